@@ -1,0 +1,43 @@
+# Both targets set up all they need, and are safe to repeat. Python 3.11 or newer with venv is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+# Most tests wait for servers and processes; a file's tests share theirs.
+TEST_PROCESSES ?= 2
+QUERY := list the contents of a directory
+
+.PHONY: index test lint environment clean
+
+index: environment
+	@test -f $(DEMO)/rag-index.toml || $(BIN)/rag-index sample pydocs --out $(DEMO)/pydocs.db --settings
+	$(BIN)/rag-index --config $(DEMO)/rag-index.toml index-all
+	@echo
+	$(BIN)/rag-index --config $(DEMO)/rag-index.toml status
+	@echo
+	$(BIN)/rag-index --config $(DEMO)/rag-index.toml search "$(QUERY)" --limit 3
+
+test: environment
+	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+environment: $(VENV)/installed
+
+# Names and versions of a tested set; the exact set matters (see the pins in pyproject.toml).
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
+	@echo "Setting up $(VENV) (once, about a minute) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		--editable ".[postgresql,mariadb,plots,code]" --group dev
+	@touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache
