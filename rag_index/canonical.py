@@ -1,0 +1,205 @@
+"""One written form for every value, so that equal documents have equal hashes on any machine, driver and day.
+
+A change of anything here changes hashes: raise VERSION then, and every document is compared anew.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import decimal
+import enum
+import hashlib
+import json
+import math
+import re
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from rag_index.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "VERSION",
+    "decode_payload",
+    "document_id",
+    "encode_key",
+    "encode_payload",
+    "hash_bytes",
+    "hash_text",
+    "point_id",
+]
+
+VERSION = 1
+HASH_BYTES = 16
+_NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
+_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
+_INT64 = 2**63
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+MOST_LEVELS = 60
+"""Payloads nested deeper hold the rest as text: stores take no more than about 100 levels."""
+
+
+def hash_bytes(value: bytes) -> bytes:
+    """BLAKE2b of 16 bytes."""
+    return hashlib.blake2b(value, digest_size=HASH_BYTES).digest()
+
+
+def hash_text(text: str) -> bytes:
+    """BLAKE2b of 16 bytes over UTF-8."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+
+
+def encode_key(values: Sequence[Any]) -> str:
+    """A key's typed form: JSON of the value, of an array of values where the key has several columns.
+
+    Text and numbers are written as JSON (`"1"` and `1` differ); other types as an object that names them,
+    `{"uuid": "…"}`.
+
+    Raises:
+        SourceError: a value of a type that cannot be a key.
+    """
+    if len(values) == 1:
+        return _encode_key_value(values[0])
+    return "[" + ",".join(map(_encode_key_value, values)) + "]"
+
+
+def _encode_key_value(value: Any) -> str:
+    if type(value) is int:
+        return str(value)
+    if type(value) is str:
+        try:
+            return orjson.dumps(value).decode()
+        except orjson.JSONEncodeError as exc:
+            raise SourceError(f"key {value!r} is not valid Unicode; give another key column") from exc
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, uuid.UUID):
+        return f'{{"uuid":"{value}"}}'
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else f'{{"float":"{value}"}}'
+    if isinstance(value, decimal.Decimal):
+        return f'{{"decimal":"{_plain_decimal(value)}"}}'
+    if isinstance(value, dt.datetime):
+        return f'{{"time":"{_utc(value)}"}}'
+    if isinstance(value, dt.date):
+        return f'{{"date":"{value.isoformat()}"}}'
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f'{{"bytes":"{bytes(value).hex()}"}}'
+    raise SourceError(
+        f"a key of type {type(value).__name__} ({value!r:.60}) cannot be used; cast it to text in a query"
+    )
+
+
+def document_id(key: str) -> str:
+    """What people see of a key: its text; a JSON array where it has several columns."""
+    first = key[0]
+    if first == '"':
+        return str(orjson.loads(key))
+    if first not in "[{":
+        return key
+    value = json.loads(key)  # keeps integers of any size, as orjson does not
+    if isinstance(value, dict):
+        return str(next(iter(value.values())))
+    plain = [next(iter(v.values())) if isinstance(v, dict) else v for v in value]
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+
+
+def point_id(index: str, key: str, chunk: int) -> str:
+    """UUIDv5 (RFC 9562, 5.5) of (index, typed key, chunk number): writing a chunk twice writes the same point.
+
+    Written out, since `uuid.uuid5` costs five times as much, and every chunk has one.
+    """
+    name = f"{index}\0{key}\0{chunk}".encode("utf-8", "surrogatepass")
+    digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+
+
+def encode_payload(payload: dict[str, Any]) -> bytes:
+    """A payload as canonical JSON: sorted keys, UTC times, plain numbers; what is not JSON as text.
+
+    Integers beyond 64 bits are text, as are whole decimals of that size; NaN and infinities are null.
+    """
+    try:
+        written = orjson.dumps(payload, default=_jsonable, option=_JSON)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_repaired(payload), option=_JSON)
+    if _LONG_NUMBER.search(written):
+        return orjson.dumps(_repaired(payload), option=_JSON)
+    return written
+
+
+def decode_payload(payload: bytes) -> dict[str, Any]:
+    """The dict that `encode_payload` wrote."""
+    value: dict[str, Any] = orjson.loads(payload)
+    return value
+
+
+def _jsonable(value: Any) -> Any:
+    """What JSON has for a value of another type; orjson asks again for what is inside."""
+    if isinstance(value, decimal.Decimal):
+        return _number(value)
+    if isinstance(value, dt.datetime):
+        return _utc(value)
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(bytes(value)).decode()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if isinstance(value, enum.Enum):
+        return value.value
+    return str(value)
+
+
+def _number(value: decimal.Decimal) -> int | float | str | None:
+    """1.50 and 1.5 are one number, 2.00 and 2 as well."""
+    if not value.is_finite():
+        return None
+    if value != value.to_integral_value():
+        return float(value)
+    return int(value) if abs(value) < _INT64 else _plain_decimal(value)
+
+
+def _repaired(value: Any, level: int = 0) -> Any:
+    """Without what JSON or a store cannot carry: lone surrogates replaced, integers beyond 64 bits as text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return int(value) if -_INT64 <= value < _INT64 else str(value)
+    if level > MOST_LEVELS:
+        return repr(value).encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {str(_repaired(str(key))): _repaired(inner, level + 1) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_repaired(inner, level + 1) for inner in value]
+    return _repaired(_jsonable(value), level + 1)
+
+
+def _utc(value: dt.datetime) -> str:
+    """ISO; with an offset where the value has one, then always UTC."""
+    if value.tzinfo is None:
+        return value.isoformat()
+    try:
+        return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
+    except OverflowError:  # the first or the last day that a datetime can say
+        return value.isoformat()
+
+
+def _plain_decimal(value: decimal.Decimal) -> str:
+    """All digits, without an exponent and without zeros at the end of a fraction."""
+    if not value.is_finite():
+        return str(value)
+    if not value:
+        return "0"
+    digits = f"{value:f}"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits

@@ -1,0 +1,51 @@
+"""The ledger's collections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from rag_index.errors import LedgerError
+from rag_index.ledger.connection import LedgerConnection
+from rag_index.ledger.records import Collection
+from rag_index.tables import collections, documents, failed_documents, file_hashes, scan_marks
+
+__all__ = ["CollectionRows"]
+
+
+class CollectionRows(LedgerConnection):
+    """What collections there are, and what made them."""
+
+    def collection(self, name: str) -> Collection | None:
+        """The collection of this name."""
+        with self.transaction() as connection:
+            row = connection.execute(sa.select(collections).where(collections.c.name == name)).mappings().first()
+        return Collection(**row) if row else None
+
+    def collections(self, alias: str) -> list[Collection]:
+        """All collections of an alias, oldest first."""
+        statement = sa.select(collections).where(collections.c.alias == alias).order_by(collections.c.id)
+        with self.transaction() as connection:
+            return [Collection(**row) for row in connection.execute(statement).mappings()]
+
+    def add_collection(self, **values: Any) -> Collection:
+        """Note a collection that is about to be made in the store; columns as in `tables.collections`."""
+        with self.transaction() as connection:
+            connection.execute(collections.insert().values(created_at=self.clock(), **values))
+        added = self.collection(values["name"])
+        if added is None:
+            raise LedgerError(f"ledger {self.shown} lost collection {values['name']}; is its disk full?")
+        return added
+
+    def update_collection(self, collection_id: int, **values: Any) -> None:
+        """Change columns of a collection."""
+        with self.transaction() as connection:
+            connection.execute(collections.update().where(collections.c.id == collection_id).values(**values))
+
+    def drop_collection(self, collection_id: int) -> None:
+        """Forget a collection with all its documents and failures."""
+        with self.transaction() as connection:
+            for table in (documents, failed_documents, scan_marks, file_hashes):
+                connection.execute(table.delete().where(table.c.collection_id == collection_id))
+            connection.execute(collections.delete().where(collections.c.id == collection_id))

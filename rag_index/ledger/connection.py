@@ -1,0 +1,140 @@
+"""The connection under all parts of the ledger: transactions, errors in words, how keys are given to a statement."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.dialects import postgresql, sqlite
+
+from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
+from rag_index.interrupts import interrupts_deferred
+from rag_index.migrations import migrate
+from rag_index.urls import first_line, is_transient, missing_driver, shown_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy.engine import URL, Connection, Engine
+
+__all__ = ["LedgerConnection"]
+
+CONNECT_SECONDS = 10
+
+
+class LedgerConnection:
+    """One connection to the ledger's database; safe to share between threads of a process.
+
+    Raises LedgerUnavailable where another try may help, LedgerError (LedgerTooNew) where not.
+    """
+
+    def __init__(self, url: URL, *, clock: Callable[[], float] = time.time) -> None:
+        self.shown = shown_url(url)
+        self._url = url
+        self.clock = clock
+        self._lock = threading.RLock()
+        self.engine = _engine(url)
+        self._insert: Any = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
+        with self._guard():
+            self._connection = self.engine.connect()
+        with self.transaction() as connection:
+            migrate(connection, shown=self.shown)
+
+    def close(self) -> None:
+        """Give back the connection."""
+        with self._lock:
+            self._connection.close()
+            self.engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """All or nothing: statements inside are one transaction. Signals wait for its end."""
+        with interrupts_deferred(), self._lock, self._guard():
+            if self._connection.in_transaction():
+                yield self._connection
+                return
+            with self._connection.begin():
+                yield self._connection
+
+    def _execute_many(
+        self, connection: Connection, statement: Any, names: Sequence[str], rows: list[tuple[Any, ...]]
+    ) -> None:
+        """Execute for each row of values for `names`. On SQLite without SQLAlchemy's work for each value: 4 times
+        faster, and every document passes here."""
+        compiled = statement.compile(dialect=self.engine.dialect)
+        if compiled.positional and list(compiled.positiontup) == list(names):
+            connection.exec_driver_sql(str(compiled), rows)
+        else:
+            connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+
+    def _among(self, column: Any) -> sa.ColumnElement[bool]:
+        """`column` is one of the bound parameter `keys`, as one parameter however many there are."""
+        if self.engine.dialect.name == "sqlite":
+            return column.in_(self._keys_as_rows())  # type: ignore[no-any-return]
+        return column == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text)))  # type: ignore[no-any-return]
+
+    def _keys_as_rows(self) -> sa.Select[Any]:
+        if self.engine.dialect.name == "sqlite":
+            return sa.select(sa.func.json_each(sa.bindparam("keys")).table_valued("value").c.value)
+        return sa.select(sa.func.unnest(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))))
+
+    def _keys(self, keys: Sequence[str]) -> Any:
+        return json.dumps(list(keys)) if self.engine.dialect.name == "sqlite" else list(keys)
+
+    @contextmanager
+    def _guard(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.SQLAlchemyError as error:
+            raise _mapped(error, self._url) from error
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() not in ("sqlite", "postgresql"):
+        raise SettingsError(f"ledger: {url.drivername!r} cannot hold a ledger; use sqlite or postgresql")
+    is_sqlite = url.get_backend_name() == "sqlite"
+    if is_sqlite:
+        try:
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(f"ledger: {url.database} cannot be made: {error.strerror}") from error
+    try:
+        engine = sa.create_engine(url, connect_args={} if is_sqlite else {"connect_timeout": CONNECT_SECONDS})
+    except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
+        raise SettingsError(f"ledger: {missing_driver(url, error)}") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _sqlite_pragmas)
+    return engine
+
+
+def _sqlite_pragmas(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    for pragma in (
+        "busy_timeout=30000",
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "temp_store=FILE",
+        "cache_size=-16384",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _mapped(error: exc.SQLAlchemyError, url: URL) -> Exception:
+    origin, shown = first_line(error, url), shown_url(url)
+    lowered = origin.lower()
+    if "full" in lowered:
+        return LedgerError(f"ledger {shown}: the disk is full ({origin}); nothing is lost, make room and run again")
+    if "readonly" in lowered or "read-only" in lowered:
+        return LedgerError(f"ledger {shown} cannot be written ({origin}); correct its permissions")
+    if "malformed" in lowered or "not a database" in lowered:
+        return LedgerError(f"ledger {shown} is damaged ({origin}); `rag-index doctor --repair` can make it anew")
+    if is_transient(error):
+        return LedgerUnavailable(f"ledger {shown} does not answer: {origin}; see that it runs and the URL is right")
+    return LedgerError(f"ledger {shown} refuses: {origin}")

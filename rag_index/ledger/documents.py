@@ -1,0 +1,113 @@
+"""The ledger's documents: hashes, number of chunks, and whether one is about to be written (open)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rag_index.ledger.failures import FailureRows
+from rag_index.ledger.records import Known, Totals
+from rag_index.tables import documents
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["DocumentRows"]
+
+
+class DocumentRows(FailureRows):
+    """A row that is not open is exactly what the store holds."""
+
+    def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
+        """What is known of these documents, by key."""
+        d = documents.c
+        statement = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.open).where(
+            d.collection_id == collection_id, self._among(d.key)
+        )
+        with self.transaction() as connection:
+            rows = connection.execute(statement, {"keys": self._keys(keys)}).fetchall()
+        return {row[0]: Known(bytes(row[1]), bytes(row[2]), row[3], row[4]) for row in rows}
+
+    def open_documents(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Mark documents as about to be written; new ones get a row without hashes."""
+        if not keys:
+            return
+        key = self._keys_as_rows().subquery().c[0]
+        rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
+        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "open"]
+        insert = self._insert(documents).from_select(names, rows.where(sa.true()))
+        statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"open": 1})
+        with self.transaction() as connection:
+            connection.execute(statement, {"keys": self._keys(keys)})
+
+    def record(self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]]) -> None:
+        """Note documents as done: (key, text hash, payload hash, chunks). Clears their failures."""
+        values = [(collection_id, key, text, payload, chunks, 0) for key, text, payload, chunks in rows]
+        if not values:
+            return
+        insert = self._insert(documents).values({name: sa.bindparam(name) for name in documents.c.keys()})  # noqa: SIM118
+        new = insert.excluded
+        statement = insert.on_conflict_do_update(
+            index_elements=["collection_id", "key"],
+            set_={"text_hash": new.text_hash, "payload_hash": new.payload_hash, "chunks": new.chunks, "open": new.open},
+        )
+        with self.transaction() as connection:
+            self._execute_many(connection, statement, documents.c.keys(), values)
+            self.clear_failures(collection_id, [str(row[1]) for row in values])
+
+    def undo_open(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
+        """Documents marked open that were not written after all: known ones are as before, new ones unknown again."""
+        d = documents.c
+        with self.transaction() as connection:
+            closed = documents.update().where(d.collection_id == collection_id, self._among(d.key)).values(open=0)
+            connection.execute(closed, {"keys": self._keys(known)})
+            removed = documents.delete().where(d.collection_id == collection_id, self._among(d.key))
+            connection.execute(removed, {"keys": self._keys(new)})
+
+    def forget(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Remove documents and their failures."""
+        with self.transaction() as connection:
+            statement = documents.delete().where(
+                documents.c.collection_id == collection_id, self._among(documents.c.key)
+            )
+            connection.execute(statement, {"keys": self._keys(keys)})
+            self.clear_failures(collection_id, keys)
+
+    def open_keys(self, collection_id: int) -> list[str]:
+        """Documents that were about to be written when a run ended early; at most some windows of shards."""
+        d = documents.c
+        with self.transaction() as connection:
+            return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, d.open == 1)))
+
+    def totals(self, collection_id: int) -> Totals:
+        """Counts over a collection's documents."""
+        d = documents.c
+        indexed = sa.case((sa.and_(d.open == 0, d.chunks > 0), 1), else_=0)
+        statement = sa.select(
+            sa.func.coalesce(sa.func.sum(indexed), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((d.open == 0, d.chunks), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(d.open), 0),
+        ).where(d.collection_id == collection_id)
+        with self.transaction() as connection:
+            row = connection.execute(statement).one()
+        return Totals(int(row[0]), int(row[1]), int(row[2]))
+
+    def sample(self, collection_id: int, count: int) -> list[str]:
+        """Keys of some documents that have points, by chance."""
+        d = documents.c
+        statement = sa.select(d.key).where(d.collection_id == collection_id, d.open == 0, d.chunks > 0)
+        with self.transaction() as connection:
+            return [str(key) for key in connection.scalars(statement.order_by(sa.func.random()).limit(count))]
+
+    def rows(self, collection_id: int, *, after: str = "", limit: int = 5000) -> list[tuple[str, Known]]:
+        """A page of documents in order of key, for those who compare everything."""
+        d = documents.c
+        statement = (
+            sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.open)
+            .where(d.collection_id == collection_id, d.key > after)
+            .order_by(d.key)
+            .limit(limit)
+        )
+        with self.transaction() as connection:
+            return [(r[0], Known(bytes(r[1]), bytes(r[2]), r[3], r[4])) for r in connection.execute(statement)]

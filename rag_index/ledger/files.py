@@ -1,0 +1,80 @@
+"""The ledger's memory of a source of files: what a file of this size and time holds, so that it need not be read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rag_index.ledger.scan import ScanRows
+from rag_index.tables import documents, file_hashes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["FileRows"]
+
+AT_ONCE = 500
+"""Hashes asked for in one statement."""
+
+
+class FileRows(ScanRows):
+    """A mark is what can be seen of a file without reading it, as a text."""
+
+    def settled_marks(self, collection_id: int, keys: Sequence[str]) -> dict[str, str]:
+        """Marks by key, of those of these files that the collection has as they were under this mark, and not open."""
+        f, d = file_hashes.c, documents.c
+        same = sa.and_(
+            d.collection_id == f.collection_id, d.key == f.key, d.text_hash == f.text_hash,
+            d.payload_hash == f.payload_hash, d.open == 0,
+        )  # fmt: skip
+        statement = (
+            sa.select(f.key, f.mark)
+            .join_from(file_hashes, documents, same)
+            .where(f.collection_id == collection_id, self._among(f.key))
+        )
+        with self.transaction() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement, {"keys": self._keys(keys)})}
+
+    def note_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
+        """What files hold that were read: (key, mark, text hash, payload hash)."""
+        values = [(collection_id, *row) for row in rows]
+        if not values:
+            return
+        insert = self._insert(file_hashes).values({name: sa.bindparam(name) for name in file_hashes.c.keys()})  # noqa: SIM118
+        new = insert.excluded
+        statement = insert.on_conflict_do_update(
+            index_elements=["collection_id", "key"],
+            set_={"mark": new.mark, "text_hash": new.text_hash, "payload_hash": new.payload_hash},
+        )
+        with self.transaction() as connection:
+            self._execute_many(connection, statement, file_hashes.c.keys(), values)
+
+    def forget_unseen_files(self, collection_id: int) -> None:
+        """What the scan did not see is remembered no more."""
+        seen, f = self._scanned.seen, file_hashes.c
+        unseen = ~sa.exists().where(seen.c.key == f.key)
+        with self.transaction() as connection:
+            connection.execute(file_hashes.delete().where(f.collection_id == collection_id, unseen))
+
+    def keys_below(self, collection_id: int, beginning: str) -> list[str]:
+        """Documents whose typed key begins so."""
+        d = documents.c
+        below = sa.func.substr(d.key, 1, len(beginning)) == beginning
+        with self.transaction() as connection:
+            return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, below)))
+
+    def keys_of_texts(self, collection_id: int, text_hashes: Sequence[bytes]) -> list[str]:
+        """Documents, one for each text, that have points and one of these texts."""
+        d = documents.c
+        found: list[str] = []
+        for first in range(0, len(text_hashes), AT_ONCE):
+            some = list(text_hashes[first : first + AT_ONCE])
+            statement = (
+                sa.select(sa.func.min(d.key))
+                .where(d.collection_id == collection_id, d.text_hash.in_(some), d.chunks > 0)
+                .group_by(d.text_hash)
+            )
+            with self.transaction() as connection:
+                found += connection.scalars(statement)
+        return found

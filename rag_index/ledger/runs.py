@@ -1,0 +1,43 @@
+"""The ledger's runs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from rag_index.ledger.connection import LedgerConnection
+from rag_index.ledger.records import RunRecord
+from rag_index.tables import runs
+
+__all__ = ["SINGLE", "RunRows"]
+
+
+SINGLE = "id-"
+"""So begin the ids of runs over single documents: they must not hide how the last run over all of them went."""
+
+
+class RunRows(LedgerConnection):
+    """When each ran, how it ended, what it took."""
+
+    def start_run(self, run_id: str, alias: str, *, host: str, pid: int) -> None:
+        """Note that a run has begun."""
+        values = {"id": run_id, "alias": alias, "host": host, "pid": pid, "started_at": self.clock()}
+        with self.transaction() as connection:
+            connection.execute(runs.insert().values(state="running", message="", report="{}", **values))
+
+    def finish_run(self, run_id: str, *, state: str, message: str, report: dict[str, Any]) -> None:
+        """Note how a run ended."""
+        statement = runs.update().where(runs.c.id == run_id)
+        values = {"state": state, "message": message, "report": json.dumps(report), "ended_at": self.clock()}
+        with self.transaction() as connection:
+            connection.execute(statement.values(**values))
+
+    def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
+        """The newest run of an index over all its documents; with `run_id` the newest of any whose id begins so."""
+        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else ~runs.c.id.startswith(SINGLE)
+        statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.started_at.desc()).limit(1)
+        with self.transaction() as connection:
+            row = connection.execute(statement).mappings().first()
+        return RunRecord(**{**row, "report": json.loads(row["report"])}) if row else None

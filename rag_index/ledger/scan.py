@@ -1,0 +1,139 @@
+"""What a scan of the source has seen, in temporary tables of the connection: on disk, gone with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+
+from rag_index.errors import LedgerError
+from rag_index.ledger.connection import LedgerConnection
+from rag_index.ledger.records import ScanMark
+from rag_index.tables import documents, failed_documents, scan_marks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sqlalchemy.engine import Connection
+
+__all__ = ["ScanRows"]
+
+
+class _ScanTables(NamedTuple):
+    """Temporary tables of one connection: keys a scan has seen, and documents it found emptied."""
+
+    seen: sa.Table
+    emptied: sa.Table
+
+    @classmethod
+    def create(cls, connection: Connection) -> _ScanTables:
+        metadata = sa.MetaData()
+        seen = sa.Table(
+            "seen", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("page", sa.Integer),
+            prefixes=["TEMPORARY"], sqlite_with_rowid=False,
+        )  # fmt: skip
+        emptied = sa.Table(
+            "emptied", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("text_hash", sa.LargeBinary),
+            sa.Column("payload_hash", sa.LargeBinary), prefixes=["TEMPORARY"], sqlite_with_rowid=False,
+        )  # fmt: skip
+        for table in (seen, emptied):
+            table.create(connection)
+        return cls(seen, emptied)
+
+
+class ScanRows(LedgerConnection):
+    """What was seen decides what is gone; what a complete scan leaves to the next one is kept."""
+
+    _scan: _ScanTables | None = None
+
+    def begin_scan(self) -> None:
+        """Forget what an earlier scan saw. Kept in temporary tables: on disk, gone with the connection."""
+        with self.transaction() as connection:
+            if self._scan is None:
+                self._scan = _ScanTables.create(connection)
+            for table in (self._scan.seen, self._scan.emptied):
+                connection.execute(table.delete())
+
+    def see(self, keys: Sequence[str], *, page: int) -> list[str]:
+        """Note the keys of a page as seen; returns those that are there twice, in this page or an earlier one."""
+        if not keys:
+            return []
+        seen = self._scanned.seen
+        rows = sa.select(self._keys_as_rows().subquery().c[0], sa.literal(page))
+        insert = self._insert(seen).from_select(["key", "page"], rows.where(sa.true())).on_conflict_do_nothing()
+        with self.transaction() as connection:
+            if connection.execute(insert, {"keys": self._keys(keys)}).rowcount == len(keys):
+                return []
+            earlier = sa.select(seen.c.key).where(self._among(seen.c.key), seen.c.page < page)
+            twice = {str(key) for key in connection.scalars(earlier, {"keys": self._keys(keys)})}
+        distinct: set[str] = set()
+        for key in keys:
+            (twice if key in distinct else distinct).add(key)
+        return sorted(twice)
+
+    def note_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
+        """Keep documents (key, text hash, payload hash) that have points and whose text is now empty."""
+        values = [{"key": key, "text_hash": text, "payload_hash": payload} for key, text, payload in rows]
+        if values:
+            with self.transaction() as connection:
+                connection.execute(self._scanned.emptied.insert(), values)
+
+    def emptied(self, *, limit: int = 1000) -> list[tuple[str, bytes, bytes]]:
+        """A page of the emptied documents that are still noted."""
+        with self.transaction() as connection:
+            rows = connection.execute(sa.select(self._scanned.emptied).limit(limit)).fetchall()
+        return [(row[0], bytes(row[1]), bytes(row[2])) for row in rows]
+
+    def forget_emptied(self, keys: Sequence[str]) -> None:
+        """These were dealt with."""
+        emptied = self._scanned.emptied
+        with self.transaction() as connection:
+            connection.execute(emptied.delete().where(self._among(emptied.c.key)), {"keys": self._keys(keys)})
+
+    def count_emptied(self) -> int:
+        """How many emptied documents are noted."""
+        with self.transaction() as connection:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(self._scanned.emptied)) or 0)
+
+    def forget_unseen_failures(self, collection_id: int) -> None:
+        """Failed documents that the source no longer has are no failures any more."""
+        seen, f = self._scanned.seen, failed_documents.c
+        unseen = ~sa.exists().where(seen.c.key == f.key)
+        with self.transaction() as connection:
+            connection.execute(failed_documents.delete().where(f.collection_id == collection_id, unseen))
+
+    def gone(self, collection_id: int, *, limit: int = 1000) -> list[str]:
+        """Documents of the collection that the scan did not see; a page of them."""
+        with self.transaction() as connection:
+            return [str(key) for key in connection.scalars(self._gone(collection_id, documents.c.key).limit(limit))]
+
+    def count_gone(self, collection_id: int) -> int:
+        """How many documents the scan did not see, of those that have points."""
+        with self.transaction() as connection:
+            statement = self._gone(collection_id, sa.func.count()).where(documents.c.chunks > 0)
+            return int(connection.scalar(statement) or 0)
+
+    def _gone(self, collection_id: int, what: Any) -> sa.Select[Any]:
+        unseen = ~sa.exists().where(self._scanned.seen.c.key == documents.c.key)
+        return sa.select(what).select_from(documents).where(documents.c.collection_id == collection_id, unseen)
+
+    @property
+    def _scanned(self) -> _ScanTables:
+        if self._scan is None:
+            raise LedgerError("no scan has begun: begin_scan comes before what asks for it")
+        return self._scan
+
+    def scan_mark(self, collection_id: int) -> ScanMark | None:
+        """What the last complete scan of a collection left to the next."""
+        m = scan_marks.c
+        statement = sa.select(m.mark, m.settings, m.full_at).where(m.collection_id == collection_id)
+        with self.transaction() as connection:
+            row = connection.execute(statement).first()
+        return ScanMark(*row) if row else None
+
+    def note_scan(self, collection_id: int, mark: str, *, settings: str, full_at: float) -> None:
+        """A scan of a collection is complete."""
+        values = {"mark": mark, "settings": settings, "full_at": full_at}
+        insert = self._insert(scan_marks).values(collection_id=collection_id, **values)
+        with self.transaction() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=["collection_id"], set_=values))

@@ -1,0 +1,111 @@
+"""The ledger's tables as they are now; `migrations` brings older ones here. Times are seconds since 1970, UTC.
+
+Their names say whose they are, so that a ledger may live in a database beside other tables.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+__all__ = [
+    "collections", "documents", "failed_documents", "file_hashes", "locks", "metadata", "runs", "scan_marks",
+    "schema_version",
+]  # fmt: skip
+
+metadata = sa.MetaData()
+
+schema_version = sa.Table("rag_index_schema_version", metadata, sa.Column("version", sa.Integer, nullable=False))
+
+collections = sa.Table(
+    "rag_index_collections",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("alias", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("store_id", sa.Text, nullable=False),
+    sa.Column("embedder_fingerprint", sa.Text, nullable=False),
+    sa.Column("embedder", sa.Text, nullable=False),
+    sa.Column("cutting", sa.Text, nullable=False),
+    sa.Column("dimension", sa.Integer, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("chars_per_second", sa.Float),
+)
+
+documents = sa.Table(
+    "rag_index_documents",
+    metadata,
+    sa.Column("collection_id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("text_hash", sa.LargeBinary, nullable=False),
+    sa.Column("payload_hash", sa.LargeBinary, nullable=False),
+    sa.Column("chunks", sa.Integer, nullable=False),
+    sa.Column("open", sa.Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+sa.Index(
+    "rag_index_open_documents",
+    documents.c.collection_id,
+    sqlite_where=documents.c.open == 1,
+    postgresql_where=documents.c.open == 1,
+)
+
+failed_documents = sa.Table(
+    "rag_index_failed_documents",
+    metadata,
+    sa.Column("collection_id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("text_hash", sa.LargeBinary, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("first_at", sa.Float, nullable=False),
+    sa.Column("last_at", sa.Float, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False, server_default="failed"),
+)
+
+runs = sa.Table(
+    "rag_index_runs",
+    metadata,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("alias", sa.Text, nullable=False, index=True),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("started_at", sa.Float, nullable=False),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("report", sa.Text, nullable=False),
+)
+
+locks = sa.Table(
+    "rag_index_locks",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("run_id", sa.Text),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("process_started", sa.Float, nullable=False),
+    sa.Column("epoch", sa.Integer, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("renewed_at", sa.Float, nullable=False),
+)
+
+scan_marks = sa.Table(
+    "rag_index_scan_marks",
+    metadata,
+    sa.Column("collection_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("settings", sa.Text, nullable=False),
+    sa.Column("full_at", sa.Float, nullable=False),
+)
+
+file_hashes = sa.Table(
+    "rag_index_file_hashes",
+    metadata,
+    sa.Column("collection_id", sa.Integer, primary_key=True),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("text_hash", sa.LargeBinary, nullable=False),
+    sa.Column("payload_hash", sa.LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
