@@ -1,0 +1,215 @@
+"""A generated service desk of any size: tickets with title, description, comments, work logs and solutions.
+
+    title, description      one for each ticket
+    comment                 about half of all documents
+    worklog, solution       for about two tickets in three
+
+The same seed gives the same desk on every machine, and a document of one size is the same in another size, but for the
+ticket of the last ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from rag_index.errors import SettingsError, SourceError
+from rag_index.samples import indexes
+from rag_index.samples.database import new_database
+from rag_index.samples.indexes import SampleIndex
+from rag_index.samples.prose import Matter, Prose, matter
+from rag_index.samples.vocabulary import AUTHORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["FULL_SIZE", "TABLES", "settings_text", "table_sizes", "touch", "write"]
+
+FULL_SIZE = {"comment": 108_129, "description": 30_871, "solution": 24_305, "title": 30_871, "worklog": 19_896}
+"""Documents by table of the desk that the others are scaled from: 214,072 together."""
+
+TABLES: dict[str, tuple[str, ...]] = {
+    "comment": ("body",),
+    "description": ("body",),
+    "solution": ("symptom", "resolution"),
+    "title": ("title",),
+    "worklog": ("body",),
+}
+"""Tables and the columns of their text."""
+
+_COLUMNS = ("ticket_id", "author", "priority", "created_at", "updated_at")
+_PRIORITIES = ("low",) * 5 + ("normal",) * 20 + ("high",) * 6 + ("urgent",)
+_FIRST_DAY = datetime(2020, 1, 1)  # noqa: DTZ001 - a TIMESTAMP without time zone, as such databases have
+_BETWEEN_TICKETS = 1200
+"""Seconds from one ticket to the next, on average."""
+_STILL_OPEN = 40
+"""Comments come for about this many tickets at a time."""
+_MASK = (1 << 64) - 1
+
+_Row = tuple[int, int, str | None, str, str, str, *tuple[str | None, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """What all documents of a ticket have in common."""
+
+    number: int
+    about: Matter
+    priority: str
+    opened: int
+    """Seconds after the first day."""
+
+
+def table_sizes(documents: int) -> dict[str, int]:
+    """Documents by table, in the proportions of `FULL_SIZE`, at least one each; together exactly `documents`.
+
+    Raises:
+        SettingsError: fewer than five documents.
+    """
+    if documents < len(TABLES):
+        raise SettingsError(
+            f"{documents} documents are too few for {len(TABLES)} tables; ask for {len(TABLES)} or more"
+        )
+    total = sum(FULL_SIZE.values())
+    sizes = {table: max(1, documents * FULL_SIZE[table] // total) for table in TABLES}
+    sizes["comment"] += documents - sum(sizes.values())
+    return sizes
+
+
+def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int]:
+    """Write the SQLite database `out`, in place of what was there; rows by table.
+
+    Rows are made one by one: memory does not grow with `documents`.
+
+    Raises:
+        SettingsError: fewer than five documents.
+        SourceError: the file cannot be written.
+    """
+    sizes = table_sizes(documents)
+    with new_database(out) as connection:
+        for table, texts in TABLES.items():
+            columns = "".join(f", {column} TEXT" for column in texts)
+            connection.execute(
+                f"CREATE TABLE {table} (id INTEGER NOT NULL PRIMARY KEY, ticket_id INTEGER NOT NULL, author TEXT,"
+                f" priority TEXT NOT NULL, created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL{columns})"
+            )
+            marks = ", ".join("?" * (1 + len(_COLUMNS) + len(texts)))
+            rows = _rows(table, sizes[table], sizes["title"], seed)
+            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+    return sizes
+
+
+def touch(path: Path, *, share: float, seed: int) -> int:
+    """Edit the text and `updated_at` of this share of all rows, spread over the tables; how many were edited.
+
+    Each edit makes the text longer, so that it differs from what it was however often it is edited.
+
+    Raises:
+        SettingsError: a share that is not from 0 to 1.
+        SourceError: there is no service desk at `path`, or it cannot be written.
+    """
+    if not 0 <= share <= 1:
+        raise SettingsError(
+            f"a share of {share} cannot be edited; give one from 0 to 1, such as 0.01 for one row in 100"
+        )
+    if not path.is_file():
+        raise SourceError(f"there is no service desk at {path}; write one first")
+    seen = edited = 0
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            for table in TABLES:
+                prose = Prose(f"{seed}/touch/{table}")
+                keys = [key for (key,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]
+                seen += len(keys)
+                chosen = _chosen(keys, round(seen * share) - edited, prose)
+                _edit(connection, table, chosen, prose)
+                edited += len(chosen)
+    except sqlite3.Error as exc:
+        raise SourceError(
+            f"cannot edit the service desk {path}: {exc}; write it again, or wait for its reader"
+        ) from exc
+    return edited
+
+
+def settings_text(database: str) -> str:
+    """A commented rag-index.toml with an index for each table of the SQLite file `database`."""
+    wanted = [SampleIndex(f"{table}s", table, "id", texts, _COLUMNS) for table, texts in TABLES.items()]
+    return indexes.settings_text("A generated service desk", database, wanted)
+
+
+def _rows(table: str, count: int, tickets: int, seed: int) -> Iterator[_Row]:
+    """The first `count` rows of a table's endless stream, tickets from 1 to `tickets`."""
+    prose = Prose(f"{seed}/{table}")
+    for key in range(1, count + 1):
+        ticket = _ticket(min(_ticket_number(table, key, prose), tickets), seed)
+        later = 0 if table in ("title", "description") else int(10 ** (1 + 4.5 * prose.below(1000) / 1000))
+        created = ticket.opened + later
+        updated = created + (60 + prose.below(500_000) if prose.chance(0.15) else 0)
+        author = None if prose.chance(0.01) else prose.pick(AUTHORS)
+        texts = _texts(table, ticket.about, prose)
+        yield key, ticket.number, author, ticket.priority, _timestamp(created), _timestamp(updated), *texts
+
+
+def _ticket_number(table: str, key: int, prose: Prose) -> int:
+    """Titles and descriptions go by ticket; the others spread over those that are open at the time."""
+    if table in ("title", "description"):
+        return key
+    newest = key * FULL_SIZE["title"] // FULL_SIZE[table] + 1
+    return max(1, newest - prose.below(_STILL_OPEN))
+
+
+def _ticket(number: int, seed: int) -> _Ticket:
+    """Made of its number and the seed alone: every table knows the same ticket without looking it up."""
+    value = (number * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03) & _MASK  # mixed as in splitmix64
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    opened = number * _BETWEEN_TICKETS + (value >> 20) % _BETWEEN_TICKETS
+    return _Ticket(number, matter(value >> 32), _PRIORITIES[value % len(_PRIORITIES)], opened)
+
+
+def _texts(table: str, about: Matter, prose: Prose) -> tuple[str | None, ...]:
+    if table == "title":
+        return (prose.title(about),)
+    if table == "description":
+        return (prose.body(about, steps=False, scale=2),)
+    if table == "worklog":
+        return (prose.body(about, steps=True, threads=False),)
+    if table == "comment":
+        return (prose.body(about, steps=prose.chance(0.6)),)
+    resolution = prose.body(about, steps=True, threads=False)
+    if resolution is None or not resolution.strip():
+        return (None if prose.chance(0.8) else "", resolution)
+    return (prose.sentences(about, 1 + prose.below(3), steps=False) if prose.chance(0.95) else None, resolution)
+
+
+def _timestamp(seconds: int) -> str:
+    return (_FIRST_DAY + timedelta(seconds=seconds)).isoformat(" ")
+
+
+def _chosen(keys: list[int], wanted: int, prose: Prose) -> list[int]:
+    """Exactly `wanted` of them in their order, each as likely (selection sampling, Knuth's algorithm S)."""
+    chosen: list[int] = []
+    for position, key in enumerate(keys):
+        if prose.chance((wanted - len(chosen)) / (len(keys) - position)):
+            chosen.append(key)
+    return chosen
+
+
+def _edit(connection: sqlite3.Connection, table: str, keys: list[int], prose: Prose) -> None:
+    column = TABLES[table][-1]
+    (newest,) = connection.execute(f"SELECT max(updated_at) FROM {table}").fetchone()
+    edits = (
+        (
+            f" Edited: {prose.sentences(matter(prose.below(1 << 30)), 1, steps=True)}",
+            f"+{1 + prose.below(86_400)} seconds",
+        )
+        for _ in keys
+    )
+    connection.executemany(
+        f"UPDATE {table} SET {column} = coalesce({column}, '') || ?, updated_at = datetime(?, ?) WHERE id = ?",
+        ((text, newest, later, key) for key, (text, later) in zip(keys, edits, strict=True)),
+    )

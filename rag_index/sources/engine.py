@@ -1,0 +1,105 @@
+"""Connections to a source that cannot write, and what drivers raise as errors of ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+
+from rag_index.errors import SettingsError, SourceError, SourceUnavailable
+from rag_index.urls import first_line, is_file, is_transient, missing_driver, shown_url
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+
+__all__ = ["mapped", "open_read_only"]
+
+CONNECT_SECONDS = 10
+"""A host that swallows packets would otherwise hold a run for minutes."""
+
+
+def open_read_only(url: URL) -> Engine:
+    """An engine that cannot write: SQLite in mode=ro, a read-only transaction on PostgreSQL, MySQL and MariaDB.
+
+    Raises:
+        SettingsError: no driver is installed for this kind of database, or an SQLite file is not there.
+    """
+    if is_file(url):
+        if not Path(str(url.database)).is_file():
+            raise SettingsError(f"source: there is no file {url.database}; correct [source] url")
+        quoted = Path(str(url.database)).absolute().as_uri()  # file:///…, with ? and # quoted
+        url = url.set(database=quoted, query={**url.query, "mode": "ro", "uri": "true"})
+    backend = url.get_backend_name()
+    options: dict[str, Any] = {"pool_pre_ping": backend != "sqlite"}
+    if backend in ("postgresql", "mysql", "mariadb") and "connect_timeout" not in url.query:
+        options["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+    try:
+        engine = sa.create_engine(url, **options)
+    except (exc.NoSuchModuleError, ImportError) as error:
+        raise SettingsError(f"source: {missing_driver(url, error)}") from error
+    except (exc.ArgumentError, TypeError, ValueError) as error:  # options in the URL that the driver does not know
+        raise SettingsError(f"source: the driver refuses the URL {shown_url(url)}: {first_line(error, url)}") from error
+    if engine.dialect.is_async:
+        raise SettingsError(
+            f"source: {url.drivername!r} is an asynchronous driver; name another, such as {_usual(url)}"
+        )
+    if backend == "postgresql":
+        if engine.dialect.driver == "psycopg":
+            event.listen(engine, "connect", _read_dates_beyond_python)
+        return engine.execution_options(postgresql_readonly=True)
+    if backend in ("mysql", "mariadb"):
+        event.listen(engine, "connect", _read_only_session)
+    return engine
+
+
+def mapped(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError | SourceUnavailable:
+    """The driver's error as ours, without a password; `what` says what was read."""
+    shown = shown_url(url)
+    if is_transient(error):
+        return SourceUnavailable(
+            f"source {shown} does not answer: {first_line(error, url)}; see that it runs and the URL is right"
+        )
+    return SourceError(f"{what}: source {shown} refuses: {first_line(error, url)}")
+
+
+def _usual(url: URL) -> str:
+    usual = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+    backend = url.drivername.split("+")[0]
+    return usual.get(backend, backend)
+
+
+def _read_only_session(connection: Any, _record: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET SESSION TRANSACTION READ ONLY")
+
+
+def _read_dates_beyond_python(connection: Any, _record: object) -> None:
+    """'infinity', years before 1 and after 9999: as text, where psycopg would refuse the whole page."""
+    from psycopg.pq import Format
+
+    for name in ("date", "timestamp", "timestamptz"):
+        oid = connection.adapters.types[name].oid
+        usual = connection.adapters.get_loader(oid, Format.TEXT)
+        connection.adapters.register_loader(oid, _lenient(usual))
+
+
+def _lenient(usual: Any) -> Any:
+    from psycopg import DataError
+    from psycopg.adapt import Loader
+
+    class Lenient(Loader):
+        """The usual loader, or the text where that fails."""
+
+        def __init__(self, oid: int, context: Any = None) -> None:
+            super().__init__(oid, context)
+            self._usual = usual(oid, context)
+
+        def load(self, data: Any) -> Any:
+            try:
+                return self._usual.load(data)
+            except DataError:
+                return bytes(data).decode()
+
+    return Lenient
