@@ -1,0 +1,165 @@
+"""Conditions on payload fields in terms that both engines have, so that both answer the same.
+
+A `Dialect` makes an engine's own objects; `payload_filter` decides what they have to say.
+
+- Numbers are equal by value: 1 finds 1 and 1.0 (Qdrant's own match would not). Booleans are no numbers.
+- A list in a field matches where one of its elements does.
+- A time is ISO text; without an offset it is UTC, without a time of day midnight.
+- `exists` means: there, not null and not an empty list. `not` also finds points that lack the field.
+- `eq` None means: missing, null or empty.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from rag_index.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rag_index.stores import Condition
+
+__all__ = ["Dialect", "payload_filter", "payload_path", "unquoted"]
+
+BOUNDS = ("gte", "gt", "lte", "lt")
+EXACT_IN_FLOAT = 2**53
+PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+
+T = TypeVar("T")
+
+
+class Dialect(Protocol[T]):
+    """Makes one engine's filter objects (T). `field` is a path that the engine can read."""
+
+    def keywords(self, field: str, values: list[str]) -> T:
+        """The field is one of these strings."""
+
+    def truth(self, field: str, value: bool) -> T:
+        """The field is this boolean."""
+
+    def integer(self, field: str, value: int) -> T:
+        """The field is this integer (64 bits)."""
+
+    def numbers(self, field: str, bounds: Mapping[str, float]) -> T:
+        """The field is a number within the bounds (gte, gt, lte, lt)."""
+
+    def times(self, field: str, bounds: Mapping[str, datetime]) -> T:
+        """The field is a time within the bounds."""
+
+    def empty(self, field: str) -> T:
+        """The field is missing, null or an empty list."""
+
+    def group(self, must: list[T], should: list[T], must_not: list[T]) -> T:
+        """A filter: all of must, one of should, none of must_not; an empty list says nothing."""
+
+
+def payload_filter(conditions: Sequence[Condition], dialect: Dialect[T]) -> T | None:
+    """The engine's filter for all of these conditions, None where there are none.
+
+    Raises StoreError for a condition that cannot be: an unknown op, a range that mixes numbers and times, a value
+    of a type that payloads do not have.
+    """
+    if not conditions:
+        return None
+    must: list[T] = []
+    must_not: list[T] = []
+    for condition in conditions:
+        field = payload_path(condition.field)
+        match condition.op:
+            case "eq":
+                must.append(_equal(dialect, field, condition.value))
+            case "not":
+                must_not.append(_equal(dialect, field, condition.value))
+            case "any":
+                must.append(_any(dialect, field, condition.value))
+            case "range":
+                must.append(_range(dialect, field, condition.value))
+            case "exists":
+                must_not.append(dialect.empty(field))
+            case _:
+                raise StoreError(
+                    f"condition on {condition.field} has op {condition.op!r}: use eq, any, range, exists or not"
+                )
+    return dialect.group(must, [], must_not)
+
+
+def payload_path(field: str) -> str:
+    """The field as a JSON path of Qdrant's: dots nest, other names than letters and digits are quoted."""
+    parts = field.split(".")
+    if '"' in field or not all(parts):
+        raise StoreError(f"no condition can be put on payload field {field!r}: rename the column in a query (AS …)")
+    return ".".join(part if PLAIN.fullmatch(part) else f'"{part}"' for part in parts)
+
+
+def unquoted(path: str) -> str:
+    """A path without its quotes, as which an engine may give it back."""
+    return path.replace('"', "")
+
+
+def _equal(dialect: Dialect[T], field: str, value: object) -> T:
+    match value:
+        case None:
+            return dialect.empty(field)
+        case str():
+            return dialect.keywords(field, [value])
+        case bool():
+            return dialect.truth(field, value)
+        case int() if abs(value) > EXACT_IN_FLOAT:
+            if not -(2**63) <= value < 2**63:
+                raise StoreError(f"condition on {field}: {value} has more than 64 bits")
+            return dialect.integer(field, value)
+        case int() | float():
+            number = _number(field, value)
+            return dialect.numbers(field, {"gte": number, "lte": number})
+        case date():
+            moment = _time(field, value)
+            return dialect.times(field, {"gte": moment, "lte": moment})
+        case _:
+            raise StoreError(f"condition on {field}: a {type(value).__name__} cannot be looked for, {value!r}")
+
+
+def _any(dialect: Dialect[T], field: str, values: object) -> T:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise StoreError(f"condition on {field}: `any` needs a list of values, not {values!r}")
+    values = list(values)
+    texts = [value for value in values if isinstance(value, str)]
+    others = [_equal(dialect, field, value) for value in values if not isinstance(value, str)]
+    if not others:
+        return dialect.keywords(field, texts)
+    return dialect.group([], [dialect.keywords(field, texts), *others] if texts else others, [])
+
+
+def _range(dialect: Dialect[T], field: str, bounds: object) -> T:
+    if not isinstance(bounds, dict) or not bounds or not set(bounds) <= set(BOUNDS):
+        raise StoreError(f"condition on {field}: a range is a dict with some of gte, gt, lte, lt, not {bounds!r}")
+    if all(isinstance(bound, (int, float)) and not isinstance(bound, bool) for bound in bounds.values()):
+        return dialect.numbers(field, {key: _number(field, bound) for key, bound in bounds.items()})
+    if all(isinstance(bound, (str, date)) for bound in bounds.values()):
+        return dialect.times(field, {key: _time(field, bound) for key, bound in bounds.items()})
+    raise StoreError(f"condition on {field}: bounds are all numbers or all ISO times, not {bounds!r}")
+
+
+def _number(field: str, value: float) -> float:
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise StoreError(f"condition on {field}: {value} is no number to compare with")
+    return number
+
+
+def _time(field: str, value: str | date) -> datetime:
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as exc:
+            raise StoreError(f"condition on {field}: {value!r} is neither a number nor an ISO time") from exc
+    if not isinstance(value, datetime):
+        value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

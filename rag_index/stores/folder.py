@@ -1,0 +1,166 @@
+"""The folder of the embedded store: who holds it, files replaced as a whole, and the filesystem's errors as ours."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_index.errors import StoreBusy, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["FolderLock", "disk_full", "folder_errors", "replace_file", "require_space"]
+
+POLL = 0.1
+COMMAND_CHARS = 120
+
+
+class FolderLock:
+    """An exclusive lock on `FOLDER/.lock`, held until `release` or the end of the process, however it ends.
+
+    The file says who holds it. Taking it waits up to `wait` seconds, then raises StoreBusy with the holder's name.
+    """
+
+    def __init__(self, folder: Path, *, wait: float = 0.0) -> None:
+        self._folder = folder
+        with folder_errors(folder):
+            self._file: int | None = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            self._take(self._file, wait)
+        except BaseException:
+            self._close()
+            raise
+
+    @property
+    def descriptor(self) -> int:
+        """The locked file: a child process that inherits it keeps the folder locked while it runs."""
+        if self._file is None:
+            raise StoreError(f"the store at {self._folder} is closed")
+        return self._file
+
+    def release(self) -> None:
+        """Let the next one in; a second call does nothing."""
+        if self._file is not None:
+            with suppress(OSError):
+                os.ftruncate(self._file, 0)
+        self._close()
+
+    def _take(self, file: int, wait: float) -> None:
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as exc:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise StoreBusy(self._busy(file)) from exc
+                time.sleep(min(POLL, left))
+            except OSError as exc:
+                raise StoreError(f"cannot lock the store at {self._folder}: {exc.strerror}; use a local disk") from exc
+        with suppress(OSError):  # a full disk may still be searched; others then read of "another process"
+            os.ftruncate(file, 0)
+            os.pwrite(file, _me(), 0)
+
+    def _busy(self, file: int) -> str:
+        return (
+            f"the store at {self._folder} is open in {_holder(os.pread(file, 4096, 0))}: "
+            "wait for it (--wait SECONDS) or use a Qdrant server"
+        )
+
+    def _close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _me() -> bytes:
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
+    return json.dumps(
+        {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "command": command[:COMMAND_CHARS],
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+    ).encode()
+
+
+def _holder(content: bytes) -> str:
+    try:
+        found = json.loads(content)
+        pid, host, command, since = (found[key] for key in ("pid", "host", "command", "since"))
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+    where = "" if host == socket.gethostname() else f" on {host}"
+    if not where and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+        return f"a child of process {pid} ({command}), which has ended; it began {since} and frees the store when done"
+    return f"process {pid}{where} ({command}) since {since}"
+
+
+def disk_full(text: str) -> bool:
+    """Whether an error's text says that a disk is full."""
+    return any(sign in text.lower() for sign in ("no space left", "disk full", "storagefull", "out of disk"))
+
+
+@contextmanager
+def folder_errors(folder: Path) -> Iterator[None]:
+    """Let an OSError of the block leave as a StoreError that names the folder and the remedy."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"no space left for the store at {folder}: free some, then run again") from exc
+        if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreError(
+                f"cannot write to the store at {folder}: {exc.strerror}; "
+                "make it writable for this user or set another [store] path"
+            ) from exc
+        if exc.errno in (errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(
+                f"the store at {folder} is not a folder: {exc.filename} is a file; set another [store] path"
+            ) from exc
+        raise StoreError(f"the store at {folder} cannot be used: {exc}") from exc
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Raise StoreError where fewer than `needed` bytes are free under the folder.
+
+    The engine writes through memory maps of sparse files: on a full disk the kernel kills the process (SIGBUS)
+    instead of returning an error, so space has to be seen before it is used.
+    """
+    with folder_errors(folder):
+        disk = os.statvfs(folder)
+    free = disk.f_bavail * disk.f_frsize
+    if free < needed:
+        raise StoreError(
+            f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
+            "needed to go on safely; free some, then run again"
+        )
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Write a file so that a crash at any moment, a power cut too, leaves the old or the new content."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    with folder_errors(file.parent):
+        with temporary.open("wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,94 @@
+"""What both stores check before anything is written, and how vectors are made ready."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_index.errors import PointsRefused, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rag_index.documents import PointBatch
+
+__all__ = ["SEARCH_EF", "check_ids", "unit_query", "unit_vectors"]
+
+SEARCH_EF = 400
+"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest of short texts in
+200,000 points (static embeddings, 256-d), 400 finds 99 %, in 0.5 to 1.2 ms a search instead of 0.3 to 0.5."""
+
+ROUNDED = 1e-7
+"""A length this close to one is one, rounded: such a vector stays as it is, so that a copy is equal bit by bit."""
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+def check_ids(ids: Sequence[str]) -> None:
+    """Raise PointsRefused for ids that are not UUID text in its usual form (lower case, with dashes)."""
+    bad = tuple(str(i) for i in ids if not (isinstance(i, str) and UUID_TEXT.fullmatch(i)))
+    if bad:
+        raise PointsRefused(f"{len(bad)} point ids are not UUIDs, the first is {bad[0]!r}", bad)
+
+
+def unit_vectors(points: PointBatch, dimension: int, name: str) -> NDArray[np.float32]:
+    """The vectors of a batch, checked and made of length one (float32, shape (len(points), dimension)).
+
+    Length one is what cosine keeps anyway; made here, in float64, since the engine leaves very short vectors as
+    they are and overflows on very long ones. Raises PointsRefused with the ids of bad points: another dimension,
+    values that are not finite, all zero, ids that are not UUIDs.
+    """
+    vectors = np.asarray(points.vectors)
+    if not len(points.ids) == len(vectors) == len(points.payloads):
+        raise PointsRefused(
+            f"a batch for {name} has {len(points.ids)} ids, {len(vectors)} vectors and {len(points.payloads)} payloads",
+            tuple(points.ids),
+        )
+    if vectors.ndim != 2 or vectors.shape[1] != dimension:
+        found = f"{vectors.shape[1]}-d" if vectors.ndim == 2 else f"of shape {vectors.shape}"
+        raise PointsRefused(
+            f"collection {name} holds {dimension}-d vectors and these are {found}: "
+            "run `rag-index rebuild` for this index after a change of model",
+            tuple(points.ids),
+        )
+    check_ids(points.ids)
+    return _unit(vectors, points.ids)
+
+
+def unit_query(vector: NDArray[np.float32], dimension: int | None, name: str) -> list[float]:
+    """A query vector, checked and made of length one; StoreError where it cannot be searched with.
+
+    Where no dimension is given, whether it fits is left to the server.
+    """
+    query = np.asarray(vector)
+    if query.ndim != 1 or (dimension is not None and len(query) != dimension):
+        holds = f"{dimension}-d" if dimension is not None else "other"
+        raise StoreError(
+            f"collection {name} holds {holds} vectors and the query's shape is {query.shape}: "
+            "search with the model that made the index"
+        )
+    try:
+        return list(_unit(query[np.newaxis, :], ["query"])[0].tolist())
+    except PointsRefused as exc:
+        raise StoreError("the query's vector is all zero or not finite: nothing is near to it") from exc
+
+
+def _unit(vectors: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
+    wide = vectors.astype(np.float64)
+    finite = np.logical_and.reduce(np.isfinite(wide), axis=1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", wide, wide))
+    usable = finite & (lengths > 0) & np.isfinite(lengths)
+    if not usable.all():
+        bad: list[int] = np.flatnonzero(~usable).tolist()
+        what = "all zero" if bool(finite[bad[0]]) else "not finite"
+        raise PointsRefused(
+            f"{len(bad)} vectors cannot be stored, the first (point {ids[bad[0]]}) is {what}: look at the embedder",
+            tuple(ids[i] for i in bad),
+        )
+    unit: NDArray[np.float32] = (wide / lengths[:, np.newaxis]).astype(np.float32)
+    kept = np.abs(lengths - 1) <= ROUNDED
+    unit[kept] = vectors[kept]
+    return unit
