@@ -1,0 +1,9 @@
+"""Search: one question to any number of indexes at once, their answers fused into one list. See `Retriever`."""
+
+from __future__ import annotations
+
+from rag_index.retrieve.metrics import MetricsSnapshot, StageMetrics
+from rag_index.retrieve.results import ChunkHit, SearchFailed, SearchHit, SearchResult
+from rag_index.retrieve.retriever import Retriever
+
+__all__ = ["ChunkHit", "MetricsSnapshot", "Retriever", "SearchFailed", "SearchHit", "SearchResult", "StageMetrics"]

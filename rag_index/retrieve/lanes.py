@@ -1,0 +1,41 @@
+"""Threads for the calls of a Retriever, shared out so that an index that hangs holds up no other."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from rag_index.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+__all__ = ["Lanes"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Lanes:
+    """At most `width` calls at once for all names together, shared out evenly among them.
+
+    Where there are more names than threads, several share one.
+    """
+
+    def __init__(self, names: Sequence[str], width: int) -> None:
+        count = max(1, min(len(names), width))
+        self._pools = [ThreadPoolExecutor(max(1, width // count), "rag-index-search") for _ in range(count)]
+        self._of = {name: number % count for number, name in enumerate(names)}
+
+    def submit(self, name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Run a call in a thread of this name's share. Raises StoreError once closed."""
+        try:
+            return self._pools[self._of[name]].submit(call, *args, **kwargs)
+        except RuntimeError as exc:
+            raise StoreError("the retriever is closed") from exc
+
+    def close(self) -> None:
+        """Begin no more calls; those under way come to their end."""
+        for pool in self._pools:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,240 @@
+"""Ask several indexes at once, from asynchronous code, from threads, or from a script."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from rag_index.errors import RagIndexError, SettingsError
+from rag_index.retrieve.asking import Asker, IndexAnswer, Question, TimedOut
+from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
+from rag_index.retrieve.fusion import by_rank, by_score
+from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
+from rag_index.retrieve.results import SearchFailed, SearchResult
+from rag_index.retrieve.waiting import BackgroundLoop
+from rag_index.settings import Settings, run_settings
+from rag_index.stores import Condition, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from rag_index.embedders import Embedder
+    from rag_index.retrieve.filters import Filter
+    from rag_index.retrieve.results import SearchHit
+    from rag_index.stores import Store
+
+__all__ = ["Retriever"]
+
+Fusion = Literal["auto", "rank", "score"]
+
+MOST_HITS = 1000
+STAGES = ("embed", "fuse", "total")
+REQUEST_PATIENCE = 2.0
+"""Seconds for which a server's passing fault is tried again: it was restarted, and old connections are broken."""
+
+
+class Retriever:
+    """Searches the indexes of a project.
+
+        async with Retriever.from_settings("rag-index.toml") as retriever:
+            result = await retriever.search("printer offline", indexes=["comments", "solutions"])
+
+    One object serves any number of callers at once: `search` in any event loop, `search_sync` in any thread. Store
+    and models are opened when they are first needed; an embedded store is given back after `[retrieve] idle_seconds`
+    without a search, and opened again by the next. `close` (or the end of the `with`) gives everything back.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        open_store: Callable[[], Store] | None = None,
+        open_embedder: Callable[..., Embedder] | None = None,
+    ) -> None:
+        """Raises SettingsError for a `required_filter` that cannot be. Nothing is opened yet.
+
+        `open_store` and `open_embedder` take the places of those that the settings name.
+        """
+        self._settings = settings
+        self._metrics = Metrics()
+        self._asker = Asker(
+            settings,
+            {index.name: required_conditions(index) for index in settings.indexes},
+            self._metrics,
+            open_store=open_store or _opener(settings),
+            open_embedder=open_embedder,
+        )
+        self._background = BackgroundLoop()
+
+    @classmethod
+    def from_settings(cls, config: str | Path | Settings | None = None, *, wait: float | None = None) -> Retriever:
+        """Of a settings file (by default RAG_INDEX_CONFIG, or rag-index.toml here or above), or of settings.
+
+        `wait` seconds are waited for an embedded store that another process holds; by default what `[run] wait` says.
+        Raises SettingsError.
+        """
+        return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
+
+    async def search(
+        self,
+        query: str,
+        *,
+        indexes: Sequence[str] | None = None,
+        limit: int = 10,
+        filter: Filter | Sequence[Condition] | None = None,  # noqa: A002 - the word of the field
+        timeout: float | None = None,
+        fusion: Fusion | None = None,
+    ) -> SearchResult:
+        """The documents nearest to a query in meaning, of the indexes named (by default all that are filled).
+
+        `filter` says what payloads must be (see `rag_index.retrieve.filters`); what an index's `required_filter`
+        says holds in any case. `timeout` is for the whole search, in seconds; each index has `[retrieve]
+        index_timeout` within it. `fusion` is "score", "rank" (reciprocal rank), or "auto": score where all that
+        answered have vectors of one model, else rank. Indexes that fail are in the result's `errors`.
+
+        Raises:
+            SettingsError: the query is empty, an index or a field is not there, a filter or limit cannot be.
+            SearchFailed: no index answered; one reason that all have in common is raised as it is.
+        """
+        began = time.perf_counter()
+        question, names = self._question(query, indexes, limit, filter, timeout)
+        fusion = self._fusion(fusion)
+        try:
+            answers, embed_seconds = await self._asker.ask(question, names)
+        except RagIndexError:
+            self._metrics.answers(dict.fromkeys(names or [index.name for index in self._settings.indexes]))
+            raise
+        self._metrics.answers({answer.index: answer.seconds if answer.error is None else None for answer in answers})
+        answered = [answer for answer in answers if answer.error is None]
+        if not answered:
+            raise _failure(answers)
+        fusing = time.perf_counter()
+        hits, fused_by = _fused(answered, limit, fusion)
+        ended = time.perf_counter()
+        stages = {"embed": embed_seconds, "fuse": ended - fusing, "total": ended - began}
+        self._metrics.search(stages)
+        return SearchResult(
+            tuple(hits),
+            {answer.index: str(answer.error) for answer in answers if answer.error is not None},
+            _timings(stages, answered),
+            fused_by,
+            {answer.index: answer.shown.collection for answer in answered if answer.shown},
+        )
+
+    def search_sync(
+        self,
+        query: str,
+        *,
+        indexes: Sequence[str] | None = None,
+        limit: int = 10,
+        filter: Filter | Sequence[Condition] | None = None,  # noqa: A002
+        timeout: float | None = None,
+        fusion: Fusion | None = None,
+    ) -> SearchResult:
+        """`search`, waited for: from any thread, also from code that an event loop runs (which stands still then)."""
+        return self._background.run(
+            self.search(query, indexes=indexes, limit=limit, filter=filter, timeout=timeout, fusion=fusion)
+        )
+
+    async def warm_up(self) -> None:
+        """Load models and open collections, so that the first search does not have to. Not counted; raises nothing."""
+        question = Question("warm up", 1, (), self._settings.retrieve.timeout)
+        with suppress(RagIndexError):
+            await self._asker.ask(question, None)
+
+    def metrics(self) -> MetricsSnapshot:
+        """Count, mean, p50, p95 and p99 of embed, each index, fuse and total so far; as JSON and for Prometheus."""
+        return self._metrics.snapshot()
+
+    def reset_metrics(self) -> None:
+        """Count from zero."""
+        self._metrics.clear()
+
+    def close(self) -> None:
+        """Give store, models and threads back; searches under way end with an error. A second call does nothing."""
+        self._background.close()
+        self._asker.close()
+
+    async def aclose(self) -> None:
+        """`close`, without holding up the event loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Retriever:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Retriever:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _question(
+        self,
+        query: str,
+        indexes: Sequence[str] | None,
+        limit: int,
+        given: Filter | Sequence[Condition] | None,
+        timeout: float | None,
+    ) -> tuple[Question, list[str] | None]:
+        if not query.strip():
+            raise SettingsError("the text to search for is empty")
+        if not 1 <= limit <= MOST_HITS:
+            raise SettingsError(f"limit is from 1 to {MOST_HITS:,}, not {limit}")
+        if timeout is not None and not timeout > 0:
+            raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
+        asked = self._settings.named([indexes] if isinstance(indexes, str) else indexes)
+        conditions = conditions_of(given)
+        check_fields(conditions, asked)
+        question = Question(query, limit, conditions, timeout or self._settings.retrieve.timeout)
+        return question, [index.name for index in asked] if indexes else None
+
+    def _fusion(self, given: Fusion | None) -> Fusion:
+        fusion = given or self._settings.retrieve.fusion
+        if fusion not in ("auto", "rank", "score"):
+            raise SettingsError(f"fusion is auto, rank or score, not {fusion!r}")
+        return fusion
+
+
+def _opener(settings: Settings) -> Callable[[], Store]:
+    """Opens the settings' store. A server gets no more time a request than an index has; waiting is the holder's."""
+    timeout = min(settings.store.timeout, settings.retrieve.index_timeout)
+    return lambda: open_store(settings.store, timeout=timeout, patience=REQUEST_PATIENCE)
+
+
+def _fused(answered: Sequence[IndexAnswer], limit: int, fusion: Fusion) -> tuple[list[SearchHit], str]:
+    models = {answer.shown.fingerprint: answer.shown.embedder for answer in answered if answer.shown}
+    one_model = len(models) <= 1
+    if fusion == "score" and not one_model:
+        raise SettingsError(f"scores of different models do not compare ({'; '.join(models.values())}): fuse by rank")
+    by_scores = fusion == "score" or (fusion == "auto" and one_model)
+    fuse = by_score if by_scores else by_rank
+    return fuse([answer.hits for answer in answered], limit=limit), "score" if by_scores else "rank"
+
+
+def _timings(stages: dict[str, float], answered: Sequence[IndexAnswer]) -> dict[str, float]:
+    timings = {"embed": 1000 * stages["embed"]}
+    for answer in answered:
+        timings[f"index {answer.index}" if answer.index in STAGES else answer.index] = 1000 * answer.seconds
+    return {**timings, "fuse": 1000 * stages["fuse"], "total": 1000 * stages["total"]}
+
+
+def _failure(answers: Sequence[IndexAnswer]) -> Exception:
+    """What all indexes have in common as it is, else all reasons in one line."""
+    errors = [answer.error for answer in answers if answer.error is not None]
+    if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], TimedOut):
+        return errors[0]
+    reasons = {answer.index: str(answer.error) for answer in answers}
+    codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
+    said = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
+    return SearchFailed(f"no index answered: {said}", reasons, codes.pop() if len(codes) == 1 else 1)
