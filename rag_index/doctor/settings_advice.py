@@ -1,0 +1,100 @@
+"""Settings that would hurt, as far as this machine can see it. Nothing here is wrong by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import psutil
+
+from rag_index.autoconfig import cpu_count
+from rag_index.doctor.findings import Advice
+from rag_index.errors import RagIndexError
+from rag_index.urls import is_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rag_index.settings import IndexSettings, Settings
+
+__all__ = ["settings_advice"]
+
+LOCAL = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104
+NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
+CHARS_A_TOKEN = 4
+"""Of English prose; other scripts have fewer, so that a chunk is too long even sooner."""
+MANY_FAILED = 0.5
+
+
+def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
+    """What could be better, in words with the key to change."""
+    embedder, run, store = settings.embedder, settings.run, settings.store
+    local = [host for host in embedder.hosts if urlsplit(host).hostname in LOCAL]
+    if embedder.kind == "ollama" and len(local) > 1 and embedder.num_thread is None:
+        yield Advice(
+            None,
+            f"{len(local)} Ollama servers on this machine with threads of their own choice slow each other down: "
+            f"set [embedder] num_thread, for example {max(1, cpu_count() // len(local))}",
+        )
+    workers = settings.parallel.workers
+    if embedder.kind == "local" and isinstance(workers, int) and workers > cpu_count():
+        yield Advice(None, f"[parallel] workers = {workers}, and this machine has {cpu_count()} processors: set fewer")
+    if run.tolerate_failed > MANY_FAILED:
+        yield Advice(
+            None,
+            f"tolerate_failed = {run.tolerate_failed:g}: a run in which most documents fail counts as completed",
+        )
+    if run.delete_guard >= 1:
+        yield Advice(None, "delete_guard = 1: a table that was emptied by mistake empties its index")
+    if store.keep_previous == 0:
+        yield Advice(None, "keep_previous = 0: after a rebuild there is nothing to roll back to")
+    yield from _of_disks(settings)
+    yield from _of_context(settings, indexes)
+
+
+def _of_disks(settings: Settings) -> Iterator[Advice]:
+    paths = {"[store] path": settings.store.path if settings.store.url is None else None}
+    if is_file(settings.ledger_url):
+        paths["[ledger] url"] = Path(str(settings.ledger_url.database))
+    for key, path in paths.items():
+        kind = _filesystem(path) if path is not None else ""
+        if kind.startswith(NETWORK):
+            yield Advice(None, f"{key}: {path} is on a network filesystem ({kind}), whose locks fail: use a local disk")
+
+
+def _filesystem(path: Path) -> str:
+    """The type of the filesystem that a path is on, empty where it cannot be told."""
+    mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
+    real = path.absolute().resolve()
+    return next((mounts[folder] for folder in (real, *real.parents) if folder in mounts), "")
+
+
+def _of_context(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
+    """Chunks longer than the model's context are refused, halved and sent again."""
+    length = _context_length(settings) if settings.embedder.kind == "ollama" else None
+    for index in indexes if length else ():
+        tokens, most = index.chunk_chars // CHARS_A_TOKEN, (length or 0) * CHARS_A_TOKEN * 3 // 4
+        if length and tokens > length:
+            yield Advice(
+                index.name,
+                f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, and {settings.embedder.model} takes "
+                f"{length}: chunks are refused and halved; set chunk_chars to {most} or less",
+            )
+
+
+def _context_length(settings: Settings) -> int | None:
+    from rag_index.embedders.endpoint import Endpoint
+
+    async def asked() -> int | None:
+        endpoint = Endpoint(settings.embedder.hosts[0], settings.embedder)
+        try:
+            return (await endpoint.details()).context_length
+        finally:
+            await endpoint.close()
+
+    try:
+        return asyncio.run(asked())
+    except RagIndexError:
+        return None  # that the embedder does not answer is said elsewhere
