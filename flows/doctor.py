@@ -1,0 +1,31 @@
+"""Look whether store, ledger and source agree, and say what to do. Nothing is changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import flow
+
+from rag_index.settings import run_settings
+from tasks.examine import examine_index
+from tasks.outcome import diagnosis_state, run_name
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+    from rag_index.doctor.findings import Diagnosis
+
+__all__ = ["doctor"]
+
+
+@flow(name="doctor", flow_run_name=run_name)
+def doctor(config: str | None = None, indexes: list[str] | None = None, wait: float | None = None) -> State[Diagnosis]:
+    """Look at each index, with no run of it at the same time.
+
+    Args:
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
+        indexes: Names of indexes; all where none are given.
+        wait: Seconds to wait for services that are down at the start.
+    """
+    settings = run_settings(config, wait=wait)
+    return diagnosis_state(settings.project, [examine_index(settings, one.name) for one in settings.named(indexes)])

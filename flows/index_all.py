@@ -1,0 +1,70 @@
+"""Index everything: one cluster of workers, a subflow for each index, one report."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from prefect import flow
+
+from flows.index_collection import index_collection
+from flows.stopping import stoppable
+from rag_index.report import RunReport
+from rag_index.settings import run_settings
+from tasks.artifacts import outcome_table
+from tasks.cluster import run_workers
+from tasks.outcome import outcome_of, report_state, run_name
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+__all__ = ["index_all"]
+
+
+@flow(name="index-all", flow_run_name=run_name)
+def index_all(
+    config: str | None = None,
+    indexes: list[str] | None = None,
+    workers: int | None = None,
+    chunk_size: int | None = None,
+    serial: bool = False,
+    full: bool = False,
+    allow_deletes: bool = False,
+    retry_failed: bool = False,
+    wait: float | None = None,
+) -> State[RunReport]:
+    """Bring all indexes up to date with their source; one that fails does not stop the others.
+
+    Args:
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
+        indexes: Names of indexes; all where none are given.
+        workers: Dask worker processes; by default as the settings say.
+        chunk_size: Documents a shard; by default as the settings say.
+        serial: Embed in one process, with no Dask cluster.
+        full: Build each index anew beside the old one, and show it when it is verified.
+        allow_deletes: Delete however many documents the source has no more.
+        retry_failed: Try documents again that failed too often.
+        wait: Seconds to wait for services that are down at the start.
+    """
+    started = time.monotonic()
+    settings = run_settings(config, workers=workers, chunk_size=chunk_size, serial=serial, wait=wait)
+    report = RunReport()
+    with stoppable(), run_workers(settings) as pool:
+        for index in settings.named(indexes):
+            subflow = index_collection.with_options(task_runner=pool.task_runner())
+            state = subflow(
+                index.name,
+                str(settings.path),
+                workers,
+                chunk_size,
+                serial,
+                full,
+                allow_deletes,
+                retry_failed,
+                wait,
+                return_state=True,
+            )
+            report.indexes.append(outcome_of(state, index.name))
+    report.seconds = time.monotonic() - started
+    outcome_table(report, project=settings.project)
+    return report_state(report)

@@ -1,0 +1,182 @@
+"""Running a flow from the command line: one Prefect API for the whole run, quiet logs, an end that leaves nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from flows.stopping import terminable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rag_index.report import RunReport
+    from rag_index.settings import Settings
+
+__all__ = ["launch_index_all", "prefect_api", "quiet", "send_what_waits", "temporary_server"]
+
+START_SECONDS = 120
+
+
+def launch_index_all(
+    home: Path, *, verbose: bool = False, early: Settings | None = None, **parameters: Any
+) -> RunReport:
+    """Run the flow `index_all` in this process with these parameters; `home` is where a temporary API keeps its data.
+
+    Where it is sure that workers will be needed, `early` starts them beside the API.
+
+    Raises what ended the flow, where that is no outcome of an index; TransientError where Prefect's API is gone.
+    """
+    quiet(home, verbose=verbose)
+    import httpx
+
+    from flows.index_all import index_all
+    from rag_index.errors import TransientError
+
+    try:
+        with terminable(), _early(early), prefect_api():
+            state: Any = index_all(**parameters, return_state=True)
+            report: RunReport | BaseException = state.result(raise_on_failure=False)
+            if isinstance(report, BaseException):
+                raise report
+    except httpx.TransportError as error:
+        raise TransientError(
+            f"the Prefect server does not answer any more ({error}); what was indexed is kept: see that it runs, "
+            "then run again"
+        ) from error
+    return report
+
+
+def _early(settings: Settings | None) -> AbstractContextManager[None]:
+    if settings is None:
+        return nullcontext()
+    from tasks.cluster import early_workers
+
+    return early_workers(settings)
+
+
+def quiet(home: Path, *, verbose: bool = False) -> None:
+    """Set what Prefect and Dask read from the environment when they are imported, where the user has not."""
+    values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    if "PREFECT_API_URL" not in os.environ:
+        home.mkdir(parents=True, exist_ok=True)
+        values["PREFECT_HOME"] = str(home)
+    if not verbose:
+        values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
+        values["DASK_LOGGING__DISTRIBUTED"] = "critical"
+        logging.raiseExceptions = False  # or Prefect writes each log that it could not send to standard error
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def prefect_api() -> Iterator[str]:
+    """The API's URL: that of PREFECT_API_URL, else of one server for the time of the block.
+
+    With neither, each Dask worker would start a server of its own, of 210 MB.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    given = PREFECT_API_URL.value()
+    if given:
+        try:
+            yield given
+        finally:
+            send_what_waits()
+        return
+    # Our own server does not come back once it is gone: some seconds of retries, not a minute for each call.
+    with temporary_server() as url, temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}):
+        try:
+            yield url
+        finally:
+            send_what_waits()
+
+
+def send_what_waits() -> None:
+    """Logs and events still on their way. What no server takes is dropped, or it would be tried for hours at exit."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    services: Any = EventsWorker
+    running = [(service._loop, service._task) for service in tuple(services._instances.values())]
+    APILogWorker.drain_all(timeout=5)
+    EventsWorker.drain_all(timeout=5)
+    for loop, task in running:
+        if loop is not None and task is not None:
+            loop.call_soon_threadsafe(task.cancel)
+
+
+@contextmanager
+def temporary_server() -> Iterator[str]:
+    """A Prefect API on a free loopback port, in a process that ends when this one does, however it ends."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+    environment = {
+        **os.environ,
+        "PREFECT_UI_ENABLED": "0",
+        "PREFECT__SERVER_EPHEMERAL": "1",
+        "PREFECT__SERVER_FINAL": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(listener.fileno())],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[listener.fileno()],
+        start_new_session=True,  # Ctrl-C ends the flow first, and the flow ends the server
+    )
+    listener.close()
+    try:
+        _wait(process, url)
+        yield url
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str) -> None:
+    import httpx
+
+    from rag_index.errors import TransientError
+
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(trust_env=False, timeout=5.0) as client:
+        while time.monotonic() < deadline and process.poll() is None:
+            try:
+                if client.get(f"{url}/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+    ended = f"ended with {process.returncode}" if process.poll() is not None else f"is silent after {START_SECONDS} s"
+    raise TransientError(f"the temporary Prefect server {ended}; --verbose shows why, PREFECT_API_URL names another")
+
+
+def _serve(descriptor: int) -> None:
+    """The server's process: serve until told to stop, or until the parent is gone (its end of our input closes)."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import uvicorn
+
+    uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error", lifespan="on")
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -1,0 +1,22 @@
+"""Examine: one index held against its source, ledger and store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prefect import task
+
+from rag_index.doctor.checkup import examine
+from tasks.policy import RETRIED
+
+if TYPE_CHECKING:
+    from rag_index.doctor.findings import Diagnosis
+    from rag_index.settings import Settings
+
+__all__ = ["examine_index"]
+
+
+@task(name="examine", task_run_name="examine {index}", **RETRIED)
+def examine_index(settings: Settings, index: str) -> Diagnosis:
+    """All that is wrong with an index; nothing is changed, so that a retry is harmless."""
+    return examine(settings, [index])

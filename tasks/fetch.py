@@ -1,0 +1,43 @@
+"""Fetch: the source, a page at a time, in the flow's process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+
+from tasks.policy import RETRIED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag_index.run import IndexRun
+    from rag_index.sources import Source, SourcePage
+
+__all__ = ["fetch_page", "pages"]
+
+FIRST_ROWS = 2000
+PAGE_CHARS = 16_000_000
+"""Pages grow to about so many characters, so that a short text does not mean many small queries."""
+
+
+@task(name="fetch", task_run_name="fetch up to {rows} rows", **RETRIED)
+def fetch_page(source: Source, cursor: Any, rows: int) -> SourcePage:
+    """The next page after `cursor`. A retry reads the same rows again, which is harmless."""
+    return source.page(cursor, rows)
+
+
+def pages(run: IndexRun) -> Iterator[SourcePage]:
+    """All pages of a run's source, growing from a small first one."""
+    cursor: Any = None
+    most = run.settings.source.page_rows
+    rows = min(FIRST_ROWS, most)
+    while True:
+        with run.watch.stage("fetch"):
+            page = fetch_page(run.source, cursor, rows)
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+        mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + 100
+        rows = max(1, min(most, rows * 4, int(PAGE_CHARS / mean)))

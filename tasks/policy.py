@@ -1,0 +1,47 @@
+"""What all tasks share: transient errors are tried again with jitter, terminal ones are not, and the log says which."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.tasks import exponential_backoff
+
+from rag_index.errors import TransientError
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.tasks import Task
+
+__all__ = ["RETRIED", "error_of"]
+
+
+def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Prefect's retry condition: whether the error that ended the task may pass."""
+    error = error_of(state)
+    transient = isinstance(error, TransientError)
+    left = task.retries - run.run_count + 1
+    if transient and left > 0:
+        get_run_logger().warning("transient, tried again (%d more): %s", left, error)
+    else:
+        kind = "transient, but tried often enough" if transient else "terminal, not tried again"
+        get_run_logger().error("%s: %s: %s", kind, type(error).__name__, error)
+    return transient
+
+
+def error_of(state: State[Any]) -> BaseException | None:
+    """The exception that a failed state carries."""
+    data = getattr(state.data, "result", state.data)
+    return data if isinstance(data, BaseException) else None
+
+
+RETRIED: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(1),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": is_transient,
+    "cache_policy": NO_CACHE,  # hashing what a task is given costs more than the task
+    "persist_result": False,
+}
+"""The policy of tasks that are harmless to repeat. Retries hold a worker's slot: they stay short."""

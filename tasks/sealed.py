@@ -1,0 +1,22 @@
+"""A wrapper that neither Prefect nor Dask looks into.
+
+Both walk lists, tuples, dicts and dataclasses that a task is given, element by element, for futures: with thousands
+of documents that costs more than embedding them. Prefect's own `opaque` is a tuple, and Dask makes it a plain one.
+"""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+__all__ = ["Sealed"]
+
+T = TypeVar("T")
+
+
+class Sealed(Generic[T]):
+    """Holds `value`, and is a leaf to whoever walks."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value

@@ -1,0 +1,96 @@
+"""The mapped middle of the way: shards out to the workers, vectors into the store, rows into the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rag_index.errors import RagIndexError
+from rag_index.shards import given_up, parts_of
+from tasks.embed import EmbedJob, embed_shard
+from tasks.notices import listen, noticed
+from tasks.requests import count_requests
+from tasks.sealed import Sealed
+from tasks.upsert import upsert_from_worker, upsert_shard
+from tasks.window import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rag_index.documents import EmbeddedShard, Shard, WrittenShard
+    from rag_index.run import IndexRun
+
+__all__ = ["embed_mapped", "upsert"]
+
+
+def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Sealed[EmbeddedShard] | WrittenShard]:
+    """Map the embed task over shards, twice as many under way as there are workers; results as they come.
+
+    With a server as store the upsert task is given the embed task's future, so that what comes back is written.
+    """
+    window: Window[Shard, Any] = Window(
+        lambda shard: _submitted(run, shard),
+        2 * run.workers,
+        split=parts_of,
+        give_up=lambda shard: Sealed(given_up(shard)),
+        tick=run.progress.tick,
+        waiting=lambda: run.watch.stage("wait"),
+        moved=lambda shards: run.progress.under_way(shards, run.workers),
+    )
+    listening = run.settings.parallel.serial
+    with noticed(run.progress.note_later):
+        try:
+            for shard in shards:
+                if run.in_process:
+                    yield _embed_here(run, shard)
+                    continue
+                if not listening:
+                    listen(run.progress.note_later)
+                    count_requests(run.progress.count_requests)
+                    listening = True
+                yield from window.put(shard)
+        except RagIndexError:  # the source, say: what is under way is done work all the same
+            yield from window.drain()
+            raise
+        yield from window.drain()
+
+
+def upsert(run: IndexRun, shard: Sealed[EmbeddedShard] | WrittenShard) -> None:
+    """Write a shard where no worker could, then settle it in the ledger."""
+    if isinstance(shard, Sealed):
+        with run.watch.stage("upsert"):
+            shard = upsert_shard(run.store, run.collection.name, shard, _label(run, shard.value.number))
+    run.settle(shard)
+
+
+def _embed_here(run: IndexRun, shard: Shard) -> Sealed[EmbeddedShard]:
+    """Embed little work in the flow's process."""
+    with run.watch.stage("embed"):
+        run.submit(shard)
+        return embed_shard(Sealed(_job(run, shard)), _label(run, shard.number))
+
+
+def _submitted(run: IndexRun, shard: Shard) -> Any:
+    with run.watch.stage("submit"):
+        return _submit(run, shard)
+
+
+def _submit(run: IndexRun, shard: Shard) -> Any:
+    run.submit(shard)
+    label = _label(run, shard.number)
+    embedded = embed_shard.submit(Sealed(_job(run, shard)), label)
+    if run.store.embedded:
+        return embedded
+    written: Any = upsert_from_worker.submit
+    return written(Sealed(run.settings.store), run.collection.name, embedded, label, run.epoch)
+
+
+def _job(run: IndexRun, shard: Shard) -> EmbedJob:
+    documents = shard.documents
+    known = run.reuse.vectors(documents.keys, documents.text_hashes) if run.reuse else {}
+    settings = run.settings
+    limit = settings.parallel.process_timeout
+    return EmbedJob(shard, run.cutter, settings.embedder, run.identity, run.workers, known, limit)
+
+
+def _label(run: IndexRun, number: int) -> str:
+    return f"{run.index.name} {number}"
