@@ -1,0 +1,237 @@
+"""The program as a user starts it: what it prints, how it ends, what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from tests.project import PROGRAM, Project
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory, prefect_server) -> Project:
+    """A project that is indexed; tests of this module leave it so."""
+    project = Project(tmp_path_factory.mktemp("cli") / "project").fill(120)
+    project.index(serial=True)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project").fill(20)
+
+
+def one_line(ended: subprocess.CompletedProcess[str], code: int) -> str:
+    """The message of a command that failed as it should: one line, no traceback."""
+    assert ended.returncode == code, (ended.returncode, ended.stdout, ended.stderr)
+    assert "Traceback" not in ended.stderr
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 1, ended.stderr
+    return lines[0]
+
+
+def test_status_plan_and_search_as_json(indexed):
+    status = indexed.json("status")["indexes"]
+    assert [(s["index"], s["collection"], s["documents"], s["failed"]) for s in status] == [
+        ("notes", "test_notes__1", 120, 0)
+    ]
+    assert status[0]["points"] == len(indexed.points())
+    assert status[0]["last_run"]["state"] == "completed"
+
+    indexed.execute("UPDATE note SET body = 'changed' WHERE id = 3")
+    plan = indexed.json("plan")["indexes"][0]
+    assert (plan["changed"], plan["unchanged"], plan["new"], plan["gone"]) == (1, 119, 0, 0)
+    indexed.json("index", "notes", "--serial")
+
+    found = indexed.json("search", "The invoice server of ticket 12 does not work", "--limit", "3")["hits"]
+    assert len(found) == 3
+    assert set(found[0]) == {"index", "document_id", "score", "text", "payload"}
+    assert found[0]["payload"].keys() == {"author", "priority"}
+    assert found[0]["score"] >= found[1]["score"] >= found[2]["score"]
+    assert len({hit["document_id"] for hit in found}) == 3
+
+
+def test_index_as_json_has_the_documented_keys(indexed):
+    file = indexed.folder / "metrics.prom"
+    report = indexed.json("index", "notes", "--serial", RAG_INDEX_RUN__METRICS_FILE=file.name)
+    assert f'rag_index_run_documents{{index="notes"}} {report["indexes"][0]["documents"]}\n' in file.read_text()
+    assert set(report) == {"indexes", "seconds"}
+    assert set(report["indexes"][0]) == {
+        "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed",
+        "chunks_embedded", "seconds", "state",
+    }  # fmt: skip
+    assert report["indexes"][0]["state"] == "completed"
+
+
+def test_nothing_changed_is_said(indexed):
+    ended = indexed.cli("index-all", "--serial")
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("Nothing changed.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["index", "note"], "did you mean 'notes'?"),
+        (["search", "x", "--index", "nots"], "did you mean 'notes'?"),
+        (["plan", "notse"], "did you mean 'notes'?"),
+        (["index", "notes", "--workers", "0"], "--workers"),
+        (["index", "notes", "--chunk-size", "many"], "--chunk-size"),
+        (["search", "  "], "empty"),
+        (["serach", "x"], "No such command 'serach'"),
+    ],
+)
+def test_wrong_usage_ends_with_2(project, arguments, said):
+    ended = project.cli(*arguments)
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            ('key = "id"', 'key = "id"\nchunk_char = 5'),
+            "unknown key 'chunk_char' in index notes, did you mean 'chunk_chars'?",
+        ),
+        (('table = "note"', 'table = "nots"'), "there is no table 'nots', did you mean 'note'?"),
+        (('"body"]', '"boddy"]'), "there is no column 'boddy' in table 'note', did you mean 'body'?"),
+        (('text = ["title", "body"]', 'text = "priority"'), "column 'priority' of table 'note' is INTEGER, not text"),
+        (('key = "id"', 'key = "id'), "is not TOML"),
+        (("sqlite:///source.db", "sqlite:///nowhere.db"), "there is no file"),
+        (("sqlite:///source.db", "nonsense"), "is not a database URL"),
+        (("sqlite:///source.db", "oracle://u:secret@h/x"), "no driver for 'oracle'"),
+        (('project = "test"', '[embedder]\nkind = "olama"'), "[embedder] kind"),
+    ],
+)
+def test_settings_that_do_not_fit_end_with_2_in_one_line(project, change, said):
+    project.write_settings(project.config.read_text().replace(*change))
+    message = one_line(project.cli("index", "notes"), 2)
+    assert said in message
+    assert "secret" not in message
+    answer = json.loads(project.cli("index", "notes", "--json").stdout)
+    assert said in answer["error"]
+
+
+def test_keys_that_are_null_or_there_twice(project):
+    project.execute("CREATE TABLE loose (number INTEGER, body TEXT)")
+    project.write_settings(
+        '[source]\nurl = "sqlite:///source.db"\n[[indexes]]\nname = "notes"\ntable = "loose"\n'
+        'key = "number"\ntext = "body"\n'
+    )
+    project.execute("INSERT INTO loose VALUES (1, 'a'), (NULL, 'b')")
+    assert "1 row has NULL in the key (number)" in one_line(project.cli("plan"), 2)
+
+
+def test_a_settings_file_that_is_not_there(tmp_path):
+    ended = subprocess.run(
+        [*PROGRAM, "--config", "no.toml", "status"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert "there is no settings file no.toml" in one_line(ended, 2)
+    ended = subprocess.run([*PROGRAM, "status"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert "rag-index init" in one_line(ended, 2)
+
+
+def test_debug_shows_where_an_error_comes_from(project):
+    ended = project.cli("--debug", "plan", "nothing")
+    assert "Traceback" in ended.stderr
+
+
+def test_a_store_that_is_open_elsewhere_is_said(indexed):
+    from rag_index.stores import open_store
+
+    store = open_store(indexed.settings.store)
+    try:
+        message = one_line(indexed.cli("search", "printer"), 1)
+        assert f"process {os.getpid()}" in message
+        assert "--wait" in message
+    finally:
+        store.close()
+
+
+def test_searching_before_anything_is_indexed(project):
+    assert "rag-index index-all" in one_line(project.cli("search", "printer"), 1)
+
+
+def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
+    project = Project(tmp_path / "a").fill(5)
+    project.execute('CREATE TABLE "Order Line" (a INTEGER, b INTEGER, "what is it" TEXT, PRIMARY KEY (a, b))')
+    project.execute("CREATE TABLE figures (id INTEGER PRIMARY KEY, value REAL)")
+    project.config.unlink()
+    ended = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db")
+    assert ended.returncode == 0, ended.stderr
+    plan = project.json("plan")["indexes"]
+    assert {(one["index"], one["documents"]) for one in plan} == {("note", 5), ("order-line", 0)}
+    again = project.cli("init")
+    assert again.returncode == 2
+    assert "--force" in again.stderr
+
+
+def test_every_command_has_help():
+    ended = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, check=False)
+    commands = [line.split()[0] for line in ended.stdout.partition("Commands:")[2].strip().splitlines()]
+    assert {"init", "sample", "index", "index-all", "status", "plan", "search"} <= set(commands)
+
+
+def children(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
+def test_a_signal_stops_the_run_leaves_nothing_behind_and_the_next_goes_on(tmp_path, number):
+    """With a temporary Prefect server of its own, as a user without one has it."""
+    project = Project(tmp_path / "project").fill(6000)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
+    running = subprocess.Popen(
+        [*PROGRAM, "--config", str(project.config), "index-all", "--workers", "2", "--chunk-size", "200"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+    )  # fmt: skip
+    try:
+        servers = workers = 0
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and running.poll() is None:
+            family = [" ".join(p.cmdline()) for p in children(running.pid) if p.status() != psutil.STATUS_ZOMBIE]
+            servers = max(servers, sum("flows.launch" in line for line in family))
+            workers = max(workers, sum("spawn_main" in line for line in family))
+            if project.json("status")["indexes"][0]["documents"] > 0:
+                break
+            time.sleep(0.1)
+        assert running.poll() is None, running.communicate()
+        assert servers == 1, "one Prefect server for the whole run"
+        assert workers >= 2
+        family = children(running.pid)
+        stopped = time.monotonic()
+        running.send_signal(number)
+        _, said = running.communicate(timeout=30)
+        assert time.monotonic() - stopped < 15
+        assert running.returncode == 130, said
+        assert "Traceback" not in said
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert not alive, [p.cmdline() for p in alive]
+    finally:
+        running.kill()
+    done = project.json("status")["indexes"][0]["documents"]
+    report = project.json("index", "notes", "--serial")["indexes"][0]
+    assert 0 < done <= report["unchanged"]
+    assert report["unchanged"] + report["new"] + report["changed"] == 6000
+    assert len(project.texts()) == 6000
+
+
+def test_report_shows_where_the_time_went_and_what_would_help(indexed):
+    run = indexed.json("report")["runs"][0]
+    assert run["state"] == "completed"
+    assert set(run["figures"]["stages"]) >= {"fetch", "plan", "publish"}
+    assert run["advice"]
+    assert indexed.json("report", run["run"][:8])["runs"][0]["run"] == run["run"]
+    assert "documents in" in indexed.cli("report").stdout
+    assert indexed.cli("report", "nothing").returncode == 2

@@ -1,0 +1,105 @@
+"""`rag-index config`: what is in force, where it comes from, and why."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from rag_index import in_force
+from rag_index.autoconfig import Machine
+from rag_index.settings import SECTIONS, IndexSettings
+from tests.project import Project
+
+SECRET = "hunter2-correct-horse"
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project", extra="[parallel]\nshard_seconds = 3.0").fill(20)
+
+
+def by_key(values) -> dict:
+    return {value["key"]: value for value in values}
+
+
+def test_each_value_says_where_it_comes_from(project):
+    answer = project.json("config", "--workers", "3", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT="2")
+    found = by_key(answer["settings"])
+    assert answer["file"] == str(project.config)
+    assert (found["parallel.shard_seconds"]["value"], found["parallel.shard_seconds"]["source"]) == (
+        3.0,
+        "rag-index.toml",
+    )
+    assert (found["parallel.workers"]["value"], found["parallel.workers"]["source"]) == (3, "this command")
+    assert (found["run.delete_guard"]["value"], found["run.delete_guard"]["source"]) == (
+        0.5,
+        "RAG_INDEX_RUN__DELETE_GUARD",
+    )
+    assert found["run.wait"]["source"] == "RAG_INDEX_RUN__WAIT"
+    assert found["embedder.kind"]["source"] == "default"
+    assert found["indexes.notes.text"]["value"] == ["title", "body"]
+    assert "machine" not in answer
+
+
+def test_every_key_of_every_table_is_shown(project, monkeypatch):
+    shown = {value.key for value in in_force.in_force(project.settings, {})}
+    assert {key.split(".")[0] for key in shown} == {"project", "indexes", *SECTIONS}
+    for section, model in SECTIONS.items():
+        assert {f"{section}.{name}" for name in model.model_fields} <= shown
+    assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= shown
+
+
+def test_one_indexs_variable_and_the_folders_name(tmp_path, monkeypatch):
+    project = Project(tmp_path / "house")
+    project.write_settings(project.config.read_text().replace('project = "test"\n', ""))
+    monkeypatch.setenv("RAG_INDEX_INDEXES__NOTES__CHUNK_CHARS", "300")
+    values = {value.key: value for value in in_force.in_force(project.settings, {})}
+    assert (values["project"].value, values["project"].why) == ("house", "the folder's name")
+    assert values["indexes.notes.chunk_chars"].source == "RAG_INDEX_INDEXES__NOTES__CHUNK_CHARS"
+    assert values["indexes.notes.chunk_chars"].value == 300
+
+
+def test_secrets_are_masked(project):
+    url = f"postgresql+psycopg://reader:{SECRET}@db.example:5432/desk?sslpassword={SECRET}"
+    for arguments in (["config"], ["config", "--json"], ["config", "--explain"]):
+        ended = project.cli(*arguments, RAG_INDEX_LEDGER__URL=url, RAG_INDEX_STORE__API_KEY=SECRET)
+        assert ended.returncode == 0, ended.stderr
+        assert SECRET not in ended.stdout + ended.stderr
+        assert "reader:***@db.example:5432/desk" in ended.stdout
+
+
+def test_explain_says_why(project):
+    answer = project.json("config", "--explain")
+    facts = {fact["name"]: fact for fact in answer["machine"]}
+    assert set(facts) == {"processors", "memory", "memory a worker", "load", "documents of notes"}
+    assert 1 <= facts["processors"]["value"] <= (os.cpu_count() or 1)
+    assert facts["documents of notes"]["value"] == 20
+    assert "20 in the source, 0 indexed" in facts["documents of notes"]["sentence"]
+    assert by_key(answer["settings"])["parallel.workers"]["why"]
+    text = project.cli("config", "--explain", "--serial").stdout
+    assert "serial is true" in text
+    assert "by affinity" in text
+
+
+def test_a_source_that_is_not_there_is_said_and_is_no_error(project):
+    (project.folder / "source.db").unlink()
+    answer = project.json("config", "--explain")
+    assert "not known: " in answer["machine"][-1]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        (Machine(8, None, None, False, 0.1), "8 processors less one"),
+        (Machine(8, 2.0, 10**12, False, 0.1), "2 processors less one"),
+        (Machine(8, None, 1_500_000_000, True, 0.1), "memory has room for 2"),
+        (Machine(1, None, None, False, None), "one at least"),
+    ],
+)
+def test_why_so_many_workers(project, machine, said, monkeypatch):
+    monkeypatch.setattr(in_force, "survey", lambda: machine)
+    values = {value.key: value for value in in_force.in_force(project.settings, {})}
+    assert said in values["parallel.workers"].why
+    assert values["parallel.workers"].why.startswith(f"{machine.workers(300_000_000)}: ")
+    assert len(in_force.explained(project.settings)) == 5

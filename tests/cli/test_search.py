@@ -1,0 +1,140 @@
+"""`rag-index search` and `rag-index optimize` as a user calls them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+from contextlib import closing, redirect_stderr, redirect_stdout
+
+import pytest
+
+from rag_index.cli import main
+from rag_index.stores import open_store
+from tests.project import PROGRAM
+from tests.retrieve.desk import Desk
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    return Desk(tmp_path_factory.mktemp("desk"), more={"comments": 'payload_indexes = { priority = "keyword" }'}).fill()
+
+
+def run(desk, *arguments, code=0):
+    """As a process would end, but in this one: starting Python takes longer than all that is tested here."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["--config", str(desk.config), *arguments])
+    assert ended.value.code == code, (out.getvalue(), err.getvalue())
+    assert "Traceback" not in err.getvalue()
+    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
+
+
+def hits(desk, *arguments):
+    return [(hit["index"], hit["document_id"]) for hit in json.loads(run(desk, *arguments, "--json").stdout)["hits"]]
+
+
+def test_hits_for_people(desk):
+    lines = run(desk, "search", "Printer offline after update", "--limit", "2").stdout.splitlines()
+    assert lines[0] == "1.000  titles: t-1"
+    assert lines[1] == "       Printer offline after update"
+    assert lines[2].endswith("comments: 1")
+    assert len(lines) == 4
+
+
+def test_json_has_the_five_keys_and_more_only_when_asked(desk):
+    plain = json.loads(run(desk, "search", "printer", "--json").stdout)
+    assert set(plain) == {"hits"}
+    assert set(plain["hits"][0]) == {"index", "document_id", "score", "text", "payload"}
+    full = json.loads(run(desk, "search", "printer", "--json", "--explain", "--repeat", "3").stdout)
+    assert set(full) == {"hits", "timings_ms", "fusion", "collections", "metrics"}
+    assert set(full["hits"][0]) == {*plain["hits"][0], "rank", "fused", "chunks"}
+    assert set(full["timings_ms"]) == {"embed", "comments", "solutions", "titles", "fuse", "total"}
+    assert full["metrics"]["total"]["count"] == full["metrics"]["indexes"]["titles"]["count"] == 3
+    assert full["metrics"]["query_vectors"] == {"asked": 3, "made": 1}
+    assert full["fusion"] == "score"
+
+
+def test_filters(desk):
+    assert set(hits(desk, "search", "printer", "--filter", "priority=high", "--filter", "number<=1")) == {
+        ("comments", "1"), ("solutions", "1"),
+    }  # fmt: skip
+    given = ["--filter", "priority=urgent,low", "--filter", "author!=bob", "--filter", "author", "--index", "titles"]
+    assert hits(desk, "search", "printer", "--index", "comments", *given) == [("titles", "t-1")]
+    assert hits(desk, "search", "printer", "--filter", "created_at>=2024-01-01") == [("comments", "2")]
+    assert hits(desk, "search", "printer", "--filter", "number=2.5") == [("solutions", "2")]
+    assert run(desk, "search", "printer", "--filter", "priority=none").stdout == "Nothing found.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--filter", "prio=high"],
+            "no field 'prio' to filter by; the indexes have: author, created_at, number, priority",
+        ),
+        (["--filter", "=x"], "filter '=x' is not known; write it as field=value"),
+        (["--filter", "number>=soon"], "neither a number nor an ISO time"),
+        (["--index", "title"], "did you mean 'titles'?"),
+        (["--fusion", "borda"], "--fusion"),
+        (["--repeat", "0"], "--repeat"),
+        (["--timeout", "0"], "--timeout"),
+    ],
+)
+def test_wrong_usage(desk, arguments, said):
+    assert said in run(desk, "search", "printer", *arguments, code=2).stderr
+
+
+def test_explain_and_repeat_for_people(desk):
+    said = run(desk, "search", "printer", "--explain", "--repeat", "5", "--fusion", "rank").stdout
+    assert "rank 1 in titles, fused by rank 0.0164; chunk 0 0." in said
+    assert "Fused by rank. embed " in said
+    assert "titles in desk_titles__1" in said
+    table = said[said.index("ms ") :].splitlines()
+    assert table[0].split() == ["ms", "count", "mean", "p50", "p95", "p99"]
+    assert [line.split()[:2] for line in table[1:4]] == [["embed", "5"], ["fuse", "5"], ["total", "5"]]
+
+
+def test_one_index_that_fails_is_said_and_the_exit_code_is_3(tmp_path):
+    desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"titles": [(1, "printer")]})
+    ended = run(desk, "search", "printer", "--index", "titles", "--index", "comments", code=3)
+    assert "titles: 1" in ended.stdout
+    assert (
+        ended.stderr
+        == "rag-index: comments did not answer: index comments is empty: `rag-index index comments` fills it\n"
+    )
+    answer = json.loads(
+        run(desk, "search", "printer", "--index", "titles", "--index", "comments", "--json", code=3).stdout
+    )
+    assert answer["errors"] == {"comments": "index comments is empty: `rag-index index comments` fills it"}
+    assert "index comments is empty" in run(desk, "search", "printer", "--index", "comments", code=1).stderr
+
+
+def test_waiting_for_a_store_and_stopping_to(desk):
+    with closing(open_store(desk.settings.store)):
+        said = run(desk, "search", "printer", "--json", code=1)
+        assert f"process {os.getpid()}" in json.loads(said.stdout)["error"]
+        waiting = subprocess.Popen(
+            [*PROGRAM, "--config", str(desk.config), "search", "printer", "--wait", "60"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        time.sleep(3)
+        waiting.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        _, stderr = waiting.communicate(timeout=30)
+        assert time.monotonic() - began < 5
+        assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
+
+
+def test_optimize(desk):
+    assert run(desk, "optimize").stdout.splitlines() == [
+        "comments: 3 points, nothing to build.",
+        "solutions: 2 points, nothing to build.",
+        "titles: 2 points, nothing to build.",
+    ]
+    done = json.loads(run(desk, "optimize", "titles", "--json").stdout)["indexes"]
+    assert done == [{"index": "titles", "collection": "desk_titles__1", "points": 2, "built": False, "seconds": 0.0}]
+    assert "did you mean 'titles'" in run(desk, "optimize", "title", code=2).stderr

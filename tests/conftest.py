@@ -1,0 +1,53 @@
+"""What all tests share: one Prefect server, no telemetry, and skips that count as failures in CI."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import hypothesis
+import pytest
+
+from flows.launch import quiet, send_what_waits, temporary_server
+
+pytest_plugins = ["tests.live.fixtures"]
+
+MAY_SKIP = {"qdrant_server", "mount"}
+"""Markers of tests that need what CI cannot have."""
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory):
+    """The URL of a Prefect API that this process and its children use."""
+    quiet(tmp_path_factory.mktemp("prefect"))
+    with temporary_server() as url:
+        os.environ["PREFECT_API_URL"] = url
+        yield url
+        send_what_waits()
+
+
+def pytest_configure(config):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started this in the background
+    hypothesis.settings.register_profile("tests", deadline=None)  # machines here are noisy
+    hypothesis.settings.load_profile("tests")
+    for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
+        del os.environ[name]  # a person's own settings do not decide what is tested
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    allowed = MAY_SKIP & {marker.name for marker in item.iter_markers()}
+    if report.skipped and os.environ.get("CI") == "true" and not allowed and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which is a failure in CI: {report.longrepr}"
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = sorted(
+        {str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr) for report in skipped}
+    )
+    for reason in reasons:
+        terminalreporter.write_line(f"NOT TESTED HERE: {reason.removeprefix('Skipped: ')}")

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.deployments.browser import Browser, find_chromium
+from tests.deployments.server import PrefectServer
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory):
+    """A Prefect server with all deployments of prefect.yaml."""
+    with PrefectServer(tmp_path_factory.mktemp("server")) as server:
+        server.deploy()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """A window of headless Chromium; tests that need it are skipped where there is none."""
+    program = find_chromium()
+    if not isinstance(program, Path):
+        pytest.skip(program)
+    with Browser(program, tmp_path_factory.mktemp("chromium")) as window:
+        yield window

@@ -1,0 +1,194 @@
+"""What deployments/ has for containers and for systemd, as far as it can be held against something without them.
+
+The compose file is held against its schema, and the command of each service of ours is run as a plain process, with the
+same arguments and environment: only addresses and ports are others. The images are not built here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from tests.deployments.server import ROOT, PrefectServer, free_port, wait_until
+from tests.deployments.test_cluster import kill, psutil_children
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
+from tests.live.postgres import postgres
+from tests.project import Project
+
+__all__ = ["postgres"]
+
+FOLDER = ROOT / "deployments"
+COMPOSE = (FOLDER / "compose.yaml").read_text()
+SERVICES = yaml.safe_load(COMPOSE)["services"]
+SECRET = "correct-horse-battery"
+
+
+def test_the_compose_file_fits_its_schema():
+    compose_spec = pytest.importorskip("compose_spec")
+    parsed = compose_spec.PyCompose.from_json(json.dumps(yaml.safe_load(COMPOSE)))
+    parsed.validate()
+    assert set(parsed.service_names()) == set(SERVICES)
+
+
+def test_ports_are_on_loopback_and_nothing_has_a_default_password():
+    for name, service in SERVICES.items():
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert not service.get("image", "").endswith(":latest"), name
+        for key, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|KEY|AUTH|SECRET", key):
+                assert re.fullmatch(r"\$\{[A-Z_]+(:\?.+)?\}", value), (name, key)
+    asked = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE))
+    assert asked == set(re.findall(r"^([A-Z_]+)=", (FOLDER / "env.example").read_text(), re.MULTILINE))
+    assert not re.findall(r"^[A-Z_]+=.+$", (FOLDER / "env.example").read_text(), re.MULTILINE)
+
+
+def test_services_wait_for_what_can_tell_that_it_is_there():
+    for name, service in SERVICES.items():
+        for needed, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in SERVICES[needed], (name, needed)
+    kept = {mount.split(":")[0] for service in SERVICES.values() for mount in service.get("volumes", [])}
+    assert {mount for mount in kept if not mount.startswith(".")} == set(yaml.safe_load(COMPOSE)["volumes"])
+
+
+def test_the_units_are_units_and_listen_on_loopback():
+    units = sorted((FOLDER / "systemd").glob("*.service"))
+    assert [unit.name for unit in units] == ["rag-index-prefect.service", "rag-index-worker.service"]
+    for unit in units:
+        text = unit.read_text()
+        assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/prefect ", text, re.MULTILINE)
+        assert not re.search(r"(?i)password|0\.0\.0\.0", text)
+    if Path("/usr/bin/systemd-analyze").exists():
+        said = subprocess.run(
+            ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
+        )
+        wrong = [line for line in said.stderr.splitlines() if "is not executable" not in line]
+        assert not [line for line in wrong if "rag-index" in line], wrong
+
+
+@pytest.mark.long
+def test_each_command_runs_as_a_plain_process_and_no_secret_is_kept(postgres, tmp_path):
+    """A night of the compose file: PostgreSQL, Prefect with basic auth, Dask, worker; then a look into the database."""
+    auth = f"rag:{SECRET}-prefect"
+    key = f"{SECRET}-qdrant"
+    with ExitStack() as stack:
+        databases = [stack.enter_context(postgres.database()) for _ in range(3)]
+        prefect_db, ledger_db, source_db = databases
+        urls = [postgres.url(name).render_as_string(hide_password=False) for name in databases]
+        ollama, qdrant = stack.enter_context(FakeOllama()), stack.enter_context(FakeQdrant())
+        with postgres.connect(source_db) as connection:
+            connection.execute(
+                "CREATE TABLE note (id int PRIMARY KEY, title text, body text, author text, priority int)"
+            )
+            connection.execute(
+                "INSERT INTO note SELECT i, 'Note ' || i, 'body', 'a', 1 FROM generate_series(1, 60) AS i"
+            )
+        settings = Project(tmp_path / "settings")
+        settings.write_settings(
+            'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\n'
+            f'[embedder]\nkind = "ollama"\nmodel = "{ollama.model}"\n'
+            '[[indexes]]\nname = "notes"\ntable = "note"\nkey = "id"\ntext = ["title", "body"]\npayload = ["author"]\n'
+        )
+        places = {
+            "postgresql+asyncpg://rag:${POSTGRES_PASSWORD}@postgres:5432/prefect": urls[0].replace(
+                "+psycopg", "+asyncpg"
+            ),
+            "postgresql+psycopg://rag:${POSTGRES_PASSWORD}@postgres:5432/ledger": urls[1],
+            "${SOURCE_URL:?the database to index, in deployments/.env}": urls[2],
+            "http://qdrant:6333": qdrant.url,
+            "http://ollama-1:11434,http://ollama-2:11434": ollama.url,
+            "/settings/rag-index.toml": str(settings.config),
+            "/data": str(tmp_path / "data"),
+        }
+        ports = {"4200": str(free_port()), "8786": str(free_port()), "8787": "0"}
+        variables = {"PREFECT_AUTH": auth, "QDRANT_API_KEY": key, "MODEL": ollama.model, "PREFECT_UI_API_URL": ""}
+
+        def here(text: str) -> str:
+            for place, value in places.items():
+                text = text.replace(place, value)
+            text = re.sub(r"\$\{([A-Z_]+)(:[?-][^}]*)?\}", lambda found: variables[found[1]], text)
+            text = re.sub(r"://(prefect|dask-scheduler|0\.0\.0\.0)\b", "://127.0.0.1", text).replace(
+                "0.0.0.0", "127.0.0.1"
+            )
+            return re.sub(r"(?<!\d)(4200|8786|8787)(?!\d)", lambda found: ports[found[1]], text)
+
+        def environment(name: str) -> dict[str, str]:
+            service = SERVICES[name]
+            own = {key: here(str(value)) for key, value in service.get("environment", {}).items()}
+            clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAG_INDEX_", "DASK_"))}
+            path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+            return {
+                **clean, "PATH": path, "PREFECT_HOME": str(tmp_path / name), "DO_NOT_TRACK": "1",
+                "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()), "PREFECT_WORKER_QUERY_SECONDS": "1", **own,
+            }  # fmt: skip
+
+        def start(name: str) -> Path:
+            folder = tmp_path / f"at-{name}"
+            folder.mkdir()
+            command = [here(part) for part in SERVICES[name]["command"]]
+            log = folder / "log"
+            process = subprocess.Popen(
+                command, cwd=folder, env=environment(name), stdout=log.open("wb"), stderr=subprocess.STDOUT
+            )
+            stack.callback(process.wait)
+            stack.callback(lambda: [kill(one) for one in [*psutil_children(process), process]])
+            return log
+
+        api = f"http://127.0.0.1:{ports['4200']}/api"
+        start("prefect")
+        asked = httpx.Client(trust_env=False, timeout=30)
+
+        def answers() -> bool:
+            try:
+                return asked.get(f"{api}/health", auth=tuple(auth.split(":", 1))).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        wait_until(answers, "Prefect answers", seconds=120)
+        assert asked.post(f"{api}/flows/filter", json={}).status_code == 401
+        assert asked.post(f"{api}/flows/filter", json={}, auth=("rag", "wrong")).status_code == 401
+        deployed = subprocess.run(
+            [here(part) for part in SERVICES["deploy"]["command"]],
+            cwd=ROOT, env=environment("deploy"), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+        scheduler = start("dask-scheduler")
+        start("dask-worker")
+        worker = start("worker")
+        server = PrefectServer(tmp_path / "unused", PREFECT_SERVER_API_AUTH_STRING=auth)
+        server.client.base_url = api
+        ended = server.ended(server.start("index-all/index-all")["id"], seconds=150)
+        assert ended["state_name"] == "Completed", (
+            ended["state"],
+            worker.read_text()[-2000:],
+            scheduler.read_text()[-500:],
+        )
+        assert "60 documents indexed" in ended["state"]["message"]
+        server.client.close()
+        with postgres.connect(ledger_db) as connection:
+            assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)
+        with postgres.connect(prefect_db) as connection:
+            kept = everything(connection)
+        assert "notes 1" in kept
+        secrets = [SECRET, urls[2], postgres.url(source_db).password]
+        assert not [secret for secret in secrets if secret in kept]
+        assert not [secret for secret in secrets if secret in worker.read_text() + scheduler.read_text()]
+
+
+def everything(connection) -> str:
+    """All rows of all tables of Prefect's database as text."""
+    tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    rows = []
+    for (table,) in tables:
+        rows += connection.execute(f'SELECT t::text FROM "{table}" AS t').fetchall()
+    return "\n".join(row for (row,) in rows)

@@ -1,0 +1,86 @@
+"""Run with the library and a real model, in an environment of its own: `python … MODEL_FOLDER`. Prints OK."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from rag_index.embedders import open_embedder
+from rag_index.errors import ModelMissing, TextTooLong
+from rag_index.settings import EmbedderSettings
+
+TEXTS = [f"The printer on floor {number} does not print " + "any more " * (number % 20) for number in range(80)]
+
+
+def settings(model: str, **given) -> EmbedderSettings:
+    return EmbedderSettings(kind="sentence-transformers", model=model, device="cpu", **given)
+
+
+def matrix(model: str) -> np.ndarray:
+    return np.array(open_embedder(settings(model)).embed_documents(TEXTS))
+
+
+def in_a_process(model: str) -> str:
+    import torch
+
+    found = matrix(model)
+    assert torch.get_num_threads() == 1
+    return hashlib.sha256(found.tobytes()).hexdigest()
+
+
+def raised(kind: type[Exception], call: Callable[[], object]) -> str:
+    """What the error says that the call has to raise."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def main(model: str) -> None:
+    import torch
+
+    embedder = open_embedder(settings(model))
+    identity = embedder.identity()
+    assert (identity.kind, identity.model, identity.dimension) == ("sentence-transformers", Path(model).name, 384)
+    assert identity == open_embedder(settings(model)).identity()
+    assert torch.get_num_threads() == 1
+
+    printer, jam, bread = embedder.embed_documents(
+        ["The printer is broken.", "Printing fails, paper is stuck in the device.", "Banana bread needs ripe bananas."]
+    )
+    assert printer.dtype == np.float32
+    assert abs(np.linalg.norm(printer) - 1) < 1e-5
+    assert printer @ jam > 0.4 > printer @ bread
+    query = embedder.embed_query("The printer is broken.")
+    assert np.abs(query - printer).max() < 1e-5
+
+    together = embedder.embed_documents(TEXTS)
+    for row in (0, 19, 40):
+        assert np.abs(embedder.embed_documents([TEXTS[row]])[0] - together[row]).max() < 1e-5
+    entries = embedder.embed_documents([TEXTS[0], "word " * 2000, TEXTS[1]])
+    assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong, np.ndarray]
+    assert embedder.stats.requests > 3
+
+    prefixed = open_embedder(settings(model, document_prefix="query: "))
+    assert prefixed.identity().fingerprint != identity.fingerprint
+    assert np.abs(prefixed.embed_documents([TEXTS[0]])[0] - together[0]).max() > 1e-3
+
+    assert raised(TypeError, lambda: pickle.dumps(embedder))
+    missing = open_embedder(settings(str(Path(model).parent / "nothing-here")))
+    assert "nothing-here" in raised(ModelMissing, lambda: missing.embed_query("x"))
+
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        found = set(pool.map(in_a_process, [model] * 2, chunksize=1))
+    assert found == {hashlib.sha256(np.array(together).tobytes()).hexdigest()}
+    print("OK")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,115 @@
+"""The embedder inside the process."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rag_index.embedders import open_embedder
+from rag_index.embedders.local import LocalEmbedder
+from rag_index.errors import BadVectors, TextRefused
+from rag_index.settings import EmbedderSettings
+
+TEXTS = [
+    "the printer on the third floor is broken",
+    "nobody can print since this morning",
+    "banana bread with walnuts",
+    "word " * 800,
+    "ü – 漢字 \U0001f600",
+    "a",
+]
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return LocalEmbedder(EmbedderSettings())
+
+
+def test_open_embedder_makes_it_by_default():
+    assert isinstance(open_embedder(EmbedderSettings()), LocalEmbedder)
+
+
+def test_vectors_are_unit_float32_and_mean_something(embedder):
+    vectors = embedder.embed_documents(TEXTS)
+    assert {vector.dtype for vector in vectors} == {np.dtype(np.float32)}
+    assert {vector.shape for vector in vectors} == {(256,)}
+    assert np.allclose([np.linalg.norm(vector) for vector in vectors], 1, atol=1e-6)
+    printer, printing, banana = vectors[:3]
+    assert printer @ printing > printer @ banana + 0.1
+
+
+def test_a_vector_does_not_depend_on_its_neighbours(embedder):
+    together = embedder.embed_documents(TEXTS * 300)
+    for row, text in enumerate(TEXTS):
+        assert np.array_equal(embedder.embed_documents([text])[0], together[row])
+        assert np.array_equal(together[row], together[row + len(TEXTS) * 299])
+
+
+def test_vectors_are_those_of_wordllama_to_the_last_bit(embedder):
+    import wordllama
+
+    bare = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+    assert np.array_equal(np.stack(embedder.embed_documents(TEXTS)), bare.embed(TEXTS, norm=True))
+
+
+def test_a_text_without_tokens_is_its_own_failure(embedder):
+    entries = embedder.embed_documents(["first", "", "broken \ud800 text", "last"])
+    assert isinstance(entries[1], BadVectors)
+    assert isinstance(entries[2], TextRefused)
+    assert np.array_equal(entries[0], embedder.embed_documents(["first"])[0])
+    assert np.array_equal(entries[3], embedder.embed_documents(["last"])[0])
+    with pytest.raises(BadVectors, match="nothing but zeros"):
+        embedder.embed_query("")
+
+
+def test_no_texts_no_entries(embedder):
+    assert embedder.embed_documents([]) == []
+
+
+def test_identity_is_stable_and_prefixes_belong_to_it(embedder):
+    identity = embedder.identity()
+    assert (identity.kind, identity.model, identity.dimension) == ("local", "wordllama", 256)
+    assert LocalEmbedder(EmbedderSettings()).identity() == identity
+    prefixed = LocalEmbedder(EmbedderSettings(document_prefix="document: ", query_prefix="query: "))
+    assert prefixed.identity().fingerprint != identity.fingerprint
+    expected = embedder.embed_documents(["document: printer", "query: printer"])
+    assert np.array_equal(prefixed.embed_documents(["printer"])[0], expected[0])
+    assert np.array_equal(prefixed.embed_query("printer"), expected[1])
+
+
+def test_it_counts_what_it_did():
+    embedder = LocalEmbedder(EmbedderSettings())
+    embedder.embed_documents(TEXTS)
+    assert embedder.stats.requests == 1
+    assert embedder.stats.busy_seconds > 0
+
+
+def test_it_is_never_pickled(embedder):
+    with pytest.raises(TypeError, match="EmbedderSettings"):
+        pickle.dumps(embedder)
+
+
+def test_importing_wordllama_leaves_logging_and_threads_alone():
+    program = textwrap.dedent("""
+        import logging, time
+        from rag_index.embedders import open_embedder
+        from rag_index.settings import EmbedderSettings
+        embedder = open_embedder(EmbedderSettings())
+        embedder.embed_documents(["load it"])
+        assert logging.getLogger().handlers == [], logging.getLogger().handlers
+        assert logging.getLogger().level == logging.WARNING
+        wall, cpu = time.perf_counter(), time.process_time()
+        embedder.embed_documents(["some words to embed, again and again"] * 10_000)
+        print((time.process_time() - cpu) / (time.perf_counter() - wall))
+    """)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1.2
+    assert done.stderr == ""
+    assert logging.getLogger().level != logging.INFO

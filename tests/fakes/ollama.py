@@ -1,0 +1,382 @@
+"""A server that speaks Ollama's API on loopback, with faults that a test dials in.
+
+    with FakeOllama() as server:
+        server.fault("status", times=2, code=503)
+        OllamaEmbedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
+
+It listens with real sockets, keeps connections, and its vectors are made of the text alone (`vector_of`). Faults:
+
+    status          code, words=…, headers={…}, html=False
+    hang            seconds=… (for ever by default: until the server ends)
+    reset           the connection is reset in the middle of the answer
+    crash           as reset, and all other connections with it, as where the model's process dies
+    half            half of the answer, then the connection ends
+    drip            the answer, a byte each `seconds` (0.1 by default)
+    html            200, and a web page
+    few             one vector fewer than texts
+    nan, null, zero, dimension   vectors that are so (those of texts with the marker, or all)
+
+    generated       what /api/generate answers in place of a context: response=… (any JSON), done_reason=…
+
+Each is for the next `times` requests (for ever by default), for requests with a text that has `marker` in it (all by
+default), on `path` (/api/embed by default; None for all).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import socket
+import struct
+import threading
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import psutil
+
+__all__ = ["Fault", "FakeOllama", "Request", "vector_of"]
+
+TOO_LONG = "the input length exceeds the context length"
+ROW_FAULTS = ("nan", "null", "zero", "dimension")
+
+
+@functools.lru_cache(maxsize=100_000)
+def vector_of(text: str, dimension: int = 8) -> tuple[float, ...]:
+    """The unit vector that a FakeOllama answers for a text."""
+    seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+    vector = np.random.default_rng(seed).standard_normal(dimension)
+    return tuple((vector / np.linalg.norm(vector)).astype(np.float32).tolist())
+
+
+@dataclass(slots=True)
+class Fault:
+    kind: str
+    times: float
+    marker: str | None
+    path: str | None
+    options: dict
+
+    def hits(self, path: str, texts: list[str]) -> bool:
+        if self.times <= 0 or (self.path is not None and path != self.path):
+            return False
+        return self.marker is None or any(self.marker in text for text in texts)
+
+
+@dataclass(slots=True)
+class Request:
+    """One line of the log."""
+
+    path: str
+    texts: list[str]
+    body: dict
+    at: float
+    client: tuple[str, int]
+    in_flight: int = 1
+    """Requests for the model's work under way as this one came, it included."""
+
+
+@dataclass
+class FakeOllama:
+    """A server; a context manager that listens within. Everything public may be changed while it runs."""
+
+    model: str = "fake-embed"
+    dimension: int = 8
+    digest: str = "d1" * 32
+    """Of the weights; the manifest's, which /api/tags shows, follows from it and from the port."""
+    context_length: int = 2048
+    max_chars: int | None = None
+    """Longer texts are too long: refused with 400, or cut where `truncate` is not false, as the real one does."""
+    seconds_per_text: float = 0.0
+    concurrent: bool = False
+    """Requests wait for each other where false, as embedding does in a real Ollama."""
+    seconds_per_answer: float = 0.0
+    """Of /api/generate."""
+    answers_wait: bool = False
+    """Requests to /api/generate wait for each other where true, as in an Ollama with one slot."""
+    chars_per_token: float = 4.0
+    """In prompts, for the count that /api/generate gives of them; what is over num_ctx is left out of it."""
+    port: int = 0
+    requests: list[Request] = field(default_factory=list)
+    _faults: list[Fault] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.RLock()
+        self._turn = threading.Lock()
+        self._over = threading.Event()
+        self._connections: set[socket.socket] = set()
+        self._in_flight = 0
+        self._server: ThreadingHTTPServer | None = None
+
+    def __enter__(self) -> FakeOllama:
+        self.listen()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop_listening()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def listen(self) -> None:
+        """Accept connections, on the same port as before."""
+        handler = type("Handler", (_Handler,), {"fake": self})
+        self._over.clear()
+        self._server = _Server(("127.0.0.1", self.port), handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop_listening(self) -> None:
+        """Refuse connections, and break those there are."""
+        if self._server is None:
+            return
+        self._over.set()
+        self._server.shutdown()
+        self._server.server_close()
+        self._server = None
+        with self._lock:
+            for connection in self._connections:
+                _break(connection)
+
+    def restart(self, **changed: object) -> None:
+        """Stop, change attributes (digest=…, dimension=…), listen again."""
+        self.stop_listening()
+        for name, value in changed.items():
+            setattr(self, name, value)
+        self.listen()
+
+    def fault(
+        self,
+        kind: str,
+        *,
+        times: float = float("inf"),
+        marker: str | None = None,
+        path: str | None = "/api/embed",
+        **options,
+    ) -> None:
+        with self._lock:
+            self._faults.append(Fault(kind, times, marker, path, options))
+
+    def clear(self) -> None:
+        """No faults, an empty log."""
+        with self._lock:
+            self._faults.clear()
+            self.requests.clear()
+
+    def embeds(self) -> list[Request]:
+        """The log's requests to embed."""
+        with self._lock:
+            return [request for request in self.requests if request.path == "/api/embed"]
+
+    def generates(self) -> list[Request]:
+        """The log's requests to generate more than a word: a word is only asked for to see whether a server is well."""
+        with self._lock:
+            found = [request for request in self.requests if request.path == "/api/generate"]
+        return [request for request in found if request.body["options"]["num_predict"] > 1]
+
+    # What the handler asks
+
+    def take_fault(self, path: str, texts: list[str]) -> Fault | None:
+        with self._lock:
+            for fault in self._faults:
+                if fault.hits(path, texts):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def embed(self, texts: list[str], *, truncate: bool, fault: Fault | None) -> tuple[int, dict]:
+        if self.max_chars is not None:
+            if not truncate and any(len(text) > self.max_chars for text in texts):
+                return 400, {"error": TOO_LONG}
+            texts = [text[: self.max_chars] for text in texts]
+        if self.concurrent:
+            self._over.wait(self.seconds_per_text * len(texts))
+        else:
+            with self._turn:
+                if self.seconds_per_text:
+                    self._over.wait(self.seconds_per_text * len(texts))
+        rows = [list(vector_of(text, self.dimension)) for text in texts]
+        if fault is not None and fault.kind in ROW_FAULTS:
+            rows = [
+                _broken(fault.kind, row) if fault.marker is None or fault.marker in text else row
+                for text, row in zip(texts, rows, strict=True)
+            ]
+        if fault is not None and fault.kind == "few":
+            rows = rows[:-1]
+        return 200, {"model": self.model, "embeddings": rows, "total_duration": 1, "prompt_eval_count": len(texts)}
+
+    def generate(self, prompt: str, options: dict, *, fault: Fault | None) -> dict:
+        """An answer made of the prompt and the seed alone."""
+        if options.get("num_predict") != 1:
+            with self._turn if self.answers_wait else nullcontext():
+                self._over.wait(self.seconds_per_answer)
+        given = fault.options if fault is not None and fault.kind == "generated" else {}
+        number = hashlib.blake2b(f"{prompt}{options.get('seed')}".encode(), digest_size=4).hexdigest()
+        return {
+            "model": self.model,
+            "response": given.get("response", f"Context {number} of the passage."),
+            "done": True,
+            "done_reason": given.get("done_reason", "stop"),
+            "prompt_eval_count": min(int(len(prompt) / self.chars_per_token), options.get("num_ctx", 10**9)),
+        }
+
+
+def _broken(kind: str, row: list[float]) -> list:
+    if kind == "zero":
+        return [0.0] * len(row)
+    if kind == "dimension":
+        return [*row, 0.5]
+    return [float("nan") if kind == "nan" else None, *row[1:]]
+
+
+def _break(connection: socket.socket) -> None:
+    """Close with a reset, as a dying process does."""
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+
+
+def _kill(port: int) -> None:
+    """SIGKILL to the process that is connected from this port: a document that its worker does not survive."""
+    for connection in psutil.net_connections("tcp4"):
+        if connection.laddr and connection.laddr.port == port and connection.pid not in (None, os.getpid()):
+            psutil.Process(connection.pid).kill()
+
+
+class _Server(ThreadingHTTPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def handle_error(self, *_: object) -> None:
+        """A client that went away is no news."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    fake: FakeOllama
+
+    def setup(self) -> None:
+        super().setup()
+        with self.fake._lock:
+            self.fake._connections.add(self.connection)
+
+    def finish(self) -> None:
+        with self.fake._lock:
+            self.fake._connections.discard(self.connection)
+        super().finish()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._answer({})
+
+    def do_HEAD(self) -> None:
+        self._answer({})
+
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self._answer(json.loads(self.rfile.read(length) or b"{}"))
+
+    def _answer(self, body: dict) -> None:
+        fake, path = self.fake, self.path.split("?")[0]
+        given = body.get("prompt" if path == "/api/generate" else "input", [])
+        texts = [given] if isinstance(given, str) else given
+        embeds = path in ("/api/embed", "/api/generate")
+        with fake._lock:
+            fake._in_flight += embeds
+            fake.requests.append(Request(path, texts, body, time.monotonic(), self.client_address, fake._in_flight))
+        try:
+            fault = fake.take_fault(path, texts)
+            if fault is not None and self._fails_before_work(fault):
+                return
+            status, answer = self._work(path, body, texts, fault)
+            if fake._over.is_set():  # a process that ended answers nothing
+                self.close_connection = True
+            else:
+                self._send(status, json.dumps(answer).encode(), fault)
+        finally:
+            with fake._lock:
+                fake._in_flight -= embeds
+
+    def _fails_before_work(self, fault: Fault) -> bool:
+        """Whether the fault has answered in place of the work."""
+        options = fault.options
+        if fault.kind == "hang":
+            self.fake._over.wait(options.get("seconds", 3600))
+            return False
+        if fault.kind == "kill_client":
+            _kill(self.client_address[1])
+            self.close_connection = True
+            return True
+        if fault.kind == "crash":
+            with self.fake._lock:
+                for connection in self.fake._connections:
+                    _break(connection)
+            self.close_connection = True
+            return True
+        if fault.kind == "html":
+            self._send(200, b"<!doctype html><title>Sign in</title>", None, kind="text/html")
+            return True
+        if fault.kind == "status":
+            words = options.get("words", "injected")
+            body = f"<h1>{words}</h1>" if options.get("html") else json.dumps({"error": words})
+            headers = options.get("headers", {})
+            self._send(options["code"], body.encode(), None, headers=headers)
+            return True
+        return False
+
+    def _work(self, path: str, body: dict, texts: list[str], fault: Fault | None) -> tuple[int, dict]:
+        fake = self.fake
+        if path == "/api/version":
+            return 200, {"version": "0.17.4"}
+        if path == "/api/tags":
+            name = fake.model if ":" in fake.model else f"{fake.model}:latest"
+            manifest = hashlib.sha256(f"{fake.digest} on {fake.port}".encode()).hexdigest()
+            entry = {"name": name, "model": name, "digest": manifest, "size": 1, "details": {"family": "nomic-bert"}}
+            return 200, {"models": [entry] if fake.model else []}
+        if path not in ("/api/embed", "/api/show", "/api/generate"):
+            return 404, {"error": "404 page not found"}
+        if body.get("model", "").removesuffix(":latest") != fake.model.removesuffix(":latest"):
+            return 404, {"error": f"model '{body.get('model')}' not found"}
+        if path == "/api/show":
+            information = {"general.architecture": "nomic-bert", "nomic-bert.context_length": fake.context_length}
+            information["nomic-bert.embedding_length"] = fake.dimension
+            return 200, {"model_info": information, "modelfile": f"# A\nFROM /models/blobs/sha256-{fake.digest}\n"}
+        if path == "/api/generate":
+            return 200, fake.generate(body.get("prompt", ""), body.get("options", {}), fault=fault)
+        return fake.embed(texts, truncate=body.get("truncate") is not False, fault=fault)
+
+    def _send(
+        self, status: int, body: bytes, fault: Fault | None, *, kind: str = "application/json", headers=()
+    ) -> None:
+        cut = fault is not None and fault.kind in ("reset", "half")
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in dict(headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if fault is not None and fault.kind == "drip":
+            for number in range(len(body)):
+                self.wfile.write(body[number : number + 1])
+                if self.fake._over.wait(fault.options.get("seconds", 0.1)):
+                    break
+        elif self.command != "HEAD":
+            self.wfile.write(body[: len(body) // 2] if cut else body)
+        self.wfile.flush()
+        if cut:
+            if fault.kind == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close_connection = True
+            self.connection.close() if fault.kind == "reset" else None

@@ -1,0 +1,316 @@
+"""A Qdrant server on loopback, REST only: real HTTP in front of `QdrantClient(":memory:")`, with faults to dial in.
+
+It answers the calls that ServerStore makes, in the shapes and with the statuses of Qdrant's own REST.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
+from qdrant_client import QdrantClient, models
+
+POISON = "poison"
+"""A point whose payload has this key makes Qdrant refuse the whole request with 400."""
+DISK_FULL = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests whose "METHOD path" contains `on` (all where times is None).
+
+    `status`: answered instead of the call, with `error` and `headers`. `hang`: seconds of silence before anything
+    else. `cut`: the call is done, the connection reset amid the answer. `garbage`: done, the answer is no JSON.
+    `update_status`: done, and the answer says so, but with this status.
+    `code`: of gRPC, see qdrant_grpc.
+    """
+
+    on: str = ""
+    times: int | None = 1
+    status: int = 0
+    error: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    hang: float = 0.0
+    cut: bool = False
+    garbage: bool = False
+    update_status: str = ""
+    code: Any = None
+
+
+class FakeQdrant:
+    """`with FakeQdrant() as qdrant:` serves at `qdrant.url`; `stop` and `start` keep the port and the points."""
+
+    version = "1.20.0"
+
+    def __init__(self) -> None:
+        self.client = QdrantClient(":memory:")
+        self.faults: list[Fault] = []
+        self.seen: list[str] = []
+        self.bodies: list[int] = []
+        self.indexes: dict[str, dict[str, str]] = {}
+        self.lock = threading.Lock()
+        self.ending = threading.Event()
+        self._server: _Server | None = None
+        self._port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> FakeQdrant:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        self.ending.clear()
+        self._server = _Server(("127.0.0.1", self._port), _Handler)
+        self._server.fake = self
+        self._port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def stop(self) -> None:
+        self.ending.set()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def break_next(self, on: str = "", **what: Any) -> Fault:
+        fault = Fault(on, **what)
+        self.faults.append(fault)
+        return fault
+
+    def requests(self, on: str) -> int:
+        """How many requests were made whose "METHOD path" contains this."""
+        return sum(on in request for request in self.seen)
+
+    def take_fault(self, request: str) -> Fault:
+        with self.lock:
+            for fault in self.faults:
+                if fault.on in request and fault.times != 0:
+                    if fault.times is not None:
+                        fault.times -= 1
+                    return fault
+        return Fault()
+
+
+class Refused(Exception):
+    """An answer with this status and Qdrant's error text."""
+
+    def __init__(self, status: int, error: str) -> None:
+        super().__init__(status, error)
+        self.status, self.error = status, error
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    allow_reuse_address = True
+    fake: FakeQdrant
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _serve(self) -> None:
+        fake = self.server.fake
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = unquote(urlsplit(self.path).path)
+        request = f"{self.command} {path}"
+        fake.seen.append(request)
+        fake.bodies.append(len(body))
+        fault = fake.take_fault(request)
+        if fault.hang:
+            fake.ending.wait(fault.hang)
+        if fault.status:
+            return self._answer(fault.status, {"status": {"error": fault.error}, "time": 0.0}, fault.headers)
+        try:
+            with fake.lock:
+                result = answer(fake, self.command, path, json.loads(body) if body else None)
+        except Refused as exc:
+            return self._answer(exc.status, {"status": {"error": exc.error}, "time": 0.0})
+        if fault.update_status:
+            results = result if isinstance(result, list) else [result]
+            for one in results:
+                one["status"] = fault.update_status
+        if fault.cut:
+            return self._cut()
+        if fault.garbage:
+            return self._send(200, b"<html>welcome to the proxy</html>")
+        if path == "/":
+            return self._answer(200, result)
+        return self._answer(200, {"result": result, "status": "ok", "time": 0.0})
+
+    do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815
+
+    def _answer(self, status: int, document: Any, headers: dict[str, str] | None = None) -> None:
+        self._send(status, json.dumps(document).encode(), headers)
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _cut(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b'{"result": {')
+        self.wfile.flush()
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        self.close_connection = True
+
+
+def answer(fake: FakeQdrant, method: str, path: str, body: Any) -> Any:
+    """The `result` of a call, as JSON values."""
+    for known, pattern, call in ROUTES:
+        match = re.fullmatch(pattern, path)
+        if known == method and match:
+            try:
+                return to_jsonable_python(call(fake, *match.groups(), body), by_alias=True)
+            except ValidationError as exc:
+                raise Refused(400, f"Format error in JSON body: {exc.errors()[0]['msg']}") from exc
+            except KeyError as exc:
+                raise Refused(404, f"Not found: No point with id {exc.args[0]} found") from exc
+            except ValueError as exc:
+                missing = re.fullmatch(r"Collection (.*) not found", str(exc))
+                if missing:
+                    raise Refused(404, f"Not found: Collection `{missing[1]}` doesn't exist!") from exc
+                raise Refused(400, f"Wrong input: {exc}") from exc
+    raise Refused(404, "")
+
+
+def _root(fake: FakeQdrant, _: Any) -> Any:
+    return {"title": "qdrant - vector search engine", "version": fake.version, "commit": "0" * 40}
+
+
+def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
+    info = to_jsonable_python(fake.client.get_collection(name))
+    real = {alias.alias_name: alias.collection_name for alias in fake.client.get_aliases().aliases}.get(name, name)
+    indexes = fake.indexes.get(real, {})
+    return info | {"payload_schema": {key: {"data_type": kind, "points": 0} for key, kind in indexes.items()}}
+
+
+def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
+    asked = models.CreateCollection.model_validate(body)
+    return fake.client.create_collection(name, vectors_config=asked.vectors, metadata=asked.metadata)
+
+
+def _drop(fake: FakeQdrant, name: str, _: Any) -> Any:
+    fake.indexes.pop(name, None)
+    return fake.client.delete_collection(name)
+
+
+def _index(fake: FakeQdrant, name: str, body: Any) -> Any:
+    fake.client.get_collection(name)
+    fake.indexes.setdefault(name, {})[body["field_name"]] = body["field_schema"]
+    return _completed()
+
+
+def _unindex(fake: FakeQdrant, name: str, field_name: str, _: Any) -> Any:
+    fake.client.get_collection(name)
+    fake.indexes.get(name, {}).pop(field_name, None)
+    return _completed()
+
+
+def _aliases(fake: FakeQdrant, body: Any) -> Any:
+    asked = models.ChangeAliasesOperation.model_validate(body)
+    return fake.client.update_collection_aliases(asked.actions)
+
+
+def _upsert(fake: FakeQdrant, name: str, body: Any) -> Any:
+    asked = TypeAdapter(models.PointInsertOperations).validate_python(body)
+    points = asked.batch if isinstance(asked, models.PointsBatch) else asked.points
+    payloads = points.payloads if isinstance(points, models.Batch) else [point.payload for point in points]
+    if any(payload and POISON in payload for payload in payloads or []):
+        raise Refused(400, "Wrong input: this point is not to my taste")
+    return fake.client.upsert(name, points)
+
+
+def _delete(fake: FakeQdrant, name: str, body: Any) -> Any:
+    return fake.client.delete(name, TypeAdapter(models.PointsSelector).validate_python(body))
+
+
+def _batch(fake: FakeQdrant, name: str, body: Any) -> Any:
+    asked = models.UpdateOperations.model_validate(body)
+    for operation in asked.operations:
+        if isinstance(operation, models.OverwritePayloadOperation) and POISON in operation.overwrite_payload.payload:
+            raise Refused(400, "Wrong input: this payload is not to my taste")
+    return fake.client.batch_update_points(name, asked.operations)
+
+
+def _retrieve(fake: FakeQdrant, name: str, body: Any) -> Any:
+    asked = models.PointRequest.model_validate(body)
+    return fake.client.retrieve(name, asked.ids, asked.with_payload or False, asked.with_vector or False)
+
+
+def _scroll(fake: FakeQdrant, name: str, body: Any) -> Any:
+    asked = models.ScrollRequest.model_validate(body)
+    points, following = fake.client.scroll(
+        name,
+        scroll_filter=asked.filter,
+        limit=asked.limit or 10,
+        offset=asked.offset,
+        with_payload=asked.with_payload or False,
+        with_vectors=asked.with_vector or False,
+    )
+    return {"points": points, "next_page_offset": following}
+
+
+def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
+    asked = models.CountRequest.model_validate(body)
+    return fake.client.count(name, asked.filter)
+
+
+def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
+    asked = models.QueryRequest.model_validate(body)
+    return fake.client.query_points(
+        name, query=asked.query, limit=asked.limit or 10, query_filter=asked.filter, with_payload=True
+    )
+
+
+def _completed() -> Any:
+    return models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+
+
+NAME = "/collections/([^/]+)"
+ROUTES: list[tuple[str, str, Any]] = [
+    ("GET", "/", _root),
+    ("GET", "/collections", lambda fake, _: fake.client.get_collections()),
+    ("GET", "/aliases", lambda fake, _: fake.client.get_aliases()),
+    ("POST", "/collections/aliases", _aliases),
+    ("GET", NAME, _collection),
+    ("PUT", NAME, _create),
+    ("PATCH", NAME, lambda fake, name, body: fake.client.update_collection(name, metadata=body.get("metadata"))),
+    ("DELETE", NAME, _drop),
+    ("PUT", f"{NAME}/index", _index),
+    ("DELETE", f"{NAME}/index/(.+)", _unindex),
+    ("PUT", f"{NAME}/points", _upsert),
+    ("POST", f"{NAME}/points", _retrieve),
+    ("POST", f"{NAME}/points/delete", _delete),
+    ("POST", f"{NAME}/points/batch", _batch),
+    ("POST", f"{NAME}/points/scroll", _scroll),
+    ("POST", f"{NAME}/points/count", _count),
+    ("POST", f"{NAME}/points/query", _query),
+]

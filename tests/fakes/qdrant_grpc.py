@@ -1,0 +1,248 @@
+"""The gRPC side of the fake Qdrant server: real gRPC on loopback in front of the same points and faults.
+
+Faults are dialled in on the FakeQdrant: `on` then is "GRPC Upsert" and the like, and `code` says what comes back.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from qdrant_client import grpc as proto
+from qdrant_client import models
+from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
+
+from tests.fakes.qdrant import Refused, answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.fakes.qdrant import FakeQdrant
+
+CODES = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND}
+
+
+class FakeQdrantGrpc:
+    """`with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as fast:` serves at `fast.port`."""
+
+    def __init__(self, fake: FakeQdrant) -> None:
+        self.fake = fake
+        self.port = 0
+
+    def __enter__(self) -> FakeQdrantGrpc:
+        self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])
+        proto.add_PointsServicer_to_server(self._services(proto.PointsServicer), self._server)
+        proto.add_CollectionsServicer_to_server(self._services(proto.CollectionsServicer), self._server)
+        proto.add_QdrantServicer_to_server(self._services(proto.QdrantServicer), self._server)
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(grace=None).wait()
+
+    def _services(self, servicer: type) -> Any:
+        made = servicer()
+        for name, call in CALLS.items():
+            if hasattr(servicer, name):
+                setattr(made, name, self._served(name, call))
+        return made
+
+    def _served(self, name: str, call: Callable[[FakeQdrant, Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+        def serve(request: Any, context: grpc.ServicerContext) -> Any:
+            fake = self.fake
+            fake.seen.append(f"GRPC {name}")
+            fake.bodies.append(request.ByteSize())
+            fault = fake.take_fault(f"GRPC {name}")
+            if fault.hang:
+                fake.ending.wait(fault.hang)
+            if fault.code is not None:
+                context.set_trailing_metadata([(key.lower(), value) for key, value in fault.headers.items()])
+                context.abort(fault.code, fault.error)
+            try:
+                with fake.lock:
+                    result = call(fake, request)
+            except Refused as exc:
+                context.abort(CODES[exc.status], exc.error)
+            if fault.update_status:
+                result.result.status = proto.UpdateStatus.Acknowledged
+            return result
+
+        return serve
+
+
+def _json(model: Any) -> Any:
+    return model.model_dump(mode="json")
+
+
+def _ask(fake: FakeQdrant, method: str, path: str, body: Any = None) -> Any:
+    return answer(fake, method, path, body)
+
+
+def _done(_: Any = None) -> Any:
+    result = models.UpdateResult(operation_id=0, status=models.UpdateStatus.COMPLETED)
+    return proto.PointsOperationResponse(result=RestToGrpc.convert_update_result(result))
+
+
+def _get(fake: FakeQdrant, asked: Any) -> Any:
+    info = models.CollectionInfo.model_validate(_ask(fake, "GET", f"/collections/{asked.collection_name}"))
+    return proto.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
+
+
+def _create(fake: FakeQdrant, asked: Any) -> Any:
+    vectors = GrpcToRest.convert_vectors_config(asked.vectors_config)
+    body = {"vectors": _json(vectors), "metadata": GrpcToRest.convert_payload(asked.metadata)}
+    return proto.CollectionOperationResponse(
+        result=_ask(fake, "PUT", f"/collections/{asked.collection_name}", body), time=0.0
+    )
+
+
+def _update(fake: FakeQdrant, asked: Any) -> Any:
+    body = {"metadata": GrpcToRest.convert_payload(asked.metadata)}
+    return proto.CollectionOperationResponse(result=_ask(fake, "PATCH", f"/collections/{asked.collection_name}", body))
+
+
+def _aliases(fake: FakeQdrant, asked: Any) -> Any:
+    actions = [_json(GrpcToRest.convert_alias_operations(action)) for action in asked.actions]
+    return proto.CollectionOperationResponse(result=_ask(fake, "POST", "/collections/aliases", {"actions": actions}))
+
+
+KINDS = {
+    proto.FieldType.FieldTypeKeyword: "keyword",
+    proto.FieldType.FieldTypeInteger: "integer",
+    proto.FieldType.FieldTypeFloat: "float",
+    proto.FieldType.FieldTypeBool: "bool",
+    proto.FieldType.FieldTypeDatetime: "datetime",
+}
+
+
+def _index(fake: FakeQdrant, asked: Any) -> Any:
+    body = {"field_name": asked.field_name, "field_schema": KINDS[asked.field_type]}
+    _ask(fake, "PUT", f"/collections/{asked.collection_name}/index", body)
+    return _done()
+
+
+def _unindex(fake: FakeQdrant, asked: Any) -> Any:
+    _ask(fake, "DELETE", f"/collections/{asked.collection_name}/index/{asked.field_name}")
+    return _done()
+
+
+def _upsert(fake: FakeQdrant, asked: Any) -> Any:
+    points = [GrpcToRest.convert_point_struct(point) for point in asked.points]
+    _ask(fake, "PUT", f"/collections/{asked.collection_name}/points", {"points": [_json(point) for point in points]})
+    return _done()
+
+
+def _delete(fake: FakeQdrant, asked: Any) -> Any:
+    selector = GrpcToRest.convert_points_selector(asked.points)
+    _ask(fake, "POST", f"/collections/{asked.collection_name}/points/delete", _json(selector))
+    return _done()
+
+
+def _batch(fake: FakeQdrant, asked: Any) -> Any:
+    operations = []
+    for operation in asked.operations:
+        payload = GrpcToRest.convert_payload(operation.overwrite_payload.payload)
+        selector = GrpcToRest.convert_points_selector(operation.overwrite_payload.points_selector)
+        operations.append({"overwrite_payload": {"payload": payload, **_json(selector)}})
+    _ask(fake, "POST", f"/collections/{asked.collection_name}/points/batch", {"operations": operations})
+    return proto.UpdateBatchResponse(result=[_done().result] * len(operations))
+
+
+def _retrieve(fake: FakeQdrant, asked: Any) -> Any:
+    records = _records(
+        fake,
+        f"/collections/{asked.collection_name}/points",
+        {
+            "ids": [GrpcToRest.convert_point_id(point_id) for point_id in asked.ids],
+            "with_payload": asked.with_payload.enable,
+            "with_vector": asked.with_vectors.enable,
+        },
+    )
+    return proto.GetResponse(result=records)
+
+
+def _scroll(fake: FakeQdrant, asked: Any) -> Any:
+    result = _ask(
+        fake,
+        "POST",
+        f"/collections/{asked.collection_name}/points/scroll",
+        {
+            "limit": asked.limit,
+            "offset": GrpcToRest.convert_point_id(asked.offset) if asked.HasField("offset") else None,
+            "with_payload": asked.with_payload.enable,
+            "with_vector": asked.with_vectors.enable,
+        },
+    )
+    following = result["next_page_offset"]
+    return proto.ScrollResponse(
+        result=[RestToGrpc.convert_record(models.Record.model_validate(point)) for point in result["points"]],
+        next_page_offset=None if following is None else RestToGrpc.convert_extended_point_id(following),
+    )
+
+
+def _records(fake: FakeQdrant, path: str, body: Any) -> list[Any]:
+    found = _ask(fake, "POST", path, body)
+    return [
+        RestToGrpc.convert_record(models.Record.model_validate(record | {"payload": record["payload"] or {}}))
+        for record in found
+    ]
+
+
+def _filter(asked: Any) -> Any:
+    return _json(GrpcToRest.convert_filter(asked.filter)) if asked.HasField("filter") else None
+
+
+def _count(fake: FakeQdrant, asked: Any) -> Any:
+    found = _ask(fake, "POST", f"/collections/{asked.collection_name}/points/count", {"filter": _filter(asked)})
+    return proto.CountResponse(result=proto.CountResult(count=found["count"]))
+
+
+def _query(fake: FakeQdrant, asked: Any) -> Any:
+    query = list(asked.query.nearest.dense.data)
+    body = {"query": query, "limit": asked.limit, "filter": _filter(asked)}
+    found = _ask(fake, "POST", f"/collections/{asked.collection_name}/points/query", body)
+    points = [models.ScoredPoint.model_validate(point) for point in found["points"]]
+    return proto.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in points])
+
+
+def _list(fake: FakeQdrant, _: Any) -> Any:
+    found = _ask(fake, "GET", "/collections")["collections"]
+    return proto.ListCollectionsResponse(collections=[proto.CollectionDescription(name=one["name"]) for one in found])
+
+
+def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
+    return proto.ListAliasesResponse(
+        aliases=[proto.AliasDescription(**alias) for alias in _ask(fake, "GET", "/aliases")["aliases"]]
+    )
+
+
+def _get_either(fake: FakeQdrant, asked: Any) -> Any:
+    """Both services have a Get: told apart by what is asked."""
+    return _retrieve(fake, asked) if isinstance(asked, proto.GetPoints) else _get(fake, asked)
+
+
+def _delete_either(fake: FakeQdrant, asked: Any) -> Any:
+    if isinstance(asked, proto.DeletePoints):
+        return _delete(fake, asked)
+    return proto.CollectionOperationResponse(result=_ask(fake, "DELETE", f"/collections/{asked.collection_name}"))
+
+
+CALLS: dict[str, Callable[[FakeQdrant, Any], Any]] = {
+    "Get": _get_either,
+    "Delete": _delete_either,
+    "HealthCheck": lambda fake, _: proto.HealthCheckReply(**_ask(fake, "GET", "/")),
+    "List": _list,
+    "ListAliases": _list_aliases,
+    "Create": _create,
+    "Update": _update,
+    "UpdateAliases": _aliases,
+    "CreateFieldIndex": _index,
+    "DeleteFieldIndex": _unindex,
+    "Upsert": _upsert,
+    "UpdateBatch": _batch,
+    "Scroll": _scroll,
+    "Count": _count,
+    "Query": _query,
+}

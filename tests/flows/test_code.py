@@ -1,0 +1,210 @@
+"""Source code through the whole way, on real Dask processes: indexed, changed, moved, renamed, and what fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.code.samples import SAMPLES
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+
+SETTINGS = """\
+project = "test"
+{extra}
+[[indexes]]
+name = "code"
+kind = "code"
+root = "src"
+chunk_chars = 300
+"""
+ENDS = {"python": "py", "javascript": "js", "typescript": "ts", "tsx": "tsx", "go": "go", "rust": "rs", "java": "java",
+        "c": "c", "cpp": "cpp", "ruby": "rb"}  # fmt: skip
+
+
+class Code:
+    """A project that indexes a folder of source code."""
+
+    def __init__(self, folder: Path, extra: str = "") -> None:
+        self.project = Project(folder)
+        self.project.write_settings(SETTINGS.format(extra=extra))
+        self.root = folder / "src"
+
+    def write(self, path: str, text: str) -> None:
+        """A file that was not changed for a while, as far as its own time says."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode())
+        os.utime(file, (time.time() - 100, time.time() - 100))
+
+    def index(self, **parameters: Any) -> dict[str, Any]:
+        """The figures that are not 0, and the chunks embedded."""
+        outcome = self.project.index(**{"serial": True, **parameters}).indexes[0].to_json()
+        names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed", "skipped")
+        found = {name: outcome[name] for name in names if outcome.get(name)}
+        assert outcome["documents"] == sum(count for name, count in found.items() if name != "deleted"), outcome
+        return {**found, "chunks": outcome["chunks_embedded"], "state": outcome["state"]}
+
+    def payloads(self, path: str) -> list[dict[str, Any]]:
+        """Of a file's points, in their order."""
+        found = [payload for payload, _ in self.project.points("code").values() if payload["path"] == path]
+        return sorted(found, key=lambda payload: payload["_rag"]["chunk"])
+
+    def failed(self) -> dict[str, str]:
+        """Listed documents, and why."""
+        return {one["document_id"]: f"{one['kind']}: {one['reason']}" for one in self.project.json("failed")["failed"]}
+
+
+@pytest.fixture
+def code(tmp_path, prefect_server) -> Code:
+    made = Code(tmp_path / "project")
+    for language, text in SAMPLES.items():
+        made.write(f"{language}/sample.{ENDS[language]}", text)
+    return made
+
+
+def test_workers_and_one_process_make_the_same_points(code, tmp_path):
+    for number in range(30):
+        code.write(f"many/m{number}.py", SAMPLES["python"].replace("retry", f"retry_{number}"))
+    first = code.index(serial=False, workers=2, chunk_size=5)
+    assert (first["new"], first["state"]) == (40, "completed")
+    alone = Code(tmp_path / "alone")
+    (tmp_path / "alone" / "src").symlink_to(code.root)
+    assert alone.index() == first
+    here, there = code.project.points("code"), alone.project.points("code")
+    assert {i: (payload, vector) for i, (payload, vector) in here.items()} == there
+
+    (payload,) = [p for p in code.payloads("many/m7.py") if p.get("name") == "retry_7"][:1]
+    ours = payload.pop("_rag")
+    assert payload == {
+        "path": "many/m7.py", "language": "python", "lines": [8, 17], "kind": "function", "name": "retry_7",
+        "qualified_name": "retry_7", "signature": "def retry_7(call, *, times: int = LIMIT) -> None",
+        "docstring": "Try a call again.",
+    }  # fmt: skip
+    assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
+    whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
+    assert whole == (code.root / "many" / "m7.py").read_text()
+    figures = code.project.json("report")["runs"][0]["figures"]
+    assert figures["symbols"]["method"] > 60
+    assert figures["peak_memory"] > 10_000_000
+    assert figures["speed_up"] > 0
+    said = code.project.cli("report").stdout
+    assert "40 files done, 0 failed, 0 skipped; symbols: " in said
+    assert " times one process, at most " in said
+
+
+def test_of_a_changed_file_only_what_changed_is_embedded(code):
+    code.index()
+    whole = len(code.payloads("python/sample.py"))
+    assert whole > 3
+    before = {p["_rag"]["text"]: v for p, v in code.project.points("code").values()}
+    changed = "# A new line above all.\n" + SAMPLES["python"].replace("return a, b", "return b, a")
+    code.write("python/sample.py", changed)
+    assert code.index() == {"changed": 1, "unchanged": 9, "chunks": 2, "state": "completed"}
+    payloads = code.payloads("python/sample.py")
+    assert "".join(p["_rag"]["text"] for p in payloads) == changed
+    retry = next(p for p in payloads if p.get("name") == "retry")
+    assert retry["lines"] == [9, 18], "its lines moved, its vector did not"
+    after = {p["_rag"]["text"]: v for p, v in code.project.points("code").values()}
+    assert after[retry["_rag"]["text"]] == before[retry["_rag"]["text"]]
+
+
+def test_renamed_files_are_not_embedded_again_and_deleted_ones_go(code):
+    code.index()
+    (code.root / "go" / "sample.go").rename(code.root / "go" / "renamed.go")
+    (code.root / "c" / "sample.c").unlink()
+    assert code.index() == {"new": 1, "unchanged": 8, "deleted": 2, "chunks": 0, "state": "completed"}
+    assert code.payloads("go/sample.go") == []
+    payloads = code.payloads("go/renamed.go")
+    assert "".join(p["_rag"]["text"] for p in payloads) == SAMPLES["go"]
+
+
+@pytest.mark.long
+def test_unchanged_files_are_not_read(code, monkeypatch):
+    code.index()
+    time.sleep(2.1)
+    code.index()  # now their times are old enough to be trusted
+    monkeypatch.setattr("rag_index.sources.code.decoded", lambda data: pytest.fail("a file was read"))
+    assert code.index() == {"unchanged": 10, "chunks": 0, "state": "completed"}
+
+
+@pytest.mark.long
+def test_what_cannot_be_indexed_is_listed_and_hurts_no_other(tmp_path, prefect_server):
+    with FakeOllama() as fake:
+        extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+        code = Code(tmp_path / "project", extra)
+        code.project.write_settings(code.project.config.read_text() + "file_timeout = 0.5\n")
+        for number in range(20):
+            code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
+        code.write("kills.py", "def f(): 'KILLS'\n")
+        code.write("binary.py", "x = '\0'\n")
+        code.write("slow.py", "x = [" * 30_000 + "def f(: {\n" * 30_000)
+        (code.root / "out.py").symlink_to("/etc/passwd")
+        fake.fault("kill_client", marker="KILLS")
+        ended = code.index(serial=False, workers=2, chunk_size=5)
+        assert ended == {"new": 20, "failed": 3, "skipped": 1, "chunks": 20, "state": "partial"}
+        failed = code.failed()
+    assert failed.keys() == {"kills.py", "binary.py", "slow.py", "out.py"}
+    assert "worker process dies" in failed["kills.py"]
+    assert failed["binary.py"] == "skipped: it is binary: it holds NUL bytes"
+    assert "could not be parsed in 0.5 s" in failed["slow.py"]
+    assert "leaves the root" in failed["out.py"]
+
+
+@pytest.mark.long
+def test_a_file_that_is_skipped_now_loses_its_points_and_stays_listed(code):
+    code.index()
+    code.write("go/sample.go", "// Code generated by hand. DO NOT EDIT.\n" + SAMPLES["go"])
+    for _ in range(2):
+        ended = code.index()
+        assert (ended["skipped"], ended["unchanged"], ended["state"]) == (1, 9, "completed")
+        assert code.payloads("go/sample.go") == []
+        assert code.failed() == {"go/sample.go": "skipped: it says that it is generated"}
+    code.write("go/sample.go", SAMPLES["go"])
+    assert code.index()["new"] + code.index()["unchanged"] == 11
+    assert code.failed() == {}
+
+
+def test_search_shows_the_place_and_the_signature(code):
+    code.index()
+    said = code.project.cli("search", "--index", "code", "queue of things", "--limit", "3").stdout
+    assert "code: rust/sample.rs:4\n       pub struct Queue<T>\n" in said
+    assert "code: go/sample.go:17\n       func New() *Queue\n" in said
+
+
+def test_a_rebuild_makes_the_same_and_embeds_nothing(code):
+    code.index()
+    before = code.project.points("code")
+    code.index(full=True)
+    assert code.project.points("code") == before
+    assert code.project.json("doctor")["findings"] == []
+
+
+@pytest.mark.long
+def test_a_worker_that_hangs_is_ended_and_its_file_found(tmp_path, prefect_server):
+    with FakeOllama() as fake:
+        extra = f'[parallel]\nprocess_timeout = 5\n[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\n'
+        code = Code(tmp_path / "project", f'{extra}hosts = ["{fake.url}"]\n')
+        for number in range(8):
+            code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
+        code.write("hangs.py", "def f(): 'HANGS'\n")
+        fake.fault("hang", marker="HANGS")
+        ended = code.index(serial=False, workers=1, chunk_size=3)
+        assert (ended["new"], ended["failed"], ended["state"]) == (8, 1, "partial")
+        assert code.failed().keys() == {"hangs.py"}
+
+
+@pytest.mark.long
+def test_a_worker_that_takes_too_much_memory_is_ended_and_its_file_found(tmp_path, prefect_server):
+    code = Code(tmp_path / "project", "[parallel]\nworker_memory = 500\n")
+    code.project.write_settings(code.project.config.read_text() + "max_file_bytes = 100_000_000\nfile_timeout = 200\n")
+    for number in range(3):
+        code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
+    code.write("large.py", "x = [" + "(1, 2, 3),\n" * 600_000 + "]\n")
+    ended = code.index(serial=False, workers=1, chunk_size=1)
+    assert (ended["new"], ended["failed"]) == (3, 1)
+    assert "worker process dies" in code.failed()["large.py"]

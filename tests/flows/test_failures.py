@@ -1,0 +1,197 @@
+"""Documents that cannot be indexed are listed and hurt no other; runs that meet another run say so."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from rag_index.ledger import Ledger
+from rag_index.lock import IndexLock
+from tasks.cluster import Workers
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+from tests.reliability.victim import Victim
+
+
+@pytest.fixture
+def fake():
+    with FakeOllama() as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path, prefect_server, fake) -> Project:
+    hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
+    return Project(tmp_path / "project", extra=hosts).fill(80)
+
+
+def listed(project: Project) -> dict[str, tuple[str, int]]:
+    return {one["document_id"]: (one["reason"], one["tries"]) for one in project.json("failed")["failed"]}
+
+
+def test_a_refused_text_is_found_listed_tried_five_times_and_then_by_hand(project, fake):
+    project.execute("UPDATE note SET body = 'POISON here' WHERE id IN (17, 40)")
+    fake.fault("status", code=400, marker="POISON", words="cannot embed this")
+    report = project.index(serial=True)
+    assert (report.state, report.indexes[0].failed, report.indexes[0].new) == ("partial", 2, 78)
+    assert listed(project).keys() == {"17", "40"}
+    assert "cannot embed this" in listed(project)["17"][0]
+    for tries in (2, 3, 4, 5):
+        assert project.index(serial=True).state == "partial"
+        assert listed(project)["17"][1] == tries
+
+    fake.requests.clear()
+    again = project.index(serial=True)
+    assert (again.state, again.indexes[0].failed) == ("partial", 2), "given up is not forgotten"
+    assert not any("POISON" in text for request in fake.embeds() for text in request.texts)
+
+    fake.clear()
+    assert project.index(serial=True).indexes[0].failed == 2
+    retried = project.json("retry-failed", "--serial")
+    assert retried["indexes"][0]["state"] == "completed"
+    assert retried["indexes"][0]["new"] == 2
+    assert listed(project) == {}
+    assert project.cli("retry-failed").stdout == "No documents are listed as failed.\n"
+
+
+@pytest.mark.long
+def test_a_failed_change_keeps_the_old_points_and_a_changed_text_is_tried_at_once(project, fake):
+    project.index(serial=True)
+    project.execute("UPDATE note SET body = 'POISON' WHERE id = 10")
+    fake.fault("status", code=400, marker="POISON")
+    for _ in range(6):
+        assert project.index(serial=True).state == "partial"
+    assert "The" in project.texts()["10"][0], "stale, and listed as such"
+    assert listed(project)["10"][1] == 5
+    project.execute("UPDATE note SET body = 'good again' WHERE id = 10")
+    mended = project.index(serial=True)
+    assert (mended.state, mended.indexes[0].changed) == ("completed", 1)
+    assert project.texts()["10"] == ["Note 10\ngood again"]
+
+
+def test_a_failed_document_that_is_gone_is_no_failure(project, fake):
+    project.execute("UPDATE note SET body = 'POISON' WHERE id = 3")
+    fake.fault("status", code=400, marker="POISON")
+    project.index(serial=True)
+    project.execute("DELETE FROM note WHERE id = 3")
+    assert project.index(serial=True).state == "completed"
+    assert listed(project) == {}
+
+
+def test_few_failures_are_tolerated_where_the_settings_say_so(project, fake):
+    project.write_settings(project.config.read_text() + "\n[run]\ntolerate_failed = 0.05\n")
+    project.execute("UPDATE note SET body = 'POISON' WHERE id = 3")
+    fake.fault("status", code=400, marker="POISON")
+    report = project.index(serial=True)
+    assert (report.state, report.exit_code, report.indexes[0].failed) == ("completed", 0, 1)
+
+
+def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(project, fake):
+    project.execute("UPDATE note SET body = 'KILLS' WHERE id = 33")
+    fake.fault("kill_client", marker="KILLS")
+    report = project.index(workers=2, chunk_size=40)
+    assert (report.state, report.indexes[0].failed, report.indexes[0].new) == ("partial", 1, 79)
+    assert listed(project).keys() == {"33"}
+    assert "worker process dies" in listed(project)["33"][0]
+    assert len(project.texts()) == 79
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_ends_in_words(project, monkeypatch, times):
+    start, left = Workers._local_cluster, [RuntimeError("Nanny failed to start.")] * times
+
+    def failing(workers, count):
+        if left:
+            raise RuntimeError("Cluster failed to start") from left.pop()
+        return start(workers, count)
+
+    monkeypatch.setattr(Workers, "_local_cluster", failing)
+    report = project.index(workers=2, chunk_size=40)
+    if times == 1:
+        assert report.state == "completed", report.sentence()
+        assert len(project.texts()) == 80
+    else:
+        assert (report.state, report.exit_code) == ("failed", 1)
+        assert "the worker processes do not start (Nanny failed to start.)" in report.indexes[0].message
+        assert "--serial" in report.indexes[0].message
+
+
+def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake):
+    with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
+        deadline = time.monotonic() + 60
+        while not run.workers():
+            assert time.monotonic() < deadline, run.said
+            time.sleep(0.01)
+        run.workers()[0].kill()
+        assert run.process.wait(90) == 0, run.said
+        assert "Traceback" not in run.said
+    assert len(project.texts()) == 80
+
+
+def test_a_signal_while_workers_start_ends_the_run(project, fake):
+    with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
+        deadline = time.monotonic() + 60
+        while not run.workers():
+            assert time.monotonic() < deadline, run.said
+            time.sleep(0.01)
+        run.process.terminate()
+        assert run.process.wait(60) == 130, run.said
+        assert "Traceback" not in run.said
+        assert run.seconds_to_be_gone(10) is not None, run.family()
+    assert project.index(serial=True).state == "completed"
+
+
+@pytest.mark.long
+def test_an_embedder_that_dies_ends_the_run_in_time_and_keeps_what_was_done(project, fake):
+    fake.seconds_per_text = 0.02
+
+    def die_later() -> None:
+        while not any("ticket 65" in text for request in fake.embeds() for text in request.texts):
+            time.sleep(0.01)
+        fake.stop_listening()
+
+    death = threading.Thread(target=die_later)
+    death.start()
+    started = time.monotonic()
+    report = project.index(workers=1, chunk_size=20)
+    death.join()
+    assert time.monotonic() - started < 60
+    assert report.state == "failed"
+    assert fake.url.removeprefix("http://") in report.indexes[0].message
+    kept = len(project.texts())
+    assert kept >= 40
+    fake.listen()
+    mended = project.index(serial=True).indexes[0]
+    assert (mended.state, mended.unchanged) == ("completed", kept)
+    assert len(project.texts()) == 80
+
+
+def test_a_second_run_is_told_who_holds_the_index(project):
+    ledger = Ledger(project.settings.ledger_url)
+    try:
+        with IndexLock(ledger, "test_notes", "another"):
+            refused = project.index(serial=True)
+        assert refused.exit_code == 1
+        assert "is being written by process" in refused.indexes[0].message
+        assert project.index(serial=True).state == "completed"
+    finally:
+        ledger.close()
+
+
+def test_a_lock_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp_path):
+    project = Project(tmp_path / "p")
+    now = 1_000_000.0
+    ledger = Ledger(project.settings.ledger_url, clock=lambda: now)
+    lock = IndexLock(ledger, "test_notes", "elsewhere")
+    lock.__enter__()
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql("UPDATE rag_index_locks SET host = 'another machine'")
+    here = Ledger(project.settings.ledger_url, clock=lambda: now + 59)
+    with pytest.raises(Exception, match="another machine since 1970-01-12 13:46:40 UTC"):
+        IndexLock(here, "test_notes", "me").__enter__()
+    here.clock = lambda: now + 61
+    with IndexLock(here, "test_notes", "me") as mine:
+        assert mine.epoch == 2
+    lock._stop.set()

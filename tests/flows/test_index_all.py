@@ -1,0 +1,202 @@
+"""The whole way on real Dask processes and a real Prefect server, as far as a user sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from rag_index.stores import open_store
+from tests.project import Project
+
+
+@pytest.fixture
+def project(tmp_path, prefect_server) -> Project:
+    return Project(tmp_path / "project")
+
+
+def figures(report, index=0) -> dict[str, Any]:
+    outcome = report.indexes[index].to_json()
+    return {key: outcome[key] for key in ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed")}
+
+
+NOTHING = dict.fromkeys(("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed"), 0)
+
+
+def test_each_kind_of_change_is_followed(project):
+    project.fill(300)
+    project.execute("INSERT INTO note VALUES (1000, NULL, '  ', 'a', 1)")
+    first = project.index(workers=1)
+    assert first.state == "completed"
+    assert figures(first) == {**NOTHING, "new": 300, "empty": 1}
+    assert first.indexes[0].documents == 301
+
+    again = project.index(serial=True)
+    assert figures(again) == {**NOTHING, "unchanged": 300, "empty": 1}
+    assert again.indexes[0].nothing_to_do
+
+    before = project.points()
+    project.execute("UPDATE note SET body = 'Quite another story about whales.' WHERE id = 7")
+    project.execute("UPDATE note SET body = 'Short now.' WHERE id = 10")  # it had several chunks
+    project.execute("UPDATE note SET author = 'somebody else' WHERE id = 20")
+    project.execute("UPDATE note SET title = NULL, body = '' WHERE id = 30")
+    project.execute("DELETE FROM note WHERE id IN (40, 41)")
+    project.fill(5, first=2000)
+    report = project.index(serial=True)
+    assert figures(report) == {
+        "new": 5, "changed": 2, "payload_only": 1, "unchanged": 294, "empty": 2, "deleted": 3, "failed": 0,
+    }  # fmt: skip
+
+    after, texts = project.points(), project.texts()
+    assert texts["7"] == ["Note 7\nQuite another story about whales."]
+    assert texts["10"] == ["Note 10\nShort now."]
+    assert {"30", "40", "41", "1000"}.isdisjoint(texts)
+    assert len(texts) == 302
+    twenty = [(i, p) for i, (p, _) in after.items() if p["_rag"]["document_id"] == "20"]
+    assert len(twenty) > 1
+    assert all(payload["author"] == "somebody else" for _, payload in twenty)
+    assert all(after[i][1] == before[i][1] for i, _ in twenty), "a payload alone changed: its vectors are untouched"
+
+
+def test_serial_and_parallel_make_the_same_points(tmp_path, prefect_server):
+    made = []
+    for name, how in (("one", {"workers": 1}), ("two", {"workers": 2, "chunk_size": 37}), ("serial", {"serial": True})):
+        project = Project(tmp_path / name).fill(400)
+        assert project.index(**how).state == "completed"
+        made.append(project.points())
+    assert made[0].keys() == made[1].keys() == made[2].keys()
+    for point, (payload, vector) in made[0].items():
+        for other in made[1:]:
+            assert other[point][0] == payload
+            assert other[point][1] == pytest.approx(vector, abs=1e-6)
+
+
+def test_one_index_that_fails_does_not_stop_the_others(project):
+    project.fill(20)
+    good = project.config.read_text()
+    bad = good[good.index("[[indexes]]") :].replace('"notes"', '"broken"').replace('"note"', '"nothing"')
+    project.write_settings(good.replace("[[indexes]]", bad + "\n[[indexes]]", 1))
+    report = project.index(serial=True)
+    assert [(o.index, o.state) for o in report.indexes] == [("broken", "failed"), ("notes", "completed")]
+    assert "there is no table 'nothing'" in report.indexes[0].message
+    assert len(project.texts()) == 20
+
+
+def test_a_document_that_is_no_text_is_listed_and_the_rest_is_indexed(project):
+    project.fill(30)
+    project.execute("INSERT INTO note VALUES (31, 'blob', ?, 'a', 1)", b"\x00\x01")
+    report = project.index(serial=True)
+    assert report.state == "partial"
+    assert report.exit_code == 3
+    assert figures(report) == {**NOTHING, "new": 30, "failed": 1}
+    assert len(project.texts()) == 30
+
+
+def test_a_changed_cutting_is_refused_until_full_makes_it_anew(project):
+    project.fill(40)
+    project.index(serial=True)
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
+    refused = project.index(serial=True)
+    assert refused.exit_code == 1
+    assert "/200/20" in refused.indexes[0].message
+    assert "/100/20" in refused.indexes[0].message
+    assert "rebuild notes" in refused.indexes[0].message
+    before = project.points()
+    full = project.index(serial=True, full=True)
+    assert figures(full) == {**NOTHING, "new": 40}
+    after = project.points()
+    assert len(after) > len(before)
+    assert all(len(payload["_rag"]["text"]) <= 100 for payload, _ in after.values())
+
+
+def test_a_table_that_was_emptied_does_not_empty_the_index(project):
+    project.fill(300)
+    project.index(serial=True)
+    project.execute("DELETE FROM note WHERE id > 100")
+    guarded = project.index(serial=True)
+    assert guarded.state == "partial"
+    assert "--allow-deletes" in guarded.indexes[0].message
+    assert "200 of 300" in guarded.indexes[0].message
+    assert len(project.texts()) == 300
+    allowed = project.index(serial=True, allow_deletes=True)
+    assert figures(allowed) == {**NOTHING, "unchanged": 100, "deleted": 200}
+    assert len(project.texts()) == 100
+
+
+def test_texts_that_were_emptied_count_for_the_guard(project):
+    project.fill(300)
+    project.index(serial=True)
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id > 100")
+    guarded = project.index(serial=True)
+    assert guarded.state == "partial"
+    assert len(project.texts()) == 300
+    allowed = project.index(serial=True, allow_deletes=True)
+    assert figures(allowed) == {**NOTHING, "unchanged": 100, "empty": 200, "deleted": 200}
+
+
+def test_two_columns_and_text_as_keys(tmp_path, prefect_server):
+    project = Project(tmp_path / "project")
+    project.execute("CREATE TABLE part (site TEXT, number INTEGER, about TEXT, PRIMARY KEY (site, number))")
+    with project.source() as db:
+        db.executemany(
+            "INSERT INTO part VALUES (?, ?, ?)", [(s, n, f"part {n} of {s}") for s in "abc" for n in range(60)]
+        )
+    project.write_settings(
+        '[source]\nurl = "sqlite:///source.db"\npage_rows = 7\n[[indexes]]\nname = "notes"\ntable = "part"\n'
+        'key = ["site", "number"]\ntext = "about {about}"\n'
+    )
+    assert project.index(serial=True).indexes[0].new == 180
+    assert project.index(serial=True).indexes[0].unchanged == 180
+    assert project.texts()['["b",17]'] == ["about part 17 of b"]
+
+
+def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
+    project.fill(50)
+    project.execute("INSERT INTO note VALUES (51, 'blob', ?, 'a', 1)", b"\xff")
+    project.index(workers=1, chunk_size=20)
+
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter
+
+    async def seen():
+        async with get_client() as client:
+            runs = await client.read_flow_runs(sort="START_TIME_DESC", limit=2)
+            ids = {"any_": [run.id for run in runs]}
+            tasks = await client.read_task_runs(flow_run_filter=FlowRunFilter(id=ids), task_run_filter=TaskRunFilter())
+            artifacts = (await client._client.post("/artifacts/latest/filter", json={})).json()
+            return runs, tasks, artifacts
+
+    expected = {"embed notes 1", "embed notes 2", "embed notes 3", "upsert notes 1", "delete gone"}
+    for _ in range(50):  # task runs reach the server as events, some moments later
+        runs, tasks, artifacts = asyncio.run(seen())
+        if expected <= {task.name for task in tasks}:
+            break
+        time.sleep(0.3)
+    names = {run.name: run.state for run in runs}
+    state = names["index notes"]
+    assert state.type.value == "FAILED"
+    assert state.name == "PartiallyIndexed"
+    assert "50 documents indexed, 1 failed" in state.message
+    assert expected <= {task.name for task in tasks}
+    keys = {artifact["key"]: artifact for artifact in artifacts}
+    assert "failed" in keys["test-notes-progress"]["description"]
+    assert "51 documents" in keys["test-notes-progress"]["description"]
+    assert "# notes: partial" in keys["test-notes-report"]["data"]
+    assert '"document": "51"' in keys["test-notes-failed"]["data"]
+    assert '"state": "partial"' in keys["test-all-outcome"]["data"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["auto", "never"])
+def test_a_large_embedded_collection_gets_its_search_index(tmp_path, prefect_server, monkeypatch, mode):
+    monkeypatch.setattr("rag_index.searchable.AUTO_MB", 5)
+    project = Project(tmp_path / "p", extra=f'[store]\nhnsw = "{mode}"')
+    with project.source() as db:  # more than 10 MB of vectors
+        db.executemany("INSERT INTO note (id, title, body) VALUES (?, 'note', ?)", ((i, f"{i}") for i in range(12_000)))
+    assert project.index(serial=True).state == "completed"
+    with closing(open_store(project.settings.store)) as store:
+        assert store.indexed(store.aliases()["test_notes"]) == (mode == "auto")
+    assert project.json("search", "note 77")["hits"]

@@ -1,0 +1,186 @@
+"""Rebuilding beside what is shown, verifying, going back; and vectors that are not made twice."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from rag_index.embedders import open_embedder
+from rag_index.stores import open_store
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+
+
+@pytest.fixture
+def project(tmp_path, prefect_server) -> Project:
+    return Project(tmp_path / "project").fill(150)
+
+
+def collections(project: Project) -> set[str]:
+    store = open_store(project.settings.store)
+    try:
+        return set(store.collections())
+    finally:
+        store.close()
+
+
+def test_a_rebuild_verifies_shows_and_keeps_one_to_go_back_to(project, record_property):
+    project.index(serial=True)
+    before = project.points()
+    report = project.index(serial=True, full=True)
+    outcome = report.indexes[0]
+    assert report.state == "completed"
+    assert f"verified {len(before)} points of 150 documents" in outcome.verified
+    assert "20 of 20 sampled found themselves" in outcome.verified
+    assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
+    assert project.points() == before, "the same source, the same points: vectors are copied bit by bit"
+    assert outcome.chunks_embedded == 0, "every text was there already"
+
+    project.execute("DELETE FROM note WHERE id = 5")
+    project.index(serial=True)
+    back = project.json("rollback", "notes")
+    assert (back["before"], back["shown"]) == ("test_notes__2", "test_notes__1")
+    record_property("rollback_seconds", back["seconds"])
+    assert back["seconds"] < 1
+    assert "5" in project.texts(), "the earlier collection, as it was"
+    status = project.json("status")["indexes"][0]
+    assert (status["collection"], status["documents"]) == ("test_notes__1", 150), "the ledger went back with it"
+    assert project.index(serial=True).indexes[0].deleted == 1
+
+    project.index(serial=True, full=True)
+    project.index(serial=True, full=True)
+    assert len(collections(project)) == 2, "what is shown and one previous"
+
+
+def test_full_is_the_same_as_rebuild(project):
+    """A new collection beside the old one, its vectors copied, verified, shown; and the same JSON."""
+    project.index(serial=True)
+    before = project.points()
+    for number, way in enumerate((("rebuild", "notes"), ("index", "notes", "--full")), start=2):
+        report = project.json(*way, "--serial")
+        assert project.json("status")["indexes"][0]["collection"] == f"test_notes__{number}"
+        [outcome] = report["indexes"]
+        figures = {key: outcome[key] for key in ("state", "documents", "new", "unchanged", "chunks_embedded")}
+        assert figures == {"state": "completed", "documents": 150, "new": 150, "unchanged": 0, "chunks_embedded": 0}
+        assert outcome["verified"].startswith(f"verified {len(before)} points of 150 documents, 20 of 20 sampled")
+        assert project.points() == before
+
+
+def test_there_is_nothing_to_go_back_to(project):
+    project.index(serial=True)
+    ended = project.cli("rollback", "notes")
+    assert ended.returncode == 2
+    assert "keep_previous" in ended.stderr
+
+
+def test_after_a_rollback_runs_refuse_until_the_settings_fit(project):
+    project.index(serial=True)
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))
+    assert project.index(serial=True, full=True).state == "completed"
+    project.json("rollback", "notes")
+    refused = project.index(serial=True)
+    assert refused.state == "failed"
+    assert "/200/20" in refused.indexes[0].message
+    assert "/150/20" in refused.indexes[0].message
+
+
+@pytest.mark.long
+def test_a_rebuild_with_another_cutting_takes_the_chunks_that_agree(project):
+    project.index(serial=True)
+    before = project.points()
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
+    outcome = project.index(serial=True, full=True).indexes[0]
+    after = project.points()
+    assert 0 < outcome.chunks_embedded < len(after)
+    old = {payload["_rag"]["text"]: vector for payload, vector in before.values()}
+    agreeing = [(old[p["_rag"]["text"]], v) for p, v in after.values() if p["_rag"]["text"] in old]
+    assert len(agreeing) == len(after) - outcome.chunks_embedded
+    assert all(vector == copied for vector, copied in agreeing)
+
+
+@pytest.mark.long
+def test_a_rebuild_with_failures_is_not_shown(tmp_path, prefect_server):
+    with FakeOllama() as fake:
+        extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+        project = Project(tmp_path / "p", extra=extra).fill(60)
+        project.index(serial=True)
+        project.execute("UPDATE note SET body = 'POISON' WHERE id = 9")
+        fake.fault("status", code=400, marker="POISON")
+        held = project.index(serial=True, full=True)
+        assert held.state == "partial"
+        assert "is not shown" in held.indexes[0].message
+        assert project.json("status")["indexes"][0]["collection"] == "test_notes__1"
+        fake.clear()
+        mended = project.index(serial=True, full=True)
+        assert mended.state == "completed", "the same collection, gone on with"
+        assert mended.indexes[0].new == 1
+        assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
+
+
+@pytest.mark.long
+def test_a_rebuild_of_a_source_that_was_emptied_is_not_shown(project):
+    project.fill(300, first=1000)
+    project.index(serial=True)
+    project.execute("DELETE FROM note WHERE id > 10")
+    held = project.index(serial=True, full=True)
+    assert held.state == "partial"
+    assert "--allow-deletes" in held.indexes[0].message
+    assert len(project.texts()) == 450
+
+
+def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch, record_property):
+    """Within the process that holds the embedded store, from another thread."""
+    from rag_index import run as run_module
+    from rag_index.ledger import Ledger
+    from rag_index.publish import roll_back
+
+    project.index(serial=True)
+    settings = project.settings
+    store = open_store(settings.store)
+    monkeypatch.setattr(run_module, "open_store", lambda *_, **__: _Shared(store))
+    vector = open_embedder(settings.embedder).embed_query("printer network")
+    answers: list[int] = []
+    errors: list[Exception] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(len(store.search("test_notes", np.asarray(vector), limit=5)))
+            except Exception as error:
+                errors.append(error)
+            time.sleep(0.001)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(2):
+            assert project.index(serial=True, full=True).state == "completed"
+        ledger = Ledger(settings.ledger_url)
+        for _ in range(20):
+            roll_back(ledger, store, "test_notes")
+        ledger.close()
+    finally:
+        stop.set()
+        asking.join()
+        store.close()
+    record_property("searches", len(answers))
+    assert not errors
+    assert len(answers) > 100
+    assert set(answers) == {5}
+
+
+class _Shared:
+    """A store that a run may close without closing it."""
+
+    def __init__(self, store):
+        self._store = store
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def close(self) -> None:
+        pass

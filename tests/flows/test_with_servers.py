@@ -1,0 +1,173 @@
+"""The same flow with servers by settings alone: a Qdrant server that workers write to, and a real Ollama."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rag_index.stores import open_store
+from tests.fakes.qdrant import FakeQdrant
+from tests.project import Project
+
+OLLAMA = '[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{url}"]\n'
+
+
+@pytest.fixture
+def qdrant():
+    with FakeQdrant() as fake:
+        yield fake
+
+
+def with_ollama(folder, url, model, *, more="") -> Project:
+    return Project(folder, extra=OLLAMA.format(model=model, url=url) + more)
+
+
+@pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
+def on_server(request, tmp_path):
+    """A project whose store is a server: the loopback one, and the real one of QDRANT_URL."""
+    if request.param == "loopback":
+        with FakeQdrant() as fake:
+            yield Project(tmp_path / "server", extra=f'[store]\nurl = "{fake.url}"')
+        return
+    if "QDRANT_URL" not in os.environ:
+        pytest.skip("needs a Qdrant server: set QDRANT_URL")
+    key = f'\napi_key = "{os.environ["QDRANT_API_KEY"]}"' if "QDRANT_API_KEY" in os.environ else ""
+    project = Project(tmp_path / "server", extra=f'[store]\nurl = "{os.environ["QDRANT_URL"]}"{key}')
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
+    try:
+        yield project
+    finally:
+        with closing(open_store(project.settings.store)) as store:
+            for collection in store.collections():
+                if collection.startswith(f"{name}_"):
+                    store.drop(collection)
+
+
+def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
+    project = on_server.fill(200)
+    assert project.index(workers=2, chunk_size=30).indexes[0].new == 200
+    embedded = Project(tmp_path / "embedded").fill(200)
+    embedded.index(serial=True)
+    written, in_folder = project.points(), embedded.points()
+    assert written.keys() == in_folder.keys()
+    for point, (payload, vector) in in_folder.items():
+        assert written[point][0] == payload
+        assert written[point][1] == pytest.approx(vector, abs=1e-5)
+    project.execute("UPDATE note SET body = 'short' WHERE id = 10")
+    project.execute("DELETE FROM note WHERE id = 11")
+    report = project.index(workers=1).indexes[0]
+    assert (report.changed, report.deleted, report.unchanged) == (1, 1, 198)
+    assert project.texts()["10"] == ["Note 10\nshort"]
+
+
+@pytest.mark.long
+def test_a_qdrant_server_that_is_down_ends_the_run_within_a_minute_in_words(tmp_path, prefect_server, qdrant):
+    project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(5)
+    qdrant.stop()
+    started = time.monotonic()
+    report = project.index(serial=True)
+    assert time.monotonic() - started < 60
+    assert report.exit_code == 1
+    assert qdrant.url.removeprefix("http://") in report.indexes[0].message
+
+
+@pytest.mark.ollama
+def test_parallel_and_serial_make_the_same_points_with_ollama(tmp_path, prefect_server, ollama_server, ollama_model):
+    made = []
+    for name, how in (("two", {"workers": 2, "chunk_size": 20}), ("one", {"workers": 1}), ("serial", {"serial": True})):
+        project = with_ollama(tmp_path / name, ollama_server.url, ollama_model).fill(90)
+        project.execute("INSERT INTO note VALUES (500, '', NULL, 'a', 1)")
+        report = project.index(**how)
+        assert report.state == "completed", report.sentence()
+        assert report.indexes[0].empty == 1
+        made.append(project.points())
+    assert made[0].keys() == made[1].keys() == made[2].keys()
+    for point, (payload, vector) in made[0].items():
+        for other in made[1:]:
+            assert other[point][0] == payload
+            assert other[point][1] == pytest.approx(vector, abs=1e-4)
+    ended = project.json("search", "printer", "--limit", "2")
+    assert len(ended["hits"]) == 2
+
+
+@pytest.mark.ollama
+def test_a_model_that_is_not_pulled_is_named_with_the_remedy(tmp_path, prefect_server, ollama_server):
+    project = with_ollama(tmp_path / "p", ollama_server.url, "no-such-model").fill(5)
+    report = project.index(serial=True)
+    assert report.exit_code == 1
+    assert "ollama pull no-such-model" in report.indexes[0].message
+
+
+@pytest.mark.ollama
+def test_a_text_longer_than_the_models_context_is_split_not_cut(tmp_path, prefect_server, ollama_server, ollama_model):
+    project = with_ollama(tmp_path / "p", ollama_server.url, ollama_model)
+    project.write_settings(
+        project.config.read_text()
+        .replace("chunk_chars = 200", "chunk_chars = 50000")
+        .replace("overlap = 20", "overlap = 0")
+    )
+    project.fill(3)
+    words = " ".join(f"word{i}" for i in range(6000))
+    project.execute("INSERT INTO note VALUES (99, 'long', ?, 'a', 1)", words)
+    report = project.index(serial=True)
+    assert report.state == "completed", report.sentence()
+    chunks = project.texts()["99"]
+    assert len(chunks) > 1
+    joined = " ".join(chunks).split()
+    assert joined == ["long", *words.split()]
+
+
+def test_an_ollama_server_that_is_down_ends_the_run_within_a_minute_in_words(tmp_path, prefect_server):
+    project = with_ollama(tmp_path / "p", "http://127.0.0.1:9", "nomic-embed-text").fill(5)
+    started = time.monotonic()
+    report = project.index(serial=True)
+    assert time.monotonic() - started < 60
+    assert report.exit_code == 1
+    assert "127.0.0.1:9" in report.indexes[0].message
+
+
+def test_secrets_are_nowhere_to_be_read(tmp_path, prefect_server, qdrant):
+    """Not in what is printed, even verbosely, nor in Prefect's database, nor in the ledger."""
+    secret = "hunter2-correct-horse"
+    project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
+    url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"
+    outputs = [
+        project.cli("--verbose", "index-all", "--workers", "1", RAG_INDEX_STORE__API_KEY=secret),
+        project.cli("--verbose", "--debug", "index-all", "--serial", RAG_INDEX_SOURCE__URL=url),
+        project.cli("plan", "--json", RAG_INDEX_SOURCE__URL=url),
+        project.cli("index-all", "--json", RAG_INDEX_LEDGER__URL=url),
+    ]
+    assert outputs[0].returncode == 0
+    assert [ended.returncode for ended in outputs[1:]] == [1, 1, 1]
+    assert all(secret not in ended.stdout + ended.stderr for ended in outputs)
+    kept = [*project.folder.rglob("*"), *Path(os.environ["PREFECT_HOME"]).rglob("*")]
+    assert any(path.name == "prefect.db" for path in kept)
+    found = [path for path in kept if path.is_file() and secret.encode() in path.read_bytes()]
+    assert not found
+
+
+def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, prefect_server, qdrant):
+    import numpy as np
+
+    from rag_index.documents import Cut, EmbeddedShard, Page, ShardStats
+    from rag_index.errors import IndexLocked
+    from rag_index.points import write_shard
+    from rag_index.stores import open_store
+
+    project = Project(tmp_path / "server", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
+    project.index(serial=True)
+    page = Page(["99"], ["late"], [b"{}"], [b"h"], [b"h"])
+    late = EmbeddedShard("notes", 1, page, [Cut(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
+    store = open_store(project.settings.store)
+    epoch = store.metadata("test_notes")["epoch"]
+    project.index(serial=True)
+    with pytest.raises(IndexLocked, match="written by a later run"):
+        write_shard(store, "test_notes__1", late, epoch=epoch)
+    write_shard(store, "test_notes__1", late, epoch=epoch + 1)
+    store.close()

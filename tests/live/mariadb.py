@@ -1,0 +1,110 @@
+"""A real MariaDB server for tests, in a folder of its own, on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy.engine import URL
+
+__all__ = ["MariadbServer", "find_mariadb", "mariadb"]
+
+PASSWORD = "s3cret@:/x"
+START_SECONDS = 60
+
+
+def find_mariadb():
+    """The programs mariadb-install-db and mariadbd, or why there are none."""
+    places = f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin"
+    found = [shutil.which(name, path=places) for name in ("mariadb-install-db", "mariadbd")]
+    if not all(found):
+        return "there is no MariaDB (apt-get install mariadb-server)"
+    try:
+        import pymysql
+    except ImportError:
+        return "there is no driver for MariaDB (pip install 'rag-index[mariadb]')"
+    return [*map(Path, found), pymysql]
+
+
+class MariadbServer:
+    """For the time of a `with` block; `url(user)` names an empty database."""
+
+    def __init__(self, install, server, driver):
+        self._install, self._server, self._driver = install, server, driver
+        self._process = None
+
+    def __enter__(self):
+        self._folder = Path(tempfile.mkdtemp(prefix="rag-index-mariadb-"))
+        names = {user.pw_name: user for user in pwd.getpwall()}
+        user = names.get("mysql") or names["nobody"]
+        root = os.geteuid() == 0
+        if root:
+            os.chown(self._folder, user.pw_uid, user.pw_gid)
+        self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if root else {}
+        data = self._folder / "data"
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        init = self._folder / "init.sql"
+        init.write_text(
+            f"CREATE DATABASE desk CHARACTER SET utf8mb4;\nCREATE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
+            "GRANT ALL ON *.* TO owner@'127.0.0.1';\n"
+        )
+        init.chmod(0o644)
+        install = [self._install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+        subprocess.run([*install, "--skip-test-db"], check=True, capture_output=True, timeout=120, cwd="/", **self._as)
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    self._server, "--no-defaults", f"--datadir={data}", f"--port={self.port}",
+                    "--bind-address=127.0.0.1", f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid",
+                    f"--init-file={init}", "--innodb-flush-log-at-trx-commit=0",
+                    "--skip-name-resolve",
+                ],
+                stdout=log, stderr=log, cwd="/", **self._as,
+            )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect().close()
+                return self
+            except self._driver.err.OperationalError as error:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    log = (self._folder / "log").read_text()[-2000:]
+                    self.__exit__()
+                    raise RuntimeError(f"MariaDB did not start: {error}\n{log}") from error
+                time.sleep(0.1)
+
+    def __exit__(self, *error):
+        if self._process is not None and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait(timeout=START_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def connect(self):
+        """A connection that may write; each statement is its own transaction."""
+        return self._driver.connect(
+            host="127.0.0.1", port=self.port, user="owner", password=PASSWORD, database="desk", autocommit=True
+        )
+
+    @property
+    def url(self):
+        """Where a source finds it."""
+        return URL.create("mariadb+pymysql", "owner", PASSWORD, "127.0.0.1", self.port, "desk")
+
+
+@pytest.fixture(scope="session")
+def mariadb():
+    """A running server; tests that need it are skipped where the programs or the driver are missing."""
+    programs = find_mariadb()
+    if isinstance(programs, str):
+        pytest.skip(programs)
+    with MariadbServer(*programs) as server:
+        yield server

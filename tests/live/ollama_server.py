@@ -1,0 +1,145 @@
+"""A real Ollama server for tests: found or built, started on a port of its own with a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+__all__ = ["OllamaServer", "find_ollama"]
+
+ROOT = Path(__file__).parents[2]
+BUILD_SECONDS = 1800
+START_SECONDS = 60
+
+
+def find_ollama() -> Path | str:
+    """The program: on the PATH, built before, or built now by .ci/build-ollama; else the reason why there is none."""
+    found = shutil.which("ollama")
+    if found:
+        return Path(found)
+    try:
+        built = subprocess.run(
+            [ROOT / ".ci" / "build-ollama"],
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=BUILD_SECONDS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        return f"ollama is not installed, and building it failed: {exc}"
+    if built.returncode:
+        said = (built.stderr.strip().splitlines() or ["no reason"])[-1]
+        return f"ollama is not installed, and .ci/build-ollama says: {said}"
+    return Path(built.stdout.strip().splitlines()[-1])
+
+
+class OllamaServer:
+    """One server process; a context manager that runs within. `start` after `stop` or `kill` is on the same port."""
+
+    def __init__(self, program: Path, folder: Path | None = None, *, port: int = 0) -> None:
+        self.program = program
+        self._own_folder = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="ollama-"))
+        self.port = port or _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> OllamaServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError("the server does not run")
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """What the server wrote so far."""
+        path = self.folder / "server.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def start(self) -> None:
+        """Start, and wait until it answers."""
+        if self._process is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.program, "serve"], env=self._environment(), stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.program} does not start:\n{self.log[-2000:]}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it as a service manager would, with its models unloaded."""
+        if self._process is not None:
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(20)
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL for it and for the processes that run its models."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def create(self, name: str, gguf: Path) -> str:
+        """Make a model of a GGUF file; its name."""
+        modelfile = gguf.with_suffix(".Modelfile")
+        modelfile.write_text(f"FROM {gguf.absolute()}\n")
+        done = subprocess.run(
+            [self.program, "create", name, "-f", modelfile],
+            env=self._environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"ollama create {name}: {done.stderr[-1000:]}\n{self.log[-2000:]}")
+        return name
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.folder),
+            "OLLAMA_HOST": f"127.0.0.1:{self.port}",
+            "OLLAMA_MODELS": str(self.folder / "models"),
+        }
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/version", timeout=2) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

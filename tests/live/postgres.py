@@ -1,0 +1,147 @@
+"""A real PostgreSQL server for tests, in a folder of its own, on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.engine import URL
+
+__all__ = ["PostgresServer", "find_postgres", "postgres"]
+
+PASSWORD = "s3cret@:/x"
+START_SECONDS = 60
+
+
+def find_postgres():
+    """The folder of initdb and postgres, or why there is none."""
+    folders = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    for folder in folders:
+        if (folder / "initdb").is_file() and (folder / "postgres").is_file():
+            return folder
+    return "there is no PostgreSQL (apt-get install postgresql)"
+
+
+class PostgresServer:
+    """For the time of a `with` block. The program refuses to run as root, so that root lends it another user."""
+
+    def __init__(self, programs):
+        self._programs = programs
+        self._process = None
+        self.port = 0
+
+    def __enter__(self):
+        self._folder = Path(tempfile.mkdtemp(prefix="rag-index-postgres-"))
+        user = self._user()
+        try:
+            (self._folder / "password").write_text(PASSWORD)
+            for path in (self._folder, self._folder / "password"):
+                os.chown(path, user.pw_uid, user.pw_gid)
+            self._run(
+                "initdb", "--pgdata", self._folder / "data", "--username", "owner", "--auth", "scram-sha-256",
+                "--pwfile", self._folder / "password", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
+            )  # fmt: skip
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error):
+        self.stop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def start(self):
+        """Start, or start again on the same port, and wait until it answers."""
+        if not self.port:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = free.getsockname()[1]
+        settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}", "fsync=off"]
+        options = [
+            part for setting in [*settings, "full_page_writes=off", "shared_buffers=16MB"] for part in ("-c", setting)
+        ]
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), *options],
+                stdout=log, stderr=log, cwd="/", **self._as_user(),
+            )  # fmt: skip
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.connect().close()
+                return
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline or self._process.poll() is not None:
+                    log = (self._folder / "log").read_text()[-2000:]
+                    raise RuntimeError(f"PostgreSQL did not start: {error}\n{log}") from error
+                time.sleep(0.05)
+
+    def stop(self):
+        """Stop it at once, connections and all."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(2)
+            self._process.wait(timeout=START_SECONDS)
+        self._process = None
+
+    def connect(self, database="postgres"):
+        """A connection that may write; each statement is its own transaction."""
+        url = {"host": "127.0.0.1", "port": self.port, "user": "owner", "password": PASSWORD, "dbname": database}
+        return psycopg.connect(**url, autocommit=True, connect_timeout=10)
+
+    def url(self, database, user="owner", password=PASSWORD):
+        """Where a source or a ledger finds it."""
+        return URL.create("postgresql+psycopg", user, password, "127.0.0.1", self.port, database)
+
+    @contextmanager
+    def database(self):
+        """The name of an empty database, dropped afterwards."""
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with self.connect() as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        try:
+            yield name
+        finally:
+            with self.connect() as connection:
+                connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _run(self, program, *arguments):
+        subprocess.run(
+            [self._programs / program, *arguments],
+            check=True,
+            capture_output=True,
+            cwd="/",
+            timeout=120,
+            **self._as_user(),
+        )
+
+    def _user(self):
+        if os.geteuid() != 0:
+            return pwd.getpwuid(os.geteuid())
+        names = {user.pw_name: user for user in pwd.getpwall()}
+        return names.get("postgres") or names["nobody"]
+
+    def _as_user(self):
+        user = self._user()
+        return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A running server; tests that need it are skipped where the programs are missing."""
+    programs = find_postgres()
+    if not isinstance(programs, Path):
+        pytest.skip(programs)
+    with PostgresServer(programs) as server:
+        yield server

@@ -1,0 +1,107 @@
+"""MariaDB as a source: 200,000 rows, what its types become, a read-only session, `changed_since`."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.canonical import decode_payload
+from rag_index.errors import SettingsError
+from rag_index.sections import IndexSettings
+from rag_index.sources.changed import ChangedSource
+from rag_index.sources.engine import open_read_only
+from rag_index.sources.sql import SqlSource
+from tests.live.mariadb import mariadb
+
+__all__ = ["mariadb"]
+
+ROWS = 200_000
+TABLE = f"""
+CREATE TABLE note AS
+SELECT seq AS id, CONCAT('Note ', seq, ' über Drucker 🖨') AS title, seq % 7 AS priority,
+       CAST(seq AS decimal(12, 2)) AS price, JSON_OBJECT('room', seq % 977) AS about,
+       TIMESTAMP '2026-01-01 00:00:00' + INTERVAL seq SECOND AS updated_at
+FROM seq_1_to_{ROWS}
+"""
+
+
+def index(**more) -> IndexSettings:
+    settings = {"name": "n", "table": "note", "key": "id", "text": "title", "payload": ["priority", "price", "about"]}
+    return IndexSettings(**{**settings, **more})
+
+
+@pytest.fixture(scope="module")
+def table(mariadb):
+    with mariadb.connect() as connection, connection.cursor() as cursor:
+        cursor.execute(TABLE)
+        cursor.execute("ALTER TABLE note ADD PRIMARY KEY (id)")
+    return mariadb
+
+
+def pages(source, rows=20_000):
+    cursor = None
+    while True:
+        page = source.page(cursor, rows)
+        yield page
+        if (cursor := page.cursor) is None:
+            source.close()
+            return
+
+
+@pytest.mark.parametrize("how", [{}, {"table": None, "query": "SELECT * FROM note WHERE id > 0"}])
+def test_all_rows_are_read_in_order(table, how):
+    source = SqlSource(table.url, index(**how))
+    source.check()
+    assert source.count() == ROWS
+    began = time.monotonic()
+    keys = [key for page in pages(source) for key in page.documents.keys]
+    print(f"\n{ROWS:,} rows in {time.monotonic() - began:.1f} s")
+    assert keys == [str(number) for number in range(1, ROWS + 1)]
+
+
+def test_values_become_what_they_are(table):
+    source = SqlSource(table.url, index(payload=["priority", "price", "about", "updated_at"]))
+    page = source.page(None, 1)
+    source.close()
+    assert page.documents.texts == ["Note 1 über Drucker 🖨"]
+    payload = decode_payload(page.documents.payloads[0])
+    assert (payload["priority"], payload["price"], payload["updated_at"]) == (1, 1, "2026-01-01T00:00:01")
+    assert payload["about"] in ('{"room": 1}', {"room": 1})
+
+
+def test_the_session_cannot_write(table):
+    engine = open_read_only(table.url)
+    with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="READ ONLY"):
+        connection.execute(sa.text("DELETE FROM note"))
+    engine.dispose()
+
+
+def test_what_is_wrong_is_said(table):
+    source = SqlSource(table.url, index(text="titel"))
+    with pytest.raises(SettingsError, match=r"there is no column 'titel'.*did you mean 'title'"):
+        source.check()
+    source.close()
+
+
+def test_only_what_changed_is_read(table):
+    settings = index(changed_since="updated_at")
+    mark = ChangedSource(table.url, settings).mark()
+    with table.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE note SET title = 'new', updated_at = UTC_TIMESTAMP() WHERE id = 777")
+    source = ChangedSource(table.url, settings)
+    source.read_since(mark, lambda keys: False)
+    read, unread = [], 0
+    for page in pages(source):
+        read += page.documents.keys
+        unread += len(page.unread)
+    assert "777" in read
+    assert len(read) < 5000, "one hour of the newest rows, which is the overlap"
+    assert len(read) + unread == ROWS
+
+
+def test_a_single_document_is_found_by_what_people_see_of_its_key(table):
+    source = SqlSource(table.url, index())
+    assert source.documents(["199999", "7b", "07", "none"]).documents.keys == ["199999"]
+    source.close()

@@ -1,0 +1,164 @@
+"""The embedder against a real Ollama server."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from rag_index.embedders import open_embedder
+from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
+from rag_index.settings import EmbedderSettings
+from tests.live.models import write_embedding_gguf
+from tests.live.ollama_server import OllamaServer
+
+pytestmark = pytest.mark.ollama
+
+TEXTS = [f"document {number} about printers " + "and paper " * (number % 9) for number in range(60)]
+
+
+@pytest.fixture
+def embedder(ollama_server, ollama_model):
+    embedder = open_embedder(settings_for(ollama_server, ollama_model))
+    yield embedder
+    embedder.close()
+
+
+def settings_for(*servers, **given):
+    """One thread, since the threads of Ollama wait for each other many times as long where tests run side by side."""
+    model = "tiny-embed"
+    if not isinstance(servers[-1], OllamaServer):
+        *servers, model = servers
+    given = {"wait_for_recovery": 5.0, "num_thread": 1, "batch_texts": 16} | given
+    return EmbedderSettings(kind="ollama", model=model, hosts=[server.url for server in servers], **given)
+
+
+def test_identity(embedder, ollama_model, tmp_path):
+    """Its digest is that of the weights, whoever made the model of them and where."""
+    identity = embedder.identity()
+    weights = write_embedding_gguf(tmp_path / "again.gguf").read_bytes()
+    assert identity.digest == hashlib.sha256(weights).hexdigest()
+    assert (identity.kind, identity.model, identity.dimension) == ("ollama", ollama_model, 64)
+    assert embedder.context_length == 2048
+
+
+def test_a_text_alone_has_the_vector_that_it_has_in_an_array(embedder):
+    """To the last bit on CPUs; GPUs need not, so a millionth is allowed."""
+    together = embedder.embed_documents(TEXTS)
+    assert all(isinstance(vector, np.ndarray) and vector.dtype == np.float32 for vector in together)
+    for row in (0, 1, 37, 59):
+        alone = embedder.embed_documents([TEXTS[row]])[0]
+        assert np.abs(alone - together[row]).max() < 1e-6
+    assert np.allclose([np.linalg.norm(vector) for vector in together], 1, atol=1e-5)
+
+
+def test_only_the_text_that_is_too_long_fails(embedder):
+    texts = [*TEXTS[:20], "word " * 5000, *TEXTS[20:40]]
+    entries = embedder.embed_documents(texts)
+    assert [row for row, entry in enumerate(entries) if isinstance(entry, Exception)] == [20]
+    assert isinstance(entries[20], TextTooLong)
+    assert "context length" in str(entries[20])
+
+
+def test_it_goes_on_after_many_that_are_too_long(embedder):
+    entries = embedder.embed_documents(["word " * 3000] * 20 + ["short"] * 20)
+    assert [type(entry) for entry in entries] == [TextTooLong] * 20 + [np.ndarray] * 20
+
+
+def test_strange_texts(embedder):
+    texts = ["\x00", "\ufffd", "\u200b", "\U0001f600" * 50, "   ", "a" * 900, "漢字 かな", "\n\n", '"quoted" \\ {json}']
+    entries = embedder.embed_documents(texts)
+    assert all(isinstance(entry, np.ndarray | BadVectors) for entry in entries)
+
+
+def test_a_model_that_is_not_there(ollama_server):
+    embedder = OllamaEmbedder(settings_for(ollama_server, "no-such-model"))
+    for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS)):
+        with pytest.raises(ModelMissing, match=f"{ollama_server.url}.*`.*ollama pull no-such-model`"):
+            call()
+    embedder.close()
+
+
+def test_a_model_that_cannot_embed(ollama_server, ollama_generating_model):
+    """Ollama 0.17 embeds with any model: whatever it does, it must be one identity or one clear error."""
+    embedder = OllamaEmbedder(settings_for(ollama_server, ollama_generating_model))
+    assert embedder.identity().dimension == 64
+    embedder.close()
+
+
+def test_threads_can_be_set(ollama_server, ollama_model):
+    embedder = OllamaEmbedder(settings_for(ollama_server, ollama_model, num_thread=2))
+    expected = OllamaEmbedder(settings_for(ollama_server, ollama_model)).embed_documents(TEXTS[:5])
+    for vector, other in zip(embedder.embed_documents(TEXTS[:5]), expected, strict=True):
+        assert np.abs(vector - other).max() < 1e-5
+    embedder.close()
+
+
+@pytest.fixture
+def own_server(ollama_program, tmp_path):
+    with OllamaServer(ollama_program, tmp_path / "server") as server:
+        server.create("tiny-embed", write_embedding_gguf(tmp_path / "tiny.gguf"))
+        yield server
+
+
+def test_a_server_that_is_killed_and_comes_back(own_server, caplog):
+    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=60.0))
+    expected = embedder.embed_documents(TEXTS)
+    threading.Timer(0.1, own_server.kill).start()
+    threading.Timer(1.5, own_server.start).start()
+    with caplog.at_level("WARNING", logger="rag_index.embedders"):
+        entries = embedder.embed_documents(TEXTS * 10)
+    assert "takes texts again" in caplog.text
+    for row, entry in enumerate(entries):
+        assert np.abs(entry - expected[row % len(TEXTS)]).max() < 1e-6
+    embedder.close()
+
+
+def test_a_model_process_that_dies_under_a_request_costs_nothing(own_server):
+    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=60.0))
+    expected = embedder.embed_documents(TEXTS)
+
+    def kill_runner():
+        for child in psutil.Process(own_server.pid).children(recursive=True):
+            child.kill()
+
+    threading.Timer(0.15, kill_runner).start()
+    for row, entry in enumerate(embedder.embed_documents(TEXTS * 10)):
+        assert np.abs(entry - expected[row % len(TEXTS)]).max() < 1e-6
+    embedder.close()
+
+
+def test_a_server_that_stays_down(own_server):
+    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=1.0))
+    embedder.embed_documents(TEXTS[:5])
+    own_server.kill()
+    began = time.monotonic()
+    with pytest.raises(EmbedderUnavailable, match=own_server.url):
+        embedder.embed_documents(TEXTS)
+    assert time.monotonic() - began < 15
+    embedder.close()
+
+
+def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
+    embedder = OllamaEmbedder(settings_for(own_server))
+    identity = embedder.identity()
+    own_server.stop()
+    own_server.start()
+    own_server.create("tiny-embed", write_embedding_gguf(tmp_path / "other.gguf", seed=5))
+    with pytest.raises(ModelChanged, match=identity.digest[:12]):
+        embedder.embed_documents(TEXTS)
+    embedder.close()
+
+
+def test_two_servers_share_the_work(ollama_server, ollama_model, own_server, tmp_path):
+    embedder = OllamaEmbedder(settings_for(ollama_server, own_server))
+    assert embedder.identity().dimension == 64
+    entries = embedder.embed_documents(TEXTS)
+    assert all(isinstance(entry, np.ndarray) for entry in entries)
+    assert min(embedder.texts_by_host[server.url] for server in (ollama_server, own_server)) > 0
+    embedder.close()

@@ -1,0 +1,291 @@
+"""The ledger on a real PostgreSQL server: each of its methods, and what a server does that a file does not."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import threading
+import time
+
+import pytest
+
+from rag_index.canonical import encode_key, hash_text
+from rag_index.documents import Failure
+from rag_index.errors import IndexLocked, LedgerError, LedgerTooNew, LedgerUnavailable
+from rag_index.ledger import Known, Ledger, Totals
+from rag_index.lock import IndexLock
+
+A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
+KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
+
+
+@pytest.fixture
+def url(postgres):
+    with postgres.database() as name:
+        yield postgres.url(name)
+
+
+@pytest.fixture
+def ledger(url):
+    ledger = Ledger(url)
+    yield ledger
+    ledger.close()
+
+
+def add(ledger, name="p_notes__1", alias="p_notes"):
+    return ledger.add_collection(
+        alias=alias, name=name, store_id="s", embedder_fingerprint="f", embedder="256-d wordllama", cutting="text-1",
+        dimension=256, state="building",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def cid(ledger):
+    return add(ledger).id
+
+
+def test_collections(ledger, url):
+    first, second = add(ledger), add(ledger, "p_notes__2")
+    add(ledger, "p_other__1", "p_other")
+    assert [c.name for c in ledger.collections("p_notes")] == ["p_notes__1", "p_notes__2"]
+    assert ledger.collection("p_notes__2") == second
+    assert ledger.collection("p_notes__3") is None
+    ledger.update_collection(first.id, state="ready", chars_per_second=1234.5678901)
+    ledger.record(first.id, [(KEYS[0], A, B, 2)])
+    ledger.record(second.id, [(KEYS[0], A, B, 2)])
+    again = Ledger(url)
+    found = again.collection("p_notes__1")
+    assert (found.state, found.chars_per_second, found.created_at) == ("ready", 1234.5678901, first.created_at)
+    again.close()
+    ledger.drop_collection(first.id)
+    assert ledger.collection("p_notes__1") is None
+    assert (ledger.totals(first.id), ledger.totals(second.id)) == (Totals(0, 0, 0), Totals(1, 2, 0))
+
+
+def test_documents_from_open_to_done_and_gone(ledger, cid):
+    ledger.open_documents(cid, KEYS[:3])
+    assert ledger.known(cid, KEYS) == {key: Known(b"", b"", 0, 1) for key in KEYS[:3]}
+    assert sorted(ledger.open_keys(cid)) == sorted(KEYS[:3])
+    ledger.record(cid, [(KEYS[0], A, B, 3), (KEYS[1], A, B, 0), (KEYS[4], C, C, 1)])
+    assert ledger.totals(cid) == Totals(documents=2, points=4, open=1)
+    ledger.open_documents(cid, KEYS[:1])
+    assert ledger.known(cid, KEYS[:1]) == {KEYS[0]: Known(A, B, 3, 1)}
+    ledger.undo_open(cid, known=KEYS[:1], new=KEYS[2:3])
+    assert ledger.known(cid, KEYS) == {
+        KEYS[0]: Known(A, B, 3, 0),
+        KEYS[1]: Known(A, B, 0, 0),
+        KEYS[4]: Known(C, C, 1, 0),
+    }
+    ledger.undo_open(cid, known=[], new=[])
+    assert set(ledger.sample(cid, 10)) == {KEYS[0], KEYS[4]}
+    ledger.forget(cid, [KEYS[0], KEYS[2]])
+    assert sorted(ledger.known(cid, KEYS)) == sorted([KEYS[1], KEYS[4]])
+    assert ledger.known(cid, []) == {}
+
+
+def test_pages_of_rows_are_all_rows_once(ledger, cid):
+    keys = [encode_key([f"{kind}{i}"]) for i in range(20) for kind in ("a", "A", "é", "-", "ž")]
+    ledger.record(cid, [(key, A, B, 1) for key in keys])
+    found, after = [], ""
+    while page := ledger.rows(cid, after=after, limit=7):
+        found += [key for key, _ in page]
+        after = found[-1]
+    assert sorted(found) == sorted(keys)
+
+
+def test_a_scan_knows_what_is_gone_emptied_and_double(ledger, cid):
+    ledger.record(cid, [(key, A, B, 1) for key in KEYS])
+    ledger.fail(cid, [Failure(KEYS[0], "x", A), Failure(KEYS[4], "x", A)])
+    for _ in range(2):
+        ledger.begin_scan()
+        assert ledger.see(KEYS[:2], page=1) == []
+        assert ledger.see([], page=2) == []
+        assert ledger.see([KEYS[2], KEYS[1]], page=2) == [KEYS[1]]
+        assert ledger.see([KEYS[3], KEYS[3]], page=3) == [KEYS[3]]
+        assert ledger.count_gone(cid) == 1
+        assert ledger.gone(cid) == [KEYS[4]]
+        ledger.note_emptied([(KEYS[0], C, B), (KEYS[1], C, B)])
+        assert ledger.count_emptied() == 2
+        assert sorted(ledger.emptied()) == sorted([(KEYS[0], C, B), (KEYS[1], C, B)])
+        ledger.forget_emptied([KEYS[0]])
+        assert ledger.emptied(limit=5) == [(KEYS[1], C, B)]
+    ledger.forget_unseen_failures(cid)
+    assert list(ledger.failures(cid)) == [KEYS[0]]
+
+
+def test_a_scan_of_many_keys(ledger, cid):
+    keys = [encode_key([i]) for i in range(50_000)]
+    ledger.begin_scan()
+    assert ledger.see(keys, page=1) == []
+    ledger.record(cid, [(key, A, B, 1) for key in keys[:5000]])
+    assert len(ledger.known(cid, keys)) == 5000
+    assert ledger.count_gone(cid) == 0
+
+
+def test_failures_count_tries_of_the_same_text(ledger, cid):
+    ledger.fail(cid, [Failure(KEYS[0], "refused 'x\\ud800'", A), Failure(KEYS[1], "refused", A)])
+    ledger.fail(cid, [Failure(KEYS[0], "again", A), Failure(KEYS[1], "other text", B)])
+    found = ledger.failures(cid)
+    assert (found[KEYS[0]].tries, found[KEYS[0]].reason, found[KEYS[0]].text_hash) == (2, "again", A)
+    assert (found[KEYS[1]].tries, found[KEYS[1]].reason, found[KEYS[1]].text_hash) == (1, "other text", B)
+    assert list(ledger.failures(cid, KEYS[1:])) == [KEYS[1]]
+    ledger.record(cid, [(KEYS[0], A, B, 1)])
+    assert (list(ledger.failures(cid)), ledger.count_failures(cid)) == ([KEYS[1]], 1)
+    ledger.clear_failures(cid, KEYS)
+    assert ledger.count_failures(cid) == 0
+
+
+def test_runs(ledger):
+    assert ledger.last_run("p_notes") is None
+    ledger.start_run("r1", "p_notes", host="here", pid=1)
+    ledger.start_run("r2", "p_other", host="here", pid=1)
+    assert ledger.last_run("p_notes").state == "running"
+    ledger.finish_run("r1", state="partial", message="5 failed: é", report={"new": 5, "index": "ž"})
+    run = ledger.last_run("p_notes")
+    assert (run.id, run.state, run.message, run.report) == ("r1", "partial", "5 failed: é", {"new": 5, "index": "ž"})
+    assert run.ended_at >= run.started_at > 1.5e9
+
+
+def test_a_transaction_is_all_or_nothing_and_may_be_within_another(ledger, cid):
+    def several():
+        with ledger.transaction():
+            add(ledger, "p_notes__2")
+            ledger.record(cid, [(KEYS[1], A, B, 1)])
+            ledger.fail(cid, [Failure(KEYS[2], "x", A)])
+            add(ledger)  # its name is taken
+
+    ledger.record(cid, [(KEYS[0], A, B, 1)])
+    with pytest.raises(LedgerError):
+        several()
+    assert (list(ledger.known(cid, KEYS)), ledger.failures(cid)) == ([KEYS[0]], {})
+    assert len(ledger.collections("p_notes")) == 1
+
+
+def test_it_is_shared_between_threads(ledger, cid):
+    def write(number):
+        for i in range(20):
+            ledger.record(cid, [(encode_key([number, i]), A, B, 1)])
+
+    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ledger.totals(cid).documents == 80
+
+
+def test_a_ledger_from_the_future_is_refused(url):
+    ledger = Ledger(url)
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql("UPDATE rag_index_schema_version SET version = 99")
+    ledger.close()
+    with pytest.raises(LedgerTooNew, match="of version 99"):
+        Ledger(url)
+
+
+def test_one_run_of_an_index_at_a_time(ledger, url):
+    other = Ledger(url)
+    with IndexLock(ledger, "p_notes", "r1") as lock:
+        with pytest.raises(IndexLocked, match="is being written by process"), IndexLock(other, "p_notes", "r2"):
+            pass
+        with IndexLock(other, "p_other", "r3"):
+            lock.check()
+    with IndexLock(other, "p_notes", "r2") as second:
+        assert second.epoch > lock.epoch
+    other.close()
+
+
+def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
+    """They share the ledger alone: a lock from elsewhere is believed as long as it is renewed, and a minute more."""
+    now = time.time()
+    ledger, other = Ledger(url, clock=lambda: now), Ledger(url, clock=lambda: now)
+    monkeypatch.setattr("rag_index.lock.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("socket.gethostname", lambda: "machine-one")
+    lock = IndexLock(ledger, "p_notes", "r1")
+    lock.__enter__()
+    monkeypatch.setattr("socket.gethostname", lambda: "machine-two")
+    now += 300  # of both clocks; the first machine's run renews its lock
+    time.sleep(0.5)
+    since = dt.datetime.fromtimestamp(now - 300, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    said = rf"process {os.getpid()} on machine-one since {since}"
+    with pytest.raises(IndexLocked, match=said), IndexLock(other, "p_notes", "r2"):
+        pass
+    lock._stop.set()  # machine-one loses its power
+    lock._renewer.join()
+    now += 59
+    with pytest.raises(IndexLocked, match=said), IndexLock(other, "p_notes", "r2"):
+        pass
+    now += 2
+    with IndexLock(other, "p_notes", "r2") as second:
+        assert second.epoch == lock.epoch + 1
+        lock._stop.clear()
+        lock._renew()  # it is back, and sees at its next renewal that the index is another's
+        with pytest.raises(IndexLocked, match="another took over p_notes"):
+            lock.check()
+        second.check()
+    ledger.close()
+    other.close()
+
+
+def test_no_transaction_is_left_open(ledger, cid, postgres, url):
+    """Another may alter what it likes; nothing idles in a transaction while embedding takes its time."""
+    ledger.begin_scan()
+    ledger.known(cid, KEYS)
+    ledger.see(KEYS, page=1)
+    with postgres.connect(url.database) as connection:
+        states = connection.execute(
+            "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchall()
+    assert {state for (state,) in states} == {"idle"}
+
+
+def test_a_server_that_goes_away_is_a_passing_fault_and_a_scan_does_not_survive_it(ledger, cid, postgres):
+    """What the scan saw is gone: the run must not take everything for gone."""
+    ledger.record(cid, [(KEYS[0], A, B, 1)])
+    ledger.begin_scan()
+    ledger.see(KEYS[:1], page=1)
+    postgres.stop()
+    try:
+        with pytest.raises(LedgerUnavailable):
+            ledger.record(cid, [(KEYS[1], A, B, 1)])
+        with pytest.raises(LedgerUnavailable, match="does not answer") as caught:
+            Ledger(ledger.engine.url)
+        assert "s3cret" not in str(caught.value)
+    finally:
+        postgres.start()
+    ledger.record(cid, [(KEYS[1], A, B, 1)])
+    assert ledger.totals(cid).documents == 2
+    with pytest.raises(LedgerError):
+        ledger.count_gone(cid)
+
+
+def test_a_wrong_password_is_not_in_the_message(postgres):
+    with pytest.raises((LedgerError, LedgerUnavailable)) as caught:
+        Ledger(postgres.url("postgres", password="wr0ng"))
+    assert "wr0ng" not in str(caught.value)
+    assert "password authentication failed" in str(caught.value)
+
+
+def test_a_key_longer_than_an_index_takes_does_not_pass_by_waiting(ledger, cid):
+    key = encode_key(["".join(chr(0x4E00 + i * 7919 % 20000) for i in range(3000))])
+    with pytest.raises(LedgerError, match="index row"):
+        ledger.record(cid, [(key, A, B, 1)])
+
+
+def test_two_that_begin_at_once_on_an_empty_database(postgres):
+    for _ in range(5):
+        with postgres.database() as name:
+            errors = []
+
+            def begin(name=name, errors=errors):
+                try:
+                    Ledger(postgres.url(name)).close()
+                except Exception as error:
+                    errors.append(error)
+
+            threads = [threading.Thread(target=begin) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert errors == []

@@ -1,0 +1,125 @@
+"""A project on disk as a user has it: a SQLite source, a rag-index.toml, and ways to run it and look at the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag_index.report import RunReport
+from rag_index.settings import Settings, load_settings
+from rag_index.stores import open_store
+
+SETTINGS = """\
+project = "test"
+[source]
+url = "sqlite:///source.db"
+{extra}
+[[indexes]]
+name = "notes"
+table = "note"
+key = "id"
+text = ["title", "body"]
+payload = ["author", "priority"]
+chunk_chars = 200
+chunk_overlap = 20
+"""
+
+WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
+
+
+@dataclass
+class Project:
+    """`folder` holds everything; `extra` is more TOML before the indexes."""
+
+    folder: Path
+    extra: str = ""
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config = self.folder / "rag-index.toml"
+        self.write_settings(SETTINGS.format(extra=self.extra))
+        with self.source() as db:
+            db.execute(
+                "CREATE TABLE note (id INTEGER PRIMARY KEY, title TEXT, body TEXT, author TEXT, priority INTEGER)"
+            )
+
+    def write_settings(self, text: str) -> None:
+        self.config.write_text(text, encoding="utf-8")
+
+    def source(self) -> sqlite3.Connection:
+        return sqlite3.connect(self.folder / "source.db", timeout=30)
+
+    def fill(self, count: int, *, first: int = 1) -> Project:
+        """`count` notes; every tenth is long enough for several chunks."""
+        with self.source() as db:
+            db.executemany(
+                "INSERT INTO note VALUES (?, ?, ?, ?, ?)",
+                [(i, f"Note {i}", body(i), f"author {i % 7}", i % 3) for i in range(first, first + count)],
+            )
+        return self
+
+    def execute(self, statement: str, *values: Any) -> None:
+        with self.source() as db:
+            db.execute(statement, values)
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.config)
+
+    def index(self, *names: str, **parameters: Any) -> RunReport:
+        """Run the flow in this process, against the session's Prefect server."""
+        from flows.launch import launch_index_all
+
+        return launch_index_all(
+            self.folder / ".prefect", config=str(self.config), indexes=list(names) or None, **parameters
+        )
+
+    def cli(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+        """The program as a user starts it."""
+        return subprocess.run(
+            [*PROGRAM, "--config", str(self.config), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env={**os.environ, **environment},
+            check=False,
+        )
+
+    def json(self, *arguments: str, code: int = 0, **environment: str) -> dict[str, Any]:
+        """What --json prints, which has to be the only thing on standard output."""
+        ended = self.cli(*arguments, "--json", **environment)
+        assert ended.returncode == code, (ended.returncode, ended.stdout, ended.stderr)
+        value: dict[str, Any] = json.loads(ended.stdout)
+        return value
+
+    def points(self, index: str = "notes") -> dict[str, tuple[dict[str, Any], list[float]]]:
+        """All points that the alias shows: id to payload and vector."""
+        settings = self.settings
+        store = open_store(settings.store)
+        try:
+            found = store.scroll(settings.alias(index), vectors=True)
+            return {point.id: (point.payload, list(point.vector or [])) for point in found}
+        finally:
+            store.close()
+
+    def texts(self, index: str = "notes") -> dict[str, list[str]]:
+        """Document id to its chunks' texts in order."""
+        chunks: dict[str, list[tuple[int, str]]] = {}
+        for payload, _ in self.points(index).values():
+            ours = payload["_rag"]
+            chunks.setdefault(ours["document_id"], []).append((ours["chunk"], ours["text"]))
+        return {document: [text for _, text in sorted(parts)] for document, parts in chunks.items()}
+
+
+def body(i: int) -> str:
+    words = " ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 9))
+    return f"The {words} of ticket {i} does not work." * (6 if i % 10 == 0 else 1)
+
+
+PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]

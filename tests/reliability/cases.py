@@ -1,0 +1,112 @@
+"""What is killed, in which run and when; and what came of it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["NAMES", "Case", "TooLate", "Trial", "long_cases"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is killed in which run, and when: as soon as `share` of the run's changes are settled, and `delay` later."""
+
+    target: str
+    embedder: str = "local"
+    run: str = "first"
+    store: str = "embedded"
+    share: float = 0.5
+    delay: float = 0.0
+    serial_next: bool = True
+    own_prefect: bool = False
+    """With a temporary Prefect server, as a user without one has it: it must go by itself."""
+
+    def at(self, share: float, *, delay: float | None = None) -> Case:
+        """The same at another moment."""
+        return replace(self, share=share, delay=self.delay if delay is None else delay)
+
+    def __str__(self) -> str:
+        own = ", own Prefect" if self.own_prefect else ""
+        when = f"at {self.share:.0%} + {self.delay:.2f} s"
+        return f"{self.target}, {self.run} run, {self.embedder}, {self.store}{own}, {when}"
+
+
+@dataclass(slots=True)
+class Trial:
+    """One kill and what came of it; `problems` is empty where all is as it should be."""
+
+    case: Case
+    settled: float = 0.0
+    """Share of the run's changes that were settled at the kill, as the ledger says."""
+    open: int = 0
+    """Documents that were open then."""
+    exit_code: int | None = None
+    gone_seconds: float | None = None
+    ended_seconds: float = 0.0
+    """How long the run lived on."""
+    next_seconds: float = 0.0
+    lost: int = 0
+    stale: int = 0
+    again: int = 0
+    """Documents embedded by the next run whose embedding was on its way or done at the kill."""
+    beyond: int = 0
+    """Of these, the ones beyond one window of shards."""
+    problems: list[str] = field(default_factory=list)
+
+
+class TooLate(Exception):
+    """The run was over before the moment of the kill."""
+
+
+NAMES = {
+    "flow": "the flow's process",
+    "group": "its whole process group",
+    "tree": "all its processes, the temporary Prefect server too",
+    "worker": "a Dask worker",
+    "ollama": "the Ollama server",
+    "qdrant": "the Qdrant server",
+    "prefect": "the temporary Prefect server",
+    "prefect-external": "the Prefect server of PREFECT_API_URL",
+}
+
+PLAN = (  # target, embedder, store; how often in fifty
+    (("flow", "local", "embedded"), 8),
+    (("flow", "ollama", "embedded"), 4),
+    (("flow", "local", "server"), 3),
+    (("group", "local", "embedded"), 7),
+    (("group", "ollama", "embedded"), 4),
+    (("group", "local", "server"), 2),
+    (("worker", "local", "embedded"), 4),
+    (("worker", "ollama", "embedded"), 4),
+    (("worker", "local", "server"), 2),
+    (("ollama", "ollama", "embedded"), 5),
+    (("qdrant", "local", "server"), 2),
+    (("tree", "local", "embedded"), 1),
+    (("prefect", "local", "embedded"), 1),
+    (("prefect", "ollama", "embedded"), 1),
+    (("prefect-external", "local", "embedded"), 2),
+)
+
+
+def long_cases(kills: int, seed: int) -> Iterator[Case]:
+    """So many cases, of all kinds; moments by chance, from the seed."""
+    random_ = random.Random(seed)
+    plan = [what for what, times in PLAN for _ in range(times)]
+    random_.shuffle(plan)
+    for number in range(kills):
+        target, embedder, store = plan[number % len(plan)]
+        yield Case(
+            target,
+            embedder,
+            ("first", "second")[random_.randrange(2)],
+            store,
+            share=random_.choice((0.0, random_.uniform(0, 0.97), random_.uniform(0, 0.97))),
+            delay=random_.uniform(0, 0.2),
+            serial_next=random_.random() < 0.7,
+            own_prefect=target in ("flow", "group") and random_.random() < 0.2,
+        )

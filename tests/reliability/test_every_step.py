@@ -1,0 +1,284 @@
+"""Death before every single write of a run, and in the middle of those to the store; then one more run.
+
+Plain code, no processes: what a run calls on its store and its ledger is counted, and the call of that number never
+happens, or happens by half, and nothing after it. `test_kill` shows the same of real processes, at moments by chance.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rag_index import points
+from rag_index.embed import embed_shard
+from rag_index.embedders import open_embedder
+from rag_index.run import RunOptions, open_run
+from rag_index.stores import open_store
+from tests.project import Project
+from tests.reliability.scenario import edited, made
+from tests.reliability.victim import beside
+
+DOCUMENTS = 60
+SEED = random.SystemRandom().randrange(1_000_000)
+WRITES = {
+    "store": (
+        "create", "upsert", "overwrite_payloads", "delete_chunks", "flush", "point_alias", "drop", "set_metadata",
+    ),
+    "ledger": (
+        "add_collection", "update_collection", "drop_collection", "open_documents", "record", "forget", "undo_open",
+        "fail", "clear_failures", "forget_unseen_failures", "note_scan", "start_run", "finish_run", "note_emptied",
+    ),
+}  # fmt: skip
+
+
+class Died(BaseException):
+    """The run is no more."""
+
+
+@dataclass
+class Death:
+    """Comes at the write of this number, counted from 1; `half`: when half of what it writes is written."""
+
+    at: int = 0
+    half: bool = False
+    writes: int = 0
+
+    def of(self, thing, names):
+        return Mortal(thing, names, self)
+
+
+class Mortal:
+    """A store or a ledger; everything passes through, writes are counted."""
+
+    def __init__(self, thing, names, death) -> None:
+        self._thing, self._names, self._death = thing, names, death
+
+    def __getattr__(self, name):
+        attribute = getattr(self._thing, name)
+        return self._counted(name, attribute) if name in self._names else attribute
+
+    def _counted(self, name, method):
+        death = self._death
+
+        def call(*arguments, **named):
+            death.writes += 1
+            if death.writes != death.at:
+                return method(*arguments, **named)
+            if death.half and name in ("upsert", "overwrite_payloads", "delete_chunks"):
+                collection, what = arguments
+                method(collection, what[: len(what) // 2] if isinstance(what, list) else _half(what), **named)
+            raise Died
+
+        return call
+
+
+def _half(batch):
+    count = max(1, len(batch) // 2)
+    return type(batch)(batch.ids[:count], batch.vectors[:count], batch.payloads[:count])
+
+
+def run_once(project: Project, embedder, *, full: bool = False, death: Death | None = None):
+    """One run as the flow makes it, in small shards."""
+    death = death or Death()
+    settings = project.settings
+    options = RunOptions(full=full, allow_deletes=True)
+    with open_run(settings, "notes", options, run_id=str(uuid.uuid4())) as run:
+        run.store = death.of(run.store, WRITES["store"])
+        run.ledger = death.of(run.ledger, WRITES["ledger"])
+        run.begin(embedder.identity())
+        run.sharder._documents = 12
+        for shard in run.shards(pages(run)):
+            run.submit(shard)
+            known = run.reuse.vectors(shard.documents.keys) if run.reuse else {}
+            embedded = embed_shard(shard, run.cutter, embedder, known=known)
+            run.settle(points.write_shard(run.store, run.collection.name, embedded))
+        run.delete_gone()
+        run.verify_and_publish()
+        return run.finish()
+
+
+def pages(run):
+    cursor = None
+    while True:
+        page = run.source.page(cursor, 25)
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def shown(project: Project):
+    """What readers see: the points that the alias shows; None where there is none yet."""
+    settings = project.settings
+    store = open_store(settings.store)
+    try:
+        if settings.alias("notes") not in store.aliases():
+            return None
+        return {p.id: (p.payload, p.vector) for p in store.scroll(settings.alias("notes"), vectors=True)}
+    finally:
+        store.close()
+
+
+def documents(project: Project):
+    """The ledger's rows of the collection that is shown."""
+    settings = project.settings
+    store = open_store(settings.store)
+    name = store.aliases()[settings.alias("notes")]
+    store.close()
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        return db.execute(
+            "SELECT d.key, text_hash, payload_hash, chunks, open FROM rag_index_documents d "
+            "JOIN rag_index_collections c ON c.id = d.collection_id WHERE c.name = ? ORDER BY d.key",
+            (name,),
+        ).fetchall()
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory):
+    project = made(tmp_path_factory.mktemp("any") / "p", 1)
+    embedder = open_embedder(project.settings.embedder)
+    yield embedder
+    embedder.close()
+
+
+def cut_otherwise(project: Project) -> Project:
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
+    return project
+
+
+def with_times(project: Project) -> Project:
+    """Only rows changed since the last run are read: all changes below rise the time, but for deletions."""
+    project.execute("ALTER TABLE note ADD COLUMN changed TEXT")
+    project.execute("UPDATE note SET changed = '2020-01-01 00:00:00'")
+    project.execute("UPDATE note SET changed = '2021-01-01 00:00:00' WHERE id = 1")
+    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
+    return project
+
+
+def edited_with_times(project: Project) -> Project:
+    def rows(db):
+        return {row[0]: row[1:5] for row in db.execute("SELECT id, title, body, author, priority FROM note")}
+
+    with project.source() as db:
+        before = rows(db)
+        db.execute("ALTER TABLE note DROP COLUMN changed")
+    edited(project)
+    with project.source() as db:
+        db.execute("ALTER TABLE note ADD COLUMN changed TEXT")
+        for i, row in rows(db).items():
+            when = "2020-01-01 00:00:00" if before.get(i) == row else "2022-01-01 00:00:00"
+            db.execute("UPDATE note SET changed = ? WHERE id = ?", (when, i))
+    return project
+
+
+SCENES = {  # what there was, what happened to it, whether it is a rebuild
+    "first": (None, lambda project: project, False),
+    "second": (lambda project: project, edited, False),
+    "rebuild": (lambda project: project, lambda project: cut_otherwise(edited(project)), True),
+    "changed_since": (with_times, edited_with_times, False),
+    "taken back": (lambda project: project, edited, False),  # the source is as before when the next run reads it
+}
+
+
+@pytest.fixture
+def folder():
+    """In memory where that is possible: there are thousands of small writes to be made durable."""
+    memory = Path("/dev/shm")
+    made = Path(tempfile.mkdtemp(prefix="every-step-", dir=memory if os.access(memory, os.W_OK) else None))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_death_at_some_writes(folder, embedder, scene):
+    deaths(folder, embedder, scene, half=random.Random(SEED).random() < 0.5, every=6)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("half", [False, True], ids=["before", "amid"])
+@pytest.mark.parametrize("scene", SCENES)
+def test_death_at_every_write(folder, embedder, scene, half, record_property):
+    record_property("deaths", deaths(folder, embedder, scene, half=half, every=1))
+
+
+def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int:
+    """Of all the writes of a run, die at one of so many, from a random one on; how many deaths there were."""
+    before, change, full = SCENES[scene]
+    start = made(folder / "start", DOCUMENTS)
+    if before is not None:
+        assert run_once(before(start), embedder).state == "completed"
+        shutil.copy(start.folder / "source.db", folder / "before.db")
+    old = (shown(start), documents(start)) if before is not None else (None, None)
+    change(start)
+
+    clean = copied(start, folder / "clean")
+    whole = Death()
+    assert run_once(clean, embedder, full=full, death=whole).state == "completed"
+    expected = (shown(clean), documents(clean)) if scene != "taken back" else old
+    assert whole.writes > 20
+
+    moments = range(1 + random.Random(SEED).randrange(every), whole.writes + 1, every)
+    for number in moments:
+        where = f"death at write {number} of {whole.writes}, half: {half}"
+        victim = copied(start, folder / "victim")
+        with pytest.raises(Died):
+            run_once(victim, embedder, full=full, death=Death(at=number, half=half))
+        seen = shown(victim)
+        if full:
+            assert seen in (old[0], expected[0]), f"readers see a half-built index after {where}"
+        if scene == "taken back":
+            shutil.copy(folder / "before.db", victim.folder / "source.db")
+        outcome = run_once(victim, embedder, full=full and seen != expected[0])
+        assert outcome.state == "completed", (where, outcome)
+        assert (shown(victim), documents(victim)) == expected, where
+        shutil.rmtree(victim.folder)
+    return len(moments)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_one_death_after_another(folder, embedder, record_property):
+    """The run that mends is killed, too, four times over, while the source goes back and forth."""
+    random_ = random.Random(SEED)
+    start = made(folder / "start", DOCUMENTS)
+    shutil.copy(start.folder / "source.db", folder / "before.db")
+    run_once(start, embedder)
+    edited(start)
+    shutil.copy(start.folder / "source.db", folder / "after.db")
+    expected, died = {}, 0
+    for name in ("before", "after"):
+        clean = copied(start, folder / f"clean-{name}")
+        shutil.copy(folder / f"{name}.db", clean.folder / "source.db")
+        run_once(clean, embedder)
+        expected[name] = shown(clean), documents(clean)
+    for chain in range(60):
+        victim = copied(start, folder / "victim")
+        deaths = []
+        for _ in range(4):
+            name = random_.choice(("before", "after"))
+            shutil.copy(folder / f"{name}.db", victim.folder / "source.db")
+            deaths.append((name, Death(at=random_.randrange(1, 60), half=random_.random() < 0.5)))
+            try:
+                run_once(victim, embedder, death=deaths[-1][1])
+            except Died:  # else it was through before
+                died += 1
+        name = random_.choice(("before", "after"))
+        shutil.copy(folder / f"{name}.db", victim.folder / "source.db")
+        assert run_once(victim, embedder).state == "completed", (SEED, chain, deaths)
+        assert (shown(victim), documents(victim)) == expected[name], (SEED, chain, deaths, name)
+        shutil.rmtree(victim.folder)
+    record_property("deaths", died)
+
+
+def copied(project: Project, folder: Path) -> Project:
+    shutil.copytree(project.folder, folder)
+    return beside(folder)

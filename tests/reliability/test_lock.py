@@ -1,0 +1,116 @@
+"""Who holds an index: the living keep it, the dead do not, whatever the clock says; of two at once one gets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from rag_index.errors import IndexLocked
+from rag_index.ledger import Ledger
+from rag_index.lock import IndexLock
+from tests.project import Project
+from tests.reliability.victim import dead_pid
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    project = Project(tmp_path / "p")
+    ledger = Ledger(project.settings.ledger_url)
+    yield ledger
+    ledger.close()
+
+
+def held_by(ledger: Ledger, **values: object) -> None:
+    """A lock that somebody else holds, who is described by these columns."""
+    lock = IndexLock(ledger, "notes", "another")
+    lock.__enter__()
+    lock._stop.set()
+    pairs = ", ".join(f"{name} = :{name}" for name in values)
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql(f"UPDATE rag_index_locks SET {pairs}", values)
+
+
+def is_taken(ledger: Ledger) -> bool:
+    try:
+        with IndexLock(ledger, "notes", "mine"):
+            return False
+    except IndexLocked:
+        return True
+
+
+def test_a_zombie_holds_no_lock(ledger):
+    """A killed run stays in the process table until its parent asks for it, in some containers for ever."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    held_by(ledger, pid=child.pid, process_started=psutil.Process(child.pid).create_time())
+    assert not is_taken(ledger)
+    child.wait()
+
+
+def test_a_lock_is_taken_over_when_its_process_is_gone(ledger):
+    held_by(ledger, pid=dead_pid())
+    assert not is_taken(ledger)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_living_run_keeps_its_lock_when_the_clock_is_set(ledger, hours):
+    """What a process's start looks like moves with the clock; that it renews its lock shows that it lives."""
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    started = psutil.Process(child.pid).create_time() + hours * 3600
+    held_by(ledger, pid=child.pid, process_started=started, renewed_at=time.time() - 5)
+    assert is_taken(ledger)
+    with ledger.transaction() as connection:  # a process that got the number of a dead one does not renew
+        connection.exec_driver_sql("UPDATE rag_index_locks SET renewed_at = renewed_at - 60")
+    assert not is_taken(ledger)
+    child.communicate(b"\n")
+
+
+def test_a_lease_from_the_future_is_believed_where_it_is_renewed(ledger, monkeypatch):
+    monkeypatch.setattr("rag_index.lock.RENEW_SECONDS", 0.2)
+    held_by(ledger, host="another machine", renewed_at=time.time() + DAY)
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(0.1):
+            with ledger.engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE rag_index_locks SET renewed_at = renewed_at + 0.1")
+
+    renewer = threading.Thread(target=renew)
+    renewer.start()
+    assert is_taken(ledger)
+    stop.set()
+    renewer.join()
+    assert not is_taken(ledger)
+
+
+def test_of_two_that_take_a_new_lock_at_once_one_is_told(ledger):
+    begin, outcomes = threading.Barrier(2), []
+
+    def take() -> None:
+        mine = Ledger(ledger._url)
+        lock = IndexLock(mine, "notes", "one of two")
+        begin.wait()
+        try:
+            lock.__enter__()
+            lock._stop.set()
+            outcomes.append("has it")
+        except IndexLocked as error:
+            outcomes.append(str(error))
+        finally:
+            mine.close()
+
+    both = [threading.Thread(target=take) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join()
+    assert sorted(outcomes)[0] == "has it"
+    assert "wait until it is done" in sorted(outcomes)[1]

@@ -1,0 +1,232 @@
+"""The source changes under the run: it never fails, misses no row that was there throughout; the next sees the rest."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sqlite3
+import threading
+import time
+from collections import defaultdict
+
+import pytest
+
+from rag_index.sources.changed import ChangedSource
+from rag_index.sources.sql import SqlSource
+from tests.project import Project
+from tests.reliability.scenario import made
+from tests.reliability.victim import assert_as_clean
+
+DOCUMENTS = 400
+
+
+class Writer:
+    """Inserts, updates and deletes rows in small transactions, on a connection of its own, for the time of a block."""
+
+    def __init__(self, project: Project, seed: int, *, pause: float = 0.003) -> None:
+        self._project, self._pause = project, pause
+        self._random = random.Random(seed)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._write)
+        self.error: BaseException | None = None
+        self.transactions = 0
+        with project.source() as db:
+            rows = db.execute("SELECT id, body FROM note").fetchall()
+        self.there = {row[0] for row in rows}
+        self.before = frozenset(self.there)
+        self.versions = defaultdict(set, {row[0]: {(row[1] or "").strip()} for row in rows})
+        self.deleted: set[int] = set()
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def throughout(self) -> set[int]:
+        """Rows that were there from before until after."""
+        return set(self.before) - self.deleted
+
+    def _write(self) -> None:
+        db = sqlite3.connect(self._project.folder / "source.db", timeout=30)
+        try:
+            while not self._stop.is_set():
+                with db:
+                    for _ in range(5):
+                        self._change(db)
+                self.transactions += 1
+                time.sleep(self._pause)
+        except BaseException as error:  # the test looks at it
+            self.error = error
+        finally:
+            db.close()
+
+    def _change(self, db: sqlite3.Connection) -> None:
+        kind = self._random.choice(("insert", "insert", "update", "update", "update", "delete"))
+        if kind == "insert":
+            i = max(self.there) + 1 if self._random.random() < 0.7 else -self._random.randrange(1, 10**9)
+            body = f"written {i} " + "meanwhile " * self._random.choice((2, 60))
+            self.versions[i].add(body.strip())
+            db.execute(
+                "INSERT OR REPLACE INTO note (id, title, body, author, priority) VALUES (?, 'new', ?, 'writer', 1)",
+                (i, body),
+            )
+            self.there.add(i)
+            return
+        i = self._random.choice(sorted(self.there))
+        if kind == "update":
+            body = f"version {self._random.random()} of {i} " + "again " * self._random.choice((2, 90))
+            self.versions[i].add(body.strip())
+            db.execute("UPDATE note SET title = 'edited', body = ? WHERE id = ?", (body, i))
+        else:
+            self.deleted.add(i)
+            self.there.discard(i)
+            db.execute("DELETE FROM note WHERE id = ?", (i,))
+
+
+def with_times(project: Project) -> None:
+    """A column that says when a row was changed, kept by the database; all rows were, long ago."""
+    project.execute("ALTER TABLE note ADD COLUMN changed TEXT")
+    project.execute("UPDATE note SET changed = '2020-01-01 00:00:00'")
+    project.execute("UPDATE note SET changed = '2021-01-01 00:00:00' WHERE id = 1")
+    for event in ("INSERT", "UPDATE OF title, body"):
+        project.execute(
+            f"CREATE TRIGGER changed_by_{event[:6]} AFTER {event} ON note BEGIN "
+            "UPDATE note SET changed = strftime('%Y-%m-%d %H:%M:%f', 'now') WHERE id = new.id; END"
+        )
+    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
+
+
+def chunks(project: Project) -> dict[int, list[dict]]:
+    """What is stored of each document, in order."""
+    found = defaultdict(list)
+    for payload, _ in project.points().values():
+        found[int(payload["_rag"]["document_id"])].append(payload["_rag"])
+    return {i: sorted(parts, key=lambda part: part["chunk"]) for i, parts in found.items()}
+
+
+def assert_whole(parts: list[dict]) -> None:
+    """All chunks of one version of the text, none missing."""
+    assert len({part["text_hash"] for part in parts}) == 1
+    assert [part["chunk"] for part in parts] == list(range(parts[0]["chunks"]))
+
+
+@pytest.mark.parametrize(
+    ("journal", "times"),
+    [
+        ("wal", False),
+        pytest.param("delete", False, marks=pytest.mark.long),
+        pytest.param("wal", True, marks=pytest.mark.long),
+    ],
+    ids=["wal", "rollback journal", "changed_since"],
+)
+def test_a_source_that_is_written_to_all_the_time(tmp_path, prefect_server, journal, times):
+    project = made(tmp_path / "p", DOCUMENTS, extra="page_rows = 40")
+    project.execute(f"PRAGMA journal_mode = {journal}")
+    if times:
+        with_times(project)
+        assert project.index(serial=True).state == "completed"
+    for run in itertools.count(1):
+        with Writer(project, seed=run) as writer:
+            report = project.index(serial=True, chunk_size=100, allow_deletes=True)
+        assert writer.error is None
+        assert report.state == "completed", report.sentence()
+        assert writer.transactions > 20, "it wrote during the run"
+        found = chunks(project)
+        for i in writer.throughout:
+            texts = writer.versions[i]
+            if texts == {""}:
+                assert i not in found or i % 41 == 0
+                continue
+            assert i in found or "" in texts, f"row {i} was there from before until after"
+        for i, parts in found.items():
+            assert_whole(parts)
+            text = " ".join(part["text"] for part in parts)
+            heads = [version[:30] for version in writer.versions.get(i, ()) if version]
+            assert i not in writer.before or any(head in text for head in heads), (i, text, heads)
+        if run == 2:
+            break
+
+    report = project.index(serial=True, allow_deletes=True)
+    assert report.state == "completed"
+    assert_as_clean(project, tmp_path / "clean")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("when", ["check", "count", "page"])
+def test_a_writer_that_holds_the_source_longer_than_a_reader_waits(tmp_path, prefect_server, monkeypatch, when):
+    """SQLite's own patience is 5 s; what is done to the source at any moment of a run outlasts a writer of 7 s."""
+    project = made(tmp_path / "p", 100)
+    begun = threading.Event()
+    original = getattr(SqlSource, when)
+
+    def held(self, *arguments):
+        if not begun.is_set():
+            holder.start()
+            begun.wait()
+        return original(self, *arguments)
+
+    def hold() -> None:
+        db = sqlite3.connect(project.folder / "source.db", isolation_level=None)
+        db.execute("BEGIN EXCLUSIVE")
+        begun.set()
+        time.sleep(7)
+        db.execute("COMMIT")
+        db.close()
+
+    holder = threading.Thread(target=hold)
+    monkeypatch.setattr(SqlSource, when, held)
+    report = project.index(serial=True)
+    holder.join()
+    assert report.state == "completed", report.sentence()
+    assert_as_clean(project, tmp_path / "clean")
+
+
+@pytest.mark.long
+def test_a_row_whose_key_moves_is_there_after_the_next_run(tmp_path, prefect_server):
+    """From behind the scan to before it and the other way: once is allowed to be missed, never twice."""
+    project = made(tmp_path / "p", 300, extra="page_rows = 20")
+    stop = threading.Event()
+
+    def move() -> None:
+        db = sqlite3.connect(project.folder / "source.db", timeout=30)
+        for i in itertools.cycle(range(1, 301)):
+            with db:
+                db.execute("UPDATE note SET id = CASE WHEN id < 0 THEN -id ELSE -id END WHERE abs(id) = ?", (i,))
+            if stop.wait(0.002):
+                break
+        db.close()
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        report = project.index(serial=True, chunk_size=50)
+    finally:
+        stop.set()
+        mover.join()
+    assert report.state == "completed", report.sentence()
+    assert project.index(serial=True, allow_deletes=True).state == "completed"
+    assert_as_clean(project, tmp_path / "clean")
+
+
+def test_a_row_that_comes_between_the_two_steps_of_a_page(tmp_path, prefect_server, monkeypatch):
+    """With changed_since: keys first, then changed rows. What is inserted between does not hide another row."""
+    project = made(tmp_path / "p", 60)
+    with_times(project)
+    assert project.index(serial=True).state == "completed"
+    project.execute("UPDATE note SET body = 'new' WHERE id < 60")
+    original = ChangedSource._changed
+
+    def between(self, *arguments):
+        project.execute("INSERT INTO note (id, title, body) VALUES (0, 'between', 'the steps')")
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChangedSource, "_changed", between)
+        report = project.index(serial=True).indexes[0]
+    assert report.deleted == 0, "row 60 was there all the time"
+    assert project.index(serial=True).state == "completed"
+    assert_as_clean(project, tmp_path / "clean")

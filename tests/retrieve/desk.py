@@ -1,0 +1,154 @@
+"""A project whose indexes are filled without a run: settings on disk, points in either store."""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_index.canonical import encode_key, encode_payload, hash_bytes, hash_text
+from rag_index.chunk import Chunker
+from rag_index.documents import Page, Shard
+from rag_index.embed import embed_shard
+from rag_index.embedders import open_embedder
+from rag_index.points import write_shard
+from rag_index.retrieve import Retriever
+from rag_index.searchable import make_searchable
+from rag_index.settings import Settings, load_settings
+from rag_index.stores import open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rag_index.stores import Store
+    from tests.fakes.ollama import FakeOllama
+
+HEAD = """\
+project = "{project}"
+[source]
+url = "sqlite:///source.db"
+{extra}
+"""
+INDEX = """
+[[indexes]]
+name = "{name}"
+table = "{name}"
+key = "id"
+text = "body"
+payload = ["priority", "author", "created_at", "tenant", "number"]
+chunk_chars = 120
+chunk_overlap = 0
+{more}
+"""
+
+Row = tuple[Any, str] | tuple[Any, str, dict[str, Any]]
+
+DESK: dict[str, list[Row]] = {
+    "comments": [
+        (1, "The printer on floor two is offline since the update", {"priority": "high", "number": 1, "author": "ann"}),
+        (2, "The printer prints blank pages", {"priority": "low", "number": 2, "created_at": "2024-03-01T10:00:00Z"}),
+        (3, "The mailbox is full and no mail arrives", {"priority": "high", "number": 3}),
+    ],
+    "solutions": [
+        (1, "Install the older printer driver and restart the printer", {"priority": "high", "number": 1}),
+        (2, "Reset the password in the directory", {"priority": "low", "number": 2.5, "author": "bob"}),
+    ],
+    "titles": [
+        ("t-1", "Printer offline after update", {"priority": "urgent", "number": 10, "author": "ann"}),
+        ("t-2", "Cannot log in", {"priority": "low", "number": 20}),
+    ],
+}
+
+
+@dataclass
+class Desk:
+    """`store` is TOML of the store; `more` more TOML of an index, by name; `extra` more sections."""
+
+    folder: Path
+    store: str = ""
+    extra: str = ""
+    names: tuple[str, ...] = tuple(DESK)
+    more: dict[str, str] = field(default_factory=dict)
+    project: str = "desk"
+    template: Path | None = None
+    """The store of a desk like this one, filled with DESK: copied instead of being made."""
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.config = self.folder / "rag-index.toml"
+        self.write()
+
+    def write(self, *, extra: str | None = None, **more: str) -> None:
+        """The settings file, again."""
+        text = HEAD.format(project=self.project, extra=f"{self.store}\n{self.extra if extra is None else extra}")
+        for name in self.names:
+            text += INDEX.format(name=name, more={**self.more, **more}.get(name, ""))
+        self.config.write_text(text, encoding="utf-8")
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(self.config)
+
+    def retriever(self, **sections: dict[str, Any]) -> Retriever:
+        return Retriever(load_settings(self.config, **sections))
+
+    def fill(self, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, show: bool = True) -> Desk:
+        """Collections `…__number` of these documents, by index, as the settings' embedder makes them."""
+        settings = self.settings
+        if self.template and documents is DESK and number == 1 and not settings.store.path.exists():
+            settings.store.path.parent.mkdir(parents=True)
+            # The engine's files are sparse: without this 400 MB would be written.
+            subprocess.run(["cp", "-a", "--sparse=always", self.template, settings.store.path], check=True)
+            return self
+        with closing(open_store(settings.store, wait=30)) as store:
+            return self.fill_in(store, documents, number=number, show=show)
+
+    def fill_in(
+        self, store: Store, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, show: bool = True
+    ) -> Desk:
+        """`fill` in a store that is open."""
+        settings = self.settings
+        with closing(open_embedder(settings.embedder)) as embedder:
+            identity = embedder.identity()
+            for index, rows in documents.items():
+                alias = settings.alias(index)
+                name = f"{alias}__{number}"
+                described = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
+                store.create(name, identity.dimension, described)
+                make_searchable(store, name, identity, settings.index(index).indexed_fields)
+                chunker = Chunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
+                write_shard(store, name, embed_shard(Shard(index, 0, page(rows), 0), chunker, embedder))
+                if show:
+                    store.point_alias(alias, name)
+        return self
+
+    def show(self, index: str, number: int) -> None:
+        """Move an alias, as a rebuild or a rollback does."""
+        with closing(open_store(self.settings.store, wait=30)) as store:
+            store.point_alias(self.settings.alias(index), f"{self.settings.alias(index)}__{number}")
+
+    def drop(self, index: str, number: int) -> None:
+        with closing(open_store(self.settings.store, wait=30)) as store:
+            store.drop(f"{self.settings.alias(index)}__{number}")
+
+
+def ollama_toml(server: FakeOllama) -> str:
+    """The settings of a fake Ollama server."""
+    return f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+
+
+def page(rows: list[Row]) -> Page:
+    keys = [encode_key([row[0]]) for row in rows]
+    payloads = [encode_payload(row[2] if len(row) > 2 else {}) for row in rows]
+    texts = [row[1] for row in rows]
+    return Page(keys, texts, payloads, [hash_text(text) for text in texts], [hash_bytes(one) for one in payloads])
+
+
+def found(result: Any) -> list[tuple[str, str]]:
+    """(index, document id) of each hit."""
+    return [(hit.index, hit.document_id) for hit in result.hits]
+
+
+__all__ = ["DESK", "Desk", "found", "ollama_toml", "page"]

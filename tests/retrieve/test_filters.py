@@ -1,0 +1,197 @@
+"""Filters as people write them."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from rag_index.errors import SettingsError
+from rag_index.retrieve.filters import check_fields, conditions_of, parse_filters, required_conditions
+from rag_index.settings import IndexSettings, load_settings
+from rag_index.stores import Condition
+
+DAY = date(2024, 1, 1)
+NOW = datetime(2024, 1, 2, tzinfo=UTC)
+
+
+def index(name="comments", payload=("priority", "created_at"), **more) -> IndexSettings:
+    return IndexSettings(name=name, table="t", key="id", text="body", payload=list(payload), **more)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, []),
+        ({}, []),
+        ({"a": "x"}, [("a", "eq", "x")]),
+        ({"a": 1, "b": True}, [("a", "eq", 1), ("b", "eq", True)]),
+        ({"a": None}, [("a", "eq", None)]),
+        ({"a": NOW}, [("a", "eq", NOW)]),
+        ({"a": ["x", 1]}, [("a", "any", ["x", 1])]),
+        ({"a": ("x",)}, [("a", "any", ["x"])]),
+        ({"a": {"gte": 1, "lt": 2}}, [("a", "range", {"gte": 1, "lt": 2})]),
+        ({"a": {"gt": "2024-01-01", "lte": DAY}}, [("a", "range", {"gt": "2024-01-01", "lte": DAY})]),
+        ({"a": {"exists": True}}, [("a", "exists", None)]),
+        ({"a": {"exists": False}}, [("a", "eq", None)]),
+        ({"a": {"not": "x"}}, [("a", "not", "x")]),
+        ({"a": {"not": ["x", "y"]}}, [("a", "not", "x"), ("a", "not", "y")]),
+        ({"a": {"gte": 1, "not": 5, "any": [1]}}, [("a", "range", {"gte": 1}), ("a", "any", [1]), ("a", "not", 5)]),
+        ({"a": {"eq": 5}, "b.c": 1}, [("a", "eq", 5), ("b.c", "eq", 1)]),
+        ([Condition("a", "eq", 1)], [("a", "eq", 1)]),
+    ],
+)  # fmt: skip
+def test_filters_of_python_and_settings(given, expected):
+    assert [(c.field, c.op, c.value) for c in conditions_of(given)] == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"a": {}}, "an empty table. is not known; use gte, gt, lte, lt, eq, any, not, exists"),
+        ({"a": {"like": "x"}}, "filter on a: 'like' is not known; use gte"),
+        ({"a": {"exists": 1}}, "exists is true or false, not 1"),
+        ({"a": {"gte": "yesterday"}}, "neither a number nor an ISO time"),
+        ({"a": {"gte": 1, "lt": "2024-01-01"}}, "all numbers or all ISO times"),
+        ({"a": {"any": "x"}}, "needs a list"),
+        ({"a": {"eq": {"b": 1}}}, "a dict cannot be looked for"),
+        ({"a": float("nan")}, "no number"),
+        ({"": 1}, "no condition can be put on"),
+        ({'a"b': 1}, "no condition can be put on"),
+        ([Condition("a", "like", 1)], "op 'like'"),
+    ],
+)
+def test_filters_that_cannot_be(given, said):
+    with pytest.raises(SettingsError, match=said):
+        conditions_of(given)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=x", [("any", ["x"])]),
+        ("a == x", [("any", ["x"])]),
+        ("a=x,y, z", [("any", ["x", "y", "z"])]),
+        ("a=", [("any", [""])]),
+        ("a=b=c", [("any", ["b=c"])]),
+        ("a=1", [("any", ["1", 1])]),
+        ("a=-1.5", [("any", ["-1.5", -1.5])]),
+        ("a=007", [("any", ["007", 7])]),
+        ("a=true", [("any", ["true", True])]),
+        ("a=false,1", [("any", ["false", False, "1", 1])]),
+        ("a=" + "9" * 30, [("any", ["9" * 30])]),
+        ("a!=x", [("not", "x")]),
+        ("a!=x,1", [("not", "x"), ("not", "1"), ("not", 1)]),
+        ("a>=3", [("range", {"gte": 3})]),
+        ("a>3", [("range", {"gt": 3})]),
+        ("a<=2024-01-01", [("range", {"lte": "2024-01-01"})]),
+        ("a<1e3", [("range", {"lt": 1000.0})]),
+        ("a", [("exists", None)]),
+        ("!a", [("eq", None)]),
+    ],
+)
+def test_filters_of_the_command_line(text, expected):
+    assert [(c.field, c.op, c.value) for c in parse_filters([text])] == [("a", *rest) for rest in expected]
+
+
+@pytest.mark.parametrize("text", ["", "=x", ">=3", "!", "a>yesterday", "a!", 'a"b=1'])
+def test_texts_that_are_no_filter(text):
+    with pytest.raises(SettingsError):
+        parse_filters([text])
+
+
+def test_several_filters_all_hold():
+    assert len(parse_filters(["a=1", "a>=0", "b"])) == 3
+
+
+def test_a_field_that_no_index_has_names_those_there_are():
+    indexes = [index(), index("titles", ["author"])]
+    check_fields(conditions_of({"author": 1, "priority": 2, "priority.level": 3}), indexes)
+    with pytest.raises(
+        SettingsError, match="no field 'prio' to filter by; the indexes have: author, created_at, priority"
+    ):
+        check_fields(conditions_of({"prio": 1}), indexes)
+    with pytest.raises(SettingsError, match=r"'author' .* index comments has: created_at, priority"):
+        check_fields(conditions_of({"author": 1}), [indexes[0]])
+    with pytest.raises(SettingsError, match="index titles has none; `payload` in the settings"):
+        check_fields(conditions_of({"author": 1}), [index("titles", [])])
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        ("datetime", ["2024-01-02", {"gte": "2024-01-01"}, NOW, {"exists": True}], [5, [5, "x"], {"gt": 5}]),
+        ("integer", [5, "x", True, {"gte": 5}, [1, "x"]], [{"gte": "2024-01-01"}, NOW, {"not": DAY}]),
+        ("float", [5, {"lt": 2.5}], [{"gte": "2024-01-01"}]),
+        ("keyword", ["x", 5, NOW, {"gte": 5}, {"lt": "2024-01-01"}], []),
+    ],
+)  # fmt: skip
+def test_a_comparison_that_a_payload_index_would_answer_wrongly_is_refused(kind, good, bad):
+    indexed = index(payload_indexes={"priority": kind})
+    for value in good:
+        check_fields(conditions_of({"priority": value}), [indexed])
+    for value in bad:
+        with pytest.raises(SettingsError, match=f"payload index of kind {kind}: compare it with"):
+            check_fields(conditions_of({"priority": value}), [indexed])
+
+
+def test_what_an_index_requires():
+    assert required_conditions(index()) == ()
+    one = index(required_filter={"priority": ["a", "b"], "created_at": {"gte": "2024-01-01"}})
+    conditions = required_conditions(one)
+    assert [(c.field, c.op) for c in conditions] == [("priority", "any"), ("created_at", "range")]
+    one.required_filter["priority"].clear()
+    assert conditions[0].value == ["a", "b"], "a copy: what is done to the settings afterwards changes nothing"
+    with pytest.raises(
+        SettingsError, match=r"required_filter of index comments: filter on priority: 'like' is not known"
+    ):
+        required_conditions(index(required_filter={"priority": {"like": 1}}))
+
+
+def test_required_fields_have_payload_indexes():
+    one = index(
+        required_filter={"priority": "a", "created_at": {"gte": "2024-01-01"}},
+        payload_indexes={"created_at": "datetime"},
+    )
+    assert one.indexed_fields == {"priority": "keyword", "created_at": "datetime"}
+    assert index(required_filter={"priority": [1, 2]}).indexed_fields == {"priority": "float"}
+    assert index(required_filter={"priority": True}).indexed_fields == {"priority": "bool"}
+    assert index(required_filter={"priority": [1, "a"]}).indexed_fields == {}
+
+
+SETTINGS = """
+[source]
+url = "sqlite:///a.db"
+[[indexes]]
+name = "comments"
+table = "t"
+key = "id"
+text = "body"
+payload = ["tenant", "priority"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("payload_indexes = { tenant = 'text' }", "payload_indexes should be 'keyword', 'integer'"),
+        ("payload_indexes = ['tenant']", "payload_indexes should be a table such as {column"),
+        ("payload_indexes = { owner = 'keyword' }", "payload_indexes names 'owner', and payload has no such column"),
+        ("required_filter = { owner = 'x' }", "required_filter names 'owner', and payload has no such column"),
+        ("required_filter = 'tenant=a'", "required_filter should be a table such as {column"),
+    ],
+)  # fmt: skip
+def test_settings_that_cannot_be(tmp_path, line, said):
+    (tmp_path / "rag-index.toml").write_text(SETTINGS + line)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(tmp_path / "rag-index.toml")
+    assert said in str(caught.value)
+
+
+def test_tables_of_an_index_from_the_environment(tmp_path, monkeypatch):
+    (tmp_path / "rag-index.toml").write_text(SETTINGS + "required_filter = { tenant = 'b' }\n")
+    monkeypatch.setenv("RAG_INDEX_INDEXES__COMMENTS__REQUIRED_FILTER", '{"tenant": ["a"]}')
+    monkeypatch.setenv("RAG_INDEX_INDEXES__COMMENTS__PAYLOAD_INDEXES", '{"priority": "keyword"}')
+    index = load_settings(tmp_path / "rag-index.toml").index("comments")
+    assert index.required_filter == {"tenant": ["a"]}
+    assert index.indexed_fields == {"tenant": "keyword", "priority": "keyword"}

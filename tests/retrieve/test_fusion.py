@@ -1,0 +1,68 @@
+"""Points to documents, and several lists to one."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rag_index.documents import StoredPoint
+from rag_index.retrieve.fusion import by_rank, by_score, documents_of
+
+
+def point(key: str, chunk: int, score: float) -> StoredPoint:
+    ours = {"key": f'"{key}"', "document_id": key, "chunk": chunk, "text": f"{key} {chunk}"}
+    return StoredPoint(f"{key}-{chunk}", {"_rag": ours, "column": key.upper()}, score=score)
+
+
+def names(hits) -> list[str]:
+    return [f"{hit.index}{hit.document_id}" for hit in hits]
+
+
+A = [point("a", 0, 0.9), point("b", 0, 0.5), point("a", 3, 0.8), point("a", 2, 0.7), point("a", 1, 0.6)]
+
+
+def test_a_document_is_there_once_with_its_best_chunks():
+    first, second = documents_of("x", A)
+    assert (first.document_id, first.score, first.rank, first.text) == ("a", 0.9, 1, "a 0")
+    assert [(chunk.chunk, chunk.score, chunk.text) for chunk in first.chunks] == [
+        (0, 0.9, "a 0"),
+        (3, 0.8, "a 3"),
+        (2, 0.7, "a 2"),
+    ]
+    assert first.payload == {"column": "A"}
+    assert (second.document_id, second.rank) == ("b", 2)
+
+
+def test_equal_scores_are_in_one_order_whatever_order_they_come_in():
+    points = [point(key, chunk, 0.5) for key in "cab" for chunk in (1, 0)]
+    expected = documents_of("x", points)
+    assert names(expected) == ["xa", "xb", "xc"]
+    for seed in range(10):
+        shuffled = points[:]
+        random.Random(seed).shuffle(shuffled)
+        assert documents_of("x", shuffled) == expected
+
+
+def test_points_that_rag_index_did_not_write_are_documents_of_their_own():
+    (hit,) = documents_of("x", [StoredPoint("id", {"a": 1}, score=0.1)])
+    assert (hit.document_id, hit.text, hit.payload) == ("id", "", {"a": 1})
+
+
+def test_reciprocal_rank_is_one_over_sixty_plus_rank():
+    """Cormack, Clarke and Büttcher 2009: the sum of 1 / (60 + r); a document is in one list here."""
+    lists = [documents_of("x", A), documents_of("y", [point("c", 0, 0.1)])]
+    hits = by_rank(lists, limit=10)
+    assert names(hits) == ["xa", "yc", "xb"]
+    assert [hit.fused for hit in hits] == pytest.approx([1 / 61, 1 / 61, 1 / 62])
+    assert [hit.score for hit in hits] == [0.9, 0.1, 0.5]
+    assert names(by_rank(reversed(lists), limit=2)) == ["yc", "xa"]
+
+
+def test_by_score_orders_all_by_score_and_ties_by_the_order_asked():
+    lists = [documents_of(name, [point("d", 0, 0.5), point("e", 0, score)]) for name, score in (("x", 0.4), ("y", 0.6))]
+    hits = by_score(lists, limit=10)
+    assert names(hits) == ["ye", "xd", "yd", "xe"]
+    assert [hit.fused for hit in hits] == [0.6, 0.5, 0.5, 0.4]
+    assert names(by_score(lists, limit=1)) == ["ye"]
+    assert by_score([], limit=3) == by_rank([[]], limit=3) == []

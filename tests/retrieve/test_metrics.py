@@ -1,0 +1,99 @@
+"""Times: right within a percent, from any thread, as JSON and as Prometheus reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from rag_index.retrieve.metrics import Metrics
+
+
+def filled(seconds) -> Metrics:
+    metrics = Metrics()
+    for one in seconds:
+        metrics.search({"total": one})
+    return metrics
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_percentiles_are_right_to_a_percent(seed):
+    seconds = np.random.default_rng(seed).lognormal(-4, 1.5, 5000)
+    found = filled(seconds).snapshot().stages["total"]
+    assert found.count == 5000
+    assert found.mean_ms == pytest.approx(1000 * seconds.mean())
+    for quantile, value in found.quantiles():
+        exact = 1000 * np.quantile(seconds, quantile, method="inverted_cdf")
+        assert value == pytest.approx(exact, rel=0.011)
+
+
+def test_one_time_is_every_percentile_and_none_is_zero():
+    found = filled([0.0123]).snapshot().stages["total"]
+    assert (found.p50_ms, found.p95_ms, found.p99_ms) == (pytest.approx(12.3),) * 3
+    assert filled([]).snapshot().stages["total"].p99_ms == 0
+    for strange in (0.0, -1.0, 1e-9, 1e9):
+        assert filled([strange]).snapshot().stages["total"].count == 1
+
+
+def test_it_does_not_grow():
+    metrics = filled(np.random.default_rng(1).lognormal(0, 5, 50_000))
+    assert len(metrics._stages["total"]._buckets) < 1500
+    assert sys.getsizeof(metrics._stages["total"]._buckets) < 200_000
+
+
+def test_nothing_is_lost_between_threads():
+    metrics = Metrics()
+
+    def work(_):
+        for _ in range(500):
+            metrics.search({"embed": 0.001, "total": 0.002})
+            metrics.answers({"a": 0.001, "b": None})
+            metrics.asked_vector()
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, range(8)))
+    found = metrics.snapshot()
+    assert found.stages["embed"].count == found.indexes["a"].count == found.errors["b"] == found.vectors_asked == 4000
+    metrics.clear()
+    assert metrics.snapshot().stages["embed"].count == 0
+
+
+def test_json_has_all_figures():
+    metrics = filled([0.001, 0.003])
+    metrics.answers({"a": 0.002, "b": None})
+    metrics.made_vector()
+    found = json.loads(json.dumps(metrics.snapshot().to_json()))
+    assert set(found) == {"embed", "fuse", "total", "indexes", "errors", "query_vectors"}
+    assert found["total"] == {
+        "count": 2,
+        "mean_ms": 2.0,
+        "p50_ms": pytest.approx(1, rel=0.01),
+        "p95_ms": 3,
+        "p99_ms": 3,
+    }
+    assert found["indexes"]["a"]["count"] == 1
+    assert found["errors"] == {"b": 1}
+    assert found["query_vectors"] == {"asked": 0, "made": 1}
+
+
+SAMPLE = re.compile(r'[a-z_]+(\{[a-z]+="([^"\\\n]|\\.)*"(,[a-z]+="[^"]*")*\})? [0-9.e+-]+')
+
+
+def test_prometheus_text():
+    metrics = filled([0.5])
+    metrics.answers({'we"ird\\': 0.25, "dead": None})
+    text = metrics.snapshot().to_prometheus()
+    assert text.endswith("\n")
+    for line in text.splitlines():
+        assert line.startswith("# ") or SAMPLE.fullmatch(line), line
+    assert 'rag_index_search_seconds{stage="total",quantile="0.95"} 0.5' in text
+    assert 'rag_index_search_seconds_sum{stage="total"} 0.5' in text
+    assert 'rag_index_search_seconds_count{stage="total"} 1' in text
+    assert 'rag_index_search_index_seconds_count{index="we\\"ird\\\\"} 1' in text
+    assert 'rag_index_search_errors_total{index="dead"} 1' in text
+    for name in set(re.findall(r"^(rag_index_\w+?)(?:_sum|_count)?[{ ]", text, re.MULTILINE)):
+        assert f"# TYPE {name} " in text

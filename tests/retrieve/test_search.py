@@ -1,0 +1,271 @@
+"""Several indexes at once, on each store."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from rag_index import Retriever
+from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
+from rag_index.retrieve import SearchFailed
+from rag_index.stores import Condition
+from tests.retrieve.desk import DESK, Desk, found
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+
+
+@pytest.fixture(scope="module")
+def retriever(full):
+    with full.retriever() as retriever:
+        yield retriever
+
+
+def documents(result) -> set[tuple[str, str]]:
+    return set(found(result))
+
+
+def test_all_that_is_asked_for_is_in_the_answer(full):
+    async def main():
+        async with Retriever.from_settings(full.config) as retriever:
+            return await retriever.search("Printer offline after update", indexes=["comments", "titles"], limit=3)
+
+    result = asyncio.run(main())
+    assert found(result) == [("titles", "t-1"), ("comments", "1"), ("comments", "2")]
+    best = result.hits[0]
+    assert best.score == best.fused == pytest.approx(1.0, abs=1e-4)
+    assert (best.rank, best.text) == (1, "Printer offline after update")
+    assert best.payload == {"priority": "urgent", "number": 10, "author": "ann"}
+    assert [hit.rank for hit in result.hits] == [1, 1, 2]
+    assert result.errors == {}
+    assert result.fusion == "score"
+    assert set(result.timings_ms) == {"embed", "comments", "titles", "fuse", "total"}
+    assert result.timings_ms["total"] >= max(result.timings_ms["comments"], result.timings_ms["titles"])
+    assert set(result.collections.values()) == {full.settings.alias(n) + "__1" for n in ("comments", "titles")}
+
+
+def test_all_indexes_are_asked_where_none_is_named(retriever):
+    result = retriever.search_sync("printer", limit=20)
+    everything = {(index, str(row[0])) for index, rows in DESK.items() for row in rows}
+    assert documents(result) == everything
+    assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
+    assert documents(retriever.search_sync("printer", indexes="titles")) == {("titles", "t-1"), ("titles", "t-2")}
+    assert retriever.search_sync("printer", indexes=[]).collections.keys() == set(DESK)
+
+
+def test_fusion_by_rank_takes_turns_and_is_stable(retriever):
+    result = retriever.search_sync("printer offline after update", fusion="rank", limit=6)
+    assert result.fusion == "rank"
+    assert [(hit.index, hit.rank) for hit in result.hits] == [
+        ("comments", 1), ("solutions", 1), ("titles", 1), ("comments", 2), ("solutions", 2), ("titles", 2),
+    ]  # fmt: skip
+    assert [hit.fused for hit in result.hits] == pytest.approx([1 / 61] * 3 + [1 / 62] * 3)
+    for _ in range(5):
+        assert retriever.search_sync("printer offline after update", fusion="rank", limit=6).hits == result.hits
+
+
+def test_fusion_is_a_setting(full):
+    with full.retriever(retrieve={"fusion": "rank"}) as retriever:
+        assert retriever.search_sync("printer").fusion == "rank"
+        assert retriever.search_sync("printer", fusion="score").fusion == "score"
+        assert retriever.search_sync("printer", fusion="auto").fusion == "score"
+
+
+FILTERS = [
+    ({"priority": "high"}, {("comments", "1"), ("comments", "3"), ("solutions", "1")}),
+    ({"priority": ["urgent", "low"]}, {("comments", "2"), ("solutions", "2"), ("titles", "t-1"), ("titles", "t-2")}),
+    ({"number": {"gte": 2, "lt": 10}}, {("comments", "2"), ("comments", "3"), ("solutions", "2")}),
+    ({"number": 2.5}, {("solutions", "2")}),
+    ({"created_at": {"gte": "2024-01-01"}}, {("comments", "2")}),
+    ({"created_at": {"lt": "2024-01-01"}}, set()),
+    ({"author": {"exists": True}}, {("comments", "1"), ("solutions", "2"), ("titles", "t-1")}),
+    ({"author": {"exists": False}, "priority": "high"}, {("comments", "3"), ("solutions", "1")}),
+    ({"author": {"not": "ann"}, "priority": {"not": ["low", "urgent"]}}, {("comments", "3"), ("solutions", "1")}),
+    ({"author": "ann", "priority": "high"}, {("comments", "1")}),
+    ([Condition("author", "eq", "bob")], {("solutions", "2")}),
+]
+
+
+def test_filters(retriever):
+    wrong = {}
+    for given, expected in FILTERS:
+        hits = documents(retriever.search_sync("printer", filter=given, limit=50))
+        if hits != expected:
+            wrong[str(given)] = hits ^ expected
+    assert not wrong
+
+
+def test_filters_are_the_same_with_payload_indexes(empty):
+    kinds = 'payload_indexes = {priority = "keyword", number = "float", created_at = "datetime", author = "keyword"}'
+    empty.write(**dict.fromkeys(DESK, kinds))
+    with empty.fill().retriever() as retriever:
+        test_filters(retriever)
+
+
+def test_what_cannot_be_asked_is_said_before_anything_is(retriever):
+    for arguments, said in [
+        ({"query": "  "}, "the text to search for is empty"),
+        ({"indexes": ["coments"]}, "no index 'coments', did you mean 'comments'"),
+        ({"limit": 0}, "limit is from 1 to 1,000, not 0"),
+        ({"timeout": 0}, "timeout is a number of seconds above 0"),
+        ({"timeout": float("nan")}, "timeout is a number"),
+        ({"filter": {"prio": 1}}, "no field 'prio' .* author, created_at, number, priority, tenant"),
+        ({"filter": {"priority": {"gte": "soon"}}}, "neither a number nor an ISO time"),
+        ({"filter": {"_rag.key": "1"}}, "no field '_rag.key'"),
+        ({"fusion": "borda"}, "fusion is auto, rank or score, not 'borda'"),
+    ]:
+        with pytest.raises(SettingsError, match=said):
+            retriever.search_sync(**{"query": "printer", **arguments})
+    with pytest.raises(UnknownIndex):
+        retriever.search_sync("printer", indexes=["nothing"])
+
+
+def test_long_documents_do_not_crowd_others_out(empty):
+    sentence = "The printer on floor {n} is offline again since the last update of its driver. "
+    long = "".join(sentence.format(n=n) for n in range(40))
+    rows = [("long", long), *((f"short-{n}", f"A printer that is offline, number {n}") for n in range(3))]
+    empty.fill({"comments": rows, "titles": [("t", "printer")]})
+    with empty.retriever() as retriever:
+        result = retriever.search_sync("The printer on floor 7 is offline", indexes=["comments"], limit=2)
+        assert len(result.hits) == 2
+        assert result.hits[0].document_id == "long"
+        assert len(result.hits[0].chunks) == 3
+        assert result.hits[0].chunks[0].text == result.hits[0].text
+        assert [c.score for c in result.hits[0].chunks] == sorted(
+            (c.score for c in result.hits[0].chunks), reverse=True
+        )
+        assert len(documents(retriever.search_sync("printer offline", indexes=["comments"], limit=50))) == 4
+
+
+def test_equal_texts_are_in_one_order(empty):
+    rows = [(n, "The very same words") for n in range(30)]
+    empty.fill(dict.fromkeys(DESK, rows))
+    with empty.retriever() as retriever:
+        for fusion in ("rank", "score"):
+            first = retriever.search_sync("the same words", fusion=fusion, limit=90)
+            assert len(documents(first)) == 90
+            for _ in range(3):
+                assert retriever.search_sync("the same words", fusion=fusion, limit=90).hits == first.hits
+
+
+# Indexes that give no answer
+
+
+def test_nothing_is_indexed(empty):
+    with empty.retriever() as retriever:
+        with pytest.raises(StoreError, match="nothing is indexed yet: `rag-index index-all` fills the indexes"):
+            retriever.search_sync("printer")
+        with pytest.raises(StoreError, match="index comments is empty: `rag-index index comments` fills it"):
+            retriever.search_sync("printer", indexes=["comments"])
+        with pytest.raises(
+            SearchFailed, match=r"comments: index comments is empty.*; titles: index titles is empty"
+        ) as e:
+            retriever.search_sync("printer", indexes=["comments", "titles"])
+        assert set(e.value.errors) == {"comments", "titles"}
+
+
+def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(empty):
+    empty.fill({"titles": DESK["titles"]})
+    with empty.retriever() as retriever:
+        result = retriever.search_sync("printer")
+        assert (documents(result), result.errors) == ({("titles", "t-1"), ("titles", "t-2")}, {})
+        result = retriever.search_sync("printer", indexes=["titles", "comments"])
+        assert documents(result) == {("titles", "t-1"), ("titles", "t-2")}
+        assert result.errors == {"comments": "index comments is empty: `rag-index index comments` fills it"}
+        assert retriever.metrics().errors == {"comments": 1}
+        assert retriever.metrics().stages["total"].count == 2
+        empty.fill({"comments": DESK["comments"]})
+        assert retriever.search_sync("mailbox", indexes=["titles", "comments"]).errors == {}
+
+
+def test_closed_is_closed(full):
+    retriever = full.retriever()
+    assert retriever.search_sync("printer").hits
+    retriever.close()
+    retriever.close()
+    for call in (lambda: retriever.search_sync("printer"), lambda: asyncio.run(retriever.search("mailbox"))):
+        with pytest.raises(RagIndexError, match="the retriever is closed"):
+            call()
+    full.retriever().close()
+
+
+def test_warming_up_is_not_counted(full, tmp_path):
+    with full.retriever() as retriever:
+        asyncio.run(retriever.warm_up())
+        assert retriever.metrics().stages["total"].count == 0
+        assert retriever.search_sync("printer").hits
+    with Desk(tmp_path).retriever() as retriever:
+        asyncio.run(retriever.warm_up())
+
+
+# What an index requires
+
+
+TENANTS = {
+    "comments": [(1, "printer offline", {"tenant": "a", "priority": "high"}), (2, "printer offline", {"tenant": "b"})],
+    "titles": [(3, "printer offline", {"tenant": "a"}), (4, "printer offline", {"tenant": "b", "priority": "high"})],
+}
+
+
+@pytest.fixture
+def tenants(empty):
+    empty.write(comments='required_filter = { tenant = "a" }')
+    return empty.fill(TENANTS)
+
+
+def test_what_an_index_requires_cannot_be_taken_off(tenants):
+    attempts = [
+        None,
+        {"tenant": "b"},
+        {"tenant": ["a", "b"]},
+        {"tenant": {"not": "a"}},
+        {"tenant": {"exists": True}},
+        {"tenant": None},
+        {"tenant": {"any": ["b"], "eq": "b"}},
+        [Condition("tenant", "eq", "b")],
+        [Condition("tenant", "any", ["a", "b"]), Condition("tenant", "eq", "b")],
+    ]
+    with tenants.retriever() as retriever:
+        for given in attempts:
+            assert ("comments", "2") not in documents(retriever.search_sync("printer", filter=given, limit=50)), given
+        assert documents(retriever.search_sync("printer", filter={"priority": "high"}, indexes=["comments"])) == {
+            ("comments", "1")
+        }
+        assert documents(retriever.search_sync("printer")) == {("comments", "1"), ("titles", "3"), ("titles", "4")}
+    settings = tenants.settings
+    with Retriever.from_settings(settings) as retriever:
+        settings.index("comments").required_filter.clear()
+        assert documents(retriever.search_sync("printer", indexes=["comments"])) == {("comments", "1")}
+
+
+def test_a_required_filter_that_cannot_be_opens_nothing(tmp_path):
+    desk = Desk(tmp_path / "desk", more={"comments": 'required_filter = { tenant = { like = "a" } }'})
+    with pytest.raises(SettingsError, match="required_filter of index comments: filter on tenant: 'like' is not known"):
+        desk.retriever()
+    desk.write(comments='required_filter = { owner = "a" }')
+    with pytest.raises(SettingsError, match=r"index comments: required_filter names 'owner', and payload has no such"):
+        desk.retriever()
+
+
+# Many at once
+
+
+def test_fifty_callers_at_once(full):
+    texts = [f"printer number {n % 10}" for n in range(60)]
+
+    async def main():
+        async with full.retriever() as retriever:
+            results = await asyncio.gather(*(retriever.search(text, limit=3) for text in texts))
+            assert not [result.errors for result in results if result.errors]
+            return [found(result) for result in results], retriever.metrics()
+
+    answers, metrics = asyncio.run(main())
+    assert all(answers[n] == answers[n % 10] for n in range(60))
+    assert metrics.stages["total"].count == 60
+    assert metrics.errors == {}
+    assert set(metrics.indexes) == set(DESK)
+    assert np.isfinite(metrics.stages["total"].p99_ms)

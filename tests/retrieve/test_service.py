@@ -1,0 +1,93 @@
+"""docs/retrieval.md: its service runs, its settings are the defaults, its options are those of the command."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tomllib
+import types
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rag_index.settings import RetrieveSettings, StoreSettings
+from tests.retrieve.desk import DESK, Desk
+
+TEXT = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
+
+
+def block(language: str, having: str) -> str:
+    (found,) = [code for code in re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) if having in code]
+    return found
+
+
+def test_the_service_of_the_documentation(tmp_path, monkeypatch):
+    desk = Desk(tmp_path / "desk").fill({name: DESK[name] for name in ("comments", "titles")})
+    monkeypatch.setenv("RAG_INDEX_CONFIG", str(desk.config))
+    service = types.ModuleType("service")
+    exec(compile(block("python", "FastAPI(lifespan"), "docs/retrieval.md", "exec"), service.__dict__)
+
+    async def main():
+        async with (
+            service.app.router.lifespan_context(service.app),
+            httpx.AsyncClient(transport=httpx.ASGITransport(app=service.app), base_url="http://test") as client,
+        ):
+            ask = [client.get("/search", params={"q": "Printer offline after update", "limit": 2})] * 1
+            found = (await asyncio.gather(*ask))[0]
+            assert found.status_code == 200
+            assert [hit["document_id"] for hit in found.json()["hits"]] == ["t-1", "1"]
+            filtered = await client.get("/search", params={"q": "printer", "priority": "high", "index": ["comments"]})
+            assert {hit["document_id"] for hit in filtered.json()["hits"]} == {"1", "3"}
+            partial = await client.get("/search", params={"q": "printer", "index": ["titles", "solutions"]})
+            assert partial.status_code == 200
+            assert "rag-index index solutions" in partial.json()["errors"]["solutions"]
+            assert (await client.get("/search", params={"q": "x", "index": "title"})).status_code == 400
+            assert "did you mean" in (await client.get("/search", params={"q": "x", "index": "title"})).text
+            assert (await client.get("/search", params={"q": "x", "index": "solutions"})).status_code == 503
+            many = await asyncio.gather(*(client.get("/search", params={"q": f"printer {n}"}) for n in range(20)))
+            assert {answer.status_code for answer in many} == {200}
+            metrics = await client.get("/metrics")
+            assert 'rag_index_search_seconds_count{stage="total"} 23' in metrics.text
+            assert metrics.headers["content-type"].startswith("text/plain")
+
+    asyncio.run(main())
+
+
+def test_the_settings_of_the_documentation_are_the_defaults():
+    written = tomllib.loads(block("toml", "[retrieve]"))
+    assert written["retrieve"] == RetrieveSettings().model_dump()
+    assert written["store"]["hnsw"] == StoreSettings().hnsw
+
+
+def test_every_option_of_search_is_documented():
+    from rag_index.cli import searching
+
+    for option in searching.search.params:
+        for name in option.opts if option.param_type_name == "option" else ():
+            assert f"`{name}" in TEXT, name
+
+
+@pytest.mark.parametrize("words", ["Cormack, Clarke and Büttcher", "SIGIR 2009", "1 / (60 + r)"])
+def test_where_the_formula_is_from_is_said_in_both_places(words):
+    from rag_index.retrieve import fusion
+
+    assert words.split("(")[0].strip() in " ".join((fusion.__doc__ or "").split())
+    assert words in TEXT
+
+
+def test_the_example_at_the_top_runs(embedded):
+    code = (
+        block("python", "timeout=0.5")
+        .replace("rag-index.toml", str(embedded.config))
+        .replace("timeout=0.5", "timeout=20")
+    )
+    lines = "".join(f"    {line}\n" for line in code.splitlines())
+    scope: dict[str, object] = {}
+    exec(f"async def main():\n{lines}    return result", scope)
+    result = asyncio.run(scope["main"]())
+    assert {hit.index for hit in result.hits} == {"comments", "solutions"}
+    for name in re.findall(r"^\| `result\.(\w+)`", TEXT, re.MULTILINE):
+        assert hasattr(result, name)
+    for name in ("index", "document_id", "score", "rank", "text", "payload", "chunks", "fused"):
+        assert hasattr(result.hits[0], name)

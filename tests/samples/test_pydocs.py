@@ -1,0 +1,214 @@
+"""The sample of Python's own documentation."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from rag_index.errors import SourceError
+from rag_index.samples import pydocs, stdlib_source
+from rag_index.settings import load_settings
+
+ROOT = Path(__file__).parents[2]
+
+
+def rows(path: Path) -> dict[str, list[tuple[str | None, ...]]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            table: connection.execute(f'SELECT * FROM "{table}" ORDER BY name').fetchall() for table in pydocs.TABLES
+        }
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    path = tmp_path_factory.mktemp("pydocs") / "not" / "there" / "yet" / "pydocs.db"
+    return path, pydocs.write(path)
+
+
+def test_counts_are_those_of_the_tables(written: tuple[Path, dict[str, int]]) -> None:
+    path, counts = written
+    assert counts == {table: len(found) for table, found in rows(path).items()}
+    least = {"class": 500, "function": 1000, "method": 2000, "module": 200, "topic": 50}
+    assert {table for table in least if counts[table] < least[table]} == set()
+
+
+def test_every_row_has_a_name_of_its_own_and_a_summary_of_one_line(written: tuple[Path, dict[str, int]]) -> None:
+    for table, found in rows(written[0]).items():
+        names = [row[0] for row in found]
+        assert None not in names
+        assert len(set(names)) == len(names), table
+        for _, summary, body, *_ in found:
+            assert summary
+            assert summary == " ".join(summary.split())
+            assert body is None or body.strip()
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "words"),
+    [
+        ("module", "json.decoder", "JSONDecoder"),
+        ("module", "math", "mathematical functions"),
+        ("class", "io.BytesIO", "in-memory bytes buffer"),
+        ("class", "collections.OrderedDict", "remembers"),
+        ("class", "collections.deque", "list-like sequence"),
+        ("function", "json.dumps", "JSON formatted"),
+        ("function", "os.listdir", "files in the directory"),
+        ("function", "builtins.print", "Prints the values"),
+        ("method", "pathlib.Path.exists", "exists"),
+        ("method", "builtins.str.split", "list of the substrings"),
+        ("topic", "class", "Class definitions"),
+    ],
+)
+def test_what_everybody_knows_is_found(written: tuple[Path, dict[str, int]], table: str, name: str, words: str) -> None:
+    found = {row[0]: f"{row[1]} {row[2]}" for row in rows(written[0])[table]}
+    assert words in found[name]
+
+
+def test_writing_again_gives_the_same_rows(written: tuple[Path, dict[str, int]]) -> None:
+    path, counts = written
+    first = rows(path)
+    assert pydocs.write(path) == counts
+    assert rows(path) == first
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_another_process_writes_the_same_and_nothing_else(written: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
+    """No output, no file but the database, no module run; whatever the process has done to itself before."""
+    for name in ("winsound", "antigravity", "this", "readline"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}.ran', 'w'); print('{name}')\n")
+    before = set(tmp_path.iterdir())
+    program = (
+        "import pathlib, sys\n"
+        "sys.excepthook = print\n"
+        "from rag_index.samples import pydocs\n"
+        "pydocs.write(pathlib.Path('out.db'))\n"
+        "bad = {'antigravity', 'this', 'idlelib', 'tkinter', 'turtle', 'test', 'readline'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {bad}' if bad else 0)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert set(tmp_path.iterdir()) - before == {tmp_path / "out.db"}
+    assert rows(tmp_path / "out.db") == rows(written[0])
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pydocs.db"
+    path.write_text("older")
+
+    def broken() -> object:
+        raise RuntimeError("half way")
+
+    monkeypatch.setattr(pydocs, "_entries", broken)
+    with pytest.raises(RuntimeError):
+        pydocs.write(path)
+    assert path.read_text() == "older"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_older_log_is_not_replayed_into_the_new_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pydocs, "_entries", lambda: iter(()))
+    (tmp_path / "pydocs.db-wal").write_bytes(b"left over")
+    pydocs.write(tmp_path / "pydocs.db")
+    assert [path.name for path in tmp_path.iterdir()] == ["pydocs.db"]
+
+
+@pytest.mark.parametrize("place", [".", "file/pydocs.db"])
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(SourceError, match=r"cannot write .*; name another file"):
+        pydocs.write(tmp_path / place)
+
+
+def test_the_settings_load_and_fit_the_tables(written: tuple[Path, dict[str, int]]) -> None:
+    path, _ = written
+    config = path.with_name("rag-index.toml")
+    config.write_text(pydocs.settings_text(path.name), encoding="utf-8")
+    settings = load_settings(config)
+    assert settings.source_url.database == str(path)
+    assert [index.name for index in settings.indexes] == ["modules", "classes", "functions", "methods", "topics"]
+    with closing(sqlite3.connect(path)) as connection:
+        for index in settings.indexes:
+            columns = {row[1] for row in connection.execute(f'PRAGMA table_info("{index.table}")')}
+            assert columns >= {*index.key_columns, *index.text_columns, *index.payload}
+
+
+SOURCE = '''"""A module.
+
+More about it.
+"""
+import sys
+from _fast import quick, hidden
+from _stars import *
+
+__all__ = ["quick", "Thing"]
+
+if sys.platform == "win32":
+    def branch(x): "On Windows."
+else:
+    def branch(x, *, y=1) -> int: "Elsewhere."
+
+class Thing(ValueError):
+    """A thing
+    that fails."""
+    def __init__(self, a, b=2): ...
+    @property
+    def size(self):
+        """Its size."""
+    @size.setter
+    def size(self, value):
+        """Not told twice."""
+    @classmethod
+    async def make(cls): "Makes one."
+    class Inner:
+        "Inside."
+        def method(self): "Deep."
+    def _private(self): "Not told."
+    def bare(self): ...
+
+def _private(): "Not told."
+def blank(): "   "
+'''
+
+
+def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
+    path = tmp_path / "mod.py"
+    path.write_text(SOURCE + "\nraise SystemExit('was run')\n")
+    module = stdlib_source.read_module("pkg.mod", path)
+    assert module is not None
+    told = [(e.table, e.name, e.summary, e.signature, e.kind) for e in module.entries]
+    assert told == [
+        ("module", "pkg.mod", "A module.", None, "module"),
+        ("function", "pkg.mod.branch", "On Windows.", "(x)", "function"),
+        ("function", "pkg.mod.branch", "Elsewhere.", "(x, *, y=1) -> int", "function"),
+        ("class", "pkg.mod.Thing", "A thing that fails.", "(a, b=2)", "exception"),
+        ("method", "pkg.mod.Thing.size", "Its size.", "(self)", "property"),
+        ("method", "pkg.mod.Thing.size", "Not told twice.", "(self, value)", "method"),
+        ("method", "pkg.mod.Thing.make", "Makes one.", "(cls)", "class method"),
+        ("class", "pkg.mod.Thing.Inner", "Inside.", None, "class"),
+        ("method", "pkg.mod.Thing.Inner.method", "Deep.", "(self)", "method"),
+    ]
+    assert module.entries[0].body == "More about it."
+    assert module.entries[0].module == "pkg"
+    assert module.passes_on == [("_fast", frozenset({"quick"})), ("_stars", None)]
+
+
+@pytest.mark.parametrize("content", [b"def broken(:", b"\x00", b"# coding: nonsense\n", b"\xff\xfe"])
+def test_what_is_not_python_is_left_out(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "mod.py"
+    path.write_bytes(content)
+    assert stdlib_source.read_module("mod", path) is None
+    assert stdlib_source.read_module("mod", tmp_path / "missing.py") is None

@@ -1,0 +1,252 @@
+"""The generated service desk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rag_index.errors import SettingsError, SourceError
+from rag_index.samples import servicedesk
+from rag_index.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SEED_1 = "28a7db76e0a824634e877dc15dee115a672e5e4f9402598e8e557a89be266e56"
+"""SHA-256 of all rows of 2,000 documents. Change it only with the texts: benchmarks before and after differ then."""
+
+
+def rows(path: Path, table: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(f"SELECT * FROM {table} ORDER BY id").fetchall()
+
+
+def all_rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    return {table: rows(path, table) for table in servicedesk.TABLES}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("servicedesk") / "desk.db"
+    servicedesk.write(path, documents=20_000)
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.db"
+    servicedesk.write(path, documents=2_000)
+    return path
+
+
+@pytest.fixture(scope="module")
+def comments(desk: Path) -> list[str | None]:
+    return [row[6] for row in rows(desk, "comment")]
+
+
+def share(texts: list[str | None], pattern: str) -> float:
+    return sum(1 for text in texts if text and re.search(pattern, text)) / len(texts)
+
+
+def test_the_full_size_is_as_stated() -> None:
+    sizes = servicedesk.table_sizes(214_072)
+    assert sizes == servicedesk.FULL_SIZE
+    assert sum(sizes.values()) == 214_072
+    assert sizes["comment"] == 108_129
+    assert sizes["title"] == sizes["description"] > sizes["solution"]
+
+
+@pytest.mark.parametrize("documents", [5, 6, 7, 11, 100, 999, 20_000, 214_071, 1_000_000])
+def test_sizes_add_up(documents: int) -> None:
+    sizes = servicedesk.table_sizes(documents)
+    assert sum(sizes.values()) == documents
+    assert min(sizes.values()) >= 1
+    assert sizes["title"] == sizes["description"]
+
+
+@pytest.mark.parametrize("documents", [4, 0, -1])
+def test_too_few_documents_are_refused_before_anything_is_written(tmp_path: Path, documents: int) -> None:
+    with pytest.raises(SettingsError, match=f"{documents} documents are too few for 5 tables; ask for 5 or more"):
+        servicedesk.write(tmp_path / "desk.db", documents=documents)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("documents", [5, 37, 2_000])
+def test_what_is_reported_is_written(tmp_path: Path, documents: int) -> None:
+    path = tmp_path / "desk.db"
+    sizes = servicedesk.write(path, documents=documents)
+    assert {table: len(found) for table, found in all_rows(path).items()} == sizes
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_keys_are_there_and_tickets_exist(desk: Path) -> None:
+    tickets = {row[1]: row[3] for row in rows(desk, "title")}
+    for table, found in all_rows(desk).items():
+        assert [row[0] for row in found] == list(range(1, len(found) + 1)), table
+        assert {row[1] for row in found} <= tickets.keys()
+        assert all(row[3] == tickets[row[1]] for row in found), "a ticket has one priority in all tables"
+    assert set(tickets.values()) == {"low", "normal", "high", "urgent"}
+    assert [row[1] for row in rows(desk, "description")] == sorted(tickets)
+
+
+def test_times_are_iso_and_in_order(desk: Path) -> None:
+    for found in all_rows(desk).values():
+        for row in found:
+            assert datetime.fromisoformat(row[4]) <= datetime.fromisoformat(row[5])
+    changed = sum(row[4] != row[5] for row in rows(desk, "comment"))
+    assert 0.1 < changed / len(rows(desk, "comment")) < 0.2
+
+
+def test_the_seed_decides_everything(small: Path, tmp_path: Path) -> None:
+    first = all_rows(small)
+    servicedesk.write(small, documents=2_000)
+    assert all_rows(small) == first
+    servicedesk.write(tmp_path / "other.db", documents=2_000, seed=2)
+    assert all_rows(tmp_path / "other.db")["comment"] != first["comment"]
+
+
+def test_every_version_of_python_writes_the_same(small: Path) -> None:
+    content = json.dumps(all_rows(small), sort_keys=True).encode()
+    assert hashlib.sha256(content).hexdigest() == SEED_1
+
+
+def test_a_document_is_the_same_in_a_larger_desk(small: Path, desk: Path) -> None:
+    for table, found in all_rows(small).items():
+        larger = rows(desk, table)[: len(found)]
+        settled = len(found) * 9 // 10  # the last ones have tickets that the small desk does not know
+        assert found[:settled] == larger[:settled], table
+
+
+def test_lengths_are_long_tailed(desk: Path, comments: list[str | None]) -> None:
+    lengths = sorted(len(text) for text in comments if text)
+    assert 300 < sum(lengths) / len(lengths) < 550
+    assert lengths[len(lengths) // 2] < 300
+    assert lengths[len(lengths) * 99 // 100] > 1_200
+    titles = [len(row[6]) for row in rows(desk, "title") if row[6]]
+    assert 50 < sum(titles) / len(titles) < 70
+    assert max(titles) < 200
+
+
+def test_some_texts_are_missing_empty_or_blank(desk: Path, comments: list[str | None]) -> None:
+    assert 0.003 < comments.count(None) / len(comments) < 0.012
+    assert comments.count("") > 10
+    assert any(text and text.isspace() for text in comments)
+    for table, found in all_rows(desk).items():
+        nothing = sum(not any(text and text.strip() for text in row[6:]) for row in found)
+        assert 0.01 <= nothing / len(found) <= 0.02, table
+
+
+def test_some_texts_are_exact_duplicates(comments: list[str | None]) -> None:
+    counts = Counter(text for text in comments if text and text.strip())
+    repeated = sum(count for count in counts.values() if count > 1)
+    assert 0.025 < repeated / len(comments) < 0.07
+    assert counts["Closed, no answer from user."] > 10
+
+
+@pytest.mark.parametrize(
+    ("what", "pattern", "least"),
+    [
+        ("HTML", r"<p style=|<br>", 0.05),
+        ("entities", r"&nbsp;", 0.03),
+        ("CRLF", r"\r\n", 0.1),
+        ("tabs", r"\t", 0.02),
+        ("mail signatures", r"regards|Grüßen|^--$", 0.05),
+        ("disclaimers", r"confidential|vertrauliche", 0.01),
+        ("stack traces", r"Traceback \(most|\tat com\.example|NullReference", 0.01),
+        ("umlauts", r"[äöüß]", 0.1),
+        ("Greek", r"[α-ω]{3}", 0.01),
+        ("Cyrillic", r"[а-я]{3}", 0.01),
+        ("Arabic", r"[\u0620-\u064a]{3}", 0.01),
+        ("Chinese", r"[\u4e00-\u9fff]{2}", 0.01),
+        ("Japanese", r"[\u3040-\u30ff]{2}", 0.005),
+        ("emoji", r"[\U0001f300-\U0001faff]", 0.02),
+        ("zero-width signs", r"[\u200b\ufeff\u2060]", 0.005),
+        ("decomposed umlauts", r"u\u0308", 0.0005),
+        ("long words", r"\S{500}", 0.005),
+        ("threads of mails", r"(?s)\A.{20000}", 0.001),
+        ("quoted history", r"(?m)^> > ", 0.0005),
+    ],
+)
+def test_comments_are_as_real_ones(comments: list[str | None], what: str, pattern: str, least: float) -> None:
+    assert least <= share(comments, pattern) < 0.4, what
+
+
+def test_texts_can_be_stored_anywhere(desk: Path) -> None:
+    """No NUL, which PostgreSQL refuses, no lone surrogates, which UTF-8 refuses, no slot left unfilled."""
+    for found in all_rows(desk).values():
+        for row in found:
+            for text in row[6:]:
+                assert "\0" not in (text or "")
+                (text or "").encode()
+                assert not re.search(r"\{[a-z]+\}", text or "")
+
+
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.5, 1.0])
+def test_touch_edits_exactly_the_share(small: Path, part: float) -> None:
+    before = all_rows(small)
+    edited = servicedesk.touch(small, share=part, seed=1)
+    assert edited == round(2_000 * part)
+    after = all_rows(small)
+    changed = {table: [(o, n) for o, n in zip(before[table], after[table], strict=True) if o != n] for table in before}
+    assert sum(len(pairs) for pairs in changed.values()) == edited
+    for table, pairs in changed.items():
+        assert abs(len(pairs) - len(before[table]) * part) <= 1
+        newest = max(row[5] for row in before[table])
+        for old, new in pairs:
+            assert old[:5] == new[:5]
+            assert new[6:] != old[6:]
+            assert new[5] > newest
+
+
+def test_touching_again_changes_again_and_is_repeatable(small: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "twin.db"
+    twin.write_bytes(small.read_bytes())
+    states = []
+    for _ in range(2):
+        servicedesk.touch(small, share=0.05, seed=9)
+        states.append(all_rows(small))
+    servicedesk.touch(twin, share=0.05, seed=9)
+    assert all_rows(twin) == states[0] != states[1]
+    servicedesk.touch(twin, share=0.05, seed=10)
+    assert all_rows(twin) != states[1]
+
+
+@pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])
+def test_a_share_that_cannot_be_is_refused(small: Path, part: float) -> None:
+    with pytest.raises(SettingsError, match="give one from 0 to 1"):
+        servicedesk.touch(small, share=part, seed=1)
+
+
+def test_touching_what_is_no_desk_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"there is no service desk at .*; write one first"):
+        servicedesk.touch(tmp_path / "none.db", share=0.1, seed=1)
+    (tmp_path / "text.db").write_text("not a database, but longer than the header of one " * 20)
+    with pytest.raises(SourceError, match=r"cannot edit the service desk .*not a database"):
+        servicedesk.touch(tmp_path / "text.db", share=0.1, seed=1)
+
+
+def test_the_settings_load_and_fit_the_tables(small: Path) -> None:
+    config = small.with_name("rag-index.toml")
+    config.write_text(servicedesk.settings_text(small.name), encoding="utf-8")
+    settings = load_settings(config)
+    assert settings.source_url.database == str(small)
+    names = ["comments", "descriptions", "solutions", "titles", "worklogs"]
+    assert [index.name for index in settings.indexes] == names
+    with closing(sqlite3.connect(small)) as connection:
+        for index in settings.indexes:
+            columns = {row[1] for row in connection.execute(f"PRAGMA table_info({index.table})")}
+            assert columns == {*index.key_columns, *index.text_columns, *index.payload}
+
+
+def test_a_database_name_with_quotes_and_backslashes_survives_the_settings(tmp_path: Path) -> None:
+    config = tmp_path / "rag-index.toml"
+    config.write_text(servicedesk.settings_text('C:\\desk "1".db'), encoding="utf-8")
+    assert load_settings(config).source.url.get_secret_value() == 'sqlite:///C:\\desk "1".db'

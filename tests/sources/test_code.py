@@ -1,0 +1,279 @@
+"""A folder of source code as a source: which files, in which order, what is left out and why, what is left unread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from rag_index.canonical import decode_payload, document_id, hash_text
+from rag_index.errors import SettingsError, SourceUnavailable
+from rag_index.settings import IndexSettings
+from rag_index.sources.code import CodeSource, decoded
+
+OLD = time.time() - 1000
+SOMEBODY = 65_534
+"""A user who owns nothing."""
+
+
+class Remembers:
+    """A memory as `rag_index.changes` gives it, of what a page was."""
+
+    def __init__(self, marks: dict[str, str] | None = None, last: str | None = "files/1") -> None:
+        self.marks = marks or {}
+        self.last = last if marks else None
+        self.left: str | None = None
+
+    def leave(self, mark: str) -> None:
+        self.left = mark
+
+    def have_to_be_read(self, keys: object) -> bool:
+        raise AssertionError("is for sources that know a time")
+
+    def unchanged(self, marks: dict[str, str]) -> set[str]:
+        return {key for key, mark in marks.items() if self.marks.get(key) == mark}
+
+    def below(self, beginning: str) -> list[str]:
+        return [key for key in self.marks if key.startswith(beginning)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "root"
+    folder.mkdir()
+    return folder
+
+
+def write(root: Path, path: str, content: str | bytes = "x = 1\n", *, at: float = OLD) -> Path:
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.utime(file, (at, at))
+    return file
+
+
+def source(root: Path, **keys: object) -> CodeSource:
+    return CodeSource(root, IndexSettings(name="code", kind="code", root=root, **keys))  # type: ignore[arg-type]
+
+
+def read(opened: CodeSource, rows: int = 1000) -> tuple[list[str], dict[str, str], list[str]]:
+    """Paths in order, reasons of what is not read by path, and paths left unread."""
+    paths: list[str] = []
+    reasons: dict[str, str] = {}
+    unread: list[str] = []
+    cursor = None
+    while True:
+        page = opened.page(cursor, rows)
+        paths += map(document_id, page.documents.keys)
+        reasons |= {document_id(f.key): f"{f.kind}: {f.reason}" for f in page.unreadable}
+        unread += map(document_id, page.unread)
+        cursor = page.cursor
+        if cursor is None:
+            return paths, reasons, unread
+
+
+def paths_of(root: Path, **keys: object) -> set[str]:
+    return set(read(source(root, **keys))[0])
+
+
+def test_known_languages_by_language_the_largest_first(root):
+    for path, size in {"a.py": 1, "b/c.py": 9, "d.go": 1, "README.md": 1, "b/x.tsx": 1, "data.json": 1}.items():
+        write(root, path, "x" * size)
+    opened = source(root)
+    assert read(opened)[0] == ["d.go", "b/c.py", "a.py", "b/x.tsx"]
+    assert opened.count() == 4
+    page = opened.page(None, 10)
+    assert decode_payload(page.documents.payloads[1]) == {"path": "b/c.py", "language": "python"}
+    assert page.documents.text_hashes[1] == hash_text("x" * 9)
+
+
+def test_a_page_again_is_the_same_page(root):
+    for number in range(10):
+        write(root, f"{number}.py", "x" * (number + 1))
+    opened = source(root)
+    first = opened.page(None, 4)
+    again = [opened.page(first.cursor, 4).documents.keys for _ in range(2)]
+    assert again[0] == again[1]
+    assert len(read(opened, rows=3)[0]) == 10
+
+
+def test_pages_end_by_bytes(root, monkeypatch):
+    monkeypatch.setattr("rag_index.sources.code.PAGE_BYTES", 1000)
+    for number in range(6):
+        write(root, f"{number}.py", "x" * 400)
+    opened = source(root)
+    assert len(opened.page(None, 1000).documents) == 3
+    assert len(read(opened)[0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "there"),
+    [
+        ([], [], {"a.py", "b.ts", "s/a.py", "s/node_modules/m.js", "s/t/d.py"}),
+        (["**/*.py"], [], {"a.py", "s/a.py", "s/t/d.py"}),
+        (["*.py"], [], {"a.py"}),
+        (["s/**"], [], {"s/a.py", "s/n.md", "s/node_modules/m.js", "s/t/d.py"}),
+        ([], ["**/node_modules/**"], {"a.py", "b.ts", "s/a.py", "s/t/d.py"}),
+        ([], ["a.py", "s/t"], {"b.ts", "s/a.py", "s/node_modules/m.js"}),
+        (["**/*.py", "**/*.md"], ["s/t/**"], {"a.py", "s/a.py", "s/n.md"}),
+    ],
+)
+def test_patterns_are_anchored_at_the_root(root, include, exclude, there):
+    for path in ("a.py", "b.ts", "s/a.py", "s/n.md", "s/node_modules/m.js", "s/t/d.py"):
+        write(root, path)
+    assert paths_of(root, include=include, exclude=exclude) == there
+
+
+def test_gitignore_nested_and_above(root):
+    write(root, ".git/config")
+    write(root, ".git/hook.py")
+    write(root, ".gitignore", "# comment\n*.log.py\nbuild/\n/only_here.py\n")
+    write(root, "service/.gitignore", "!keep.log.py\nlocal.py\n")
+    for path in ("a.log.py", "build/b.py", "only_here.py", "service/only_here.py", "service/keep.log.py",
+                 "service/local.py", "service/deep/local.py", "service/deep/build/x.py", "local.py"):  # fmt: skip
+        write(root, path)
+    assert paths_of(root) == {"service/only_here.py", "service/keep.log.py", "local.py"}
+    assert paths_of(root / "service") == {"only_here.py", "keep.log.py"}
+    assert paths_of(root / "build") == {"b.py"}, "who names a folder that is ignored wants it"
+
+
+def test_what_is_skipped_says_why(root):
+    write(root, "large.py", "x = 1\n" * 100)
+    write(root, "binary.py", b"x = '\0'")
+    write(root, "minified.js", "var a=1;" * 2000)
+    write(root, "made.go", "// Code generated by protoc-gen-go. DO NOT EDIT.\npackage a\n")
+    write(root, "made.py", '"""Of @generated files, and how to edit them."""\n')
+    write(root, "made2.py", "#!/usr/bin/env python\n# This file was generated by a tool.\n# Do not edit!\n")
+    paths, reasons, _ = read(source(root, max_file_bytes=20_000))
+    assert paths == ["large.py", "made.py"]
+    assert {path: reason.split(":")[0] for path, reason in reasons.items()} == dict.fromkeys(reasons, "skipped")
+    assert reasons.keys() == {"binary.py", "minified.js", "made.go", "made2.py"}
+    reasons = read(source(root, max_file_bytes=300))[1]
+    assert reasons["large.py"] == "skipped: it has 600 bytes, more than max_file_bytes (300)"
+
+
+def test_links(root, tmp_path):
+    write(root, "a/real.py")
+    write(tmp_path, "outside/o.py")
+    links = {"inside.py": "a/real.py", "a/loop": "..", "out.py": "../outside/o.py", "out": "../outside",
+             "broken.py": "nothing.py", "self.py": "self.py", "b": "a", "readme": "../outside/o.py"}  # fmt: skip
+    for name, target in links.items():
+        (root / name).symlink_to(target)
+    paths, reasons, _ = read(source(root))
+    assert paths == ["a/real.py"]
+    assert {path: reason.split(":")[0] for path, reason in reasons.items()} == dict.fromkeys(
+        ["a/loop", "out.py", "out", "broken.py", "self.py"], "failed"
+    )
+    assert "leaves the root" in reasons["out"]
+    assert "loops" in reasons["a/loop"]
+    assert "loops" in reasons["self.py"]
+    assert "is not there" in reasons["broken.py"]
+
+
+def test_names_that_are_not_unicode(root):
+    write(root, "good.py")
+    name = os.fsdecode(b"caf\xe9.py")
+    try:
+        (root / name).write_text("x = 1")
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    paths, reasons, _ = read(source(root))
+    assert paths == ["good.py"]
+    assert "rename it" in reasons["'caf\\udce9.py'"]
+
+
+@contextlib.contextmanager
+def as_somebody():
+    """Root may read everything: be a user who may not."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(SOMEBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_what_may_not_be_read():
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        root = Path(folder)
+        root.chmod(0o755)
+        write(root, "open.py")
+        write(root, "shut.py").chmod(0)
+        write(root, "folder/known.py")
+        (root / "folder").chmod(0)
+        opened = source(root)
+        opened.follow(Remembers({'"folder/known.py"': "1"}))  # type: ignore[arg-type]
+        try:
+            with as_somebody():
+                paths, reasons, unread = read(opened)
+        finally:
+            (root / "folder").chmod(0o755)
+    assert (paths, unread) == (["open.py"], ["folder/known.py"])
+    assert "cannot be read" in reasons["shut.py"]
+    assert "what is known of it is kept" in reasons["folder/"]
+
+
+def test_a_closed_folder_keeps_what_is_known(root, monkeypatch):
+    write(root, "open.py")
+    write(root, "folder/known.py")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if str(path).rstrip("/").endswith("folder"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    opened = source(root)
+    opened.follow(Remembers({'"folder/known.py"': "1", '"folders.py"': "1"}))  # type: ignore[arg-type]
+    paths, reasons, unread = read(opened)
+    assert (paths, unread) == (["open.py"], ["folder/known.py"])
+    assert reasons["folder/"] == "failed: the folder cannot be read: Permission denied; what is known of it is kept"
+
+
+def test_unchanged_files_are_left_unread(root):
+    write(root, "a.py", "a = 1\n")
+    write(root, "b.py", "b = 1\n")
+    opened = source(root)
+    opened.follow(Remembers())  # type: ignore[arg-type]
+    assert read(opened) == (["a.py", "b.py"], {}, [])
+    time.sleep(2.1)
+    marks = opened.page(None, 10).marks
+    assert marks.keys() == {'"a.py"', '"b.py"'}
+    write(root, "b.py", "b = 2\n")
+    memory = Remembers(marks)
+    opened.follow(memory)  # type: ignore[arg-type]
+    assert read(opened) == (["b.py"], {}, ["a.py"])
+    assert memory.left == "files/1"
+
+
+def test_a_file_that_changed_just_now_has_no_mark(root):
+    """It may change once more within its time: that would not be seen by size and time."""
+    write(root, "young.py", at=time.time())
+    assert source(root).page(None, 10).marks == {}
+
+
+@pytest.mark.parametrize(
+    "data", [b"x = 1\r\n", "\ufeffx = 'é'\n".encode(), b"# caf\xe9\n", "größer\n".encode(), b"", b"\xef\xbb\xbf"]
+)
+def test_bytes_can_be_made_again(data):
+    text = decoded(data)
+    assert data in (text.encode(), text.encode("latin-1", "replace"))
+
+
+def test_a_root_that_is_not_there(root):
+    missing = source(root / "nothing")
+    with pytest.raises(SettingsError, match=r"root .*nothing is no folder"):
+        missing.check()
+    with pytest.raises(SourceUnavailable, match="cannot be read"):
+        missing.page(None, 10)
+
+
+def test_a_pattern_that_is_none(root):
+    with pytest.raises(SettingsError, match="correct the pattern"):
+        source(root, include=["a\\"]).page(None, 10)

@@ -1,0 +1,89 @@
+"""A source of another distribution, as docs/sources.md shows one."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from rag_index.errors import SettingsError, SourceError
+from rag_index.sources import open_source, page_of
+from tests.project import Project
+
+DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+SECTION = DOCUMENTATION.split("\n## A source of one's own\n")[1].split("\n## ")[0]
+
+
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"^```{language}\n(.*?)^```", SECTION, re.M | re.S)[number]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, prefect_server) -> Project:
+    """The example's package, installed, and a project with its settings."""
+    site = tmp_path / "site"
+    info = site / "notes-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "notes.py").write_text(block("python"))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: notes\nVersion: 1.0\n")
+    group, entry = re.search(r'entry-points\."(.*)"\]\n(.*)\n', block("text")).groups()
+    (info / "entry_points.txt").write_text(f"[{group}]\n{entry.replace(chr(34), '')}\n")
+    monkeypatch.syspath_prepend(str(site))
+    made = Project(tmp_path / "project")
+    made.write_settings('project = "test"\n' + block("toml"))
+    sys.modules.pop("notes", None)
+    return made
+
+
+def write(project: Project, notes: dict[int, str]) -> None:
+    lines = [json.dumps({"id": key, "text": text, "author": "kim"}) for key, text in notes.items()]
+    (project.folder / "notes.jsonl").write_text("".join(f"{line}\n" for line in lines))
+
+
+def figures(project: Project) -> dict[str, int]:
+    outcome = project.index(serial=True).indexes[0]
+    assert outcome.state == "completed", outcome.message
+    return {name: getattr(outcome, name) for name in ("new", "changed", "unchanged", "deleted")}
+
+
+def test_the_example_is_indexed_and_followed(project):
+    notes = {number: f"The printer of room {number} is broken." for number in range(50)}
+    write(project, notes)
+    assert figures(project) == {"new": 50, "changed": 0, "unchanged": 0, "deleted": 0}
+    assert {payload["author"] for payload, _ in project.points().values()} == {"kim"}
+    write(project, {**{key: text for key, text in notes.items() if key != 7}, 8: "It is the keyboard."})
+    assert figures(project) == {"new": 0, "changed": 1, "unchanged": 48, "deleted": 1}
+    assert project.texts()["8"] == ["It is the keyboard."]
+
+
+def test_the_examples_pages_follow_each_other(project):
+    write(project, {number: f"note {number}" for number in range(10)})
+    source = open_source(project.settings, project.settings.indexes[0])
+    keys, cursor = [], None
+    while True:
+        page = source.page(cursor, 4)
+        assert page == source.page(cursor, 4)
+        keys += page.documents.keys
+        cursor = page.cursor
+        if cursor is None:
+            break
+    assert keys == [str(number) for number in range(10)]
+    assert source.count() == 10
+
+
+def test_a_kind_that_is_not_installed(tmp_path):
+    project = Project(tmp_path / "project")
+    project.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
+    with pytest.raises(SettingsError, match=r"kind 'mails' is none of sql, code.* install the package"):
+        open_source(project.settings, project.settings.indexes[0])
+
+
+def test_a_page_of_documents():
+    page = page_of([("a", "text\0", {"n": 1}), ((1, "b"), " \n", {})])
+    assert (page.keys, page.texts) == (['"a"', '[1,"b"]'], ["text ", ""])
+    assert page.payloads == [b'{"n":1}', b"{}"]
+    with pytest.raises(SourceError, match="cannot be used"):
+        page_of([(object(), "", {})])

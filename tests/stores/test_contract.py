@@ -1,0 +1,595 @@
+"""What every store does: embedded, in memory, on a fake server by HTTP and gRPC, and on the real one of QDRANT_URL."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient
+
+from rag_index.documents import RESERVED_KEY, PointBatch
+from rag_index.errors import PointsRefused, StoreError, StoreMismatch
+from rag_index.stores import Condition, Store
+from rag_index.stores.edge import EdgeStore
+from rag_index.stores.server import ServerStore
+from tests.fakes.qdrant import FakeQdrant
+from tests.fakes.qdrant_grpc import FakeQdrantGrpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+
+DIMENSION = 8
+
+
+@contextmanager
+def opened(kind: str, folder: Path) -> Iterator[Store]:
+    match kind:
+        case "edge":
+            yield EdgeStore(folder)
+        case "memory":
+            yield ServerStore.from_client(QdrantClient(":memory:"))
+        case "http":
+            with FakeQdrant() as qdrant:
+                yield ServerStore(qdrant.url, patience=1)
+        case "grpc":
+            with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as fast:
+                yield ServerStore(qdrant.url, patience=1, grpc_port=fast.port)
+                assert {call for call in qdrant.seen if not call.startswith("GRPC")} <= {"GET /"}
+        case _:
+            if "QDRANT_URL" not in os.environ:
+                pytest.skip("needs a Qdrant server: set QDRANT_URL")
+            yield ServerStore(os.environ["QDRANT_URL"], api_key=os.environ.get("QDRANT_API_KEY"))
+
+
+KINDS = ["edge", "memory", "http", "grpc", pytest.param("server", marks=pytest.mark.qdrant_server)]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """One store for all tests, each of which makes its own collections."""
+    with opened(request.param, tmp_path_factory.mktemp("store")) as store:
+        yield store
+        for name in store.collections():
+            if name.startswith("contract_"):
+                store.drop(name)
+        store.close()
+
+
+@pytest.fixture
+def name(store: Store) -> Iterator[str]:
+    """A collection without points."""
+    name = new_name()
+    store.create(name, DIMENSION, {"made": "for a test"})
+    yield name
+    store.drop(name)
+
+
+def new_name() -> str:
+    return f"contract_{uuid.uuid4().hex}"
+
+
+def point_id(n: object) -> str:
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, str(n)))
+
+
+def batch(rows: list[int], payloads: list[dict[str, Any]] | None = None, *, key: str | None = None) -> PointBatch:
+    """Points of one document each (or of the document `key`, numbered), vectors by number."""
+    vectors = np.stack([np.random.default_rng(n).normal(size=DIMENSION) for n in rows]).astype(np.float32)
+    made = [
+        {RESERVED_KEY: {"key": key or f'"{n}"', "chunk": n if key else 0}, **(payloads[i] if payloads else {})}
+        for i, n in enumerate(rows)
+    ]
+    return PointBatch([point_id(f"{key}{n}") for n in rows], vectors, made)
+
+
+def ids(store: Store, name: str) -> set[str]:
+    return {point.id for point in store.scroll(name)}
+
+
+# Collections
+
+
+def test_create_keeps_what_is_there_and_merges_metadata(store: Store) -> None:
+    name = new_name()
+    store.create(name, DIMENSION, {"id": "one", "model": {"name": "m", "prefixes": ["a: ", ""]}, "nothing": None})
+    store.upsert(name, batch([1]))
+    store.create(name, DIMENSION, {"id": "two", "more": 1})
+    assert store.collections()[name] == {"id": "two", "model": {"name": "m", "prefixes": ["a: ", ""]}, "more": 1}
+    assert store.count(name) == 1
+    assert store.dimension(name) == DIMENSION
+
+
+def test_create_with_another_dimension_is_a_mismatch(store: Store, name: str) -> None:
+    with pytest.raises(StoreMismatch, match=rf"{name}.*{DIMENSION}-d.*768-d.*rebuild"):
+        store.create(name, 768, {})
+    assert store.dimension(name) == DIMENSION
+
+
+def test_metadata_is_merged_key_by_key_and_none_removes(store: Store, name: str) -> None:
+    store.set_metadata(name, {"a": {"deep": 1}, "b": "zwei", "ключ": "значение"})
+    store.set_metadata(name, {"a": {"other": 2}, "b": None})
+    assert store.collections()[name] == {"made": "for a test", "a": {"other": 2}, "ключ": "значение"}
+
+
+def test_drop(store: Store, name: str) -> None:
+    store.upsert(name, batch([1, 2]))
+    alias = new_name()
+    store.point_alias(alias, name)
+    store.drop(name)
+    assert name not in store.collections()
+    assert alias not in store.aliases()
+    with pytest.raises(StoreError, match=name):
+        store.count(name)
+    store.drop(name)
+    store.create(name, 4, {})
+    assert store.count(name) == 0
+    assert store.dimension(name) == 4
+
+
+@pytest.mark.parametrize("use", ["count", "upsert", "search", "scroll", "retrieve", "set_metadata", "dimension"])
+def test_a_collection_that_is_not_there_is_named(store: Store, use: str) -> None:
+    calls = {
+        "count": lambda: store.count("contract_none"),
+        "upsert": lambda: store.upsert("contract_none", batch([1])),
+        "search": lambda: store.search("contract_none", np.ones(DIMENSION, np.float32), limit=1),
+        "scroll": lambda: list(store.scroll("contract_none")),
+        "retrieve": lambda: store.retrieve("contract_none", [point_id(1)]),
+        "set_metadata": lambda: store.set_metadata("contract_none", {"a": 1}),
+        "dimension": lambda: store.dimension("contract_none"),
+    }
+    with pytest.raises(StoreError, match="contract_none"):
+        calls[use]()
+
+
+# Points
+
+
+def test_upsert_replaces_whole_points(store: Store, name: str) -> None:
+    store.upsert(name, batch([1, 2], [{"a": 1, "b": 1}, {"a": 2}]))
+    new = PointBatch([point_id("None1")], batch([7]).vectors, [{"a": "new"}])
+    store.upsert(name, new)
+    (point,) = store.retrieve(name, new.ids, vectors=True)
+    assert point.payload == {"a": "new"}
+    assert np.allclose(point.vector, new.vectors[0] / np.linalg.norm(new.vectors[0]), atol=1e-6)
+    assert store.count(name) == 2
+
+
+def test_many_points_in_one_call(store: Store, name: str) -> None:
+    store.upsert(name, batch(list(range(1300))))
+    assert store.count(name) == 1300
+    assert len(store.retrieve(name, [point_id(f"None{n}") for n in range(1300)])) == 1300
+
+
+def test_payloads_come_back_as_they_were(store: Store, name: str) -> None:
+    payload = {
+        "Größe": "日本語 🙂",
+        "a b.c": [1, "two", None, {"three": 3.5}],
+        "null": None,
+        "true": True,
+        "float": 0.1 + 0.2,
+        "whole": 1.0,
+        "big": 2**62,
+        "empty": {},
+    }
+    store.upsert(name, PointBatch([point_id(1)], batch([1]).vectors, [payload]))
+    (point,) = store.retrieve(name, [point_id(1)])
+    assert point.payload == payload
+    assert isinstance(point.payload["true"], bool)
+    assert point.vector is None
+
+
+def test_overwrite_payloads_removes_keys(store: Store, name: str) -> None:
+    points = batch([1, 2, 3], [{"a": 1, "gone": 1}, {"a": 2, "gone": 1}, {"a": 3}])
+    store.upsert(name, points)
+    before = {point.id: point.vector for point in store.scroll(name, vectors=True)}
+    store.overwrite_payloads(name, [(points.ids[0], {"a": 10}), (points.ids[1], {})])
+    found = {point.id: point for point in store.scroll(name, vectors=True)}
+    assert found[points.ids[0]].payload == {"a": 10}
+    assert found[points.ids[1]].payload == {}
+    assert found[points.ids[2]].payload["a"] == 3
+    assert {point.id: point.vector for point in found.values()} == before
+
+
+def test_overwriting_points_that_are_not_there_is_a_mismatch_after_the_others(store: Store, name: str) -> None:
+    points = batch([1, 2])
+    store.upsert(name, points)
+    pairs = [(points.ids[0], {"a": 1}), (point_id("gone"), {"a": 2}), (points.ids[1], {"a": 3})]
+    with pytest.raises(StoreMismatch, match=rf"1 points .*{name}.*{point_id('gone')}.*doctor"):
+        store.overwrite_payloads(name, pairs)
+    assert {point.id: point.payload for point in store.scroll(name)} == {
+        points.ids[0]: {"a": 1},
+        points.ids[1]: {"a": 3},
+    }
+
+
+def test_delete_points(store: Store, name: str) -> None:
+    points = batch(list(range(10)))
+    store.upsert(name, points)
+    store.delete_points(name, [*points.ids[:4], point_id("never there")])
+    assert ids(store, name) == set(points.ids[4:])
+
+
+def test_delete_chunks(store: Store, name: str) -> None:
+    for key in ('"a"', '"ключ"', "1"):
+        store.upsert(name, batch(list(range(5)), key=key))
+    store.delete_chunks(name, ['"a"', '"never"'], from_chunk=3)
+    store.delete_chunks(name, ['"ключ"', '"ключ"'])
+    left = {(point.payload[RESERVED_KEY]["key"], point.payload[RESERVED_KEY]["chunk"]) for point in store.scroll(name)}
+    assert left == {('"a"', n) for n in range(3)} | {("1", n) for n in range(5)}
+
+
+def test_count_by_keys(store: Store, name: str) -> None:
+    store.upsert(name, batch(list(range(3)), key='"a"'))
+    store.upsert(name, batch(list(range(4)), key='"b"'))
+    assert store.count(name, keys=['"a"']) == 3
+    assert store.count(name, keys=['"b"', '"a"', '"a"', '"c"']) == 7
+    assert store.count(name, keys=["a"]) == 0
+    assert store.count(name, keys=[*(f'"{n}"' for n in range(1500)), '"a"', '"b"', '"a"']) == 7
+    assert store.count(name) == 7
+
+
+def test_retrieve_finds_what_is_there(store: Store, name: str) -> None:
+    points = batch([1, 2])
+    store.upsert(name, points)
+    assert {point.id for point in store.retrieve(name, [*points.ids, point_id("no")])} == set(points.ids)
+
+
+def test_scroll_is_complete_and_in_order_of_id(store: Store, name: str) -> None:
+    points = batch(list(range(253)))
+    store.upsert(name, points)
+    for page in (1000, 100, 253, 1):
+        assert [point.id for point in store.scroll(name, page=page)] == sorted(points.ids)
+    (first, *_) = store.scroll(name, vectors=True)
+    assert first.vector is not None
+    assert np.isclose(np.linalg.norm(first.vector), 1.0, atol=1e-5)
+
+
+def test_empty_calls_do_nothing(store: Store, name: str) -> None:
+    store.upsert(name, batch([1]))
+    store.upsert(name, PointBatch([], np.zeros((0, DIMENSION), np.float32), []))
+    store.overwrite_payloads(name, [])
+    store.delete_points(name, [])
+    store.delete_chunks(name, [])
+    assert store.count(name, keys=[]) == 0
+    assert store.retrieve(name, []) == []
+    store.flush(name)
+    store.set_metadata(name, {})
+    assert store.count(name) == 1
+    assert next(store.scroll(name, page=5)).id == point_id("None1")
+    other = new_name()
+    store.create(other, DIMENSION, {})
+    assert list(store.scroll(other)) == []
+    assert store.search(other, np.ones(DIMENSION, np.float32), limit=3) == []
+    assert store.collections()[other] == {}
+
+
+# What is refused, before anything is written
+
+
+def bad_vectors() -> dict[str, np.ndarray]:
+    good = batch([1, 2, 3]).vectors
+    nan, infinite, zero = good.copy(), good.copy(), good.copy()
+    nan[1, 3], infinite[1, 3], zero[1] = np.nan, np.inf, 0
+    return {"dimension": good[:, :-1], "NaN": nan, "infinite": infinite, "zero": zero, "flat": good.ravel()[:3]}
+
+
+@pytest.mark.parametrize(("which", "said"), [("NaN", "finite"), ("infinite", "finite"), ("zero", "zero")])
+def test_one_bad_vector_is_named_and_nothing_is_written(store: Store, name: str, which: str, said: str) -> None:
+    points = batch([1, 2, 3])
+    with pytest.raises(PointsRefused, match=said) as refused:
+        store.upsert(name, PointBatch(points.ids, bad_vectors()[which], points.payloads))
+    assert refused.value.point_ids == (points.ids[1],)
+    assert store.count(name) == 0
+
+
+@pytest.mark.parametrize("which", ["dimension", "flat"])
+def test_vectors_of_another_dimension_are_refused(store: Store, name: str, which: str) -> None:
+    points = batch([1, 2, 3])
+    with pytest.raises(PointsRefused, match=rf"{name} holds {DIMENSION}-d.*rebuild"):
+        store.upsert(name, PointBatch(points.ids, bad_vectors()[which], points.payloads))
+    assert store.count(name) == 0
+
+
+@pytest.mark.parametrize("bad", ["1", "not-a-uuid", point_id(1).upper(), point_id(1).replace("-", "")])
+def test_ids_that_are_no_uuids_are_refused(store: Store, name: str, bad: str) -> None:
+    points = batch([1, 2])
+    with pytest.raises(PointsRefused) as refused:
+        store.upsert(name, PointBatch([points.ids[0], bad], points.vectors, points.payloads))
+    assert refused.value.point_ids == (bad,)
+    for call in (store.delete_points, store.retrieve):
+        with pytest.raises(PointsRefused, match="UUID"):
+            call(name, [bad])
+    assert store.count(name) == 0
+
+
+def test_payloads_that_are_no_json_are_refused(store: Store, name: str) -> None:
+    points = batch([1, 2, 3])
+    payloads: list[dict[Any, Any]] = [{"a": 1}, {1: "a key must be text"}, {"a": object()}]
+    with pytest.raises(PointsRefused) as refused:
+        store.upsert(name, PointBatch(points.ids, points.vectors, payloads))
+    assert set(refused.value.point_ids) == set(points.ids[1:])
+    assert store.count(name) == 0
+
+
+def test_batches_of_uneven_columns_are_refused(store: Store, name: str) -> None:
+    points = batch([1, 2, 3])
+    with pytest.raises(PointsRefused, match="3 ids, 2 vectors"):
+        store.upsert(name, PointBatch(points.ids, points.vectors[:2], points.payloads))
+
+
+def test_very_long_and_very_short_vectors_point_where_they_point(store: Store, name: str) -> None:
+    points = batch([1, 2])
+    points.vectors[0] *= 1e-18
+    points.vectors[1] *= 1e18
+    store.upsert(name, points)
+    for vector, own in zip(points.vectors, points.ids, strict=True):
+        (best,) = store.search(name, vector, limit=1)
+        assert best.id == own
+        assert best.score == pytest.approx(1.0, abs=1e-4)
+
+
+# Search
+
+
+def test_search_is_cosine_best_first(store: Store, name: str) -> None:
+    points = batch(list(range(50)))
+    store.upsert(name, points)
+    query = batch([999]).vectors[0]
+    unit = points.vectors / np.linalg.norm(points.vectors, axis=1, keepdims=True)
+    scores = unit @ (query / np.linalg.norm(query))
+    best = np.argsort(-scores)[:10]
+    for exact in (True, False):
+        found = store.search(name, query, limit=10, exact=exact)
+        assert [point.id for point in found] == [points.ids[i] for i in best]
+        assert [point.score for point in found] == pytest.approx(scores[best].tolist(), abs=1e-5)
+        assert found[0].payload == points.payloads[best[0]]
+    assert len(store.search(name, -query * 1e6, limit=1000)) == 50
+
+
+@pytest.mark.parametrize(
+    "query", [np.ones(DIMENSION - 1), np.zeros(DIMENSION), np.full(DIMENSION, np.nan), np.ones((1, DIMENSION))]
+)
+def test_queries_that_cannot_be(store: Store, name: str, query: np.ndarray) -> None:
+    store.upsert(name, batch([1]))
+    with pytest.raises(StoreError):
+        store.search(name, query.astype(np.float32), limit=1)
+
+
+VALUES: dict[str, Any] = {
+    "one": 1,
+    "one float": 1.0,
+    "half": 1.5,
+    "zero": 0,
+    "huge": 2**60 + 1,
+    "true": True,
+    "false": False,
+    "text 1": "1",
+    "empty text": "",
+    "ünï 日本": "ünï 日本",
+    "null": None,
+    "empty list": [],
+    "numbers": [1, 2],
+    "words": ["low", "high"],
+    "mixed": [True, "low"],
+    "day": "2024-01-02",
+    "time": "2024-01-02T03:04:05+00:00",
+    "offset": "2024-01-02T05:04:05.500000+02:00",
+    "naive": "2024-06-01T00:00:00",
+    "object": {"inner": 1},
+}
+PRESENT = set(VALUES) - {"null", "empty list"}
+
+CONDITIONS: list[tuple[str, Any, set[str]]] = [
+    ("eq", 1, {"one", "one float", "numbers"}),
+    ("eq", 1.0, {"one", "one float", "numbers"}),
+    ("eq", 1.5, {"half"}),
+    ("eq", 0, {"zero"}),
+    ("eq", 2**60 + 1, {"huge"}),
+    ("eq", True, {"true", "mixed"}),
+    ("eq", False, {"false"}),
+    ("eq", "1", {"text 1"}),
+    ("eq", "", {"empty text"}),
+    ("eq", "ünï 日本", {"ünï 日本"}),
+    ("eq", "low", {"words", "mixed"}),
+    ("eq", "2024-01-02", {"day"}),
+    ("eq", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), {"time"}),
+    ("eq", None, {"null", "empty list", "missing"}),
+    ("any", ["1", "low", "nothing"], {"text 1", "words", "mixed"}),
+    ("any", [1, 2], {"one", "one float", "numbers"}),
+    ("any", ["low", 1.5, False], {"words", "mixed", "half", "false"}),
+    ("any", (None, "1"), {"null", "empty list", "missing", "text 1"}),
+    ("any", [], set()),
+    ("range", {"gte": 1}, {"one", "one float", "half", "huge", "numbers"}),
+    ("range", {"gt": 0, "lt": 1.5}, {"one", "one float", "numbers"}),
+    ("range", {"lte": 0}, {"zero"}),
+    ("range", {"gte": "2024-01-02T03:04:05Z"}, {"time", "offset", "naive"}),
+    ("range", {"gt": "2024-01-02T03:04:05", "lt": "2024-01-02T05:04:06+02:00"}, {"offset"}),
+    ("range", {"gte": "2024-01-02", "lte": date(2024, 1, 3)}, {"day", "time", "offset"}),
+    ("range", {"lt": datetime(2024, 1, 2, 3, tzinfo=UTC)}, {"day"}),
+    ("exists", None, PRESENT),
+    ("not", 1, {*VALUES, "missing"} - {"one", "one float", "numbers"}),
+    ("not", "low", {*VALUES, "missing"} - {"words", "mixed"}),
+    ("not", True, {*VALUES, "missing"} - {"true", "mixed"}),
+    ("not", None, PRESENT),
+]
+
+
+def test_conditions(store: Store, name: str) -> None:
+    payloads: list[dict[str, Any]] = [{"f": value, "label": label} for label, value in VALUES.items()]
+    payloads.append({"label": "missing"})
+    store.upsert(name, batch(list(range(len(payloads))), payloads))
+    wrong = {}
+    for op, value, expected in CONDITIONS:
+        found = store.search(
+            name, np.ones(DIMENSION, np.float32), limit=100, conditions=[Condition("f", op, value)], exact=True
+        )
+        labels = {point.payload["label"] for point in found}
+        if labels != expected:
+            wrong[op, str(value)] = {"too many": labels - expected, "too few": expected - labels}
+    assert not wrong
+
+
+def test_all_conditions_must_hold_and_fields_have_any_name(store: Store, name: str) -> None:
+    payloads: list[dict[str, Any]] = [
+        {"my column": "x", "größe": n, "a": {"b c": n % 2}, "1st-col": n > 2, "list": [{"k": n}]} for n in range(6)
+    ]
+    store.upsert(name, batch(list(range(6)), payloads))
+
+    def found(*conditions: Condition) -> set[int]:
+        hits = store.search(name, np.ones(DIMENSION, np.float32), limit=10, conditions=conditions)
+        return {point.payload["größe"] for point in hits}
+
+    assert found(Condition("my column", "eq", "x"), Condition("größe", "range", {"gte": 2})) == {2, 3, 4, 5}
+    assert found(Condition("a.b c", "eq", 1), Condition("größe", "not", 3)) == {1, 5}
+    assert found(Condition("1st-col", "eq", True), Condition("größe", "any", [0, 4])) == {4}
+    assert found(Condition(f"{RESERVED_KEY}.key", "eq", '"3"')) == {3}
+    assert found(Condition("my column", "exists"), Condition("none", "exists")) == set()
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        Condition("f", "like", "x"),
+        Condition("f", "eq", object()),
+        Condition("f", "eq", 2**70),
+        Condition("f", "eq", float("nan")),
+        Condition("f", "any", "low"),
+        Condition("f", "range", {}),
+        Condition("f", "range", {"from": 1}),
+        Condition("f", "range", {"gte": 1, "lt": "2024-01-01"}),
+        Condition("f", "range", {"gte": "yesterday"}),
+        Condition("f", "range", {"gte": True}),
+        Condition("", "exists"),
+        Condition('a"b', "exists"),
+    ],
+)
+def test_conditions_that_cannot_be(store: Store, name: str, condition: Condition) -> None:
+    with pytest.raises(StoreError, match="condition"):
+        store.search(name, np.ones(DIMENSION, np.float32), limit=1, conditions=[condition])
+
+
+# Payload indexes
+
+FITTING: dict[str, list[tuple[str, Any]]] = {
+    "keyword": [(op, value) for op, value, _ in CONDITIONS],
+    "integer": [("eq", 1), ("eq", 2**60 + 1), ("any", [1, 2]), ("eq", "low"), ("exists", None), ("not", 1)],
+    "float": [
+        *[("eq", 1), ("eq", 1.5), ("eq", 2**60 + 1), ("eq", "1"), ("any", ["low", 1.5, False]), ("not", 1)],
+        *[("range", {"gte": 1}), ("range", {"gt": 0, "lt": 1.5}), ("range", {"lte": 0}), ("exists", None)],
+    ],
+    "bool": [(op, value) for op, value, _ in CONDITIONS],
+    "datetime": [
+        *[
+            (op, value)
+            for op, value, _ in CONDITIONS
+            if op == "range" and not any(isinstance(v, int | float) for v in value.values())
+        ],
+        *[("eq", "2024-01-02"), ("eq", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)), ("exists", None), ("not", "low")],
+    ],
+}
+"""What each kind of index is made for, and what it must not spoil."""
+
+
+@pytest.mark.parametrize("kind", FITTING)
+def test_a_payload_index_changes_no_answer(store: Store, name: str, kind: str) -> None:
+    payloads: list[dict[str, Any]] = [{"f": value, "label": label} for label, value in VALUES.items()]
+    payloads.append({"label": "missing"})
+    points = batch(list(range(len(payloads))), payloads)
+    store.upsert(name, PointBatch(points.ids[:9], points.vectors[:9], points.payloads[:9]))
+    store.index_fields(name, {"f": kind})
+    store.upsert(name, PointBatch(points.ids[9:], points.vectors[9:], points.payloads[9:]))
+    expected = {(op, repr(value)): labels for op, value, labels in CONDITIONS}
+    for op, value in FITTING[kind]:
+        condition = Condition("f", op, value)
+        found = store.search(name, np.ones(DIMENSION, np.float32), limit=100, conditions=[condition])
+        assert {point.payload["label"] for point in found} == expected[op, repr(value)], (kind, op, value)
+
+
+def test_payload_indexes_are_made_changed_and_removed(store: Store, name: str) -> None:
+    store.upsert(name, batch([1, 2], [{"my column": "x", "größe": 1, "a": {"b c": 1}}] * 2))
+
+    def found() -> int:
+        conditions = [Condition("my column", "eq", "x"), Condition("größe", "eq", 1), Condition("a.b c", "eq", 1)]
+        return len(store.search(name, np.ones(DIMENSION, np.float32), limit=10, conditions=conditions))
+
+    fields: dict[str, str | None] = {"my column": "keyword", "größe": "float", "a.b c": "integer"}
+    for change in (fields, fields, {"größe": "integer"}, dict.fromkeys(fields), dict.fromkeys(fields)):
+        store.index_fields(name, change)
+        assert found() == 2
+    assert store.count(name, keys=['"1"']) == 1
+    store.index_fields(name, {})
+    with pytest.raises(StoreError, match="'text' is no kind; use keyword"):
+        store.index_fields(name, {"my column": "text"})
+    with pytest.raises(StoreError, match="contract_none"):
+        store.index_fields("contract_none", {"a": "keyword"})
+
+
+# Aliases
+
+
+def test_an_alias_is_read_like_a_collection(store: Store, name: str) -> None:
+    points = batch(list(range(20)))
+    store.upsert(name, points)
+    alias = new_name()
+    store.point_alias(alias, name)
+    assert store.aliases()[alias] == name
+    assert store.count(alias) == 20
+    assert store.count(alias, keys=['"3"']) == 1
+    assert store.dimension(alias) == DIMENSION
+    assert {point.id for point in store.scroll(alias, page=7)} == set(points.ids)
+    assert store.retrieve(alias, points.ids[:1])[0].id == points.ids[0]
+    assert store.search(alias, points.vectors[3], limit=1)[0].id == points.ids[3]
+    assert alias not in store.collections()
+
+
+def test_an_alias_moves(store: Store, name: str) -> None:
+    other, alias = new_name(), new_name()
+    store.create(other, DIMENSION, {})
+    store.upsert(other, batch([1]))
+    for shown, count in ((name, 0), (other, 1), (other, 1), (name, 0)):
+        store.point_alias(alias, shown)
+        assert store.aliases()[alias] == shown
+        assert store.count(alias) == count
+
+
+def test_names_of_aliases_and_collections_do_not_meet(store: Store, name: str) -> None:
+    alias = new_name()
+    store.point_alias(alias, name)
+    with pytest.raises(StoreError):
+        store.create(alias, DIMENSION, {})
+    with pytest.raises(StoreError):
+        store.point_alias(name, name)
+    with pytest.raises(StoreError):
+        store.point_alias(new_name(), "contract_none")
+    store.drop(alias)
+    assert store.aliases()[alias] == name
+    assert name in store.collections()
+
+
+def test_small_collections_need_no_search_index(store: Store, name: str) -> None:
+    store.upsert(name, batch([1, 2]))
+    store.optimize(name)
+    assert store.indexed(name)
+    assert store.count(name) == 2
+    assert store.search(name, batch([1]).vectors[0], limit=1)[0].id == point_id("None1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_closing_twice_is_closing_once(kind: str, tmp_path: Path) -> None:
+    with opened(kind, tmp_path) as store:
+        store.collections()
+        store.close()
+        store.close()
+        with pytest.raises(StoreError, match="closed"):
+            store.count("contract_none")

@@ -1,0 +1,440 @@
+"""The embedded store among processes, crashes and folders that are not as they should be."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pytest
+
+from rag_index.documents import RESERVED_KEY, PointBatch
+from rag_index.errors import StoreBusy, StoreError
+from rag_index.stores.catalog import Catalog
+from rag_index.stores.edge import EdgeStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DIMENSION = 4
+
+PROCESS = """
+import sys
+from pathlib import Path
+import numpy as np
+from rag_index.documents import PointBatch
+from rag_index.stores.edge import EdgeStore
+from tests.stores.test_edge import points
+store = EdgeStore(Path(sys.argv[1]))
+"""
+
+
+class Process:
+    """Another Python process that works on the store; `says` waits for its next line."""
+
+    def __init__(self, code: str, *args: object) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    def says(self) -> str:
+        assert self.popen.stdout is not None
+        return self.popen.stdout.readline().strip()
+
+    def kill(self) -> str:
+        """Kill -9; returns what it had said and nobody had read."""
+        self.popen.kill()
+        return self.popen.communicate()[0]
+
+
+@pytest.fixture
+def run() -> Iterator[Any]:
+    started: list[Process] = []
+
+    def start(code: str, *args: object) -> Process:
+        started.append(Process(code, *args))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.popen.poll() is None:
+            process.kill()
+
+
+def points(rows: range, dimension: int = DIMENSION) -> PointBatch:
+    ids = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(n))) for n in rows]
+    vectors = np.random.default_rng(rows.start).normal(size=(len(rows), dimension)).astype(np.float32)
+    return PointBatch(ids, vectors, [{RESERVED_KEY: {"key": str(n), "chunk": 0}, "n": n} for n in rows])
+
+
+# Who holds the store
+
+
+def test_a_second_process_is_told_who_holds_the_store(tmp_path: Path, run: Any) -> None:
+    holder = run(PROCESS + "print('ready', flush=True); input()", tmp_path)
+    assert holder.says() == "ready"
+    began = time.monotonic()
+    with pytest.raises(StoreBusy) as busy:
+        EdgeStore(tmp_path, wait=0.3)
+    assert 0.3 <= time.monotonic() - began < 2
+    said = str(busy.value)
+    assert f"the store at {tmp_path} is open in process {holder.pid} (-c " in said
+    assert time.strftime("since %Y-%m-%dT", time.gmtime()) in said
+    assert "wait for it (--wait SECONDS) or use a Qdrant server" in said
+
+
+def test_waiting_gets_the_store_once_it_is_given_back(tmp_path: Path, run: Any) -> None:
+    holder = run(PROCESS + "print('ready', flush=True); input(); store.close(); input()", tmp_path)
+    holder.says()
+    threading.Timer(0.3, lambda: holder.popen.stdin.write("\n") and holder.popen.stdin.flush()).start()
+    with closing(EdgeStore(tmp_path, wait=10)) as store:
+        assert store.collections() == {}
+    assert holder.popen.poll() is None
+
+
+def test_a_killed_holder_frees_the_store(tmp_path: Path, run: Any) -> None:
+    holder = run(PROCESS + "print('ready', flush=True); input()", tmp_path)
+    holder.says()
+    holder.kill()
+    EdgeStore(tmp_path).close()
+
+
+def test_one_process_opens_it_once(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)), pytest.raises(StoreBusy, match=f"process {os.getpid()}"):
+        EdgeStore(tmp_path)
+    EdgeStore(tmp_path).close()
+
+
+def test_a_damaged_lock_file_says_another_process(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)):
+        (tmp_path / ".lock").write_bytes(b'{"pid": ')
+        with pytest.raises(StoreBusy, match="another process"):
+            EdgeStore(tmp_path)
+
+
+# What survives
+
+
+def test_a_store_is_found_again_as_it_was_left(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)) as store:
+        store.create("one", DIMENSION, {"id": "x"})
+        store.create("two", 3, {})
+        store.upsert("one", points(range(100)))
+        store.point_alias("shown", "one")
+    with closing(EdgeStore(tmp_path)) as store:
+        assert store.collections() == {"one": {"id": "x"}, "two": {}}
+        assert store.aliases() == {"shown": "one"}
+        assert (store.dimension("shown"), store.dimension("two")) == (DIMENSION, 3)
+        assert store.count("shown") == 100
+        assert [point.id for point in store.scroll("one")] == sorted(points(range(100)).ids)
+
+
+@pytest.mark.parametrize("flush", ["store.flush('c')", "pass"])
+def test_acknowledged_points_survive_a_kill(tmp_path: Path, run: Any, flush: str) -> None:
+    code = f"""
+store.create('c', {DIMENSION}, {{}})
+for start in range(0, 1_000_000, 700):
+    store.upsert('c', points(range(start, start + 700)))
+    {flush}
+    print(start + 700, flush=True)
+"""
+    writer = run(PROCESS + code, tmp_path)
+    seen = [writer.says() for _ in range(8)]
+    time.sleep(0.037)
+    written = int((seen + writer.kill().split())[-1])
+    with closing(EdgeStore(tmp_path)) as store:
+        found = {point.payload["n"] for point in store.scroll("c")}
+        assert found >= set(range(written))
+        assert store.count("c") == len(found)
+        store.upsert("c", points(range(written, written + 700)))
+        (again,) = store.retrieve("c", points(range(1)).ids, vectors=True)
+        assert again.vector is not None
+
+
+def test_the_catalog_survives_kills_amid_changes(tmp_path: Path, run: Any) -> None:
+    code = """
+import sys
+from pathlib import Path
+from rag_index.stores.catalog import Catalog
+catalog = Catalog(Path(sys.argv[1]))
+start = int(sys.argv[2])
+if "c" not in catalog:
+    catalog.add("c", 4, {})
+    catalog.add("d", 4, {})
+for n in range(start, 1_000_000):
+    catalog.merge_metadata("c", {"n": n, "filler": "x" * (n % 7) * 10_000})
+    catalog.point_alias("shown", "cd"[n % 2])
+    print(n, flush=True)
+"""
+    file = tmp_path / "catalog.json"
+    done = 0
+    for attempt in range(8):
+        writer = run(code, file, done)
+        first = int(writer.says())
+        time.sleep(0.013 * attempt)
+        done = max([first, *map(int, writer.kill().split())])
+        found = Catalog(file)
+        assert found.entry("c").metadata["n"] in (done, done + 1)
+        assert found.aliases()["shown"] in ("c", "d")
+    assert done > 20
+
+
+def test_what_a_crash_left_behind_is_removed(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)) as store:
+        store.create("c", DIMENSION, {})
+        store.upsert("c", points(range(10)))
+    shutil.copytree(tmp_path / "collections" / "c", tmp_path / "collections" / "made_but_not_entered")
+    (tmp_path / "collections" / "half").mkdir()
+    (tmp_path / "collections" / "half" / "edge_config.json").write_text("{")
+    (tmp_path / "trash" / "old-1" / "segments").mkdir(parents=True)
+    (tmp_path / "catalog.json.tmp").write_text("{")
+    with closing(EdgeStore(tmp_path)) as store:
+        assert list((tmp_path / "trash").iterdir()) == []
+        assert store.collections() == {"c": {}}
+        for name in ("made_but_not_entered", "half"):
+            with pytest.raises(StoreError, match=name):
+                store.count(name)
+            store.create(name, 3, {})
+            assert store.count(name) == 0
+        assert store.count("c") == 10
+        store.drop("c")
+        assert not (tmp_path / "collections" / "c").exists()
+        assert list((tmp_path / "trash").iterdir()) == []
+
+
+# Folders that are not as they should be
+
+
+def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match=r"not a folder.*\[store\] path"):
+            EdgeStore(path)
+
+
+@pytest.fixture
+def folder_of_nobody() -> Iterator[Path]:
+    """A folder of an ordinary user's, and the test run as one: root may write everywhere."""
+    root = os.geteuid() == 0
+    folder = Path(tempfile.mkdtemp())
+    if root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    yield folder
+    if root:
+        os.seteuid(0)
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_written(folder_of_nobody: Path) -> None:
+    store, new = folder_of_nobody / "store", folder_of_nobody / "new"
+    EdgeStore(store).close()
+    for folder in (store, folder_of_nobody):
+        folder.chmod(0o555)
+    try:
+        (store / ".lock").chmod(0o444)
+        for path in (store, new):
+            with pytest.raises(StoreError, match=r"cannot write to the store at .*make it writable.*\[store\] path"):
+                EdgeStore(path)
+    finally:
+        folder_of_nobody.chmod(0o755)
+        store.chmod(0o755)
+
+
+def test_a_full_disk_is_seen_before_it_is_written_to(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)) as store:
+        store.create("c", DIMENSION, {})
+        store.upsert("c", points(range(10)))
+    with closing(EdgeStore(tmp_path, min_free=2**60)) as store:
+        for write in (
+            lambda: store.upsert("c", points(range(20))),
+            lambda: store.overwrite_payloads("c", [(points(range(1)).ids[0], {})]),
+            lambda: store.create("d", DIMENSION, {}),
+        ):
+            with pytest.raises(StoreError, match=rf"no space left.*{tmp_path}.*MB are free.*free some"):
+                write()
+        assert store.count("c") == 10
+        assert set(store.collections()) == {"c"}
+        assert len(store.search("c", np.ones(DIMENSION, np.float32), limit=20)) == 10
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": 1}', '{"version": 1, "collections": 3, "aliases": {}}']
+)
+def test_a_damaged_catalog_is_named(tmp_path: Path, content: str) -> None:
+    EdgeStore(tmp_path).close()
+    (tmp_path / "catalog.json").write_text(content)
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"catalog\.json cannot be read.*restore"):
+            EdgeStore(tmp_path)
+
+
+def test_a_catalog_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    EdgeStore(tmp_path).close()
+    (tmp_path / "catalog.json").write_text(json.dumps({"version": 2, "collections": []}))
+    with pytest.raises(StoreError, match=r"newer rag-index .version 2.: upgrade"):
+        EdgeStore(tmp_path)
+
+
+def test_a_collection_whose_folder_is_gone_or_damaged(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)) as store:
+        store.create("gone", DIMENSION, {})
+        store.create("damaged", DIMENSION, {})
+    shutil.rmtree(tmp_path / "collections" / "gone")
+    (tmp_path / "collections" / "damaged" / "edge_config.json").write_text("{")
+    with closing(EdgeStore(tmp_path)) as store:
+        with pytest.raises(StoreError, match="gone, is gone: run `rag-index rebuild`"):
+            store.count("gone")
+        with pytest.raises(StoreError, match="the embedded Qdrant failed on damaged"):
+            store.count("damaged")
+        for name in ("gone", "damaged"):
+            store.drop(name)
+            store.create(name, DIMENSION, {})
+            assert store.count(name) == 0
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "../a", ".hidden", "a b", "ü", "x" * 201])
+def test_names_that_cannot_be_folders(tmp_path: Path, name: str) -> None:
+    with closing(EdgeStore(tmp_path)) as store, pytest.raises(StoreError, match="cannot name a collection"):
+        store.create(name, DIMENSION, {})
+
+
+# Searching
+
+
+@pytest.fixture(scope="module")
+def clustered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray]:
+    """A store with 3,600 points of 768 dimensions in clusters (11 MB: more than is scanned), without search index."""
+    rng = np.random.default_rng(7)
+    centres = rng.normal(size=(50, 768))
+    vectors = (centres[rng.integers(50, size=3600)] + 0.5 * rng.normal(size=(3600, 768))).astype(np.float32)
+    path = tmp_path_factory.mktemp("clustered")
+    with closing(EdgeStore(path)) as store:
+        store.create("c", 768, {})
+        plain = points(range(3600))
+        store.upsert("c", PointBatch(plain.ids, vectors, plain.payloads))
+        assert not store.indexed("c")
+    return path, vectors
+
+
+def test_the_search_index_finds_what_a_scan_finds(clustered: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    made, vectors = clustered
+    path = tmp_path / "store"
+    shutil.copytree(made, path)
+    with closing(EdgeStore(path)) as store:
+        store.optimize("c")
+        assert store.indexed("c")
+        assert store.count("c") == 3600
+        hits = 0
+        for query in vectors[:40] + 0.1:
+            exact = {point.id for point in store.search("c", query, limit=10, exact=True)}
+            hits += len(exact & {point.id for point in store.search("c", query, limit=10)})
+        assert hits / 400 >= 0.95
+        store.upsert("c", points(range(5000, 5001), 768))
+        assert store.search("c", points(range(5000, 5001), 768).vectors[0], limit=1)[0].payload["n"] == 5000
+        assert store.indexed("c")
+
+
+def test_the_store_stays_locked_while_an_orphan_builds(
+    clustered: tuple[Path, np.ndarray], tmp_path: Path, run: Any
+) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(clustered[0], path)
+    builder = run(PROCESS + "print('ready', flush=True); store.optimize('c')", path)
+    builder.says()
+    deadline = time.monotonic() + 20
+    while not (children := psutil.Process(builder.pid).children()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    builder.kill()
+    assert children[0].is_running()
+    with pytest.raises(StoreBusy, match=f"a child of process {builder.pid} .*which has ended"):
+        EdgeStore(path)
+    with closing(EdgeStore(path, wait=60)) as store:
+        assert store.count("c") == 3600
+        assert store.indexed("c")
+
+
+def test_an_index_that_cannot_be_built_says_why(clustered: tuple[Path, np.ndarray], tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    shutil.copytree(clustered[0], path)
+    (path / "collections" / "c" / "edge_config.json").write_text("{")
+    with closing(EdgeStore(path)) as store, pytest.raises(StoreError, match=r"index of c was not built .*xception"):
+        store.optimize("c")
+    with closing(EdgeStore(clustered[0], min_free=2**60)) as store, pytest.raises(StoreError, match="no space left"):
+        store.optimize("c")
+
+
+def test_searching_goes_on_while_points_are_written(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)) as store:
+        store.create("c", 64, {})
+        store.upsert("c", points(range(1000), 64))
+        wrong: list[BaseException] = []
+        slowest = [0.0]
+        stop = threading.Event()
+
+        def search() -> None:
+            try:
+                while not stop.is_set():
+                    began = time.monotonic()
+                    assert len(store.search("c", np.ones(64, np.float32), limit=10)) == 10
+                    assert store.count("c") >= 1000
+                    slowest[0] = max(slowest[0], time.monotonic() - began)
+            except BaseException as exc:
+                wrong.append(exc)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for start in range(1000, 10_000, 1500):
+            store.upsert("c", points(range(start, start + 1500), 64))
+            store.delete_chunks("c", [str(start)])
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        assert slowest[0] < 2
+        assert store.count("c") == 9_994
+
+
+def test_a_collection_can_be_dropped_while_it_is_searched(tmp_path: Path) -> None:
+    with closing(EdgeStore(tmp_path)) as store:
+        store.create("c", DIMENSION, {})
+        store.upsert("c", points(range(1000)))
+        pages = store.scroll("c", page=10)
+        next(pages)
+        store.drop("c")
+        with pytest.raises(StoreError, match="c was closed or dropped"):
+            list(pages)
+
+
+def test_writes_are_flushed_now_and_then(tmp_path: Path, run: Any) -> None:
+    """What was never flushed is replayed by the next open. The engine's log says how far it need not be."""
+    code = f"""
+store.create('c', {DIMENSION}, {{}})
+log = Path(sys.argv[1]) / 'collections' / 'c' / 'wal' / 'first-index'
+before = log.read_bytes()
+store.upsert('c', points(range(9_000)))
+print(log.read_bytes() == before, flush=True)
+store.upsert('c', points(range(9_000, 12_000)))
+print(log.read_bytes() == before, flush=True); input()
+"""
+    writer = run(PROCESS + code, tmp_path)
+    assert [writer.says(), writer.says()] == ["True", "False"]
+    writer.kill()
+    with closing(EdgeStore(tmp_path)) as store:
+        assert store.count("c") == 12_000

@@ -1,0 +1,79 @@
+"""The tree of errors: each survives the way from a worker, and is listed where people look for it."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+
+import pytest
+
+from rag_index import errors
+from rag_index.errors import (
+    PointsRefused,
+    RagIndexError,
+    RateLimited,
+    SettingsError,
+    SourceError,
+    StoreUnavailable,
+    TerminalError,
+    TransientError,
+    UnknownIndex,
+)
+
+CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_each_survives_pickle(kind):
+    """Arguments, attributes and words are the same in the process that receives it."""
+    given = {"retry_after": 3.5, "point_ids": ("a", "b")}
+    names = inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []
+    extra = [given[name] for name in names[2:]]
+    for arguments in (["what is wrong"], ["what is wrong", *extra]):
+        error = kind(*arguments)
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is kind
+        assert (copy.args, str(copy), vars(copy), copy.exit_code) == (
+            error.args,
+            "what is wrong",
+            vars(error),
+            error.exit_code,
+        )
+
+
+def test_all_names_every_class_in_order():
+    assert errors.__all__ == sorted(kind.__name__ for kind in CLASSES)
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_the_classes():
+    """Each class stands under the class it derives from."""
+    parents: dict[str, str | None] = {}
+    above: list[tuple[int, str]] = []
+    for line in str(errors.__doc__).splitlines():
+        name = line.strip("│├└─ ").split("  ")[0].strip()
+        if name not in errors.__all__:
+            continue
+        column = line.index(name)
+        above = [(at, parent) for at, parent in above if at < column]
+        parents[name] = above[-1][1] if above else None
+        above.append((column, name))
+    assert parents == {kind.__name__: None if kind is RagIndexError else kind.__bases__[0].__name__ for kind in CLASSES}
+
+
+def test_each_is_transient_or_terminal():
+    for kind in CLASSES:
+        if kind is not RagIndexError:
+            assert issubclass(kind, TransientError) is not issubclass(kind, TerminalError)
+
+
+def test_exit_codes_are_those_of_the_command_line():
+    wrong_settings = {SettingsError, UnknownIndex, SourceError}
+    assert {kind for kind in CLASSES if kind.exit_code == 2} == wrong_settings
+    assert {kind.exit_code for kind in set(CLASSES) - wrong_settings} == {1}
+
+
+def test_an_error_says_its_message_alone():
+    assert str(RateLimited("too many requests", 5.0)) == "too many requests"
+    assert str(PointsRefused("no such vector", ("a",))) == "no such vector"
+    assert str(StoreUnavailable("down")) == "down"
+    assert str(RagIndexError()) == "RagIndexError"
