@@ -1,0 +1,201 @@
+"""Figures of indexing source code, as docs/sources.md has them: ratios within one run, each measured several times.
+
+    python benchmarks/code.py [ROOT …] [--files N] [--sample N] [--repeat N]
+
+ROOT are folders with Python files, by default the standard library and the site-packages of this interpreter. Of them
+`files` files are copied into one folder, and indexed with the embedder in the process and the embedded store.
+
+- agreement: symbols that tree-sitter finds in the standard library, held against those of the `ast` module
+- two workers over one: seconds of whole runs over `sample` files, from the first shard to the end
+- nothing changed, one file changed: seconds of a run beyond those of a run over ten files
+- memory of a worker at its peak, beyond what it has when it is ready and has embedded one small file
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import io
+import os
+import random
+import shutil
+import statistics
+import sysconfig
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+
+from rag_index.code.symbols import symbols_of
+from rag_index.overview import run_reports
+from rag_index.settings import load_settings
+from rag_index.sources.code import decoded
+
+SETTINGS = """\
+project = "bench"
+[parallel]
+workers = {workers}
+{more}
+[[indexes]]
+name = "code"
+kind = "code"
+root = "{root}"
+"""
+AUTO = '"auto"'
+Named = tuple[str, str, int, int | None]
+
+
+def main() -> None:
+    paths = sysconfig.get_paths()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("roots", nargs="*", type=Path, default=[Path(paths["stdlib"]), Path(paths["purelib"])])
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--sample", type=int, default=1500)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--only", choices=["agreement", "workers", "unchanged"], nargs="*")
+    given = parser.parse_args()
+    only = given.only or ["agreement", "workers", "unchanged"]
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    if "agreement" in only:
+        agreement(Path(paths["stdlib"]))
+    with tempfile.TemporaryDirectory() as folder:
+        if "workers" in only:
+            two_workers(Path(folder), given.roots, given.sample, given.repeat)
+        if "unchanged" in only:
+            unchanged(Path(folder), given.roots, given.files, given.repeat)
+
+
+def agreement(stdlib: Path) -> None:
+    """How many of the definitions that `ast` finds are found with the same kind, name and lines; where others are."""
+    same = total = files = 0
+    differing: list[str] = []
+    for path in sorted(stdlib.rglob("*.py")):
+        if "site-packages" in path.parts:
+            continue
+        data = path.read_bytes()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                expected = Counter(named(ast.parse(data)))
+        except (SyntaxError, ValueError):  # files that test the parser with what is no Python
+            continue
+        found = symbols_of(decoded(data).encode(), "python", seconds=60.0)
+        mine = Counter((s.kind, s.name, s.line, s.last_line) for s in found if s.kind != "constant")
+        files, total = files + 1, total + expected.total()
+        same += (mine & expected).total()
+        if mine != expected:
+            differing.append(f"  {path.relative_to(stdlib)}: {(expected - mine).total()} missing")
+    print(f"agreement with ast: {same / total:.3%} of {total:,} definitions in {files:,} files; files that differ:")
+    print("\n".join(differing) or "  none")
+
+
+def named(tree: ast.AST, *, in_class: bool = False) -> list[Named]:
+    """Kind, name, first and last line of each definition, decorators not counted."""
+    found: list[Named] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            kind = "method" if in_class else "function"
+            found += [(kind, node.name, node.lineno, node.end_lineno), *named(node)]
+        elif isinstance(node, ast.ClassDef):
+            found += [("class", node.name, node.lineno, node.end_lineno), *named(node, in_class=True)]
+        else:
+            found += named(node, in_class=in_class)
+    return found
+
+
+def two_workers(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
+    """Whole runs with one worker and with two, in turn, and what their workers took."""
+    copied(roots, folder / "sample", count, mixed=True)
+    seconds: dict[int, list[float]] = {1: [], 2: []}
+    rates: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(repeat):
+        for workers in (1, 2) if number % 2 == 0 else (2, 1):
+            figures = indexed(folder / f"w{workers}-{number}", folder / "sample", workers)
+            there = figures["seconds"] - figures["first_shard_after"]
+            seconds[workers].append(there)
+            rates[workers].append(figures["worker_seconds"])
+            print(
+                f"  {workers} workers: {there:.1f} s from the first shard, busy {figures['worker_seconds']:.1f} s, "
+                f"peak memory of a worker {figures['peak_memory'] / 1e6:.0f} MB"
+            )
+    one, two = statistics.median(seconds[1]), statistics.median(seconds[2])
+    print(
+        f"two workers over one: {one / two:.2f} ({one:.1f} s and {two:.1f} s for {count:,} files, median of {repeat})"
+    )
+    copied(roots, folder / "little", 10, mixed=True)
+    idle = indexed(folder / "idle", folder / "little", 1, more="chunk_size = 1")["peak_memory"]
+    peak = indexed(folder / "peak", folder / "sample", 1)["peak_memory"]
+    print(f"memory of a worker: {(peak - idle) / 1e6:.0f} MB beyond {idle / 1e6:.0f} MB after ten files")
+
+
+def unchanged(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
+    """Runs in which nothing changed, and one file, over many files and over ten."""
+    copied(roots, folder / "many", count, mixed=False)
+    copied(roots, folder / "ten", 10, mixed=False)
+    for name in ("many", "ten"):
+        figures = indexed(folder / f"{name}.p", folder / name, 2)
+        print(f"  {name}: {figures['documents']:,} files, {figures['chunks']:,} chunks in {figures['seconds']:.0f} s")
+    time.sleep(2.5)
+    took: dict[str, list[float]] = {
+        "many": [], "ten": [], "one changed": [], "many, processor": [], "ten, processor": [],
+    }  # fmt: skip
+    for name in ("many", "ten"):  # marks are noted
+        indexed(folder / f"{name}.p", folder / name, AUTO)
+    for _ in range(repeat):
+        for name in ("many", "ten"):
+            figures = indexed(folder / f"{name}.p", folder / name, AUTO)
+            took[name].append(figures["seconds"])
+            took[f"{name}, processor"].append(figures["cpu"])
+        file = next((folder / "many").rglob("*.py"))
+        file.write_text(f"# changed at {time.time()}\n" + file.read_text(errors="replace"))
+        took["one changed"].append(indexed(folder / "many.p", folder / "many", AUTO)["seconds"])
+        time.sleep(2.5)
+        indexed(folder / "many.p", folder / "many", AUTO)
+    nothing = statistics.median(took["many"]) - statistics.median(took["ten"])
+    changed = statistics.median(took["one changed"]) - statistics.median(took["many"])
+    print(f"nothing changed in {count:,} files: {nothing:.2f} s beyond a run over ten")
+    cpu = statistics.median(took["many, processor"]) - statistics.median(took["ten, processor"])
+    print(f"  of the flow's processor time, on a machine with other work to do: {cpu:.2f} s")
+    print(f"one file changed in {count:,} files: {changed:.2f} s more")
+    print("  " + "; ".join(f"{name}: {', '.join(f'{one:.2f}' for one in all_)} s" for name, all_ in took.items()))
+
+
+def copied(roots: list[Path], target: Path, count: int, *, mixed: bool) -> None:
+    """So many Python files of the folders, in their order or (mixed) by chance, in one folder."""
+    found = [
+        (number, root, path)
+        for number, root in enumerate(roots)
+        for path in sorted(root.rglob("*.py"))
+        if number or "site-packages" not in path.parts
+    ]
+    if mixed:
+        random.Random(1).shuffle(found)
+    if len(found) < count:
+        print(f"  there are only {len(found):,} files below {', '.join(map(str, roots))}")
+    for number, root, path in found[:count]:
+        place = target / str(number) / path.relative_to(root)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, place)
+
+
+def indexed(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
+    """The figures of a run, in a project of its own."""
+    from flows.launch import launch_index_all
+
+    project.mkdir(exist_ok=True)
+    config = project / "rag-index.toml"
+    config.write_text(SETTINGS.format(workers=workers, root=root, more=more))
+    cpu = time.process_time()
+    with contextlib.redirect_stderr(io.StringIO()):
+        launch_index_all(project / ".prefect", config=str(config))
+    cpu = time.process_time() - cpu
+    settings = load_settings(config)
+    (report,) = run_reports(settings, settings.indexes)
+    figures: dict[str, float] = {**report["figures"], "documents": report["documents"], "cpu": cpu}
+    return figures
+
+
+if __name__ == "__main__":
+    main()

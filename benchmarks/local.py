@@ -1,0 +1,255 @@
+"""What the whole way costs beside the local embedder: ratios, both sides in one run, in turn; median and spread.
+
+    python benchmarks/local.py COMMAND [--documents N] [--workers N] [--repeat N]
+
+    overhead    documents/s end to end, start-up apart, over the bare embedder in as many processes
+    unchanged   documents compared a second where nothing changed, start-up apart
+    changed     a run in which 1% changed over the first one, start-up apart
+    workers     two workers over one, start-up apart; and the same of the bare embedder
+    framework   documents/s end to end with an embedder that answers at once, start-up apart
+    memory      own memory (RssAnon) of each process with N documents over that with a tenth; documents/s likewise
+    startup     from the command to the first text embedded, less the slower of Prefect's server and the cluster alone
+    prose       first run on real prose, whole command, over the bare embedder in one process and an empty run;
+                and with a Prefect server that runs already, over the bare embedder alone
+    single      `index --id`: seconds beyond the interpreter's imports
+
+Documents are those of the service desk sample; prose is Python's documentation, in pieces of 400 characters that begin
+at different places. Each command says what is to be reached. The embedder of `framework` and the clock of `startup`
+come to all processes of a run by `hooks/sitecustomize.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from throughput import PROGRAM, bare, run, texts_of
+
+from flows.launch import temporary_server
+from rag_index.samples import pydocs, servicedesk
+from rag_index.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+HOOKS = str(Path(__file__).parent / "hooks")
+PROSE = 400
+SERVER = "from flows.launch import temporary_server as t\nwith t(): pass"
+CLUSTER = (
+    "from tasks.cluster import Workers; from rag_index.settings import ParallelSettings\n"
+    "if __name__ == '__main__':\n    with Workers(ParallelSettings(workers={})) as w: w.cluster()"
+)
+IMPORTS = "import rag_index.cli.indexing, rag_index.single, rag_index.sources.sql, rag_index.stores.edge, wordllama"
+
+
+@dataclass
+class Desk:
+    """A source and its settings; `new` makes what is indexed of it go away."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "rag-index.toml"
+
+    def new(self) -> Desk:
+        subprocess.run(["rm", "-rf", str(self.folder / ".rag-index")], check=True)
+        return self
+
+    def index(self, *arguments: str, workers: int = 1, **environment: str) -> tuple[float, float, dict[str, float]]:
+        """A run: its seconds beyond start-up, those of the whole command, and own memory by process in MB."""
+        report, wall, watch = run(self.config, "--workers", str(workers), *arguments, **environment)
+        return sum(one["seconds"] for one in report["indexes"]), wall, dict(watch.peaks)
+
+    def bare(self, workers: int) -> float:
+        return bare(texts_of(load_settings(self.config)), workers)
+
+
+@contextmanager
+def desk(documents: int) -> Iterator[Desk]:
+    with tempfile.TemporaryDirectory() as folder:
+        servicedesk.write(Path(folder) / "desk.db", documents=documents)
+        made = Desk(Path(folder))
+        made.config.write_text(servicedesk.settings_text("desk.db"))
+        yield made
+
+
+@contextmanager
+def prose(documents: int) -> Iterator[Desk]:
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "pydocs.db"
+        pydocs.write(source)
+        made = Desk(Path(folder))
+        made.config.write_text(pydocs.settings_text("pydocs.db"))
+        text = "\n".join(chunk for part in texts_of(load_settings(made.config)) for chunk in part)
+        step = max(1, (len(text) - PROSE) // documents)
+        with sqlite3.connect(source) as db:
+            db.execute("CREATE TABLE piece (id INTEGER PRIMARY KEY, body TEXT)")
+            pieces = ((number, text[number * step : number * step + PROSE]) for number in range(documents))
+            db.executemany("INSERT INTO piece VALUES (?, ?)", pieces)
+        index = '[[indexes]]\nname = "pieces"\ntable = "piece"\nkey = "id"\ntext = "body"\n'
+        made.config.write_text(f'[source]\nurl = "sqlite:///pydocs.db"\n{index}')
+        yield made
+
+
+def say(what: str, values: list[float], reach: str) -> None:
+    spread = f"median of {len(values)}, {min(values):,.3f} to {max(values):,.3f}"
+    print(f"{what}: {median(values):,.3f} ({spread}); to reach: {reach}", flush=True)
+
+
+def overhead(given: argparse.Namespace) -> None:
+    with desk(given.documents) as made:
+        sides = [(made.bare(given.workers), made.new().index(workers=given.workers)[0]) for _ in range(given.repeat)]
+    say("documents/s end to end over the bare embedder's", [alone / whole for alone, whole in sides], "at least 0.8")
+
+
+def unchanged(given: argparse.Namespace) -> None:
+    with desk(given.documents) as made:
+        made.index(workers=given.workers)
+        rates = [given.documents / made.index(workers=given.workers)[0] for _ in range(given.repeat)]
+    say("documents compared a second", rates, "at least 70,000")
+
+
+def changed(given: argparse.Namespace) -> None:
+    ratios = []
+    with desk(given.documents) as made:
+        for _ in range(given.repeat):
+            first = made.new().index(workers=given.workers)[0]
+            with sqlite3.connect(made.folder / "desk.db") as db:
+                for table, column in texts(db):
+                    db.execute(f'UPDATE "{table}" SET "{column}" = "{column}" || \' again\' WHERE rowid % 100 = 0')
+            ratios.append(made.index(workers=given.workers)[0] / first)
+    say("seconds with 1% changed over those of the first run", ratios, "at most 0.06")
+
+
+def texts(db: sqlite3.Connection) -> list[tuple[str, str]]:
+    """Tables of the sample with the column of their long text."""
+    found = []
+    for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        columns = {row[1] for row in db.execute(f'PRAGMA table_info("{table}")')}
+        found += [(table, column) for column in ("body", "description") if column in columns][:1]
+    return found
+
+
+def workers(given: argparse.Namespace) -> None:
+    ratios, alone = [], []
+    with desk(given.documents) as made:
+        for _ in range(given.repeat):
+            one, two = (made.new().index(workers=count)[0] for count in (1, 2))
+            ratios.append(one / two)
+            alone.append(made.bare(1) / made.bare(2))
+    say("two workers over one", ratios, "at least 1.7")
+    say("the bare embedder in two processes over one", alone, "nothing: what the machine gives")
+
+
+def framework(given: argparse.Namespace) -> None:
+    hooked = {"PYTHONPATH": HOOKS, "BENCHMARK_AT_ONCE": "1"}
+    with desk(given.documents) as made:
+        seconds = [made.new().index(workers=given.workers, **hooked)[0] for _ in range(given.repeat)]
+    rates = [given.documents / took for took in seconds]
+    say("documents/s with an embedder that answers at once", rates, "at least 15,000 on two cores")
+
+
+def memory(given: argparse.Namespace) -> None:
+    ratios: dict[str, list[float]] = defaultdict(list)
+    rates = []
+    with desk(given.documents // 10) as small, desk(given.documents) as large:
+        for _ in range(given.repeat):
+            few, _, before = small.new().index(workers=given.workers)
+            many, _, after = large.new().index(workers=given.workers)
+            rates.append(10 * few / many)
+            for name, peak in after.items():
+                ratios[name].append(peak / before[name])
+    for name, values in sorted(ratios.items()):
+        say(f"own memory of {name}, {given.documents:,} documents over a tenth", values, "at most 1.3")
+    say("documents/s, the same", rates, "at least 0.9")
+
+
+def startup(given: argparse.Namespace) -> None:
+    beyond = []
+    with desk(given.documents) as made:
+        for _ in range(given.repeat):
+            alone = [spawned(code) for code in (SERVER, CLUSTER.format(given.workers))]
+            mark = made.folder / "first"
+            mark.unlink(missing_ok=True)
+            began = time.time()
+            made.new().index(workers=given.workers, PYTHONPATH=HOOKS, BENCHMARK_FIRST=str(mark))
+            beyond.append(float(mark.read_text()) - began - max(alone))
+    say("seconds to the first text beyond the slower of Prefect's server and the cluster", beyond, "at most 1")
+
+
+def spawned(code: str) -> float:
+    """Seconds of a program, from its start to its end."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - started
+
+
+def real_prose(given: argparse.Namespace) -> None:
+    whole, running = [], []
+    with prose(given.documents) as made:
+        for _ in range(given.repeat):
+            alone = made.bare(1)
+            first = made.new().index(workers=given.workers)[1]
+            empty = made.index(workers=given.workers)[1]
+            whole.append(first / (alone + empty))
+            with temporary_server() as url:
+                running.append(made.new().index(workers=given.workers, PREFECT_API_URL=url)[1] / alone)
+    say("first run over the bare embedder in one process and an empty run", whole, "at most 1")
+    say("with a Prefect server that runs already, over the bare embedder", running, "at most 1.2")
+
+
+def single(given: argparse.Namespace) -> None:
+    beyond = []
+    with desk(given.documents) as made:
+        made.index(workers=given.workers)
+        name = load_settings(made.config).indexes[0].name
+        with sqlite3.connect(made.folder / "desk.db") as db:
+            table, column = texts(db)[0]
+        for number in range(given.repeat):
+            with sqlite3.connect(made.folder / "desk.db") as db:
+                db.execute(f'UPDATE "{table}" SET "{column}" = ?', (f"changed {number}",))
+            imports = spawned(IMPORTS)
+            started = time.perf_counter()
+            words = ["--config", str(made.config), "index", name, "--id", "1"]
+            subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)
+            beyond.append(time.perf_counter() - started - imports)
+    say("seconds of `index --id` beyond imports", beyond, "under 1")
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], int]] = {
+    "overhead": (overhead, 64_000), "unchanged": (unchanged, 214_072), "changed": (changed, 214_072),
+    "workers": (workers, 64_000), "framework": (framework, 214_072), "memory": (memory, 1_000_000),
+    "startup": (startup, 20_000), "prose": (real_prose, 64_000), "single": (single, 20_000),
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--documents", type=int)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--repeat", type=int, default=3)
+    given = parser.parse_args()
+    command, documents = COMMANDS[given.command]
+    given.documents = given.documents or documents
+    with tempfile.TemporaryDirectory() as home:  # of the Prefect servers started here; runs have their own
+        os.environ.update(PREFECT_HOME=home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
+        command(given)
+
+
+if __name__ == "__main__":
+    main()

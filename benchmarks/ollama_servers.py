@@ -1,0 +1,247 @@
+"""What this project makes of Ollama servers: ratios, both sides in one run, in turn, repeated; median and spread.
+
+    python benchmarks/ollama_servers.py overhead [--documents 150] [--repeat 3] [--threads 1]
+    python benchmarks/ollama_servers.py tuned [--busy] [--budget 120] [--repeat 3]
+    python benchmarks/ollama_servers.py hosts [--documents 4000] [--repeat 3]
+
+overhead: end to end over a bare loop of the same requests; tuned: as `rag-index tune` sets it over the serial script;
+hosts: 8 servers on loopback over one of them, with 8 workers.
+
+`overhead` and `tuned` start a real server (found or built as for the tests) with a model that costs what
+nomic-embed-text costs: 12 layers, 768 dimensions, random weights. `tuned --busy` keeps all processors busy with other
+work meanwhile. `hosts` needs no Ollama: its servers answer as Ollama does after 10 ms a text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rag_index.autoconfig import cpu_count
+from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.samples import servicedesk
+from rag_index.settings import load_settings
+from rag_index.tune import sample_texts, tune
+from rag_index.tune.local_servers import local_servers
+from rag_index.tune.probe import Probes
+from tests.fakes.ollama import FakeOllama
+from tests.live.models import NOMIC_SIZE, write_embedding_gguf
+from tests.live.ollama_server import OllamaServer, find_ollama
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag_index.settings import Settings
+
+PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
+MODEL = "nomic-sized"
+SECONDS_PER_TEXT = 0.01
+
+
+def say(name: str, ratios: list[float]) -> None:
+    print(f"{name}: {median(ratios):.3f} (median of {len(ratios)}, {min(ratios):.3f} to {max(ratios):.3f})", flush=True)
+
+
+@contextmanager
+def project(documents: int, *, hosts: list[str], model: str, more: str = "", short: bool = True) -> Iterator[Path]:
+    """A service desk with about so many documents, of which short ones cost about 31 tokens, as in design.md."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "rag-index.toml"
+        servicedesk.write(Path(folder) / "desk.db", documents=documents)
+        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = {json.dumps(hosts)}\n{more}\n'
+        text = servicedesk.settings_text("desk.db")
+        if short:
+            text = text.replace("\n[[indexes]]", "\n[[indexes]]\nchunk_chars = 150\nchunk_overlap = 0")
+        head, found, rest = text.partition("\n[[indexes]]")
+        config.write_text(f"{head}\n{embedder}{found}{rest}")
+        yield config
+
+
+def run(config: Path, *arguments: str) -> float:
+    """Seconds of a run beyond start-up and end, as its report says. The store and the ledger are new each time."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RAG_INDEX_")}
+        environment |= {"RAG_INDEX_STORE__PATH": f"{folder}/qdrant"}
+        environment |= {"RAG_INDEX_LEDGER__URL": f"sqlite:///{folder}/ledger.db"}
+        done = subprocess.run(
+            [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"the run failed: {done.stdout}{done.stderr}")
+    return sum(one["seconds"] for one in json.loads(done.stdout)["indexes"])
+
+
+def distinct_chunks(settings: Settings) -> list[str]:
+    """What a run sends: every index's chunks, equal texts once."""
+    from rag_index.chunk import Chunker
+    from rag_index.sources import open_source
+
+    texts: dict[str, None] = {}
+    for index in settings.indexes:
+        source, cursor, first = open_source(settings, index), None, True
+        chunker = Chunker(index.chunk_chars, index.chunk_overlap)
+        while first or cursor is not None:
+            page, first = source.page(cursor, 20_000), False
+            texts.update(dict.fromkeys(chunk for text in page.documents.texts for chunk in chunker.split(text)))
+            cursor = page.cursor
+        source.close()
+    return list(texts)
+
+
+def bare_loop(settings: Settings, texts: list[str]) -> float:
+    """Seconds for the same array requests, one after another as the settings say, with nothing around them."""
+    embedder = OllamaEmbedder(settings.embedder)
+    embedder.identity()
+    started = time.perf_counter()
+    embedder.embed_documents(texts)
+    seconds = time.perf_counter() - started
+    embedder.close()
+    return seconds
+
+
+@contextmanager
+def real_server() -> Iterator[OllamaServer]:
+    program = find_ollama()
+    if not isinstance(program, Path):
+        sys.exit(program)
+    with OllamaServer(program) as server:
+        server.create(MODEL, write_embedding_gguf(server.folder / "nomic.gguf", **NOMIC_SIZE))
+        yield server
+
+
+def overhead(documents: int, repeat: int, threads: int) -> None:
+    """End to end over the bare loop: one worker, so that both ask the server the same."""
+    more = f"\nnum_thread = {threads}" if threads else ""
+    with (
+        real_server() as server,
+        project(documents, hosts=[server.url], model=MODEL, more=f"batch_texts = 16{more}") as config,
+    ):
+        settings = load_settings(config)
+        texts = distinct_chunks(settings)
+        print(
+            f"{documents} documents, {len(texts)} distinct chunks of {sum(map(len, texts)) / len(texts):.0f} characters"
+        )
+        ratios = []
+        for _ in range(repeat):
+            bare, whole = bare_loop(settings, texts), run(config, "--workers", "1")
+            ratios.append(bare / whole)
+            print(f"  bare loop {bare:6.1f} s ({len(texts) / bare:.1f} texts/s), end to end {whole:6.1f} s", flush=True)
+        say("end to end over the bare loop", ratios)
+
+
+def spin() -> None:
+    while True:
+        sum(range(10_000))
+
+
+@contextmanager
+def other_work(processes: int) -> Iterator[None]:
+    """So many processes that do nothing but work."""
+    busy = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(processes)]
+    for process in busy:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in busy:
+            process.kill()
+
+
+def tuned(budget: float, repeat: int, busy: bool) -> None:
+    """Tune with local servers, then measure what it found and the serial script in turn."""
+    with ExitStack() as stack:
+        server = stack.enter_context(real_server())
+        config = stack.enter_context(project(400, hosts=[server.url], model=MODEL))
+        environment = {**os.environ, "HOME": str(server.folder), "OLLAMA_MODELS": str(server.folder / "models")}
+        hosts = stack.enter_context(local_servers(str(server.program), max(2, cpu_count()), environment))
+        stack.enter_context(other_work(cpu_count() if busy else 0))
+        settings = load_settings(config)
+        outcome = tune(
+            settings, budget=budget, hosts=hosts, tell=lambda c, rate, why: print("  ", c, why or f"{rate:.1f}")
+        )
+        found, serial = outcome.knee.candidate, outcome.serial.candidate
+        print(
+            f"found: {found}\nservers: {[(n, round(outcome.texts(rate), 1)) for n, rate in outcome.servers().items()]}"
+        )
+        embedder = settings.embedder.model_copy(update={"hosts": hosts})
+        opened = OllamaEmbedder(embedder)
+        identity = opened.identity()
+        opened.close()
+        ratios = []
+        with Probes(embedder, sample_texts(settings), identity) as probes:
+            for number in range(repeat):
+                order = (found, serial) if number % 2 else (serial, found)
+                rates = {one: probes.measure(one, 10.0) for one in order}
+                ratios.append(rates[found] / rates[serial])
+                shown = [f"{rates[one] / outcome.mean_chars:.1f}" for one in (serial, found)]
+                print(f"  serial {shown[0]} texts/s, tuned {shown[1]} texts/s", flush=True)
+        say(f"as tune sets it over the serial script, {'busy' if busy else 'quiet'}", ratios)
+
+
+def hosts(documents: int, repeat: int) -> None:
+    """8 workers against 8 loopback servers, and against one of them."""
+    with ExitStack() as stack:
+        servers = [stack.enter_context(serving()) for _ in range(8)]
+        ratios = []
+        for _ in range(repeat):
+            seconds = []
+            for urls in (servers[:1], servers):
+                with project(documents, hosts=urls, model="fake-embed", more="batch_texts = 16", short=False) as config:
+                    seconds.append(run(config, "--workers", "8"))
+            ratios.append(seconds[0] / seconds[1])
+            print(f"  1 host {seconds[0]:6.1f} s, 8 hosts {seconds[1]:6.1f} s", flush=True)
+        say("8 hosts over 1 host, 8 workers", ratios)
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """A loopback server in a process of its own, by its address."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    process.start()
+    try:
+        yield ours.recv()
+    finally:
+        process.kill()
+
+
+def serve(connection: multiprocessing.connection.Connection) -> None:
+    with FakeOllama(seconds_per_text=SECONDS_PER_TEXT, dimension=64) as server:
+        connection.send(server.url)
+        connection.recv()
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, size in (("overhead", 150), ("hosts", 4000)):
+        command = commands.add_parser(name)
+        command.add_argument("--documents", type=int, default=size)
+        command.add_argument("--repeat", type=int, default=3)
+        if name == "overhead":
+            command.add_argument("--threads", type=int, default=1, help="of the server; 0: its own choice")
+    command = commands.add_parser("tuned")
+    command.add_argument("--budget", type=float, default=120)
+    command.add_argument("--repeat", type=int, default=3)
+    command.add_argument("--busy", action="store_true")
+    given = vars(parser.parse_args())
+    {"overhead": overhead, "tuned": tuned, "hosts": hosts}[given.pop("command")](**given)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Documents a second end to end against the bare embedder, in one run, on the service desk sample.
+
+    python benchmarks/throughput.py [--documents 20000,214072] [--workers N] [--repeat 1]
+
+Prints for each size: the bare embedder's rate (the same texts, chunked, in as many processes; as a script would call
+the model, and as ours does, which is faster), the whole way's rate from first fetch to last ledger row, what comes
+before and after (start-up), the seconds of a second run in which nothing changed, and the peak memory of each process:
+RssAnon, its own memory, without the store's mapped files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from rag_index.autoconfig import worker_count
+from rag_index.samples import servicedesk
+from rag_index.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
+
+
+def texts_of(settings: Settings) -> list[list[str]]:
+    """Every index's chunks, as a run would embed them."""
+    from rag_index.chunk import Chunker
+    from rag_index.sources import open_source
+
+    parts = []
+    for index in settings.indexes:
+        source, cursor, first = open_source(settings, index), None, True
+        chunker = Chunker(index.chunk_chars, index.chunk_overlap)
+        while first or cursor is not None:
+            page, first = source.page(cursor, 20_000), False
+            parts.append([chunk for text in page.documents.texts for chunk in chunker.split(text)])
+            cursor = page.cursor
+        source.close()
+    return parts
+
+
+def bare(parts: list[list[str]], workers: int, embed: Callable[[list[str]], int]) -> float:
+    """Seconds that `embed` alone needs for all texts, in `workers` processes, start-up apart."""
+    texts = [text for part in parts for text in part]
+    size = max(1, min(5000, len(texts) // (4 * workers)))
+    pieces = [texts[i : i + size] for i in range(0, len(texts), size)]
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        pool.map(embed, [["warm up"]] * workers * 4, chunksize=1)
+        started = time.perf_counter()
+        for _ in pool.imap_unordered(embed, pieces):
+            pass
+        return time.perf_counter() - started
+
+
+def embed(texts: list[str]) -> int:
+    """Embed and throw away. Ours is the fastest way to run this model that we know: twice wordllama's own `embed`."""
+    from rag_index.embedders import open_embedder
+    from rag_index.settings import EmbedderSettings
+
+    if not hasattr(embed, "model"):
+        embed.model = open_embedder(EmbedderSettings())
+    return len(embed.model.embed_documents(sorted(set(texts))))
+
+
+def embed_as_a_script(texts: list[str]) -> int:
+    """What a script does: wordllama's own `embed`, a batch of texts as they come."""
+    import wordllama
+
+    if not hasattr(embed_as_a_script, "model"):
+        folder = Path(wordllama.__file__).parent
+        embed_as_a_script.model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+    return len(embed_as_a_script.model.embed(texts, norm=True))
+
+
+class Watch(threading.Thread):
+    """Of a process and its children, by what they are: the highest RssAnon in MB, and seconds of CPU."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.peaks: dict[str, float] = defaultdict(float)
+        self._cpu: dict[tuple[str, int], float] = {}
+        self._process = psutil.Process(pid)
+
+    def run(self) -> None:
+        while True:
+            try:
+                family = [self._process, *self._process.children(recursive=True)]
+            except psutil.NoSuchProcess:
+                return
+            for process in family:
+                try:
+                    status = Path(f"/proc/{process.pid}/status").read_text()
+                    name = kind(" ".join(process.cmdline()))
+                    times = process.cpu_times()
+                except (OSError, psutil.Error):
+                    continue
+                if match := re.search(r"RssAnon:\s+(\d+) kB", status):
+                    self.peaks[name] = max(self.peaks[name], int(match[1]) / 1024)
+                self._cpu[name, process.pid] = times.user + times.system
+            time.sleep(0.2)
+
+    @property
+    def cpu(self) -> dict[str, float]:
+        sums: dict[str, float] = defaultdict(float)
+        for (name, _), seconds in self._cpu.items():
+            sums[name] += seconds
+        return dict(sums)
+
+
+def kind(command: str) -> str:
+    """Which of our processes a command line is."""
+    for part, name in (("flows.launch", "Prefect server"), ("spawn_main", "worker"), ("resource_tracker", "tracker")):
+        if part in command:
+            return name
+    return "flow"
+
+
+def run(config: Path, *arguments: str, **more: str) -> tuple[dict, float, Watch]:
+    """A run's report, its wall seconds, and what its processes took; `more` goes into their environment."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
+    environment |= more
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
+    )  # fmt: skip
+    watch = Watch(process.pid)
+    watch.start()
+    output, _ = process.communicate()
+    if process.returncode:
+        sys.exit(f"the run failed: {output}")
+    return json.loads(output), time.perf_counter() - started, watch
+
+
+def measure(documents: int, workers: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "rag-index.toml"
+        servicedesk.write(Path(folder) / "desk.db", documents=documents)
+        config.write_text(servicedesk.settings_text("desk.db"))
+        parts = texts_of(load_settings(config))
+        chunks = sum(map(len, parts))
+        seconds, script = bare(parts, workers, embed), bare(parts, workers, embed_as_a_script)
+        del parts
+        report, wall, watch = run(config, "--workers", str(workers))
+        done = sum(one["seconds"] for one in report["indexes"])
+        again, wall_again, _ = run(config, "--workers", str(workers))
+        compared = sum(one["seconds"] for one in again["indexes"])
+        if any(one["new"] or one["changed"] for one in again["indexes"]):
+            sys.exit("the second run found changes: it should not")
+    print(f"\n{documents:,} documents, {chunks:,} chunks, {workers} worker{'s' if workers > 1 else ''}")
+    print(f"  wordllama's own embed, alone      {documents / script:9,.0f} documents/s   {script:6.1f} s")
+    print(f"  our embedder, alone               {documents / seconds:9,.0f} documents/s   {seconds:6.1f} s")
+    print(f"  end to end                        {documents / done:9,.0f} documents/s   {done:6.1f} s")
+    print(f"  end to end / wordllama's own      {script / done:9.2f}")
+    print(f"  end to end / our embedder         {seconds / done:9.2f}")
+    print(f"  whole command                     {documents / wall:9,.0f} documents/s   {wall:6.1f} s")
+    print(f"  start-up and end                  {wall - done:9.1f} s")
+    print(f"  nothing changed, beyond start-up  {compared:9.1f} s   ({documents / compared:,.0f} documents/s)")
+    print(f"  nothing changed, whole command    {wall_again:9.1f} s")
+    for name, peak in sorted(watch.peaks.items()):
+        print(f"  {name:<16} peak own memory {peak:6.0f} MB, CPU {watch.cpu[name]:6.1f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", default="20000,214072")
+    parser.add_argument("--workers", type=int, default=worker_count("auto"))
+    parser.add_argument("--repeat", type=int, default=1)
+    arguments = parser.parse_args()
+    for size in map(int, arguments.documents.split(",")):
+        for _ in range(arguments.repeat):
+            measure(size, arguments.workers)
+
+
+if __name__ == "__main__":
+    main()
