@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
 # Most tests wait for servers and processes; a file's tests share theirs.
-TEST_PROCESSES ?= 2
+TEST_PROCESSES ?= 3
 QUERY := list the contents of a directory
 
 .PHONY: index test lint environment clean

@@ -86,6 +86,7 @@ def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, prefect_s
         assert figures(project) == {"unchanged": 50}
 
 
+@pytest.mark.long
 def test_a_run_that_did_not_come_to_its_end_is_not_relied_on(project):
     figures(project)
     project.execute("DELETE FROM note WHERE id > 50")  # more than delete_guard allows

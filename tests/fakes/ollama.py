@@ -39,7 +39,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import psutil
 
-__all__ = ["Fault", "FakeOllama", "Request", "vector_of"]
+__all__ = ["ROW_FAULTS", "Fault", "FakeOllama", "Request", "vector_of"]
 
 TOO_LONG = "the input length exceeds the context length"
 ROW_FAULTS = ("nan", "null", "zero", "dimension")

@@ -176,6 +176,7 @@ def test_search_shows_the_place_and_the_signature(code):
     assert "code: go/sample.go:17\n       func New() *Queue\n" in said
 
 
+@pytest.mark.long
 def test_a_rebuild_makes_the_same_and_embeds_nothing(code):
     code.index()
     before = code.project.points("code")

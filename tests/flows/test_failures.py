@@ -31,6 +31,7 @@ def listed(project: Project) -> dict[str, tuple[str, int]]:
     return {one["document_id"]: (one["reason"], one["tries"]) for one in project.json("failed")["failed"]}
 
 
+@pytest.mark.long
 def test_a_refused_text_is_found_listed_tried_five_times_and_then_by_hand(project, fake):
     project.execute("UPDATE note SET body = 'POISON here' WHERE id IN (17, 40)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")

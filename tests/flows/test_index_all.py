@@ -126,6 +126,7 @@ def test_a_table_that_was_emptied_does_not_empty_the_index(project):
     assert len(project.texts()) == 100
 
 
+@pytest.mark.long
 def test_texts_that_were_emptied_count_for_the_guard(project):
     project.fill(300)
     project.index(serial=True)

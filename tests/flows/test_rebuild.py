@@ -55,6 +55,7 @@ def test_a_rebuild_verifies_shows_and_keeps_one_to_go_back_to(project, record_pr
     assert len(collections(project)) == 2, "what is shown and one previous"
 
 
+@pytest.mark.long
 def test_full_is_the_same_as_rebuild(project):
     """A new collection beside the old one, its vectors copied, verified, shown; and the same JSON."""
     project.index(serial=True)
@@ -76,6 +77,7 @@ def test_there_is_nothing_to_go_back_to(project):
     assert "keep_previous" in ended.stderr
 
 
+@pytest.mark.long
 def test_after_a_rollback_runs_refuse_until_the_settings_fit(project):
     project.index(serial=True)
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))

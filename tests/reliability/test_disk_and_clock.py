@@ -195,6 +195,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, prefect_server):
     assert_as_clean(project, tmp_path / "clean")
 
 
+@pytest.mark.long
 def test_a_clock_that_was_set_back_by_a_day(tmp_path, prefect_server):
     """What an earlier run noted lies in the future now; a killed run's lock too."""
     project = made(tmp_path / "p", 200)
