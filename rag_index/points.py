@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from rag_index.canonical import decode_payload, document_id, point_id
@@ -10,12 +11,13 @@ from rag_index.documents import RESERVED_KEY, PointBatch, WrittenShard
 from rag_index.errors import IndexLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rag_index.documents import EmbeddedShard
+    from rag_index.ledger import Known
     from rag_index.stores import Store
 
-__all__ = ["batches", "replaced_payload", "write_shard"]
+__all__ = ["batches", "delete_chunks", "replaced_payload", "write_shard"]
 
 BATCH_POINTS = 1000
 
@@ -61,6 +63,25 @@ def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBat
                 ids, payloads, first = [], [], row
     if ids:
         yield PointBatch(ids, shard.vectors[first:row], payloads)
+
+
+def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:
+    """Delete documents' chunks from a number on, given each with its row of the ledger; whether there were any.
+
+    By id where the ledger says how many there are. Of an open document a run that died may have left any number: those
+    are looked for, which in the embedded store, without an index on their key, reads every payload once.
+    """
+    ids: list[str] = []
+    unknown: dict[int, list[str]] = defaultdict(list)
+    for key, first, known in stale:
+        if known is None or known.open:
+            unknown[first].append(key)
+        else:
+            ids += [point_id(index, key, number) for number in range(first, known.chunks)]
+    store.delete_points(collection, ids)
+    for first, keys in unknown.items():
+        store.delete_chunks(collection, keys, from_chunk=first)
+    return bool(ids or unknown)
 
 
 def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:

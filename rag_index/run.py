@@ -259,7 +259,7 @@ class IndexRun:
             self._hold(refused)
             return
         self._all_settled = True
-        for count in deleted_gone(self.ledger, self.store, self.collection):
+        for count in deleted_gone(self.ledger, self.store, self.collection, self.index.name):
             self.outcome.deleted += count
         self.ledger.fail(cid, self._kept_out)  # deleting what they had took them off the list
         self.ledger.forget_unseen_failures(cid)
@@ -269,7 +269,7 @@ class IndexRun:
         texts. The rest of the index was not looked at, and stays as it is."""
         with self.watch.stage("delete"):
             self.lock.check()
-            for count in deleted(self.ledger, self.store, self.collection, keys):
+            for count in deleted(self.ledger, self.store, self.collection, self.index.name, keys):
                 self.outcome.deleted += count
 
     def verify(self) -> None:

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from rag_index.canonical import document_id
+from rag_index.points import delete_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Settling"]
 
 logger = logging.getLogger("rag_index.run")
-
-MOST_KEYS = 1000
-"""Documents whose chunks are deleted in one request."""
 
 
 class Settling:
@@ -48,17 +46,14 @@ class Settling:
 
     def _delete_stale(self, written: WrittenShard, before: dict[str, Known | None]) -> None:
         """Chunks at or above the new count, of documents that may have some: they had more, or were open."""
-        stale: dict[int, list[str]] = {}
-        for key, count in zip(written.keys, written.chunk_counts, strict=True):
-            known = before[key]
-            if known is not None and (known.open or known.chunks > count):
-                stale.setdefault(count, []).append(key)
-        for count, keys in stale.items():
-            for first in range(0, len(keys), MOST_KEYS):
-                some = keys[first : first + MOST_KEYS]
-                self._store.delete_chunks(self._collection.name, some, from_chunk=count)
-        if stale:
-            self._store.flush(self._collection.name)
+        name = self._collection.name
+        stale = [
+            (key, count, known)
+            for key, count in zip(written.keys, written.chunk_counts, strict=True)
+            if (known := before[key]) is not None and (known.open or known.chunks > count)
+        ]
+        if delete_chunks(self._store, name, self._index, stale):
+            self._store.flush(name)
 
     def _note_failures(self, failures: list[Failure]) -> None:
         """Failed documents keep the points they had; their rows are as before the shard was submitted. Incomplete ones

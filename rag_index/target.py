@@ -154,9 +154,7 @@ class Target:
         totals = self._ledger.totals(collection.id)
         stored = self._store.count(collection.name)
         if totals.open:
-            keys = self._ledger.open_keys(collection.id)
-            for first in range(0, len(keys), 1000):
-                stored -= self._store.count(collection.name, keys=keys[first : first + 1000])
+            stored -= self._store.count(collection.name, keys=self._ledger.open_keys(collection.id))
         if stored != totals.points:
             raise StoreMismatch(
                 f"collection {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
