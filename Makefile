@@ -18,7 +18,7 @@ index: environment
 	$(BIN)/rag-index --config $(DEMO)/rag-index.toml search "$(QUERY)" --limit 3
 
 test: environment
-	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: environment
 	$(BIN)/ruff check .

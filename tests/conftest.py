@@ -34,6 +34,19 @@ def pytest_configure(config):
         del os.environ[name]  # a person's own settings do not decide what is tested
 
 
+LONGEST = ("reliability", "deployments", "flows")
+"""Folders of tests that take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Where tests run in several processes, those of a file share their servers, and the longest begin first."""
+    folders = [*LONGEST, *{item.path.parent.name for item in items}]
+    items.sort(key=lambda item: min(folders.index(item.path.parent.name), len(LONGEST)))
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath))))
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
     outcome = yield

@@ -176,4 +176,4 @@ def test_settings_bound_the_documents_of_a_shard():
     assert sizes(100, 500) == [2, 2, 2]
     assert sizes(100, 500, least=30) == [30, 30, 30]
     assert sizes(100, 10, most=20) == [20, 20, 20]
-    assert sizes(20, 2_500_000, least=5) == [2, 2, 2], "never more than memory has room for"
+    assert sizes(20, MOST_CHARS // 2, least=5) == [2, 2, 2], "never more than memory has room for"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rag_index.documents import Page
-from rag_index.shards import FIRST_RATE, Sharder, first_rate, most_chars
+from rag_index.shards import FIRST_RATE, MOST_CHARS, Sharder, first_rate, most_chars
 
 PLAIN, WITH = (SimpleNamespace(kind="sql", context=context) for context in (None, object()))
 
@@ -20,7 +20,7 @@ def test_the_first_rate(kind):
     assert first_rate(kind, WITH, 300.0) == 300.0
 
 
-@pytest.mark.parametrize(("index", "most"), [(PLAIN, 5_000_000), (WITH, 100_000)])
+@pytest.mark.parametrize(("index", "most"), [(PLAIN, MOST_CHARS), (WITH, 100_000)])
 def test_a_shard_is_bound_however_fast_those_before_it_were(index, most):
     texts = ["x" * 1000] * 12_000
     page = Page([str(i) for i in range(len(texts))], texts, *[[b""] * len(texts)] * 3)

@@ -15,6 +15,8 @@ from tests.reliability.services import Services
 
 SEED = random.SystemRandom().randrange(1_000_000)
 KILLS = 50
+PARTS = 2
+"""The fifty are made in so many parts, which may run beside each other."""
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +53,19 @@ def test_kill(bench, case):
 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
-def test_fifty_kills(services, tmp_path_factory, capsys):
+@pytest.mark.parametrize("part", [pytest.param(n, marks=pytest.mark.xdist_group(f"kills {n}")) for n in range(PARTS)])
+def test_fifty_kills(services, tmp_path_factory, capsys, part):
+    kills, seed = KILLS // PARTS, SEED + part
     folder = tmp_path_factory.mktemp("fifty")
     bench = Bench(folder, services, 800)
     started = time.monotonic()
     trials = []
     with capsys.disabled():
-        print(f"\n{KILLS} kills, seed {SEED}")
-        for case in long_cases(KILLS, SEED):
+        print(f"\n{kills} kills, seed {seed}")
+        for case in long_cases(kills, seed):
             trials.append(bench.soon(case))
             print(line(len(trials), trials[-1]), flush=True)
-        figures = summary(trials, seed=SEED, seconds=time.monotonic() - started)
+        figures = summary(trials, seed=seed, seconds=time.monotonic() - started)
         (folder / "kills.json").write_text(json.dumps(figures, indent=1))
         print(table(figures), f"\n{folder / 'kills.json'}")
     assert figures["problems"] == []
