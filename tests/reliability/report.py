@@ -1,10 +1,10 @@
 """Try every promise of docs/reliability.md at length, and write what came of it into the page.
 
-    python -m tests.reliability.report [--kills 50] [--seed N]
+    python -m tests.reliability.report [--kills 50] [--seed N]     runs them: about three quarters of an hour
+    python -m tests.reliability.report --junit FILE --junit FILE   takes what `.ci/run` has written of its tests
 
-runs the harness and the tests that the page names, long ones included: about three quarters of an hour. A kill or a
-test that ends wrong leaves the page as it is. `--kills-json` and `--junit` take what earlier runs have written; of
-promises whose tests are not among them the page says so.
+A kill or a test that ends wrong leaves the page as it is. Of promises whose tests are not among those of the files the
+page says so.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import datetime as dt
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 KILLS = "tests/reliability/test_kill.py"
 """Its kills are those of the harness, and made by it here."""
+KILLS_NOTED = "kills"
+"""The property under which they note the summary of their kills, as JSON."""
 NOT_TRIED = "not tried in this run"
 BEGIN, END = "<!-- written by tests/reliability/report.py -->", "<!-- end -->"
 
@@ -42,15 +45,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument(
-        "--kills-json", type=Path, action="append", metavar="FILE", help="of a harness that ran already"
-    )
     parser.add_argument("--junit", type=Path, action="append", metavar="FILE", help="of tests that ran already")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="reliability-"))
-    files = given.kills_json or [_killed(folder, given.kills, given.seed)]
-    kills = merged([json.loads(file.read_text(encoding="utf-8")) for file in files])
-    found = {name: case for file in given.junit or [_tested(folder)] for name, case in cases_of(file).items()}
+    files = given.junit or [_tested(folder)]
+    found = {name: case for file in files for name, case in cases_of(file).items()}
+    summaries = [case["kills"] for case in found.values() if case["kills"]]
+    kills = merged(summaries if given.junit else [_killed(folder, given.kills, given.seed)])
     wrong = [*kills["problems"], *(name for name, case in found.items() if case["failed"])]
     if wrong:
         sys.exit("\n".join(["not as it should be:", *wrong]))
@@ -59,11 +60,12 @@ def main() -> None:
     sys.stdout.write(text)
 
 
-def _killed(folder: Path, kills: int, seed: int) -> Path:
+def _killed(folder: Path, kills: int, seed: int) -> dict[str, Any]:
     file = folder / "kills.json"
     arguments = ["--kills", str(kills), "--seed", str(seed), "--json", str(file)]
     subprocess.run([sys.executable, "-m", "tests.reliability.harness", *arguments], cwd=ROOT, check=False)
-    return file
+    made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return made
 
 
 def _tested(folder: Path) -> Path:
@@ -78,14 +80,20 @@ def _tested(folder: Path) -> Path:
 
 
 def cases_of(junit: Path) -> dict[str, dict[str, Any]]:
-    """Each case of a test run, `tests/test_x.py::test_name[case]`: whether it failed, and the numbers it noted."""
+    """Each case of a test run, `tests/test_x.py::test_name[case]`: whether it failed, the numbers it noted, and the
+    summary of its kills. Where tests ran in several processes, what they shared stands behind an @."""
     found = {}
     for case in ElementTree.parse(junit).getroot().iter("testcase"):
         if case.find("skipped") is not None:
             continue
-        name = f"{case.attrib['classname'].replace('.', '/')}.py::{case.attrib['name']}"
-        noted = {p.attrib["name"]: float(p.attrib["value"]) for p in case.iter("property")}
-        found[name] = {"failed": case.find("failure") is not None or case.find("error") is not None, "noted": noted}
+        name = f"{case.attrib['classname'].replace('.', '/')}.py::{re.sub(r'@[^@]]*$', '', case.attrib['name'])}"
+        noted = {p.attrib["name"]: p.attrib["value"] for p in case.iter("property")}
+        kills = json.loads(noted.pop(KILLS_NOTED, "null"))
+        found[name] = {
+            "failed": case.find("failure") is not None or case.find("error") is not None,
+            "noted": {key: float(value) for key, value in noted.items()},
+            "kills": kills,
+        }
     return found
 
 

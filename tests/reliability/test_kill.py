@@ -11,6 +11,7 @@ import pytest
 from tests.reliability.bench import Bench
 from tests.reliability.cases import Case, long_cases
 from tests.reliability.figures import line, summary, table
+from tests.reliability.report import KILLS_NOTED
 from tests.reliability.services import Services
 
 SEED = random.SystemRandom().randrange(1_000_000)
@@ -54,7 +55,7 @@ def test_kill(bench, case):
 @pytest.mark.long
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("part", [pytest.param(n, marks=pytest.mark.xdist_group(f"kills {n}")) for n in range(PARTS)])
-def test_fifty_kills(services, tmp_path_factory, capsys, part):
+def test_fifty_kills(services, tmp_path_factory, capsys, record_property, part):
     kills, seed = KILLS // PARTS, SEED + part
     folder = tmp_path_factory.mktemp("fifty")
     bench = Bench(folder, services, 800)
@@ -66,8 +67,8 @@ def test_fifty_kills(services, tmp_path_factory, capsys, part):
             trials.append(bench.soon(case))
             print(line(len(trials), trials[-1]), flush=True)
         figures = summary(trials, seed=seed, seconds=time.monotonic() - started)
-        (folder / "kills.json").write_text(json.dumps(figures, indent=1))
-        print(table(figures), f"\n{folder / 'kills.json'}")
+        print(table(figures))
+    record_property(KILLS_NOTED, json.dumps(figures))
     assert figures["problems"] == []
     assert (figures["documents_lost"], figures["documents_stale"]) == (0, 0)
     assert figures["embedded_again_beyond_a_window"] == 0
