@@ -104,6 +104,10 @@ class LedgerUnavailable(TransientError):
     """The ledger's database is locked or does not answer."""
 
 
+class NoWorkers(TransientError):
+    """The worker processes of a run do not start."""
+
+
 class TerminalError(RagIndexError):
     """Trying again gives the same."""
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from rag_index.chunk import Cutter
     from rag_index.documents import Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
+    from rag_index.errors import NoWorkers
     from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source, SourcePage
@@ -164,7 +165,7 @@ class IndexRun:
         for page in pages:
             yield from self.plan(page)
         few = self.figures.first_shard_after is None and self.settings.parallel.workers == "auto"
-        self.in_process = few and self.settings.parallel.chunk_size == "auto"
+        self.in_process = self.in_process or (few and self.settings.parallel.chunk_size == "auto")
         yield from self.sharder.rest()
 
     def plan(self, page: SourcePage) -> list[Shard]:
@@ -218,6 +219,13 @@ class IndexRun:
             self.figures.first_shard_after = time.monotonic() - self._started
         self.ledger.open_documents(self.collection.id, shard.documents.keys)
         return shard
+
+    def go_on_alone(self, error: NoWorkers) -> None:
+        """Embed in this process from here on, since there are no others: late is better than not at all."""
+        self.in_process = True
+        self.workers = self.figures.workers = 1
+        self.outcome.message = f"it was indexed in one process: {error}"
+        self.progress.say("no workers, going on in one process")
 
     # settle
 

@@ -76,7 +76,9 @@ def _bring_up_to_date(run: IndexRun, ids: list[str]) -> None:
 def _index(run: IndexRun, shard: Shard, embedder: Embedder) -> None:
     run.submit(shard)
     with run.watch.stage("embed"):
-        embedded = embed_shard(shard, run.cutter, embedder)
+        documents = shard.documents
+        known = run.reuse.vectors(documents.keys, documents.text_hashes) if run.reuse else {}
+        embedded = embed_shard(shard, run.cutter, embedder, known=known)
     with run.watch.stage("upsert"):
         epoch = None if run.store.embedded else run.epoch
         written = write_shard(run.store, run.collection.name, embedded, epoch=epoch)
@@ -89,7 +91,7 @@ def _gone(run: IndexRun, ids: Sequence[str], page: SourcePage) -> list[str]:
     Raises:
         SettingsError: source and index both have nothing under one of them.
     """
-    columns, ledger = run.index.key_columns, run.ledger
+    columns, ledger = run.index.key_columns or ["id"], run.ledger  # without columns an id is the key itself
     there = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
     collection = ledger.collection(run.store.aliases().get(run.alias, ""))
     gone: list[str] = []

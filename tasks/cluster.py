@@ -14,7 +14,7 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from rag_index.autoconfig import WORKER_MEMORY, memory_each, worker_memory, workers_for
-from rag_index.errors import TerminalError, TransientError
+from rag_index.errors import NoWorkers, TerminalError, TransientError
 from rag_index.settings import run_settings
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Workers:
         """The cluster, started on first use; leaving the context given here does not stop it.
 
         Raises:
-            TransientError: its workers do not start.
+            NoWorkers: they do not start.
         """
         if self._starting is None:
             started = self._start()
@@ -86,12 +86,12 @@ class Workers:
         count = workers_for(self._settings, self._memory)
         try:
             return self._local_cluster(count)
-        except (RuntimeError, OSError) as error:  # TimeoutError is an OSError
+        except (RuntimeError, OSError, ImportError) as error:  # TimeoutError is an OSError; no semaphores, no import
             logger.warning("the worker processes did not start (%s), tried once more", _first_cause(error))
         try:
             return self._local_cluster(count)
-        except (RuntimeError, OSError) as error:
-            raise TransientError(
+        except (RuntimeError, OSError, ImportError) as error:
+            raise NoWorkers(
                 f"the worker processes do not start ({_first_cause(error)}): see that there is memory for {count} of "
                 "them, or run with fewer (--workers), or with --serial"
             ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import RagIndexError
+from rag_index.errors import NoWorkers, RagIndexError
 from rag_index.shards import given_up, parts_of
 from tasks.embed import EmbedJob, embed_shard
 from tasks.notices import listen, noticed
@@ -26,6 +26,7 @@ def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Sealed[Embe
     """Map the embed task over shards, twice as many under way as there are workers; results as they come.
 
     With a server as store the upsert task is given the embed task's future, so that what comes back is written.
+    Where no workers start, all is done in this process, and the outcome says so.
     """
     window: Window[Shard, Any] = Window(
         lambda shard: _submitted(run, shard),
@@ -43,11 +44,15 @@ def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Sealed[Embe
                 if run.in_process:
                     yield _embed_here(run, shard)
                     continue
-                if not listening:
-                    listen(run.progress.note_later)
-                    count_requests(run.progress.count_requests)
-                    listening = True
-                yield from window.put(shard)
+                try:
+                    if not listening:
+                        listen(run.progress.note_later)
+                        count_requests(run.progress.count_requests)
+                        listening = True
+                    yield from window.put(shard)
+                except NoWorkers as error:
+                    run.go_on_alone(error)
+                    yield _embed_here(run, shard)
         except RagIndexError:  # the source, say: what is under way is done work all the same
             yield from window.drain()
             raise

@@ -11,7 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from rag_index.canonical import encode_key, encode_payload, hash_bytes, hash_text
+from rag_index.canonical import document_id, encode_key, encode_payload, hash_bytes, hash_text
 from rag_index.code.languages import TEXT, need_grammars
 from rag_index.documents import Failure, Page
 from rag_index.errors import SettingsError
@@ -19,6 +19,7 @@ from rag_index.sources import SourcePage
 from rag_index.sources.folder import list_files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rag_index.settings import IndexSettings
@@ -84,6 +85,16 @@ class CodeSource:
         return SourcePage(
             page.documents, last if last < len(listed.files) else None, page.unreadable, page.unread, page.marks
         )
+
+    def documents(self, ids: Sequence[str]) -> SourcePage:
+        """As `GivesSingleDocuments.documents`: files by their path, where the folder's rules let them in."""
+        listed, wanted = self._list(), set(ids)
+        page = SourcePage(Page([], [], [], [], []), None)
+        page.unreadable.extend(failure for failure in listed.failures if document_id(failure.key) in wanted)
+        for file in listed.files:
+            if file.path in wanted and (mark := self._mark(file)):
+                self._read_one(page, encode_key([file.path]), file, mark, listed.at)
+        return page
 
     def close(self) -> None:
         """Nothing is held."""

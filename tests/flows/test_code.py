@@ -123,6 +123,22 @@ def test_renamed_files_are_not_embedded_again_and_deleted_ones_go(code):
     assert "".join(p["_rag"]["text"] for p in payloads) == SAMPLES["go"]
 
 
+def test_single_files_are_brought_up_to_date_at_once(code):
+    code.index()
+    code.write("python/sample.py", SAMPLES["python"].replace("return a, b", "return b, a"))
+    (code.root / "c" / "sample.c").unlink()
+    code.write("node_modules/.gitignore", "*")
+    code.write("node_modules/new.js", "const x = 1")
+    ids = ["--id", "python/sample.py", "--id", "c/sample.c"]
+    (outcome,) = code.project.json("index", "code", *ids)["indexes"]
+    assert (outcome["changed"], outcome["deleted"], outcome["chunks_embedded"]) == (1, 1, 1)
+    assert code.payloads("c/sample.c") == []
+    refused = code.project.cli("index", "code", "--id", "node_modules/new.js")
+    assert refused.returncode == 2
+    assert "neither the source nor the index has a document node_modules/new.js" in refused.stderr
+    assert code.index() == {"unchanged": 9, "chunks": 0, "state": "completed"}
+
+
 @pytest.mark.long
 def test_unchanged_files_are_not_read(code, monkeypatch):
     code.index()

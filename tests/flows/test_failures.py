@@ -100,7 +100,7 @@ def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(proje
 
 
 @pytest.mark.parametrize("times", [1, 9])
-def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_ends_in_words(project, monkeypatch, times):
+def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_goes_on_without(project, monkeypatch, times):
     start, left = Workers._local_cluster, [RuntimeError("Nanny failed to start.")] * times
 
     def failing(workers, count):
@@ -110,13 +110,13 @@ def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_ends_i
 
     monkeypatch.setattr(Workers, "_local_cluster", failing)
     report = project.index(workers=2, chunk_size=40)
+    assert report.state == "completed", report.sentence()
+    assert len(project.texts()) == 80
+    said = report.indexes[0].message
     if times == 1:
-        assert report.state == "completed", report.sentence()
-        assert len(project.texts()) == 80
+        assert not said
     else:
-        assert (report.state, report.exit_code) == ("failed", 1)
-        assert "the worker processes do not start (Nanny failed to start.)" in report.indexes[0].message
-        assert "--serial" in report.indexes[0].message
+        assert "in one process: the worker processes do not start (Nanny failed to start.)" in said
 
 
 def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake):
