@@ -7,15 +7,17 @@
     changed     a run in which 1% changed over the first one, start-up apart
     workers     two workers over one, start-up apart; and the same of the bare embedder
     framework   documents/s end to end with an embedder that answers at once, start-up apart
-    memory      own memory (RssAnon) of each process with N documents over that with a tenth; documents/s likewise
+    memory      own memory (RssAnon) of each process with N documents over that with a tenth; documents/s likewise;
+                without the search index (HNSW), which only the larger would get
     startup     from the command to the first text embedded, less the slower of Prefect's server and the cluster alone
     prose       first run on real prose, whole command, over the bare embedder in one process and an empty run;
                 and with a Prefect server that runs already, over the bare embedder alone
     single      `index --id`: seconds beyond the interpreter's imports
 
-Documents are those of the service desk sample; prose is Python's documentation, in pieces of 400 characters that begin
-at different places. Each command says what is to be reached. The embedder of `framework` and the clock of `startup`
-come to all processes of a run by `hooks/sitecustomize.py`.
+Documents are those of the service desk sample (memory, changed, unchanged, single), else prose: Python's documentation
+in one index, in pieces of 400 characters that begin at different places. Start-up apart: less what a run of one
+document takes, made in turn. The bare embedder is ours (`throughput.embed`). Each command says what is to be reached.
+The embedder of `framework` and the clock of `startup` come to all processes of a run by `hooks/sitecustomize.py`.
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from throughput import PROGRAM, bare, run, texts_of
+from throughput import PROGRAM, bare, embed, run, texts_of
 
 from flows.launch import temporary_server
+from rag_index.autoconfig import worker_count
 from rag_index.samples import pydocs, servicedesk
 from rag_index.settings import load_settings
 
@@ -75,7 +78,7 @@ class Desk:
         return sum(one["seconds"] for one in report["indexes"]), wall, dict(watch.peaks)
 
     def bare(self, workers: int) -> float:
-        return bare(texts_of(load_settings(self.config)), workers)
+        return bare(texts_of(load_settings(self.config)), workers, embed)
 
 
 @contextmanager
@@ -105,14 +108,20 @@ def prose(documents: int) -> Iterator[Desk]:
         yield made
 
 
+def beyond(made: Desk, one: Desk, workers: int, **environment: str) -> float:
+    """Seconds of a first run beyond those of a run of one document."""
+    sides = [side.new().index(workers=workers, **environment)[0] for side in (one, made)]
+    return sides[1] - sides[0]
+
+
 def say(what: str, values: list[float], reach: str) -> None:
     spread = f"median of {len(values)}, {min(values):,.3f} to {max(values):,.3f}"
     print(f"{what}: {median(values):,.3f} ({spread}); to reach: {reach}", flush=True)
 
 
 def overhead(given: argparse.Namespace) -> None:
-    with desk(given.documents) as made:
-        sides = [(made.bare(given.workers), made.new().index(workers=given.workers)[0]) for _ in range(given.repeat)]
+    with prose(given.documents) as made, prose(1) as one:
+        sides = [(made.bare(given.workers), beyond(made, one, given.workers)) for _ in range(given.repeat)]
     say("documents/s end to end over the bare embedder's", [alone / whole for alone, whole in sides], "at least 0.8")
 
 
@@ -146,10 +155,9 @@ def texts(db: sqlite3.Connection) -> list[tuple[str, str]]:
 
 def workers(given: argparse.Namespace) -> None:
     ratios, alone = [], []
-    with desk(given.documents) as made:
+    with prose(given.documents) as made, prose(1) as one:
         for _ in range(given.repeat):
-            one, two = (made.new().index(workers=count)[0] for count in (1, 2))
-            ratios.append(one / two)
+            ratios.append(beyond(made, one, 1) / beyond(made, one, 2))
             alone.append(made.bare(1) / made.bare(2))
     say("two workers over one", ratios, "at least 1.7")
     say("the bare embedder in two processes over one", alone, "nothing: what the machine gives")
@@ -157,8 +165,8 @@ def workers(given: argparse.Namespace) -> None:
 
 def framework(given: argparse.Namespace) -> None:
     hooked = {"PYTHONPATH": HOOKS, "BENCHMARK_AT_ONCE": "1"}
-    with desk(given.documents) as made:
-        seconds = [made.new().index(workers=given.workers, **hooked)[0] for _ in range(given.repeat)]
+    with prose(given.documents) as made, prose(1) as one:
+        seconds = [beyond(made, one, given.workers, **hooked) for _ in range(given.repeat)]
     rates = [given.documents / took for took in seconds]
     say("documents/s with an embedder that answers at once", rates, "at least 15,000 on two cores")
 
@@ -167,6 +175,8 @@ def memory(given: argparse.Namespace) -> None:
     ratios: dict[str, list[float]] = defaultdict(list)
     rates = []
     with desk(given.documents // 10) as small, desk(given.documents) as large:
+        for made in (small, large):
+            made.config.write_text(made.config.read_text() + '[store]\nhnsw = "never"\n')
         for _ in range(given.repeat):
             few, _, before = small.new().index(workers=given.workers)
             many, _, after = large.new().index(workers=given.workers)
@@ -179,7 +189,7 @@ def memory(given: argparse.Namespace) -> None:
 
 
 def startup(given: argparse.Namespace) -> None:
-    beyond = []
+    seconds = []
     with desk(given.documents) as made:
         for _ in range(given.repeat):
             alone = [spawned(code) for code in (SERVER, CLUSTER.format(given.workers))]
@@ -187,8 +197,8 @@ def startup(given: argparse.Namespace) -> None:
             mark.unlink(missing_ok=True)
             began = time.time()
             made.new().index(workers=given.workers, PYTHONPATH=HOOKS, BENCHMARK_FIRST=str(mark))
-            beyond.append(float(mark.read_text()) - began - max(alone))
-    say("seconds to the first text beyond the slower of Prefect's server and the cluster", beyond, "at most 1")
+            seconds.append(float(mark.read_text()) - began - max(alone))
+    say("seconds to the first text beyond the slower of Prefect's server and the cluster", seconds, "at most 1")
 
 
 def spawned(code: str) -> float:
@@ -213,7 +223,7 @@ def real_prose(given: argparse.Namespace) -> None:
 
 
 def single(given: argparse.Namespace) -> None:
-    beyond = []
+    seconds = []
     with desk(given.documents) as made:
         made.index(workers=given.workers)
         name = load_settings(made.config).indexes[0].name
@@ -226,8 +236,8 @@ def single(given: argparse.Namespace) -> None:
             started = time.perf_counter()
             words = ["--config", str(made.config), "index", name, "--id", "1"]
             subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)
-            beyond.append(time.perf_counter() - started - imports)
-    say("seconds of `index --id` beyond imports", beyond, "under 1")
+            seconds.append(time.perf_counter() - started - imports)
+    say("seconds of `index --id` beyond imports", seconds, "under 1")
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], None], int]] = {
@@ -241,7 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--documents", type=int)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=worker_count("auto"))
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     command, documents = COMMANDS[given.command]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Store
 
-__all__ = ["Optimized", "make_searchable", "optimize", "optimize_after_run", "search_index_due"]
+__all__ = ["Optimized", "make_searchable", "optimize", "search_index_due"]
 
 AUTO_MB = 256
 """Embedded vectors that a run leaves to be scanned: some 15 ms a search, where an index takes minutes to build."""
@@ -79,15 +79,3 @@ def search_index_due(store: Store, collection: str, dimension: int, mode: Litera
     if mode == "never" or not store.embedded or store.indexed(collection):
         return False
     return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024
-
-
-def optimize_after_run(store: Store, collection: str, dimension: int, mode: Literal["auto", "never"]) -> float:
-    """Build the search index at the end of a run, where it is due; the seconds that it took, 0.0 where it is not.
-
-    What fails here fails nothing but speed: raises StoreError.
-    """
-    if not search_index_due(store, collection, dimension, mode):
-        return 0.0
-    started = time.monotonic()
-    store.optimize(collection)
-    return time.monotonic() - started

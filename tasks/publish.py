@@ -8,7 +8,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from rag_index.errors import StoreError
-from rag_index.searchable import optimize_after_run, search_index_due
+from rag_index.searchable import search_index_due
 from tasks.policy import RETRIED
 
 if TYPE_CHECKING:
@@ -36,11 +36,12 @@ def _build(run: IndexRun) -> None:
     collection = run.collection
     try:
         with run.watch.stage("search index"):
-            seconds = optimize_after_run(run.store, collection.name, collection.dimension, run.settings.store.hnsw)
+            run.store.optimize(collection.name)
     except StoreError as error:
         get_run_logger().warning(
             "the search index of %s was not built (%s); searches scan until `rag-index optimize %s` builds it",
             collection.name, error, run.index.name,
         )  # fmt: skip
         return
+    seconds = run.watch.seconds["search index"]
     get_run_logger().info("the search index of %s was built in %.1f s", collection.name, seconds)

@@ -9,7 +9,7 @@ import pytest
 from rag_index import searchable
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import StoreError
-from rag_index.searchable import make_searchable, optimize, optimize_after_run
+from rag_index.searchable import make_searchable, optimize, search_index_due
 from rag_index.stores import open_store
 from rag_index.stores.edge import EdgeStore
 from tests.retrieve.desk import Desk
@@ -66,17 +66,14 @@ def test_a_collection_of_an_older_version_learns_its_model(store):
 def test_a_run_builds_only_what_is_large_and_lacks_it(store, monkeypatch):
     monkeypatch.setattr(store, "indexed", lambda name: False)
     monkeypatch.setattr(store, "count", lambda name: 100_000)
-    assert optimize_after_run(store, "c", 256, "auto") == 0.0
-    assert store.done == []
-    assert optimize_after_run(store, "c", 768, "auto") > 0
-    assert store.done == ["optimize c"]
-    assert optimize_after_run(store, "c", 768, "never") == 0.0
+    assert not search_index_due(store, "c", 256, "auto")
+    assert search_index_due(store, "c", 768, "auto")
+    assert not search_index_due(store, "c", 768, "never")
     monkeypatch.setattr(store, "indexed", lambda name: True)
-    assert optimize_after_run(store, "c", 768, "auto") == 0.0
+    assert not search_index_due(store, "c", 768, "auto")
     monkeypatch.setattr(store, "embedded", False)
     monkeypatch.setattr(store, "indexed", lambda name: False)
-    assert optimize_after_run(store, "c", 768, "auto") == 0.0
-    assert store.done == ["optimize c"]
+    assert not search_index_due(store, "c", 768, "auto")
 
 
 def test_optimize_goes_through_the_indexes(tmp_path, monkeypatch):
