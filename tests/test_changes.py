@@ -59,6 +59,7 @@ def test_a_change_without_a_new_time_waits_for_the_full_compare(project):
     assert figures(project) == {"changed": 1, "unchanged": 199}
 
 
+@pytest.mark.long
 def test_other_settings_of_the_index_are_a_reason_to_read_all(project):
     figures(project)
     project.write_settings(project.config.read_text().replace('["author", "priority"]', '["author"]'))

@@ -148,6 +148,7 @@ def test_damaged_points_and_rows_are_found_and_written_again(project, points):
     assert project.points() == points
 
 
+@pytest.mark.long
 def test_orphans_are_deleted_without_a_run(project, points):
     vectors = np.ones((4, 256), dtype=np.float32)
     ours = {"document_id": "5000", "chunks": 1, "text": "x", "text_hash": "00" * 16, "payload_hash": "00" * 16}
@@ -189,6 +190,7 @@ def test_failed_documents_are_tried_again(project, points):
     assert project.points() == points
 
 
+@pytest.mark.long
 def test_a_document_that_stays_failed_is_left_as_a_finding(project):
     project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
     project.index(serial=True)
@@ -211,6 +213,7 @@ def test_a_lost_ledger_is_made_from_the_payloads_without_embedding(project, poin
     assert project.points() == points
 
 
+@pytest.mark.long
 def test_a_ledger_made_anew_takes_no_document_for_whole_that_is_not(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, ids_of(points, 10)[:1])
@@ -238,6 +241,7 @@ def test_a_damaged_ledger_is_set_aside_and_made_anew(project, points):
     assert found(examine(project.settings)) == {"damaged_ledger": 1}
 
 
+@pytest.mark.long
 def test_the_ledger_of_another_project_gives_way_to_the_store(project, points, clean, tmp_path):
     other = Project(tmp_path / "other").fill(25)
     other.index(serial=True)  # it has a collection of the same name
@@ -306,6 +310,7 @@ def test_metadata_that_is_lost_is_written_again(project, points):
     assert project.points() == points
 
 
+@pytest.mark.long
 def test_settings_that_name_another_cutting_are_followed_by_a_rebuild(project):
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
     diagnosis = examine(project.settings)
@@ -376,6 +381,7 @@ def test_work_to_do_is_advice_and_no_finding(project):
     ]
 
 
+@pytest.mark.long
 def test_a_ledger_on_postgresql(tmp_path, prefect_server, postgres):
     with postgres.database() as first, postgres.database() as second:
         ledger = f'[ledger]\nurl = "{postgres.url(first).render_as_string(hide_password=False)}"'

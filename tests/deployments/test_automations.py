@@ -70,6 +70,7 @@ def test_a_server_has_to_be_named(project, monkeypatch):
     assert project.cli("automations", "--webhook", "example.org").returncode == 2
 
 
+@pytest.mark.long
 def test_a_partial_run_calls_the_webhook_and_making_twice_makes_none_twice(
     deployed, project, receiver, automations, tmp_path
 ):

@@ -90,6 +90,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(project, fake):
     right(project)
 
 
+@pytest.mark.long
 def test_what_is_under_way_is_shown_while_it_is(project, fake, capfd):
     fake.seconds_per_text = 0.2
     report = project.index(workers=1, chunk_size=10)

@@ -119,6 +119,7 @@ def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_goes_o
         assert "in one process: the worker processes do not start (Nanny failed to start.)" in said
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake):
     with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
         deadline = time.monotonic() + 60
@@ -131,6 +132,7 @@ def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fak
     assert len(project.texts()) == 80
 
 
+@pytest.mark.long
 def test_a_signal_while_workers_start_ends_the_run(project, fake):
     with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
         deadline = time.monotonic() + 60

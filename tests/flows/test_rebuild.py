@@ -27,6 +27,7 @@ def collections(project: Project) -> set[str]:
         store.close()
 
 
+@pytest.mark.long
 def test_a_rebuild_verifies_shows_and_keeps_one_to_go_back_to(project, record_property):
     project.index(serial=True)
     before = project.points()

@@ -100,7 +100,7 @@ def test_a_disk_that_gets_full_under_a_run(tmp_path, prefect_server, what, leave
 @pytest.mark.parametrize(
     ("what", "said"),
     [
-        pytest.param(STORE, "cannot write to the store", id="store"),
+        pytest.param(STORE, "cannot write to the store", id="store", marks=pytest.mark.long),
         pytest.param(LEDGER, "ledger.db", id="ledger", marks=pytest.mark.long),
     ],
 )
@@ -143,6 +143,7 @@ def locked(project: Project, seconds: float) -> threading.Thread:
     return thread
 
 
+@pytest.mark.long
 def test_a_ledger_that_is_locked_for_a_while_is_waited_for(tmp_path, prefect_server):
     project = made(tmp_path / "p", 100)
     project.index(serial=True)
@@ -172,6 +173,7 @@ def test_a_ledger_that_stays_locked_ends_the_run_in_words(tmp_path, prefect_serv
     assert_as_clean(project, tmp_path / "clean")
 
 
+@pytest.mark.long
 def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, prefect_server):
     project = made(tmp_path / "p", 50)
     project.index(serial=True)

@@ -114,13 +114,10 @@ def assert_whole(parts: list[dict]) -> None:
     assert [part["chunk"] for part in parts] == list(range(parts[0]["chunks"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("journal", "times"),
-    [
-        ("wal", False),
-        pytest.param("delete", False, marks=pytest.mark.long),
-        pytest.param("wal", True, marks=pytest.mark.long),
-    ],
+    [("wal", False), ("delete", False), ("wal", True)],
     ids=["wal", "rollback journal", "changed_since"],
 )
 def test_a_source_that_is_written_to_all_the_time(tmp_path, prefect_server, journal, times):

@@ -58,8 +58,13 @@ class Process:
 
     def kill(self) -> str:
         """Kill -9; returns what it had said and nobody had read."""
+        assert self.popen.stdout is not None
         self.popen.kill()
-        return self.popen.communicate()[0]
+        rest = (
+            self.popen.stdout.read()
+        )  # communicate() would lose the lines that came in one piece with one read before
+        self.popen.communicate()
+        return rest
 
 
 @pytest.fixture
