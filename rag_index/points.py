@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from rag_index.canonical import decode_payload, document_id, point_id
@@ -72,15 +71,14 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tup
     are looked for, which in the embedded store, without an index on their key, reads every payload once.
     """
     ids: list[str] = []
-    unknown: dict[int, list[str]] = defaultdict(list)
+    unknown: dict[str, int] = {}
     for key, first, known in stale:
         if known is None or known.open:
-            unknown[first].append(key)
+            unknown[key] = first
         else:
             ids += [point_id(index, key, number) for number in range(first, known.chunks)]
     store.delete_points(collection, ids)
-    for first, keys in unknown.items():
-        store.delete_chunks(collection, keys, from_chunk=first)
+    store.delete_chunks(collection, unknown)
     return bool(ids or unknown)
 
 

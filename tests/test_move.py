@@ -128,7 +128,7 @@ def test_to_a_server_and_back(project, qdrant):
     outcome = project.index(serial=True).indexes[0]
     assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
     with closing(open_store(project.settings.store)) as store:
-        store.delete_chunks("test_notes", ["5", "6"])
+        store.delete_chunks("test_notes", {"5": 0, "6": 0})
     mended = repair(project.settings, None, lambda names, _: project.index(*names, serial=True))
     assert [(one.kind, one.count) for one in mended.repaired] == [("missing_documents", 2)]
     assert mended.findings == []

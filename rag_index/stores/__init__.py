@@ -86,8 +86,8 @@ class Store(Protocol):
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
         """Delete by id; ids that are not there are no error."""
 
-    def delete_chunks(self, name: str, keys: Sequence[str], *, from_chunk: int = 0) -> None:
-        """Delete all points of these document keys whose chunk number is at or above `from_chunk`.
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete all points of these documents, by key, whose chunk number is at or above the one given.
 
         Embedded this reads every payload once (a million: 2 s): where ids are known, `delete_points` is the call.
         """

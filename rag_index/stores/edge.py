@@ -137,9 +137,9 @@ class EdgeStore:
         """Delete by id."""
         self._get(name).delete_points(ids)
 
-    def delete_chunks(self, name: str, keys: Sequence[str], *, from_chunk: int = 0) -> None:
-        """Delete all points of these document keys from this chunk number on."""
-        self._get(name).delete_chunks(keys, from_chunk)
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete all points of these documents, by key, from the chunk number given on."""
+        self._get(name).delete_chunks(first)
 
     def flush(self, name: str) -> None:
         """Make all that was written survive a power cut."""

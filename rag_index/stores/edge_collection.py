@@ -20,7 +20,7 @@ from rag_index.errors import PointsRefused, RagIndexError, StoreBusy, StoreError
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
 from rag_index.stores.edge_filter import EdgeDialect, payload_kind
 from rag_index.stores.folder import disk_full, require_space
-from rag_index.stores.points import SEARCH_EF, check_ids, unit_query, unit_vectors
+from rag_index.stores.points import SEARCH_EF, by_number, check_ids, unit_query, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -129,11 +129,19 @@ class EdgeCollection:
         slices: list[list[e.PointId]] = [list(ids[start : start + SLICE]) for start in range(0, len(ids), SLICE)]
         self._write([(e.UpdateOperation.delete_points(piece), len(piece)) for piece in slices])
 
-    def delete_chunks(self, keys: Sequence[str], from_chunk: int) -> None:
-        """Delete all points of these keys with a chunk number at or above `from_chunk`."""
-        least = [e.FieldCondition(f"{RESERVED_KEY}.chunk", range=e.RangeFloat(gte=from_chunk))] if from_chunk else []
-        delete = e.UpdateOperation.delete_points_by_filter
-        self._write([(delete(e.Filter(must=[some, *least])), KEYS_A_FILTER) for some in _keys(keys)])
+    def delete_chunks(self, first: Mapping[str, int]) -> None:
+        """Delete all points of these documents, by key, from the chunk number given on.
+
+        All in one filter, since without an index each one reads every payload.
+        """
+        conditions: list[e.ConditionType] = [
+            e.Filter(must=[some, e.FieldCondition(f"{RESERVED_KEY}.chunk", range=e.RangeFloat(gte=number))])
+            for number, keys in by_number(first).items()
+            for some in _keys(keys)
+        ]
+        if conditions:
+            delete = e.UpdateOperation.delete_points_by_filter(e.Filter(should=conditions))
+            self._write([(delete, len(first))])
 
     def flush(self) -> None:
         """Make what was written survive a power cut."""

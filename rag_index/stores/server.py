@@ -11,7 +11,7 @@ from rag_index.documents import RESERVED_KEY, StoredPoint
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnavailable
 from rag_index.stores import server_writes
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
-from rag_index.stores.points import SEARCH_EF, check_ids, unit_query
+from rag_index.stores.points import SEARCH_EF, by_number, check_ids, unit_query
 from rag_index.stores.server_filter import ServerDialect, key_filter, payload_kind
 from rag_index.stores.server_link import Link
 
@@ -145,11 +145,12 @@ class ServerStore:
         for some in _pieces(ids):
             server_writes.delete(self._link, name, models.PointIdsList(points=list(some)))
 
-    def delete_chunks(self, name: str, keys: Sequence[str], *, from_chunk: int = 0) -> None:
-        """Delete all points of these document keys from this chunk number on."""
-        for some in _pieces(list(dict.fromkeys(keys))):
-            selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, some, from_chunk))
-            server_writes.delete(self._link, name, selector)
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete all points of these documents, by key, from the chunk number given on."""
+        for number, keys in by_number(first).items():
+            for some in _pieces(keys):
+                selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, some, number))
+                server_writes.delete(self._link, name, selector)
 
     def flush(self, name: str) -> None:
         """Nothing to do: what the server completed is in its log."""

@@ -30,7 +30,8 @@ DOCUMENTS = 60
 SEED = random.SystemRandom().randrange(1_000_000)
 WRITES = {
     "store": (
-        "create", "upsert", "overwrite_payloads", "delete_chunks", "flush", "point_alias", "drop", "set_metadata",
+        "create", "upsert", "overwrite_payloads", "delete_chunks", "delete_points", "flush", "point_alias", "drop",
+        "set_metadata",
     ),
     "ledger": (
         "add_collection", "update_collection", "drop_collection", "open_documents", "record", "forget", "undo_open",
@@ -72,15 +73,19 @@ class Mortal:
             death.writes += 1
             if death.writes != death.at:
                 return method(*arguments, **named)
-            if death.half and name in ("upsert", "overwrite_payloads", "delete_chunks"):
+            if death.half and name in ("upsert", "overwrite_payloads", "delete_chunks", "delete_points"):
                 collection, what = arguments
-                method(collection, what[: len(what) // 2] if isinstance(what, list) else _half(what), **named)
+                method(collection, _half(what), **named)
             raise Died
 
         return call
 
 
 def _half(batch):
+    if isinstance(batch, list):
+        return batch[: len(batch) // 2]
+    if isinstance(batch, dict):
+        return dict(list(batch.items())[: len(batch) // 2])
     count = max(1, len(batch) // 2)
     return type(batch)(batch.ids[:count], batch.vectors[:count], batch.payloads[:count])
 

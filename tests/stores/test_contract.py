@@ -223,10 +223,9 @@ def test_delete_points(store: Store, name: str) -> None:
 def test_delete_chunks(store: Store, name: str) -> None:
     for key in ('"a"', '"ключ"', "1"):
         store.upsert(name, batch(list(range(5)), key=key))
-    store.delete_chunks(name, ['"a"', '"never"'], from_chunk=3)
-    store.delete_chunks(name, ['"ключ"', '"ключ"'])
+    store.delete_chunks(name, {'"a"': 3, '"never"': 3, '"ключ"': 0, "1": 4, **{f'"{n}"': n % 3 for n in range(2500)}})
     left = {(point.payload[RESERVED_KEY]["key"], point.payload[RESERVED_KEY]["chunk"]) for point in store.scroll(name)}
-    assert left == {('"a"', n) for n in range(3)} | {("1", n) for n in range(5)}
+    assert left == {('"a"', n) for n in range(3)} | {("1", n) for n in range(4)}
 
 
 def test_count_by_keys(store: Store, name: str) -> None:
@@ -260,7 +259,7 @@ def test_empty_calls_do_nothing(store: Store, name: str) -> None:
     store.upsert(name, PointBatch([], np.zeros((0, DIMENSION), np.float32), []))
     store.overwrite_payloads(name, [])
     store.delete_points(name, [])
-    store.delete_chunks(name, [])
+    store.delete_chunks(name, {})
     assert store.count(name, keys=[]) == 0
     assert store.retrieve(name, []) == []
     store.flush(name)
