@@ -6,7 +6,8 @@
     │   ├── EmbedderUnavailable     the embedding server does not answer, or answered with a passing fault
     │   │   └── RateLimited         it said so, perhaps with the seconds to wait
     │   ├── StoreUnavailable        Qdrant does not answer, or answered with a passing fault
-    │   └── LedgerUnavailable       the ledger's database is locked or does not answer
+    │   ├── LedgerUnavailable       the ledger's database is locked or does not answer
+    │   └── NoWorkers               the worker processes of a run do not start
     └── TerminalError               trying again gives the same: a person or another path has to act
         ├── SettingsError           exit code 2: the file, the environment or the command line
         │   └── UnknownIndex
@@ -45,6 +46,7 @@ __all__ = [
     "LedgerUnavailable",
     "ModelChanged",
     "ModelMissing",
+    "NoWorkers",
     "PointsRefused",
     "RagIndexError",
     "RateLimited",

@@ -20,7 +20,7 @@ from rag_index.errors import PointsRefused, RagIndexError, StoreBusy, StoreError
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
 from rag_index.stores.edge_filter import EdgeDialect, payload_kind
 from rag_index.stores.folder import disk_full, require_space
-from rag_index.stores.points import SEARCH_EF, by_number, check_ids, unit_query, unit_vectors
+from rag_index.stores.points import SEARCH_EF, check_ids, unit_query, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -132,16 +132,15 @@ class EdgeCollection:
     def delete_chunks(self, first: Mapping[str, int]) -> None:
         """Delete all points of these documents, by key, from the chunk number given on.
 
-        All in one filter, since without an index each one reads every payload.
+        They are looked for first, all in one pass, since without an index every filter reads every payload.
         """
-        conditions: list[e.ConditionType] = [
-            e.Filter(must=[some, e.FieldCondition(f"{RESERVED_KEY}.chunk", range=e.RangeFloat(gte=number))])
-            for number, keys in by_number(first).items()
-            for some in _keys(keys)
-        ]
-        if conditions:
-            delete = e.UpdateOperation.delete_points_by_filter(e.Filter(should=conditions))
-            self._write([(delete, len(first))])
+        found: list[str] = []
+        for some in _keys(list(first)):
+            for point in self._scroll(e.Filter(must=[some]), vectors=False, page=1000):
+                ours = point.payload[RESERVED_KEY]
+                if ours["chunk"] >= first[ours["key"]]:
+                    found.append(point.id)
+        self.delete_points(found)
 
     def flush(self) -> None:
         """Make what was written survive a power cut."""
@@ -173,9 +172,12 @@ class EdgeCollection:
 
     def scroll(self, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
         """All points in order of their id."""
+        return self._scroll(None, vectors=vectors, page=page)
+
+    def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
         offset: e.PointId | None = None
         while True:
-            request = e.ScrollRequest(offset=offset, limit=page, with_payload=True, with_vector=vectors)
+            request = e.ScrollRequest(offset=offset, limit=page, filter=which, with_payload=True, with_vector=vectors)
             with self._open() as shard:
                 records, offset = shard.scroll(request)
             yield from map(_stored, records)

@@ -10,13 +10,13 @@ import numpy as np
 from rag_index.errors import PointsRefused, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from rag_index.documents import PointBatch
 
-__all__ = ["SEARCH_EF", "by_number", "check_ids", "unit_query", "unit_vectors"]
+__all__ = ["SEARCH_EF", "check_ids", "unit_query", "unit_vectors"]
 
 SEARCH_EF = 400
 """Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest of short texts in
@@ -32,14 +32,6 @@ def check_ids(ids: Sequence[str]) -> None:
     bad = tuple(str(i) for i in ids if not (isinstance(i, str) and UUID_TEXT.fullmatch(i)))
     if bad:
         raise PointsRefused(f"{len(bad)} point ids are not UUIDs, the first is {bad[0]!r}", bad)
-
-
-def by_number(first: Mapping[str, int]) -> dict[int, list[str]]:
-    """Keys of documents by the chunk number that is given with each."""
-    found: dict[int, list[str]] = {}
-    for key, number in first.items():
-        found.setdefault(number, []).append(key)
-    return found
 
 
 def unit_vectors(points: PointBatch, dimension: int, name: str) -> NDArray[np.float32]:

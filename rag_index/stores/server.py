@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -11,7 +12,7 @@ from rag_index.documents import RESERVED_KEY, StoredPoint
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnavailable
 from rag_index.stores import server_writes
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
-from rag_index.stores.points import SEARCH_EF, by_number, check_ids, unit_query
+from rag_index.stores.points import SEARCH_EF, check_ids, unit_query
 from rag_index.stores.server_filter import ServerDialect, key_filter, payload_kind
 from rag_index.stores.server_link import Link
 
@@ -147,7 +148,10 @@ class ServerStore:
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         """Delete all points of these documents, by key, from the chunk number given on."""
-        for number, keys in by_number(first).items():
+        by_number: dict[int, list[str]] = defaultdict(list)
+        for key, number in first.items():
+            by_number[number].append(key)
+        for number, keys in by_number.items():
             for some in _pieces(keys):
                 selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, some, number))
                 server_writes.delete(self._link, name, selector)
