@@ -22,6 +22,7 @@ class Case:
     store: str = "embedded"
     share: float = 0.5
     delay: float = 0.0
+    workers: int = 2
     serial_next: bool = True
     own_prefect: bool = False
     """With a temporary Prefect server, as a user without one has it: it must go by itself."""
@@ -107,6 +108,7 @@ def long_cases(kills: int, seed: int) -> Iterator[Case]:
             store,
             share=random_.choice((0.0, random_.uniform(0, 0.97), random_.uniform(0, 0.97))),
             delay=random_.uniform(0, 0.2),
+            workers=2 if target == "worker" else random_.choice((1, 2)),
             serial_next=random_.random() < 0.7,
             own_prefect=target in ("flow", "group") and random_.random() < 0.2,
         )

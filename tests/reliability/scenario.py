@@ -10,11 +10,10 @@ from tests.project import WORDS, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CHUNK_SIZE", "WORKERS", "edited", "made"]
+__all__ = ["CHUNK_SIZE", "edited", "made"]
 
 CHUNK_SIZE = {"first": 24, "second": 10}
 """Documents a shard: small, so that a run is many shards."""
-WORKERS = 2
 
 Row = tuple[int, str | None, str | None, str, int]
 
