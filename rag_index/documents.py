@@ -113,7 +113,7 @@ class Cut:
     """How many symbols of each kind it has, where it is source code."""
 
     def __reduce__(self) -> tuple[type[Cut], tuple[Any, ...]]:
-        """Pickled in half the time of a dataclass, which looks its fields up for each of a shard's documents."""
+        """Brief, since a shard has thousands: a dataclass looks its fields up for each."""
         more = (self.contexts, self.payloads, self.incomplete, self.context_counts, self.symbols)
         return Cut, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
 

@@ -45,6 +45,9 @@ from rag_index.target import Target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from rag_index.chunk import Cutter
     from rag_index.documents import Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
@@ -219,6 +222,11 @@ class IndexRun:
             self.figures.first_shard_after = time.monotonic() - self._started
         self.ledger.open_documents(self.collection.id, shard.documents.keys)
         return shard
+
+    def known_vectors(self, shard: Shard) -> dict[str, NDArray[np.float32]]:
+        """Vectors of the shard's texts that are there already, by text as it is sent."""
+        documents = shard.documents
+        return self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
 
     def go_on_alone(self, error: NoWorkers) -> None:
         """Embed in this process from here on, since there are no others: late is better than not at all."""

@@ -76,9 +76,7 @@ def _bring_up_to_date(run: IndexRun, ids: list[str]) -> None:
 def _index(run: IndexRun, shard: Shard, embedder: Embedder) -> None:
     run.submit(shard)
     with run.watch.stage("embed"):
-        documents = shard.documents
-        known = run.reuse.vectors(documents.keys, documents.text_hashes) if run.reuse else {}
-        embedded = embed_shard(shard, run.cutter, embedder, known=known)
+        embedded = embed_shard(shard, run.cutter, embedder, known=run.known_vectors(shard))
     with run.watch.stage("upsert"):
         epoch = None if run.store.embedded else run.epoch
         written = write_shard(run.store, run.collection.name, embedded, epoch=epoch)

@@ -90,11 +90,9 @@ def _submit(run: IndexRun, shard: Shard) -> Any:
 
 
 def _job(run: IndexRun, shard: Shard) -> EmbedJob:
-    documents = shard.documents
-    known = run.reuse.vectors(documents.keys, documents.text_hashes) if run.reuse else {}
     settings = run.settings
     limit = settings.parallel.process_timeout
-    return EmbedJob(shard, run.cutter, settings.embedder, run.identity, run.workers, known, limit)
+    return EmbedJob(shard, run.cutter, settings.embedder, run.identity, run.workers, run.known_vectors(shard), limit)
 
 
 def _label(run: IndexRun, number: int) -> str:

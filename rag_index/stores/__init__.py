@@ -89,7 +89,7 @@ class Store(Protocol):
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         """Delete all points of these documents, by key, whose chunk number is at or above the one given.
 
-        Embedded this reads every payload once (a million: 2 s): where ids are known, `delete_points` is the call.
+        Embedded this reads every payload once: where ids are known, `delete_points` is the call.
         """
 
     def flush(self, name: str) -> None:

@@ -68,7 +68,7 @@ class EdgeCollection:
     def create(self) -> None:
         """Make the folder, which must not be there.
 
-        Without an index on key and chunk number, as a server has it: it lies in memory, 0.5 KB for each point.
+        Without an index on key and chunk number, as a server has it: it would lie in memory, and grow with the points.
         """
         require_space(self._folder.parent, self._min_free)
         vectors = e.EdgeVectorParams(size=self.dimension, distance=e.Distance.Cosine)
