@@ -129,7 +129,7 @@ class ParallelSettings(Section):
     """What an automatic shard should take."""
     least_documents: PositiveInt = 1
     """Fewest documents of an automatic shard."""
-    most_documents: PositiveInt = 50_000
+    most_documents: PositiveInt = 6_000
     """Most documents of an automatic shard."""
     memory: PositiveInt | Auto = "auto"
     """Megabytes for the flow, its server and all workers; what the machine or its cgroup has."""

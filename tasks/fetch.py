@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 __all__ = ["fetch_page", "pages"]
 
 FIRST_ROWS = 2000
-PAGE_CHARS = 16_000_000
-"""Pages grow to about so many characters, so that a short text does not mean many small queries."""
+PAGE_CHARS = 4_000_000
+"""Pages grow to about so many characters, so that a short text does not mean many small queries. A page is in memory
+several times over (as rows, as documents, in shards), which is most of what the flow's process takes."""
+ROW_CHARS = 500
+"""What a row takes beside its text, as so many characters."""
 
 
 @task(name="fetch", task_run_name="fetch up to {rows} rows", **RETRIED)
@@ -39,5 +42,5 @@ def pages(run: IndexRun) -> Iterator[SourcePage]:
         cursor = page.cursor
         if cursor is None:
             return
-        mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + 100
+        mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + ROW_CHARS
         rows = max(1, min(most, rows * 4, int(PAGE_CHARS / mean)))

@@ -165,11 +165,11 @@ def test_from_server_to_server(project, qdrant):
 @pytest.mark.parametrize(
     ("stop_on", "after"),
     [
-        ("PUT /collections/test_notes__1", 0),  # before anything is there
+        pytest.param("PUT /collections/test_notes__1", 0, marks=pytest.mark.long),  # before anything is there
         (UPSERT, 1),
-        ("POST /collections/test_notes__2/points/count", 0),
+        pytest.param("POST /collections/test_notes__2/points/count", 0, marks=pytest.mark.long),
         ("PATCH /collections/test_notes__1", 0),  # handing over: the first id
-        ("PATCH /collections/test_notes__2", 0),
+        pytest.param("PATCH /collections/test_notes__2", 0, marks=pytest.mark.long),
         ("POST /collections/aliases", 0),
     ],
 )

@@ -77,6 +77,7 @@ def test_a_qdrant_server_that_is_down_ends_the_run_within_a_minute_in_words(tmp_
     assert qdrant.url.removeprefix("http://") in report.indexes[0].message
 
 
+@pytest.mark.long
 @pytest.mark.ollama
 def test_parallel_and_serial_make_the_same_points_with_ollama(tmp_path, prefect_server, ollama_server, ollama_model):
     made = []

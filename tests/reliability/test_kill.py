@@ -34,14 +34,16 @@ def bench(services, tmp_path_factory):
 @pytest.mark.parametrize(
     "case",
     [
-        Case("flow", run="second", own_prefect=True),
-        Case("group", embedder="ollama", run="first"),
-        Case("worker", run="first"),
-        Case("ollama", embedder="ollama", run="second"),
-        Case("qdrant", store="server", run="first"),
-        Case("prefect", run="second"),
+        pytest.param(case, id=case.target, marks=() if case.target in ("flow", "worker") else pytest.mark.long)
+        for case in (
+            Case("flow", run="second", own_prefect=True),
+            Case("group", embedder="ollama", run="first"),
+            Case("worker", run="first"),
+            Case("ollama", embedder="ollama", run="second"),
+            Case("qdrant", store="server", run="first"),
+            Case("prefect", run="second"),
+        )
     ],
-    ids=lambda case: case.target,
 )
 def test_kill(bench, case):
     random_ = random.Random(f"{SEED} {case.target}")
