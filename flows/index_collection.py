@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.stopping import stoppable
+from rag_index.collector import seldom_collected
 from rag_index.errors import RagIndexError
 from rag_index.report import RunReport
 from rag_index.run import RunOptions, open_run
@@ -53,7 +54,7 @@ def index_collection(
     try:
         settings = run_settings(config, workers=workers, chunk_size=chunk_size, serial=serial, wait=wait)
         options = RunOptions(full=full, allow_deletes=allow_deletes, retry_failed=retry_failed)
-        with stoppable(), open_run(settings, index, options, run_id=flow_run_id()) as run:
+        with stoppable(), seldom_collected(), open_run(settings, index, options, run_id=flow_run_id()) as run:
             with shown(run):
                 check_source(run)
                 check_store(run)

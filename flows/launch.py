@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from flows.stopping import terminable
+from rag_index.collector import seldom_collected
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,18 +37,22 @@ def launch_index_all(
     Raises what ended the flow, where that is no outcome of an index; TransientError where Prefect's API is gone.
     """
     quiet(home, verbose=verbose)
-    import httpx
-
-    from flows.index_all import index_all
-    from rag_index.errors import TransientError
-
     try:
-        with terminable(), _early(early), prefect_api():
-            state: Any = index_all(**parameters, return_state=True)
-            report: RunReport | BaseException = state.result(raise_on_failure=False)
-            if isinstance(report, BaseException):
-                raise report
-    except httpx.TransportError as error:
+        with terminable(), seldom_collected(), _likely_server() as server:
+            from flows.index_all import index_all  # takes a second or two, while the server starts
+
+            with _early(early), prefect_api(server):
+                state: Any = index_all(**parameters, return_state=True)
+                report: RunReport | BaseException = state.result(raise_on_failure=False)
+                if isinstance(report, BaseException):
+                    raise report
+    except Exception as error:
+        import httpx
+
+        from rag_index.errors import TransientError
+
+        if not isinstance(error, httpx.TransportError):
+            raise
         raise TransientError(
             f"the Prefect server does not answer any more ({error}); what was indexed is kept: see that it runs, "
             "then run again"
@@ -78,27 +83,38 @@ def quiet(home: Path, *, verbose: bool = False) -> None:
         os.environ.setdefault(name, value)
 
 
-@contextmanager
-def prefect_api() -> Iterator[str]:
-    """The API's URL: that of PREFECT_API_URL, else of one server for the time of the block.
+def _likely_server() -> AbstractContextManager[_Server | None]:
+    """A server that starts now, unless the environment says that there is one: what Prefect's own settings say, in
+    files of several kinds, is known only once Prefect is imported, which takes a second."""
+    return nullcontext() if "PREFECT_API_URL" in os.environ else _Server()
 
-    With neither, each Dask worker would start a server of its own, of 210 MB.
+
+@contextmanager
+def prefect_api(started: _Server | None = None) -> Iterator[str]:
+    """The API's URL: that of Prefect's settings (PREFECT_API_URL), else of one server for the time of the block.
+
+    With neither, each Dask worker would start a server of its own, of 210 MB. A server that was `started` is used
+    where one is needed, and ended where not.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
     given = PREFECT_API_URL.value()
     if given:
+        if started is not None:
+            started.end()
         try:
             yield given
         finally:
             send_what_waits()
         return
     # Our own server does not come back once it is gone: some seconds of retries, not a minute for each call.
-    with temporary_server() as url, temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}):
-        try:
-            yield url
-        finally:
-            send_what_waits()
+    with started or _Server() as server:
+        url = server.wait()
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1}):
+            try:
+                yield url
+            finally:
+                send_what_waits()
 
 
 def send_what_waits() -> None:
@@ -117,52 +133,73 @@ def send_what_waits() -> None:
 
 @contextmanager
 def temporary_server() -> Iterator[str]:
-    """A Prefect API on a free loopback port, in a process that ends when this one does, however it ends."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
-    environment = {
-        **os.environ,
-        "PREFECT_UI_ENABLED": "0",
-        "PREFECT__SERVER_EPHEMERAL": "1",
-        "PREFECT__SERVER_FINAL": "1",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(listener.fileno())],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        pass_fds=[listener.fileno()],
-        start_new_session=True,  # Ctrl-C ends the flow first, and the flow ends the server
-    )
-    listener.close()
-    try:
-        _wait(process, url)
-        yield url
-    finally:
-        process.terminate()
+    """A Prefect API on a free loopback port, for the time of the block."""
+    with _Server() as server:
+        yield server.wait()
+
+
+class _Server:
+    """A Prefect API on a free loopback port, in a process that ends when this one does, however it ends.
+
+    The process starts when this is made; leaving a block of it ends the process, and so does `end`.
+    """
+
+    def __init__(self) -> None:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        environment = {
+            **os.environ,
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(listener.fileno())],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=[listener.fileno()],
+            start_new_session=True,  # Ctrl-C ends the flow first, and the flow ends the server
+        )
+        listener.close()
+
+    def __enter__(self) -> _Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the process; a second call does nothing."""
+        if self._process.poll() is not None:
+            return
+        self._process.terminate()
         try:
-            process.wait(timeout=5)
+            self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
 
+    def wait(self) -> str:
+        """The API's URL, once it answers. Raises TransientError."""
+        import httpx
 
-def _wait(process: subprocess.Popen[bytes], url: str) -> None:
-    import httpx
+        from rag_index.errors import TransientError
 
-    from rag_index.errors import TransientError
-
-    deadline = time.monotonic() + START_SECONDS
-    with httpx.Client(trust_env=False, timeout=5.0) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if client.get(f"{url}/health").status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-    ended = f"ended with {process.returncode}" if process.poll() is not None else f"is silent after {START_SECONDS} s"
-    raise TransientError(f"the temporary Prefect server {ended}; --verbose shows why, PREFECT_API_URL names another")
+        deadline = time.monotonic() + START_SECONDS
+        with httpx.Client(trust_env=False, timeout=5.0) as client:
+            while time.monotonic() < deadline and self._process.poll() is None:
+                try:
+                    if client.get(f"{self._url}/health").status_code == 200:
+                        return self._url
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.05)
+        code = self._process.poll()
+        ended = f"ended with {code}" if code is not None else f"is silent after {START_SECONDS} s"
+        raise TransientError(
+            f"the temporary Prefect server {ended}; --verbose shows why, PREFECT_API_URL names another"
+        )
 
 
 def _serve(descriptor: int) -> None:
@@ -170,7 +207,10 @@ def _serve(descriptor: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn
 
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error", lifespan="on")
+    with seldom_collected():
+        uvicorn.run(
+            "prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error", lifespan="on"
+        )
 
 
 def _end_with_parent() -> None:

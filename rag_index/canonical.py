@@ -28,7 +28,9 @@ __all__ = [
     "decode_payload",
     "document_id",
     "encode_key",
+    "encode_keys",
     "encode_payload",
+    "encode_payloads",
     "hash_bytes",
     "hash_text",
     "point_id",
@@ -39,6 +41,8 @@ HASH_BYTES = 16
 _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 _JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 _INT64 = 2**63
+_SAFE_INT = 10**18
+"""Whole numbers below it have at most 18 digits."""
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 MOST_LEVELS = 60
 """Payloads nested deeper hold the rest as text: stores take no more than about 100 levels."""
@@ -66,6 +70,14 @@ def encode_key(values: Sequence[Any]) -> str:
     if len(values) == 1:
         return _encode_key_value(values[0])
     return "[" + ",".join(map(_encode_key_value, values)) + "]"
+
+
+def encode_keys(columns: Sequence[Sequence[Any]]) -> list[str]:
+    """`encode_key` of each row of these key columns."""
+    if len(columns) == 1:
+        [column] = columns
+        return list(map(str if set(map(type, column)) == {int} else _encode_key_value, column))
+    return list(map(encode_key, zip(*columns, strict=True)))
 
 
 def _encode_key_value(value: Any) -> str:
@@ -132,6 +144,28 @@ def encode_payload(payload: dict[str, Any]) -> bytes:
     if _LONG_NUMBER.search(written):
         return orjson.dumps(_repaired(payload), option=_JSON)
     return written
+
+
+def encode_payloads(names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int) -> list[bytes]:
+    """`encode_payload` of each row of these columns. What is dear, the search for long numbers, is made once."""
+    if not names:
+        return [b"{}"] * rows
+    payloads = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+    try:
+        written = [orjson.dumps(payload, default=_jsonable, option=_JSON) for payload in payloads]
+    except orjson.JSONEncodeError:
+        return list(map(encode_payload, payloads))
+    if any(_has_long_number(column) for column in columns):
+        return list(map(encode_payload, payloads))
+    return written
+
+
+def _has_long_number(column: Sequence[Any]) -> bool:
+    """Whether what this column holds may be written with so many digits that it has to be looked at."""
+    kinds = set(map(type, column)) - {str, bool, type(None)}
+    if kinds == {int}:
+        return any(type(value) is int and not -_SAFE_INT < value < _SAFE_INT for value in column)
+    return bool(kinds)
 
 
 def decode_payload(payload: bytes) -> dict[str, Any]:

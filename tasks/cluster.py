@@ -107,6 +107,7 @@ class Workers:
         with dask.config.set({"distributed.scheduler.allowed-failures": 1, **config}):
             return LocalCluster(
                 n_workers=workers,
+                preload=[*dask.config.get("distributed.worker.preload"), "tasks.embed"],  # or the first shard waits
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address="127.0.0.1:0",  # its port is nobody's; None would still take 8787, and warn

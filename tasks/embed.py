@@ -12,6 +12,7 @@ from prefect.logging import get_run_logger
 
 from rag_index import embed
 from rag_index.canonical import document_id
+from rag_index.collector import seldom_collected
 from rag_index.embedders import open_embedder
 from tasks.notices import forward_notices
 from tasks.policy import RETRIED
@@ -58,7 +59,7 @@ def embed_shard(job: Sealed[EmbedJob], label: str) -> Sealed[EmbeddedShard]:
     logger, work = get_run_logger(), job.value
     keys = work.shard.documents.keys
     logger.info("%s: documents %s to %s (%d)", label, document_id(keys[0]), document_id(keys[-1]), len(keys))
-    with _time_limit(work.timeout):
+    with _time_limit(work.timeout), seldom_collected():
         embedded = embed.embed_shard(work.shard, work.cutter, process_embedder(work), known=work.known)
     for failure in embedded.failures[:20]:
         logger.warning("document %s failed: %s", document_id(failure.key), failure.reason)

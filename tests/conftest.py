@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
@@ -32,6 +33,11 @@ def pytest_configure(config):
     hypothesis.settings.load_profile("tests")
     for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
         del os.environ[name]  # a person's own settings do not decide what is tested
+
+
+def pytest_collection_finish():
+    gc.freeze()  # all that is imported now stays: no look through it in each test
+    gc.set_threshold(20_000)
 
 
 LONGEST = ("reliability", "deployments", "flows")

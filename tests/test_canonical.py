@@ -17,7 +17,9 @@ from rag_index.canonical import (
     decode_payload,
     document_id,
     encode_key,
+    encode_keys,
     encode_payload,
+    encode_payloads,
     hash_bytes,
     hash_text,
     point_id,
@@ -48,6 +50,36 @@ keys = st.one_of(
 def test_keys_are_one_exactly_when_type_and_value_are(one, other):
     same = [(type(value), value) for value in one] == [(type(value), value) for value in other]
     assert (encode_key(one) == encode_key(other)) is same
+
+
+values = st.one_of(
+    keys,
+    st.none(),
+    st.integers(-(10**19), 10**19),
+    st.sampled_from([2**63 - 1, 2**63, 2**64, 10**18, -(10**18), 1e18, 12345678901234567890.0]),
+    st.sampled_from(["9" * 25, [2**63], {"n": 2**70}]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(values, values), max_size=5), st.booleans())
+def test_many_rows_are_written_as_each_alone(rows, same_kind):
+    if same_kind and rows:
+        rows = [(first, rows[0][1]) for first, _ in rows if type(first) in (type(rows[0][0]), type(None))]
+    columns = list(zip(*rows, strict=True)) or [(), ()]
+    alone = [encode_payload({"a": first, "b": second}) for first, second in rows]
+    assert encode_payloads(["a", "b"], columns, len(rows)) == alone
+
+
+def test_many_rows_without_payload():
+    assert encode_payloads([], [], 3) == [encode_payload({})] * 3
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(keys, keys), max_size=5), st.booleans())
+def test_many_keys_are_written_as_each_alone(rows, one):
+    columns = (list(zip(*rows, strict=True)) or [(), ()])[: 1 if one else 2]
+    assert encode_keys(columns) == [encode_key(row[: len(columns)]) for row in rows]
 
 
 @settings(deadline=None)

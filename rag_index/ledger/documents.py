@@ -27,7 +27,7 @@ class DocumentRows(FailureRows):
         )
         with self.transaction() as connection:
             rows = connection.execute(statement, {"keys": self._keys(keys)}).fetchall()
-        return {row[0]: Known(bytes(row[1]), bytes(row[2]), row[3], row[4]) for row in rows}
+        return {key: Known(bytes(text), bytes(payload), chunks, opened) for key, text, payload, chunks, opened in rows}
 
     def open_documents(self, collection_id: int, keys: Sequence[str]) -> None:
         """Mark documents as about to be written; new ones get a row without hashes."""
