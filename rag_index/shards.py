@@ -23,7 +23,7 @@ __all__ = ["Sharder", "first_rate", "given_up", "most_chars", "parts_of"]
 MOST_DOCUMENTS = 6_000
 """The shortest documents take a kilobyte or two each as well, in the flow and in the worker."""
 MOST_CHARS = 2_000_000
-MOST_CHARS_OF_CODE = 1_500_000
+MOST_CHARS_OF_CODE = 700_000
 """Source code is cut into many small chunks, and parsing takes memory as well: so a worker takes less than 100 MB."""
 LEAST_SECONDS = 1.0
 SMOOTHING = 0.5
