@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -42,6 +43,7 @@ from throughput import PROGRAM, bare, embed, run, texts_of
 
 from flows.launch import temporary_server
 from rag_index.autoconfig import worker_count
+from rag_index.overview import run_reports
 from rag_index.samples import pydocs, servicedesk
 from rag_index.settings import load_settings
 
@@ -73,11 +75,13 @@ class Desk:
     def new(self) -> Desk:
         """Nothing is indexed. What Prefect's server keeps stays: it makes its tables once, at its very first start."""
         for made in (self.folder / ".rag-index").glob("*"):
-            if made.name != "prefect":
-                subprocess.run(["rm", "-rf", str(made)], check=True)
+            if made.is_file():
+                made.unlink()
+            elif made.name != "prefect":
+                shutil.rmtree(made)
         return self
 
-    def index(self, *, workers: int | None = 1, **environment: str) -> tuple[float, float, dict[str, float]]:
+    def index(self, *, workers: int | None, **environment: str) -> tuple[float, float, dict[str, float]]:
         """A run: its seconds beyond start-up, those of the whole command, and own memory by process in MB.
 
         With `workers` None it decides for itself, as it does where nobody says: little work then needs no cluster.
@@ -180,8 +184,12 @@ def framework(given: argparse.Namespace) -> None:
     hooked = {"PYTHONPATH": HOOKS, "BENCHMARK_AT_ONCE": "1"}
     with prose(given.documents) as made, prose(1) as one:
         seconds = [beyond(made, one, given.workers, **hooked) for _ in range(given.repeat)]
+        settings = load_settings(made.config)
+        (report,) = run_reports(settings, settings.indexes)
     rates = [given.documents / took for took in seconds]
     say("documents/s with an embedder that answers at once", rates, "at least 15,000 on two cores")
+    stages = ", ".join(f"{name} {busy:.1f}" for name, busy in report["figures"]["stages"].items())
+    print(f"of the last run's {report['seconds']:.1f} s the flow's process was busy with: {stages} s")
 
 
 def memory(given: argparse.Namespace) -> None:
@@ -207,7 +215,7 @@ def startup(given: argparse.Namespace) -> None:
         home = str(made.folder / ".rag-index" / "prefect")
         made.index(workers=given.workers)
         for _ in range(given.repeat):
-            alone = [spawned(code, home) for code in (SERVER, CLUSTER.format(given.workers))]
+            alone = [spawned(code, PREFECT_HOME=home) for code in (SERVER, CLUSTER.format(given.workers))]
             mark = made.folder / "first"
             mark.unlink(missing_ok=True)
             began = time.time()
@@ -216,11 +224,10 @@ def startup(given: argparse.Namespace) -> None:
     say("seconds to the first text beyond the slower of Prefect's server and the cluster", seconds, "at most 1")
 
 
-def spawned(code: str, home: str) -> float:
-    """Seconds of a program, from its start to its end; `home` is where Prefect keeps what it keeps."""
-    environment = {**os.environ, "PREFECT_HOME": home}
+def spawned(code: str, **more: str) -> float:
+    """Seconds of a program, from its start to its end; `more` goes into its environment."""
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **more})
     return time.perf_counter() - started
 
 
@@ -249,7 +256,7 @@ def single(given: argparse.Namespace) -> None:
         for number in range(given.repeat):
             with sqlite3.connect(made.folder / "desk.db") as db:
                 db.execute(f'UPDATE "{table}" SET "{column}" = ?', (f"changed {number}",))
-            imports = spawned(IMPORTS, str(made.folder))
+            imports = spawned(IMPORTS)
             started = time.perf_counter()
             words = ["--config", str(made.config), "index", name, "--id", "1"]
             subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.stopping import terminable
 from rag_index.collector import seldom_collected
+from rag_index.errors import TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,26 +38,22 @@ def launch_index_all(
     Raises what ended the flow, where that is no outcome of an index; TransientError where Prefect's API is gone.
     """
     quiet(home, verbose=verbose)
-    try:
-        with terminable(), seldom_collected(), _likely_server() as server:
-            from flows.index_all import index_all  # takes a second or two, while the server starts
+    with terminable(), seldom_collected(), _likely_server() as server:
+        import httpx  # this and the flow take a second or two, while the server starts
 
+        from flows.index_all import index_all
+
+        try:
             with _early(early), prefect_api(server):
                 state: Any = index_all(**parameters, return_state=True)
                 report: RunReport | BaseException = state.result(raise_on_failure=False)
                 if isinstance(report, BaseException):
                     raise report
-    except Exception as error:
-        import httpx
-
-        from rag_index.errors import TransientError
-
-        if not isinstance(error, httpx.TransportError):
-            raise
-        raise TransientError(
-            f"the Prefect server does not answer any more ({error}); what was indexed is kept: see that it runs, "
-            "then run again"
-        ) from error
+        except httpx.TransportError as error:
+            raise TransientError(
+                f"the Prefect server does not answer any more ({error}); what was indexed is kept: see that it runs, "
+                "then run again"
+            ) from error
     return report
 
 
@@ -183,8 +180,6 @@ class _Server:
     def wait(self) -> str:
         """The API's URL, once it answers. Raises TransientError."""
         import httpx
-
-        from rag_index.errors import TransientError
 
         deadline = time.monotonic() + START_SECONDS
         with httpx.Client(trust_env=False, timeout=5.0) as client:

@@ -43,6 +43,7 @@ _JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_
 _INT64 = 2**63
 _SAFE_INT = 10**18
 """Whole numbers below it have at most 18 digits."""
+_NO_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 MOST_LEVELS = 60
 """Payloads nested deeper hold the rest as text: stores take no more than about 100 levels."""
@@ -137,32 +138,31 @@ def encode_payload(payload: dict[str, Any]) -> bytes:
 
     Integers beyond 64 bits are text, as are whole decimals of that size; NaN and infinities are null.
     """
+    return _encoded(payload, look=True)
+
+
+def encode_payloads(names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int) -> list[bytes]:
+    """`encode_payload` of each row of these columns; long numbers are looked for only where a column may have some."""
+    if not names:
+        return [b"{}"] * rows
+    look = any(map(_may_be_long, columns))
+    return [_encoded(dict(zip(names, values, strict=True)), look=look) for values in zip(*columns, strict=True)]
+
+
+def _encoded(payload: dict[str, Any], *, look: bool) -> bytes:
+    """The payload's JSON; numbers that are too long for most readers are found where they are looked for."""
     try:
         written = orjson.dumps(payload, default=_jsonable, option=_JSON)
     except orjson.JSONEncodeError:
         return orjson.dumps(_repaired(payload), option=_JSON)
-    if _LONG_NUMBER.search(written):
+    if look and _LONG_NUMBER.search(written):
         return orjson.dumps(_repaired(payload), option=_JSON)
     return written
 
 
-def encode_payloads(names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int) -> list[bytes]:
-    """`encode_payload` of each row of these columns. What is dear, the search for long numbers, is made once."""
-    if not names:
-        return [b"{}"] * rows
-    payloads = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
-    try:
-        written = [orjson.dumps(payload, default=_jsonable, option=_JSON) for payload in payloads]
-    except orjson.JSONEncodeError:
-        return list(map(encode_payload, payloads))
-    if any(_has_long_number(column) for column in columns):
-        return list(map(encode_payload, payloads))
-    return written
-
-
-def _has_long_number(column: Sequence[Any]) -> bool:
-    """Whether what this column holds may be written with so many digits that it has to be looked at."""
-    kinds = set(map(type, column)) - {str, bool, type(None)}
+def _may_be_long(column: Sequence[Any]) -> bool:
+    """Whether a value of this column may be written as a number of 19 digits or more."""
+    kinds = set(map(type, column)) - _NO_NUMBERS
     if kinds == {int}:
         return any(type(value) is int and not -_SAFE_INT < value < _SAFE_INT for value in column)
     return bool(kinds)

@@ -130,7 +130,7 @@ class ParallelSettings(Section):
     least_documents: PositiveInt = 1
     """Fewest documents of an automatic shard."""
     most_documents: PositiveInt = 6_000
-    """Most documents of an automatic shard."""
+    """Most documents of an automatic shard: the shortest ones take memory as well, in the flow and in the worker."""
     memory: PositiveInt | Auto = "auto"
     """Megabytes for the flow, its server and all workers; what the machine or its cgroup has."""
     worker_memory: PositiveInt | Auto = "auto"

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Sharder", "first_rate", "given_up", "most_chars", "parts_of"]
 
-MOST_DOCUMENTS = 6_000
-"""The shortest documents take a kilobyte or two each as well, in the flow and in the worker."""
 MOST_CHARS = 2_000_000
 MOST_CHARS_OF_CODE = 700_000
 """Source code is cut into many small chunks, and parsing takes memory as well: so a worker takes less than 100 MB."""
@@ -83,8 +81,8 @@ class Sharder:
         seconds: float,
         chars_per_second: float,
         workers: int,
+        most: int,
         least: int = 1,
-        most: int = MOST_DOCUMENTS,
         most_chars: int = MOST_CHARS,
     ) -> None:
         self._least = least

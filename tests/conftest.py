@@ -36,8 +36,7 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    gc.freeze()  # all that is imported now stays: no look through it in each test
-    gc.set_threshold(20_000)
+    gc.set_threshold(20_000)  # by default it looks at all that is imported, again and again
 
 
 LONGEST = ("reliability", "deployments", "flows")

@@ -9,7 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.documents import Page
-from rag_index.shards import LEAST_SECONDS, MOST_CHARS, MOST_DOCUMENTS, Sharder, given_up, parts_of
+from rag_index.sections import ParallelSettings
+from rag_index.shards import LEAST_SECONDS, MOST_CHARS, Sharder, given_up, parts_of
+
+MOST = ParallelSettings().most_documents
 
 
 def page_of(texts, first=0):
@@ -20,7 +23,7 @@ def page_of(texts, first=0):
 
 
 def sharder(*, documents=None, seconds=5.0, rate=1000.0, workers=2):
-    return Sharder("notes", documents=documents, seconds=seconds, chars_per_second=rate, workers=workers)
+    return Sharder("notes", documents=documents, seconds=seconds, chars_per_second=rate, workers=workers, most=MOST)
 
 
 def shards_of(made, pages, *, total=None):
@@ -85,8 +88,8 @@ def test_measures_that_say_nothing_change_nothing():
 
 def test_shards_are_bounded_however_fast_the_embedder_is():
     made = sharder(rate=1e12)
-    shards = list(made.add(page_of(["x"] * (MOST_DOCUMENTS + 10))))
-    assert [len(shard.documents) for shard in shards] == [MOST_DOCUMENTS]
+    shards = list(made.add(page_of(["x"] * (MOST + 10))))
+    assert [len(shard.documents) for shard in shards] == [MOST]
     long = "x" * (MOST_CHARS // 4)
     assert [len(shard.documents) for shard in sharder(rate=1e12).add(page_of([long] * 9))] == [4, 4]
 
@@ -169,7 +172,9 @@ def test_a_shard_that_is_given_up_names_each_document():
 
 def test_settings_bound_the_documents_of_a_shard():
     def sizes(count: int, chars: int, **bounds: int) -> list[int]:
-        sharder = Sharder("n", documents=None, seconds=1.0, chars_per_second=1000.0, workers=1, **bounds)
+        sharder = Sharder(
+            "n", documents=None, seconds=1.0, chars_per_second=1000.0, workers=1, **{"most": MOST, **bounds}
+        )
         sharder.expect(10**6)
         return [len(shard.documents) for shard in [*sharder.add(page_of(["x" * chars] * count)), *sharder.rest()]][:3]
 

@@ -25,6 +25,6 @@ def test_a_shard_is_bound_however_fast_those_before_it_were(index, most):
     texts = ["x" * 1000] * 12_000
     page = Page([str(i) for i in range(len(texts))], texts, *[[b""] * len(texts)] * 3)
     sharder = Sharder(
-        "n", documents=None, seconds=5.0, chars_per_second=1e7, workers=1, most_chars=most_chars(index)
+        "n", documents=None, seconds=5.0, chars_per_second=1e7, workers=1, most=len(texts), most_chars=most_chars(index)
     )  # fmt: skip
     assert next(sharder.add(page)).chars == most

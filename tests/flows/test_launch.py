@@ -9,12 +9,13 @@ import sys
 
 PROFILE = 'active = "team"\n\n[profiles.team]\nPREFECT_API_URL = "{url}"\n'
 ASK = """
-import json, time
+import json
 from pathlib import Path
 from flows import launch
 launch.quiet(Path("unused"))
 with launch._likely_server() as started, launch.prefect_api(started) as url:
-    print(json.dumps({"url": url, "ended": started is None or started._process.poll() is not None}))
+    running = bool(started and started._process.poll() is None)
+    print(json.dumps({"url": url, "started": bool(started), "running": running}))
 """
 
 
@@ -29,8 +30,12 @@ def test_a_profile_names_it_and_none_is_left_running(tmp_path, prefect_server):
     home = tmp_path / "home"
     home.mkdir()
     (home / "profiles.toml").write_text(PROFILE.format(url=prefect_server))
-    assert asked(tmp_path, PREFECT_HOME=str(home)) == {"url": prefect_server, "ended": True}
+    assert asked(tmp_path, PREFECT_HOME=str(home)) == {"url": prefect_server, "started": True, "running": False}
 
 
 def test_the_environment_names_it_and_none_is_started(tmp_path, prefect_server):
-    assert asked(tmp_path, PREFECT_API_URL=prefect_server) == {"url": prefect_server, "ended": True}
+    assert asked(tmp_path, PREFECT_API_URL=prefect_server) == {
+        "url": prefect_server,
+        "started": False,
+        "running": False,
+    }
