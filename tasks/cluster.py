@@ -41,6 +41,7 @@ class Workers:
         self._settings = settings
         self._memory = memory  # bytes that each is taken to need
         self._starting: Future[LocalCluster] | None = None
+        self._config = ExitStack()
 
     def __enter__(self) -> Workers:
         return self
@@ -49,6 +50,7 @@ class Workers:
         starting, self._starting = self._starting, None
         if starting is not None and starting.exception() is None:
             starting.result().close()
+        self._config.close()
 
     def __reduce__(self) -> tuple[type[Workers], tuple[ParallelSettings, int]]:
         """Prefect sends a flow's task runner with each task: without the cluster, which a worker has no use for."""
@@ -104,6 +106,9 @@ class Workers:
         # Only ended for its memory, where settings bound it: Dask's other measures hold work back, or write it to disk.
         measures = {"target": False, "spill": False, "pause": False, "terminate": 1.0}
         config = {f"distributed.worker.memory.{name}": value for name, value in measures.items()}
+        # A worker that is slow to start again, or dies twice, is no lost one: Dask would give it up after 15 seconds,
+        # and look at this when one dies, so it holds as long as the workers do.
+        self._config.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}))
         with dask.config.set({"distributed.scheduler.allowed-failures": 1, **config}):
             return LocalCluster(
                 n_workers=workers,

@@ -8,6 +8,7 @@ from rag_index.errors import NoWorkers, RagIndexError
 from rag_index.shards import given_up, parts_of
 from tasks.embed import EmbedJob, embed_shard
 from tasks.notices import listen, noticed
+from tasks.presence import Presence
 from tasks.requests import count_requests
 from tasks.sealed import Sealed
 from tasks.upsert import upsert_from_worker, upsert_shard
@@ -28,12 +29,18 @@ def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Sealed[Embe
     With a server as store the upsert task is given the embed task's future, so that what comes back is written.
     Where no workers start, all is done in this process, and the outcome says so.
     """
+    presence = Presence()
+
+    def tick() -> None:
+        run.progress.tick()
+        presence.check()
+
     window: Window[Shard, Any] = Window(
         lambda shard: _submitted(run, shard),
         2 * run.workers,
         split=parts_of,
         give_up=lambda shard: Sealed(given_up(shard)),
-        tick=run.progress.tick,
+        tick=tick,
         waiting=lambda: run.watch.stage("wait"),
         moved=lambda shards: run.progress.under_way(shards, run.workers),
     )

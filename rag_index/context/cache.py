@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
+from rag_index.pragmas import set_pragmas
 from rag_index.urls import first_line, is_file, shown_url
 
 if TYPE_CHECKING:
@@ -126,7 +127,4 @@ def _make_table(engine: sa.Engine) -> None:
 
 
 def _pragmas(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in ("busy_timeout=30000", "journal_mode=WAL", "synchronous=NORMAL"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL"))

@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.interrupts import interrupts_deferred
 from rag_index.migrations import migrate
+from rag_index.pragmas import set_pragmas
 from rag_index.urls import first_line, is_transient, missing_driver, shown_url
 
 if TYPE_CHECKING:
@@ -114,16 +115,7 @@ def _engine(url: URL) -> Engine:
 
 
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in (
-        "busy_timeout=30000",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "temp_store=FILE",
-        "cache_size=-16384",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
+    set_pragmas(connection, ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384"))
 
 
 def _mapped(error: exc.SQLAlchemyError, url: URL) -> Exception:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
+import dask
 import pytest
+from distributed import Client, LocalCluster
 
 from rag_index.ledger import Ledger
 from rag_index.lock import IndexLock
@@ -198,3 +202,41 @@ def test_a_lock_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp_
     with IndexLock(here, "test_notes", "me") as mine:
         assert mine.epoch == 2
     lock._stop.set()
+
+
+def test_a_worker_that_is_long_in_starting_again_is_not_given_up(project):
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),  # as if it took more than Dask's 15 s
+        Workers(project.settings.parallel.model_copy(update={"workers": 1})) as workers,
+        workers.cluster() as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        for _ in range(2):
+            before = client.run(os.getpid)
+            os.kill(*before.values(), signal.SIGKILL)
+            deadline = time.monotonic() + 60
+            while not set(client.run(os.getpid, on_error="ignore").values()) - set(before.values()):
+                assert time.monotonic() < deadline, "it never came back"
+                time.sleep(0.2)
+
+
+def test_a_run_whose_workers_are_all_gone_ends_and_says_so(project, fake, monkeypatch):
+    monkeypatch.setattr("tasks.presence.EVERY", 0.2)
+    monkeypatch.setattr("tasks.presence.GONE_SECONDS", 4.0)
+    fake.fault("delay", seconds=2.0)
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+        project.write_settings(f'{project.config.read_text()}\n[parallel]\naddress = "{cluster.scheduler_address}"\n')
+
+        def leave() -> None:
+            while not fake.embeds():
+                time.sleep(0.05)
+            cluster.scale(0)
+
+        threading.Thread(target=leave).start()
+        report = project.index(chunk_size=10)
+        assert (report.state, report.exit_code) == ("failed", 1)
+        assert "there has been no worker process for" in report.indexes[0].message
+    project.write_settings(project.config.read_text().rpartition("[parallel]")[0])
+    fake.clear()
+    assert project.index(serial=True).state == "completed"
+    assert len(project.texts()) == 80
