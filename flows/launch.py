@@ -93,8 +93,13 @@ def prefect_api(started: _Server | None = None) -> Iterator[str]:
     With neither, each Dask worker would start a server of its own, of 210 MB. A server that was `started` is used
     where one is needed, and ended where not.
     """
-    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFECT_HOME
-    from prefect.settings import temporary_settings
+    from prefect.settings import (
+        PREFECT_API_SSL_CERT_FILE,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_MAX_RETRIES,
+        PREFECT_HOME,
+        temporary_settings,
+    )
 
     given = PREFECT_API_URL.value()
     if given:

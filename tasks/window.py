@@ -65,6 +65,8 @@ class Window(Generic[Item, Result]):
         results = list(self._collect(self._size - 1))
         self._start(item)
         yield from results
+        if not self._done.empty():
+            yield from self._next()
 
     def drain(self) -> Iterator[Result]:
         """Hand out all that is left, then find what killed its workers."""
