@@ -123,7 +123,12 @@ class Watch(threading.Thread):
 
 def kind(command: str) -> str:
     """Which of our processes a command line is."""
-    for part, name in (("flows.launch", "Prefect server"), ("spawn_main", "worker"), ("resource_tracker", "tracker")):
+    for part, name in (
+        ("flows.launch", "Prefect server"),
+        ("spawn_main", "worker"),
+        ("multiprocessing.forkserver", "worker"),
+        ("resource_tracker", "tracker"),
+    ):
         if part in command:
             return name
     return "flow"

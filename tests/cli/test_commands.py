@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from tests.dask_workers import command, workers_among
 from tests.project import PROGRAM, Project
 
 
@@ -200,9 +201,9 @@ def test_a_signal_stops_the_run_leaves_nothing_behind_and_the_next_goes_on(tmp_p
         servers = workers = 0
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and running.poll() is None:
-            family = [" ".join(p.cmdline()) for p in children(running.pid) if p.status() != psutil.STATUS_ZOMBIE]
-            servers = max(servers, sum("flows.launch" in line for line in family))
-            workers = max(workers, sum("spawn_main" in line for line in family))
+            family = children(running.pid)
+            servers = max(servers, sum("flows.launch" in command(process) for process in family))
+            workers = max(workers, len(workers_among(family)))
             if project.json("status")["indexes"][0]["documents"] > 0:
                 break
             time.sleep(0.1)

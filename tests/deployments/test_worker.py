@@ -12,6 +12,7 @@ import time
 import psutil
 import pytest
 
+from tests.dask_workers import workers_among
 from tests.deployments.server import wait_until
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -47,7 +48,7 @@ def worker(deployed, project, tmp_path):
 def dask_workers(process) -> list[psutil.Process]:
     """The Dask worker processes below this one."""
     below = psutil.Process(process.pid).children(recursive=True)
-    return [one for one in below if one.is_running() and "spawn_main" in " ".join(_command(one))]
+    return workers_among(one for one in below if one.is_running())
 
 
 def alive(process: psutil.Process) -> bool:

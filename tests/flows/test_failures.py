@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import sys
 import threading
 import time
 
 import dask
+import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 
 from rag_index.ledger import Ledger
 from rag_index.lock import IndexLock
 from tasks.cluster import Workers
+from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.reliability.victim import Victim
@@ -123,6 +124,22 @@ def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_goes_o
         assert "in one process: the worker processes do not start (Nanny failed to start.)" in said
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_the_process_that_workers_are_forked_from_may_die(project, fake):
+    fake.fault("delay", seconds=0.3)
+    with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
+        deadline = time.monotonic() + 60
+        while len(fake.embeds()) < 3:  # the first are of the flow's own health check
+            assert time.monotonic() < deadline, run.said
+            time.sleep(0.01)
+        [parent] = run.fork_servers()
+        parent.kill()
+        assert run.process.wait(90) == 0, run.said
+        assert "Traceback" not in run.said
+        assert run.seconds_to_be_gone(5) is not None
+    assert len(project.texts()) == 80
+
+
 @pytest.mark.long
 def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake):
     with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
@@ -208,16 +225,16 @@ def test_a_worker_that_is_long_in_starting_again_is_not_given_up(project):
     with (
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),  # as if it took more than Dask's 15 s
         Workers(project.settings.parallel.model_copy(update={"workers": 1})) as workers,
-        workers.cluster() as cluster,
-        Client(cluster, set_as_default=False) as client,
+        workers.cluster(),
     ):
         for _ in range(2):
-            before = client.run(os.getpid)
-            os.kill(*before.values(), signal.SIGKILL)
+            [before] = workers_among(psutil.Process().children(recursive=True))
+            before.kill()
             deadline = time.monotonic() + 60
-            while not set(client.run(os.getpid, on_error="ignore").values()) - set(before.values()):
+            while not set(workers_among(psutil.Process().children(recursive=True))) - {before}:
                 assert time.monotonic() < deadline, "it never came back"
-                time.sleep(0.2)
+                time.sleep(0.05)
+            time.sleep(2)  # until it has said that it is there, where it is spawned
 
 
 def test_a_run_whose_workers_are_all_gone_ends_and_says_so(project, fake, monkeypatch):

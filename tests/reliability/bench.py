@@ -6,6 +6,7 @@ rows must be those of a project that was indexed once, from nothing.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from contextlib import ExitStack
@@ -208,7 +209,8 @@ class _Attempt:
             last = victim.said.strip().splitlines()[-1]
             if trial.exit_code != 1 or "Prefect server" not in last:
                 self._problem(f"ended with {trial.exit_code} and the words {last!r}")
-        if "Traceback" in victim.said and not (dead and "in spawn_main" in victim.said):  # one that was being born
+        being_born = dead and re.search("in spawn_main|forkserver.py", victim.said)
+        if "Traceback" in victim.said and not being_born:
             self._problem(f"it said: {victim.said[-2000:]}")
         before = marks(self.project.folder / ".rag-index")
         time.sleep(0.3)

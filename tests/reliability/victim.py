@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
+from tests.dask_workers import fork_servers, workers_among
 from tests.project import PROGRAM, Project
 
 if TYPE_CHECKING:
@@ -136,7 +137,11 @@ class Victim:
 
     def workers(self) -> list[psutil.Process]:
         """The Dask workers."""
-        return self._children("spawn_main")
+        return workers_among(self.family())
+
+    def fork_servers(self) -> list[psutil.Process]:
+        """What the workers are forked from."""
+        return fork_servers(self.family())
 
     def prefect(self) -> list[psutil.Process]:
         """The temporary Prefect server."""

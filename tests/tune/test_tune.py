@@ -14,6 +14,7 @@ from rag_index.tune import sample_texts, tune
 from rag_index.tune.candidate import Candidate
 from rag_index.tune.local_servers import local_servers, model_folder
 from rag_index.tune.probe import Probes
+from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -56,7 +57,7 @@ def test_probes_measure_what_servers_can_do(tmp_path, fakes):
     assert shared > 1.5 * alone
     assert of_one > 1.2 * alone
     assert more == pytest.approx(alone, rel=0.3)
-    assert not [child for child in psutil.Process().children(recursive=True) if "spawn_main" in str(child.cmdline())]
+    assert not workers_among(psutil.Process().children(recursive=True))
 
 
 def test_what_a_server_refuses_is_no_rate_and_names_the_reason(tmp_path, fakes):
