@@ -127,10 +127,13 @@ def _one_authority(folder: Path) -> str:
     clients for a task: a twentieth of what a worker does, for a server on loopback that has no TLS."""
     import certifi
 
-    end = "-----END CERTIFICATE-----\n"
-    bundle = Path(certifi.where()).read_text(encoding="utf-8")
     file = folder / "authority.pem"
-    file.write_text(bundle[bundle.index("-----BEGIN") : bundle.index(end) + len(end)], encoding="ascii")
+    if not file.exists():
+        end = "-----END CERTIFICATE-----\n"
+        bundle = Path(certifi.where()).read_text(encoding="utf-8")
+        whole = folder / f"authority-{os.getpid()}.pem"  # other runs may do the same now, and read what they find
+        whole.write_text(bundle[bundle.index("-----BEGIN") : bundle.index(end) + len(end)], encoding="ascii")
+        whole.replace(file)
     return str(file)
 
 
