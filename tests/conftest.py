@@ -23,8 +23,13 @@ def prefect_server(tmp_path_factory):
     quiet(tmp_path_factory.mktemp("prefect"))
     with temporary_server() as url:
         os.environ["PREFECT_API_URL"] = url
-        yield url
-        send_what_waits()
+        from prefect.context import SettingsContext, get_settings_context
+        from prefect.settings import Settings
+
+        # Tests that import Prefect made it read the environment before: runs in this process would start a server each.
+        with SettingsContext(profile=get_settings_context().profile, settings=Settings()):
+            yield url
+            send_what_waits()
 
 
 def pytest_configure(config):
