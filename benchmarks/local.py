@@ -35,7 +35,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -62,6 +62,15 @@ CLUSTER = (
 IMPORTS = "import rag_index.cli.indexing, rag_index.single, rag_index.sources.sql, rag_index.stores.edge, wordllama"
 
 
+class Ran(NamedTuple):
+    """What a run took: seconds beyond start-up and of the whole command, own memory by process in MB, CPU seconds."""
+
+    seconds: float
+    wall: float
+    memory: dict[str, float]
+    cpu: float
+
+
 @dataclass
 class Desk:
     """A source and its settings; `new` makes what is indexed of it go away."""
@@ -81,14 +90,12 @@ class Desk:
                 shutil.rmtree(made)
         return self
 
-    def index(self, *, workers: int | None, **environment: str) -> tuple[float, float, dict[str, float]]:
-        """A run: its seconds beyond start-up, those of the whole command, and own memory by process in MB.
-
-        With `workers` None it decides for itself, as it does where nobody says: little work then needs no cluster.
-        """
+    def index(self, *, workers: int | None, **environment: str) -> Ran:
+        """A run. With `workers` None it decides for itself, as it does where nobody says: little work then needs no cluster."""
         arguments = () if workers is None else ("--workers", str(workers))
         report, wall, watch = run(self.config, *arguments, **environment)
-        return sum(one["seconds"] for one in report["indexes"]), wall, dict(watch.peaks)
+        seconds = sum(one["seconds"] for one in report["indexes"])
+        return Ran(seconds, wall, dict(watch.peaks), sum(watch.cpu.values()))
 
     def bare(self, workers: int) -> float:
         return bare(texts_of(load_settings(self.config)), workers, embed)
@@ -123,7 +130,7 @@ def prose(documents: int) -> Iterator[Desk]:
 
 def beyond(made: Desk, one: Desk, workers: int, **environment: str) -> float:
     """Seconds of a first run beyond those of a run of one document."""
-    sides = [side.new().index(workers=workers, **environment)[0] for side in (one, made)]
+    sides = [side.new().index(workers=workers, **environment).seconds for side in (one, made)]
     return sides[1] - sides[0]
 
 
@@ -143,7 +150,7 @@ def unchanged(given: argparse.Namespace) -> None:
         sides = (few, made)
         for side in sides:
             side.index(workers=given.workers)
-        times = [[side.index(workers=given.workers)[0] for side in sides] for _ in range(given.repeat)]
+        times = [[side.index(workers=given.workers).seconds for side in sides] for _ in range(given.repeat)]
     say("documents compared a second", [given.documents / (many - none) for none, many in times], "at least 70,000")
     say("seconds, the whole of it", [many for _, many in times], "at most 10")
 
@@ -156,7 +163,7 @@ def changed(given: argparse.Namespace) -> None:
             with sqlite3.connect(made.folder / "desk.db") as db:
                 for table, column in texts(db):
                     db.execute(f'UPDATE "{table}" SET "{column}" = "{column}" || \' again\' WHERE rowid % 100 = 0')
-            many, none = (side.index(workers=None)[0] for side in (made, few))
+            many, none = (side.index(workers=None).seconds for side in (made, few))
             ratios.append((many - none) / first)
     say("seconds with 1% changed over those of the first run", ratios, "at most 0.06")
 
@@ -171,13 +178,20 @@ def texts(db: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def workers(given: argparse.Namespace) -> None:
-    ratios, alone = [], []
+    ratios, alone, busy = [], [], defaultdict(list)
     with prose(given.documents) as made, prose(1) as one:
         for _ in range(given.repeat):
-            ratios.append(beyond(made, one, 1) / beyond(made, one, 2))
+            took = {}
+            for count in (1, 2):
+                few, whole = (side.new().index(workers=count) for side in (one, made))
+                took[count] = whole.seconds - few.seconds
+                busy[count].append((whole.cpu - few.cpu) / took[count])
+            ratios.append(took[1] / took[2])
             alone.append(made.bare(1) / made.bare(2))
     say("two workers over one", ratios, "at least 1.7")
     say("the bare embedder in two processes over one", alone, "nothing: what the machine gives")
+    for count, shares in busy.items():
+        say(f"processors busy with {count} worker{'s' * (count > 1)}", shares, f"nothing: there are {os.cpu_count()}")
 
 
 def framework(given: argparse.Namespace) -> None:
@@ -199,11 +213,10 @@ def memory(given: argparse.Namespace) -> None:
         for made in (small, large):
             made.config.write_text(made.config.read_text() + '[store]\nhnsw = "never"\n')
         for _ in range(given.repeat):
-            few, _, before = small.new().index(workers=given.workers)
-            many, _, after = large.new().index(workers=given.workers)
-            rates.append(10 * few / many)
-            for name, peak in after.items():
-                ratios[name].append(peak / before[name])
+            few, many = (side.new().index(workers=given.workers) for side in (small, large))
+            rates.append(10 * few.seconds / many.seconds)
+            for name, peak in many.memory.items():
+                ratios[name].append(peak / few.memory[name])
     for name, values in sorted(ratios.items()):
         say(f"own memory of {name}, {given.documents:,} documents over a tenth", values, "at most 1.3")
     say("documents/s, the same", rates, "at least 0.9")
@@ -237,11 +250,11 @@ def real_prose(given: argparse.Namespace) -> None:
         made.index(workers=given.workers)  # Prefect's server makes its tables at its very first start
         for _ in range(given.repeat):
             alone = made.bare(1)
-            first = made.new().index(workers=given.workers)[1]
-            empty = made.index(workers=given.workers)[1]
+            first = made.new().index(workers=given.workers).wall
+            empty = made.index(workers=given.workers).wall
             whole.append(first / (alone + empty))
             with temporary_server() as url:
-                running.append(made.new().index(workers=given.workers, PREFECT_API_URL=url)[1] / alone)
+                running.append(made.new().index(workers=given.workers, PREFECT_API_URL=url).wall / alone)
     say("first run over the bare embedder in one process and an empty run", whole, "at most 1")
     say("with a Prefect server that runs already, over the bare embedder", running, "at most 1.2")
 
