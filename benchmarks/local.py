@@ -91,7 +91,7 @@ class Desk:
         return self
 
     def index(self, *, workers: int | None, **environment: str) -> Ran:
-        """A run. With `workers` None it decides for itself, as it does where nobody says: little work then needs no cluster."""
+        """A run. With `workers` None it decides for itself, as where nobody says: little work needs no cluster."""
         arguments = () if workers is None else ("--workers", str(workers))
         report, wall, watch = run(self.config, *arguments, **environment)
         seconds = sum(one["seconds"] for one in report["indexes"])
