@@ -60,11 +60,10 @@ class Window(Generic[Item, Result]):
         self._error: BaseException | None = None
 
     def put(self, item: Item) -> Iterator[Result]:
-        """Submit an item as soon as there is room, and only then hand out results, two at most: each takes time to deal
-        with, in which the next item is not submitted, and workers that are done with theirs would stand still."""
-        results = list(self._collect(self._size - 1))
+        """Submit an item; while the window is full, hand out what is done, and one more after it: results take time to
+        deal with, in which no other item is submitted, and workers that are done with theirs would stand still."""
+        yield from self._collect(self._size - 1)
         self._start(item)
-        yield from results
         if not self._done.empty():
             yield from self._next()
 

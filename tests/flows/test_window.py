@@ -1,4 +1,4 @@
-"""The window of submitted shards: workers have the next one before results of others are dealt with."""
+"""The window of submitted shards: bounded, and refilled while results are dealt with."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def opened(cluster: Cluster, size: int) -> Window[int, int]:
     return Window(cluster.submit, size, split=lambda item: [item], give_up=lambda item: item)
 
 
-def test_an_item_is_submitted_before_the_results_of_others_are_dealt_with():
+def test_no_more_than_two_results_are_dealt_with_before_the_next_item_is_submitted():
     cluster = Cluster()
     window = opened(cluster, 4)
     for item in (1, 2, 3, 4):
@@ -37,10 +37,14 @@ def test_an_item_is_submitted_before_the_results_of_others_are_dealt_with():
     cluster.done(1, 2, 3)
     results = window.put(5)
     assert next(results) == -1
-    assert 5 in cluster.there, "workers have it while the first result is written"
-    assert list(results) == [-2], "and one more that was done; the third waits until there is another item"
-    cluster.done(4, 5)
-    assert sorted(window.drain()) == [-5, -4, -3]
+    assert 5 not in cluster.there, "what is under way or being written is never more than the window"
+    assert next(results) == -2
+    assert 5 in cluster.there
+    assert list(results) == [], "the third waits until there is another item"
+    assert list(window.put(6)) == [-3]
+    assert 6 in cluster.there
+    cluster.done(4, 5, 6)
+    assert sorted(window.drain()) == [-6, -5, -4]
 
 
 def test_no_more_are_under_way_than_its_size():
