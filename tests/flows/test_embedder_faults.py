@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from rag_index.progress import Lines
 from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
 from tests.project import Project
 
@@ -92,7 +93,9 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(project, fake):
 
 @pytest.mark.long
 def test_what_is_under_way_is_shown_while_it_is(project, fake, capfd, monkeypatch):
-    monkeypatch.setattr("rag_index.progress.LINE_SECONDS", 0.5)  # or it is chance at which moments it is looked at
+    monkeypatch.setitem(
+        Lines.__init__.__kwdefaults__, "interval", 0.5
+    )  # or it is chance at which moments it is looked at
     fake.seconds_per_text = 0.2
     report = project.index(workers=1, chunk_size=10)
     assert report.state == "completed", report.sentence()
