@@ -93,9 +93,8 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(project, fake):
 
 @pytest.mark.long
 def test_what_is_under_way_is_shown_while_it_is(project, fake, capfd, monkeypatch):
-    monkeypatch.setitem(
-        Lines.__init__.__kwdefaults__, "interval", 0.5
-    )  # or it is chance at which moments it is looked at
+    # By default it is chance at which moments it is looked at.
+    monkeypatch.setitem(Lines.__init__.__kwdefaults__, "interval", 0.5)
     fake.seconds_per_text = 0.2
     report = project.index(workers=1, chunk_size=10)
     assert report.state == "completed", report.sentence()
