@@ -63,12 +63,11 @@ IMPORTS = "import rag_index.cli.indexing, rag_index.single, rag_index.sources.sq
 
 
 class Ran(NamedTuple):
-    """What a run took: seconds beyond start-up and of the whole command, own memory by process in MB, CPU seconds."""
+    """What a run took: seconds beyond start-up and of the whole command, own memory by process in MB."""
 
     seconds: float
     wall: float
     memory: dict[str, float]
-    cpu: float
 
 
 @dataclass
@@ -95,7 +94,7 @@ class Desk:
         arguments = () if workers is None else ("--workers", str(workers))
         report, wall, watch = run(self.config, *arguments, **environment)
         seconds = sum(one["seconds"] for one in report["indexes"])
-        return Ran(seconds, wall, dict(watch.peaks), sum(watch.cpu.values()))
+        return Ran(seconds, wall, dict(watch.peaks))
 
     def bare(self, workers: int) -> float:
         return bare(texts_of(load_settings(self.config)), workers, embed)
@@ -178,20 +177,15 @@ def texts(db: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def workers(given: argparse.Namespace) -> None:
-    ratios, alone, busy = [], [], defaultdict(list)
+    ratios, alone = [], []
     with prose(given.documents) as made, prose(1) as one:
+        for side in (one, made):  # Prefect's server makes its tables at its very first start
+            side.index(workers=1)
         for _ in range(given.repeat):
-            took = {}
-            for count in (1, 2):
-                few, whole = (side.new().index(workers=count) for side in (one, made))
-                took[count] = whole.seconds - few.seconds
-                busy[count].append((whole.cpu - few.cpu) / took[count])
-            ratios.append(took[1] / took[2])
+            ratios.append(beyond(made, one, 1) / beyond(made, one, 2))
             alone.append(made.bare(1) / made.bare(2))
     say("two workers over one", ratios, "at least 1.7")
     say("the bare embedder in two processes over one", alone, "nothing: what the machine gives")
-    for count, shares in busy.items():
-        say(f"processors busy with {count} worker{'s' * (count > 1)}", shares, f"nothing: there are {os.cpu_count()}")
 
 
 def framework(given: argparse.Namespace) -> None:

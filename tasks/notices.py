@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from prefect.context import FlowRunContext
+from tasks.client import flow_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +61,6 @@ def forward_notices() -> None:
 
 def listen(say: Callable[[str], None]) -> None:
     """In the flow: give what workers say to `say`, which is called from another thread. Starts the cluster."""
-    context = FlowRunContext.get()
-    client: Any = getattr(context.task_runner, "client", None) if context else None
+    client = flow_client()
     if client is not None:
         client.subscribe_topic(TOPIC, lambda event: say(str(event[1])))

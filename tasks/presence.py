@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
-
-from prefect.context import FlowRunContext
 
 from rag_index.errors import TransientError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tasks.client import flow_client
 
 __all__ = ["Presence"]
 
@@ -23,9 +18,8 @@ GONE_SECONDS = 180.0
 class Presence:
     """Looks now and then whether the flow's cluster has workers. Nothing is looked for where there is no cluster."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._looked = self._seen = clock()
+    def __init__(self) -> None:
+        self._looked = self._seen = time.monotonic()
 
     def check(self) -> None:
         """To be called as time passes without a result.
@@ -33,7 +27,7 @@ class Presence:
         Raises:
             TransientError: there has been no worker for three minutes.
         """
-        now = self._clock()
+        now = time.monotonic()
         if now - self._looked < EVERY:
             return
         if now - self._looked > GONE_SECONDS / 2:  # work was done in between, so nothing is known of that time
@@ -50,8 +44,7 @@ class Presence:
 
 def _workers() -> bool:
     """Whether there is one, or nobody to ask."""
-    context = FlowRunContext.get()
-    client: Any = getattr(context.task_runner, "client", None) if context else None
+    client = flow_client()
     if client is None:
         return True
     try:

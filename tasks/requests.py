@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from distributed.core import Status
-from prefect.context import FlowRunContext
+
+from tasks.client import flow_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,8 +35,7 @@ def forward_requests(in_flight: Callable[[], int]) -> None:
 
 def count_requests(told: Callable[[int], None]) -> None:
     """In the flow: give the number of all workers together to `told`, from another thread. Starts the cluster."""
-    context = FlowRunContext.get()
-    client: Any = getattr(context.task_runner, "client", None) if context else None
+    client = flow_client()
     if client is None:
         return
     by_worker: dict[str, int] = {}

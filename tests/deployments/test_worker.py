@@ -58,13 +58,6 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
 def test_a_night_with_failures_is_seen_in_the_browser(deployed, project, fake, worker, browser):
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from tests.dask_workers import fork_servers, workers_among
+from tests.dask_workers import command, fork_servers, workers_among
 from tests.project import PROGRAM, Project
 
 if TYPE_CHECKING:
@@ -171,15 +171,8 @@ class Victim:
             time.sleep(0.05)
 
     def _children(self, sign: str) -> list[psutil.Process]:
-        found = []
         try:
             children = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        for process in children:
-            try:
-                if sign in " ".join(process.cmdline()):
-                    found.append(process)
-            except psutil.Error:
-                continue
-        return found
+        return [process for process in children if sign in command(process)]
