@@ -28,10 +28,10 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from rag_index.code.symbols import symbols_of
-from rag_index.overview import run_reports
+from rag_index.chunking.code.symbols import symbols_of
 from rag_index.settings import load_settings
 from rag_index.sources.code import decoded
+from rag_index.status.runs import run_reports
 
 SETTINGS = """\
 project = "bench"
@@ -182,14 +182,15 @@ def copied(roots: list[Path], target: Path, count: int, *, mixed: bool) -> None:
 
 def indexed(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
     """The figures of a run, in a project of its own."""
-    from flows.launch import launch_index_all
+    from rag_index.cli.runs import load_index_all
+    from rag_index.orchestration.launch import launch
 
     project.mkdir(exist_ok=True)
     config = project / "rag-index.toml"
     config.write_text(SETTINGS.format(workers=workers, root=root, more=more))
     cpu = time.process_time()
     with contextlib.redirect_stderr(io.StringIO()):
-        launch_index_all(project / ".prefect", config=str(config))
+        launch(load_index_all, project / ".prefect", config=str(config))
     cpu = time.process_time() - cpu
     settings = load_settings(config)
     (report,) = run_reports(settings, settings.indexes)

@@ -19,10 +19,10 @@ from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.chunk import Chunker
-from rag_index.context import ContextCutter, Recipe, Servers
-from rag_index.context.prompt import DEFAULT_PROMPT
-from rag_index.documents import Page
+from rag_index.chunking.context import ContextCutter, Recipe, Servers
+from rag_index.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.chunking.text import Chunker
+from rag_index.documents.batches import Page
 from tests.fakes.ollama import FakeOllama
 
 MODEL = "fake-talk"

@@ -41,11 +41,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from throughput import PROGRAM, bare, embed, run, texts_of
 
-from flows.launch import temporary_server
-from rag_index.autoconfig import worker_count
-from rag_index.overview import run_reports
+from rag_index.machine.resources import worker_count
+from rag_index.orchestration.api_server import temporary_server
 from rag_index.samples import pydocs, servicedesk
 from rag_index.settings import load_settings
+from rag_index.status.runs import run_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,12 +54,15 @@ HOOKS = str(Path(__file__).parent / "hooks")
 PROSE = 400
 FEW = 10
 """Documents of a run that takes what every run takes: health checks, the model, opening five collections."""
-SERVER = "from flows.launch import temporary_server as t\nwith t(): pass"
+SERVER = "from rag_index.orchestration.launch import temporary_server as t\nwith t(): pass"
 CLUSTER = (
-    "from tasks.cluster import Workers; from rag_index.settings import ParallelSettings\n"
+    "from rag_index.orchestration.cluster import Workers; from rag_index.settings.project import ParallelSettings\n"
     "if __name__ == '__main__':\n    with Workers(ParallelSettings(workers={})) as w: w.cluster()"
 )
-IMPORTS = "import rag_index.cli.indexing, rag_index.single, rag_index.sources.sql, rag_index.stores.edge, wordllama"
+IMPORTS = (
+    "import rag_index.cli.index_all, rag_index.indexing.single, rag_index.sources.sql, rag_index.stores.edge.store, "
+    "wordllama"
+)
 
 
 class Ran(NamedTuple):

@@ -30,13 +30,13 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.autoconfig import cpu_count
 from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.machine.resources import cpu_count
 from rag_index.samples import servicedesk
 from rag_index.settings import load_settings
-from rag_index.tune import sample_texts, tune
-from rag_index.tune.local_servers import local_servers
-from rag_index.tune.probe import Probes
+from rag_index.tuning.local_servers import local_servers
+from rag_index.tuning.probe import Probes
+from rag_index.tuning.tune import sample_texts, tune
 from tests.fakes.ollama import FakeOllama
 from tests.live.models import NOMIC_SIZE, write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
@@ -87,7 +87,7 @@ def run(config: Path, *arguments: str) -> float:
 
 def distinct_chunks(settings: Settings) -> list[str]:
     """What a run sends: every index's chunks, equal texts once."""
-    from rag_index.chunk import Chunker
+    from rag_index.chunking.text import Chunker
     from rag_index.sources import open_source
 
     texts: dict[str, None] = {}

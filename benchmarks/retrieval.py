@@ -37,7 +37,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index import Retriever
-from rag_index.documents import RESERVED_KEY, StoredPoint
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.samples import pydocs, servicedesk
 from rag_index.settings import Settings, load_settings

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from rag_index.autoconfig import worker_count
+from rag_index.machine.resources import worker_count
 from rag_index.samples import servicedesk
 from rag_index.settings import Settings, load_settings
 
@@ -38,7 +38,7 @@ PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 
 def texts_of(settings: Settings) -> list[list[str]]:
     """Every index's chunks, as a run would embed them."""
-    from rag_index.chunk import Chunker
+    from rag_index.chunking.text import Chunker
     from rag_index.sources import open_source
 
     parts = []
@@ -124,7 +124,7 @@ class Watch(threading.Thread):
 def kind(command: str) -> str:
     """Which of our processes a command line is."""
     for part, name in (
-        ("flows.launch", "Prefect server"),
+        ("rag_index.orchestration.api_server", "Prefect server"),
         ("spawn_main", "worker"),
         ("multiprocessing.forkserver", "worker"),
         ("resource_tracker", "tracker"),

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 from prefect import flow
 
-from rag_index.benchmark import Bench, open_bench
+from rag_index.orchestration.cluster import Workers
+from rag_index.orchestration.opaque import Sealed
+from rag_index.orchestration.states import flow_run_id
 from rag_index.settings import run_settings
+from rag_index.tuning.benchmark import Bench, open_bench
 from tasks.benchmark import benchmark_state, embed_serially, take_sample, warm_up, who_embeds
-from tasks.cluster import Workers
 from tasks.fetch import pages
-from tasks.outcome import flow_run_id
-from tasks.sealed import Sealed
 from tasks.shards import embed_mapped, upsert
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from rag_index.benchmark import BenchmarkReport
+    from rag_index.tuning.benchmark import BenchmarkReport
 
 __all__ = ["benchmark", "benchmark_workers"]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from prefect import flow
 
+from rag_index.orchestration.states import diagnosis_state, run_name
 from rag_index.settings import run_settings
 from tasks.examine import examine_index
-from tasks.outcome import diagnosis_state, run_name
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.index_collection import index_collection
-from flows.stopping import stoppable
-from rag_index.report import RunReport
+from rag_index.orchestration.artifacts import outcome_table
+from rag_index.orchestration.cluster import run_workers
+from rag_index.orchestration.signals import stoppable
+from rag_index.orchestration.states import outcome_of, report_state, run_name
+from rag_index.reports.outcome import RunReport
 from rag_index.settings import run_settings
-from tasks.artifacts import outcome_table
-from tasks.cluster import run_workers
-from tasks.outcome import outcome_of, report_state, run_name
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 from prefect import flow
 
-from flows.stopping import stoppable
-from rag_index.collector import seldom_collected
 from rag_index.errors import RagIndexError
-from rag_index.report import RunReport
-from rag_index.run import RunOptions, open_run
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.machine.garbage import collect_seldom
+from rag_index.orchestration.cluster import OwnWorkers
+from rag_index.orchestration.signals import stoppable
+from rag_index.orchestration.states import failed_to_start, flow_run_id, report_state, shown
+from rag_index.reports.outcome import RunReport
 from rag_index.settings import run_settings
-from tasks.cluster import OwnWorkers
 from tasks.delete import delete_gone
 from tasks.fetch import pages
 from tasks.health import check_context, check_embedder, check_source, check_store, check_workers
-from tasks.outcome import failed_to_start, flow_run_id, report_state, shown
 from tasks.publish import build_search_index, verify_and_publish
 from tasks.shards import embed_mapped, upsert
 
@@ -54,7 +54,7 @@ def index_collection(
     try:
         settings = run_settings(config, workers=workers, chunk_size=chunk_size, serial=serial, wait=wait)
         options = RunOptions(full=full, allow_deletes=allow_deletes, retry_failed=retry_failed)
-        with stoppable(), seldom_collected(), open_run(settings, index, options, run_id=flow_run_id()) as run:
+        with stoppable(), collect_seldom(), open_run(settings, index, options, run_id=flow_run_id()) as run:
             with shown(run):
                 check_source(run)
                 check_store(run)

@@ -4,10 +4,13 @@
     ├── TransientError              worth another try, and the tasks do try again
     │   ├── SourceUnavailable       the database does not answer
     │   ├── EmbedderUnavailable     the embedding server does not answer, or answered with a passing fault
-    │   │   └── RateLimited         it said so, perhaps with the seconds to wait
+    │   │   ├── RateLimited         the server asked for a pause, perhaps with the seconds to wait
+    │   │   ├── HostUnreachable     no connection, so the text sent is not the reason
+    │   │   └── RequestTimedOut     no answer within the time limit of a request
     │   ├── StoreUnavailable        Qdrant does not answer, or answered with a passing fault
     │   ├── LedgerUnavailable       the ledger's database is locked or does not answer
-    │   └── NoWorkers               the worker processes of a run do not start
+    │   ├── NoWorkers               the worker processes of a run do not start
+    │   └── SearchTimedOut          an index, or what precedes its search, exceeded the time limit
     └── TerminalError               trying again gives the same: a person or another path has to act
         ├── SettingsError           exit code 2: the file, the environment or the command line
         │   └── UnknownIndex
@@ -18,6 +21,9 @@
         │   ├── TextTooLong         one text is longer than the model's context
         │   ├── TextRefused         one text is refused for another reason
         │   └── BadVectors          too few, another dimension, not finite, all zero
+        │       └── WrongDimension  the digest is the same and the dimension another
+        ├── FileTimedOut            a file of source code could not be parsed within the time limit
+        ├── SearchFailed            no index answered a search, and the reasons differ
         ├── ContextMissing          a chunk has no context, and the settings want one
         ├── StoreError
         │   ├── StoreBusy           the embedded store is open in another process
@@ -34,12 +40,19 @@ Dask worker raises them in another process: arguments are positional and stay in
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
     "BadVectors",
     "ContextMissing",
     "EmbedderError",
     "EmbedderUnavailable",
+    "FileTimedOut",
     "FingerprintChanged",
+    "HostUnreachable",
     "IndexLocked",
     "LedgerError",
     "LedgerTooNew",
@@ -50,6 +63,9 @@ __all__ = [
     "PointsRefused",
     "RagIndexError",
     "RateLimited",
+    "RequestTimedOut",
+    "SearchFailed",
+    "SearchTimedOut",
     "SettingsError",
     "SourceError",
     "SourceUnavailable",
@@ -62,6 +78,7 @@ __all__ = [
     "TextTooLong",
     "TransientError",
     "UnknownIndex",
+    "WrongDimension",
 ]
 
 
@@ -94,6 +111,14 @@ class RateLimited(EmbedderUnavailable):
         self.retry_after = retry_after
 
 
+class HostUnreachable(EmbedderUnavailable):
+    """No connection to the server, so whatever was to be sent is not the reason."""
+
+
+class RequestTimedOut(EmbedderUnavailable):
+    """No answer within the time limit of a request."""
+
+
 class StoreUnavailable(TransientError):
     """Qdrant does not answer, or answered with a passing fault (5xx, UNAVAILABLE, a rate limit)."""
 
@@ -108,6 +133,10 @@ class LedgerUnavailable(TransientError):
 
 class NoWorkers(TransientError):
     """The worker processes of a run do not start."""
+
+
+class SearchTimedOut(TransientError):
+    """An index, or what precedes its search, exceeded the time limit."""
 
 
 class TerminalError(RagIndexError):
@@ -152,6 +181,23 @@ class TextRefused(EmbedderError):
 
 class BadVectors(EmbedderError):
     """The vectors cannot be right: their number, dimension, a value that is not finite, all zero."""
+
+
+class WrongDimension(BadVectors):
+    """The model's digest is the same, and the dimension of its vectors is another."""
+
+
+class FileTimedOut(TerminalError):
+    """A file of source code could not be parsed within the time limit."""
+
+
+class SearchFailed(TerminalError):
+    """No index answered a search, and the reasons differ; `errors` holds the reason of each index."""
+
+    def __init__(self, message: str, errors: Mapping[str, str] | None = None, exit_code: int = 1) -> None:
+        self.errors = dict(errors or {})
+        super().__init__(message, self.errors, exit_code)
+        self.exit_code = exit_code
 
 
 class ContextMissing(TerminalError):

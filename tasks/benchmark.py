@@ -11,17 +11,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
-from rag_index.documents import Page, Shard
+from rag_index.documents.batches import Page, Shard
 from rag_index.embedders import open_embedder
-from tasks.artifacts import artifact_key
+from rag_index.orchestration.artifacts import artifact_key
 from tasks.embed import EmbedJob, process_embedder
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-    from rag_index.benchmark import Bench, BenchmarkReport, BenchRun
     from rag_index.embedders import EmbedderIdentity
-    from tasks.sealed import Sealed
+    from rag_index.orchestration.opaque import Sealed
+    from rag_index.tuning.benchmark import Bench, BenchmarkReport, BenchRun
 
 __all__ = ["benchmark_state", "embed_serially", "take_sample", "warm_up", "who_embeds"]
 

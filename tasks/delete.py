@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 
-from tasks.policy import RETRIED
+from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
-    from rag_index.run import IndexRun
+    from rag_index.indexing.run import IndexRun
 
 __all__ = ["delete_gone"]
 

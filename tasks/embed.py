@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 from prefect.logging import get_run_logger
 
-from rag_index import embed
-from rag_index.canonical import document_id
-from rag_index.collector import seldom_collected
+from rag_index.documents.keys import document_id
 from rag_index.embedders import open_embedder
-from tasks.notices import forward_notices
-from tasks.policy import RETRIED
-from tasks.requests import forward_requests
-from tasks.sealed import Sealed
+from rag_index.indexing import embed
+from rag_index.machine.garbage import collect_seldom
+from rag_index.orchestration.log_forwarding import forward_notices
+from rag_index.orchestration.opaque import Sealed
+from rag_index.orchestration.request_counts import forward_requests
+from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.chunk import Cutter
-    from rag_index.documents import EmbeddedShard, Shard
+    from rag_index.chunking import Cutter
+    from rag_index.documents.batches import EmbeddedShard, Shard
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.settings import EmbedderSettings
 
@@ -59,7 +59,7 @@ def embed_shard(job: Sealed[EmbedJob], label: str) -> Sealed[EmbeddedShard]:
     logger, work = get_run_logger(), job.value
     keys = work.shard.documents.keys
     logger.info("%s: documents %s to %s (%d)", label, document_id(keys[0]), document_id(keys[-1]), len(keys))
-    with _time_limit(work.timeout), seldom_collected():
+    with _time_limit(work.timeout), collect_seldom():
         embedded = embed.embed_shard(work.shard, work.cutter, process_embedder(work), known=work.known)
     for failure in embedded.failures[:20]:
         logger.warning("document %s failed: %s", document_id(failure.key), failure.reason)

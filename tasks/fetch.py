@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from tasks.policy import RETRIED
+from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.run import IndexRun
+    from rag_index.indexing.run import IndexRun
     from rag_index.sources import Source, SourcePage
 
 __all__ = ["fetch_page", "pages"]

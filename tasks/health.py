@@ -8,11 +8,11 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from rag_index.embedders import EmbedderIdentity, open_embedder
-from tasks.cluster import count_workers
-from tasks.policy import is_transient
+from rag_index.orchestration.cluster import count_workers
+from rag_index.orchestration.retries import is_transient
 
 if TYPE_CHECKING:
-    from rag_index.run import IndexRun
+    from rag_index.indexing.run import IndexRun
 
 __all__ = ["check_context", "check_embedder", "check_source", "check_store", "check_workers"]
 

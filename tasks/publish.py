@@ -8,11 +8,11 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from rag_index.errors import StoreError
-from rag_index.searchable import search_index_due
-from tasks.policy import RETRIED
+from rag_index.indexing.search_index import search_index_due
+from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
-    from rag_index.run import IndexRun
+    from rag_index.indexing.run import IndexRun
 
 __all__ = ["build_search_index", "verify_and_publish"]
 

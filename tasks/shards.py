@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import NoWorkers, RagIndexError
-from rag_index.shards import given_up, parts_of
+from rag_index.indexing.sharding import given_up, parts_of
+from rag_index.orchestration.liveness import Presence
+from rag_index.orchestration.log_forwarding import listen, noticed
+from rag_index.orchestration.opaque import Sealed
+from rag_index.orchestration.request_counts import count_requests
+from rag_index.orchestration.window import Window
 from tasks.embed import EmbedJob, embed_shard
-from tasks.notices import listen, noticed
-from tasks.presence import Presence
-from tasks.requests import count_requests
-from tasks.sealed import Sealed
 from tasks.upsert import upsert_from_worker, upsert_shard
-from tasks.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rag_index.documents import EmbeddedShard, Shard, WrittenShard
-    from rag_index.run import IndexRun
+    from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
+    from rag_index.indexing.run import IndexRun
 
 __all__ = ["embed_mapped", "upsert"]
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 
-from rag_index import points
+from rag_index.indexing import points
+from rag_index.orchestration.retries import RETRIED
 from rag_index.stores import open_store
-from tasks.policy import RETRIED
 
 if TYPE_CHECKING:
-    from rag_index.documents import EmbeddedShard, WrittenShard
+    from rag_index.documents.batches import EmbeddedShard, WrittenShard
+    from rag_index.orchestration.opaque import Sealed
     from rag_index.settings import StoreSettings
     from rag_index.stores import Store
-    from tasks.sealed import Sealed
 
 __all__ = ["upsert_from_worker", "upsert_shard"]
 

@@ -9,7 +9,8 @@ import signal
 import hypothesis
 import pytest
 
-from flows.launch import quiet, send_what_waits, temporary_server
+from rag_index.orchestration.api_server import send_what_waits, temporary_server
+from rag_index.orchestration.launch import quiet
 
 pytest_plugins = ["tests.live.fixtures"]
 

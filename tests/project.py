@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rag_index.report import RunReport
+from rag_index.reports.outcome import RunReport
 from rag_index.settings import Settings, load_settings
 from rag_index.stores import open_store
 
@@ -74,10 +74,11 @@ class Project:
 
     def index(self, *names: str, **parameters: Any) -> RunReport:
         """Run the flow in this process, against the session's Prefect server."""
-        from flows.launch import launch_index_all
+        from rag_index.cli.runs import load_index_all
+        from rag_index.orchestration.launch import launch
 
-        return launch_index_all(
-            self.folder / ".prefect", config=str(self.config), indexes=list(names) or None, **parameters
+        return launch(
+            load_index_all, self.folder / ".prefect", config=str(self.config), indexes=list(names) or None, **parameters
         )
 
     def cli(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -18,27 +18,33 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 import rag_index.doctor
-import rag_index.overview
-import rag_index.publish
-from rag_index import cli, errors, guard, lock, plan, tables
-from rag_index.chunk import Chunker
-from rag_index.cli import indexing, program
-from rag_index.context.prompt import DEFAULT_PROMPT
-from rag_index.context_section import ContextSettings
+import rag_index.indexing.publish
+import rag_index.status.failed
+from rag_index import cli, errors
+from rag_index.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.chunking.text import Chunker
+from rag_index.cli import program, runs
 from rag_index.doctor import Advice, Diagnosis, Finding
-from rag_index.documents import RESERVED_KEY, Cut, EmbeddedShard, Page, Shard, ShardStats, StoredPoint
-from rag_index.embed import embed_shard
-from rag_index.embedders import EmbedderIdentity, open_embedder, pool
-from rag_index.environment import Overlay, keys_of
-from rag_index.export import line
-from rag_index.ledger import Ledger
-from rag_index.points import batches
-from rag_index.report import IndexOutcome, RunReport, State
-from rag_index.sections import KNOWN_PREFIXES
+from rag_index.documents.batches import RESERVED_KEY, Cut, EmbeddedShard, Page, Shard, ShardStats, StoredPoint
+from rag_index.embedders import EmbedderIdentity, open_embedder
+from rag_index.hosts import pool
+from rag_index.indexing import diff as plan
+from rag_index.indexing import guards as guard
+from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.points import batches
+from rag_index.indexing.target import Target
+from rag_index.ledger import Ledger, tables
+from rag_index.ledger import lease as lock
+from rag_index.reports.outcome import IndexOutcome, RunReport, State
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
+from rag_index.settings.context import ContextSettings
+from rag_index.settings.environment import Overlay, keys_of
+from rag_index.settings.sections import KNOWN_PREFIXES
 from rag_index.sources.rows import RowReader
-from rag_index.stores import edge, open_store, server_writes
-from rag_index.target import Target
+from rag_index.stores import open_store
+from rag_index.stores.edge import store as edge_store
+from rag_index.stores.server import writes
+from rag_index.transfer.export import line
 from tests.project import Project
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +56,7 @@ HOW = (ROOT / "docs" / "how-it-works.md").read_text(encoding="utf-8")
 ALL = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in DOCUMENTS}
 EVERYTHING = "\n".join(ALL.values())
 
-for module in cli.COMMAND_MODULES:
+for module in cli.COMMANDS:
     __import__(f"rag_index.cli.{module}")
 
 
@@ -192,7 +198,7 @@ def test_the_top_of_the_settings_file_is_documented():
 @pytest.mark.parametrize("variable", sorted(set(re.findall(r"\bRAG_INDEX_[A-Z_]*[A-Z]\b", EVERYTHING))))
 def test_variables_that_are_named_are_read(variable):
     if variable == "RAG_INDEX_CONFIG":
-        return  # tests/test_settings.py
+        return  # tests/settings/test_settings.py
     overlay = Overlay({variable: "[]" if variable == "RAG_INDEX_INDEXES" else "1"}, SECTIONS)
     overlay.over({"indexes": [{"name": "comments"}, {"name": "work-logs"}]})
     assert variable in overlay.origin.values()
@@ -265,13 +271,11 @@ ARGUMENTS = {
 }
 
 
-FAILED = rag_index.overview.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = rag_index.status.failed.FailedDocument("notes", "7", "why", 1, "then", "now")
 MADE_UP: dict[str, tuple[object, str, object]] = {
-    **dict.fromkeys(
-        ["index", "index-all", "rebuild", "retry-failed"], (indexing, "_launched", RunReport([OUTCOME], 1.0))
-    ),
-    "failed": (rag_index.overview, "failed", [FAILED]),
-    "rollback": (rag_index.publish, "roll_back", ("test_notes__2", "test_notes__1")),
+    **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
+    "failed": (rag_index.status.failed, "failed", [FAILED]),
+    "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1")),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }
 """What the work behind a command gives: one of everything, so that every key is printed. Other commands do theirs."""
@@ -339,7 +343,7 @@ def test_the_payload_of_a_point_is_as_documented():
 
 def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
     settings = Project(tmp_path / "project").settings
-    ledger, store = Ledger(settings.ledger_url), edge.EdgeStore(settings.store.path)
+    ledger, store = Ledger(settings.ledger_url), edge_store.EdgeStore(settings.store.path)
     identity = EmbedderIdentity("local", "wordllama", "digest", 4)
     made = Target(ledger, store, "test_notes", identity, Chunker(100, 10)).current()
     metadata = store.collections()[made.name]
@@ -368,11 +372,11 @@ def test_exit_codes_are_as_documented(monkeypatch):
 FIGURES = [
     (HOW, f"at most {plan.MAX_TRIES} times with the same text"),
     (HOW, f"a lease of {lock.LEASE_SECONDS:.0f} s, which the run renews every {lock.RENEW_SECONDS:.0f} s"),
-    (HOW, f"{rag_index.publish.SAMPLE} sampled documents"),
+    (HOW, f"{rag_index.indexing.publish.SAMPLE} sampled documents"),
     (CONFIGURATION, f"beyond {guard.GUARD_LEAST} documents"),
     (README, f"more than {guard.GUARD_LEAST} documents"),
-    (README, f"fewer than {edge.MIN_FREE // 1024**2} MB are free"),
-    (SERVERS, f"{server_writes.BATCH_POINTS}, at most {server_writes.BATCH_BYTES // 10**6} MB"),
+    (README, f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
+    (SERVERS, f"{writes.BATCH_POINTS}, at most {writes.BATCH_BYTES // 10**6} MB"),
     (SERVERS, f"rests for {pool.FIRST_REST:.0f} s, doubled each time, up to {pool.LONGEST_REST:.0f} s"),
 ]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import pickle
+import pkgutil
 
 import pytest
 
+import rag_index
 from rag_index import errors
 from rag_index.errors import (
     PointsRefused,
@@ -20,13 +23,26 @@ from rag_index.errors import (
     UnknownIndex,
 )
 
-CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+for module in pkgutil.walk_packages(rag_index.__path__, "rag_index."):
+    importlib.import_module(module.name)
+
+
+def subclasses(kind: type[RagIndexError]) -> set[type[RagIndexError]]:
+    """Return the class and all below it, wherever in the project they are defined."""
+    return {kind}.union(*map(subclasses, kind.__subclasses__()))
+
+
+CLASSES = sorted((c for c in subclasses(RagIndexError) if "tests" not in c.__module__), key=lambda kind: kind.__name__)
+
+
+def test_all_are_defined_in_one_place():
+    assert {kind.__module__ for kind in CLASSES} == {errors.__name__}
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_each_survives_pickle(kind):
     """Arguments, attributes and words are the same in the process that receives it."""
-    given = {"retry_after": 3.5, "point_ids": ("a", "b")}
+    given = {"retry_after": 3.5, "point_ids": ("a", "b"), "errors": {"notes": "why"}, "exit_code": 3}
     names = inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []
     extra = [given[name] for name in names[2:]]
     for arguments in (["what is wrong"], ["what is wrong", *extra]):

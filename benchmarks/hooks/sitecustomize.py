@@ -28,7 +28,7 @@ if AT_ONCE or FIRST:
         def __init__(self) -> None:
             import numpy as np
 
-            self.stats = embedders.EmbedderStats()
+            self.stats = embedders.RequestStats()
             self._vectors = list(np.random.default_rng(7).normal(size=(5000, 256)).astype(np.float32))
 
         def identity(self) -> embedders.EmbedderIdentity:

@@ -23,18 +23,29 @@ if TYPE_CHECKING:
 __all__ = ["Context", "command", "main", "print_json"]
 
 
-COMMAND_MODULES = (
-    "starting",
-    "indexing",
-    "looking",
-    "searching",
-    "publishing",
-    "mending",
-    "carrying",
-    "tuning",
-    "automating",
+COMMANDS = (
+    "init",
+    "sample",
+    "index",
+    "index_all",
+    "rebuild",
+    "retry_failed",
+    "status",
+    "failed",
+    "report",
+    "plan",
+    "search",
+    "optimize",
+    "rollback",
+    "doctor",
+    "export",
+    "move",
+    "config",
+    "benchmark",
+    "tune",
+    "automations",
 )
-"""They add their commands when they are imported, in the order in which help shows them."""
+"""Modules of this package, one a command, in the order in which help shows them."""
 
 
 @dataclass(slots=True)
@@ -86,7 +97,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: runs a command, and turns an error into one line and an exit code."""
-    for module in COMMAND_MODULES:
+    for module in COMMANDS:
         import_module(f"rag_index.cli.{module}")
     given = sys.argv[1:] if arguments is None else arguments
     try:

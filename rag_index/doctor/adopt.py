@@ -9,13 +9,13 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from rag_index.doctor.collection_state import UNKNOWN
 from rag_index.doctor.compare import content_hash, pages, typed_key
-from rag_index.doctor.standing import UNKNOWN
-from rag_index.documents import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY
 
 if TYPE_CHECKING:
     from rag_index.doctor.scratch import Scratch
-    from rag_index.documents import StoredPoint
+    from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 

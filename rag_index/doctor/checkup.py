@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.canonical import document_id
-from rag_index.cutting import open_cutter
+from rag_index.chunking import open_cutter
+from rag_index.database.urls import is_file
+from rag_index.doctor.collection_state import Standing
 from rag_index.doctor.compare import point_findings, see_source, see_store
 from rag_index.doctor.findings import Advice, Diagnosis, Finding, counted
 from rag_index.doctor.scratch import Scratch
 from rag_index.doctor.settings_advice import settings_advice
-from rag_index.doctor.standing import Standing
+from rag_index.documents.keys import document_id
 from rag_index.embedders import open_embedder
 from rag_index.errors import (
     EmbedderError,
@@ -27,17 +28,16 @@ from rag_index.errors import (
     StoreBusy,
     StoreError,
 )
+from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
-from rag_index.lock import IndexLock
+from rag_index.ledger.lease import IndexLock
 from rag_index.sources import open_source
 from rag_index.stores import open_store
-from rag_index.target import Target
-from rag_index.urls import is_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_index.chunk import Cutter
+    from rag_index.chunking import Cutter
     from rag_index.doctor.compare import Work
     from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection

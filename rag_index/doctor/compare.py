@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from rag_index.canonical import VERSION, document_id, encode_payload, hash_bytes, point_id
 from rag_index.doctor.findings import Finding, counted
 from rag_index.doctor.scratch import Orphan, SeenDocument
-from rag_index.documents import RESERVED_KEY
-from rag_index.plan import compare
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
+from rag_index.documents.ids import point_id
+from rag_index.documents.keys import document_id
+from rag_index.indexing.diff import compare
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rag_index.doctor.scratch import Found, Scratch
-    from rag_index.documents import StoredPoint
+    from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.sources import Source
     from rag_index.stores import Store

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from rag_index.doctor.adopt import adopt
 from rag_index.doctor.checkup import Checkup, damaged_ledger, examine, ledger_damage, locked, open_all
-from rag_index.doctor.standing import MADE_BY, UNKNOWN, number
+from rag_index.doctor.collection_state import MADE_BY, UNKNOWN, number
 from rag_index.stores.points import UUID_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from rag_index.doctor.collection_state import Standing
     from rag_index.doctor.findings import Diagnosis, Finding
-    from rag_index.doctor.standing import Standing
     from rag_index.ledger import Collection
     from rag_index.settings import Settings
 

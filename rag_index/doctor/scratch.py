@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rag_index.doctor.findings import EXAMPLES
-from rag_index.tables import documents, failed_documents
+from rag_index.ledger.tables import documents, failed_documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

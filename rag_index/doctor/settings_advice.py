@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from rag_index.autoconfig import cpu_count
+from rag_index.database.urls import is_file
 from rag_index.doctor.findings import Advice
 from rag_index.errors import RagIndexError
-from rag_index.urls import is_file
+from rag_index.machine.resources import cpu_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,7 +85,7 @@ def _of_context(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterato
 
 
 def _context_length(settings: Settings) -> int | None:
-    from rag_index.embedders.endpoint import Endpoint
+    from rag_index.hosts.endpoint import Endpoint
 
     async def asked() -> int | None:
         endpoint = Endpoint(settings.embedder.hosts[0], settings.embedder)

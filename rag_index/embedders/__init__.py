@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.hosts.stats import RequestStats
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["Embedder", "EmbedderIdentity", "EmbedderStats", "open_embedder"]
+__all__ = ["Embedder", "EmbedderIdentity", "open_embedder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +42,10 @@ class EmbedderIdentity:
         return f"{self.dimension}-d {self.model} ({self.kind}, {self.digest[:12]}{prefix}{query})"
 
 
-@dataclass(slots=True)
-class EmbedderStats:
-    """Counts since the embedder was made; a caller takes the difference of two `snapshot`s."""
-
-    requests: int = 0
-    retries: int = 0
-    rate_limited: int = 0
-    busy_seconds: float = 0.0
-    in_flight: int = 0
-    """Requests under way now."""
-    host_seconds: dict[str, float] = field(default_factory=dict)
-    """By host: seconds in which a request was under way there; empty where there are no hosts."""
-
-
 class Embedder(Protocol):
     """What embeds. Not safe to share between threads unless it says so."""
 
-    stats: EmbedderStats
+    stats: RequestStats
 
     def identity(self) -> EmbedderIdentity:
         """Ask what the model is, with a real embed of one text, so that the dimension is the true one.

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.embedders import EmbedderStats
+from rag_index.documents.vectors import broken_reason
 from rag_index.embedders.batches import FAULT_TRIES, Batch
-from rag_index.embedders.calls import HostCalls
-from rag_index.embedders.endpoint import NotReached
-from rag_index.embedders.vectors import broken_reason
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
+    HostUnreachable,
     RateLimited,
     TextRefused,
     TextTooLong,
 )
+from rag_index.hosts.calls import HostCalls
+from rag_index.hosts.stats import RequestStats
 
 if TYPE_CHECKING:
     from collections import deque
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.embedders.model import KnownModel
-    from rag_index.embedders.pool import Clock, Host, Pool
+    from rag_index.hosts.model import KnownModel
+    from rag_index.hosts.pool import Clock, Host, Pool
 
 __all__ = ["Dispatch", "OllamaStats"]
 
 
 @dataclass(slots=True)
-class OllamaStats(EmbedderStats):
+class OllamaStats(RequestStats):
     """The counts, and how many texts each host embedded. Busy seconds have at least one request under way."""
 
     texts_by_host: dict[str, int] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class Dispatch(HostCalls):
             self._wait_again(batch)
         except EmbedderUnavailable as exc:
             host.failed(exc, started, self._clock)
-            if not isinstance(exc, NotReached):
+            if not isinstance(exc, HostUnreachable):
                 batch.failed(exc, self._clock.now())
             self._wait_again(batch)
         except (TextTooLong, TextRefused, BadVectors) as exc:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from rag_index.embedders import EmbedderIdentity, EmbedderStats
-from rag_index.embedders.vectors import broken_reason, usable_rows
+from rag_index.documents.vectors import broken_reason, usable_rows
+from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import BadVectors, EmbedderError, TextRefused
+from rag_index.hosts.stats import RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ class LocalEmbedder:
     def __init__(self, settings: EmbedderSettings) -> None:
         self._settings = settings
         self._model: tuple[Tokenizer, NDArray[np.float32]] | None = None
-        self.stats = EmbedderStats()
+        self.stats = RequestStats()
 
     def identity(self) -> EmbedderIdentity:
         """What decides the vectors: the package's version and the bytes of its weights and tokenizer."""

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NoReturn
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.batches import cut_batches
 from rag_index.embedders.dispatch import Dispatch, OllamaStats
-from rag_index.embedders.endpoint import Endpoint, ModelDetails, plain_model_name
-from rag_index.embedders.loop import OwnLoop
-from rag_index.embedders.model import KnownModel, plain_vector
-from rag_index.embedders.pool import FAILURES, FIRST_PAUSE, Clock, Pool
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, TextRefused
+from rag_index.hosts.endpoint import Endpoint, ModelDetails, plain_model_name
+from rag_index.hosts.loop import OwnLoop
+from rag_index.hosts.model import KnownModel, plain_vector
+from rag_index.hosts.pool import FAILURES, FIRST_PAUSE, Clock, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.embedders import EmbedderStats
+    from rag_index.hosts.stats import RequestStats
     from rag_index.settings import EmbedderSettings
 
 __all__ = ["HostReport", "OllamaEmbedder"]
@@ -71,7 +71,7 @@ class OllamaEmbedder:
         self._loop = OwnLoop("rag-index-ollama")
         self._turn = asyncio.Lock()
         self._stats = OllamaStats()
-        self.stats: EmbedderStats = self._stats
+        self.stats: RequestStats = self._stats
         self.context_length: int | None = None
         """Tokens that the model takes, once `identity` was asked."""
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from rag_index.embedders import EmbedderIdentity, EmbedderStats
+from rag_index.documents.vectors import broken_reason, usable_rows
+from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.batches import cut_batches
-from rag_index.embedders.vectors import broken_reason, usable_rows
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
+from rag_index.hosts.stats import RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,7 @@ class SentenceTransformersEmbedder:
     def __init__(self, settings: EmbedderSettings) -> None:
         self._settings = settings
         self._model: Any = None
-        self.stats = EmbedderStats()
+        self.stats = RequestStats()
 
     def identity(self) -> EmbedderIdentity:
         """What decides the vectors: the bytes of weights, tokenizer and configuration."""

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from rag_index.errors import LedgerError
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import Collection
-from rag_index.tables import collections, documents, failed_documents, file_hashes, scan_marks
+from rag_index.ledger.tables import collections, documents, failed_documents, file_hashes, scan_marks
 
 __all__ = ["CollectionRows"]
 

@@ -13,11 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
+from rag_index.database.interrupts import interrupts_deferred
+from rag_index.database.sqlite import set_pragmas
+from rag_index.database.urls import first_line, is_transient, missing_driver, shown_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
-from rag_index.interrupts import interrupts_deferred
-from rag_index.migrations import migrate
-from rag_index.pragmas import set_pragmas
-from rag_index.urls import first_line, is_transient, missing_driver, shown_url
+from rag_index.ledger.migrations import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.failures import FailureRows
 from rag_index.ledger.records import Known, Totals
-from rag_index.tables import documents
+from rag_index.ledger.tables import documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -8,12 +8,12 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import FailedDocument
-from rag_index.tables import failed_documents
+from rag_index.ledger.tables import failed_documents
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.documents import Failure, FailureKind
+    from rag_index.documents.batches import Failure, FailureKind
 
 __all__ = ["FailureRows"]
 

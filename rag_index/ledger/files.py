@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from rag_index.ledger.scan import ScanRows
-from rag_index.tables import documents, file_hashes
+from rag_index.ledger.tables import documents, file_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from rag_index.documents import FailureKind
+    from rag_index.documents.batches import FailureKind
 
 __all__ = ["Collection", "FailedDocument", "Known", "RunRecord", "ScanMark", "Totals"]
 
@@ -29,7 +29,7 @@ class Totals(NamedTuple):
 
 
 class ScanMark(NamedTuple):
-    """What a complete scan leaves to the next: see `rag_index.changes`. `full_at` is when all was read last."""
+    """What a complete scan leaves to the next: see `indexing.scan_state`. `full_at` is when all was read last."""
 
     mark: str
     settings: str

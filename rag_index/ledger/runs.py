@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import RunRecord
-from rag_index.tables import runs
+from rag_index.ledger.tables import runs
 
 __all__ = ["SINGLE", "RunRows"]
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from rag_index.errors import LedgerError
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import ScanMark
-from rag_index.tables import documents, failed_documents, scan_marks
+from rag_index.ledger.tables import documents, failed_documents, scan_marks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from rag_index.errors import SearchFailed
 from rag_index.retrieve.metrics import MetricsSnapshot, StageMetrics
-from rag_index.retrieve.results import ChunkHit, SearchFailed, SearchHit, SearchResult
+from rag_index.retrieve.results import ChunkHit, SearchHit, SearchResult
 from rag_index.retrieve.retriever import Retriever
 
 __all__ = ["ChunkHit", "MetricsSnapshot", "Retriever", "SearchFailed", "SearchHit", "SearchResult", "StageMetrics"]

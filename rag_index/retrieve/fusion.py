@@ -15,13 +15,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from rag_index.documents import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY
 from rag_index.retrieve.results import ChunkHit, SearchHit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.documents import StoredPoint
+    from rag_index.documents.batches import StoredPoint
 
 __all__ = ["CHUNKS_SHOWN", "K", "by_rank", "by_score", "documents_of"]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import RagIndexError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ChunkHit", "SearchFailed", "SearchHit", "SearchResult"]
+__all__ = ["ChunkHit", "SearchHit", "SearchResult"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +81,3 @@ class SearchResult:
             plain["fusion"] = self.fusion
             plain["collections"] = dict(self.collections)
         return plain
-
-
-class SearchFailed(RagIndexError):
-    """No index answered, and not for one common reason; `errors` says for each why."""
-
-    def __init__(self, message: str, errors: Mapping[str, str], exit_code: int = 1) -> None:
-        super().__init__(message, dict(errors), exit_code)
-        self.errors = dict(errors)
-        self.exit_code = exit_code

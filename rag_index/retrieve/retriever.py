@@ -7,13 +7,13 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from rag_index.errors import RagIndexError, SettingsError
-from rag_index.retrieve.asking import Asker, IndexAnswer, Question, TimedOut
+from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.retrieve.fan_out import Asker, IndexAnswer, Question
 from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
 from rag_index.retrieve.fusion import by_rank, by_score
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
-from rag_index.retrieve.results import SearchFailed, SearchResult
-from rag_index.retrieve.waiting import BackgroundLoop
+from rag_index.retrieve.results import SearchResult
+from rag_index.retrieve.single_flight import BackgroundLoop
 from rag_index.settings import Settings, run_settings
 from rag_index.stores import Condition, open_store
 
@@ -232,7 +232,7 @@ def _timings(stages: dict[str, float], answered: Sequence[IndexAnswer]) -> dict[
 def _failure(answers: Sequence[IndexAnswer]) -> Exception:
     """What all indexes have in common as it is, else all reasons in one line."""
     errors = [answer.error for answer in answers if answer.error is not None]
-    if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], TimedOut):
+    if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], SearchTimedOut):
         return errors[0]
     reasons = {answer.index: str(answer.error) for answer in answers}
     codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}

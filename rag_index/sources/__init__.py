@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from rag_index.canonical import encode_key, encode_payload, hash_bytes, hash_text
-from rag_index.documents import Page
+from rag_index.documents.batches import Page
+from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
+from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
-from rag_index.index_section import CODE, SQL
+from rag_index.settings.index import CODE, SQL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rag_index.documents import Failure
+    from rag_index.documents.batches import Failure
     from rag_index.settings import IndexSettings, Settings
 
 __all__ = ["GROUP", "GivesSingleDocuments", "Memory", "Source", "SourcePage", "open_source", "page_of"]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.types import NullType
 
-from rag_index.canonical import encode_key
+from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
 from rag_index.sources.sql import SqlSource, not_unique
 

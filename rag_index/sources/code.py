@@ -11,9 +11,10 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from rag_index.canonical import document_id, encode_key, encode_payload, hash_bytes, hash_text
-from rag_index.code.languages import TEXT, need_grammars
-from rag_index.documents import Failure, Page
+from rag_index.chunking.code.languages import TEXT, need_grammars
+from rag_index.documents.batches import Failure, Page
+from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
+from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError
 from rag_index.sources import SourcePage
 from rag_index.sources.folder import list_files

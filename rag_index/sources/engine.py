@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, shown_url
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
-from rag_index.urls import first_line, is_file, is_transient, missing_driver, shown_url
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.types import JSON, Enum, NullType, String
 
+from rag_index.database.urls import is_transient
 from rag_index.errors import SettingsError
-from rag_index.urls import is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

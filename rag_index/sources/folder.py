@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.canonical import encode_key
-from rag_index.code.languages import MISSING, TEXT, language_of
-from rag_index.documents import Failure
+from rag_index.chunking.code.languages import MISSING, TEXT, language_of
+from rag_index.documents.batches import Failure
+from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:

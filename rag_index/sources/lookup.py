@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.types import NullType
 
-from rag_index.canonical import document_id, encode_key
-from rag_index.named_keys import values_of
-from rag_index.urls import is_transient
+from rag_index.database.urls import is_transient
+from rag_index.documents.keys import document_id, encode_key, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents import Page
+from rag_index.documents.batches import Page
 from rag_index.errors import SourceError
 from rag_index.sources import SourcePage, open_source
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rag_index.canonical import encode_keys, encode_payloads, hash_bytes, hash_text
-from rag_index.documents import Failure, Page
+from rag_index.documents.batches import Failure, Page
+from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
+from rag_index.documents.keys import encode_keys
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

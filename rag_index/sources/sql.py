@@ -13,9 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.types import NullType
 
-from rag_index.canonical import document_id, encode_key
+from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SourceError, SourceUnavailable
-from rag_index.named_keys import key_parts
 from rag_index.sources import SourcePage
 from rag_index.sources.engine import mapped, open_read_only
 from rag_index.sources.fit import check_query, check_table

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents import PointBatch, StoredPoint
+    from rag_index.documents.batches import PointBatch, StoredPoint
     from rag_index.settings import StoreSettings
 
 __all__ = ["Condition", "Store", "open_store", "shown_aliases"]
@@ -146,10 +146,10 @@ def open_store(
     again for `patience` seconds (30).
     """
     if settings.url is None:
-        from rag_index.stores.edge import EdgeStore
+        from rag_index.stores.edge.store import EdgeStore
 
         return EdgeStore(settings.path, wait=wait)
-    from rag_index.stores.server import ServerStore
+    from rag_index.stores.server.store import ServerStore
 
     return ServerStore(
         settings.url,
@@ -162,7 +162,7 @@ def open_store(
 def shown_aliases(settings: StoreSettings) -> dict[str, str]:
     """Alias to collection, without taking the embedded store's lock: its catalog is replaced as a whole."""
     if settings.url is None:
-        from rag_index.stores.catalog import Catalog
+        from rag_index.stores.edge.catalog import Catalog
 
         return Catalog(settings.path / "catalog.json").aliases()
     store = open_store(settings)

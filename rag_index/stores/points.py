@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.documents import PointBatch
+    from rag_index.documents.batches import PointBatch
 
 __all__ = ["SEARCH_EF", "check_ids", "unit_query", "unit_vectors"]
 

@@ -202,7 +202,7 @@ def test_a_signal_stops_the_run_leaves_nothing_behind_and_the_next_goes_on(tmp_p
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline and running.poll() is None:
             family = children(running.pid)
-            servers = max(servers, sum("flows.launch" in command(process) for process in family))
+            servers = max(servers, sum("rag_index.orchestration.api_server" in command(process) for process in family))
             workers = max(workers, len(workers_among(family)))
             if project.json("status")["indexes"][0]["documents"] > 0:
                 break

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from rag_index import in_force
-from rag_index.autoconfig import Machine
+from rag_index.machine.resources import Machine
 from rag_index.settings import SECTIONS, IndexSettings
+from rag_index.status import effective_settings as in_force
 from tests.project import Project
 
 SECRET = "hunter2-correct-horse"

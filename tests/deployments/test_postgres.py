@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from rag_index.database.urls import database_url
 from rag_index.ledger import Ledger
-from rag_index.urls import database_url
 from tests.deployments.server import PrefectServer
 from tests.live.postgres import postgres
 from tests.project import Project

@@ -100,7 +100,7 @@ def test_importing_wordllama_leaves_logging_and_threads_alone():
     program = textwrap.dedent("""
         import logging, time
         from rag_index.embedders import open_embedder
-        from rag_index.settings import EmbedderSettings
+        from rag_index.settings.project import EmbedderSettings
         embedder = open_embedder(EmbedderSettings())
         embedder.embed_documents(["load it"])
         assert logging.getLogger().handlers == [], logging.getLogger().handlers

@@ -25,7 +25,7 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.settings import EmbedderSettings
-from tests.embedders.conftest import FAST
+from tests.fakes.embedders import FAST
 from tests.fakes.ollama import FakeOllama, vector_of
 
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(50)]

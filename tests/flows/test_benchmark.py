@@ -6,10 +6,10 @@ import importlib.util
 
 import pytest
 
-from rag_index import picture
-from rag_index.agreement import Agreement
-from rag_index.benchmark import STAGES, BenchmarkReport, Measured, open_bench
 from rag_index.errors import SettingsError
+from rag_index.tuning import plot as picture
+from rag_index.tuning.benchmark import STAGES, BenchmarkReport, Measured, open_bench
+from rag_index.tuning.parity import Agreement
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 

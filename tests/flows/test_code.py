@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.code.samples import SAMPLES
+from tests.chunking.code.samples import SAMPLES
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 

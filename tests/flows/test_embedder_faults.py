@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rag_index.progress import Lines
+from rag_index.reports.progress import Lines
 from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
 from tests.project import Project
 

@@ -12,8 +12,8 @@ import pytest
 from distributed import LocalCluster
 
 from rag_index.ledger import Ledger
-from rag_index.lock import IndexLock
-from tasks.cluster import Workers
+from rag_index.ledger.lease import IndexLock
+from rag_index.orchestration.cluster import Workers
 from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -238,8 +238,8 @@ def test_a_worker_that_is_long_in_starting_again_is_not_given_up(project):
 
 
 def test_a_run_whose_workers_are_all_gone_ends_and_says_so(project, fake, monkeypatch):
-    monkeypatch.setattr("tasks.presence.EVERY", 0.2)
-    monkeypatch.setattr("tasks.presence.GONE_SECONDS", 4.0)
+    monkeypatch.setattr("rag_index.orchestration.liveness.EVERY", 0.2)
+    monkeypatch.setattr("rag_index.orchestration.liveness.GONE_SECONDS", 4.0)
     fake.fault("delay", seconds=2.0)
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         project.write_settings(f'{project.config.read_text()}\n[parallel]\naddress = "{cluster.scheduler_address}"\n')

@@ -193,7 +193,7 @@ def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["auto", "never"])
 def test_a_large_embedded_collection_gets_its_search_index(tmp_path, prefect_server, monkeypatch, mode):
-    monkeypatch.setattr("rag_index.searchable.AUTO_MB", 5)
+    monkeypatch.setattr("rag_index.indexing.search_index.AUTO_MB", 5)
     project = Project(tmp_path / "p", extra=f'[store]\nhnsw = "{mode}"')
     with project.source() as db:  # more than 10 MB of vectors
         db.executemany("INSERT INTO note (id, title, body) VALUES (?, 'note', ?)", ((i, f"{i}") for i in range(12_000)))

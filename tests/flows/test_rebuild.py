@@ -136,9 +136,9 @@ def test_a_rebuild_of_a_source_that_was_emptied_is_not_shown(project):
 
 def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch, record_property):
     """Within the process that holds the embedded store, from another thread."""
-    from rag_index import run as run_module
+    from rag_index.indexing import run as run_module
+    from rag_index.indexing.publish import roll_back
     from rag_index.ledger import Ledger
-    from rag_index.publish import roll_back
 
     project.index(serial=True)
     settings = project.settings

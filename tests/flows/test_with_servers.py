@@ -156,9 +156,9 @@ def test_secrets_are_nowhere_to_be_read(tmp_path, prefect_server, qdrant):
 def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, prefect_server, qdrant):
     import numpy as np
 
-    from rag_index.documents import Cut, EmbeddedShard, Page, ShardStats
+    from rag_index.documents.batches import Cut, EmbeddedShard, Page, ShardStats
     from rag_index.errors import IndexLocked
-    from rag_index.points import write_shard
+    from rag_index.indexing.points import write_shard
     from rag_index.stores import open_store
 
     project = Project(tmp_path / "server", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)

@@ -9,11 +9,12 @@ import time
 
 import pytest
 
-from rag_index.canonical import encode_key, hash_text
-from rag_index.documents import Failure
+from rag_index.documents.batches import Failure
+from rag_index.documents.canonical import hash_text
+from rag_index.documents.keys import encode_key
 from rag_index.errors import IndexLocked, LedgerError, LedgerTooNew, LedgerUnavailable
 from rag_index.ledger import Known, Ledger, Totals
-from rag_index.lock import IndexLock
+from rag_index.ledger.lease import IndexLock
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
@@ -199,7 +200,7 @@ def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
     """They share the ledger alone: a lock from elsewhere is believed as long as it is renewed, and a minute more."""
     now = time.time()
     ledger, other = Ledger(url, clock=lambda: now), Ledger(url, clock=lambda: now)
-    monkeypatch.setattr("rag_index.lock.RENEW_SECONDS", 0.1)
+    monkeypatch.setattr("rag_index.ledger.lease.RENEW_SECONDS", 0.1)
     monkeypatch.setattr("socket.gethostname", lambda: "machine-one")
     lock = IndexLock(ledger, "p_notes", "r1")
     lock.__enter__()

@@ -8,14 +8,15 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from rag_index.canonical import decode_payload, document_id
+from rag_index.database.urls import shown_url
+from rag_index.documents.canonical import decode_payload
+from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
-from rag_index.proposal import settings_text
 from rag_index.settings import IndexSettings, load_settings
 from rag_index.sources import open_source
 from rag_index.sources.engine import open_read_only
+from rag_index.sources.scaffold import settings_text
 from rag_index.sources.sql import SqlSource
-from rag_index.urls import shown_url
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
 

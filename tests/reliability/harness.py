@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
-    from flows.launch import quiet, send_what_waits, temporary_server
+    from rag_index.orchestration.api_server import send_what_waits, temporary_server
+    from rag_index.orchestration.launch import quiet
 
     for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
         del os.environ[name]

@@ -63,7 +63,8 @@ PROMISES = (
         "nothing that was acknowledged is embedded again beyond one window of shards",
         (
             "tests/reliability/test_kill.py", "tests/reliability/test_every_step.py",
-            f"{FAILURES}::test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run", "tests/test_ledger.py",
+            f"{FAILURES}::test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run",
+            "tests/ledger/test_ledger.py",
         ),
         _killed,
     ),
@@ -77,7 +78,7 @@ PROMISES = (
         "A dead or wedged embedder does not burn the night: its host rests and is probed, others take the work, with "
         "none the run waits, says so, and ends with all kept that was done",
         (
-            "tests/embedders/test_pool.py",
+            "tests/hosts/test_pool.py",
             f"{FAILURES}::test_an_embedder_that_dies_ends_the_run_in_time_and_keeps_what_was_done",
             "tests/flows/test_embedder_faults.py::test_what_is_waited_for_is_said",
         ),
@@ -86,7 +87,7 @@ PROMISES = (
     Promise(
         "One bad document hurts no other: it is found by halving, listed with its reason and tries, also where it "
         "kills its worker",
-        (FAILURES, f"{FAULTS}::test_the_text_at_fault_is_found_and_no_other_suffers", "tests/test_embed.py"),
+        (FAILURES, f"{FAULTS}::test_the_text_at_fault_is_found_and_no_other_suffers", "tests/indexing/test_embed.py"),
         cases("cases"),
     ),
     Promise(
@@ -101,14 +102,14 @@ PROMISES = (
     Promise(
         "Another model, dimension, prefix or chunker never mixes; a rebuild is made beside, verified, shown in one "
         "step, and can be gone back from",
-        ("tests/flows/test_rebuild.py", "tests/test_publish.py"),
+        ("tests/flows/test_rebuild.py", "tests/indexing/test_publish.py"),
         _rebuilt,
     ),
-    Promise("The doctor finds each damage and mends it", ("tests/test_doctor.py",), cases("cases of damage")),
+    Promise("The doctor finds each damage and mends it", ("tests/doctor/test_doctor.py",), cases("cases of damage")),
     Promise(
         "Never the same text twice: within a shard, through a rebuild, into another store; copied vectors are "
         "bit-equal",
-        ("tests/test_embed.py", "tests/flows/test_rebuild.py", "tests/test_move.py"),
+        ("tests/indexing/test_embed.py", "tests/flows/test_rebuild.py", "tests/transfer/test_move.py"),
         cases("cases"),
     ),
     Promise(
@@ -131,7 +132,13 @@ PROMISES = (
         ("tests/reliability/test_disk_and_clock.py", "tests/stores/test_edge.py"),
         cases("cases, documents lost: 0"),
     ),
-    Promise("A ledger of each earlier version is brought up to date", ("tests/test_migrations.py",), cases("cases")),
-    Promise("An export is every point, exactly, sorted, in bounded memory", ("tests/test_export.py",), cases("cases")),
+    Promise(
+        "A ledger of each earlier version is brought up to date", ("tests/ledger/test_migrations.py",), cases("cases")
+    ),
+    Promise(
+        "An export is every point, exactly, sorted, in bounded memory",
+        ("tests/transfer/test_export.py",),
+        cases("cases"),
+    ),
 )  # fmt: skip
 """In the order of docs/reliability.md."""

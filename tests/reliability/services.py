@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
-from flows.launch import temporary_server
+from rag_index.orchestration.api_server import temporary_server
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.models import write_embedding_gguf
@@ -93,5 +93,9 @@ def prefect_to_kill() -> Iterator[tuple[str, psutil.Process]]:
     me = psutil.Process()
     before = {child.pid for child in me.children()}
     with temporary_server() as url:
-        [server] = [c for c in me.children() if c.pid not in before and "flows.launch" in " ".join(c.cmdline())]
+        [server] = [
+            c
+            for c in me.children()
+            if c.pid not in before and "rag_index.orchestration.api_server" in " ".join(c.cmdline())
+        ]
         yield url, server

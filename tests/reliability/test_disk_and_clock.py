@@ -16,7 +16,7 @@ import time
 import pytest
 
 from rag_index.ledger import Ledger
-from rag_index.lock import IndexLock
+from rag_index.ledger.lease import IndexLock
 from tests.project import Project
 from tests.reliability.scenario import edited, made
 from tests.reliability.victim import Victim, assert_as_clean, dead_pid, ledger_rows

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from rag_index import points
-from rag_index.embed import embed_shard
 from rag_index.embedders import open_embedder
-from rag_index.run import RunOptions, open_run
+from rag_index.indexing import points
+from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.run import RunOptions, open_run
 from rag_index.stores import open_store
 from tests.project import Project
 from tests.reliability.scenario import edited, made

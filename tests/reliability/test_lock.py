@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.errors import IndexLocked
 from rag_index.ledger import Ledger
-from rag_index.lock import IndexLock
+from rag_index.ledger.lease import IndexLock
 from tests.project import Project
 from tests.reliability.victim import dead_pid
 
@@ -74,7 +74,7 @@ def test_a_living_run_keeps_its_lock_when_the_clock_is_set(ledger, hours):
 
 
 def test_a_lease_from_the_future_is_believed_where_it_is_renewed(ledger, monkeypatch):
-    monkeypatch.setattr("rag_index.lock.RENEW_SECONDS", 0.2)
+    monkeypatch.setattr("rag_index.ledger.lease.RENEW_SECONDS", 0.2)
     held_by(ledger, host="another machine", renewed_at=time.time() + DAY)
     stop = threading.Event()
 

@@ -145,7 +145,7 @@ class Victim:
 
     def prefect(self) -> list[psutil.Process]:
         """The temporary Prefect server."""
-        return self._children("flows.launch")
+        return self._children("rag_index.orchestration.api_server")
 
     def kill_flow(self) -> None:
         self.process.kill()

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.canonical import encode_key, encode_payload, hash_bytes, hash_text
-from rag_index.chunk import Chunker
-from rag_index.documents import Page, Shard
-from rag_index.embed import embed_shard
+from rag_index.chunking.text import Chunker
+from rag_index.documents.batches import Page, Shard
+from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
+from rag_index.documents.keys import encode_key
 from rag_index.embedders import open_embedder
-from rag_index.points import write_shard
+from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.points import write_shard
+from rag_index.indexing.search_index import make_searchable
 from rag_index.retrieve import Retriever
-from rag_index.searchable import make_searchable
 from rag_index.settings import Settings, load_settings
 from rag_index.stores import open_store
 

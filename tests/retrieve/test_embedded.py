@@ -14,14 +14,14 @@ import pytest
 
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.retrieve import Retriever
-from rag_index.retrieve.holding import StoreHolder
+from rag_index.retrieve.store_holder import StoreHolder
 from rag_index.stores import open_store
 from tests.retrieve.desk import found
 
 HOLD = """
 import sys
 from pathlib import Path
-from rag_index.stores.edge import EdgeStore
+from rag_index.stores.edge.store import EdgeStore
 store = EdgeStore(Path(sys.argv[1]))
 print("ready", flush=True)
 input()

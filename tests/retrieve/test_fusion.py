@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from rag_index.documents import StoredPoint
+from rag_index.documents.batches import StoredPoint
 from rag_index.retrieve.fusion import by_rank, by_score, documents_of
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.errors import StoreError
 from rag_index.retrieve.query_cache import QueryCache, query_key
-from rag_index.retrieve.waiting import BackgroundLoop, Flights, outcome
+from rag_index.retrieve.single_flight import BackgroundLoop, Flights, outcome
 
 VECTOR = np.ones(3, np.float32)
 

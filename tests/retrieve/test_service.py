@@ -61,9 +61,9 @@ def test_the_settings_of_the_documentation_are_the_defaults():
 
 
 def test_every_option_of_search_is_documented():
-    from rag_index.cli import searching
+    from rag_index.cli.search import search
 
-    for option in searching.search.params:
+    for option in search.params:
         for name in option.opts if option.param_type_name == "option" else ():
             assert f"`{name}" in TEXT, name
 

@@ -7,11 +7,11 @@ import sqlite3
 
 import pytest
 
-from rag_index.canonical import encode_key
+from rag_index.database.urls import database_url
+from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sections import IndexSettings
+from rag_index.settings.sections import IndexSettings
 from rag_index.sources.changed import ChangedSource
-from rag_index.urls import database_url
 from tests.live.postgres import postgres
 
 __all__ = ["postgres"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.canonical import decode_payload, document_id, hash_text
+from rag_index.documents.canonical import decode_payload, hash_text
+from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.code import CodeSource, decoded
@@ -21,7 +22,7 @@ SOMEBODY = 65_534
 
 
 class Remembers:
-    """A memory as `rag_index.changes` gives it, of what a page was."""
+    """A memory as `rag_index.indexing.scan_state` gives it, of what a page was."""
 
     def __init__(self, marks: dict[str, str] | None = None, last: str | None = "files/1") -> None:
         self.marks = marks or {}

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import URL, make_url
 
-from rag_index.canonical import decode_payload, document_id
+from rag_index.documents.canonical import decode_payload
+from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings import IndexSettings
 from rag_index.sources.engine import open_read_only

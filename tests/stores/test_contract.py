@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from rag_index.documents import RESERVED_KEY, PointBatch
+from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.stores import Condition, Store
-from rag_index.stores.edge import EdgeStore
-from rag_index.stores.server import ServerStore
+from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 

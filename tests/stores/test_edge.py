@@ -19,10 +19,10 @@ import numpy as np
 import psutil
 import pytest
 
-from rag_index.documents import RESERVED_KEY, PointBatch
+from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores.catalog import Catalog
-from rag_index.stores.edge import EdgeStore
+from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ PROCESS = """
 import sys
 from pathlib import Path
 import numpy as np
-from rag_index.documents import PointBatch
-from rag_index.stores.edge import EdgeStore
+from rag_index.documents.batches import PointBatch
+from rag_index.stores.edge.store import EdgeStore
 from tests.stores.test_edge import points
 store = EdgeStore(Path(sys.argv[1]))
 """
@@ -175,7 +175,7 @@ def test_the_catalog_survives_kills_amid_changes(tmp_path: Path, run: Any) -> No
     code = """
 import sys
 from pathlib import Path
-from rag_index.stores.catalog import Catalog
+from rag_index.stores.edge.catalog import Catalog
 catalog = Catalog(Path(sys.argv[1]))
 start = int(sys.argv[2])
 if "c" not in catalog:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from qdrant_client import QdrantClient
 
-from rag_index.documents import RESERVED_KEY, PointBatch
+from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnavailable
-from rag_index.stores.server import ServerStore
+from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import DISK_FULL, POISON, FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
 

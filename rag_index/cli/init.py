@@ -1,0 +1,27 @@
+"""The command `init`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rag_index.cli import Context, command
+
+__all__ = ["init"]
+
+
+@command()
+@click.option("--source", metavar="URL", help="A database to look at: each table with text becomes an index.")
+@click.option("--force", is_flag=True, help="Overwrite a settings file that is there.")
+def init(context: Context, source: str | None, force: bool) -> None:
+    """Write a commented rag-index.toml."""
+    from rag_index.settings import FILE_NAME
+    from rag_index.sources.scaffold import settings_text
+
+    path = Path(context.config or FILE_NAME)
+    if path.exists() and not force:
+        raise click.UsageError(f"{path} is there already; --force overwrites it, --config names another")
+    text = settings_text(source, path.parent)
+    path.write_text(text, encoding="utf-8")
+    click.echo(f"Wrote {path}. Look through it, then: rag-index plan; rag-index index-all")

@@ -1,0 +1,79 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rag_index.cli import Context, command, print_json
+
+__all__ = ["report"]
+
+
+@command()
+@click.argument("run", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def report(context: Context, run: str | None, as_json: bool) -> None:
+    """Show where the time of the last run of each index went, or of RUN, and what would help."""
+    from rag_index.status import runs as overview
+
+    settings = context.settings()
+    found = overview.run_reports(settings, settings.indexes, run)
+    if run and not found:
+        raise click.UsageError(f"there is no run {run!r}; `rag-index status --json` and Prefect show their ids")
+    if as_json:
+        print_json({"runs": found})
+        return
+    for one in found:
+        click.echo(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")
+        for line in _figures(one):
+            click.echo(f"  {line}")
+
+
+def _figures(run: dict[str, Any]) -> list[str]:
+    """What a run took, in lines; nothing for one that has not ended."""
+    figures = run.get("figures")
+    if not figures:
+        return []
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in figures["stages"].items())
+    return [
+        f"{figures['documents']:,} documents in {figures['seconds']:.1f} s: {stages}",
+        f"workers ({figures['workers']}) busy {figures['worker_seconds']:.1f} s, {figures['utilisation']:.0%}"
+        + (f", {figures['speed_up']:.1f} times one process" if figures.get("speed_up") else "")
+        + (f", at most {figures['peak_memory'] / 1e6:.0f} MB each" if figures.get("peak_memory") else ""),
+        f"{figures['texts']:,} texts embedded, {figures['repeated']:,} repeated, {figures['reused']:,} reused",
+        f"{figures['requests']:,} requests, {figures['retries']:,} again, {figures['rate_limited']:,} told to wait",
+        *_symbols(run, figures),
+        *_hosts(figures),
+        *_contexts(figures),
+        run["advice"],
+    ]
+
+
+def _symbols(run: dict[str, Any], figures: dict[str, Any]) -> list[str]:
+    """What was found in source code; nothing for other documents."""
+    found = figures.get("symbols")
+    if not found:
+        return []
+    kinds = ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(found.items(), key=lambda kind: (-kind[1], kind[0]))
+    )
+    done = run["new"] + run["changed"]
+    return [f"{done:,} files done, {run['failed']:,} failed, {run.get('skipped', 0):,} skipped; symbols: {kinds}"]
+
+
+def _hosts(figures: dict[str, Any]) -> list[str]:
+    """How busy each host of the embedder was, at least one request under way; several workers count at most as one."""
+    whole = max(figures["seconds"] - (figures["first_shard_after"] or 0.0), 0.001)
+    found = figures.get("by_host", {}).items()
+    return [f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}" for host, seconds in found]
+
+
+def _contexts(figures: dict[str, Any]) -> list[str]:
+    """What contexts took; nothing where none were asked for."""
+    made, cached, missing = (figures.get(f"contexts_{what}", 0) for what in ("made", "cached", "missing"))
+    if not made + cached + missing:
+        return []
+    took = f"in {figures['cut_seconds']:.1f} s of the workers' time"
+    return [f"contexts: {made:,} written, {cached:,} from the cache, {missing:,} missing, {took}"]

@@ -1,0 +1,42 @@
+"""`rollback`: what readers see, changed by hand."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import click
+
+from rag_index.cli import Context, command, print_json
+
+__all__ = ["rollback"]
+
+
+@command()
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+def rollback(context: Context, name: str, as_json: bool) -> None:
+    """Show the index's earlier collection again."""
+    from rag_index.indexing.publish import roll_back
+    from rag_index.ledger import Ledger
+    from rag_index.ledger.lease import IndexLock
+    from rag_index.stores import open_store
+
+    settings = context.settings()
+    alias = settings.alias(settings.index(name).name)
+    started = time.perf_counter()
+    ledger = Ledger(settings.ledger_url)
+    try:
+        with IndexLock(ledger, alias, str(uuid.uuid4())):
+            store = open_store(settings.store, wait=settings.run.wait)
+            try:
+                before, shown = roll_back(ledger, store, alias)
+            finally:
+                store.close()
+    finally:
+        ledger.close()
+    seconds = time.perf_counter() - started
+    if as_json:
+        print_json({"index": name, "before": before, "shown": shown, "seconds": round(seconds, 3)})
+    else:
+        click.echo(f"{name}: {shown} is shown, {before} is kept. {seconds:.2f} s.")

@@ -1,0 +1,1 @@
+"""The pool of Ollama servers that embedding and contexts share."""

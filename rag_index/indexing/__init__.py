@@ -1,0 +1,1 @@
+"""One run of one index: scan, diff, shards, embedding, commit, deletes, publishing."""

@@ -1,0 +1,53 @@
+"""Removing documents: marked open, deleted in the store, flushed, and only then out of the ledger."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rag_index.indexing.points import delete_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from rag_index.ledger import Collection, Ledger
+    from rag_index.stores import Store
+
+__all__ = ["deleted", "deleted_gone"]
+
+
+def deleted_gone(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
+    """Delete what the scan did not see, and the points of documents whose text became empty, a batch at a time; how
+    many documents each batch had. Raises as the store and the ledger do; what was deleted by then is settled."""
+    while keys := ledger.gone(collection.id):
+        _remove(ledger, store, collection, index, keys)
+        yield len(keys)
+    yield from _deleted_emptied(ledger, store, collection, index)
+
+
+def deleted(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> Iterator[int]:
+    """As `deleted_gone`, of these documents, and of emptied ones."""
+    if keys:
+        _remove(ledger, store, collection, index, keys)
+        yield len(keys)
+    yield from _deleted_emptied(ledger, store, collection, index)
+
+
+def _deleted_emptied(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
+    while rows := ledger.emptied():
+        keys = [row[0] for row in rows]
+        _delete_points(ledger, store, collection, index, keys)
+        ledger.record(collection.id, [(*row, 0) for row in rows])
+        ledger.forget_emptied(keys)
+        yield len(keys)
+
+
+def _remove(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
+    _delete_points(ledger, store, collection, index, keys)
+    ledger.forget(collection.id, keys)
+
+
+def _delete_points(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
+    known = ledger.known(collection.id, keys)
+    ledger.open_documents(collection.id, keys)
+    delete_chunks(store, collection.name, index, ((key, 0, known.get(key)) for key in keys))
+    store.flush(collection.name)

@@ -1,0 +1,114 @@
+"""From an embedded shard to points in the store, and from stored points back to what a person sees."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rag_index.documents.batches import RESERVED_KEY, PointBatch, WrittenShard
+from rag_index.documents.canonical import decode_payload
+from rag_index.documents.ids import point_id
+from rag_index.documents.keys import document_id
+from rag_index.errors import IndexLocked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rag_index.documents.batches import EmbeddedShard
+    from rag_index.ledger import Known
+    from rag_index.stores import Store
+
+__all__ = ["batches", "delete_chunks", "replaced_payload", "write_shard"]
+
+BATCH_POINTS = 1000
+
+
+def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
+    """Upsert all points of a shard and make them durable; what the ledger needs comes back.
+
+    With `epoch`, only while the collection is written by the run of that epoch: what a dead run's workers still
+    have is refused (IndexLocked). Raises what `Store.upsert` raises; nothing that was written then counts as done.
+    """
+    started = time.perf_counter()
+    if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
+        raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this one ends here")
+    for batch in batches(shard):
+        store.upsert(collection, batch)
+    store.flush(collection)
+    documents = shard.documents
+    return WrittenShard(
+        shard.number,
+        documents.keys,
+        documents.text_hashes,
+        documents.payload_hashes,
+        shard.chunk_counts,
+        shard.failures,
+        shard.stats,
+        time.perf_counter() - started,
+    )
+
+
+def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBatch]:
+    """The points of a shard, at most `size` at a time."""
+    ids: list[str] = []
+    payloads: list[dict[str, Any]] = []
+    first = row = 0
+    for i, key in enumerate(shard.documents.keys):
+        count = len(shard.cuts[i].chunks)
+        for number in range(count):
+            ids.append(point_id(shard.index, key, number))
+            payloads.append(_payload(shard, i, number))
+            row += 1
+            if len(ids) == size:
+                yield PointBatch(ids, shard.vectors[first:row], payloads)
+                ids, payloads, first = [], [], row
+    if ids:
+        yield PointBatch(ids, shard.vectors[first:row], payloads)
+
+
+def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:
+    """Delete documents' chunks from a number on, given each with its row of the ledger; whether there were any.
+
+    By id where the ledger says how many there are. Of an open document a run that died may have left any number: those
+    are looked for, which in the embedded store, without an index on their key, reads every payload once.
+    """
+    ids: list[str] = []
+    unknown: dict[str, int] = {}
+    for key, first, known in stale:
+        if known is None or known.open:
+            unknown[key] = first
+        else:
+            ids += [point_id(index, key, number) for number in range(first, known.chunks)]
+    store.delete_points(collection, ids)
+    store.delete_chunks(collection, unknown)
+    return bool(ids or unknown)
+
+
+def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
+    """The whole payload of a point whose document changed in its payload alone."""
+    own = {name: old[name] for name in old[RESERVED_KEY].get("own", ())}
+    ours = {**old[RESERVED_KEY], "payload_hash": payload_hash.hex()}
+    return {**decode_payload(payload), **own, RESERVED_KEY: ours}
+
+
+def _payload(shard: EmbeddedShard, i: int, number: int) -> dict[str, Any]:
+    documents, cut = shard.documents, shard.cuts[i]
+    key = documents.keys[i]
+    payload = decode_payload(documents.payloads[i])
+    ours: dict[str, Any] = {
+        "key": key,
+        "document_id": document_id(key),
+        "chunk": number,
+        "chunks": len(cut.chunks),
+        "text": cut.chunks[number],
+        "text_hash": documents.text_hashes[i].hex(),
+        "payload_hash": documents.payload_hashes[i].hex(),
+    }
+    if cut.contexts and cut.contexts[number]:
+        ours["context"] = cut.contexts[number]
+    if cut.payloads:
+        own = decode_payload(cut.payloads[number])
+        ours["own"] = sorted(own)
+        payload.update(own)
+    payload[RESERVED_KEY] = ours
+    return payload

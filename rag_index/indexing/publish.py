@@ -1,0 +1,113 @@
+"""Which collection readers see: verify it, move the alias, keep some older collections, drop the rest, go back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_index.documents.batches import RESERVED_KEY, sent_text
+from rag_index.documents.ids import point_id
+from rag_index.errors import SettingsError, StoreMismatch
+
+if TYPE_CHECKING:
+    from rag_index.embedders import Embedder
+    from rag_index.ledger import Collection, Ledger
+    from rag_index.stores import Store
+
+__all__ = ["Verification", "publish_collection", "roll_back", "verify_counts", "verify_sample"]
+
+SAMPLE = 20
+TIE = 1e-4
+"""Scores this close are equal: exact duplicates find each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was looked at before an alias moved."""
+
+    documents: int
+    points: int
+    sampled: int
+    found: int
+
+    def sentence(self) -> str:
+        """For a person."""
+        return (
+            f"verified {self.points:,} points of {self.documents:,} documents, "
+            f"{self.found} of {self.sampled} sampled found themselves"
+        )
+
+
+def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
+    """Documents and points, where the store holds what the ledger says.
+
+    Raises:
+        StoreMismatch: it does not.
+    """
+    totals = ledger.totals(collection.id)
+    stored = store.count(collection.name)
+    if not totals.open and stored != totals.points:
+        raise StoreMismatch(
+            f"after the run {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
+            "another program writes to it? `rag-index doctor` shows the difference"
+        )
+    return totals.documents, stored
+
+
+def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> Verification:
+    """Counts agree, and sampled documents' first chunks, embedded again, find themselves (or an equal one).
+
+    Raises:
+        StoreMismatch: counts differ, or a sampled chunk does not find itself.
+    """
+    documents, points = verify_counts(ledger, store, collection)
+    ids = [point_id(index, key, 0) for key in ledger.sample(collection.id, SAMPLE)]
+    chosen = store.retrieve(collection.name, ids)
+    ours = [point.payload[RESERVED_KEY] for point in chosen]
+    texts = [sent_text(one.get("context", ""), one["text"]) for one in ours]
+    found = 0
+    for point, vector in zip(chosen, embedder.embed_documents(texts) if texts else [], strict=True):
+        if isinstance(vector, Exception):
+            continue
+        hits = store.search(collection.name, vector, limit=5)
+        best = hits[0].score if hits else 0.0
+        found += any(hit.id == point.id for hit in hits) or best >= float(np.dot(vector, vector)) - TIE
+    if found < len(ids):
+        raise StoreMismatch(
+            f"{collection.name}: {found} of {len(ids)} sampled chunks find themselves; it is not shown. "
+            "Run it again; if it stays so, the embedder gives other vectors for the same text"
+        )
+    return Verification(documents, points, len(ids), found)
+
+
+def publish_collection(ledger: Ledger, store: Store, collection: Collection, *, keep: int) -> None:
+    """Show `collection`, in one step for readers; keep the newest `keep` others of its alias, drop older ones."""
+    previous = store.aliases().get(collection.alias)
+    store.point_alias(collection.alias, collection.name)
+    ledger.update_collection(collection.id, state="ready")
+    others = [c for c in ledger.collections(collection.alias) if c.id != collection.id]
+    others.sort(key=lambda c: (c.name == previous, c.id))
+    for old in others[: max(0, len(others) - keep)]:
+        store.drop(old.name)
+        ledger.drop_collection(old.id)
+
+
+def roll_back(ledger: Ledger, store: Store, alias: str) -> tuple[str, str]:
+    """Show the newest other collection of the alias; returns the names of what was shown and what is.
+
+    The ledger's rows belong to collections, so that nothing else has to move.
+
+    Raises:
+        SettingsError: there is none to go back to.
+    """
+    shown = store.aliases().get(alias)
+    there = store.collections()
+    others = [c for c in ledger.collections(alias) if c.state == "ready" and c.name != shown and c.name in there]
+    if shown is None or not others:
+        raise SettingsError(
+            f"there is no earlier collection of {alias} to go back to; [store] keep_previous says how many are kept"
+        )
+    store.point_alias(alias, others[-1].name)
+    return shown, others[-1].name

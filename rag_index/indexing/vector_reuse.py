@@ -1,0 +1,89 @@
+"""Vectors that need not be made again: those of a collection, where the text is the same.
+
+A rebuild takes those of the collection that is shown. A run over source code takes those of its own collection, so that
+of a file only the symbols are embedded whose text changed, and none of a file that was only renamed.
+
+A chunk's vector is taken where its text and the embedder's fingerprint agree, whatever has become of payloads,
+chunk sizes or numbers. What is copied is bit-equal.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_index.documents.batches import RESERVED_KEY, sent_text
+from rag_index.documents.ids import point_id
+from rag_index.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from rag_index.embedders import EmbedderIdentity
+    from rag_index.ledger import Collection, Known, Ledger
+    from rag_index.stores import Store
+
+__all__ = ["Reuse", "reusable"]
+
+logger = logging.getLogger("rag_index.indexing.vector_reuse")
+
+
+class Reuse:
+    """Looks vectors up in `collection`, which holds `index` and was made by the embedder that is used now.
+
+    With `own` that is the collection which is written to: what is open there still has points, each with the text
+    that its vector is of, and documents whose text another document has are looked up under that one's key, too.
+    """
+
+    def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection, *, own: bool = False) -> None:
+        self._index = index
+        self._ledger = ledger
+        self._store = store
+        self._collection = collection
+        self._own = own
+
+    def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
+        """Text as it was sent to vector, over all chunks that these documents (with these texts) have there."""
+        known = self._ledger.known(self._collection.id, keys)
+        if self._own and text_hashes:
+            known |= self._renamed(keys, text_hashes, known)
+        ids = [
+            point_id(self._index, key, number)
+            for key, row in known.items()
+            if self._own or not row.open
+            for number in range(row.chunks)
+        ]
+        found: dict[str, NDArray[np.float32]] = {}
+        for first in range(0, len(ids), 1000):
+            try:
+                stored = self._store.retrieve(self._collection.name, ids[first : first + 1000], vectors=True)
+            except StoreError as error:  # what cannot be read is made again: that is what a rebuild is for
+                logger.warning("vectors of %s cannot be reused: %s", self._collection.name, error)
+                return found
+            for point in stored:
+                if point.vector is not None:
+                    ours = point.payload[RESERVED_KEY]
+                    text = sent_text(ours.get("context", ""), ours["text"])
+                    found[text] = np.asarray(point.vector, dtype=np.float32)
+        return found
+
+    def _renamed(self, keys: Sequence[str], text_hashes: Sequence[bytes], known: dict[str, Known]) -> dict[str, Known]:
+        """Of new documents: those that the collection has with the same text under another key."""
+        texts = zip(keys, text_hashes, strict=True)
+        new = {text for key, text in texts if key not in known or not known[key].chunks}
+        return self._ledger.known(self._collection.id, self._ledger.keys_of_texts(self._collection.id, sorted(new)))
+
+
+def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: EmbedderIdentity) -> Reuse | None:
+    """Where a rebuild of `index` may take vectors from: what `alias` shows, if the same embedder made it."""
+    shown = ledger.collection(store.aliases().get(alias, ""))
+    if shown is None:
+        return None
+    metadata = store.metadata(shown.name)  # the ledger's word alone is not enough: it may be another store's
+    if (metadata.get("store_id"), metadata.get("embedder_fingerprint")) != (shown.store_id, identity.fingerprint):
+        return None
+    return Reuse(index, ledger, store, shown)

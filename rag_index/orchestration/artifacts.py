@@ -1,0 +1,216 @@
+"""Artifacts: what a person sees of a run in Prefect's UI. One key an index, so that history stays together.
+
+<project>-<index>-progress   done of total, rate and time left; moves while the run does
+<project>-<index>-failed     a table: each failed document, why, how often it was tried, the command to retry
+<project>-<index>-report     the run's figures, and what to do about it
+<project>-all-outcome        a table: one row an index
+<project>-doctor             a table of findings
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.context import SettingsContext, get_settings_context
+from prefect.exceptions import PrefectException
+from prefect.logging import get_logger
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, Settings
+
+from rag_index.documents.keys import document_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from rag_index.doctor.findings import Diagnosis
+    from rag_index.indexing.run import IndexRun
+    from rag_index.reports.outcome import IndexOutcome, RunReport
+    from rag_index.reports.progress import Progress
+
+__all__ = ["ArtifactDisplay", "diagnosis_table", "failed_table", "outcome_table", "run_report"]
+
+logger = get_logger("rag_index.artifacts")
+
+UPDATE_SECONDS = 2.0
+MOST_FAILED = 500
+"""Rows of a table of failed documents; `rag-index failed` has no limit."""
+MOST_REASON = 300
+
+
+def artifact_key(*parts: str) -> str:
+    """Lower case, digits and dashes: what Prefect allows in a key."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+class ArtifactDisplay:
+    """A display that moves a progress artifact every two seconds."""
+
+    def __init__(self, project: str, index: str) -> None:
+        self._key = artifact_key(project, index, "progress")
+        self._id: UUID | None = None
+        self._next = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Make the artifact, then move it."""
+        began = time.monotonic()
+        if began < self._next:
+            return
+        if self._id is None:
+            self._id = _sent(
+                create_progress_artifact, _percent(progress), key=self._key, description=progress.sentence()
+            )
+        else:
+            _sent(update_progress_artifact, self._id, _percent(progress), description=progress.sentence())
+        ended = time.monotonic()
+        self._next = ended + max(UPDATE_SECONDS, 10 * (ended - began))  # a slow server costs a tenth, no more
+
+    def finish(self, progress: Progress, sentence: str) -> None:
+        """The last word, at 100 % where all is done."""
+        if self._id is None:
+            self.show(progress)
+        if self._id is not None:
+            _sent(update_progress_artifact, self._id, _percent(progress), description=sentence)
+
+
+def failed_table(run: IndexRun) -> None:
+    """The documents of the run's collection that are listed as failed."""
+    collection = getattr(run, "collection", None)
+    if collection is None:  # it ended before one was chosen
+        return
+    listed = run.ledger.failures(collection.id).values()
+    failures = [failure for failure in listed if failure.kind != "skipped"]
+    name = run.index.name
+    rows = [
+        {
+            "document": document_id(failure.key),
+            "kind": failure.kind,
+            "reason": " ".join(failure.reason.split())[:MOST_REASON],
+            "tries": failure.tries,
+            "retry": f"rag-index retry-failed {name}",
+            "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
+        }
+        for failure in failures[:MOST_FAILED]
+    ]
+    said = f"{len(failures):,} document{'s' if len(failures) != 1 else ''} of {name} could not be indexed, or not whole"
+    if len(failures) > MOST_FAILED:
+        said += f"; the first {MOST_FAILED}, `rag-index failed {name}` lists all"
+    key = artifact_key(run.settings.project, name, "failed")
+    said = said if failures else f"No document of {name} is listed as failed"
+    _sent(create_table_artifact, rows, key=key, description=said)
+
+
+def run_report(run: IndexRun, outcome: IndexOutcome) -> None:
+    """The run's figures and what to do about them, for a person to read."""
+    key = artifact_key(run.settings.project, run.index.name, "report")
+    _sent(create_markdown_artifact, report_text(run, outcome), key=key, description=outcome.sentence())
+
+
+def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
+    """The report as Markdown."""
+    values = outcome.to_json()
+    state, message = values.pop("state"), values.pop("message", "")
+    values.pop("index")
+    collection = getattr(run, "collection", None)
+    embedded = outcome.new + outcome.changed
+    if embedded and outcome.seconds:
+        values["documents embedded a second"] = round(embedded / outcome.seconds, 1)
+    lines = [f"# {outcome.index}: {state}", ""]
+    if message:
+        lines += [f"**{message}**", ""]
+    if collection is not None:
+        lines += [f"Collection `{collection.name}`, shown as `{run.alias}`; vectors of {collection.embedder}.", ""]
+    lines += ["| | |", "|---|---:|"]
+    lines += [f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in values.items()]
+    figures = getattr(run, "figures", None)
+    if figures is not None and figures.stages:
+        whole = max(outcome.seconds, sum(figures.stages.values()), 0.001)
+        lines += ["", "## Where the time went", "", "| stage | seconds | share |", "|---|---:|---:|"]
+        lines += [f"| {name} | {took:.1f} | {took / whole:.0%} |" for name, took in figures.stages.items()]
+        if figures.shards:
+            busy = f"Workers were busy for {figures.utilisation:.0%} of the time they were there"
+            memory = f"took at most {figures.peak_memory / 1e6:.0f} MB each"
+            lines += ["", f"{busy}, did the work of {figures.speed_up:.1f} processes, and {memory}."]
+        if figures.symbols:
+            lines += ["", "| symbols | |", "|---|---:|"]
+            lines += [f"| {kind} | {count:,} |" for kind, count in sorted(figures.symbols.items())]
+    if advice := _advice(run, outcome):
+        lines += ["", "## What to do", "", *[f"- {line}" for line in advice]]
+    return "\n".join(lines)
+
+
+def outcome_table(report: RunReport, *, project: str) -> None:
+    """The outcome of each index as a table."""
+    rows = [_row(outcome) for outcome in report.indexes]
+    _sent(create_table_artifact, rows, key=artifact_key(project, "all", "outcome"), description=report.sentence())
+
+
+def diagnosis_table(diagnosis: Diagnosis, said: str, *, project: str) -> None:
+    """What the doctor found."""
+    rows = [finding.to_json() for finding in diagnosis.findings]
+    rows += [{"kind": "advice", **advice.to_json()} for advice in diagnosis.advice]
+    shown = [{name: row.get(name) for name in ("index", "kind", "count", "message", "remedy")} for row in rows]
+    _sent(create_table_artifact, shown, key=artifact_key(project, "doctor"), description=said)
+
+
+def _sent(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """What the call returns; None where the server does not take it, since a picture of a run never ends the run."""
+    try:
+        with _impatient():
+            return call(*arguments, **named)
+    except (httpx.HTTPError, PrefectException, OSError) as error:
+        logger.warning("an artifact could not be sent to the Prefect server: %s", error)
+        return None
+
+
+_IMPATIENT: ContextVar[tuple[Settings, Settings] | None] = ContextVar("impatient settings", default=None)
+
+
+def _impatient() -> SettingsContext:
+    """Prefect's settings with no retries and a short time limit, made once a run: making them takes 0.1 s."""
+    context = get_settings_context()
+    made = _IMPATIENT.get()
+    if made is None or made[0] is not context.settings:
+        updates: Any = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
+        made = (context.settings, context.settings.copy_with_update(updates))
+        _IMPATIENT.set(made)
+    return SettingsContext(profile=context.profile, settings=made[1])
+
+
+def _row(outcome: IndexOutcome) -> dict[str, Any]:
+    row = outcome.to_json()
+    return {"index": row.pop("index"), "state": row.pop("state"), **row}
+
+
+def _figure(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _advice(run: IndexRun, outcome: IndexOutcome) -> list[str]:
+    name = outcome.index
+    advice = []
+    if outcome.failed:
+        advice.append(
+            f"`rag-index failed {name}` lists the failed documents; each run tries them again, five times at most, "
+            f"`rag-index retry-failed {name}` at once"
+        )
+    if outcome.state == "failed":
+        advice.append(f"What was done is kept: mend the cause, then `rag-index index {name}` goes on from there")
+    if outcome.new or outcome.changed:
+        advice.append(f"For speed: {run.advice}")
+    return advice
+
+
+def _percent(progress: Progress) -> float:
+    if not progress.total:
+        return 100.0 if progress.done else 0.0
+    return min(100.0, 100.0 * progress.done / progress.total)

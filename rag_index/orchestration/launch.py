@@ -1,0 +1,88 @@
+"""Run a flow from the command line: one Prefect API for the whole run, quiet logs, an end that leaves nothing."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from rag_index.errors import TransientError
+from rag_index.machine.garbage import collect_seldom
+from rag_index.orchestration.api_server import ApiServer, prefect_api
+from rag_index.orchestration.signals import terminable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rag_index.settings import Settings
+
+__all__ = ["launch", "quiet"]
+
+
+def launch(
+    load: Callable[[], Callable[..., Any]],
+    home: Path,
+    *,
+    verbose: bool = False,
+    early: Settings | None = None,
+    **parameters: Any,
+) -> Any:
+    """Run a flow in this process with `parameters` and return what its final state holds.
+
+    `load` imports the flow and returns it. It is called while the API server starts, because either takes a second or
+    two. `home` is the folder where a temporary API server keeps its data. Give `early` where workers will be needed
+    for certain: they then start beside the API server.
+
+    Raises:
+        BaseException: what ended the flow, where that is not the outcome of an index.
+        TransientError: Prefect's API has gone.
+    """
+    quiet(home, verbose=verbose)
+    with terminable(), collect_seldom(), _likely_server() as server:
+        import httpx
+
+        flow = load()
+        try:
+            with _early_workers(early), prefect_api(server):
+                result = flow(**parameters, return_state=True).result(raise_on_failure=False)
+                if isinstance(result, BaseException):
+                    raise result
+        except httpx.TransportError as error:
+            raise TransientError(
+                f"the Prefect server no longer answers ({error}); what was indexed is kept: check that the server "
+                "runs, then run again"
+            ) from error
+    return result
+
+
+def _early_workers(settings: Settings | None) -> AbstractContextManager[None]:
+    if settings is None:
+        return nullcontext()
+    from rag_index.orchestration.cluster import early_workers
+
+    return early_workers(settings)
+
+
+def quiet(home: Path, *, verbose: bool = False) -> None:
+    """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
+    values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+    if "PREFECT_API_URL" not in os.environ:
+        home.mkdir(parents=True, exist_ok=True)
+        values["PREFECT_HOME"] = str(home)
+    if not verbose:
+        values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+        values["PREFECT_LOGGING_INTERNAL_LEVEL"] = "CRITICAL"
+        values["DASK_LOGGING__DISTRIBUTED"] = "critical"
+        logging.raiseExceptions = False  # or Prefect writes each log that it could not send to standard error
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
+
+
+def _likely_server() -> AbstractContextManager[ApiServer | None]:
+    """Start a server now, unless the environment names one.
+
+    Prefect's own settings, in files of several kinds, are only known once Prefect is imported, which takes a second.
+    """
+    return nullcontext() if "PREFECT_API_URL" in os.environ else ApiServer()

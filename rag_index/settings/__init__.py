@@ -1,0 +1,39 @@
+"""Settings: one TOML file, RAG_INDEX_* over it, one model that everything below is given."""
+
+from __future__ import annotations
+
+from rag_index.settings.context import ContextSettings
+from rag_index.settings.environment import CONFIG_VARIABLE, ENV_PREFIX
+from rag_index.settings.index import IndexSettings
+from rag_index.settings.loading import find_config, load_settings, origins, run_settings
+from rag_index.settings.project import FILE_NAME, SECTIONS, Settings
+from rag_index.settings.retrieve import RetrieveSettings
+from rag_index.settings.sections import (
+    EmbedderSettings,
+    LedgerSettings,
+    ParallelSettings,
+    RunSettings,
+    SourceSettings,
+    StoreSettings,
+)
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "ContextSettings",
+    "EmbedderSettings",
+    "ENV_PREFIX",
+    "FILE_NAME",
+    "find_config",
+    "IndexSettings",
+    "LedgerSettings",
+    "load_settings",
+    "origins",
+    "ParallelSettings",
+    "RetrieveSettings",
+    "run_settings",
+    "RunSettings",
+    "SECTIONS",
+    "Settings",
+    "SourceSettings",
+    "StoreSettings",
+]

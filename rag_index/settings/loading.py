@@ -1,0 +1,128 @@
+"""Read the settings: one TOML file, RAG_INDEX_* over it. The only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from rag_index.errors import SettingsError
+from rag_index.settings.environment import CONFIG_VARIABLE, Overlay, tables_of
+from rag_index.settings.sections import (
+    IndexSettings,
+)
+from rag_index.settings.validation import first_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rag_index.settings.environment import Place
+
+from rag_index.settings.project import FILE_NAME, SECTIONS, Settings, project_name
+
+__all__ = ["find_config", "load_settings", "origins", "run_settings"]
+
+
+def find_config(given: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+    """The settings file: as given, RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    named = given or (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
+    if named:
+        path = Path(named).expanduser().absolute()
+        if not path.is_file():
+            raise SettingsError(f"there is no settings file {named}; `rag-index init` writes one")
+        return path
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / FILE_NAME).is_file():
+            return folder / FILE_NAME
+    raise SettingsError(f"there is no {FILE_NAME} here or above; `rag-index init` writes one, --config names another")
+
+
+def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:
+    """Read the settings file, put RAG_INDEX_* over it and `overrides` (sections of changed keys) over both.
+
+    Raises:
+        SettingsError: the file is missing or not TOML, a key is unknown, a value cannot be. One line, with the
+            value and the remedy.
+    """
+    path = find_config(given)
+    overlay = Overlay(os.environ, SECTIONS)
+    values = overlay.over(_content(path))
+    for section, keys in overrides.items():
+        values[section] = {**values.get(section, {}), **keys}
+    try:
+        settings = Settings(**values)
+    except ValidationError as exc:
+        raise SettingsError(first_problem(exc, Settings, values, overlay.origin, path.name)) from exc
+    store = settings.store.model_copy(update={"path": path.parent / settings.store.path.expanduser()})
+    embedder = settings.embedder
+    if embedder.kind == "sentence-transformers" and (path.parent / embedder.model).is_dir():
+        embedder = embedder.model_copy(update={"model": str(path.parent / embedder.model)})
+    parallel = settings.parallel.model_copy(
+        update={
+            name: path.parent / file.expanduser()
+            for name in ("tls_ca_file", "tls_cert", "tls_key")
+            if (file := getattr(settings.parallel, name)) is not None
+        }
+    )
+    run = settings.run
+    if run.metrics_file is not None:
+        run = run.model_copy(update={"metrics_file": path.parent / run.metrics_file.expanduser()})
+    project = settings.project or project_name(path.parent.name)
+    resolved = {"store": store, "parallel": parallel, "embedder": embedder, "run": run}
+    return settings.model_copy(update={"path": path, "project": project, **resolved})
+
+
+def origins(path: Path) -> dict[Place, str]:
+    """Where each value that is not a default comes from: the file's name, or the variable's. Places as in the file:
+    ("project",), ("parallel", "workers"), ("indexes", 0, "table").
+
+    Raises SettingsError as `load_settings`.
+    """
+    overlay = Overlay(os.environ, SECTIONS)
+    content = _content(path)
+    merged = overlay.over(content)
+    found: dict[Place, str] = {("project",): path.name} if "project" in content else {}
+    found |= {(section, key): path.name for section in SECTIONS for key in content.get(section, {})}
+    whole = overlay.origin.get(("indexes",), path.name)
+    for number, table in enumerate(merged.get("indexes", [])):
+        found |= {("indexes", number, key): whole for key in table}
+        inner = {name: table[name] for name in tables_of(IndexSettings) if isinstance(table.get(name), dict)}
+        found |= {("indexes", number, name, key): whole for name, keys in inner.items() for key in keys}
+    return found | overlay.origin
+
+
+def run_settings(
+    config: str | Path | None,
+    *,
+    workers: int | None = None,
+    chunk_size: int | None = None,
+    serial: bool | None = None,
+    wait: float | None = None,
+) -> Settings:
+    """The settings, with what one run does differently where it is given. Raises SettingsError."""
+    sections: dict[str, dict[str, Any]] = {
+        "parallel": {"workers": workers, "chunk_size": chunk_size, "serial": serial or None},
+        "run": {"wait": wait},
+    }
+    given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in sections.items()}
+    return load_settings(config, **{name: keys for name, keys in given.items() if keys})
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path} is not TOML: {exc}") from exc
+    except OSError as exc:
+        raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc
+    if "path" in content:  # a field of the model, but none that a file may set
+        raise SettingsError(f"{path.name}: unknown key 'path'; the store's is a key of [store]")
+    return content

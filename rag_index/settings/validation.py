@@ -1,0 +1,154 @@
+"""What is wrong with settings, in one line for a person: the place, the value, the remedy."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel
+
+from rag_index.settings.environment import keys_of, tables_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import ValidationError
+
+    from rag_index.settings.environment import Place
+
+__all__ = ["first_problem"]
+
+EXPECTED = {
+    "workers": 'should be a whole number above 0 or "auto"',
+    "chunk_size": 'should be a whole number above 0 or "auto"',
+    "key": "should be the name of a column, or a list of names",
+    "text": "should be the name of a column, a list of names, or a template",
+}
+"""Keys that may have values of several types, of which each would have a message of its own."""
+WORDS = {
+    "string_pattern_mismatch": "should have letters, digits, - and single _ between them, and nothing else",
+    "string_type": "should be a text in quotes",
+    "list_type": 'should be a list, for example ["one", "two"]',
+    "too_short": "should have at least one entry",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_parsing": "should be a number",
+    "float_type": "should be a number",
+    "finite_number": "should be a number",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+}
+"""Errors by their type, where pydantic's words are for programmers."""
+NEEDED = {
+    "source": 'its url is the database to read, for example url = "sqlite:///file.db"',
+    "source.url": "it is the database to read, for example sqlite:///file.db",
+    "indexes": "each says a table, its key and its text; `rag-index init --source URL` proposes them",
+    "indexes.name": "each index has a name of its own",
+    "indexes.key": "name the column, or the columns, that tell documents apart",
+    "indexes.text": "name the columns that documents are made of",
+    "indexes.root": "name the folder with the files",
+    "indexes.context.model": "name a generating model of the Ollama servers, for example llama3.2",
+}
+ORDER = ("extra_forbidden", "missing")
+
+
+class _Spot(NamedTuple):
+    """Where an error is: the place in the file, the model there, what a person calls it."""
+
+    place: Place
+    model: type[BaseModel]
+    table: str
+    key: str
+
+
+def first_problem(
+    exc: ValidationError, root: type[BaseModel], values: Mapping[str, Any], origin: Mapping[Place, str], file: str
+) -> str:
+    """The first error in one line. Unknown keys come first: they often explain what is missing."""
+    errors = exc.errors(include_url=False)
+    error = min(errors, key=lambda e: ORDER.index(e["type"]) if e["type"] in ORDER else len(ORDER))
+    spot = _spot(error["loc"], root, values)
+    variable = origin.get(spot.place)
+    said = " ".join(_said(error, spot, variable).split())
+    return said if variable else f"{file}: {said}"
+
+
+def _said(error: Mapping[str, Any], spot: _Spot, variable: str | None) -> str:
+    kind, message = error["type"], error["msg"]
+    parted = ": " if spot.table.startswith("index ") else " "
+    where = variable or parted.join(filter(None, [spot.table, spot.key]))
+    if kind == "extra_forbidden":
+        return _unknown(spot)
+    if kind == "missing":
+        name = ".".join(str(part) for part in spot.place if isinstance(part, str))
+        remedy = NEEDED.get(name, "it must be given")
+        return f"{where} is missing: {remedy}"
+    if kind in ("model_type", "dict_type", "list_type") and len(spot.place) == 1:
+        section = spot.place[0]
+        form = f"[[{section}]]" if section == "indexes" else f"[{section}]"
+        return f"{section} should be a table of keys; begin it with {form} on a line of its own"
+    if kind == "value_error":
+        message = message.removeprefix("Value error, ")
+        if isinstance(error.get("input"), dict | BaseModel):
+            return f"{where}: {message}" if where else message
+        if message.startswith("should "):
+            message = EXPECTED.get(spot.key, message)
+    else:
+        expected = EXPECTED.get(spot.key) or WORDS.get(kind)
+        message = expected or re.sub(r"^\w+ should", "should", message)
+    return f"{where} {message}{_value(error, spot)}"
+
+
+def _unknown(spot: _Spot) -> str:
+    keys = list(keys_of(spot.model))
+    near = get_close_matches(spot.key, keys, n=1, cutoff=0.5)
+    hint = f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(keys)}"
+    return f"unknown key {spot.key!r}{f' in {spot.table}' if spot.table else ''}{hint}"
+
+
+def _value(error: Mapping[str, Any], spot: _Spot) -> str:
+    """The value, where it says something that the message does not, and cannot be a secret."""
+    shown = f"{error.get('input')!r:.80}"
+    secret = spot.key in ("url", "api_key") or ("://" in shown and "@" in shown)
+    if secret or isinstance(error.get("input"), dict | BaseModel):
+        return ""
+    return f", not {shown}" if error["type"] != "value_error" or " should " in error["msg"] else f" (it is {shown})"
+
+
+def _spot(location: tuple[int | str, ...], root: type[BaseModel], values: Mapping[str, Any]) -> _Spot:
+    """Which part of a location is the file's; the rest says which of several types was tried."""
+    head = location[0] if location else ""
+    if len(location) < 2:
+        is_section = head in keys_of(root) and head != "project"
+        table = f"[{'[indexes]' if head == 'indexes' else head}]" if is_section else ""
+        return _Spot(location, root, table, "" if is_section else str(head))
+    if head != "indexes":
+        model = _model_of(root, str(head))
+        number = f"[{location[2]}]" if len(location) > 2 and isinstance(location[2], int) else ""
+        return _Spot(location[:2], model, f"[{head}]", f"{location[1]}{number}")
+    index = _index_name(values, location[1])
+    model = _model_of(root, "indexes")
+    if len(location) == 2:
+        return _Spot(location, model, index, "")
+    number = f"[{location[-1]}]" if len(location) > 3 and isinstance(location[-1], int) else ""
+    inner = tables_of(model).get(str(location[2]))
+    if inner is not None and len(location) > 3:
+        return _Spot(location[:4], inner, f"{index}, [indexes.{location[2]}]", f"{location[3]}{number}")
+    return _Spot(location[:3], model, index, f"{location[2]}{number}")
+
+
+def _model_of(root: type[BaseModel], key: str) -> type[BaseModel]:
+    annotation: Any = root.model_fields[key].annotation
+    inner = getattr(annotation, "__args__", (annotation,))[0]
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else root
+
+
+def _index_name(values: Mapping[str, Any], number: int | str) -> str:
+    """What a person calls this index: its name, or its number from 1 where it has none."""
+    try:
+        name = values["indexes"][number]["name"]
+    except (KeyError, IndexError, TypeError):
+        name = None
+    return f"index {name}" if isinstance(name, str) and name else f"index number {int(number) + 1}"

@@ -1,0 +1,1 @@
+"""What `status`, `failed`, `report`, `plan` and `config` print."""

@@ -1,0 +1,151 @@
+"""The catalog of the embedded store: collections with their dimension and metadata, and aliases.
+
+One JSON file beside the shard folders, replaced as a whole by each change: what the engine itself does not keep.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from rag_index.errors import StoreError, StoreMismatch
+from rag_index.stores.edge.folder import folder_errors, replace_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["Catalog", "CatalogEntry"]
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """A collection: the dimension of its vectors and its metadata."""
+
+    dimension: int
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    collections: dict[str, CatalogEntry] = field(default_factory=dict)
+    aliases: dict[str, str] = field(default_factory=dict)
+
+
+class Catalog:
+    """The file and what it says. A change is on disk before it is seen; one that fails changes nothing.
+
+    Not thread-safe: the store calls it under its own lock.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._state = self._load()
+
+    def collections(self) -> dict[str, CatalogEntry]:
+        """All collections by name (a copy)."""
+        return copy.deepcopy(self._state.collections)
+
+    def aliases(self) -> dict[str, str]:
+        """Alias to collection (a copy)."""
+        return dict(self._state.aliases)
+
+    def resolve(self, name: str) -> str:
+        """The collection that a name or an alias means; StoreError where there is none."""
+        found = self._state.aliases.get(name, name)
+        if found not in self._state.collections:
+            known = ", ".join(sorted({*self._state.collections, *self._state.aliases})) or "none"
+            raise StoreError(f"no collection or alias {name!r} in the store (it has: {known}): run the index first")
+        return found
+
+    def entry(self, name: str) -> CatalogEntry:
+        """The entry of a collection or alias."""
+        return self._state.collections[self.resolve(name)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._state.collections
+
+    def add(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
+        """Enter a new collection; StoreMismatch where the name is an alias."""
+        if name in self._state.aliases:
+            raise StoreMismatch(f"{name} is an alias of {self._state.aliases[name]}: a collection cannot be named so")
+        entry = CatalogEntry(dimension, _without_none(metadata))
+        self._become(replace(self._state, collections={**self._state.collections, name: entry}))
+
+    def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
+        """Merge into a collection's metadata, key by key; None removes a key."""
+        name = self.resolve(name)
+        entry = self._state.collections[name]
+        merged = _without_none({**entry.metadata, **metadata})
+        if merged != entry.metadata:
+            collections = {**self._state.collections, name: replace(entry, metadata=merged)}
+            self._become(replace(self._state, collections=collections))
+
+    def remove(self, name: str) -> None:
+        """Forget a collection and the aliases that show it."""
+        self._become(
+            _State(
+                {key: entry for key, entry in self._state.collections.items() if key != name},
+                {alias: shown for alias, shown in self._state.aliases.items() if shown != name},
+            )
+        )
+
+    def point_alias(self, alias: str, collection: str) -> None:
+        """Let an alias show a collection."""
+        if collection not in self._state.collections:
+            raise StoreError(f"alias {alias} cannot show {collection!r}: there is no such collection")
+        if alias in self._state.collections:
+            raise StoreMismatch(f"{alias} is a collection: an alias cannot be named so; drop or rename it")
+        if self._state.aliases.get(alias) != collection:
+            self._become(replace(self._state, aliases={**self._state.aliases, alias: collection}))
+
+    def _become(self, state: _State) -> None:
+        document = {
+            "version": VERSION,
+            "collections": {
+                name: {"dimension": entry.dimension, "metadata": entry.metadata}
+                for name, entry in state.collections.items()
+            },
+            "aliases": state.aliases,
+        }
+        try:
+            content = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
+            kept = json.loads(content)
+        except (TypeError, ValueError) as exc:
+            raise StoreError(f"collection metadata must be JSON: {exc}") from exc
+        replace_file(self._file, content)
+        self._state = _parse(kept)
+
+    def _load(self) -> _State:
+        with folder_errors(self._file.parent):
+            try:
+                content = self._file.read_bytes()
+            except FileNotFoundError:
+                return _State()
+        try:
+            document = json.loads(content)
+            if document["version"] > VERSION:
+                raise StoreError(
+                    f"{self._file} was written by a newer rag-index (version {document['version']}): upgrade rag-index"
+                )
+            return _parse(document)
+        except (ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise StoreError(
+                f"{self._file} cannot be read ({exc!r}): restore it from a backup, "
+                "or remove the store's folder and run `rag-index rebuild`"
+            ) from exc
+
+
+def _parse(document: dict[str, Any]) -> _State:
+    collections = {
+        name: CatalogEntry(int(entry["dimension"]), dict(entry["metadata"]))
+        for name, entry in document["collections"].items()
+    }
+    return _State(collections, dict(document["aliases"]))
+
+
+def _without_none(metadata: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in metadata.items() if value is not None}

@@ -1,0 +1,317 @@
+"""One collection of the embedded store: a shard folder of qdrant-edge, opened when it is first needed.
+
+Every call of the engine holds Python's lock from beginning to end (a thousand points of 768 dimensions: 30 ms), so
+calls are short slices, taken one at a time under the collection's own lock, and other threads run in between.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import qdrant_edge as e
+
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.errors import PointsRefused, RagIndexError, StoreBusy, StoreError, StoreMismatch
+from rag_index.stores.conditions import payload_filter, payload_path, unquoted
+from rag_index.stores.edge.filter import EdgeDialect, payload_kind
+from rag_index.stores.edge.folder import disk_full, require_space
+from rag_index.stores.points import SEARCH_EF, check_ids, unit_query, unit_vectors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.documents.batches import PointBatch
+    from rag_index.stores import Condition
+
+__all__ = ["EdgeCollection"]
+
+SLICE = 500
+"""Points a call of the engine: bounds how long other threads stand still."""
+KEYS_A_FILTER = 10_000
+FLUSH_EVERY = 10_000
+"""Points written without a flush: more makes the next open slow."""
+SCANNED_KB = 10_000
+"""Vectors without a search index up to this size are scanned (the engine's own threshold)."""
+
+BUILD_INDEX = """\
+import sys
+import qdrant_edge
+shard = qdrant_edge.EdgeShard.load(sys.argv[1])
+shard.optimize()
+shard.flush()
+shard.close()
+"""
+
+
+class EdgeCollection:
+    """The points of one collection. Safe to use from several threads; raises the errors of the Store protocol."""
+
+    def __init__(self, name: str, folder: Path, dimension: int, *, min_free: int) -> None:
+        self.name = name
+        self.dimension = dimension
+        self._folder = folder
+        self._min_free = min_free
+        self._lock = threading.Lock()
+        self._shard: e.EdgeShard | None = None
+        self._unflushed = 0
+        self._closed = False
+
+    def create(self) -> None:
+        """Make the folder, which must not be there.
+
+        Without an index on key and chunk number, as a server has it: it would lie in memory, and grow with the points.
+        """
+        require_space(self._folder.parent, self._min_free)
+        vectors = e.EdgeVectorParams(size=self.dimension, distance=e.Distance.Cosine)
+        with self._lock, self._engine_errors():
+            self._shard = e.EdgeShard.create(str(self._folder), e.EdgeConfig(vectors=vectors))
+            self._shard.flush()
+
+    def index_fields(self, fields: Mapping[str, str | None]) -> None:
+        """Make payload indexes; None removes one. One of the same kind is kept, one of another made anew."""
+        kinds = {payload_path(field): payload_kind(field, kind) if kind else None for field, kind in fields.items()}
+        with self._open() as shard:
+            there = {unquoted(field): info.data_type for field, info in shard.info().payload_schema.items()}
+        for field, kind in kinds.items():
+            before = there.get(unquoted(field))
+            if before is not None and before != kind:
+                self._write([(e.UpdateOperation.delete_field_index(field), 0)])
+            if kind is not None and before != kind:
+                self._write([(e.UpdateOperation.create_field_index(field, kind), 0)])
+        self.flush()
+
+    def upsert(self, points: PointBatch) -> None:
+        """Write points. All are checked and built before the first reaches the engine."""
+        vectors = unit_vectors(points, self.dimension, self.name)
+        built = _build(points, vectors)
+        slices = [built[start : start + SLICE] for start in range(0, len(built), SLICE)]
+        self._write([(e.UpdateOperation.upsert_points(piece), len(piece)) for piece in slices], vectors.nbytes * 3)
+
+    def overwrite_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Replace payloads; ids that are not there raise StoreMismatch after the others are done."""
+        check_ids([point_id for point_id, _ in payloads])
+        operations: list[tuple[str, e.UpdateOperation]] = []
+        for point_id, payload in payloads:
+            try:
+                operations.append((point_id, e.UpdateOperation.overwrite_payload([point_id], payload)))
+            except (TypeError, ValueError, OverflowError) as exc:
+                raise PointsRefused(f"payload of point {point_id} cannot be stored: {exc}", (point_id,)) from exc
+        missing: list[str] = []
+        for start in range(0, len(operations), SLICE):
+            require_space(self._folder, self._min_free)
+            with self._open() as shard:
+                for point_id, operation in operations[start : start + SLICE]:
+                    try:
+                        shard.update(operation)
+                    except Exception as exc:
+                        if not str(exc).startswith("No point with id"):
+                            raise
+                        missing.append(point_id)
+                self._written(shard, SLICE)
+        if missing:
+            raise StoreMismatch(
+                f"{len(missing)} points that should be in {self.name} are not there, the first is {missing[0]}: "
+                "run `rag-index doctor`"
+            )
+
+    def delete_points(self, ids: Sequence[str]) -> None:
+        """Delete by id."""
+        check_ids(ids)
+        slices: list[list[e.PointId]] = [list(ids[start : start + SLICE]) for start in range(0, len(ids), SLICE)]
+        self._write([(e.UpdateOperation.delete_points(piece), len(piece)) for piece in slices])
+
+    def delete_chunks(self, first: Mapping[str, int]) -> None:
+        """Delete all points of these documents, by key, from the chunk number given on.
+
+        They are looked for first, all in one pass, since without an index every filter reads every payload.
+        """
+        found: list[str] = []
+        for some in _keys(list(first)):
+            for point in self._scroll(e.Filter(must=[some]), vectors=False, page=1000):
+                ours = point.payload[RESERVED_KEY]
+                if ours["chunk"] >= first[ours["key"]]:
+                    found.append(point.id)
+        self.delete_points(found)
+
+    def flush(self) -> None:
+        """Make what was written survive a power cut."""
+        with self._lock:
+            if self._shard is not None and not self._closed:
+                with self._engine_errors():
+                    self._shard.flush()
+                self._unflushed = 0
+
+    def count(self, keys: Sequence[str] | None) -> int:
+        """Exact number of points, of these keys where given."""
+        if keys is None:
+            with self._open() as shard:
+                return int(shard.count(e.CountRequest(exact=True)))
+        total = 0
+        for some in _keys(keys):
+            with self._open() as shard:
+                total += int(shard.count(e.CountRequest(exact=True, filter=e.Filter(must=[some]))))
+        return total
+
+    def retrieve(self, ids: Sequence[str], *, vectors: bool) -> list[StoredPoint]:
+        """The points with these ids that are there."""
+        check_ids(ids)
+        found: list[StoredPoint] = []
+        for start in range(0, len(ids), SLICE):
+            with self._open() as shard:
+                found += map(_stored, shard.retrieve(list(ids[start : start + SLICE]), True, vectors))
+        return found
+
+    def scroll(self, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
+        """All points in order of their id."""
+        return self._scroll(None, vectors=vectors, page=page)
+
+    def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
+        offset: e.PointId | None = None
+        while True:
+            request = e.ScrollRequest(offset=offset, limit=page, filter=which, with_payload=True, with_vector=vectors)
+            with self._open() as shard:
+                records, offset = shard.scroll(request)
+            yield from map(_stored, records)
+            if offset is None:
+                return
+
+    def search(
+        self, vector: NDArray[np.float32], *, limit: int, conditions: Sequence[Condition], exact: bool
+    ) -> list[StoredPoint]:
+        """The nearest points, best first."""
+        request = e.QueryRequest(
+            limit=limit,
+            query=e.Query.Nearest(unit_query(vector, self.dimension, self.name)),
+            filter=cast("e.Filter | None", payload_filter(conditions, EdgeDialect())),
+            params=e.SearchParams(hnsw_ef=SEARCH_EF, exact=exact),
+            with_payload=True,
+        )
+        with self._open() as shard:
+            return [_stored(point, point.score) for point in shard.query(request)]
+
+    def indexed(self) -> bool:
+        """False where more vectors lack a search index than a scan should go through."""
+        with self._open() as shard:
+            info = shard.info()
+        scanned = max(0, info.points_count - info.indexed_vectors_count)
+        return bool(scanned * self.dimension * 4 <= SCANNED_KB * 1024)
+
+    def optimize(self, *, inherit: int) -> None:
+        """Build the search index in a child process, which inherits the file descriptor `inherit`.
+
+        The shard is closed here meanwhile: other calls on this collection wait.
+        """
+        with self._lock:
+            self._check_open()
+            self._close_shard()
+            size = sum(file.stat().st_blocks * 512 for file in self._folder.rglob("*") if file.is_file())
+            require_space(self._folder, self._min_free + 2 * size)
+            command = [sys.executable, "-c", BUILD_INDEX, str(self._folder)]
+            child = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", pass_fds=[inherit], check=False
+            )
+        if child.returncode:
+            said = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
+            raise StoreError(
+                f"the search index of {self.name} was not built ({said}); searching goes on without it: "
+                "see that memory and disk suffice, then run `rag-index` again"
+            )
+
+    def close(self) -> None:
+        """Flush and give the folder back."""
+        with self._lock:
+            self._closed = True
+            self._close_shard()
+
+    @contextmanager
+    def _open(self) -> Iterator[e.EdgeShard]:
+        with self._lock, self._engine_errors():
+            self._check_open()
+            if self._shard is None:
+                self._shard = e.EdgeShard.load(str(self._folder))
+            yield self._shard
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(f"collection {self.name} was closed or dropped")
+
+    def _close_shard(self) -> None:
+        shard, self._shard, self._unflushed = self._shard, None, 0
+        if shard is not None:
+            with self._engine_errors():
+                shard.flush()
+                shard.close()
+
+    def _write(self, operations: Sequence[tuple[e.UpdateOperation, int]], space: int = 0) -> None:
+        for operation, points in operations:
+            require_space(self._folder, self._min_free + space)
+            with self._open() as shard:
+                shard.update(operation)
+                self._written(shard, points)
+
+    def _written(self, shard: e.EdgeShard, points: int) -> None:
+        self._unflushed += points
+        if self._unflushed >= FLUSH_EVERY:
+            shard.flush()
+            self._unflushed = 0
+
+    @contextmanager
+    def _engine_errors(self) -> Iterator[None]:
+        """Let the engine's bare Exceptions, and its panics, leave as ours."""
+        try:
+            yield
+        except RagIndexError:
+            raise
+        except BaseException as exc:
+            if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+                raise
+            raise self._ours(str(exc)) from exc
+
+    def _ours(self, said: str) -> StoreError:
+        if "WouldBlock" in said:
+            return StoreBusy(f"collection {self.name} at {self._folder} is open in another process: wait for it")
+        if disk_full(said):
+            return StoreError(f"no space left for collection {self.name} at {self._folder}: free some, then run again")
+        if re.search("permission denied|read-only file system", said, re.IGNORECASE):
+            return StoreError(f"cannot write to {self._folder} ({said}): make it writable for this user")
+        if "does not exist" in said:
+            return StoreError(f"the folder of collection {self.name}, {self._folder}, is gone: run `rag-index rebuild`")
+        return StoreError(f"the embedded Qdrant failed on {self.name} at {self._folder}: {said}")
+
+
+def _build(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
+    built: list[e.Point] = []
+    bad: list[str] = []
+    reason: Exception | None = None
+    for start in range(0, len(points), SLICE):
+        for i, vector in enumerate(vectors[start : start + SLICE].tolist(), start):
+            try:
+                built.append(e.Point(points.ids[i], vector, points.payloads[i]))
+            except (TypeError, ValueError, OverflowError) as exc:
+                bad.append(points.ids[i])
+                reason = reason or exc
+    if bad:
+        what = f"payloads of {len(bad)} points cannot be stored"
+        raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
+    return built
+
+
+def _keys(keys: Sequence[str]) -> list[e.FieldCondition]:
+    """Conditions that together hold each key once."""
+    unique = list(dict.fromkeys(keys))
+    starts = range(0, len(unique), KEYS_A_FILTER)
+    field = f"{RESERVED_KEY}.key"
+    return [e.FieldCondition(field, match=e.MatchAny(unique[start : start + KEYS_A_FILTER])) for start in starts]
+
+
+def _stored(record: e.Record | e.ScoredPoint, score: float = 0.0) -> StoredPoint:
+    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", record.vector), score)

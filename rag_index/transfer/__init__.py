@@ -1,0 +1,1 @@
+"""Move, copy and export indexes."""

@@ -1,0 +1,1 @@
+"""Benchmark and search for the fastest settings."""

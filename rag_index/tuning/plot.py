@@ -1,0 +1,51 @@
+"""A picture of a benchmark: documents a second by the number of workers. Needs the extra `plots` (matplotlib)."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from rag_index.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rag_index.tuning.benchmark import BenchmarkReport
+
+__all__ = ["draw", "require_plots"]
+
+
+def require_plots() -> None:
+    """Raise SettingsError where there is nothing to draw with: before the work, not after it."""
+    if find_spec("matplotlib") is None:
+        raise SettingsError("a picture is drawn by matplotlib, which is not installed: pip install 'rag-index[plots]'")
+
+
+def draw(report: BenchmarkReport, path: Path) -> None:
+    """Write a PNG: a point a number of workers, the serial way as a line across.
+
+    Raises:
+        SettingsError: matplotlib is missing, or the file cannot be written.
+    """
+    require_plots()
+    from matplotlib.figure import Figure
+
+    serial, *parallel = report.measured
+    counts, rates = [one.workers for one in parallel], [one.rate for one in parallel]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(serial.rate, color="0.5", linestyle="--", label=f"serial: {serial.rate:,.1f}")
+    axes.plot(counts, rates, marker="o", color="tab:blue", label="parallel")
+    for one in parallel:
+        axes.annotate(
+            f"{one.rate:,.1f}", (one.workers, one.rate), textcoords="offset points", xytext=(0, 7), ha="center"
+        )
+    axes.set(xlabel="workers", ylabel="documents/s", title=f"{report.index}: {report.documents:,} documents")
+    axes.set_xticks(counts)
+    axes.set_ylim(0, 1.2 * max(serial.rate, *rates))
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    try:
+        figure.savefig(path, format="png", dpi=120)
+    except OSError as exc:
+        raise SettingsError(f"the picture cannot be written to {path}: {exc.strerror}") from exc

@@ -1,0 +1,68 @@
+"""What is found in a file of each language: kinds, names, signatures, docstrings, lines."""
+
+from __future__ import annotations
+
+import ast
+import time
+from pathlib import Path
+
+import pytest
+
+from rag_index.chunking.code.languages import LANGUAGES, language_of
+from rag_index.chunking.code.symbols import symbols_of
+from rag_index.errors import FileTimedOut
+from tests.chunking.code.samples import SAMPLES, SYMBOLS
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_symbols_of_each_language(language: str) -> None:
+    found = symbols_of(SAMPLES[language].encode(), language, seconds=10)
+    said = [(s.kind, s.qualified_name, s.signature, s.docstring, s.line) for s in found]
+    assert said == SYMBOLS[language]
+
+
+def test_parents_and_ends() -> None:
+    found = {s.qualified_name: s for s in symbols_of(SAMPLES["python"].encode(), "python", seconds=10)}
+    assert (found["Größe.Inner.deep"].parent, found["Größe.Inner.deep"].name) == ("Größe.Inner", "deep")
+    assert (found["retry"].line, found["retry"].last_line) == (11, 17)
+    whole = SAMPLES["python"].encode()[found["retry"].start : found["retry"].end]
+    assert whole.startswith(b"# How often.\n# And how long.\n@policy")
+
+
+def test_comment_of_other_things_is_not_a_symbols() -> None:
+    text = b"x = 1  # of x\ndef f(): pass\n\n# of nothing\n\ndef g(): pass\n"
+    docs = {s.name: s.docstring for s in symbols_of(text, "python", seconds=10)}
+    assert (docs["f"], docs["g"]) == ("", "")
+
+
+def test_a_file_that_takes_too_long_and_the_next_one() -> None:
+    large = ("x = [" * 3000 + "def f(: {\n" * 3000).encode()
+    started = time.monotonic()
+    with pytest.raises(FileTimedOut, match=r"could not be parsed in 0\.05 s.*file_timeout"):
+        symbols_of(large, "python", seconds=0.05)
+    assert time.monotonic() - started < 5
+    assert [s.name for s in symbols_of(b"def f(): pass", "python", seconds=10)] == ["f"]
+
+
+def test_deeper_than_any_stack() -> None:
+    text = "".join(" " * level + f"def f{level}():\n" for level in range(300)) + " " * 300 + "pass\n"
+    found = symbols_of(text.encode(), "python", seconds=20)
+    assert found[0].name == "f0"
+    assert found[1].qualified_name == "f0.f1"
+
+
+def test_symbols_agree_with_ast() -> None:
+    """On a module of the standard library with much in it; benchmarks/code.py looks at all of them."""
+    source = Path(ast.__file__).read_bytes()
+    expected = {
+        (node.name, node.lineno, node.end_lineno)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    }
+    found = symbols_of(source, "python", seconds=10)
+    assert {(s.name, s.line, s.last_line) for s in found if s.kind != "constant"} == expected
+
+
+def test_languages_by_name() -> None:
+    names = {"a/b.py": "python", "x.TSX": "tsx", "x.mjs": "javascript", "a.h": "c", "a.hpp": "cpp", "README.md": "text"}
+    assert {name: language_of(name) for name in names} == names

@@ -1,0 +1,66 @@
+"""A fake server that writes contexts, documents, and cutters of both."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import SecretStr
+
+from rag_index.chunking.context import ContextCutter, Recipe, Servers
+from rag_index.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.chunking.context.writer import _Process
+from rag_index.chunking.text import Chunker
+from rag_index.documents.batches import Page
+from rag_index.documents.canonical import hash_text
+from tests.fakes.ollama import FakeOllama
+
+
+@pytest.fixture(autouse=True)
+def no_writer_of_another_test():
+    yield
+    if _Process.writer is not None:
+        _Process.writer.close()
+    _Process.writer = _Process.made_for = None
+
+
+@pytest.fixture
+def server():
+    with FakeOllama(model="fake-talk") as fake:
+        yield fake
+
+
+@pytest.fixture
+def make_cutter(tmp_path):
+    """A cutter over these servers, impatient but for what is given."""
+
+    def make(*servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, **given):
+        asked = Servers(
+            **{
+                "hosts": tuple(server.url for server in servers),
+                "model": servers[0].model,
+                "timeout": 5.0,
+                "keep_alive": "5m",
+                "requests_in_flight": 10,
+                "num_thread": 1,
+                "patience": 0.0,
+                "num_ctx": num_ctx,
+                **given,
+            }
+        )
+        recipe = Recipe(servers[0].digest, prompt, max_chars, num_ctx)
+        cache = SecretStr(f"sqlite:///{tmp_path / 'cache' / 'contexts.db'}")
+        return ContextCutter(Chunker(chars, 0), asked, recipe, cache, required)
+
+    return make
+
+
+def page(*texts):
+    """Documents of these texts."""
+    count = len(texts)
+    return Page(
+        [str(i) for i in range(count)], list(texts), [b"{}"] * count, [hash_text(t) for t in texts], [b""] * count
+    )
+
+
+def numbered(count, what="sentence"):
+    """A document that is cut into so many chunks of 40 characters at most."""
+    return "\n\n".join(f"This is {what} number {number:03} of a text." for number in range(count))

@@ -1,0 +1,81 @@
+"""What of an answer is taken."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag_index.chunking.context.answer import usable
+from rag_index.hosts.endpoint import Answer
+
+
+def took(text, max_chars=60, ended=True):
+    return usable(Answer(text, ended, None), max_chars)
+
+
+@pytest.mark.parametrize(
+    ("text", "context"),
+    [
+        ("It is about printers.", "It is about printers."),
+        ("  It is\n\n about\tprinters. \n", "It is about printers."),
+        ("It is \x1b[31mabout\x00 print\u200bers\u202e.", "It is [31mabout printers."),
+        ("No end of a sentence", "No end of a sentence"),
+        ("<think>Hm. What is it?</think>\nIt is about printers.", "It is about printers."),
+        ("関係する文書です。", "関係する文書です。"),
+        ("می\u200cخواهم", "می\u200cخواهم"),
+    ],
+)
+def test_a_short_answer_is_taken_whole(text, context):
+    assert took(text) == (context, "")
+
+
+def test_of_a_long_answer_the_sentences_that_fit_are_taken():
+    text = "It is about printers. It says what to do. And then it goes on for far too long, as models do."
+    assert took(text) == ("It is about printers. It says what to do.", "")
+    assert took(text, 40) == ("It is about printers.", "")
+    assert took("プリンタの文書です。紙がない。" + "長い" * 50) == ("プリンタの文書です。紙がない。", "")
+
+
+def test_an_answer_of_exactly_the_most_is_taken():
+    assert took("a" * 60) == ("a" * 60, "")
+    assert took("a" * 61)[0] == ""
+
+
+def test_of_an_answer_that_was_cut_off_the_last_part_of_a_sentence_is_left_out():
+    assert took("It is about printers. It says", ended=False) == ("It is about printers.", "")
+
+
+def test_a_point_within_a_number_ends_no_sentence():
+    assert took("Version 3.11 is what this very long text without an end is about, and on", 20)[0] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "empty"),
+        (" \n\x07\u200b", "empty"),
+        ("<think>Hm</think>", "empty"),
+        ("<think>Hm", "does not come to an answer"),
+        ("long " * 20, "too long (no sentence ends within max_chars, 60)"),
+        ("\ufffd\ufffd abc", "not text"),
+        ("abc \ue123", "not text"),
+        ("abc \ud800", "not text"),
+        ("$%&/()=?! a", "not text"),
+    ],
+)
+def test_what_cannot_be_used_is_said(text, reason):
+    context, why = took(text)
+    assert context == ""
+    assert reason in why
+
+
+@given(st.text(max_size=400), st.integers(20, 300), st.booleans())
+def test_a_context_is_bound_in_one_line_and_without_control_characters(text, max_chars, ended):
+    context, why = usable(Answer(text, ended, None), max_chars)
+    assert bool(context) != bool(why)
+    assert len(context) <= max_chars
+    assert context == " ".join(context.split())
+    assert not any(unicodedata.category(sign)[0] == "C" and sign not in "\u200c\u200d" for sign in context)

@@ -1,0 +1,157 @@
+"""Contexts through whole runs: written, kept, counted, missing, asked for again; and runs that are killed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from rag_index.ledger import Ledger
+from tests.chunking.context.conftest import numbered
+from tests.fakes.ollama import FakeOllama
+from tests.project import SETTINGS, Project
+from tests.reliability.victim import Victim
+
+
+@pytest.fixture
+def fake():
+    with FakeOllama(model="fake-talk") as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path, prefect_server, fake) -> Project:
+    """80 notes, of which eight have three chunks, all different."""
+    project = Project(tmp_path / "project").fill(80)
+    longer(project, 12)
+    asks_for_contexts(project, fake)
+    return project
+
+
+def asks_for_contexts(project, fake, extra=""):
+    table = f'[indexes.context]\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n{extra}\n'
+    project.write_settings(SETTINGS.format(extra="[embedder]\nwait_for_recovery = 5\n") + table)
+
+
+def longer(project, sentences) -> None:
+    for note in range(10, 81, 10):
+        project.execute("UPDATE note SET body = ? WHERE id = ?", numbered(sentences, f"ticket {note}"), note)
+
+
+def several(project) -> list[dict]:
+    """What is ours in the payloads of chunks of documents with several."""
+    ours = [payload["_rag"] for payload, _ in project.points().values()]
+    return [one for one in ours if one["chunks"] > 1]
+
+
+def test_contexts_are_written_once_kept_and_counted(project, fake):
+    outcome = project.index(serial=True).indexes[0]
+    chunks = several(project)
+    assert len(chunks) > 8
+    assert all(one["context"].startswith("Context ") for one in chunks)
+    assert all("Context " not in one["text"] for one in chunks)
+    assert all(
+        "context" not in payload["_rag"] for payload, _ in project.points().values() if payload["_rag"]["chunks"] == 1
+    )
+    assert (outcome.contexts_made, outcome.contexts_cached, outcome.contexts_missing) == (len(chunks), 0, 0)
+    assert (outcome.state, outcome.message) == ("completed", "")
+    assert f"{len(chunks)} contexts written" in outcome.sentence()
+    assert f"contexts: {len(chunks)} written, 0 from the cache, 0 missing" in project.cli("report").stdout
+
+    hits = project.json("search", "printer network", "--limit", "3")["hits"]
+    assert hits
+    assert all("Context " not in hit["text"] for hit in hits)
+
+    fake.clear()
+    assert project.index(serial=True).indexes[0].nothing_to_do
+    assert fake.generates() == []
+
+    rebuilt = project.index(serial=True, full=True).indexes[0]
+    assert (rebuilt.contexts_made, rebuilt.contexts_cached) == (0, len(chunks))
+    assert (rebuilt.state, rebuilt.chunks_embedded) == ("completed", 0), "equal contexts leave vectors as they are"
+    assert "of 20 sampled found themselves" in rebuilt.verified
+    assert fake.generates() == []
+
+    asks_for_contexts(project, fake, "max_chars = 100")
+    refused = project.index(serial=True).indexes[0]
+    assert refused.state == "failed"
+    assert "was cut as" in refused.message
+    assert "rag-index rebuild notes" in refused.message
+
+
+@pytest.mark.long
+def test_what_is_missing_is_listed_and_asked_for_again(project, fake):
+    fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
+    report = project.index(serial=True)
+    outcome = report.indexes[0]
+    assert (outcome.state, outcome.failed, outcome.incomplete) == ("completed", 0, 1)
+    missing = outcome.contexts_missing
+    assert missing >= 2
+    assert outcome.message.startswith(f"{missing} chunks are without context: `rag-index failed notes`")
+    assert outcome.message in report.sentence()
+    (listed,) = project.json("failed")["failed"]
+    assert (listed["document_id"], listed["kind"]) == ("40", "incomplete")
+    assert listed["reason"] == f"{missing} of {missing} chunks have no context: the answer is empty"
+    assert len(project.texts()["40"]) == missing, "it is indexed all the same"
+
+    fake.clear()
+    assert project.index(serial=True).indexes[0].nothing_to_do
+    assert fake.generates() == []
+
+    retried = project.json("retry-failed", "--serial")["indexes"][0]
+    assert (retried["changed"], retried["contexts_made"]) == (1, missing)
+    assert len(fake.generates()) == missing
+    assert project.json("failed")["failed"] == []
+    assert all(one["context"] for one in several(project))
+
+
+def test_required_contexts_fail_their_document_alone(project, fake):
+    asks_for_contexts(project, fake, "required = true")
+    fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
+    outcome = project.index(serial=True).indexes[0]
+    assert (outcome.state, outcome.failed, outcome.new) == ("partial", 1, 79)
+    (listed,) = project.json("failed")["failed"]
+    assert (listed["document_id"], listed["kind"]) == ("40", "failed")
+    assert "chunks have no context: the answer is empty" in listed["reason"]
+    assert "40" not in project.texts()
+
+
+def test_a_model_that_is_not_there_ends_the_run_before_it_begins(project, fake):
+    fake.model = "another"
+    outcome = project.index(serial=True).indexes[0]
+    assert outcome.state == "failed"
+    assert "has no model" in outcome.message
+    assert "ollama pull" in outcome.message
+    ledger = Ledger(project.settings.ledger_url)
+    assert ledger.collections("test_notes") == []
+    ledger.close()
+
+
+def test_a_server_that_is_down_is_named(project, fake):
+    fake.stop_listening()
+    outcome = project.index(serial=True).indexes[0]
+    assert outcome.state == "failed"
+    assert f"{fake.url} accepts no connection: is Ollama running there?" in outcome.message
+
+
+@pytest.mark.long
+def test_a_killed_run_is_gone_on_with_and_asks_for_nothing_twice(project, fake):
+    """On two workers. Only what was under way when all was killed may be asked for again."""
+    longer(project, 60)
+    fake.seconds_per_answer = 0.1
+    asks_for_contexts(project, fake, "concurrency = 2")
+    with Victim(project, "--workers", "2", "--chunk-size", "2"):  # which kills all of it in the end
+        until = time.monotonic() + 120
+        while len(fake.generates()) < 20 and time.monotonic() < until:
+            time.sleep(0.02)
+    before = len(fake.generates())
+    assert before >= 20
+    outcome = project.index(workers=2, chunk_size=2).indexes[0]
+    chunks = several(project)
+    assert outcome.state == "completed"
+    assert all(one["context"] for one in chunks)
+    asked = Counter(request.texts[0] for request in fake.generates())
+    assert len(asked) == len(chunks)
+    assert asked.total() <= len(chunks) + 4
+    assert before < len(chunks)

@@ -1,0 +1,134 @@
+"""`[indexes.context]`: a table within an index, in the file and in the environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.errors import SettingsError
+from rag_index.settings import load_settings
+from rag_index.settings.context import ContextSettings
+from rag_index.settings.environment import keys_of
+from rag_index.status.effective_settings import in_force
+
+FILE = """\
+[source]
+url = "sqlite:///a.db"
+[[indexes]]
+name = "work-notes"
+table = "note"
+key = "id"
+text = "body"
+"""
+CONTEXT = '[indexes.context]\nmodel = "llama3.2"\nconcurrency = 3\n'
+VARIABLE = "RAG_INDEX_INDEXES__WORK_NOTES__CONTEXT"
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def load(text):
+        (tmp_path / "rag-index.toml").write_text(text, encoding="utf-8")
+        return load_settings()
+
+    return load
+
+
+def test_without_the_table_there_is_no_context(load):
+    assert load(FILE).indexes[0].context is None
+
+
+def test_the_table_needs_a_model_and_no_more(load):
+    context = load(FILE + '[indexes.context]\nmodel = "m"\n').indexes[0].context
+    assert context == ContextSettings(model="m")
+    assert (context.concurrency, context.max_chars, context.required, context.hosts) == (10, 300, False, None)
+
+
+EXAMPLES = {
+    "model": ("qwen3", "qwen3"),
+    "hosts": ("http://a:1, http://b:2", ["http://a:1", "http://b:2"]),
+    "prompt": ("{document} {chunk} {other}", "{document} {chunk} {other}"),
+    "required": ("true", True),
+    "keep_alive": ("5m", "5m"),
+}
+
+
+@pytest.mark.parametrize("key", keys_of(ContextSettings))
+def test_each_key_can_come_from_the_environment(load, monkeypatch, key):
+    value, expected = EXAMPLES.get(key, ("2048", 2048))
+    monkeypatch.setenv(f"{VARIABLE}__{key.upper()}", value)
+    context = load(FILE + CONTEXT).indexes[0].context
+    assert getattr(context, key) == expected
+    assert context.model == ("qwen3" if key == "model" else "llama3.2")
+    assert context.concurrency == (2048 if key == "concurrency" else 3)
+
+
+def test_the_environment_alone_can_ask_for_contexts(load, monkeypatch):
+    monkeypatch.setenv(f"{VARIABLE}__MODEL", "m")
+    assert load(FILE).indexes[0].context == ContextSettings(model="m")
+
+
+def test_a_key_goes_over_a_whole_table_of_the_environment(load, monkeypatch):
+    monkeypatch.setenv(f"{VARIABLE}__CONCURRENCY", "7")
+    monkeypatch.setenv(VARIABLE, '{"model": "m", "max_chars": 90}')
+    assert load(FILE + CONTEXT).indexes[0].context == ContextSettings(model="m", max_chars=90, concurrency=7)
+
+
+def test_an_empty_table_of_the_environment_takes_contexts_away(load, monkeypatch):
+    monkeypatch.setenv(VARIABLE, "")
+    assert load(FILE + CONTEXT).indexes[0].context is None
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("concurrency = 3", "index work-notes, [indexes.context]: model is missing: name a generating model"),
+        ('modle = "m"', "unknown key 'modle' in index work-notes, [indexes.context], did you mean 'model'?"),
+        ('model = "m"\nconcurrency = 0', "[indexes.context]: concurrency should be greater than 0, not 0"),
+        (
+            'model = "m"\nprompt = "{document}"',
+            "[indexes.context]: prompt should name {document} and {chunk} once each",
+        ),
+        ('model = "m"\nprompt = "{chunk}{document}{chunk}"', "prompt should name {document} and {chunk} once each"),
+        ('model = "m"\nhosts = ["http://me:s3cret@a"]', "must not hold a user and password"),
+        ('model = "m"\nhosts = []', "[indexes.context]: hosts should have at least one entry"),
+        ('model = "m"\nrequired = "perhaps"', "[indexes.context]: required should be true or false, not 'perhaps'"),
+        ('model = "m"\nmax_chars = 5', "[indexes.context]: max_chars should be greater than or equal to 20, not 5"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told(load, table, message):
+    with pytest.raises(SettingsError) as caught:
+        load(f"{FILE}[indexes.context]\n{table}\n")
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("rag-index.toml: ")
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("CONCURRENCY", "many", f"{VARIABLE}__CONCURRENCY should be a whole number, not 'many'"),
+        ("MODLE", "m", f"{VARIABLE}__MODLE: [indexes.context] has no key 'modle', did you mean {VARIABLE}__MODEL?"),
+        ("XYZ", "1", "has no key 'xyz', but model, hosts"),
+    ],
+)
+def test_a_mistake_in_the_environment_is_told(load, monkeypatch, key, value, message):
+    monkeypatch.setenv(f"{VARIABLE}__{key}", value)
+    with pytest.raises(SettingsError) as caught:
+        load(FILE + CONTEXT)
+    assert message in str(caught.value)
+
+
+def test_config_shows_each_key_and_where_it_is_from(load, monkeypatch):
+    monkeypatch.setenv(f"{VARIABLE}__MAX_CHARS", "90")
+    shown = {value.key: value for value in in_force(load(FILE + CONTEXT), {})}
+    table = "indexes.work-notes.context"
+    assert (shown[f"{table}.model"].value, shown[f"{table}.model"].source) == ("llama3.2", "rag-index.toml")
+    assert (shown[f"{table}.max_chars"].value, shown[f"{table}.max_chars"].source) == (90, f"{VARIABLE}__MAX_CHARS")
+    assert shown[f"{table}.timeout"].source == "default"
+    assert table not in shown
+
+
+def test_config_of_an_index_without_contexts(load):
+    shown = {value.key: value for value in in_force(load(FILE), {})}
+    assert shown["indexes.work-notes.context"].value is None

@@ -1,0 +1,176 @@
+"""Chunks: nothing is lost, nothing is longer than asked, and cuts are where a reader would make them."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rag_index.chunking.text import Chunker, halves
+
+WORDS = "The printer on the third floor does not answer. Please look at it!\nThank you, Ann\n\nPS: it is the blue one."
+
+texts = st.one_of(
+    st.text(),
+    st.text(alphabet="ab .!\n\r\t"),
+    st.lists(
+        st.sampled_from(["word", "a", "Sentence. ", "\n\n", "\r\n", " ", "e\u0301", "👩‍👩‍👧", "🇩🇪", "漢字。", "    "])
+    ).map("".join),
+)
+
+
+def visible(text):
+    return "".join(text.split())
+
+
+@settings(deadline=None)
+@given(texts, st.integers(1, 40), st.integers(0, 60))
+@example("a" * 10 + " " * 100 + "b", 10, 5)
+@example("a b", 1, 1)
+def test_every_visible_character_is_in_a_chunk_and_no_chunk_is_too_long(text, chars, overlap):
+    chunks = Chunker(chars, overlap).split(text)
+    assert all(0 < len(chunk) <= chars for chunk in chunks)
+    assert all(chunk == chunk.strip() for chunk in chunks)
+    assert bool(chunks) == bool(text.strip())
+    if overlap == 0:
+        assert visible("".join(chunks)) == visible(text)
+
+
+@st.composite
+def texts_of_distinct_characters(draw):
+    """So that a chunk stands at one place of the text only."""
+    gaps = draw(st.lists(st.sampled_from(["", "", "", "", " ", " ", "\n\n", "\r\n", " " * 70]), max_size=300))
+    return "".join(chr(0x4E00 + i) + gap for i, gap in enumerate(gaps)).strip()
+
+
+@settings(deadline=None)
+@given(texts_of_distinct_characters(), st.integers(1, 60), st.integers(0, 60))
+def test_chunks_cover_the_text_in_order_and_each_says_something_new(text, chars, overlap):
+    covered = 0
+    for chunk in Chunker(chars, overlap).split(text):
+        start = text.index(chunk)
+        assert not text[covered:start].strip()
+        assert len(text[start:covered].strip()) <= overlap
+        assert text[covered : start + len(chunk)].strip()
+        covered = start + len(chunk)
+    assert covered == len(text)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=60, max_size=200), st.integers(60, 120), st.integers(20, 30))
+def test_each_chunk_repeats_about_the_overlap_of_the_one_before(lengths, chars, overlap):
+    """From the word at or after the place that is `overlap` back."""
+    text = " ".join(f"{i:04}" + "x" * length for i, length in enumerate(lengths))
+    covered = 0
+    for chunk in Chunker(chars, overlap).split(text):
+        start = text.index(chunk)
+        assert not covered or overlap - 15 <= covered - start <= overlap
+        assert start == 0 or text[start - 1] == " "
+        covered = start + len(chunk)
+
+
+def test_a_short_text_is_one_chunk_without_its_edges():
+    assert Chunker(100, 10).split("  a note\n") == ["a note"]
+    assert Chunker(100, 10).split(" \n\t ") == []
+    assert Chunker(5, 0).split("12345") == ["12345"]
+
+
+def test_cuts_at_a_paragraph_before_a_sentence_before_a_word():
+    paragraphs = "One two three. Four five six.\n\nSeven eight. Nine ten eleven twelve."
+    assert Chunker(45, 0).split(paragraphs)[0] == "One two three. Four five six."
+    sentences = "One two three four. Five six seven eight nine ten eleven twelve"
+    assert Chunker(30, 0).split(sentences)[0] == "One two three four."
+    words = "one two three four five six seven eight nine ten"
+    assert Chunker(20, 0).split(words) == ["one two three four", "five six seven", "eight nine ten"]
+
+
+def test_a_sentence_ends_after_its_quotes_and_without_a_space_in_chinese():
+    said = Chunker(30, 0).split('He said "it is the printer." Then he left the room.')
+    assert said[0] == 'He said "it is the printer."'
+    assert Chunker(10, 0).split("打印机坏了无法。请尽快修理它谢谢你们。")[0] == "打印机坏了无法。"
+
+
+def test_windows_line_ends_make_paragraphs_and_are_not_left_at_edges():
+    text = "First line of it.\r\n\r\nSecond paragraph that is longer.\r\nAnd its second line."
+    chunks = Chunker(40, 0).split(text)
+    assert chunks[0] == "First line of it."
+    assert not any(chunk.startswith(("\r", "\n")) or chunk.endswith(("\r", "\n")) for chunk in chunks)
+
+
+@pytest.mark.parametrize(
+    "character",
+    [
+        "e\u0301",
+        "क्षि",
+        "👩‍👩‍👧‍👦",
+        "👍🏽",
+        "❤️",
+        "🇩🇪",
+        "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "각",
+    ],
+)
+def test_a_character_as_people_see_it_is_not_cut(character):
+    """However the cuts fall, since the texts begin with one more letter each."""
+    whole = unicodedata.normalize("NFC", character) if character == "각" else character
+    for lead in range(30):
+        text = "x" * lead + whole * 30
+        for chunk in Chunker(32, 8).split(text):
+            inner = chunk.lstrip("x")
+            assert inner == whole * (len(inner) // len(whole)), (lead, chunk)
+        for half in halves(text):
+            assert half.lstrip("x") == whole * (len(half.lstrip("x")) // len(whole))
+
+
+def test_a_text_that_is_one_endless_character_is_cut_all_the_same():
+    chunks = Chunker(20, 5).split("e" + "\u0301" * 500)
+    assert visible("".join(Chunker(20, 0).split("e" + "\u0301" * 500))) == "e" + "\u0301" * 500
+    assert all(len(chunk) <= 20 for chunk in chunks)
+
+
+@pytest.mark.parametrize("chars", [0, -5])
+def test_impossible_sizes_are_refused(chars):
+    with pytest.raises(ValueError, match="cannot be cut"):
+        Chunker(chars, 0)
+    with pytest.raises(ValueError, match="cannot be cut"):
+        Chunker(100, -1)
+
+
+@pytest.mark.parametrize(
+    "unit", [WORDS, "x", "\n", "word ", ". ", "e\u0301", "🇩🇪", "a" + " " * 999, '."', "\n \r\t"], ids=repr
+)
+def test_time_grows_with_the_length_alone(unit):
+    """A megabyte takes well below a second, whatever is in it."""
+    text = "begin " + (unit * (1_000_000 // len(unit))) + " end"
+    started = time.process_time()
+    chunks = Chunker(1000, 500).split(text)
+    assert time.process_time() - started < 1.5
+    assert len(chunks) <= 4 * len(text) // 1000 + 2
+
+
+def test_the_fingerprint_tells_sizes_apart():
+    assert len({Chunker(1000, 100).fingerprint, Chunker(1000, 101).fingerprint, Chunker(999, 100).fingerprint}) == 3
+
+
+@settings(deadline=None)
+@given(texts.map(str.strip).filter(bool))
+def test_halves_keep_everything_and_get_shorter(text):
+    first, second = halves(text)
+    assert visible(first + second) == visible(text)
+    if first:
+        assert second
+        assert max(len(first), len(second)) < len(text)
+        assert first == first.strip()
+        assert second == second.strip()
+    else:
+        assert len(text) == 1
+
+
+def test_halves_are_cut_at_the_best_break_near_the_middle():
+    assert halves("One sentence here. And another one.") == ("One sentence here.", "And another one.")
+    assert halves("ab") == ("a", "b")
+    assert halves("a") == ("", "a")
+    assert halves("") == ("", "")

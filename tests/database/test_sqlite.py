@@ -1,0 +1,39 @@
+"""A database file that another process is making in the same moment is waited for."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+
+import pytest
+
+from rag_index.database import sqlite as pragmas
+from rag_index.database.sqlite import set_pragmas
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A connection that writes to a file which has no write-ahead log yet."""
+    connection = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
+    connection.execute("CREATE TABLE made (a)")
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
+
+
+def test_the_change_to_a_write_ahead_log_waits_for_who_writes(tmp_path, other):
+    connection = sqlite3.connect(tmp_path / "new.db")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):  # what SQLite does by itself, at once
+        connection.execute("PRAGMA busy_timeout=30000").execute("PRAGMA journal_mode=WAL")
+    threading.Timer(0.5, other.execute, ["COMMIT"]).start()
+    set_pragmas(connection, ("journal_mode=WAL",))
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_it_is_not_waited_for_without_end(tmp_path, other, monkeypatch):
+    monkeypatch.setattr(pragmas, "LOCKED_SECONDS", 0.2)
+    connection = sqlite3.connect(tmp_path / "new.db")
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        set_pragmas(connection, ("journal_mode=WAL",))
+    connection.close()

@@ -1,0 +1,473 @@
+"""The doctor: each thing damaged by real means, found by its kind with the right count, mended, and as a clean run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import uuid
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from rag_index.doctor import examine, repair, settings_advice
+from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
+from rag_index.documents.ids import point_id
+from rag_index.errors import IndexLocked, UnknownIndex
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.tables import documents
+from rag_index.stores import open_store
+from tests.project import Project
+from tests.twin import twin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag_index.doctor import Diagnosis
+    from rag_index.stores import Store
+
+DOCUMENTS = 60
+NAME = "test_notes__1"
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory, prefect_server) -> Project:
+    """A project that was indexed once; tests damage copies of it."""
+    project = Project(tmp_path_factory.mktemp("doctor") / "project").fill(DOCUMENTS)
+    project.execute("INSERT INTO note VALUES (900, NULL, '', 'nobody', 1)")
+    assert project.index(serial=True).state == "completed"
+    return project
+
+
+@pytest.fixture(scope="module")
+def points(clean) -> dict[str, Any]:
+    return clean.points()
+
+
+@pytest.fixture
+def project(clean, tmp_path) -> Project:
+    return twin(clean, tmp_path / "project")
+
+
+@contextmanager
+def store_of(project: Project) -> Iterator[Store]:
+    with closing(open_store(project.settings.store)) as store:
+        yield store
+
+
+@contextmanager
+def ledger_of(project: Project) -> Iterator[Ledger]:
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        yield ledger
+
+
+def ledger_rows(project: Project) -> dict[str, tuple[Any, ...]]:
+    with ledger_of(project) as ledger:
+        cid = ledger.collections("test_notes")[-1].id
+        return {key: tuple(known) for key, known in ledger.rows(cid)}
+
+
+def found(diagnosis: Diagnosis) -> dict[str, int]:
+    return {finding.kind: finding.count for finding in diagnosis.findings}
+
+
+def mended(project: Project) -> tuple[Diagnosis, list[Any]]:
+    """What --repair mended, and the runs that it asked for: names, and whether to rebuild."""
+    runs: list[tuple[tuple[str, ...], bool]] = []
+
+    def run(names: list[str], rebuild: bool) -> None:
+        runs.append((tuple(names), rebuild))
+        report = project.index(*names, serial=True, full=rebuild, retry_failed=True)
+        assert report.state == "completed", report.sentence()
+
+    diagnosis = repair(project.settings, None, run)
+    assert found(diagnosis) == {}, "a second look finds nothing"
+    return diagnosis, runs
+
+
+def key_of(document: int) -> str:
+    return str(document)
+
+
+def ids_of(points: dict[str, Any], *numbers: int) -> list[str]:
+    wanted = {str(number) for number in numbers}
+    return [i for i, (payload, _) in points.items() if payload[RESERVED_KEY]["document_id"] in wanted]
+
+
+def test_nothing_is_found_where_nothing_is_wrong(clean):
+    diagnosis = examine(clean.settings)
+    assert diagnosis.findings == []
+    assert diagnosis.advice == []
+    assert diagnosis.exit_code == 0
+
+
+def test_damaged_points_and_rows_are_found_and_written_again(project, points):
+    with store_of(project) as store:
+        store.delete_points(NAME, ids_of(points, 7, 8, 9))
+        long = ids_of(points, 10)
+        assert len(long) > 2
+        store.delete_points(NAME, long[:1])
+        changed = [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 20, 21)]
+        store.overwrite_payloads(NAME, changed)
+        [hashed] = ids_of(points, 33)
+        ours = {**points[hashed][0][RESERVED_KEY], "text_hash": "00" * 16}
+        store.overwrite_payloads(NAME, [(hashed, {**points[hashed][0], RESERVED_KEY: ours})])
+        store.flush(NAME)
+    with ledger_of(project) as ledger, ledger.transaction() as connection:
+        row = documents.update().where(documents.c.key == key_of(30))
+        connection.execute(row.values(chunks=2))  # it has more
+        connection.execute(documents.update().where(documents.c.key == key_of(44)).values(chunks=0))
+        connection.execute(documents.delete().where(documents.c.key.in_([key_of(51), key_of(52)])))
+        ledger.open_documents(1, [key_of(3), key_of(4)])
+    surplus = len(ids_of(points, 30)) - 2
+    diagnosis = examine(project.settings)
+    assert found(diagnosis) == {
+        "missing_documents": 3 + 1,  # and the one that the ledger takes for empty
+        "wrong_chunks": 2,
+        "wrong_payloads": 3,
+        "unknown_documents": 2,
+        "orphan_points": surplus + 1,
+        "open_documents": 2,
+    }
+    examples = {finding.kind: set(finding.examples) for finding in diagnosis.findings}
+    assert examples["missing_documents"] == {"7", "8", "9", "44"}
+    assert examples["wrong_chunks"] == {"10", "30"}
+    assert examples["wrong_payloads"] == {"20", "21", "33"}
+    assert examples["unknown_documents"] == {"51", "52"}
+    assert examples["open_documents"] == {"3", "4"}
+    assert all(finding.remedy and finding.index == "notes" for finding in diagnosis.findings)
+    assert diagnosis.exit_code == 3
+
+    diagnosis, runs = mended(project)
+    assert {finding.kind for finding in diagnosis.repaired} == examples.keys()
+    assert runs == [(("notes",), False)]
+    assert project.points() == points
+
+
+@pytest.mark.long
+def test_orphans_are_deleted_without_a_run(project, points):
+    vectors = np.ones((4, 256), dtype=np.float32)
+    ours = {"document_id": "5000", "chunks": 1, "text": "x", "text_hash": "00" * 16, "payload_hash": "00" * 16}
+    known = next(iter(points.values()))[0]
+    payloads = [
+        {RESERVED_KEY: {**ours, "key": "5000", "chunk": 0}},  # as a run would have written it
+        known,  # a second point of a chunk that is there
+        {"somebody": "else"},
+        {RESERVED_KEY: "nonsense"},
+    ]
+    ids = [point_id("notes", "5000", 0), *(str(uuid.uuid4()) for _ in range(3))]
+    with store_of(project) as store:
+        store.upsert(NAME, PointBatch(ids, vectors, payloads))
+    assert project.index(serial=True).exit_code == 1, "a run refuses, and names the doctor"
+    diagnosis = examine(project.settings)
+    assert found(diagnosis) == {"orphan_points": 4}
+    assert "5000" in diagnosis.findings[0].examples
+    assert mended(project)[1] == []
+    assert project.points() == points
+
+
+def test_a_store_that_lost_all_points_is_filled_again(project, points):
+    with store_of(project) as store:
+        store.delete_points(NAME, list(points))
+    assert found(examine(project.settings)) == {"missing_documents": DOCUMENTS}
+    mended(project)
+    assert project.points() == points
+
+
+def test_failed_documents_are_tried_again(project, points):
+    with ledger_of(project) as ledger:
+        for _ in range(6):
+            ledger.fail(1, [Failure(key_of(5), "the embedder did not like it", b"x"), Failure(key_of(6), "nor this")])
+    diagnosis = examine(project.settings)
+    assert found(diagnosis) == {"failed_documents": 2}
+    assert "the embedder did not like it" in diagnosis.findings[0].message
+    assert "retry-failed notes" in diagnosis.findings[0].remedy
+    assert mended(project)[1] == [(("notes",), False)]
+    assert project.points() == points
+
+
+@pytest.mark.long
+def test_a_document_that_stays_failed_is_left_as_a_finding(project):
+    project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
+    project.index(serial=True)
+    diagnosis = repair(project.settings, None, lambda names, rebuild: project.index(*names, serial=True))
+    assert found(diagnosis) == {"failed_documents": 1}
+    assert diagnosis.repaired == []
+    assert diagnosis.exit_code == 3
+
+
+def test_a_lost_ledger_is_made_from_the_payloads_without_embedding(project, points):
+    before = ledger_rows(project)
+    for file in (project.folder / ".rag-index").glob("ledger.db*"):
+        file.unlink()
+    assert found(examine(project.settings)) == {"unknown_collection": 1}
+    assert mended(project)[1] == [], "nothing had to be embedded"
+    assert ledger_rows(project) == {key: row for key, row in before.items() if row[2]}, "all but the empty document"
+    report = project.index(serial=True).indexes[0]
+    assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
+    assert ledger_rows(project) == before
+    assert project.points() == points
+
+
+@pytest.mark.long
+def test_a_ledger_made_anew_takes_no_document_for_whole_that_is_not(project, points):
+    with store_of(project) as store:
+        store.delete_points(NAME, ids_of(points, 10)[:1])
+        [plain] = ids_of(points, 33)
+        store.overwrite_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
+    (project.folder / ".rag-index" / "ledger.db").unlink()
+    diagnosis, runs = mended(project)
+    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "open_documents": 2}
+    assert runs == [(("notes",), False)]
+    assert project.points() == points
+
+
+def test_a_damaged_ledger_is_set_aside_and_made_anew(project, points):
+    file = project.folder / ".rag-index" / "ledger.db"
+    content = bytearray(file.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    file.write_bytes(content)
+    assert found(examine(project.settings)) == {"damaged_ledger": 1}
+    mended(project)
+    aside = [f.name for f in file.parent.glob("ledger.db.damaged-*") if not f.name.endswith(("-wal", "-shm"))]
+    assert len(aside) == 1
+    assert project.points() == points
+
+    file.write_bytes(b"this is no database at all, whatever it was before" * 100)
+    assert found(examine(project.settings)) == {"damaged_ledger": 1}
+
+
+@pytest.mark.long
+def test_the_ledger_of_another_project_gives_way_to_the_store(project, points, clean, tmp_path):
+    other = Project(tmp_path / "other").fill(25)
+    other.index(serial=True)  # it has a collection of the same name
+    for file in (other.folder / ".rag-index").glob("ledger.db*"):
+        shutil.copy(file, project.folder / ".rag-index" / file.name)
+    assert found(examine(project.settings)) == {"other_store": 1}
+    assert mended(project)[1] == []
+    assert project.index(serial=True).indexes[0].unchanged == DOCUMENTS
+    assert project.points() == points
+
+
+def test_an_alias_that_is_gone_is_set_again(project, points):
+    catalog = project.folder / ".rag-index" / "qdrant" / "catalog.json"
+    document = json.loads(catalog.read_text())
+    document["aliases"] = {}
+    catalog.write_text(json.dumps(document))
+    diagnosis = examine(project.settings)
+    assert found(diagnosis) == {"missing_alias": 1}
+    assert diagnosis.findings[0].examples == (NAME,)
+    mended(project)
+    assert project.points() == points
+
+    document["aliases"] = {}
+    catalog.write_text(json.dumps(document))
+    (project.folder / ".rag-index" / "ledger.db").unlink()
+    assert found(examine(project.settings)) == {"missing_alias": 1}, "the ledger is lost as well"
+    mended(project)
+    assert project.points() == points
+
+
+def test_a_store_that_is_gone_is_indexed_anew(project, points):
+    shutil.rmtree(project.folder / ".rag-index" / "qdrant")
+    assert found(examine(project.settings)) == {"lost_collection": 1}
+    assert mended(project)[1] == [(("notes",), False)]
+    assert project.points() == points
+
+
+def test_a_collection_whose_folder_is_gone_is_built_beside(project, points):
+    shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
+    assert found(examine(project.settings)) == {"unreadable_collection": 1}
+    assert mended(project)[1] == [(("notes",), True)]
+    assert project.points() == points
+
+
+def test_metadata_that_differs_is_not_believed(project, points):
+    with store_of(project) as store:
+        store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
+    diagnosis = examine(project.settings)
+    assert found(diagnosis) == {"metadata_differs": 1}
+    assert "0123456789abcdef" in diagnosis.findings[0].message
+    assert mended(project)[1] == [(("notes",), True)]
+    assert project.points() == points
+
+
+def test_metadata_that_is_lost_is_written_again(project, points):
+    with store_of(project) as store:
+        before = store.collections()[NAME]
+        store.set_metadata(NAME, dict.fromkeys(before))
+        assert store.collections()[NAME] == {}
+    assert found(examine(project.settings)) == {"lost_metadata": 1}
+    assert mended(project)[1] == []
+    with store_of(project) as store:
+        after = store.collections()[NAME]
+    assert {key: before[key] for key in after} == after, "what the ledger knows"
+    assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "cutting"}
+    assert project.points() == points
+
+
+@pytest.mark.long
+def test_settings_that_name_another_cutting_are_followed_by_a_rebuild(project):
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
+    diagnosis = examine(project.settings)
+    assert found(diagnosis) == {"other_fingerprint": 1}
+    assert "rag-index rebuild notes" in diagnosis.findings[0].remedy
+    assert mended(project)[1] == [(("notes",), True)]
+    assert all(len(payload[RESERVED_KEY]["text"]) <= 100 for payload, _ in project.points().values())
+
+    with ledger_of(project) as ledger, store_of(project) as store:
+        store.point_alias("test_notes", NAME)  # as a rollback does
+        assert len(ledger.collections("test_notes")) == 2
+    diagnosis = repair(project.settings, None, lambda names, rebuild: pytest.fail("it was rolled back by a person"))
+    assert found(diagnosis) == {"other_fingerprint": 1}
+
+
+def test_collections_that_nothing_needs_are_dropped_and_others_kept(project, points):
+    with store_of(project) as store, ledger_of(project) as ledger:
+        known = ledger.collection(NAME)
+        values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "cutting")}
+        for number, state in ((2, "ready"), (3, "ready"), (4, "building"), (5, "building"), (6, None), (7, None)):
+            name, store_id = f"test_notes__{number}", str(uuid.uuid4())
+            made_by = {**values, "cutting": "other"} if number == 5 else values
+            if number != 7:
+                store.create(name, 256, {**made_by, "store_id": store_id})
+            if state:
+                row = {**made_by, "name": name, "store_id": store_id, "dimension": 256, "state": state}
+                ledger.add_collection(**row)
+        store.create("somebody_elses", 4, {})
+        ledger.add_collection(**values, name="test_notes__9", store_id="gone", dimension=256, state="ready")
+    diagnosis = examine(project.settings)
+    assert found(diagnosis) == {"unneeded_collection": 3, "lost_collection": 1}
+    unneeded = next(f for f in diagnosis.findings if f.kind == "unneeded_collection")
+    assert set(unneeded.examples) == {"test_notes__2", "test_notes__5", "test_notes__6"}
+    assert any("test_notes__4 is not finished" in advice.message for advice in diagnosis.advice)
+    assert mended(project)[1] == []
+    with store_of(project) as store, ledger_of(project) as ledger:
+        left = {NAME, "test_notes__3", "test_notes__4"}
+        assert set(store.collections()) == {*left, "somebody_elses"}
+        assert {c.name for c in ledger.collections("test_notes")} == left
+    assert project.points() == points
+
+
+def test_a_run_that_died_as_it_showed_its_collection(project):
+    with ledger_of(project) as ledger:
+        ledger.update_collection(1, state="building")
+    assert found(examine(project.settings)) == {"unfinished_publish": 1}
+    assert mended(project)[1] == []
+
+
+def test_a_source_that_cannot_be_read_is_said_and_nothing_is_deleted(project, points):
+    with ledger_of(project) as ledger, ledger.transaction() as connection:
+        connection.execute(documents.delete().where(documents.c.key == key_of(51)))
+    project.write_settings(project.config.read_text().replace('table = "note"', 'table = "nope"'))
+    diagnosis = repair(project.settings, None, lambda names, rebuild: pytest.fail("no run can read it"))
+    assert found(diagnosis) == {"unreadable_source": 1, "orphan_points": 1}
+    assert "there is no table 'nope'" in diagnosis.findings[0].message
+    assert project.points() == points
+
+
+def test_work_to_do_is_advice_and_no_finding(project):
+    project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
+    project.execute("DELETE FROM note WHERE id = 4")
+    project.fill(2, first=2000)
+    diagnosis = examine(project.settings)
+    assert diagnosis.findings == []
+    assert [advice.message for advice in diagnosis.advice] == [
+        "2 new, 1 changed, 1 gone since the last run: for the next one, or `rag-index index notes` now"
+    ]
+
+
+@pytest.mark.long
+def test_a_ledger_on_postgresql(tmp_path, prefect_server, postgres):
+    with postgres.database() as first, postgres.database() as second:
+        ledger = f'[ledger]\nurl = "{postgres.url(first).render_as_string(hide_password=False)}"'
+        project = Project(tmp_path / "project", extra=ledger).fill(DOCUMENTS)
+        project.index(serial=True)
+        points = project.points()
+        with store_of(project) as store:
+            store.delete_points(NAME, [*ids_of(points, 7), ids_of(points, 10)[0]])
+            store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+        with ledger_of(project) as opened, opened.transaction() as connection:
+            connection.execute(documents.delete().where(documents.c.key == key_of(51)))
+        kinds = {"missing_documents": 1, "wrong_chunks": 1, "unknown_documents": 1, "orphan_points": 1}
+        assert found(examine(project.settings)) == kinds
+        assert mended(project)[1] == [(("notes",), False)]
+        assert project.points() == points
+        before = ledger_rows(project)
+        project.write_settings(project.config.read_text().replace(f"/{first}", f"/{second}"))
+        assert found(examine(project.settings)) == {"unknown_collection": 1}
+        assert mended(project)[1] == []
+        assert ledger_rows(project) == before
+
+
+def test_nothing_indexed_is_advice(tmp_path):
+    project = Project(tmp_path / "project").fill(3)
+    diagnosis = examine(project.settings)
+    assert diagnosis.findings == []
+    assert "nothing is indexed yet" in diagnosis.advice[0].message
+
+
+def test_it_waits_for_nobody_and_says_who_writes(project):
+    with (
+        ledger_of(project) as ledger,
+        IndexLock(ledger, "test_notes", "a run"),
+        pytest.raises(IndexLocked, match="process"),
+    ):
+        examine(project.settings)
+    with pytest.raises(UnknownIndex):
+        examine(project.settings, ["note"])
+
+
+def test_settings_that_would_hurt(project, monkeypatch):
+    hosts = '["http://127.0.0.1:1", "http://localhost:2", "http://elsewhere:3"]'
+    project.write_settings(
+        project.config.read_text()
+        + "[run]\ntolerate_failed = 0.6\ndelete_guard = 1\n[store]\nkeep_previous = 0\n"
+        + f'[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = {hosts}\n'
+    )
+    monkeypatch.setattr(settings_advice, "_filesystem", lambda path: "nfs4")
+    monkeypatch.setattr(settings_advice, "_context_length", lambda settings: 40)
+    said = [advice.message for advice in settings_advice.settings_advice(project.settings, project.settings.indexes)]
+    for part in (
+        "2 Ollama servers on this machine", "tolerate_failed = 0.6", "delete_guard = 1", "keep_previous = 0",
+        "[store] path", "[ledger] url", "about 50 tokens",
+    ):  # fmt: skip
+        assert sum(part in message for message in said) == 1, (part, said)
+    assert len(said) == 7
+
+
+def test_an_embedder_that_is_silent_is_said(project):
+    text = project.config.read_text()
+    project.write_settings(text + '[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = ["http://127.0.0.1:9"]\n')
+    diagnosis = examine(project.settings)
+    assert diagnosis.findings == []
+    assert any("the embedder does not answer" in advice.message for advice in diagnosis.advice)
+
+
+def test_the_command(project, points):
+    with store_of(project) as store:
+        store.delete_points(NAME, ids_of(points, 7))
+        store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
+    ended = project.cli("doctor")
+    assert ended.returncode == 3
+    assert "notes: missing_documents: 1 document (7)" in ended.stdout
+    assert "2 findings." in ended.stdout
+    answer = project.json("doctor", "notes", "--repair")
+    assert answer["findings"] == []
+    assert {finding["kind"] for finding in answer["repaired"]} == {"missing_documents", "orphan_points"}
+    assert project.json("doctor") == {"findings": [], "repaired": [], "advice": []}
+    assert project.points() == points
+    assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]
+
+
+def test_scans_keep_no_corpus_in_memory(clean):
+    """Temporary tables of the ledger's connection, gone with it."""
+    examine(clean.settings)
+    with closing(sqlite3.connect(clean.folder / ".rag-index" / "ledger.db")) as db:
+        names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    assert not any(name.startswith("doctor") for name in names)
+    assert sa.inspect(sa.create_engine(clean.settings.ledger_url)).get_table_names()

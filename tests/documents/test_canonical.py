@@ -1,0 +1,283 @@
+"""Canonical forms: what is equal has one form, what differs has two, and none of it changes from day to day."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import uuid
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_index.documents.canonical import (
+    VERSION,
+    decode_payload,
+    encode_payload,
+    encode_payloads,
+    hash_bytes,
+    hash_text,
+)
+from rag_index.documents.ids import point_id
+from rag_index.documents.keys import document_id, encode_key, encode_keys
+from rag_index.errors import SourceError
+
+CET = dt.timezone(dt.timedelta(hours=1))
+NOON = dt.datetime(2024, 5, 1, 12, 30, tzinfo=dt.UTC)
+
+keys = st.one_of(
+    st.integers(),
+    st.text(alphabet=st.characters(exclude_categories=["Cs"])),
+    st.uuids(),
+    st.dates(),
+    st.datetimes(timezones=st.just(dt.UTC)),
+    st.binary(max_size=20),
+    st.booleans(),
+    st.floats(allow_nan=False).filter(bool),
+    st.decimals(allow_nan=False, allow_infinity=False, places=5).filter(bool),
+)
+
+
+# Keys
+
+
+@settings(deadline=None)
+@given(st.lists(keys, min_size=1, max_size=3), st.lists(keys, min_size=1, max_size=3))
+def test_keys_are_one_exactly_when_type_and_value_are(one, other):
+    same = [(type(value), value) for value in one] == [(type(value), value) for value in other]
+    assert (encode_key(one) == encode_key(other)) is same
+
+
+values = st.one_of(
+    keys,
+    st.none(),
+    st.integers(-(10**19), 10**19),
+    st.sampled_from([2**63 - 1, 2**63, 2**64, 10**18, -(10**18), 1e18, 12345678901234567890.0]),
+    st.sampled_from(["9" * 25, [2**63], {"n": 2**70}]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(values, values), max_size=5), st.booleans())
+def test_many_rows_are_written_as_each_alone(rows, same_kind):
+    if same_kind and rows:
+        rows = [(first, rows[0][1]) for first, _ in rows if type(first) in (type(rows[0][0]), type(None))]
+    columns = list(zip(*rows, strict=True)) or [(), ()]
+    alone = [encode_payload({"a": first, "b": second}) for first, second in rows]
+    assert encode_payloads(["a", "b"], columns, len(rows)) == alone
+
+
+def test_many_rows_without_payload():
+    assert encode_payloads([], [], 3) == [encode_payload({})] * 3
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(keys, keys), max_size=5), st.booleans())
+def test_many_keys_are_written_as_each_alone(rows, one):
+    columns = (list(zip(*rows, strict=True)) or [(), ()])[: 1 if one else 2]
+    assert encode_keys(columns) == [encode_key(row[: len(columns)]) for row in rows]
+
+
+@settings(deadline=None)
+@given(st.lists(keys, min_size=1, max_size=3))
+def test_a_key_is_json_and_can_be_shown(values):
+    key = encode_key(values)
+    json.loads(key)
+    shown = document_id(key)
+    assert shown or not values[0]
+    if len(values) > 1:
+        assert len(json.loads(shown)) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("value", "key", "shown"),
+    [
+        (1, "1", "1"),
+        ("1", '"1"', "1"),
+        (True, "true", "true"),
+        (1.0, "1.0", "1.0"),
+        (-7, "-7", "-7"),
+        (10**40, str(10**40), str(10**40)),
+        ("", '""', ""),
+        ("žluťoučký 🐎", '"žluťoučký 🐎"', "žluťoučký 🐎"),
+        ('a"b\\c\n', '"a\\"b\\\\c\\n"', 'a"b\\c\n'),
+        ("nul\0", '"nul\\u0000"', "nul\0"),
+        ("[1]", '"[1]"', "[1]"),
+        (uuid.UUID(int=255), '{"uuid":"00000000-0000-0000-0000-0000000000ff"}', "00000000-0000-0000-0000-0000000000ff"),
+        (Decimal("1.50"), '{"decimal":"1.5"}', "1.5"),
+        (Decimal("2E+3"), '{"decimal":"2000"}', "2000"),
+        (Decimal("-0.00"), '{"decimal":"0"}', "0"),
+        (dt.date(2024, 2, 29), '{"date":"2024-02-29"}', "2024-02-29"),
+        (NOON.replace(tzinfo=None), '{"time":"2024-05-01T12:30:00"}', "2024-05-01T12:30:00"),
+        (NOON.astimezone(CET), '{"time":"2024-05-01T12:30:00Z"}', "2024-05-01T12:30:00Z"),
+        (b"\x00\xff", '{"bytes":"00ff"}', "00ff"),
+        (memoryview(b"\x01"), '{"bytes":"01"}', "01"),
+        (float("inf"), '{"float":"inf"}', "inf"),
+    ],
+)
+def test_the_form_of_each_type_of_key(value, key, shown):
+    """Pinned: point ids and ledgers are made of it."""
+    assert encode_key([value]) == key
+    assert document_id(key) == shown
+
+
+def test_a_key_of_several_columns_is_an_array():
+    assert encode_key(["a", 1]) == '["a",1]'
+    assert document_id(encode_key(["a", 1])) == '["a",1]'
+    assert document_id(encode_key([uuid.UUID(int=1), 10**30, "é"])) == (
+        '["00000000-0000-0000-0000-000000000001",1000000000000000000000000000000,"é"]'
+    )
+    assert encode_key(["a", "b"]) != encode_key(['a","b'])
+
+
+def test_decimals_longer_than_pythons_context_stay_apart():
+    """NUMERIC(38) keys are common; Decimal.normalize would round them to 28 digits."""
+    one, other = Decimal("12345678901234567890123456789012345678"), Decimal("12345678901234567890123456789012345679")
+    assert encode_key([one]) != encode_key([other])
+
+
+@pytest.mark.parametrize("value", [None, object(), [1], {"a": 1}])
+def test_what_cannot_be_a_key_is_refused_by_name(value):
+    with pytest.raises(SourceError, match=type(value).__name__):
+        encode_key([value])
+
+
+def test_a_key_that_is_not_unicode_is_refused():
+    with pytest.raises(SourceError, match="not valid Unicode"):
+        encode_key(["\ud800"])
+
+
+# Ids and hashes
+
+
+def test_hashes_and_ids_are_what_they_were():
+    """A change here makes every index anew: raise VERSION with it."""
+    assert VERSION == 1
+    assert hash_text("").hex() == "cae66941d9efbd404e4d88758ea67670"
+    assert hash_text("Grüße, 世界").hex() == "e65cb4c853d3125efaa2e0f009c6173b"
+    assert hash_bytes(b'{"a":1}').hex() == "2c6b113b8dd15ffbded9860b43eb0c6c"
+    assert point_id("notes", "1", 0) == "3831be8b-367a-559a-b818-e9aa8dc7a21b"
+    assert point_id("notes", '"1"', 0) == "aa61e4e4-8db0-553d-b61f-b5850c3a4fff"
+
+
+def test_ids_differ_by_index_key_type_and_chunk():
+    ids = {point_id(index, key, chunk) for index in "ab" for key in ("1", '"1"', "11") for chunk in (0, 1, 11)}
+    assert len(ids) == 18
+
+
+@settings(deadline=None)
+@given(st.text("ab_-", max_size=5), keys, st.integers(0, 10**6))
+def test_a_point_id_is_a_uuid_of_version_5(index, key, chunk):
+    name = uuid.uuid5(uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11"), f"{index}\0{encode_key([key])}\0{chunk}")
+    assert point_id(index, encode_key([key]), chunk) == str(name)
+
+
+def test_texts_that_are_not_unicode_have_hashes_too():
+    assert hash_text("a\ud800") != hash_text("a\ud801")
+
+
+# Payloads
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (None, None),
+        ("text", "text"),
+        (2**63 - 1, 2**63 - 1),
+        (-(2**63), -(2**63)),
+        (2**63, str(2**63)),
+        (2**64, str(2**64)),
+        (-(2**63) - 1, str(-(2**63) - 1)),
+        (Decimal("1.50"), 1.5),
+        (Decimal("2.00"), 2),
+        (Decimal("1E+2"), 100),
+        (Decimal("12345678901234567890123"), "12345678901234567890123"),
+        (Decimal("NaN"), None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (0.1, 0.1),
+        (NOON, "2024-05-01T12:30:00Z"),
+        (NOON.astimezone(CET), "2024-05-01T12:30:00Z"),
+        (NOON.replace(tzinfo=None), "2024-05-01T12:30:00"),
+        (NOON.replace(microsecond=5), "2024-05-01T12:30:00.000005Z"),
+        (dt.datetime.min.replace(tzinfo=CET), "0001-01-01T00:00:00+01:00"),
+        (NOON.date(), "2024-05-01"),
+        (dt.time(12, 30), "12:30:00"),
+        (dt.timedelta(minutes=1, microseconds=500_000), 60.5),
+        (b"\x00\xff", "AP8="),
+        (memoryview(b"\x00\xff"), "AP8="),
+        (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (Colour.RED, "red"),
+        ({"b", "a"}, ["a", "b"]),
+        ((1, Decimal("2.50")), [1, 2.5]),
+        ({"z": {"y": 1, "a": [NOON]}}, {"z": {"a": ["2024-05-01T12:30:00Z"], "y": 1}}),
+        ("half \ud83d of an emoji", "half ? of an emoji"),
+        ({"in a set \udc00"}, ["in a set ?"]),
+        ([{"\udc00": 2**70}], [{"?": str(2**70)}]),
+    ],
+    ids=lambda value: type(value).__name__,  # one for all processes, as what a set or a memoryview looks like is not
+)
+def test_the_canonical_form_of_each_type(value, written):
+    payload = encode_payload({"value": value})
+    assert decode_payload(payload) == {"value": written}
+    assert type(decode_payload(payload)["value"]) is type(written)
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.decimals(), st.datetimes(), st.binary()
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.text(), values, max_size=6))
+def test_any_payload_has_one_form_that_a_store_can_carry(payload):
+    written = encode_payload(payload)
+    assert written == encode_payload(dict(reversed(payload.items())))
+    again = decode_payload(written)
+    assert encode_payload(again) == written
+    json.loads(written.decode("utf-8"))
+    assert all(-(2**63) <= number < 2**63 for number in integers(again))
+
+
+def integers(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [number for inner in value for number in integers(inner)]
+    return [value] if type(value) is int else []
+
+
+@settings(deadline=None)
+@given(st.integers(), st.text(), st.floats(allow_nan=False))
+def test_what_is_repaired_elsewhere_in_a_payload_does_not_change_the_rest(number, text, real):
+    plain = decode_payload(encode_payload({"n": number, "t": text, "r": real}))
+    beside = decode_payload(encode_payload({"n": number, "t": text, "r": real, "big": 2**80}))
+    beside.pop("big")
+    assert beside == plain
+
+
+def test_a_payload_nested_beyond_reason_is_text_from_some_depth_on():
+    deep: dict[str, object] = {}
+    inner = deep
+    for _ in range(400):
+        inner["a"] = {}
+        inner = inner["a"]  # type: ignore[assignment]
+    assert decode_payload(encode_payload(deep))["a"]
+
+
+def test_rows_of_different_drivers_have_one_payload():
+    """SQLite gives floats where PostgreSQL gives Decimals, one session's zone is not another's."""
+    one = {"price": Decimal("10.50"), "count": Decimal(3), "at": NOON}
+    other = {"at": NOON.astimezone(CET), "count": 3, "price": 10.5}
+    assert encode_payload(one) == encode_payload(other)

@@ -1,0 +1,45 @@
+"""Fixtures: a fake Ollama server, and embedders over such servers, closed at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.hosts.pool import Clock
+from rag_index.settings import EmbedderSettings
+from tests.fakes.ollama import FakeOllama
+
+FAST = Clock(now=lambda: time.monotonic() * 10, sleep=lambda seconds: asyncio.sleep(seconds / 10))
+"""Pauses a tenth as long; requests take what they take."""
+
+
+@pytest.fixture
+def server():
+    with FakeOllama() as fake:
+        yield fake
+
+
+@pytest.fixture
+def make_embedder():
+    """An embedder of these fake servers, impatient but for what is given."""
+    made = []
+
+    def make(*servers, home=0, workers=1, expected=None, clock=None, **settings):
+        given = {"timeout": 2.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
+        hosts = [server.url for server in servers]
+        embedder = OllamaEmbedder(
+            EmbedderSettings(kind="ollama", model=servers[0].model, hosts=hosts, **given),
+            home=home,
+            workers=workers,
+            expected=expected,
+            clock=clock,
+        )
+        made.append(embedder)
+        return embedder
+
+    yield make
+    for embedder in made:
+        embedder.close()

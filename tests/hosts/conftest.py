@@ -1,0 +1,7 @@
+"""A fake server, and embedders over it."""
+
+from __future__ import annotations
+
+from tests.fakes.embedders import make_embedder, server
+
+__all__ = ["make_embedder", "server"]

@@ -1,0 +1,213 @@
+"""A shard into vectors: each distinct text once, documents in order, and a text that fails fails its document alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_index.chunking.text import Chunker
+from rag_index.documents.batches import Page, Shard
+from rag_index.documents.canonical import hash_text
+from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
+from rag_index.hosts.stats import RequestStats
+from rag_index.indexing.embed import embed_shard
+
+DIMENSION = 4
+
+
+def vector_of(text):
+    digest = hashlib.blake2b(text.encode(), digest_size=DIMENSION).digest()
+    return np.frombuffer(digest, dtype=np.uint8).astype(np.float32) + 1
+
+
+class HashEmbedder:
+    """An embedder whose vectors say which text they are of, with a longest text and a word that it refuses."""
+
+    def __init__(self, longest=1000, refused="poison"):
+        self.longest, self.refused = longest, refused
+        self.stats = RequestStats()
+        self.sent = []
+        self.down = False
+
+    def embed_documents(self, texts):
+        if self.down:
+            raise EmbedderUnavailable("the server does not answer")
+        assert all(texts), "an empty text was sent"
+        self.sent.append(list(texts))
+        self.stats.requests += 1
+        self.stats.busy_seconds += 0.5
+        return [self._entry(text) for text in texts]
+
+    def _entry(self, text):
+        if len(text) > self.longest:
+            return TextTooLong(f"{len(text)} characters are too long")
+        if self.refused in text:
+            return TextRefused(f"the text {text!r:.20} is refused")
+        return vector_of(text)
+
+    @property
+    def all_sent(self):
+        return [text for texts in self.sent for text in texts]
+
+
+def shard_of(texts, number=1):
+    page = Page(
+        [f'"{i}"' for i in range(len(texts))],
+        list(texts),
+        [b"{}"] * len(texts),
+        [hash_text(text) for text in texts],
+        [b"p"] * len(texts),
+    )
+    return Shard("notes", number, page, sum(map(len, texts)))
+
+
+def check(embedded):
+    """What holds for every embedded shard: columns of one length, and each vector that of its chunk."""
+    assert len(embedded.chunk_counts) == len(embedded.documents)
+    assert sum(embedded.chunk_counts) == len(embedded.chunks) == len(embedded.vectors)
+    assert embedded.vectors.dtype == np.float32
+    for chunk, vector in zip(embedded.chunks, embedded.vectors, strict=True):
+        assert (vector == vector_of(chunk)).all()
+    return embedded
+
+
+def chunks_by_key(embedded):
+    found, first = {}, 0
+    for key, count in zip(embedded.documents.keys, embedded.chunk_counts, strict=True):
+        found[key] = embedded.chunks[first : first + count]
+        first += count
+    return found
+
+
+texts = st.lists(
+    st.lists(
+        st.sampled_from(["printer", "is", "broken.", "again\n\n", "poison", "äöü", "x" * 30]), min_size=1, max_size=30
+    ).map(" ".join),
+    max_size=8,
+)
+
+
+@settings(deadline=None)
+@given(texts, st.integers(20, 60), st.integers(1, 50))
+def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest):
+    """Whatever is too long for the embedder is cut further; only what it refuses fails, with its document alone."""
+    embedder = HashEmbedder(longest)
+    embedded = check(embed_shard(shard_of(texts), Chunker(chars, 0), embedder))
+    failed = {failure.key: failure for failure in embedded.failures}
+    assert sorted([*embedded.documents.keys, *failed]) == sorted(f'"{i}"' for i in range(len(texts)))
+    assert len(set(embedder.all_sent)) == len(embedder.all_sent), "a text was sent twice"
+    for key, chunks in chunks_by_key(embedded).items():
+        assert all(len(chunk) <= min(longest, chars) for chunk in chunks)
+        assert "".join("".join(chunks).split()) == "".join(texts[int(key.strip('"'))].split())
+    for key, failure in failed.items():
+        text = texts[int(key.strip('"'))]
+        assert "poison" in text
+        assert "refused" in failure.reason
+        assert failure.text_hash == hash_text(text)
+    if longest >= 6:
+        assert len(failed) == sum("poison" in text for text in texts)
+
+
+def test_equal_texts_are_embedded_once_and_counted():
+    embedder = HashEmbedder()
+    texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
+    embedded = check(embed_shard(shard_of(texts), Chunker(100, 10), embedder))
+    assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
+    assert embedded.chunks == texts
+    stats = embedded.stats
+    assert (stats.texts, stats.repeated, stats.reused, stats.requests) == (3, 2, 0, 1)
+    assert (stats.embed_seconds, stats.chars, embedded.failures) == (0.5, sum(map(len, texts)), [])
+    assert stats.seconds > 0
+    assert ":" in stats.worker
+
+
+def test_the_documents_come_back_in_order_with_all_that_they_had():
+    shard = shard_of(["b " * 100, "a", "c"], number=7)
+    embedded = check(embed_shard(shard, Chunker(50, 0), HashEmbedder()))
+    assert (embedded.index, embedded.number) == ("notes", 7)
+    assert embedded.documents == shard.documents
+    assert embedded.chunk_counts == [4, 1, 1]
+
+
+def test_what_is_too_long_is_halved_until_it_fits_and_counted():
+    embedder = HashEmbedder(longest=10)
+    embedded = check(embed_shard(shard_of(["one two three four five six", "ten"]), Chunker(100, 0), embedder))
+    assert all(len(chunk) <= 10 for chunk in embedded.chunks)
+    assert " ".join(embedded.chunks) == "one two three four five six ten"
+    assert embedded.stats.texts == len(embedder.all_sent) > len(embedded.chunks)
+    assert embedded.stats.requests == len(embedder.sent)
+
+
+def test_halves_that_are_known_already_are_not_sent_again():
+    embedder = HashEmbedder(longest=9)
+    embedded = check(embed_shard(shard_of(["thank you thank you", "thank you"]), Chunker(100, 0), embedder))
+    assert embedded.chunks == ["thank you"] * 3
+    assert embedder.sent == [["thank you", "thank you thank you"]]
+    assert (embedded.stats.texts, embedded.stats.repeated) == (2, 2)
+
+
+def test_a_character_that_is_too_long_by_itself_fails_its_document():
+    embedded = embed_shard(shard_of(["ab", "c"]), Chunker(100, 0), HashEmbedder(longest=0))
+    assert [failure.key for failure in embedded.failures] == ['"0"', '"1"']
+    assert "too long for the embedder" in embedded.failures[0].reason
+    assert embedded.vectors.shape == (0, 0)
+
+
+def test_a_refused_chunk_fails_the_whole_document_and_no_other():
+    texts = ["good " * 30 + "poison " + "good " * 30, "good " * 10, "poison"]
+    embedded = check(embed_shard(shard_of(texts), Chunker(50, 0), HashEmbedder()))
+    assert embedded.documents.keys == ['"1"']
+    assert [(failure.key, failure.text_hash) for failure in embedded.failures] == [
+        ('"0"', hash_text(texts[0])),
+        ('"2"', hash_text(texts[2])),
+    ]
+    assert all("is refused" in failure.reason for failure in embedded.failures)
+
+
+def test_white_space_alone_is_a_failure_and_not_an_empty_request():
+    embedder = HashEmbedder()
+    embedded = embed_shard(shard_of([" \n"]), Chunker(50, 0), embedder)
+    assert embedded.failures[0].reason == "no text is left after white space"
+    assert embedder.sent == []
+    assert len(embed_shard(shard_of([]), Chunker(50, 0), embedder).documents) == 0
+
+
+def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
+    known = {"one": np.full(DIMENSION, 7, dtype=np.float32), "elsewhere": np.ones(DIMENSION, dtype=np.float32)}
+    embedder = HashEmbedder()
+    embedded = embed_shard(shard_of(["one", "two", "one", "two"]), Chunker(50, 0), embedder, known=known)
+    assert (embedded.vectors[0] == 7).all()
+    assert (embedded.vectors[1] == vector_of("two")).all()
+    assert embedder.all_sent == ["two"]
+    stats = embedded.stats
+    assert (stats.texts, stats.repeated, stats.reused) == (1, 1, 2)
+
+
+def test_statistics_are_of_this_shard_alone():
+    embedder = HashEmbedder()
+    embed_shard(shard_of(["a", "b"]), Chunker(50, 0), embedder)
+    stats = embed_shard(shard_of(["a", "b"]), Chunker(50, 0), embedder).stats
+    assert (stats.requests, stats.texts, stats.embed_seconds) == (1, 2, 0.5)
+
+
+def test_a_server_that_is_down_is_no_failure_of_documents():
+    embedder = HashEmbedder()
+    embedder.down = True
+    with pytest.raises(EmbedderUnavailable):
+        embed_shard(shard_of(["a"]), Chunker(50, 0), embedder)
+
+
+class ForgetfulEmbedder(HashEmbedder):
+    """One that breaks its promise of one entry a text."""
+
+    def embed_documents(self, texts):
+        return super().embed_documents(texts)[1:]
+
+
+def test_too_few_vectors_are_refused_before_they_are_mistaken_for_anothers():
+    with pytest.raises(BadVectors, match="1 vectors for 2 texts"):
+        embed_shard(shard_of(["a", "b"]), Chunker(50, 0), ForgetfulEmbedder())

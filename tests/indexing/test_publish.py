@@ -1,0 +1,83 @@
+"""Which collections are kept behind the one that is shown, and going back to them."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from rag_index.database.urls import database_url
+from rag_index.errors import SettingsError
+from rag_index.indexing.publish import publish_collection, roll_back
+from rag_index.ledger import Ledger
+from rag_index.stores import open_store
+from tests.project import Project
+
+ALIAS = "p_notes"
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = open_store(Project(tmp_path / "project").settings.store)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))
+    yield ledger
+    ledger.close()
+
+
+def publish(ledger, store, number, *, keep, alias=ALIAS):
+    """Make another collection of the alias, and show it."""
+    collection = ledger.add_collection(
+        alias=alias, name=f"{alias}__{number}", store_id=str(number), embedder_fingerprint="f", embedder="e",
+        cutting="c", dimension=2, state="building",
+    )  # fmt: skip
+    store.create(collection.name, 2, {"store_id": str(number)})
+    publish_collection(ledger, store, collection, keep=keep)
+
+
+def there(ledger, store, alias=ALIAS):
+    """The numbers of the alias's collections, in the store and in the ledger alike, and of the one that is shown."""
+    stored = sorted(int(name.rpartition("__")[2]) for name in store.collections() if name.startswith(alias))
+    assert stored == sorted(int(c.name.rpartition("__")[2]) for c in ledger.collections(alias))
+    return stored, int(store.aliases()[alias].rpartition("__")[2])
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(0, [4]), (1, [3, 4]), (2, [2, 3, 4]), (9, [1, 2, 3, 4])])
+def test_so_many_older_collections_are_kept(ledger, store, keep, kept):
+    publish(ledger, store, 1, keep=keep, alias="p_other")
+    for number in (1, 2, 3, 4):
+        publish(ledger, store, number, keep=keep)
+    assert there(ledger, store) == (kept, 4)
+    assert there(ledger, store, "p_other") == ([1], 1), "another index's are its own"
+
+
+def test_what_was_shown_until_now_is_kept_rather_than_a_newer_one_that_people_went_back_from(ledger, store):
+    publish(ledger, store, 1, keep=1)
+    publish(ledger, store, 2, keep=1)
+    assert roll_back(ledger, store, ALIAS) == ("p_notes__2", "p_notes__1")
+    publish(ledger, store, 3, keep=1)
+    assert there(ledger, store) == ([1, 3], 3)
+
+
+def test_going_back_and_forth_takes_no_time_and_moves_nothing_but_the_alias(ledger, store):
+    publish(ledger, store, 1, keep=1)
+    publish(ledger, store, 2, keep=1)
+    started = time.perf_counter()
+    for _ in range(5):
+        assert roll_back(ledger, store, ALIAS) == ("p_notes__2", "p_notes__1")
+        assert roll_back(ledger, store, ALIAS) == ("p_notes__1", "p_notes__2")
+    assert time.perf_counter() - started < 10
+    assert there(ledger, store) == ([1, 2], 2)
+
+
+def test_with_none_kept_there_is_nothing_to_go_back_to(ledger, store):
+    publish(ledger, store, 1, keep=0)
+    publish(ledger, store, 2, keep=0)
+    with pytest.raises(SettingsError, match="keep_previous"):
+        roll_back(ledger, store, ALIAS)
+    assert there(ledger, store) == ([2], 2)

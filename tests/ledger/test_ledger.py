@@ -1,0 +1,118 @@
+"""The ledger where its process is interrupted."""
+
+from __future__ import annotations
+
+import itertools
+import signal
+import sqlite3
+import sys
+import threading
+from contextlib import closing
+
+import pytest
+
+from rag_index.database.interrupts import interrupts_deferred
+from rag_index.database.urls import database_url
+from rag_index.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))
+    with ledger.transaction() as connection:
+        connection.exec_driver_sql("PRAGMA synchronous=OFF")
+    yield ledger
+    ledger.close()
+
+
+def interrupt_at(number, work):
+    """Do the work; Ctrl-C comes at the line of this number, those of all libraries counted. How many lines it has."""
+    lines = 0
+
+    def trace(frame, event, _):
+        nonlocal lines
+        lines += event == "line"
+        if lines == number and event == "line":
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGINT)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return lines
+
+
+def test_wherever_an_interrupt_comes_the_ledger_is_free_and_the_end_of_the_run_is_noted(ledger, tmp_path):
+    """An interrupt within what SQLAlchemy does at a transaction's end left it open: others, and those of the same
+    process too, waited for half a minute, and how the run ended was noted nowhere."""
+
+    def write():
+        with ledger.transaction():
+            ledger.record(1, [("1", b"t", b"p", 1)])
+            ledger.fail(1, [])
+
+    with closing(sqlite3.connect(tmp_path / "ledger.db", timeout=0.1, isolation_level=None)) as other:
+        other.execute("PRAGMA synchronous=OFF")
+        write()
+        for number in itertools.count(1, 11):
+            run = f"run {number}"
+            ledger.start_run(run, "p_notes", host="h", pid=1)
+            try:
+                lines = interrupt_at(number, write)
+            except KeyboardInterrupt:  # what it refers to lives on here, as in a run that ends
+                other.execute("UPDATE rag_index_runs SET pid = 2 WHERE id = ?", (run,))
+                ledger.finish_run(run, state="failed", message="stopped", report={})
+                found = other.execute("SELECT pid, message FROM rag_index_runs WHERE id = ?", (run,)).fetchone()
+                assert found == (2, "stopped"), number
+                assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            else:
+                assert lines < number, f"the interrupt at line {number} of {lines} was lost"
+                break
+    assert number > 200
+
+
+def test_what_came_meanwhile_is_handled_at_the_end_whatever_the_end():
+    came = []
+
+    def whole():
+        with interrupts_deferred(), interrupts_deferred():
+            signal.raise_signal(signal.SIGINT)
+            came.append("whole")
+
+    def failing():
+        with interrupts_deferred():
+            signal.raise_signal(signal.SIGINT)
+            raise ValueError("the disk is full")
+
+    with pytest.raises(KeyboardInterrupt):
+        whole()
+    assert came == ["whole"]
+    with pytest.raises(KeyboardInterrupt) as both:
+        failing()
+    assert isinstance(both.value.__context__, ValueError)
+
+
+def test_a_handler_of_somebody_else_is_called_and_is_back():
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        mine = signal.getsignal(signal.SIGTERM)
+        with interrupts_deferred():
+            signal.raise_signal(signal.SIGTERM)
+            assert not came
+        assert came == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_other_threads_write_as_before(ledger):
+    """Handlers can be set by the main thread alone."""
+    thread = threading.Thread(target=ledger.start_run, args=("r", "p_notes"), kwargs={"host": "h", "pid": 1})
+    thread.start()
+    thread.join()
+    assert ledger.last_run("p_notes").id == "r"

@@ -1,0 +1,163 @@
+"""A ledger of an earlier version, with data, is brought to this one and loses nothing."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from contextlib import closing
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.database.urls import database_url
+from rag_index.ledger import Ledger
+from rag_index.ledger.migrations import MIGRATIONS
+
+VERSION_1 = """
+CREATE TABLE rag_index_schema_version (version INTEGER NOT NULL);
+CREATE TABLE rag_index_collections (id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, alias TEXT NOT NULL,
+  name TEXT NOT NULL UNIQUE, store_id TEXT NOT NULL, embedder_fingerprint TEXT NOT NULL, embedder TEXT NOT NULL,
+  cutting TEXT NOT NULL, dimension INTEGER NOT NULL, state TEXT NOT NULL, created_at FLOAT NOT NULL,
+  chars_per_second FLOAT);
+CREATE TABLE rag_index_documents (collection_id INTEGER NOT NULL, key TEXT NOT NULL, text_hash BLOB NOT NULL,
+  payload_hash BLOB NOT NULL, chunks INTEGER NOT NULL, open INTEGER NOT NULL, PRIMARY KEY (collection_id, key))
+  WITHOUT ROWID;
+CREATE INDEX rag_index_open_documents ON rag_index_documents (collection_id) WHERE open = 1;
+CREATE TABLE rag_index_failed_documents (collection_id INTEGER NOT NULL, key TEXT NOT NULL, text_hash BLOB NOT NULL,
+  reason TEXT NOT NULL, tries INTEGER NOT NULL, first_at FLOAT NOT NULL, last_at FLOAT NOT NULL,
+  PRIMARY KEY (collection_id, key));
+CREATE TABLE rag_index_runs (id TEXT NOT NULL PRIMARY KEY, alias TEXT NOT NULL, host TEXT NOT NULL,
+  pid INTEGER NOT NULL, started_at FLOAT NOT NULL, ended_at FLOAT, state TEXT NOT NULL, message TEXT NOT NULL,
+  report TEXT NOT NULL);
+CREATE INDEX ix_rag_index_runs_alias ON rag_index_runs (alias);
+CREATE TABLE rag_index_locks (name TEXT NOT NULL PRIMARY KEY, run_id TEXT, host TEXT NOT NULL, pid INTEGER NOT NULL,
+  process_started FLOAT NOT NULL, epoch INTEGER NOT NULL, since FLOAT NOT NULL, renewed_at FLOAT NOT NULL);
+INSERT INTO rag_index_schema_version VALUES (1);
+INSERT INTO rag_index_collections VALUES (1, 'p_notes', 'p_notes__1', 's', 'e', 'e', 'c', 8, 'ready', 1.0, NULL);
+INSERT INTO rag_index_documents VALUES (1, '1', x'74', x'70', 2, 0), (1, '2', x'74', x'70', 2, 0);
+INSERT INTO rag_index_failed_documents VALUES (1, '3', x'74', 'r', 2, 1.0, 2.0);
+"""
+"""As the first published version made it, with a collection, two documents and a failure."""
+VERSION_2 = (
+    VERSION_1
+    + """
+CREATE TABLE rag_index_scan_marks (collection_id INTEGER NOT NULL PRIMARY KEY, mark TEXT NOT NULL,
+  settings TEXT NOT NULL, full_at DOUBLE PRECISION NOT NULL);
+INSERT INTO rag_index_scan_marks VALUES (1, 'm', 's', 4.0);
+UPDATE rag_index_schema_version SET version = 2;
+"""
+)
+VERSIONS = {1: VERSION_1, 2: VERSION_2}
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request):
+    return request.param
+
+
+@pytest.fixture
+def url(version, tmp_path):
+    """A ledger of an earlier version, with data."""
+    url = database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path)
+    with sqlite3.connect(url.database) as db:
+        db.executescript(VERSIONS[version])
+    return url
+
+
+def test_each_earlier_version_is_tested():
+    assert list(VERSIONS) == [number - 1 for number in MIGRATIONS]
+
+
+def test_an_earlier_ledger_with_data_is_brought_here(url, version):
+    for _ in range(2):
+        ledger = Ledger(url)
+        assert ledger.totals(1) == (2, 4, 0)
+        assert (ledger.failures(1)["3"].tries, ledger.failures(1)["3"].kind) == (2, "failed")
+        assert ledger.scan_mark(1) == (None if version == 1 else ("m", "s", 4.0))
+        ledger.close()
+    db = sqlite3.connect(url.database)
+    assert db.execute("SELECT version FROM rag_index_schema_version").fetchall() == [(max(MIGRATIONS),)]
+    db.close()
+
+
+def test_a_migrated_ledger_has_the_tables_and_columns_of_a_new_one(url, tmp_path):
+    new = database_url(f"sqlite:///{tmp_path}/new.db", tmp_path)
+    found = []
+    for one in (url, new):
+        Ledger(one).close()
+        engine = sa.create_engine(one)
+        inspector = sa.inspect(engine)
+        found.append(
+            {
+                table: {c["name"]: c["nullable"] for c in inspector.get_columns(table)}
+                for table in inspector.get_table_names()
+            }
+        )
+        engine.dispose()
+    assert found[0] == found[1]
+
+
+def test_a_migration_that_is_killed_is_done_by_the_next_run(url, version, monkeypatch):
+    for number in range(version + 1, max(MIGRATIONS) + 1):
+
+        def killed(connection, whole=MIGRATIONS[number]):
+            whole(connection)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setitem(MIGRATIONS, number, killed)
+            with pytest.raises(KeyboardInterrupt):
+                Ledger(url)
+        with closing(sqlite3.connect(url.database)) as db:
+            assert db.execute("SELECT version FROM rag_index_schema_version").fetchall() == [(version,)]
+    test_an_earlier_ledger_with_data_is_brought_here(url, version)
+
+
+def test_of_several_that_open_an_earlier_ledger_at_once_one_migrates_it(url, version):
+    begin, errors = threading.Barrier(4), []
+
+    def opened():
+        begin.wait()
+        try:
+            Ledger(url).close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=opened) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    test_an_earlier_ledger_with_data_is_brought_here(url, version)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_earlier_ledger_on_postgresql(postgres, version):
+    script = VERSIONS[version]
+    for here, there in (
+        ("INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT", "INTEGER NOT NULL GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY"),
+        ("BLOB", "BYTEA"), ("FLOAT", "DOUBLE PRECISION"), ("WITHOUT ROWID", ""),
+    ):  # fmt: skip
+        script = script.replace(here, there)
+    script = re.sub(r"x'(\w+)'", r"'\\x\1'", script)
+    with postgres.database() as name:
+        with postgres.connect(name) as connection:
+            connection.execute(script)
+        for _ in range(2):
+            ledger = Ledger(postgres.url(name))
+            assert ledger.totals(1) == (2, 4, 0)
+            assert (ledger.failures(1)["3"].tries, ledger.failures(1)["3"].kind) == (2, "failed")
+            assert ledger.scan_mark(1) == (None if version == 1 else ("m", "s", 4.0))
+            ledger.close()
+
+
+def test_a_mark_is_kept_and_goes_with_its_collection(url):
+    ledger = Ledger(url)
+    ledger.note_scan(1, "m1", settings="s", full_at=5.0)
+    ledger.note_scan(1, "m2", settings="s", full_at=5.0)
+    assert ledger.scan_mark(1) == ("m2", "s", 5.0)
+    ledger.drop_collection(1)
+    assert ledger.scan_mark(1) is None
+    ledger.close()

@@ -1,0 +1,41 @@
+"""Which Prefect server a run of the command line uses, where it is said in a file of Prefect's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+PROFILE = 'active = "team"\n\n[profiles.team]\nPREFECT_API_URL = "{url}"\n'
+ASK = """
+import json
+from pathlib import Path
+from rag_index.orchestration import api_server, launch
+launch.quiet(Path("unused"))
+with launch._likely_server() as started, api_server.prefect_api(started) as url:
+    running = bool(started and started._process.poll() is None)
+    print(json.dumps({"url": url, "started": bool(started), "running": running}))
+"""
+
+
+def asked(folder, **environment) -> dict:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    words, environment = [sys.executable, "-c", ASK], {**clean, **environment}
+    run = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, cwd=folder)
+    return json.loads(run.stdout)
+
+
+def test_a_profile_names_it_and_none_is_left_running(tmp_path, prefect_server):
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "profiles.toml").write_text(PROFILE.format(url=prefect_server))
+    assert asked(tmp_path, PREFECT_HOME=str(home)) == {"url": prefect_server, "started": True, "running": False}
+
+
+def test_the_environment_names_it_and_none_is_started(tmp_path, prefect_server):
+    assert asked(tmp_path, PREFECT_API_URL=prefect_server) == {
+        "url": prefect_server,
+        "started": False,
+        "running": False,
+    }

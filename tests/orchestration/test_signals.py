@@ -1,0 +1,63 @@
+"""A signal that ends a run is not lost, wherever it comes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from rag_index.orchestration.signals import stoppable, terminable
+
+
+def test_a_signal_within_a_destructor_comes_again():
+    """Python would print what is raised there, and go on."""
+
+    class Late:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def work() -> None:
+        Late()
+        time.sleep(2)
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        work()
+
+
+def test_a_signal_that_a_library_takes_for_its_own_error_ends_the_block():
+    def library() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2)
+        except BaseException as error:
+            raise ValueError("cannot be written down") from error
+
+    with pytest.raises(KeyboardInterrupt), terminable():
+        library()
+    with pytest.raises(ValueError, match="another"), terminable():
+        raise ValueError("another error stays what it is")
+
+
+def test_what_a_flow_engine_raises_ends_a_flow():
+    class Termination(BaseException):
+        pass
+
+    def work() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(2)
+        except Termination as error:
+            raise ValueError from error
+
+    def engine(number: int, frame: object) -> None:
+        raise Termination
+
+    before = signal.signal(signal.SIGTERM, engine)
+    try:
+        with pytest.raises(Termination), stoppable():
+            work()
+        assert signal.getsignal(signal.SIGTERM) is engine
+    finally:
+        signal.signal(signal.SIGTERM, before)

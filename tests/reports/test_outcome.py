@@ -1,0 +1,106 @@
+"""How a run ended: the documented keys, the words, the exit code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rag_index.reports.outcome import IndexOutcome, RunReport
+
+KEYS = [
+    "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed",
+    "chunks_embedded", "seconds", "state",
+]  # fmt: skip
+
+
+def outcome(index="notes", **given):
+    return IndexOutcome(index, **given)
+
+
+def test_json_has_the_documented_keys_and_a_message_only_where_there_is_one():
+    report = RunReport([outcome(documents=3, new=3, seconds=1.23456)], seconds=2.34567).to_json()
+    assert list(report) == ["indexes", "seconds"]
+    assert sorted(report["indexes"][0]) == sorted(KEYS)
+    assert (report["seconds"], report["indexes"][0]["seconds"]) == (2.346, 1.235)
+    failed = outcome(state="failed", message="it is down", exit_code=1).to_json()
+    assert sorted(failed) == sorted([*KEYS, "message"])
+    json.dumps(report)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({}, "notes: 0 documents: nothing changed in 0.0 s"),
+        ({"documents": 9, "unchanged": 9, "seconds": 1.26}, "notes: 9 documents: nothing changed in 1.3 s"),
+        (
+            {
+                "documents": 1234,
+                "new": 1000,
+                "changed": 4,
+                "unchanged": 100,
+                "chunks_embedded": 2000,
+            },
+            "notes: 1,234 documents: 1,000 new, 4 changed, 100 unchanged, 2,000 chunks embedded in 0.0 s",
+        ),
+        (
+            {
+                "documents": 7,
+                "payload_only": 1,
+                "empty": 3,
+                "deleted": 2,
+                "failed": 1,
+                "state": "partial",
+                "message": "1 document failed",
+            },
+            "notes: 7 documents: 1 payload only, 3 empty, 2 deleted, 1 failed in 0.0 s (1 document failed)",
+        ),
+        ({"documents": 2, "unchanged": 1, "failed": 1}, "notes: 2 documents: 1 unchanged, 1 failed in 0.0 s"),
+        ({"state": "failed", "message": "the source is down", "new": 5}, "notes: failed: the source is down"),
+    ],
+)
+def test_an_outcome_in_words(given, sentence):
+    assert outcome(**given).sentence() == sentence
+
+
+@pytest.mark.parametrize("key", ["new", "changed", "payload_only", "deleted", "failed"])
+def test_nothing_changed_is_said_of_a_run_that_changed_nothing(key):
+    assert outcome(documents=5, unchanged=3, empty=2).nothing_to_do
+    assert not outcome(documents=5, unchanged=4, **{key: 1}).nothing_to_do
+    assert not outcome(state="failed").nothing_to_do
+
+
+@pytest.mark.parametrize(
+    ("states", "state", "code"),
+    [
+        ([], "completed", 0),
+        (["completed", "completed"], "completed", 0),
+        (["completed", "partial"], "partial", 3),
+        (["partial", "failed", "completed"], "failed", 1),
+    ],
+)
+def test_the_worst_index_decides_state_and_exit_code(states, state, code):
+    report = RunReport([outcome(str(i), state=s) for i, s in enumerate(states)])
+    assert (report.state, report.exit_code) == (state, code)
+
+
+def test_wrong_settings_are_exit_code_2_only_where_nothing_else_is_wrong():
+    wrong = outcome(state="failed", exit_code=2)
+    assert RunReport([wrong, wrong]).exit_code == 2
+    assert RunReport([wrong, outcome(state="failed", exit_code=1)]).exit_code == 1
+    assert RunReport([wrong, outcome()]).exit_code == 1
+
+
+def test_the_sums_in_a_line_name_what_failed():
+    report = RunReport(
+        [
+            outcome("comments", new=1000, changed=1, payload_only=1, unchanged=5, deleted=2),
+            outcome("titles", failed=3, state="partial", message="3 documents failed"),
+            outcome("logs", state="failed", message="there is no table 'log'"),
+        ]
+    )
+    assert report.sentence() == (
+        "3 indexes: 1,002 documents indexed, 3 failed, 2 deleted, 5 unchanged; logs failed: there is no table 'log'; "
+        "titles: 3 documents failed"
+    )
+    assert RunReport([outcome()]).sentence().startswith("1 index: 0 documents indexed")

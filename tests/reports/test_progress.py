@@ -1,0 +1,202 @@
+"""How far a run is: figures that are right, lines that come in time, a bar that leaves the terminal as it was."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from rag_index.reports.progress import Lines, Progress, open_display
+
+
+class Clock:
+    """Time as a test tells it."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+class Seen:
+    """A display that keeps what it was shown."""
+
+    def __init__(self):
+        self.shown = []
+        self.last = None
+
+    def show(self, progress):
+        self.shown.append(progress.sentence())
+
+    def finish(self, progress, sentence):
+        self.last = sentence
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def progress(clock):
+    progress = Progress("notes", clock=clock)
+    progress.start(1000)
+    return progress
+
+
+def test_done_of_total_rate_time_left_and_failures(progress, clock):
+    assert progress.sentence() == "notes: 0 of 1,000 documents"
+    clock.now += 10
+    progress.advance(200, failed=3)
+    assert (progress.rate, progress.eta, progress.seconds) == (20.0, 40.0, 10.0)
+    assert progress.sentence() == "notes: 200 of 1,000 documents, 20/s, 40 s left, 3 failed"
+    progress.say("waiting for the embedder")
+    assert progress.sentence().endswith("3 failed (waiting for the embedder)")
+
+
+def test_what_is_under_way_and_the_average(progress, clock):
+    clock.now += 100
+    progress.advance(100)
+    clock.now += 20
+    progress.advance(200)
+    progress.under_way(5, 2)
+    assert progress.sentence() == (
+        "notes: 300 of 1,000 documents, 10/s (2/s on average), 70 s left, 2 of 2 workers busy, 3 shards queued"
+    )
+    progress.under_way(1, 2)
+    progress.requests = 4
+    assert progress.sentence().endswith(", 1 of 2 workers busy, 4 requests in flight")
+    progress.under_way(0, 2)
+    assert "busy" not in progress.sentence()
+
+
+def test_the_rate_is_the_recent_one(progress, clock):
+    """A page of unchanged documents in no time does not promise that embedding is as quick."""
+    progress.advance(500)
+    for _ in range(60):
+        clock.now += 1
+        progress.advance(5)
+    assert progress.rate == pytest.approx(5, rel=0.1)
+    assert progress.eta == pytest.approx(200 / 5, rel=0.1)
+
+
+def test_the_rate_falls_while_nothing_is_done(progress, clock):
+    clock.now += 10
+    progress.advance(100)
+    clock.now += 90
+    assert progress.rate == pytest.approx(1.0)
+
+
+def test_no_time_is_promised_that_nobody_knows(clock):
+    progress = Progress("notes", clock=clock)
+    assert progress.eta is None
+    progress.start(0)
+    clock.now += 1
+    progress.advance(5)
+    assert "left" not in progress.sentence()
+    assert "5 of 5 documents" in progress.sentence()
+
+
+@pytest.mark.parametrize(
+    ("rate", "left"), [(100, "10 s"), (11.2, "89 s"), (5, "3 min"), (0.2, "83 min"), (0.05, "5 h 33 min")]
+)
+def test_time_left_in_words(clock, rate, left):
+    progress = Progress("notes", clock=clock)
+    progress.start(2000)
+    clock.now += 1000 / rate
+    progress.advance(1000)
+    assert f", {left} left" in progress.sentence()
+
+
+def test_displays_are_told_some_times_a_second_and_always_what_matters(progress, clock):
+    display = Seen()
+    progress.displays = [display]
+    for _ in range(100):
+        clock.now += 0.01
+        progress.advance(1)
+    assert 3 <= len(display.shown) <= 5
+    progress.say("waiting")
+    assert display.shown[-1].endswith("(waiting)")
+    count = len(display.shown)
+    progress.tick()
+    assert len(display.shown) == count
+    clock.now += 1
+    progress.tick()
+    assert len(display.shown) == count + 1
+    progress.finish("notes: done")
+    assert display.last == "notes: done"
+
+
+def test_lines_come_every_some_seconds_also_after_a_long_wait_before_the_start(clock):
+    """The first line at once; that the run's own time begins anew at its start holds none back."""
+    stream = io.StringIO()
+    progress = Progress("notes", clock=clock)
+    progress.displays = [Lines(stream, clock=clock)]
+    clock.now += 120
+    progress.say("waiting for the source")
+    clock.now += 6
+    progress.start(100)
+    for _ in range(12):
+        clock.now += 1
+        progress.advance(1)
+    progress.finish("notes: done")
+    lines = stream.getvalue().splitlines()
+    assert lines[0].endswith("(waiting for the source)")
+    assert len(lines) == 5
+    assert lines[-1] == "notes: done"
+
+
+def test_a_stream_that_is_no_terminal_gets_lines(progress):
+    stream = io.StringIO()
+    progress.displays = [open_display(stream)]
+    progress.say("begins [here]")
+    progress.finish("notes: 7 documents: 7 new")
+    assert stream.getvalue() == "notes: 0 of 1,000 documents (begins [here])\nnotes: 7 documents: 7 new\n"
+
+
+def test_a_terminal_gets_a_bar_that_gives_way_to_the_last_line(progress, clock):
+    stream = Terminal()
+    display = open_display(stream)
+    progress.displays = [display]
+    clock.now += 1
+    progress.advance(500)
+    progress.say("as [bold]it[/bold] is")
+    progress.finish("notes: 7 documents: 7 new")
+    shown = stream.getvalue()
+    assert "500 of 1,000 documents" in shown
+    assert "as [bold]it[/bold] is" in shown
+    assert shown.endswith("notes: 7 documents: 7 new\n")
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") > 0, "the cursor stays hidden"
+
+
+def test_a_run_that_dies_leaves_the_terminal_its_cursor():
+    """As after Ctrl-C, where nobody comes to finish the bar."""
+    script = (
+        "from rag_index.reports.progress import *\n"
+        "p = Progress('n'); p.displays = [open_display()]; p.start(9); exit(1)"
+    )
+    main, terminal = pty.openpty()
+    subprocess.run(
+        [sys.executable, "-c", script], stderr=terminal, check=False, timeout=60, env={**os.environ, "TERM": "xterm"}
+    )
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(main, 65536):
+            shown += part
+    except OSError:  # the other end is closed
+        pass
+    os.close(main)
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0

@@ -1,0 +1,509 @@
+"""Settings: a file, the environment over it, and for every mistake one line with the value and the remedy."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import traceback
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from rag_index.errors import SettingsError, UnknownIndex
+from rag_index.settings import (
+    SECTIONS,
+    EmbedderSettings,
+    IndexSettings,
+    Settings,
+    find_config,
+    load_settings,
+    run_settings,
+)
+from rag_index.settings.context import ContextSettings
+from rag_index.settings.environment import keys_of
+
+SOURCE = '[source]\nurl = "sqlite:///a.db"\n'
+INDEX = '[[indexes]]\nname = "comments"\ntable = "comment"\nkey = "id"\ntext = "body"\n'
+CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder, and the current one."""
+    path = tmp_path / "desk"
+    path.mkdir()
+    monkeypatch.chdir(path)
+    return path
+
+
+@pytest.fixture
+def load(folder):
+    """Settings of a text."""
+
+    def load(text=SOURCE + INDEX, **overrides):
+        (folder / "rag-index.toml").write_text(text, encoding="utf-8")
+        return load_settings(**overrides)
+
+    return load
+
+
+@pytest.fixture
+def refused(load):
+    """The message with which a text is refused: one line, exit code 2, and no secret wherever it is shown."""
+
+    def refused(text=SOURCE + INDEX):
+        with pytest.raises(SettingsError) as caught:
+            load(text)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert caught.value.exit_code == 2
+        assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+        return message
+
+    return refused
+
+
+# What is read
+
+
+def test_what_is_not_given_has_its_default(load, folder):
+    settings = load()
+    assert settings.project == "desk"
+    assert (settings.embedder.kind, settings.embedder.model) == ("local", "wordllama")
+    assert settings.embedder.hosts == ["http://127.0.0.1:11434"]
+    assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "")
+    assert (settings.store.path, settings.store.url, settings.store.api_key) == (
+        folder / ".rag-index/qdrant",
+        None,
+        None,
+    )
+    assert settings.ledger_url.database == str(folder / ".rag-index/ledger.db")
+    assert (settings.parallel.workers, settings.parallel.chunk_size) == ("auto", "auto")
+    index = settings.index("comments")
+    assert (index.chunk_chars, index.chunk_overlap, index.payload) == (1000, 100, [])
+    assert settings.alias("comments") == "desk_comments"
+
+
+def test_paths_are_relative_to_the_file_and_not_to_the_current_folder(load, folder, monkeypatch, tmp_path):
+    load('[store]\npath = "data/../store"\n[ledger]\nurl = "sqlite:///l.db"\n' + SOURCE + INDEX)
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings("desk/rag-index.toml")
+    assert settings.path == folder / "rag-index.toml"
+    assert settings.folder == folder
+    assert settings.store.path == folder / "data/../store"
+    assert settings.source_url.database == str(folder / "a.db")
+    assert settings.ledger_url.database == str(folder / "l.db")
+
+
+def test_absolute_paths_and_the_home_folder(load, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settings = load('[source]\nurl = "sqlite:////var/a.db"\n[store]\npath = "~/store"\n' + INDEX)
+    assert settings.source_url.database == "/var/a.db"
+    assert settings.store.path == tmp_path / "store"
+    assert load(SOURCE.replace("a.db", "~/a.db") + INDEX).source_url.database == str(tmp_path / "a.db")
+
+
+def test_a_url_that_names_no_driver_has_ours(load):
+    assert load('[source]\nurl = "postgresql://u:p@h/d"\n' + INDEX).source_url.drivername == "postgresql+psycopg"
+    assert load('[source]\nurl = "postgres://u:p@h/d"\n' + INDEX).source_url.password == "p"
+    assert load('[source]\nurl = "mssql+pyodbc://h/d"\n' + INDEX).source_url.drivername == "mssql+pyodbc"
+
+
+def test_a_file_with_a_byte_order_mark_and_umlauts(folder):
+    (folder / "rag-index.toml").write_text("\ufeff" + SOURCE + INDEX.replace("body", "Größe"), encoding="utf-8")
+    assert load_settings().index("comments").text == "Größe"
+
+
+@pytest.mark.parametrize(
+    ("name", "project"),
+    [("desk", "desk"), ("My Desk!", "My-Desk"), ("__a__b__", "a_b"), ("проект", "rag-index"), ("a" * 80, "a" * 60)],
+)
+def test_the_project_is_the_folder_as_a_name_for_collections(tmp_path, name, project):
+    path = tmp_path / name / "rag-index.toml"
+    path.parent.mkdir()
+    path.write_text(SOURCE + INDEX)
+    settings = load_settings(path)
+    assert settings.project == project
+    assert load_settings(path) == settings
+    assert Settings.model_validate({**settings.model_dump(by_alias=True), "project": project}).project == project
+
+
+def test_the_file_is_found_here_above_and_by_name(folder, monkeypatch, tmp_path):
+    with pytest.raises(SettingsError, match=r"there is no rag-index\.toml here or above; `rag-index init` writes one"):
+        find_config()
+    (tmp_path / "rag-index.toml").write_text("")
+    assert find_config() == tmp_path / "rag-index.toml"
+    (folder / "rag-index.toml").write_text("")
+    assert find_config() == folder / "rag-index.toml"
+    (folder / "other.toml").write_text("")
+    monkeypatch.setenv("RAG_INDEX_CONFIG", "other.toml")
+    assert find_config() == folder / "other.toml"
+    assert find_config("rag-index.toml") == folder / "rag-index.toml"
+    for missing in ("nothing.toml", folder):
+        with pytest.raises(SettingsError, match="there is no settings file"):
+            find_config(missing)
+
+
+def test_indexes_by_name_in_the_order_of_the_file(load):
+    settings = load(SOURCE + "".join(INDEX.replace("comments", name) for name in ("titles", "comments", "logs")))
+    assert [index.name for index in settings.named(None)] == ["titles", "comments", "logs"]
+    assert [index.name for index in settings.named(["logs", "titles", "logs"])] == ["titles", "logs"]
+    with pytest.raises(UnknownIndex, match=r"no index 'coments', did you mean 'comments'\?.*titles, comments, logs"):
+        settings.named(["logs", "coments"])
+
+
+def test_settings_cannot_be_changed_and_travel_to_workers(load):
+    settings = load()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.embedder.model = "other"
+    assert pickle.loads(pickle.dumps(settings)) == settings
+
+
+def test_a_run_overrides_what_it_is_given(load, folder):
+    load("[parallel]\nworkers = 3\nserial = true\n" + SOURCE + INDEX)
+    settings = run_settings(folder / "rag-index.toml", workers=2, wait=5)
+    assert (settings.parallel.workers, settings.parallel.serial, settings.run.wait) == (2, True, 5.0)
+    assert run_settings(None).parallel.workers == 3
+    with pytest.raises(SettingsError, match="workers"):
+        run_settings(None, workers=0)
+
+
+# Templates
+
+
+def test_text_is_a_column_columns_or_a_template():
+    def index(text):
+        return IndexSettings(name="n", table="t", key="k", text=text)
+
+    assert (index("body").text_columns, index("body").template) == (["body"], None)
+    assert index(["a", "b", "a"]).text_columns == ["a", "b"]
+    assert index(["{a}"]).text_columns == ["{a}"]
+    assert index("{a}: {b} {{x}} {a}").text_columns == ["a", "b"]
+    assert index("{a b.c[0]}").text_columns == ["a b.c[0]"]
+
+
+# Prefixes
+
+
+@pytest.mark.parametrize(
+    ("model", "prefixes"),
+    [
+        ("nomic-embed-text", ("search_document: ", "search_query: ")),
+        ("nomic-embed-text:v1.5", ("search_document: ", "search_query: ")),
+        ("hf.co/nomic-ai/nomic-embed-text-v1.5-GGUF:Q8_0", ("search_document: ", "search_query: ")),
+        ("jeffh/intfloat-multilingual-e5-large:f16", ("passage: ", "query: ")),
+        ("multilingual-e5-large-instruct", ("", "")),
+        ("mxbai-embed-large", ("", "Represent this sentence for searching relevant passages: ")),
+        ("snowflake-arctic-embed:335m", ("", "Represent this sentence for searching relevant passages: ")),
+        ("snowflake-arctic-embed2", ("", "query: ")),
+        ("embeddinggemma:300m", ("title: none | text: ", "task: search result | query: ")),
+        ("bge-m3", ("", "")),
+        ("all-minilm", ("", "")),
+        ("tiny-embed", ("", "")),
+    ],
+)
+def test_models_known_to_need_prefixes_have_them(model, prefixes):
+    settings = EmbedderSettings(kind="ollama", model=model)
+    assert (settings.document_prefix, settings.query_prefix) == prefixes
+    given = EmbedderSettings(kind="ollama", model=model, document_prefix="", query_prefix="q: ")
+    assert (given.document_prefix, given.query_prefix) == ("", "q: ")
+
+
+# Mistakes in the file
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
+        ("", "[[indexes]] is missing: each says a table, its key and its text"),
+        (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
+        ("[source]\n" + INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
+        (SOURCE, "[[indexes]] is missing: each says a table, its key and its text"),
+        (SOURCE + "[paralell]\nworkers = 2\n" + INDEX, "unknown key 'paralell', did you mean 'parallel'?"),
+        (SOURCE + "[parallel]\nworkrs = 2\n" + INDEX, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
+        (
+            SOURCE + "[run]\nzzz = 2\n" + INDEX,
+            "unknown key 'zzz' in [run]; there are: delete_guard, tolerate_failed, wait, metrics_file",
+        ),
+        (SOURCE + INDEX.replace("key", "kye"), "unknown key 'kye' in index comments, did you mean 'key'?"),
+        (SOURCE + INDEX + "db_schema = 'x'\n", "unknown key 'db_schema' in index comments, did you mean 'schema'?"),
+        ("path = 'x'\n" + SOURCE + INDEX, "unknown key 'path'; the store's is a key of [store]"),
+        ("source = 's3cret'\n" + INDEX, "source should be a table of keys; begin it with [source]"),
+        ("[source]\nurl = 's3cret'\n" + INDEX, "[source] url is not a database URL; write it as sqlite:///file.db"),
+        ("[source]\nurl = 'postgresql://u:s3cret@h:port/d'\n" + INDEX, "[source] url is not a database URL"),
+        ("[source]\nurl = 5\n" + INDEX, "[source] url should be a text in quotes"),
+        (SOURCE + "[store]\napi_key = ['s3cret']\n" + INDEX, "[store] api_key should be a text in quotes"),
+        (
+            SOURCE + "[store]\nurl = '127.0.0.1:6333'\n" + INDEX,
+            "[store] url is not an address; write it as http://host:port",
+        ),
+        (SOURCE + "[store]\nurl = 'http://u:s3cret@h'\n" + INDEX, "[store] url must not hold a user and password"),
+        (SOURCE + "[embedder]\nhosts = ['http://u:s3cret@h']\n" + INDEX, "hosts[0] must not hold a user and password"),
+        (SOURCE + "[embedder]\nhosts = ['http://a', 'b']\n" + INDEX, "[embedder] hosts[1] is not an address; write it"),
+        (
+            SOURCE + "[embedder]\nhosts = 'http://a'\n" + INDEX,
+            '[embedder] hosts should be a list, for example ["one", "two"]',
+        ),
+        (SOURCE + "[embedder]\nhosts = []\n" + INDEX, "[embedder] hosts should have at least one entry"),
+        (
+            SOURCE + "[embedder]\nkind = 'olama'\n" + INDEX,
+            "[embedder] kind should be 'local', 'ollama' or 'sentence-transformers', not 'olama'",
+        ),
+        (SOURCE + "[embedder]\nkind = 'ollama'\n" + INDEX, "[embedder]: kind 'ollama' needs a model, for example"),
+        (
+            SOURCE + "[embedder]\nmodel = 'bge-m3'\n" + INDEX,
+            "[embedder]: model 'bge-m3' does not exist for kind 'local'",
+        ),
+        (SOURCE + "[embedder]\ntimeout = -1\n" + INDEX, "[embedder] timeout should be greater than 0, not -1"),
+        (SOURCE + "[embedder]\ntimeout = inf\n" + INDEX, "[embedder] timeout should be a number, not inf"),
+        (SOURCE + "[run]\ndelete_guard = 20\n" + INDEX, "[run] delete_guard should be less than or equal to 1, not 20"),
+        (
+            SOURCE + "[parallel]\nworkers = 'two'\n" + INDEX,
+            '[parallel] workers should be a whole number above 0 or "auto"',
+        ),
+        (
+            SOURCE + "[parallel]\nworkers = 0\n" + INDEX,
+            '[parallel] workers should be a whole number above 0 or "auto", not 0',
+        ),
+        (SOURCE + "[parallel]\nworkers = true\n" + INDEX, "[parallel] workers should be a whole number above 0"),
+        (SOURCE + "[parallel]\nserial = 'maybe'\n" + INDEX, "[parallel] serial should be true or false, not 'maybe'"),
+        (SOURCE + "[indexes]\nname = 'a'\n", "indexes should be a table of keys; begin it with [[indexes]]"),
+        (SOURCE + INDEX + INDEX, "index 'comments' is there twice; give each a name of its own"),
+        (SOURCE + INDEX.replace('name = "comments"\n', ""), "index number 1: name is missing: each index has a name"),
+        (SOURCE + INDEX.replace('key = "id"\n', ""), "index comments: key is missing: name the column, or the columns"),
+        (CODE.replace('root = "src"\n', ""), "index code: root is missing: name the folder with the files"),
+        (CODE + 'key = "id"\n', "index code: key goes with kind = 'sql', and this index is of kind 'code'"),
+        (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap does not go with kind 'code'"),
+        (
+            SOURCE + INDEX + 'root = "src"\n',
+            "index comments: root goes with kind = 'code', and this index is of kind 'sql'",
+        ),
+        (CODE + "options = {a = 1}\n", "index code: options goes with kinds of a source of one's own"),
+        (CODE + "max_file_bytes = 0\n", "index code: max_file_bytes should be greater than 0, not 0"),
+        (
+            CODE + "required_filter = {author = 'kim'}\n",
+            "required_filter names 'author', and payload has no such column (path",
+        ),
+        (SOURCE + INDEX.replace("comments", "a b"), "index a b: name should have letters, digits, - and single _"),
+        (SOURCE + INDEX.replace("comments", "a__3"), "index a__3: the name 'a__3' must not have two underscores"),
+        (SOURCE + INDEX.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
+        (SOURCE + INDEX + "query = 'SELECT 1'\n", "index comments: needs either table or query"),
+        (SOURCE + INDEX.replace("table", "query") + "schema = 'x'\n", "index comments: schema goes with table"),
+        (
+            SOURCE + INDEX + "chunk_overlap = 600\n",
+            "chunk_overlap 600 is more than half of chunk_chars 1000; make it less",
+        ),
+        (
+            SOURCE + INDEX + "chunk_chars = 5\n",
+            "index comments: chunk_chars should be greater than or equal to 20, not 5",
+        ),
+        (SOURCE + INDEX + "chunk_chars = 99.5\n", "index comments: chunk_chars should be a whole number, not 99.5"),
+        (SOURCE + INDEX + "payload = 'a'\n", "index comments: payload should be a list, for example"),
+        (SOURCE + INDEX + "payload = ['_rag']\n", "index comments: payload column _rag is reserved"),
+        (SOURCE + INDEX.replace('"body"', "[]"), "index comments: key and text name at least one column each"),
+        (
+            SOURCE + INDEX.replace('"body"', "5"),
+            "text should be the name of a column, a list of names, or a template, not 5",
+        ),
+        (SOURCE + INDEX.replace('"id"', "['a', 5]"), "key should be the name of a column, or a list of names"),
+        (SOURCE + INDEX.replace("body", "{a"), "index comments: text '{a' is not a template: expected '}'"),
+        (SOURCE + INDEX.replace("body", "{a!r}"), "between braces stands a column's name and nothing else"),
+        (SOURCE + INDEX.replace("body", "{}"), "between braces stands a column's name and nothing else"),
+        (SOURCE + INDEX.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
+        ("project = 'a b'\n" + SOURCE + INDEX, "project should have letters, digits, - and single _"),
+        ("project = 'a__b'\n" + SOURCE + INDEX, "project should have letters, digits, - and single _"),
+    ],
+)
+def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, message):
+    said = refused(text)
+    assert message in said
+    assert "rag-index.toml" in said
+
+
+def test_a_file_that_is_not_text(folder):
+    (folder / "rag-index.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SettingsError, match="is not TOML"):
+        load_settings()
+
+
+def test_secrets_are_not_shown_by_settings_themselves(load):
+    settings = load(
+        "[source]\nurl = 'postgresql://reader:s3cret@h/d'\n[store]\nurl = 'http://h'\napi_key = 's3cret'\n"
+        "[ledger]\nurl = 'postgresql://writer:s3cret@h/d'\n" + INDEX
+    )
+    for shown in (
+        repr(settings),
+        str(settings),
+        repr(settings.store),
+        settings.model_dump_json(),
+        str(settings.source_url),
+    ):
+        assert "s3cret" not in shown
+    assert settings.store.secret_api_key() == "s3cret"
+    assert settings.source_url.password == "s3cret"
+
+
+# The environment
+
+EXAMPLES = {
+    "indexes.changed_since": ("updated_at", "updated_at"),
+    "source.url": ("sqlite:///other.db", None),
+    "embedder.kind": ("local", "local"),
+    "embedder.model": ("wordllama", "wordllama"),
+    "embedder.hosts": ('["http://a", "http://b/"]', ["http://a", "http://b"]),
+    "embedder.document_prefix": ("", ""),
+    "embedder.query_prefix": ("[q] ", "[q] "),
+    "embedder.keep_alive": ("5m", "5m"),
+    "store.url": ("https://q:6333", "https://q:6333"),
+    "store.path": ("/tmp/store", Path("/tmp/store")),
+    "store.api_key": ("12345", None),
+    "store.hnsw": ("never", "never"),
+    "ledger.url": ("sqlite:///l.db", None),
+    "parallel.workers": ("3", 3),
+    "parallel.chunk_size": ("auto", "auto"),
+    "parallel.serial": ("true", True),
+    "parallel.address": ("tcp://10.0.0.5:8786", "tcp://10.0.0.5:8786"),
+    "parallel.tls_ca_file": ("/ca.pem", Path("/ca.pem")),
+    "parallel.tls_cert": ("/cert.pem", Path("/cert.pem")),
+    "parallel.tls_key": ("/key.pem", Path("/key.pem")),
+    "run.delete_guard": ("0.5", 0.5),
+    "run.tolerate_failed": ("0", 0.0),
+    "run.metrics_file": ("/run.prom", Path("/run.prom")),
+    "retrieve.fusion": ("rank", "rank"),
+    "indexes.name": ("renamed", "renamed"),
+    "indexes.table": ("2024", "2024"),
+    "indexes.schema": ("public", "public"),
+    "indexes.key": ('["a", "b"]', ["a", "b"]),
+    "indexes.text": ("{a} [b]", "{a} [b]"),
+    "indexes.payload": ("['a', \"b\"]", ["a", "b"]),
+    "indexes.payload_indexes": ("{}", {}),
+    "indexes.required_filter": ("{}", {}),
+    "indexes.chunk_chars": ("500", 500),
+    "indexes.kind": ("sql", "sql"),
+    "indexes.root": ("src", Path("src")),
+    "indexes.include": ("**/*.py, *.ts", ["**/*.py", "*.ts"]),
+    "indexes.exclude": ('["a/**"]', ["a/**"]),
+    "indexes.options": ('{"a": 1}', {"a": 1}),
+    "indexes.context": ('{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
+    "embedder.device": ("cpu", "cpu"),
+}
+"""Key: a value of the environment, and what it is in the settings (None: a secret)."""
+OF_KIND = {"root": "code", "include": "code", "exclude": "code", "max_file_bytes": "code", "file_timeout": "code",
+           "options": "own"}  # fmt: skip
+"""Keys of other kinds of indexes than sql."""
+TOGETHER = "[parallel]\naddress = 'tls://h:8786'\ntls_ca_file = 'a'\ntls_cert = 'b'\ntls_key = 'c'\n"
+"""What the file has beside keys that cannot stand alone."""
+ALL_KEYS = [
+    f"{section}.{key}" for section, model in {**SECTIONS, "indexes": IndexSettings}.items() for key in keys_of(model)
+]
+
+
+def test_source_code_needs_no_database(load):
+    settings = load(CODE)
+    assert (settings.indexes[0].kind, settings.root(settings.indexes[0])) == ("code", settings.folder / "src")
+    with pytest.raises(SettingsError, match="only indexes of kind sql need it"):
+        _ = settings.source_url
+
+
+@pytest.mark.parametrize("name", [key for key in ALL_KEYS if key != "indexes.query"])
+def test_every_key_can_come_from_the_environment(load, monkeypatch, name):
+    section, key = name.split(".")
+    default = (IndexSettings if section == "indexes" else SECTIONS[section]).model_fields.get(key)
+    value, expected = EXAMPLES.get(name, ("7", 7))
+    assert default is not None or key == "schema"
+    place = "INDEXES__COMMENTS" if section == "indexes" else section.upper()
+    monkeypatch.setenv(f"RAG_INDEX_{place}__{key.upper()}", value)
+    index = f'[[indexes]]\nname = "comments"\nkind = "{OF_KIND[key]}"\n' if key in OF_KIND else INDEX
+    index += 'root = "."\n' if OF_KIND.get(key) == "code" else ""
+    settings = load((TOGETHER if key.startswith("tls_") else "") + SOURCE + index)
+    part: BaseModel = settings.indexes[0] if section == "indexes" else getattr(settings, section)
+    found = getattr(part, {"schema": "db_schema"}.get(key, key))
+    assert found.get_secret_value() == value if expected is None else found == expected
+
+
+def test_the_environment_goes_over_the_file_and_leaves_the_rest(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_PROJECT", "2024")
+    monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "2")
+    monkeypatch.setenv("rag_index_run__wait", "3")
+    monkeypatch.setenv("RAG_INDEX_TEST_SOMETHING", "x")
+    settings = load("[parallel]\nworkers = 5\nshard_seconds = 9\n" + SOURCE + INDEX)
+    assert settings.project == "2024"
+    assert (settings.parallel.workers, settings.parallel.shard_seconds, settings.run.wait) == (2, 9.0, 3.0)
+    assert run_settings(None, workers=4).parallel.workers == 4
+
+
+def test_all_that_must_be_given_can_be_given_so(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_SOURCE__URL", "sqlite:///b.db")
+    monkeypatch.setenv("RAG_INDEX_INDEXES", json.dumps([{"name": "n", "table": "t", "key": "k", "text": "x"}]))
+    monkeypatch.setenv("RAG_INDEX_INDEXES__N__QUERY", "SELECT 1")
+    monkeypatch.setenv("RAG_INDEX_INDEXES__N__TABLE", "")
+    assert load("").indexes[0].query == "SELECT 1"
+
+
+@pytest.mark.parametrize("value", ["http://a, http://b", '["http://a", "http://b"]', "['http://a', 'http://b']"])
+def test_lists_as_json_as_toml_and_with_commas(load, monkeypatch, value):
+    monkeypatch.setenv("RAG_INDEX_EMBEDDER__HOSTS", value)
+    assert load().embedder.hosts == ["http://a", "http://b"]
+
+
+def test_an_empty_value_takes_away_what_need_not_be_there(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_STORE__URL", "")
+    monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "")
+    monkeypatch.setenv("RAG_INDEX_EMBEDDER__DOCUMENT_PREFIX", "")
+    settings = load(
+        "[store]\nurl = 'http://q'\n[embedder]\nkind = 'ollama'\nmodel = 'nomic-embed-text'\n" + SOURCE + INDEX
+    )
+    assert (settings.store.url, settings.store.api_key) == (None, None)
+    assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "search_query: ")
+
+
+def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_INDEXES__WORK_LOGS_2__CHUNK_CHARS", "300")
+    assert load(SOURCE + INDEX + INDEX.replace("comments", "Work-logs_2")).index("Work-logs_2").chunk_chars == 300
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("RAG_INDEX_PARALELL__WORKERS", "2", "is no setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
+        ("RAG_INDEX_PARALLEL__WORKRS", "2", "is no setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
+        ("RAG_INDEX_PARALLEL__ZZZ", "2", "[parallel] has no key 'zzz', but workers, chunk_size"),
+        ("RAG_INDEX_QQQ__ZZZ", "2", "there is no section 'qqq', but source, embedder, store"),
+        ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
+        ("RAG_INDEX_WORKERS", "2", "did you mean RAG_INDEX_PARALLEL__WORKERS?"),
+        ("RAG_INDEX_CONFIGS", "x", "did you mean RAG_INDEX_CONFIG?"),
+        ("RAG_INDEX_PARALLEL__WORKERS", "two", "should be a whole number above 0 or \"auto\", not 'two'"),
+        ("RAG_INDEX_PARALLEL__WORKERS", "", "should be a whole number above 0 or \"auto\", not ''"),
+        ("RAG_INDEX_RUN__WAIT", "nan", "RAG_INDEX_RUN__WAIT should be"),
+        ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
+        ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
+        ("RAG_INDEX_EMBEDDER__HOSTS", "", "should have at least one entry"),
+        ("RAG_INDEX_INDEXES", "comments", "is not a list"),
+        ("RAG_INDEX_INDEXES__COMENTS__KEY", "x", "there is no index 'coments', did you mean 'comments'?"),
+        ("RAG_INDEX_INDEXES__COMMENTS__KYE", "x", "did you mean RAG_INDEX_INDEXES__COMMENTS__KEY?"),
+        ("RAG_INDEX_INDEXES__COMMENTS__CHUNK_CHARS", "5", "should be greater than or equal to 20, not '5'"),
+        ("RAG_INDEX_STORE__URL", "http://u:s3cret@h", "must not hold a user and password"),
+    ],
+)
+def test_each_mistake_in_the_environment_names_the_variable(refused, monkeypatch, variable, value, message):
+    monkeypatch.setenv(variable, value)
+    said = refused()
+    assert said.startswith(variable)
+    assert message in said
+
+
+def test_a_variable_that_could_mean_two_indexes(refused, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_INDEXES__A_B__CHUNK_CHARS", "300")
+    text = SOURCE + INDEX.replace("comments", "a-b") + INDEX.replace("comments", "a_b")
+    assert "means both a-b and a_b" in refused(text)
+
+
+def test_settings_made_in_code_do_not_read_the_environment(monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "3")
+    monkeypatch.setenv("PARALLEL__WORKERS", "3")
+    settings = Settings.model_validate(
+        {"source": {"url": "sqlite://"}, "indexes": [{"name": "n", "table": "t", "key": "k", "text": "x"}]}
+    )
+    assert settings.parallel.workers == "auto"

@@ -1,0 +1,135 @@
+"""The first settings file: it loads, fits its source, says the defaults as they are, and holds no password."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from rag_index.errors import SettingsError, SourceError, SourceUnavailable
+from rag_index.settings import SECTIONS, IndexSettings, load_settings
+from rag_index.sources import open_source
+from rag_index.sources.scaffold import settings_text
+
+PROSE = "The printer on the third floor does not answer any more, please help us."
+
+
+@pytest.fixture
+def desk(tmp_path, monkeypatch):
+    """A database as one finds them, and the folder it lies in as the current one."""
+    monkeypatch.chdir(tmp_path)
+    with sqlite3.connect("desk.db") as db:
+        db.executescript(
+            """
+            CREATE TABLE comment
+                (id INTEGER PRIMARY KEY, ticket INTEGER, body TEXT, author TEXT, created TEXT, raw BLOB);
+            CREATE TABLE "Work Log" ("log id" TEXT, line INTEGER, "the ""text" TEXT, PRIMARY KEY ("log id", line));
+            CREATE TABLE "work-log" (id INTEGER PRIMARY KEY, note VARCHAR(2000), code VARCHAR(10), _rag TEXT);
+            CREATE TABLE "__odd__name__" (id INTEGER PRIMARY KEY, body TEXT);
+            CREATE TABLE "größe" (id INTEGER PRIMARY KEY, "Größe" TEXT);
+            CREATE TABLE no_key (body TEXT);
+            CREATE TABLE numbers (id INTEGER PRIMARY KEY, value REAL, state VARCHAR(20));
+            CREATE TABLE hashes (id INTEGER PRIMARY KEY, digest TEXT);
+            """
+        )
+        for i in range(30):
+            db.execute("INSERT INTO comment VALUES (?, 1, ?, ?, '2024-01-02 10:00', x'00')", (i, PROSE, f"Ann {i}th"))
+            db.execute("INSERT INTO hashes VALUES (?, ?)", (i, "0123456789abcdef" * 4))
+            db.execute('INSERT INTO "größe" VALUES (?, ?)', (i, "打印机坏了无法打印请尽快修理它谢谢你们大家"))
+    db.close()
+    return tmp_path
+
+
+def proposed(text, folder):
+    (folder / "rag-index.toml").write_text(text, encoding="utf-8")
+    return load_settings(folder / "rag-index.toml")
+
+
+def test_every_table_with_text_becomes_an_index_that_fits(desk):
+    settings = proposed(settings_text("sqlite:///desk.db"), desk)
+    assert {index.table: index.name for index in settings.indexes} == {
+        "Work Log": "work-log",
+        "__odd__name__": "odd_name",
+        "comment": "comment",
+        "größe": "gr-e",
+        "work-log": "work-log-2",
+    }
+    for index in settings.indexes:
+        source = open_source(settings, index)
+        source.check()
+        assert source.page(None, 10).unreadable == []
+        source.close()
+
+
+def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
+    settings = proposed(settings_text("sqlite:///desk.db"), desk)
+    comment, log, again = (settings.index(name) for name in ("comment", "work-log", "work-log-2"))
+    assert (comment.key, comment.text, comment.payload) == ("id", ["body"], ["ticket", "author", "created"])
+    assert (log.key, log.text) == (["log id", "line"], ['the "text'])
+    assert (again.text[0], again.payload) == ("note", ["code"])
+    assert settings.index("gr-e").text == ["Größe"]
+
+
+def test_the_file_may_lie_in_another_folder_than_the_current_one(desk):
+    other = desk / "etc"
+    other.mkdir()
+    settings = proposed(settings_text("sqlite:///desk.db", other), other)
+    assert Path(str(settings.source_url.database)).resolve() == desk / "desk.db"
+    absolute = proposed(settings_text(f"sqlite:///{desk}/desk.db", other), other)
+    assert absolute.source_url.database == f"{desk}/desk.db"
+
+
+def test_without_a_source_there_is_an_example_to_change(tmp_path):
+    settings = proposed(settings_text(None), tmp_path)
+    assert settings.source_url.drivername == "postgresql+psycopg"
+    assert settings.indexes[0].text == ["subject", "body"]
+
+
+def test_each_commented_line_is_a_key_and_most_show_the_default():
+    section, seen, models = "", {}, {**SECTIONS, "indexes": IndexSettings}
+    for line in settings_text(None).splitlines():
+        if line.removeprefix("# ").startswith("["):
+            section = line.removeprefix("# ").strip("[]")
+        elif match := re.fullmatch(r"# (\w+ = .*)", line):
+            ((key, value),) = tomllib.loads(match[1]).items()
+            assert key in models[section].model_fields, f"[{section}] has no key {key}"
+            seen.setdefault((section, key), value)
+    for section, key in [("embedder", "kind"), ("parallel", "workers"), ("parallel", "chunk_size")]:
+        assert seen[section, key] == SECTIONS[section].model_fields[key].default
+    for key in ("delete_guard", "tolerate_failed"):
+        assert seen["run", key] == SECTIONS["run"].model_fields[key].default
+    assert Path(seen["store", "path"]) == SECTIONS["store"].model_fields["path"].default
+    assert seen["ledger", "url"] == SECTIONS["ledger"].model_fields["url"].default.get_secret_value()
+
+
+def test_a_password_is_left_to_the_environment(desk):
+    text = settings_text("sqlite:///desk.db?timeout=5&sslpassword=s3cret")
+    assert "s3cret" not in text
+    assert "# The password is left out: set RAG_INDEX_SOURCE__URL to the whole URL." in text
+    assert "timeout=5" in text
+    assert "password" not in settings_text("sqlite:///desk.db").split("[source]")[1].split("[embedder]")[0]
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "said"),
+    [
+        ("s3cret", SettingsError, "--source is not a database URL; write it as sqlite:///file.db"),
+        ("sqlite:///nothing.db", SettingsError, "there is no file"),
+        ("sqlite:///empty.db", SettingsError, "empty.db has no table with a key and a text column"),
+        ("sqlite:///text.db", SourceError, "file is not a database"),
+        ("postgresql://u:s3cret@127.0.0.1:1/d", SourceUnavailable, "u@127.0.0.1:1/d does not answer"),
+        (f"sqlite://u:s3cret%40@h/{__file__}?sslpassword=s3cret2", SettingsError, "the driver refuses the URL"),
+        ("mysql+nothing://u:s3cret@h/d", SettingsError, "no driver for 'mysql+nothing' is installed"),
+    ],
+)
+def test_sources_that_cannot_be_looked_at(desk, source, kind, said):
+    sqlite3.connect("empty.db").executescript("CREATE TABLE number (id INTEGER PRIMARY KEY)")
+    Path("text.db").write_text("no database at all " * 100)
+    with pytest.raises(kind) as caught:
+        settings_text(source)
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,145 @@
+"""An export holds every point, exactly, in order of id, and is there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from contextlib import ExitStack, closing
+
+import numpy as np
+import pytest
+
+from rag_index.documents.batches import PointBatch
+from rag_index.errors import SettingsError, StoreError
+from rag_index.stores import open_store
+from rag_index.stores.edge.store import EdgeStore
+from rag_index.transfer.export import export
+from tests.fakes.qdrant import FakeQdrant
+from tests.project import Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, prefect_server) -> Project:
+    project = Project(tmp_path_factory.mktemp("export") / "project").fill(50)
+    project.execute("UPDATE note SET author = 'Zoë “Z” \U0001f600\n' WHERE id = 3")
+    project.index(serial=True)
+    return project
+
+
+def lines(path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def test_every_point_is_there_sorted_and_exact(project, tmp_path):
+    out = tmp_path / "out.jsonl"
+    count = export(project.settings, "notes", str(out))
+    found, points = lines(out), project.points()
+    assert count == len(found) == len(points)
+    assert [line["id"] for line in found] == sorted(points)
+    for line in found:
+        payload, vector = points[line["id"]]
+        assert set(line) == {"id", "document_id", "payload", "vector"}
+        assert line["payload"] == payload
+        assert line["document_id"] == payload["_rag"]["document_id"]
+        assert np.asarray(line["vector"], np.float32).tobytes() == np.asarray(vector, np.float32).tobytes()
+    assert max(len(str(value)) for line in found for value in line["vector"]) <= 16, "a float32 needs few digits"
+    before = out.read_bytes()
+    export(project.settings, "notes", str(out))
+    assert out.read_bytes() == before, "equal indexes make equal files"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_without_vectors(project, tmp_path):
+    out = tmp_path / "out.jsonl"
+    export(project.settings, "notes", str(out), vectors=False)
+    assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
+
+
+@pytest.mark.parametrize("kind", ["embedded", "server"])
+def test_memory_does_not_grow_with_the_index(tmp_path, kind):
+    """Python's own; what the embedded store's native part keeps is not counted."""
+    with ExitStack() as stack:
+        url = f'[store]\nurl = "{stack.enter_context(FakeQdrant()).url}"\n' if kind == "server" else ""
+        settings = Project(tmp_path / "project", extra=url).settings
+        peaks = []
+        for number, points in enumerate((1500, 6000)):
+            with closing(open_store(settings.store)) as store:
+                store.create(f"test_notes__{number}", 4, {})
+                store.point_alias("test_notes", f"test_notes__{number}")
+                for _ in range(points // 1500):
+                    ids = [str(uuid.uuid4()) for _ in range(1500)]
+                    payloads = [{"_rag": {"key": "1", "chunk": 0}, "body": "text " * 100} for _ in ids]
+                    store.upsert(f"test_notes__{number}", PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
+            peaks.append(peak_of_export(settings, tmp_path / "out.jsonl", points))
+    assert peaks[1] < 1.3 * peaks[0], [f"{peak:,} bytes" for peak in peaks]
+
+
+def peak_of_export(settings, out, points) -> int:
+    """Bytes that Python had at most, in a process of its own: in this one the fake server keeps its points, too."""
+    code = (
+        "import sys, tracemalloc, pathlib; from rag_index.transfer.export import export; "
+        "from rag_index.settings import load_settings; settings = load_settings(pathlib.Path(sys.argv[1])); "
+        "tracemalloc.start(); n = export(settings, 'notes', sys.argv[2]); "
+        "print(n, tracemalloc.get_traced_memory()[1])"
+    )
+    arguments = [sys.executable, "-c", code, str(settings.path), str(out)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    written, peak = map(int, done.stdout.split())
+    assert written == points
+    return peak
+
+
+def test_points_that_are_not_ours_are_written_as_well(project, tmp_path):
+    other = Project(tmp_path / "other")
+    with closing(open_store(other.settings.store)) as store:
+        store.create("test_notes__1", 2, {})
+        store.point_alias("test_notes", "test_notes__1")
+        ids = [f"00000000-0000-0000-0000-00000000000{n}" for n in (2, 1)]
+        store.upsert("test_notes__1", PointBatch(ids, np.eye(2, dtype=np.float32), [{"a": None}, {"_rag": 5}]))
+    out = tmp_path / "out.jsonl"
+    export(other.settings, "notes", str(out))
+    assert lines(out) == [
+        {"id": ids[1], "document_id": None, "payload": {"_rag": 5}, "vector": [0.0, 1.0]},
+        {"id": ids[0], "document_id": None, "payload": {"a": None}, "vector": [1.0, 0.0]},
+    ]
+
+
+def test_a_file_that_is_there_stays_as_it_is_when_the_export_fails(project, tmp_path, monkeypatch):
+    out = tmp_path / "out.jsonl"
+    out.write_text("as before")
+    scroll = EdgeStore.scroll
+
+    def broken(self, name, **how):
+        for number, point in enumerate(scroll(self, name, **how)):
+            if number == 10:
+                raise StoreError("the store broke")
+            yield point
+
+    monkeypatch.setattr(EdgeStore, "scroll", broken)
+    with pytest.raises(StoreError, match="broke"):
+        export(project.settings, "notes", str(out))
+    assert out.read_text() == "as before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_where_it_cannot_be_written_is_said(project, tmp_path):
+    with pytest.raises(SettingsError, match=r"nowhere/out\.jsonl cannot be written: No such file"):
+        export(project.settings, "notes", str(tmp_path / "nowhere" / "out.jsonl"))
+
+
+def test_the_command(project, tmp_path):
+    out = tmp_path / "out.jsonl"
+    ended = project.cli("export", "notes", "--out", str(out), "--no-vectors")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"Wrote {len(project.points())} points to {out}\n"
+    streamed = project.cli("export", "notes", "--out", "-", "--no-vectors")
+    assert streamed.stdout == out.read_text(encoding="utf-8"), "nothing else is on standard output"
+    assert "did you mean 'notes'?" in project.cli("export", "nots", "--out", "-").stderr
+
+
+def test_an_index_that_is_empty_is_said(tmp_path):
+    project = Project(tmp_path / "project")
+    with pytest.raises(StoreError, match="rag-index index notes"):
+        export(project.settings, "notes", "-")

@@ -1,0 +1,284 @@
+"""Indexes carried to another store: bit-equal, ledger included, whole or not shown, and one store at a time."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from rag_index.doctor import examine, repair
+from rag_index.documents.batches import PointBatch
+from rag_index.errors import SettingsError, StoreError, StoreMismatch
+from rag_index.ledger import Ledger
+from rag_index.stores import open_store
+from rag_index.transfer.export import export
+from rag_index.transfer.move import move, target_settings
+from tests.fakes.qdrant import FakeQdrant, Fault
+from tests.project import Project
+from tests.twin import twin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCUMENTS = 300
+UPSERT = "PUT /collections/test_notes__2/points"
+
+
+@pytest.fixture(scope="module")
+def moved_from(tmp_path_factory, prefect_server) -> Project:
+    """Indexed and rebuilt, so that there is a collection to go back to."""
+    project = Project(tmp_path_factory.mktemp("move") / "project").fill(DOCUMENTS)
+    assert project.index(serial=True).state == "completed"
+    assert project.index(serial=True, full=True).state == "completed"
+    return project
+
+
+@pytest.fixture
+def project(moved_from, tmp_path) -> Project:
+    return twin(moved_from, tmp_path / "project")
+
+
+@pytest.fixture
+def qdrant() -> Iterator[StoppableQdrant]:
+    with StoppableQdrant() as fake:
+        yield fake
+
+
+class StoppableQdrant(FakeQdrant):
+    """Refuses for good all requests of one kind (`stop_on`) after some; keeps vectors of length one bit by bit.
+
+    So does a real server; the client's memory behind the fake divides them by their length once more, in float32.
+    """
+
+    stop_on, after = "", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        upsert = self.client.upsert
+
+        def exact(name, points, **how):
+            result = upsert(name, points, **how)
+            kept = self.client._client.collections[name]
+            for point, vector in zip(points.ids, points.vectors, strict=True):
+                kept.vectors[""][kept.ids[point]] = np.asarray(vector, dtype=np.float32)
+            return result
+
+        self.client.upsert = exact
+
+    def take_fault(self, request: str) -> Fault:
+        if self.stop_on and self.stop_on in request:
+            self.after -= 1
+            if self.after < 0:
+                return Fault(status=403, error="killed here")
+        return super().take_fault(request)
+
+
+def exported(project: Project) -> bytes:
+    file = project.folder / "out.jsonl"
+    export(project.settings, "notes", str(file))
+    return file.read_bytes()
+
+
+def use(project: Project, line: str) -> None:
+    """Edit the settings file as the command says."""
+    text = project.config.read_text().split("[store]")[0]
+    project.write_settings(f"{text}\n[store]\n{line}\n")
+
+
+def ledger_dump(project: Project) -> list[str]:
+    with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db:
+        return [line for line in db.iterdump() if 'locks" VALUES' not in line]
+
+
+def owners(project: Project, qdrant: FakeQdrant) -> tuple[bool, bool]:
+    """Whether the old and the new store's collection has the ledger's id."""
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        wanted = ledger.collection("test_notes__2").store_id
+    with closing(open_store(project.settings.store)) as old:
+        there = old.collections()["test_notes__2"].get("store_id") == wanted
+    names = {one.name for one in qdrant.client.get_collections().collections}
+    metadata = qdrant.client.get_collection("test_notes__2").config.metadata if "test_notes__2" in names else {}
+    return there, (metadata or {}).get("store_id") == wanted
+
+
+@pytest.mark.long
+def test_to_a_server_and_back(project, qdrant):
+    before, ledger = exported(project), ledger_dump(project)
+    [moved] = move(project.settings, target_settings(project.settings, qdrant.url))
+    assert moved.collections == ["test_notes__1", "test_notes__2"], "what is kept for a rollback, then what is shown"
+    assert moved.documents == DOCUMENTS
+    assert moved.carried == 2 * moved.points == 2 * before.count(b"\n")
+    assert ledger_dump(project) == ledger, "the ledger needs no change"
+
+    assert exported(project) == before, "the old store can still be read"
+    refused = project.index(serial=True)
+    assert refused.exit_code == 1
+    [finding] = examine(project.settings).findings
+    assert (finding.kind, qdrant.url in finding.message) == ("moved", True)
+
+    folder = project.settings.store.path
+    use(project, f'url = "{qdrant.url}"')
+    assert exported(project) == before, "bit by bit"
+    assert examine(project.settings).findings == []
+    outcome = project.index(serial=True).indexes[0]
+    assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
+    with closing(open_store(project.settings.store)) as store:
+        store.delete_chunks("test_notes", {"5": 0, "6": 0})
+    mended = repair(project.settings, None, lambda names, _: project.index(*names, serial=True))
+    assert [(one.kind, one.count) for one in mended.repaired] == [("missing_documents", 2)]
+    assert mended.findings == []
+    assert exported(project) == before, "the doctor mends on a server as well"
+    project.execute("UPDATE note SET body = 'another story' WHERE id IN (3, 10)")
+    project.execute("DELETE FROM note WHERE id = 20")
+    project.index(serial=True)
+    after = exported(project)
+    assert after != before
+
+    [back] = move(project.settings, target_settings(project.settings, str(folder)))
+    assert 0 < back.carried < 20, "only what differs"
+    use(project, f'path = "{folder}"')
+    assert exported(project) == after
+    assert examine(project.settings).findings == []
+    assert project.index(serial=True).indexes[0].unchanged == DOCUMENTS - 1
+
+
+def test_from_server_to_server(project, qdrant):
+    before, ledger = exported(project), ledger_dump(project)
+    move(project.settings, target_settings(project.settings, qdrant.url))
+    use(project, f'url = "{qdrant.url}"')
+    with StoppableQdrant() as other:
+        [moved] = move(project.settings, target_settings(project.settings, other.url))
+        assert (moved.documents, moved.carried) == (DOCUMENTS, 2 * moved.points)
+        use(project, f'url = "{other.url}"')
+        assert exported(project) == before
+        assert ledger_dump(project) == ledger
+        outcome = project.index(serial=True).indexes[0]
+        assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
+        assert project.json("rollback", "notes")["shown"] == "test_notes__1", "what is kept goes along"
+
+
+@pytest.mark.parametrize(
+    ("stop_on", "after"),
+    [
+        pytest.param("PUT /collections/test_notes__1", 0, marks=pytest.mark.long),  # before anything is there
+        (UPSERT, 1),
+        pytest.param("POST /collections/test_notes__2/points/count", 0, marks=pytest.mark.long),
+        ("PATCH /collections/test_notes__1", 0),  # handing over: the first id
+        pytest.param("PATCH /collections/test_notes__2", 0, marks=pytest.mark.long),
+        ("POST /collections/aliases", 0),
+    ],
+)
+def test_stopped_half_way_it_goes_on(project, qdrant, stop_on, after):
+    before = exported(project)
+    target = target_settings(project.settings, qdrant.url)
+    qdrant.stop_on, qdrant.after = stop_on, after
+    with pytest.raises(StoreError, match="killed here"):
+        move(project.settings, target)
+    assert qdrant.client.get_aliases().aliases == [], "nothing half is shown"
+    assert owners(project, qdrant) != (True, True), "the ledger never has two stores"
+    qdrant.stop_on = ""
+    [moved] = move(project.settings, target)
+    assert owners(project, qdrant) == (False, True)
+    if stop_on == UPSERT:
+        assert moved.carried < 2 * moved.points, "what was there was not sent again"
+    elif stop_on.startswith(("PATCH", "POST")):
+        assert moved.carried == 0
+    use(project, f'url = "{qdrant.url}"')
+    assert exported(project) == before
+    assert examine(project.settings).findings == []
+
+
+def test_repeated_after_the_end_it_changes_nothing(project, qdrant):
+    target = target_settings(project.settings, qdrant.url)
+    move(project.settings, target)
+    old = project.config.read_text()
+    use(project, f'url = "{qdrant.url}"')
+    project.execute("UPDATE note SET body = 'newer than the old store' WHERE id = 3")
+    project.index(serial=True, full=True)
+    after, shown = exported(project), qdrant.client.get_aliases().aliases[0].collection_name
+    assert shown == "test_notes__3"
+    project.write_settings(old)
+    [again] = move(project.settings, target)
+    assert again.carried == 0
+    assert qdrant.client.get_aliases().aliases[0].collection_name == shown
+    use(project, f'url = "{qdrant.url}"')
+    assert exported(project) == after
+
+
+def test_a_store_that_rounds_vectors_is_told_of(project):
+    with FakeQdrant() as rounding:
+        [moved] = move(project.settings, target_settings(project.settings, rounding.url))
+        assert 0 < moved.rounded < moved.carried / 2
+        assert "rounded in their last bits" in moved.sentence()
+        use(project, f'url = "{rounding.url}"')
+        assert examine(project.settings).findings == []
+
+
+def test_what_is_in_the_way_is_left_alone(project, qdrant):
+    target = target_settings(project.settings, qdrant.url)
+    with closing(open_store(target)) as store:
+        store.create("test_notes__2", 256, {"store_id": "another", "alias": "test_notes"})
+    with pytest.raises(StoreMismatch, match="has another collection test_notes__2"):
+        move(project.settings, target)
+    with closing(open_store(target)) as store:
+        store.drop("test_notes__2")
+        store.create("test_notes__7", 256, {"store_id": "another", "alias": "test_notes"})
+        store.point_alias("test_notes", "test_notes__7")
+    with pytest.raises(StoreMismatch, match="shows test_notes__7 as test_notes"):
+        move(project.settings, target)
+    assert project.index(serial=True).state == "completed", "nothing has changed here"
+
+
+def test_what_is_damaged_is_mended_first(project, qdrant):
+    with closing(open_store(project.settings.store)) as store:
+        vector = np.ones((1, 256), dtype=np.float32)
+        store.upsert("test_notes__2", PointBatch([str(uuid.uuid4())], vector, [{"a": 1}]))
+    with pytest.raises(StoreMismatch, match="doctor --repair"):
+        move(project.settings, target_settings(project.settings, qdrant.url))
+    assert qdrant.client.get_collections().collections == []
+
+
+@pytest.mark.parametrize(
+    ("to", "said"),
+    [
+        ("ftp://somewhere", "is not an address"),
+        ("http://user:secret@somewhere", "must not hold a user"),
+        (".rag-index/qdrant", "the indexes are there already"),
+    ],
+)
+def test_places_that_cannot_be(project, to, said):
+    place = str(project.folder / to) if "://" not in to else to
+    with pytest.raises(SettingsError, match=said) as raised:
+        target_settings(project.settings, place)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_command(project, qdrant):
+    before = exported(project)
+    missing = project.cli("move", "--to", qdrant.url, "--api-key-env", "NOT_SET")
+    assert missing.returncode == 2
+    assert "NOT_SET" in missing.stderr
+    ended = project.cli("move", "notes", "--to", qdrant.url, "--api-key-env", "KEY", KEY="s3cret")
+    assert ended.returncode == 0, ended.stderr
+    assert f'url = "{qdrant.url}"' in ended.stdout
+    assert "RAG_INDEX_STORE__API_KEY" in ended.stdout
+    assert "s3cret" not in ended.stdout + ended.stderr
+    use(project, f'url = "{qdrant.url}"')
+    assert exported(project) == before
+    folder = Path(project.folder / "elsewhere")
+    answer = project.json("move", "--to", str(folder))
+    assert answer["store"] == f'path = "{folder}"'
+    assert answer["indexes"][0]["documents"] == DOCUMENTS
+    use(project, answer["store"])
+    assert exported(project) == before
+
+
+def test_an_index_that_is_empty_is_said(tmp_path, qdrant):
+    project = Project(tmp_path / "project")
+    with pytest.raises(StoreError, match="is empty, there is nothing to move"):
+        move(project.settings, target_settings(project.settings, qdrant.url))

@@ -1,0 +1,82 @@
+"""Writing keys into a settings file that a person wrote."""
+
+from __future__ import annotations
+
+import stat
+
+import pytest
+
+from rag_index.errors import SettingsError
+from rag_index.settings import load_settings
+from rag_index.tuning.settings_file import write_keys
+
+TEXT = """\
+# Our service desk.   Ask Ada before you change it.
+project = "desk"
+
+[source]
+url = "sqlite:///source.db"  # a copy, made at night
+
+[embedder]
+kind = "ollama"          # pulled on all hosts
+model = "nomic-embed-text"
+num_thread = 4           # measured in spring
+batch_texts = 64
+
+[[indexes]]
+name = "notes"   # all of them
+table = "note"
+key = "id"
+text = "body"
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "rag-index.toml"
+    path.write_text(TEXT)
+    path.chmod(0o640)
+    return path
+
+
+def test_values_change_and_everything_else_stays(file):
+    write_keys(file, {("embedder", "batch_texts"): 16, ("embedder", "requests_in_flight"): 4})
+    expected = TEXT.replace("batch_texts = 64\n", "batch_texts = 16\nrequests_in_flight = 4\n")
+    assert file.read_text() == expected
+    assert load_settings(file).embedder.requests_in_flight == 4
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert [path.name for path in file.parent.iterdir()] == ["rag-index.toml"]
+
+
+def test_a_comment_beside_a_changed_value_stays(file):
+    write_keys(file, {("embedder", "num_thread"): 1})
+    assert "num_thread = 1           # measured in spring" in file.read_text()
+
+
+def test_a_key_is_taken_away_and_a_table_is_added(file):
+    write_keys(file, {("embedder", "num_thread"): None, ("parallel", "workers"): 3, ("run", "wait"): None})
+    settings = load_settings(file)
+    assert (settings.embedder.num_thread, settings.parallel.workers) == (None, 3)
+    assert "# all of them" in file.read_text()
+    assert file.read_text().endswith('text = "body"\n\n[parallel]\nworkers = 3\n')
+
+
+def test_what_would_not_load_is_not_written(file):
+    with pytest.raises(SettingsError, match="batch_texts"):
+        write_keys(file, {("embedder", "batch_texts"): -1})
+    assert file.read_text() == TEXT
+    assert [path.name for path in file.parent.iterdir()] == ["rag-index.toml"]
+
+
+def test_a_link_stays_a_link(file, tmp_path):
+    link = tmp_path / "link.toml"
+    link.symlink_to(file)
+    write_keys(link, {("embedder", "batch_texts"): 16})
+    assert link.is_symlink()
+    assert load_settings(file).embedder.batch_texts == 16
+
+
+def test_what_is_not_toml_is_said(file):
+    file.write_text("[source\n")
+    with pytest.raises(SettingsError, match="is not TOML"):
+        write_keys(file, {("embedder", "batch_texts"): 16})

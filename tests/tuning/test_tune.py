@@ -1,0 +1,188 @@
+"""`rag-index tune` against servers of which it is known what they can do."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+import psutil
+import pytest
+
+from rag_index.errors import EmbedderUnavailable, SettingsError, SourceError
+from rag_index.settings import load_settings
+from rag_index.tuning.candidate import Candidate
+from rag_index.tuning.local_servers import local_servers, model_folder
+from rag_index.tuning.probe import Probes
+from rag_index.tuning.tune import sample_texts, tune
+from tests.dask_workers import workers_among
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+
+pytestmark = pytest.mark.long
+
+
+@pytest.fixture
+def fakes():
+    """Makes so many servers."""
+    with ExitStack() as stack:
+        yield lambda count=1, **given: [stack.enter_context(FakeOllama(**given)) for _ in range(count)]
+
+
+def project_with(folder, servers, *, more="") -> Project:
+    hosts = ", ".join(f'"{server.url}"' for server in servers)
+    extra = f'[embedder]\nkind = "ollama"\nmodel = "{servers[0].model}"\nhosts = [{hosts}]\n{more}'
+    return Project(folder, extra=extra).fill(200)
+
+
+def measured(settings, *candidates, seconds=0.4) -> list[float]:
+    from rag_index.embedders import open_embedder
+
+    embedder = open_embedder(settings.embedder)
+    identity = embedder.identity()
+    embedder.close()
+    with Probes(settings.embedder, sample_texts(settings), identity) as probes:
+        return [probes.measure(candidate, seconds) for candidate in candidates]
+
+
+def test_probes_measure_what_servers_can_do(tmp_path, fakes):
+    settings = project_with(tmp_path / "p", fakes(2, seconds_per_text=0.004)).settings
+    one = Candidate(batch_texts=8, batch_chars=4000)
+    both = Candidate(hosts=2, workers=2, batch_texts=8, batch_chars=4000)
+    alone, shared, of_one, more = measured(
+        settings, one, both, Candidate(hosts=2, batch_texts=8, batch_chars=4000),
+        Candidate(requests_in_flight=4, batch_texts=8, batch_chars=4000),
+    )  # fmt: skip
+    mean = sum(map(len, sample_texts(settings))) / len(sample_texts(settings))
+    assert alone / mean == pytest.approx(1 / 0.004, rel=0.25)
+    assert shared > 1.5 * alone
+    assert of_one > 1.2 * alone
+    assert more == pytest.approx(alone, rel=0.3)
+    assert not workers_among(psutil.Process().children(recursive=True))
+
+
+def test_what_a_server_refuses_is_no_rate_and_names_the_reason(tmp_path, fakes):
+    (server,) = fakes()
+    settings = project_with(tmp_path / "p", [server], more="timeout = 2").settings
+    from rag_index.embedders import open_embedder
+
+    identity = open_embedder(settings.embedder).identity()
+    with Probes(settings.embedder, ["a text"], identity) as probes:
+        assert probes.measure(Candidate(), 0.1) > 0
+        server.fault("status", code=500)
+        assert probes.measure(Candidate(num_thread=2), 0.1) == 0
+        assert server.url in str(probes.error)
+        server.clear()
+        assert probes.measure(Candidate(num_thread=2), 0.1) > 0
+
+
+def test_what_would_take_too_long_is_not_tried(tmp_path, fakes):
+    (server,) = fakes(seconds_per_text=0.05)
+    settings = project_with(tmp_path / "p", [server]).settings
+    small, large = measured(settings, Candidate(batch_texts=2), Candidate(batch_texts=512, batch_chars=10**6))
+    assert small > 0
+    assert large == 0
+
+
+def test_the_knee_of_a_server_that_takes_one_request_at_a_time(tmp_path, fakes):
+    project = project_with(tmp_path / "p", fakes(seconds_per_text=0.004))
+    before = project.config.read_text()
+    answer = project.json("tune", "--budget", "8")
+    knee = answer["knee"]
+    assert knee["texts_per_second"] == pytest.approx(1 / 0.004, rel=0.2)
+    assert answer["serial"]["texts_per_second"] < knee["texts_per_second"] <= answer["best"]["texts_per_second"]
+    assert not answer["written"]
+    assert project.config.read_text() == before
+
+
+def test_the_knee_of_servers_that_take_many_is_written_and_a_stronger_variable_is_named(tmp_path, fakes):
+    more = "batch_texts = 4  # a guess\nrequests_in_flight = 1\n[parallel]\nworkers = 1"
+    project = project_with(tmp_path / "p", fakes(2, seconds_per_text=0.02, concurrent=True), more=more)
+    environment = {"RAG_INDEX_EMBEDDER__REQUESTS_IN_FLIGHT": "1", "RAG_INDEX_PARALLEL__WORKERS": "1"}
+    ended = project.cli("tune", "--budget", "6", "--write", **environment)
+    assert ended.returncode == 0, ended.stderr
+    assert "times serial" in ended.stdout
+    assert any(f"{name} is set and wins" in ended.stdout for name in environment)
+    written = load_settings(project.config)
+    assert written.embedder.requests_in_flight * written.parallel.workers >= 2
+    assert len(written.embedder.hosts) == 2
+    assert "# a guess" in project.config.read_text()
+
+
+def test_workers_of_the_local_embedder(tmp_path):
+    settings = Project(tmp_path / "p").fill(100).settings
+    told = []
+    outcome = tune(settings, budget=4, tell=lambda *said: told.append(said))
+    assert outcome.knee.rate > 0
+    assert {key for _, key in outcome.changes} <= {"workers"}
+    assert outcome.serial.candidate.workers == 1
+    assert len(told) == sum(len(one.rates) for one in outcome.tried)
+    assert outcome.seconds < 20
+
+
+def test_an_embedder_that_is_not_there_and_a_source_without_texts_are_said(tmp_path, fakes):
+    servers = fakes()
+    project = project_with(tmp_path / "p", servers)
+    servers[0].stop_listening()
+    with pytest.raises(EmbedderUnavailable, match=servers[0].url):
+        tune(project.settings, budget=5)
+    with pytest.raises(SourceError, match="no documents with text"):
+        tune(Project(tmp_path / "empty").settings, budget=5)
+
+
+FAKE_PROGRAM = """\
+#!{python}
+import os, sys
+sys.path.insert(0, {root!r})
+from tests.fakes.ollama import FakeOllama
+port = int(os.environ["OLLAMA_HOST"].rpartition(":")[2])
+assert sys.argv[1:] == ["serve"] and os.environ["OLLAMA_MODELS"] == {models!r}
+with FakeOllama(port=port, seconds_per_text=0.02):
+    import threading
+    threading.Event().wait()
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A program `ollama` on a PATH of its own, and the folder of its models."""
+    models = tmp_path / "models"
+    (models / "manifests").mkdir(parents=True)
+    path = tmp_path / "bin" / "ollama"
+    path.parent.mkdir()
+    root = __file__.rpartition("/tests/")[0]
+    path.write_text(FAKE_PROGRAM.format(python=sys.executable, root=root, models=str(models)))
+    path.chmod(0o755)
+    return path, models
+
+
+def test_local_servers_are_worth_running_where_each_works_for_itself(tmp_path, fakes, program):
+    path, models = program
+    project = project_with(tmp_path / "p", fakes())
+    ended = project.cli(
+        "tune", "--budget", "8", "--local-servers", PATH=f"{path.parent}:/usr/bin:/bin", OLLAMA_MODELS=str(models)
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "servers are worth running: systemctl enable --now ollama@11434 ollama@11435" in ended.stdout, ended.stdout
+    assert 'hosts = ["http://127.0.0.1:11434", "http://127.0.0.1:11435"' in ended.stdout
+    assert not [p for p in psutil.process_iter(["cmdline"]) if str(path) in (p.info["cmdline"] or [])]
+
+
+def test_local_servers_need_a_program_and_models(tmp_path, fakes, monkeypatch):
+    project = project_with(tmp_path / "p", fakes())
+    ended = project.cli("tune", "--local-servers", PATH="/nowhere")
+    assert ended.returncode == 2
+    assert "not on the PATH" in ended.stderr
+    ended = Project(tmp_path / "local").cli("tune", "--local-servers")
+    assert ended.returncode == 2
+    assert "kind 'ollama'" in ended.stderr
+    with pytest.raises(SettingsError, match="OLLAMA_MODELS"):
+        model_folder({"OLLAMA_MODELS": str(tmp_path)})
+
+
+def test_a_server_that_does_not_start_is_said(tmp_path):
+    (tmp_path / "manifests").mkdir()
+    with (
+        pytest.raises(EmbedderUnavailable, match="ended with 1"),
+        local_servers("/bin/false", 2, {"OLLAMA_MODELS": str(tmp_path)}),
+    ):
+        pass
