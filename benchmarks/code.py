@@ -59,7 +59,7 @@ def main() -> None:
     only = given.only or ["agreement", "workers", "unchanged"]
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     if "agreement" in only:
-        agreement(Path(paths["stdlib"]))
+        parity(Path(paths["stdlib"]))
     with tempfile.TemporaryDirectory() as folder:
         if "workers" in only:
             two_workers(Path(folder), given.roots, given.sample, given.repeat)
@@ -67,7 +67,7 @@ def main() -> None:
             unchanged(Path(folder), given.roots, given.files, given.repeat)
 
 
-def agreement(stdlib: Path) -> None:
+def parity(stdlib: Path) -> None:
     """How many of the definitions that `ast` finds are found with the same kind, name and lines; where others are."""
     same = total = files = 0
     differing: list[str] = []
@@ -125,7 +125,7 @@ def two_workers(folder: Path, roots: list[Path], count: int, repeat: int) -> Non
         f"two workers over one: {one / two:.2f} ({one:.1f} s and {two:.1f} s for {count:,} files, median of {repeat})"
     )
     copied(roots, folder / "little", 10, mixed=True)
-    idle = indexed(folder / "idle", folder / "little", 1, more="chunk_size = 1")["peak_memory"]
+    idle = indexed(folder / "idle", folder / "little", 1, more="shard_documents = 1")["peak_memory"]
     peak = indexed(folder / "peak", folder / "sample", 1)["peak_memory"]
     print(f"memory of a worker: {(peak - idle) / 1e6:.0f} MB beyond {idle / 1e6:.0f} MB after ten files")
 
@@ -141,7 +141,7 @@ def unchanged(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
     took: dict[str, list[float]] = {
         "many": [], "ten": [], "one changed": [], "many, processor": [], "ten, processor": [],
     }  # fmt: skip
-    for name in ("many", "ten"):  # marks are noted
+    for name in ("many", "ten"):  # stamps are noted
         indexed(folder / f"{name}.p", folder / name, AUTO)
     for _ in range(repeat):
         for name in ("many", "ten"):
@@ -194,7 +194,7 @@ def indexed(project: Path, root: Path, workers: int | str, *, more: str = "") ->
     cpu = time.process_time() - cpu
     settings = load_settings(config)
     (report,) = run_reports(settings, settings.indexes)
-    figures: dict[str, float] = {**report["figures"], "documents": report["documents"], "cpu": cpu}
+    figures: dict[str, float] = {**report["metrics"], "documents": report["documents"], "cpu": cpu}
     return figures
 
 

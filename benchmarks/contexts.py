@@ -19,10 +19,10 @@ from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.chunking.context import ContextCutter, Recipe, Servers
+from rag_index.chunking.context import ContextChunker, Recipe, Servers
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.text import Chunker
-from rag_index.documents.batches import Page
+from rag_index.chunking.text import TextChunker
+from rag_index.documents.batches import DocumentBatch
 from tests.fakes.ollama import FakeOllama
 
 MODEL = "fake-talk"
@@ -41,7 +41,7 @@ def main() -> None:
     server.start()
     try:
         with tempfile.TemporaryDirectory(prefix="contexts-") as folder:
-            measure(cutter_of(address.get(timeout=60), given.concurrency, Path(folder)), given)
+            measure(chunker_of(address.get(timeout=60), given.concurrency, Path(folder)), given)
     finally:
         over.set()
         server.join()
@@ -54,19 +54,19 @@ def serve(seconds: float, address: Any, over: Any) -> None:
         over.wait()
 
 
-def cutter_of(url: str, concurrency: int, folder: Path) -> ContextCutter:
+def chunker_of(url: str, concurrency: int, folder: Path) -> ContextChunker:
     servers = Servers((url,), MODEL, 60.0, "5m", concurrency, None, 0.0, 4096)
     recipe = Recipe(FakeOllama.digest, DEFAULT_PROMPT, 300, 4096)
-    return ContextCutter(Chunker(40, 0), servers, recipe, SecretStr(f"sqlite:///{folder / 'contexts.db'}"), False)
+    return ContextChunker(TextChunker(40, 0), servers, recipe, SecretStr(f"sqlite:///{folder / 'contexts.db'}"), False)
 
 
-def measure(cutter: ContextCutter, given: argparse.Namespace) -> None:
-    cutter.cut(documents("warm up", 2))  # imports and connections
+def measure(chunker: ContextChunker, given: argparse.Namespace) -> None:
+    chunker.chunk(documents("warm up", 2))  # imports and connections
     took, worked = [], []
     for attempt in range(given.repeat):
         page = documents(f"attempt {attempt}", given.chunks)
         began, work = time.perf_counter(), time.process_time()
-        cutter.cut(page)
+        chunker.chunk(page)
         took.append(time.perf_counter() - began)
         worked.append(time.process_time() - work)
     least = math.ceil(given.chunks / given.concurrency) * given.seconds
@@ -76,14 +76,14 @@ def measure(cutter: ContextCutter, given: argparse.Namespace) -> None:
         f"{1000 * statistics.median(worked) / given.chunks:.1f} ms of processor time a chunk"
     )
     began = time.perf_counter()
-    cutter.cut(page)
+    chunker.chunk(page)
     print(f"the same from the cache: {1000 * (time.perf_counter() - began):.1f} ms")
 
 
-def documents(name: str, chunks: int) -> Page:
+def documents(name: str, chunks: int) -> DocumentBatch:
     """One document that is cut into so many chunks."""
     text = "\n\n".join(f"This is {name}, sentence {number:03}." for number in range(chunks))
-    return Page(["1"], [text], [b"{}"], [b""], [b""])
+    return DocumentBatch(["1"], [text], [b"{}"], [b""], [b""])
 
 
 if __name__ == "__main__":

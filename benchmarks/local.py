@@ -108,7 +108,7 @@ def desk(documents: int) -> Iterator[Desk]:
     with tempfile.TemporaryDirectory() as folder:
         servicedesk.write(Path(folder) / "desk.db", documents=documents)
         made = Desk(Path(folder))
-        made.config.write_text(servicedesk.settings_text("desk.db"))
+        made.config.write_text(servicedesk.scaffold("desk.db"))
         yield made
 
 
@@ -118,7 +118,7 @@ def prose(documents: int) -> Iterator[Desk]:
         source = Path(folder) / "pydocs.db"
         pydocs.write(source)
         made = Desk(Path(folder))
-        made.config.write_text(pydocs.settings_text("pydocs.db"))
+        made.config.write_text(pydocs.scaffold("pydocs.db"))
         text = "\n".join(chunk for part in texts_of(load_settings(made.config)) for chunk in part)
         step = max(1, (len(text) - PROSE) // documents)
         with sqlite3.connect(source) as db:
@@ -199,7 +199,7 @@ def framework(given: argparse.Namespace) -> None:
         (report,) = run_reports(settings, settings.indexes)
     rates = [given.documents / took for took in seconds]
     say("documents/s with an embedder that answers at once", rates, "at least 15,000 on two cores")
-    stages = ", ".join(f"{name} {busy:.1f}" for name, busy in report["figures"]["stages"].items())
+    stages = ", ".join(f"{name} {busy:.1f}" for name, busy in report["metrics"]["stages"].items())
     print(f"of the last run's {report['seconds']:.1f} s the flow's process was busy with: {stages} s")
 
 

@@ -62,7 +62,7 @@ def project(documents: int, *, hosts: list[str], model: str, more: str = "", sho
         config = Path(folder) / "rag-index.toml"
         servicedesk.write(Path(folder) / "desk.db", documents=documents)
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = {json.dumps(hosts)}\n{more}\n'
-        text = servicedesk.settings_text("desk.db")
+        text = servicedesk.scaffold("desk.db")
         if short:
             text = text.replace("\n[[indexes]]", "\n[[indexes]]\nchunk_chars = 150\nchunk_overlap = 0")
         head, found, rest = text.partition("\n[[indexes]]")
@@ -87,13 +87,13 @@ def run(config: Path, *arguments: str) -> float:
 
 def distinct_chunks(settings: Settings) -> list[str]:
     """What a run sends: every index's chunks, equal texts once."""
-    from rag_index.chunking.text import Chunker
+    from rag_index.chunking.text import TextChunker
     from rag_index.sources import open_source
 
     texts: dict[str, None] = {}
     for index in settings.indexes:
         source, cursor, first = open_source(settings, index), None, True
-        chunker = Chunker(index.chunk_chars, index.chunk_overlap)
+        chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
         while first or cursor is not None:
             page, first = source.page(cursor, 20_000), False
             texts.update(dict.fromkeys(chunk for text in page.documents.texts for chunk in chunker.split(text)))

@@ -198,7 +198,7 @@ def service_desk(documents: int, folder: Path | None) -> Iterator[Path]:
         if not config.exists():
             where.mkdir(parents=True, exist_ok=True)
             servicedesk.write(where / "desk.db", documents=documents)
-            config.write_text(servicedesk.settings_text("desk.db"))
+            config.write_text(servicedesk.scaffold("desk.db"))
         started = time.perf_counter()
         program(config, "index-all", "--json")
         print(f"\nservice desk in {where}, indexed or found so in {time.perf_counter() - started:.0f} s")
@@ -337,7 +337,7 @@ def known_item(arguments: argparse.Namespace) -> None:
         pydocs.write(folder / "pydocs.db")
         items = known_items(folder / "pydocs.db", arguments.documents)
         extra = embedder_of(arguments.model, stack, folder)
-        text = pydocs.settings_text("pydocs.db").replace('text = ["summary", "body"]', 'text = "body"')
+        text = pydocs.scaffold("pydocs.db").replace('text = ["summary", "body"]', 'text = "body"')
         config.write_text(f"{text}\n{EVERYTHING}\n{extra}")
         started = time.perf_counter()
         program(config, "index-all", "--json")

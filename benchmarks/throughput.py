@@ -38,13 +38,13 @@ PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 
 def texts_of(settings: Settings) -> list[list[str]]:
     """Every index's chunks, as a run would embed them."""
-    from rag_index.chunking.text import Chunker
+    from rag_index.chunking.text import TextChunker
     from rag_index.sources import open_source
 
     parts = []
     for index in settings.indexes:
         source, cursor, first = open_source(settings, index), None, True
-        chunker = Chunker(index.chunk_chars, index.chunk_overlap)
+        chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
         while first or cursor is not None:
             page, first = source.page(cursor, 20_000), False
             parts.append([chunk for text in page.documents.texts for chunk in chunker.split(text)])
@@ -155,7 +155,7 @@ def measure(documents: int, workers: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "rag-index.toml"
         servicedesk.write(Path(folder) / "desk.db", documents=documents)
-        config.write_text(servicedesk.settings_text("desk.db"))
+        config.write_text(servicedesk.scaffold("desk.db"))
         parts = texts_of(load_settings(config))
         chunks = sum(map(len, parts))
         seconds, script = bare(parts, workers, embed), bare(parts, workers, embed_as_a_script)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from rag_index.orchestration.cluster import Workers
-from rag_index.orchestration.opaque import Sealed
+from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.states import flow_run_id
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, open_bench
@@ -40,18 +40,18 @@ def benchmark(
     """
     settings = run_settings(config)
     with open_bench(settings, index, sample_size) as bench:
-        sealed = Sealed(bench)
-        take_sample(sealed)
-        identity = who_embeds(sealed)
-        embed_serially(sealed, identity)
+        opaque = Opaque(bench)
+        take_sample(opaque)
+        identity = who_embeds(opaque)
+        embed_serially(opaque, identity)
         for count in bench.counts(workers):
             with Workers(bench.parallel(count)) as pool:
-                benchmark_workers.with_options(task_runner=pool.task_runner())(sealed, count)
+                benchmark_workers.with_options(task_runner=pool.task_runner())(opaque, count)
         return benchmark_state(bench.report, project=settings.project)
 
 
 @flow(name="benchmark-workers", flow_run_name="benchmark {workers} workers", validate_parameters=False)
-def benchmark_workers(bench: Sealed[Bench], workers: int) -> None:
+def benchmark_workers(bench: Opaque[Bench], workers: int) -> None:
     """Embed and write the sample with so many workers, as a run does; the workers are ready before the clock starts."""
     with bench.value.run(workers, flow_run_id()) as run:
         run.begin(bench.value.identity)

@@ -26,7 +26,7 @@ def index_all(
     config: str | None = None,
     indexes: list[str] | None = None,
     workers: int | None = None,
-    chunk_size: int | None = None,
+    shard_documents: int | None = None,
     serial: bool = False,
     full: bool = False,
     allow_deletes: bool = False,
@@ -39,7 +39,7 @@ def index_all(
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
         indexes: Names of indexes; all where none are given.
         workers: Dask worker processes; by default as the settings say.
-        chunk_size: Documents a shard; by default as the settings say.
+        shard_documents: Documents a shard; by default as the settings say.
         serial: Embed in one process, with no Dask cluster.
         full: Build each index anew beside the old one, and show it when it is verified.
         allow_deletes: Delete however many documents the source has no more.
@@ -47,7 +47,7 @@ def index_all(
         wait: Seconds to wait for services that are down at the start.
     """
     started = time.monotonic()
-    settings = run_settings(config, workers=workers, chunk_size=chunk_size, serial=serial, wait=wait)
+    settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
     report = RunReport()
     with stoppable(), run_workers(settings) as pool:
         for index in settings.named(indexes):
@@ -56,7 +56,7 @@ def index_all(
                 index.name,
                 str(settings.path),
                 workers,
-                chunk_size,
+                shard_documents,
                 serial,
                 full,
                 allow_deletes,

@@ -31,7 +31,7 @@ def index_collection(
     index: str,
     config: str | None = None,
     workers: int | None = None,
-    chunk_size: int | None = None,
+    shard_documents: int | None = None,
     serial: bool = False,
     full: bool = False,
     allow_deletes: bool = False,
@@ -44,7 +44,7 @@ def index_collection(
         index: The name of an index in the settings file.
         config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
         workers: Dask worker processes; by default as the settings say.
-        chunk_size: Documents a shard; by default as the settings say.
+        shard_documents: Documents a shard; by default as the settings say.
         serial: Embed in one process, with no Dask cluster.
         full: Build the index anew beside the old one, and show it when it is verified.
         allow_deletes: Delete however many documents the source has no more.
@@ -52,7 +52,7 @@ def index_collection(
         wait: Seconds to wait for services that are down at the start.
     """
     try:
-        settings = run_settings(config, workers=workers, chunk_size=chunk_size, serial=serial, wait=wait)
+        settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
         options = RunOptions(full=full, allow_deletes=allow_deletes, retry_failed=retry_failed)
         with stoppable(), collect_seldom(), open_run(settings, index, options, run_id=flow_run_id()) as run:
             with shown(run):

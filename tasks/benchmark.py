@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
-from rag_index.documents.batches import Page, Shard
+from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.embedders import open_embedder
 from rag_index.orchestration.artifacts import artifact_key
 from tasks.embed import EmbedJob, process_embedder
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.embedders import EmbedderIdentity
-    from rag_index.orchestration.opaque import Sealed
+    from rag_index.orchestration.opaque import Opaque
     from rag_index.tuning.benchmark import Bench, BenchmarkReport, BenchRun
 
 __all__ = ["benchmark_state", "embed_serially", "take_sample", "warm_up", "who_embeds"]
@@ -30,13 +30,13 @@ _ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
 @task(name="sample", **_ONCE)
-def take_sample(bench: Sealed[Bench]) -> int:
+def take_sample(bench: Opaque[Bench]) -> int:
     """Read the sample from the source."""
     return bench.value.take_sample()
 
 
 @task(name="check embedder", **_ONCE)
-def who_embeds(bench: Sealed[Bench]) -> EmbedderIdentity:
+def who_embeds(bench: Opaque[Bench]) -> EmbedderIdentity:
     """What the embedder is, by a real embed."""
     embedder = open_embedder(bench.value.settings.embedder.model_copy(update={"wait_for_recovery": 0.0}))
     try:
@@ -46,7 +46,7 @@ def who_embeds(bench: Sealed[Bench]) -> EmbedderIdentity:
 
 
 @task(name="embed serially", **_ONCE)
-def embed_serially(bench: Sealed[Bench], identity: EmbedderIdentity) -> None:
+def embed_serially(bench: Opaque[Bench], identity: EmbedderIdentity) -> None:
     """What the usual script does. Not repeated: what it took would be wrong."""
     bench.value.run_serially(identity)
 
@@ -56,8 +56,8 @@ def warm_up(run: BenchRun) -> dict[int, str]:
     context = FlowRunContext.get()
     client: Any = context.task_runner.client if context else None  # type: ignore[attr-defined]
     client.wait_for_workers(run.workers, timeout=START_SECONDS)
-    nothing = Shard(run.index.name, 0, Page([], [], [], [], []), 0)
-    job = EmbedJob(nothing, run.cutter, run.settings.embedder, run.identity, run.workers)
+    nothing = Shard(run.index.name, 0, DocumentBatch([], [], [], [], []), 0)
+    job = EmbedJob(nothing, run.chunker, run.settings.embedder, run.identity, run.workers)
     addresses = list(client.scheduler_info(n_workers=-1)["workers"])
     futures = [client.submit(_load, job, workers=[address], pure=False) for address in addresses]
     return {pid: f"worker {number}" for number, pid in enumerate(client.gather(futures), 1)}

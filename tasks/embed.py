@@ -14,8 +14,8 @@ from rag_index.documents.keys import document_id
 from rag_index.embedders import open_embedder
 from rag_index.indexing import embed
 from rag_index.machine.garbage import collect_seldom
-from rag_index.orchestration.log_forwarding import forward_notices
-from rag_index.orchestration.opaque import Sealed
+from rag_index.orchestration.log_forwarding import forward_logs
+from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.request_counts import forward_requests
 from rag_index.orchestration.retries import RETRIED
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.chunking import Cutter
+    from rag_index.chunking import Chunker
     from rag_index.documents.batches import EmbeddedShard, Shard
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.settings import EmbedderSettings
@@ -38,7 +38,7 @@ class EmbedJob:
     """A shard and how to embed it."""
 
     shard: Shard
-    cutter: Cutter
+    chunker: Chunker
     embedder: EmbedderSettings
     identity: EmbedderIdentity
     """What the model has to be."""
@@ -50,7 +50,7 @@ class EmbedJob:
 
 
 @task(name="embed", task_run_name="embed {label}", **{**RETRIED, "retries": 1})
-def embed_shard(job: Sealed[EmbedJob], label: str) -> Sealed[EmbeddedShard]:
+def embed_shard(job: Opaque[EmbedJob], label: str) -> Opaque[EmbeddedShard]:
     """Chunk and embed a shard.
 
     The embedder waits for servers by itself, so that one more try is enough here. Its own time limits end a request
@@ -60,10 +60,10 @@ def embed_shard(job: Sealed[EmbedJob], label: str) -> Sealed[EmbeddedShard]:
     keys = work.shard.documents.keys
     logger.info("%s: documents %s to %s (%d)", label, document_id(keys[0]), document_id(keys[-1]), len(keys))
     with _time_limit(work.timeout), collect_seldom():
-        embedded = embed.embed_shard(work.shard, work.cutter, process_embedder(work), known=work.known)
+        embedded = embed.embed_shard(work.shard, work.chunker, process_embedder(work), known=work.known)
     for failure in embedded.failures[:20]:
         logger.warning("document %s failed: %s", document_id(failure.key), failure.reason)
-    return Sealed(embedded)
+    return Opaque(embedded)
 
 
 @contextmanager
@@ -94,7 +94,7 @@ def process_embedder(job: EmbedJob) -> Embedder:
         if _Process.embedder is not None:
             _Process.embedder.close()
         else:
-            forward_notices()
+            forward_logs()
             forward_requests(_in_flight)
         _Process.embedder = open_embedder(job.embedder, home=_home(), workers=job.workers, expected=job.identity)
         _Process.made_for = wanted

@@ -41,7 +41,7 @@ def _check_store(run: IndexRun) -> None:
 
 @task(name="check context", task_run_name="check context", **_ONCE)
 def _check_context(run: IndexRun) -> str:
-    return run.cutter.fingerprint
+    return run.chunker.fingerprint
 
 
 @task(name="check workers", task_run_name="check workers", **_ONCE)
@@ -73,7 +73,7 @@ def check_context(run: IndexRun) -> None:
 def check_workers(run: IndexRun) -> None:
     """Where the Dask cluster is not the run's own: see that it has workers, with the versions that the flow has."""
     if run.settings.parallel.address and not run.settings.parallel.serial:
-        run.workers = run.figures.workers = _check_workers.with_options(**_patience(run))(run)
+        run.workers = run.metrics.workers = _check_workers.with_options(**_patience(run))(run)
 
 
 def _patience(run: IndexRun, *, at_least: int = 1) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import NoWorkers, RagIndexError
 from rag_index.indexing.sharding import given_up, parts_of
-from rag_index.orchestration.liveness import Presence
-from rag_index.orchestration.log_forwarding import listen, noticed
-from rag_index.orchestration.opaque import Sealed
+from rag_index.orchestration.liveness import Liveness
+from rag_index.orchestration.log_forwarding import captured_logs, subscribe_logs
+from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.request_counts import count_requests
 from rag_index.orchestration.window import Window
 from tasks.embed import EmbedJob, embed_shard
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 __all__ = ["embed_mapped", "upsert"]
 
 
-def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Sealed[EmbeddedShard] | WrittenShard]:
+def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Opaque[EmbeddedShard] | WrittenShard]:
     """Map the embed task over shards, twice as many under way as there are workers; results as they come.
 
     With a server as store the upsert task is given the embed task's future, so that what comes back is written.
     Where no workers start, all is done in this process, and the outcome says so.
     """
-    presence = Presence()
+    liveness = Liveness()
 
     def tick() -> None:
         run.progress.tick()
-        presence.check()
+        liveness.check()
 
     window: Window[Shard, Any] = Window(
         lambda shard: _submitted(run, shard),
         2 * run.workers,
         split=parts_of,
-        give_up=lambda shard: Sealed(given_up(shard)),
+        give_up=lambda shard: Opaque(given_up(shard)),
         tick=tick,
         waiting=lambda: run.watch.stage("wait"),
         moved=lambda shards: run.progress.under_way(shards, run.workers),
     )
     listening = run.settings.parallel.serial
-    with noticed(run.progress.note_later):
+    with captured_logs(run.progress.note_later):
         try:
             for shard in shards:
                 if run.in_process:
@@ -53,7 +53,7 @@ def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Sealed[Embe
                     continue
                 try:
                     if not listening:
-                        listen(run.progress.note_later)
+                        subscribe_logs(run.progress.note_later)
                         count_requests(run.progress.count_requests)
                         listening = True
                     yield from window.put(shard)
@@ -66,19 +66,19 @@ def embed_mapped(run: IndexRun, shards: Iterable[Shard]) -> Iterator[Sealed[Embe
         yield from window.drain()
 
 
-def upsert(run: IndexRun, shard: Sealed[EmbeddedShard] | WrittenShard) -> None:
+def upsert(run: IndexRun, shard: Opaque[EmbeddedShard] | WrittenShard) -> None:
     """Write a shard where no worker could, then settle it in the ledger."""
-    if isinstance(shard, Sealed):
+    if isinstance(shard, Opaque):
         with run.watch.stage("upsert"):
             shard = upsert_shard(run.store, run.collection.name, shard, _label(run, shard.value.number))
-    run.settle(shard)
+    run.commit(shard)
 
 
-def _embed_here(run: IndexRun, shard: Shard) -> Sealed[EmbeddedShard]:
+def _embed_here(run: IndexRun, shard: Shard) -> Opaque[EmbeddedShard]:
     """Embed little work in the flow's process."""
     with run.watch.stage("embed"):
         run.submit(shard)
-        return embed_shard(Sealed(_job(run, shard)), _label(run, shard.number))
+        return embed_shard(Opaque(_job(run, shard)), _label(run, shard.number))
 
 
 def _submitted(run: IndexRun, shard: Shard) -> Any:
@@ -89,17 +89,17 @@ def _submitted(run: IndexRun, shard: Shard) -> Any:
 def _submit(run: IndexRun, shard: Shard) -> Any:
     run.submit(shard)
     label = _label(run, shard.number)
-    embedded = embed_shard.submit(Sealed(_job(run, shard)), label)
+    embedded = embed_shard.submit(Opaque(_job(run, shard)), label)
     if run.store.embedded:
         return embedded
     written: Any = upsert_from_worker.submit
-    return written(Sealed(run.settings.store), run.collection.name, embedded, label, run.epoch)
+    return written(Opaque(run.settings.store), run.collection.name, embedded, label, run.epoch)
 
 
 def _job(run: IndexRun, shard: Shard) -> EmbedJob:
     settings = run.settings
     limit = settings.parallel.process_timeout
-    return EmbedJob(shard, run.cutter, settings.embedder, run.identity, run.workers, run.known_vectors(shard), limit)
+    return EmbedJob(shard, run.chunker, settings.embedder, run.identity, run.workers, run.known_vectors(shard), limit)
 
 
 def _label(run: IndexRun, number: int) -> str:

@@ -22,10 +22,18 @@ import rag_index.indexing.publish
 import rag_index.status.failed
 from rag_index import cli, errors
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.text import Chunker
+from rag_index.chunking.text import TextChunker
 from rag_index.cli import program, runs
 from rag_index.doctor import Advice, Diagnosis, Finding
-from rag_index.documents.batches import RESERVED_KEY, Cut, EmbeddedShard, Page, Shard, ShardStats, StoredPoint
+from rag_index.documents.batches import (
+    RESERVED_KEY,
+    ChunkedDocument,
+    DocumentBatch,
+    EmbeddedShard,
+    Shard,
+    ShardStats,
+    StoredPoint,
+)
 from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.hosts import pool
 from rag_index.indexing import diff as plan
@@ -33,8 +41,7 @@ from rag_index.indexing import guards as guard
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target
-from rag_index.ledger import Ledger, tables
-from rag_index.ledger import lease as lock
+from rag_index.ledger import Ledger, lease, tables
 from rag_index.reports.outcome import IndexOutcome, RunReport, State
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.settings.context import ContextSettings
@@ -285,7 +292,7 @@ def a_little_indexed(project: Project) -> None:
     """One document, as a run leaves it."""
     settings = project.settings
     index, embedder = settings.index("notes"), open_embedder(settings.embedder)
-    chunker = Chunker(index.chunk_chars, index.chunk_overlap)
+    chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
     page, _ = RowReader(index).read([(1, "printer", "no paper", "kim", 1)])
     shard = embed_shard(Shard("notes", 1, page, 20), chunker, embedder)
     ledger, store = Ledger(settings.ledger_url), open_store(settings.store)
@@ -333,9 +340,9 @@ def test_a_line_of_an_export_is_as_documented():
 
 
 def test_the_payload_of_a_point_is_as_documented():
-    documents = Page(["7"], ["text"], [b'{"author":"kim"}'], [b"t"], [b"p"])
+    documents = DocumentBatch(["7"], ["text"], [b'{"author":"kim"}'], [b"t"], [b"p"])
     vectors = np.ones((1, 2), dtype=np.float32)
-    (batch,) = batches(EmbeddedShard("notes", 1, documents, [Cut(["text"])], vectors, [], ShardStats()))
+    (batch,) = batches(EmbeddedShard("notes", 1, documents, [ChunkedDocument(["text"])], vectors, [], ShardStats()))
     ours = [code(row[0]) for row in table(section(HOW, "## Points"), f"key in `{RESERVED_KEY}`")]
     assert set(batch.payloads[0]) == {"author", RESERVED_KEY}
     assert sorted(ours) == sorted(batch.payloads[0][RESERVED_KEY])
@@ -345,7 +352,7 @@ def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
     settings = Project(tmp_path / "project").settings
     ledger, store = Ledger(settings.ledger_url), edge_store.EdgeStore(settings.store.path)
     identity = EmbedderIdentity("local", "wordllama", "digest", 4)
-    made = Target(ledger, store, "test_notes", identity, Chunker(100, 10)).current()
+    made = Target(ledger, store, "test_notes", identity, TextChunker(100, 10)).current()
     metadata = store.collections()[made.name]
     store.close()
     ledger.close()
@@ -371,10 +378,10 @@ def test_exit_codes_are_as_documented(monkeypatch):
 
 FIGURES = [
     (HOW, f"at most {plan.MAX_TRIES} times with the same text"),
-    (HOW, f"a lease of {lock.LEASE_SECONDS:.0f} s, which the run renews every {lock.RENEW_SECONDS:.0f} s"),
+    (HOW, f"a lease of {lease.LEASE_SECONDS:.0f} s, which the run renews every {lease.RENEW_SECONDS:.0f} s"),
     (HOW, f"{rag_index.indexing.publish.SAMPLE} sampled documents"),
-    (CONFIGURATION, f"beyond {guard.GUARD_LEAST} documents"),
-    (README, f"more than {guard.GUARD_LEAST} documents"),
+    (CONFIGURATION, f"beyond {guard.UNGUARDED_DELETES} documents"),
+    (README, f"more than {guard.UNGUARDED_DELETES} documents"),
     (README, f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
     (SERVERS, f"{writes.BATCH_POINTS}, at most {writes.BATCH_BYTES // 10**6} MB"),
     (SERVERS, f"rests for {pool.FIRST_REST:.0f} s, doubled each time, up to {pool.LONGEST_REST:.0f} s"),

@@ -7,13 +7,13 @@ import unicodedata
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rag_index.documents.batches import Cut
+from rag_index.documents.batches import ChunkedDocument
 
 if TYPE_CHECKING:
-    from rag_index.documents.batches import Page
+    from rag_index.documents.batches import DocumentBatch
     from rag_index.errors import RagIndexError
 
-__all__ = ["Chunker", "halved", "halves", "whole_character"]
+__all__ = ["TextChunker", "halved", "halves", "whole_character"]
 
 VERSION = 1
 _SPACE = re.compile(r"\s*")
@@ -26,12 +26,12 @@ _BREAKS = (
 _JOINER = "\u200d"
 _VIRAMA = 9
 """The combining class of signs that bind an Indic consonant to the next."""
-MOST_FLAGS = 64
+MAX_FLAGS = 64
 """So far back it is looked where a row of flags began."""
 
 
 @dataclass(frozen=True, slots=True)
-class Chunker:
+class TextChunker:
     """Cuts texts into chunks of at most `chars` characters, each repeating about `overlap` of the one before.
 
     An overlap of more than half of a chunk is taken as half.
@@ -49,13 +49,13 @@ class Chunker:
         """What decides the cutting."""
         return f"text-{VERSION}/{self.chars}/{self.overlap}"
 
-    def cut(self, documents: Page) -> list[Cut | RagIndexError]:
+    def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
         """As `Cutter.cut`."""
-        return [Cut(self.split(text)) for text in documents.texts]
+        return [ChunkedDocument(self.split(text)) for text in documents.texts]
 
-    def halved(self, cut: Cut, number: int) -> Cut | None:
+    def halved(self, at: ChunkedDocument, number: int) -> ChunkedDocument | None:
         """As `Cutter.halved`."""
-        return halved(cut, number)
+        return halved(at, number)
 
     def split(self, text: str) -> list[str]:
         """The chunks, in order, edges stripped. Every character that is not white space is in at least one.
@@ -99,15 +99,15 @@ class Chunker:
         return whole if taken - whole <= most else taken
 
 
-def halved(cut: Cut, number: int) -> Cut | None:
+def halved(at: ChunkedDocument, number: int) -> ChunkedDocument | None:
     """A cut with one chunk as its `halves`, which keep its context and payload; None where it cannot be cut."""
-    first, second = halves(cut.chunks[number])
+    first, second = halves(at.chunks[number])
     if not first:
         return None
-    chunks = [*cut.chunks[:number], first, second, *cut.chunks[number + 1 :]]
-    contexts, payloads = cut.contexts, cut.payloads
+    chunks = [*at.chunks[:number], first, second, *at.chunks[number + 1 :]]
+    contexts, payloads = at.contexts, at.payloads
     return replace(
-        cut,
+        at,
         chunks=chunks,
         contexts=[*contexts[: number + 1], *contexts[number:]] if contexts else contexts,
         payloads=[*payloads[: number + 1], *payloads[number:]] if payloads else payloads,
@@ -120,13 +120,13 @@ def halves(text: str) -> tuple[str, str]:
         return "", text
     middle = len(text) // 2
     for pattern in _BREAKS:
-        cuts = [m.end() for m in pattern.finditer(text, middle // 2, len(text) - middle // 2)]
-        cuts = [cut for cut in cuts if text[:cut].strip() and text[cut:].strip()]
-        if cuts:
-            best = min(cuts, key=lambda cut: abs(cut - middle))
+        breaks = [m.end() for m in pattern.finditer(text, middle // 2, len(text) - middle // 2)]
+        breaks = [at for at in breaks if text[:at].strip() and text[at:].strip()]
+        if breaks:
+            best = min(breaks, key=lambda at: abs(at - middle))
             return text[:best].strip(), text[best:].strip()
-    cut = whole_character(text, 1, middle)
-    first, second = text[:cut].strip(), text[cut:].strip()
+    at = whole_character(text, 1, middle)
+    first, second = text[:at].strip(), text[at:].strip()
     return (first, second) if first and second else ("", text)
 
 
@@ -138,15 +138,15 @@ def _past_space(text: str, position: int) -> int:
 
 def whole_character(text: str, earliest: int, position: int) -> int:
     """The last position at or before `position` that parts no character as people see it; `position` if none does."""
-    for cut in range(min(position, len(text) - 1), earliest - 1, -1):
-        if not _joined(text, cut):
-            return cut
+    for at in range(min(position, len(text) - 1), earliest - 1, -1):
+        if not _joined(text, at):
+            return at
     return position
 
 
-def _joined(text: str, cut: int) -> bool:
+def _joined(text: str, at: int) -> bool:
     """Whether the character before `cut` and the one at `cut` belong together (after Unicode's UAX 29, in short)."""
-    before, after = text[cut - 1], text[cut]
+    before, after = text[at - 1], text[at]
     if after < "\u0300":
         return False
     if unicodedata.category(after)[0] == "M" or _JOINER in (before, after):
@@ -157,16 +157,16 @@ def _joined(text: str, cut: int) -> bool:
         return True
     if "\u1160" <= after <= "\u11ff":  # a Korean syllable in parts
         return True
-    return _is_regional(after) and _regionals_before(text, cut) % 2 == 1
+    return _is_regional(after) and _regionals_before(text, at) % 2 == 1
 
 
 def _is_regional(character: str) -> bool:
     return "\U0001f1e6" <= character <= "\U0001f1ff"
 
 
-def _regionals_before(text: str, cut: int) -> int:
+def _regionals_before(text: str, at: int) -> int:
     """How many letters of flags stand before `cut` in a row; two make a flag."""
-    first = cut
-    while first and cut - first < 2 * MOST_FLAGS and _is_regional(text[first - 1]):
+    first = at
+    while first and at - first < 2 * MAX_FLAGS and _is_regional(text[first - 1]):
         first -= 1
-    return cut - first
+    return at - first

@@ -17,7 +17,7 @@ __all__ = ["config"]
 @command()
 @click.option("--explain", is_flag=True, help="Also say what automatic values come to, and why.")
 @click.option("--workers", type=click.IntRange(min=1), help="As `index` takes it.")
-@click.option("--chunk-size", type=click.IntRange(min=1), help="As `index` takes it.")
+@click.option("--shard-documents", type=click.IntRange(min=1), help="As `index` takes it.")
 @click.option("--serial", is_flag=True, help="As `index` takes it.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="As `index` takes it.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -25,18 +25,18 @@ def config(
     context: Context,
     explain: bool,
     workers: int | None,
-    chunk_size: int | None,
+    shard_documents: int | None,
     serial: bool,
     wait: float | None,
     as_json: bool,
 ) -> None:
     """Show every setting in force and where it comes from. Secrets are masked."""
-    from rag_index.status import effective_settings as in_force
+    from rag_index.status import effective_settings
 
-    settings = context.settings(workers=workers, chunk_size=chunk_size, serial=serial, wait=wait)
-    given = {"parallel.workers": workers, "parallel.chunk_size": chunk_size, "run.wait": wait}
-    values = in_force.in_force(settings, given | {"parallel.serial": serial or None})
-    facts = in_force.explained(settings) if explain else []
+    settings = context.settings(workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
+    given = {"parallel.workers": workers, "parallel.shard_documents": shard_documents, "run.wait": wait}
+    values = effective_settings.effective_settings(settings, given | {"parallel.serial": serial or None})
+    facts = effective_settings.explained(settings) if explain else []
     if as_json:
         said: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
         print_json(said | ({"machine": [fact.to_json() for fact in facts]} if explain else {}))

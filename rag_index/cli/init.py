@@ -17,11 +17,11 @@ __all__ = ["init"]
 def init(context: Context, source: str | None, force: bool) -> None:
     """Write a commented rag-index.toml."""
     from rag_index.settings import FILE_NAME
-    from rag_index.sources.scaffold import settings_text
+    from rag_index.sources.scaffold import scaffold
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
         raise click.UsageError(f"{path} is there already; --force overwrites it, --config names another")
-    text = settings_text(source, path.parent)
+    text = scaffold(source, path.parent)
     path.write_text(text, encoding="utf-8")
     click.echo(f"Wrote {path}. Look through it, then: rag-index plan; rag-index index-all")

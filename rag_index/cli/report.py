@@ -27,33 +27,33 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
         return
     for one in found:
         click.echo(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")
-        for line in _figures(one):
+        for line in _metrics(one):
             click.echo(f"  {line}")
 
 
-def _figures(run: dict[str, Any]) -> list[str]:
+def _metrics(run: dict[str, Any]) -> list[str]:
     """What a run took, in lines; nothing for one that has not ended."""
-    figures = run.get("figures")
-    if not figures:
+    metrics = run.get("metrics")
+    if not metrics:
         return []
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in figures["stages"].items())
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items())
     return [
-        f"{figures['documents']:,} documents in {figures['seconds']:.1f} s: {stages}",
-        f"workers ({figures['workers']}) busy {figures['worker_seconds']:.1f} s, {figures['utilisation']:.0%}"
-        + (f", {figures['speed_up']:.1f} times one process" if figures.get("speed_up") else "")
-        + (f", at most {figures['peak_memory'] / 1e6:.0f} MB each" if figures.get("peak_memory") else ""),
-        f"{figures['texts']:,} texts embedded, {figures['repeated']:,} repeated, {figures['reused']:,} reused",
-        f"{figures['requests']:,} requests, {figures['retries']:,} again, {figures['rate_limited']:,} told to wait",
-        *_symbols(run, figures),
-        *_hosts(figures),
-        *_contexts(figures),
+        f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages}",
+        f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
+        + (f", {metrics['speed_up']:.1f} times one process" if metrics.get("speed_up") else "")
+        + (f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics.get("peak_memory") else ""),
+        f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} repeated, {metrics['reused']:,} reused",
+        f"{metrics['requests']:,} requests, {metrics['retries']:,} again, {metrics['rate_limited']:,} told to wait",
+        *_symbols(run, metrics),
+        *_hosts(metrics),
+        *_contexts(metrics),
         run["advice"],
     ]
 
 
-def _symbols(run: dict[str, Any], figures: dict[str, Any]) -> list[str]:
+def _symbols(run: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
     """What was found in source code; nothing for other documents."""
-    found = figures.get("symbols")
+    found = metrics.get("symbols")
     if not found:
         return []
     kinds = ", ".join(
@@ -63,17 +63,17 @@ def _symbols(run: dict[str, Any], figures: dict[str, Any]) -> list[str]:
     return [f"{done:,} files done, {run['failed']:,} failed, {run.get('skipped', 0):,} skipped; symbols: {kinds}"]
 
 
-def _hosts(figures: dict[str, Any]) -> list[str]:
+def _hosts(metrics: dict[str, Any]) -> list[str]:
     """How busy each host of the embedder was, at least one request under way; several workers count at most as one."""
-    whole = max(figures["seconds"] - (figures["first_shard_after"] or 0.0), 0.001)
-    found = figures.get("by_host", {}).items()
+    whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
+    found = metrics.get("by_host", {}).items()
     return [f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}" for host, seconds in found]
 
 
-def _contexts(figures: dict[str, Any]) -> list[str]:
+def _contexts(metrics: dict[str, Any]) -> list[str]:
     """What contexts took; nothing where none were asked for."""
-    made, cached, missing = (figures.get(f"contexts_{what}", 0) for what in ("made", "cached", "missing"))
+    made, cached, missing = (metrics.get(f"contexts_{what}", 0) for what in ("made", "cached", "missing"))
     if not made + cached + missing:
         return []
-    took = f"in {figures['cut_seconds']:.1f} s of the workers' time"
+    took = f"in {metrics['chunk_seconds']:.1f} s of the workers' time"
     return [f"contexts: {made:,} written, {cached:,} from the cache, {missing:,} missing, {took}"]

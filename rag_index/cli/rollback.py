@@ -19,7 +19,7 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     """Show the index's earlier collection again."""
     from rag_index.indexing.publish import roll_back
     from rag_index.ledger import Ledger
-    from rag_index.ledger.lease import IndexLock
+    from rag_index.ledger.lease import IndexLease
     from rag_index.stores import open_store
 
     settings = context.settings()
@@ -27,16 +27,16 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     started = time.perf_counter()
     ledger = Ledger(settings.ledger_url)
     try:
-        with IndexLock(ledger, alias, str(uuid.uuid4())):
+        with IndexLease(ledger, alias, str(uuid.uuid4())):
             store = open_store(settings.store, wait=settings.run.wait)
             try:
-                before, shown = roll_back(ledger, store, alias)
+                before, live = roll_back(ledger, store, alias)
             finally:
                 store.close()
     finally:
         ledger.close()
     seconds = time.perf_counter() - started
     if as_json:
-        print_json({"index": name, "before": before, "shown": shown, "seconds": round(seconds, 3)})
+        print_json({"index": name, "before": before, "live": live, "seconds": round(seconds, 3)})
     else:
-        click.echo(f"{name}: {shown} is shown, {before} is kept. {seconds:.2f} s.")
+        click.echo(f"{name}: {live} is shown, {before} is kept. {seconds:.2f} s.")

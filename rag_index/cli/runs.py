@@ -28,7 +28,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that all commands that run indexes share."""
     options = [
         click.option("--workers", type=click.IntRange(min=1), help="Dask worker processes."),
-        click.option("--chunk-size", type=click.IntRange(min=1), help="Documents a shard."),
+        click.option("--shard-documents", type=click.IntRange(min=1), help="Documents a shard."),
         click.option("--serial", is_flag=True, help="One process, no Dask cluster."),
         click.option("--allow-deletes", is_flag=True, help="Delete however many documents the source lost."),
         click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for services."),
@@ -41,7 +41,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, wait: float | None, **options: Any) -> int:
     """Run the flow over these indexes (all where None), print the outcome and return the exit code."""
-    parallel = {key: options[key] for key in ("workers", "chunk_size", "serial")}
+    parallel = {key: options[key] for key in ("workers", "shard_documents", "serial")}
     settings = context.settings(wait=wait, **parallel)
     report = _refusal(settings, settings.named(names)) or _launch(context, settings, names, wait=wait, **options)
     return print_report(report, as_json=as_json)
@@ -80,12 +80,12 @@ def load_index_all() -> Any:
 def _needs_workers_early(settings: Settings, names: list[str] | None) -> bool:
     """Whether some index has nothing yet and a source that is worth workers."""
     from rag_index.sources import open_source
-    from rag_index.stores import shown_aliases
+    from rag_index.stores import live_aliases
 
     try:
-        shown = shown_aliases(settings.store)
+        live = live_aliases(settings.store)
         for one in settings.named(names):
-            if settings.alias(one.name) not in shown:
+            if settings.alias(one.name) not in live:
                 source = open_source(settings, one)
                 try:
                     if source.count() >= MANY:

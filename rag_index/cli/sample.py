@@ -29,10 +29,10 @@ def sample(context: Context, kind: str, out: Path, documents: int, seed: int, fo
         raise click.UsageError(f"{out} is there already; --force overwrites it, --out names another")
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pydocs":
-        counts, text = pydocs.write(out), pydocs.settings_text(out.name)
+        counts, text = pydocs.write(out), pydocs.scaffold(out.name)
     else:
         counts = servicedesk.write(out, documents=documents, seed=seed)
-        text = servicedesk.settings_text(out.name)
+        text = servicedesk.scaffold(out.name)
     click.echo(f"Wrote {out}: " + ", ".join(f"{count:,} in {table}" for table, count in counts.items()))
     file = out.parent / FILE_NAME
     if settings and not file.exists():

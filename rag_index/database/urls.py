@@ -21,7 +21,7 @@ __all__ = [
     "is_secret",
     "is_transient",
     "missing_driver",
-    "shown_url",
+    "redacted_url",
 ]
 
 DRIVERS: Mapping[str, tuple[str, str, str]] = {
@@ -63,7 +63,7 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
-def shown_url(url: URL) -> str:
+def redacted_url(url: URL) -> str:
     """The URL for a person: without password and without options, which may hold one too."""
     shown = URL.create(url.drivername, url.username, None, url.host, url.port, url.database)
     return shown.render_as_string(hide_password=False)

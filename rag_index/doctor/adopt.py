@@ -48,7 +48,7 @@ def adopt(
             store_id=metadata["store_id"],
             embedder_fingerprint=metadata.get("embedder_fingerprint") or UNKNOWN,
             embedder=metadata.get("embedder") or UNKNOWN,
-            cutting=metadata.get("cutting") or UNKNOWN,
+            chunking=metadata.get("chunking") or UNKNOWN,
             dimension=dimension,
             state=state,
         )

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.chunking import open_cutter
+from rag_index.chunking import open_chunker
 from rag_index.database.urls import is_file
-from rag_index.doctor.collection_state import Standing
+from rag_index.doctor.collection_state import CollectionState
 from rag_index.doctor.compare import point_findings, see_source, see_store
 from rag_index.doctor.findings import Advice, Diagnosis, Finding, counted
 from rag_index.doctor.scratch import Scratch
@@ -30,28 +30,28 @@ from rag_index.errors import (
 )
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_index.chunking import Cutter
+    from rag_index.chunking import Chunker
     from rag_index.doctor.compare import Work
     from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
 
-__all__ = ["Checkup", "Opened", "damaged_ledger", "examine", "ledger_damage", "locked", "open_all"]
+__all__ = ["Checkup", "Resources", "damaged_ledger", "examine", "ledger_damage", "locked", "open_all"]
 
 PAGE_ROWS = 5000
 DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class Resources:
     """What a check-up holds open. `identity` is None where the embedder did not answer; `silence` is why."""
 
     settings: Settings
@@ -65,26 +65,28 @@ class Opened:
 class Checkup:
     """One index, under its lock: what ledger, store and source say of it."""
 
-    def __init__(self, opened: Opened, index: IndexSettings) -> None:
-        self.opened = opened
+    def __init__(self, resources: Resources, index: IndexSettings) -> None:
+        self.resources = resources
         self.index = index
-        self.alias = opened.settings.alias(index.name)
+        self.alias = resources.settings.alias(index.name)
         self.source_read = False
         self.silence = ""
 
-    def standing(self) -> Standing:
+    def state(self) -> CollectionState:
         """How ledger and store stand to each other now."""
-        opened = self.opened
+        resources = self.resources
         fits = None
-        if opened.identity is not None and (cutter := self._cutter()) is not None:
-            fits = Target(opened.ledger, opened.store, self.alias, opened.identity, cutter).fits
-        keep = opened.settings.store.keep_previous
-        return Standing.look(self.index.name, self.alias, opened.ledger, opened.store, keep=keep, fits=fits)
+        if resources.identity is not None and (chunker := self._chunker()) is not None:
+            fits = Target(resources.ledger, resources.store, self.alias, resources.identity, chunker).fits
+        keep = resources.settings.store.keep_previous
+        return CollectionState.look(
+            self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits
+        )
 
-    def _cutter(self) -> Cutter | None:
+    def _chunker(self) -> Chunker | None:
         """Who cuts; None where the model that writes contexts does not answer (`silence`)."""
         try:
-            return open_cutter(self.opened.settings, self.index)
+            return open_chunker(self.resources.settings, self.index)
         except (EmbedderUnavailable, EmbedderError) as error:
             self.silence = str(error)
             return None
@@ -92,28 +94,28 @@ class Checkup:
     def look(self) -> Diagnosis:
         """All that is wrong, and advice. Raises what may pass, and what a ledger raises."""
         found = Diagnosis()
-        standing = self.standing()
-        found.findings += standing.findings()
-        self.opened.scratch.clear()
-        current = standing.current
+        state = self.state()
+        found.findings += state.findings()
+        self.resources.scratch.clear()
+        current = state.current
         work = self._see_source(current, found)
         if current is not None:
             self._see_store(current, found)
             self._see_failed(current, found)
-        self._advise(standing, work, found)
+        self._advise(state, work, found)
         if self.silence:
             said = f"what writes contexts does not answer, so settings and chunks were not compared: {self.silence}"
             found.advice.append(Advice(self.index.name, said))
         return found
 
     def _see_source(self, current: Collection | None, found: Diagnosis) -> Work | None:
-        settings, opened = self.opened.settings, self.opened
+        settings, resources = self.resources.settings, self.resources
         self.source_read = False
         try:
             source = open_source(settings, self.index)
             try:
                 rows = min(settings.source.page_rows, PAGE_ROWS)
-                work = see_source(opened.scratch, opened.ledger, source, current.id if current else -1, rows)
+                work = see_source(resources.scratch, resources.ledger, source, current.id if current else -1, rows)
             finally:
                 source.close()
         except (LedgerError, LedgerUnavailable):
@@ -126,9 +128,9 @@ class Checkup:
         return work
 
     def _see_store(self, current: Collection, found: Diagnosis) -> None:
-        opened = self.opened
+        resources = self.resources
         try:
-            see_store(opened.scratch, opened.ledger, opened.store, self.index.name, current)
+            see_store(resources.scratch, resources.ledger, resources.store, self.index.name, current)
         except StoreBusy:
             raise
         except StoreError as error:
@@ -140,13 +142,13 @@ class Checkup:
                 )
             )  # fmt: skip
             return
-        found.findings += point_findings(self.index.name, opened.scratch, current)
+        found.findings += point_findings(self.index.name, resources.scratch, current)
 
     def _see_failed(self, current: Collection, found: Diagnosis) -> None:
-        failed = self.opened.scratch.failed(current.id)
+        failed = self.resources.scratch.failed(current.id)
         if failed.count:
             name, keys = self.index.name, failed.keys
-            reasons = self.opened.ledger.failures(current.id, keys[:1])
+            reasons = self.resources.ledger.failures(current.id, keys[:1])
             why = "; ".join(f"the first for: {failure.reason}" for failure in reasons.values())
             examples = tuple(map(document_id, keys))
             found.findings.append(
@@ -158,15 +160,15 @@ class Checkup:
                 )
             )  # fmt: skip
 
-    def _advise(self, standing: Standing, work: Work | None, found: Diagnosis) -> None:
+    def _advise(self, state: CollectionState, work: Work | None, found: Diagnosis) -> None:
         name = self.index.name
-        if standing.shown is None and not found.findings:
+        if state.live is None and not found.findings:
             found.advice.append(Advice(name, f"nothing is indexed yet: `rag-index index {name}` does"))
-        elif work is not None and standing.current is not None and str(work):
+        elif work is not None and state.current is not None and str(work):
             found.advice.append(
                 Advice(name, f"{work} since the last run: for the next one, or `rag-index index {name}` now")
             )
-        for collection in standing.unfinished if standing.shown is not None else ():
+        for collection in state.unfinished if state.live is not None else ():
             said = f"the rebuild {collection.name} is not finished: `rag-index rebuild {name}` goes on with it"
             found.advice.append(Advice(name, said))
 
@@ -180,33 +182,33 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
     if damage := ledger_damage(settings):
         return Diagnosis([damaged_ledger(settings, damage)])
     diagnosis = Diagnosis()
-    with open_all(settings) as opened:
+    with open_all(settings) as resources:
         for index in indexes:
-            with locked(opened, index):
-                found = Checkup(opened, index).look()
+            with locked(resources, index):
+                found = Checkup(resources, index).look()
             diagnosis.findings += found.findings
             diagnosis.advice += found.advice
-        if opened.silence:
-            said = f"the embedder does not answer, so settings and vectors were not compared: {opened.silence}"
+        if resources.silence:
+            said = f"the embedder does not answer, so settings and vectors were not compared: {resources.silence}"
             diagnosis.advice.append(Advice(None, said))
     diagnosis.advice += settings_advice(settings, indexes)
     return diagnosis
 
 
 @contextmanager
-def open_all(settings: Settings) -> Iterator[Opened]:
+def open_all(settings: Settings) -> Iterator[Resources]:
     """Ledger, store and the embedder's identity, in the order in which a run takes them."""
     with ExitStack() as stack:
         ledger: Any = stack.enter_context(_closing(Ledger(settings.ledger_url)))
         store: Any = stack.enter_context(_closing(open_store(settings.store, wait=settings.run.wait)))
         identity, silence = _identity(settings)
-        yield Opened(settings, ledger, store, Scratch(ledger), identity, silence)
+        yield Resources(settings, ledger, store, Scratch(ledger), identity, silence)
 
 
 @contextmanager
-def locked(opened: Opened, index: IndexSettings) -> Iterator[IndexLock]:
+def locked(resources: Resources, index: IndexSettings) -> Iterator[IndexLease]:
     """Hold an index's lock, so that no run of it is under way. Raises IndexLocked."""
-    with IndexLock(opened.ledger, opened.settings.alias(index.name), f"doctor-{uuid.uuid4()}") as lock:
+    with IndexLease(resources.ledger, resources.settings.alias(index.name), f"doctor-{uuid.uuid4()}") as lock:
         yield lock
 
 

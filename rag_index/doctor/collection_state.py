@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     Fits = Callable[[Collection], bool]
 
-__all__ = ["MADE_BY", "MOVED_ID", "MOVED_TO", "Standing", "UNKNOWN", "differing", "number"]
+__all__ = ["MADE_BY", "MOVED_ID", "MOVED_TO", "CollectionState", "UNKNOWN", "differing", "number"]
 
-MADE_BY = ("embedder_fingerprint", "cutting")
+MADE_BY = ("embedder_fingerprint", "chunking")
 """Metadata that says who made vectors and chunks."""
 UNKNOWN = "unknown"
 """Who made the vectors, where neither ledger nor store says so, or each says something else."""
@@ -29,12 +29,12 @@ Metadata = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class CollectionState:
     """One index's collections as the ledger has them and as the store has them."""
 
     index: str
     alias: str
-    shown: str | None
+    live: str | None
     """The collection that the alias shows."""
     stored: Mapping[str, Metadata]
     """Those of the store that were made for this alias, or are shown by it, with their metadata."""
@@ -45,17 +45,19 @@ class Standing:
     """Whether the settings would make what a collection holds; None where the embedder did not answer."""
 
     @classmethod
-    def look(cls, index: str, alias: str, ledger: Ledger, store: Store, *, keep: int, fits: Fits | None) -> Standing:
+    def look(
+        cls, index: str, alias: str, ledger: Ledger, store: Store, *, keep: int, fits: Fits | None
+    ) -> CollectionState:
         """As it is now."""
-        shown = store.aliases().get(alias)
+        live = store.aliases().get(alias)
         known = ledger.collections(alias)
-        names = {shown, *(c.name for c in known)}
+        names = {live, *(c.name for c in known)}
         stored = {
             name: metadata
             for name, metadata in store.collections().items()
             if name in names or metadata.get("alias") == alias
         }
-        return cls(index, alias, shown, stored, tuple(known), keep, fits)
+        return cls(index, alias, live, stored, tuple(known), keep, fits)
 
     # What belongs together
 
@@ -66,12 +68,12 @@ class Standing:
     @property
     def current(self) -> Collection | None:
         """The collection that is shown, where ledger and store agree on it."""
-        return next((c for c in self.known if c.name == self.shown and self.whole(c)), None)
+        return next((c for c in self.known if c.name == self.live and self.whole(c)), None)
 
     @property
     def candidate(self) -> str | None:
         """What the alias should show, where it is gone: the newest that was shown, or could have been."""
-        if self.shown is not None:
+        if self.live is not None:
             return None
         ready = [c.name for c in self.known if c.state == "ready" and self.whole(c)]
         if ready:
@@ -93,7 +95,7 @@ class Standing:
     @property
     def lost(self) -> list[Collection]:
         """Collections that the ledger takes for finished, and that the store does not have."""
-        return [c for c in self.known if c.state == "ready" and c.name != self.shown and not self.whole(c)]
+        return [c for c in self.known if c.state == "ready" and c.name != self.live and not self.whole(c)]
 
     @property
     def kept(self) -> list[Collection]:
@@ -107,7 +109,7 @@ class Standing:
             return []
         names = [c.name for c in self._previous()[self.keep :]]
         names += [c.name for c in self._unfinished() if self.fits is not None and not self.fits(c)]
-        return [*names, *(name for name in self.unknown if name != self.shown)]
+        return [*names, *(name for name in self.unknown if name != self.live)]
 
     @property
     def unfinished(self) -> list[Collection]:
@@ -122,11 +124,11 @@ class Standing:
         return any(number(c.name) > number(current.name) and self.fits(c) for c in self._previous())
 
     def _previous(self) -> list[Collection]:
-        others = [c for c in self.known if c.state == "ready" and c.name != self.shown and self.whole(c)]
+        others = [c for c in self.known if c.state == "ready" and c.name != self.live and self.whole(c)]
         return sorted(others, key=lambda c: c.id, reverse=True)
 
     def _unfinished(self) -> list[Collection]:
-        return [c for c in self.known if c.state == "building" and c.name != self.shown and self.whole(c)]
+        return [c for c in self.known if c.state == "building" and c.name != self.live and self.whole(c)]
 
     # What is wrong
 
@@ -135,7 +137,7 @@ class Standing:
         yield from self._of_alias()
         if self.current is not None:
             yield from self._of_current(self.current)
-        if (lost := self.lost) and (self.shown is None or self.current is not None):
+        if (lost := self.lost) and (self.live is None or self.current is not None):
             yield self._lost(lost)
         if unneeded := self.unneeded:
             yield Finding(
@@ -147,40 +149,40 @@ class Standing:
             )  # fmt: skip
 
     def _of_alias(self) -> Iterator[Finding]:
-        candidate, shown = self.candidate, self.shown
+        candidate, live = self.candidate, self.live
         if candidate is not None:
             yield Finding(
                 self.index, "missing_alias", 1,
                 f"nothing is shown as {self.alias}, though {candidate} is there",
                 "`rag-index doctor --repair` sets the alias again", (candidate,),
             )  # fmt: skip
-        if shown is None or self.current is not None:
+        if live is None or self.current is not None:
             return
-        metadata = self.stored.get(shown, {})
-        row = next((c for c in self.known if c.name == shown), None)
+        metadata = self.stored.get(live, {})
+        row = next((c for c in self.known if c.name == live), None)
         if metadata.get(MOVED_TO):
             yield Finding(
-                self.index, "moved", 1, f"{shown} was carried to {metadata[MOVED_TO]}, and is kept true there",
+                self.index, "moved", 1, f"{live} was carried to {metadata[MOVED_TO]}, and is kept true there",
                 f"correct [store] in the settings to {metadata[MOVED_TO]}, "
-                "or carry the index back with `rag-index move`", (shown,),
+                "or carry the index back with `rag-index move`", (live,),
             )  # fmt: skip
         elif row is not None and not metadata.get("store_id"):
             yield self._lost_metadata(row, ["store_id", *(key for key in MADE_BY if not metadata.get(key))])
         elif row is None:
             yield Finding(
                 self.index, "unknown_collection", 1,
-                f"{self.alias} shows {shown}, which the ledger does not know: the ledger was lost, or is another's",
+                f"{self.alias} shows {live}, which the ledger does not know: the ledger was lost, or is another's",
                 "`rag-index doctor --repair` makes the ledger from the store, with no embedding; "
-                "or name the right ledger in [ledger] url", (shown,),
+                "or name the right ledger in [ledger] url", (live,),
             )  # fmt: skip
         else:
             yield Finding(
                 self.index, "other_store", 1,
-                f"{shown} is not the collection that the ledger knows by this name (its id is "
+                f"{live} is not the collection that the ledger knows by this name (its id is "
                 f"{metadata.get('store_id')}, not {row.store_id}): ledger and store are not of one project, or one "
                 "was restored without the other",
                 "name the right [store] or [ledger]; or `rag-index doctor --repair` takes the store as it is and makes "
-                "the ledger from it, with no embedding", (shown,),
+                "the ledger from it, with no embedding", (live,),
             )  # fmt: skip
 
     def _of_current(self, current: Collection) -> Iterator[Finding]:
@@ -200,7 +202,7 @@ class Standing:
                 f"`rag-index doctor --repair` builds the index anew, as `rag-index rebuild {self.index}` does",
                 (current.name,),
             )  # fmt: skip
-        elif UNKNOWN in (current.embedder_fingerprint, current.cutting) or (self.fits and not self.fits(current)):
+        elif UNKNOWN in (current.embedder_fingerprint, current.chunking) or (self.fits and not self.fits(current)):
             yield self._other_fingerprint(current)
 
     def _lost_metadata(self, collection: Collection, gone: list[str]) -> Finding:
@@ -214,7 +216,7 @@ class Standing:
         back = self.rolled_back()
         return Finding(
             self.index, "other_fingerprint", 1,
-            f"{current.name} holds vectors of {current.embedder}, cut as {current.cutting}; the settings say otherwise"
+            f"{current.name} holds vectors of {current.embedder}, cut as {current.chunking}; the settings say otherwise"
             + (": it was rolled back to" if back else ""),
             f"put the settings back, or `rag-index rebuild {self.index}`"
             + (" (--repair leaves that to you)" if back else ", which --repair does too: it embeds anew"),
@@ -224,7 +226,7 @@ class Standing:
     def _lost(self, lost: list[Collection]) -> Finding:
         names = [c.name for c in lost]
         remedy = "`rag-index doctor --repair` forgets them"
-        if self.shown is None and self.candidate is None:
+        if self.live is None and self.candidate is None:
             remedy = "name the right [store]; or `rag-index doctor --repair` indexes anew, all documents"
         return Finding(
             self.index, "lost_collection", len(lost),

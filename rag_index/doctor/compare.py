@@ -37,8 +37,8 @@ class Work:
     gone: int
 
     def __str__(self) -> str:
-        figures = ((self.new, "new"), (self.changed, "changed"), (self.gone, "gone"))
-        return ", ".join(f"{count:,} {word}" for count, word in figures if count)
+        counts = ((self.new, "new"), (self.changed, "changed"), (self.gone, "gone"))
+        return ", ".join(f"{count:,} {word}" for count, word in counts if count)
 
 
 def see_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, collection: Collection) -> None:
@@ -46,7 +46,7 @@ def see_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, collec
 
     Raises StoreError where the store cannot read its own points, and what a ledger raises.
     """
-    plain = collection.cutting.endswith(f"canonical-{VERSION}")
+    plain = collection.chunking.endswith(f"canonical-{VERSION}")
     for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
         keys = {key for point in page if (key := typed_key(point, index)) is not None}
         known = ledger.known(collection.id, sorted(keys))
@@ -57,7 +57,7 @@ def see_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, collec
             row = known.get(key) if key is not None else None
             if key is None or row is None:
                 orphans.append(Orphan(point.id, key or _claimed_key(point), unknown=key is not None))
-            elif not row.open:
+            elif not row.pending:
                 ours = point.payload[RESERVED_KEY]
                 if ours["chunk"] >= row.chunks:
                     orphans.append(Orphan(point.id, key, unknown=False))
@@ -85,7 +85,7 @@ def see_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: 
         scratch.see_amiss(
             key
             for key, text, text_hash in zip(documents.keys, documents.texts, documents.text_hashes, strict=True)
-            if text and (row := known.get(key)) and not (row.chunks or row.open) and row.text_hash == text_hash
+            if text and (row := known.get(key)) and not (row.chunks or row.pending) and row.text_hash == text_hash
         )
         plan = compare(documents, known, {})
         new += plan.new
@@ -108,15 +108,15 @@ def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iter
         if found.count:
             yield _of_documents(index, kind, found, said, run)
     if count := scratch.count_orphans():
-        examples = tuple(_shown(key) for key in scratch.orphans_named())
+        examples = tuple(_displayed(key) for key in scratch.orphans_named())
         yield Finding(
             index, "orphan_points", count, f"{counted(count, 'point', examples)} of {name} that nothing explains",
             "`rag-index doctor --repair` deletes them", examples,
         )  # fmt: skip
-    if (opened := scratch.opened(cid)).count:
+    if (resources := scratch.pending(cid)).count:
         said = "being written when a run ended early"
         remedy = f"`rag-index index {index}` writes them again, as does --repair"
-        yield _of_documents(index, "open_documents", opened, said, remedy)
+        yield _of_documents(index, "pending_documents", resources, said, remedy)
 
 
 def typed_key(point: StoredPoint, index: str) -> str | None:
@@ -164,11 +164,11 @@ def _claimed_key(point: StoredPoint) -> str | None:
 
 
 def _of_documents(index: str, kind: str, found: Found, said: str, remedy: str) -> Finding:
-    examples = tuple(_shown(key) for key in found.keys)
+    examples = tuple(_displayed(key) for key in found.keys)
     return Finding(index, kind, found.count, f"{counted(found.count, 'document', examples)} {said}", remedy, examples)
 
 
-def _shown(key: str) -> str:
+def _displayed(key: str) -> str:
     """A key as a person knows it; what is none is shown as it is."""
     try:
         return document_id(key)

@@ -19,7 +19,7 @@ from rag_index.stores.points import UUID_TEXT
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from rag_index.doctor.collection_state import Standing
+    from rag_index.doctor.collection_state import CollectionState
     from rag_index.doctor.findings import Diagnosis, Finding
     from rag_index.ledger import Collection
     from rag_index.settings import Settings
@@ -33,7 +33,7 @@ BY_RUN = {
     "wrong_chunks",
     "wrong_payloads",
     "unknown_documents",
-    "open_documents",
+    "pending_documents",
     "failed_documents",
 }
 BY_REBUILD = {"unreadable_collection"}
@@ -58,10 +58,10 @@ def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[
         found.append(damaged_ledger(settings, damage))
         _set_aside(settings)
     plan = _Plan()
-    with open_all(settings) as opened:
+    with open_all(settings) as resources:
         for index in indexes:
-            with locked(opened, index) as lock:
-                found += _Repair(Checkup(opened, index), plan, lock.epoch).mend()
+            with locked(resources, index) as lock:
+                found += _Repair(Checkup(resources, index), plan, lock.epoch).mend()
     for wanted, rebuild in ((plan.run, False), (plan.rebuild, True)):
         if wanted:
             run(wanted, rebuild)
@@ -80,7 +80,7 @@ class _Repair:
         self._checkup = checkup
         self._epoch = epoch
         self._plan = plan
-        self._opened = checkup.opened
+        self._resources = checkup.resources
         self._name = checkup.index.name
 
     def mend(self) -> list[Finding]:
@@ -92,17 +92,17 @@ class _Repair:
             findings = self._checkup.look().findings
             found += findings
             kinds = {finding.kind for finding in findings}
-            if not self._relabel(self._checkup.standing(), kinds):
+            if not self._relabel(self._checkup.state(), kinds):
                 break
-        standing = self._checkup.standing()
-        if standing.current is not None:
+        state = self._checkup.state()
+        if state.current is not None:
             if kinds & BY_REBUILD:
-                self._distrust(standing.current, MADE_BY)  # a rebuild must not read what cannot be read
-            self._mark(standing.current, kinds)
-        lost = standing.shown is None and any(finding.kind == "lost_collection" for finding in found)
+                self._distrust(state.current, MADE_BY)  # a rebuild must not read what cannot be read
+            self._mark(state.current, kinds)
+        lost = state.live is None and any(finding.kind == "lost_collection" for finding in found)
         if not self._checkup.source_read:
             return found
-        if kinds & BY_REBUILD or ("other_fingerprint" in kinds and not standing.rolled_back()):
+        if kinds & BY_REBUILD or ("other_fingerprint" in kinds and not state.rolled_back()):
             self._plan.rebuild.append(self._name)
         elif kinds & BY_RUN or lost:
             self._plan.run.append(self._name)
@@ -110,13 +110,13 @@ class _Repair:
 
     def _refuse_dead_runs(self) -> None:
         """What workers of a dead run still send to a server is refused from here on, as at the begin of a run."""
-        store, current = self._opened.store, self._checkup.standing().current
+        store, current = self._resources.store, self._checkup.state().current
         if current is not None and not store.embedded:
             store.set_metadata(current.name, {"epoch": self._epoch})
 
-    def _relabel(self, standing: Standing, kinds: set[str]) -> bool:
+    def _relabel(self, state: CollectionState, kinds: set[str]) -> bool:
         """Put right what needs neither points nor vectors; whether anything was, so that it is worth another look."""
-        steps: dict[str, Callable[[Standing], None]] = {
+        steps: dict[str, Callable[[CollectionState], None]] = {
             "unknown_collection": self._adopt_shown,
             "other_store": self._adopt_shown,
             "lost_metadata": self._write_metadata,
@@ -128,68 +128,68 @@ class _Repair:
         }
         due = [step for kind, step in steps.items() if kind in kinds]
         for step in due:
-            step(standing)
+            step(state)
         return bool(due)
 
-    def _adopt_shown(self, standing: Standing) -> None:
-        self._adopt(standing, str(standing.shown))
+    def _adopt_shown(self, state: CollectionState) -> None:
+        self._adopt(state, str(state.live))
 
-    def _adopt(self, standing: Standing, shown: str) -> None:
+    def _adopt(self, state: CollectionState, live: str) -> None:
         """The ledger from the store: the collection that is shown, older ones as kept, newer ones as unfinished."""
-        opened, alias = self._opened, self._checkup.alias
-        for name in dict.fromkeys([*standing.unknown, shown]):
-            state = "building" if number(name) > number(shown) else "ready"
-            adopt(opened.scratch, opened.ledger, opened.store, name, index=self._name, alias=alias, state=state)
+        resources, alias = self._resources, self._checkup.alias
+        for name in dict.fromkeys([*state.unknown, live]):
+            made = "building" if number(name) > number(live) else "ready"
+            adopt(resources.scratch, resources.ledger, resources.store, name, index=self._name, alias=alias, state=made)
 
-    def _show(self, standing: Standing) -> None:
-        candidate = standing.candidate
+    def _show(self, state: CollectionState) -> None:
+        candidate = state.candidate
         if candidate is None:
             return
-        if candidate in standing.unknown:
-            self._adopt(standing, candidate)
-        self._opened.store.point_alias(standing.alias, candidate)
+        if candidate in state.unknown:
+            self._adopt(state, candidate)
+        self._resources.store.point_alias(state.alias, candidate)
 
-    def _write_metadata(self, standing: Standing) -> None:
+    def _write_metadata(self, state: CollectionState) -> None:
         """What the store forgot of the shown collection, from the ledger."""
-        row = next(c for c in standing.known if c.name == standing.shown)
-        metadata = standing.stored[row.name]
+        row = next(c for c in state.known if c.name == state.live)
+        metadata = state.stored[row.name]
         values = {"store_id": row.store_id, "alias": row.alias, "embedder": row.embedder}
         values |= {key: getattr(row, key) for key in MADE_BY}
-        self._opened.store.set_metadata(row.name, {k: v for k, v in values.items() if not metadata.get(k)})
+        self._resources.store.set_metadata(row.name, {k: v for k, v in values.items() if not metadata.get(k)})
 
-    def _finish_publish(self, standing: Standing) -> None:
-        if standing.current is not None:
-            self._opened.ledger.update_collection(standing.current.id, state="ready")
+    def _finish_publish(self, state: CollectionState) -> None:
+        if state.current is not None:
+            self._resources.ledger.update_collection(state.current.id, state="ready")
 
-    def _doubt(self, standing: Standing) -> None:
+    def _doubt(self, state: CollectionState) -> None:
         """Ledger and store name different makers: neither is believed, so that a rebuild takes no vector from it."""
-        if (current := standing.current) is not None:
-            metadata = standing.stored[current.name]
+        if (current := state.current) is not None:
+            metadata = state.stored[current.name]
             self._distrust(current, [key for key in MADE_BY if metadata.get(key) != getattr(current, key)])
 
     def _distrust(self, collection: Collection, keys: Sequence[str]) -> None:
-        self._opened.ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
-        self._opened.store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
+        self._resources.ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
+        self._resources.store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
 
-    def _forget_lost(self, standing: Standing) -> None:
+    def _forget_lost(self, state: CollectionState) -> None:
         """Unfinished ones too, whose rows would explain what is not there."""
-        for collection in standing.known:
-            if not standing.whole(collection):
-                self._opened.ledger.drop_collection(collection.id)
+        for collection in state.known:
+            if not state.whole(collection):
+                self._resources.ledger.drop_collection(collection.id)
 
-    def _drop_unneeded(self, standing: Standing) -> None:
-        for name in standing.unneeded:
-            self._opened.store.drop(name)
-            if (row := self._opened.ledger.collection(name)) is not None:
-                self._opened.ledger.drop_collection(row.id)
+    def _drop_unneeded(self, state: CollectionState) -> None:
+        for name in state.unneeded:
+            self._resources.store.drop(name)
+            if (row := self._resources.ledger.collection(name)) is not None:
+                self._resources.ledger.drop_collection(row.id)
 
     def _mark(self, current: Collection, kinds: set[str]) -> None:
         """Documents that are not as they should be are to be written; points that nothing explains go."""
-        scratch, store = self._opened.scratch, self._opened.store
+        scratch, store = self._resources.scratch, self._resources.store
         if kinds & {"missing_documents", "wrong_chunks", "wrong_payloads"}:
-            scratch.open_again(current.id)
+            scratch.pending_again(current.id)
         if "unknown_documents" in kinds:
-            scratch.open_unknown(current.id)
+            scratch.pending_unknown(current.id)
         if "orphan_points" not in kinds or not self._checkup.source_read:
             return
         after = ""

@@ -126,7 +126,7 @@ class Scratch:
         """Documents with the right number of points, of which one says something else than the ledger."""
         return self._found(*self._compared(collection_id, ~self._is_miscounted() & (seen.c.altered > 0)))
 
-    def open_again(self, collection_id: int) -> None:
+    def pending_again(self, collection_id: int) -> None:
         """Mark all documents of `missing`, `miscounted` and `altered` as to be written."""
         wrong = seen.c.key.is_(None) | self._is_miscounted() | (seen.c.altered > 0)
         source, where = self._compared(collection_id, wrong)
@@ -134,12 +134,12 @@ class Scratch:
         self._execute(
             documents.update()
             .where(documents.c.collection_id == collection_id, documents.c.key.in_(keys))
-            .values(open=1)
+            .values(pending=1)
         )
 
-    def opened(self, collection_id: int) -> Found:
+    def pending(self, collection_id: int) -> Found:
         """Documents that a run had begun to write."""
-        return self._found(documents, (documents.c.collection_id == collection_id) & (documents.c.open == 1))
+        return self._found(documents, (documents.c.collection_id == collection_id) & (documents.c.pending == 1))
 
     # Orphans
 
@@ -165,12 +165,12 @@ class Scratch:
         with self._ledger.transaction() as connection:
             return list(connection.scalars(statement))
 
-    def open_unknown(self, collection_id: int) -> None:
+    def pending_unknown(self, collection_id: int) -> None:
         """Give documents that the source has and the ledger does not a row that is to be written."""
         keys = sa.select(orphans.c.key).where(self._of_source()).distinct()
         empty = sa.literal(b"", sa.LargeBinary)
         rows = sa.select(sa.literal(collection_id), keys.subquery().c.key, empty, empty, sa.literal(0), sa.literal(1))
-        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "open"]
+        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
         self._execute(self._insert(documents).from_select(names, rows.where(sa.true())).on_conflict_do_nothing())
 
     # What the source has
@@ -216,7 +216,7 @@ class Scratch:
             *[rebuilt.c[name] for name in ("key", "text_hash", "payload_hash", "chunks")],
             sa.case((whole, 0), else_=1),
         )
-        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "open"]
+        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
         self._execute(documents.insert().from_select(names, rows))
         self._execute(rebuilt.delete())
 
@@ -225,7 +225,7 @@ class Scratch:
     def _compared(self, collection_id: int, wrong: sa.ColumnElement[bool]) -> tuple[Any, sa.ColumnElement[bool]]:
         """Documents that are done beside what was seen of them, and which of them are meant."""
         source = documents.outerjoin(seen, seen.c.key == documents.c.key)
-        done = (documents.c.collection_id == collection_id) & (documents.c.open == 0)
+        done = (documents.c.collection_id == collection_id) & (documents.c.pending == 0)
         known_amiss = sa.exists().where(amiss.c.key == documents.c.key)
         return source, done & ((documents.c.chunks > 0) | known_amiss) & wrong
 

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ContextCounts",
-    "Cut",
+    "ChunkedDocument",
     "EmbeddedShard",
     "Failure",
     "FailureKind",
     "Hit",
-    "Page",
+    "DocumentBatch",
     "PointBatch",
     "RESERVED_KEY",
     "Shard",
     "ShardStats",
     "StoredPoint",
     "WrittenShard",
-    "sent_text",
+    "text_to_embed",
 ]
 
 RESERVED_KEY = "_rag"
@@ -44,7 +44,7 @@ something that would have been better is missing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class DocumentBatch:
     """Documents as read from a source: typed keys, texts as they will be sent, payloads as canonical JSON."""
 
     keys: list[str]
@@ -56,9 +56,9 @@ class Page:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def take(self, rows: list[int]) -> Page:
+    def take(self, rows: list[int]) -> DocumentBatch:
         """The documents at these positions, in this order."""
-        return Page(
+        return DocumentBatch(
             [self.keys[i] for i in rows],
             [self.texts[i] for i in rows],
             [self.payloads[i] for i in rows],
@@ -66,9 +66,9 @@ class Page:
             [self.payload_hashes[i] for i in rows],
         )
 
-    def plus(self, other: Page) -> Page:
+    def plus(self, other: DocumentBatch) -> DocumentBatch:
         """These documents, then those of `other`."""
-        return Page(
+        return DocumentBatch(
             self.keys + other.keys,
             self.texts + other.texts,
             self.payloads + other.payloads,
@@ -83,7 +83,7 @@ class Shard:
 
     index: str
     number: int
-    documents: Page
+    documents: DocumentBatch
     chars: int
     """Characters of all texts together."""
 
@@ -98,7 +98,7 @@ class ContextCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class ChunkedDocument:
     """A document in chunks, as columns. `contexts` and `payloads` are empty lists where chunks have none."""
 
     chunks: list[str]
@@ -112,22 +112,22 @@ class Cut:
     symbols: dict[str, int] = field(default_factory=dict)
     """How many symbols of each kind it has, where it is source code."""
 
-    def __reduce__(self) -> tuple[type[Cut], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[ChunkedDocument], tuple[Any, ...]]:
         """Brief, since a shard has thousands: a dataclass looks its fields up for each."""
         more = (self.contexts, self.payloads, self.incomplete, self.context_counts, self.symbols)
-        return Cut, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
+        return ChunkedDocument, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
 
     def sent(self) -> list[str]:
         """The texts that are embedded, one a chunk."""
         if not self.contexts:
             return self.chunks
-        return [sent_text(*both) for both in zip(self.contexts, self.chunks, strict=True)]
+        return [text_to_embed(*both) for both in zip(self.contexts, self.chunks, strict=True)]
 
 
 NO_MORE: tuple[Any, ...] = ([], [], "", ContextCounts(), {})
 
 
-def sent_text(context: str, chunk: str) -> str:
+def text_to_embed(context: str, chunk: str) -> str:
     """What is embedded of a chunk."""
     return f"{context}\n\n{chunk}" if context else chunk
 
@@ -160,7 +160,7 @@ class ShardStats:
     retries: int = 0
     rate_limited: int = 0
     chars: int = 0
-    cut_seconds: float = 0.0
+    chunk_seconds: float = 0.0
     """Of `seconds`, those of cutting, and of writing contexts."""
     contexts_made: int = 0
     contexts_cached: int = 0
@@ -186,8 +186,8 @@ class EmbeddedShard:
 
     index: str
     number: int
-    documents: Page
-    cuts: list[Cut]
+    documents: DocumentBatch
+    chunked: list[ChunkedDocument]
     vectors: NDArray[np.float32]
     failures: list[Failure]
     stats: ShardStats
@@ -195,12 +195,12 @@ class EmbeddedShard:
     @property
     def chunk_counts(self) -> list[int]:
         """How many chunks each document has."""
-        return [len(cut.chunks) for cut in self.cuts]
+        return [len(document.chunks) for document in self.chunked]
 
     @property
     def chunks(self) -> list[str]:
         """The texts of all chunks, as the rows of `vectors`."""
-        return [chunk for cut in self.cuts for chunk in cut.chunks]
+        return [chunk for document in self.chunked for chunk in document.chunks]
 
 
 @dataclass(frozen=True, slots=True)

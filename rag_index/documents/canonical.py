@@ -38,7 +38,7 @@ _SAFE_INT = 10**18
 """Whole numbers below it have at most 18 digits."""
 _NO_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
-MOST_LEVELS = 60
+MAX_LEVELS = 60
 """Payloads nested deeper hold the rest as text: stores take no more than about 100 levels."""
 
 
@@ -129,7 +129,7 @@ def _repaired(value: Any, level: int = 0) -> Any:
         return value
     if isinstance(value, int):
         return int(value) if -_INT64 <= value < _INT64 else str(value)
-    if level > MOST_LEVELS:
+    if level > MAX_LEVELS:
         return repr(value).encode("utf-8", "replace").decode()
     if isinstance(value, dict):
         return {str(_repaired(str(key))): _repaired(inner, level + 1) for key, inner in value.items()}

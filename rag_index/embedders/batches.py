@@ -11,7 +11,7 @@ from rag_index.errors import EmbedderUnavailable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Batch", "cut_batches"]
+__all__ = ["Batch", "make_batches"]
 
 FAULT_TRIES = 3
 """Requests that end in a fault of the server, before the texts in them are suspected."""
@@ -54,19 +54,19 @@ class Batch:
         return first, second
 
 
-def cut_batches(texts: Sequence[str], *, most_texts: int, most_chars: int, hosts: int = 1) -> deque[Batch]:
+def make_batches(texts: Sequence[str], *, max_texts: int, max_chars: int, hosts: int = 1) -> deque[Batch]:
     """The texts, longest first, in batches of at most `most_texts` texts and `most_chars` characters.
 
     Neighbours are of like length, so that none waits long for another; a text longer than `most_chars` travels alone.
     With several hosts, few texts are cut small enough for each of them to get some.
     """
     share = -(-len(texts) // hosts)
-    most_texts = min(most_texts, max(FEWEST_TEXTS, share))
+    max_texts = min(max_texts, max(FEWEST_TEXTS, share))
     batches: deque[Batch] = deque()
     current = Batch([], 0)
     for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):
         length = len(texts[row])
-        if current.rows and (len(current.rows) >= most_texts or current.chars + length > most_chars):
+        if current.rows and (len(current.rows) >= max_texts or current.chars + length > max_chars):
             batches.append(current)
             current = Batch([], 0)
         current.rows.append(row)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.batches import cut_batches
+from rag_index.embedders.batches import make_batches
 from rag_index.embedders.dispatch import Dispatch, OllamaStats
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, TextRefused
 from rag_index.hosts.endpoint import Endpoint, ModelDetails, plain_model_name
-from rag_index.hosts.loop import OwnLoop
+from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel, plain_vector
 from rag_index.hosts.pool import FAILURES, FIRST_PAUSE, Clock, Pool
 
@@ -68,7 +68,7 @@ class OllamaEmbedder:
         self._model = KnownModel(settings.model)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
-        self._loop = OwnLoop("rag-index-ollama")
+        self._loop = EventLoopThread("rag-index-ollama")
         self._turn = asyncio.Lock()
         self._stats = OllamaStats()
         self.stats: RequestStats = self._stats
@@ -156,10 +156,10 @@ class OllamaEmbedder:
         return [entry for entry in entries if entry is not None]
 
     async def _dispatched(self, texts: list[str], patience: float) -> list[NDArray[np.float32] | Exception]:
-        batches = cut_batches(
+        batches = make_batches(
             texts,
-            most_texts=self._settings.batch_texts,
-            most_chars=self._settings.batch_chars,
+            max_texts=self._settings.batch_texts,
+            max_chars=self._settings.batch_chars,
             hosts=len(self._pool.own),
         )
         dispatch = Dispatch(

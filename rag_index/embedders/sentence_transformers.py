@@ -16,7 +16,7 @@ import numpy as np
 
 from rag_index.documents.vectors import broken_reason, usable_rows
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.batches import cut_batches
+from rag_index.embedders.batches import make_batches
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
 from rag_index.hosts.stats import RequestStats
 
@@ -87,7 +87,7 @@ class SentenceTransformersEmbedder:
         entries: list[NDArray[np.float32] | Exception | None] = [self._unsendable(text) for text in texts]
         rows = [row for row, entry in enumerate(entries) if entry is None]
         chosen, limits = [texts[row] for row in rows], self._settings
-        for batch in cut_batches(chosen, most_texts=limits.batch_texts, most_chars=limits.batch_chars):
+        for batch in make_batches(chosen, max_texts=limits.batch_texts, max_chars=limits.batch_chars):
             vectors = self._encode([chosen[row] for row in batch.rows])
             for row, entry in zip(batch.rows, vectors, strict=True):
                 entries[rows[row]] = entry

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["OwnLoop"]
+__all__ = ["EventLoopThread"]
 
 T = TypeVar("T")
 
 
-class OwnLoop:
+class EventLoopThread:
     """Runs coroutines for any thread, with a running loop or without; the thread begins with the first of them."""
 
     def __init__(self, name: str) -> None:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
-__all__ = ["Settling"]
+__all__ = ["Committer"]
 
 logger = logging.getLogger("rag_index.indexing.run")
 
 
-class Settling:
+class Committer:
     """The last two writes of a shard: stale chunks are deleted, then the ledger's rows close its documents."""
 
     def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection) -> None:
@@ -34,7 +34,7 @@ class Settling:
         """These documents are on their way to be embedded, and are in the ledger as `known` says."""
         self._before.update((key, known.get(key)) for key in keys)
 
-    def settle(self, written: WrittenShard) -> int:
+    def commit(self, written: WrittenShard) -> int:
         """A shard's points are in the store: how many of its documents are new."""
         before = {key: self._before.pop(key, None) for key in written.keys}
         self._delete_stale(written, before)
@@ -50,7 +50,7 @@ class Settling:
         stale = [
             (key, count, known)
             for key, count in zip(written.keys, written.chunk_counts, strict=True)
-            if (known := before[key]) is not None and (known.open or known.chunks > count)
+            if (known := before[key]) is not None and (known.pending or known.chunks > count)
         ]
         if delete_chunks(self._store, name, self._index, stale):
             self._store.flush(name)
@@ -63,9 +63,9 @@ class Settling:
         cid = self._collection.id
         lost = [failure.key for failure in failures if failure.kind == "failed"]
         before = {key: self._before.pop(key, None) for key in lost}
-        self._ledger.undo_open(
+        self._ledger.unmark_pending(
             cid,
-            known=[key for key, known in before.items() if known is not None and not known.open],
+            known=[key for key, known in before.items() if known is not None and not known.pending],
             new=[key for key, known in before.items() if known is None],
         )
         self._ledger.fail(cid, failures)

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["deleted", "deleted_gone"]
+__all__ = ["deleted", "delete_gone_documents"]
 
 
-def deleted_gone(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
+def delete_gone_documents(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
     """Delete what the scan did not see, and the points of documents whose text became empty, a batch at a time; how
     many documents each batch had. Raises as the store and the ledger do; what was deleted by then is settled."""
     while keys := ledger.gone(collection.id):
@@ -48,6 +48,6 @@ def _remove(ledger: Ledger, store: Store, collection: Collection, index: str, ke
 
 def _delete_points(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
     known = ledger.known(collection.id, keys)
-    ledger.open_documents(collection.id, keys)
+    ledger.mark_pending(collection.id, keys)
     delete_chunks(store, collection.name, index, ((key, 0, known.get(key)) for key in keys))
     store.flush(collection.name)

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rag_index.documents.batches import Page
+    from rag_index.documents.batches import DocumentBatch
     from rag_index.ledger import FailedDocument, Known
 
-__all__ = ["MAX_TRIES", "PagePlan", "compare"]
+__all__ = ["MAX_TRIES", "PageDiff", "compare"]
 
 MAX_TRIES = 5
 """Runs that try a failed document again by themselves; then only `retry-failed` or a changed text does."""
 
 
 @dataclass(frozen=True, slots=True)
-class PagePlan:
+class PageDiff:
     """What is to be done with a page's documents; each is counted once."""
 
-    to_embed: Page
+    to_embed: DocumentBatch
     """New documents and changed ones."""
     new: int
-    payload_only: Page
+    payload_only: DocumentBatch
     unchanged: int
     empty: int
     """Documents without text, whatever is to be done with them."""
@@ -39,12 +39,12 @@ class PagePlan:
 
 
 def compare(
-    page: Page,
+    page: DocumentBatch,
     known: Mapping[str, Known],
     failed: Mapping[str, FailedDocument],
     *,
     retry: bool = False,
-) -> PagePlan:
+) -> PageDiff:
     """Hold a page against the ledger. An open document counts as changed, whatever its hashes.
 
     With `retry` documents that failed are tried however often they were, and incomplete ones are made anew.
@@ -59,7 +59,7 @@ def compare(
         zip(page.keys, page.text_hashes, page.payload_hashes, strict=True)
     ):
         row = known.get(key)
-        same_text = row is not None and row.text_hash == text_hash and not row.open
+        same_text = row is not None and row.text_hash == text_hash and not row.pending
         if row is not None and same_text and retry and _is_incomplete(failed.get(key)):
             embed.append(i)
         elif row is not None and same_text and row.payload_hash == payload_hash:
@@ -69,18 +69,18 @@ def compare(
                 recovered.append(key)
         elif not page.texts[i]:
             empty += 1
-            if row is not None and (row.chunks or row.open):
+            if row is not None and (row.chunks or row.pending):
                 emptied.append((key, text_hash, payload_hash))
             else:
                 newly_empty.append((key, text_hash, payload_hash, 0))
         elif same_text:
             payload.append(i)
-        elif not retry and not (row is not None and row.open) and _given_up(failed.get(key), text_hash):
+        elif not retry and not (row is not None and row.pending) and _given_up(failed.get(key), text_hash):
             given_up += 1
         else:
             embed.append(i)
             new += row is None or not row.text_hash
-    return PagePlan(
+    return PageDiff(
         page.take(embed), new, page.take(payload), unchanged, empty, emptied, newly_empty, given_up, recovered
     )
 

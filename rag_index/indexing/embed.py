@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import Cut, EmbeddedShard, Failure, ShardStats
+from rag_index.documents.batches import ChunkedDocument, EmbeddedShard, Failure, ShardStats
 from rag_index.errors import BadVectors, RagIndexError, TextTooLong
 from rag_index.machine.memory import peak_memory
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.chunking import Cutter
-    from rag_index.documents.batches import Page, Shard
+    from rag_index.chunking import Chunker
+    from rag_index.documents.batches import DocumentBatch, Shard
     from rag_index.embedders import Embedder
 
 __all__ = ["embed_shard"]
 
 NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
-Cuts = list[Cut | RagIndexError]
+ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 
 
 def embed_shard(
-    shard: Shard, cutter: Cutter, embedder: Embedder, *, known: Mapping[str, NDArray[np.float32]] = NOTHING_KNOWN
+    shard: Shard, chunker: Chunker, embedder: Embedder, *, known: Mapping[str, NDArray[np.float32]] = NOTHING_KNOWN
 ) -> EmbeddedShard:
     """Cut and embed the shard's documents; texts in `known` take the vector given there.
 
@@ -43,11 +43,11 @@ def embed_shard(
     started = time.perf_counter()
     before = replace(embedder.stats, host_seconds=dict(embedder.stats.host_seconds))
     vectors: Vectors = dict(known)
-    cuts = cutter.cut(shard.documents)
-    cut_seconds = time.perf_counter() - started
-    contexts = [cut.context_counts for cut in cuts if isinstance(cut, Cut)]
-    cuts, sent = _embedded(cuts, vectors, cutter, embedder)
-    documents, whole, matrix, texts, failures = _gathered(shard.documents, cuts, vectors)
+    chunked = chunker.chunk(shard.documents)
+    chunk_seconds = time.perf_counter() - started
+    contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
+    chunked, sent = _embedded(chunked, vectors, chunker, embedder)
+    documents, whole, matrix, texts, failures = _gathered(shard.documents, chunked, vectors)
     after = embedder.stats
     made = [text for text in texts if text not in known]
     stats = ShardStats(
@@ -60,7 +60,7 @@ def embed_shard(
         retries=after.retries - before.retries,
         rate_limited=after.rate_limited - before.rate_limited,
         chars=shard.chars,
-        cut_seconds=cut_seconds,
+        chunk_seconds=chunk_seconds,
         contexts_made=sum(counts.made for counts in contexts),
         contexts_cached=sum(counts.cached for counts in contexts),
         contexts_missing=sum(counts.missing for counts in contexts),
@@ -68,17 +68,19 @@ def embed_shard(
             host: seconds - before.host_seconds.get(host, 0.0) for host, seconds in after.host_seconds.items()
         },
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        symbols=dict(sum((Counter(cut.symbols) for cut in whole), Counter())),
+        symbols=dict(sum((Counter(document.symbols) for document in whole), Counter())),
         peak_memory=peak_memory(),
     )
     return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats)
 
 
-def _embedded(cuts: Cuts, vectors: Vectors, cutter: Cutter, embedder: Embedder) -> tuple[Cuts, int]:
+def _embedded(
+    chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder
+) -> tuple[ChunkedDocuments, int]:
     """Embed what has no vector yet, halves of what is too long instead of it: the cuts then, and how many were sent."""
     sent = 0
     too_long: set[str] = set()
-    texts = {text for cut in cuts if isinstance(cut, Cut) for text in cut.sent()}
+    texts = {text for document in chunked if isinstance(document, ChunkedDocument) for text in document.sent()}
     while new := sorted(texts - vectors.keys()):
         found = embedder.embed_documents(new)
         if len(found) != len(new):
@@ -87,52 +89,52 @@ def _embedded(cuts: Cuts, vectors: Vectors, cutter: Cutter, embedder: Embedder) 
         vectors.update(zip(new, found, strict=True))
         too_long.update(text for text in new if isinstance(vectors[text], TextTooLong))
         texts = set()
-        for i, cut in enumerate(cuts if too_long else ()):
-            if isinstance(cut, Cut) and not too_long.isdisjoint(cut.sent()):
-                cuts[i] = shorter = _shortened(cut, too_long, cutter)
-                texts.update(shorter.sent() if isinstance(shorter, Cut) else ())
-    return cuts, sent
+        for i, document in enumerate(chunked if too_long else ()):
+            if isinstance(document, ChunkedDocument) and not too_long.isdisjoint(document.sent()):
+                chunked[i] = shorter = _shortened(document, too_long, chunker)
+                texts.update(shorter.sent() if isinstance(shorter, ChunkedDocument) else ())
+    return chunked, sent
 
 
-def _shortened(cut: Cut, too_long: set[str], cutter: Cutter) -> Cut | RagIndexError:
+def _shortened(document: ChunkedDocument, too_long: set[str], chunker: Chunker) -> ChunkedDocument | RagIndexError:
     """The cut without any of these texts: each in two, and its halves again where they are among them."""
-    while numbers := [i for i, text in enumerate(cut.sent()) if text in too_long]:
+    while numbers := [i for i, text in enumerate(document.sent()) if text in too_long]:
         for number in reversed(numbers):
-            shorter = cutter.halved(cut, number)
+            shorter = chunker.halved(document, number)
             if shorter is None:
-                return RagIndexError(f"one character is too long for the embedder ({cut.chunks[number]!r:.20})")
-            cut = shorter
-    return cut
+                return RagIndexError(f"one character is too long for the embedder ({document.chunks[number]!r:.20})")
+            document = shorter
+    return document
 
 
 def _gathered(
-    documents: Page, cuts: Cuts, vectors: Vectors
-) -> tuple[Page, list[Cut], NDArray[np.float32], list[str], list[Failure]]:
+    documents: DocumentBatch, chunked: ChunkedDocuments, vectors: Vectors
+) -> tuple[DocumentBatch, list[ChunkedDocument], NDArray[np.float32], list[str], list[Failure]]:
     """The documents all of whose chunks have vectors: their cuts, vectors and texts as sent; and the failures."""
     done: list[int] = []
-    whole: list[Cut] = []
+    whole: list[ChunkedDocument] = []
     texts: list[str] = []
     failures: list[Failure] = []
-    for i, cut in enumerate(cuts):
-        sent = cut.sent() if isinstance(cut, Cut) else []
-        reason = _reason(cut, sent, vectors)
-        if reason or not isinstance(cut, Cut):
+    for i, document in enumerate(chunked):
+        sent = document.sent() if isinstance(document, ChunkedDocument) else []
+        reason = _reason(document, sent, vectors)
+        if reason or not isinstance(document, ChunkedDocument):
             failures.append(Failure(documents.keys[i], reason, documents.text_hashes[i]))
             continue
-        if cut.incomplete:
-            failures.append(Failure(documents.keys[i], cut.incomplete, documents.text_hashes[i], "incomplete"))
+        if document.incomplete:
+            failures.append(Failure(documents.keys[i], document.incomplete, documents.text_hashes[i], "incomplete"))
         done.append(i)
-        whole.append(cut)
+        whole.append(document)
         texts.extend(sent)
     rows = [vectors[text] for text in texts]
     matrix = np.asarray(rows, dtype=np.float32) if rows else np.empty((0, 0), dtype=np.float32)
     return documents.take(done) if len(done) < len(documents) else documents, whole, matrix, texts, failures
 
 
-def _reason(cut: Cut | RagIndexError, sent: list[str], vectors: Vectors) -> str:
+def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors: Vectors) -> str:
     """Why a document cannot be indexed; nothing where it can."""
-    if not isinstance(cut, Cut):
-        return str(cut)
+    if not isinstance(document, ChunkedDocument):
+        return str(document)
     if not sent:
         return "no text is left after white space"
     return next((str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)), "")

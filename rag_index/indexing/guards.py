@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["GUARD_LEAST", "deletion_refused", "too_few_left", "too_many_failed"]
+__all__ = ["UNGUARDED_DELETES", "deletion_refused", "too_few_left", "too_many_failed"]
 
-GUARD_LEAST = 100
+UNGUARDED_DELETES = 100
 """So few deletions are never guarded."""
 
 
-def deletion_refused(doomed: int, before: int, share: float) -> str:
+def deletion_refused(deletions: int, before: int, share: float) -> str:
     """Why `doomed` documents of `before` are not deleted, where that is more than `share` of them."""
-    if doomed <= GUARD_LEAST or doomed <= share * before:
+    if deletions <= UNGUARDED_DELETES or deletions <= share * before:
         return ""
     return (
-        f"{doomed:,} of {before:,} documents would be deleted, more than delete_guard "
+        f"{deletions:,} of {before:,} documents would be deleted, more than delete_guard "
         f"({share:.0%}) allows; nothing was: if the source is right, run again with --allow-deletes"
     )
 
@@ -21,7 +21,7 @@ def deletion_refused(doomed: int, before: int, share: float) -> str:
 def too_few_left(collection: str, documents: int, before: int, share: float) -> str:
     """Why a rebuilt collection of `documents` is not shown, where what is shown now has `before`."""
     lost = before - documents
-    if lost <= max(GUARD_LEAST, share * before):
+    if lost <= max(UNGUARDED_DELETES, share * before):
         return ""
     return (
         f"the rebuilt {collection} has {documents:,} documents, {lost:,} fewer than what is shown, "

@@ -11,18 +11,18 @@ from rag_index.indexing.points import replaced_payload
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rag_index.documents.batches import Page
+    from rag_index.documents.batches import DocumentBatch
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
-__all__ = ["overwrite_payloads"]
+__all__ = ["update_payloads"]
 
 AT_A_TIME = 500
 """Documents whose points are read and written together."""
 
 
-def overwrite_payloads(
-    index: str, ledger: Ledger, store: Store, collection: Collection, changed: Page, known: Mapping[str, Known]
+def update_payloads(
+    index: str, ledger: Ledger, store: Store, collection: Collection, changed: DocumentBatch, known: Mapping[str, Known]
 ) -> list[int]:
     """Overwrite the payloads of `changed`, whose points are as `known` says; the ledger's rows come last.
 
@@ -32,25 +32,25 @@ def overwrite_payloads(
     damaged: list[int] = []
     for first in range(0, len(changed), AT_A_TIME):
         some = changed.take(list(range(first, min(first + AT_A_TIME, len(changed)))))
-        damaged += [first + row for row in _overwrite_some(index, ledger, store, collection, some, known)]
+        damaged += [first + row for row in _update_some(index, ledger, store, collection, some, known)]
     return damaged
 
 
-def _overwrite_some(
-    index: str, ledger: Ledger, store: Store, collection: Collection, page: Page, known: Mapping[str, Known]
+def _update_some(
+    index: str, ledger: Ledger, store: Store, collection: Collection, page: DocumentBatch, known: Mapping[str, Known]
 ) -> list[int]:
     cid, name = collection.id, collection.name
     ids = {key: [point_id(index, key, number) for number in range(known[key].chunks)] for key in page.keys}
     stored = {p.id: p.payload for p in store.retrieve(name, [i for some in ids.values() for i in some])}
     ours = {point for point, payload in stored.items() if RESERVED_KEY in payload}
     whole = [row for row, key in enumerate(page.keys) if all(i in ours for i in ids[key])]
-    ledger.open_documents(cid, [page.keys[row] for row in whole])
+    ledger.mark_pending(cid, [page.keys[row] for row in whole])
     payloads = [
         (point, replaced_payload(stored[point], page.payloads[row], page.payload_hashes[row]))
         for row in whole
         for point in ids[page.keys[row]]
     ]
-    store.overwrite_payloads(name, payloads)
+    store.update_payloads(name, payloads)
     store.flush(name)
     done = page.take(whole)
     counts = [known[key].chunks for key in done.keys]

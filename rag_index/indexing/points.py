@@ -54,7 +54,7 @@ def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBat
     payloads: list[dict[str, Any]] = []
     first = row = 0
     for i, key in enumerate(shard.documents.keys):
-        count = len(shard.cuts[i].chunks)
+        count = len(shard.chunked[i].chunks)
         for number in range(count):
             ids.append(point_id(shard.index, key, number))
             payloads.append(_payload(shard, i, number))
@@ -75,7 +75,7 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tup
     ids: list[str] = []
     unknown: dict[str, int] = {}
     for key, first, known in stale:
-        if known is None or known.open:
+        if known is None or known.pending:
             unknown[key] = first
         else:
             ids += [point_id(index, key, number) for number in range(first, known.chunks)]
@@ -92,22 +92,22 @@ def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -
 
 
 def _payload(shard: EmbeddedShard, i: int, number: int) -> dict[str, Any]:
-    documents, cut = shard.documents, shard.cuts[i]
+    documents, document = shard.documents, shard.chunked[i]
     key = documents.keys[i]
     payload = decode_payload(documents.payloads[i])
     ours: dict[str, Any] = {
         "key": key,
         "document_id": document_id(key),
         "chunk": number,
-        "chunks": len(cut.chunks),
-        "text": cut.chunks[number],
+        "chunks": len(document.chunks),
+        "text": document.chunks[number],
         "text_hash": documents.text_hashes[i].hex(),
         "payload_hash": documents.payload_hashes[i].hex(),
     }
-    if cut.contexts and cut.contexts[number]:
-        ours["context"] = cut.contexts[number]
-    if cut.payloads:
-        own = decode_payload(cut.payloads[number])
+    if document.contexts and document.contexts[number]:
+        ours["context"] = document.contexts[number]
+    if document.payloads:
+        own = decode_payload(document.payloads[number])
         ours["own"] = sorted(own)
         payload.update(own)
     payload[RESERVED_KEY] = ours

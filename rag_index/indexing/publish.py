@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import RESERVED_KEY, sent_text
+from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.ids import point_id
 from rag_index.errors import SettingsError, StoreMismatch
 
@@ -48,7 +48,7 @@ def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple
     """
     totals = ledger.totals(collection.id)
     stored = store.count(collection.name)
-    if not totals.open and stored != totals.points:
+    if not totals.pending and stored != totals.points:
         raise StoreMismatch(
             f"after the run {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
             "another program writes to it? `rag-index doctor` shows the difference"
@@ -66,7 +66,7 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
     ids = [point_id(index, key, 0) for key in ledger.sample(collection.id, SAMPLE)]
     chosen = store.retrieve(collection.name, ids)
     ours = [point.payload[RESERVED_KEY] for point in chosen]
-    texts = [sent_text(one.get("context", ""), one["text"]) for one in ours]
+    texts = [text_to_embed(one.get("context", ""), one["text"]) for one in ours]
     found = 0
     for point, vector in zip(chosen, embedder.embed_documents(texts) if texts else [], strict=True):
         if isinstance(vector, Exception):
@@ -102,12 +102,12 @@ def roll_back(ledger: Ledger, store: Store, alias: str) -> tuple[str, str]:
     Raises:
         SettingsError: there is none to go back to.
     """
-    shown = store.aliases().get(alias)
+    live = store.aliases().get(alias)
     there = store.collections()
-    others = [c for c in ledger.collections(alias) if c.state == "ready" and c.name != shown and c.name in there]
-    if shown is None or not others:
+    others = [c for c in ledger.collections(alias) if c.state == "ready" and c.name != live and c.name in there]
+    if live is None or not others:
         raise SettingsError(
             f"there is no earlier collection of {alias} to go back to; [store] keep_previous says how many are kept"
         )
     store.point_alias(alias, others[-1].name)
-    return shown, others[-1].name
+    return live, others[-1].name

@@ -16,25 +16,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking import open_cutter
+from rag_index.chunking import open_chunker
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError, SourceUnavailable
-from rag_index.indexing.commit import Settling
-from rag_index.indexing.deletes import deleted, deleted_gone
+from rag_index.indexing.commit import Committer
+from rag_index.indexing.deletes import delete_gone_documents, deleted
 from rag_index.indexing.diff import compare
 from rag_index.indexing.guards import deletion_refused, too_few_left, too_many_failed
-from rag_index.indexing.payloads import overwrite_payloads
+from rag_index.indexing.payloads import update_payloads
 from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
-from rag_index.indexing.scan_state import Changes
+from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import make_searchable
-from rag_index.indexing.sharding import Sharder, first_rate, most_chars
+from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target
-from rag_index.indexing.vector_reuse import Reuse, reusable
+from rag_index.indexing.vector_reuse import VectorReuse, reusable
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from rag_index.machine.resources import cpu_count, load, worker_memory, workers_for
 from rag_index.reports.advice import advice
-from rag_index.reports.metrics import Figures, Stopwatch
+from rag_index.reports.metrics import RunMetrics, Stopwatch
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.reports.progress import Progress
 from rag_index.settings.index import CODE
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.chunking import Cutter
+    from rag_index.chunking import Chunker
     from rag_index.documents.batches import Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
     from rag_index.errors import NoWorkers
@@ -81,7 +81,7 @@ class IndexRun:
         run_id: str,
         source: Source,
         ledger: Ledger,
-        lock: IndexLock,
+        lease: IndexLease,
         store: Store,
     ) -> None:
         self.settings = settings
@@ -90,7 +90,7 @@ class IndexRun:
         self.run_id = run_id
         self.source = source
         self.ledger = ledger
-        self.lock = lock
+        self.lease = lease
         self.store = store
         self.alias = settings.alias(index.name)
         self.outcome = IndexOutcome(index.name)
@@ -98,21 +98,21 @@ class IndexRun:
         count = workers_for(settings.parallel, worker_memory(settings.embedder))
         self.workers = 1 if settings.parallel.serial else count
         self.watch = Stopwatch()
-        self.figures = Figures(workers=self.workers)
+        self.metrics = RunMetrics(workers=self.workers)
         self.epoch = 0
         """Written into a server's collection: workers of another run are refused by it."""
         self.in_process = False
         """So little is to be embedded, seen when the whole source was, that starting workers would cost more."""
         self._started = time.monotonic()
         self._page = 0
-        self._all_settled = False
+        self._scan_complete = False
         self._kept_out: list[Failure] = []
         self._rebuild = options.full
 
     @cached_property
-    def cutter(self) -> Cutter:
+    def chunker(self) -> Chunker:
         """Who cuts documents. Asks the model that writes contexts, where the index has one, and raises as that does."""
-        return open_cutter(self.settings, self.index)
+        return open_chunker(self.settings, self.index)
 
     # begin
 
@@ -120,35 +120,35 @@ class IndexRun:
         """Choose the collection, look at the totals, make ready for a scan; of so many documents, where that is known.
         Raises as `Target` does."""
         self.identity = identity
-        target = Target(self.ledger, self.store, self.alias, identity, self.cutter, index=self.index.name)
+        target = Target(self.ledger, self.store, self.alias, identity, self.chunker, index=self.index.name)
         known = self.alias in self.store.aliases() or bool(self.ledger.collections(self.alias))
         self._rebuild = self._rebuild and known
         self.collection: Collection = target.beside() if self._rebuild else target.current()
         if not self.store.embedded:
             earlier = self.store.metadata(self.collection.name).get("epoch") or 0
-            self.epoch = max(self.lock.epoch, int(earlier) + 1)  # a new ledger counts from one again
+            self.epoch = max(self.lease.epoch, int(earlier) + 1)  # a new ledger counts from one again
             self.store.set_metadata(self.collection.name, {"epoch": self.epoch})
         make_searchable(self.store, self.collection.name, identity, self.index.indexed_fields)
         self.reuse = reusable(self.index.name, self.ledger, self.store, self.alias, identity) if self._rebuild else None
-        self.settling = Settling(self.index.name, self.ledger, self.store, self.collection)
+        self.committer = Committer(self.index.name, self.ledger, self.store, self.collection)
         before = self.ledger.totals(self.collection.id)
-        self._documents_before = before.documents + before.open
+        self._documents_before = before.documents + before.pending
         if self.index.kind == CODE and self.reuse is None and self._documents_before:
-            self.reuse = Reuse(self.index.name, self.ledger, self.store, self.collection, own=True)
+            self.reuse = VectorReuse(self.index.name, self.ledger, self.store, self.collection, own=True)
         self.ledger.begin_scan()
         self._any_failures = self.ledger.count_failures(self.collection.id) > 0
         parallel = self.settings.parallel
         self.sharder = Sharder(
             self.index.name,
-            documents=None if parallel.chunk_size == "auto" else parallel.chunk_size,
+            documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
             seconds=parallel.shard_seconds,
-            least=parallel.least_documents,
-            most=parallel.most_documents,
+            min_documents=parallel.min_shard_documents,
+            most=parallel.max_shard_documents,
             chars_per_second=first_rate(identity.kind, self.index, self.collection.chars_per_second),
             workers=self.workers,
-            most_chars=most_chars(self.index),
+            max_chars=max_chars(self.index),
         )
-        self.changes = Changes(
+        self.changes = LedgerScanState(
             self.source, self.index, self.ledger, self.collection.id,
             full=self._rebuild, retry=self.options.retry_failed,
         )  # fmt: skip
@@ -167,17 +167,17 @@ class IndexRun:
         """All that has to be embedded, in shards, while pages are read."""
         for page in pages:
             yield from self.plan(page)
-        few = self.figures.first_shard_after is None and self.settings.parallel.workers == "auto"
-        self.in_process = self.in_process or (few and self.settings.parallel.chunk_size == "auto")
+        few = self.metrics.first_shard_after is None and self.settings.parallel.workers == "auto"
+        self.in_process = self.in_process or (few and self.settings.parallel.shard_documents == "auto")
         yield from self.sharder.rest()
 
     def plan(self, page: SourcePage) -> list[Shard]:
         """Hold a page against the ledger, do what needs no embedding, give the shards that are full."""
-        with self.watch.stage("plan"):
+        with self.watch.stage("diff"):
             return list(self._plan(page))
 
     def _plan(self, page: SourcePage) -> Iterator[Shard]:
-        self.lock.check()
+        self.lease.check()
         self._page += 1
         documents, cid, index = page.documents, self.collection.id, self.index.name
         unreadable = [failure.key for failure in page.unreadable]
@@ -199,10 +199,10 @@ class IndexRun:
         self.ledger.record(cid, plan.newly_empty)
         if plan.recovered:
             self.ledger.clear_failures(cid, plan.recovered)
-        damaged = overwrite_payloads(index, self.ledger, self.store, self.collection, plan.payload_only, known)
+        damaged = update_payloads(index, self.ledger, self.store, self.collection, plan.payload_only, known)
         outcome.payload_only += len(plan.payload_only) - len(damaged)
         to_embed = plan.to_embed.plus(plan.payload_only.take(damaged))
-        self.settling.take(to_embed.keys, known)
+        self.committer.take(to_embed.keys, known)
         settled = len(documents) + len(unreadable) + len(page.unread) - len(to_embed)
         self.progress.advance(settled, failed=plan.given_up + sum(f.kind == "failed" for f in page.unreadable))
         self.sharder.expect(max(0, self.progress.total - outcome.documents))
@@ -212,15 +212,15 @@ class IndexRun:
         """What a rule of the source keeps out now, and was indexed before, is deleted as an emptied text is."""
         skipped = {failure.key: failure for failure in failures if failure.kind == "skipped"}
         known = self.ledger.known(self.collection.id, list(skipped)) if skipped else {}
-        indexed = [key for key, row in known.items() if row.chunks or row.open]
+        indexed = [key for key, row in known.items() if row.chunks or row.pending]
         self.ledger.note_emptied([(key, b"", b"") for key in indexed])
         self._kept_out += [skipped[key] for key in indexed]
 
     def submit(self, shard: Shard) -> Shard:
         """Mark a shard's documents as about to be written."""
-        if self.figures.first_shard_after is None:
-            self.figures.first_shard_after = time.monotonic() - self._started
-        self.ledger.open_documents(self.collection.id, shard.documents.keys)
+        if self.metrics.first_shard_after is None:
+            self.metrics.first_shard_after = time.monotonic() - self._started
+        self.ledger.mark_pending(self.collection.id, shard.documents.keys)
         return shard
 
     def known_vectors(self, shard: Shard) -> dict[str, NDArray[np.float32]]:
@@ -231,22 +231,22 @@ class IndexRun:
     def go_on_alone(self, error: NoWorkers) -> None:
         """Embed in this process from here on, since there are no others: late is better than not at all."""
         self.in_process = True
-        self.workers = self.figures.workers = 1
+        self.workers = self.metrics.workers = 1
         self.outcome.message = f"it was indexed in one process: {error}"
         self.progress.say("no workers, going on in one process")
 
     # settle
 
-    def settle(self, written: WrittenShard) -> None:
+    def commit(self, written: WrittenShard) -> None:
         """A shard's points are in the store: delete stale chunks, then write the ledger's rows."""
-        with self.watch.stage("settle"):
-            self._settle(written)
-        self.figures.add(written.stats, sum(written.chunk_counts))
+        with self.watch.stage("commit"):
+            self._commit(written)
+        self.metrics.add(written.stats, sum(written.chunk_counts))
 
-    def _settle(self, written: WrittenShard) -> None:
-        self.lock.check()
+    def _commit(self, written: WrittenShard) -> None:
+        self.lease.check()
         outcome = self.outcome
-        new = self.settling.settle(written)
+        new = self.committer.commit(written)
         self._any_failures = self._any_failures or bool(written.failures)
         outcome.new += new
         outcome.changed += len(written.keys) - new
@@ -267,15 +267,15 @@ class IndexRun:
             self._delete_gone()
 
     def _delete_gone(self) -> None:
-        self.lock.check()
+        self.lease.check()
         cid = self.collection.id
-        doomed = self.ledger.count_gone(cid) + self.ledger.count_emptied()
-        refused = deletion_refused(doomed, self._documents_before, self.settings.run.delete_guard)
+        deletions = self.ledger.count_gone(cid) + self.ledger.count_emptied()
+        refused = deletion_refused(deletions, self._documents_before, self.settings.run.delete_guard)
         if refused and not self.options.allow_deletes:
             self._hold(refused)
             return
-        self._all_settled = True
-        for count in deleted_gone(self.ledger, self.store, self.collection, self.index.name):
+        self._scan_complete = True
+        for count in delete_gone_documents(self.ledger, self.store, self.collection, self.index.name):
             self.outcome.deleted += count
         self.ledger.fail(cid, self._kept_out)  # deleting what they had took them off the list
         self.ledger.forget_unseen_failures(cid)
@@ -284,7 +284,7 @@ class IndexRun:
         """Where single documents were asked for: delete these, which the source has no more, and points of emptied
         texts. The rest of the index was not looked at, and stays as it is."""
         with self.watch.stage("delete"):
-            self.lock.check()
+            self.lease.check()
             for count in deleted(self.ledger, self.store, self.collection, self.index.name, keys):
                 self.outcome.deleted += count
 
@@ -316,8 +316,8 @@ class IndexRun:
         self._publish(verified.documents)
 
     def _publish(self, documents: int) -> None:
-        shown = self.ledger.collection(self.store.aliases().get(self.alias, ""))
-        before = self.ledger.totals(shown.id).documents if shown else 0
+        live = self.ledger.collection(self.store.aliases().get(self.alias, ""))
+        before = self.ledger.totals(live.id).documents if live else 0
         name, limits = self.collection.name, self.settings.run
         refused = too_many_failed(name, self.outcome.failed, self.outcome.documents, limits.tolerate_failed)
         if not self.options.allow_deletes:
@@ -340,7 +340,7 @@ class IndexRun:
             s = "s" if outcome.failed != 1 else ""
             self._hold(f"{outcome.failed:,} document{s} failed: `rag-index failed {self.index.name}` lists them")
         outcome.message = "; ".join(filter(None, [outcome.message, outcome.lacking]))
-        if self._all_settled:
+        if self._scan_complete:
             self.changes.complete()
         self._note(outcome)
         return outcome
@@ -357,11 +357,11 @@ class IndexRun:
 
     def _note(self, outcome: IndexOutcome) -> None:
         """Figures, advice and outcome into the ledger."""
-        figures = self.figures
-        figures.documents, figures.seconds, figures.stages = outcome.documents, outcome.seconds, {**self.watch.seconds}
-        figures.load, figures.processors = load(), cpu_count()
-        self.advice = advice(figures, self.settings.embedder)
-        report = {**outcome.to_json(), "figures": figures.to_json(), "advice": self.advice}
+        metrics = self.metrics
+        metrics.documents, metrics.seconds, metrics.stages = outcome.documents, outcome.seconds, {**self.watch.seconds}
+        metrics.load, metrics.processors = load(), cpu_count()
+        self.advice = advice(metrics, self.settings.embedder)
+        report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": self.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)
 
 
@@ -375,7 +375,7 @@ def open_run(settings: Settings, name: str, options: RunOptions, *, run_id: str)
     with ExitStack() as stack:
         source: Any = stack.enter_context(closing(open_source(settings, index)))
         ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
-        lock = stack.enter_context(IndexLock(ledger, settings.alias(name), run_id))
+        lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         store: Any = stack.enter_context(closing(open_store(settings.store, wait=settings.run.wait)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
-        yield IndexRun(settings, index, options, run_id=run_id, source=source, ledger=ledger, lock=lock, store=store)
+        yield IndexRun(settings, index, options, run_id=run_id, source=source, ledger=ledger, lease=lease, store=store)

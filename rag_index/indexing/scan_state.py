@@ -1,14 +1,14 @@
-"""Which documents a run may leave unread, and what the next run may rely on: the `Memory` that a source is given.
+"""Which documents a run may leave unread, and what it leaves to the next run.
 
-All is read when nothing is known yet, when the index's settings have changed, for a rebuild, and every
-`full_compare_days`: changes that cannot be seen without reading are found then.
+A source is given a `ScanState`. Everything is read when nothing is known yet, when the settings of the index changed,
+for a rebuild, and every `full_compare_days`: that finds changes which cannot be seen without reading.
 """
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+from rag_index.documents.canonical import hash_text
 from rag_index.indexing.diff import MAX_TRIES
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.sources import Source, SourcePage
 
-__all__ = ["Changes"]
+__all__ = ["LedgerScanState"]
 
 DAY = 86_400
 
 
-class Changes:
-    """Of one run; see `sources.Memory`. For a source that reads everything it does nothing."""
+class LedgerScanState:
+    """The `sources.ScanState` of one run, kept in the ledger. A source that reads everything does not use it."""
 
     def __init__(
         self, source: Source, index: IndexSettings, ledger: Ledger, collection_id: int, *, full: bool, retry: bool
@@ -33,59 +33,60 @@ class Changes:
         self._ledger = ledger
         self._collection = collection_id
         self._retry = retry
-        self._mark: str | None = None
-        self._marked = False
-        """Whether the source gives marks of its documents."""
-        self._settings = blake2b(index.model_dump_json().encode(), digest_size=16).hexdigest()
-        before = ledger.scan_mark(collection_id)
+        self._next_watermark: str | None = None
+        self._gives_stamps = False
+        self._settings = hash_text(index.model_dump_json()).hex()
+        before = ledger.scan_state(collection_id)
         self._full_at = ledger.clock()
-        self._last: str | None = None
+        self._watermark: str | None = None
         if before is not None and before.settings == self._settings and not full:
             fresh = self._full_at - before.full_at < index.full_compare_days * DAY
-            self._last, self._full_at = (before.mark, before.full_at) if fresh else (None, self._full_at)
-        source.follow(self)
+            self._watermark, self._full_at = (before.watermark, before.full_at) if fresh else (None, self._full_at)
+        source.use_scan_state(self)
 
     @property
-    def last(self) -> str | None:
-        """As `Memory.last`."""
-        return self._last
+    def watermark(self) -> str | None:
+        """As `ScanState.watermark`."""
+        return self._watermark
 
-    def leave(self, mark: str) -> None:
-        """As `Memory.leave`."""
-        self._mark = mark
+    def set_watermark(self, watermark: str) -> None:
+        """As `ScanState.set_watermark`."""
+        self._next_watermark = watermark
 
-    def have_to_be_read(self, keys: Sequence[str]) -> bool:
-        """As `Memory.have_to_be_read`."""
+    def must_read(self, keys: Sequence[str]) -> bool:
+        """As `ScanState.must_read`."""
         known = self._ledger.known(self._collection, keys)
         failed = self._ledger.failures(self._collection, keys)
         if any(self._retry or (failure.tries < MAX_TRIES and failure.kind == "failed") for failure in failed.values()):
             return True
-        return any(row.open for row in known.values()) or any(key not in known and key not in failed for key in keys)
+        return any(row.pending for row in known.values()) or any(key not in known and key not in failed for key in keys)
 
-    def unchanged(self, marks: Mapping[str, str]) -> set[str]:
-        """As `Memory.unchanged`."""
-        settled = self._ledger.settled_marks(self._collection, list(marks))
-        same = {key for key, mark in settled.items() if marks[key] == mark}
+    def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
+        """As `ScanState.unchanged`."""
+        committed = self._ledger.committed_stamps(self._collection, list(stamps))
+        same = {key for key, stamp in committed.items() if stamps[key] == stamp}
         return same - self._ledger.failures(self._collection).keys() if self._retry else same
 
-    def below(self, beginning: str) -> list[str]:
-        """As `Memory.below`."""
-        return self._ledger.keys_below(self._collection, beginning)
+    def keys_under(self, prefix: str) -> list[str]:
+        """As `ScanState.keys_under`."""
+        return self._ledger.keys_under(self._collection, prefix)
 
     def note(self, page: SourcePage, outcome: IndexOutcome) -> None:
-        """A page was read: documents left unread go into the figures, as the ledger has them; marks are kept."""
+        """Record a page that was read: count its unread documents as the ledger has them, and keep its stamps."""
         if page.unread:
             self._count_unread(page.unread, outcome)
-        documents, marks = page.documents, page.marks
+        documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
-        self._ledger.note_files(self._collection, [(key, marks[key], t, p) for key, t, p in rows if key in marks])
-        self._marked = self._marked or bool(marks)
+        self._ledger.note_files(self._collection, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
+        self._gives_stamps = self._gives_stamps or bool(stamps)
 
     def complete(self) -> None:
-        """The scan came to its end and all of it is settled: the next run may rely on it."""
-        if self._mark is not None:
-            self._ledger.note_scan(self._collection, self._mark, settings=self._settings, full_at=self._full_at)
-        if self._marked:
+        """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""
+        if self._next_watermark is not None:
+            self._ledger.record_scan(
+                self._collection, self._next_watermark, settings=self._settings, full_at=self._full_at
+            )
+        if self._gives_stamps:
             self._ledger.forget_unseen_files(self._collection)
 
     def _count_unread(self, unread: Sequence[str], outcome: IndexOutcome) -> None:

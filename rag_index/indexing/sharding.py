@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import EmbeddedShard, Failure, Page, Shard, ShardStats
+from rag_index.documents.batches import DocumentBatch, EmbeddedShard, Failure, Shard, ShardStats
 from rag_index.settings.index import CODE
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["Sharder", "first_rate", "given_up", "most_chars", "parts_of"]
+__all__ = ["Sharder", "first_rate", "given_up", "max_chars", "parts_of"]
 
-MOST_CHARS = 2_000_000
-MOST_CHARS_OF_CODE = 700_000
+MAX_CHARS = 2_000_000
+MAX_CHARS_OF_CODE = 700_000
 """Source code is cut into many small chunks, and parsing takes memory as well: so a worker takes less than 100 MB."""
-LEAST_SECONDS = 1.0
+MIN_SECONDS = 1.0
 SMOOTHING = 0.5
 MEAN_CHARS = 400.0
 """Of a document, before any was seen."""
@@ -32,7 +32,7 @@ FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 
 
 FIRST_RATE_OF_CONTEXTS = 1_000.0
 """The same where a model writes contexts."""
-MOST_CHARS_WITH_CONTEXTS = 100_000
+MAX_CHARS_WITH_CONTEXTS = 100_000
 
 
 def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float:
@@ -42,11 +42,11 @@ def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float
     return rate if index.context is None else min(rate, FIRST_RATE_OF_CONTEXTS)
 
 
-def most_chars(index: IndexSettings) -> int:
+def max_chars(index: IndexSettings) -> int:
     """Of a shard, however fast the shards before it were: with contexts these may all have been there already."""
     if index.context is not None:
-        return MOST_CHARS_WITH_CONTEXTS
-    return MOST_CHARS_OF_CODE if index.kind == CODE else MOST_CHARS
+        return MAX_CHARS_WITH_CONTEXTS
+    return MAX_CHARS_OF_CODE if index.kind == CODE else MAX_CHARS
 
 
 def parts_of(shard: Shard, most: int = 8) -> list[Shard]:
@@ -82,18 +82,18 @@ class Sharder:
         chars_per_second: float,
         workers: int,
         most: int,
-        least: int = 1,
-        most_chars: int = MOST_CHARS,
+        min_documents: int = 1,
+        max_chars: int = MAX_CHARS,
     ) -> None:
-        self._least = least
+        self._min_documents = min_documents
         self._most = most
-        self._most_chars = most_chars
+        self._max_chars = max_chars
         self._index = index
         self._documents = documents
         self._seconds = seconds
         self.chars_per_second = chars_per_second
         self._workers = workers
-        self._waiting = Page([], [], [], [], [])
+        self._waiting = DocumentBatch([], [], [], [], [])
         self._chars = 0
         self._number = 0
         self._measured = False
@@ -112,7 +112,7 @@ class Sharder:
         self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self._measured else rate
         self._measured = True
 
-    def add(self, page: Page) -> Iterator[Shard]:
+    def add(self, page: DocumentBatch) -> Iterator[Shard]:
         """Take documents in, give the shards that are full."""
         given = float(sum(map(len, page.texts)))
         if len(page):
@@ -128,34 +128,34 @@ class Sharder:
             self._chars += len(text)
             given -= len(text)
             if self._full(target):
-                yield self._cut()
+                yield self._chunk()
                 waiting, target = self._waiting, self._target(given)
 
     def rest(self) -> Iterator[Shard]:
         """What is left, in parts for all workers where each is worth it, smaller ones last."""
         self._coming = 0.0
-        waiting, self._waiting, self._chars = self._waiting, Page([], [], [], [], []), 0
+        waiting, self._waiting, self._chars = self._waiting, DocumentBatch([], [], [], [], []), 0
         yield from self.add(waiting)
         if len(self._waiting):
-            yield self._cut()
+            yield self._chunk()
 
     def _target(self, given: float) -> float:
         """Characters that make a shard full, where so many more were given beside those that wait."""
         most = self.chars_per_second * self._seconds
         if self._coming is not None:
             left = self._chars + given + self._coming
-            most = min(most, max(left / (2 * self._workers), self.chars_per_second * LEAST_SECONDS))
-        return min(most, self._most_chars)
+            most = min(most, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
+        return min(most, self._max_chars)
 
     def _full(self, target: float) -> bool:
         if self._documents is not None:
             return len(self._waiting) >= self._documents
-        if len(self._waiting) < self._least and self._chars < self._most_chars:
+        if len(self._waiting) < self._min_documents and self._chars < self._max_chars:
             return False
         return self._chars >= target or len(self._waiting) >= self._most
 
-    def _cut(self) -> Shard:
+    def _chunk(self) -> Shard:
         self._number += 1
         shard = Shard(self._index, self._number, self._waiting, self._chars)
-        self._waiting, self._chars = Page([], [], [], [], []), 0
+        self._waiting, self._chars = DocumentBatch([], [], [], [], []), 0
         return shard

@@ -38,7 +38,7 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     single documents; else as `open_run` does, and every other error of ours ends in the outcome.
     """
     with open_run(settings, name, RunOptions(retry_failed=True), run_id=f"{SINGLE}{uuid.uuid4()}") as run:
-        run.workers = run.figures.workers = 1
+        run.workers = run.metrics.workers = 1
         try:
             _bring_up_to_date(run, list(dict.fromkeys(ids)))
         except SettingsError as error:
@@ -76,11 +76,11 @@ def _bring_up_to_date(run: IndexRun, ids: list[str]) -> None:
 def _index(run: IndexRun, shard: Shard, embedder: Embedder) -> None:
     run.submit(shard)
     with run.watch.stage("embed"):
-        embedded = embed_shard(shard, run.cutter, embedder, known=run.known_vectors(shard))
+        embedded = embed_shard(shard, run.chunker, embedder, known=run.known_vectors(shard))
     with run.watch.stage("upsert"):
         epoch = None if run.store.embedded else run.epoch
         written = write_shard(run.store, run.collection.name, embedded, epoch=epoch)
-    run.settle(written)
+    run.commit(written)
 
 
 def _gone(run: IndexRun, ids: Sequence[str], page: SourcePage) -> list[str]:

@@ -13,16 +13,16 @@ from rag_index.documents.canonical import VERSION
 from rag_index.errors import FingerprintChanged, StoreMismatch
 
 if TYPE_CHECKING:
-    from rag_index.chunking import Cutter
+    from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["Target", "shown_collection"]
+__all__ = ["Target", "live_collection"]
 
 
-def shown_collection(ledger: Ledger, store: Store, alias: str) -> Collection | None:
-    """The collection that the alias shows, None where nothing is indexed yet.
+def live_collection(ledger: Ledger, store: Store, alias: str) -> Collection | None:
+    """Return the live collection of an alias, None where nothing is indexed yet.
 
     Raises:
         StoreMismatch: store and ledger do not belong together.
@@ -39,8 +39,8 @@ def shown_collection(ledger: Ledger, store: Store, alias: str) -> Collection | N
     collection = ledger.collection(name)
     if collection is None:
         raise StoreMismatch(
-            f"the store shows {name} as {alias}, and ledger {ledger.shown} does not know it: is it another ledger? "
-            "`rag-index doctor --repair` rebuilds the ledger from the store, `rag-index rebuild` makes the index anew"
+            f"the store shows {name} as {alias}, and ledger {ledger.redacted_url} does not know it: is it another "
+            "ledger? `rag-index doctor --repair` rebuilds the ledger from the store, `rag-index rebuild` the index"
         )
     _same_store(store, collection)
     return collection
@@ -55,7 +55,7 @@ class Target:
         store: Store,
         alias: str,
         identity: EmbedderIdentity,
-        cutter: Cutter,
+        chunker: Chunker,
         *,
         index: str | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class Target:
         self._alias = alias
         self._index = index or alias  # for messages: what a person types
         self._identity = identity
-        self._cutting = f"{cutter.fingerprint}/canonical-{VERSION}"
+        self._chunking = f"{chunker.fingerprint}/canonical-{VERSION}"
 
     def current(self) -> Collection:
         """The collection to bring up to date: the one that is shown, made now where there is none.
@@ -73,24 +73,24 @@ class Target:
             FingerprintChanged: it was made by another embedder, or cut otherwise.
             StoreMismatch: store and ledger do not belong together.
         """
-        shown = shown_collection(self._ledger, self._store, self._alias)
-        if shown is not None and shown.state == "building":  # the last publishing died in the middle
-            self._ledger.update_collection(shown.id, state="ready")
-        if shown is None:
+        live = live_collection(self._ledger, self._store, self._alias)
+        if live is not None and live.state == "building":  # the last publishing died in the middle
+            self._ledger.update_collection(live.id, state="ready")
+        if live is None:
             unfinished = [c for c in self._ledger.collections(self._alias) if self.fits(c)]
-            shown = self._made(unfinished[-1] if unfinished else self._noted())
-            self._store.point_alias(self._alias, shown.name)
-            self._ledger.update_collection(shown.id, state="ready")
-        if not self.fits(shown):
-            raise FingerprintChanged(self._mismatch(shown))
-        self._check_counts(shown)
-        return shown
+            live = self._made(unfinished[-1] if unfinished else self._noted())
+            self._store.point_alias(self._alias, live.name)
+            self._ledger.update_collection(live.id, state="ready")
+        if not self.fits(live):
+            raise FingerprintChanged(self._mismatch(live))
+        self._check_counts(live)
+        return live
 
     def beside(self) -> Collection:
         """The collection of a rebuild: the unfinished one that fits, or a new one. Others unfinished are dropped."""
-        shown = self._store.aliases().get(self._alias)
+        live = self._store.aliases().get(self._alias)
         unfinished = [c for c in self._ledger.collections(self._alias) if c.state == "building"]
-        building = [c for c in unfinished if c.name != shown]  # shown: its publishing died in the middle
+        building = [c for c in unfinished if c.name != live]  # shown: its publishing died in the middle
         fitting = [c for c in building if self.fits(c) and self._is_there(c)]
         for collection in building:
             if collection not in fitting[-1:]:
@@ -102,7 +102,7 @@ class Target:
         """Whether the settings would make the vectors and chunks that the collection has."""
         return (
             collection.embedder_fingerprint == self._identity.fingerprint
-            and collection.cutting == self._cutting
+            and collection.chunking == self._chunking
             and collection.dimension == self._identity.dimension
         )
 
@@ -116,7 +116,7 @@ class Target:
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self._identity.fingerprint,
             embedder=str(self._identity),
-            cutting=self._cutting,
+            chunking=self._chunking,
             dimension=self._identity.dimension,
             state="building",
         )
@@ -137,7 +137,7 @@ class Target:
                 "alias": collection.alias,
                 "embedder_fingerprint": collection.embedder_fingerprint,
                 "embedder": collection.embedder,
-                "cutting": collection.cutting,
+                "chunking": collection.chunking,
             },
         )
         return collection
@@ -153,8 +153,8 @@ class Target:
         """What is not open is exactly what the store holds."""
         totals = self._ledger.totals(collection.id)
         stored = self._store.count(collection.name)
-        if totals.open:
-            stored -= self._store.count(collection.name, keys=self._ledger.open_keys(collection.id))
+        if totals.pending:
+            stored -= self._store.count(collection.name, keys=self._ledger.pending_keys(collection.id))
         if stored != totals.points:
             raise StoreMismatch(
                 f"collection {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
@@ -164,8 +164,8 @@ class Target:
 
     def _mismatch(self, collection: Collection) -> str:
         index = self._index
-        if collection.cutting != self._cutting:
-            was, now = collection.cutting, self._cutting
+        if collection.chunking != self._chunking:
+            was, now = collection.chunking, self._chunking
             return (
                 f"{collection.name} was cut as {was} (version/chunk_chars/chunk_overlap/context), settings say {now}: "
                 f"`rag-index rebuild {index}` makes it anew, or put the settings back"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import RESERVED_KEY, sent_text
+from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.ids import point_id
 from rag_index.errors import StoreError
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
-__all__ = ["Reuse", "reusable"]
+__all__ = ["VectorReuse", "reusable"]
 
 logger = logging.getLogger("rag_index.indexing.vector_reuse")
 
 
-class Reuse:
+class VectorReuse:
     """Looks vectors up in `collection`, which holds `index` and was made by the embedder that is used now.
 
     With `own` that is the collection which is written to: what is open there still has points, each with the text
@@ -54,7 +54,7 @@ class Reuse:
         ids = [
             point_id(self._index, key, number)
             for key, row in known.items()
-            if self._own or not row.open
+            if self._own or not row.pending
             for number in range(row.chunks)
         ]
         found: dict[str, NDArray[np.float32]] = {}
@@ -67,7 +67,7 @@ class Reuse:
             for point in stored:
                 if point.vector is not None:
                     ours = point.payload[RESERVED_KEY]
-                    text = sent_text(ours.get("context", ""), ours["text"])
+                    text = text_to_embed(ours.get("context", ""), ours["text"])
                     found[text] = np.asarray(point.vector, dtype=np.float32)
         return found
 
@@ -78,12 +78,12 @@ class Reuse:
         return self._ledger.known(self._collection.id, self._ledger.keys_of_texts(self._collection.id, sorted(new)))
 
 
-def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: EmbedderIdentity) -> Reuse | None:
+def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: EmbedderIdentity) -> VectorReuse | None:
     """Where a rebuild of `index` may take vectors from: what `alias` shows, if the same embedder made it."""
-    shown = ledger.collection(store.aliases().get(alias, ""))
-    if shown is None:
+    live = ledger.collection(store.aliases().get(alias, ""))
+    if live is None:
         return None
-    metadata = store.metadata(shown.name)  # the ledger's word alone is not enough: it may be another store's
-    if (metadata.get("store_id"), metadata.get("embedder_fingerprint")) != (shown.store_id, identity.fingerprint):
+    metadata = store.metadata(live.name)  # the ledger's word alone is not enough: it may be another store's
+    if (metadata.get("store_id"), metadata.get("embedder_fingerprint")) != (live.store_id, identity.fingerprint):
         return None
-    return Reuse(index, ledger, store, shown)
+    return VectorReuse(index, ledger, store, live)

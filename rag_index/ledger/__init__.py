@@ -9,10 +9,10 @@ from __future__ import annotations
 from rag_index.ledger.collections import CollectionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.files import FileRows
-from rag_index.ledger.records import Collection, FailedDocument, Known, RunRecord, ScanMark, Totals
+from rag_index.ledger.records import Collection, FailedDocument, Known, RunRecord, ScanRecord, Totals
 from rag_index.ledger.runs import RunRows
 
-__all__ = ["Collection", "FailedDocument", "Known", "Ledger", "RunRecord", "ScanMark", "Totals"]
+__all__ = ["Collection", "FailedDocument", "Known", "Ledger", "RunRecord", "ScanRecord", "Totals"]
 
 
 class Ledger(CollectionRows, DocumentRows, FileRows, RunRows):

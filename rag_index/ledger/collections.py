@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from rag_index.errors import LedgerError
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import Collection
-from rag_index.ledger.tables import collections, documents, failed_documents, file_hashes, scan_marks
+from rag_index.ledger.tables import collections, documents, failed_documents, file_hashes, scan_states
 
 __all__ = ["CollectionRows"]
 
@@ -35,7 +35,7 @@ class CollectionRows(LedgerConnection):
             connection.execute(collections.insert().values(created_at=self.clock(), **values))
         added = self.collection(values["name"])
         if added is None:
-            raise LedgerError(f"ledger {self.shown} lost collection {values['name']}; is its disk full?")
+            raise LedgerError(f"ledger {self.redacted_url} lost collection {values['name']}; is its disk full?")
         return added
 
     def update_collection(self, collection_id: int, **values: Any) -> None:
@@ -46,6 +46,6 @@ class CollectionRows(LedgerConnection):
     def drop_collection(self, collection_id: int) -> None:
         """Forget a collection with all its documents and failures."""
         with self.transaction() as connection:
-            for table in (documents, failed_documents, scan_marks, file_hashes):
+            for table in (documents, failed_documents, scan_states, file_hashes):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))
             connection.execute(collections.delete().where(collections.c.id == collection_id))

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rag_index.database.interrupts import interrupts_deferred
 from rag_index.database.sqlite import set_pragmas
-from rag_index.database.urls import first_line, is_transient, missing_driver, shown_url
+from rag_index.database.urls import first_line, is_transient, missing_driver, redacted_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.migrations import migrate
 
@@ -36,7 +36,7 @@ class LedgerConnection:
     """
 
     def __init__(self, url: URL, *, clock: Callable[[], float] = time.time) -> None:
-        self.shown = shown_url(url)
+        self.redacted_url = redacted_url(url)
         self._url = url
         self.clock = clock
         self._lock = threading.RLock()
@@ -45,7 +45,7 @@ class LedgerConnection:
         with self._guard():
             self._connection = self.engine.connect()
         with self.transaction() as connection:
-            migrate(connection, shown=self.shown)
+            migrate(connection, redacted_url=self.redacted_url)
 
     def close(self) -> None:
         """Give back the connection."""
@@ -119,14 +119,14 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
 
 
 def _mapped(error: exc.SQLAlchemyError, url: URL) -> Exception:
-    origin, shown = first_line(error, url), shown_url(url)
+    origin, name = first_line(error, url), redacted_url(url)
     lowered = origin.lower()
     if "full" in lowered:
-        return LedgerError(f"ledger {shown}: the disk is full ({origin}); nothing is lost, make room and run again")
+        return LedgerError(f"ledger {name}: the disk is full ({origin}); nothing is lost, make room and run again")
     if "readonly" in lowered or "read-only" in lowered:
-        return LedgerError(f"ledger {shown} cannot be written ({origin}); correct its permissions")
+        return LedgerError(f"ledger {name} cannot be written ({origin}); correct its permissions")
     if "malformed" in lowered or "not a database" in lowered:
-        return LedgerError(f"ledger {shown} is damaged ({origin}); `rag-index doctor --repair` can make it anew")
+        return LedgerError(f"ledger {name} is damaged ({origin}); `rag-index doctor --repair` can make it anew")
     if is_transient(error):
-        return LedgerUnavailable(f"ledger {shown} does not answer: {origin}; see that it runs and the URL is right")
-    return LedgerError(f"ledger {shown} refuses: {origin}")
+        return LedgerUnavailable(f"ledger {name} does not answer: {origin}; see that it runs and the URL is right")
+    return LedgerError(f"ledger {name} refuses: {origin}")

@@ -22,22 +22,24 @@ class DocumentRows(FailureRows):
     def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
         """What is known of these documents, by key."""
         d = documents.c
-        statement = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.open).where(
+        statement = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending).where(
             d.collection_id == collection_id, self._among(d.key)
         )
         with self.transaction() as connection:
             rows = connection.execute(statement, {"keys": self._keys(keys)}).fetchall()
-        return {key: Known(bytes(text), bytes(payload), chunks, opened) for key, text, payload, chunks, opened in rows}
+        return {
+            key: Known(bytes(text), bytes(payload), chunks, pending) for key, text, payload, chunks, pending in rows
+        }
 
-    def open_documents(self, collection_id: int, keys: Sequence[str]) -> None:
+    def mark_pending(self, collection_id: int, keys: Sequence[str]) -> None:
         """Mark documents as about to be written; new ones get a row without hashes."""
         if not keys:
             return
         key = self._keys_as_rows().subquery().c[0]
         rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
-        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "open"]
+        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
         insert = self._insert(documents).from_select(names, rows.where(sa.true()))
-        statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"open": 1})
+        statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1})
         with self.transaction() as connection:
             connection.execute(statement, {"keys": self._keys(keys)})
 
@@ -50,17 +52,22 @@ class DocumentRows(FailureRows):
         new = insert.excluded
         statement = insert.on_conflict_do_update(
             index_elements=["collection_id", "key"],
-            set_={"text_hash": new.text_hash, "payload_hash": new.payload_hash, "chunks": new.chunks, "open": new.open},
+            set_={
+                "text_hash": new.text_hash,
+                "payload_hash": new.payload_hash,
+                "chunks": new.chunks,
+                "pending": new.pending,
+            },
         )
         with self.transaction() as connection:
             self._execute_many(connection, statement, documents.c.keys(), values)
             self.clear_failures(collection_id, [str(row[1]) for row in values])
 
-    def undo_open(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
+    def unmark_pending(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
         """Documents marked open that were not written after all: known ones are as before, new ones unknown again."""
         d = documents.c
         with self.transaction() as connection:
-            closed = documents.update().where(d.collection_id == collection_id, self._among(d.key)).values(open=0)
+            closed = documents.update().where(d.collection_id == collection_id, self._among(d.key)).values(pending=0)
             connection.execute(closed, {"keys": self._keys(known)})
             removed = documents.delete().where(d.collection_id == collection_id, self._among(d.key))
             connection.execute(removed, {"keys": self._keys(new)})
@@ -74,20 +81,20 @@ class DocumentRows(FailureRows):
             connection.execute(statement, {"keys": self._keys(keys)})
             self.clear_failures(collection_id, keys)
 
-    def open_keys(self, collection_id: int) -> list[str]:
+    def pending_keys(self, collection_id: int) -> list[str]:
         """Documents that were about to be written when a run ended early; at most some windows of shards."""
         d = documents.c
         with self.transaction() as connection:
-            return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, d.open == 1)))
+            return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, d.pending == 1)))
 
     def totals(self, collection_id: int) -> Totals:
         """Counts over a collection's documents."""
         d = documents.c
-        indexed = sa.case((sa.and_(d.open == 0, d.chunks > 0), 1), else_=0)
+        indexed = sa.case((sa.and_(d.pending == 0, d.chunks > 0), 1), else_=0)
         statement = sa.select(
             sa.func.coalesce(sa.func.sum(indexed), 0),
-            sa.func.coalesce(sa.func.sum(sa.case((d.open == 0, d.chunks), else_=0)), 0),
-            sa.func.coalesce(sa.func.sum(d.open), 0),
+            sa.func.coalesce(sa.func.sum(sa.case((d.pending == 0, d.chunks), else_=0)), 0),
+            sa.func.coalesce(sa.func.sum(d.pending), 0),
         ).where(d.collection_id == collection_id)
         with self.transaction() as connection:
             row = connection.execute(statement).one()
@@ -96,7 +103,7 @@ class DocumentRows(FailureRows):
     def sample(self, collection_id: int, count: int) -> list[str]:
         """Keys of some documents that have points, by chance."""
         d = documents.c
-        statement = sa.select(d.key).where(d.collection_id == collection_id, d.open == 0, d.chunks > 0)
+        statement = sa.select(d.key).where(d.collection_id == collection_id, d.pending == 0, d.chunks > 0)
         with self.transaction() as connection:
             return [str(key) for key in connection.scalars(statement.order_by(sa.func.random()).limit(count))]
 
@@ -104,7 +111,7 @@ class DocumentRows(FailureRows):
         """A page of documents in order of key, for those who compare everything."""
         d = documents.c
         statement = (
-            sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.open)
+            sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)
             .where(d.collection_id == collection_id, d.key > after)
             .order_by(d.key)
             .limit(limit)

@@ -19,17 +19,17 @@ AT_ONCE = 500
 
 
 class FileRows(ScanRows):
-    """A mark is what can be seen of a file without reading it, as a text."""
+    """A stamp is what can be seen of a file without reading it, as text."""
 
-    def settled_marks(self, collection_id: int, keys: Sequence[str]) -> dict[str, str]:
-        """Marks by key, of those of these files that the collection has as they were under this mark, and not open."""
+    def committed_stamps(self, collection_id: int, keys: Sequence[str]) -> dict[str, str]:
+        """Return the stamps, by key, of files that are committed as they were under that stamp."""
         f, d = file_hashes.c, documents.c
         same = sa.and_(
             d.collection_id == f.collection_id, d.key == f.key, d.text_hash == f.text_hash,
-            d.payload_hash == f.payload_hash, d.open == 0,
+            d.payload_hash == f.payload_hash, d.pending == 0,
         )  # fmt: skip
         statement = (
-            sa.select(f.key, f.mark)
+            sa.select(f.key, f.stamp)
             .join_from(file_hashes, documents, same)
             .where(f.collection_id == collection_id, self._among(f.key))
         )
@@ -37,7 +37,7 @@ class FileRows(ScanRows):
             return {row[0]: row[1] for row in connection.execute(statement, {"keys": self._keys(keys)})}
 
     def note_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
-        """What files hold that were read: (key, mark, text hash, payload hash)."""
+        """Record what files hold: rows of (key, stamp, text hash, payload hash)."""
         values = [(collection_id, *row) for row in rows]
         if not values:
             return
@@ -45,7 +45,7 @@ class FileRows(ScanRows):
         new = insert.excluded
         statement = insert.on_conflict_do_update(
             index_elements=["collection_id", "key"],
-            set_={"mark": new.mark, "text_hash": new.text_hash, "payload_hash": new.payload_hash},
+            set_={"stamp": new.stamp, "text_hash": new.text_hash, "payload_hash": new.payload_hash},
         )
         with self.transaction() as connection:
             self._execute_many(connection, statement, file_hashes.c.keys(), values)
@@ -57,7 +57,7 @@ class FileRows(ScanRows):
         with self.transaction() as connection:
             connection.execute(file_hashes.delete().where(f.collection_id == collection_id, unseen))
 
-    def keys_below(self, collection_id: int, beginning: str) -> list[str]:
+    def keys_under(self, collection_id: int, beginning: str) -> list[str]:
         """Documents whose typed key begins so."""
         d = documents.c
         below = sa.func.substr(d.key, 1, len(beginning)) == beginning

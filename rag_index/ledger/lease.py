@@ -17,20 +17,20 @@ import psutil
 import sqlalchemy as sa
 
 from rag_index.errors import IndexLocked, RagIndexError
-from rag_index.ledger.tables import locks
+from rag_index.ledger.tables import leases
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from rag_index.ledger import Ledger
 
-__all__ = ["LEASE_SECONDS", "IndexLock", "holder"]
+__all__ = ["LEASE_SECONDS", "IndexLease", "holder"]
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
 
 
-class IndexLock:
+class IndexLease:
     """The lock of one index, for the time of a `with` block. `epoch` is higher than that of any run before."""
 
     def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:
@@ -41,7 +41,7 @@ class IndexLock:
         self._lost = False
         self.epoch = 0
 
-    def __enter__(self) -> IndexLock:
+    def __enter__(self) -> IndexLease:
         self.epoch = self._take()
         self._renewer = threading.Thread(target=self._renew, name=f"lock {self._name}", daemon=True)
         self._renewer.start()
@@ -52,9 +52,9 @@ class IndexLock:
     ) -> None:
         self._stop.set()
         self._renewer.join(timeout=RENEW_SECONDS)
-        mine = (locks.c.name == self._name) & (locks.c.epoch == self.epoch)
+        mine = (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
         with self._ledger.transaction() as connection:
-            connection.execute(locks.update().where(mine).values(run_id=None, renewed_at=0.0))
+            connection.execute(leases.update().where(mine).values(run_id=None, renewed_at=0.0))
 
     def check(self) -> None:
         """See that the lock is still ours.
@@ -83,14 +83,14 @@ class IndexLock:
         with self._ledger.transaction() as connection:
             if row is None:
                 try:
-                    connection.execute(locks.insert().values(name=self._name, epoch=1, **mine))
+                    connection.execute(leases.insert().values(name=self._name, epoch=1, **mine))
                 except sa.exc.IntegrityError as error:
                     raise IndexLocked(taken) from error
                 return 1
             epoch = int(row["epoch"]) + 1
-            same = (locks.c.name == self._name) & (locks.c.epoch == row["epoch"])
-            same &= locks.c.renewed_at == row["renewed_at"]
-            if connection.execute(locks.update().where(same).values(epoch=epoch, **mine)).rowcount != 1:
+            same = (leases.c.name == self._name) & (leases.c.epoch == row["epoch"])
+            same &= leases.c.renewed_at == row["renewed_at"]
+            if connection.execute(leases.update().where(same).values(epoch=epoch, **mine)).rowcount != 1:
                 raise IndexLocked(taken)
             return epoch
 
@@ -102,12 +102,12 @@ class IndexLock:
         return _row(self._ledger, self._name) != row
 
     def _renew(self) -> None:
-        mine = (locks.c.name == self._name) & (locks.c.epoch == self.epoch)
+        mine = (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
         last = time.monotonic()
         while not self._stop.wait(RENEW_SECONDS):
             try:
                 with self._ledger.engine.begin() as connection:
-                    statement = locks.update().where(mine).values(renewed_at=self._ledger.clock())
+                    statement = leases.update().where(mine).values(renewed_at=self._ledger.clock())
                     if connection.execute(statement).rowcount != 1:
                         self._lost = True
                         return
@@ -128,7 +128,7 @@ def holder(ledger: Ledger, name: str) -> str | None:
 
 def _row(ledger: Ledger, name: str) -> dict[str, Any] | None:
     with ledger.transaction() as connection:
-        row = connection.execute(sa.select(locks).where(locks.c.name == name)).mappings().first()
+        row = connection.execute(sa.select(leases).where(leases.c.name == name)).mappings().first()
     return dict(row) if row is not None else None
 
 

@@ -39,12 +39,29 @@ def _kinds_and_files(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _scan_marks, 3: _kinds_and_files}
+def _one_vocabulary(connection: Connection) -> None:
+    """4: columns and tables have the names that the code uses."""
+    for table, old, new in (
+        ("rag_index_collections", "cutting", "chunking"),
+        ("rag_index_documents", "open", "pending"),
+        ("rag_index_scan_marks", "mark", "watermark"),
+        ("rag_index_file_hashes", "mark", "stamp"),
+    ):
+        connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}")
+    for old, new in (("rag_index_scan_marks", "rag_index_scan_states"), ("rag_index_locks", "rag_index_leases")):
+        connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
+    connection.exec_driver_sql("DROP INDEX rag_index_open_documents")
+    connection.exec_driver_sql(
+        "CREATE INDEX rag_index_pending_documents ON rag_index_documents (collection_id) WHERE pending = 1"
+    )
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _scan_marks, 3: _kinds_and_files, 4: _one_vocabulary}
 """What leads to each version after the first."""
 
 
-def migrate(connection: Connection, *, shown: str) -> int:
-    """Make the ledger, or bring it to the newest version; `shown` names it in a message. Returns the version.
+def migrate(connection: Connection, *, redacted_url: str) -> int:
+    """Make the ledger, or bring it to the newest version; `redacted_url` names it in messages. Returns the version.
 
     Raises:
         LedgerTooNew: a newer rag-index wrote it.
@@ -60,7 +77,7 @@ def migrate(connection: Connection, *, shown: str) -> int:
         return newest
     if version > newest:
         raise LedgerTooNew(
-            f"ledger {shown} is of version {version}, this rag-index knows {newest}: upgrade rag-index, "
+            f"ledger {redacted_url} is of version {version}, this rag-index knows {newest}: upgrade rag-index, "
             "or name another ledger in [ledger] url"
         )
     for number in range(version + 1, newest + 1):

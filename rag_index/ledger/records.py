@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
 
-__all__ = ["Collection", "FailedDocument", "Known", "RunRecord", "ScanMark", "Totals"]
+__all__ = ["Collection", "FailedDocument", "Known", "RunRecord", "ScanRecord", "Totals"]
 
 
 class Known(NamedTuple):
@@ -17,7 +17,7 @@ class Known(NamedTuple):
     text_hash: bytes
     payload_hash: bytes
     chunks: int
-    open: int
+    pending: int
 
 
 class Totals(NamedTuple):
@@ -25,13 +25,13 @@ class Totals(NamedTuple):
 
     documents: int
     points: int
-    open: int
+    pending: int
 
 
-class ScanMark(NamedTuple):
+class ScanRecord(NamedTuple):
     """What a complete scan leaves to the next: see `indexing.scan_state`. `full_at` is when all was read last."""
 
-    mark: str
+    watermark: str
     settings: str
     full_at: float
 
@@ -47,7 +47,7 @@ class Collection:
     embedder_fingerprint: str
     embedder: str
     """What the embedder was, in words."""
-    cutting: str
+    chunking: str
     dimension: int
     state: str
     """`ready`, or `building` beside the one that is shown."""

@@ -8,8 +8,8 @@ import sqlalchemy as sa
 
 from rag_index.errors import LedgerError
 from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.records import ScanMark
-from rag_index.ledger.tables import documents, failed_documents, scan_marks
+from rag_index.ledger.records import ScanRecord
+from rag_index.ledger.tables import documents, failed_documents, scan_states
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -123,17 +123,17 @@ class ScanRows(LedgerConnection):
             raise LedgerError("no scan has begun: begin_scan comes before what asks for it")
         return self._scan
 
-    def scan_mark(self, collection_id: int) -> ScanMark | None:
+    def scan_state(self, collection_id: int) -> ScanRecord | None:
         """What the last complete scan of a collection left to the next."""
-        m = scan_marks.c
-        statement = sa.select(m.mark, m.settings, m.full_at).where(m.collection_id == collection_id)
+        m = scan_states.c
+        statement = sa.select(m.watermark, m.settings, m.full_at).where(m.collection_id == collection_id)
         with self.transaction() as connection:
             row = connection.execute(statement).first()
-        return ScanMark(*row) if row else None
+        return ScanRecord(*row) if row else None
 
-    def note_scan(self, collection_id: int, mark: str, *, settings: str, full_at: float) -> None:
+    def record_scan(self, collection_id: int, watermark: str, *, settings: str, full_at: float) -> None:
         """A scan of a collection is complete."""
-        values = {"mark": mark, "settings": settings, "full_at": full_at}
-        insert = self._insert(scan_marks).values(collection_id=collection_id, **values)
+        values = {"watermark": watermark, "settings": settings, "full_at": full_at}
+        insert = self._insert(scan_states).values(collection_id=collection_id, **values)
         with self.transaction() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["collection_id"], set_=values))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 __all__ = [
-    "collections", "documents", "failed_documents", "file_hashes", "locks", "metadata", "runs", "scan_marks",
+    "collections", "documents", "failed_documents", "file_hashes", "leases", "metadata", "runs", "scan_states",
     "schema_version",
 ]  # fmt: skip
 
@@ -25,7 +25,7 @@ collections = sa.Table(
     sa.Column("store_id", sa.Text, nullable=False),
     sa.Column("embedder_fingerprint", sa.Text, nullable=False),
     sa.Column("embedder", sa.Text, nullable=False),
-    sa.Column("cutting", sa.Text, nullable=False),
+    sa.Column("chunking", sa.Text, nullable=False),
     sa.Column("dimension", sa.Integer, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
@@ -40,14 +40,14 @@ documents = sa.Table(
     sa.Column("text_hash", sa.LargeBinary, nullable=False),
     sa.Column("payload_hash", sa.LargeBinary, nullable=False),
     sa.Column("chunks", sa.Integer, nullable=False),
-    sa.Column("open", sa.Integer, nullable=False),
+    sa.Column("pending", sa.Integer, nullable=False),
     sqlite_with_rowid=False,
 )
 sa.Index(
-    "rag_index_open_documents",
+    "rag_index_pending_documents",
     documents.c.collection_id,
-    sqlite_where=documents.c.open == 1,
-    postgresql_where=documents.c.open == 1,
+    sqlite_where=documents.c.pending == 1,
+    postgresql_where=documents.c.pending == 1,
 )
 
 failed_documents = sa.Table(
@@ -77,8 +77,8 @@ runs = sa.Table(
     sa.Column("report", sa.Text, nullable=False),
 )
 
-locks = sa.Table(
-    "rag_index_locks",
+leases = sa.Table(
+    "rag_index_leases",
     metadata,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("run_id", sa.Text),
@@ -90,11 +90,11 @@ locks = sa.Table(
     sa.Column("renewed_at", sa.Float, nullable=False),
 )
 
-scan_marks = sa.Table(
-    "rag_index_scan_marks",
+scan_states = sa.Table(
+    "rag_index_scan_states",
     metadata,
     sa.Column("collection_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("watermark", sa.Text, nullable=False),
     sa.Column("settings", sa.Text, nullable=False),
     sa.Column("full_at", sa.Float, nullable=False),
 )
@@ -104,7 +104,7 @@ file_hashes = sa.Table(
     metadata,
     sa.Column("collection_id", sa.Integer, primary_key=True),
     sa.Column("key", sa.Text, primary_key=True),
-    sa.Column("mark", sa.Text, nullable=False),
+    sa.Column("stamp", sa.Text, nullable=False),
     sa.Column("text_hash", sa.LargeBinary, nullable=False),
     sa.Column("payload_hash", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,

@@ -127,8 +127,8 @@ def workers_for(parallel: ParallelSettings, each: int, machine: Machine | None =
     count = machine.workers(each) if parallel.workers == "auto" else parallel.workers
     if parallel.memory != "auto":
         count = min(count, machine.workers_in_memory(each))
-    if parallel.most_load is not None and machine.load is not None:
-        count = min(count, int(parallel.most_load - machine.load))
+    if parallel.max_load is not None and machine.load is not None:
+        count = min(count, int(parallel.max_load - machine.load))
     return max(1, count)
 
 

@@ -42,9 +42,9 @@ __all__ = ["ArtifactDisplay", "diagnosis_table", "failed_table", "outcome_table"
 logger = get_logger("rag_index.artifacts")
 
 UPDATE_SECONDS = 2.0
-MOST_FAILED = 500
+MAX_FAILED = 500
 """Rows of a table of failed documents; `rag-index failed` has no limit."""
-MOST_REASON = 300
+MAX_REASON = 300
 
 
 def artifact_key(*parts: str) -> str:
@@ -94,16 +94,16 @@ def failed_table(run: IndexRun) -> None:
         {
             "document": document_id(failure.key),
             "kind": failure.kind,
-            "reason": " ".join(failure.reason.split())[:MOST_REASON],
+            "reason": " ".join(failure.reason.split())[:MAX_REASON],
             "tries": failure.tries,
             "retry": f"rag-index retry-failed {name}",
             "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
         }
-        for failure in failures[:MOST_FAILED]
+        for failure in failures[:MAX_FAILED]
     ]
     said = f"{len(failures):,} document{'s' if len(failures) != 1 else ''} of {name} could not be indexed, or not whole"
-    if len(failures) > MOST_FAILED:
-        said += f"; the first {MOST_FAILED}, `rag-index failed {name}` lists all"
+    if len(failures) > MAX_FAILED:
+        said += f"; the first {MAX_FAILED}, `rag-index failed {name}` lists all"
     key = artifact_key(run.settings.project, name, "failed")
     said = said if failures else f"No document of {name} is listed as failed"
     _sent(create_table_artifact, rows, key=key, description=said)
@@ -130,19 +130,19 @@ def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
     if collection is not None:
         lines += [f"Collection `{collection.name}`, shown as `{run.alias}`; vectors of {collection.embedder}.", ""]
     lines += ["| | |", "|---|---:|"]
-    lines += [f"| {name.replace('_', ' ')} | {_figure(value)} |" for name, value in values.items()]
-    figures = getattr(run, "figures", None)
-    if figures is not None and figures.stages:
-        whole = max(outcome.seconds, sum(figures.stages.values()), 0.001)
+    lines += [f"| {name.replace('_', ' ')} | {_number(value)} |" for name, value in values.items()]
+    metrics = getattr(run, "metrics", None)
+    if metrics is not None and metrics.stages:
+        whole = max(outcome.seconds, sum(metrics.stages.values()), 0.001)
         lines += ["", "## Where the time went", "", "| stage | seconds | share |", "|---|---:|---:|"]
-        lines += [f"| {name} | {took:.1f} | {took / whole:.0%} |" for name, took in figures.stages.items()]
-        if figures.shards:
-            busy = f"Workers were busy for {figures.utilisation:.0%} of the time they were there"
-            memory = f"took at most {figures.peak_memory / 1e6:.0f} MB each"
-            lines += ["", f"{busy}, did the work of {figures.speed_up:.1f} processes, and {memory}."]
-        if figures.symbols:
+        lines += [f"| {name} | {took:.1f} | {took / whole:.0%} |" for name, took in metrics.stages.items()]
+        if metrics.shards:
+            busy = f"Workers were busy for {metrics.utilisation:.0%} of the time they were there"
+            memory = f"took at most {metrics.peak_memory / 1e6:.0f} MB each"
+            lines += ["", f"{busy}, did the work of {metrics.speed_up:.1f} processes, and {memory}."]
+        if metrics.symbols:
             lines += ["", "| symbols | |", "|---|---:|"]
-            lines += [f"| {kind} | {count:,} |" for kind, count in sorted(figures.symbols.items())]
+            lines += [f"| {kind} | {count:,} |" for kind, count in sorted(metrics.symbols.items())]
     if advice := _advice(run, outcome):
         lines += ["", "## What to do", "", *[f"- {line}" for line in advice]]
     return "\n".join(lines)
@@ -191,7 +191,7 @@ def _row(outcome: IndexOutcome) -> dict[str, Any]:
     return {"index": row.pop("index"), "state": row.pop("state"), **row}
 
 
-def _figure(value: Any) -> str:
+def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 

@@ -214,7 +214,7 @@ class OwnWorkers(TaskRunner[Any]):
         if self._chosen is None:
             context = FlowRunContext.get()
             given = (context.parameters if context else None) or {}
-            wanted = {name: given.get(name) for name in ("workers", "chunk_size", "serial")}
+            wanted = {name: given.get(name) for name in ("workers", "shard_documents", "serial")}
             settings = run_settings(given.get("config"), **wanted)
             workers = self._stack.enter_context(workers_of(settings))
             self._chosen = self._stack.enter_context(workers.task_runner())

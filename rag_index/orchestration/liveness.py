@@ -7,7 +7,7 @@ import time
 from rag_index.errors import TransientError
 from rag_index.orchestration.client import flow_client
 
-__all__ = ["Presence"]
+__all__ = ["Liveness"]
 
 EVERY = 5.0
 """Seconds between two looks, which cost a message to the scheduler each."""
@@ -15,7 +15,7 @@ GONE_SECONDS = 180.0
 """How long there may be none: a worker that died is started again within seconds, on a busy machine within a minute."""
 
 
-class Presence:
+class Liveness:
     """Looks now and then whether the flow's cluster has workers. Nothing is looked for where there is no cluster."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from rag_index.orchestration.client import flow_client
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["forward_notices", "listen", "noticed"]
+__all__ = ["forward_logs", "subscribe_logs", "captured_logs"]
 
 TOPIC = "rag-index"
 LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.chunking.context")))
@@ -34,7 +34,7 @@ class _Handler(logging.Handler):
 
 
 @contextmanager
-def noticed(say: Callable[[str], None]) -> Iterator[None]:
+def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
     """Give what is said in this process to `say`, which may be called from any thread."""
     handler = _Handler(say)
     for logger in LOGGERS:
@@ -46,7 +46,7 @@ def noticed(say: Callable[[str], None]) -> Iterator[None]:
             logger.removeHandler(handler)
 
 
-def forward_notices() -> None:
+def forward_logs() -> None:
     """In a worker: hand what is said to Dask's event log. Elsewhere nothing is done; call it once."""
     from distributed import get_worker
 
@@ -59,7 +59,7 @@ def forward_notices() -> None:
         logger.addHandler(handler)
 
 
-def listen(say: Callable[[str], None]) -> None:
+def subscribe_logs(say: Callable[[str], None]) -> None:
     """In the flow: give what workers say to `say`, which is called from another thread. Starts the cluster."""
     client = flow_client()
     if client is not None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import uuid
 from typing import Generic, TypeVar
 
-__all__ = ["Sealed"]
+__all__ = ["Opaque"]
 
 T = TypeVar("T")
 
 
-class Sealed(Generic[T]):
+class Opaque(Generic[T]):
     """Holds `value`, and is a leaf to whoever walks."""
 
     __slots__ = ("value",)

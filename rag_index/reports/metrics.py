@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import ShardStats
 
-__all__ = ["Figures", "Stopwatch"]
+__all__ = ["RunMetrics", "Stopwatch"]
 
-STAGES = ("fetch", "plan", "submit", "wait", "upsert", "settle", "delete", "publish")
+STAGES = ("fetch", "diff", "submit", "wait", "upsert", "commit", "delete", "publish")
 """Stages of the flow's process, in their order; `wait` is waiting for workers."""
 
 
 @dataclass(slots=True)
-class Figures:
+class RunMetrics:
     """What one run of one index took. Seconds are wall seconds; `stages` add up to what the flow's process did."""
 
     documents: int = 0
@@ -31,7 +31,7 @@ class Figures:
     """Seconds in which workers chunked and embedded, summed over workers."""
     embed_seconds: float = 0.0
     """Of these, seconds in which an embedding was under way."""
-    cut_seconds: float = 0.0
+    chunk_seconds: float = 0.0
     """Of `worker_seconds`, those of cutting, and of writing contexts."""
     first_shard_after: float | None = None
     """Seconds until the first shard was submitted."""
@@ -97,7 +97,7 @@ class Figures:
         self.retries += stats.retries
         self.rate_limited += stats.rate_limited
         self.chars += stats.chars
-        self.cut_seconds += stats.cut_seconds
+        self.chunk_seconds += stats.chunk_seconds
         self.contexts_made += stats.contexts_made
         self.contexts_cached += stats.contexts_cached
         self.contexts_missing += stats.contexts_missing

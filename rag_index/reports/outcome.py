@@ -100,13 +100,13 @@ class IndexOutcome:
             )
             if count
         ]  # fmt: skip
-        figures = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
+        counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
         chunks = f", {self.chunks_embedded:,} chunks embedded" if self.chunks_embedded else ""
         contexts = [(self.contexts_made, "written"), (self.contexts_cached, "from the cache")]
         contexts = [(count, how) for count, how in contexts if count]
         chunks += "".join(f", {count:,} contexts {how}" for count, how in contexts)
         said = "".join(f" ({words})" for words in (self.verified, self.message) if words)
-        return f"{self.index}: {self.documents:,} documents: {figures}{chunks} in {self.seconds:.1f} s{said}"
+        return f"{self.index}: {self.documents:,} documents: {counts}{chunks} in {self.seconds:.1f} s{said}"
 
 
 @dataclass(slots=True)

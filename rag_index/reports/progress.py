@@ -170,19 +170,19 @@ class Bar:
         self._bar = RichProgress(
             TextColumn("{task.fields[index]:<16}", markup=False),
             BarColumn(bar_width=30),
-            TextColumn("{task.fields[figures]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
             console=Console(file=stream),
             transient=True,
         )
-        self._task = self._bar.add_task("", total=None, index="", figures="")
+        self._task = self._bar.add_task("", total=None, index="", text="")
         self._bar.start()
         atexit.register(self._bar.stop)  # however the run ends, the terminal has its cursor back
 
     def show(self, progress: Progress) -> None:
         """Move the bar."""
-        figures = progress.sentence().removeprefix(f"{progress.index}: ")
+        text = progress.sentence().removeprefix(f"{progress.index}: ")
         self._bar.update(
-            self._task, completed=progress.done, total=progress.total or None, index=progress.index, figures=figures
+            self._task, completed=progress.done, total=progress.total or None, index=progress.index, text=text
         )
 
     def finish(self, progress: Progress, sentence: str) -> None:

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
-__all__ = ["Lanes"]
+__all__ = ["Bulkhead"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Lanes:
+class Bulkhead:
     """At most `width` calls at once for all names together, shared out evenly among them.
 
     Where there are more names than threads, several share one.

@@ -14,12 +14,12 @@ from rag_index.errors import (
     StoreBusy,
     StoreError,
 )
-from rag_index.retrieve.bulkhead import Lanes
+from rag_index.retrieve.bulkhead import Bulkhead
 from rag_index.retrieve.fusion import documents_of
-from rag_index.retrieve.live import Directory, Shown
+from rag_index.retrieve.live import Directory, LiveCollection
 from rag_index.retrieve.query_cache import QueryCache, query_key
 from rag_index.retrieve.query_embedders import QueryEmbedders
-from rag_index.retrieve.single_flight import Flights, outcome
+from rag_index.retrieve.single_flight import SingleFlight, outcome
 from rag_index.retrieve.store_holder import StoreHolder
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 CHUNKS_A_DOCUMENT = 3
 """So many chunks are asked for each document wanted, since several of one document may hit."""
-MOST_POINTS = 10_000
+MAX_POINTS = 10_000
 """Where long documents fill the answer with their chunks, it is asked for up to so many."""
 LOOK_SECONDS = 1.0
 """How long a server's aliases are remembered."""
@@ -63,7 +63,7 @@ class IndexAnswer:
 
     index: str
     hits: list[SearchHit] = field(default_factory=list)
-    shown: Shown | None = None
+    live: LiveCollection | None = None
     seconds: float = 0.0
     error: Exception | None = None
 
@@ -90,10 +90,10 @@ class Asker:
         query_settings = settings.embedder.model_copy(update={"timeout": timeout})
         self._embedders = QueryEmbedders(query_settings, opener=open_embedder)
         self._cache = QueryCache(retrieve.cache_size, retrieve.cache_seconds)
-        self._lanes = Lanes([index.name for index in settings.indexes], retrieve.concurrency)
-        self._look_lane = Lanes(["look"], 2)
-        self._looks: Flights[Mapping[str, str]] = Flights()
-        self._embeds: Flights[NDArray[np.float32]] = Flights()
+        self._bulkhead = Bulkhead([index.name for index in settings.indexes], retrieve.concurrency)
+        self._look_lane = Bulkhead(["look"], 2)
+        self._looks: SingleFlight[Mapping[str, str]] = SingleFlight()
+        self._embeds: SingleFlight[NDArray[np.float32]] = SingleFlight()
 
     async def ask(self, question: Question, indexes: Sequence[str] | None) -> tuple[list[IndexAnswer], float]:
         """The answers, in the order asked, and the seconds that embedding took.
@@ -123,7 +123,7 @@ class Asker:
 
     def close(self) -> None:
         """Give everything back; calls under way come to their end."""
-        self._lanes.close()
+        self._bulkhead.close()
         self._look_lane.close()
         self._embedders.close()
         self._holder.close()
@@ -143,51 +143,51 @@ class Asker:
     ) -> None:
         """Ask; where what was looked up is no longer true, look again and ask once more."""
         for last in (False, True):
-            shown: Shown | None = None
+            live: LiveCollection | None = None
             try:
-                shown = await self._shown(answer.index, collection, limit.at_most(self._index_timeout))
-                vector = await limit.within(vectors.of(shown), " while the query was embedded")
+                live = await self._live(answer.index, collection, limit.at_most(self._index_timeout))
+                vector = await limit.within(vectors.of(live), " while the query was embedded")
                 began = time.perf_counter()
-                call = self._lanes.submit(answer.index, self._search, question, shown, vector)
+                call = self._bulkhead.submit(answer.index, self._search, question, live, vector)
                 answer.hits = await limit.at_most(self._index_timeout).within(outcome(call))
-                answer.seconds, answer.shown = time.perf_counter() - began, shown
+                answer.seconds, answer.live = time.perf_counter() - began, live
             except StoreBusy:
                 raise
             except (StoreError, FingerprintChanged, BadVectors):
-                if last or not await self._changed(answer.index, collection, shown, limit):
+                if last or not await self._changed(answer.index, collection, live, limit):
                     raise
                 collection = self._directory.collection(answer.index)
             else:
                 return
 
-    async def _shown(self, index: str, collection: str | None, limit: _Limit) -> Shown:
+    async def _live(self, index: str, collection: str | None, limit: _Limit) -> LiveCollection:
         if collection is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
         known = self._directory.described(index, collection)
         if known is not None:
             return known
-        call = self._lanes.submit(index, self._describe, index, collection)
+        call = self._bulkhead.submit(index, self._describe, index, collection)
         return await limit.within(outcome(call), " while its collection was looked at")
 
-    async def _changed(self, index: str, collection: str | None, shown: Shown | None, limit: _Limit) -> bool:
+    async def _changed(self, index: str, collection: str | None, live: LiveCollection | None, limit: _Limit) -> bool:
         """Whether an index shows something else than what was asked."""
         now = (await limit.within(self._look(anew=True))).get(index)
         if now != collection or now is None:
             return now != collection
         self._directory.forget(index)
-        return shown is not None and await self._shown(index, now, limit) != shown
+        return live is not None and await self._live(index, now, limit) != live
 
-    def _search(self, question: Question, shown: Shown, vector: NDArray[np.float32]) -> list[SearchHit]:
+    def _search(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[SearchHit]:
         """In a thread: the best documents of an index."""
-        conditions = (*self._required[shown.index], *question.conditions)
+        conditions = (*self._required[live.index], *question.conditions)
         points = question.limit * CHUNKS_A_DOCUMENT
         with self._holder.store() as store:
             while True:
-                found = store.search(shown.collection, vector, limit=points, conditions=conditions)
-                hits = documents_of(shown.index, found)
-                if len(hits) >= question.limit or len(found) < points or points >= MOST_POINTS:
+                found = store.search(live.collection, vector, limit=points, conditions=conditions)
+                hits = documents_of(live.index, found)
+                if len(hits) >= question.limit or len(found) < points or points >= MAX_POINTS:
                     return hits[: question.limit]
-                points = min(points * 4, MOST_POINTS)
+                points = min(points * 4, MAX_POINTS)
 
     def _opened(self) -> Store:
         store = self._open_store()
@@ -204,41 +204,41 @@ class Asker:
         with self._holder.store() as store:
             return self._directory.look(store)
 
-    def _describe(self, index: str, collection: str) -> Shown:
+    def _describe(self, index: str, collection: str) -> LiveCollection:
         with self._holder.store() as store:
-            shown = self._directory.describe(store, index, collection)
+            live = self._directory.describe(store, index, collection)
         searched = self._directory.fingerprints()
         if searched is not None:
             self._embedders.keep(searched)
-        return shown
+        return live
 
-    async def _vector(self, shown: Shown, text: str) -> NDArray[np.float32]:
-        key = query_key(shown.fingerprint, text)
+    async def _vector(self, live: LiveCollection, text: str) -> NDArray[np.float32]:
+        key = query_key(live.fingerprint, text)
         vector = self._cache.get(key)
         if vector is None:
-            vector = await outcome(self._embeds.join(key, lambda: self._start(shown, text)))
+            vector = await outcome(self._embeds.join(key, lambda: self._start(live, text)))
             self._cache.put(key, vector)
         self._metrics.asked_vector()
         return vector
 
-    def _start(self, shown: Shown, text: str) -> Future[NDArray[np.float32]]:
+    def _start(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
         self._metrics.made_vector()
-        return self._embedders.start(shown, text)
+        return self._embedders.start(live, text)
 
 
 class _Vectors:
     """The vectors of one question: each fingerprint's is made once. `seconds` is what the slowest took."""
 
-    def __init__(self, make: Callable[[Shown, str], Awaitable[NDArray[np.float32]]], text: str) -> None:
+    def __init__(self, make: Callable[[LiveCollection, str], Awaitable[NDArray[np.float32]]], text: str) -> None:
         self._make, self._text = make, text
         self._tasks: dict[str, asyncio.Task[NDArray[np.float32]]] = {}
         self.seconds = 0.0
 
-    async def of(self, shown: Shown) -> NDArray[np.float32]:
+    async def of(self, live: LiveCollection) -> NDArray[np.float32]:
         """The vector for what an index shows; several wait for one."""
-        task = self._tasks.get(shown.fingerprint)
+        task = self._tasks.get(live.fingerprint)
         if task is None:
-            task = self._tasks[shown.fingerprint] = asyncio.ensure_future(self._made(shown))
+            task = self._tasks[live.fingerprint] = asyncio.ensure_future(self._made(live))
         return await asyncio.shield(task)
 
     def cancel(self) -> None:
@@ -246,10 +246,10 @@ class _Vectors:
         for task in self._tasks.values():
             task.cancel()
 
-    async def _made(self, shown: Shown) -> NDArray[np.float32]:
+    async def _made(self, live: LiveCollection) -> NDArray[np.float32]:
         began = time.perf_counter()
         try:
-            return await self._make(shown, self._text)
+            return await self._make(live, self._text)
         finally:
             self.seconds = max(self.seconds, time.perf_counter() - began)
 

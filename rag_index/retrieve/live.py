@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Store
 
-__all__ = ["Directory", "Shown"]
+__all__ = ["Directory", "LiveCollection"]
 
 METADATA_SECONDS = 60.0
 """What a collection says of its model never changes; one of the same name could be made anew."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class LiveCollection:
     """What an index shows. `identity` is None where the collection does not say it, made by an older rag-index."""
 
     index: str
@@ -43,7 +43,7 @@ class Directory:
         self._seconds, self._clock = seconds, clock
         self._looked = -float("inf")
         self._collections: Mapping[str, str] = {}
-        self._described: dict[str, tuple[float, Shown]] = {}
+        self._described: dict[str, tuple[float, LiveCollection]] = {}
 
     def remembered(self) -> Mapping[str, str] | None:
         """Index to collection, None where it must be looked up (again)."""
@@ -61,13 +61,13 @@ class Directory:
         """What an index showed when it was looked up last."""
         return self._collections.get(index)
 
-    def described(self, index: str, collection: str) -> Shown | None:
+    def described(self, index: str, collection: str) -> LiveCollection | None:
         """What is known of an index's collection, None where it must be read (again)."""
-        read_at, shown = self._described.get(index, (0.0, None))
-        fresh = shown is not None and shown.collection == collection and self._clock() - read_at < METADATA_SECONDS
-        return shown if fresh else None
+        read_at, live = self._described.get(index, (0.0, None))
+        fresh = live is not None and live.collection == collection and self._clock() - read_at < METADATA_SECONDS
+        return live if fresh else None
 
-    def describe(self, store: Store, index: str, collection: str) -> Shown:
+    def describe(self, store: Store, index: str, collection: str) -> LiveCollection:
         """Read what a collection says of its model. Raises as a store does."""
         began = self._clock()
         metadata = store.metadata(collection)
@@ -75,9 +75,11 @@ class Directory:
         identity = _identity(metadata.get("embedder_identity"))
         if identity is not None and identity.fingerprint != fingerprint:
             identity = None
-        shown = Shown(index, collection, fingerprint, str(metadata.get("embedder", "another embedder")), identity)
-        self._described[index] = (began, shown)
-        return shown
+        live = LiveCollection(
+            index, collection, fingerprint, str(metadata.get("embedder", "another embedder")), identity
+        )
+        self._described[index] = (began, live)
+        return live
 
     def forget(self, index: str | None = None) -> None:
         """Read of an index (of all) what it is again when it is asked the next time."""
@@ -88,7 +90,7 @@ class Directory:
         """Of all models that may be searched; None while it is not known of every index."""
         described = self._described.copy()
         known = self._collections.keys() <= described.keys()
-        return {shown.fingerprint for _, shown in described.values()} if known else None
+        return {live.fingerprint for _, live in described.values()} if known else None
 
 
 def _identity(said: Any) -> EmbedderIdentity | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.embedders import Embedder, EmbedderIdentity
-    from rag_index.retrieve.live import Shown
+    from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import EmbedderSettings
 
 __all__ = ["QueryEmbedders"]
@@ -50,14 +50,14 @@ class QueryEmbedders:
         self._models: dict[str, _Model] = {}
         self._closed = False
 
-    def start(self, shown: Shown, query: str) -> Future[NDArray[np.float32]]:
+    def start(self, live: LiveCollection, query: str) -> Future[NDArray[np.float32]]:
         """Begin to make the vector of a query for an index, in the model's own thread.
 
         It is float32, of shape (dimension,), made with the query prefix, and not to be changed. The future raises
         FingerprintChanged where the model that made the index cannot be had; EmbedderUnavailable or EmbedderError
         where it does not answer, refuses the query, or answers nonsense.
         """
-        return self._model(shown.fingerprint).start(shown, query)
+        return self._model(live.fingerprint).start(live, query)
 
     def keep(self, fingerprints: Collection[str]) -> None:
         """Close embedders of other models than these: no index shows their vectors any more."""
@@ -91,9 +91,9 @@ class _Model:
         self._remote = True
         """On a server: opened anew after a fault, since its own pauses are made for runs, which can wait."""
 
-    def start(self, shown: Shown, query: str) -> Future[NDArray[np.float32]]:
+    def start(self, live: LiveCollection, query: str) -> Future[NDArray[np.float32]]:
         try:
-            return self._thread.submit(self._embed, shown, query)
+            return self._thread.submit(self._embed, live, query)
         except RuntimeError as exc:
             raise EmbedderUnavailable("the retriever is closed") from exc
 
@@ -103,35 +103,35 @@ class _Model:
             self._thread.submit(self._close)
         self._thread.shutdown(wait=False)
 
-    def _embed(self, shown: Shown, query: str) -> NDArray[np.float32]:
+    def _embed(self, live: LiveCollection, query: str) -> NDArray[np.float32]:
         try:
             if self._embedder is None:
-                self._embedder = self._opened(shown)
-            vector = self._checked(self._embedder.embed_query(query), shown)
+                self._embedder = self._opened(live)
+            vector = self._checked(self._embedder.embed_query(query), live)
         except RateLimited:
             raise
         except (ModelChanged, ModelMissing) as exc:
             self._close()
             raise FingerprintChanged(
-                f"{shown.collection} holds vectors of {shown.embedder}, and that model is no longer there ({exc}): "
+                f"{live.collection} holds vectors of {live.embedder}, and that model is no longer there ({exc}): "
                 "put it back, or `rag-index index --full` makes the index anew"
             ) from exc
         except (EmbedderUnavailable, BadVectors) as exc:
             if self._remote:
                 self._close()
-            if isinstance(exc, EmbedderUnavailable) and self._of_other_settings(shown.identity):
+            if isinstance(exc, EmbedderUnavailable) and self._of_other_settings(live.identity):
                 raise EmbedderUnavailable(
-                    f"{exc} ({shown.collection} holds vectors of {shown.embedder}, settings say "
+                    f"{exc} ({live.collection} holds vectors of {live.embedder}, settings say "
                     f"{self._settings.model}: `rag-index index --full` makes the index anew)"
                 ) from exc
             raise
         vector.setflags(write=False)
         return vector
 
-    def _checked(self, vector: NDArray[np.float32], shown: Shown) -> NDArray[np.float32]:
-        why = broken_reason(vector, shown.identity.dimension if shown.identity else None)
+    def _checked(self, vector: NDArray[np.float32], live: LiveCollection) -> NDArray[np.float32]:
+        why = broken_reason(vector, live.identity.dimension if live.identity else None)
         if why is not None:
-            raise BadVectors(f"the embedder answers {why} for the query; {shown.collection} holds {shown.embedder}")
+            raise BadVectors(f"the embedder answers {why} for the query; {live.collection} holds {live.embedder}")
         return vector
 
     def _close(self) -> None:
@@ -145,8 +145,8 @@ class _Model:
         named = settings.model.removesuffix(":latest")
         return identity is not None and (identity.kind, identity.model) != (settings.kind, named)
 
-    def _opened(self, shown: Shown) -> Embedder:
-        identity, settings = shown.identity, self._settings
+    def _opened(self, live: LiveCollection) -> Embedder:
+        identity, settings = live.identity, self._settings
         if identity is not None:
             made_by = ("kind", "model", "document_prefix", "query_prefix")
             settings = settings.model_copy(update={name: getattr(identity, name) for name in made_by})
@@ -154,9 +154,9 @@ class _Model:
         embedder = self._opener(settings, expected=identity)
         try:
             found = embedder.identity()
-            if found.fingerprint != shown.fingerprint:
+            if found.fingerprint != live.fingerprint:
                 raise FingerprintChanged(
-                    f"{shown.collection} holds vectors of {shown.embedder}, settings say {found}: "
+                    f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
                     "put the settings back, or `rag-index index --full` makes it anew"
                 )
         except BaseException:

@@ -31,7 +31,7 @@ __all__ = ["Retriever"]
 
 Fusion = Literal["auto", "rank", "score"]
 
-MOST_HITS = 1000
+MAX_HITS = 1000
 STAGES = ("embed", "fuse", "total")
 REQUEST_PATIENCE = 2.0
 """Seconds for which a server's passing fault is tried again: it was restarted, and old connections are broken."""
@@ -122,7 +122,7 @@ class Retriever:
             {answer.index: str(answer.error) for answer in answers if answer.error is not None},
             _timings(stages, answered),
             fused_by,
-            {answer.index: answer.shown.collection for answer in answered if answer.shown},
+            {answer.index: answer.live.collection for answer in answered if answer.live},
         )
 
     def search_sync(
@@ -189,8 +189,8 @@ class Retriever:
     ) -> tuple[Question, list[str] | None]:
         if not query.strip():
             raise SettingsError("the text to search for is empty")
-        if not 1 <= limit <= MOST_HITS:
-            raise SettingsError(f"limit is from 1 to {MOST_HITS:,}, not {limit}")
+        if not 1 <= limit <= MAX_HITS:
+            raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
         if timeout is not None and not timeout > 0:
             raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
         asked = self._settings.named([indexes] if isinstance(indexes, str) else indexes)
@@ -213,7 +213,7 @@ def _opener(settings: Settings) -> Callable[[], Store]:
 
 
 def _fused(answered: Sequence[IndexAnswer], limit: int, fusion: Fusion) -> tuple[list[SearchHit], str]:
-    models = {answer.shown.fingerprint: answer.shown.embedder for answer in answered if answer.shown}
+    models = {answer.live.fingerprint: answer.live.embedder for answer in answered if answer.live}
     one_model = len(models) <= 1
     if fusion == "score" and not one_model:
         raise SettingsError(f"scores of different models do not compare ({'; '.join(models.values())}): fuse by rank")

@@ -14,7 +14,7 @@ from rag_index.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable
 
-__all__ = ["BackgroundLoop", "Flights", "outcome"]
+__all__ = ["BackgroundLoop", "SingleFlight", "outcome"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class _Flight(Generic[T]):
     waiting: int = 0
 
 
-class Flights(Generic[T]):
+class SingleFlight(Generic[T]):
     """Work that several ask for at the same time is done once, by whoever asks first; all have what comes of it.
 
     Safe from any thread and loop. Work that has not begun when the last one stops waiting for it is not begun.
@@ -58,14 +58,14 @@ class Flights(Generic[T]):
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
-        self._flights: dict[Hashable, _Flight[T]] = {}
+        self._single_flight: dict[Hashable, _Flight[T]] = {}
 
     def join(self, key: Hashable, start: Callable[[], Future[T]]) -> Future[T]:
         """A future of one's own for the work under way with this key, or for what `start` begins."""
         with self._lock:
-            flight = self._flights.get(key)
+            flight = self._single_flight.get(key)
             if flight is None:
-                flight = self._flights[key] = _Flight(start())
+                flight = self._single_flight[key] = _Flight(start())
                 flight.work.add_done_callback(lambda _: self._landed(key, flight))
             flight.waiting += 1
         own: Future[T] = Future()
@@ -75,8 +75,8 @@ class Flights(Generic[T]):
 
     def _landed(self, key: Hashable, flight: _Flight[T]) -> None:
         with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
+            if self._single_flight.get(key) is flight:
+                del self._single_flight[key]
 
     def _left(self, flight: _Flight[T]) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SampleIndex", "settings_text"]
+__all__ = ["SampleIndex", "scaffold"]
 
 _TEMPLATE = """\
 # {title}
@@ -51,7 +51,7 @@ class SampleIndex:
     payload: Sequence[str]
 
 
-def settings_text(title: str, database: str, indexes: Sequence[SampleIndex]) -> str:
+def scaffold(title: str, database: str, indexes: Sequence[SampleIndex]) -> str:
     """A commented rag-index.toml for the SQLite file `database` (a path relative to the settings file, or absolute)."""
     head = _TEMPLATE.format(title=title, url=_toml(f"sqlite:///{database}"))
     return head + "".join(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rag_index.samples.entries import Entry
 
-__all__ = ["TABLES", "settings_text", "write"]
+__all__ = ["TABLES", "scaffold", "write"]
 
 TABLES = ("class", "function", "method", "module", "topic")
 
@@ -52,14 +52,14 @@ def write(out: Path) -> dict[str, int]:
     return counts
 
 
-def settings_text(database: str) -> str:
+def scaffold(database: str) -> str:
     """A commented rag-index.toml with an index for each table of the SQLite file `database`."""
     plural = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
     wanted = [
         SampleIndex(name, table, "name", ("summary", "body"), ("name", "module", "signature", "summary"))
         for table, name in plural.items()
     ]
-    return indexes.settings_text("Python's own documentation", database, wanted)
+    return indexes.scaffold("Python's own documentation", database, wanted)
 
 
 def _entries() -> Iterator[Entry]:

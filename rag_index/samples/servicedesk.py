@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["FULL_SIZE", "TABLES", "settings_text", "table_sizes", "touch", "write"]
+__all__ = ["FULL_SIZE", "TABLES", "scaffold", "table_sizes", "touch", "write"]
 
 FULL_SIZE = {"comment": 108_129, "description": 30_871, "solution": 24_305, "title": 30_871, "worklog": 19_896}
 """Documents by table of the desk that the others are scaled from: 214,072 together."""
@@ -135,10 +135,10 @@ def touch(path: Path, *, share: float, seed: int) -> int:
     return edited
 
 
-def settings_text(database: str) -> str:
+def scaffold(database: str) -> str:
     """A commented rag-index.toml with an index for each table of the SQLite file `database`."""
     wanted = [SampleIndex(f"{table}s", table, "id", texts, _COLUMNS) for table, texts in TABLES.items()]
-    return indexes.settings_text("A generated service desk", database, wanted)
+    return indexes.scaffold("A generated service desk", database, wanted)
 
 
 def _rows(table: str, count: int, tickets: int, seed: int) -> Iterator[_Row]:

@@ -103,13 +103,13 @@ def run_settings(
     config: str | Path | None,
     *,
     workers: int | None = None,
-    chunk_size: int | None = None,
+    shard_documents: int | None = None,
     serial: bool | None = None,
     wait: float | None = None,
 ) -> Settings:
     """The settings, with what one run does differently where it is given. Raises SettingsError."""
     sections: dict[str, dict[str, Any]] = {
-        "parallel": {"workers": workers, "chunk_size": chunk_size, "serial": serial or None},
+        "parallel": {"workers": workers, "shard_documents": shard_documents, "serial": serial or None},
         "run": {"wait": wait},
     }
     given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in sections.items()}

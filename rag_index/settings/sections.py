@@ -133,19 +133,19 @@ class ParallelSettings(Section):
     """`[parallel]`: Dask workers, and how much each is given at a time."""
 
     workers: PositiveInt | Auto = "auto"
-    chunk_size: PositiveInt | Auto = "auto"
+    shard_documents: PositiveInt | Auto = "auto"
     """Documents a shard."""
     shard_seconds: Number = Field(default=5.0, gt=0)
     """What an automatic shard should take."""
-    least_documents: PositiveInt = 1
+    min_shard_documents: PositiveInt = 1
     """Fewest documents of an automatic shard."""
-    most_documents: PositiveInt = 6_000
+    max_shard_documents: PositiveInt = 6_000
     """Most documents of an automatic shard: the shortest ones take memory as well, in the flow and in the worker."""
     memory: PositiveInt | Auto = "auto"
     """Megabytes for the flow, its server and all workers; what the machine or its cgroup has."""
     worker_memory: PositiveInt | Auto = "auto"
     """Megabytes for a worker: one that takes more is ended. By itself what it is taken to need, and no limit."""
-    most_load: Number | None = Field(default=None, gt=0)
+    max_load: Number | None = Field(default=None, gt=0)
     """No more workers are used than this leaves room for above the machine's load as the run begins."""
     process_timeout: Number | None = Field(default=None, gt=0)
     """Seconds after which a worker that is still at the same shard is ended, as one that hangs."""
@@ -162,9 +162,9 @@ class ParallelSettings(Section):
 
     @model_validator(mode="after")
     def _in_order(self) -> ParallelSettings:
-        if self.least_documents > self.most_documents:
-            least, most = self.least_documents, self.most_documents
-            raise ValueError(f"least_documents {least} is more than most_documents {most}; make it less")
+        if self.min_shard_documents > self.max_shard_documents:
+            least, most = self.min_shard_documents, self.max_shard_documents
+            raise ValueError(f"min_shard_documents {least} is more than max_shard_documents {most}; make it less")
         return self
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ __all__ = ["first_problem"]
 
 EXPECTED = {
     "workers": 'should be a whole number above 0 or "auto"',
-    "chunk_size": 'should be a whole number above 0 or "auto"',
+    "shard_documents": 'should be a whole number above 0 or "auto"',
     "key": "should be the name of a column, or a list of names",
     "text": "should be the name of a column, a list of names, or a template",
 }

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from rag_index.documents.batches import Page
+from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import Failure
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["GROUP", "GivesSingleDocuments", "Memory", "Source", "SourcePage", "open_source", "page_of"]
+__all__ = ["GROUP", "GivesSingleDocuments", "ScanState", "Source", "SourcePage", "open_source", "page_of"]
 
 GROUP = "rag_index.sources"
 """Entry points of sources: each is called with the settings and the index, and gives a `Source`."""
@@ -28,38 +28,38 @@ GROUP = "rag_index.sources"
 class SourcePage:
     """A page of documents, where to go on, and the documents whose text cannot be read."""
 
-    documents: Page
+    documents: DocumentBatch
     cursor: Any
     """Give it to the next `page` call; None where this was the last page."""
     unreadable: list[Failure] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    """Keys of documents that are there and were not read, since they did not change (see `Memory`)."""
-    marks: dict[str, str] = field(default_factory=dict)
-    """By key, of documents that were read: what `Memory.unchanged` is to be asked with the next time."""
+    """Keys of documents that are there and were not read, since they did not change (see `ScanState`)."""
+    stamps: dict[str, str] = field(default_factory=dict)
+    """Stamps by key of the documents that were read; the next scan gives them to `ScanState.unchanged`."""
 
 
-class Memory(Protocol):
-    """What earlier scans left to this one: a source may leave documents unread that did not change since.
+class ScanState(Protocol):
+    """What earlier scans left to this one, so that a source may leave unchanged documents unread.
 
-    There are two ways, for sources that know what changed since a time, and for those that see of each document,
-    without reading it, whether it changed.
+    A source that knows what changed since a time uses the watermark. A source that can see of each document, without
+    reading it, whether it changed uses stamps.
     """
 
     @property
-    def last(self) -> str | None:
-        """What `leave` was given in the last scan that came to its end; None: everything has to be read."""
+    def watermark(self) -> str | None:
+        """What the last complete scan set; None means that everything has to be read."""
 
-    def leave(self, mark: str) -> None:
-        """Keep this for the next scan, if the one that begins now comes to its end."""
+    def set_watermark(self, watermark: str) -> None:
+        """Keep this for the next scan, if the scan that begins now reaches its end."""
 
-    def have_to_be_read(self, keys: Sequence[str]) -> bool:
-        """Whether among these documents is one that is not as it was left, or that is to be tried again."""
+    def must_read(self, keys: Sequence[str]) -> bool:
+        """Return whether one of these documents is not as it was committed, or is to be tried again."""
 
-    def unchanged(self, marks: Mapping[str, str]) -> set[str]:
-        """Of these documents (marks by key), those that are known as they were under the same mark."""
+    def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
+        """Return those of these documents (stamps by key) that the ledger has under the same stamp."""
 
-    def below(self, beginning: str) -> list[str]:
-        """Keys of the documents known whose typed key begins so."""
+    def keys_under(self, prefix: str) -> list[str]:
+        """Return the keys of the known documents whose typed key begins with `prefix`."""
 
 
 class Source(Protocol):
@@ -71,7 +71,7 @@ class Source(Protocol):
         Raises SourceUnavailable, SettingsError or SourceError.
         """
 
-    def follow(self, memory: Memory) -> None:
+    def use_scan_state(self, state: ScanState) -> None:
         """Called once, before the first page of a run. A source that always reads everything does nothing.
 
         Raises as `page`.
@@ -101,13 +101,13 @@ class GivesSingleDocuments(Protocol):
         """
 
 
-def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Page:
+def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> DocumentBatch:
     """Documents (key, text, payload) as a page. A key is text, a number, or a tuple of such.
 
     Raises:
         SourceError: a key cannot be one.
     """
-    page = Page([], [], [], [], [])
+    page = DocumentBatch([], [], [], [], [])
     for key, text, payload in documents:
         words = text.replace("\0", " ")  # tokenizers written in C end a text there
         page.keys.append(encode_key(key if isinstance(key, tuple) else (key,)))

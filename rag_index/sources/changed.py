@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import Select
 
     from rag_index.settings import IndexSettings
-    from rag_index.sources import Memory, SourcePage
+    from rag_index.sources import ScanState, SourcePage
 
 __all__ = ["ChangedSource"]
 
@@ -49,16 +49,16 @@ class ChangedSource(SqlSource):
         self._since: Any = None
         self._needed: Callable[[Sequence[str]], bool] = lambda keys: True
 
-    def follow(self, memory: Memory) -> None:
+    def use_scan_state(self, state: ScanState) -> None:
         """As `Source.follow`."""
-        mark = self.mark()  # before the first page: what is changed later is above it
-        if mark is None:
+        watermark = self.watermark()  # before the first page: what is changed later is above it
+        if watermark is None:
             return
-        memory.leave(mark)
-        if memory.last is not None:
-            self.read_since(memory.last, memory.have_to_be_read)
+        state.set_watermark(watermark)
+        if state.watermark is not None:
+            self.read_since(state.watermark, state.must_read)
 
-    def mark(self) -> str | None:
+    def watermark(self) -> str | None:
         """What to give `read_since` at the next scan, if that which begins now comes to its end; None: read all.
 
         Raises SourceUnavailable, SourceError, and SettingsError where the column holds no times.
@@ -72,9 +72,9 @@ class ChangedSource(SqlSource):
             )
         return None if latest is None else _encoded(_earlier(latest, self._overlap))
 
-    def read_since(self, mark: str, needed: Callable[[Sequence[str]], bool]) -> None:
-        """From now on, leave rows unread that are older than `mark`, but for pages of which `needed(keys)` is true."""
-        self._since = _decoded(mark)
+    def read_since(self, watermark: str, needed: Callable[[Sequence[str]], bool]) -> None:
+        """Leave rows older than `watermark` unread from now on, except on pages where `needed(keys)` is true."""
+        self._since = _decoded(watermark)
         self._needed = needed
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
@@ -158,8 +158,8 @@ def _encoded(value: Any) -> str:
     return json.dumps({kind: value if kind == "text" else value.isoformat()})
 
 
-def _decoded(mark: str) -> Any:
-    ((kind, value),) = json.loads(mark).items()
+def _decoded(watermark: str) -> Any:
+    ((kind, value),) = json.loads(watermark).items()
     if kind == "text":
         return value
     return dt.datetime.fromisoformat(value) if kind == "time" else dt.date.fromisoformat(value)

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.code.languages import TEXT, need_grammars
-from rag_index.documents.batches import Failure, Page
+from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SettingsError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rag_index.settings import IndexSettings
-    from rag_index.sources import Memory
+    from rag_index.sources import ScanState
     from rag_index.sources.folder import File, Listing
 
 __all__ = ["CodeSource", "decoded"]
@@ -36,7 +36,7 @@ LEAVES = "files/1"
 """What a scan leaves to the next: that there was one."""
 HEAD_CHARS = 2000
 """Where a file says that it is generated."""
-LEAST_MINIFIED = 5000
+MIN_MINIFIED = 5000
 LONG_LINES = 300
 """Characters a line, on average, of a file that nobody wrote by hand."""
 _COMMENT = re.compile(r"^\s*(?:#|//|/\*|\*|--|<!--|%|;)(.*)$", re.M)
@@ -53,7 +53,7 @@ class CodeSource:
     def __init__(self, root: Path, index: IndexSettings) -> None:
         self._root = root
         self._index = index
-        self._memory: Memory | None = None
+        self._scan_state: ScanState | None = None
         self._listed: Listing | None = None
         self._begun = False
 
@@ -63,10 +63,10 @@ class CodeSource:
         if not self._root.is_dir():
             raise SettingsError(f"index {self._index.name}: root {self._root} is no folder; correct it")
 
-    def follow(self, memory: Memory) -> None:
+    def use_scan_state(self, state: ScanState) -> None:
         """As `Source.follow`."""
-        self._memory = memory
-        memory.leave(LEAVES)
+        self._scan_state = state
+        state.set_watermark(LEAVES)
 
     def count(self) -> int:
         """As `Source.count`; the scan that comes next reads what was listed."""
@@ -79,22 +79,22 @@ class CodeSource:
             self._listed = self._list()
         self._begun = True
         listed, first = self._listed, int(cursor or 0)
-        page = SourcePage(Page([], [], [], [], []), None)
+        page = SourcePage(DocumentBatch([], [], [], [], []), None)
         if cursor is None:
             self._begin(page, listed)
         last = self._read(page, listed.files[first : first + rows], listed.at) + first
         return SourcePage(
-            page.documents, last if last < len(listed.files) else None, page.unreadable, page.unread, page.marks
+            page.documents, last if last < len(listed.files) else None, page.unreadable, page.unread, page.stamps
         )
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """As `GivesSingleDocuments.documents`: files by their path, where the folder's rules let them in."""
         listed, wanted = self._list(), set(ids)
-        page = SourcePage(Page([], [], [], [], []), None)
+        page = SourcePage(DocumentBatch([], [], [], [], []), None)
         page.unreadable.extend(failure for failure in listed.failures if document_id(failure.key) in wanted)
         for file in listed.files:
-            if file.path in wanted and (mark := self._mark(file)):
-                self._read_one(page, encode_key([file.path]), file, mark, listed.at)
+            if file.path in wanted and (stamp := self._stamp(file)):
+                self._read_one(page, encode_key([file.path]), file, stamp, listed.at)
         return page
 
     def close(self) -> None:
@@ -108,40 +108,40 @@ class CodeSource:
         """What the listing itself could not read; of a closed folder, all that is known is still there."""
         page.unreadable.extend(listed.failures)
         for folder in listed.closed:
-            if self._memory is not None:
-                page.unread.extend(self._memory.below(encode_key([folder])[:-1]))
+            if self._scan_state is not None:
+                page.unread.extend(self._scan_state.keys_under(encode_key([folder])[:-1]))
 
     def _read(self, page: SourcePage, files: list[File], at: float) -> int:
         """Read files into a page until it is full; how many were looked at."""
-        marks = {file.path: mark for file in files if (mark := self._mark(file))}
+        stamps = {file.path: stamp for file in files if (stamp := self._stamp(file))}
         unchanged: set[str] = set()
-        if self._memory is not None and self._memory.last is not None:
-            unchanged = self._memory.unchanged({encode_key([path]): str(mark) for path, mark in marks.items()})
+        if self._scan_state is not None and self._scan_state.watermark is not None:
+            unchanged = self._scan_state.unchanged({encode_key([path]): str(stamp) for path, stamp in stamps.items()})
         size = 0
         for number, file in enumerate(files):
             key = encode_key([file.path])
             if key in unchanged:
                 page.unread.append(key)
-            elif file.path in marks:
-                size += self._read_one(page, key, file, marks[file.path], at)
+            elif file.path in stamps:
+                size += self._read_one(page, key, file, stamps[file.path], at)
             if size >= PAGE_BYTES:
                 return number + 1
         return len(files)
 
-    def _mark(self, file: File) -> _Mark | None:
+    def _stamp(self, file: File) -> FileStamp | None:
         """What can be seen of a file without reading it; nothing where it is gone since the folder was listed."""
         try:
-            return _Mark(os.lstat(f"{self._root}/{file.path}"))  # thousands of Path objects would take longer
+            return FileStamp(os.lstat(f"{self._root}/{file.path}"))  # thousands of Path objects would take longer
         except FileNotFoundError:
             return None
         except OSError:
-            return _Mark(None)
+            return FileStamp(None)
 
-    def _read_one(self, page: SourcePage, key: str, file: File, mark: _Mark, at: float) -> int:
+    def _read_one(self, page: SourcePage, key: str, file: File, stamp: FileStamp, at: float) -> int:
         """Put a file into the page, or why it is not indexed; the bytes that were read."""
         most = self._index.max_file_bytes
-        if mark.size > most:
-            said = f"it has {mark.size:,} bytes, more than max_file_bytes ({most:,})"
+        if stamp.size > most:
+            said = f"it has {stamp.size:,} bytes, more than max_file_bytes ({most:,})"
             page.unreadable.append(Failure(key, said, kind="skipped"))
             return 0
         try:
@@ -166,13 +166,13 @@ class CodeSource:
         documents.payloads.append(payload)
         documents.text_hashes.append(hash_text(documents.texts[-1]))
         documents.payload_hashes.append(hash_bytes(payload))
-        if mark.changed < at - RACY_SECONDS:
-            page.marks[key] = str(mark)
+        if stamp.changed < at - RACY_SECONDS:
+            page.stamps[key] = str(stamp)
         return len(data)
 
 
-class _Mark:
-    """Size and times of a file: another mark, and it may hold something else."""
+class FileStamp:
+    """Size and times of a file: another stamp, and it may hold something else."""
 
     __slots__ = ("_words", "changed", "size")
 
@@ -186,7 +186,7 @@ class _Mark:
 
 
 def decoded(data: bytes) -> str:
-    """A file's text, from which its bytes can be made again: UTF-8, a byte order mark being its first character, else
+    """A file's text, from which its bytes can be made again: UTF-8, a byte order stamp being its first character, else
     Latin-1."""
     try:
         return data.decode()
@@ -198,6 +198,6 @@ def _machine_made(text: str) -> str:
     """Why a file is taken for one that nobody wrote by hand; nothing where it is not."""
     if _GENERATED.search("\n".join(_COMMENT.findall(text[:HEAD_CHARS]))):
         return "it says that it is generated"
-    if len(text) >= LEAST_MINIFIED and len(text) > LONG_LINES * (text.count("\n") + 1):
+    if len(text) >= MIN_MINIFIED and len(text) > LONG_LINES * (text.count("\n") + 1):
         return "it is minified: its lines are very long"
     return ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, shown_url
+from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def open_read_only(url: URL) -> Engine:
     except (exc.NoSuchModuleError, ImportError) as error:
         raise SettingsError(f"source: {missing_driver(url, error)}") from error
     except (exc.ArgumentError, TypeError, ValueError) as error:  # options in the URL that the driver does not know
-        raise SettingsError(f"source: the driver refuses the URL {shown_url(url)}: {first_line(error, url)}") from error
+        raise SettingsError(
+            f"source: the driver refuses the URL {redacted_url(url)}: {first_line(error, url)}"
+        ) from error
     if engine.dialect.is_async:
         raise SettingsError(
             f"source: {url.drivername!r} is an asynchronous driver; name another, such as {_usual(url)}"
@@ -56,7 +58,7 @@ def open_read_only(url: URL) -> Engine:
 
 def mapped(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError | SourceUnavailable:
     """The driver's error as ours, without a password; `what` says what was read."""
-    shown = shown_url(url)
+    shown = redacted_url(url)
     if is_transient(error):
         return SourceUnavailable(
             f"source {shown} does not answer: {first_line(error, url)}; see that it runs and the URL is right"

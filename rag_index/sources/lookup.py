@@ -37,7 +37,7 @@ def rows_of(
     There is one where the key is unique. Raises the driver's errors, but for values that a column cannot be compared
     with: no row has them.
     """
-    wanted = _shown(parts)
+    wanted = _canonical_id(parts)
     for condition in _conditions(connection.dialect.name, keys, parts):
         try:
             rows = fetch(connection, statement.where(condition))
@@ -52,7 +52,7 @@ def rows_of(
     return []
 
 
-def _shown(parts: Sequence[Any]) -> str:
+def _canonical_id(parts: Sequence[Any]) -> str:
     """The id again, in the one way in which it is written."""
     return str(parts[0]) if len(parts) == 1 else document_id(encode_key(parts))
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import Page
+from rag_index.documents.batches import DocumentBatch
 from rag_index.errors import SourceError
 from rag_index.sources import SourcePage, open_source
 
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import Memory
+    from rag_index.sources import ScanState
 
 __all__ = ["Part", "read_part"]
 
@@ -26,14 +26,14 @@ class Part:
     """Documents of a source, as a `Source` of their own; `seconds` is what reading them took, as their share of all
     that was read."""
 
-    documents: Page
+    documents: DocumentBatch
     seconds: float
 
     def check(self) -> None:
         """Nothing can be wrong any more."""
 
-    def follow(self, memory: Memory) -> None:
-        """All is read: it is in memory."""
+    def use_scan_state(self, state: ScanState) -> None:
+        """All is read: it is in state."""
 
     def count(self) -> int:
         """How many documents it has."""
@@ -59,7 +59,7 @@ def read_part(settings: Settings, index: IndexSettings, size: int) -> Part:
         SourceUnavailable, SourceError: as the source; SourceError also where no document has text.
     """
     source = open_source(settings, index)
-    found = Page([], [], [], [], [])
+    found = DocumentBatch([], [], [], [], [])
     read, seconds, cursor = 0, 0.0, None
     try:
         while read == 0 or (cursor is not None and read < size * READ_FOR_EACH):
@@ -76,7 +76,7 @@ def read_part(settings: Settings, index: IndexSettings, size: int) -> Part:
     return Part(found, seconds * len(found) / read)
 
 
-def _smallest(found: Page, more: Page, size: int) -> Page:
+def _smallest(found: DocumentBatch, more: DocumentBatch, size: int) -> DocumentBatch:
     """The `size` documents of both whose keys' hashes are smallest, in the order in which they were read."""
     both = found.plus(more)
     with_text = [row for row, text in enumerate(both.texts) if text.strip()]

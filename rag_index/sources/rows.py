@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import Failure, Page
+from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
 from rag_index.documents.keys import encode_keys
 
@@ -30,7 +30,7 @@ class RowReader:
             place = {name: number for number, name in enumerate(self._text_names)}
             self._template = [(literal, place[name] if name else None) for literal, name in template]
 
-    def read(self, rows: Sequence[Sequence[Any]]) -> tuple[Page, list[Failure]]:
+    def read(self, rows: Sequence[Sequence[Any]]) -> tuple[DocumentBatch, list[Failure]]:
         """The documents of these rows, in order, and those whose text is not text.
 
         Raises:
@@ -48,7 +48,7 @@ class RowReader:
             keys, payloads = [keys[n] for n in good], [payloads[n] for n in good]
         readable = [text for text in texts if text is not None]
         hashes = list(map(hash_text, readable)), list(map(hash_bytes, payloads))
-        return Page(keys, readable, payloads, *hashes), unreadable
+        return DocumentBatch(keys, readable, payloads, *hashes), unreadable
 
     def _all_texts(self, columns: Sequence[Sequence[Any]]) -> list[str | None]:
         """Of each row the document's text. One column that holds nothing but text, the usual case, costs least."""

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.engine import make_url
 from sqlalchemy.types import JSON, Enum, LargeBinary, NullType, String
 
-from rag_index.database.urls import database_url, is_file, is_secret, shown_url
+from rag_index.database.urls import database_url, is_file, is_secret, redacted_url
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError
 from rag_index.settings.project import project_name
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection
 
-__all__ = ["settings_text"]
+__all__ = ["scaffold"]
 
-MOST_PAYLOAD = 8
+MAX_PAYLOAD = 8
 SHORT_TEXT = 40
 """A column declared for so few characters is a code or a name: payload, not text."""
 PROSE_CHARS = 20
@@ -46,7 +46,7 @@ class _Table:
     payload: list[str]
 
 
-def settings_text(source: str | None, folder: Path | None = None) -> str:
+def scaffold(source: str | None, folder: Path | None = None) -> str:
     """The text of a rag-index.toml that is to lie in `folder`, by default the current one.
 
     Raises:
@@ -55,22 +55,22 @@ def settings_text(source: str | None, folder: Path | None = None) -> str:
     """
     here = Path.cwd()
     if source is None:
-        tables, shown, secret = [_Table("comment", ["id"], ["subject", "body"], ["ticket_id"])], EXAMPLE_URL, ""
+        tables, redacted, secret = [_Table("comment", ["id"], ["subject", "body"], ["ticket_id"])], EXAMPLE_URL, ""
     else:
         try:
             url = database_url(source, here)
         except ValueError as error:
             raise SettingsError(f"--source {error}") from None
-        tables, shown = _tables(url), _without_secrets(source, here, folder or here)
+        tables, redacted = _tables(url), _without_secrets(source, here, folder or here)
         secret = _LEFT_OUT if url.password or any(map(is_secret, url.query)) else ""
         if not tables:
             raise SettingsError(
-                f"{shown_url(url)} has no table with a key and a text column; write [[indexes]] by hand"
+                f"{redacted_url(url)} has no table with a key and a text column; write [[indexes]] by hand"
             )
     names: set[str] = set()
     sections = [_index(table, names) for table in tables]
     return _HEAD.format(
-        project=_toml(project_name((folder or here).absolute().name)), url=_toml(shown), secret=secret
+        project=_toml(project_name((folder or here).absolute().name)), url=_toml(redacted), secret=secret
     ) + "\n".join(sections)
 
 
@@ -106,7 +106,7 @@ def _proposed(connection: Connection, name: str, key: list[str], columns: Sequen
         return None
     text = _prose(connection, name, long)
     payload = [c["name"] for c in columns if c["name"] in payload or (c["name"] in long and c["name"] not in text)]
-    return _Table(name, key, text, payload[:MOST_PAYLOAD]) if text else None
+    return _Table(name, key, text, payload[:MAX_PAYLOAD]) if text else None
 
 
 def _prose(connection: Connection, table: str, columns: list[str]) -> list[str]:
@@ -188,8 +188,8 @@ project = {project}  # begins the names of collections, so that projects on one 
 
 [parallel]
 # workers = "auto"                      # Dask processes: one less than the processors there are
-# chunk_size = "auto"                   # documents a shard
-# most_load = 4.0                       # leave room where other programs run; memory and worker_memory: megabytes
+# shard_documents = "auto"                   # documents a shard
+# max_load = 4.0                       # leave room where other programs run; memory and worker_memory: megabytes
 
 [run]
 # delete_guard = 0.2                    # a run that would delete a larger share deletes nothing

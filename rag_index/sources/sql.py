@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
-    from rag_index.sources import Memory
+    from rag_index.sources import ScanState
 
 __all__ = ["SqlSource", "not_unique", "open_read_only"]
 
@@ -77,7 +77,7 @@ class SqlSource:
                 f"({', '.join(self._index.key_columns)}); name another key, or leave them out with a query"
             )
 
-    def follow(self, memory: Memory) -> None:
+    def use_scan_state(self, state: ScanState) -> None:
         """Everything is read."""
 
     def count(self) -> int:

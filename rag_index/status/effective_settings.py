@@ -15,7 +15,7 @@ from rag_index.machine.resources import OWN_MEMORY, memory_each, survey, worker_
 from rag_index.settings import SECTIONS, IndexSettings, origins
 from rag_index.settings.environment import keys_of, tables_of
 from rag_index.sources import open_source
-from rag_index.stores import shown_aliases
+from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
     from rag_index.settings.environment import Place
 
-__all__ = ["Fact", "Value", "explained", "in_force"]
+__all__ = ["Fact", "Value", "explained", "effective_settings"]
 
 COMMAND = "this command"
 DEFAULT = "default"
@@ -59,7 +59,7 @@ class Fact:
         return {"name": self.name, "value": self.value, "sentence": self.sentence}
 
 
-def in_force(settings: Settings, given: Mapping[str, Any]) -> list[Value]:
+def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[Value]:
     """Every setting; `given` are keys ("parallel.workers") that the command line says. Nothing is connected to."""
     places = origins(settings.path)
     why = _reasons(settings, survey())
@@ -70,7 +70,7 @@ def in_force(settings: Settings, given: Mapping[str, Any]) -> list[Value]:
         for key, name in _attributes(type(model)):
             dotted = f"{section}.{key}"
             source = COMMAND if given.get(dotted) is not None else places.get((section, key), DEFAULT)
-            found.append(Value(dotted, _shown(settings, getattr(model, name)), source, why.get(dotted, "")))
+            found.append(Value(dotted, _redacted(settings, getattr(model, name)), source, why.get(dotted, "")))
     for number, index in enumerate(settings.indexes):
         dotted, place = f"indexes.{index.name}", ("indexes", number)
         for key, name in _attributes(IndexSettings):
@@ -79,7 +79,7 @@ def in_force(settings: Settings, given: Mapping[str, Any]) -> list[Value]:
                 found += _of_table(settings, f"{dotted}.{key}", value, (*place, key), places)
             else:
                 source = places.get((*place, key), DEFAULT)
-                found.append(Value(f"{dotted}.{key}", _shown(settings, value), source))
+                found.append(Value(f"{dotted}.{key}", _redacted(settings, value), source))
     return found
 
 
@@ -89,7 +89,7 @@ def _of_table(
     """The keys of a table within an index."""
     for key, name in _attributes(type(table)):
         source = places.get((*place, key), DEFAULT)
-        yield Value(f"{dotted}.{key}", _shown(settings, getattr(table, name)), source)
+        yield Value(f"{dotted}.{key}", _redacted(settings, getattr(table, name)), source)
 
 
 def explained(settings: Settings) -> list[Fact]:
@@ -106,7 +106,7 @@ def _attributes(model: Any) -> Iterator[tuple[str, str]]:
     return ((key, names[key]) for key in keys_of(model))
 
 
-def _shown(settings: Settings, value: Any) -> Any:
+def _redacted(settings: Settings, value: Any) -> Any:
     """A value as JSON has it: secrets masked, databases without password and options, paths as text."""
     if isinstance(value, SecretStr):
         try:
@@ -141,8 +141,8 @@ def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
         found["parallel.memory"] = "what this machine, or the cgroup, has" if machine.memory else "not known here"
     if parallel.worker_memory == "auto":
         found["parallel.worker_memory"] = f"taken to need {_mb(worker_memory(embedder))}; no worker is ended for more"
-    if parallel.chunk_size == "auto":
-        found["parallel.chunk_size"] = f"what takes {parallel.shard_seconds:g} s at the rate that is measured"
+    if parallel.shard_documents == "auto":
+        found["parallel.shard_documents"] = f"what takes {parallel.shard_seconds:g} s at the rate that is measured"
     if embedder.kind == "ollama" and embedder.num_thread is None:
         found["embedder.num_thread"] = "the server's own choice; `rag-index tune` tries others"
     return found
@@ -151,10 +151,10 @@ def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
 def _why_workers(parallel: ParallelSettings, machine: Machine, needed: int) -> str:
     """The number, and the bound that makes it."""
     count, each = workers_for(parallel, needed, machine), memory_each(parallel, needed)
-    without = workers_for(parallel.model_copy(update={"most_load": None}), needed, machine)
+    without = workers_for(parallel.model_copy(update={"max_load": None}), needed, machine)
     processors = f"{machine.processors} processor{'s' if machine.processors > 1 else ''}"
     if count < without:
-        why = f"most_load is {parallel.most_load:g}, and the load {machine.load:.2f}; else {without}"
+        why = f"max_load is {parallel.max_load:g}, and the load {machine.load:.2f}; else {without}"
     elif count < machine.processors - 1:
         why = f"memory has room for {count} of {_mb(each)}, less than {processors} less one"
     else:
@@ -182,13 +182,13 @@ def _machine(machine: Machine, embedder: EmbedderSettings) -> Iterator[Fact]:
     yield Fact(
         "load",
         round(machine.load, 2),
-        f"{machine.load:.2f} in the last minute, {said}; workers are fewer where most_load says so",
+        f"{machine.load:.2f} in the last minute, {said}; workers are fewer where max_load says so",
     )
 
 
 def _documents(settings: Settings) -> Iterator[Fact]:
     try:
-        shown = shown_aliases(settings.store)
+        shown = live_aliases(settings.store)
         ledger = Ledger(settings.ledger_url)
     except RagIndexError as error:
         yield Fact("documents to do", None, f"not known: {error}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
-from rag_index.stores import shown_aliases
+from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,10 +41,10 @@ def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedD
     """The failed documents of what these indexes show."""
     ledger = Ledger(settings.ledger_url)
     try:
-        shown = shown_aliases(settings.store)
+        live = live_aliases(settings.store)
         found = []
         for index in indexes:
-            collection = ledger.collection(shown.get(settings.alias(index.name), ""))
+            collection = ledger.collection(live.get(settings.alias(index.name), ""))
             for row in ledger.failures(collection.id).values() if collection else ():
                 times = iso_time(row.first_at), iso_time(row.last_at)
                 found.append(FailedDocument(index.name, document_id(row.key), row.reason, row.tries, *times, row.kind))

@@ -61,7 +61,7 @@ def _samples(run: dict[str, Any]) -> Iterator[Sample]:
     for state in get_args(State):
         yield "state", [("state", state)], int(run["state"] == state)
     yield "ended_timestamp_seconds", [], dt.datetime.fromisoformat(run["ended"]).timestamp()
-    for name, value in {**run, **run.get("figures", {})}.items():
+    for name, value in {**run, **run.get("metrics", {})}.items():
         if isinstance(value, dict) and name in LABELS:
             for label, number in value.items():
                 yield name, [(LABELS[name], label)], number

@@ -9,7 +9,7 @@ from rag_index.indexing.diff import compare
 from rag_index.ledger import Ledger
 from rag_index.sources import open_source
 from rag_index.sources.sql import not_unique
-from rag_index.stores import shown_aliases
+from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
@@ -40,7 +40,7 @@ def preview(settings: Settings, index: IndexSettings) -> Preview:
     source, ledger = open_source(settings, index), Ledger(settings.ledger_url)
     try:
         source.check()
-        name = shown_aliases(settings.store).get(settings.alias(index.name))
+        name = live_aliases(settings.store).get(settings.alias(index.name))
         collection = ledger.collection(name) if name else None
         cid = collection.id if collection else -1
         ledger.begin_scan()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
-from rag_index.stores import shown_aliases
+from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
@@ -39,13 +39,13 @@ def status(settings: Settings) -> list[IndexStatus]:
     """All indexes, from ledger and aliases alone: it answers while a run holds the embedded store."""
     ledger = Ledger(settings.ledger_url)
     try:
-        shown = shown_aliases(settings.store)
-        return [_status(settings, index, ledger, shown) for index in settings.indexes]
+        live = live_aliases(settings.store)
+        return [_status(settings, index, ledger, live) for index in settings.indexes]
     finally:
         ledger.close()
 
 
-def _status(settings: Settings, index: IndexSettings, ledger: Ledger, shown: dict[str, str]) -> IndexStatus:
+def _status(settings: Settings, index: IndexSettings, ledger: Ledger, live: dict[str, str]) -> IndexStatus:
     alias = settings.alias(index.name)
     last = ledger.last_run(alias)
     run = None
@@ -58,9 +58,9 @@ def _status(settings: Settings, index: IndexSettings, ledger: Ledger, shown: dic
             "message": "its process ended before it did; the next run goes on from there" if died else last.message,
             "seconds": None if died else round((last.ended_at or ledger.clock()) - last.started_at, 3),
         }
-    collection = ledger.collection(shown[alias]) if alias in shown else None
+    collection = ledger.collection(live[alias]) if alias in live else None
     if collection is None:
-        return IndexStatus(index.name, shown.get(alias), 0, 0, 0, run)
+        return IndexStatus(index.name, live.get(alias), 0, 0, 0, run)
     totals = ledger.totals(collection.id)
     return IndexStatus(
         index.name, collection.name, totals.documents, totals.points, ledger.count_failures(collection.id), run

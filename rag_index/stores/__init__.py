@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import PointBatch, StoredPoint
     from rag_index.settings import StoreSettings
 
-__all__ = ["Condition", "Store", "open_store", "shown_aliases"]
+__all__ = ["Condition", "Store", "open_store", "live_aliases"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Store(Protocol):
         Vectors are validated before anything is written: dimension, finite, not all zero (PointsRefused).
         """
 
-    def overwrite_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each (point id, payload).
 
         Ids that are not there raise StoreMismatch once all others are done.
@@ -159,7 +159,7 @@ def open_store(
     )
 
 
-def shown_aliases(settings: StoreSettings) -> dict[str, str]:
+def live_aliases(settings: StoreSettings) -> dict[str, str]:
     """Alias to collection, without taking the embedded store's lock: its catalog is replaced as a whole."""
     if settings.url is None:
         from rag_index.stores.edge.catalog import Catalog

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import StoredPoint
     from rag_index.stores import Store
 
-__all__ = ["Carried", "carry_points"]
+__all__ = ["CopyCounts", "copy_points"]
 
 BATCH_POINTS = 500
 PASSES = 3
@@ -31,14 +31,14 @@ LAST_BITS = 2e-7
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class CopyCounts:
     """How many points were written or deleted, and how many vectors the new store rounded in their last bits."""
 
     sent: int = 0
     rounded: int = 0
 
 
-def carry_points(old: Store, new: Store, name: str, tell: Callable[[int], None] = lambda _: None) -> Carried:
+def copy_points(old: Store, new: Store, name: str, tell: Callable[[int], None] = lambda _: None) -> CopyCounts:
     """Let collection `name` hold in `new` what it holds in `old`.
 
     Qdrant keeps vectors of length one bit by bit; where a store makes them so once more, what comes back may differ
@@ -57,7 +57,7 @@ def carry_points(old: Store, new: Store, name: str, tell: Callable[[int], None] 
     if here != there:
         raise StoreError(f"the new store counts {there:,} points in {name}, not {here:,}: run the same command again")
     new.flush(name)
-    return Carried(sent, rounded)
+    return CopyCounts(sent, rounded)
 
 
 def _one_pass(old: Store, new: Store, name: str, tell: Callable[[int], None], *, again: bool) -> tuple[int, int]:

@@ -42,12 +42,12 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
     index = settings.index(name)
     store = open_store(settings.store, wait=settings.run.wait)
     try:
-        shown = store.aliases().get(settings.alias(index.name))
-        if shown is None:
+        live = store.aliases().get(settings.alias(index.name))
+        if live is None:
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
         count = 0
         with _opened(out) as file:
-            for point in store.scroll(shown, vectors=vectors):
+            for point in store.scroll(live, vectors=vectors):
                 file.write(line(point))
                 count += 1
         return count

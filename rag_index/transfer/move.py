@@ -27,12 +27,12 @@ from pydantic import SecretStr, ValidationError
 
 from rag_index.doctor.collection_state import MOVED_ID, MOVED_TO
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.indexing.target import shown_collection
+from rag_index.indexing.target import live_collection
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from rag_index.settings.sections import StoreSettings
 from rag_index.stores import open_store
-from rag_index.transfer.copy import Carried, carry_points
+from rag_index.transfer.copy import CopyCounts, copy_points
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +55,7 @@ class Moved:
     """The one that is shown comes last."""
     documents: int
     points: int
-    carried: int
+    copied: int
     """Points that were sent now; those of an earlier, stopped move were there."""
     rounded: int = 0
     """Vectors whose last bits the new store changed; Qdrant itself changes none."""
@@ -65,7 +65,7 @@ class Moved:
         rounded = f", {self.rounded:,} of them rounded in their last bits" if self.rounded else ""
         return (
             f"{self.documents:,} documents, {self.points:,} points in {', '.join(self.collections)}; "
-            f"{self.carried:,} carried over now, all compared{rounded}"
+            f"{self.copied:,} carried over now, all compared{rounded}"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def move(
         ledger: Any = stack.enter_context(_closing(Ledger(settings.ledger_url)))
         old: Any = stack.enter_context(_closing(open_store(settings.store, wait=settings.run.wait)))
         new: Any = stack.enter_context(_closing(open_store(target, wait=settings.run.wait)))
-        shown = old.aliases()
-        empty = [index.name for index in settings.named(names) if settings.alias(index.name) not in shown]
+        live = old.aliases()
+        empty = [index.name for index in settings.named(names) if settings.alias(index.name) not in live]
         indexes = [index for index in settings.named(names) if index.name not in empty]
         if (empty and names) or not indexes:
             raise StoreError(
@@ -163,49 +163,49 @@ class _Move:
 
     def all(self) -> Moved:
         """Carry all collections of the index, then hand over. See the module for the order."""
-        with IndexLock(self._ledger, self._alias, f"move to {self._place}") as lock:
+        with IndexLease(self._ledger, self._alias, f"move to {self._place}") as lease:
             collections = self._collections()
-            shown = collections[-1]
-            carried: list[Carried] = []
+            live = collections[-1]
+            copied: list[CopyCounts] = []
             if not self._handed_over(collections):
                 self._check_target(collections)
-                carried = [self._carry(collection, lock) for collection in collections]
+                copied = [self._copy_collection(collection, lease) for collection in collections]
                 for collection in collections:
                     disowned = {"store_id": None, MOVED_ID: collection.store_id, MOVED_TO: self._place}
                     self._old.set_metadata(collection.name, disowned)
                 for collection in collections:
                     self._new.set_metadata(collection.name, {"store_id": collection.store_id, MOVED_ID: None})
-                self._new.point_alias(self._alias, shown.name)
-            documents, points = self._ledger.totals(shown.id).documents, self._new.count(shown.name)
-            sent, rounded = sum(one.sent for one in carried), sum(one.rounded for one in carried)
+                self._new.point_alias(self._alias, live.name)
+            documents, points = self._ledger.totals(live.id).documents, self._new.count(live.name)
+            sent, rounded = sum(one.sent for one in copied), sum(one.rounded for one in copied)
             return Moved(self._index, [c.name for c in collections], documents, points, sent, rounded)
 
     def _collections(self) -> list[Collection]:
         """What is to be carried: what the ledger and the old store both have, the one that is shown last."""
         there = self._old.collections()
         name = self._old.aliases()[self._alias]
-        shown = self._ledger.collection(name)
+        live = self._ledger.collection(name)
         gone = there[name].get(MOVED_TO)
-        if gone and (gone != self._place or shown is None or there[name].get(MOVED_ID) != shown.store_id):
+        if gone and (gone != self._place or live is None or there[name].get(MOVED_ID) != live.store_id):
             raise StoreMismatch(
                 f"{name} was carried to {gone}: name that store in the settings, and move it from there"
             )
         if not gone:
-            shown = shown_collection(self._ledger, self._old, self._alias)
-            self._check_counts(shown)
-        if shown is None:
+            live = live_collection(self._ledger, self._old, self._alias)
+            self._check_counts(live)
+        if live is None:
             raise StoreMismatch(f"{name} is not known to the ledger: `rag-index doctor` shows more")
         ids = {name: metadata.get("store_id") or metadata.get(MOVED_ID) for name, metadata in there.items()}
-        kept = [c for c in self._ledger.collections(self._alias) if c.state == "ready" and c.id != shown.id]
-        return [*(c for c in kept if ids.get(c.name) == c.store_id), shown]
+        kept = [c for c in self._ledger.collections(self._alias) if c.state == "ready" and c.id != live.id]
+        return [*(c for c in kept if ids.get(c.name) == c.store_id), live]
 
-    def _check_counts(self, shown: Collection | None) -> None:
+    def _check_counts(self, live: Collection | None) -> None:
         """What is not as the ledger says is mended before it is carried."""
-        if shown is None or (totals := self._ledger.totals(shown.id)).open:
+        if live is None or (totals := self._ledger.totals(live.id)).pending:
             return
-        if (stored := self._old.count(shown.name)) != totals.points:
+        if (stored := self._old.count(live.name)) != totals.points:
             raise StoreMismatch(
-                f"{shown.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
+                f"{live.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
                 "`rag-index doctor --repair` mends it, then move it"
             )
 
@@ -234,24 +234,24 @@ class _Move:
                 "give this project another name ([settings] project)"
             )
 
-    def _carry(self, collection: Collection, lock: IndexLock) -> Carried:
+    def _copy_collection(self, collection: Collection, lease: IndexLease) -> CopyCounts:
         """One collection, without its id as yet."""
         name, metadata = collection.name, self._old.collections()[collection.name]
         unfinished = {"store_id": None, MOVED_TO: None, MOVED_ID: collection.store_id}
         self._new.create(name, self._old.dimension(name), {**metadata, **unfinished})
         if not self._old.embedded:  # what workers of a dead run still send is refused from here on
-            self._old.set_metadata(name, {"epoch": lock.epoch})
+            self._old.set_metadata(name, {"epoch": lease.epoch})
         if fields := metadata.get("payload_indexes"):
             self._new.index_fields(name, fields)
         total = self._old.count(name)
 
         def tell(done: int) -> None:
-            lock.check()
+            lease.check()
             if time.monotonic() - self._said > SAY_SECONDS:
                 self._said = time.monotonic()
                 self._say(f"{self._index}: {done:,} of {total:,} points of {name}")
 
-        return carry_points(self._old, self._new, name, tell)
+        return copy_points(self._old, self._new, name, tell)
 
 
 def _place(store: StoreSettings) -> str:

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import SecretStr
 
-from rag_index.chunking import open_cutter
+from rag_index.chunking import open_chunker
 from rag_index.documents.batches import PointBatch, Shard
 from rag_index.embedders import open_embedder
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import batches
 from rag_index.indexing.run import IndexRun, RunOptions
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from rag_index.machine.memory import MemoryWatch
 from rag_index.machine.resources import worker_memory, workers_for
 from rag_index.settings import LedgerSettings
 from rag_index.sources.part import read_part
 from rag_index.stores import open_store
-from rag_index.tuning.parity import Agreement, Vectors, agreement
+from rag_index.tuning.parity import Parity, Vectors, parity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class Measured:
     memory: dict[str, int]
     """Highest own memory of each process, in bytes."""
     speed_up: float = 1.0
-    agrees: Agreement | None = None
+    agrees: Parity | None = None
     """With the serial run."""
 
     @property
@@ -198,9 +198,9 @@ class BenchRun(IndexRun):
         if self.rate:
             self.sharder.chars_per_second = self.rate
 
-    def settle(self, written: WrittenShard) -> None:
+    def commit(self, written: WrittenShard) -> None:
         """As in any run."""
-        super().settle(written)
+        super().commit(written)
         self.note(written.stats, written.write_seconds)
 
     def note(self, stats: ShardStats, write_seconds: float) -> None:
@@ -240,7 +240,7 @@ class Bench:
         """What the usual script does: a document, its chunks, a request for each; points in batches of 100."""
         self.identity, self.report.embedder = identity, str(identity)
         documents, stages = self.part.documents, dict.fromkeys(STAGES, 0.0)
-        cutter = open_cutter(self.settings, self.index)
+        chunker = open_chunker(self.settings, self.index)
         embedder = OneByOne(open_embedder(serial_settings(self.settings.embedder), expected=identity))
         store = open_store(self._settings("serial", 1).store)
         store.create("serial", identity.dimension, {})
@@ -251,7 +251,7 @@ class Bench:
                 started = time.perf_counter()
                 for row in range(len(documents)):
                     page = documents.take([row])
-                    embedded = embed_shard(Shard(self.index.name, row, page, len(page.texts[0])), cutter, embedder)
+                    embedded = embed_shard(Shard(self.index.name, row, page, len(page.texts[0])), chunker, embedder)
                     stages["embed"] += embedded.stats.embed_seconds
                     stages["chunk"] += max(0.0, embedded.stats.seconds - embedded.stats.embed_seconds)
                     writer.add(embedded)
@@ -272,12 +272,12 @@ class Bench:
         with ExitStack() as stack:
             ledger = Ledger(settings.ledger_url)
             stack.callback(ledger.close)
-            lock = stack.enter_context(IndexLock(ledger, settings.alias(self.index.name), run_id))
+            lease = stack.enter_context(IndexLease(ledger, settings.alias(self.index.name), run_id))
             store = open_store(settings.store)
             stack.callback(store.close)
             part: Any = self.part
             run = BenchRun(
-                settings, self.index, RunOptions(), run_id=run_id, source=part, ledger=ledger, lock=lock, store=store
+                settings, self.index, RunOptions(), run_id=run_id, source=part, ledger=ledger, lease=lease, store=store
             )
             run.rate = self._rate
             yield run
@@ -293,7 +293,7 @@ class Bench:
         name = f"{run.workers} worker{'s' if run.workers > 1 else ''}"
         one = self._note(name, run.workers, len(points.ids), seconds, run.stages, watch.peaks)
         if self._serial is not None:
-            one.agrees = agreement(self._serial, points)
+            one.agrees = parity(self._serial, points)
             one.speed_up = self.report.measured[0].seconds / max(1e-9, one.seconds)
 
     def _note(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 __all__ = ["Candidate", "Space"]
 
 THREADS = (None, 1, 2, 4, 8, 16)
-MOST_IN_FLIGHT = 16
-MOST_TEXTS = 512
+MAX_IN_FLIGHT = 16
+MAX_TEXTS = 512
 ROOM = 1.5
 """Characters a request, over those of so many texts of mean length: chance then seldom cuts a request short."""
 
@@ -113,12 +113,12 @@ class Space:
         if self.kind == "local":
             return found
         for texts in (one.batch_texts * 2, one.batch_texts // 2):
-            if 1 <= texts <= MOST_TEXTS:
+            if 1 <= texts <= MAX_TEXTS:
                 chars = 1000 * math.ceil(texts * self.mean_chars * ROOM / 1000)
                 found.append(replace(one, batch_texts=texts, batch_chars=chars))
         if self.kind != "ollama":
             return found
-        found += [replace(one, requests_in_flight=n) for n in _around(one.requests_in_flight, MOST_IN_FLIGHT)]
+        found += [replace(one, requests_in_flight=n) for n in _around(one.requests_in_flight, MAX_IN_FLIGHT)]
         found += [replace(one, hosts=n) for n in (one.hosts + 1, one.hosts - 1) if 1 <= n <= self.hosts]
         number = THREADS.index(one.num_thread) if one.num_thread in THREADS else 0
         found += [replace(one, num_thread=t) for t in THREADS[max(0, number - 1) : number + 2] if t != one.num_thread]

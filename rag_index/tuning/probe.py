@@ -29,7 +29,7 @@ SLOWEST = 4
 """Times as long as it should take: then a candidate is given up."""
 ROUNDS = 8
 """Requests one after another in each place of those under way, in one call to the embedder."""
-LEAST_CALLS = 3
+MIN_CALLS = 3
 """Calls of each of several processes: see `_rate`."""
 LOCAL_BLOCK = 500
 """Texts a call where there are no requests."""
@@ -90,7 +90,7 @@ class Probes:
         try:
             children = self._ready(candidate)
             block = min(ROUNDS * once, max(once, expected // 2))
-            least = 1 if candidate.workers == 1 else LEAST_CALLS
+            least = 1 if candidate.workers == 1 else MIN_CALLS
             expected_seconds = max(seconds, least * block * candidate.workers * self._mean / (self.best or math.inf))
             limit = SLOWEST * max(expected_seconds, self._longest) if self.best else PATIENCE
             for child in children:

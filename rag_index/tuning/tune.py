@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking import open_cutter
-from rag_index.documents.batches import Cut
+from rag_index.chunking import open_chunker
+from rag_index.documents.batches import ChunkedDocument
 from rag_index.embedders import open_embedder
 from rag_index.errors import EmbedderError, SourceError
 from rag_index.machine.resources import survey, worker_memory, workers_for
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "tune"]
 
 SAMPLE_DOCUMENTS = 2000
-LEAST_OF_AN_INDEX = 50
+MIN_OF_AN_INDEX = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +142,19 @@ def sample_texts(settings: Settings) -> list[str]:
 
     Raises SourceUnavailable, SourceError; SourceError also where there are none.
     """
-    size = max(LEAST_OF_AN_INDEX, SAMPLE_DOCUMENTS // len(settings.indexes))
+    size = max(MIN_OF_AN_INDEX, SAMPLE_DOCUMENTS // len(settings.indexes))
     texts: list[str] = []
     error: SourceError | None = None
     for index in settings.indexes:
-        cutter = open_cutter(settings, index, contexts=False)
+        chunker = open_chunker(settings, index, contexts=False)
         try:
             part = read_part(settings, index, size)
         except SourceError as exc:
             error = exc
             continue
-        texts += [text for cut in cutter.cut(part.documents) if isinstance(cut, Cut) for text in cut.sent()]
+        texts += [
+            text for cut in chunker.chunk(part.documents) if isinstance(cut, ChunkedDocument) for text in cut.sent()
+        ]
     if not texts:
         raise error or SourceError("there are no documents with text to try settings with")
     random.Random(1).shuffle(texts)  # noqa: S311 - a mixture, no secret

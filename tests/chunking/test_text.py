@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag_index.chunking.text import Chunker, halves
+from rag_index.chunking.text import TextChunker, halves
 
 WORDS = "The printer on the third floor does not answer. Please look at it!\nThank you, Ann\n\nPS: it is the blue one."
 
@@ -31,7 +31,7 @@ def visible(text):
 @example("a" * 10 + " " * 100 + "b", 10, 5)
 @example("a b", 1, 1)
 def test_every_visible_character_is_in_a_chunk_and_no_chunk_is_too_long(text, chars, overlap):
-    chunks = Chunker(chars, overlap).split(text)
+    chunks = TextChunker(chars, overlap).split(text)
     assert all(0 < len(chunk) <= chars for chunk in chunks)
     assert all(chunk == chunk.strip() for chunk in chunks)
     assert bool(chunks) == bool(text.strip())
@@ -50,7 +50,7 @@ def texts_of_distinct_characters(draw):
 @given(texts_of_distinct_characters(), st.integers(1, 60), st.integers(0, 60))
 def test_chunks_cover_the_text_in_order_and_each_says_something_new(text, chars, overlap):
     covered = 0
-    for chunk in Chunker(chars, overlap).split(text):
+    for chunk in TextChunker(chars, overlap).split(text):
         start = text.index(chunk)
         assert not text[covered:start].strip()
         assert len(text[start:covered].strip()) <= overlap
@@ -65,7 +65,7 @@ def test_each_chunk_repeats_about_the_overlap_of_the_one_before(lengths, chars, 
     """From the word at or after the place that is `overlap` back."""
     text = " ".join(f"{i:04}" + "x" * length for i, length in enumerate(lengths))
     covered = 0
-    for chunk in Chunker(chars, overlap).split(text):
+    for chunk in TextChunker(chars, overlap).split(text):
         start = text.index(chunk)
         assert not covered or overlap - 15 <= covered - start <= overlap
         assert start == 0 or text[start - 1] == " "
@@ -73,29 +73,29 @@ def test_each_chunk_repeats_about_the_overlap_of_the_one_before(lengths, chars, 
 
 
 def test_a_short_text_is_one_chunk_without_its_edges():
-    assert Chunker(100, 10).split("  a note\n") == ["a note"]
-    assert Chunker(100, 10).split(" \n\t ") == []
-    assert Chunker(5, 0).split("12345") == ["12345"]
+    assert TextChunker(100, 10).split("  a note\n") == ["a note"]
+    assert TextChunker(100, 10).split(" \n\t ") == []
+    assert TextChunker(5, 0).split("12345") == ["12345"]
 
 
 def test_cuts_at_a_paragraph_before_a_sentence_before_a_word():
     paragraphs = "One two three. Four five six.\n\nSeven eight. Nine ten eleven twelve."
-    assert Chunker(45, 0).split(paragraphs)[0] == "One two three. Four five six."
+    assert TextChunker(45, 0).split(paragraphs)[0] == "One two three. Four five six."
     sentences = "One two three four. Five six seven eight nine ten eleven twelve"
-    assert Chunker(30, 0).split(sentences)[0] == "One two three four."
+    assert TextChunker(30, 0).split(sentences)[0] == "One two three four."
     words = "one two three four five six seven eight nine ten"
-    assert Chunker(20, 0).split(words) == ["one two three four", "five six seven", "eight nine ten"]
+    assert TextChunker(20, 0).split(words) == ["one two three four", "five six seven", "eight nine ten"]
 
 
 def test_a_sentence_ends_after_its_quotes_and_without_a_space_in_chinese():
-    said = Chunker(30, 0).split('He said "it is the printer." Then he left the room.')
+    said = TextChunker(30, 0).split('He said "it is the printer." Then he left the room.')
     assert said[0] == 'He said "it is the printer."'
-    assert Chunker(10, 0).split("打印机坏了无法。请尽快修理它谢谢你们。")[0] == "打印机坏了无法。"
+    assert TextChunker(10, 0).split("打印机坏了无法。请尽快修理它谢谢你们。")[0] == "打印机坏了无法。"
 
 
 def test_windows_line_ends_make_paragraphs_and_are_not_left_at_edges():
     text = "First line of it.\r\n\r\nSecond paragraph that is longer.\r\nAnd its second line."
-    chunks = Chunker(40, 0).split(text)
+    chunks = TextChunker(40, 0).split(text)
     assert chunks[0] == "First line of it."
     assert not any(chunk.startswith(("\r", "\n")) or chunk.endswith(("\r", "\n")) for chunk in chunks)
 
@@ -118,7 +118,7 @@ def test_a_character_as_people_see_it_is_not_cut(character):
     whole = unicodedata.normalize("NFC", character) if character == "각" else character
     for lead in range(30):
         text = "x" * lead + whole * 30
-        for chunk in Chunker(32, 8).split(text):
+        for chunk in TextChunker(32, 8).split(text):
             inner = chunk.lstrip("x")
             assert inner == whole * (len(inner) // len(whole)), (lead, chunk)
         for half in halves(text):
@@ -126,17 +126,17 @@ def test_a_character_as_people_see_it_is_not_cut(character):
 
 
 def test_a_text_that_is_one_endless_character_is_cut_all_the_same():
-    chunks = Chunker(20, 5).split("e" + "\u0301" * 500)
-    assert visible("".join(Chunker(20, 0).split("e" + "\u0301" * 500))) == "e" + "\u0301" * 500
+    chunks = TextChunker(20, 5).split("e" + "\u0301" * 500)
+    assert visible("".join(TextChunker(20, 0).split("e" + "\u0301" * 500))) == "e" + "\u0301" * 500
     assert all(len(chunk) <= 20 for chunk in chunks)
 
 
 @pytest.mark.parametrize("chars", [0, -5])
 def test_impossible_sizes_are_refused(chars):
     with pytest.raises(ValueError, match="cannot be cut"):
-        Chunker(chars, 0)
+        TextChunker(chars, 0)
     with pytest.raises(ValueError, match="cannot be cut"):
-        Chunker(100, -1)
+        TextChunker(100, -1)
 
 
 @pytest.mark.parametrize(
@@ -146,13 +146,16 @@ def test_time_grows_with_the_length_alone(unit):
     """A megabyte takes well below a second, whatever is in it."""
     text = "begin " + (unit * (1_000_000 // len(unit))) + " end"
     started = time.process_time()
-    chunks = Chunker(1000, 500).split(text)
+    chunks = TextChunker(1000, 500).split(text)
     assert time.process_time() - started < 1.5
     assert len(chunks) <= 4 * len(text) // 1000 + 2
 
 
 def test_the_fingerprint_tells_sizes_apart():
-    assert len({Chunker(1000, 100).fingerprint, Chunker(1000, 101).fingerprint, Chunker(999, 100).fingerprint}) == 3
+    assert (
+        len({TextChunker(1000, 100).fingerprint, TextChunker(1000, 101).fingerprint, TextChunker(999, 100).fingerprint})
+        == 3
+    )
 
 
 @settings(deadline=None)

@@ -83,7 +83,7 @@ def test_nothing_changed_is_said(indexed):
         (["search", "x", "--index", "nots"], "did you mean 'notes'?"),
         (["plan", "notse"], "did you mean 'notes'?"),
         (["index", "notes", "--workers", "0"], "--workers"),
-        (["index", "notes", "--chunk-size", "many"], "--chunk-size"),
+        (["index", "notes", "--shard-documents", "many"], "--shard-documents"),
         (["search", "  "], "empty"),
         (["serach", "x"], "No such command 'serach'"),
     ],
@@ -194,7 +194,7 @@ def test_a_signal_stops_the_run_leaves_nothing_behind_and_the_next_goes_on(tmp_p
     project = Project(tmp_path / "project").fill(6000)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_")}
     running = subprocess.Popen(
-        [*PROGRAM, "--config", str(project.config), "index-all", "--workers", "2", "--chunk-size", "200"],
+        [*PROGRAM, "--config", str(project.config), "index-all", "--workers", "2", "--shard-documents", "200"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
     try:
@@ -231,7 +231,7 @@ def test_a_signal_stops_the_run_leaves_nothing_behind_and_the_next_goes_on(tmp_p
 def test_report_shows_where_the_time_went_and_what_would_help(indexed):
     run = indexed.json("report")["runs"][0]
     assert run["state"] == "completed"
-    assert set(run["figures"]["stages"]) >= {"fetch", "plan", "publish"}
+    assert set(run["metrics"]["stages"]) >= {"fetch", "diff", "publish"}
     assert run["advice"]
     assert indexed.json("report", run["run"][:8])["runs"][0]["run"] == run["run"]
     assert "documents in" in indexed.cli("report").stdout

@@ -8,7 +8,7 @@ import pytest
 
 from rag_index.machine.resources import Machine
 from rag_index.settings import SECTIONS, IndexSettings
-from rag_index.status import effective_settings as in_force
+from rag_index.status import effective_settings
 from tests.project import Project
 
 SECRET = "hunter2-correct-horse"
@@ -43,7 +43,7 @@ def test_each_value_says_where_it_comes_from(project):
 
 
 def test_every_key_of_every_table_is_shown(project, monkeypatch):
-    shown = {value.key for value in in_force.in_force(project.settings, {})}
+    shown = {value.key for value in effective_settings.effective_settings(project.settings, {})}
     assert {key.split(".")[0] for key in shown} == {"project", "indexes", *SECTIONS}
     for section, model in SECTIONS.items():
         assert {f"{section}.{name}" for name in model.model_fields} <= shown
@@ -54,7 +54,7 @@ def test_one_indexs_variable_and_the_folders_name(tmp_path, monkeypatch):
     project = Project(tmp_path / "house")
     project.write_settings(project.config.read_text().replace('project = "test"\n', ""))
     monkeypatch.setenv("RAG_INDEX_INDEXES__NOTES__CHUNK_CHARS", "300")
-    values = {value.key: value for value in in_force.in_force(project.settings, {})}
+    values = {value.key: value for value in effective_settings.effective_settings(project.settings, {})}
     assert (values["project"].value, values["project"].why) == ("house", "the folder's name")
     assert values["indexes.notes.chunk_chars"].source == "RAG_INDEX_INDEXES__NOTES__CHUNK_CHARS"
     assert values["indexes.notes.chunk_chars"].value == 300
@@ -98,8 +98,8 @@ def test_a_source_that_is_not_there_is_said_and_is_no_error(project):
     ],
 )
 def test_why_so_many_workers(project, machine, said, monkeypatch):
-    monkeypatch.setattr(in_force, "survey", lambda: machine)
-    values = {value.key: value for value in in_force.in_force(project.settings, {})}
+    monkeypatch.setattr(effective_settings, "survey", lambda: machine)
+    values = {value.key: value for value in effective_settings.effective_settings(project.settings, {})}
     assert said in values["parallel.workers"].why
     assert values["parallel.workers"].why.startswith(f"{machine.workers(300_000_000)}: ")
-    assert len(in_force.explained(project.settings)) == 5
+    assert len(effective_settings.explained(project.settings)) == 5

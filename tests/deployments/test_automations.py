@@ -101,7 +101,7 @@ def test_a_run_whose_machine_dies_is_crashed_and_told_within_minutes(deployed, t
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
         project = Project(tmp_path / "slow", extra=embedder).fill(500)
         with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)) as worker:
-            run = deployed.start("index-all/index-all", workers=1, chunk_size=10)["id"]
+            run = deployed.start("index-all/index-all", workers=1, shard_documents=10)["id"]
             wait_until(fake.embeds, "documents are being embedded", seconds=60)
             for process in [psutil.Process(worker.pid), *psutil.Process(worker.pid).children(recursive=True)]:
                 process.kill()

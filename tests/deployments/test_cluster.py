@@ -144,7 +144,7 @@ def test_two_workers_of_which_one_is_killed(tmp_path, prefect_server, services, 
         killed.set()
 
     threading.Thread(target=kill_one, daemon=True).start()
-    report = project.index(chunk_size=10)
+    report = project.index(shard_documents=10)
     assert killed.is_set()
     assert (report.state, report.indexes[0].new) == ("completed", 300), report.sentence()
     assert len(project.texts()) == 300
@@ -164,7 +164,7 @@ def test_a_worker_of_another_version_is_refused(tmp_path, prefect_server, servic
     cluster.add(other, "old")
     ready(cluster, 2)
     project = project_on(tmp_path, services, cluster.address).fill(20)
-    report = project.index(chunk_size=5)
+    report = project.index(shard_documents=5)
     assert report.state == "failed"
     assert "has rag-index 0.0.0." in report.indexes[0].message
     assert "install the same on both" in report.indexes[0].message
@@ -192,7 +192,7 @@ def test_with_tls(tmp_path, prefect_server, services, wheel, stack):
     (tmp_path / "project").mkdir()
     more = "".join(f'{name.replace("-", "_")} = "../{file.name}"\n' for name, file in files.items())
     project = project_on(tmp_path, services, cluster.address, more).fill(30)
-    report = project.index(chunk_size=10)
+    report = project.index(shard_documents=10)
     assert (report.state, report.indexes[0].new) == ("completed", 30), report.sentence()
     assert len(project.texts()) == 30
 

@@ -62,7 +62,7 @@ def test_a_night_with_failures_is_seen_in_the_browser(deployed, project, fake, w
     project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 40)")
     fake.fault("status", code=400, marker="POISON", words="cannot embed this")
     fake.seconds_per_text = 0.1
-    started = deployed.start("index-all/index-all", workers=2, chunk_size=20)["id"]
+    started = deployed.start("index-all/index-all", workers=2, shard_documents=20)["id"]
 
     moved = set()
 
@@ -116,7 +116,7 @@ def test_a_night_with_failures_is_seen_in_the_browser(deployed, project, fake, w
 
 def test_one_index_by_hand_has_workers_of_its_own(deployed, project, fake, worker):
     fake.seconds_per_text = 0.02
-    started = deployed.start("index-collection/index-collection", index="notes", workers=2, chunk_size=20)["id"]
+    started = deployed.start("index-collection/index-collection", index="notes", workers=2, shard_documents=20)["id"]
     wait_until(lambda: len(dask_workers(worker)) >= 2, "two Dask workers", seconds=60)
     ended = deployed.ended(started)
     assert (ended["name"], ended["state_name"]) == ("index notes", "Completed")
@@ -154,7 +154,7 @@ def test_a_run_that_is_stopped_leaves_nothing_but_what_was_done(deployed, projec
     fake.seconds_per_text = 0.1
     environment = {"RAG_INDEX_CONFIG": str(project.config)}
     with deployed.worker(tmp_path / "elsewhere", **environment) as worker:
-        run = deployed.start("index-all/index-all", workers=2, chunk_size=10)["id"]
+        run = deployed.start("index-all/index-all", workers=2, shard_documents=10)["id"]
         wait_until(lambda: len(fake.embeds()) > 5, "documents are being embedded", seconds=90)
         below = psutil.Process(worker.pid).children(recursive=True)
         assert dask_workers(worker)
@@ -171,7 +171,7 @@ def test_a_run_that_is_stopped_leaves_nothing_but_what_was_done(deployed, projec
     assert took < 20, took
     if way == "cancel":  # Prefect 3.8.8 kills the run's process 30 ms after the worker's SIGTERM: nothing can be tidied
         with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
-            assert ledger.execute("SELECT run_id FROM rag_index_locks").fetchall() == [(None,)], (
+            assert ledger.execute("SELECT run_id FROM rag_index_leases").fetchall() == [(None,)], (
                 "the lock is given back"
             )
     kept = len(project.texts())

@@ -18,7 +18,7 @@ from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
 from rag_index.documents.ids import point_id
 from rag_index.errors import IndexLocked, UnknownIndex
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.tables import documents
 from rag_index.stores import open_store
 from tests.project import Project
@@ -112,17 +112,17 @@ def test_damaged_points_and_rows_are_found_and_written_again(project, points):
         assert len(long) > 2
         store.delete_points(NAME, long[:1])
         changed = [(i, {**points[i][0], "author": "a stranger"}) for i in ids_of(points, 20, 21)]
-        store.overwrite_payloads(NAME, changed)
+        store.update_payloads(NAME, changed)
         [hashed] = ids_of(points, 33)
         ours = {**points[hashed][0][RESERVED_KEY], "text_hash": "00" * 16}
-        store.overwrite_payloads(NAME, [(hashed, {**points[hashed][0], RESERVED_KEY: ours})])
+        store.update_payloads(NAME, [(hashed, {**points[hashed][0], RESERVED_KEY: ours})])
         store.flush(NAME)
     with ledger_of(project) as ledger, ledger.transaction() as connection:
         row = documents.update().where(documents.c.key == key_of(30))
         connection.execute(row.values(chunks=2))  # it has more
         connection.execute(documents.update().where(documents.c.key == key_of(44)).values(chunks=0))
         connection.execute(documents.delete().where(documents.c.key.in_([key_of(51), key_of(52)])))
-        ledger.open_documents(1, [key_of(3), key_of(4)])
+        ledger.mark_pending(1, [key_of(3), key_of(4)])
     surplus = len(ids_of(points, 30)) - 2
     diagnosis = examine(project.settings)
     assert found(diagnosis) == {
@@ -131,14 +131,14 @@ def test_damaged_points_and_rows_are_found_and_written_again(project, points):
         "wrong_payloads": 3,
         "unknown_documents": 2,
         "orphan_points": surplus + 1,
-        "open_documents": 2,
+        "pending_documents": 2,
     }
     examples = {finding.kind: set(finding.examples) for finding in diagnosis.findings}
     assert examples["missing_documents"] == {"7", "8", "9", "44"}
     assert examples["wrong_chunks"] == {"10", "30"}
     assert examples["wrong_payloads"] == {"20", "21", "33"}
     assert examples["unknown_documents"] == {"51", "52"}
-    assert examples["open_documents"] == {"3", "4"}
+    assert examples["pending_documents"] == {"3", "4"}
     assert all(finding.remedy and finding.index == "notes" for finding in diagnosis.findings)
     assert diagnosis.exit_code == 3
 
@@ -218,10 +218,10 @@ def test_a_ledger_made_anew_takes_no_document_for_whole_that_is_not(project, poi
     with store_of(project) as store:
         store.delete_points(NAME, ids_of(points, 10)[:1])
         [plain] = ids_of(points, 33)
-        store.overwrite_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
+        store.update_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
     (project.folder / ".rag-index" / "ledger.db").unlink()
     diagnosis, runs = mended(project)
-    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "open_documents": 2}
+    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 2}
     assert runs == [(("notes",), False)]
     assert project.points() == points
 
@@ -306,7 +306,7 @@ def test_metadata_that_is_lost_is_written_again(project, points):
     with store_of(project) as store:
         after = store.collections()[NAME]
     assert {key: before[key] for key in after} == after, "what the ledger knows"
-    assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "cutting"}
+    assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking"}
     assert project.points() == points
 
 
@@ -329,10 +329,10 @@ def test_settings_that_name_another_cutting_are_followed_by_a_rebuild(project):
 def test_collections_that_nothing_needs_are_dropped_and_others_kept(project, points):
     with store_of(project) as store, ledger_of(project) as ledger:
         known = ledger.collection(NAME)
-        values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "cutting")}
+        values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "chunking")}
         for number, state in ((2, "ready"), (3, "ready"), (4, "building"), (5, "building"), (6, None), (7, None)):
             name, store_id = f"test_notes__{number}", str(uuid.uuid4())
-            made_by = {**values, "cutting": "other"} if number == 5 else values
+            made_by = {**values, "chunking": "other"} if number == 5 else values
             if number != 7:
                 store.create(name, 256, {**made_by, "store_id": store_id})
             if state:
@@ -414,7 +414,7 @@ def test_nothing_indexed_is_advice(tmp_path):
 def test_it_waits_for_nobody_and_says_who_writes(project):
     with (
         ledger_of(project) as ledger,
-        IndexLock(ledger, "test_notes", "a run"),
+        IndexLease(ledger, "test_notes", "a run"),
         pytest.raises(IndexLocked, match="process"),
     ):
         examine(project.settings)

@@ -9,7 +9,7 @@ import pytest
 from rag_index.errors import SettingsError
 from rag_index.tuning import plot as picture
 from rag_index.tuning.benchmark import STAGES, BenchmarkReport, Measured, open_bench
-from rag_index.tuning.parity import Agreement
+from rag_index.tuning.parity import Parity
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -77,7 +77,7 @@ def test_which_numbers_of_workers_are_tried(tmp_path, configured, given, tried):
 
 def report(**changed) -> BenchmarkReport:
     stages = dict.fromkeys(STAGES, 0.5)
-    two = Measured("2 workers", 2, 100, 120, 1.0, stages, {"flow": 10}, 2.0, Agreement(True, 0.0, 1.0))
+    two = Measured("2 workers", 2, 100, 120, 1.0, stages, {"flow": 10}, 2.0, Parity(True, 0.0, 1.0))
     for name, value in changed.items():
         setattr(two, name, value)
     return BenchmarkReport("notes", 100, "m", [Measured("serial", 1, 100, 120, 2.0, stages, {"flow": 10}), two])
@@ -86,7 +86,7 @@ def report(**changed) -> BenchmarkReport:
 def test_ways_that_disagree_are_said():
     assert report().agrees
     assert "best with 2 workers: 100.0 documents/s, 2.00 times" in report().sentence()
-    other = report(agrees=Agreement(False, 0.0, 1.0))
+    other = report(agrees=Parity(False, 0.0, 1.0))
     assert not other.agrees
     assert "NOT the same" in other.sentence()
 

@@ -70,7 +70,7 @@ def code(tmp_path, prefect_server) -> Code:
 def test_workers_and_one_process_make_the_same_points(code, tmp_path):
     for number in range(30):
         code.write(f"many/m{number}.py", SAMPLES["python"].replace("retry", f"retry_{number}"))
-    first = code.index(serial=False, workers=2, chunk_size=5)
+    first = code.index(serial=False, workers=2, shard_documents=5)
     assert (first["new"], first["state"]) == (40, "completed")
     alone = Code(tmp_path / "alone")
     (tmp_path / "alone" / "src").symlink_to(code.root)
@@ -88,7 +88,7 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path):
     assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
     whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
     assert whole == (code.root / "many" / "m7.py").read_text()
-    figures = code.project.json("report")["runs"][0]["figures"]
+    figures = code.project.json("report")["runs"][0]["metrics"]
     assert figures["symbols"]["method"] > 60
     assert figures["peak_memory"] > 10_000_000
     assert figures["speed_up"] > 0
@@ -161,7 +161,7 @@ def test_what_cannot_be_indexed_is_listed_and_hurts_no_other(tmp_path, prefect_s
         code.write("slow.py", "x = [" * 30_000 + "def f(: {\n" * 30_000)
         (code.root / "out.py").symlink_to("/etc/passwd")
         fake.fault("kill_client", marker="KILLS")
-        ended = code.index(serial=False, workers=2, chunk_size=5)
+        ended = code.index(serial=False, workers=2, shard_documents=5)
         assert ended == {"new": 20, "failed": 3, "skipped": 1, "chunks": 20, "state": "partial"}
         failed = code.failed()
     assert failed.keys() == {"kills.py", "binary.py", "slow.py", "out.py"}
@@ -210,7 +210,7 @@ def test_a_worker_that_hangs_is_ended_and_its_file_found(tmp_path, prefect_serve
             code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
         code.write("hangs.py", "def f(): 'HANGS'\n")
         fake.fault("hang", marker="HANGS")
-        ended = code.index(serial=False, workers=1, chunk_size=3)
+        ended = code.index(serial=False, workers=1, shard_documents=3)
         assert (ended["new"], ended["failed"], ended["state"]) == (8, 1, "partial")
         assert code.failed().keys() == {"hangs.py"}
 
@@ -222,6 +222,6 @@ def test_a_worker_that_takes_too_much_memory_is_ended_and_its_file_found(tmp_pat
     for number in range(3):
         code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
     code.write("large.py", "x = [" + "(1, 2, 3),\n" * 600_000 + "]\n")
-    ended = code.index(serial=False, workers=1, chunk_size=1)
+    ended = code.index(serial=False, workers=1, shard_documents=1)
     assert (ended["new"], ended["failed"]) == (3, 1)
     assert "worker process dies" in code.failed()["large.py"]

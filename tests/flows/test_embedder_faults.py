@@ -85,7 +85,7 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(project, fake):
     fake.seconds_per_text = 0.01
     going = threading.Thread(target=away)
     going.start()
-    report = project.index(workers=1, chunk_size=15)
+    report = project.index(workers=1, shard_documents=15)
     going.join()
     assert report.state == "completed", report.sentence()
     right(project)
@@ -96,7 +96,7 @@ def test_what_is_under_way_is_shown_while_it_is(project, fake, capfd, monkeypatc
     # By default it is chance at which moments it is looked at.
     monkeypatch.setitem(Lines.__init__.__kwdefaults__, "interval", 0.5)
     fake.seconds_per_text = 0.2
-    report = project.index(workers=1, chunk_size=10)
+    report = project.index(workers=1, shard_documents=10)
     assert report.state == "completed", report.sentence()
     shown = [line for line in capfd.readouterr().err.splitlines() if line.startswith("notes: ")]
     assert any("1 of 1 worker busy, 1 shard queued" in line for line in shown), shown
@@ -113,7 +113,7 @@ def test_another_model_after_a_restart_stops_the_run_and_is_never_mixed_in(proje
     fake.seconds_per_text = 0.01
     swapping = threading.Thread(target=swap)
     swapping.start()
-    report = project.index(workers=1, chunk_size=15)
+    report = project.index(workers=1, shard_documents=15)
     swapping.join()
     assert report.state == "failed"
     assert "has another fake-embed (weights eeeeeeeeeeee)" in report.indexes[0].message
@@ -144,7 +144,7 @@ def test_what_is_waited_for_is_said(project, fake):
     fake.seconds_per_text = 0.01
     going = threading.Thread(target=away)
     going.start()
-    ended = project.cli("index-all", "--workers", "1", "--chunk-size", "15")
+    ended = project.cli("index-all", "--workers", "1", "--shard-documents", "15")
     going.join()
     assert ended.returncode == 0, ended.stderr
     assert "no Ollama host takes texts, waiting at most 30 s" in ended.stderr

@@ -12,7 +12,7 @@ import pytest
 from distributed import LocalCluster
 
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from rag_index.orchestration.cluster import Workers
 from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
@@ -97,7 +97,7 @@ def test_few_failures_are_tolerated_where_the_settings_say_so(project, fake):
 def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(project, fake):
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 33")
     fake.fault("kill_client", marker="KILLS")
-    report = project.index(workers=2, chunk_size=40)
+    report = project.index(workers=2, shard_documents=40)
     assert (report.state, report.indexes[0].failed, report.indexes[0].new) == ("partial", 1, 79)
     assert listed(project).keys() == {"33"}
     assert "worker process dies" in listed(project)["33"][0]
@@ -114,7 +114,7 @@ def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_goes_o
         return start(workers, count)
 
     monkeypatch.setattr(Workers, "_local_cluster", failing)
-    report = project.index(workers=2, chunk_size=40)
+    report = project.index(workers=2, shard_documents=40)
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
     said = report.indexes[0].message
@@ -127,7 +127,7 @@ def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_goes_o
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
 def test_the_process_that_workers_are_forked_from_may_die(project, fake):
     fake.fault("delay", seconds=0.3)
-    with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
+    with Victim(project, "--workers", "2", "--shard-documents", "10") as run:
         deadline = time.monotonic() + 60
         while len(fake.embeds()) < 3:  # the first are of the flow's own health check
             assert time.monotonic() < deadline, run.said
@@ -142,7 +142,7 @@ def test_the_process_that_workers_are_forked_from_may_die(project, fake):
 
 @pytest.mark.long
 def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake):
-    with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
+    with Victim(project, "--workers", "2", "--shard-documents", "10") as run:
         deadline = time.monotonic() + 60
         while not run.workers():
             assert time.monotonic() < deadline, run.said
@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fak
 
 @pytest.mark.long
 def test_a_signal_while_workers_start_ends_the_run(project, fake):
-    with Victim(project, "--workers", "2", "--chunk-size", "10") as run:
+    with Victim(project, "--workers", "2", "--shard-documents", "10") as run:
         deadline = time.monotonic() + 60
         while not run.workers():
             assert time.monotonic() < deadline, run.said
@@ -179,7 +179,7 @@ def test_an_embedder_that_dies_ends_the_run_in_time_and_keeps_what_was_done(proj
     death = threading.Thread(target=die_later)
     death.start()
     started = time.monotonic()
-    report = project.index(workers=1, chunk_size=20)
+    report = project.index(workers=1, shard_documents=20)
     death.join()
     assert time.monotonic() - started < 60
     assert report.state == "failed"
@@ -195,7 +195,7 @@ def test_an_embedder_that_dies_ends_the_run_in_time_and_keeps_what_was_done(proj
 def test_a_second_run_is_told_who_holds_the_index(project):
     ledger = Ledger(project.settings.ledger_url)
     try:
-        with IndexLock(ledger, "test_notes", "another"):
+        with IndexLease(ledger, "test_notes", "another"):
             refused = project.index(serial=True)
         assert refused.exit_code == 1
         assert "is being written by process" in refused.indexes[0].message
@@ -208,15 +208,15 @@ def test_a_lock_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp_
     project = Project(tmp_path / "p")
     now = 1_000_000.0
     ledger = Ledger(project.settings.ledger_url, clock=lambda: now)
-    lock = IndexLock(ledger, "test_notes", "elsewhere")
+    lock = IndexLease(ledger, "test_notes", "elsewhere")
     lock.__enter__()
     with ledger.transaction() as connection:
-        connection.exec_driver_sql("UPDATE rag_index_locks SET host = 'another machine'")
+        connection.exec_driver_sql("UPDATE rag_index_leases SET host = 'another machine'")
     here = Ledger(project.settings.ledger_url, clock=lambda: now + 59)
     with pytest.raises(Exception, match="another machine since 1970-01-12 13:46:40 UTC"):
-        IndexLock(here, "test_notes", "me").__enter__()
+        IndexLease(here, "test_notes", "me").__enter__()
     here.clock = lambda: now + 61
-    with IndexLock(here, "test_notes", "me") as mine:
+    with IndexLease(here, "test_notes", "me") as mine:
         assert mine.epoch == 2
     lock._stop.set()
 
@@ -250,7 +250,7 @@ def test_a_run_whose_workers_are_all_gone_ends_and_says_so(project, fake, monkey
             cluster.scale(0)
 
         threading.Thread(target=leave).start()
-        report = project.index(chunk_size=10)
+        report = project.index(shard_documents=10)
         assert (report.state, report.exit_code) == ("failed", 1)
         assert "there has been no worker process for" in report.indexes[0].message
     project.write_settings(project.config.read_text().rpartition("[parallel]")[0])

@@ -63,7 +63,11 @@ def test_each_kind_of_change_is_followed(project):
 
 def test_serial_and_parallel_make_the_same_points(tmp_path, prefect_server):
     made = []
-    for name, how in (("one", {"workers": 1}), ("two", {"workers": 2, "chunk_size": 37}), ("serial", {"serial": True})):
+    for name, how in (
+        ("one", {"workers": 1}),
+        ("two", {"workers": 2, "shard_documents": 37}),
+        ("serial", {"serial": True}),
+    ):
         project = Project(tmp_path / name).fill(400)
         assert project.index(**how).state == "completed"
         made.append(project.points())
@@ -157,7 +161,7 @@ def test_two_columns_and_text_as_keys(tmp_path, prefect_server):
 def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
     project.fill(50)
     project.execute("INSERT INTO note VALUES (51, 'blob', ?, 'a', 1)", b"\xff")
-    project.index(workers=1, chunk_size=20)
+    project.index(workers=1, shard_documents=20)
 
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, TaskRunFilter

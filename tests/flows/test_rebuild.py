@@ -43,7 +43,7 @@ def test_a_rebuild_verifies_shows_and_keeps_one_to_go_back_to(project, record_pr
     project.execute("DELETE FROM note WHERE id = 5")
     project.index(serial=True)
     back = project.json("rollback", "notes")
-    assert (back["before"], back["shown"]) == ("test_notes__2", "test_notes__1")
+    assert (back["before"], back["live"]) == ("test_notes__2", "test_notes__1")
     record_property("rollback_seconds", back["seconds"])
     assert back["seconds"] < 1
     assert "5" in project.texts(), "the earlier collection, as it was"

@@ -51,7 +51,7 @@ def on_server(request, tmp_path):
 
 def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
     project = on_server.fill(200)
-    assert project.index(workers=2, chunk_size=30).indexes[0].new == 200
+    assert project.index(workers=2, shard_documents=30).indexes[0].new == 200
     embedded = Project(tmp_path / "embedded").fill(200)
     embedded.index(serial=True)
     written, in_folder = project.points(), embedded.points()
@@ -81,7 +81,11 @@ def test_a_qdrant_server_that_is_down_ends_the_run_within_a_minute_in_words(tmp_
 @pytest.mark.ollama
 def test_parallel_and_serial_make_the_same_points_with_ollama(tmp_path, prefect_server, ollama_server, ollama_model):
     made = []
-    for name, how in (("two", {"workers": 2, "chunk_size": 20}), ("one", {"workers": 1}), ("serial", {"serial": True})):
+    for name, how in (
+        ("two", {"workers": 2, "shard_documents": 20}),
+        ("one", {"workers": 1}),
+        ("serial", {"serial": True}),
+    ):
         project = with_ollama(tmp_path / name, ollama_server.url, ollama_model).fill(90)
         project.execute("INSERT INTO note VALUES (500, '', NULL, 'a', 1)")
         report = project.index(**how)
@@ -156,15 +160,15 @@ def test_secrets_are_nowhere_to_be_read(tmp_path, prefect_server, qdrant):
 def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, prefect_server, qdrant):
     import numpy as np
 
-    from rag_index.documents.batches import Cut, EmbeddedShard, Page, ShardStats
+    from rag_index.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
     from rag_index.errors import IndexLocked
     from rag_index.indexing.points import write_shard
     from rag_index.stores import open_store
 
     project = Project(tmp_path / "server", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
     project.index(serial=True)
-    page = Page(["99"], ["late"], [b"{}"], [b"h"], [b"h"])
-    late = EmbeddedShard("notes", 1, page, [Cut(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
+    page = DocumentBatch(["99"], ["late"], [b"{}"], [b"h"], [b"h"])
+    late = EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
     store = open_store(project.settings.store)
     epoch = store.metadata("test_notes")["epoch"]
     project.index(serial=True)

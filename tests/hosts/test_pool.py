@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from rag_index.embedders.batches import cut_batches
+from rag_index.embedders.batches import make_batches
 from rag_index.errors import EmbedderUnavailable, RateLimited
 from rag_index.hosts.endpoint import Endpoint
 from rag_index.hosts.pace import Pace
@@ -241,7 +241,7 @@ def test_a_pace_tells_what_a_request_costs_from_what_a_character_costs():
 
 def test_batches_are_bounded_and_hold_every_text_once():
     texts = ["x" * (number * 37 % 400 + 1) for number in range(500)] + ["y" * 5000]
-    batches = cut_batches(texts, most_texts=20, most_chars=1000)
+    batches = make_batches(texts, max_texts=20, max_chars=1000)
     assert sorted(row for batch in batches for row in batch.rows) == list(range(501))
     for batch in batches:
         assert batch.chars == sum(len(texts[row]) for row in batch.rows)
@@ -249,8 +249,8 @@ def test_batches_are_bounded_and_hold_every_text_once():
 
 
 def test_few_texts_are_shared_between_hosts():
-    assert [len(batch.rows) for batch in cut_batches(["x"] * 64, most_texts=64, most_chars=9999, hosts=4)] == [16] * 4
-    assert [len(batch.rows) for batch in cut_batches(["x"] * 9, most_texts=64, most_chars=9999, hosts=4)] == [8, 1]
+    assert [len(batch.rows) for batch in make_batches(["x"] * 64, max_texts=64, max_chars=9999, hosts=4)] == [16] * 4
+    assert [len(batch.rows) for batch in make_batches(["x"] * 9, max_texts=64, max_chars=9999, hosts=4)] == [8, 1]
 
 
 # Over real sockets

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_index.documents.batches import Page
+from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_bytes, hash_text
 from rag_index.indexing.diff import MAX_TRIES, compare
 from rag_index.ledger import FailedDocument, Known
@@ -22,7 +22,7 @@ WAS_EMPTY = Known(hash_text(""), hash_bytes(PAYLOAD), 0, 0)
 
 def page_of(*documents):
     keys, texts, payloads = ([document[i] for document in documents] for i in range(3))
-    return Page(keys, texts, payloads, list(map(hash_text, texts)), list(map(hash_bytes, payloads)))
+    return DocumentBatch(keys, texts, payloads, list(map(hash_text, texts)), list(map(hash_bytes, payloads)))
 
 
 def failed_of(text=TEXT, tries=1):
@@ -54,14 +54,14 @@ def group_of(plan):
         (OTHER_PAYLOAD, TEXT, "payload"),
         (WAS_EMPTY, TEXT, "changed"),
         (BEGUN, TEXT, "new"),
-        (SAME._replace(open=1), TEXT, "changed"),
-        (OTHER_PAYLOAD._replace(open=1), TEXT, "changed"),
+        (SAME._replace(pending=1), TEXT, "changed"),
+        (OTHER_PAYLOAD._replace(pending=1), TEXT, "changed"),
         (None, "", "newly empty"),
         (WAS_EMPTY, "", "empty"),
         (WAS_EMPTY._replace(payload_hash=b"x"), "", "newly empty"),
         (SAME, "", "emptied"),
         (BEGUN, "", "emptied"),
-        (WAS_EMPTY._replace(open=1), "", "emptied"),
+        (WAS_EMPTY._replace(pending=1), "", "emptied"),
     ],
 )
 def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
@@ -76,7 +76,7 @@ def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
         (None, failed_of(tries=MAX_TRIES), "given up"),
         (OTHER_TEXT, failed_of(tries=MAX_TRIES), "given up"),
         (OTHER_TEXT, failed_of("an older text", tries=99), "changed"),
-        (SAME._replace(open=1), failed_of(tries=99), "changed"),
+        (SAME._replace(pending=1), failed_of(tries=99), "changed"),
         (OTHER_PAYLOAD, failed_of("an older text", tries=99), "payload"),
         (SAME, failed_of("an older text", tries=99), "unchanged"),
     ],
@@ -126,13 +126,13 @@ failures = st.builds(failed_of, st.sampled_from([TEXT, "b"]), st.sampled_from([1
     st.dictionaries(st.integers(0, 25).map(str), rows),
     st.dictionaries(st.integers(0, 25).map(str), failures),
 )
-def test_every_document_is_counted_once_and_none_that_is_open_is_left(documents, known, failed):
+def test_every_document_is_counted_once_and_none_that_is_pending_is_left(documents, known, failed):
     page = page_of(*((str(i), *document) for i, document in enumerate(documents)))
     plan = compare(page, known, failed)
     counted = len(plan.to_embed) + len(plan.payload_only) + plan.unchanged + plan.empty + plan.given_up
     assert counted == len(page)
     assert plan.empty <= page.texts.count("") + sum(row.chunks == 0 for row in known.values())
     dealt_with = {*plan.to_embed.keys, *(row[0] for row in plan.emptied)}
-    assert {key for key in page.keys if key in known and known[key].open} <= dealt_with
+    assert {key for key in page.keys if key in known and known[key].pending} <= dealt_with
     assert "" not in plan.to_embed.texts
     assert "" not in plan.payload_only.texts

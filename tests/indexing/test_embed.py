@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_index.chunking.text import Chunker
-from rag_index.documents.batches import Page, Shard
+from rag_index.chunking.text import TextChunker
+from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
 from rag_index.hosts.stats import RequestStats
@@ -55,7 +55,7 @@ class HashEmbedder:
 
 
 def shard_of(texts, number=1):
-    page = Page(
+    page = DocumentBatch(
         [f'"{i}"' for i in range(len(texts))],
         list(texts),
         [b"{}"] * len(texts),
@@ -96,7 +96,7 @@ texts = st.lists(
 def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest):
     """Whatever is too long for the embedder is cut further; only what it refuses fails, with its document alone."""
     embedder = HashEmbedder(longest)
-    embedded = check(embed_shard(shard_of(texts), Chunker(chars, 0), embedder))
+    embedded = check(embed_shard(shard_of(texts), TextChunker(chars, 0), embedder))
     failed = {failure.key: failure for failure in embedded.failures}
     assert sorted([*embedded.documents.keys, *failed]) == sorted(f'"{i}"' for i in range(len(texts)))
     assert len(set(embedder.all_sent)) == len(embedder.all_sent), "a text was sent twice"
@@ -115,7 +115,7 @@ def test_every_document_is_embedded_whole_or_is_a_failure(texts, chars, longest)
 def test_equal_texts_are_embedded_once_and_counted():
     embedder = HashEmbedder()
     texts = ["thank you", "printer", "thank you", "Thank you", "thank you"]
-    embedded = check(embed_shard(shard_of(texts), Chunker(100, 10), embedder))
+    embedded = check(embed_shard(shard_of(texts), TextChunker(100, 10), embedder))
     assert embedder.sent == [sorted({"thank you", "printer", "Thank you"})]
     assert embedded.chunks == texts
     stats = embedded.stats
@@ -127,7 +127,7 @@ def test_equal_texts_are_embedded_once_and_counted():
 
 def test_the_documents_come_back_in_order_with_all_that_they_had():
     shard = shard_of(["b " * 100, "a", "c"], number=7)
-    embedded = check(embed_shard(shard, Chunker(50, 0), HashEmbedder()))
+    embedded = check(embed_shard(shard, TextChunker(50, 0), HashEmbedder()))
     assert (embedded.index, embedded.number) == ("notes", 7)
     assert embedded.documents == shard.documents
     assert embedded.chunk_counts == [4, 1, 1]
@@ -135,7 +135,7 @@ def test_the_documents_come_back_in_order_with_all_that_they_had():
 
 def test_what_is_too_long_is_halved_until_it_fits_and_counted():
     embedder = HashEmbedder(longest=10)
-    embedded = check(embed_shard(shard_of(["one two three four five six", "ten"]), Chunker(100, 0), embedder))
+    embedded = check(embed_shard(shard_of(["one two three four five six", "ten"]), TextChunker(100, 0), embedder))
     assert all(len(chunk) <= 10 for chunk in embedded.chunks)
     assert " ".join(embedded.chunks) == "one two three four five six ten"
     assert embedded.stats.texts == len(embedder.all_sent) > len(embedded.chunks)
@@ -144,14 +144,14 @@ def test_what_is_too_long_is_halved_until_it_fits_and_counted():
 
 def test_halves_that_are_known_already_are_not_sent_again():
     embedder = HashEmbedder(longest=9)
-    embedded = check(embed_shard(shard_of(["thank you thank you", "thank you"]), Chunker(100, 0), embedder))
+    embedded = check(embed_shard(shard_of(["thank you thank you", "thank you"]), TextChunker(100, 0), embedder))
     assert embedded.chunks == ["thank you"] * 3
     assert embedder.sent == [["thank you", "thank you thank you"]]
     assert (embedded.stats.texts, embedded.stats.repeated) == (2, 2)
 
 
 def test_a_character_that_is_too_long_by_itself_fails_its_document():
-    embedded = embed_shard(shard_of(["ab", "c"]), Chunker(100, 0), HashEmbedder(longest=0))
+    embedded = embed_shard(shard_of(["ab", "c"]), TextChunker(100, 0), HashEmbedder(longest=0))
     assert [failure.key for failure in embedded.failures] == ['"0"', '"1"']
     assert "too long for the embedder" in embedded.failures[0].reason
     assert embedded.vectors.shape == (0, 0)
@@ -159,7 +159,7 @@ def test_a_character_that_is_too_long_by_itself_fails_its_document():
 
 def test_a_refused_chunk_fails_the_whole_document_and_no_other():
     texts = ["good " * 30 + "poison " + "good " * 30, "good " * 10, "poison"]
-    embedded = check(embed_shard(shard_of(texts), Chunker(50, 0), HashEmbedder()))
+    embedded = check(embed_shard(shard_of(texts), TextChunker(50, 0), HashEmbedder()))
     assert embedded.documents.keys == ['"1"']
     assert [(failure.key, failure.text_hash) for failure in embedded.failures] == [
         ('"0"', hash_text(texts[0])),
@@ -170,16 +170,16 @@ def test_a_refused_chunk_fails_the_whole_document_and_no_other():
 
 def test_white_space_alone_is_a_failure_and_not_an_empty_request():
     embedder = HashEmbedder()
-    embedded = embed_shard(shard_of([" \n"]), Chunker(50, 0), embedder)
+    embedded = embed_shard(shard_of([" \n"]), TextChunker(50, 0), embedder)
     assert embedded.failures[0].reason == "no text is left after white space"
     assert embedder.sent == []
-    assert len(embed_shard(shard_of([]), Chunker(50, 0), embedder).documents) == 0
+    assert len(embed_shard(shard_of([]), TextChunker(50, 0), embedder).documents) == 0
 
 
 def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
     known = {"one": np.full(DIMENSION, 7, dtype=np.float32), "elsewhere": np.ones(DIMENSION, dtype=np.float32)}
     embedder = HashEmbedder()
-    embedded = embed_shard(shard_of(["one", "two", "one", "two"]), Chunker(50, 0), embedder, known=known)
+    embedded = embed_shard(shard_of(["one", "two", "one", "two"]), TextChunker(50, 0), embedder, known=known)
     assert (embedded.vectors[0] == 7).all()
     assert (embedded.vectors[1] == vector_of("two")).all()
     assert embedder.all_sent == ["two"]
@@ -189,8 +189,8 @@ def test_vectors_that_are_there_already_are_taken_and_the_rest_is_made():
 
 def test_statistics_are_of_this_shard_alone():
     embedder = HashEmbedder()
-    embed_shard(shard_of(["a", "b"]), Chunker(50, 0), embedder)
-    stats = embed_shard(shard_of(["a", "b"]), Chunker(50, 0), embedder).stats
+    embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder)
+    stats = embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), embedder).stats
     assert (stats.requests, stats.texts, stats.embed_seconds) == (1, 2, 0.5)
 
 
@@ -198,7 +198,7 @@ def test_a_server_that_is_down_is_no_failure_of_documents():
     embedder = HashEmbedder()
     embedder.down = True
     with pytest.raises(EmbedderUnavailable):
-        embed_shard(shard_of(["a"]), Chunker(50, 0), embedder)
+        embed_shard(shard_of(["a"]), TextChunker(50, 0), embedder)
 
 
 class ForgetfulEmbedder(HashEmbedder):
@@ -210,4 +210,4 @@ class ForgetfulEmbedder(HashEmbedder):
 
 def test_too_few_vectors_are_refused_before_they_are_mistaken_for_anothers():
     with pytest.raises(BadVectors, match="1 vectors for 2 texts"):
-        embed_shard(shard_of(["a", "b"]), Chunker(50, 0), ForgetfulEmbedder())
+        embed_shard(shard_of(["a", "b"]), TextChunker(50, 0), ForgetfulEmbedder())

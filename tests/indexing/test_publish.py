@@ -34,7 +34,7 @@ def publish(ledger, store, number, *, keep, alias=ALIAS):
     """Make another collection of the alias, and show it."""
     collection = ledger.add_collection(
         alias=alias, name=f"{alias}__{number}", store_id=str(number), embedder_fingerprint="f", embedder="e",
-        cutting="c", dimension=2, state="building",
+        chunking="c", dimension=2, state="building",
     )  # fmt: skip
     store.create(collection.name, 2, {"store_id": str(number)})
     publish_collection(ledger, store, collection, keep=keep)

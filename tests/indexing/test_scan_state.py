@@ -54,7 +54,7 @@ def test_a_change_without_a_new_time_waits_for_the_full_compare(project):
     assert figures(project) == {"unchanged": 200}, "rows are left unread, else this would have been seen"
     later = Ledger(project.settings.ledger_url)
     with later.transaction() as connection:
-        connection.exec_driver_sql("UPDATE rag_index_scan_marks SET full_at = full_at - 7 * 86400")
+        connection.exec_driver_sql("UPDATE rag_index_scan_states SET full_at = full_at - 7 * 86400")
     later.close()
     assert figures(project) == {"changed": 1, "unchanged": 199}
 

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag_index.documents.batches import Page
-from rag_index.indexing.sharding import LEAST_SECONDS, MOST_CHARS, Sharder, given_up, parts_of
+from rag_index.documents.batches import DocumentBatch
+from rag_index.indexing.sharding import MAX_CHARS, MIN_SECONDS, Sharder, given_up, parts_of
 from rag_index.settings.sections import ParallelSettings
 
-MOST = ParallelSettings().most_documents
+MOST = ParallelSettings().max_shard_documents
 
 
 def page_of(texts, first=0):
     keys = [str(first + i) for i in range(len(texts))]
-    return Page(
+    return DocumentBatch(
         keys, list(texts), [f"p{k}".encode() for k in keys], [f"t{k}".encode() for k in keys], [b"h"] * len(keys)
     )
 
@@ -90,7 +90,7 @@ def test_shards_are_bounded_however_fast_the_embedder_is():
     made = sharder(rate=1e12)
     shards = list(made.add(page_of(["x"] * (MOST + 10))))
     assert [len(shard.documents) for shard in shards] == [MOST]
-    long = "x" * (MOST_CHARS // 4)
+    long = "x" * (MAX_CHARS // 4)
     assert [len(shard.documents) for shard in sharder(rate=1e12).add(page_of([long] * 9))] == [4, 4]
 
 
@@ -123,11 +123,11 @@ def test_no_worker_idles_long_at_the_end(workers, seconds_of_work, told):
     given = [texts[first : first + 500] for first in range(0, count, 500)]
     shards = shards_of(sharder(rate=rate, workers=workers), given, total=count if told else None)
     ideal = seconds_of_work
-    worst = 2.0 * LEAST_SECONDS if told else 5.0
+    worst = 2.0 * MIN_SECONDS if told else 5.0
     assert makespan(shards, workers, rate) <= ideal + worst
     assert all(shard.chars <= 5 * rate + chars for shard in shards)
     if told:
-        small = sum(shard.chars < LEAST_SECONDS * rate for shard in shards)
+        small = sum(shard.chars < MIN_SECONDS * rate for shard in shards)
         assert small <= 1, "shards that cost more than they are worth"
 
 
@@ -179,6 +179,6 @@ def test_settings_bound_the_documents_of_a_shard():
         return [len(shard.documents) for shard in [*sharder.add(page_of(["x" * chars] * count)), *sharder.rest()]][:3]
 
     assert sizes(100, 500) == [2, 2, 2]
-    assert sizes(100, 500, least=30) == [30, 30, 30]
+    assert sizes(100, 500, min_documents=30) == [30, 30, 30]
     assert sizes(100, 10, most=20) == [20, 20, 20]
-    assert sizes(20, MOST_CHARS // 2, least=5) == [2, 2, 2], "never more than memory has room for"
+    assert sizes(20, MAX_CHARS // 2, min_documents=5) == [2, 2, 2], "never more than memory has room for"

@@ -14,7 +14,7 @@ from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.errors import IndexLocked, SettingsError
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from rag_index.status.failed import failed
 from rag_index.status.status import status
 from tests.project import Project
@@ -121,7 +121,7 @@ def test_how_the_last_whole_run_went_is_not_hidden(project):
 
 def test_it_waits_for_no_other_run_and_says_who_is_writing(project):
     ledger = Ledger(project.settings.ledger_url)
-    with IndexLock(ledger, "test_notes", "another"), pytest.raises(IndexLocked, match="being written by process"):
+    with IndexLease(ledger, "test_notes", "another"), pytest.raises(IndexLocked, match="being written by process"):
         only(project, "1")
     ledger.close()
 

@@ -48,7 +48,16 @@ INSERT INTO rag_index_scan_marks VALUES (1, 'm', 's', 4.0);
 UPDATE rag_index_schema_version SET version = 2;
 """
 )
-VERSIONS = {1: VERSION_1, 2: VERSION_2}
+VERSION_3 = (
+    VERSION_2
+    + """
+ALTER TABLE rag_index_failed_documents ADD COLUMN kind TEXT NOT NULL DEFAULT 'failed';
+CREATE TABLE rag_index_file_hashes (collection_id INTEGER NOT NULL, key TEXT NOT NULL, mark TEXT NOT NULL,
+  text_hash BLOB NOT NULL, payload_hash BLOB NOT NULL, PRIMARY KEY (collection_id, key)) WITHOUT ROWID;
+UPDATE rag_index_schema_version SET version = 3;
+"""
+)
+VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3}
 
 
 @pytest.fixture(params=VERSIONS)
@@ -74,7 +83,7 @@ def test_an_earlier_ledger_with_data_is_brought_here(url, version):
         ledger = Ledger(url)
         assert ledger.totals(1) == (2, 4, 0)
         assert (ledger.failures(1)["3"].tries, ledger.failures(1)["3"].kind) == (2, "failed")
-        assert ledger.scan_mark(1) == (None if version == 1 else ("m", "s", 4.0))
+        assert ledger.scan_state(1) == (None if version == 1 else ("m", "s", 4.0))
         ledger.close()
     db = sqlite3.connect(url.database)
     assert db.execute("SELECT version FROM rag_index_schema_version").fetchall() == [(max(MIGRATIONS),)]
@@ -149,15 +158,15 @@ def test_an_earlier_ledger_on_postgresql(postgres, version):
             ledger = Ledger(postgres.url(name))
             assert ledger.totals(1) == (2, 4, 0)
             assert (ledger.failures(1)["3"].tries, ledger.failures(1)["3"].kind) == (2, "failed")
-            assert ledger.scan_mark(1) == (None if version == 1 else ("m", "s", 4.0))
+            assert ledger.scan_state(1) == (None if version == 1 else ("m", "s", 4.0))
             ledger.close()
 
 
-def test_a_mark_is_kept_and_goes_with_its_collection(url):
+def test_a_watermark_is_kept_and_goes_with_its_collection(url):
     ledger = Ledger(url)
-    ledger.note_scan(1, "m1", settings="s", full_at=5.0)
-    ledger.note_scan(1, "m2", settings="s", full_at=5.0)
-    assert ledger.scan_mark(1) == ("m2", "s", 5.0)
+    ledger.record_scan(1, "m1", settings="s", full_at=5.0)
+    ledger.record_scan(1, "m2", settings="s", full_at=5.0)
+    assert ledger.scan_state(1) == ("m2", "s", 5.0)
     ledger.drop_collection(1)
-    assert ledger.scan_mark(1) is None
+    assert ledger.scan_state(1) is None
     ledger.close()

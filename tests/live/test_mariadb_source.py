@@ -87,11 +87,11 @@ def test_what_is_wrong_is_said(table):
 
 def test_only_what_changed_is_read(table):
     settings = index(changed_since="updated_at")
-    mark = ChangedSource(table.url, settings).mark()
+    watermark = ChangedSource(table.url, settings).watermark()
     with table.connect() as connection, connection.cursor() as cursor:
         cursor.execute("UPDATE note SET title = 'new', updated_at = UTC_TIMESTAMP() WHERE id = 777")
     source = ChangedSource(table.url, settings)
-    source.read_since(mark, lambda keys: False)
+    source.read_since(watermark, lambda keys: False)
     read, unread = [], 0
     for page in pages(source):
         read += page.documents.keys

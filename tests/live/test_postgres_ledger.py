@@ -14,7 +14,7 @@ from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.errors import IndexLocked, LedgerError, LedgerTooNew, LedgerUnavailable
 from rag_index.ledger import Known, Ledger, Totals
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
@@ -35,7 +35,7 @@ def ledger(url):
 
 def add(ledger, name="p_notes__1", alias="p_notes"):
     return ledger.add_collection(
-        alias=alias, name=name, store_id="s", embedder_fingerprint="f", embedder="256-d wordllama", cutting="text-1",
+        alias=alias, name=name, store_id="s", embedder_fingerprint="f", embedder="256-d wordllama", chunking="text-1",
         dimension=256, state="building",
     )  # fmt: skip
 
@@ -63,21 +63,21 @@ def test_collections(ledger, url):
     assert (ledger.totals(first.id), ledger.totals(second.id)) == (Totals(0, 0, 0), Totals(1, 2, 0))
 
 
-def test_documents_from_open_to_done_and_gone(ledger, cid):
-    ledger.open_documents(cid, KEYS[:3])
+def test_documents_from_pending_to_done_and_gone(ledger, cid):
+    ledger.mark_pending(cid, KEYS[:3])
     assert ledger.known(cid, KEYS) == {key: Known(b"", b"", 0, 1) for key in KEYS[:3]}
-    assert sorted(ledger.open_keys(cid)) == sorted(KEYS[:3])
+    assert sorted(ledger.pending_keys(cid)) == sorted(KEYS[:3])
     ledger.record(cid, [(KEYS[0], A, B, 3), (KEYS[1], A, B, 0), (KEYS[4], C, C, 1)])
-    assert ledger.totals(cid) == Totals(documents=2, points=4, open=1)
-    ledger.open_documents(cid, KEYS[:1])
+    assert ledger.totals(cid) == Totals(documents=2, points=4, pending=1)
+    ledger.mark_pending(cid, KEYS[:1])
     assert ledger.known(cid, KEYS[:1]) == {KEYS[0]: Known(A, B, 3, 1)}
-    ledger.undo_open(cid, known=KEYS[:1], new=KEYS[2:3])
+    ledger.unmark_pending(cid, known=KEYS[:1], new=KEYS[2:3])
     assert ledger.known(cid, KEYS) == {
         KEYS[0]: Known(A, B, 3, 0),
         KEYS[1]: Known(A, B, 0, 0),
         KEYS[4]: Known(C, C, 1, 0),
     }
-    ledger.undo_open(cid, known=[], new=[])
+    ledger.unmark_pending(cid, known=[], new=[])
     assert set(ledger.sample(cid, 10)) == {KEYS[0], KEYS[4]}
     ledger.forget(cid, [KEYS[0], KEYS[2]])
     assert sorted(ledger.known(cid, KEYS)) == sorted([KEYS[1], KEYS[4]])
@@ -186,13 +186,13 @@ def test_a_ledger_from_the_future_is_refused(url):
 
 def test_one_run_of_an_index_at_a_time(ledger, url):
     other = Ledger(url)
-    with IndexLock(ledger, "p_notes", "r1") as lock:
-        with pytest.raises(IndexLocked, match="is being written by process"), IndexLock(other, "p_notes", "r2"):
+    with IndexLease(ledger, "p_notes", "r1") as lease:
+        with pytest.raises(IndexLocked, match="is being written by process"), IndexLease(other, "p_notes", "r2"):
             pass
-        with IndexLock(other, "p_other", "r3"):
-            lock.check()
-    with IndexLock(other, "p_notes", "r2") as second:
-        assert second.epoch > lock.epoch
+        with IndexLease(other, "p_other", "r3"):
+            lease.check()
+    with IndexLease(other, "p_notes", "r2") as second:
+        assert second.epoch > lease.epoch
     other.close()
 
 
@@ -202,27 +202,27 @@ def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
     ledger, other = Ledger(url, clock=lambda: now), Ledger(url, clock=lambda: now)
     monkeypatch.setattr("rag_index.ledger.lease.RENEW_SECONDS", 0.1)
     monkeypatch.setattr("socket.gethostname", lambda: "machine-one")
-    lock = IndexLock(ledger, "p_notes", "r1")
-    lock.__enter__()
+    lease = IndexLease(ledger, "p_notes", "r1")
+    lease.__enter__()
     monkeypatch.setattr("socket.gethostname", lambda: "machine-two")
     now += 300  # of both clocks; the first machine's run renews its lock
     time.sleep(0.5)
     since = dt.datetime.fromtimestamp(now - 300, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     said = rf"process {os.getpid()} on machine-one since {since}"
-    with pytest.raises(IndexLocked, match=said), IndexLock(other, "p_notes", "r2"):
+    with pytest.raises(IndexLocked, match=said), IndexLease(other, "p_notes", "r2"):
         pass
-    lock._stop.set()  # machine-one loses its power
-    lock._renewer.join()
+    lease._stop.set()  # machine-one loses its power
+    lease._renewer.join()
     now += 59
-    with pytest.raises(IndexLocked, match=said), IndexLock(other, "p_notes", "r2"):
+    with pytest.raises(IndexLocked, match=said), IndexLease(other, "p_notes", "r2"):
         pass
     now += 2
-    with IndexLock(other, "p_notes", "r2") as second:
-        assert second.epoch == lock.epoch + 1
-        lock._stop.clear()
-        lock._renew()  # it is back, and sees at its next renewal that the index is another's
+    with IndexLease(other, "p_notes", "r2") as second:
+        assert second.epoch == lease.epoch + 1
+        lease._stop.clear()
+        lease._renew()  # it is back, and sees at its next renewal that the index is another's
         with pytest.raises(IndexLocked, match="another took over p_notes"):
-            lock.check()
+            lease.check()
         second.check()
     ledger.close()
     other.close()

@@ -8,14 +8,14 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.urls import shown_url
+from rag_index.database.urls import redacted_url
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings import IndexSettings, load_settings
 from rag_index.sources import open_source
 from rag_index.sources.engine import open_read_only
-from rag_index.sources.scaffold import settings_text
+from rag_index.sources.scaffold import scaffold
 from rag_index.sources.sql import SqlSource
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
@@ -342,7 +342,7 @@ def test_a_wrong_password_a_missing_database_and_a_missing_right_do_not_pass_by_
         with pytest.raises(SourceError, match=said) as caught:
             desk.source(url).check()
         assert "wr0ng" not in str(caught.value)
-        assert shown_url(url) in str(caught.value)
+        assert redacted_url(url) in str(caught.value)
     desk.run(f"DROP ROLE reader_{desk.name}")
 
 
@@ -383,7 +383,7 @@ def test_a_proposal_for_a_server_fits_it_and_leaves_the_password_out(desk, tmp_p
         f"INSERT INTO comment (body, state) SELECT '{PROSE} ' || i, 'open' FROM generate_series(1, 30) i",
     )
     whole = desk.url.render_as_string(hide_password=False)
-    text = settings_text(whole.replace("+psycopg", "") + "?connect_timeout=5")
+    text = scaffold(whole.replace("+psycopg", "") + "?connect_timeout=5")
     assert "s3cret" not in text
     assert "RAG_INDEX_SOURCE__URL" in text.split("url =")[0]
     (tmp_path / "rag-index.toml").write_text(text)

@@ -151,9 +151,9 @@ def test_a_worker_needs_what_its_embedder_does(tmp_path):
         ({"memory": 2000}, None, 4),
         ({"workers": 5, "memory": 2000, "worker_memory": 600}, None, 2),
         ({"worker_memory": 3000}, None, 3),
-        ({"workers": 6, "most_load": 8}, 3.4, 4),
-        ({"most_load": 2}, 5.0, 1),
-        ({"most_load": 2}, None, 7),
+        ({"workers": 6, "max_load": 8}, 3.4, 4),
+        ({"max_load": 2}, 5.0, 1),
+        ({"max_load": 2}, None, 7),
         ({"memory": 10}, None, 1),
     ],
 )

@@ -1,4 +1,4 @@
-"""One kill: a run as a subprocess, watched through its ledger until a random share of its changes is settled; the kill;
+"""One kill: a subprocess run, watched through its ledger until a random share of its changes is committed; the kill;
 no process of it left and nothing written any more; one more run; then point ids, payloads, vectors and the ledger's
 rows must be those of a project that was indexed once, from nothing.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.fakes.qdrant import FakeQdrant
 from tests.reliability.cases import Case, TooLate, Trial
-from tests.reliability.scenario import CHUNK_SIZE, edited, made
+from tests.reliability.scenario import SHARD_DOCUMENTS, edited, made
 from tests.reliability.services import Services, kill_qdrant, prefect_to_kill
 from tests.reliability.victim import Row, Victim, beside, ledger_rows, marks
 
@@ -69,7 +69,7 @@ class Bench:
             report = project.index(serial=True)
             assert report.state == "completed", report.sentence()
             rows = ledger_rows(project)
-            assert not any(row.open for row in rows.values())
+            assert not any(row.pending for row in rows.values())
             self._clean[key] = Clean(project.folder, project.points(), rows)
         return self._clean[key]
 
@@ -118,13 +118,13 @@ class _Attempt:
         self.changes = {
             key for key in {*self.before, *self.clean.rows} if self.before.get(key) != self.clean.rows.get(key)
         }
-        self.window = 2 * case.workers * CHUNK_SIZE[case.run]
+        self.window = 2 * case.workers * SHARD_DOCUMENTS[case.run]
         self.trial = Trial(case)
 
     def made(self) -> Trial:
         case = self.case
-        chunk_size = str(CHUNK_SIZE[case.run])
-        arguments = ["--workers", str(case.workers), "--chunk-size", chunk_size]
+        shard_documents = str(SHARD_DOCUMENTS[case.run])
+        arguments = ["--workers", str(case.workers), "--shard-documents", shard_documents]
         with ExitStack() as stack:
             environment, external = {}, None
             if case.target == "prefect-external":
@@ -136,8 +136,8 @@ class _Attempt:
             self._kill(victim, external)
             self._see_end(victim)
         rows = ledger_rows(self.project)
-        self.trial.settled = self._settled(rows)
-        self.trial.open = sum(row.open for row in rows.values())
+        self.trial.committed = self._committed(rows)
+        self.trial.pending = sum(row.pending for row in rows.values())
         report = self._next_run()
         if report is not None:
             self._compare(rows, report)
@@ -147,14 +147,14 @@ class _Attempt:
         deadline = time.monotonic() + END_SECONDS
         while True:
             rows = ledger_rows(self.project)
-            settled = self._settled(rows)
-            begun = settled > 0 or any(row.open for row in rows.values())
+            committed = self._committed(rows)
+            begun = committed > 0 or any(row.pending for row in rows.values())
             begun = begun and len(victim.workers()) >= self.case.workers  # who start beside it
-            if victim.ended or settled == 1.0:
+            if victim.ended or committed == 1.0:
                 if victim.ended and victim.process.returncode:
                     raise AssertionError(f"{self.case}: the run ended by itself: {victim.said}")
                 raise TooLate
-            if begun and settled >= self.case.share:
+            if begun and committed >= self.case.share:
                 break
             if time.monotonic() > deadline:
                 raise AssertionError(f"{self.case}: the run does not get there: {victim.said}")
@@ -275,7 +275,7 @@ class _Attempt:
         if trial.lost or trial.stale:
             self._problem(f"{len(lost)} points are missing, {len(orphans)} too many, {len(wrong)} are wrong")
 
-    def _settled(self, rows: dict[str, Row]) -> float:
+    def _committed(self, rows: dict[str, Row]) -> float:
         done = sum(rows.get(key) == self.clean.rows.get(key) for key in self.changes) if rows else 0
         return done / len(self.changes)
 
@@ -284,7 +284,7 @@ class _Attempt:
 
 
 def _open(rows: dict[str, Row], key: str) -> bool:
-    return key in rows and bool(rows[key].open)
+    return key in rows and bool(rows[key].pending)
 
 
 def _payload_only(before: Row | None, after: Row) -> bool:

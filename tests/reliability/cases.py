@@ -14,7 +14,7 @@ __all__ = ["NAMES", "Case", "TooLate", "Trial", "long_cases"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is killed in which run, and when: as soon as `share` of the run's changes are settled, and `delay` later."""
+    """What is killed in which run, and when: `delay` after `share` of the run's changes are committed."""
 
     target: str
     embedder: str = "local"
@@ -42,9 +42,9 @@ class Trial:
     """One kill and what came of it; `problems` is empty where all is as it should be."""
 
     case: Case
-    settled: float = 0.0
-    """Share of the run's changes that were settled at the kill, as the ledger says."""
-    open: int = 0
+    committed: float = 0.0
+    """Share of the run's changes that were committed at the kill, as the ledger says."""
+    pending: int = 0
     """Documents that were open then."""
     exit_code: int | None = None
     gone_seconds: float | None = None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.reliability.bench import Bench
 from tests.reliability.cases import Trial, long_cases
-from tests.reliability.figures import line, summary, table
+from tests.reliability.metrics import line, summary, table
 from tests.reliability.services import Services
 
 

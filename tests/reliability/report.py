@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from tests.reliability.figures import merged, table
+from tests.reliability.metrics import merged, table
 from tests.reliability.promises import PROMISES, Promise, Tried
 
 __all__ = ["NOT_TRIED", "PAGE", "NotTried", "page_with", "rows", "tried"]

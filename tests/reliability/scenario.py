@@ -10,9 +10,9 @@ from tests.project import WORDS, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["CHUNK_SIZE", "edited", "made"]
+__all__ = ["SHARD_DOCUMENTS", "edited", "made"]
 
-CHUNK_SIZE = {"first": 24, "second": 10}
+SHARD_DOCUMENTS = {"first": 24, "second": 10}
 """Documents a shard: small, so that a run is many shards."""
 
 Row = tuple[int, str | None, str | None, str, int]

@@ -16,7 +16,7 @@ import time
 import pytest
 
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from tests.project import Project
 from tests.reliability.scenario import edited, made
 from tests.reliability.victim import Victim, assert_as_clean, dead_pid, ledger_rows
@@ -78,10 +78,10 @@ def one_line(text: str) -> str:
 def test_a_disk_that_gets_full_under_a_run(tmp_path, prefect_server, what, leave, said):
     project = made(tmp_path / "p", 900, extra=what)
     with Disk(project, 400) as disk:
-        with Victim(project, "--serial", "--chunk-size", "10") as run:
+        with Victim(project, "--serial", "--shard-documents", "10") as run:
             ledger = disk.path / "ledger.db" if what == LEDGER else None
             deadline = time.monotonic() + 60
-            while sum(not row.open and row.chunks > 0 for row in ledger_rows(project, ledger).values()) < 150:
+            while sum(not row.pending and row.chunks > 0 for row in ledger_rows(project, ledger).values()) < 150:
                 assert not run.ended, run.said
                 assert time.monotonic() < deadline, run.said
                 time.sleep(0.01)
@@ -204,14 +204,14 @@ def test_a_clock_that_was_set_back_by_a_day(tmp_path, prefect_server):
     project.execute("INSERT INTO note VALUES (9999, 'blob', ?, 'a', 1)", b"\x00")
     assert project.index(serial=True).state == "partial"
     ledger = Ledger(project.settings.ledger_url, clock=lambda: time.time() + DAY)
-    dead = IndexLock(ledger, "test_notes", "killed")
+    dead = IndexLease(ledger, "test_notes", "killed")
     dead.__enter__()
     dead._stop.set()
     ledger.close()
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         db.execute(f"UPDATE rag_index_runs SET started_at = started_at + {DAY}, ended_at = ended_at + {DAY}")
         db.execute(f"UPDATE rag_index_failed_documents SET first_at = first_at + {DAY}, last_at = last_at + {DAY}")
-        db.execute("UPDATE rag_index_locks SET pid = ?", (dead_pid(),))
+        db.execute("UPDATE rag_index_leases SET pid = ?", (dead_pid(),))
     project.execute("DELETE FROM note WHERE id = 9999")
     edited(project)
     report = project.index(serial=True)

@@ -30,12 +30,12 @@ DOCUMENTS = 60
 SEED = random.SystemRandom().randrange(1_000_000)
 WRITES = {
     "store": (
-        "create", "upsert", "overwrite_payloads", "delete_chunks", "delete_points", "flush", "point_alias", "drop",
+        "create", "upsert", "update_payloads", "delete_chunks", "delete_points", "flush", "point_alias", "drop",
         "set_metadata",
     ),
     "ledger": (
-        "add_collection", "update_collection", "drop_collection", "open_documents", "record", "forget", "undo_open",
-        "fail", "clear_failures", "forget_unseen_failures", "note_scan", "start_run", "finish_run", "note_emptied",
+        "add_collection", "update_collection", "drop_collection", "mark_pending", "record", "forget", "unmark_pending",
+        "fail", "clear_failures", "forget_unseen_failures", "record_scan", "start_run", "finish_run", "note_emptied",
     ),
 }  # fmt: skip
 
@@ -73,7 +73,7 @@ class Mortal:
             death.writes += 1
             if death.writes != death.at:
                 return method(*arguments, **named)
-            if death.half and name in ("upsert", "overwrite_payloads", "delete_chunks", "delete_points"):
+            if death.half and name in ("upsert", "update_payloads", "delete_chunks", "delete_points"):
                 collection, what = arguments
                 method(collection, _half(what), **named)
             raise Died
@@ -103,8 +103,8 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
         for shard in run.shards(pages(run)):
             run.submit(shard)
             known = run.reuse.vectors(shard.documents.keys) if run.reuse else {}
-            embedded = embed_shard(shard, run.cutter, embedder, known=known)
-            run.settle(points.write_shard(run.store, run.collection.name, embedded))
+            embedded = embed_shard(shard, run.chunker, embedder, known=known)
+            run.commit(points.write_shard(run.store, run.collection.name, embedded))
         run.delete_gone()
         run.verify_and_publish()
         return run.finish()
@@ -140,7 +140,7 @@ def documents(project: Project):
     store.close()
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
         return db.execute(
-            "SELECT d.key, text_hash, payload_hash, chunks, open FROM rag_index_documents d "
+            "SELECT d.key, text_hash, payload_hash, chunks, pending FROM rag_index_documents d "
             "JOIN rag_index_collections c ON c.id = d.collection_id WHERE c.name = ? ORDER BY d.key",
             (name,),
         ).fetchall()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.reliability.bench import Bench
 from tests.reliability.cases import Case, long_cases
-from tests.reliability.figures import line, summary, table
+from tests.reliability.metrics import line, summary, table
 from tests.reliability.report import KILLS_NOTED
 from tests.reliability.services import Services
 

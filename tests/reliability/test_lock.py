@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.errors import IndexLocked
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLock
+from rag_index.ledger.lease import IndexLease
 from tests.project import Project
 from tests.reliability.victim import dead_pid
 
@@ -29,17 +29,17 @@ def ledger(tmp_path):
 
 def held_by(ledger: Ledger, **values: object) -> None:
     """A lock that somebody else holds, who is described by these columns."""
-    lock = IndexLock(ledger, "notes", "another")
-    lock.__enter__()
-    lock._stop.set()
+    lease = IndexLease(ledger, "notes", "another")
+    lease.__enter__()
+    lease._stop.set()
     pairs = ", ".join(f"{name} = :{name}" for name in values)
     with ledger.transaction() as connection:
-        connection.exec_driver_sql(f"UPDATE rag_index_locks SET {pairs}", values)
+        connection.exec_driver_sql(f"UPDATE rag_index_leases SET {pairs}", values)
 
 
 def is_taken(ledger: Ledger) -> bool:
     try:
-        with IndexLock(ledger, "notes", "mine"):
+        with IndexLease(ledger, "notes", "mine"):
             return False
     except IndexLocked:
         return True
@@ -68,7 +68,7 @@ def test_a_living_run_keeps_its_lock_when_the_clock_is_set(ledger, hours):
     held_by(ledger, pid=child.pid, process_started=started, renewed_at=time.time() - 5)
     assert is_taken(ledger)
     with ledger.transaction() as connection:  # a process that got the number of a dead one does not renew
-        connection.exec_driver_sql("UPDATE rag_index_locks SET renewed_at = renewed_at - 60")
+        connection.exec_driver_sql("UPDATE rag_index_leases SET renewed_at = renewed_at - 60")
     assert not is_taken(ledger)
     child.communicate(b"\n")
 
@@ -81,7 +81,7 @@ def test_a_lease_from_the_future_is_believed_where_it_is_renewed(ledger, monkeyp
     def renew() -> None:
         while not stop.wait(0.1):
             with ledger.engine.begin() as connection:
-                connection.exec_driver_sql("UPDATE rag_index_locks SET renewed_at = renewed_at + 0.1")
+                connection.exec_driver_sql("UPDATE rag_index_leases SET renewed_at = renewed_at + 0.1")
 
     renewer = threading.Thread(target=renew)
     renewer.start()
@@ -96,11 +96,11 @@ def test_of_two_that_take_a_new_lock_at_once_one_is_told(ledger):
 
     def take() -> None:
         mine = Ledger(ledger._url)
-        lock = IndexLock(mine, "notes", "one of two")
+        lease = IndexLease(mine, "notes", "one of two")
         begin.wait()
         try:
-            lock.__enter__()
-            lock._stop.set()
+            lease.__enter__()
+            lease._stop.set()
             outcomes.append("has it")
         except IndexLocked as error:
             outcomes.append(str(error))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.figures import merged
+from tests.reliability.metrics import merged
 from tests.reliability.promises import PROMISES
 from tests.reliability.report import NOT_TRIED, PAGE, NotTried, page_with, rows, tried
 

@@ -128,7 +128,7 @@ def test_a_source_that_is_written_to_all_the_time(tmp_path, prefect_server, jour
         assert project.index(serial=True).state == "completed"
     for run in itertools.count(1):
         with Writer(project, seed=run) as writer:
-            report = project.index(serial=True, chunk_size=100, allow_deletes=True)
+            report = project.index(serial=True, shard_documents=100, allow_deletes=True)
         assert writer.error is None
         assert report.state == "completed", report.sentence()
         assert writer.transactions > 20, "it wrote during the run"
@@ -200,7 +200,7 @@ def test_a_row_whose_key_moves_is_there_after_the_next_run(tmp_path, prefect_ser
     mover = threading.Thread(target=move)
     mover.start()
     try:
-        report = project.index(serial=True, chunk_size=50)
+        report = project.index(serial=True, shard_documents=50)
     finally:
         stop.set()
         mover.join()

@@ -33,7 +33,7 @@ class Row(NamedTuple):
     text_hash: bytes
     payload_hash: bytes
     chunks: int
-    open: int
+    pending: int
 
 
 def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
@@ -45,7 +45,7 @@ def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
         return {}
     try:
         found = connection.execute(
-            "SELECT key, text_hash, payload_hash, chunks, open FROM rag_index_documents"
+            "SELECT key, text_hash, payload_hash, chunks, pending FROM rag_index_documents"
         ).fetchall()
     except sqlite3.OperationalError:
         return {}

@@ -1,11 +1,11 @@
-"""What a run is told about its levers, from figures as runs have them."""
+"""What a run is told about its levers, from metrics as runs have them."""
 
 from __future__ import annotations
 
 import pytest
 
 from rag_index.reports.advice import advice
-from rag_index.reports.metrics import Figures
+from rag_index.reports.metrics import RunMetrics
 from rag_index.settings import EmbedderSettings
 
 LOCAL = EmbedderSettings()
@@ -16,37 +16,37 @@ def ollama(*hosts: str, **more) -> EmbedderSettings:
     return EmbedderSettings(kind="ollama", model="m", hosts=list(hosts or ["http://127.0.0.1:11434"]), **more)
 
 
-def busy(**values) -> Figures:
+def busy(**values) -> RunMetrics:
     """Workers that were busy for nearly all of the time, on a quiet machine."""
     given = {"worker_seconds": 195.0, "embed_seconds": 190.0, "shards": 9, "load": 2.1, "processors": 2, **values}
-    figures = Figures(documents=1000, seconds=100.0, workers=2, first_shard_after=0.0, **given)
-    figures.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
-    return figures
+    metrics = RunMetrics(documents=1000, seconds=100.0, workers=2, first_shard_after=0.0, **given)
+    metrics.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
+    return metrics
 
 
-def idle(**stages: float) -> Figures:
+def idle(**stages: float) -> RunMetrics:
     """Workers that were busy for a third of the time."""
-    figures = busy(worker_seconds=60.0, embed_seconds=55.0, by_worker={"a:1": 31.0, "a:2": 29.0})
-    figures.stages = {"fetch": 1.0, "plan": 1.0, "submit": 1.0, "upsert": 1.0, "settle": 1.0, "wait": 5.0, **stages}
-    return figures
+    metrics = busy(worker_seconds=60.0, embed_seconds=55.0, by_worker={"a:1": 31.0, "a:2": 29.0})
+    metrics.stages = {"fetch": 1.0, "diff": 1.0, "submit": 1.0, "upsert": 1.0, "commit": 1.0, "wait": 5.0, **stages}
+    return metrics
 
 
-def uneven(**stages: float) -> Figures:
+def uneven(**stages: float) -> RunMetrics:
     """The same, and one of them did nearly all."""
-    figures = idle(**stages)
-    figures.by_worker = {"a:1": 55.0, "a:2": 5.0}
-    return figures
+    metrics = idle(**stages)
+    metrics.by_worker = {"a:1": 55.0, "a:2": 5.0}
+    return metrics
 
 
 @pytest.mark.parametrize(
-    ("figures", "embedder", "said"),
+    ("metrics", "embedder", "said"),
     [
-        (Figures(documents=10), ollama(), "nothing had to be embedded"),
+        (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
         (busy(requests=100, rate_limited=9), ollama(), "9 of 100 requests were told to wait"),
         (busy(requests=100, retries=40), ollama(), "40 of 100 requests had to be repeated"),
-        (busy(contexts_made=9, cut_seconds=150.0), ollama(), "writing contexts took 77%"),
+        (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
         (busy(), LOCAL, "workers busy 98%: the embedder is what there is to wait for; more processors"),
-        (busy(embed_seconds=50.0), LOCAL, "74% of that not with embedding but with cutting"),
+        (busy(embed_seconds=50.0), LOCAL, "74% of that with chunking, not embedding"),
         (busy(), TORCH, "a GPU (device)"),
         (busy(), ollama(), "one Ollama server: a second one may help"),
         (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 Ollama servers: more servers"),
@@ -56,19 +56,19 @@ def uneven(**stages: float) -> Figures:
         (busy(load=None), ollama(), "a second one may help"),
         (busy(), ollama("http://localhost:1", "http://localhost:2"), "2 Ollama servers on this machine"),
         (idle(fetch=70.0), LOCAL, "reading the source took 70%"),
-        (idle(plan=60.0), LOCAL, "comparing with the ledger took 60%"),
+        (idle(diff=60.0), LOCAL, "comparing with the ledger took 60%"),
         (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),
-        (idle(settle=60.0), LOCAL, "writing the ledger took 60%"),
+        (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
         (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards"),
         (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is what there is to wait for"),
         (uneven(wait=60.0), LOCAL, "waited 60% of the time for some of them, while others had nothing left"),
     ],
 )
-def test_the_advice_names_the_lever(figures, embedder, said):
-    assert said in advice(figures, embedder)
+def test_the_advice_names_the_lever(metrics, embedder, said):
+    assert said in advice(metrics, embedder)
 
 
 def test_a_small_run_says_nothing_about_levers():
-    figures = idle(upsert=2.0)
-    figures.seconds, figures.worker_seconds = 5.0, 1.0
-    assert "too small for a cluster" in advice(figures, LOCAL)
+    metrics = idle(upsert=2.0)
+    metrics.seconds, metrics.worker_seconds = 5.0, 1.0
+    assert "too small for a cluster" in advice(metrics, LOCAL)

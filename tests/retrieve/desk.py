@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.text import Chunker
-from rag_index.documents.batches import Page, Shard
+from rag_index.chunking.text import TextChunker
+from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.embedders import open_embedder
@@ -119,7 +119,7 @@ class Desk:
                 described = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
                 store.create(name, identity.dimension, described)
                 make_searchable(store, name, identity, settings.index(index).indexed_fields)
-                chunker = Chunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
+                chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
                 write_shard(store, name, embed_shard(Shard(index, 0, page(rows), 0), chunker, embedder))
                 if show:
                     store.point_alias(alias, name)
@@ -140,11 +140,13 @@ def ollama_toml(server: FakeOllama) -> str:
     return f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
 
 
-def page(rows: list[Row]) -> Page:
+def page(rows: list[Row]) -> DocumentBatch:
     keys = [encode_key([row[0]]) for row in rows]
     payloads = [encode_payload(row[2] if len(row) > 2 else {}) for row in rows]
     texts = [row[1] for row in rows]
-    return Page(keys, texts, payloads, [hash_text(text) for text in texts], [hash_bytes(one) for one in payloads])
+    return DocumentBatch(
+        keys, texts, payloads, [hash_text(text) for text in texts], [hash_bytes(one) for one in payloads]
+    )
 
 
 def found(result: Any) -> list[tuple[str, str]]:

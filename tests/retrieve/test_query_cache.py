@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.errors import StoreError
 from rag_index.retrieve.query_cache import QueryCache, query_key
-from rag_index.retrieve.single_flight import BackgroundLoop, Flights, outcome
+from rag_index.retrieve.single_flight import BackgroundLoop, SingleFlight, outcome
 
 VECTOR = np.ones(3, np.float32)
 
@@ -76,58 +76,58 @@ def pool():
 
 
 def test_work_under_way_is_joined(pool):
-    flights, begin, calls = Flights(), threading.Event(), []
+    single_flight, begin, calls = SingleFlight(), threading.Event(), []
 
     def work():
         begin.wait(5)
         calls.append(1)
         return "done"
 
-    waiting = [flights.join("key", lambda: pool.submit(work)) for _ in range(10)]
-    other = flights.join("other", lambda: pool.submit(lambda: "other"))
+    waiting = [single_flight.join("key", lambda: pool.submit(work)) for _ in range(10)]
+    other = single_flight.join("other", lambda: pool.submit(lambda: "other"))
     begin.set()
     assert [future.result(5) for future in waiting] == ["done"] * 10
     assert calls == [1]
     assert other.result(5) == "other"
-    assert flights.join("key", lambda: pool.submit(work)).result(5) == "done"
+    assert single_flight.join("key", lambda: pool.submit(work)).result(5) == "done"
     assert calls == [1, 1]
-    assert not flights._flights
+    assert not single_flight._single_flight
 
 
 def test_all_have_the_error_and_the_next_try_is_a_new_one(pool):
-    flights, begin = Flights(), threading.Event()
+    single_flight, begin = SingleFlight(), threading.Event()
 
     def work():
         begin.wait(5)
         raise ValueError("broken")
 
-    waiting = [flights.join(1, lambda: pool.submit(work)) for _ in range(3)]
+    waiting = [single_flight.join(1, lambda: pool.submit(work)) for _ in range(3)]
     begin.set()
     for future in waiting:
         with pytest.raises(ValueError, match="broken"):
             future.result(5)
-    assert flights.join(1, lambda: pool.submit(lambda: 7)).result(5) == 7
+    assert single_flight.join(1, lambda: pool.submit(lambda: 7)).result(5) == 7
 
 
 def test_one_that_stops_waiting_takes_nothing_from_the_others(pool):
-    flights, begin, calls = Flights(), threading.Event(), []
+    single_flight, begin, calls = SingleFlight(), threading.Event(), []
     pool.submit(begin.wait, 5)
-    first = flights.join(1, lambda: pool.submit(lambda: calls.append(1)))
-    second = flights.join(1, lambda: pool.submit(lambda: calls.append(1)))
-    abandoned = flights.join(2, lambda: pool.submit(lambda: calls.append(2)))
+    first = single_flight.join(1, lambda: pool.submit(lambda: calls.append(1)))
+    second = single_flight.join(1, lambda: pool.submit(lambda: calls.append(1)))
+    abandoned = single_flight.join(2, lambda: pool.submit(lambda: calls.append(2)))
     first.cancel()
     abandoned.cancel()
     begin.set()
     second.result(5)
     pool.submit(lambda: None).result(5)
     assert calls == [1], "what nobody waits for is not begun"
-    assert flights.join(2, lambda: pool.submit(lambda: "anew")).result(5) == "anew"
+    assert single_flight.join(2, lambda: pool.submit(lambda: "anew")).result(5) == "anew"
 
 
 def test_what_a_closed_pool_drops_is_an_error(pool):
-    flights, begin = Flights(), threading.Event()
+    single_flight, begin = SingleFlight(), threading.Event()
     pool.submit(begin.wait, 5)
-    future = flights.join(1, lambda: pool.submit(lambda: 1))
+    future = single_flight.join(1, lambda: pool.submit(lambda: 1))
     pool.shutdown(wait=False, cancel_futures=True)
     begin.set()
     with pytest.raises(StoreError, match="closed"):

@@ -13,7 +13,7 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.retrieve.live import Shown
+from rag_index.retrieve.live import LiveCollection
 from rag_index.retrieve.query_embedders import QueryEmbedders
 from rag_index.settings import EmbedderSettings
 from tests.retrieve.desk import Desk, found
@@ -105,7 +105,7 @@ def test_equal_vectors_from_sixteen_threads():
         identity = embedder.identity()
         texts = [f"printer {n} on floor {n % 7} prints blank pages" for n in range(40)]
         expected = [embedder.embed_query(text) for text in texts]
-    shown = Shown("notes", "notes__1", identity.fingerprint, str(identity), identity)
+    shown = LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
     embedders = QueryEmbedders(settings, opener=lambda settings, expected: Touchy(settings))
     wrong = []
 

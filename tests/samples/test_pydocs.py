@@ -136,7 +136,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> 
 def test_the_settings_load_and_fit_the_tables(written: tuple[Path, dict[str, int]]) -> None:
     path, _ = written
     config = path.with_name("rag-index.toml")
-    config.write_text(pydocs.settings_text(path.name), encoding="utf-8")
+    config.write_text(pydocs.scaffold(path.name), encoding="utf-8")
     settings = load_settings(config)
     assert settings.source_url.database == str(path)
     assert [index.name for index in settings.indexes] == ["modules", "classes", "functions", "methods", "topics"]

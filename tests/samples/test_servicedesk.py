@@ -235,7 +235,7 @@ def test_touching_what_is_no_desk_says_so(tmp_path: Path) -> None:
 
 def test_the_settings_load_and_fit_the_tables(small: Path) -> None:
     config = small.with_name("rag-index.toml")
-    config.write_text(servicedesk.settings_text(small.name), encoding="utf-8")
+    config.write_text(servicedesk.scaffold(small.name), encoding="utf-8")
     settings = load_settings(config)
     assert settings.source_url.database == str(small)
     names = ["comments", "descriptions", "solutions", "titles", "worklogs"]
@@ -248,5 +248,5 @@ def test_the_settings_load_and_fit_the_tables(small: Path) -> None:
 
 def test_a_database_name_with_quotes_and_backslashes_survives_the_settings(tmp_path: Path) -> None:
     config = tmp_path / "rag-index.toml"
-    config.write_text(servicedesk.settings_text('C:\\desk "1".db'), encoding="utf-8")
+    config.write_text(servicedesk.scaffold('C:\\desk "1".db'), encoding="utf-8")
     assert load_settings(config).source.url.get_secret_value() == 'sqlite:///C:\\desk "1".db'

@@ -79,7 +79,7 @@ def test_what_is_not_given_has_its_default(load, folder):
         None,
     )
     assert settings.ledger_url.database == str(folder / ".rag-index/ledger.db")
-    assert (settings.parallel.workers, settings.parallel.chunk_size) == ("auto", "auto")
+    assert (settings.parallel.workers, settings.parallel.shard_documents) == ("auto", "auto")
     index = settings.index("comments")
     assert (index.chunk_chars, index.chunk_overlap, index.payload) == (1000, 100, [])
     assert settings.alias("comments") == "desk_comments"
@@ -362,7 +362,7 @@ EXAMPLES = {
     "store.hnsw": ("never", "never"),
     "ledger.url": ("sqlite:///l.db", None),
     "parallel.workers": ("3", 3),
-    "parallel.chunk_size": ("auto", "auto"),
+    "parallel.shard_documents": ("auto", "auto"),
     "parallel.serial": ("true", True),
     "parallel.address": ("tcp://10.0.0.5:8786", "tcp://10.0.0.5:8786"),
     "parallel.tls_ca_file": ("/ca.pem", Path("/ca.pem")),
@@ -469,7 +469,7 @@ def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
     [
         ("RAG_INDEX_PARALELL__WORKERS", "2", "is no setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
         ("RAG_INDEX_PARALLEL__WORKRS", "2", "is no setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
-        ("RAG_INDEX_PARALLEL__ZZZ", "2", "[parallel] has no key 'zzz', but workers, chunk_size"),
+        ("RAG_INDEX_PARALLEL__ZZZ", "2", "[parallel] has no key 'zzz', but workers, shard_documents"),
         ("RAG_INDEX_QQQ__ZZZ", "2", "there is no section 'qqq', but source, embedder, store"),
         ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
         ("RAG_INDEX_WORKERS", "2", "did you mean RAG_INDEX_PARALLEL__WORKERS?"),

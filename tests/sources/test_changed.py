@@ -79,9 +79,9 @@ def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
             return documents, unread
 
 
-def since(table: Table, mark: str, needed=lambda keys: False) -> tuple[list[str], list[str]]:
+def since(table: Table, watermark: str, needed=lambda keys: False) -> tuple[list[str], list[str]]:
     source = table.source(changed_overlap=3600)
-    source.read_since(mark, needed)
+    source.read_since(watermark, needed)
     return read(source)
 
 
@@ -96,11 +96,11 @@ def test_only_what_changed_is_read(table):
     old(table, 10)
     source = table.source()
     assert read(source)[0] == [*map(str, range(1, 11)), "100"], "all, until it is told since when"
-    mark = table.source().mark()
+    watermark = table.source().watermark()
     table.put(4, table.ago(minutes=1), "new words")
     table.put(11, table.ago(minutes=1))
     table.put(7, None)
-    documents, unread = since(table, mark)
+    documents, unread = since(table, watermark)
     assert documents == ["4", "7", "11", "100"], "a row without a time is always read, and the overlap"
     assert unread == ["1", "2", "3", "5", "6", "8", "9", "10"]
 
@@ -108,9 +108,9 @@ def test_only_what_changed_is_read(table):
 def test_a_row_from_the_future_hides_nothing(table):
     old(table, 5)
     table.put(9, table.ago(days=-4000))
-    mark = table.source().mark()
+    watermark = table.source().watermark()
     table.put(3, table.ago(minutes=1))
-    documents, unread = since(table, mark)
+    documents, unread = since(table, watermark)
     assert documents == ["3", "9", "100"]
     assert unread == ["1", "2", "4", "5"]
 
@@ -118,33 +118,33 @@ def test_a_row_from_the_future_hides_nothing(table):
 def test_a_change_that_is_committed_after_later_ones_is_read(table):
     """It was dated before the scan, and was not to be seen in it: the overlap is for this."""
     old(table, 3)
-    mark = table.source().mark()
+    watermark = table.source().watermark()
     table.put(1, table.ago(days=2, minutes=50))
-    assert "1" in since(table, mark)[0]
+    assert "1" in since(table, watermark)[0]
 
 
 def test_a_page_with_a_key_that_has_to_be_looked_at_is_read_whole(table):
     old(table, 9)
-    mark = table.source().mark()
-    documents, unread = since(table, mark, needed=lambda keys: "5" in keys)
+    watermark = table.source().watermark()
+    documents, unread = since(table, watermark, needed=lambda keys: "5" in keys)
     assert documents == ["4", "5", "6", "100"]
     assert unread == ["1", "2", "3", "7", "8", "9"]
 
 
 def test_without_rows_or_times_all_is_read(table):
-    assert table.source().mark() is None
+    assert table.source().watermark() is None
     table.put(1, None)
-    assert table.source().mark() is None
+    assert table.source().watermark() is None
 
 
 def test_a_column_without_times_is_refused(tmp_path):
     table = Table("integer", tmp_path)
     table.put(1, 17)
     with pytest.raises(SettingsError, match=r"changed_since 'at' holds int \(17\), not times"):
-        table.source().mark()
+        table.source().watermark()
     table.put(1, "yesterday")
     with pytest.raises(SettingsError, match="does not begin with a date"):
-        table.source().mark()
+        table.source().watermark()
     with pytest.raises(SettingsError, match="there is no column 'when'"):
         table.source(changed_since="when").check()
     table.close()
@@ -161,11 +161,11 @@ def test_several_columns_as_key_and_a_query(tmp_path):
     url = database_url(f"sqlite:///{tmp_path}/s.db", tmp_path)
     db.execute("INSERT INTO part VALUES ('z', 1, 'x', '2026-01-09 10:00:00')")
     db.commit()
-    mark = ChangedSource(url, index).mark()
+    watermark = ChangedSource(url, index).watermark()
     db.execute("UPDATE part SET at = '2026-11-01 00:00:00' WHERE site = 'b' AND number = 3")
     db.commit()
     source = ChangedSource(url, index)
-    source.read_since(mark, lambda keys: False)
+    source.read_since(watermark, lambda keys: False)
     documents, unread = read(source, rows=4)
     assert documents == [encode_key(("b", 3)), encode_key(("z", 1))]
     assert len(unread) == 14

@@ -24,22 +24,22 @@ SOMEBODY = 65_534
 class Remembers:
     """A memory as `rag_index.indexing.scan_state` gives it, of what a page was."""
 
-    def __init__(self, marks: dict[str, str] | None = None, last: str | None = "files/1") -> None:
-        self.marks = marks or {}
-        self.last = last if marks else None
+    def __init__(self, stamps: dict[str, str] | None = None, last: str | None = "files/1") -> None:
+        self.stamps = stamps or {}
+        self.watermark = last if stamps else None
         self.left: str | None = None
 
-    def leave(self, mark: str) -> None:
-        self.left = mark
+    def set_watermark(self, watermark: str) -> None:
+        self.left = watermark
 
-    def have_to_be_read(self, keys: object) -> bool:
+    def must_read(self, keys: object) -> bool:
         raise AssertionError("is for sources that know a time")
 
-    def unchanged(self, marks: dict[str, str]) -> set[str]:
-        return {key for key, mark in marks.items() if self.marks.get(key) == mark}
+    def unchanged(self, stamps: dict[str, str]) -> set[str]:
+        return {key for key, stamp in stamps.items() if self.stamps.get(key) == stamp}
 
-    def below(self, beginning: str) -> list[str]:
-        return [key for key in self.marks if key.startswith(beginning)]
+    def keys_under(self, beginning: str) -> list[str]:
+        return [key for key in self.stamps if key.startswith(beginning)]
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_what_may_not_be_read():
         write(root, "folder/known.py")
         (root / "folder").chmod(0)
         opened = source(root)
-        opened.follow(Remembers({'"folder/known.py"': "1"}))  # type: ignore[arg-type]
+        opened.use_scan_state(Remembers({'"folder/known.py"': "1"}))  # type: ignore[arg-type]
         try:
             with as_somebody():
                 paths, reasons, unread = read(opened)
@@ -231,7 +231,7 @@ def test_a_closed_folder_keeps_what_is_known(root, monkeypatch):
 
     monkeypatch.setattr("os.scandir", refuse)
     opened = source(root)
-    opened.follow(Remembers({'"folder/known.py"': "1", '"folders.py"': "1"}))  # type: ignore[arg-type]
+    opened.use_scan_state(Remembers({'"folder/known.py"': "1", '"folders.py"': "1"}))  # type: ignore[arg-type]
     paths, reasons, unread = read(opened)
     assert (paths, unread) == (["open.py"], ["folder/known.py"])
     assert reasons["folder/"] == "failed: the folder cannot be read: Permission denied; what is known of it is kept"
@@ -241,22 +241,22 @@ def test_unchanged_files_are_left_unread(root):
     write(root, "a.py", "a = 1\n")
     write(root, "b.py", "b = 1\n")
     opened = source(root)
-    opened.follow(Remembers())  # type: ignore[arg-type]
+    opened.use_scan_state(Remembers())  # type: ignore[arg-type]
     assert read(opened) == (["a.py", "b.py"], {}, [])
     time.sleep(2.1)
-    marks = opened.page(None, 10).marks
-    assert marks.keys() == {'"a.py"', '"b.py"'}
+    stamps = opened.page(None, 10).stamps
+    assert stamps.keys() == {'"a.py"', '"b.py"'}
     write(root, "b.py", "b = 2\n")
-    memory = Remembers(marks)
-    opened.follow(memory)  # type: ignore[arg-type]
+    memory = Remembers(stamps)
+    opened.use_scan_state(memory)  # type: ignore[arg-type]
     assert read(opened) == (["b.py"], {}, ["a.py"])
     assert memory.left == "files/1"
 
 
-def test_a_file_that_changed_just_now_has_no_mark(root):
+def test_a_file_that_changed_just_now_has_no_stamp(root):
     """It may change once more within its time: that would not be seen by size and time."""
     write(root, "young.py", at=time.time())
-    assert source(root).page(None, 10).marks == {}
+    assert source(root).page(None, 10).stamps == {}
 
 
 @pytest.mark.parametrize(

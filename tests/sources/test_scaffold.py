@@ -12,7 +12,7 @@ import pytest
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings import SECTIONS, IndexSettings, load_settings
 from rag_index.sources import open_source
-from rag_index.sources.scaffold import settings_text
+from rag_index.sources.scaffold import scaffold
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
 
@@ -49,7 +49,7 @@ def proposed(text, folder):
 
 
 def test_every_table_with_text_becomes_an_index_that_fits(desk):
-    settings = proposed(settings_text("sqlite:///desk.db"), desk)
+    settings = proposed(scaffold("sqlite:///desk.db"), desk)
     assert {index.table: index.name for index in settings.indexes} == {
         "Work Log": "work-log",
         "__odd__name__": "odd_name",
@@ -65,7 +65,7 @@ def test_every_table_with_text_becomes_an_index_that_fits(desk):
 
 
 def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
-    settings = proposed(settings_text("sqlite:///desk.db"), desk)
+    settings = proposed(scaffold("sqlite:///desk.db"), desk)
     comment, log, again = (settings.index(name) for name in ("comment", "work-log", "work-log-2"))
     assert (comment.key, comment.text, comment.payload) == ("id", ["body"], ["ticket", "author", "created"])
     assert (log.key, log.text) == (["log id", "line"], ['the "text'])
@@ -76,28 +76,28 @@ def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
 def test_the_file_may_lie_in_another_folder_than_the_current_one(desk):
     other = desk / "etc"
     other.mkdir()
-    settings = proposed(settings_text("sqlite:///desk.db", other), other)
+    settings = proposed(scaffold("sqlite:///desk.db", other), other)
     assert Path(str(settings.source_url.database)).resolve() == desk / "desk.db"
-    absolute = proposed(settings_text(f"sqlite:///{desk}/desk.db", other), other)
+    absolute = proposed(scaffold(f"sqlite:///{desk}/desk.db", other), other)
     assert absolute.source_url.database == f"{desk}/desk.db"
 
 
 def test_without_a_source_there_is_an_example_to_change(tmp_path):
-    settings = proposed(settings_text(None), tmp_path)
+    settings = proposed(scaffold(None), tmp_path)
     assert settings.source_url.drivername == "postgresql+psycopg"
     assert settings.indexes[0].text == ["subject", "body"]
 
 
 def test_each_commented_line_is_a_key_and_most_show_the_default():
     section, seen, models = "", {}, {**SECTIONS, "indexes": IndexSettings}
-    for line in settings_text(None).splitlines():
+    for line in scaffold(None).splitlines():
         if line.removeprefix("# ").startswith("["):
             section = line.removeprefix("# ").strip("[]")
         elif match := re.fullmatch(r"# (\w+ = .*)", line):
             ((key, value),) = tomllib.loads(match[1]).items()
             assert key in models[section].model_fields, f"[{section}] has no key {key}"
             seen.setdefault((section, key), value)
-    for section, key in [("embedder", "kind"), ("parallel", "workers"), ("parallel", "chunk_size")]:
+    for section, key in [("embedder", "kind"), ("parallel", "workers"), ("parallel", "shard_documents")]:
         assert seen[section, key] == SECTIONS[section].model_fields[key].default
     for key in ("delete_guard", "tolerate_failed"):
         assert seen["run", key] == SECTIONS["run"].model_fields[key].default
@@ -106,11 +106,11 @@ def test_each_commented_line_is_a_key_and_most_show_the_default():
 
 
 def test_a_password_is_left_to_the_environment(desk):
-    text = settings_text("sqlite:///desk.db?timeout=5&sslpassword=s3cret")
+    text = scaffold("sqlite:///desk.db?timeout=5&sslpassword=s3cret")
     assert "s3cret" not in text
     assert "# The password is left out: set RAG_INDEX_SOURCE__URL to the whole URL." in text
     assert "timeout=5" in text
-    assert "password" not in settings_text("sqlite:///desk.db").split("[source]")[1].split("[embedder]")[0]
+    assert "password" not in scaffold("sqlite:///desk.db").split("[source]")[1].split("[embedder]")[0]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_sources_that_cannot_be_looked_at(desk, source, kind, said):
     sqlite3.connect("empty.db").executescript("CREATE TABLE number (id INTEGER PRIMARY KEY)")
     Path("text.db").write_text("no database at all " * 100)
     with pytest.raises(kind) as caught:
-        settings_text(source)
+        scaffold(source)
     assert said in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ SAMPLE = re.compile(r'[a-z_]+\{index="[^"]+"(,[a-z]+="(?:[^"\\]|\\.)*")?\} -?[0-
 def run_of(project: Project):
     """A run with an outcome, as it is noted in the ledger."""
     with open_run(project.settings, "notes", RunOptions(), run_id="1") as run:
-        run.figures.by_host = {'http://a"b\\c': 1.5}
+        run.metrics.by_host = {'http://a"b\\c': 1.5}
         run.outcome.new = 7
         run.finish()
 
@@ -51,7 +51,7 @@ def test_prometheus_reads_every_line(tmp_path):
 
 def test_samples_of_a_metric_stand_together():
     runs = [
-        {"index": name, "state": "completed", "ended": "2026-11-20T09:00:00Z", "new": 1, "figures": {"stages": stages}}
+        {"index": name, "state": "completed", "ended": "2026-11-20T09:00:00Z", "new": 1, "metrics": {"stages": stages}}
         for name, stages in (("a", {"fetch": 1.0}), ("b", {"fetch": 2.0, "wait": 3.0}))
     ]
     lines = prometheus([*runs, {"run": "3", "state": "running", "ended": None}]).splitlines()

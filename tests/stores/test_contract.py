@@ -193,7 +193,7 @@ def test_overwrite_payloads_removes_keys(store: Store, name: str) -> None:
     points = batch([1, 2, 3], [{"a": 1, "gone": 1}, {"a": 2, "gone": 1}, {"a": 3}])
     store.upsert(name, points)
     before = {point.id: point.vector for point in store.scroll(name, vectors=True)}
-    store.overwrite_payloads(name, [(points.ids[0], {"a": 10}), (points.ids[1], {})])
+    store.update_payloads(name, [(points.ids[0], {"a": 10}), (points.ids[1], {})])
     found = {point.id: point for point in store.scroll(name, vectors=True)}
     assert found[points.ids[0]].payload == {"a": 10}
     assert found[points.ids[1]].payload == {}
@@ -206,7 +206,7 @@ def test_overwriting_points_that_are_not_there_is_a_mismatch_after_the_others(st
     store.upsert(name, points)
     pairs = [(points.ids[0], {"a": 1}), (point_id("gone"), {"a": 2}), (points.ids[1], {"a": 3})]
     with pytest.raises(StoreMismatch, match=rf"1 points .*{name}.*{point_id('gone')}.*doctor"):
-        store.overwrite_payloads(name, pairs)
+        store.update_payloads(name, pairs)
     assert {point.id: point.payload for point in store.scroll(name)} == {
         points.ids[0]: {"a": 1},
         points.ids[1]: {"a": 3},
@@ -257,7 +257,7 @@ def test_scroll_is_complete_and_in_order_of_id(store: Store, name: str) -> None:
 def test_empty_calls_do_nothing(store: Store, name: str) -> None:
     store.upsert(name, batch([1]))
     store.upsert(name, PointBatch([], np.zeros((0, DIMENSION), np.float32), []))
-    store.overwrite_payloads(name, [])
+    store.update_payloads(name, [])
     store.delete_points(name, [])
     store.delete_chunks(name, {})
     assert store.count(name, keys=[]) == 0

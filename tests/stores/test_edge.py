@@ -268,7 +268,7 @@ def test_a_full_disk_is_seen_before_it_is_written_to(tmp_path: Path) -> None:
     with closing(EdgeStore(tmp_path, min_free=2**60)) as store:
         for write in (
             lambda: store.upsert("c", points(range(20))),
-            lambda: store.overwrite_payloads("c", [(points(range(1)).ids[0], {})]),
+            lambda: store.update_payloads("c", [(points(range(1)).ids[0], {})]),
             lambda: store.create("d", DIMENSION, {}),
         ):
             with pytest.raises(StoreError, match=rf"no space left.*{tmp_path}.*MB are free.*free some"):

@@ -203,7 +203,7 @@ def test_bad_payloads_are_found_by_halves(store: ServerStore) -> None:
     store.upsert("c", batch)
     payloads = [(point_id, {POISON: True} if i == 7 else {"n": i}) for i, point_id in enumerate(batch.ids)]
     with pytest.raises(PointsRefused) as refused:
-        store.overwrite_payloads("c", payloads)
+        store.update_payloads("c", payloads)
     assert refused.value.point_ids == (batch.ids[7],)
     assert [point.payload["n"] for point in store.retrieve("c", [batch.ids[6], batch.ids[299]])] == [6, 299]
 
@@ -213,7 +213,7 @@ def test_missing_points_among_many_payloads(store: ServerStore) -> None:
     store.upsert("c", batch)
     store.delete_points("c", [batch.ids[3], batch.ids[280]])
     with pytest.raises(StoreMismatch, match=f"2 points .*{batch.ids[3]}"):
-        store.overwrite_payloads("c", [(point_id, {"n": 1}) for point_id in batch.ids])
+        store.update_payloads("c", [(point_id, {"n": 1}) for point_id in batch.ids])
     assert sum(point.payload == {"n": 1} for point in store.scroll("c")) == 298
 
 

@@ -92,7 +92,7 @@ def use(project: Project, line: str) -> None:
 
 def ledger_dump(project: Project) -> list[str]:
     with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db:
-        return [line for line in db.iterdump() if 'locks" VALUES' not in line]
+        return [line for line in db.iterdump() if 'leases" VALUES' not in line]
 
 
 def owners(project: Project, qdrant: FakeQdrant) -> tuple[bool, bool]:
@@ -112,7 +112,7 @@ def test_to_a_server_and_back(project, qdrant):
     [moved] = move(project.settings, target_settings(project.settings, qdrant.url))
     assert moved.collections == ["test_notes__1", "test_notes__2"], "what is kept for a rollback, then what is shown"
     assert moved.documents == DOCUMENTS
-    assert moved.carried == 2 * moved.points == 2 * before.count(b"\n")
+    assert moved.copied == 2 * moved.points == 2 * before.count(b"\n")
     assert ledger_dump(project) == ledger, "the ledger needs no change"
 
     assert exported(project) == before, "the old store can still be read"
@@ -140,7 +140,7 @@ def test_to_a_server_and_back(project, qdrant):
     assert after != before
 
     [back] = move(project.settings, target_settings(project.settings, str(folder)))
-    assert 0 < back.carried < 20, "only what differs"
+    assert 0 < back.copied < 20, "only what differs"
     use(project, f'path = "{folder}"')
     assert exported(project) == after
     assert examine(project.settings).findings == []
@@ -153,13 +153,13 @@ def test_from_server_to_server(project, qdrant):
     use(project, f'url = "{qdrant.url}"')
     with StoppableQdrant() as other:
         [moved] = move(project.settings, target_settings(project.settings, other.url))
-        assert (moved.documents, moved.carried) == (DOCUMENTS, 2 * moved.points)
+        assert (moved.documents, moved.copied) == (DOCUMENTS, 2 * moved.points)
         use(project, f'url = "{other.url}"')
         assert exported(project) == before
         assert ledger_dump(project) == ledger
         outcome = project.index(serial=True).indexes[0]
         assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
-        assert project.json("rollback", "notes")["shown"] == "test_notes__1", "what is kept goes along"
+        assert project.json("rollback", "notes")["live"] == "test_notes__1", "what is kept goes along"
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_stopped_half_way_it_goes_on(project, qdrant, stop_on, after):
     [moved] = move(project.settings, target)
     assert owners(project, qdrant) == (False, True)
     if stop_on == UPSERT:
-        assert moved.carried < 2 * moved.points, "what was there was not sent again"
+        assert moved.copied < 2 * moved.points, "what was there was not sent again"
     elif stop_on.startswith(("PATCH", "POST")):
-        assert moved.carried == 0
+        assert moved.copied == 0
     use(project, f'url = "{qdrant.url}"')
     assert exported(project) == before
     assert examine(project.settings).findings == []
@@ -204,7 +204,7 @@ def test_repeated_after_the_end_it_changes_nothing(project, qdrant):
     assert shown == "test_notes__3"
     project.write_settings(old)
     [again] = move(project.settings, target)
-    assert again.carried == 0
+    assert again.copied == 0
     assert qdrant.client.get_aliases().aliases[0].collection_name == shown
     use(project, f'url = "{qdrant.url}"')
     assert exported(project) == after
@@ -213,7 +213,7 @@ def test_repeated_after_the_end_it_changes_nothing(project, qdrant):
 def test_a_store_that_rounds_vectors_is_told_of(project):
     with FakeQdrant() as rounding:
         [moved] = move(project.settings, target_settings(project.settings, rounding.url))
-        assert 0 < moved.rounded < moved.carried / 2
+        assert 0 < moved.rounded < moved.copied / 2
         assert "rounded in their last bits" in moved.sentence()
         use(project, f'url = "{rounding.url}"')
         assert examine(project.settings).findings == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag_index.tuning.parity import Vectors, agreement
+from rag_index.tuning.parity import Vectors, parity
 
 
 def vectors(count=60, seed=1, dimension=16) -> Vectors:
@@ -16,7 +16,7 @@ def vectors(count=60, seed=1, dimension=16) -> Vectors:
 def test_the_same_in_another_order_agrees():
     one = vectors()
     order = np.random.default_rng(2).permutation(60)
-    found = agreement(one, Vectors([one.ids[i] for i in order], one.matrix[order]))
+    found = parity(one, Vectors([one.ids[i] for i in order], one.matrix[order]))
     assert (found.same_ids, found.largest_difference, found.recall) == (True, 0.0, 1.0)
 
 
@@ -24,13 +24,13 @@ def test_a_vector_that_moved_is_seen():
     one = vectors()
     other = one.matrix.copy()
     other[3, 5] += 0.25
-    found = agreement(one, Vectors(one.ids, other))
+    found = parity(one, Vectors(one.ids, other))
     assert found.largest_difference == pytest.approx(0.25)
     assert 0.9 < found.recall < 1.0
 
 
 def test_other_vectors_have_other_neighbours():
-    found = agreement(vectors(), vectors(seed=9))
+    found = parity(vectors(), vectors(seed=9))
     assert found.same_ids
     assert found.recall < 0.5
 
@@ -38,22 +38,22 @@ def test_other_vectors_have_other_neighbours():
 def test_ids_that_are_missing_or_more_are_seen():
     one = vectors()
     fewer = Vectors(one.ids[:-1], one.matrix[:-1])
-    assert not agreement(one, fewer).same_ids
-    assert not agreement(fewer, one).same_ids
-    assert agreement(one, fewer).recall == 1.0
-    assert agreement(one, Vectors(["x"], one.matrix[:1])).recall == 0.0
+    assert not parity(one, fewer).same_ids
+    assert not parity(fewer, one).same_ids
+    assert parity(one, fewer).recall == 1.0
+    assert parity(one, Vectors(["x"], one.matrix[:1])).recall == 0.0
 
 
 def test_which_of_equal_neighbours_is_found_says_nothing():
     one = vectors(5)
     many = Vectors([f"p{i}" for i in range(50)], np.repeat(one.matrix, 10, axis=0))
     shuffled = np.random.default_rng(3).permutation(50)
-    assert agreement(many, Vectors([many.ids[i] for i in shuffled], many.matrix[shuffled])).recall == 1.0
+    assert parity(many, Vectors([many.ids[i] for i in shuffled], many.matrix[shuffled])).recall == 1.0
 
 
 def test_other_dimensions_do_not_agree():
-    assert agreement(vectors(), vectors(dimension=8)).recall == 0.0
+    assert parity(vectors(), vectors(dimension=8)).recall == 0.0
 
 
 def test_one_point_is_enough():
-    assert agreement(vectors(1), vectors(1)).recall == 1.0
+    assert parity(vectors(1), vectors(1)).recall == 1.0

@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.code.languages import TEXT, VERSION
-from rag_index.chunking.code.splitting import line_cut, pieces_of
+from rag_index.chunking.code.splitting import line_break, spans_of
 from rag_index.chunking.code.symbols import symbols_of
-from rag_index.documents.batches import Cut
+from rag_index.documents.batches import ChunkedDocument
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import RagIndexError
 
 if TYPE_CHECKING:
-    from rag_index.chunking.code.splitting import Piece
-    from rag_index.documents.batches import Page
+    from rag_index.chunking.code.splitting import Span
+    from rag_index.documents.batches import DocumentBatch
 
-__all__ = ["CodeCutter"]
+__all__ = ["CodeChunker"]
 
 BETWEEN = "text"
 """The kind of what lies between symbols."""
@@ -27,7 +27,7 @@ _LINE = re.compile("\n")
 
 
 @dataclass(frozen=True, slots=True)
-class CodeCutter:
+class CodeChunker:
     """Chunks of at most about `chars` characters; a file that cannot be parsed in `seconds` has none, but an error.
 
     Each chunk's payload has lines ([first, last], from 1, of what is not white space in it), kind, and where it is of
@@ -42,20 +42,20 @@ class CodeCutter:
         """As `Cutter.fingerprint`."""
         return f"code-{VERSION}/{self.chars}"
 
-    def cut(self, documents: Page) -> list[Cut | RagIndexError]:
+    def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
         """As `Cutter.cut`; a document's payload says its language."""
         return [
-            self._cut(text, str(decode_payload(payload).get("language", TEXT)))
+            self._chunk(text, str(decode_payload(payload).get("language", TEXT)))
             for text, payload in zip(documents.texts, documents.payloads, strict=True)
         ]
 
-    def halved(self, cut: Cut, number: int) -> Cut | None:
+    def halved(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         """As `Cutter.halved`, at a line where there is one; nothing is lost, and lines are right."""
-        chunk = cut.chunks[number]
+        chunk = document.chunks[number]
         at = _middle(chunk)
         if at is None:
             return None
-        payload = decode_payload(cut.payloads[number])
+        payload = decode_payload(document.payloads[number])
         first = int(payload["lines"][0]) - chunk[: len(chunk) - len(chunk.lstrip())].count("\n")
         parts = (chunk[:at], chunk[at:])
         starts = (first, first + parts[0].count("\n"))
@@ -63,33 +63,33 @@ class CodeCutter:
             encode_payload({**payload, "lines": _lines_of(part, line)})
             for part, line in zip(parts, starts, strict=True)
         ]
-        contexts = cut.contexts
+        contexts = document.contexts
         return replace(
-            cut,
-            chunks=[*cut.chunks[:number], *parts, *cut.chunks[number + 1 :]],
+            document,
+            chunks=[*document.chunks[:number], *parts, *document.chunks[number + 1 :]],
             contexts=[*contexts[: number + 1], *contexts[number:]] if contexts else contexts,
-            payloads=[*cut.payloads[:number], *own, *cut.payloads[number + 1 :]],
+            payloads=[*document.payloads[:number], *own, *document.payloads[number + 1 :]],
         )
 
-    def _cut(self, text: str, language: str) -> Cut | RagIndexError:
+    def _chunk(self, text: str, language: str) -> ChunkedDocument | RagIndexError:
         try:
             symbols = [] if language == TEXT else symbols_of(text.encode(), language, seconds=self.seconds)
         except RagIndexError as error:
             return error
-        pieces = pieces_of(text, symbols, self.chars)
+        spans = spans_of(text, symbols, self.chars)
         ends = [match.start() for match in _LINE.finditer(text)]
-        return Cut(
-            [text[piece.start : piece.end] for piece in pieces],
-            payloads=[encode_payload(_payload(text, piece, ends)) for piece in pieces],
+        return ChunkedDocument(
+            [text[span.start : span.end] for span in spans],
+            payloads=[encode_payload(_payload(text, span, ends)) for span in spans],
             symbols=dict(Counter(symbol.kind for symbol in symbols)),
         )
 
 
-def _payload(text: str, piece: Piece, ends: list[int]) -> dict[str, Any]:
-    chunk = text[piece.start : piece.end]
-    first = bisect_right(ends, piece.start + len(chunk) - len(chunk.lstrip()) - 1) + 1
-    lines = [first, bisect_right(ends, piece.start + len(chunk.rstrip()) - 1) + 1]
-    symbol = piece.symbol
+def _payload(text: str, span: Span, ends: list[int]) -> dict[str, Any]:
+    chunk = text[span.start : span.end]
+    first = bisect_right(ends, span.start + len(chunk) - len(chunk.lstrip()) - 1) + 1
+    lines = [first, bisect_right(ends, span.start + len(chunk.rstrip()) - 1) + 1]
+    symbol = span.symbol
     if symbol is None:
         return {"lines": lines, "kind": BETWEEN}
     said = {"qualified_name": symbol.qualified_name, "signature": symbol.signature, "parent": symbol.parent}
@@ -109,7 +109,7 @@ def _middle(chunk: str) -> int | None:
     if end - begin < 2:
         return None
     middle = (begin + end) // 2
-    at = line_cut(chunk, max(begin, (begin + middle) // 2), middle)
+    at = line_break(chunk, max(begin, (begin + middle) // 2), middle)
     if not begin < at < end:
-        at = line_cut(chunk, begin, max(begin + 1, middle))
+        at = line_break(chunk, begin, max(begin + 1, middle))
     return at if begin < at < end and chunk[:at].strip() and chunk[at:].strip() else None

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.symbols import Symbol
 
-__all__ = ["Piece", "line_cut", "pieces_of"]
+__all__ = ["Span", "line_break", "spans_of"]
 
-MOST_SIGNS = 100
+MAX_SIGNS = 100
 """So long a piece without a word goes to a neighbour: a brace that closes a class."""
 _WORD = re.compile(r"\w")
 _BLANK = re.compile(r"\n[ \t\f\r]*\n")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Span:
     """Characters `start` to `end` of a text, of a symbol or of none."""
 
     start: int
@@ -31,7 +31,7 @@ class Piece:
     symbol: Symbol | None
 
 
-def pieces_of(text: str, symbols: Sequence[Symbol], chars: int) -> list[Piece]:
+def spans_of(text: str, symbols: Sequence[Symbol], chars: int) -> list[Span]:
     """The text in pieces of about `chars` characters at most: white space and braces may make one a little longer.
 
     `symbols` are in the order in which they begin, an outer one before those within. A text of white space alone
@@ -40,11 +40,11 @@ def pieces_of(text: str, symbols: Sequence[Symbol], chars: int) -> list[Piece]:
     if not text.strip():
         return []
     places = _characters(text, symbols)
-    raw = list(_pieces(text, symbols, places, chars))
+    raw = list(_spans(text, symbols, places, chars))
     return _joined(text, raw)
 
 
-def line_cut(text: str, earliest: int, latest: int) -> int:
+def line_break(text: str, earliest: int, latest: int) -> int:
     """Where to end a piece of `text` between two positions: after a blank line, a line, a word, else where it must."""
     if latest >= len(text):
         return len(text)
@@ -57,8 +57,8 @@ def line_cut(text: str, earliest: int, latest: int) -> int:
     space = max(text.rfind(" ", earliest, latest), text.rfind("\t", earliest, latest))
     if space >= 0:
         return space + 1
-    cut = whole_character(text, earliest + 1, latest)
-    return cut - 1 if text[cut - 1 : cut + 1] == "\r\n" and cut - 1 > earliest else cut
+    at = whole_character(text, earliest + 1, latest)
+    return at - 1 if text[at - 1 : at + 1] == "\r\n" and at - 1 > earliest else at
 
 
 def _characters(text: str, symbols: Sequence[Symbol]) -> dict[int, int]:
@@ -76,12 +76,12 @@ def _characters(text: str, symbols: Sequence[Symbol]) -> dict[int, int]:
     return places
 
 
-def _pieces(text: str, symbols: Sequence[Symbol], places: dict[int, int], chars: int) -> Iterator[Piece]:
+def _spans(text: str, symbols: Sequence[Symbol], places: dict[int, int], chars: int) -> Iterator[Span]:
     """Pieces that may be white space alone. A stack of the symbols that are being split stands for recursion."""
     around: list[Symbol] = []
     done = 0
 
-    def until(end: int) -> Iterator[Piece]:
+    def until(end: int) -> Iterator[Span]:
         """What lies between, up to `end`, closing what ends before it."""
         nonlocal done
         while around and places[around[-1].end] <= end:
@@ -98,40 +98,40 @@ def _pieces(text: str, symbols: Sequence[Symbol], places: dict[int, int], chars:
             continue
         yield from until(start)
         if end - start <= chars:
-            yield Piece(start, end, symbol)
+            yield Span(start, end, symbol)
             done = end
         else:
             around.append(symbol)
     yield from until(len(text))
 
 
-def _lines(text: str, start: int, end: int, symbol: Symbol | None, chars: int) -> Iterator[Piece]:
+def _lines(text: str, start: int, end: int, symbol: Symbol | None, chars: int) -> Iterator[Span]:
     """A stretch cut at lines."""
     while end - start > chars:
-        cut = min(end, line_cut(text, start + chars // 2, start + chars))
-        yield Piece(start, cut, symbol)
-        start = cut
+        at = min(end, line_break(text, start + chars // 2, start + chars))
+        yield Span(start, at, symbol)
+        start = at
     if start < end:
-        yield Piece(start, end, symbol)
+        yield Span(start, end, symbol)
 
 
-def _joined(text: str, raw: list[Piece]) -> list[Piece]:
+def _joined(text: str, raw: list[Span]) -> list[Span]:
     """Without pieces of white space, or of a few signs: they go to the piece before, the first ones to the next."""
-    joined: list[Piece] = []
-    leading: Piece | None = None
-    for piece in raw:
-        start = leading.start if leading else piece.start
-        if _has_words(text, piece):
-            joined.append(Piece(start, piece.end, piece.symbol))
+    joined: list[Span] = []
+    leading: Span | None = None
+    for span in raw:
+        start = leading.start if leading else span.start
+        if _has_words(text, span):
+            joined.append(Span(start, span.end, span.symbol))
             leading = None
         elif joined:
-            joined[-1] = Piece(joined[-1].start, piece.end, joined[-1].symbol)
+            joined[-1] = Span(joined[-1].start, span.end, joined[-1].symbol)
         else:
-            leading = Piece(start, piece.end, piece.symbol)
+            leading = Span(start, span.end, span.symbol)
     return joined or ([leading] if leading else [])
 
 
-def _has_words(text: str, piece: Piece) -> bool:
-    if _WORD.search(text, piece.start, piece.end):
+def _has_words(text: str, span: Span) -> bool:
+    if _WORD.search(text, span.start, span.end):
         return True
-    return piece.end - piece.start > MOST_SIGNS and bool(text[piece.start : piece.end].strip())
+    return span.end - span.start > MAX_SIGNS and bool(text[span.start : span.end].strip())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Symbol", "symbols_of"]
 
 READ_BYTES = 4096
-MOST_WORDS = 300
+MAX_WORDS = 300
 """Characters of a signature, and of a docstring."""
 DEEPEST = 40
 """Symbols nested deeper are part of those around them."""
@@ -270,4 +270,4 @@ def _paragraph(text: str) -> str:
 
 def _short(text: str) -> str:
     words = " ".join(text.split())
-    return words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 1] + "…"
+    return words if len(words) <= MAX_WORDS else words[: MAX_WORDS - 1] + "…"

@@ -11,7 +11,7 @@ service  which servers and model, and what decides the contexts
 
 from __future__ import annotations
 
-from rag_index.chunking.context.chunker import ContextCutter
+from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.service import Recipe, Servers
 
-__all__ = ["ContextCutter", "Recipe", "Servers"]
+__all__ = ["ContextChunker", "Recipe", "Servers"]

@@ -17,7 +17,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rag_index.database.sqlite import set_pragmas
-from rag_index.database.urls import first_line, is_file, shown_url
+from rag_index.database.urls import first_line, is_file, redacted_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ class ContextCache:
                 return work(connection)
         except (exc.SQLAlchemyError, OSError, ImportError) as error:
             self._lost = True
-            said = (shown_url(self._url), first_line(error, self._url))
+            said = (redacted_url(self._url), first_line(error, self._url))
             log.warning("contexts are not kept for the next run, %s cannot be used: %s", *said)
             return otherwise
 

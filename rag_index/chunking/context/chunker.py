@@ -13,31 +13,31 @@ from rag_index.chunking.context.cache import cache_url
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.service import Recipe, Servers, look, room_of
 from rag_index.chunking.context.writer import process_writer
-from rag_index.documents.batches import ContextCounts, Cut
+from rag_index.documents.batches import ChunkedDocument, ContextCounts
 from rag_index.errors import ContextMissing
 
 if TYPE_CHECKING:
-    from rag_index.chunking import Cutter
+    from rag_index.chunking import Chunker
     from rag_index.chunking.context.writer import Written
-    from rag_index.documents.batches import Page
+    from rag_index.documents.batches import DocumentBatch
     from rag_index.errors import RagIndexError
     from rag_index.settings import Settings
     from rag_index.settings.context import ContextSettings
 
-__all__ = ["ContextCutter"]
+__all__ = ["ContextChunker"]
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
 
 
 @dataclass(frozen=True, slots=True)
-class ContextCutter:
+class ContextChunker:
     """Cuts as `inner` does, and gives each chunk of a document with several a context.
 
     A chunk that gets none is left without, and its document is incomplete; with `required` it is a failure. Connections
     are those of the process that cuts.
     """
 
-    inner: Cutter
+    inner: Chunker
     servers: Servers
     recipe: Recipe
     cache: SecretStr
@@ -45,7 +45,7 @@ class ContextCutter:
     required: bool
 
     @classmethod
-    def open(cls, settings: Settings, context: ContextSettings, inner: Cutter) -> ContextCutter:
+    def open(cls, settings: Settings, context: ContextSettings, inner: Chunker) -> ContextChunker:
         """Ask the servers what their model is, and whether it writes. Raises as `service.look`."""
         embedder = settings.embedder if settings.embedder.kind == "ollama" else None
         servers = Servers(
@@ -69,35 +69,39 @@ class ContextCutter:
         """As `Cutter.fingerprint`."""
         return f"{self.inner.fingerprint}/context-{self.recipe.fingerprint}"
 
-    def cut(self, documents: Page) -> list[Cut | RagIndexError]:
+    def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
         """As `Cutter.cut`. Equal documents give equal chunks, and contexts that are equal where the cache has them."""
-        cuts = self.inner.cut(documents)
-        several = [(row, cut) for row, cut in enumerate(cuts) if isinstance(cut, Cut) and len(cut.chunks) > 1]
+        chunked = self.inner.chunk(documents)
+        several = [
+            (row, document)
+            for row, document in enumerate(chunked)
+            if isinstance(document, ChunkedDocument) and len(document.chunks) > 1
+        ]
         if several:
             writer = process_writer(self.servers, self.recipe, self.cache, home=os.getpid())
-            written = writer.write([(documents.texts[row], cut.chunks) for row, cut in several])
-            for (row, cut), contexts in zip(several, written, strict=True):
-                cuts[row] = self._with(cut, contexts)
-        return cuts
+            written = writer.write([(documents.texts[row], document.chunks) for row, document in several])
+            for (row, document), contexts in zip(several, written, strict=True):
+                chunked[row] = self._with(document, contexts)
+        return chunked
 
-    def halved(self, cut: Cut, number: int) -> Cut | None:
+    def halved(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         """As `Cutter.halved`; both halves keep the context."""
-        return self.inner.halved(cut, number)
+        return self.inner.halved(document, number)
 
-    def _with(self, cut: Cut, written: Written) -> Cut | RagIndexError:
+    def _with(self, document: ChunkedDocument, written: Written) -> ChunkedDocument | RagIndexError:
         missing = Counter(filter(None, written.reasons))
         said = ""
         if missing:
             reasons = "; ".join(reason for reason, _ in missing.most_common(3))
-            said = f"{missing.total()} of {len(cut.chunks)} chunks have no context: {reasons}"
+            said = f"{missing.total()} of {len(document.chunks)} chunks have no context: {reasons}"
             if self.required:
                 return ContextMissing(said)
-        own = cut.contexts or [""] * len(cut.chunks)
+        own = document.contexts or [""] * len(document.chunks)
         contexts = ["\n".join(filter(None, both)) for both in zip(written.contexts, own, strict=True)]
-        made = len(cut.chunks) - written.cached - missing.total()
+        made = len(document.chunks) - written.cached - missing.total()
         return replace(
-            cut,
+            document,
             contexts=contexts,
-            incomplete="; ".join(filter(None, [cut.incomplete, said])),
+            incomplete="; ".join(filter(None, [document.incomplete, said])),
             context_counts=ContextCounts(made, written.cached, missing.total()),
         )

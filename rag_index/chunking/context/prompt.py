@@ -34,7 +34,7 @@ BYTES_PER_TOKEN = 2
 """Of UTF-8, at the least that is usual: about four in English, one and a half for each sign of Chinese."""
 TEMPLATE_TOKENS = 100
 """That a model's own template of a message takes, a system message included."""
-LEAST_ROOM = 50
+MIN_ROOM = 50
 ELLIPSIS = "[…]"
 _PLACES = re.compile(f"({re.escape(DOCUMENT)}|{re.escape(CHUNK)})")
 _TAG = re.compile(r"<(?=\S)")
@@ -77,7 +77,7 @@ def question(prompt: str, passage: Passage, room: int) -> str:
     The chunk gets at most half of what the prompt leaves. A document that has no room is shown from its part around
     the chunk, with an ellipsis where something is left out.
     """
-    left = max(LEAST_ROOM, room - tokens(prompt) - TEMPLATE_TOKENS)
+    left = max(MIN_ROOM, room - tokens(prompt) - TEMPLATE_TOKENS)
     chunk = _around(passage.chunk, 0, left // 2)
     document = _around(passage.document, passage.start + len(passage.chunk) // 2, left - tokens(chunk))
     mark = passage.mark

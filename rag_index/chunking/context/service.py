@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, RagIndexError, TextRefused, TextTooLong
 from rag_index.hosts.endpoint import Endpoint
-from rag_index.hosts.loop import OwnLoop
+from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def look(servers: Servers) -> ModelDetails:
         ModelMissing, EmbedderError: a host cannot be used.
         ModelChanged: hosts have different models of this name.
     """
-    loop = OwnLoop("rag-index-contexts")
+    loop = EventLoopThread("rag-index-contexts")
     try:
         return loop.run(_look(servers))
     finally:

@@ -13,7 +13,7 @@ from rag_index.chunking.context.cache import ContextCache, hash_of
 from rag_index.chunking.context.prompt import passages
 from rag_index.chunking.context.service import GeneratingModel
 from rag_index.hosts.endpoint import Endpoint
-from rag_index.hosts.loop import OwnLoop
+from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.stats import RequestStats
 
@@ -50,7 +50,7 @@ class ContextWriter:
         self._endpoints = [Endpoint(url, servers) for url in servers.hosts]
         self._pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
         self._model = GeneratingModel(servers.model, recipe.digest, num_ctx=recipe.num_ctx)
-        self._loop, self._turn = OwnLoop("rag-index-contexts"), threading.Lock()
+        self._loop, self._turn = EventLoopThread("rag-index-contexts"), threading.Lock()
         self.stats = RequestStats()
 
     def write(self, documents: Sequence[tuple[str, Sequence[str]]]) -> list[Written]:

@@ -96,7 +96,7 @@ class EdgeCollection:
         slices = [built[start : start + SLICE] for start in range(0, len(built), SLICE)]
         self._write([(e.UpdateOperation.upsert_points(piece), len(piece)) for piece in slices], vectors.nbytes * 3)
 
-    def overwrite_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace payloads; ids that are not there raise StoreMismatch after the others are done."""
         check_ids([point_id for point_id, _ in payloads])
         operations: list[tuple[str, e.UpdateOperation]] = []

@@ -129,9 +129,9 @@ class EdgeStore:
         """Write points, all checked before the first is written."""
         self._get(name).upsert(points)
 
-    def overwrite_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each point; StoreMismatch for those that are not there."""
-        self._get(name).overwrite_payloads(payloads)
+        self._get(name).update_payloads(payloads)
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
         """Delete by id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import json
 
 import grpc  # type: ignore[import-untyped]
@@ -15,6 +16,11 @@ __all__ = ["FOREIGN", "translate"]
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, KeyError, RuntimeError)
 """All that a call of the client raises: asserts for an empty answer, the last three for arguments and in memory."""
+
+copyreg.pickle(
+    UnexpectedResponse,  # it cannot unpickle itself, and tblib, which Dask uses, pickles the cause of an error with it
+    lambda exc: (UnexpectedResponse, (exc.status_code, exc.reason_phrase, exc.content, exc.headers)),
+)
 
 PASSING_CODES = {
     grpc.StatusCode.UNAVAILABLE,

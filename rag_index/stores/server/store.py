@@ -136,7 +136,7 @@ class ServerStore:
         if len(points):
             writes.upsert(self._link, name, self.dimension(name), points)
 
-    def overwrite_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each point; StoreMismatch for those that are not there."""
         writes.overwrite(self._link, name, payloads)
 

@@ -54,11 +54,11 @@ def overwrite(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any
     def send(start: int, stop: int) -> None:
         some = payloads[start:stop]
         try:
-            _overwrite_some(link, name, some)
+            _update_some(link, name, some)
         except StoreMismatch:
             there = _there(link, name, [point_id for point_id, _ in some])
             missing.extend(point_id for point_id, _ in some if point_id not in there)
-            _overwrite_some(link, name, [pair for pair in some if pair[0] in there])
+            _update_some(link, name, [pair for pair in some if pair[0] in there])
 
     _send_all(name, ids, sizes, send)
     if missing:
@@ -73,7 +73,7 @@ def delete(link: Link, name: str, selector: PointsSelector) -> None:
     _update(link, lambda client: [client.delete(name, selector, wait=True)])
 
 
-def _overwrite_some(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _update_some(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
     if payloads:
         operations = [
             models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload=payload, points=[point_id]))

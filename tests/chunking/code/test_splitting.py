@@ -8,32 +8,32 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rag_index.chunking.code.chunker import CodeCutter
+from rag_index.chunking.code.chunker import CodeChunker
 from rag_index.chunking.code.languages import LANGUAGES
-from rag_index.documents.batches import Cut, Page
+from rag_index.documents.batches import ChunkedDocument, DocumentBatch
 from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from tests.chunking.code.samples import SAMPLES
 
-CUTTER = CodeCutter(chars=120, seconds=20.0)
+CUTTER = CodeChunker(chars=120, seconds=20.0)
 
 
-def page(text: str, language: str) -> Page:
+def page(text: str, language: str) -> DocumentBatch:
     payload = encode_payload({"path": "a", "language": language})
-    return Page([encode_key(["a"])], [text], [payload], [hash_text(text)], [hash_bytes(payload)])
+    return DocumentBatch([encode_key(["a"])], [text], [payload], [hash_text(text)], [hash_bytes(payload)])
 
 
-def cut(text: str, language: str, cutter: CodeCutter = CUTTER) -> Cut:
-    (one,) = cutter.cut(page(text, language))
-    assert isinstance(one, Cut), one
+def document(text: str, language: str, chunker: CodeChunker = CUTTER) -> ChunkedDocument:
+    (one,) = chunker.chunk(page(text, language))
+    assert isinstance(one, ChunkedDocument), one
     return one
 
 
-def lines(one: Cut) -> list[tuple[int, int]]:
+def lines(one: ChunkedDocument) -> list[tuple[int, int]]:
     return [tuple(decode_payload(payload)["lines"]) for payload in one.payloads]
 
 
-def assert_whole(text: str, one: Cut) -> None:
+def assert_whole(text: str, one: ChunkedDocument) -> None:
     """All of the text, in order, once; and each chunk is on the lines that it says."""
     assert "".join(one.chunks) == text
     numbered = text.split("\n")
@@ -55,7 +55,7 @@ def test_each_language_whole(language: str, change: str) -> None:
         "no end of line": text.rstrip(),
         "blank lines": "\n\n \n" + text + "\n\n\t\n",
     }[change]
-    one = cut(text, language)
+    one = document(text, language)
     assert_whole(text, one)
     assert len(one.chunks) > 1
     assert all(chunk.strip() for chunk in one.chunks)
@@ -77,7 +77,7 @@ def test_damaged_files_whole(language: str, seed: int, noise: list[str], chars: 
     for sign in noise:
         parts.insert(chance.randrange(len(parts) + 1), sign)
     text = chance.choice(["\n", "\r\n", " "]).join(parts)
-    one = cut(text, language, CodeCutter(chars=chars, seconds=20.0))
+    one = document(text, language, CodeChunker(chars=chars, seconds=20.0))
     assert_whole(text, one)
     assert max(len(chunk.strip()) for chunk in one.chunks) <= chars + 2 * 100
 
@@ -85,7 +85,7 @@ def test_damaged_files_whole(language: str, seed: int, noise: list[str], chars: 
 @settings(deadline=None, max_examples=150)
 @given(st.text(alphabet="ab \n\r\té\u0301\U0001f1e9", min_size=1, max_size=400), st.integers(20, 60), st.data())
 def test_halved_loses_nothing(text: str, chars: int, data: st.DataObject) -> None:
-    one = cut(text, "text", CodeCutter(chars=chars, seconds=1.0))
+    one = document(text, "text", CodeChunker(chars=chars, seconds=1.0))
     if not one.chunks:
         assert not text.strip()
         return
@@ -101,7 +101,7 @@ def test_halved_loses_nothing(text: str, chars: int, data: st.DataObject) -> Non
 
 def test_halved_at_a_line() -> None:
     text = "def f():\n    first()\n    second()\n    third()\n"
-    one = cut(text, "python")
+    one = document(text, "python")
     assert (one.chunks, lines(one)) == ([text], [(1, 4)])
     shorter = CUTTER.halved(one, 0)
     assert shorter is not None
@@ -113,7 +113,7 @@ def test_halved_at_a_line() -> None:
 def test_large_symbol_at_its_inner_symbols() -> None:
     body = "\n".join(f"    def method_{n}(self):\n        return {n} * {n}\n" for n in range(4))
     text = f'import os\n\n\nclass Large:\n    """Many."""\n\n    size = 1\n\n{body}\n'
-    one = cut(text, "python")
+    one = document(text, "python")
     assert_whole(text, one)
     said = [decode_payload(payload) for payload in one.payloads]
     assert [(each["kind"], each.get("qualified_name", "")) for each in said] == [
@@ -125,7 +125,7 @@ def test_large_symbol_at_its_inner_symbols() -> None:
 
 def test_large_function_at_lines_and_a_large_line_inside() -> None:
     text = "def f():\n" + "".join(f"    call_{n}()\n" for n in range(30)) + "    x = '" + "ab " * 200 + "'\n"
-    one = cut(text, "python")
+    one = document(text, "python")
     assert_whole(text, one)
     assert {decode_payload(payload)["name"] for payload in one.payloads} == {"f"}
     assert max(map(len, one.chunks)) <= 120 + 2
@@ -137,13 +137,13 @@ def test_same_whatever_is_cut_beside_it() -> None:
     pages = [page(SAMPLES[language], language) for language in LANGUAGES]
     together = pages[0]
     for more in pages[1:]:
-        together = Page(*(a + b for a, b in zip(_columns(together), _columns(more), strict=True)))
-    assert CUTTER.cut(together) == [one for each in pages for one in CUTTER.cut(each)]
+        together = DocumentBatch(*(a + b for a, b in zip(_columns(together), _columns(more), strict=True)))
+    assert CUTTER.chunk(together) == [one for each in pages for one in CUTTER.chunk(each)]
 
 
-def _columns(each: Page) -> tuple[list[object], ...]:
+def _columns(each: DocumentBatch) -> tuple[list[object], ...]:
     return each.keys, each.texts, each.payloads, each.text_hashes, each.payload_hashes  # type: ignore[return-value]
 
 
 def test_white_space_alone_has_no_chunk() -> None:
-    assert cut(" \n\t\n", "python").chunks == []
+    assert document(" \n\t\n", "python").chunks == []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from rag_index.chunking.context import ContextCutter, Recipe, Servers
+from rag_index.chunking.context import ContextChunker, Recipe, Servers
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import _Process
-from rag_index.chunking.text import Chunker
-from rag_index.documents.batches import Page
+from rag_index.chunking.text import TextChunker
+from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text
 from tests.fakes.ollama import FakeOllama
 
@@ -29,7 +29,7 @@ def server():
 
 
 @pytest.fixture
-def make_cutter(tmp_path):
+def make_chunker(tmp_path):
     """A cutter over these servers, impatient but for what is given."""
 
     def make(*servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, **given):
@@ -48,7 +48,7 @@ def make_cutter(tmp_path):
         )
         recipe = Recipe(servers[0].digest, prompt, max_chars, num_ctx)
         cache = SecretStr(f"sqlite:///{tmp_path / 'cache' / 'contexts.db'}")
-        return ContextCutter(Chunker(chars, 0), asked, recipe, cache, required)
+        return ContextChunker(TextChunker(chars, 0), asked, recipe, cache, required)
 
     return make
 
@@ -56,7 +56,7 @@ def make_cutter(tmp_path):
 def page(*texts):
     """Documents of these texts."""
     count = len(texts)
-    return Page(
+    return DocumentBatch(
         [str(i) for i in range(count)], list(texts), [b"{}"] * count, [hash_text(t) for t in texts], [b""] * count
     )
 

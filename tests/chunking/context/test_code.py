@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from rag_index.chunking.code.chunker import CodeCutter
+from rag_index.chunking.code.chunker import CodeChunker
 from rag_index.documents.batches import ContextCounts
 from tests.chunking.context.conftest import page
 
@@ -34,22 +34,22 @@ def documents():
     return replace(page(SOURCE), payloads=[b'{"language":"python"}'])
 
 
-def test_symbols_get_contexts_and_keep_what_is_theirs(server, make_cutter, documents):
-    cutter = replace(make_cutter(server), inner=CodeCutter(60, 10.0))
-    (plain,) = cutter.inner.cut(documents)
-    (cut,) = cutter.cut(documents)
+def test_symbols_get_contexts_and_keep_what_is_theirs(server, make_chunker, documents):
+    chunker = replace(make_chunker(server), inner=CodeChunker(60, 10.0))
+    (plain,) = chunker.inner.chunk(documents)
+    (document,) = chunker.chunk(documents)
     assert len(plain.chunks) > 2
-    assert (cut.chunks, cut.payloads, cut.symbols) == (plain.chunks, plain.payloads, plain.symbols)
-    assert all(cut.contexts)
-    assert cut.context_counts == ContextCounts(made=len(cut.chunks))
-    assert cutter.fingerprint.startswith(f"{cutter.inner.fingerprint}/context-")
+    assert (document.chunks, document.payloads, document.symbols) == (plain.chunks, plain.payloads, plain.symbols)
+    assert all(document.contexts)
+    assert document.context_counts == ContextCounts(made=len(document.chunks))
+    assert chunker.fingerprint.startswith(f"{chunker.inner.fingerprint}/context-")
     shown = [request.texts[0] for request in server.generates()]
     assert all('"""The second."""' in text for text in shown)
 
 
-def test_a_symbol_in_halves_keeps_its_context(server, make_cutter, documents):
-    cutter = replace(make_cutter(server), inner=CodeCutter(200, 10.0))
-    (cut,) = cutter.cut(documents)
-    halved = cutter.halved(cut, 1)
-    assert len(halved.chunks) == len(halved.contexts) == len(halved.payloads) == len(cut.chunks) + 1
-    assert halved.contexts == [cut.contexts[0], cut.contexts[1], *cut.contexts[1:]]
+def test_a_symbol_in_halves_keeps_its_context(server, make_chunker, documents):
+    chunker = replace(make_chunker(server), inner=CodeChunker(200, 10.0))
+    (document,) = chunker.chunk(documents)
+    halved = chunker.halved(document, 1)
+    assert len(halved.chunks) == len(halved.contexts) == len(halved.payloads) == len(document.chunks) + 1
+    assert halved.contexts == [document.contexts[0], document.contexts[1], *document.contexts[1:]]

@@ -141,13 +141,13 @@ def test_a_killed_run_is_gone_on_with_and_asks_for_nothing_twice(project, fake):
     longer(project, 60)
     fake.seconds_per_answer = 0.1
     asks_for_contexts(project, fake, "concurrency = 2")
-    with Victim(project, "--workers", "2", "--chunk-size", "2"):  # which kills all of it in the end
+    with Victim(project, "--workers", "2", "--shard-documents", "2"):  # which kills all of it in the end
         until = time.monotonic() + 120
         while len(fake.generates()) < 20 and time.monotonic() < until:
             time.sleep(0.02)
     before = len(fake.generates())
     assert before >= 20
-    outcome = project.index(workers=2, chunk_size=2).indexes[0]
+    outcome = project.index(workers=2, shard_documents=2).indexes[0]
     chunks = several(project)
     assert outcome.state == "completed"
     assert all(one["context"] for one in chunks)

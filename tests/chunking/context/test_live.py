@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from rag_index.chunking.context import ContextCutter, Recipe, Servers
+from rag_index.chunking.context import ContextChunker, Recipe, Servers
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.service import look
 from rag_index.chunking.context.writer import _Process
-from rag_index.chunking.text import Chunker
+from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import ContextCounts
 from rag_index.errors import EmbedderError, ModelMissing
 from tests.chunking.context.conftest import numbered, page
@@ -43,36 +43,36 @@ def servers_of(server, model, **given):
     )
 
 
-def cutter_of(servers, folder, *, chars=40):
+def chunker_of(servers, folder, *, chars=40):
     recipe = Recipe(look(servers).digest, DEFAULT_PROMPT, 300, servers.num_ctx)
-    return ContextCutter(Chunker(chars, 0), servers, recipe, SecretStr(f"sqlite:///{folder}/contexts.db"), False)
+    return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(f"sqlite:///{folder}/contexts.db"), False)
 
 
 def test_a_model_that_writes_gives_every_chunk_a_context(ollama_server, saying, tmp_path):
-    cutter = cutter_of(servers_of(ollama_server, saying), tmp_path)
-    (cut,) = cutter.cut(page(numbered(12)))
-    assert cut.contexts == [SENTENCE] * 12
-    assert cut.context_counts == ContextCounts(made=12)
-    assert cutter.cut(page(numbered(12)))[0].context_counts == ContextCounts(cached=12)
+    chunker = chunker_of(servers_of(ollama_server, saying), tmp_path)
+    (document,) = chunker.chunk(page(numbered(12)))
+    assert document.contexts == [SENTENCE] * 12
+    assert document.context_counts == ContextCounts(made=12)
+    assert chunker.chunk(page(numbered(12)))[0].context_counts == ContextCounts(cached=12)
 
 
 def test_of_a_model_of_random_weights_whatever_it_says_is_judged(ollama_server, ollama_generating_model, tmp_path):
-    cutter = cutter_of(servers_of(ollama_server, ollama_generating_model), tmp_path)
-    (cut,) = cutter.cut(page(numbered(6)))
-    counts = cut.context_counts
+    chunker = chunker_of(servers_of(ollama_server, ollama_generating_model), tmp_path)
+    (document,) = chunker.chunk(page(numbered(6)))
+    counts = document.context_counts
     assert counts.made + counts.missing == 6
-    assert counts.missing == cut.contexts.count("")
-    assert bool(counts.missing) == ("chunks have no context" in cut.incomplete)
-    assert all(len(context) <= 300 and context.isprintable() for context in cut.contexts)
+    assert counts.missing == document.contexts.count("")
+    assert bool(counts.missing) == ("chunks have no context" in document.incomplete)
+    assert all(len(context) <= 300 and context.isprintable() for context in document.contexts)
 
 
 def test_a_document_longer_than_the_models_context_is_shown_in_part(ollama_server, saying, tmp_path):
     """The tiny vocabulary takes a token for each sign, twice what is estimated: the server leaves out what has no
     room, which its count shows, and the question is asked again from a smaller part."""
-    cutter = cutter_of(servers_of(ollama_server, saying), tmp_path, chars=400)
-    (cut,) = cutter.cut(page(numbered(40)))
-    assert cut.context_counts == ContextCounts(made=len(cut.chunks))
-    assert _Process.writer.stats.requests >= 2 * len(cut.chunks) > 4
+    chunker = chunker_of(servers_of(ollama_server, saying), tmp_path, chars=400)
+    (document,) = chunker.chunk(page(numbered(40)))
+    assert document.context_counts == ContextCounts(made=len(document.chunks))
+    assert _Process.writer.stats.requests >= 2 * len(document.chunks) > 4
 
 
 def test_what_a_server_takes_for_the_end_of_a_message_is_a_token_less_only_where_it_is_not_in_a_document(

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from rag_index.documents.batches import ContextCounts, Cut
+from rag_index.documents.batches import ChunkedDocument, ContextCounts
 from rag_index.errors import ContextMissing, EmbedderUnavailable, ModelChanged, ModelMissing, RateLimited
 from tests.chunking.context.conftest import numbered, page
 from tests.fakes.ollama import FakeOllama
@@ -24,41 +24,41 @@ BAD = [
 
 
 @pytest.mark.parametrize(("options", "reason"), BAD)
-def test_an_answer_that_cannot_be_used_leaves_its_chunk_without_context(server, make_cutter, options, reason):
+def test_an_answer_that_cannot_be_used_leaves_its_chunk_without_context(server, make_chunker, options, reason):
     server.fault("generated", path="/api/generate", marker="number 001 of a text.\n</passage", **options)
-    (cut,) = make_cutter(server).cut(page(numbered(3)))
-    assert cut.contexts[1] == ""
-    assert cut.contexts[0]
-    assert cut.contexts[2]
-    assert cut.incomplete.startswith("1 of 3 chunks have no context: ")
-    assert reason in cut.incomplete
-    assert cut.context_counts == ContextCounts(made=2, missing=1)
+    (document,) = make_chunker(server).chunk(page(numbered(3)))
+    assert document.contexts[1] == ""
+    assert document.contexts[0]
+    assert document.contexts[2]
+    assert document.incomplete.startswith("1 of 3 chunks have no context: ")
+    assert reason in document.incomplete
+    assert document.context_counts == ContextCounts(made=2, missing=1)
     asked = [r for r in server.generates() if "number 001 of a text.\n</passage" in r.texts[0]]
     assert len(asked) == 2  # once more, with chance
     assert [r.body["options"]["temperature"] > 0 for r in asked] == [False, True]
 
 
-def test_a_bad_answer_is_not_kept_and_asked_for_again_the_next_time(server, make_cutter):
+def test_a_bad_answer_is_not_kept_and_asked_for_again_the_next_time(server, make_chunker):
     server.fault("generated", path="/api/generate", response="", times=6)
-    cutter = make_cutter(server)
-    (cut,) = cutter.cut(page(numbered(3)))
-    assert cut.context_counts == ContextCounts(missing=3)
-    (cut,) = cutter.cut(page(numbered(3)))
-    assert cut.context_counts == ContextCounts(made=3)
+    chunker = make_chunker(server)
+    (document,) = chunker.chunk(page(numbered(3)))
+    assert document.context_counts == ContextCounts(missing=3)
+    (document,) = chunker.chunk(page(numbered(3)))
+    assert document.context_counts == ContextCounts(made=3)
 
 
-def test_a_second_answer_may_be_good(server, make_cutter):
+def test_a_second_answer_may_be_good(server, make_chunker):
     server.fault("generated", path="/api/generate", response="", times=1)
-    (cut,) = make_cutter(server).cut(page(numbered(3)))
-    assert cut.context_counts == ContextCounts(made=3)
+    (document,) = make_chunker(server).chunk(page(numbered(3)))
+    assert document.context_counts == ContextCounts(made=3)
 
 
-def test_required_makes_it_a_failure(server, make_cutter):
+def test_required_makes_it_a_failure(server, make_chunker):
     server.fault("generated", path="/api/generate", marker="bad number 001", response="")
-    bad, good = make_cutter(server, required=True).cut(page(numbered(3, "bad"), numbered(3)))
+    bad, good = make_chunker(server, required=True).chunk(page(numbered(3, "bad"), numbered(3)))
     assert isinstance(bad, ContextMissing)
     assert str(bad) == "3 of 3 chunks have no context: the answer is empty"
-    assert isinstance(good, Cut)
+    assert isinstance(good, ChunkedDocument)
 
 
 MARKED = {"path": "/api/generate", "marker": "number 001 of a text.\n</passage"}
@@ -76,114 +76,114 @@ MARKED = {"path": "/api/generate", "marker": "number 001 of a text.\n</passage"}
         (("generated", {"response": 7}), "something else than asked"),
     ],
 )
-def test_a_chunk_that_a_server_cannot_bear_costs_no_other(server, make_cutter, fault, reason):
+def test_a_chunk_that_a_server_cannot_bear_costs_no_other(server, make_chunker, fault, reason):
     kind, options = fault
     server.fault(kind, **MARKED, **options)
-    (cut,) = make_cutter(server, timeout=0.4, patience=20.0).cut(page(numbered(6)))
-    assert [bool(context) for context in cut.contexts] == [True, False, True, True, True, True]
-    assert reason in cut.incomplete
+    (document,) = make_chunker(server, timeout=0.4, patience=20.0).chunk(page(numbered(6)))
+    assert [bool(context) for context in document.contexts] == [True, False, True, True, True, True]
+    assert reason in document.incomplete
 
 
-def test_a_chunk_that_takes_its_neighbours_down_is_found(server, make_cutter):
+def test_a_chunk_that_takes_its_neighbours_down_is_found(server, make_chunker):
     """What failed beside others is asked for alone, so that its outcome is its own."""
     server.seconds_per_answer = 0.05
     server.fault("crash", **MARKED)
-    (cut,) = make_cutter(server, requests_in_flight=6, patience=20.0).cut(page(numbered(12)))
-    assert [number for number, context in enumerate(cut.contexts) if not context] == [1]
+    (document,) = make_chunker(server, requests_in_flight=6, patience=20.0).chunk(page(numbered(12)))
+    assert [number for number, context in enumerate(document.contexts) if not context] == [1]
 
 
-def test_a_host_that_fails_at_all_it_is_asked_costs_no_context(server, make_cutter):
+def test_a_host_that_fails_at_all_it_is_asked_costs_no_context(server, make_chunker):
     """It is well whenever it is looked at; the other host's word decides."""
     with FakeOllama(model="fake-talk") as other:
         other.fault("status", path="/api/generate", marker="Below are a document", code=500)
-        (cut,) = make_cutter(server, other, requests_in_flight=2, patience=20.0).cut(page(numbered(12)))
-    assert cut.context_counts == ContextCounts(made=12)
+        (document,) = make_chunker(server, other, requests_in_flight=2, patience=20.0).chunk(page(numbered(12)))
+    assert document.context_counts == ContextCounts(made=12)
 
 
 @pytest.mark.parametrize("kind", ["reset", "half", "html"])
-def test_a_fault_that_passes_costs_nothing(server, make_cutter, kind):
+def test_a_fault_that_passes_costs_nothing(server, make_chunker, kind):
     server.fault(kind, path="/api/generate", times=1)
-    (cut,) = make_cutter(server, patience=20.0).cut(page(numbered(6)))
-    assert cut.context_counts == ContextCounts(made=6)
+    (document,) = make_chunker(server, patience=20.0).chunk(page(numbered(6)))
+    assert document.context_counts == ContextCounts(made=6)
 
 
-def test_429_is_waited_out_and_halves_what_is_under_way(server, make_cutter):
+def test_429_is_waited_out_and_halves_what_is_under_way(server, make_chunker):
     server.seconds_per_answer = 0.02
     server.fault("status", path="/api/generate", code=429, headers={"Retry-After": "0.5"}, times=3)
-    (cut,) = make_cutter(server, requests_in_flight=8, patience=20.0).cut(page(numbered(24)))
-    assert cut.context_counts == ContextCounts(made=24)
+    (document,) = make_chunker(server, requests_in_flight=8, patience=20.0).chunk(page(numbered(24)))
+    assert document.context_counts == ContextCounts(made=24)
     asked = server.generates()
     later = [request for request in asked if request.at - asked[0].at > 0.45]
     assert min(request.at for request in later) - asked[0].at >= 0.5
     assert max(request.in_flight for request in later) < 8
 
 
-def test_an_overloaded_server_gets_fewer_at_once(server, make_cutter):
+def test_an_overloaded_server_gets_fewer_at_once(server, make_chunker):
     """Of eight at once the last waits longer than one may; of four none does."""
     server.seconds_per_answer, server.answers_wait = 0.06, True
-    (cut,) = make_cutter(server, requests_in_flight=8, timeout=0.45, patience=20.0).cut(page(numbered(50)))
-    assert cut.context_counts == ContextCounts(made=50)
+    (document,) = make_chunker(server, requests_in_flight=8, timeout=0.45, patience=20.0).chunk(page(numbered(50)))
+    assert document.context_counts == ContextCounts(made=50)
     assert 50 < len(server.generates()) <= 62
 
 
-def test_servers_that_stay_away_fail_the_shard_and_what_was_written_is_kept(server, make_cutter):
+def test_servers_that_stay_away_fail_the_shard_and_what_was_written_is_kept(server, make_chunker):
     pause = {"code": 429, "headers": {"Retry-After": "100"}}
     server.fault("status", path="/api/generate", marker="number 003 of a text.\n</passage", **pause)
     with pytest.raises(RateLimited, match="no Ollama host could be used"):
-        make_cutter(server, requests_in_flight=1).cut(page(numbered(6)))
+        make_chunker(server, requests_in_flight=1).chunk(page(numbered(6)))
     server.clear()
-    (cut,) = make_cutter(server, requests_in_flight=2).cut(page(numbered(6)))
-    assert cut.context_counts == ContextCounts(made=3, cached=3)
+    (document,) = make_chunker(server, requests_in_flight=2).chunk(page(numbered(6)))
+    assert document.context_counts == ContextCounts(made=3, cached=3)
     assert len(server.generates()) == 3
 
 
-def test_a_server_that_is_down_is_an_error_of_the_shard(server, make_cutter):
-    cutter = make_cutter(server)
+def test_a_server_that_is_down_is_an_error_of_the_shard(server, make_chunker):
+    chunker = make_chunker(server)
     server.stop_listening()
     with pytest.raises(EmbedderUnavailable, match="accepts no connection"):
-        cutter.cut(page(numbered(3)))
+        chunker.chunk(page(numbered(3)))
 
 
-def test_a_server_that_comes_back_is_waited_for(server, make_cutter):
+def test_a_server_that_comes_back_is_waited_for(server, make_chunker):
     server.seconds_per_answer = 0.1
     threading.Timer(0.15, server.stop_listening).start()
     threading.Timer(1.0, server.listen).start()
-    (cut,) = make_cutter(server, requests_in_flight=4, patience=30.0).cut(page(numbered(20)))
-    assert cut.context_counts == ContextCounts(made=20)
+    (document,) = make_chunker(server, requests_in_flight=4, patience=30.0).chunk(page(numbered(20)))
+    assert document.context_counts == ContextCounts(made=20)
 
 
-def test_a_server_that_answers_all_but_questions_is_down_and_costs_no_context(server, make_cutter):
+def test_a_server_that_answers_all_but_questions_is_down_and_costs_no_context(server, make_chunker):
     """A wedged one still says what models it has. Chunks are not at fault for it."""
     server.fault("hang", path="/api/generate", seconds=3)
     with pytest.raises(EmbedderUnavailable, match=r"gave no answer within 0\.3 s"):
-        make_cutter(server, timeout=0.3, patience=2.0).cut(page(numbered(3)))
+        make_chunker(server, timeout=0.3, patience=2.0).chunk(page(numbered(3)))
 
 
-def test_another_model_under_the_same_name_is_refused(server, make_cutter):
-    cutter = make_cutter(server)
+def test_another_model_under_the_same_name_is_refused(server, make_chunker):
+    chunker = make_chunker(server)
     server.digest = "e2" * 32
     with pytest.raises(ModelChanged, match="than the run began with"):
-        cutter.cut(page(numbered(3)))
+        chunker.chunk(page(numbered(3)))
 
 
-def test_a_model_that_is_gone_is_named(server, make_cutter):
-    cutter = make_cutter(server)
+def test_a_model_that_is_gone_is_named(server, make_chunker):
+    chunker = make_chunker(server)
     server.model = "another"
     with pytest.raises(ModelMissing, match="ollama pull fake-talk"):
-        cutter.cut(page(numbered(3)))
+        chunker.chunk(page(numbered(3)))
 
 
-def test_a_second_host_stands_in(server, make_cutter):
+def test_a_second_host_stands_in(server, make_chunker):
     with FakeOllama(model="fake-talk") as other:
-        cutter = make_cutter(server, other, patience=5.0)
+        chunker = make_chunker(server, other, patience=5.0)
         server.stop_listening()
-        (cut,) = cutter.cut(page(numbered(6)))
-        assert cut.context_counts == ContextCounts(made=6)
+        (document,) = chunker.chunk(page(numbered(6)))
+        assert document.context_counts == ContextCounts(made=6)
         assert len(other.generates()) == 6
 
 
-def test_a_cache_that_cannot_be_used_is_warned_of_and_costs_no_context(server, make_cutter, tmp_path, caplog):
+def test_a_cache_that_cannot_be_used_is_warned_of_and_costs_no_context(server, make_chunker, tmp_path, caplog):
     (tmp_path / "cache").write_text("no folder")
-    (cut,) = make_cutter(server).cut(page(numbered(3)))
-    assert cut.context_counts == ContextCounts(made=3)
+    (document,) = make_chunker(server).chunk(page(numbered(3)))
+    assert document.context_counts == ContextCounts(made=3)
     assert caplog.text.count("contexts are not kept for the next run") == 1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from rag_index.chunking import open_cutter
-from rag_index.chunking.context import ContextCutter
+from rag_index.chunking import open_chunker
+from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.chunker import DEFAULT_HOST
 from rag_index.chunking.context.service import Servers, look
-from rag_index.doctor.checkup import Checkup, Opened
+from rag_index.doctor.checkup import Checkup, Resources
 from rag_index.embedders import open_embedder
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing
 from rag_index.ledger import Ledger
@@ -87,52 +87,52 @@ def write(project, server, *, embedder="", table=""):
     return project.settings
 
 
-def cutter_of(settings):
-    return open_cutter(settings, settings.indexes[0])
+def chunker_of(settings):
+    return open_chunker(settings, settings.indexes[0])
 
 
 def test_hosts_are_those_of_an_ollama_embedder_where_none_are_named(project, server, other):
     embedder = (
         f'[embedder]\nkind = "ollama"\nmodel = "e"\nnum_thread = 3\nhosts = ["{server.url}"]\nwait_for_recovery = 7'
     )
-    cutter = cutter_of(write(project, server, embedder=embedder))
-    assert isinstance(cutter, ContextCutter)
-    assert (cutter.servers.hosts, cutter.servers.num_thread, cutter.servers.patience) == ((server.url,), 3, 7.0)
-    cutter = cutter_of(write(project, server, embedder=embedder, table=f'hosts = ["{other.url}"]'))
-    assert cutter.servers.hosts == (other.url,)
+    chunker = chunker_of(write(project, server, embedder=embedder))
+    assert isinstance(chunker, ContextChunker)
+    assert (chunker.servers.hosts, chunker.servers.num_thread, chunker.servers.patience) == ((server.url,), 3, 7.0)
+    chunker = chunker_of(write(project, server, embedder=embedder, table=f'hosts = ["{other.url}"]'))
+    assert chunker.servers.hosts == (other.url,)
 
 
 def test_without_an_ollama_embedder_it_is_the_server_of_this_machine(project, server, monkeypatch):
     assert DEFAULT_HOST == "http://127.0.0.1:11434"
     monkeypatch.setattr("rag_index.chunking.context.chunker.DEFAULT_HOST", server.url)
-    assert cutter_of(write(project, server)).servers.hosts == (server.url,)
+    assert chunker_of(write(project, server)).servers.hosts == (server.url,)
 
 
 def test_the_model_is_given_no_more_room_than_it_takes(project, server):
     hosts = f'hosts = ["{server.url}"]'
-    assert cutter_of(write(project, server, table=hosts)).recipe.num_ctx == server.context_length == 2048
-    assert cutter_of(write(project, server, table=f"{hosts}\nnum_ctx = 1500")).recipe.num_ctx == 1500
+    assert chunker_of(write(project, server, table=hosts)).recipe.num_ctx == server.context_length == 2048
+    assert chunker_of(write(project, server, table=f"{hosts}\nnum_ctx = 1500")).recipe.num_ctx == 1500
 
 
 def test_contexts_can_be_left_out(project, server):
     settings = write(project, server, table='hosts = ["http://127.0.0.1:9"]')
-    assert open_cutter(settings, settings.indexes[0], contexts=False).fingerprint.startswith("text-")
+    assert open_chunker(settings, settings.indexes[0], contexts=False).fingerprint.startswith("text-")
 
 
 def test_a_password_of_the_ledger_is_not_shown(project, server, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_LEDGER__URL", "postgresql+psycopg://me:s3cret@127.0.0.1:9/none")
-    cutter = cutter_of(write(project, server, table=f'hosts = ["{server.url}"]'))
-    assert "s3cret" in cutter.cache.get_secret_value()
-    assert "s3cret" not in repr(cutter)
+    chunker = chunker_of(write(project, server, table=f'hosts = ["{server.url}"]'))
+    assert "s3cret" in chunker.cache.get_secret_value()
+    assert "s3cret" not in repr(chunker)
 
 
 def test_the_doctor_goes_on_where_what_writes_contexts_does_not_answer(project, server):
     settings = write(project, server, table=f'hosts = ["{server.url}"]')
     server.stop_listening()
     ledger, store, embedder = Ledger(settings.ledger_url), open_store(settings.store), open_embedder(settings.embedder)
-    opened = Opened(settings, ledger, store, None, embedder.identity())
+    opened = Resources(settings, ledger, store, None, embedder.identity())
     checkup = Checkup(opened, settings.indexes[0])
-    checkup.standing()
+    checkup.state()
     assert "accepts no connection" in checkup.silence
     store.close()
     ledger.close()

@@ -8,7 +8,7 @@ from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
-from rag_index.status.effective_settings import in_force
+from rag_index.status.effective_settings import effective_settings
 
 FILE = """\
 [source]
@@ -121,7 +121,7 @@ def test_a_mistake_in_the_environment_is_told(load, monkeypatch, key, value, mes
 
 def test_config_shows_each_key_and_where_it_is_from(load, monkeypatch):
     monkeypatch.setenv(f"{VARIABLE}__MAX_CHARS", "90")
-    shown = {value.key: value for value in in_force(load(FILE + CONTEXT), {})}
+    shown = {value.key: value for value in effective_settings(load(FILE + CONTEXT), {})}
     table = "indexes.work-notes.context"
     assert (shown[f"{table}.model"].value, shown[f"{table}.model"].source) == ("llama3.2", "rag-index.toml")
     assert (shown[f"{table}.max_chars"].value, shown[f"{table}.max_chars"].source) == (90, f"{VARIABLE}__MAX_CHARS")
@@ -130,5 +130,5 @@ def test_config_shows_each_key_and_where_it_is_from(load, monkeypatch):
 
 
 def test_config_of_an_index_without_contexts(load):
-    shown = {value.key: value for value in in_force(load(FILE), {})}
+    shown = {value.key: value for value in effective_settings(load(FILE), {})}
     assert shown["indexes.work-notes.context"].value is None

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from rag_index.documents.batches import Page
-from rag_index.indexing.sharding import FIRST_RATE, MOST_CHARS, Sharder, first_rate, most_chars
+from rag_index.documents.batches import DocumentBatch
+from rag_index.indexing.sharding import FIRST_RATE, MAX_CHARS, Sharder, first_rate, max_chars
 
 PLAIN, WITH = (SimpleNamespace(kind="sql", context=context) for context in (None, object()))
 
@@ -20,11 +20,11 @@ def test_the_first_rate(kind):
     assert first_rate(kind, WITH, 300.0) == 300.0
 
 
-@pytest.mark.parametrize(("index", "most"), [(PLAIN, MOST_CHARS), (WITH, 100_000)])
+@pytest.mark.parametrize(("index", "most"), [(PLAIN, MAX_CHARS), (WITH, 100_000)])
 def test_a_shard_is_bound_however_fast_those_before_it_were(index, most):
     texts = ["x" * 1000] * 12_000
-    page = Page([str(i) for i in range(len(texts))], texts, *[[b""] * len(texts)] * 3)
+    page = DocumentBatch([str(i) for i in range(len(texts))], texts, *[[b""] * len(texts)] * 3)
     sharder = Sharder(
-        "n", documents=None, seconds=5.0, chars_per_second=1e7, workers=1, most=len(texts), most_chars=most_chars(index)
+        "n", documents=None, seconds=5.0, chars_per_second=1e7, workers=1, most=len(texts), max_chars=max_chars(index)
     )  # fmt: skip
     assert next(sharder.add(page)).chars == most

@@ -25,7 +25,7 @@ COLUMNS: dict[str, Callable[[list[Any]], Any]] = {
 def summary(trials: list[Trial], *, seed: int, seconds: float) -> dict[str, Any]:
     """The figures of a long run."""
     targets = {target: [trial for trial in trials if trial.case.target == target] for target in NAMES}
-    by_target = {target: _figures(some) for target, some in targets.items() if some}
+    by_target = {target: _metrics(some) for target, some in targets.items() if some}
     return {
         **_all(by_target),
         "seeds": [seed],
@@ -68,12 +68,13 @@ def line(number: int, trial: Trial) -> str:
     gone = "" if trial.gone_seconds is None else f", gone after {trial.gone_seconds:.1f} s"
     said = "; ".join(trial.problems) or "as it should be"
     return (
-        f"{number}. {trial.case}: {trial.settled:.0%} settled, {trial.open} open, exit {trial.exit_code} after "
+        f"{number}. {trial.case}: {trial.committed:.0%} committed, {trial.pending} pending, exit {trial.exit_code} "
+        "after "
         f"{trial.ended_seconds:.1f} s{gone}, next run {trial.next_seconds:.1f} s, {trial.again} again: {said}"
     )
 
 
-def _figures(trials: list[Trial]) -> dict[str, Any]:
+def _metrics(trials: list[Trial]) -> dict[str, Any]:
     return {
         "kills": len(trials),
         "documents_lost": sum(trial.lost for trial in trials),
