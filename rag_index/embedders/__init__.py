@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from rag_index.hosts.stats import RequestStats
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["Embedder", "EmbedderIdentity", "open_embedder"]
+__all__ = ["Embedder", "EmbedderIdentity", "identify", "open_embedder"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +88,12 @@ def open_embedder(
     from rag_index.embedders.ollama import OllamaEmbedder
 
     return OllamaEmbedder(settings, home=home, workers=workers, expected=expected)
+
+
+def identify(settings: EmbedderSettings) -> EmbedderIdentity:
+    """Return what the embedder is, by a real embed of one text, without waiting for servers that are down.
+
+    Raises as `Embedder.identity`.
+    """
+    with closing(open_embedder(settings.model_copy(update={"wait_for_recovery": 0.0}))) as embedder:
+        return embedder.identity()
