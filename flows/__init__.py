@@ -1,1 +1,1 @@
-"""Flows: what runs, in which order. Nothing but the flow is in a flow file."""
+"""Flows: what runs, in which order. A flow file holds flows and nothing else."""

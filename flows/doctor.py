@@ -1,4 +1,4 @@
-"""Look whether store, ledger and source agree, and say what to do. Nothing is changed."""
+"""Check that store, ledger and source agree, and say what to do. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["doctor"]
 
 @flow(name="doctor", flow_run_name=run_name)
 def doctor(config: str | None = None, indexes: list[str] | None = None, wait: float | None = None) -> State[Diagnosis]:
-    """Look at each index, with no run of it at the same time.
+    """Check each index, while no run of it is in progress.
 
     Args:
-        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
-        indexes: Names of indexes; all where none are given.
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
+        indexes: Names of indexes; by default all.
         wait: Seconds to wait for services that are down at the start.
     """
     settings = run_settings(config, wait=wait)

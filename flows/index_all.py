@@ -36,14 +36,14 @@ def index_all(
     """Bring all indexes up to date with their source; one that fails does not stop the others.
 
     Args:
-        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above.
-        indexes: Names of indexes; all where none are given.
+        config: The settings file; by default RAG_INDEX_CONFIG, or rag-index.toml in the worker's folder or above it.
+        indexes: Names of indexes; by default all.
         workers: Dask worker processes; by default as the settings say.
-        shard_documents: Documents a shard; by default as the settings say.
-        serial: Embed in one process, with no Dask cluster.
-        full: Build each index anew beside the old one, and show it when it is verified.
-        allow_deletes: Delete however many documents the source has no more.
-        retry_failed: Try documents again that failed too often.
+        shard_documents: Documents per shard; by default as the settings say.
+        serial: Embed in one process, without a Dask cluster.
+        full: Rebuild each index beside the live one, and publish it once it is verified.
+        allow_deletes: Delete what the source no longer has, however many documents that is.
+        retry_failed: Try failed documents again, however often they were tried.
         wait: Seconds to wait for services that are down at the start.
     """
     started = time.monotonic()

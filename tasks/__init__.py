@@ -1,1 +1,1 @@
-"""Tasks: one policy a file (retries, time limits, health checks) around one call into rag_index."""
+"""Tasks: each is a policy (retries, time limits, health checks) around one call into rag_index."""

@@ -1,4 +1,4 @@
-"""Delete: what the source has no more, once the whole of it was seen."""
+"""Delete: what the source no longer has, once all of it was seen."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from typing import TYPE_CHECKING
 
 from prefect import task
 
+from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
-    from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan import Scan
 
 __all__ = ["delete_gone"]
 
 
+def delete_gone(scan: Scan) -> None:
+    """Delete documents of the index that the source no longer has, unless `delete_guard` refuses."""
+    _delete_gone(Opaque(scan))
+
+
 @task(name="delete gone", task_run_name="delete gone", **RETRIED)
-def delete_gone(run: IndexRun) -> None:
-    """Store first, ledger after; a retry goes on where it stopped."""
-    run.delete_gone()
+def _delete_gone(scan: Opaque[Scan]) -> None:
+    """Delete in the store first, then in the ledger; a retry continues where it stopped."""
+    scan.value.delete_gone()

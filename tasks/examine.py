@@ -1,4 +1,4 @@
-"""Examine: one index held against its source, ledger and store."""
+"""Examine: one index compared with its source, ledger and store."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ __all__ = ["examine_index"]
 
 @task(name="examine", task_run_name="examine {index}", **RETRIED)
 def examine_index(settings: Settings, index: str) -> Diagnosis:
-    """All that is wrong with an index; nothing is changed, so that a retry is harmless."""
+    """Return everything that is wrong with an index. Nothing is changed, so a retry is harmless."""
     return examine(settings, [index])

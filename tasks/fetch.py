@@ -18,29 +18,29 @@ __all__ = ["fetch_page", "pages"]
 
 FIRST_ROWS = 2000
 PAGE_CHARS = 4_000_000
-"""Pages grow to about so many characters, so that a short text does not mean many small queries. A page is in memory
-several times over (as rows, as documents, in shards), which is most of what the flow's process takes."""
+"""Pages grow to about this many characters, so that short texts do not mean many small queries. A page is in memory
+several times (as rows, as documents, in shards), which is most of what the flow's process takes."""
 ROW_CHARS = 500
-"""What a row takes beside its text, as so many characters."""
+"""What a row takes beside its text, as characters."""
 
 
 @task(name="fetch", task_run_name="fetch up to {rows} rows", **RETRIED)
 def fetch_page(source: Source, cursor: Any, rows: int) -> SourcePage:
-    """The next page after `cursor`. A retry reads the same rows again, which is harmless."""
+    """Return the page after `cursor`. A retry reads the same rows again, which is harmless."""
     return source.page(cursor, rows)
 
 
 def pages(run: IndexRun) -> Iterator[SourcePage]:
-    """All pages of a run's source, growing from a small first one."""
+    """Yield all pages of a run's source, growing from a small first one."""
     cursor: Any = None
-    most = run.settings.source.page_rows
-    rows = min(FIRST_ROWS, most)
+    max_rows = run.settings.source.page_rows
+    rows = min(FIRST_ROWS, max_rows)
     while True:
-        with run.watch.stage("fetch"):
+        with run.stopwatch.stage("fetch"):
             page = fetch_page(run.source, cursor, rows)
         yield page
         cursor = page.cursor
         if cursor is None:
             return
         mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + ROW_CHARS
-        rows = max(1, min(most, rows * 4, int(PAGE_CHARS / mean)))
+        rows = max(1, min(max_rows, rows * 4, int(PAGE_CHARS / mean)))

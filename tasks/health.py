@@ -1,4 +1,4 @@
-"""Are the services there: the source readable, the embedder embedding, the store answering, the workers alike."""
+"""Health checks: the source is readable, the embedder embeds, the store answers, the workers have our versions."""
 
 from __future__ import annotations
 
@@ -7,74 +7,73 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from rag_index.embedders import EmbedderIdentity, open_embedder
+from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.orchestration.cluster import count_workers
 from rag_index.orchestration.retries import is_transient
 
 if TYPE_CHECKING:
+    from rag_index.chunking import Chunker
     from rag_index.indexing.run import IndexRun
 
-__all__ = ["check_context", "check_embedder", "check_source", "check_store", "check_workers"]
+__all__ = ["check_chunker", "check_embedder", "check_source", "check_store", "check_workers"]
 
 RETRY_SECONDS = 5.0
-_ONCE: dict[str, Any] = {"retry_condition_fn": is_transient, "cache_policy": NO_CACHE, "persist_result": False}
+_CHECK: dict[str, Any] = {"retry_condition_fn": is_transient, "cache_policy": NO_CACHE, "persist_result": False}
 
 
-@task(name="check source", task_run_name="check source", **_ONCE)
+@task(name="check source", task_run_name="check source", **_CHECK)
 def _check_source(run: IndexRun) -> None:
     run.source.check()
 
 
-@task(name="check embedder", task_run_name="check embedder", **_ONCE)
+@task(name="check embedder", task_run_name="check embedder", **_CHECK)
 def _check_embedder(run: IndexRun) -> EmbedderIdentity:
-    embedder = open_embedder(run.settings.embedder.model_copy(update={"wait_for_recovery": 0.0}))
-    try:
-        return embedder.identity()
-    finally:
-        embedder.close()
+    return identify(run.settings.embedder)
 
 
-@task(name="check store", task_run_name="check store", **_ONCE)
+@task(name="check store", task_run_name="check store", **_CHECK)
 def _check_store(run: IndexRun) -> None:
     run.store.collections()
 
 
-@task(name="check context", task_run_name="check context", **_ONCE)
-def _check_context(run: IndexRun) -> str:
-    return run.chunker.fingerprint
+@task(name="check context", task_run_name="check context", **_CHECK)
+def _check_chunker(run: IndexRun) -> Chunker:
+    return run.open_chunker()
 
 
-@task(name="check workers", task_run_name="check workers", **_ONCE)
+@task(name="check workers", task_run_name="check workers", **_CHECK)
 def _check_workers(run: IndexRun) -> int:
     return count_workers(run.settings.parallel)
 
 
 def check_source(run: IndexRun) -> None:
-    """See that source and settings fit; waits `[run] wait` seconds for a database that is down."""
+    """Check that source and settings fit; wait `[run] wait` seconds for a database that is down."""
     _check_source.with_options(**_patience(run))(run)
 
 
 def check_embedder(run: IndexRun) -> EmbedderIdentity:
-    """What the embedder is, by a real embed; waits `[run] wait` seconds for servers that are down."""
+    """Return what the embedder is, by a real embed; wait `[run] wait` seconds for servers that are down."""
     return _check_embedder.with_options(**_patience(run))(run)
 
 
 def check_store(run: IndexRun) -> None:
-    """See that the store answers; waits `[run] wait` seconds for a server that is down."""
-    _check_store.with_options(**_patience(run, at_least=0))(run)  # a store waits some seconds by itself
+    """Check that the store answers; wait `[run] wait` seconds for a server that is down."""
+    _check_store.with_options(**_patience(run, min_retries=0))(run)  # a store waits some seconds by itself
 
 
-def check_context(run: IndexRun) -> None:
-    """Where a model writes contexts: see that it is there and writes; waits `[run] wait` seconds for its servers."""
-    if run.index.context is not None:
-        _check_context.with_options(**_patience(run))(run)
+def check_chunker(run: IndexRun) -> Chunker:
+    """Return the chunker; if a model writes contexts, check that it does, and wait for its servers as for others."""
+    if run.index.context is None:
+        return run.open_chunker()
+    return _check_chunker.with_options(**_patience(run))(run)
 
 
-def check_workers(run: IndexRun) -> None:
-    """Where the Dask cluster is not the run's own: see that it has workers, with the versions that the flow has."""
+def check_workers(run: IndexRun) -> int:
+    """Return the number of workers; check an existing cluster for workers that have the versions of the flow."""
     if run.settings.parallel.address and not run.settings.parallel.serial:
-        run.workers = run.metrics.workers = _check_workers.with_options(**_patience(run))(run)
+        return _check_workers.with_options(**_patience(run))(run)
+    return run.own_workers()
 
 
-def _patience(run: IndexRun, *, at_least: int = 1) -> dict[str, Any]:
-    return {"retries": at_least + int(run.settings.run.wait / RETRY_SECONDS), "retry_delay_seconds": RETRY_SECONDS}
+def _patience(run: IndexRun, *, min_retries: int = 1) -> dict[str, Any]:
+    return {"retries": min_retries + int(run.settings.run.wait / RETRY_SECONDS), "retry_delay_seconds": RETRY_SECONDS}

@@ -1,4 +1,4 @@
-"""Publish: verify the collection against the ledger, let readers see it, build its search index where that pays."""
+"""Publish: verify the collection against the ledger, let readers see it, and build its search index if that pays."""
 
 from __future__ import annotations
 
@@ -9,33 +9,39 @@ from prefect.logging import get_run_logger
 
 from rag_index.errors import StoreError
 from rag_index.indexing.search_index import search_index_due
+from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
-    from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan import Scan
 
-__all__ = ["build_search_index", "verify_and_publish"]
+__all__ = ["build_search_index", "publish"]
+
+
+def publish(scan: Scan) -> None:
+    """Verify the collection, and let readers see a rebuilt one."""
+    _publish(Opaque(scan))
 
 
 @task(name="verify and publish", task_run_name="verify and publish", **RETRIED)
-def verify_and_publish(run: IndexRun) -> None:
-    """Counts must agree before an alias moves."""
-    run.verify_and_publish()
+def _publish(scan: Opaque[Scan]) -> None:
+    """Verify before the alias moves: counts have to agree."""
+    scan.value.publish()
 
 
-def build_search_index(run: IndexRun) -> None:
-    """Where `[store] hnsw` and the collection's size ask for it."""
-    collection = run.collection
+def build_search_index(scan: Scan) -> None:
+    """Build the search index if `[store] hnsw` and the size of the collection ask for it."""
+    run, collection = scan.run, scan.collection
     if search_index_due(run.store, collection.name, collection.dimension, run.settings.store.hnsw):
-        _build(run)
+        _build_search_index(Opaque(scan))
 
 
 @task(name="build search index", task_run_name="build search index")
-def _build(run: IndexRun) -> None:
-    """What fails here costs searches time, and nothing else: the run goes on."""
-    collection = run.collection
+def _build_search_index(scan: Opaque[Scan]) -> None:
+    """Build the search index. A failure costs searches time and nothing else, so the run continues."""
+    run, collection = scan.value.run, scan.value.collection
     try:
-        with run.watch.stage("search index"):
+        with run.stopwatch.stage("search index"):
             run.store.optimize(collection.name)
     except StoreError as error:
         get_run_logger().warning(
@@ -43,5 +49,5 @@ def _build(run: IndexRun) -> None:
             collection.name, error, run.index.name,
         )  # fmt: skip
         return
-    seconds = run.watch.seconds["search index"]
+    seconds = run.stopwatch.seconds["search index"]
     get_run_logger().info("the search index of %s was built in %.1f s", collection.name, seconds)

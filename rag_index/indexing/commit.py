@@ -1,4 +1,4 @@
-"""Documents under way: as the ledger had them before, and what becomes of them once their points are in the store."""
+"""The commit of a shard: the last two writes, after its points are in the store."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Committer"]
 
-logger = logging.getLogger("rag_index.indexing.run")
+LOGGED_FAILURES = 20
+logger = logging.getLogger("rag_index.indexing")
 
 
 class Committer:
-    """The last two writes of a shard: stale chunks are deleted, then the ledger's rows close its documents."""
+    """Deletes the stale chunks of a shard's documents, then writes the ledger's rows, which end their being pending."""
 
     def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection) -> None:
         self._index = index
@@ -31,21 +32,21 @@ class Committer:
         self._before: dict[str, Known | None] = {}
 
     def take(self, keys: Sequence[str], known: Mapping[str, Known]) -> None:
-        """These documents are on their way to be embedded, and are in the ledger as `known` says."""
+        """Remember how the ledger has these documents now, before they are marked pending."""
         self._before.update((key, known.get(key)) for key in keys)
 
     def commit(self, written: WrittenShard) -> int:
-        """A shard's points are in the store: how many of its documents are new."""
+        """Commit a shard whose points are in the store, and return how many of its documents are new."""
         before = {key: self._before.pop(key, None) for key in written.keys}
         self._delete_stale(written, before)
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
         with self._ledger.transaction():
             self._ledger.record(self._collection.id, rows)
-            self._note_failures(written.failures)
+            self._record_failures(written.failures)
         return sum(known is None or not known.text_hash for known in before.values())
 
     def _delete_stale(self, written: WrittenShard, before: dict[str, Known | None]) -> None:
-        """Chunks at or above the new count, of documents that may have some: they had more, or were open."""
+        """Delete chunks at or above the new count, of documents that had more chunks or were pending."""
         name = self._collection.name
         stale = [
             (key, count, known)
@@ -55,20 +56,23 @@ class Committer:
         if delete_chunks(self._store, name, self._index, stale):
             self._store.flush(name)
 
-    def _note_failures(self, failures: list[Failure]) -> None:
-        """Failed documents keep the points they had; their rows are as before the shard was submitted. Incomplete ones
-        are done, and listed."""
+    def _record_failures(self, failures: list[Failure]) -> None:
+        """List failed and incomplete documents.
+
+        A failed document keeps the points that it had, and its row becomes what it was before the shard was submitted.
+        An incomplete one is indexed all the same.
+        """
         if not failures:
             return
         cid = self._collection.id
-        lost = [failure.key for failure in failures if failure.kind == "failed"]
-        before = {key: self._before.pop(key, None) for key in lost}
+        failed = [failure.key for failure in failures if failure.kind == "failed"]
+        before = {key: self._before.pop(key, None) for key in failed}
         self._ledger.unmark_pending(
             cid,
             known=[key for key, known in before.items() if known is not None and not known.pending],
             new=[key for key, known in before.items() if known is None],
         )
         self._ledger.fail(cid, failures)
-        for failure in failures[:20]:
-            said = (self._index, document_id(failure.key), failure.kind, failure.reason)
-            logger.warning("%s: document %s %s: %s", *said)
+        for failure in failures[:LOGGED_FAILURES]:
+            details = (self._index, document_id(failure.key), failure.kind, failure.reason)
+            logger.warning("%s: document %s %s: %s", *details)

@@ -1,4 +1,4 @@
-"""Removing documents: marked open, deleted in the store, flushed, and only then out of the ledger."""
+"""Deleting documents: they are marked pending, deleted in the store, flushed, and only then deleted in the ledger."""
 
 from __future__ import annotations
 
@@ -12,27 +12,31 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["deleted", "delete_gone_documents"]
+__all__ = ["delete_gone", "delete_named"]
 
 
-def delete_gone_documents(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
-    """Delete what the scan did not see, and the points of documents whose text became empty, a batch at a time; how
-    many documents each batch had. Raises as the store and the ledger do; what was deleted by then is settled."""
+def delete_gone(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
+    """Delete what the scan did not see, and the points of emptied documents; yield the size of each batch.
+
+    Raises as the store and the ledger do; what was deleted by then is committed.
+    """
     while keys := ledger.gone(collection.id):
-        _remove(ledger, store, collection, index, keys)
+        _delete(ledger, store, collection, index, keys)
         yield len(keys)
-    yield from _deleted_emptied(ledger, store, collection, index)
+    yield from _delete_emptied(ledger, store, collection, index)
 
 
-def deleted(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> Iterator[int]:
-    """As `deleted_gone`, of these documents, and of emptied ones."""
+def delete_named(
+    ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]
+) -> Iterator[int]:
+    """Delete these documents, and the points of emptied ones; yield the size of each batch."""
     if keys:
-        _remove(ledger, store, collection, index, keys)
+        _delete(ledger, store, collection, index, keys)
         yield len(keys)
-    yield from _deleted_emptied(ledger, store, collection, index)
+    yield from _delete_emptied(ledger, store, collection, index)
 
 
-def _deleted_emptied(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
+def _delete_emptied(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
     while rows := ledger.emptied():
         keys = [row[0] for row in rows]
         _delete_points(ledger, store, collection, index, keys)
@@ -41,7 +45,7 @@ def _deleted_emptied(ledger: Ledger, store: Store, collection: Collection, index
         yield len(keys)
 
 
-def _remove(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
+def _delete(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
     _delete_points(ledger, store, collection, index, keys)
     ledger.forget(collection.id, keys)
 

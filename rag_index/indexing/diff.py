@@ -1,4 +1,4 @@
-"""What changed: a page of the source held against what the ledger knows of it."""
+"""The diff: a page of the source compared with what the ledger knows of its documents."""
 
 from __future__ import annotations
 
@@ -11,43 +11,44 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch
     from rag_index.ledger import FailedDocument, Known
 
-__all__ = ["MAX_TRIES", "PageDiff", "compare"]
+__all__ = ["MAX_TRIES", "PageDiff", "diff"]
 
 MAX_TRIES = 5
-"""Runs that try a failed document again by themselves; then only `retry-failed` or a changed text does."""
+"""Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""
 
 
 @dataclass(frozen=True, slots=True)
 class PageDiff:
-    """What is to be done with a page's documents; each is counted once."""
+    """What to do with the documents of a page. Each document is counted once."""
 
     to_embed: DocumentBatch
-    """New documents and changed ones."""
+    """New and changed documents."""
     new: int
     payload_only: DocumentBatch
+    """Documents whose payload alone changed."""
     unchanged: int
     empty: int
-    """Documents without text, whatever is to be done with them."""
+    """Documents without text, whatever has to be done with them."""
     emptied: list[tuple[str, bytes, bytes]]
-    """Of these, the ones that have points: (key, text hash, payload hash)."""
+    """Those of the empty documents that have points: (key, text hash, payload hash)."""
     newly_empty: list[tuple[str, bytes, bytes, int]]
-    """Of these, the ones that the ledger does not know as empty, and that have no points: rows for it."""
+    """Ledger rows for those of the empty documents that have no points and that the ledger does not know as empty."""
     given_up: int
     """Documents that failed too often with this text."""
     recovered: list[str]
-    """Of the unchanged and the empty ones: those that are listed as failed, and are as the ledger has them again."""
+    """Unchanged and empty documents that are listed as failed, and are again as the ledger has them."""
 
 
-def compare(
+def diff(
     page: DocumentBatch,
     known: Mapping[str, Known],
     failed: Mapping[str, FailedDocument],
     *,
     retry: bool = False,
 ) -> PageDiff:
-    """Hold a page against the ledger. An open document counts as changed, whatever its hashes.
+    """Compare a page with the ledger. A pending document counts as changed, whatever its hashes.
 
-    With `retry` documents that failed are tried however often they were, and incomplete ones are made anew.
+    With `retry`, failed documents are tried however often they were tried, and incomplete ones are embedded again.
     """
     embed: list[int] = []
     payload: list[int] = []
@@ -75,7 +76,7 @@ def compare(
                 newly_empty.append((key, text_hash, payload_hash, 0))
         elif same_text:
             payload.append(i)
-        elif not retry and not (row is not None and row.pending) and _given_up(failed.get(key), text_hash):
+        elif not retry and not (row is not None and row.pending) and _is_given_up(failed.get(key), text_hash):
             given_up += 1
         else:
             embed.append(i)
@@ -85,7 +86,7 @@ def compare(
     )
 
 
-def _given_up(failure: FailedDocument | None, text_hash: bytes) -> bool:
+def _is_given_up(failure: FailedDocument | None, text_hash: bytes) -> bool:
     return failure is not None and failure.tries >= MAX_TRIES and failure.text_hash == text_hash
 
 

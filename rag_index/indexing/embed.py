@@ -1,4 +1,4 @@
-"""A shard of documents into an embedded shard: cut, embed each distinct text once, halve what is too long."""
+"""Embed a shard: chunk its documents, embed each distinct text once, and split what is too long."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ ChunkedDocuments = list[ChunkedDocument | RagIndexError]
 def embed_shard(
     shard: Shard, chunker: Chunker, embedder: Embedder, *, known: Mapping[str, NDArray[np.float32]] = NOTHING_KNOWN
 ) -> EmbeddedShard:
-    """Cut and embed the shard's documents; texts in `known` take the vector given there.
+    """Chunk and embed the shard's documents; texts in `known` take the vector given there.
 
-    A document of which any chunk cannot be embedded is a failure as a whole, so that no half of it is ever shown.
-    Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged, BadVectors where the service is the reason.
+    If one chunk of a document cannot be embedded, the whole document fails, so that no half of it is ever searched.
+    Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
     """
     started = time.perf_counter()
     before = replace(embedder.stats, host_seconds=dict(embedder.stats.host_seconds))
@@ -46,8 +46,8 @@ def embed_shard(
     chunked = chunker.chunk(shard.documents)
     chunk_seconds = time.perf_counter() - started
     contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
-    chunked, sent = _embedded(chunked, vectors, chunker, embedder)
-    documents, whole, matrix, texts, failures = _gathered(shard.documents, chunked, vectors)
+    chunked, sent = _embed(chunked, vectors, chunker, embedder)
+    documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
     after = embedder.stats
     made = [text for text in texts if text not in known]
     stats = ShardStats(
@@ -74,13 +74,18 @@ def embed_shard(
     return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats)
 
 
-def _embedded(
+def _embed(
     chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder
 ) -> tuple[ChunkedDocuments, int]:
-    """Embed what has no vector yet, halves of what is too long instead of it: the cuts then, and how many were sent."""
+    """Embed the texts that have no vector yet, and split those that are too long.
+
+    Returns the documents as they are chunked then, and how many texts were sent.
+    """
     sent = 0
     too_long: set[str] = set()
-    texts = {text for document in chunked if isinstance(document, ChunkedDocument) for text in document.sent()}
+    texts = {
+        text for document in chunked if isinstance(document, ChunkedDocument) for text in document.texts_to_embed()
+    }
     while new := sorted(texts - vectors.keys()):
         found = embedder.embed_documents(new)
         if len(found) != len(new):
@@ -90,33 +95,33 @@ def _embedded(
         too_long.update(text for text in new if isinstance(vectors[text], TextTooLong))
         texts = set()
         for i, document in enumerate(chunked if too_long else ()):
-            if isinstance(document, ChunkedDocument) and not too_long.isdisjoint(document.sent()):
-                chunked[i] = shorter = _shortened(document, too_long, chunker)
-                texts.update(shorter.sent() if isinstance(shorter, ChunkedDocument) else ())
+            if isinstance(document, ChunkedDocument) and not too_long.isdisjoint(document.texts_to_embed()):
+                chunked[i] = shorter = _split_long(document, too_long, chunker)
+                texts.update(shorter.texts_to_embed() if isinstance(shorter, ChunkedDocument) else ())
     return chunked, sent
 
 
-def _shortened(document: ChunkedDocument, too_long: set[str], chunker: Chunker) -> ChunkedDocument | RagIndexError:
-    """The cut without any of these texts: each in two, and its halves again where they are among them."""
-    while numbers := [i for i, text in enumerate(document.sent()) if text in too_long]:
+def _split_long(document: ChunkedDocument, too_long: set[str], chunker: Chunker) -> ChunkedDocument | RagIndexError:
+    """Return the document with each of these texts split in two, and split again if a half is among them."""
+    while numbers := [i for i, text in enumerate(document.texts_to_embed()) if text in too_long]:
         for number in reversed(numbers):
-            shorter = chunker.halved(document, number)
+            shorter = chunker.split_chunk(document, number)
             if shorter is None:
                 return RagIndexError(f"one character is too long for the embedder ({document.chunks[number]!r:.20})")
             document = shorter
     return document
 
 
-def _gathered(
+def _gather(
     documents: DocumentBatch, chunked: ChunkedDocuments, vectors: Vectors
 ) -> tuple[DocumentBatch, list[ChunkedDocument], NDArray[np.float32], list[str], list[Failure]]:
-    """The documents all of whose chunks have vectors: their cuts, vectors and texts as sent; and the failures."""
+    """Return the documents all of whose chunks have vectors, with chunks, vectors and embedded texts; and failures."""
     done: list[int] = []
     whole: list[ChunkedDocument] = []
     texts: list[str] = []
     failures: list[Failure] = []
     for i, document in enumerate(chunked):
-        sent = document.sent() if isinstance(document, ChunkedDocument) else []
+        sent = document.texts_to_embed() if isinstance(document, ChunkedDocument) else []
         reason = _reason(document, sent, vectors)
         if reason or not isinstance(document, ChunkedDocument):
             failures.append(Failure(documents.keys[i], reason, documents.text_hashes[i]))
@@ -132,7 +137,7 @@ def _gathered(
 
 
 def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors: Vectors) -> str:
-    """Why a document cannot be indexed; nothing where it can."""
+    """Return why a document cannot be indexed, or an empty text if it can."""
     if not isinstance(document, ChunkedDocument):
         return str(document)
     if not sent:

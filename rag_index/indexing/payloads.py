@@ -1,4 +1,4 @@
-"""Documents of which only the payload changed: the payloads of their points are overwritten whole; none is embedded."""
+"""Payload updates: documents whose payload alone changed get new payloads on their points, and nothing is embedded."""
 
 from __future__ import annotations
 

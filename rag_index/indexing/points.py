@@ -1,4 +1,4 @@
-"""From an embedded shard to points in the store, and from stored points back to what a person sees."""
+"""Points: made from an embedded shard, written to the store, and deleted from it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ BATCH_POINTS = 1000
 
 
 def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: int | None = None) -> WrittenShard:
-    """Upsert all points of a shard and make them durable; what the ledger needs comes back.
+    """Upsert all points of a shard, make them durable, and return what the ledger needs.
 
-    With `epoch`, only while the collection is written by the run of that epoch: what a dead run's workers still
-    have is refused (IndexLocked). Raises what `Store.upsert` raises; nothing that was written then counts as done.
+    With `epoch`, refuse to write (IndexLocked) unless the collection belongs to the run of that epoch: workers of a
+    dead run may still send shards. Raises what `Store.upsert` raises; nothing that was written then counts as done.
     """
     started = time.perf_counter()
     if epoch is not None and (now := store.metadata(collection).get("epoch")) != epoch:
-        raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this one ends here")
+        raise IndexLocked(f"{collection} is written by a later run (epoch {now}, this is {epoch}): this run ends here")
     for batch in batches(shard):
         store.upsert(collection, batch)
     store.flush(collection)
@@ -49,7 +49,7 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
 
 
 def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBatch]:
-    """The points of a shard, at most `size` at a time."""
+    """Yield the points of a shard, at most `size` at a time."""
     ids: list[str] = []
     payloads: list[dict[str, Any]] = []
     first = row = 0
@@ -67,10 +67,11 @@ def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBat
 
 
 def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:
-    """Delete documents' chunks from a number on, given each with its row of the ledger; whether there were any.
+    """Delete the chunks of documents from a number on, and return whether there was anything to delete.
 
-    By id where the ledger says how many there are. Of an open document a run that died may have left any number: those
-    are looked for, which in the embedded store, without an index on their key, reads every payload once.
+    `stale` has (key, first chunk to delete, ledger row). Chunks are deleted by id if the ledger says how many there
+    are. A run that died may have left any number of chunks of a pending document: those are searched for, which in the
+    embedded store, without an index on the key, reads every payload once.
     """
     ids: list[str] = []
     unknown: dict[str, int] = {}
@@ -85,7 +86,7 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tup
 
 
 def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
-    """The whole payload of a point whose document changed in its payload alone."""
+    """Return the whole payload of a point whose document changed in its payload alone."""
     own = {name: old[name] for name in old[RESERVED_KEY].get("own", ())}
     ours = {**old[RESERVED_KEY], "payload_hash": payload_hash.hex()}
     return {**decode_payload(payload), **own, RESERVED_KEY: ours}

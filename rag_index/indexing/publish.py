@@ -1,4 +1,4 @@
-"""Which collection readers see: verify it, move the alias, keep some older collections, drop the rest, go back."""
+"""Publishing: verify a collection, move the alias to it, keep some older collections, drop the rest; and roll back."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["Verification", "publish_collection", "roll_back", "verify_counts", "
 
 SAMPLE = 20
 TIE = 1e-4
-"""Scores this close are equal: exact duplicates find each other."""
+"""Scores this close count as equal: exact duplicates find each other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was looked at before an alias moved."""
+    """What was checked before an alias moved."""
 
     documents: int
     points: int
@@ -33,7 +33,7 @@ class Verification:
     found: int
 
     def sentence(self) -> str:
-        """For a person."""
+        """Return the result in one line."""
         return (
             f"verified {self.points:,} points of {self.documents:,} documents, "
             f"{self.found} of {self.sampled} sampled found themselves"
@@ -41,7 +41,7 @@ class Verification:
 
 
 def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
-    """Documents and points, where the store holds what the ledger says.
+    """Return the number of documents and points, after checking that the store holds what the ledger says.
 
     Raises:
         StoreMismatch: it does not.
@@ -57,7 +57,7 @@ def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple
 
 
 def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> Verification:
-    """Counts agree, and sampled documents' first chunks, embedded again, find themselves (or an equal one).
+    """Check the counts, and that the first chunks of sampled documents, embedded again, find themselves or an equal.
 
     Raises:
         StoreMismatch: counts differ, or a sampled chunk does not find itself.
@@ -76,14 +76,14 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
         found += any(hit.id == point.id for hit in hits) or best >= float(np.dot(vector, vector)) - TIE
     if found < len(ids):
         raise StoreMismatch(
-            f"{collection.name}: {found} of {len(ids)} sampled chunks find themselves; it is not shown. "
-            "Run it again; if it stays so, the embedder gives other vectors for the same text"
+            f"{collection.name}: {found} of {len(ids)} sampled chunks find themselves; it was not published. "
+            "Run again; if it stays so, the embedder gives different vectors for the same text"
         )
     return Verification(documents, points, len(ids), found)
 
 
 def publish_collection(ledger: Ledger, store: Store, collection: Collection, *, keep: int) -> None:
-    """Show `collection`, in one step for readers; keep the newest `keep` others of its alias, drop older ones."""
+    """Make `collection` live, in one step for readers; keep the newest `keep` others of its alias and drop the rest."""
     previous = store.aliases().get(collection.alias)
     store.point_alias(collection.alias, collection.name)
     ledger.update_collection(collection.id, state="ready")
@@ -95,9 +95,9 @@ def publish_collection(ledger: Ledger, store: Store, collection: Collection, *, 
 
 
 def roll_back(ledger: Ledger, store: Store, alias: str) -> tuple[str, str]:
-    """Show the newest other collection of the alias; returns the names of what was shown and what is.
+    """Make the newest other collection of the alias live; return the names of the one before and the one now live.
 
-    The ledger's rows belong to collections, so that nothing else has to move.
+    The ledger's rows belong to collections, so nothing else has to move.
 
     Raises:
         SettingsError: there is none to go back to.

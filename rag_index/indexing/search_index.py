@@ -1,4 +1,4 @@
-"""What a collection needs to be searched well: its model named in it, payload indexes, the search index (HNSW)."""
+"""What makes a collection searchable: the name of its model, payload indexes, and the search index (HNSW)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["Optimized", "make_searchable", "optimize", "search_index_due"]
 
 AUTO_MB = 256
-"""Embedded vectors that a run leaves to be scanned: some 15 ms a search, where an index takes minutes to build."""
+"""Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 
 
 @dataclass(frozen=True, slots=True)
 class Optimized:
-    """An index whose search index was asked for: `seconds` is how long building took, 0 where it was there."""
+    """An index after `optimize`: `seconds` is how long building took, 0 if the search index was there already."""
 
     index: str
     collection: str
@@ -32,15 +32,15 @@ class Optimized:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return what `--json` prints."""
         return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
 def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
-    """Write into a collection which model searches have to ask; have the payload indexes of the settings, and no more.
+    """Write the collection's model into its metadata, and give it exactly the payload indexes of the settings.
 
-    Indexes that somebody else made are left alone. To be called at the beginning of a run, by whoever holds the
-    store: it does something only where the collection is new, or the settings changed.
+    Indexes that somebody else made are left alone. Call it at the beginning of a run: it only does something if the
+    collection is new or the settings changed.
     """
     metadata = store.metadata(collection)
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
@@ -52,10 +52,10 @@ def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, f
 
 
 def optimize(settings: Settings, store: Store, names: Sequence[str] | None = None) -> Iterator[Optimized]:
-    """Build the search index of what these indexes show (all by default), one after another, where it is missing.
+    """Build the missing search indexes of these indexes (all by default), one after another.
 
-    Embedded: a child process builds; a hundred thousand vectors of 256 dimensions take about half a minute on two
-    cores. A server builds by itself: this waits for it. Raises StoreError where nothing is indexed.
+    In the embedded store a child process builds; a hundred thousand vectors of 256 dimensions take about half a minute
+    on two cores. A server builds by itself, and this waits for it. Raises StoreError if nothing is indexed.
     """
     aliases = store.aliases()
     for index in settings.named(names):
@@ -73,8 +73,10 @@ def optimize(settings: Settings, store: Store, names: Sequence[str] | None = Non
 
 
 def search_index_due(store: Store, collection: str, dimension: int, mode: Literal["auto", "never"]) -> bool:
-    """Whether a run should build the search index: only of an embedded collection with more than 256 MB of vectors
-    that lack one. Smaller ones are scanned in milliseconds, and a server builds by itself.
+    """Return whether a run should build the search index.
+
+    Only an embedded collection with more than 256 MB of vectors needs it: smaller ones are scanned in milliseconds,
+    and a server builds by itself.
     """
     if mode == "never" or not store.embedded or store.indexed(collection):
         return False

@@ -1,6 +1,6 @@
-"""Shards: changed documents collected into pieces worth some seconds of a worker's time.
+"""Shards: changed documents, collected until they are worth some seconds of a worker's time.
 
-A mapped task costs about 0.1 s, so that a shard must be worth several; near the end shards get smaller, so that no
+A mapped task costs about 0.1 s, so a shard must be worth several seconds. Near the end shards get smaller, so that no
 worker idles while another finishes (guided self-scheduling, Polychronopoulos and Kuck 1987).
 """
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["Sharder", "first_rate", "given_up", "max_chars", "parts_of"]
+__all__ = ["Sharder", "first_rate", "poison", "max_chars", "parts_of"]
 
 MAX_CHARS = 2_000_000
 MAX_CHARS_OF_CODE = 700_000
-"""Source code is cut into many small chunks, and parsing takes memory as well: so a worker takes less than 100 MB."""
+"""Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""
 MIN_SECONDS = 1.0
 SMOOTHING = 0.5
 MEAN_CHARS = 400.0
-"""Of a document, before any was seen."""
+"""The assumed length of a document before any was seen."""
 FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 10_000.0}
-"""Characters a second that a worker is taken to embed before anything was measured."""
+"""Characters per second that a worker is assumed to embed before anything was measured."""
 
 FIRST_RATE_OF_CONTEXTS = 1_000.0
 """The same where a model writes contexts."""
@@ -36,30 +36,35 @@ MAX_CHARS_WITH_CONTEXTS = 100_000
 
 
 def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float:
-    """Characters a second that a worker is taken to be through with, for this kind of embedder; as measured before,
-    unless contexts may not have been asked for then."""
+    """Return the characters per second that a worker should manage with this kind of embedder.
+
+    That is the rate measured before, except where contexts may not have been written when it was measured.
+    """
     rate = measured or FIRST_RATE[kind]
     return rate if index.context is None else min(rate, FIRST_RATE_OF_CONTEXTS)
 
 
 def max_chars(index: IndexSettings) -> int:
-    """Of a shard, however fast the shards before it were: with contexts these may all have been there already."""
+    """Return the limit of a shard's characters, however fast earlier shards were.
+
+    With contexts an earlier shard may have been fast because all its contexts were in the cache.
+    """
     if index.context is not None:
         return MAX_CHARS_WITH_CONTEXTS
     return MAX_CHARS_OF_CODE if index.kind == CODE else MAX_CHARS
 
 
-def parts_of(shard: Shard, most: int = 8) -> list[Shard]:
-    """The shard in up to `most` parts of its documents, in order; itself alone where it has one document."""
-    count = len(shard.documents)
-    size = -(-count // most)
-    ranges = [range(first, min(first + size, count)) for first in range(0, count, size)]
-    documents = [shard.documents.take(list(rows)) for rows in ranges]
-    return [Shard(shard.index, shard.number, page, sum(map(len, page.texts))) for page in documents]
+def parts_of(shard: Shard, count: int = 8) -> list[Shard]:
+    """Split a shard into up to `count` parts of its documents, in order; a single document stays one part."""
+    documents = len(shard.documents)
+    size = -(-documents // count)
+    ranges = [range(first, min(first + size, documents)) for first in range(0, documents, size)]
+    batches = [shard.documents.take(list(rows)) for rows in ranges]
+    return [Shard(shard.index, shard.number, batch, sum(map(len, batch.texts))) for batch in batches]
 
 
-def given_up(shard: Shard) -> EmbeddedShard:
-    """A shard of which nothing could be embedded, since it kills the process that tries."""
+def poison(shard: Shard) -> EmbeddedShard:
+    """Return a shard as embedded with all its documents failed, because they kill the process that embeds them."""
     reason = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
     documents = shard.documents
     failures = [Failure(k, reason, h) for k, h in zip(documents.keys, documents.text_hashes, strict=True)]
@@ -68,9 +73,10 @@ def given_up(shard: Shard) -> EmbeddedShard:
 
 
 class Sharder:
-    """Collects documents; `documents` fixes a shard's size, otherwise it aims at `seconds` by the measured rate.
+    """Collects documents into shards.
 
-    Then it has at least `least` documents, where there are so many and memory allows it, and at most `most`.
+    `documents` fixes the size of a shard. Without it, a shard aims at `seconds` by the measured rate, and has at least
+    `min_documents`, as far as there are documents and memory allows, and at most `max_documents`.
     """
 
     def __init__(
@@ -81,19 +87,19 @@ class Sharder:
         seconds: float,
         chars_per_second: float,
         workers: int,
-        most: int,
+        max_documents: int,
         min_documents: int = 1,
         max_chars: int = MAX_CHARS,
     ) -> None:
         self._min_documents = min_documents
-        self._most = most
+        self._max_documents = max_documents
         self._max_chars = max_chars
         self._index = index
         self._documents = documents
         self._seconds = seconds
         self.chars_per_second = chars_per_second
         self._workers = workers
-        self._waiting = DocumentBatch([], [], [], [], [])
+        self._waiting = DocumentBatch.empty()
         self._chars = 0
         self._number = 0
         self._measured = False
@@ -101,61 +107,61 @@ class Sharder:
         self._mean = MEAN_CHARS
 
     def expect(self, documents: int) -> None:
-        """At most so many documents are to come after those given here and to the next `add`."""
+        """Take note that at most `documents` will follow those of the next `add`."""
         self._coming = documents * self._mean
 
     def observe(self, chars: int, seconds: float) -> None:
-        """A worker embedded so many characters in so many seconds."""
+        """Take note that a worker embedded `chars` characters in `seconds`."""
         if seconds <= 0 or not chars:
             return
         rate = chars / seconds
         self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self._measured else rate
         self._measured = True
 
-    def add(self, page: DocumentBatch) -> Iterator[Shard]:
-        """Take documents in, give the shards that are full."""
-        given = float(sum(map(len, page.texts)))
-        if len(page):
-            self._mean = given / len(page)
+    def add(self, batch: DocumentBatch) -> Iterator[Shard]:
+        """Add documents, and yield the shards that are full."""
+        given = float(sum(map(len, batch.texts)))
+        if len(batch):
+            self._mean = given / len(batch)
         target = self._target(given)
         waiting = self._waiting
-        for row, text in enumerate(page.texts):
-            waiting.keys.append(page.keys[row])
+        for row, text in enumerate(batch.texts):
+            waiting.keys.append(batch.keys[row])
             waiting.texts.append(text)
-            waiting.payloads.append(page.payloads[row])
-            waiting.text_hashes.append(page.text_hashes[row])
-            waiting.payload_hashes.append(page.payload_hashes[row])
+            waiting.payloads.append(batch.payloads[row])
+            waiting.text_hashes.append(batch.text_hashes[row])
+            waiting.payload_hashes.append(batch.payload_hashes[row])
             self._chars += len(text)
             given -= len(text)
             if self._full(target):
-                yield self._chunk()
+                yield self._next_shard()
                 waiting, target = self._waiting, self._target(given)
 
     def rest(self) -> Iterator[Shard]:
-        """What is left, in parts for all workers where each is worth it, smaller ones last."""
+        """Yield what is left, divided among all workers if that is worth it, the smallest shards last."""
         self._coming = 0.0
-        waiting, self._waiting, self._chars = self._waiting, DocumentBatch([], [], [], [], []), 0
+        waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
         yield from self.add(waiting)
         if len(self._waiting):
-            yield self._chunk()
+            yield self._next_shard()
 
     def _target(self, given: float) -> float:
-        """Characters that make a shard full, where so many more were given beside those that wait."""
-        most = self.chars_per_second * self._seconds
+        """Return the characters that fill a shard, when `given` more are there beside those that wait."""
+        target = self.chars_per_second * self._seconds
         if self._coming is not None:
             left = self._chars + given + self._coming
-            most = min(most, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
-        return min(most, self._max_chars)
+            target = min(target, max(left / (2 * self._workers), self.chars_per_second * MIN_SECONDS))
+        return min(target, self._max_chars)
 
     def _full(self, target: float) -> bool:
         if self._documents is not None:
             return len(self._waiting) >= self._documents
         if len(self._waiting) < self._min_documents and self._chars < self._max_chars:
             return False
-        return self._chars >= target or len(self._waiting) >= self._most
+        return self._chars >= target or len(self._waiting) >= self._max_documents
 
-    def _chunk(self) -> Shard:
+    def _next_shard(self) -> Shard:
         self._number += 1
         shard = Shard(self._index, self._number, self._waiting, self._chars)
-        self._waiting, self._chars = DocumentBatch([], [], [], [], []), 0
+        self._waiting, self._chars = DocumentBatch.empty(), 0
         return shard

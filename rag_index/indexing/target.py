@@ -1,6 +1,7 @@
 """Which collection a run writes to, and whether it is the one that the ledger knows.
 
-The alias alone says what is shown. A first collection is shown from the start; a rebuild makes a new one beside it.
+The alias alone says which collection is live. A first collection is live from the start; a rebuild makes a new one
+beside it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import VERSION
 from rag_index.errors import FingerprintChanged, StoreMismatch
+from rag_index.stores.metadata import MOVED_TO
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -32,14 +34,14 @@ def live_collection(ledger: Ledger, store: Store, alias: str) -> Collection | No
         lost = [c for c in ledger.collections(alias) if c.state == "ready"]
         if lost:
             raise StoreMismatch(
-                f"the ledger knows collection {lost[-1].name}, the store shows none as {alias}: is it another store? "
-                "`rag-index doctor` looks closer, `rag-index rebuild` makes the index anew"
+                f"the ledger knows collection {lost[-1].name}, the store has none live as {alias}: another store? "
+                "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
             )
         return None
     collection = ledger.collection(name)
     if collection is None:
         raise StoreMismatch(
-            f"the store shows {name} as {alias}, and ledger {ledger.redacted_url} does not know it: is it another "
+            f"{name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: is it another "
             "ledger? `rag-index doctor --repair` rebuilds the ledger from the store, `rag-index rebuild` the index"
         )
     _same_store(store, collection)
@@ -47,7 +49,7 @@ def live_collection(ledger: Ledger, store: Store, alias: str) -> Collection | No
 
 
 class Target:
-    """Chooses and makes the collections of one index."""
+    """The choice of a collection for a run of one index, and its creation."""
 
     def __init__(
         self,
@@ -67,10 +69,10 @@ class Target:
         self._chunking = f"{chunker.fingerprint}/canonical-{VERSION}"
 
     def current(self) -> Collection:
-        """The collection to bring up to date: the one that is shown, made now where there is none.
+        """Return the collection to bring up to date: the live one, created now if there is none.
 
         Raises:
-            FingerprintChanged: it was made by another embedder, or cut otherwise.
+            FingerprintChanged: another embedder made it, or its documents were chunked differently.
             StoreMismatch: store and ledger do not belong together.
         """
         live = live_collection(self._ledger, self._store, self._alias)
@@ -78,7 +80,7 @@ class Target:
             self._ledger.update_collection(live.id, state="ready")
         if live is None:
             unfinished = [c for c in self._ledger.collections(self._alias) if self.fits(c)]
-            live = self._made(unfinished[-1] if unfinished else self._noted())
+            live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             self._store.point_alias(self._alias, live.name)
             self._ledger.update_collection(live.id, state="ready")
         if not self.fits(live):
@@ -87,27 +89,27 @@ class Target:
         return live
 
     def beside(self) -> Collection:
-        """The collection of a rebuild: the unfinished one that fits, or a new one. Others unfinished are dropped."""
+        """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones."""
         live = self._store.aliases().get(self._alias)
         unfinished = [c for c in self._ledger.collections(self._alias) if c.state == "building"]
-        building = [c for c in unfinished if c.name != live]  # shown: its publishing died in the middle
-        fitting = [c for c in building if self.fits(c) and self._is_there(c)]
+        building = [c for c in unfinished if c.name != live]  # live: its publishing died in the middle
+        fitting = [c for c in building if self.fits(c) and self._exists(c)]
         for collection in building:
             if collection not in fitting[-1:]:
                 self._store.drop(collection.name)
                 self._ledger.drop_collection(collection.id)
-        return fitting[-1] if fitting else self._made(self._noted())
+        return fitting[-1] if fitting else self._create(self._add_to_ledger())
 
     def fits(self, collection: Collection) -> bool:
-        """Whether the settings would make the vectors and chunks that the collection has."""
+        """Return whether the settings would make the vectors and chunks that the collection has."""
         return (
             collection.embedder_fingerprint == self._identity.fingerprint
             and collection.chunking == self._chunking
             and collection.dimension == self._identity.dimension
         )
 
-    def _noted(self) -> Collection:
-        """A new collection in the ledger, under the next free number."""
+    def _add_to_ledger(self) -> Collection:
+        """Add a new collection to the ledger, under the next free number."""
         numbers = [int(m[1]) for name in self._store.collections() if (m := self._numbered(name))]
         numbers += [int(m[1]) for c in self._ledger.collections(self._alias) if (m := self._numbered(c.name))]
         return self._ledger.add_collection(
@@ -121,8 +123,8 @@ class Target:
             state="building",
         )
 
-    def _made(self, collection: Collection) -> Collection:
-        """The collection in the store; one that is there already under this id is kept."""
+    def _create(self, collection: Collection) -> Collection:
+        """Create the collection in the store, unless it is there under this id, and return it."""
         metadata = self._store.collections().get(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
             raise StoreMismatch(
@@ -142,7 +144,7 @@ class Target:
         )
         return collection
 
-    def _is_there(self, collection: Collection) -> bool:
+    def _exists(self, collection: Collection) -> bool:
         metadata = self._store.collections().get(collection.name)
         return metadata is not None and metadata.get("store_id") == collection.store_id
 
@@ -150,7 +152,7 @@ class Target:
         return re.fullmatch(rf"{re.escape(self._alias)}__(\d+)", name)
 
     def _check_counts(self, collection: Collection) -> None:
-        """What is not open is exactly what the store holds."""
+        """Check that the documents that are not pending are exactly what the store holds."""
         totals = self._ledger.totals(collection.id)
         stored = self._store.count(collection.name)
         if totals.pending:
@@ -158,8 +160,8 @@ class Target:
         if stored != totals.points:
             raise StoreMismatch(
                 f"collection {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
-                "`rag-index doctor` shows the difference, `rag-index doctor --repair` mends it, "
-                "`rag-index rebuild` makes the index anew"
+                "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it, "
+                "`rag-index rebuild` rebuilds the index"
             )
 
     def _mismatch(self, collection: Collection) -> str:
@@ -167,22 +169,22 @@ class Target:
         if collection.chunking != self._chunking:
             was, now = collection.chunking, self._chunking
             return (
-                f"{collection.name} was cut as {was} (version/chunk_chars/chunk_overlap/context), settings say {now}: "
-                f"`rag-index rebuild {index}` makes it anew, or put the settings back"
+                f"{collection.name} was chunked as {was} (version/chunk_chars/chunk_overlap/context), settings say "
+                f"{now}: run `rag-index rebuild {index}`, or restore the settings"
             )
         return (
             f"{collection.name} holds vectors of {collection.embedder}; settings say {self._identity}: "
-            f"`rag-index rebuild {index}` makes it anew, or put the settings back"
+            f"run `rag-index rebuild {index}`, or restore the settings"
         )
 
 
 def _same_store(store: Store, collection: Collection) -> None:
     metadata = store.collections().get(collection.name, {})
-    if moved_to := metadata.get("moved_to"):
-        raise StoreMismatch(f"collection {collection.name} was carried to {moved_to}: name that in [store]")
+    if moved_to := metadata.get(MOVED_TO):
+        raise StoreMismatch(f"collection {collection.name} was moved to {moved_to}: name that store in [store]")
     if metadata.get("store_id") != collection.store_id:
         raise StoreMismatch(
             f"collection {collection.name} of the store is not the one that the ledger knows (its id is "
             f"{metadata.get('store_id')}, not {collection.store_id}): is it another store or another ledger? "
-            "`rag-index doctor` looks closer, `rag-index rebuild` makes the index anew"
+            "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
         )

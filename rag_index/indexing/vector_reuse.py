@@ -1,10 +1,10 @@
-"""Vectors that need not be made again: those of a collection, where the text is the same.
+"""Vectors that need not be made again, because a collection has one of the same text.
 
-A rebuild takes those of the collection that is shown. A run over source code takes those of its own collection, so that
-of a file only the symbols are embedded whose text changed, and none of a file that was only renamed.
+A rebuild reuses vectors of the live collection. A run over source code reuses those of its own collection: of a changed
+file only the symbols whose text changed are embedded, and of a renamed file none.
 
-A chunk's vector is taken where its text and the embedder's fingerprint agree, whatever has become of payloads,
-chunk sizes or numbers. What is copied is bit-equal.
+A vector is reused if the chunk's text and the embedder's fingerprint are the same, whatever became of payloads, chunk
+sizes or chunk numbers. The copy is equal bit by bit.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ logger = logging.getLogger("rag_index.indexing.vector_reuse")
 
 
 class VectorReuse:
-    """Looks vectors up in `collection`, which holds `index` and was made by the embedder that is used now.
+    """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
 
-    With `own` that is the collection which is written to: what is open there still has points, each with the text
-    that its vector is of, and documents whose text another document has are looked up under that one's key, too.
+    With `own`, that is the collection that the run writes to. Pending documents still have points there, each with the
+    text of its vector; and a document whose text another document has is looked up under that one's key as well.
     """
 
     def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection, *, own: bool = False) -> None:
@@ -47,7 +47,7 @@ class VectorReuse:
         self._own = own
 
     def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
-        """Text as it was sent to vector, over all chunks that these documents (with these texts) have there."""
+        """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
         known = self._ledger.known(self._collection.id, keys)
         if self._own and text_hashes:
             known |= self._renamed(keys, text_hashes, known)
@@ -61,7 +61,7 @@ class VectorReuse:
         for first in range(0, len(ids), 1000):
             try:
                 stored = self._store.retrieve(self._collection.name, ids[first : first + 1000], vectors=True)
-            except StoreError as error:  # what cannot be read is made again: that is what a rebuild is for
+            except StoreError as error:  # an unreadable collection is what a rebuild is for
                 logger.warning("vectors of %s cannot be reused: %s", self._collection.name, error)
                 return found
             for point in stored:
@@ -72,18 +72,18 @@ class VectorReuse:
         return found
 
     def _renamed(self, keys: Sequence[str], text_hashes: Sequence[bytes], known: dict[str, Known]) -> dict[str, Known]:
-        """Of new documents: those that the collection has with the same text under another key."""
+        """Return the ledger's rows of documents with the same text as one of the new documents, under another key."""
         texts = zip(keys, text_hashes, strict=True)
         new = {text for key, text in texts if key not in known or not known[key].chunks}
         return self._ledger.known(self._collection.id, self._ledger.keys_of_texts(self._collection.id, sorted(new)))
 
 
 def reusable(index: str, ledger: Ledger, store: Store, alias: str, identity: EmbedderIdentity) -> VectorReuse | None:
-    """Where a rebuild of `index` may take vectors from: what `alias` shows, if the same embedder made it."""
+    """Return the lookup for a rebuild of `index`: the live collection of `alias`, if the same embedder made it."""
     live = ledger.collection(store.aliases().get(alias, ""))
     if live is None:
         return None
-    metadata = store.metadata(live.name)  # the ledger's word alone is not enough: it may be another store's
+    metadata = store.metadata(live.name)  # the ledger alone is not enough: its row may belong to another store
     if (metadata.get("store_id"), metadata.get("embedder_fingerprint")) != (live.store_id, identity.fingerprint):
         return None
     return VectorReuse(index, ledger, store, live)

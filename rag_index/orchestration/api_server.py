@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_index.database.files import replace_file
 from rag_index.errors import TransientError
 from rag_index.machine.garbage import collect_seldom
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-__all__ = ["ApiServer", "prefect_api", "send_what_waits", "temporary_server"]
+__all__ = ["ApiServer", "prefect_api", "send_pending_logs", "temporary_server"]
 
 
 START_SECONDS = 120
@@ -27,10 +28,10 @@ START_SECONDS = 120
 
 @contextmanager
 def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
-    """The API's URL: that of Prefect's settings (PREFECT_API_URL), else of one server for the time of the block.
+    """Give the URL of the API: that of Prefect's settings (PREFECT_API_URL), or of a server for the time of the block.
 
-    With neither, each Dask worker would start a server of its own, of 210 MB. A server that was `started` is used
-    where one is needed, and ended where not.
+    With neither, each Dask worker would start a server of its own, of 210 MB. A server that was `started` already is
+    used if one is needed, and ended if not.
     """
     from prefect.settings import (
         PREFECT_API_SSL_CERT_FILE,
@@ -47,9 +48,9 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
         try:
             yield given
         finally:
-            send_what_waits()
+            send_pending_logs()
         return
-    # Our own server does not come back once it is gone: some seconds of retries, not a minute for each call.
+    # Our own server does not come back once it has gone: retry for seconds, not for a minute with each call.
     with started or ApiServer() as server:
         url = server.wait()
         authority = _one_authority(PREFECT_HOME.value())
@@ -58,26 +59,28 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
             try:
                 yield url
             finally:
-                send_what_waits()
+                send_pending_logs()
 
 
 def _one_authority(folder: Path) -> str:
-    """A file with one of the certificates that Prefect trusts. It reads all 150 anew for each client, and makes three
-    clients for a task: a twentieth of what a worker does, for a server on loopback that has no TLS."""
+    """Return a file with one of the certificates that Prefect trusts.
+
+    Prefect reads all 150 for each client, and makes three clients for a task: a twentieth of what a worker does, for a
+    server on loopback that has no TLS.
+    """
     import certifi
 
     file = folder / "authority.pem"
     if not file.exists():
         end = "-----END CERTIFICATE-----\n"
         bundle = Path(certifi.where()).read_text(encoding="utf-8")
-        whole = folder / f"authority-{os.getpid()}.pem"  # other runs may do the same now, and read what they find
-        whole.write_text(bundle[bundle.index("-----BEGIN") : bundle.index(end) + len(end)], encoding="ascii")
-        whole.replace(file)
+        first = bundle[bundle.index("-----BEGIN") : bundle.index(end) + len(end)]
+        replace_file(file, first.encode("ascii"))  # other runs may do the same now, and read what they find
     return str(file)
 
 
-def send_what_waits() -> None:
-    """Logs and events still on their way. What no server takes is dropped, or it would be tried for hours at exit."""
+def send_pending_logs() -> None:
+    """Send logs and events that are still waiting. What no server takes is dropped: exit would retry it for hours."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
@@ -92,7 +95,7 @@ def send_what_waits() -> None:
 
 @contextmanager
 def temporary_server() -> Iterator[str]:
-    """A Prefect API on a free loopback port, for the time of the block."""
+    """Give the URL of a Prefect API on a free loopback port, for the time of the block."""
     with ApiServer() as server:
         yield server.wait()
 
@@ -100,7 +103,7 @@ def temporary_server() -> Iterator[str]:
 class ApiServer:
     """A Prefect API on a free loopback port, in a process that ends when this one does, however it ends.
 
-    The process starts when this is made; leaving a block of it ends the process, and so does `end`.
+    The process starts with the object. `end` ends it, and so does leaving a `with` block.
     """
 
     def __init__(self) -> None:
@@ -129,7 +132,7 @@ class ApiServer:
         self.end()
 
     def end(self) -> None:
-        """End the process; a second call does nothing."""
+        """End the process. A second call does nothing."""
         if self._process.poll() is not None:
             return
         self._process.terminate()
@@ -140,7 +143,7 @@ class ApiServer:
             self._process.wait()
 
     def wait(self) -> str:
-        """The API's URL, once it answers. Raises TransientError."""
+        """Wait until the API answers, and return its URL. Raises TransientError if it does not."""
         import httpx
 
         deadline = time.monotonic() + START_SECONDS
@@ -160,7 +163,7 @@ class ApiServer:
 
 
 def _serve(descriptor: int) -> None:
-    """The server's process: serve until told to stop, or until the parent is gone (its end of our input closes)."""
+    """Serve until told to stop, or until the parent has gone, which closes our standard input."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import uvicorn
 

@@ -1,9 +1,9 @@
-"""Artifacts: what a person sees of a run in Prefect's UI. One key an index, so that history stays together.
+"""Artifacts: what a person sees of a run in Prefect's UI. An index has its own key, so that its history is together.
 
-<project>-<index>-progress   done of total, rate and time left; moves while the run does
-<project>-<index>-failed     a table: each failed document, why, how often it was tried, the command to retry
-<project>-<index>-report     the run's figures, and what to do about it
-<project>-all-outcome        a table: one row an index
+<project>-<index>-progress   done of total, rate and time left; updated while the run lasts
+<project>-<index>-failed     a table of failed documents: why, how often they were tried, the command to retry
+<project>-<index>-report     the run's numbers, and what to do about them
+<project>-all-outcome        a table with one row for each index
 <project>-doctor             a table of findings
 """
 
@@ -36,24 +36,33 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.reports.outcome import IndexOutcome, RunReport
     from rag_index.reports.progress import Progress
+    from rag_index.tuning.benchmark_report import BenchmarkReport
 
-__all__ = ["ArtifactDisplay", "diagnosis_table", "failed_table", "outcome_table", "run_report"]
+__all__ = [
+    "ArtifactDisplay",
+    "artifact_key",
+    "benchmark_table",
+    "diagnosis_table",
+    "failed_table",
+    "outcome_table",
+    "run_report",
+]
 
 logger = get_logger("rag_index.artifacts")
 
 UPDATE_SECONDS = 2.0
 MAX_FAILED = 500
-"""Rows of a table of failed documents; `rag-index failed` has no limit."""
+"""Rows of the table of failed documents; `rag-index failed` has no limit."""
 MAX_REASON = 300
 
 
 def artifact_key(*parts: str) -> str:
-    """Lower case, digits and dashes: what Prefect allows in a key."""
+    """Return a key of lower-case letters, digits and dashes, which is what Prefect allows."""
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 class ArtifactDisplay:
-    """A display that moves a progress artifact every two seconds."""
+    """A display that updates a progress artifact every two seconds."""
 
     def __init__(self, project: str, index: str) -> None:
         self._key = artifact_key(project, index, "progress")
@@ -61,33 +70,34 @@ class ArtifactDisplay:
         self._next = 0.0
 
     def show(self, progress: Progress) -> None:
-        """Make the artifact, then move it."""
+        """Create the artifact the first time, then update it."""
         began = time.monotonic()
         if began < self._next:
             return
         if self._id is None:
-            self._id = _sent(
+            self._id = _send(
                 create_progress_artifact, _percent(progress), key=self._key, description=progress.sentence()
             )
         else:
-            _sent(update_progress_artifact, self._id, _percent(progress), description=progress.sentence())
+            _send(update_progress_artifact, self._id, _percent(progress), description=progress.sentence())
         ended = time.monotonic()
-        self._next = ended + max(UPDATE_SECONDS, 10 * (ended - began))  # a slow server costs a tenth, no more
+        self._next = ended + max(
+            UPDATE_SECONDS, 10 * (ended - began)
+        )  # a slow server costs a tenth of the time, no more
 
     def finish(self, progress: Progress, sentence: str) -> None:
-        """The last word, at 100 % where all is done."""
+        """Update the artifact for the last time, to 100% if all is done."""
         if self._id is None:
             self.show(progress)
         if self._id is not None:
-            _sent(update_progress_artifact, self._id, _percent(progress), description=sentence)
+            _send(update_progress_artifact, self._id, _percent(progress), description=sentence)
 
 
 def failed_table(run: IndexRun) -> None:
-    """The documents of the run's collection that are listed as failed."""
-    collection = getattr(run, "collection", None)
-    if collection is None:  # it ended before one was chosen
+    """Create the table of the documents that are listed as failed; nothing if the run ended before it had a scan."""
+    if run.scan is None:
         return
-    listed = run.ledger.failures(collection.id).values()
+    listed = run.ledger.failures(run.scan.collection.id).values()
     failures = [failure for failure in listed if failure.kind != "skipped"]
     name = run.index.name
     rows = [
@@ -101,43 +111,44 @@ def failed_table(run: IndexRun) -> None:
         }
         for failure in failures[:MAX_FAILED]
     ]
-    said = f"{len(failures):,} document{'s' if len(failures) != 1 else ''} of {name} could not be indexed, or not whole"
+    s = "s" if len(failures) != 1 else ""
+    said = f"{len(failures):,} document{s} of {name} could not be indexed, or lack something"
     if len(failures) > MAX_FAILED:
         said += f"; the first {MAX_FAILED}, `rag-index failed {name}` lists all"
     key = artifact_key(run.settings.project, name, "failed")
     said = said if failures else f"No document of {name} is listed as failed"
-    _sent(create_table_artifact, rows, key=key, description=said)
+    _send(create_table_artifact, rows, key=key, description=said)
 
 
 def run_report(run: IndexRun, outcome: IndexOutcome) -> None:
-    """The run's figures and what to do about them, for a person to read."""
+    """Create the report of a run: its numbers, and what to do about them."""
     key = artifact_key(run.settings.project, run.index.name, "report")
-    _sent(create_markdown_artifact, report_text(run, outcome), key=key, description=outcome.sentence())
+    _send(create_markdown_artifact, report_text(run, outcome), key=key, description=outcome.sentence())
 
 
 def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
-    """The report as Markdown."""
+    """Return the report as Markdown."""
     values = outcome.to_json()
     state, message = values.pop("state"), values.pop("message", "")
     values.pop("index")
-    collection = getattr(run, "collection", None)
     embedded = outcome.new + outcome.changed
     if embedded and outcome.seconds:
         values["documents embedded a second"] = round(embedded / outcome.seconds, 1)
     lines = [f"# {outcome.index}: {state}", ""]
     if message:
         lines += [f"**{message}**", ""]
-    if collection is not None:
-        lines += [f"Collection `{collection.name}`, shown as `{run.alias}`; vectors of {collection.embedder}.", ""]
+    if run.scan is not None:
+        collection = run.scan.collection
+        lines += [f"Collection `{collection.name}`, alias `{run.alias}`; vectors of {collection.embedder}.", ""]
     lines += ["| | |", "|---|---:|"]
     lines += [f"| {name.replace('_', ' ')} | {_number(value)} |" for name, value in values.items()]
-    metrics = getattr(run, "metrics", None)
-    if metrics is not None and metrics.stages:
+    metrics = run.metrics
+    if metrics.stages:
         whole = max(outcome.seconds, sum(metrics.stages.values()), 0.001)
         lines += ["", "## Where the time went", "", "| stage | seconds | share |", "|---|---:|---:|"]
         lines += [f"| {name} | {took:.1f} | {took / whole:.0%} |" for name, took in metrics.stages.items()]
         if metrics.shards:
-            busy = f"Workers were busy for {metrics.utilisation:.0%} of the time they were there"
+            busy = f"Workers were busy for {metrics.utilisation:.0%} of the time that they were available"
             memory = f"took at most {metrics.peak_memory / 1e6:.0f} MB each"
             lines += ["", f"{busy}, did the work of {metrics.speed_up:.1f} processes, and {memory}."]
         if metrics.symbols:
@@ -149,21 +160,32 @@ def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
 
 
 def outcome_table(report: RunReport, *, project: str) -> None:
-    """The outcome of each index as a table."""
+    """Create a table of the outcome of each index."""
     rows = [_row(outcome) for outcome in report.indexes]
-    _sent(create_table_artifact, rows, key=artifact_key(project, "all", "outcome"), description=report.sentence())
+    _send(create_table_artifact, rows, key=artifact_key(project, "all", "outcome"), description=report.sentence())
+
+
+def benchmark_table(report: BenchmarkReport, *, project: str) -> None:
+    """Create a table with one row for each way that a benchmark measured."""
+    rows = []
+    for one in report.measured:
+        row = one.to_json()
+        stages, memory = row.pop("stages"), row.pop("memory_mb")
+        rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()} | {"memory MB": str(memory)})
+    key = artifact_key(project, report.index, "benchmark")
+    _send(create_table_artifact, rows, key=key, description=report.sentence())
 
 
 def diagnosis_table(diagnosis: Diagnosis, said: str, *, project: str) -> None:
-    """What the doctor found."""
+    """Create a table of what the doctor found."""
     rows = [finding.to_json() for finding in diagnosis.findings]
     rows += [{"kind": "advice", **advice.to_json()} for advice in diagnosis.advice]
-    shown = [{name: row.get(name) for name in ("index", "kind", "count", "message", "remedy")} for row in rows]
-    _sent(create_table_artifact, shown, key=artifact_key(project, "doctor"), description=said)
+    columns = [{name: row.get(name) for name in ("index", "kind", "count", "message", "remedy")} for row in rows]
+    _send(create_table_artifact, columns, key=artifact_key(project, "doctor"), description=said)
 
 
-def _sent(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-    """What the call returns; None where the server does not take it, since a picture of a run never ends the run."""
+def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Return what the call returns, or None if the server refuses: an artifact never ends the run that it shows."""
     try:
         with _impatient():
             return call(*arguments, **named)
@@ -176,7 +198,7 @@ _IMPATIENT: ContextVar[tuple[Settings, Settings] | None] = ContextVar("impatient
 
 
 def _impatient() -> SettingsContext:
-    """Prefect's settings with no retries and a short time limit, made once a run: making them takes 0.1 s."""
+    """Return Prefect's settings without retries and with a short time limit, made once a run: that takes 0.1 s."""
     context = get_settings_context()
     made = _IMPATIENT.get()
     if made is None or made[0] is not context.settings:
@@ -204,7 +226,9 @@ def _advice(run: IndexRun, outcome: IndexOutcome) -> list[str]:
             f"`rag-index retry-failed {name}` at once"
         )
     if outcome.state == "failed":
-        advice.append(f"What was done is kept: mend the cause, then `rag-index index {name}` goes on from there")
+        advice.append(
+            f"What was committed is kept: correct the cause, then `rag-index index {name}` continues from there"
+        )
     if outcome.new or outcome.changed:
         advice.append(f"For speed: {run.advice}")
     return advice

@@ -1,10 +1,10 @@
-"""Prefect's automations: who is told, and when, that a run failed, died, or did not happen.
+"""Prefect's automations: a webhook is told when a run failed, died, or did not happen.
 
 rag-index: not complete     a run ended as Failed, PartiallyIndexed or with Findings
 rag-index: crashed          a run's process died
-rag-index: not heard of     no heartbeat for some minutes: marked as Crashed (which the one above then tells)
-rag-index: late             a planned run was not started in time: no worker is there
-rag-index: missing          no run of index-all for more than a day: no schedule, or it is paused
+rag-index: not heard of     no heartbeat for some minutes: marked as Crashed, which the one above then reports
+rag-index: late             a scheduled run was not started in time: there is no worker
+rag-index: missing          no run of index-all for more than a day: no schedule, or a paused one
 """
 
 from __future__ import annotations
@@ -19,17 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["FLOWS", "create_automations"]
 
 FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
-"""Names of flows and of deployments."""
+"""The names of flows and of deployments."""
 BLOCK = "rag-index-webhook"
 RUN = "prefect.flow-run."
 ENDS = ("Completed", "Failed", "PartiallyIndexed", "Findings", "Crashed", "Cancelled")
 
+EVERY_RUN: dict[str, Any] = {"prefect.resource.id": f"{RUN}*"}
+OUR_DEPLOYMENTS: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": list(FLOWS)}
+OUR_FLOWS: dict[str, Any] = {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)}
+NIGHTLY: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": ["index-all"]}
+
 
 def create_automations(webhook: str, *, silent: float, late: float, missing: float) -> list[str]:
-    """Make the automations, or bring those that are there up to date; `webhook` is called with JSON. Their names.
+    """Create the automations, or update those that exist, and return their names.
 
-    `silent`: seconds without a heartbeat after which a run is taken for dead. `late`: seconds that a late run may take
-    to be started. `missing`: seconds without any run of index-all.
+    Args:
+        webhook: The URL that is called with JSON.
+        silent: Seconds without a heartbeat after which a run counts as dead.
+        late: Seconds that a late run may take to be started.
+        missing: Seconds without any run of index-all.
     """
     from prefect.blocks.webhook import Webhook
     from prefect.client.orchestration import get_client
@@ -49,80 +57,103 @@ def create_automations(webhook: str, *, silent: float, late: float, missing: flo
 
 
 def automations(block: Any, *, silent: float, late: float, missing: float) -> list[AutomationCore]:
-    """See the module. `block` is the id of a Webhook block."""
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import CallWebhook, ChangeFlowRunState
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-
-    every_run: dict[str, Any] = {"prefect.resource.id": f"{RUN}*"}
-    deployed: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": list(FLOWS)}
-    ours: dict[str, Any] = {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)}
-    nightly: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": ["index-all"]}
-
-    def ended(name: str, what: str, *states: str) -> AutomationCore:
-        trigger = EventTrigger(
-            match=every_run, match_related=deployed, expect={RUN + state for state in states}, posture=Posture.Reactive,
-            threshold=1, within=timedelta(0),
-        )  # fmt: skip
-        action = CallWebhook(block_document_id=block, payload=_of_run(what))
-        return AutomationCore(name=f"rag-index: {name}", description=what, trigger=trigger, actions=[action])
-
-    heart = f"{RUN}heartbeat"
-    not_heard_of = AutomationCore(
-        name="rag-index: not heard of",
-        description=f"a run whose process sends no heartbeat for {silent:.0f} s is marked as crashed",
-        trigger=EventTrigger(
-            match=every_run, match_related=ours, for_each={"prefect.resource.id"}, posture=Posture.Proactive,
-            after={heart}, expect={heart, *(RUN + state for state in ENDS)}, threshold=1,
-            within=timedelta(seconds=silent),
-        ),
-        actions=[
-            ChangeFlowRunState(
-                force=False,
-                state=StateType.CRASHED, name="Crashed",
-                message=f"not heard of for {silent:.0f} s: its process or its machine died (killed, out of memory?); "
-                "what was done is kept, the next run goes on from there",
-            )
-        ],
-    )  # fmt: skip
-    not_started = AutomationCore(
-        name="rag-index: late",
-        description=f"a planned run is not started {late:.0f} s after it was found to be late",
-        trigger=EventTrigger(
-            match=every_run, match_related=deployed, for_each={"prefect.resource.id"}, posture=Posture.Proactive,
-            after={f"{RUN}Late"}, expect={RUN + state for state in ("Pending", "Running", *ENDS)}, threshold=1,
-            within=timedelta(seconds=late),
-        ),
-        actions=[CallWebhook(block_document_id=block, payload=_of_run("was not started: is a worker running?"))],
-    )  # fmt: skip
-    none_at_all = AutomationCore(
-        name="rag-index: missing",
-        description=f"index-all did not run for {missing / 3600:.1f} hours",
-        trigger=EventTrigger(
-            match=every_run, match_related=nightly, posture=Posture.Proactive, expect={f"{RUN}Running"}, threshold=1,
-            within=timedelta(seconds=missing),
-        ),
-        actions=[
-            CallWebhook(
-                block_document_id=block,
-                payload=json.dumps({
-                    "text": f"rag-index: index-all did not run for {missing / 3600:.1f} hours: is its schedule paused?",
-                    "deployment": "index-all", "state": "Missing",
-                }),
-            )
-        ],
-    )  # fmt: skip
+    """Return the automations that the module lists. `block` is the id of a Webhook block."""
     return [
-        ended("not complete", "ended incomplete", "Failed", "PartiallyIndexed", "Findings"),
-        ended("crashed", "died", "Crashed"),
-        not_heard_of,
-        not_started,
-        none_at_all,
+        _ended(block, "not complete", "ended incomplete", "Failed", "PartiallyIndexed", "Findings"),
+        _ended(block, "crashed", "died", "Crashed"),
+        _not_heard_of(silent),
+        _not_started(block, late),
+        _missing(block, missing),
     ]
 
 
-def _of_run(what: str) -> str:
-    """A payload for a webhook (`text` is what Slack, Mattermost and Teams show), as a template over the flow run."""
+def _ended(block: Any, name: str, what: str, *states: str) -> AutomationCore:
+    """Return the automation for a run of a deployment that ended in one of these states."""
+    from prefect.events.actions import CallWebhook
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+    trigger = EventTrigger(
+        match=EVERY_RUN,
+        match_related=OUR_DEPLOYMENTS,
+        expect={RUN + state for state in states},
+        posture=Posture.Reactive,
+        threshold=1,
+        within=timedelta(0),
+    )
+    action = CallWebhook(block_document_id=block, payload=_payload(what))
+    return AutomationCore(name=f"rag-index: {name}", description=what, trigger=trigger, actions=[action])
+
+
+def _not_heard_of(silent: float) -> AutomationCore:
+    """Return the automation that marks a run as crashed if it sends no heartbeat any more."""
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+
+    heartbeat = f"{RUN}heartbeat"
+    return _proactive(
+        "not heard of",
+        f"a run whose process sends no heartbeat for {silent:.0f} s is marked as crashed",
+        ChangeFlowRunState(
+            force=False,
+            state=StateType.CRASHED,
+            name="Crashed",
+            message=f"not heard of for {silent:.0f} s: its process or its machine died (killed, out of memory?); "
+            "what was committed is kept, the next run continues from there",
+        ),
+        match_related=OUR_FLOWS,
+        for_each={"prefect.resource.id"},
+        after={heartbeat},
+        expect={heartbeat, *(RUN + state for state in ENDS)},
+        within=timedelta(seconds=silent),
+    )
+
+
+def _not_started(block: Any, late: float) -> AutomationCore:
+    """Return the automation for a scheduled run that is late, and that nobody starts."""
+    from prefect.events.actions import CallWebhook
+
+    return _proactive(
+        "late",
+        f"a scheduled run is not started {late:.0f} s after it was found to be late",
+        CallWebhook(block_document_id=block, payload=_payload("was not started: is a worker running?")),
+        match_related=OUR_DEPLOYMENTS,
+        for_each={"prefect.resource.id"},
+        after={f"{RUN}Late"},
+        expect={RUN + state for state in ("Pending", "Running", *ENDS)},
+        within=timedelta(seconds=late),
+    )
+
+
+def _missing(block: Any, missing: float) -> AutomationCore:
+    """Return the automation for a time without any run of index-all."""
+    from prefect.events.actions import CallWebhook
+
+    text = f"rag-index: index-all did not run for {missing / 3600:.1f} hours: is its schedule paused?"
+    payload = json.dumps({"text": text, "deployment": "index-all", "state": "Missing"})
+    return _proactive(
+        "missing",
+        f"index-all did not run for {missing / 3600:.1f} hours",
+        CallWebhook(block_document_id=block, payload=payload),
+        match_related=NIGHTLY,
+        expect={f"{RUN}Running"},
+        within=timedelta(seconds=missing),
+    )
+
+
+def _proactive(name: str, description: str, action: Any, **trigger: Any) -> AutomationCore:
+    """Return an automation that acts if what it expects does not happen in time."""
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+
+    return AutomationCore(
+        name=f"rag-index: {name}",
+        description=description,
+        trigger=EventTrigger(match=EVERY_RUN, posture=Posture.Proactive, threshold=1, **trigger),
+        actions=[action],
+    )
+
+
+def _payload(what: str) -> str:
+    """Return the payload of the webhook as a template over the flow run; chats such as Slack show its `text`."""
     said = f'"rag-index: " ~ flow_run.name ~ " {what}: " ~ flow_run.state.name ~ " " ~ (flow_run.state.message or "")'
     values = {
         "text": said,

@@ -1,4 +1,4 @@
-"""The Dask workers of a run: a cluster of its own, started when the first shard is submitted, or one that is there."""
+"""The Dask workers of a run: a cluster of its own, started with the first shard, or an existing one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from rag_index.errors import NoWorkers, TerminalError, TransientError
-from rag_index.machine.resources import WORKER_MEMORY, memory_each, worker_memory, workers_for
+from rag_index.machine.resources import WORKER_MEMORY, choose_worker_count, estimate_worker_memory, memory_per_worker
 from rag_index.settings import run_settings
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ __all__ = ["OwnWorkers", "Workers", "count_workers", "early_workers", "run_worke
 logger = logging.getLogger("rag_index.workers")
 
 ALIKE = ("rag-index", "prefect", "distributed", "cloudpickle")
-"""Packages of which flow and workers must have the same version: tasks travel between them."""
+"""Packages whose versions must be the same in the flow and on workers, because tasks travel between them."""
 CONNECT_SECONDS = 10
 
 
 class Workers:
-    """The workers of a run, for the time of a `with` block; none are started before they are needed."""
+    """The workers of a run, for the time of a `with` block. None are started before they are needed."""
 
     def __init__(self, settings: ParallelSettings, memory: int = WORKER_MEMORY["local"]) -> None:
         self._settings = settings
-        self._memory = memory  # bytes that each is taken to need
+        self._memory = memory  # bytes that each worker is assumed to need
         self._starting: Future[LocalCluster] | None = None
         self._config = ExitStack()
 
@@ -57,11 +57,11 @@ class Workers:
         self._config.close()
 
     def __reduce__(self) -> tuple[type[Workers], tuple[ParallelSettings, int]]:
-        """Prefect sends a flow's task runner with each task: without the cluster, which a worker has no use for."""
+        """Leave the cluster out: Prefect sends the task runner with each task, and a worker has no use for it."""
         return Workers, (self._settings, self._memory)
 
     def task_runner(self) -> TaskRunner[Any]:
-        """Where a flow's mapped tasks run: the cluster's processes, or one thread of this one in a serial run."""
+        """Return where mapped tasks run: the cluster's processes, or one thread of this process in a serial run."""
         if self._settings.serial:
             return ThreadPoolTaskRunner(max_workers=1)
         from prefect_dask.task_runners import DaskTaskRunner
@@ -71,15 +71,15 @@ class Workers:
         return DaskTaskRunner(cluster_class=self.cluster)
 
     def start_early(self) -> None:
-        """Begin to start the cluster, beside what else has to start; `cluster` waits for it."""
+        """Start the cluster in the background, while other things start; `cluster` waits for it."""
         if self._starting is None and not self._settings.serial and not self._settings.address:
             self._starting = ThreadPoolExecutor(1, thread_name_prefix="cluster").submit(self._start)
 
     def cluster(self) -> AbstractContextManager[LocalCluster]:
-        """The cluster, started on first use; leaving the context given here does not stop it.
+        """Return the cluster, started on first use. Leaving the context that is returned does not stop it.
 
         Raises:
-            NoWorkers: they do not start.
+            NoWorkers: the workers do not start.
         """
         if self._starting is None:
             started = self._start()
@@ -88,30 +88,30 @@ class Workers:
         return nullcontext(self._starting.result())
 
     def _start(self) -> LocalCluster:
-        """A worker that dies as it starts (a machine short of memory) takes the whole cluster with it: once more."""
-        count = workers_for(self._settings, self._memory)
+        """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""
+        count = choose_worker_count(self._settings, self._memory)
         try:
             return self._local_cluster(count)
         except (RuntimeError, OSError, ImportError) as error:  # TimeoutError is an OSError; no semaphores, no import
-            logger.warning("the worker processes did not start (%s), tried once more", _first_cause(error))
+            logger.warning("the worker processes did not start (%s), trying once more", _first_cause(error))
         try:
             return self._local_cluster(count)
         except (RuntimeError, OSError, ImportError) as error:
             raise NoWorkers(
-                f"the worker processes do not start ({_first_cause(error)}): see that there is memory for {count} of "
-                "them, or run with fewer (--workers), or with --serial"
+                f"the worker processes do not start ({_first_cause(error)}): check that there is memory for {count} of "
+                "them, run with fewer (--workers), or with --serial"
             ) from error
 
     def _local_cluster(self, workers: int) -> LocalCluster:
         import dask
         from distributed import LocalCluster
 
-        # A shard whose workers die is looked at alone: trying it on four of them first, as Dask would, only takes time.
-        # Only ended for its memory, where settings bound it: Dask's other measures hold work back, or write it to disk.
+        # A shard whose worker dies is run alone later: trying it on four workers first, as Dask would, only takes time.
+        # A worker is ended for its memory only if the settings limit it: Dask's other measures hold work back.
         measures = {"target": False, "spill": False, "pause": False, "terminate": 1.0}
         config = {f"distributed.worker.memory.{name}": value for name, value in measures.items()}
-        # A worker that is slow to start again, or dies twice, is no lost one: Dask would give it up after 15 seconds,
-        # and look at this when one dies, so it holds as long as the workers do.
+        # Dask would give up a worker that is slow to restart, or dies twice, after 15 seconds. It reads this when a
+        # worker dies, so it has to be set as long as the workers live.
         lasting = {"distributed.deploy.lost-worker-timeout": "365 days"}
         if _forked():
             lasting["distributed.worker.multiprocessing-method"] = "forkserver"
@@ -119,23 +119,28 @@ class Workers:
         with dask.config.set({"distributed.scheduler.allowed-failures": 1, **config}):
             return LocalCluster(
                 n_workers=workers,
-                preload=[*dask.config.get("distributed.worker.preload"), "tasks.embed"],  # or the first shard waits
+                preload=[
+                    *dask.config.get("distributed.worker.preload"),
+                    "tasks.embed",
+                ],  # imported early, or the first shard waits
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address="127.0.0.1:0",  # its port is nobody's; None would still take 8787, and warn
-                memory_limit=memory_each(self._settings, 0),  # 0: none
+                dashboard_address="127.0.0.1:0",  # any free port; None would still take 8787, and warn
+                memory_limit=memory_per_worker(self._settings, 0),  # 0: no limit
             )
 
 
 def _forked() -> bool:
-    """Start the process that workers are forked from, which has imported what they need: each then takes a tenth of a
-    second to start, and again after a death, in place of the seconds of its imports. On Linux alone: elsewhere system
-    libraries do not bear a fork."""
+    """Start the process that workers are forked from, and return whether there is one.
+
+    It has imported what workers need, so that each takes a tenth of a second to start, and to restart after a death,
+    instead of the seconds of its imports. Only on Linux: elsewhere system libraries do not survive a fork.
+    """
     if sys.platform != "linux":
         return False
     import dask
 
-    # As Dask's nannies do before they start a process: the C library and OpenBLAS read it once, in that process.
+    # Dask's nannies do this before they start a process: the C library and OpenBLAS read it once, in that process.
     inherited = dask.config.get("distributed.nanny.pre-spawn-environ")
     os.environ.update({name: str(value) for name, value in inherited.items()})
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", "tasks.embed"])
@@ -144,7 +149,7 @@ def _forked() -> bool:
 
 
 def _first_cause(error: BaseException) -> str:
-    """What it comes from, in a line: distributed wraps an error several times."""
+    """Return the first cause of an error in one line: distributed wraps errors several times."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -155,7 +160,7 @@ _EARLY: ContextVar[Workers | None] = ContextVar("early workers", default=None)
 
 @contextmanager
 def early_workers(settings: Settings) -> Iterator[None]:
-    """Workers that start beside the Prefect server, for the flow that `run_workers` is called in within the block."""
+    """Start workers beside the Prefect server, for the flow that calls `run_workers` within the block."""
     with workers_of(settings) as workers:
         workers.start_early()
         token = _EARLY.set(workers)
@@ -166,21 +171,21 @@ def early_workers(settings: Settings) -> Iterator[None]:
 
 
 def workers_of(settings: Settings) -> Workers:
-    """As many as the settings say, or as this machine has room for with their embedder."""
-    return Workers(settings.parallel, worker_memory(settings.embedder))
+    """Return the workers of these settings: as many as they say, or as this machine has room for."""
+    return Workers(settings.parallel, estimate_worker_memory(settings.embedder))
 
 
 def run_workers(settings: Settings) -> AbstractContextManager[Workers]:
-    """The workers of this run: those that were started early for it, else new ones, not started yet."""
+    """Return the workers of this run: those that were started early for it, otherwise new ones, not started yet."""
     early = _EARLY.get()
     return nullcontext(early) if early is not None else workers_of(settings)
 
 
 class OwnWorkers(TaskRunner[Any]):
-    """The task runner of a flow that is deployed by itself: workers as that run's own parameters say.
+    """The task runner of a flow that is deployed by itself, with workers as the run's own parameters say.
 
-    A flow's task runner is made when its module is imported, and no parameter is known then: the workers are chosen
-    when the first task is submitted. Inside `index_all` the flow is given that run's workers in place of these.
+    A flow's task runner is made when its module is imported, before any parameter is known, so the workers are chosen
+    when the first task is submitted. Inside `index_all` the flow is given the workers of that run instead.
     """
 
     def __init__(self) -> None:
@@ -189,7 +194,7 @@ class OwnWorkers(TaskRunner[Any]):
         self._chosen: TaskRunner[Any] | None = None
 
     def __reduce__(self) -> tuple[type[OwnWorkers], tuple[()]]:
-        """As with `Workers`: nothing of it goes to a worker."""
+        """Leave everything out, as `Workers.__reduce__` does."""
         return OwnWorkers, ()
 
     def __exit__(self, *error: Any) -> None:
@@ -198,16 +203,16 @@ class OwnWorkers(TaskRunner[Any]):
         super().__exit__(*error)
 
     def duplicate(self) -> OwnWorkers:
-        """Another one, for one run."""
+        """Return another one, for one run."""
         return OwnWorkers()
 
     def submit(self, *arguments: Any, **options: Any) -> Any:
-        """As the chosen task runner does."""
+        """Submit a task to the chosen task runner."""
         return self._runner().submit(*arguments, **options)
 
     @property
     def client(self) -> Any:
-        """The Dask client, None in a serial run. Starts the cluster."""
+        """The Dask client, or None in a serial run. Starts the cluster."""
         return getattr(self._runner(), "client", None)
 
     def _runner(self) -> TaskRunner[Any]:
@@ -222,11 +227,11 @@ class OwnWorkers(TaskRunner[Any]):
 
 
 def count_workers(settings: ParallelSettings) -> int:
-    """How many worker threads the cluster at `address` has.
+    """Return how many worker threads the cluster at `address` has.
 
     Raises:
-        TransientError: it does not answer, or has no worker yet.
-        TerminalError: a worker has another version of what has to be alike.
+        TransientError: the cluster does not answer, or has no worker yet.
+        TerminalError: a worker has another version of one of `ALIKE`.
     """
     from distributed import Client
 
@@ -255,12 +260,12 @@ def count_workers(settings: ParallelSettings) -> int:
 
 
 def _release(name: str, found: str) -> str:
-    """What has to agree: of Python the first two numbers, of packages all."""
+    """Return the part of a version that has to be the same: the first two numbers of Python's, all of a package's."""
     return ".".join(found.split(".")[:2]) if name == "Python" else found
 
 
 def _security(settings: ParallelSettings) -> Security | None:
-    """What a client of a cluster with TLS shows and demands; None where there is no TLS."""
+    """Return the TLS settings of a client, or None if the cluster has no TLS."""
     if settings.tls_ca_file is None:
         return None
     from distributed.security import Security

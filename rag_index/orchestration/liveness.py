@@ -1,53 +1,59 @@
-"""Whether there are workers left to wait for: a cluster without any would be waited for until the next night."""
+"""Whether there are workers left to wait for: a run would wait for a cluster without any until the next night."""
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from rag_index.errors import TransientError
-from rag_index.orchestration.client import flow_client
+from rag_index.orchestration.dask_client import flow_client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Liveness"]
 
-EVERY = 5.0
-"""Seconds between two looks, which cost a message to the scheduler each."""
+CHECK_SECONDS = 5.0
+"""Time between two checks, each of which costs a message to the scheduler."""
 GONE_SECONDS = 180.0
-"""How long there may be none: a worker that died is started again within seconds, on a busy machine within a minute."""
+"""How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
 
 
 class Liveness:
-    """Looks now and then whether the flow's cluster has workers. Nothing is looked for where there is no cluster."""
+    """A regular check that the flow's cluster has workers. Where there is no cluster it checks nothing."""
 
-    def __init__(self) -> None:
-        self._looked = self._seen = time.monotonic()
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._checked = self._seen = clock()
 
     def check(self) -> None:
-        """To be called as time passes without a result.
+        """Check for workers, if the last check is old enough. Call it while no result comes.
 
         Raises:
             TransientError: there has been no worker for three minutes.
         """
-        now = time.monotonic()
-        if now - self._looked < EVERY:
+        now = self._clock()
+        if now - self._checked < CHECK_SECONDS:
             return
-        if now - self._looked > GONE_SECONDS / 2:  # work was done in between, so nothing is known of that time
+        if now - self._checked > GONE_SECONDS / 2:  # nobody checked in between, so nothing is known of that time
             self._seen = now
-        self._looked = now
-        if _workers():
+        self._checked = now
+        if _has_workers():
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:
             raise TransientError(
-                f"there has been no worker process for {now - self._seen:.0f} s, and none is starting; what is done "
-                "is kept: see that there is memory for them, or that those of [parallel] address run, then run again"
+                f"there has been no worker process for {now - self._seen:.0f} s, and none is starting; what is "
+                "committed is kept: check that there is memory for workers, or that those of [parallel] address run, "
+                "then run again"
             )
 
 
-def _workers() -> bool:
-    """Whether there is one, or nobody to ask."""
+def _has_workers() -> bool:
+    """Return whether the cluster has a worker; True if there is no cluster to ask."""
     client = flow_client()
     if client is None:
         return True
     try:
         return bool(client.nthreads())
-    except (OSError, TimeoutError):  # a lost connection cancels what is under way, and that ends the waiting
+    except (OSError, TimeoutError):  # a lost connection cancels what is in flight, which ends the waiting
         return True

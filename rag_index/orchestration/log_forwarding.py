@@ -1,8 +1,7 @@
-"""What embedders and writers of contexts say while they wait (a host that is down, a pause asked for), or where a
-cache of theirs is lost: from wherever they run to the flow.
+"""What embedders and writers of contexts log while they wait (a host that is down, a requested pause), for the flow.
 
-The package logs to `rag_index`. A worker hands such lines to Dask's event log, the flow reads them there and shows
-them beside the progress; in a serial run they are in the same process already.
+The package logs to `rag_index`. A worker forwards such lines to Dask's event log, and the flow subscribes to them there
+and shows them beside the progress. In a serial run they are in the same process already.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rag_index.orchestration.client import flow_client
+from rag_index.orchestration.dask_client import flow_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["forward_logs", "subscribe_logs", "captured_logs"]
+__all__ = ["captured_logs", "forward_logs", "subscribe_logs"]
 
 TOPIC = "rag-index"
-LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.chunking.context")))
+LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
 
 
 class _Handler(logging.Handler):
-    """Gives each line to `say`."""
+    """A handler that gives each warning to `say`."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
@@ -35,7 +34,7 @@ class _Handler(logging.Handler):
 
 @contextmanager
 def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
-    """Give what is said in this process to `say`, which may be called from any thread."""
+    """Give what this process logs to `say`, which may be called from any thread."""
     handler = _Handler(say)
     for logger in LOGGERS:
         logger.addHandler(handler)
@@ -47,7 +46,7 @@ def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def forward_logs() -> None:
-    """In a worker: hand what is said to Dask's event log. Elsewhere nothing is done; call it once."""
+    """Forward what a worker logs to Dask's event log. Call it once; outside a worker it does nothing."""
     from distributed import get_worker
 
     try:
@@ -60,7 +59,7 @@ def forward_logs() -> None:
 
 
 def subscribe_logs(say: Callable[[str], None]) -> None:
-    """In the flow: give what workers say to `say`, which is called from another thread. Starts the cluster."""
+    """Give what workers log to `say`, which is called from another thread. Starts the cluster."""
     client = flow_client()
     if client is not None:
         client.subscribe_topic(TOPIC, lambda event: say(str(event[1])))

@@ -1,7 +1,7 @@
 """A wrapper that neither Prefect nor Dask looks into.
 
-Both walk lists, tuples, dicts and dataclasses that a task is given, element by element, for futures: with thousands
-of documents that costs more than embedding them. Prefect's own `opaque` is a tuple, and Dask makes it a plain one.
+Both walk the lists, tuples, dicts and dataclasses that a task is given, element by element, in search of futures: with
+thousands of documents that costs more than embedding them. Prefect's own `opaque` is a tuple, which Dask unwraps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Opaque(Generic[T]):
-    """Holds `value`, and is a leaf to whoever walks."""
+    """A holder of `value`, which is a leaf to whoever walks over arguments."""
 
     __slots__ = ("value",)
 
@@ -23,5 +23,5 @@ class Opaque(Generic[T]):
         self.value = value
 
     def __dask_tokenize__(self) -> str:
-        """Dask names a task by what it is given, for which it would pickle all of it once more; no two are the same."""
+        """Return a new token each time: Dask names a task by its arguments, and would pickle all of them for that."""
         return uuid.uuid4().hex

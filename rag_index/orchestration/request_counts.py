@@ -1,6 +1,7 @@
-"""How many requests to the embedder are under way: from the workers to the flow, which shows it beside the progress.
+"""How many requests to the embedder are in flight: from the workers to the flow, which shows it beside the progress.
 
-By Dask's event log, once a second and only where the number changed; an embedder in the process has none.
+The counts travel by Dask's event log, once a second and only when a number changed. An embedder in the process has no
+requests.
 """
 
 from __future__ import annotations
@@ -11,46 +12,46 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.core import Status
 
-from rag_index.orchestration.client import flow_client
+from rag_index.orchestration.dask_client import flow_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["count_requests", "forward_requests"]
+__all__ = ["forward_request_counts", "subscribe_request_counts"]
 
 TOPIC = "rag-index-requests"
-EVERY = 1.0
+INTERVAL_SECONDS = 1.0
 
 
-def forward_requests(in_flight: Callable[[], int]) -> None:
-    """In a worker: tell the flow from now on. Elsewhere nothing is done; call it once."""
+def forward_request_counts(in_flight: Callable[[], int]) -> None:
+    """Send this worker's count to the flow from now on. Call it once; outside a worker it does nothing."""
     from distributed import get_worker
 
     try:
         worker = get_worker()
     except ValueError:
         return
-    threading.Thread(target=_tell, args=(worker, in_flight), daemon=True, name="requests").start()
+    threading.Thread(target=_send, args=(worker, in_flight), daemon=True, name="requests").start()
 
 
-def count_requests(told: Callable[[int], None]) -> None:
-    """In the flow: give the number of all workers together to `told`, from another thread. Starts the cluster."""
+def subscribe_request_counts(set_count: Callable[[int], None]) -> None:
+    """Give the count of all workers together to `set_count`, from another thread. Starts the cluster."""
     client = flow_client()
     if client is None:
         return
     by_worker: dict[str, int] = {}
 
-    def count(event: Any) -> None:
+    def add_up(event: Any) -> None:
         by_worker[event[1]["worker"]] = event[1]["requests"]
-        told(sum(by_worker.values()))
+        set_count(sum(by_worker.values()))
 
-    client.subscribe_topic(TOPIC, count)
+    client.subscribe_topic(TOPIC, add_up)
 
 
-def _tell(worker: Any, in_flight: Callable[[], int]) -> None:
+def _send(worker: Any, in_flight: Callable[[], int]) -> None:
     last = 0
     while worker.status not in (Status.closing, Status.closed):
-        time.sleep(EVERY)
+        time.sleep(INTERVAL_SECONDS)
         if (now := in_flight()) != last:
             last = now
             worker.log_event(TOPIC, {"worker": worker.address, "requests": now})

@@ -1,4 +1,4 @@
-"""What all tasks share: transient errors are tried again with jitter, terminal ones are not, and the log says which."""
+"""The retry policy of all tasks: transient errors are retried with jitter, terminal ones are not."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["RETRIED", "error_of"]
 
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Prefect's retry condition: whether the error that ended the task may pass."""
+    """Return whether the error that ended the task is transient: Prefect's retry condition."""
     error = error_of(state)
     transient = isinstance(error, TransientError)
     left = task.retries - run.run_count + 1
     if transient and left > 0:
-        get_run_logger().warning("transient, tried again (%d more): %s", left, error)
+        get_run_logger().warning("transient, trying again (%d tries left): %s", left, error)
     else:
-        kind = "transient, but tried often enough" if transient else "terminal, not tried again"
+        kind = "transient, but tried too often" if transient else "terminal, not tried again"
         get_run_logger().error("%s: %s: %s", kind, type(error).__name__, error)
     return transient
 
 
 def error_of(state: State[Any]) -> BaseException | None:
-    """The exception that a failed state carries."""
+    """Return the exception that a failed state carries, None if it carries none."""
     data = getattr(state.data, "result", state.data)
     return data if isinstance(data, BaseException) else None
 
@@ -44,4 +44,4 @@ RETRIED: dict[str, Any] = {
     "cache_policy": NO_CACHE,  # hashing what a task is given costs more than the task
     "persist_result": False,
 }
-"""The policy of tasks that are harmless to repeat. Retries hold a worker's slot: they stay short."""
+"""The policy of tasks that are harmless to repeat. Retries are short, because they hold a worker's slot."""

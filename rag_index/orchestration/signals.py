@@ -1,7 +1,7 @@
-"""Signals that end a run, and that no library between may lose.
+"""Signals that end a run, kept from being lost in libraries.
 
 A signal raises an exception wherever the program is, and code in between may take it for an error of its own: Prefect's
-TerminationSignal within a serializer comes out as an error of serialization, after which the run would go on.
+TerminationSignal inside a serializer becomes a serialization error, after which the run would continue.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["stoppable", "terminable"]
 
 LATER = 0.02
-"""Seconds until a signal comes again that came where its exception would be lost."""
+"""Seconds until a signal is sent again that arrived where its exception would be lost."""
 UNRAISABLE = {"__del__", "_gc_callback"}
-"""Functions that Python calls by itself: of a destructor, of distributed's watch over the garbage collector."""
+"""Functions that Python itself calls: destructors, and distributed's watch over the garbage collector."""
 
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Within a flow: what a SIGTERM raises ends the block, whatever became of it on its way here.
+    """Let a SIGTERM end the block of a flow, whatever became of its exception on the way here.
 
-    The handler stays Prefect's own, or Prefect would not take a cancelled run for cancelled: Python notes each signal
-    by `signal.set_wakeup_fd` as well.
+    The handler stays Prefect's own, or Prefect would not see a cancelled run as cancelled: Python also reports each
+    signal through `signal.set_wakeup_fd`.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield  # no signal comes here
+        yield  # signals only interrupt the main thread
         return
     here, there = socket.socketpair()
     with here, there:
@@ -46,7 +46,7 @@ def stoppable() -> Iterator[None]:
                 yield
             finally:
                 signal.set_wakeup_fd(before, warn_on_full_buffer=False)
-                came = _noted(here, before)
+                came = _has_sigterm(here, before)
         except Exception:
             if not came:
                 raise
@@ -55,8 +55,8 @@ def stoppable() -> Iterator[None]:
         handler(signal.SIGTERM, None)
 
 
-def _noted(numbers: socket.socket, also: int) -> bool:
-    """Whether SIGTERM is among the noted signals; whoever noted them before is told, too."""
+def _has_sigterm(numbers: socket.socket, also: int) -> bool:
+    """Return whether SIGTERM is among the reported signals, and pass them on to whoever listened before."""
     try:
         found = numbers.recv(4096)
     except BlockingIOError:
@@ -69,17 +69,17 @@ def _noted(numbers: socket.socket, also: int) -> bool:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and Ctrl-C end the block alike, by KeyboardInterrupt, so that workers and server are stopped."""
+    """Let SIGTERM end the block as Ctrl-C does, by KeyboardInterrupt, so that workers and server are stopped."""
     interrupt = signal.default_int_handler
     handlers = {signal.SIGTERM: interrupt}
-    if signal.getsignal(signal.SIGINT) is interrupt:  # else it is to be ignored
+    if signal.getsignal(signal.SIGINT) is interrupt:  # otherwise it is ignored on purpose
         handlers[signal.SIGINT] = interrupt
-    with _heeded(handlers):
+    with _handling(handlers):
         yield
 
 
 def _is_swallowed(frame: FrameType | None) -> bool:
-    """Whether Python would only print what is raised here and go on."""
+    """Return whether Python would only print what is raised here, and continue."""
     while frame is not None:
         if frame.f_code.co_name in UNRAISABLE:
             return True
@@ -88,8 +88,8 @@ def _is_swallowed(frame: FrameType | None) -> bool:
 
 
 @contextmanager
-def _heeded(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
-    """These handlers, each of which raises; once more at the end of the block, if one was called and nothing came."""
+def _handling(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
+    """Install these handlers, which raise; call one again at the end of the block if its exception was lost."""
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

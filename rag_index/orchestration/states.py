@@ -1,4 +1,4 @@
-"""How a flow ends: the state in Prefect, in words, and the outcome in the ledger and on the terminal."""
+"""How a flow ends: its state in Prefect, its outcome in the ledger, and what the terminal says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from prefect.states import Completed, Failed
 
 from rag_index.doctor.findings import Diagnosis
 from rag_index.errors import RagIndexError
-from rag_index.orchestration.artifacts import ArtifactDisplay, diagnosis_table, failed_table, run_report
+from rag_index.orchestration.artifacts import (
+    ArtifactDisplay,
+    benchmark_table,
+    diagnosis_table,
+    failed_table,
+    run_report,
+)
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.reports.progress import open_display
 from rag_index.status.metrics_file import write_metrics
@@ -23,39 +29,49 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.indexing.run import IndexRun
+    from rag_index.tuning.benchmark_report import BenchmarkReport
 
-__all__ = ["diagnosis_state", "failed_to_start", "flow_run_id", "outcome_of", "report_state", "run_name", "shown"]
+__all__ = [
+    "benchmark_state",
+    "diagnosis_state",
+    "failed_to_start",
+    "flow_run_id",
+    "outcome_of",
+    "report_state",
+    "reported",
+    "run_name",
+]
 
 
 def flow_run_id() -> str:
-    """The id of the flow run this is called in."""
+    """Return the id of the flow run that this is called in."""
     return str(runtime.flow_run.id or uuid.uuid4())
 
 
 def run_name() -> str:
-    """What a flow run over several indexes is called: "index all", or with the names that were given."""
+    """Return the name of a flow run over several indexes: "index all", or with the names that were given."""
     flow = str(runtime.flow_run.flow_name).removesuffix("-all")
     names = (runtime.flow_run.parameters or {}).get("indexes")
     return f"{flow} {', '.join(names) if names else 'all'}"
 
 
 @contextmanager
-def shown(run: IndexRun) -> Iterator[None]:
-    """Show a run's progress and its end, on the terminal and as artifacts; an error of ours ends in its outcome."""
+def reported(run: IndexRun) -> Iterator[None]:
+    """Report a run's progress and its end, on the terminal and as artifacts; an error of ours ends in its outcome."""
     run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
     try:
         yield
     except RagIndexError as error:
         get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
-        _ended(run, run.fail(error))
+        _report_end(run, run.fail(error))
     except BaseException as error:
         run.fail(error)
         raise
     else:
-        _ended(run, run.finish())
+        _report_end(run, run.finish())
 
 
-def _ended(run: IndexRun, outcome: IndexOutcome) -> None:
+def _report_end(run: IndexRun, outcome: IndexOutcome) -> None:
     run.progress.finish(outcome.sentence())
     failed_table(run)
     run_report(run, outcome)
@@ -66,12 +82,12 @@ def _ended(run: IndexRun, outcome: IndexOutcome) -> None:
 
 
 def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:
-    """The outcome of an index whose run an error ended."""
+    """Return the outcome of an index whose run could not be opened."""
     return IndexOutcome(index, state="failed", message=str(error), exit_code=error.exit_code)
 
 
 def outcome_of(state: State[Any], index: str) -> IndexOutcome:
-    """The outcome that a subflow's state carries; where it crashed, what its state says."""
+    """Return the outcome that a subflow's state carries; if it crashed, what its state says."""
     data = getattr(state.data, "result", state.data)
     if isinstance(data, RunReport) and data.indexes:
         return data.indexes[0]
@@ -79,7 +95,7 @@ def outcome_of(state: State[Any], index: str) -> IndexOutcome:
 
 
 def report_state(report: RunReport) -> State[RunReport]:
-    """The final state of a flow: a partial run is of type Failed, so that it is seen in the morning."""
+    """Return the final state of a flow. A partial run is of type Failed, so that it is seen in the morning."""
     message = report.sentence()
     if report.state == "completed":
         return Completed(message=message, data=report)
@@ -88,17 +104,29 @@ def report_state(report: RunReport) -> State[RunReport]:
 
 
 def _unless_deployed(report: Any) -> Any:
-    """What a caller of the flow gets. A worker takes such data for an exception, and logs that it is none."""
+    """Return what a caller of the flow gets; None in a deployment, whose worker would take it for an exception."""
     deployed = runtime.deployment.id and not runtime.flow_run.parent_flow_run_id
     return None if deployed else report
 
 
 def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
-    """The final state of a check-up: findings make it Failed, so that they are seen."""
+    """Return the final state of a check-up. Findings make it Failed, so that they are seen."""
     whole = Diagnosis([f for one in found for f in one.findings], [a for one in found for a in one.advice])
     kinds = sorted({f"{finding.index or 'all'}: {finding.kind}" for finding in whole.findings})
-    said = f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` mends" if kinds else "All agrees"
+    said = (
+        f"{len(kinds)} found: {', '.join(kinds)}; `rag-index doctor --repair` corrects them"
+        if kinds
+        else "Source, ledger and store agree"
+    )
     diagnosis_table(whole, said, project=project)
     if kinds:
         return Failed(name="Findings", message=said, data=_unless_deployed(whole))
     return Completed(message=said, data=whole)
+
+
+def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
+    """Return the final state of a benchmark. Ways that do not make the same points make it Failed."""
+    benchmark_table(report, project=project)
+    if not report.in_parity:
+        return Failed(name="Disagrees", message=report.sentence(), data=report)
+    return Completed(message=report.sentence(), data=report)

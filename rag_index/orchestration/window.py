@@ -1,11 +1,9 @@
-"""A bounded window of submitted shards: never all at once, so that memory and the Prefect server stay flat."""
+"""A bounded window of submitted items: never all at once, so that memory and the Prefect server stay flat."""
 
 from __future__ import annotations
 
-from collections import deque
-from contextlib import nullcontext
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from distributed.scheduler import KilledWorker
 from prefect.logging import get_run_logger
@@ -19,105 +17,114 @@ if TYPE_CHECKING:
 
     from prefect.futures import PrefectWrappedFuture
 
-__all__ = ["Window"]
+__all__ = ["Watcher", "Window"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 TICK_SECONDS = 1.0
 
 
-class Window(Generic[Item, Result]):
-    """Keeps at most `size` items submitted and hands out results as they come, whatever their order.
+class Watcher(Protocol):
+    """What a window tells while it waits; `monitor.Monitor` is one."""
 
-    When an item fails, what else is under way is still handed out; then the first error is raised, so that done work
-    is never thrown away. An item whose workers die again and again is a suspect: at the end each suspect is run with
-    nothing beside it, and if it kills once more it is split (`split` gives its parts) until the one that kills is
-    found; `give_up` makes a result of that one. `tick` is called every second of waiting,
-    which is done within `waiting()`, `moved` with how many are under way whenever that changes.
+    def waiting(self) -> AbstractContextManager[None]:
+        """Enclose the time that is spent waiting for results."""
+
+    def tick(self) -> None:
+        """Called every second without a result. What it raises ends the waiting."""
+
+    def in_flight(self, shards: int) -> None:
+        """Called whenever the number of items in flight has changed."""
+
+
+class Window(Generic[Item, Result]):
+    """Keeps at most `size` items submitted, and yields results as they come, in any order.
+
+    When an item fails, the results of the others are still yielded; then the first error is raised, so that done work
+    is never thrown away. Items whose workers die again and again are collected in `killers`.
     """
 
-    def __init__(
-        self,
-        submit: Callable[[Item], PrefectWrappedFuture[Any, Any]],
-        size: int,
-        *,
-        split: Callable[[Item], list[Item]],
-        give_up: Callable[[Item], Result],
-        tick: Callable[[], None] = lambda: None,
-        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
-        moved: Callable[[int], None] = lambda under_way: None,
-    ) -> None:
+    def __init__(self, submit: Callable[[Item], PrefectWrappedFuture[Any, Any]], size: int, watcher: Watcher) -> None:
         self._submit = submit
         self._size = size
-        self._split = split
-        self._give_up = give_up
-        self._tick = tick
-        self._waiting = waiting
-        self._moved = moved
+        self._watcher = watcher
         self._done: SimpleQueue[Any] = SimpleQueue()
-        self._under_way: dict[Any, Item] = {}
-        self._suspects: deque[Item] = deque()
-        self._error: BaseException | None = None
+        self._in_flight: dict[Any, Item] = {}
+        self._error: RagIndexError | None = None
+        self.killers: list[Item] = []
 
     def put(self, item: Item) -> Iterator[Result]:
-        """Submit an item; while the window is full, hand out what is done, and one more after it: results take time to
-        deal with, in which no other item is submitted, and workers that are done with theirs would stand still."""
-        yield from self._collect(self._size - 1)
+        """Submit an item. While the window is full, yield results, and one more after submitting.
+
+        That one more is because results take time to deal with: workers would stand idle while nothing is submitted.
+        """
+        yield from self._results(self._size - 1)
         self._start(item)
         if not self._done.empty():
             yield from self._next()
 
     def drain(self) -> Iterator[Result]:
-        """Hand out all that is left, then find what killed its workers."""
-        yield from self._collect(0)
-        while self._suspects:
-            suspect = self._suspects.popleft()
-            self._start(suspect)
-            killed_before = len(self._suspects)
-            yield from self._collect(0)
-            if len(self._suspects) > killed_before:  # alone, and it killed its workers again
-                self._suspects.pop()
-                parts = self._split(suspect)
-                if len(parts) > 1:
-                    self._suspects.extendleft(reversed(parts))
-                else:
-                    yield self._give_up(suspect)
+        """Yield the results of all items that are in flight."""
+        yield from self._results(0)
+
+    def run_alone(self, item: Item) -> Result:
+        """Submit an item with nothing beside it, and return its result.
+
+        Raises:
+            KilledWorker: the workers died under it again.
+            RagIndexError: the task ended with it.
+        """
+        self._start(item)
+        while True:
+            wrapped = self._wait()
+            if wrapped is not None:
+                del self._in_flight[wrapped]
+                self._watcher.in_flight(0)
+                result: Result = _result(wrapped)
+                return result
 
     def _start(self, item: Item) -> None:
         wrapped = self._submit(item).wrapped_future
-        self._under_way[wrapped] = item
-        self._moved(len(self._under_way))
+        self._in_flight[wrapped] = item
+        self._watcher.in_flight(len(self._in_flight))
         wrapped.add_done_callback(self._done.put)
 
-    def _collect(self, most: int) -> Iterator[Result]:
-        while len(self._under_way) > (0 if self._error else most):
+    def _results(self, limit: int) -> Iterator[Result]:
+        """Yield results until at most `limit` items are in flight, or all of them once one has failed."""
+        while len(self._in_flight) > (0 if self._error else limit):
             yield from self._next()
         if self._error is not None:
             raise self._error
 
     def _next(self) -> Iterator[Result]:
-        try:
-            with self._waiting():
-                wrapped = self._done.get(timeout=TICK_SECONDS)
-        except Empty:
-            self._tick()
+        """Yield the next result, or nothing after a second or for an item that has none."""
+        wrapped = self._wait()
+        if wrapped is None:
             return
-        item = self._under_way.pop(wrapped)
-        self._moved(len(self._under_way))
+        item = self._in_flight.pop(wrapped)
+        self._watcher.in_flight(len(self._in_flight))
         try:
-            result = _result(wrapped)
+            result: Result = _result(wrapped)
         except KilledWorker as error:
-            get_run_logger().warning("workers died under a shard, it is looked at alone later: %s", error)
-            self._suspects.append(item)
-            return
+            get_run_logger().warning("workers died under a shard, which will be run alone later: %s", error)
+            self.killers.append(item)
         except RagIndexError as error:
             self._error = self._error or error
-            return
-        yield result
+        else:
+            yield result
+
+    def _wait(self) -> Any:
+        """Return a future that is done, or None after a second without one."""
+        try:
+            with self._watcher.waiting():
+                return self._done.get(timeout=TICK_SECONDS)
+        except Empty:
+            self._watcher.tick()
+            return None
 
 
 def _result(wrapped: Any) -> Any:
-    """What the task returned. Asking the future's state alone would hide a task whose workers all died."""
+    """Return what the task returned. Asking for the future's state alone would hide a task whose workers all died."""
     try:
         state = wrapped.result()
     except KilledWorker:

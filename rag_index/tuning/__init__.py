@@ -1,1 +1,1 @@
-"""Benchmark and search for the fastest settings."""
+"""The benchmark, and the search for the fastest settings."""

@@ -1,4 +1,4 @@
-"""Ollama servers for the time of a search: on ports of their own, with one model folder."""
+"""Ollama servers that run during a search, each on its own port, with one shared model folder."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ __all__ = ["local_servers", "model_folder"]
 
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-FOLDERS = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models")
-"""Where installers of a service put models."""
+SERVICE_FOLDERS = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models")
+"""Where the installers of a system service put models."""
 
 
 def model_folder(environ: Mapping[str, str]) -> Path:
-    """The folder of models that a server of this user has: OLLAMA_MODELS, its own default, or a service's.
+    """Return the model folder: OLLAMA_MODELS, this user's default folder, or that of a system service.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: none of them holds models.
     """
-    given = environ.get("OLLAMA_MODELS")
-    tried = [Path(given)] if given else [Path.home() / ".ollama" / "models", *map(Path, FOLDERS)]
-    for folder in tried:
+    configured = environ.get("OLLAMA_MODELS")
+    folders = [Path(configured)] if configured else [Path.home() / ".ollama" / "models", *map(Path, SERVICE_FOLDERS)]
+    for folder in folders:
         if (folder / "manifests").is_dir():
             return folder
-    places = ", ".join(map(str, tried))
-    raise SettingsError(f"there are no Ollama models in {places}: pull one, or name the folder with OLLAMA_MODELS")
+    places = ", ".join(map(str, folders))
+    raise SettingsError(f"there are no Ollama models in {places}; pull one, or name the folder in OLLAMA_MODELS")
 
 
 @contextmanager
 def local_servers(program: str, count: int, environ: Mapping[str, str]) -> Iterator[list[str]]:
-    """So many servers, by their addresses; they are stopped when the block ends, and their models unloaded.
+    """Start `count` servers and yield their addresses. They are stopped, and their models unloaded, as the block ends.
 
     Raises:
-        SettingsError: there is no folder of models.
+        SettingsError: there is no model folder.
         EmbedderUnavailable: a server does not start.
     """
     models = model_folder(environ)
@@ -59,7 +59,7 @@ def local_servers(program: str, count: int, environ: Mapping[str, str]) -> Itera
             servers.append(
                 subprocess.Popen(
                     [program, "serve"],
-                    env=environment | {"OLLAMA_NOPRUNE": "1"},  # a server must not tidy what others share
+                    env=environment | {"OLLAMA_NOPRUNE": "1"},  # a server must not prune models that others share
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,  # Ctrl-C ends the search first, and the search ends the servers
@@ -67,16 +67,16 @@ def local_servers(program: str, count: int, environ: Mapping[str, str]) -> Itera
             )
             urls.append(f"http://127.0.0.1:{port}")
         for server, url in zip(servers, urls, strict=True):
-            _wait(server, url)
+            _wait_until_ready(server, url)
         yield urls
     finally:
         for server in servers:
             server.terminate()
         for server in servers:
-            _end(server)
+            _stop(server)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     with httpx.Client(trust_env=False, timeout=2.0) as client:
         while time.monotonic() < deadline and server.poll() is None:
@@ -84,16 +84,17 @@ def _wait(server: subprocess.Popen[bytes], url: str) -> None:
                 if client.get(f"{url}/api/version").is_success:
                     return
             time.sleep(0.05)
-    ended = f"ended with {server.returncode}" if server.poll() is not None else f"is silent after {START_SECONDS:.0f} s"
-    raise EmbedderUnavailable(f"an Ollama server of its own at {url} {ended}; does `ollama serve` work here?")
+    ended = server.poll() is not None
+    reason = f"ended with {server.returncode}" if ended else f"did not answer within {START_SECONDS:.0f} s"
+    raise EmbedderUnavailable(f"the Ollama server started at {url} {reason}; check that `ollama serve` works here")
 
 
-def _end(server: subprocess.Popen[bytes]) -> None:
+def _stop(server: subprocess.Popen[bytes]) -> None:
     try:
         server.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:
         with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)  # with the processes that run its models
+            os.killpg(server.pid, signal.SIGKILL)  # including the processes that run its models
         server.wait()
 
 

@@ -1,4 +1,4 @@
-"""Whether two collections hold the same: ids, vectors, and who is whose neighbour."""
+"""Parity of two collections: the same ids, the same vectors, the same nearest neighbours."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Parity", "Vectors", "parity"]
+    from rag_index.stores import Store
+
+__all__ = ["Parity", "Vectors", "parity", "stored_vectors"]
 
 NEIGHBOURS = 10
-MAX_ASKED = 500
-"""Points whose neighbours are compared."""
+MAX_QUERIES = 500
+"""About how many points have their neighbours compared."""
 TIE = 1e-5
-"""Similarities that differ by less are equal: which of two equal neighbours is found says nothing."""
+"""Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +31,17 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """How alike two sets of points are."""
+    """The result of comparing two sets of points."""
 
     same_ids: bool
     largest_difference: float
-    """Between any two numbers of a point's two vectors, of the points that both have."""
+    """Between the two vectors of a point, in any component, over the points that are in both sets."""
     recall: float
-    """Share of the ten nearest neighbours in one set that are as near in the other (0 to 1)."""
+    """Share of the ten nearest neighbours in the second set that are as near in the first, 0 to 1."""
 
 
 def parity(first: Vectors, second: Vectors) -> Parity:
-    """Compare two sets of points; the order in which they come does not matter."""
+    """Compare two sets of points, in any order."""
     rows = {point: row for row, point in enumerate(second.ids)}
     shared = [(row, rows[point]) for row, point in enumerate(first.ids) if point in rows]
     same = len(shared) == len(first.ids) == len(second.ids)
@@ -53,16 +55,22 @@ def parity(first: Vectors, second: Vectors) -> Parity:
 
 
 def _recall(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Neighbours that `other` finds count where, by `one`, none of them is further than the tenth."""
+    """Return the share of neighbours found by `other` that are no further away, by `one`, than its tenth neighbour."""
     count = min(NEIGHBOURS, len(one) - 1)
     if count < 1:
         return 1.0
-    found = asked = 0
-    for row in range(0, len(one), max(1, len(one) // MAX_ASKED)):
-        true, seen = one @ one[row], other @ other[row]
-        true[row] = seen[row] = -np.inf
-        limit = np.partition(true, -count)[-count]
-        nearest = np.argpartition(seen, -count)[-count:]
-        found += int((true[nearest] >= limit - TIE).sum())
-        asked += count
-    return found / asked
+    hits = total = 0
+    for row in range(0, len(one), max(1, len(one) // MAX_QUERIES)):
+        expected, actual = one @ one[row], other @ other[row]
+        expected[row] = actual[row] = -np.inf
+        limit = np.partition(expected, -count)[-count]
+        nearest = np.argpartition(actual, -count)[-count:]
+        hits += int((expected[nearest] >= limit - TIE).sum())
+        total += count
+    return hits / total
+
+
+def stored_vectors(store: Store, collection: str) -> Vectors:
+    """Return all points of a collection."""
+    points = list(store.scroll(collection, vectors=True))
+    return Vectors([point.id for point in points], np.array([point.vector for point in points], dtype=np.float32))

@@ -1,4 +1,4 @@
-"""A picture of a benchmark: documents a second by the number of workers. Needs the extra `plots` (matplotlib)."""
+"""A plot of a benchmark: documents per second by the number of workers. Needs the extra `plots` (matplotlib)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rag_index.tuning.benchmark import BenchmarkReport
+    from rag_index.tuning.benchmark_report import BenchmarkReport
 
 __all__ = ["draw", "require_plots"]
 
 
 def require_plots() -> None:
-    """Raise SettingsError where there is nothing to draw with: before the work, not after it."""
+    """Raise SettingsError if matplotlib is missing. To be called before the work, not after it."""
     if find_spec("matplotlib") is None:
-        raise SettingsError("a picture is drawn by matplotlib, which is not installed: pip install 'rag-index[plots]'")
+        raise SettingsError("a plot needs matplotlib, which is not installed: pip install 'rag-index[plots]'")
 
 
 def draw(report: BenchmarkReport, path: Path) -> None:
-    """Write a PNG: a point a number of workers, the serial way as a line across.
+    """Write a PNG with one point per number of workers, and a horizontal line for the serial script.
 
     Raises:
         SettingsError: matplotlib is missing, or the file cannot be written.
@@ -48,4 +48,6 @@ def draw(report: BenchmarkReport, path: Path) -> None:
     try:
         figure.savefig(path, format="png", dpi=120)
     except OSError as exc:
-        raise SettingsError(f"the picture cannot be written to {path}: {exc.strerror}") from exc
+        raise SettingsError(
+            f"the plot cannot be written to {path}: {exc.strerror}; name another file with --plot"
+        ) from exc

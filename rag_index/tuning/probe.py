@@ -1,4 +1,4 @@
-"""Probing: so many processes, each with an embedder as a worker has it, embed a user's own texts for some seconds."""
+"""Probes: processes that each hold an embedder, as workers do, and embed a user's own texts for some seconds."""
 
 from __future__ import annotations
 
@@ -22,23 +22,25 @@ if TYPE_CHECKING:
 __all__ = ["Probes"]
 
 Call = tuple[int, float, float]
-"""Characters, and when a call to embed them began and ended, by the machine's monotonic clock."""
-PATIENCE = 60.0
-"""Seconds for processes to start, and for a model to be loaded."""
-SLOWEST = 4
-"""Times as long as it should take: then a candidate is given up."""
-ROUNDS = 8
-"""Requests one after another in each place of those under way, in one call to the embedder."""
+"""One call to embed: its characters, and its start and end by the machine's monotonic clock."""
+START_SECONDS = 60.0
+"""Time limit for processes to start, and for a model to load."""
+GIVE_UP_FACTOR = 4
+"""A candidate is given up if it takes this many times as long as expected."""
+ROUNDS_PER_CALL = 8
+"""Rounds in one call to the embedder. In a round, each request that may be in flight is sent once."""
 MIN_CALLS = 3
-"""Calls of each of several processes: see `_rate`."""
-LOCAL_BLOCK = 500
-"""Texts a call where there are no requests."""
-LONGEST_ROUND = 5.0
-"""Seconds for one request in each place, by the best rate so far. More is not tried: a shard takes as long."""
+"""Calls by each process if there are several: see `_rate`."""
+LOCAL_TEXTS = 500
+"""Texts per call of the local embedder, which has no requests."""
+MAX_ROUND_SECONDS = 5.0
+"""A candidate is skipped if its round would take longer at the best rate so far: a shard takes about as long."""
+SKIPPED = "skipped"
+"""How the error of a skipped candidate begins."""
 
 
 class Probes:
-    """Processes for probing; a context manager that has them end. They are started as they are needed."""
+    """The probing processes. They start when they are needed, and end when the context manager exits."""
 
     def __init__(
         self,
@@ -46,19 +48,19 @@ class Probes:
         texts: Sequence[str],
         identity: EmbedderIdentity,
         *,
-        longest: float = LONGEST_ROUND,
+        max_round: float = MAX_ROUND_SECONDS,
     ) -> None:
         self._settings = settings.model_copy(update={"wait_for_recovery": 0.0})
         self._texts = list(texts)
         self._identity = identity
-        self._mean = sum(map(len, texts)) / len(texts)
+        self._mean_chars = sum(map(len, texts)) / len(texts)
         self._children: list[tuple[Any, Connection]] = []
-        self._longest = longest
-        self._works: set[Candidate] = set()
+        self._max_round = max_round
+        self._proven: set[Candidate] = set()
         self.best = 0.0
         """The highest rate so far."""
         self.error: RagIndexError | None = None
-        """Why the last candidate that did not work did not."""
+        """Why the last candidate that failed did so."""
 
     def __enter__(self) -> Probes:
         return self
@@ -69,66 +71,67 @@ class Probes:
         self._end()
 
     def start(self, count: int) -> None:
-        """Start so many processes at once, so that no probe waits for them."""
+        """Start processes until there are `count`, so that no probe has to wait for them."""
         while len(self._children) < count:
             self._children.append(self._start())
         for _, connection in self._children:
             connection.send(("close",))
-        self._answers([connection for _, connection in self._children], PATIENCE)
+        self._receive([connection for _, connection in self._children], START_SECONDS)
 
     def measure(self, candidate: Candidate, seconds: float) -> float:
-        """Characters a second, of all processes together; 0 where it does not work (see `error`).
+        """Return characters per second of all processes together, 0 if the candidate does not work (see `error`).
 
-        Starting, connecting and loading the model are done before the clock starts.
+        Processes are started, and models loaded, before the clock starts.
         """
-        once = _round(candidate, self._settings.kind)
-        in_a_round = once * self._mean * candidate.workers
-        if candidate not in self._works and self.best and in_a_round > self.best * max(seconds, self._longest):
-            self.error = EmbedderError(f"not tried: its requests at once would take {in_a_round / self.best:.1f} s")
+        once = _texts_per_round(candidate, self._settings.kind)
+        round_chars = once * self._mean_chars * candidate.workers
+        if candidate not in self._proven and self.best and round_chars > self.best * max(seconds, self._max_round):
+            self.error = EmbedderError(f"{SKIPPED}: one round of requests would take {round_chars / self.best:.1f} s")
             return 0.0
-        expected = int(self.best * seconds / self._mean / candidate.workers)
+        expected = int(self.best * seconds / self._mean_chars / candidate.workers)
         try:
-            children = self._ready(candidate)
-            block = min(ROUNDS * once, max(once, expected // 2))
-            least = 1 if candidate.workers == 1 else MIN_CALLS
-            expected_seconds = max(seconds, least * block * candidate.workers * self._mean / (self.best or math.inf))
-            limit = SLOWEST * max(expected_seconds, self._longest) if self.best else PATIENCE
+            children = self._open(candidate)
+            texts_per_call = min(ROUNDS_PER_CALL * once, max(once, expected // 2))
+            min_calls = 1 if candidate.workers == 1 else MIN_CALLS
+            expected_chars = min_calls * texts_per_call * candidate.workers * self._mean_chars
+            expected_seconds = max(seconds, expected_chars / (self.best or math.inf))
+            limit = GIVE_UP_FACTOR * max(expected_seconds, self._max_round) if self.best else START_SECONDS
             for child in children:
-                child.send(("embed", block, seconds, least))
-            answers = self._answers(children, limit)
+                child.send(("embed", texts_per_call, seconds, min_calls))
+            answers = self._receive(children, limit)
         except RagIndexError as error:
             self.error = error
-            self._end()  # whatever is still under way there
+            self._end()  # a request may still be in flight there
             return 0.0
         rate = _rate(answers)
         self.best = max(self.best, rate)
-        self._works.add(candidate)
+        self._proven.add(candidate)
         return rate
 
-    def _ready(self, candidate: Candidate) -> list[Connection]:
+    def _open(self, candidate: Candidate) -> list[Connection]:
         if len(self._children) < candidate.workers:
             self.start(candidate.workers)
         children = [connection for _, connection in self._children[: candidate.workers]]
         settings = candidate.embedder(self._settings)
         for home, child in enumerate(children):
             child.send(("open", settings, home, candidate.workers, self._identity))
-        self._answers(children, PATIENCE)
+        self._receive(children, START_SECONDS)
         for _, idle in self._children[candidate.workers :]:
             idle.send(("close",))
-        self._answers([idle for _, idle in self._children[candidate.workers :]], PATIENCE)
+        self._receive([idle for _, idle in self._children[candidate.workers :]], START_SECONDS)
         return children
 
-    def _answers(self, children: list[Connection], seconds: float) -> list[Any]:
-        """What each says. Raises what one of them raised, EmbedderUnavailable where one does not answer in time."""
+    def _receive(self, children: list[Connection], seconds: float) -> list[Any]:
+        """Return each process's answer. Raises its error, or EmbedderUnavailable if one does not answer in time."""
         deadline = time.monotonic() + seconds
         answers = []
         for child in children:
             try:
                 if not child.poll(max(0.0, deadline - time.monotonic())):
-                    raise EmbedderUnavailable(f"given up after {seconds:.0f} s")
+                    raise EmbedderUnavailable(f"no answer within {seconds:.0f} s")
                 answers.append(child.recv())
             except (EOFError, OSError) as exc:
-                raise EmbedderUnavailable("a probing process died; is there memory for so many?") from exc
+                raise EmbedderUnavailable("a probing process died; check that there is memory for this many") from exc
         for answer in answers:
             if isinstance(answer, RagIndexError):
                 raise answer
@@ -154,80 +157,83 @@ class Probes:
         self._children = []
 
 
-def _round(candidate: Candidate, kind: str) -> int:
-    """Texts of one worker, for each of its requests to be under way once."""
+def _texts_per_round(candidate: Candidate, kind: str) -> int:
+    """Return how many texts one worker needs to send each request that may be in flight once."""
     if kind == "local":
-        return LOCAL_BLOCK
+        return LOCAL_TEXTS
     hosts = max(1, -(-candidate.hosts // candidate.workers))
     return hosts * candidate.requests_in_flight * candidate.batch_texts
 
 
 def _rate(calls: Sequence[Sequence[Call]]) -> float:
-    """Characters a second while all processes were at work.
+    """Return characters per second while all processes were at work.
 
-    Of several that wait for one server, the first call of each ends early or late by chance, and the last one of all
-    is alone at the end: each is taken from the end of its first call to the last that ended while all were there.
+    If several processes wait for one server, the first call of each ends early or late by chance, and the last process
+    is alone at the end. So each process counts from the end of its first call to its last call that ended while all
+    others were still at work.
     """
     if len(calls) == 1:
         return sum(chars for chars, _, _ in calls[0]) / max(1e-9, calls[0][-1][2] - calls[0][0][1])
-    until = min(of_one[-1][2] for of_one in calls)
+    until = min(process_calls[-1][2] for process_calls in calls)
     rate = 0.0
-    for of_one in calls:
-        first, *later = of_one
+    for process_calls in calls:
+        first, *later = process_calls
         inside = [call for call in later if call[2] <= until] or later[:1]
         rate += sum(chars for chars, _, _ in inside) / max(1e-9, inside[-1][2] - first[2])
     return rate
 
 
 def _serve(connection: Connection, texts: list[str]) -> None:
-    """A probing process: it does as it is told, until the other end is closed."""
+    """Run a probing process: answer each request until the other end closes the connection."""
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         worker = _Worker(texts)
-        import rag_index.embedders.ollama  # noqa: F401 - before the clock starts
+        import rag_index.embedders.ollama  # noqa: F401 - the import must not count as time
 
         while True:
-            question, *arguments = connection.recv()
+            method, *arguments = connection.recv()
             try:
-                connection.send(getattr(worker, question)(*arguments))
+                connection.send(getattr(worker, method)(*arguments))
             except RagIndexError as error:
                 connection.send(error)
 
 
 class _Worker:
-    """What a probing process holds."""
+    """The embedder and the texts of a probing process."""
 
     def __init__(self, texts: list[str]) -> None:
         self._texts = texts
         self._embedder: Any = None
-        self._made_for: Any = None
-        self._at = 0
+        self._opened_with: Any = None
+        self._position = 0
 
     def open(self, settings: EmbedderSettings, home: int, workers: int, identity: EmbedderIdentity) -> None:
-        """Make the embedder, and have it load its model at each of its hosts."""
+        """Open the embedder and have each of its hosts load the model."""
         from rag_index.embedders import open_embedder
 
         wanted = (settings, home, workers)
-        if self._made_for != wanted:
+        if self._opened_with != wanted:
             self.close()
             self._embedder = open_embedder(settings, home=home, workers=workers, expected=identity)
-            self._made_for = wanted
-            self._embedder.identity()  # asks each host, so that each has loaded the model
-        self._at = home * len(self._texts) // workers
-        self._embedder.embed_documents(self._texts[:8])  # as long as others: a host's pace is known by its first ones
+            self._opened_with = wanted
+            self._embedder.identity()  # asks each host, so that each loads the model
+        self._position = home * len(self._texts) // workers
+        self._embedder.embed_documents(
+            self._texts[:8]
+        )  # texts of usual length: a host's pace is learnt from its first ones
 
-    def embed(self, block: int, seconds: float, least: int) -> list[Call]:
-        """Calls of so many texts, one after another, at least so many, until so many seconds are over."""
+    def embed(self, count: int, seconds: float, min_calls: int) -> list[Call]:
+        """Embed `count` texts per call, one call after another, for `seconds` and at least `min_calls` times."""
         calls: list[Call] = []
-        while len(calls) < least or calls[-1][2] - calls[0][1] < seconds:
-            texts = [self._texts[(self._at + i) % len(self._texts)] for i in range(block)]
-            self._at += block
+        while len(calls) < min_calls or calls[-1][2] - calls[0][1] < seconds:
+            texts = [self._texts[(self._position + i) % len(self._texts)] for i in range(count)]
+            self._position += count
             started = time.monotonic()
             self._embedder.embed_documents(texts)
             calls.append((sum(map(len, texts)), started, time.monotonic()))
         return calls
 
     def close(self) -> None:
-        """Let go of the embedder."""
+        """Close the embedder."""
         if self._embedder is not None:
             self._embedder.close()
-        self._embedder = self._made_for = None
+        self._embedder = self._opened_with = None

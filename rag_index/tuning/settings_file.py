@@ -1,13 +1,13 @@
-"""Changing keys of a settings file, with everything else in it as it was."""
+"""Changes to single keys of a settings file that keep everything else as it is."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
+from rag_index.database.files import replacement
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
 
@@ -19,25 +19,21 @@ __all__ = ["write_keys"]
 
 
 def write_keys(path: Path, changed: Mapping[tuple[str, str], Any]) -> None:
-    """Set (table, key) to a value, None takes the key away; comments, order and the rest of the file are kept.
+    """Set each (table, key) to its value, or remove the key if the value is None. Keep comments and order.
 
-    The file is replaced as a whole, with its permissions, once it was seen that it loads.
+    The new file is checked by loading it, then replaces the old one as a whole, with the same permissions.
 
     Raises:
-        SettingsError: it cannot be read or written, or would not load any more; it is as it was then.
+        SettingsError: the file cannot be read or written, or would no longer load; it is unchanged then.
     """
     try:
         document = tomlkit.parse(path.read_text(encoding="utf-8-sig"))
         for (table, key), value in changed.items():
             _set(document, table, key, value)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.toml")
-        try:
+        with replacement(path.resolve()) as temporary:
             temporary.write_text(tomlkit.dumps(document), encoding="utf-8")
             temporary.chmod(path.stat().st_mode & 0o7777)
             load_settings(temporary)
-            temporary.replace(path.resolve())
-        finally:
-            temporary.unlink(missing_ok=True)
     except TOMLKitError as exc:
         raise SettingsError(f"{path} is not TOML: {exc}") from exc
     except OSError as exc:

@@ -1,10 +1,10 @@
-"""Finding the setting that this machine and this embedder can do, with the user's own documents.
+"""The search for the fastest settings for this machine and this embedder, with the user's own documents.
 
 candidate       one way to set the levers, its cost, its neighbours
-search          which candidates are measured for how long
-probe           the measuring: processes that embed
-local_servers   Ollama servers for the time of a search
-settings_file   writing what was found, comments kept
+search          which candidates are measured, and for how long
+probe           the measurement: processes that embed
+local_servers   Ollama servers that run during a search
+settings_file   writing the result without losing comments
 """
 
 from __future__ import annotations
@@ -16,68 +16,68 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
 from rag_index.documents.batches import ChunkedDocument
-from rag_index.embedders import open_embedder
+from rag_index.embedders import identify
 from rag_index.errors import EmbedderError, SourceError
-from rag_index.machine.resources import survey, worker_memory, workers_for
-from rag_index.sources.part import read_part
+from rag_index.machine.resources import choose_worker_count, detect_machine, estimate_worker_memory
+from rag_index.sources.sample import read_sample
 from rag_index.tuning.candidate import Candidate, Space
-from rag_index.tuning.probe import LONGEST_ROUND, Probes
+from rag_index.tuning.probe import MAX_ROUND_SECONDS, Probes
 from rag_index.tuning.search import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rag_index.settings import EmbedderSettings, Settings
-    from rag_index.tuning.search import Tried
+    from rag_index.tuning.search import Trial
 
-__all__ = ["Outcome", "tune"]
+__all__ = ["Outcome", "sample_texts", "tune"]
 
 SAMPLE_DOCUMENTS = 2000
-MIN_OF_AN_INDEX = 50
+MIN_INDEX_DOCUMENTS = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What was tried and what came of it. Rates are characters a second."""
+    """The trials of a search and its result. Rates are characters per second."""
 
-    tried: list[Tried]
+    trials: list[Trial]
     """Fastest first."""
-    knee: Tried
-    best: Tried
-    now: Tried
-    """As the settings are."""
-    serial: Tried
+    knee: Trial
+    best: Trial
+    current: Trial
+    """The trial of the current settings."""
+    serial: Trial
     mean_chars: float
     seconds: float
     changes: dict[tuple[str, str], Any]
-    """Keys that the knee sets otherwise than the settings do: (table, key) to value, None to take it away."""
+    """Keys that differ between the current settings and the knee: (table, key) to the new value, None to remove it."""
 
     def texts(self, rate: float) -> float:
-        """Texts of mean length a second."""
+        """Return a rate in texts of mean length per second."""
         return rate / self.mean_chars
 
-    def servers(self) -> dict[int, float]:
-        """The best rate by number of hosts, of those measured to the end where there are such."""
-        found: dict[int, float] = {}
-        for one in self.tried:
-            found[one.candidate.hosts] = max(found.get(one.candidate.hosts, 0.0), one.rate)
-        return dict(sorted(found.items()))
+    def rates_by_hosts(self) -> dict[int, float]:
+        """Return the best rate for each number of hosts."""
+        rates: dict[int, float] = {}
+        for one in self.trials:
+            rates[one.candidate.hosts] = max(rates.get(one.candidate.hosts, 0.0), one.rate)
+        return dict(sorted(rates.items()))
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return what `--json` prints."""
         return {
-            "knee": self._one(self.knee),
-            "best": self._one(self.best),
-            "now": self._one(self.now),
-            "serial": self._one(self.serial),
-            "servers": {str(n): round(self.texts(rate), 2) for n, rate in self.servers().items()},
+            "knee": self._trial_json(self.knee),
+            "best": self._trial_json(self.best),
+            "now": self._trial_json(self.current),
+            "serial": self._trial_json(self.serial),
+            "servers": {str(hosts): round(self.texts(rate), 2) for hosts, rate in self.rates_by_hosts().items()},
             "changes": {f"{table}.{key}": value for (table, key), value in self.changes.items()},
-            "tried": [self._one(one) for one in self.tried],
+            "tried": [self._trial_json(one) for one in self.trials],
             "seconds": round(self.seconds, 1),
         }
 
-    def _one(self, one: Tried) -> dict[str, Any]:
-        candidate = one.candidate
+    def _trial_json(self, trial: Trial) -> dict[str, Any]:
+        candidate = trial.candidate
         return {
             "workers": candidate.workers,
             "hosts": candidate.hosts,
@@ -85,8 +85,8 @@ class Outcome:
             "batch_texts": candidate.batch_texts,
             "batch_chars": candidate.batch_chars,
             "num_thread": candidate.num_thread,
-            "texts_per_second": round(self.texts(one.rate), 2),
-            "probes": len(one.rates),
+            "texts_per_second": round(self.texts(trial.rate), 2),
+            "probes": len(trial.rates),
         }
 
 
@@ -95,78 +95,84 @@ def tune(
     *,
     budget: float,
     hosts: Sequence[str] | None = None,
-    tell: Callable[[Candidate, float, str], None] = lambda candidate, texts_per_second, why: None,
+    on_probe: Callable[[Candidate, float, str], None] = lambda candidate, texts_per_second, error: None,
 ) -> Outcome:
-    """Search for at most about `budget` seconds, on these hosts in place of the settings' where given.
+    """Search for about `budget` seconds, on `hosts` if given instead of the settings' hosts.
 
-    `tell` is called after each probe, with why it did not work where it did not.
+    `on_probe` is called after each probe with the candidate, texts per second, and the error if it did not work.
 
     Raises:
-        SourceError: there are no texts to try with.
-        EmbedderUnavailable, EmbedderError: the embedder cannot be used at all.
+        SourceError: there are no texts to embed.
+        EmbedderUnavailable, EmbedderError: the embedder does not work with any candidate.
     """
     texts = sample_texts(settings)
     embedder = settings.embedder.model_copy(update={"hosts": list(hosts)} if hosts else {})
-    opened = open_embedder(embedder.model_copy(update={"wait_for_recovery": 0.0}))
-    try:
-        identity = opened.identity()
-    finally:
-        opened.close()
-    mean = sum(map(len, texts)) / len(texts)
-    machine = survey()
-    room = machine.workers_in_memory(worker_memory(embedder))
-    workers = min(max(machine.processors, len(embedder.hosts)), max(1, room))
-    space = Space(embedder.kind, machine.processors, workers, len(embedder.hosts), mean)
-    now, serial = _configured(settings, embedder, space), space.serial()
+    identity = identify(embedder)
+    mean_chars = sum(map(len, texts)) / len(texts)
+    space = _space(embedder, mean_chars)
+    current, serial = _current_candidate(settings, embedder, space), space.serial()
 
-    with Probes(embedder, texts, identity, longest=min(LONGEST_ROUND, budget / 25)) as probes:
+    with Probes(embedder, texts, identity, max_round=min(MAX_ROUND_SECONDS, budget / 25)) as probes:
 
         def probe(candidate: Candidate, seconds: float) -> float:
             rate = probes.measure(candidate, seconds)
-            tell(candidate, rate / mean, str(probes.error) if not rate else "")
+            on_probe(candidate, rate / mean_chars, str(probes.error) if not rate else "")
             return rate
 
         search = Search(probe, budget=budget, clock=time.monotonic, neighbours=space.neighbours)
         coarse = space.coarse()
         probes.start(max(one.workers for one in coarse))
-        knee = search.run(coarse, [now, serial], space.first())
+        knee = search.run(coarse, [current, serial], space.first())
         if not knee.rate:
-            raise probes.error or EmbedderError("no setting of the embedder works")
-    ranked = sorted(search.tried.values(), key=lambda one: -one.rate)
-    changes = _changes(settings, knee.candidate, now)
-    return Outcome(ranked, knee, search.best, search.tried[now], search.tried[serial], mean, search.spent, changes)
+            raise probes.error or EmbedderError("the embedder works with no setting")
+    return Outcome(
+        sorted(search.trials.values(), key=lambda one: -one.rate),
+        knee,
+        search.best,
+        search.trials[current],
+        search.trials[serial],
+        mean_chars,
+        search.spent,
+        _changes(settings, knee.candidate, current),
+    )
 
 
 def sample_texts(settings: Settings) -> list[str]:
-    """Chunks of all indexes, in an order that is always the same and mixes them.
+    """Return chunks of all indexes, mixed, in the same order each time.
 
-    Raises SourceUnavailable, SourceError; SourceError also where there are none.
+    Raises SourceUnavailable or SourceError, the latter also if there are no texts.
     """
-    size = max(MIN_OF_AN_INDEX, SAMPLE_DOCUMENTS // len(settings.indexes))
+    size = max(MIN_INDEX_DOCUMENTS, SAMPLE_DOCUMENTS // len(settings.indexes))
     texts: list[str] = []
     error: SourceError | None = None
     for index in settings.indexes:
         chunker = open_chunker(settings, index, contexts=False)
         try:
-            part = read_part(settings, index, size)
+            part = read_sample(settings, index, size)
         except SourceError as exc:
             error = exc
             continue
-        texts += [
-            text for cut in chunker.chunk(part.documents) if isinstance(cut, ChunkedDocument) for text in cut.sent()
-        ]
+        chunked = chunker.chunk(part.documents)
+        texts += [text for one in chunked if isinstance(one, ChunkedDocument) for text in one.texts_to_embed()]
     if not texts:
-        raise error or SourceError("there are no documents with text to try settings with")
-    random.Random(1).shuffle(texts)  # noqa: S311 - a mixture, no secret
+        raise error or SourceError("there are no documents with text to tune with")
+    random.Random(1).shuffle(texts)  # noqa: S311 - this only mixes the texts
     return texts
 
 
-def _configured(settings: Settings, embedder: EmbedderSettings, space: Space) -> Candidate:
-    """As the settings are, as far as this kind of embedder looks at them."""
-    count = workers_for(settings.parallel, worker_memory(settings.embedder))
-    workers = 1 if settings.parallel.serial else min(space.workers, count)
+def _space(embedder: EmbedderSettings, mean_chars: float) -> Space:
+    machine = detect_machine()
+    room = machine.workers_that_fit(estimate_worker_memory(embedder))
+    max_workers = min(max(machine.processors, len(embedder.hosts)), max(1, room))
+    return Space(embedder.kind, machine.processors, max_workers, len(embedder.hosts), mean_chars)
+
+
+def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Space) -> Candidate:
+    """Return the candidate of the current settings, without the levers that this kind of embedder does not have."""
+    count = choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder))
+    workers = 1 if settings.parallel.serial else min(space.max_workers, count)
     if space.kind == "local":
-        return space.of(workers=workers, batch_texts=1, num_thread=None)
+        return space.candidate(workers=workers, batch_texts=1, num_thread=None)
     return Candidate(
         workers=workers,
         hosts=len(embedder.hosts) if space.kind == "ollama" else 1,
@@ -177,13 +183,13 @@ def _configured(settings: Settings, embedder: EmbedderSettings, space: Space) ->
     )
 
 
-def _changes(settings: Settings, knee: Candidate, now: Candidate) -> dict[tuple[str, str], Any]:
-    wanted: dict[tuple[str, str], Any] = {}
-    if knee.workers != now.workers:
-        wanted["parallel", "workers"] = knee.workers
+def _changes(settings: Settings, knee: Candidate, current: Candidate) -> dict[tuple[str, str], Any]:
+    changes: dict[tuple[str, str], Any] = {}
+    if knee.workers != current.workers:
+        changes["parallel", "workers"] = knee.workers
     if settings.parallel.serial and knee.workers > 1:
-        wanted["parallel", "serial"] = False
+        changes["parallel", "serial"] = False
     for key in ("batch_texts", "batch_chars", "requests_in_flight", "num_thread"):
-        if settings.embedder.kind != "local" and getattr(knee, key) != getattr(now, key):
-            wanted["embedder", key] = getattr(knee, key)
-    return wanted
+        if settings.embedder.kind != "local" and getattr(knee, key) != getattr(current, key):
+            changes["embedder", key] = getattr(knee, key)
+    return changes

@@ -1,0 +1,33 @@
+"""The plain driver: the steps of a run in this process, without Prefect and Dask."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.points import write_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rag_index.embedders import Embedder
+    from rag_index.indexing.scan import Scan
+    from rag_index.sources import SourcePage
+
+__all__ = ["index_pages"]
+
+
+def index_pages(scan: Scan, pages: Iterable[SourcePage], embedder: Embedder) -> None:
+    """Embed, upsert and commit everything in these pages that changed, one shard after another.
+
+    Raises as `Scan.shards`, `embed_shard`, `write_shard` and `Scan.commit`.
+    """
+    run = scan.run
+    for shard in scan.shards(pages):
+        scan.mark_pending(shard)
+        with run.stopwatch.stage("embed"):
+            embedded = embed_shard(shard, scan.chunker, embedder, known=scan.known_vectors(shard))
+        with run.stopwatch.stage("upsert"):
+            epoch = None if run.store.embedded else scan.epoch
+            written = write_shard(run.store, scan.collection.name, embedded, epoch=epoch)
+        scan.commit(written)

@@ -1,0 +1,314 @@
+"""One scan of a source: the diff against the ledger, the shards to embed, and the commit of each shard.
+
+The order of writes makes any death harmless: documents are marked pending in the ledger, points are upserted and made
+durable, stale chunks are deleted, and the ledger's rows come last.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from rag_index.embedders import open_embedder
+from rag_index.errors import SourceUnavailable
+from rag_index.indexing.commit import Committer
+from rag_index.indexing.deletes import delete_gone, delete_named
+from rag_index.indexing.diff import diff
+from rag_index.indexing.guards import deletion_refused, too_few_left, too_many_failed
+from rag_index.indexing.payloads import update_payloads
+from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
+from rag_index.indexing.scan_state import LedgerScanState
+from rag_index.indexing.search_index import make_searchable
+from rag_index.indexing.sharding import Sharder, first_rate, max_chars
+from rag_index.indexing.target import Target
+from rag_index.indexing.vector_reuse import VectorReuse, reusable
+from rag_index.settings.index import CODE
+from rag_index.sources.sql import not_unique
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.chunking import Chunker
+    from rag_index.documents.batches import Failure, Shard, WrittenShard
+    from rag_index.embedders import EmbedderIdentity
+    from rag_index.errors import NoWorkers
+    from rag_index.indexing.run import IndexRun
+    from rag_index.ledger import Collection, Known
+    from rag_index.sources import SourcePage
+
+__all__ = ["Scan", "begin_scan"]
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What changes while a scan goes on."""
+
+    pages: int = 0
+    any_failures: bool = False
+    """Whether the ledger lists failed documents, so that pages have to look for theirs."""
+    excluded: list[Failure] = field(default_factory=list)
+    """Indexed documents that a rule of the source now keeps out."""
+    deletes_done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A scan of one index into one collection, made by `begin_scan`. Not safe to share between threads."""
+
+    run: IndexRun
+    identity: EmbedderIdentity
+    chunker: Chunker
+    collection: Collection
+    rebuild: bool
+    """Whether the collection is a new one beside the live one."""
+    epoch: int
+    """Written into a server's collection: a server refuses workers of an earlier run by it. 0 in an embedded store."""
+    documents_before: int
+    sharder: Sharder
+    committer: Committer
+    state: LedgerScanState
+    reuse: VectorReuse | None
+    _seen: _Seen
+
+    def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
+        """Read pages, and yield everything that has to be embedded, in shards.
+
+        Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way.
+        Where the settings leave it to us and the whole source gives not one full shard, the shards are marked
+        `in_process`: starting workers would cost more than embedding.
+        """
+        any_shard = False
+        for page in pages:
+            with self.run.stopwatch.stage("diff"):
+                shards = list(self._diff_page(page))
+            any_shard = any_shard or bool(shards)
+            yield from shards
+        parallel = self.run.settings.parallel
+        in_process = not any_shard and parallel.workers == parallel.shard_documents == "auto"
+        for shard in self.sharder.rest():
+            yield replace(shard, in_process=in_process)
+
+    def _diff_page(self, page: SourcePage) -> Iterator[Shard]:
+        """Compare a page with the ledger, do what needs no embedding, and yield the shards that are full."""
+        run, cid, documents = self.run, self.collection.id, page.documents
+        run.lease.check()
+        known = self._record_page(page)
+        failed = run.ledger.failures(cid, documents.keys) if self._seen.any_failures else {}
+        changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
+        run.ledger.note_emptied(changes.emptied)
+        run.ledger.record(cid, changes.newly_empty)
+        if changes.recovered:
+            run.ledger.clear_failures(cid, changes.recovered)
+        damaged = update_payloads(run.index.name, run.ledger, run.store, self.collection, changes.payload_only, known)
+        outcome = run.outcome
+        outcome.unchanged += changes.unchanged
+        outcome.empty += changes.empty
+        outcome.failed += changes.given_up
+        outcome.payload_only += len(changes.payload_only) - len(damaged)
+        to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
+        self.committer.take(to_embed.keys, known)
+        done = len(documents) + len(page.unreadable) + len(page.unread) - len(to_embed)
+        run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
+        self.sharder.expect(max(0, run.progress.total - outcome.documents))
+        yield from self.sharder.add(to_embed)
+
+    def _record_page(self, page: SourcePage) -> dict[str, Known]:
+        """Note what the page holds, and return what the ledger knows of its documents."""
+        run, documents = self.run, page.documents
+        self._seen.pages += 1
+        unreadable = [failure.key for failure in page.unreadable]
+        if twice := run.ledger.see([*documents.keys, *unreadable, *page.unread], page=self._seen.pages):
+            raise not_unique(run.index, twice[0])
+        self.state.note(page, run.outcome)
+        run.outcome.documents += len(documents) + len(unreadable)
+        run.outcome.count(page.unreadable)
+        run.ledger.fail(self.collection.id, page.unreadable)
+        self._exclude(page.unreadable)
+        return run.ledger.known(self.collection.id, documents.keys)
+
+    def _exclude(self, failures: list[Failure]) -> None:
+        """Have indexed documents deleted that a rule of the source now keeps out, as emptied ones are."""
+        skipped = {failure.key: failure for failure in failures if failure.kind == "skipped"}
+        known = self.run.ledger.known(self.collection.id, list(skipped)) if skipped else {}
+        indexed = [key for key, row in known.items() if row.chunks or row.pending]
+        self.run.ledger.note_emptied([(key, b"", b"") for key in indexed])
+        self._seen.excluded += [skipped[key] for key in indexed]
+
+    def mark_pending(self, shard: Shard) -> None:
+        """Mark a shard's documents in the ledger as about to be written."""
+        if self.run.metrics.first_shard_after is None:
+            self.run.metrics.first_shard_after = time.monotonic() - self.run.started
+        self.run.ledger.mark_pending(self.collection.id, shard.documents.keys)
+
+    def known_vectors(self, shard: Shard) -> dict[str, NDArray[np.float32]]:
+        """Return vectors that need not be made again, by text as it is embedded."""
+        documents = shard.documents
+        return self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
+
+    def continue_alone(self, error: NoWorkers) -> None:
+        """Note that this process embeds the rest, because workers do not start: late is better than not at all."""
+        self.run.metrics.workers = 1
+        self.run.outcome.say(f"it was indexed in one process: {error}")
+        self.run.progress.say("no workers, continuing in one process")
+
+    def commit(self, written: WrittenShard) -> None:
+        """Commit a shard whose points are in the store: delete its stale chunks, then write the ledger's rows.
+
+        Raises IndexLocked where another run has taken the index over, and what store and ledger raise.
+        """
+        run, stats = self.run, written.stats
+        with run.stopwatch.stage("commit"):
+            run.lease.check()
+            new = self.committer.commit(written)
+        self._seen.any_failures = self._seen.any_failures or bool(written.failures)
+        run.outcome.add(written, new=new)
+        run.metrics.add(stats, chunks=sum(written.chunk_counts), write_seconds=written.write_seconds)
+        self.sharder.observe(stats.chars, stats.seconds)
+        failed = sum(failure.kind == "failed" for failure in written.failures)
+        run.progress.advance(len(written.keys) + failed, failed=failed)
+
+    def delete_gone(self) -> None:
+        """Delete what the source no longer has, and the points of emptied documents, unless `delete_guard` refuses.
+
+        Call it after the last page, when the whole source was seen.
+        """
+        run, cid = self.run, self.collection.id
+        with run.stopwatch.stage("delete"):
+            run.lease.check()
+            count = run.ledger.count_gone(cid) + run.ledger.count_emptied()
+            refused = deletion_refused(count, self.documents_before, run.settings.run.delete_guard)
+            if refused and not run.options.allow_deletes:
+                run.outcome.hold(refused)
+                return
+            for deleted in delete_gone(run.ledger, run.store, self.collection, run.index.name):
+                run.outcome.deleted += deleted
+            run.ledger.fail(cid, self._seen.excluded)  # deleting their points took them off the list
+            run.ledger.forget_unseen_failures(cid)
+            self._seen.deletes_done = True
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Delete these documents, which the source no longer has, and the points of emptied ones.
+
+        For single documents: the rest of the index was not looked at and stays as it is.
+        """
+        run = self.run
+        with run.stopwatch.stage("delete"):
+            run.lease.check()
+            for deleted in delete_named(run.ledger, run.store, self.collection, run.index.name, keys):
+                run.outcome.deleted += deleted
+
+    def verify(self) -> None:
+        """Check that the store holds what the ledger says. Raises StoreMismatch."""
+        with self.run.stopwatch.stage("publish"):
+            verify_counts(self.run.ledger, self.run.store, self.collection)
+
+    def publish(self) -> None:
+        """Verify the collection; let readers see a rebuilt one, and drop those beyond `keep_previous`.
+
+        Raises:
+            StoreMismatch: store and ledger differ, or sampled chunks do not find themselves.
+        """
+        run = self.run
+        with run.stopwatch.stage("publish"):
+            run.ledger.update_collection(self.collection.id, chars_per_second=self.sharder.chars_per_second)
+            if self.rebuild:
+                self._publish_rebuilt()
+            else:
+                verify_counts(run.ledger, run.store, self.collection)
+        if self._seen.deletes_done:
+            self.state.complete()
+
+    def _publish_rebuilt(self) -> None:
+        """Move the alias to the rebuilt collection, unless a guard refuses."""
+        run, limits, name = self.run, self.run.settings.run, self.collection.name
+        embedder = open_embedder(run.settings.embedder, expected=self.identity)
+        try:
+            verified = verify_sample(run.ledger, run.store, run.index.name, self.collection, embedder)
+        finally:
+            embedder.close()
+        run.outcome.verified = verified.sentence()
+        live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
+        before = run.ledger.totals(live.id).documents if live else 0
+        refused = too_many_failed(name, run.outcome.failed, run.outcome.documents, limits.tolerate_failed)
+        if not run.options.allow_deletes:
+            refused = too_few_left(name, verified.documents, before, limits.delete_guard) or refused
+        if refused:
+            run.outcome.hold(refused)
+            return
+        publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)
+
+
+def begin_scan(
+    run: IndexRun,
+    identity: EmbedderIdentity,
+    chunker: Chunker,
+    *,
+    documents: int | None,
+    chars_per_second: float | None,
+) -> Scan:
+    """Choose the collection and prepare the scan. See `IndexRun.begin`."""
+    ledger, store, index = run.ledger, run.store, run.index
+    target = Target(ledger, store, run.alias, identity, chunker, index=index.name)
+    known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
+    rebuild = run.options.full and known
+    collection = target.beside() if rebuild else target.current()
+    epoch = 0 if store.embedded else _raise_epoch(run, collection)
+    make_searchable(store, collection.name, identity, index.indexed_fields)
+    before = ledger.totals(collection.id)
+    documents_before = before.documents + before.pending
+    reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
+    if reuse is None and index.kind == CODE and documents_before:
+        reuse = VectorReuse(index.name, ledger, store, collection, own=True)
+    ledger.begin_scan()
+    scan = Scan(
+        run=run,
+        identity=identity,
+        chunker=chunker,
+        collection=collection,
+        rebuild=rebuild,
+        epoch=epoch,
+        documents_before=documents_before,
+        sharder=_sharder(run, chars_per_second or first_rate(identity.kind, index, collection.chars_per_second)),
+        committer=Committer(index.name, ledger, store, collection),
+        state=LedgerScanState(
+            run.source, index, ledger, collection.id, full=rebuild, retry=run.options.retry_failed
+        ),
+        reuse=reuse,
+        _seen=_Seen(any_failures=ledger.count_failures(collection.id) > 0),
+    )  # fmt: skip
+    run.progress.start(_expected(run) if documents is None else documents)
+    return scan
+
+
+def _raise_epoch(run: IndexRun, collection: Collection) -> int:
+    """Write a new epoch into a server's collection and return it; a new ledger counts from one again."""
+    earlier = run.store.metadata(collection.name).get("epoch") or 0
+    epoch = max(run.lease.epoch, int(earlier) + 1)
+    run.store.set_metadata(collection.name, {"epoch": epoch})
+    return epoch
+
+
+def _sharder(run: IndexRun, chars_per_second: float) -> Sharder:
+    parallel, index = run.settings.parallel, run.index
+    return Sharder(
+        index.name,
+        documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
+        seconds=parallel.shard_seconds,
+        min_documents=parallel.min_shard_documents,
+        max_documents=parallel.max_shard_documents,
+        chars_per_second=chars_per_second,
+        workers=run.metrics.workers,
+        max_chars=max_chars(index),
+    )
+
+
+def _expected(run: IndexRun) -> int:
+    """Return how many documents the source has; 0 if it cannot say now, because the scan retries longer than this."""
+    try:
+        return run.source.count()
+    except SourceUnavailable:
+        return 0

@@ -1,0 +1,91 @@
+"""What a worker process holds open, and what it is given with each shard."""
+
+from __future__ import annotations
+
+import faulthandler
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rag_index.embedders import open_embedder
+from rag_index.orchestration.dask_client import worker_name
+from rag_index.orchestration.log_forwarding import forward_logs
+from rag_index.orchestration.request_counts import forward_request_counts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.chunking import Chunker
+    from rag_index.documents.batches import Shard
+    from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.settings import EmbedderSettings
+
+__all__ = ["EmbedJob", "process_embedder", "time_limit"]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedJob:
+    """A shard, and how to embed it."""
+
+    shard: Shard
+    chunker: Chunker
+    embedder: EmbedderSettings
+    identity: EmbedderIdentity
+    """What the model has to be."""
+    workers: int
+    known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Vectors that need not be made, by text as it is embedded."""
+    timeout: float | None = None
+    """Seconds after which a worker process that is still at this shard is ended."""
+
+
+class _Process:
+    """The one global: a model takes seconds and memory to load, so a process keeps its embedder."""
+
+    made_for: tuple[EmbedderSettings, EmbedderIdentity] | None = None
+    embedder: Embedder | None = None
+
+
+def process_embedder(job: EmbedJob) -> Embedder:
+    """Return this process's embedder, opened on first use and again when a job asks for another."""
+    wanted = (job.embedder, job.identity)
+    if _Process.embedder is None or _Process.made_for != wanted:
+        if _Process.embedder is not None:
+            _Process.embedder.close()
+        else:
+            forward_logs()
+            forward_request_counts(_requests_in_flight)
+        _Process.embedder = open_embedder(job.embedder, home=_home(), workers=job.workers, expected=job.identity)
+        _Process.made_for = wanted
+    return _Process.embedder
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """End this worker process if the block takes longer, whatever it hangs in.
+
+    The shard is then run again, as after any other death. A serial run has no process to end.
+    """
+    if seconds is None or worker_name() is None:
+        yield
+        return
+    faulthandler.dump_traceback_later(seconds, exit=True)  # its thread needs no interpreter, which may be what hangs
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _requests_in_flight() -> int:
+    return _Process.embedder.stats.in_flight if _Process.embedder else 0
+
+
+def _home() -> int:
+    """Return a number that differs between the workers of a cluster, so that they spread over hosts."""
+    name = worker_name()
+    if name is None:
+        return 0
+    return name if isinstance(name, int) else sum(map(ord, str(name)))
