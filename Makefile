@@ -1,9 +1,9 @@
-# Both targets set up all they need, and are safe to repeat. Python 3.11 or newer with venv is enough.
+# Each target sets up what it needs and is safe to repeat. The only requirement is Python 3.11 or newer with venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := demo
-# Most tests wait for servers and processes; a file's tests share theirs.
+# Most tests wait for servers and processes, which the tests of a file share.
 TEST_PROCESSES ?= 3
 QUERY := list the contents of a directory
 
@@ -28,10 +28,10 @@ lint: environment
 
 environment: $(VENV)/installed
 
-# Names and versions of a tested set; the exact set matters (see the pins in pyproject.toml).
+# constraints.txt is a tested set of versions; the exact set matters (see the pins in pyproject.toml).
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed, $(PYTHON) is older: make PYTHON=python3.12 …"; exit 1; }
+		{ echo "$(PYTHON) is older than Python 3.11: use a newer one, such as make PYTHON=python3.12 …"; exit 1; }
 	@echo "Setting up $(VENV) (once, about a minute) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"

@@ -1,14 +1,14 @@
-"""Figures of indexing source code, as docs/sources.md has them: ratios within one run, each measured several times.
+"""Measurements of indexing source code, quoted in docs/sources.md. Ratios are taken within one run, several times.
 
     python benchmarks/code.py [ROOT …] [--files N] [--sample N] [--repeat N]
 
-ROOT are folders with Python files, by default the standard library and the site-packages of this interpreter. Of them
-`files` files are copied into one folder, and indexed with the embedder in the process and the embedded store.
+ROOT are folders with Python files, by default the standard library and the site-packages of this interpreter. The
+benchmark copies `files` of their files into one folder and indexes them with the local embedder and an embedded store.
 
-- agreement: symbols that tree-sitter finds in the standard library, held against those of the `ast` module
+- agreement: symbols that tree-sitter finds in the standard library, compared with those of the `ast` module
 - two workers over one: seconds of whole runs over `sample` files, from the first shard to the end
 - nothing changed, one file changed: seconds of a run beyond those of a run over ten files
-- memory of a worker at its peak, beyond what it has when it is ready and has embedded one small file
+- memory of a worker: its peak, beyond its memory after a run over ten files
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 
 from rag_index.chunking.code.symbols import symbols_of
 from rag_index.settings import load_settings
-from rag_index.sources.code import decoded
+from rag_index.sources.code import decode_text
 from rag_index.status.runs import run_reports
 
 SETTINGS = """\
@@ -59,7 +59,7 @@ def main() -> None:
     only = given.only or ["agreement", "workers", "unchanged"]
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
     if "agreement" in only:
-        parity(Path(paths["stdlib"]))
+        agreement(Path(paths["stdlib"]))
     with tempfile.TemporaryDirectory() as folder:
         if "workers" in only:
             two_workers(Path(folder), given.roots, given.sample, given.repeat)
@@ -67,8 +67,8 @@ def main() -> None:
             unchanged(Path(folder), given.roots, given.files, given.repeat)
 
 
-def parity(stdlib: Path) -> None:
-    """How many of the definitions that `ast` finds are found with the same kind, name and lines; where others are."""
+def agreement(stdlib: Path) -> None:
+    """Print how many of the definitions that `ast` finds have the same kind, name and lines, and which files differ."""
     same = total = files = 0
     differing: list[str] = []
     for path in sorted(stdlib.rglob("*.py")):
@@ -78,92 +78,91 @@ def parity(stdlib: Path) -> None:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                expected = Counter(named(ast.parse(data)))
-        except (SyntaxError, ValueError):  # files that test the parser with what is no Python
+                expected = Counter(definitions(ast.parse(data)))
+        except (SyntaxError, ValueError):  # files that test the parser with invalid Python
             continue
-        found = symbols_of(decoded(data).encode(), "python", seconds=60.0)
-        mine = Counter((s.kind, s.name, s.line, s.last_line) for s in found if s.kind != "constant")
+        found = symbols_of(decode_text(data).encode(), "python", seconds=60.0)
+        ours = Counter((s.kind, s.name, s.line, s.last_line) for s in found if s.kind != "constant")
         files, total = files + 1, total + expected.total()
-        same += (mine & expected).total()
-        if mine != expected:
-            differing.append(f"  {path.relative_to(stdlib)}: {(expected - mine).total()} missing")
+        same += (ours & expected).total()
+        if ours != expected:
+            differing.append(f"  {path.relative_to(stdlib)}: {(expected - ours).total()} missing")
     print(f"agreement with ast: {same / total:.3%} of {total:,} definitions in {files:,} files; files that differ:")
     print("\n".join(differing) or "  none")
 
 
-def named(tree: ast.AST, *, in_class: bool = False) -> list[Named]:
-    """Kind, name, first and last line of each definition, decorators not counted."""
+def definitions(tree: ast.AST, *, in_class: bool = False) -> list[Named]:
+    """Return kind, name, first and last line of each definition, without decorators."""
     found: list[Named] = []
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             kind = "method" if in_class else "function"
-            found += [(kind, node.name, node.lineno, node.end_lineno), *named(node)]
+            found += [(kind, node.name, node.lineno, node.end_lineno), *definitions(node)]
         elif isinstance(node, ast.ClassDef):
-            found += [("class", node.name, node.lineno, node.end_lineno), *named(node, in_class=True)]
+            found += [("class", node.name, node.lineno, node.end_lineno), *definitions(node, in_class=True)]
         else:
-            found += named(node, in_class=in_class)
+            found += definitions(node, in_class=in_class)
     return found
 
 
 def two_workers(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
-    """Whole runs with one worker and with two, in turn, and what their workers took."""
-    copied(roots, folder / "sample", count, mixed=True)
+    """Time whole runs with one worker and with two, in turn, and print what their workers took."""
+    copy_files(roots, folder / "sample", count, mixed=True)
     seconds: dict[int, list[float]] = {1: [], 2: []}
-    rates: dict[int, list[float]] = {1: [], 2: []}
     for number in range(repeat):
         for workers in (1, 2) if number % 2 == 0 else (2, 1):
-            figures = indexed(folder / f"w{workers}-{number}", folder / "sample", workers)
-            there = figures["seconds"] - figures["first_shard_after"]
-            seconds[workers].append(there)
-            rates[workers].append(figures["worker_seconds"])
+            metrics = index(folder / f"w{workers}-{number}", folder / "sample", workers)
+            after_start = metrics["seconds"] - metrics["first_shard_after"]
+            seconds[workers].append(after_start)
             print(
-                f"  {workers} workers: {there:.1f} s from the first shard, busy {figures['worker_seconds']:.1f} s, "
-                f"peak memory of a worker {figures['peak_memory'] / 1e6:.0f} MB"
+                f"  {workers} workers: {after_start:.1f} s from the first shard, "
+                f"busy {metrics['worker_seconds']:.1f} s, peak memory of a worker {metrics['peak_memory'] / 1e6:.0f} MB"
             )
     one, two = statistics.median(seconds[1]), statistics.median(seconds[2])
     print(
         f"two workers over one: {one / two:.2f} ({one:.1f} s and {two:.1f} s for {count:,} files, median of {repeat})"
     )
-    copied(roots, folder / "little", 10, mixed=True)
-    idle = indexed(folder / "idle", folder / "little", 1, more="shard_documents = 1")["peak_memory"]
-    peak = indexed(folder / "peak", folder / "sample", 1)["peak_memory"]
+    copy_files(roots, folder / "little", 10, mixed=True)
+    idle = index(folder / "idle", folder / "little", 1, more="shard_documents = 1")["peak_memory"]
+    peak = index(folder / "peak", folder / "sample", 1)["peak_memory"]
     print(f"memory of a worker: {(peak - idle) / 1e6:.0f} MB beyond {idle / 1e6:.0f} MB after ten files")
 
 
 def unchanged(folder: Path, roots: list[Path], count: int, repeat: int) -> None:
-    """Runs in which nothing changed, and one file, over many files and over ten."""
-    copied(roots, folder / "many", count, mixed=False)
-    copied(roots, folder / "ten", 10, mixed=False)
+    """Time runs in which nothing changed, and one file changed, over many files and over ten."""
+    copy_files(roots, folder / "many", count, mixed=False)
+    copy_files(roots, folder / "ten", 10, mixed=False)
     for name in ("many", "ten"):
-        figures = indexed(folder / f"{name}.p", folder / name, 2)
-        print(f"  {name}: {figures['documents']:,} files, {figures['chunks']:,} chunks in {figures['seconds']:.0f} s")
+        metrics = index(folder / f"{name}.p", folder / name, 2)
+        print(f"  {name}: {metrics['documents']:,} files, {metrics['chunks']:,} chunks in {metrics['seconds']:.0f} s")
     time.sleep(2.5)
-    took: dict[str, list[float]] = {
+    seconds: dict[str, list[float]] = {
         "many": [], "ten": [], "one changed": [], "many, processor": [], "ten, processor": [],
     }  # fmt: skip
-    for name in ("many", "ten"):  # stamps are noted
-        indexed(folder / f"{name}.p", folder / name, AUTO)
+    for name in ("many", "ten"):  # this run records the files' stamps
+        index(folder / f"{name}.p", folder / name, AUTO)
     for _ in range(repeat):
         for name in ("many", "ten"):
-            figures = indexed(folder / f"{name}.p", folder / name, AUTO)
-            took[name].append(figures["seconds"])
-            took[f"{name}, processor"].append(figures["cpu"])
+            metrics = index(folder / f"{name}.p", folder / name, AUTO)
+            seconds[name].append(metrics["seconds"])
+            seconds[f"{name}, processor"].append(metrics["cpu"])
         file = next((folder / "many").rglob("*.py"))
         file.write_text(f"# changed at {time.time()}\n" + file.read_text(errors="replace"))
-        took["one changed"].append(indexed(folder / "many.p", folder / "many", AUTO)["seconds"])
+        seconds["one changed"].append(index(folder / "many.p", folder / "many", AUTO)["seconds"])
         time.sleep(2.5)
-        indexed(folder / "many.p", folder / "many", AUTO)
-    nothing = statistics.median(took["many"]) - statistics.median(took["ten"])
-    changed = statistics.median(took["one changed"]) - statistics.median(took["many"])
+        index(folder / "many.p", folder / "many", AUTO)
+    nothing = statistics.median(seconds["many"]) - statistics.median(seconds["ten"])
+    changed = statistics.median(seconds["one changed"]) - statistics.median(seconds["many"])
     print(f"nothing changed in {count:,} files: {nothing:.2f} s beyond a run over ten")
-    cpu = statistics.median(took["many, processor"]) - statistics.median(took["ten, processor"])
-    print(f"  of the flow's processor time, on a machine with other work to do: {cpu:.2f} s")
+    cpu = statistics.median(seconds["many, processor"]) - statistics.median(seconds["ten, processor"])
+    print(f"  in processor time of the flow, which other work on the machine affects less: {cpu:.2f} s")
     print(f"one file changed in {count:,} files: {changed:.2f} s more")
-    print("  " + "; ".join(f"{name}: {', '.join(f'{one:.2f}' for one in all_)} s" for name, all_ in took.items()))
+    for name, values in seconds.items():
+        print(f"  {name}: {', '.join(f'{one:.2f}' for one in values)} s")
 
 
-def copied(roots: list[Path], target: Path, count: int, *, mixed: bool) -> None:
-    """So many Python files of the folders, in their order or (mixed) by chance, in one folder."""
+def copy_files(roots: list[Path], target: Path, count: int, *, mixed: bool) -> None:
+    """Copy `count` Python files of the folders into one folder, in order or (mixed) at random."""
     found = [
         (number, root, path)
         for number, root in enumerate(roots)
@@ -173,15 +172,15 @@ def copied(roots: list[Path], target: Path, count: int, *, mixed: bool) -> None:
     if mixed:
         random.Random(1).shuffle(found)
     if len(found) < count:
-        print(f"  there are only {len(found):,} files below {', '.join(map(str, roots))}")
+        print(f"  there are only {len(found):,} Python files below {', '.join(map(str, roots))}")
     for number, root, path in found[:count]:
         place = target / str(number) / path.relative_to(root)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, place)
 
 
-def indexed(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
-    """The figures of a run, in a project of its own."""
+def index(project: Path, root: Path, workers: int | str, *, more: str = "") -> dict[str, float]:
+    """Index the folder in a project of its own and return the metrics of the run."""
     from rag_index.cli.runs import load_index_all
     from rag_index.orchestration.launch import launch
 
@@ -194,8 +193,8 @@ def indexed(project: Path, root: Path, workers: int | str, *, more: str = "") ->
     cpu = time.process_time() - cpu
     settings = load_settings(config)
     (report,) = run_reports(settings, settings.indexes)
-    figures: dict[str, float] = {**report["metrics"], "documents": report["documents"], "cpu": cpu}
-    return figures
+    metrics: dict[str, float] = {**report["metrics"], "documents": report["documents"], "cpu": cpu}
+    return metrics
 
 
 if __name__ == "__main__":

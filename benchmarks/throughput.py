@@ -1,11 +1,11 @@
-"""Documents a second end to end against the bare embedder, in one run, on the service desk sample.
+"""Documents per second end to end, compared with the bare embedder in the same run, on the service desk sample.
 
     python benchmarks/throughput.py [--documents 20000,214072] [--workers N] [--repeat 1]
 
-Prints for each size: the bare embedder's rate (the same texts, chunked, in as many processes; as a script would call
-the model, and as ours does, which is faster), the whole way's rate from first fetch to last ledger row, what comes
-before and after (start-up), the seconds of a second run in which nothing changed, and the peak memory of each process:
-RssAnon, its own memory, without the store's mapped files.
+For each size, this prints: the rate of the bare embedder (the same chunks, in as many processes; once as a script
+would call the model, and once as ours does, which is faster), the rate end to end from the first fetch to the last
+ledger row, the time before and after that (start-up), the seconds of a second run in which nothing changed, and the
+peak private memory of each process (RssAnon, which leaves out the mapped files of the store).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from rag_index.machine.resources import worker_count
+from rag_index.machine.resources import default_worker_count
 from rag_index.samples import servicedesk
 from rag_index.settings import Settings, load_settings
 
@@ -37,7 +37,7 @@ PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 
 
 def texts_of(settings: Settings) -> list[list[str]]:
-    """Every index's chunks, as a run would embed them."""
+    """Return the chunks of every index, page by page, as a run would embed them."""
     from rag_index.chunking.text import TextChunker
     from rag_index.sources import open_source
 
@@ -54,20 +54,20 @@ def texts_of(settings: Settings) -> list[list[str]]:
 
 
 def bare(parts: list[list[str]], workers: int, embed: Callable[[list[str]], int]) -> float:
-    """Seconds that `embed` alone needs for all texts, in `workers` processes, start-up apart."""
+    """Return the seconds that `embed` alone needs for all texts in `workers` processes, without start-up."""
     texts = [text for part in parts for text in part]
     size = max(1, min(5000, len(texts) // (4 * workers)))
-    pieces = [texts[i : i + size] for i in range(0, len(texts), size)]
+    batches = [texts[i : i + size] for i in range(0, len(texts), size)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         pool.map(embed, [["warm up"]] * workers * 4, chunksize=1)
         started = time.perf_counter()
-        for _ in pool.imap_unordered(embed, pieces):
+        for _ in pool.imap_unordered(embed, batches):
             pass
         return time.perf_counter() - started
 
 
 def embed(texts: list[str]) -> int:
-    """Embed and throw away. Ours is the fastest way to run this model that we know: twice wordllama's own `embed`."""
+    """Embed and discard. This is the fastest way we know to run this model: twice as fast as wordllama's `embed`."""
     from rag_index.embedders import open_embedder
     from rag_index.settings import EmbedderSettings
 
@@ -77,7 +77,7 @@ def embed(texts: list[str]) -> int:
 
 
 def embed_as_a_script(texts: list[str]) -> int:
-    """What a script does: wordllama's own `embed`, a batch of texts as they come."""
+    """Embed as a script would: with wordllama's own `embed`, on a batch of texts in their order."""
     import wordllama
 
     if not hasattr(embed_as_a_script, "model"):
@@ -87,7 +87,7 @@ def embed_as_a_script(texts: list[str]) -> int:
 
 
 class Watch(threading.Thread):
-    """Of a process and its children, by what they are: the highest RssAnon in MB, and seconds of CPU."""
+    """Peak RssAnon in MB and CPU seconds of a process and its children, by the kind of process."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -122,7 +122,7 @@ class Watch(threading.Thread):
 
 
 def kind(command: str) -> str:
-    """Which of our processes a command line is."""
+    """Return which of our processes has this command line."""
     for part, name in (
         ("rag_index.orchestration.api_server", "Prefect server"),
         ("spawn_main", "worker"),
@@ -135,7 +135,7 @@ def kind(command: str) -> str:
 
 
 def run(config: Path, *arguments: str, **more: str) -> tuple[dict, float, Watch]:
-    """A run's report, its wall seconds, and what its processes took; `more` goes into their environment."""
+    """Run `index-all` with `more` in its environment. Return its report, wall seconds and a watch of its processes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
     environment |= more
     started = time.perf_counter()
@@ -161,29 +161,29 @@ def measure(documents: int, workers: int) -> None:
         seconds, script = bare(parts, workers, embed), bare(parts, workers, embed_as_a_script)
         del parts
         report, wall, watch = run(config, "--workers", str(workers))
-        done = sum(one["seconds"] for one in report["indexes"])
+        indexing = sum(one["seconds"] for one in report["indexes"])
         again, wall_again, _ = run(config, "--workers", str(workers))
         compared = sum(one["seconds"] for one in again["indexes"])
         if any(one["new"] or one["changed"] for one in again["indexes"]):
-            sys.exit("the second run found changes: it should not")
+            sys.exit("the second run found changes, although nothing changed")
     print(f"\n{documents:,} documents, {chunks:,} chunks, {workers} worker{'s' if workers > 1 else ''}")
     print(f"  wordllama's own embed, alone      {documents / script:9,.0f} documents/s   {script:6.1f} s")
     print(f"  our embedder, alone               {documents / seconds:9,.0f} documents/s   {seconds:6.1f} s")
-    print(f"  end to end                        {documents / done:9,.0f} documents/s   {done:6.1f} s")
-    print(f"  end to end / wordllama's own      {script / done:9.2f}")
-    print(f"  end to end / our embedder         {seconds / done:9.2f}")
+    print(f"  end to end                        {documents / indexing:9,.0f} documents/s   {indexing:6.1f} s")
+    print(f"  end to end / wordllama's own      {script / indexing:9.2f}")
+    print(f"  end to end / our embedder         {seconds / indexing:9.2f}")
     print(f"  whole command                     {documents / wall:9,.0f} documents/s   {wall:6.1f} s")
-    print(f"  start-up and end                  {wall - done:9.1f} s")
+    print(f"  start-up and end                  {wall - indexing:9.1f} s")
     print(f"  nothing changed, beyond start-up  {compared:9.1f} s   ({documents / compared:,.0f} documents/s)")
     print(f"  nothing changed, whole command    {wall_again:9.1f} s")
     for name, peak in sorted(watch.peaks.items()):
-        print(f"  {name:<16} peak own memory {peak:6.0f} MB, CPU {watch.cpu[name]:6.1f} s")
+        print(f"  {name:<16} peak private memory {peak:6.0f} MB, CPU {watch.cpu[name]:6.1f} s")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", default="20000,214072")
-    parser.add_argument("--workers", type=int, default=worker_count("auto"))
+    parser.add_argument("--workers", type=int, default=default_worker_count())
     parser.add_argument("--repeat", type=int, default=1)
     arguments = parser.parse_args()
     for size in map(int, arguments.documents.split(",")):

@@ -1,4 +1,4 @@
-"""Keeps a Qdrant search index true to a relational source. Plain Python: no Prefect and no Dask in here."""
+"""An ETL that keeps a Qdrant index true to a relational source. Only `orchestration` imports Prefect and Dask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Retriever"]
 
 
 def __getattr__(name: str) -> Any:
-    """`from rag_index import Retriever`, loaded when it is asked for: importing the package stays cheap."""
+    """Load `Retriever` when it is first asked for, so that importing the package stays cheap."""
     if name == "Retriever":
         from rag_index.retrieve import Retriever
 

@@ -1,38 +1,38 @@
 """Every error of the project, in one tree.
 
     RagIndexError
-    ├── TransientError              worth another try, and the tasks do try again
+    ├── TransientError              another try may succeed, and the tasks do try again
     │   ├── SourceUnavailable       the database does not answer
-    │   ├── EmbedderUnavailable     the embedding server does not answer, or answered with a passing fault
+    │   ├── EmbedderUnavailable     the embedding server does not answer, or answers with a transient fault
     │   │   ├── RateLimited         the server asked for a pause, perhaps with the seconds to wait
-    │   │   ├── HostUnreachable     no connection, so the text sent is not the reason
-    │   │   └── RequestTimedOut     no answer within the time limit of a request
-    │   ├── StoreUnavailable        Qdrant does not answer, or answered with a passing fault
+    │   │   ├── HostUnreachable     there is no connection, so the text is not the cause
+    │   │   └── RequestTimedOut     a request exceeded its time limit
+    │   ├── StoreUnavailable        Qdrant does not answer, or answers with a transient fault
     │   ├── LedgerUnavailable       the ledger's database is locked or does not answer
     │   ├── NoWorkers               the worker processes of a run do not start
-    │   └── SearchTimedOut          an index, or what precedes its search, exceeded the time limit
-    └── TerminalError               trying again gives the same: a person or another path has to act
-        ├── SettingsError           exit code 2: the file, the environment or the command line
-        │   └── UnknownIndex
-        ├── SourceError             exit code 2: tables, columns and keys that do not fit the settings
-        ├── EmbedderError
-        │   ├── ModelMissing
-        │   ├── ModelChanged
+    │   └── SearchTimedOut          the search of an index, or its preparation, exceeded the time limit
+    └── TerminalError               another try would fail in the same way: somebody has to act
+        ├── SettingsError           exit code 2: the file, the environment or the command line is wrong
+        │   └── UnknownIndex        the settings have no index of that name
+        ├── SourceError             exit code 2: tables, columns or keys do not match the settings
+        ├── EmbedderError           the embedder refuses, or its answer cannot be right
+        │   ├── ModelMissing        the server does not have the model
+        │   ├── ModelChanged        the model changed during the run, or differs between hosts
         │   ├── TextTooLong         one text is longer than the model's context
         │   ├── TextRefused         one text is refused for another reason
-        │   └── BadVectors          too few, another dimension, not finite, all zero
-        │       └── WrongDimension  the digest is the same and the dimension another
+        │   └── BadVectors          vectors are missing, not finite, all zero, or of another dimension
+        │       └── WrongDimension  the digest is the same, but the dimension is another
         ├── FileTimedOut            a file of source code could not be parsed within the time limit
         ├── SearchFailed            no index answered a search, and the reasons differ
-        ├── ContextMissing          a chunk has no context, and the settings want one
-        ├── StoreError
+        ├── ContextMissing          a chunk has no context, and the settings require one
+        ├── StoreError              the store refuses
         │   ├── StoreBusy           the embedded store is open in another process
-        │   ├── PointsRefused       the store refuses points for what they are
-        │   └── StoreMismatch       the store is not the one that the ledger knows
-        ├── FingerprintChanged      the index was made by another model, prefix or chunker
-        ├── LedgerError
-        │   └── LedgerTooNew
-        └── IndexLocked             another run holds the index
+        │   ├── PointsRefused       the store refuses points because of their content
+        │   └── StoreMismatch       the store is not the one that the ledger describes
+        ├── FingerprintChanged      the index was built with another model, prefix or chunker
+        ├── LedgerError             the ledger cannot be read or written
+        │   └── LedgerTooNew        a newer rag-index wrote the ledger
+        └── IndexLocked             another run holds the lease of the index
 
 Foreign exceptions become one of these where they enter (`raise … from exc`). All of them survive pickle, since a
 Dask worker raises them in another process: arguments are positional and stay in `args`.
@@ -83,7 +83,7 @@ __all__ = [
 
 
 class RagIndexError(Exception):
-    """An error with one line for a person: what is wrong, with the value, and what to do about it."""
+    """An error whose message is one line for a person: what is wrong with which value, and what to do about it."""
 
     exit_code = 1
 
@@ -92,19 +92,22 @@ class RagIndexError(Exception):
 
 
 class TransientError(RagIndexError):
-    """Worth another try after a pause."""
+    """An error for which another try, after a pause, may succeed."""
 
 
 class SourceUnavailable(TransientError):
-    """The source's database does not answer."""
+    """The error of a source database that does not answer."""
 
 
 class EmbedderUnavailable(TransientError):
-    """The embedding server does not answer, or answered with a passing fault (5xx, half an answer, no JSON)."""
+    """The error of an embedding server that does not answer, or answers with a transient fault.
+
+    Transient faults are a 5xx status, half an answer, and an answer that is not JSON.
+    """
 
 
 class RateLimited(EmbedderUnavailable):
-    """The server asked for a pause: `retry_after` seconds where it said so."""
+    """The error of a server that asks for a pause; `retry_after` holds the seconds, if the server gave them."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
@@ -112,15 +115,15 @@ class RateLimited(EmbedderUnavailable):
 
 
 class HostUnreachable(EmbedderUnavailable):
-    """No connection to the server, so whatever was to be sent is not the reason."""
+    """The error of a failed connection to a server, so the text to be sent is not the cause."""
 
 
 class RequestTimedOut(EmbedderUnavailable):
-    """No answer within the time limit of a request."""
+    """The error of a request that exceeded its time limit."""
 
 
 class StoreUnavailable(TransientError):
-    """Qdrant does not answer, or answered with a passing fault (5xx, UNAVAILABLE, a rate limit)."""
+    """The error of a Qdrant that does not answer, or that answers with 5xx, UNAVAILABLE or a rate limit."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
@@ -128,71 +131,71 @@ class StoreUnavailable(TransientError):
 
 
 class LedgerUnavailable(TransientError):
-    """The ledger's database is locked or does not answer."""
+    """The error of a ledger database that is locked or does not answer."""
 
 
 class NoWorkers(TransientError):
-    """The worker processes of a run do not start."""
+    """The error of a run whose worker processes do not start."""
 
 
 class SearchTimedOut(TransientError):
-    """An index, or what precedes its search, exceeded the time limit."""
+    """The error of a search of an index, or of its preparation, that exceeded the time limit."""
 
 
 class TerminalError(RagIndexError):
-    """Trying again gives the same."""
+    """An error for which another try would fail in the same way."""
 
 
 class SettingsError(TerminalError):
-    """The settings file, the environment or the command line says something that cannot be."""
+    """A mistake in the settings file, in the environment or on the command line."""
 
     exit_code = 2
 
 
 class UnknownIndex(SettingsError):
-    """No index of this name is in the settings."""
+    """The name of an index that the settings do not have."""
 
 
 class SourceError(TerminalError):
-    """A table, a column or a key that does not fit the settings."""
+    """A table, a column or a key that does not match the settings."""
 
     exit_code = 2
 
 
 class EmbedderError(TerminalError):
-    """The embedder refuses, or answers what cannot be right."""
+    """The error of an embedder that refuses, or whose answer cannot be right."""
 
 
 class ModelMissing(EmbedderError):
-    """The server does not have the model."""
+    """The error of a server that does not have the model."""
 
 
 class ModelChanged(EmbedderError):
-    """The model of this name is another one than when the run began, or differs between hosts."""
+    """The error of a model that changed since the run began, or that differs between hosts."""
 
 
 class TextTooLong(EmbedderError):
-    """One of the texts sent is longer than the model's context; nothing was embedded."""
+    """A request with a text that is longer than the model's context; nothing was embedded."""
 
 
 class TextRefused(EmbedderError):
-    """One of the texts sent is refused for another reason than its length; nothing was embedded."""
+    """A request with a text that is refused for another reason than its length; nothing was embedded."""
 
 
 class BadVectors(EmbedderError):
-    """The vectors cannot be right: their number, dimension, a value that is not finite, all zero."""
+    """Vectors that cannot be right: too few, of another dimension, not finite, or all zero."""
 
 
 class WrongDimension(BadVectors):
-    """The model's digest is the same, and the dimension of its vectors is another."""
+    """Vectors of another dimension, although the digest of the model is the same."""
 
 
 class FileTimedOut(TerminalError):
-    """A file of source code could not be parsed within the time limit."""
+    """The error of a source file that could not be parsed within the time limit."""
 
 
 class SearchFailed(TerminalError):
-    """No index answered a search, and the reasons differ; `errors` holds the reason of each index."""
+    """The error of a search that no index answered, for different reasons; `errors` holds the reason of each index."""
 
     def __init__(self, message: str, errors: Mapping[str, str] | None = None, exit_code: int = 1) -> None:
         self.errors = dict(errors or {})
@@ -201,19 +204,19 @@ class SearchFailed(TerminalError):
 
 
 class ContextMissing(TerminalError):
-    """Chunks of a document have no context, and the settings say that it is required."""
+    """The error of a document with a chunk that has no context, although the settings require one."""
 
 
 class StoreError(TerminalError):
-    """The store refuses."""
+    """The error of a store that refuses."""
 
 
 class StoreBusy(StoreError):
-    """The embedded store is open in another process; the message says which, and since when."""
+    """The error of an embedded store that another process has open; the message says which, and since when."""
 
 
 class PointsRefused(StoreError):
-    """The store refuses these points for what they are; `point_ids` names them where it is known."""
+    """The error of a store that refuses points because of their content; `point_ids` names them, if they are known."""
 
     def __init__(self, message: str, point_ids: tuple[str, ...] = ()) -> None:
         super().__init__(message, point_ids)
@@ -221,20 +224,20 @@ class PointsRefused(StoreError):
 
 
 class StoreMismatch(StoreError):
-    """The store is not the one that the ledger knows, or does not hold what the ledger explains."""
+    """The error of a store that is not the one the ledger describes, or that does not hold what the ledger says."""
 
 
 class FingerprintChanged(TerminalError):
-    """The index was made with another model, prefix, dimension or chunker than the settings name."""
+    """The error of an index that was built with another model, prefix, dimension or chunker than the settings name."""
 
 
 class LedgerError(TerminalError):
-    """The ledger cannot be read or written as it should."""
+    """The error of a ledger that cannot be read or written."""
 
 
 class LedgerTooNew(LedgerError):
-    """The ledger was written by a newer version of rag-index."""
+    """The error of a ledger that a newer version of rag-index wrote."""
 
 
 class IndexLocked(TerminalError):
-    """Another run holds the index; the message says which, and since when."""
+    """The error of an index whose lease another run holds; the message says which process, and since when."""

@@ -1,7 +1,7 @@
-"""Read by every process of a benchmark whose PYTHONPATH names this folder: another embedder, or a clock.
+"""A hook that Python loads in every process whose PYTHONPATH names this folder. It replaces or times the embedder.
 
-BENCHMARK_AT_ONCE   the embedder answers at once, with vectors that were made before
-BENCHMARK_FIRST     a file: when the first text was embedded, in seconds since 1970, is written into it
+BENCHMARK_AT_ONCE   use an embedder that answers at once, with vectors made in advance
+BENCHMARK_FIRST     a file to write the time of the first embedding to, in seconds since 1970
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ AT_ONCE, FIRST = os.environ.get("BENCHMARK_AT_ONCE"), os.environ.get("BENCHMARK_
 
 if AT_ONCE or FIRST:
     from rag_index import embedders
+    from rag_index.hosts.stats import RequestStats
 
-    usual = embedders.open_embedder
+    original = embedders.open_embedder
 
-    class AtOnce:
-        """As the local embedder, but for the vectors."""
+    class InstantEmbedder:
+        """An embedder that returns prepared vectors at once."""
 
         def __init__(self) -> None:
             import numpy as np
 
-            self.stats = embedders.RequestStats()
+            self.stats = RequestStats()
             self._vectors = list(np.random.default_rng(7).normal(size=(5000, 256)).astype(np.float32))
 
         def identity(self) -> embedders.EmbedderIdentity:
@@ -43,8 +44,8 @@ if AT_ONCE or FIRST:
         def close(self) -> None:
             pass
 
-    class Clocked:
-        """Another embedder; when it first had embedded texts is noted."""
+    class TimedEmbedder:
+        """A wrapper that writes down when the embedder first embedded texts."""
 
         def __init__(self, inner: Any) -> None:
             self._inner = inner
@@ -53,13 +54,13 @@ if AT_ONCE or FIRST:
             return getattr(self._inner, name)
 
         def embed_documents(self, texts: Sequence[str]) -> Any:
-            found = self._inner.embed_documents(texts)
+            vectors = self._inner.embed_documents(texts)
             with suppress(FileExistsError), Path(str(FIRST)).open("x") as file:
                 file.write(str(time.time()))
-            return found
+            return vectors
 
     def open_embedder(*arguments: Any, **named: Any) -> Any:
-        """In place of the package's."""
-        return AtOnce() if AT_ONCE else Clocked(usual(*arguments, **named))
+        """Replace `embedders.open_embedder`."""
+        return InstantEmbedder() if AT_ONCE else TimedEmbedder(original(*arguments, **named))
 
     embedders.open_embedder = open_embedder

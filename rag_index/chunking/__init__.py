@@ -17,29 +17,29 @@ __all__ = ["Chunker", "open_chunker"]
 
 
 class Chunker(Protocol):
-    """Splits documents into chunks. It travels to the workers, so it pickles and is small."""
+    """Splits documents into chunks. It is sent to the workers, so it pickles and is small."""
 
     @property
     def fingerprint(self) -> str:
-        """What decides the chunks: when it changes, the index has to be rebuilt."""
+        """Name everything that decides the chunks: when it changes, the index has to be rebuilt."""
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """Return the chunks of each document, or why it has none. Equal documents give equal chunks.
+        """Return the chunks of each document, or the reason why it has none. Equal documents give equal chunks.
 
-        Raises what the services it asks raise (transient kinds of RagIndexError), for the shard as a whole.
+        Raises what the services that it asks raise (transient kinds of RagIndexError), for the shard as a whole.
         """
 
-    def halved(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """Return the document with chunk `number` in two, because the embedder finds it too long.
+    def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
+        """Return the document with chunk `number` split in two, because it is too long for the embedder.
 
-        None where the chunk cannot be split.
+        Returns None if the chunk cannot be split.
         """
 
 
 def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = True) -> Chunker:
     """Return the chunker of an index.
 
-    Where a model writes contexts, it is asked what it is, unless `contexts` is false.
+    If a model writes contexts for the index, its servers are asked which model they have, unless `contexts` is false.
 
     Raises:
         EmbedderUnavailable: the model's server does not answer.

@@ -1,4 +1,4 @@
-"""The command line. Each command is a few lines: settings, one call into rag_index or a flow, and the printing.
+"""The command line. A command loads the settings, makes one call into rag_index or a flow, and prints the result.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 partial.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-__all__ = ["Context", "command", "main", "print_json"]
+__all__ = ["Context", "command", "json_option", "main", "print_json", "program", "wait_option"]
 
 
 COMMANDS = (
@@ -45,26 +45,26 @@ COMMANDS = (
     "tune",
     "automations",
 )
-"""Modules of this package, one a command, in the order in which help shows them."""
+"""The modules of this package that hold a command each, in the order in which help lists them."""
 
 
 @dataclass(slots=True)
 class Context:
-    """What every command has from the options before it."""
+    """The options given before the command."""
 
     config: str | None
     debug: bool
     verbose: bool
 
     def settings(self, **overrides: Any) -> Settings:
-        """The settings file's, with what this call does differently. Raises SettingsError."""
+        """Load the settings file and apply `overrides`, ignoring those that are None. Raises SettingsError."""
         from rag_index.settings import run_settings
 
         return run_settings(self.config, **overrides)
 
 
 class _Ordered(click.Group):
-    """Lists commands in the order in which they were added."""
+    """A group that lists its commands in the order in which they were added."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -72,8 +72,8 @@ class _Ordered(click.Group):
 
 @click.group(cls=_Ordered, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", metavar="FILE", help="The settings file [RAG_INDEX_CONFIG, or rag-index.toml here or above].")
-@click.option("--debug", is_flag=True, help="Show where an error comes from.")
-@click.option("--verbose", is_flag=True, help="Show what Prefect and Dask log.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--verbose", is_flag=True, help="Show the logs of Prefect and Dask.")
 @click.version_option(package_name="rag-index")
 @click.pass_context
 def program(context: click.Context, config: str | None, debug: bool, verbose: bool) -> None:
@@ -81,8 +81,14 @@ def program(context: click.Context, config: str | None, debug: bool, verbose: bo
     context.obj = Context(config, debug, verbose)
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+wait_option = click.option(
+    "--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="How long to wait for a store that is in use."
+)
+
+
 def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command of the program, given the `Context` first."""
+    """Return a decorator that makes a function a command of the program. The function gets the `Context` first."""
 
     def add(function: Callable[..., Any]) -> click.Command:
         return program.command(name)(click.pass_obj(function))
@@ -91,39 +97,40 @@ def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Com
 
 
 def print_json(value: dict[str, Any]) -> None:
-    """One object on standard output."""
+    """Print one JSON object on standard output."""
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point: runs a command, and turns an error into one line and an exit code."""
+    """Run a command and exit. An error becomes one line on standard error and an exit code."""
     for module in COMMANDS:
         import_module(f"rag_index.cli.{module}")
     given = sys.argv[1:] if arguments is None else arguments
     try:
         code = program.main(given, prog_name="rag-index", standalone_mode=False)
     except click.exceptions.Abort:
-        code = _said("stopped", given, 130)
+        code = _print_error("stopped", given, 130)
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:
-        code = _said("stopped; the next run goes on from here", given, 130)
+        code = _print_error("stopped; the next run resumes from here", given, 130)
     except BrokenPipeError:
         sys.stderr.close()
         code = 1
     except RagIndexError as error:
         if "--debug" in given:
             raise
-        code = _said(str(error), given, error.exit_code)
+        code = _print_error(str(error), given, error.exit_code)
     except Exception as error:
         if "--debug" in given:
             raise
-        code = _said(f"unexpected {type(error).__name__}: {error}; --debug shows where", given, 1)
+        code = _print_error(f"unexpected {type(error).__name__}: {error}; --debug shows the traceback", given, 1)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _said(message: str, arguments: list[str], code: int) -> int:
+def _print_error(message: str, arguments: list[str], code: int) -> int:
+    """Print the message as one line, with --json as an object too, and return the exit code."""
     line = " ".join(message.split())
     if "--json" in arguments:
         print_json({"error": line})

@@ -1,4 +1,4 @@
-"""`automations`: Prefect tells somebody when a run fails, dies, or does not happen."""
+"""The command `automations`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import os
 
 import click
 
-from rag_index.cli import Context, command, print_json
+from rag_index.cli import Context, command, json_option, print_json
 from rag_index.errors import SettingsError, TransientError
 
 __all__ = ["automations"]
 
 
 @command()
-@click.option("--webhook", required=True, metavar="URL", help="Called with JSON: text, flow_run, state, message, url.")
+@click.option(
+    "--webhook",
+    required=True,
+    metavar="URL",
+    help="The address to call, with JSON: text, flow_run, state, message, url.",
+)
 @click.option(
     "--silent-after",
     type=click.IntRange(min=60),
     default=180,
     show_default=True,
     metavar="SECONDS",
-    help="A run without a heartbeat for so long is marked as crashed.",
+    help="Mark a run as crashed if it sends no heartbeat for this long.",
 )
 @click.option(
     "--late-after",
@@ -28,7 +33,7 @@ __all__ = ["automations"]
     default=600,
     show_default=True,
     metavar="SECONDS",
-    help="A planned run may wait so long for a worker.",
+    help="Call if a scheduled run waits this long for a worker.",
 )
 @click.option(
     "--missing-after",
@@ -36,17 +41,19 @@ __all__ = ["automations"]
     default=26.0,
     show_default=True,
     metavar="HOURS",
-    help="There should be a run of index-all at least so often.",
+    help="Call if index-all has not run for this long.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@json_option
 def automations(
     context: Context, webhook: str, silent_after: int, late_after: int, missing_after: float, as_json: bool
 ) -> None:
-    """Have Prefect call a webhook when a run fails, dies or is missing."""
+    """Have Prefect call a webhook when a run fails, dies or does not start."""
     if not webhook.startswith(("http://", "https://")):
-        raise click.UsageError("--webhook is no address; write it as https://host/path")
+        raise click.UsageError("--webhook is not a URL; write it as https://host/path")
     if "PREFECT_API_URL" not in os.environ:
-        raise SettingsError("PREFECT_API_URL names no Prefect server; set it, as http://127.0.0.1:4200/api")
+        raise SettingsError(
+            "PREFECT_API_URL is not set; set it to your Prefect server, such as http://127.0.0.1:4200/api"
+        )
     import httpx
 
     from rag_index.orchestration.automations import create_automations
@@ -54,7 +61,9 @@ def automations(
     try:
         names = create_automations(webhook, silent=silent_after, late=late_after, missing=missing_after * 3600)
     except httpx.HTTPError as exc:
-        raise TransientError(f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer: {exc}") from exc
+        raise TransientError(
+            f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer ({exc}); check that it runs"
+        ) from exc
     if as_json:
         print_json({"automations": names})
     else:

@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command, print_json
+from rag_index.cli import Context, command, json_option, print_json
 
 if TYPE_CHECKING:
-    from rag_index.status.effective_settings import Value
+    from rag_index.status.effective_settings import EffectiveValue
 
 __all__ = ["config"]
 
 
 @command()
-@click.option("--explain", is_flag=True, help="Also say what automatic values come to, and why.")
-@click.option("--workers", type=click.IntRange(min=1), help="As `index` takes it.")
-@click.option("--shard-documents", type=click.IntRange(min=1), help="As `index` takes it.")
-@click.option("--serial", is_flag=True, help="As `index` takes it.")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="As `index` takes it.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option("--explain", is_flag=True, help="Also explain the automatic values.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="The same option as in `index`.")
+@click.option("--shard-documents", type=click.IntRange(min=1), metavar="N", help="The same option as in `index`.")
+@click.option("--serial", is_flag=True, help="The same option as in `index`.")
+@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="The same option as in `index`.")
+@json_option
 def config(
     context: Context,
     explain: bool,
@@ -30,16 +30,16 @@ def config(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """Show every setting in force and where it comes from. Secrets are masked."""
-    from rag_index.status import effective_settings
+    """Show every effective setting and where it comes from. Secrets are masked."""
+    from rag_index.status.effective_settings import effective_settings, machine_facts
 
     settings = context.settings(workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
     given = {"parallel.workers": workers, "parallel.shard_documents": shard_documents, "run.wait": wait}
-    values = effective_settings.effective_settings(settings, given | {"parallel.serial": serial or None})
-    facts = effective_settings.explained(settings) if explain else []
+    values = effective_settings(settings, given | {"parallel.serial": serial or None})
+    facts = machine_facts(settings) if explain else []
     if as_json:
-        said: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
-        print_json(said | ({"machine": [fact.to_json() for fact in facts]} if explain else {}))
+        answer: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
+        print_json(answer | ({"machine": [fact.to_json() for fact in facts]} if explain else {}))
         return
     click.echo(f"Settings of {settings.path}:")
     _print_values(values, explain=explain)
@@ -47,13 +47,13 @@ def config(
         click.echo(f"{fact.name}: {fact.sentence}")
 
 
-def _print_values(values: list[Value], *, explain: bool) -> None:
-    shown = [(value, _text(value.value)) for value in values]
-    width = max(len(value.key) for value in values)
-    across = min(40, max(len(text) for _, text in shown))
-    for value, text in shown:
+def _print_values(values: list[EffectiveValue], *, explain: bool) -> None:
+    rows = [(value, _text(value.value)) for value in values]
+    key_width = max(len(value.key) for value in values)
+    text_width = min(40, max(len(text) for _, text in rows))
+    for value, text in rows:
         why = f": {value.why}" if explain and value.why else ""
-        click.echo(f"  {value.key:<{width}}  {text:<{across}}  {value.source}{why}")
+        click.echo(f"  {value.key:<{key_width}}  {text:<{text_width}}  {value.source}{why}")
 
 
 def _text(value: Any) -> str:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import click
 
-from rag_index.cli import Context, command
+from rag_index.cli import Context, command, wait_option
 
 __all__ = ["export"]
 
 
 @command()
 @click.argument("name")
-@click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write; - for standard output.")
-@click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for a store that is in use.")
+@click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
+@click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")
+@wait_option
 def export(context: Context, name: str, out: str, no_vectors: bool, wait: float | None) -> None:
     """Write every point of an index as JSON lines, sorted by id."""
-    from rag_index.transfer import export as exporting
+    from rag_index.transfer.export import STANDARD_OUTPUT, export
 
-    count = exporting.export(context.settings(wait=wait), name, out, vectors=not no_vectors)
-    click.echo(f"Wrote {count:,} points to {out}", err=out == exporting.STANDARD_OUTPUT)
+    count = export(context.settings(wait=wait), name, out, vectors=not no_vectors)
+    click.echo(f"Wrote {count:,} points to {out}", err=out == STANDARD_OUTPUT)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rag_index.cli import Context, command
-from rag_index.cli.runs import FULL, run_indexes, run_options
+from rag_index.cli.runs import full_option, run_indexes, run_options
 
 __all__ = ["index_all"]
 
 
 @command("index-all")
-@FULL
+@full_option
 @run_options
 def index_all(context: Context, **options: Any) -> int:
     """Bring all indexes up to date."""

@@ -12,8 +12,8 @@ __all__ = ["init"]
 
 
 @command()
-@click.option("--source", metavar="URL", help="A database to look at: each table with text becomes an index.")
-@click.option("--force", is_flag=True, help="Overwrite a settings file that is there.")
+@click.option("--source", metavar="URL", help="A database to read: each table with text becomes an index.")
+@click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
 def init(context: Context, source: str | None, force: bool) -> None:
     """Write a commented rag-index.toml."""
     from rag_index.settings import FILE_NAME
@@ -21,7 +21,7 @@ def init(context: Context, source: str | None, force: bool) -> None:
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
-        raise click.UsageError(f"{path} is there already; --force overwrites it, --config names another")
+        raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
     text = scaffold(source, path.parent)
     path.write_text(text, encoding="utf-8")
-    click.echo(f"Wrote {path}. Look through it, then: rag-index plan; rag-index index-all")
+    click.echo(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")

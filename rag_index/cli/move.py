@@ -6,7 +6,7 @@ import os
 
 import click
 
-from rag_index.cli import Context, command, print_json
+from rag_index.cli import Context, command, json_option, print_json, wait_option
 
 __all__ = ["move"]
 
@@ -17,23 +17,25 @@ __all__ = ["move"]
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
 )
 @click.option("--api-key-env", metavar="VAR", help="The environment variable that holds the server's API key.")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for a store that is in use.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@wait_option
+@json_option
 def move(
     context: Context, names: tuple[str, ...], to: str, api_key_env: str | None, wait: float | None, as_json: bool
 ) -> None:
-    """Carry indexes over to another store, without embedding. Repeat it to go on with one that was stopped."""
-    from rag_index.transfer import move as moving
+    """Move indexes to another store, without embedding. Repeat the command to resume a move that was stopped."""
+    from rag_index.transfer.move import move, next_steps, settings_line, target_settings
 
     api_key = None
     if api_key_env is not None and not (api_key := os.environ.get(api_key_env)):
-        raise click.UsageError(f"--api-key-env: the variable {api_key_env} is not set, or empty")
+        raise click.UsageError(
+            f"--api-key-env names {api_key_env}, which is not set or is empty; set it to the server's API key"
+        )
     settings = context.settings(wait=wait)
-    target = moving.target_settings(settings, to, api_key)
-    moved = moving.move(settings, target, names, say=lambda said: click.echo(said, err=True))
+    target = target_settings(settings, to, api_key)
+    moved = move(settings, target, names, say=lambda line: click.echo(line, err=True))
     if as_json:
-        print_json({"indexes": [one.to_json() for one in moved], "store": moving.settings_lines(target)})
+        print_json({"indexes": [one.to_json() for one in moved], "store": settings_line(target)})
         return
     for one in moved:
         click.echo(f"{one.index}: {one.sentence()}")
-    click.echo(moving.farewell(settings, target, moved, api_key=api_key_env is not None))
+    click.echo(next_steps(settings, target, moved, api_key=api_key_env is not None))

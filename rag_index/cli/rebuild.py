@@ -16,5 +16,5 @@ __all__ = ["rebuild"]
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @run_options
 def rebuild(context: Context, names: tuple[str, ...], **options: Any) -> int:
-    """Build indexes anew beside the old ones; verify, then show them."""
+    """Build new collections beside the old ones, verify them and make them live."""
     return run_indexes(context, list(names), full=True, **options)

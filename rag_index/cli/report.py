@@ -6,22 +6,22 @@ from typing import Any
 
 import click
 
-from rag_index.cli import Context, command, print_json
+from rag_index.cli import Context, command, json_option, print_json
 
 __all__ = ["report"]
 
 
 @command()
 @click.argument("run", required=False)
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@json_option
 def report(context: Context, run: str | None, as_json: bool) -> None:
-    """Show where the time of the last run of each index went, or of RUN, and what would help."""
-    from rag_index.status import runs as overview
+    """Show where the time of each index's last run went (or of RUN), and what would help."""
+    from rag_index.status.runs import run_reports
 
     settings = context.settings()
-    found = overview.run_reports(settings, settings.indexes, run)
+    found = run_reports(settings, settings.indexes, run)
     if run and not found:
-        raise click.UsageError(f"there is no run {run!r}; `rag-index status --json` and Prefect show their ids")
+        raise click.UsageError(f"there is no run {run!r}; `rag-index report` and Prefect show the ids of runs")
     if as_json:
         print_json({"runs": found})
         return
@@ -32,7 +32,7 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
 
 
 def _metrics(run: dict[str, Any]) -> list[str]:
-    """What a run took, in lines; nothing for one that has not ended."""
+    """Return the lines about a run's time; none if it has not ended."""
     metrics = run.get("metrics")
     if not metrics:
         return []
@@ -42,8 +42,8 @@ def _metrics(run: dict[str, Any]) -> list[str]:
         f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
         + (f", {metrics['speed_up']:.1f} times one process" if metrics.get("speed_up") else "")
         + (f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics.get("peak_memory") else ""),
-        f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} repeated, {metrics['reused']:,} reused",
-        f"{metrics['requests']:,} requests, {metrics['retries']:,} again, {metrics['rate_limited']:,} told to wait",
+        f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused",
+        f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited",
         *_symbols(run, metrics),
         *_hosts(metrics),
         *_contexts(metrics),
@@ -52,7 +52,7 @@ def _metrics(run: dict[str, Any]) -> list[str]:
 
 
 def _symbols(run: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
-    """What was found in source code; nothing for other documents."""
+    """Return a line about the symbols found in source code; none for other documents."""
     found = metrics.get("symbols")
     if not found:
         return []
@@ -64,14 +64,14 @@ def _symbols(run: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
 
 
 def _hosts(metrics: dict[str, Any]) -> list[str]:
-    """How busy each host of the embedder was, at least one request under way; several workers count at most as one."""
+    """Return a line per host: how long it had a request in flight. Workers' times add up, to 100% at most."""
     whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
     found = metrics.get("by_host", {}).items()
     return [f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}" for host, seconds in found]
 
 
 def _contexts(metrics: dict[str, Any]) -> list[str]:
-    """What contexts took; nothing where none were asked for."""
+    """Return a line about contexts; none if the index does not use them."""
     made, cached, missing = (metrics.get(f"contexts_{what}", 0) for what in ("made", "cached", "missing"))
     if not made + cached + missing:
         return []

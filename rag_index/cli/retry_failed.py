@@ -17,11 +17,11 @@ __all__ = ["retry_failed"]
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @run_options
 def retry_failed(context: Context, names: tuple[str, ...], **options: Any) -> int:
-    """Try failed documents again, however often they were tried."""
-    from rag_index.status import status as overview
+    """Try failed documents again, no matter how often they were tried before."""
+    from rag_index.status.status import status
 
     settings = context.settings()
-    failing = [one.index for one in overview.status(settings) if one.failed]
+    failing = [one.index for one in status(settings) if one.failed]
     chosen = [index.name for index in settings.named(names) if names or index.name in failing]
     if not chosen:
         if options["as_json"]:

@@ -1,4 +1,4 @@
-"""`rollback`: what readers see, changed by hand."""
+"""The command `rollback`."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import uuid
 
 import click
 
-from rag_index.cli import Context, command, print_json
+from rag_index.cli import Context, command, json_option, print_json
 
 __all__ = ["rollback"]
 
 
 @command()
 @click.argument("name")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:
-    """Show the index's earlier collection again."""
+    """Make the index's previous collection live again."""
     from rag_index.indexing.publish import roll_back
     from rag_index.ledger import Ledger
     from rag_index.ledger.lease import IndexLease
@@ -39,4 +39,4 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     if as_json:
         print_json({"index": name, "before": before, "live": live, "seconds": round(seconds, 3)})
     else:
-        click.echo(f"{name}: {live} is shown, {before} is kept. {seconds:.2f} s.")
+        click.echo(f"{name}: {live} is live, {before} is kept. {seconds:.2f} s.")

@@ -1,4 +1,4 @@
-"""What the commands that run flows share: their options, the launch, the printed outcome."""
+"""Shared parts of the commands that run indexes: their options, the launch and the printed report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, print_json
+from rag_index.cli import Context, json_option, print_json
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.reports.outcome import IndexOutcome, RunReport
 
@@ -15,24 +15,29 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["FULL", "load_index_all", "print_report", "run_indexes", "run_options"]
+__all__ = ["full_option", "launch_flow", "load_index_all", "print_report", "run_indexes", "run_options"]
 
 
-MANY = 5000
-"""Documents of a first run that are worth starting workers for, before it is known what they cost."""
+EARLY_WORKER_DOCUMENTS = 5000
+"""A first run of at least this many documents starts its workers early, before it is known what embedding costs."""
 
-FULL = click.option("--full", is_flag=True, help="As rebuild: build anew beside the old index.")
+full_option = click.option("--full", is_flag=True, help="Build new collections, like the command rebuild.")
 
 
 def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that all commands that run indexes share."""
+    """Add the options that all commands that run indexes have."""
     options = [
-        click.option("--workers", type=click.IntRange(min=1), help="Dask worker processes."),
-        click.option("--shard-documents", type=click.IntRange(min=1), help="Documents a shard."),
-        click.option("--serial", is_flag=True, help="One process, no Dask cluster."),
-        click.option("--allow-deletes", is_flag=True, help="Delete however many documents the source lost."),
-        click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for services."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output."),
+        click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Number of Dask worker processes."),
+        click.option("--shard-documents", type=click.IntRange(min=1), metavar="N", help="Documents per shard."),
+        click.option("--serial", is_flag=True, help="Use one process and no Dask cluster."),
+        click.option("--allow-deletes", is_flag=True, help="Delete documents even if the source lost many."),
+        click.option(
+            "--wait",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="How long to wait for services that are down, or for a store that is in use.",
+        ),
+        json_option,
     ]
     for option in reversed(options):
         function = option(function)
@@ -40,15 +45,17 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, wait: float | None, **options: Any) -> int:
-    """Run the flow over these indexes (all where None), print the outcome and return the exit code."""
+    """Run the flow over these indexes (None: all), print the report and return the exit code."""
     parallel = {key: options[key] for key in ("workers", "shard_documents", "serial")}
     settings = context.settings(wait=wait, **parallel)
-    report = _refusal(settings, settings.named(names)) or _launch(context, settings, names, wait=wait, **options)
+    report = _settings_errors(settings, settings.named(names)) or _launch(
+        context, settings, names, wait=wait, **options
+    )
     return print_report(report, as_json=as_json)
 
 
 def print_report(report: RunReport, *, as_json: bool) -> int:
-    """Print the outcome and return the exit code."""
+    """Print the report and return its exit code."""
     if as_json:
         print_json(report.to_json())
     elif all(outcome.nothing_to_do for outcome in report.indexes):
@@ -59,26 +66,31 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
 
 
 def _launch(context: Context, settings: Settings, names: list[str] | None, **options: Any) -> RunReport:
-    from rag_index.orchestration.launch import launch
-
-    home = settings.folder / ".rag-index" / "prefect"
     early = settings if options.get("full") or _needs_workers_early(settings, names) else None
-    click.echo("Starting Prefect, then the indexes one after another …", err=True)
-    report: RunReport = launch(
-        load_index_all, home, verbose=context.verbose, early=early, config=str(settings.path), indexes=names, **options
-    )
+    click.echo("Starting Prefect, then indexing one index after another …", err=True)
+    report: RunReport = launch_flow(context, settings, load_index_all, early=early, indexes=names, **options)
     return report
 
 
+def launch_flow(
+    context: Context, settings: Settings, load: Callable[[], Any], *, early: Settings | None = None, **parameters: Any
+) -> Any:
+    """Run the flow that `load` returns on these settings, as `launch` does, and return its result."""
+    from rag_index.orchestration.launch import launch
+
+    home = settings.folder / ".rag-index" / "prefect"
+    return launch(load, home, verbose=context.verbose, early=early, config=str(settings.path), **parameters)
+
+
 def load_index_all() -> Any:
-    """Import and return the flow, which takes a second."""
+    """Return the flow `index_all`. Importing it takes a second."""
     from flows.index_all import index_all
 
     return index_all
 
 
 def _needs_workers_early(settings: Settings, names: list[str] | None) -> bool:
-    """Whether some index has nothing yet and a source that is worth workers."""
+    """Return whether an index has no collection yet and a source with enough documents to need workers."""
     from rag_index.sources import open_source
     from rag_index.stores import live_aliases
 
@@ -88,17 +100,20 @@ def _needs_workers_early(settings: Settings, names: list[str] | None) -> bool:
             if settings.alias(one.name) not in live:
                 source = open_source(settings, one)
                 try:
-                    if source.count() >= MANY:
+                    if source.count() >= EARLY_WORKER_DOCUMENTS:
                         return True
                 finally:
                     source.close()
     except RagIndexError:
-        pass  # the flow will say it
+        pass  # the flow reports it
     return False
 
 
-def _refusal(settings: Settings, indexes: list[IndexSettings]) -> RunReport | None:
-    """A look at the sources before anything is started: where none can be indexed, that is the report."""
+def _settings_errors(settings: Settings, indexes: list[IndexSettings]) -> RunReport | None:
+    """Check the sources before anything starts. Return a failed report if the settings fit none of them, else None.
+
+    Raises SettingsError if there is only one source.
+    """
     from rag_index.sources import open_source
 
     outcomes = []
@@ -112,7 +127,7 @@ def _refusal(settings: Settings, indexes: list[IndexSettings]) -> RunReport | No
         except SettingsError as error:
             outcomes.append(IndexOutcome(one.name, state="failed", message=str(error), exit_code=error.exit_code))
         except RagIndexError:
-            return None  # it may pass: the flow waits, and says so
+            return None  # this may pass: the flow waits for it, and reports it
         else:
             return None
     if len(outcomes) == 1:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command, print_json
+from rag_index.cli import Context, command, json_option, print_json, wait_option
 
 if TYPE_CHECKING:
     from rag_index.retrieve import MetricsSnapshot, SearchHit, SearchResult
@@ -19,18 +19,24 @@ PARTIAL = 3
 
 @command()
 @click.argument("text")
-@click.option("--index", "indexes", multiple=True, metavar="NAME", help="Only these indexes (may be repeated).")
-@click.option("--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Most documents.")
+@click.option("--index", "indexes", multiple=True, metavar="NAME", help="Search only this index (may be repeated).")
+@click.option(
+    "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
+)
 @click.option(
     "--filter", "filters", multiple=True, metavar="FIELD=VALUE",
-    help="Only documents whose payload is so: =, !=, >=, <=, >, <; a,b is either; FIELD exists, !FIELD does not.",
+    help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
 )  # fmt: skip
-@click.option("--fusion", type=click.Choice(["auto", "rank", "score"]), help="How several indexes are put in order.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="For the whole search.")
+@click.option(
+    "--fusion", type=click.Choice(["auto", "rank", "score"]), help="How to merge the results of several indexes."
+)
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the whole search."
+)
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
-@click.option("--repeat", type=click.IntRange(min=1), metavar="N", help="Search N times, and show how long it took.")
-@click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="Wait for a store that is in use.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.option("--repeat", type=click.IntRange(min=1), metavar="N", help="Search N times and show the timings.")
+@wait_option
+@json_option
 def search(
     context: Context,
     text: str,
@@ -43,7 +49,7 @@ def search(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Find the documents nearest to TEXT in meaning, in several indexes at once."""
+    """Find the documents closest in meaning to TEXT, in all indexes at once."""
     from rag_index.retrieve import Retriever
     from rag_index.retrieve.filters import parse_filters
 
@@ -57,15 +63,15 @@ def search(
     if as_json:
         print_json({**result.to_json(explain=explain), **({"metrics": metrics.to_json()} if metrics else {})})
     else:
-        _show(result, explain, metrics)
+        _print_result(result, explain, metrics)
     return PARTIAL if result.errors else 0
 
 
-def _show(result: SearchResult, explain: bool, metrics: MetricsSnapshot | None) -> None:
+def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot | None) -> None:
     for hit in result.hits:
         click.echo(f"{hit.score:.3f}  {click.style(f'{hit.index}: {_place(hit)}', bold=True)}")
         if explain:
-            click.echo(f"       {_explained(hit, result.fusion)}")
+            click.echo(f"       {_explanation(hit, result.fusion)}")
         click.echo(f"       {_snippet((_is_code(hit) and hit.payload.get('signature')) or hit.text)}")
     if not result.hits:
         click.echo("Nothing found.")
@@ -76,25 +82,25 @@ def _show(result: SearchResult, explain: bool, metrics: MetricsSnapshot | None) 
         searched = ", ".join(f"{index} in {name}" for index, name in result.collections.items())
         click.echo(f"\nFused by {result.fusion}. {times}.\nSearched: {searched}.")
     if metrics:
-        _show_metrics(metrics)
+        _print_metrics(metrics)
 
 
 def _is_code(hit: SearchHit) -> bool:
-    """Whether it is from a file of source code, which alone has lines."""
+    """Return whether the hit is from a file of source code: only those have lines."""
     return "path" in hit.payload and isinstance(hit.payload.get("lines"), list)
 
 
 def _place(hit: SearchHit) -> str:
-    """The document's id; of source code with the line, as editors and terminals know it."""
+    """Return the document's id, for source code as file:line, which editors and terminals understand."""
     return f"{hit.document_id}:{hit.payload['lines'][0]}" if _is_code(hit) else hit.document_id
 
 
-def _explained(hit: SearchHit, fusion: str) -> str:
+def _explanation(hit: SearchHit, fusion: str) -> str:
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
     return f"rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
 
 
-def _show_metrics(metrics: MetricsSnapshot) -> None:
+def _print_metrics(metrics: MetricsSnapshot) -> None:
     stages = {**metrics.stages, **{f"index {name}": stage for name, stage in metrics.indexes.items()}}
     width = max(map(len, stages))
     click.echo(f"\n{'ms':<{width}}  {'count':>6}  {'mean':>8}  {'p50':>8}  {'p95':>8}  {'p99':>8}")

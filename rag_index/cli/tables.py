@@ -1,4 +1,4 @@
-"""Rows of text in columns."""
+"""Printing of text in columns."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["print_table"]
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Rows in columns, numbers to the right."""
+    """Print rows in columns. The first row is the header; numbers are aligned to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [
             cell.rjust(width)
-            if cell.replace(",", "").isdigit() or (row is rows[0] and _numeric(rows, i))
+            if cell.replace(",", "").isdigit() or (row is rows[0] and _is_numeric(rows, i))
             else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         click.echo("  ".join(cells).rstrip())
 
 
-def _numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
+def _is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
     return len(rows) > 1 and rows[1][column].replace(",", "").isdigit()

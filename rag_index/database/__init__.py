@@ -1,1 +1,1 @@
-"""What the source, the ledger and caches share about SQLAlchemy: URLs, SQLite pragmas, deferred interrupts."""
+"""What the source, the ledger and the caches share about SQLAlchemy: URLs, pragmas, upserts, deferred interrupts."""

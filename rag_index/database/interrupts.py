@@ -1,7 +1,7 @@
-"""Signals wait until a short piece of work is whole.
+"""Deferral of signals until a short piece of work is complete.
 
-A signal raises its exception between any two lines, those of libraries too. Within a database transaction that leaves
-what no `finally` mends: a connection that is neither usable nor closed, and keeps all others from writing.
+A signal raises its exception between any two lines, including lines of libraries. Inside a database transaction that
+leaves a connection that is neither usable nor closed, blocks all other writers, and cannot be mended by any `finally`.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """SIGINT and SIGTERM that come inside the block are handled at its end. For work of milliseconds.
+    """Handle a SIGINT or SIGTERM that arrives inside the block at its end. Use it for work of milliseconds.
 
-    Only the main thread is ever interrupted; in others this does nothing.
+    Only the main thread is ever interrupted; in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[tuple[int, FrameType | None]] = []
+    received: list[tuple[int, FrameType | None]] = []
     before: dict[int, Any] = {}
-    over = False
+    ended = False
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if over:  # left in place: the other signal came while handlers were put back
+    def remember(number: int, frame: FrameType | None) -> None:
+        if ended:  # still installed: the other signal arrived while handlers were being restored
             before[number](number, frame)
         else:
-            came.append((number, frame))
+            received.append((number, frame))
 
     try:
         for number in SIGNALS:
             if callable(handler := signal.getsignal(number)):
-                before[number] = handler  # before it is replaced: `note` may be called at once
-                signal.signal(number, note)
+                before[number] = handler  # first, since `remember` may be called as soon as it is installed
+                signal.signal(number, remember)
         yield
     finally:
         try:
             for replaced, handler in before.items():
-                if signal.getsignal(replaced) is note:
+                if signal.getsignal(replaced) is remember:
                     signal.signal(replaced, handler)
         finally:
-            over = True
-        for caught, frame in came:
-            before[caught](caught, frame)
+            ended = True
+        for received_number, frame in received:
+            before[received_number](received_number, frame)

@@ -1,4 +1,4 @@
-"""SQLite's settings of a connection, set where other processes may set theirs in the same moment."""
+"""Pragmas of a SQLite connection, set where other processes may set theirs at the same moment."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 __all__ = ["set_pragmas"]
 
 LOCKED_SECONDS = 30.0
-AGAIN_SECONDS = 0.05
+RETRY_SECONDS = 0.05
 
 
 def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
-    """Set each, after `busy_timeout`, on a connection of the driver.
+    """Set `busy_timeout` and then each pragma on a connection of the driver.
 
-    Two that change a new file to `journal_mode=WAL` at once exclude each other, and SQLite does not wait there whatever
-    `busy_timeout` says (its documentation of sqlite3_busy_handler): it is tried again for half a minute.
+    Two processes that switch a new file to `journal_mode=WAL` at once exclude each other, and SQLite does not wait
+    there, whatever `busy_timeout` says (its documentation of sqlite3_busy_handler). So this retries for half a minute.
 
     Raises:
-        sqlite3.OperationalError: what SQLite says, at once or, where the file is locked, after that time.
+        sqlite3.OperationalError: SQLite refuses a pragma, or the file is still locked after that time.
     """
-    until = time.monotonic() + LOCKED_SECONDS
+    deadline = time.monotonic() + LOCKED_SECONDS
     cursor = connection.cursor()
     for pragma in (f"busy_timeout={LOCKED_SECONDS * 1000:.0f}", *pragmas):
         while True:
@@ -32,7 +32,7 @@ def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
                 cursor.execute(f"PRAGMA {pragma}")
                 break
             except sqlite3.OperationalError as error:
-                if "locked" not in str(error) or time.monotonic() > until:
+                if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(RETRY_SECONDS)
     cursor.close()

@@ -1,6 +1,6 @@
-"""The doctor: what is wrong between source, ledger and store, with the remedy of each finding; and mending it.
+"""The doctor: finds what is wrong between source, ledger and store, names a remedy for each finding, and repairs it.
 
-`examine` looks and changes nothing; `repair` mends by the ordinary path and looks again.
+`examine` changes nothing. `repair` corrects what it can, leaves the rest to an ordinary run, and examines again.
 """
 
 from __future__ import annotations

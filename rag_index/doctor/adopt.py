@@ -1,7 +1,7 @@
-"""A ledger made anew from what the store holds: every point says its document's key, hashes and number of chunks.
+"""Ledger rows made from the store: the payload of each point holds its document's key, hashes and number of chunks.
 
-Nothing is embedded. Documents that are not whole get a row that is to be written, so that the next run makes them
-anew; documents without text, which have no points, are noted again by the next run.
+Nothing is embedded. Documents that are not whole become pending, so the next run writes them again. Documents without
+text have no points; the next run records them again.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from rag_index.doctor.collection_state import UNKNOWN
 from rag_index.doctor.compare import content_hash, pages, typed_key
 from rag_index.documents.batches import RESERVED_KEY
+from rag_index.stores.metadata import UNKNOWN
 
 if TYPE_CHECKING:
     from rag_index.doctor.scratch import Scratch
@@ -27,21 +27,21 @@ HASH_HEX = 32
 def adopt(
     scratch: Scratch, ledger: Ledger, store: Store, name: str, *, index: str, alias: str, state: str = "ready"
 ) -> Collection:
-    """Let the ledger know a collection of the store; whatever it had under this name is forgotten.
+    """Add a collection of the store to the ledger, in place of what the ledger had under this name.
 
-    Row by row in temporary tables first, then in one transaction: a ledger that is half made is never seen. A
-    collection without an id gets one. Raises as store and ledger do.
+    Rows are collected in temporary tables and written in one transaction, so nobody sees half of them. A collection
+    without an id gets one. Raises what store and ledger raise.
     """
     metadata = store.collections()[name]
     dimension = store.dimension(name)
     for page in pages(store.scroll(name)):
-        scratch.see_rebuilt(_rows(page, index))
+        scratch.add_rebuilt(_document_rows(page, index))
     if not metadata.get("store_id"):
         metadata = {**metadata, "store_id": str(uuid.uuid4()), "alias": alias}
         store.set_metadata(name, {"store_id": metadata["store_id"], "alias": alias})
     with ledger.transaction():
-        if (before := ledger.collection(name)) is not None:
-            ledger.drop_collection(before.id)
+        if (previous := ledger.collection(name)) is not None:
+            ledger.drop_collection(previous.id)
         collection = ledger.add_collection(
             alias=alias,
             name=name,
@@ -52,30 +52,30 @@ def adopt(
             dimension=dimension,
             state=state,
         )
-        scratch.keep_rebuilt(collection.id)
+        scratch.write_rebuilt(collection.id)
     return collection
 
 
-def _rows(page: list[StoredPoint], index: str) -> list[dict[str, Any]]:
-    """What the points of a page say, a row for each document; points that are no chunks of this index are left out."""
+def _document_rows(page: list[StoredPoint], index: str) -> list[dict[str, Any]]:
+    """Return a row per document from a page of points; points that are not chunks of this index are left out."""
     rows: dict[str, dict[str, Any]] = {}
     for point in page:
         key = typed_key(point, index)
         if key is None:
             continue
         ours = point.payload[RESERVED_KEY]
-        text_hash, payload_hash = _hash(ours.get("text_hash")), _hash(ours.get("payload_hash"))
+        text_hash, payload_hash = _parse_hash(ours.get("text_hash")), _parse_hash(ours.get("payload_hash"))
         chunks = ours["chunks"] if type(ours.get("chunks")) is int else 0
-        said = {"key": key, "text_hash": text_hash, "payload_hash": payload_hash, "chunks": chunks}
-        row = rows.setdefault(key, {**said, "points": 0, "doubtful": 0})
+        values = {"key": key, "text_hash": text_hash, "payload_hash": payload_hash, "chunks": chunks}
+        row = rows.setdefault(key, {**values, "points": 0, "doubtful": 0})
         row["points"] += 1
-        row["doubtful"] += any(row[name] != value for name, value in said.items())
+        row["doubtful"] += any(row[name] != value for name, value in values.items())
         row["doubtful"] += not text_hash or payload_hash.hex() != content_hash(point) or ours["chunk"] >= chunks
     return list(rows.values())
 
 
-def _hash(value: Any) -> bytes:
-    """A hash from its hex digits; empty where it is none."""
+def _parse_hash(value: Any) -> bytes:
+    """Return a hash from its hex digits, or empty bytes if `value` is not a hash."""
     try:
         return bytes.fromhex(value) if len(value) == HASH_HEX else b""
     except (TypeError, ValueError):

@@ -1,4 +1,7 @@
-"""Every point held against the ledger, and every document of the source: two scans, a page in memory at a time."""
+"""Comparison of every point, and of every document of the source, with the ledger.
+
+Two scans do it, each with one page in memory at a time.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,31 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from rag_index.doctor.findings import Finding, counted
-from rag_index.doctor.scratch import Orphan, SeenDocument
+from rag_index.doctor.findings import Finding, count_phrase
+from rag_index.doctor.scratch import Orphan, PointTally
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.ids import point_id
 from rag_index.documents.keys import document_id
-from rag_index.indexing.diff import compare
+from rag_index.indexing.diff import diff
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from rag_index.doctor.scratch import Found, Scratch
+    from rag_index.doctor.scratch import Matches, Scratch
     from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.sources import Source
     from rag_index.stores import Store
 
-__all__ = ["Work", "content_hash", "pages", "point_findings", "see_source", "see_store", "typed_key"]
+__all__ = ["SourceChanges", "content_hash", "pages", "point_findings", "scan_source", "scan_store", "typed_key"]
 
 PAGE_POINTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What a run would find to do; nothing of it is wrong."""
+class SourceChanges:
+    """Numbers of documents that the next run would index or delete; none of them is wrong."""
 
     new: int
     changed: int
@@ -41,16 +44,16 @@ class Work:
         return ", ".join(f"{count:,} {word}" for count, word in counts if count)
 
 
-def see_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, collection: Collection) -> None:
-    """Note for each document what its points say, and which points nothing explains.
+def scan_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, collection: Collection) -> None:
+    """Record a tally of each document's points, and the points that the ledger does not explain.
 
-    Raises StoreError where the store cannot read its own points, and what a ledger raises.
+    Raises StoreError if the store cannot read its own points, and what a ledger raises.
     """
-    plain = collection.chunking.endswith(f"canonical-{VERSION}")
+    canonical = collection.chunking.endswith(f"canonical-{VERSION}")
     for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
         keys = {key for point in page if (key := typed_key(point, index)) is not None}
         known = ledger.known(collection.id, sorted(keys))
-        seen: dict[str, SeenDocument] = {}
+        tallies: dict[str, PointTally] = {}
         orphans: list[Orphan] = []
         for point in page:
             key = typed_key(point, index)
@@ -62,18 +65,21 @@ def see_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, collec
                 if ours["chunk"] >= row.chunks:
                     orphans.append(Orphan(point.id, key, unknown=False))
                 else:
-                    before = seen.get(key, SeenDocument())
-                    seen[key] = SeenDocument(
-                        before.points + 1,
-                        before.miscounted + (ours.get("chunks") != row.chunks),
-                        before.altered + _altered(point, key, row, plain=plain),
+                    tally = tallies.get(key, PointTally())
+                    tallies[key] = PointTally(
+                        tally.points + 1,
+                        tally.miscounted + (ours.get("chunks") != row.chunks),
+                        tally.altered + _is_altered(point, key, row, canonical=canonical),
                     )
-        scratch.see_points(seen)
-        scratch.see_orphans(orphans)
+        scratch.add_tallies(tallies)
+        scratch.add_orphans(orphans)
 
 
-def see_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> Work:
-    """Note what the source has, and documents with text that the ledger holds for empty. Raises as a source does."""
+def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> SourceChanges:
+    """Record the source's documents, and those with text that the ledger has as empty; return what changed.
+
+    Pages have `rows` documents. Raises what a source raises.
+    """
     source.check()
     new = changed = 0
     cursor: Any = None
@@ -81,46 +87,53 @@ def see_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: 
         page = source.page(cursor, rows)
         documents = page.documents
         known = ledger.known(collection_id, documents.keys)
-        scratch.see_source([*documents.keys, *(failure.key for failure in page.unreadable)])
-        scratch.see_amiss(
+        scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])
+        scratch.add_not_empty(
             key
             for key, text, text_hash in zip(documents.keys, documents.texts, documents.text_hashes, strict=True)
             if text and (row := known.get(key)) and not (row.chunks or row.pending) and row.text_hash == text_hash
         )
-        plan = compare(documents, known, {})
-        new += plan.new
-        changed += len(plan.to_embed) - plan.new + len(plan.payload_only) + len(plan.emptied)
+        page_diff = diff(documents, known, {})
+        new += page_diff.new
+        changed += len(page_diff.to_embed) - page_diff.new + len(page_diff.payload_only) + len(page_diff.emptied)
         cursor = page.cursor
         if cursor is None:
-            return Work(new, changed, scratch.gone(collection_id))
+            return SourceChanges(new, changed, scratch.count_gone(collection_id))
 
 
 def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iterator[Finding]:
-    """What both scans, or the store's alone, say of a collection's points."""
+    """Yield the findings about a collection's points, after both scans or after the store's alone."""
     cid, name = collection.id, collection.name
-    run = f"`rag-index doctor --repair` embeds them again; so does `rag-index rebuild {index}`, with all others"
-    for kind, found, said in (
-        ("missing_documents", scratch.missing(cid), f"without a point in {name}, which the ledger holds for done"),
-        ("wrong_chunks", scratch.miscounted(cid), f"with another number of chunks in {name} than the ledger says"),
-        ("wrong_payloads", scratch.altered(cid), f"with a payload in {name} that is not the ledger's (by its hashes)"),
-        ("unknown_documents", scratch.unknown(), f"of the source with points in {name}, unknown to the ledger"),
+    remedy = (
+        f"`rag-index doctor --repair` embeds them again; so does `rag-index rebuild {index}`, with all other documents"
+    )
+    for kind, found, problem in (
+        (
+            "missing_documents",
+            scratch.missing(cid),
+            f"without a point in {name}, although the ledger has them as committed",
+        ),
+        ("wrong_chunks", scratch.miscounted(cid), f"with another number of chunks in {name} than in the ledger"),
+        ("wrong_payloads", scratch.altered(cid), f"whose payload in {name} does not match the ledger's hashes"),
+        ("unknown_documents", scratch.unknown_documents(), f"in the source and in {name}, but not in the ledger"),
     ):
         if found.count:
-            yield _of_documents(index, kind, found, said, run)
+            yield _document_finding(index, kind, found, problem, remedy)
     if count := scratch.count_orphans():
-        examples = tuple(_displayed(key) for key in scratch.orphans_named())
+        examples = tuple(_display_key(key) for key in scratch.orphan_examples())
+        points = count_phrase(count, "point", examples)
         yield Finding(
-            index, "orphan_points", count, f"{counted(count, 'point', examples)} of {name} that nothing explains",
+            index, "orphan_points", count, f"{points} in {name} that neither ledger nor source explains",
             "`rag-index doctor --repair` deletes them", examples,
         )  # fmt: skip
-    if (resources := scratch.pending(cid)).count:
-        said = "being written when a run ended early"
-        remedy = f"`rag-index index {index}` writes them again, as does --repair"
-        yield _of_documents(index, "pending_documents", resources, said, remedy)
+    if (pending := scratch.pending(cid)).count:
+        problem = "still pending because a run ended while it wrote them"
+        remedy = f"`rag-index index {index}` writes them again; so does `rag-index doctor --repair`"
+        yield _document_finding(index, "pending_documents", pending, problem, remedy)
 
 
 def typed_key(point: StoredPoint, index: str) -> str | None:
-    """The key of the document that a point is a chunk of; None where it is not a chunk as this index writes them."""
+    """Return the key of the document that a point is a chunk of; None if this index would not write such a point."""
     ours = point.payload.get(RESERVED_KEY)
     if not isinstance(ours, dict):
         return None
@@ -131,21 +144,24 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
 
 
 def content_hash(point: StoredPoint) -> str:
-    """The hash over a point's payload without our own part, and the chunk's, as a page of the source has it."""
+    """Return the hash over a point's payload without our own part and the chunk's, as the source's page has it."""
     left_out = {RESERVED_KEY, *point.payload.get(RESERVED_KEY, {}).get("own", ())}
     payload = {name: value for name, value in point.payload.items() if name not in left_out}
     return hash_bytes(encode_payload(payload)).hex()
 
 
 def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[list[StoredPoint]]:
-    """Points in lists of at most `size`."""
+    """Yield the points in lists of at most `size`."""
     iterator = iter(points)
     while page := list(islice(iterator, size)):
         yield page
 
 
-def _altered(point: StoredPoint, key: str, row: Known, *, plain: bool) -> bool:
-    """Whether a payload says something else than the ledger; `plain`: it was written as canonical JSON is now."""
+def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
+    """Return whether a payload disagrees with the ledger.
+
+    Its content is compared only if it is `canonical`, that is, written in today's version of canonical JSON.
+    """
     ours = point.payload[RESERVED_KEY]
     payload_hash = row.payload_hash.hex()
     return (
@@ -153,23 +169,25 @@ def _altered(point: StoredPoint, key: str, row: Known, *, plain: bool) -> bool:
         or ours.get("text_hash") != row.text_hash.hex()
         or ours.get("document_id") != document_id(key)
         or not isinstance(ours.get("text"), str)
-        or (plain and content_hash(point) != payload_hash)
+        or (canonical and content_hash(point) != payload_hash)
     )
 
 
 def _claimed_key(point: StoredPoint) -> str | None:
+    """Return the key that a point's payload names, although the point is not a chunk of that document."""
     ours = point.payload.get(RESERVED_KEY)
     key = ours.get("key") if isinstance(ours, dict) else None
     return key if isinstance(key, str) and key else None
 
 
-def _of_documents(index: str, kind: str, found: Found, said: str, remedy: str) -> Finding:
-    examples = tuple(_displayed(key) for key in found.keys)
-    return Finding(index, kind, found.count, f"{counted(found.count, 'document', examples)} {said}", remedy, examples)
+def _document_finding(index: str, kind: str, found: Matches, problem: str, remedy: str) -> Finding:
+    examples = tuple(_display_key(key) for key in found.keys)
+    message = f"{count_phrase(found.count, 'document', examples)} {problem}"
+    return Finding(index, kind, found.count, message, remedy, examples)
 
 
-def _displayed(key: str) -> str:
-    """A key as a person knows it; what is none is shown as it is."""
+def _display_key(key: str) -> str:
+    """Return a key as searches show it; text that is not a key is returned as it is."""
     try:
         return document_id(key)
     except (ValueError, LookupError, StopIteration):

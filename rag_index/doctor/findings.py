@@ -1,26 +1,26 @@
-"""What a check-up finds: findings with their remedy, advice, and both of all indexes together.
+"""Results of a check-up: findings with their remedy, advice, and the diagnosis that holds both for all indexes.
 
-kind                    what is wrong                                           what --repair does
-damaged_ledger          the ledger's file cannot be read                        sets it aside; then the next
-unknown_collection      the alias shows what the ledger does not know           ledger rows from the payloads
-other_store             the collection has another id than the ledger says      ledger rows from the payloads
-lost_metadata           the store forgot who made a collection, the ledger knows    writes it again
-moved                   the collection was carried to another store             nothing: correct the settings
-missing_alias           the collection is there, nothing shows it               the alias
-lost_collection         the ledger knows a collection that the store lost       forgets it; a run, if it was shown
-unfinished_publish      shown, and the ledger takes it for unfinished           the ledger's word
-unneeded_collection     nothing shows it, and keep_previous does not keep it    drops it
-unreadable_collection   the store cannot read its own collection                a rebuild
-metadata_differs        ledger and store name different makers of the vectors   a rebuild
-other_fingerprint       the settings name another maker of the vectors          a rebuild; after a rollback nothing
-unreadable_source       the source cannot be read                               nothing
-missing_documents       done by the ledger, not a point in the store            marked open; a run
-wrong_chunks            another number of chunks than the ledger says           marked open; a run
-wrong_payloads          a payload or its hashes are not what the ledger says    marked open; a run
-unknown_documents       source and store have it, the ledger does not           marked open; a run
-orphan_points           points that nothing explains                            deletes them
-open_documents          a run ended while it wrote them                         a run
-failed_documents        could not be embedded                                   a run that tries them again
+kind                    what is wrong                                             what --repair does
+damaged_ledger          SQLite cannot read the ledger's file                      renames the file, then as below
+unknown_collection      the ledger does not know the live collection              makes ledger rows from the payloads
+other_store             the live collection has another id than in the ledger     makes ledger rows from the payloads
+lost_metadata           the store forgot what made a collection                   writes the ledger's values
+moved                   the collection was moved to another store                 nothing: correct the settings
+missing_alias           no alias points at a collection that could be live        sets the alias
+lost_collection         the store lost a collection that the ledger knows         drops its rows; runs if it was live
+unfinished_publish      the ledger counts the live collection as unfinished       corrects the ledger
+unneeded_collection     it is not live, and keep_previous does not keep it        drops it
+unreadable_collection   the store cannot read its own collection                  rebuilds
+metadata_differs        ledger and store disagree on what made the vectors        rebuilds
+other_fingerprint       the settings would make other vectors or chunks           rebuilds, but not after a rollback
+unreadable_source       the source cannot be read                                 nothing
+missing_documents       they are committed, but have no point                     marks them as pending, and runs
+wrong_chunks            the number of chunks is not the ledger's                  marks them as pending, and runs
+wrong_payloads          a payload or its hashes are not the ledger's              marks them as pending, and runs
+unknown_documents       source and store have them, the ledger does not           marks them as pending, and runs
+orphan_points           nothing explains these points                             deletes them
+pending_documents       a run ended while it wrote them                           runs
+failed_documents        they could not be indexed                                 runs, and tries them again
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Advice", "Diagnosis", "Finding", "counted"]
+__all__ = ["Advice", "Diagnosis", "Finding", "count_phrase"]
 
-EXAMPLES = 5
-"""Documents named in a finding."""
+MAX_EXAMPLES = 5
+"""Examples named in a finding."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong, and what to do about it. `count` is in documents, points or collections, by kind."""
+    """Something that is wrong, and its remedy. The kind decides whether `count` counts documents, points or others."""
 
     index: str | None
-    """None where it concerns all of them."""
+    """None if the finding concerns all indexes."""
     kind: str
     count: int
     message: str
     remedy: str
     examples: tuple[str, ...] = ()
-    """Some of them: document ids, or names of collections or points where there is no document."""
+    """Document ids, or names of collections or ids of points if there is no document; at most `MAX_EXAMPLES`."""
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the object that `--json` prints."""
         return {
             "index": self.index,
             "kind": self.kind,
@@ -64,19 +64,19 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """Nothing is wrong, and yet it may be worth a change."""
+    """Something that is not wrong, but may be worth a change."""
 
     index: str | None
     message: str
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the object that `--json` prints."""
         return {"index": self.index, "message": self.message}
 
 
 @dataclass(slots=True)
 class Diagnosis:
-    """All findings that there are; after a repair, those that are left, and those that are no more."""
+    """All findings and advice; after a repair, `findings` holds what is left, and `repaired` what is not."""
 
     findings: list[Finding] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
@@ -84,11 +84,11 @@ class Diagnosis:
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing is found, else 3."""
+        """Return 0 if nothing is wrong, else 3."""
         return 3 if self.findings else 0
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the object that `--json` prints."""
         return {
             "findings": [finding.to_json() for finding in self.findings],
             "repaired": [finding.to_json() for finding in self.repaired],
@@ -96,11 +96,11 @@ class Diagnosis:
         }
 
     def kinds(self, index: str | None) -> set[str]:
-        """The kinds of what was found in one index."""
+        """Return the kinds of the findings in one index."""
         return {finding.kind for finding in self.findings if finding.index == index}
 
 
-def counted(count: int, thing: str, examples: Sequence[str] = ()) -> str:
-    """`3 documents (7, 10, 13)`."""
+def count_phrase(count: int, noun: str, examples: Sequence[str] = ()) -> str:
+    """Return a count with its noun and examples, such as `3 documents (7, 10, 13)`."""
     named = f" ({', '.join(examples)}{', …' if len(examples) < count else ''})" if examples else ""
-    return f"{count:,} {thing}{'s' if count != 1 else ''}{named}"
+    return f"{count:,} {noun}{'s' if count != 1 else ''}{named}"

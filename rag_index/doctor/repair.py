@@ -1,7 +1,8 @@
-"""Mending what a check-up found, by the ordinary path: what only labels things is put right here, under the index's
-lock; what needs vectors is marked as to be written, and the ordinary run writes it.
+"""Repair of what a check-up found, by ordinary means.
 
-Every step leaves ledger and store explaining each other, so that a repair may be killed and begun again.
+Aliases, metadata and ledger rows are corrected here, under the index's lock. Documents that need vectors are marked as
+pending, and an ordinary run writes them. Every step leaves ledger and store explaining each other, so a repair may be
+killed and repeated.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag_index.doctor.adopt import adopt
-from rag_index.doctor.checkup import Checkup, damaged_ledger, examine, ledger_damage, locked, open_all
-from rag_index.doctor.collection_state import MADE_BY, UNKNOWN, number
+from rag_index.doctor.checkup import Checkup, damaged_ledger, examine, ledger_damage, lock_index, open_resources
+from rag_index.doctor.collection_state import collection_number
+from rag_index.stores.metadata import MAKER_KEYS, UNKNOWN
 from rag_index.stores.points import UUID_TEXT
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["repair"]
 
-ROUNDS = 4
-"""A repair may bring other things to light: a ledger made anew first shows which points are wrong."""
-BY_RUN = {
+MAX_ROUNDS = 4
+"""A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
+NEED_RUN = {
     "missing_documents",
     "wrong_chunks",
     "wrong_payloads",
@@ -36,35 +38,36 @@ BY_RUN = {
     "pending_documents",
     "failed_documents",
 }
-BY_REBUILD = {"unreadable_collection"}
+NEED_REBUILD = {"unreadable_collection"}
 
 
 @dataclass(slots=True)
-class _Plan:
-    """What is left for runs, once all labels are right."""
+class _NeededRuns:
+    """Names of the indexes that need a run, or a rebuild, once everything else is corrected."""
 
     run: list[str] = field(default_factory=list)
     rebuild: list[str] = field(default_factory=list)
 
 
 def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[str], bool], object]) -> Diagnosis:
-    """Mend what is wrong with these indexes; `run` is called with the ones that a run, or a rebuild (True), has to do.
+    """Repair what is wrong with these indexes, then examine them again and return what is left.
 
-    What is left is looked at again at the end. Raises as `examine` does.
+    `run` is called with the names of the indexes that need a run, and with True if they need a rebuild. Raises what
+    `examine` raises.
     """
     indexes = settings.named(names)
     found: list[Finding] = []
     if damage := ledger_damage(settings):
         found.append(damaged_ledger(settings, damage))
-        _set_aside(settings)
-    plan = _Plan()
-    with open_all(settings) as resources:
+        _rename_ledger_files(settings)
+    needed = _NeededRuns()
+    with open_resources(settings) as resources:
         for index in indexes:
-            with locked(resources, index) as lock:
-                found += _Repair(Checkup(resources, index), plan, lock.epoch).mend()
-    for wanted, rebuild in ((plan.run, False), (plan.rebuild, True)):
-        if wanted:
-            run(wanted, rebuild)
+            with lock_index(resources, index) as lease:
+                found += _IndexRepair(Checkup(resources, index), needed, lease.epoch).run()
+    for index_names, rebuild in ((needed.run, False), (needed.rebuild, True)):
+        if index_names:
+            run(index_names, rebuild)
     left = examine(settings, names)
     first: dict[tuple[str | None, str], Finding] = {}
     for finding in found:
@@ -73,75 +76,86 @@ def repair(settings: Settings, names: Sequence[str] | None, run: Callable[[list[
     return left
 
 
-class _Repair:
-    """One index, under its lock."""
+class _IndexRepair:
+    """The repair of one index, under its lock."""
 
-    def __init__(self, checkup: Checkup, plan: _Plan, epoch: int) -> None:
+    def __init__(self, checkup: Checkup, needed: _NeededRuns, epoch: int) -> None:
         self._checkup = checkup
         self._epoch = epoch
-        self._plan = plan
+        self._needed = needed
         self._resources = checkup.resources
         self._name = checkup.index.name
 
-    def mend(self) -> list[Finding]:
-        """All that was found on the way, also what could not be mended."""
-        self._refuse_dead_runs()
+    def run(self) -> list[Finding]:
+        """Correct what needs no vectors and register the runs for the rest; return all findings on the way."""
+        self._fence_dead_runs()
         found: list[Finding] = []
         kinds: set[str] = set()
-        for _ in range(ROUNDS):
-            findings = self._checkup.look().findings
+        for _ in range(MAX_ROUNDS):
+            findings = self._checkup.diagnose().findings
             found += findings
             kinds = {finding.kind for finding in findings}
-            if not self._relabel(self._checkup.state(), kinds):
+            if not self._correct_records(self._checkup.state(), kinds):
                 break
         state = self._checkup.state()
         if state.current is not None:
-            if kinds & BY_REBUILD:
-                self._distrust(state.current, MADE_BY)  # a rebuild must not read what cannot be read
-            self._mark(state.current, kinds)
+            if kinds & NEED_REBUILD:
+                self._set_unknown(state.current, MAKER_KEYS)  # a rebuild must not read what cannot be read
+            self._mark_pending(state.current, kinds)
+            if "orphan_points" in kinds and self._checkup.source_read:
+                self._delete_orphans(state.current)
         lost = state.live is None and any(finding.kind == "lost_collection" for finding in found)
         if not self._checkup.source_read:
             return found
-        if kinds & BY_REBUILD or ("other_fingerprint" in kinds and not state.rolled_back()):
-            self._plan.rebuild.append(self._name)
-        elif kinds & BY_RUN or lost:
-            self._plan.run.append(self._name)
+        if kinds & NEED_REBUILD or ("other_fingerprint" in kinds and not state.is_rolled_back()):
+            self._needed.rebuild.append(self._name)
+        elif kinds & NEED_RUN or lost:
+            self._needed.run.append(self._name)
         return found
 
-    def _refuse_dead_runs(self) -> None:
-        """What workers of a dead run still send to a server is refused from here on, as at the begin of a run."""
+    def _fence_dead_runs(self) -> None:
+        """Raise the epoch, so that a server refuses what workers of a dead run still send, as each run does."""
         store, current = self._resources.store, self._checkup.state().current
         if current is not None and not store.embedded:
             store.set_metadata(current.name, {"epoch": self._epoch})
 
-    def _relabel(self, state: CollectionState, kinds: set[str]) -> bool:
-        """Put right what needs neither points nor vectors; whether anything was, so that it is worth another look."""
-        steps: dict[str, Callable[[CollectionState], None]] = {
-            "unknown_collection": self._adopt_shown,
-            "other_store": self._adopt_shown,
-            "lost_metadata": self._write_metadata,
-            "missing_alias": self._show,
-            "unfinished_publish": self._finish_publish,
-            "metadata_differs": self._doubt,
-            "lost_collection": self._forget_lost,
-            "unneeded_collection": self._drop_unneeded,
+    def _correct_records(self, state: CollectionState, kinds: set[str]) -> bool:
+        """Correct what needs neither points nor vectors; return whether that makes another check-up worthwhile."""
+        corrections: dict[str, Callable[[CollectionState], None]] = {
+            "unknown_collection": self._adopt_live,
+            "other_store": self._adopt_live,
+            "lost_metadata": self._restore_metadata,
+            "missing_alias": self._set_alias,
+            "unfinished_publish": self._mark_ready,
+            "metadata_differs": self._set_conflicts_unknown,
+            "lost_collection": self._drop_lost_rows,
+            "unneeded_collection": self._drop_unneeded_collections,
         }
-        due = [step for kind, step in steps.items() if kind in kinds]
-        for step in due:
-            step(state)
+        due = [correct for kind, correct in corrections.items() if kind in kinds]
+        for correct in due:
+            correct(state)
         return bool(due)
 
-    def _adopt_shown(self, state: CollectionState) -> None:
+    def _adopt_live(self, state: CollectionState) -> None:
         self._adopt(state, str(state.live))
 
     def _adopt(self, state: CollectionState, live: str) -> None:
-        """The ledger from the store: the collection that is shown, older ones as kept, newer ones as unfinished."""
+        """Make ledger rows from the store: `live` and older collections as ready, newer ones as building."""
         resources, alias = self._resources, self._checkup.alias
         for name in dict.fromkeys([*state.unknown, live]):
-            made = "building" if number(name) > number(live) else "ready"
-            adopt(resources.scratch, resources.ledger, resources.store, name, index=self._name, alias=alias, state=made)
+            new_state = "building" if collection_number(name) > collection_number(live) else "ready"
+            adopt(
+                resources.scratch,
+                resources.ledger,
+                resources.store,
+                name,
+                index=self._name,
+                alias=alias,
+                state=new_state,
+            )
 
-    def _show(self, state: CollectionState) -> None:
+    def _set_alias(self, state: CollectionState) -> None:
+        """Point the missing alias at the candidate, which is adopted first if the ledger does not know it."""
         candidate = state.candidate
         if candidate is None:
             return
@@ -149,61 +163,64 @@ class _Repair:
             self._adopt(state, candidate)
         self._resources.store.point_alias(state.alias, candidate)
 
-    def _write_metadata(self, state: CollectionState) -> None:
-        """What the store forgot of the shown collection, from the ledger."""
+    def _restore_metadata(self, state: CollectionState) -> None:
+        """Write the ledger's values for what the store forgot about the live collection."""
         row = next(c for c in state.known if c.name == state.live)
         metadata = state.stored[row.name]
         values = {"store_id": row.store_id, "alias": row.alias, "embedder": row.embedder}
-        values |= {key: getattr(row, key) for key in MADE_BY}
+        values |= {key: getattr(row, key) for key in MAKER_KEYS}
         self._resources.store.set_metadata(row.name, {k: v for k, v in values.items() if not metadata.get(k)})
 
-    def _finish_publish(self, state: CollectionState) -> None:
+    def _mark_ready(self, state: CollectionState) -> None:
         if state.current is not None:
             self._resources.ledger.update_collection(state.current.id, state="ready")
 
-    def _doubt(self, state: CollectionState) -> None:
-        """Ledger and store name different makers: neither is believed, so that a rebuild takes no vector from it."""
+    def _set_conflicts_unknown(self, state: CollectionState) -> None:
+        """Set the makers that ledger and store disagree on to unknown, so that a rebuild reuses no vector."""
         if (current := state.current) is not None:
             metadata = state.stored[current.name]
-            self._distrust(current, [key for key in MADE_BY if metadata.get(key) != getattr(current, key)])
+            self._set_unknown(current, [key for key in MAKER_KEYS if metadata.get(key) != getattr(current, key)])
 
-    def _distrust(self, collection: Collection, keys: Sequence[str]) -> None:
+    def _set_unknown(self, collection: Collection, keys: Sequence[str]) -> None:
+        """Set these maker keys to unknown in ledger and store."""
         self._resources.ledger.update_collection(collection.id, **dict.fromkeys(keys, UNKNOWN))
         self._resources.store.set_metadata(collection.name, dict.fromkeys(keys, UNKNOWN))
 
-    def _forget_lost(self, state: CollectionState) -> None:
-        """Unfinished ones too, whose rows would explain what is not there."""
+    def _drop_lost_rows(self, state: CollectionState) -> None:
+        """Drop the ledger's rows of collections that the store lost, unfinished ones included."""
         for collection in state.known:
-            if not state.whole(collection):
+            if not state.is_stored(collection):
                 self._resources.ledger.drop_collection(collection.id)
 
-    def _drop_unneeded(self, state: CollectionState) -> None:
+    def _drop_unneeded_collections(self, state: CollectionState) -> None:
         for name in state.unneeded:
             self._resources.store.drop(name)
             if (row := self._resources.ledger.collection(name)) is not None:
                 self._resources.ledger.drop_collection(row.id)
 
-    def _mark(self, current: Collection, kinds: set[str]) -> None:
-        """Documents that are not as they should be are to be written; points that nothing explains go."""
-        scratch, store = self._resources.scratch, self._resources.store
+    def _mark_pending(self, current: Collection, kinds: set[str]) -> None:
+        """Mark the documents that a run has to write again."""
+        scratch = self._resources.scratch
         if kinds & {"missing_documents", "wrong_chunks", "wrong_payloads"}:
-            scratch.pending_again(current.id)
+            scratch.mark_wrong_as_pending(current.id)
         if "unknown_documents" in kinds:
-            scratch.pending_unknown(current.id)
-        if "orphan_points" not in kinds or not self._checkup.source_read:
-            return
+            scratch.add_unknown_as_pending(current.id)
+
+    def _delete_orphans(self, current: Collection) -> None:
+        """Delete the points that neither ledger nor source explains."""
+        scratch, store = self._resources.scratch, self._resources.store
         after = ""
-        while ids := scratch.next_orphans(after=after):
+        while ids := scratch.orphan_ids(after=after):
             after = ids[-1]
             store.delete_points(current.name, [i for i in ids if UUID_TEXT.fullmatch(i)])
         store.flush(current.name)
 
 
-def _set_aside(settings: Settings) -> None:
-    """Rename a ledger's damaged file, with what SQLite keeps beside it: nothing is thrown away."""
+def _rename_ledger_files(settings: Settings) -> None:
+    """Rename a damaged ledger's file and the files that SQLite keeps beside it, so that nothing is thrown away."""
     now = dt.datetime.now(tz=dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     file = Path(str(settings.ledger_url.database))
     for suffix in ("", "-wal", "-shm"):
-        beside = file.with_name(file.name + suffix)
-        if beside.exists():
-            beside.rename(file.with_name(f"{file.name}.damaged-{now}{suffix}"))
+        part = file.with_name(file.name + suffix)
+        if part.exists():
+            part.rename(file.with_name(f"{file.name}.damaged-{now}{suffix}"))

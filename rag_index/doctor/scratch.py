@@ -1,6 +1,7 @@
-"""Temporary tables beside the ledger's own: what a check-up saw of store and source, compared there by SQL.
+"""Temporary tables beside the ledger's own, which record what a check-up read from store and source.
 
-They are on disk and gone with the connection, so memory does not grow with the corpus.
+SQL compares them with the ledger. They are on disk, so memory does not grow with the corpus, and they disappear with
+the connection.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
-from rag_index.doctor.findings import EXAMPLES
+from rag_index.database.upsert import insert_for
+from rag_index.doctor.findings import MAX_EXAMPLES
 from rag_index.ledger.tables import documents, failed_documents
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from rag_index.ledger import Ledger
 
-__all__ = ["Found", "Orphan", "Scratch", "SeenDocument"]
+__all__ = ["Matches", "Orphan", "PointTally", "Scratch"]
 
 _metadata = sa.MetaData()
 
@@ -28,8 +29,8 @@ def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
     return sa.Table(name, _metadata, *columns, prefixes=["TEMPORARY"], sqlite_with_rowid=False)
 
 
-seen = _table(
-    "doctor_seen",
+tallies = _table(
+    "doctor_tallies",
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("points", sa.Integer, nullable=False),
     sa.Column("miscounted", sa.Integer, nullable=False),
@@ -51,15 +52,17 @@ orphans = _table(
     sa.Column("unknown", sa.Integer, nullable=False),
 )
 in_source = _table("doctor_in_source", sa.Column("key", sa.Text, primary_key=True))
-amiss = _table("doctor_amiss", sa.Column("key", sa.Text, primary_key=True))
+not_empty = _table("doctor_not_empty", sa.Column("key", sa.Text, primary_key=True))
+
+LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
 
 
-class SeenDocument(NamedTuple):
-    """What the points of one document, or some of them, say."""
+class PointTally(NamedTuple):
+    """Counts over some or all of the points of one document."""
 
     points: int = 0
     miscounted: int = 0
-    """Points that name another number of chunks than the ledger."""
+    """Points that state another number of chunks than the ledger."""
     altered: int = 0
     """Points whose payload or hashes are not the ledger's."""
 
@@ -70,12 +73,12 @@ class Orphan(NamedTuple):
     id: str
     key: str | None
     unknown: bool
-    """It has the id that a run gives to a chunk of `key`, and the ledger knows no such document."""
+    """True if a run would give a chunk of `key` this id, but the ledger does not know that document."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """How many, and some of them."""
+class Matches:
+    """The number of documents that match a query, and some of their keys."""
 
     count: int
     keys: list[str]
@@ -86,50 +89,50 @@ class Scratch:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._insert: Any = postgresql.insert if ledger.engine.dialect.name == "postgresql" else sqlite.insert
+        self._insert = insert_for(ledger.engine.dialect)
         with ledger.transaction() as connection:
-            _metadata.create_all(connection, checkfirst=False)  # a connection's own: never there before
+            _metadata.create_all(connection, checkfirst=False)  # temporary tables of a new connection: never there yet
 
     def clear(self) -> None:
-        """Forget all that was seen."""
+        """Delete all rows."""
         with self._ledger.transaction() as connection:
             for table in _metadata.sorted_tables:
                 connection.execute(table.delete())
 
     # What the store holds
 
-    def see_points(self, found: Mapping[str, SeenDocument]) -> None:
-        """Add what a page of points says of its documents."""
-        insert = self._insert(seen)
+    def add_tallies(self, page: Mapping[str, PointTally]) -> None:
+        """Add the tallies of a page of points, by document key."""
+        insert = self._insert(tallies)
         columns = ("points", "miscounted", "altered")
         self._write(
             insert.on_conflict_do_update(
-                index_elements=["key"], set_={name: seen.c[name] + insert.excluded[name] for name in columns}
+                index_elements=["key"], set_={name: tallies.c[name] + insert.excluded[name] for name in columns}
             ),
-            [{"key": key, **document._asdict()} for key, document in found.items()],
+            [{"key": key, **tally._asdict()} for key, tally in page.items()],
         )
 
-    def see_orphans(self, found: Iterable[Orphan]) -> None:
-        """Note points that the ledger does not explain."""
-        rows = [{"id": o.id, "key": o.key, "unknown": int(o.unknown)} for o in found]
+    def add_orphans(self, page: Iterable[Orphan]) -> None:
+        """Add points that the ledger does not explain."""
+        rows = [{"id": o.id, "key": o.key, "unknown": int(o.unknown)} for o in page]
         self._write(self._insert(orphans).on_conflict_do_nothing(), rows)
 
-    def missing(self, collection_id: int) -> Found:
-        """Documents that are done and have no point at all, though they should (see also `see_amiss`)."""
-        return self._found(*self._compared(collection_id, seen.c.key.is_(None)))
+    def missing(self, collection_id: int) -> Matches:
+        """Find documents that are done and should have points, but have none (see also `add_not_empty`)."""
+        return self._find(*self._compare(collection_id, tallies.c.key.is_(None)))
 
-    def miscounted(self, collection_id: int) -> Found:
-        """Documents with some points, but not the ledger's number of them."""
-        return self._found(*self._compared(collection_id, self._is_miscounted()))
+    def miscounted(self, collection_id: int) -> Matches:
+        """Find documents that have points, but not the ledger's number of them."""
+        return self._find(*self._compare(collection_id, self._is_miscounted()))
 
-    def altered(self, collection_id: int) -> Found:
-        """Documents with the right number of points, of which one says something else than the ledger."""
-        return self._found(*self._compared(collection_id, ~self._is_miscounted() & (seen.c.altered > 0)))
+    def altered(self, collection_id: int) -> Matches:
+        """Find documents with the right number of points, at least one of which disagrees with the ledger."""
+        return self._find(*self._compare(collection_id, ~self._is_miscounted() & (tallies.c.altered > 0)))
 
-    def pending_again(self, collection_id: int) -> None:
-        """Mark all documents of `missing`, `miscounted` and `altered` as to be written."""
-        wrong = seen.c.key.is_(None) | self._is_miscounted() | (seen.c.altered > 0)
-        source, where = self._compared(collection_id, wrong)
+    def mark_wrong_as_pending(self, collection_id: int) -> None:
+        """Mark all documents of `missing`, `miscounted` and `altered` as pending."""
+        wrong = tallies.c.key.is_(None) | self._is_miscounted() | (tallies.c.altered > 0)
+        source, where = self._compare(collection_id, wrong)
         keys = sa.select(documents.c.key).select_from(source).where(where).correlate(None)
         self._execute(
             documents.update()
@@ -137,66 +140,66 @@ class Scratch:
             .values(pending=1)
         )
 
-    def pending(self, collection_id: int) -> Found:
-        """Documents that a run had begun to write."""
-        return self._found(documents, (documents.c.collection_id == collection_id) & (documents.c.pending == 1))
+    def pending(self, collection_id: int) -> Matches:
+        """Find documents whose write a run began and did not confirm."""
+        return self._find(documents, (documents.c.collection_id == collection_id) & (documents.c.pending == 1))
 
     # Orphans
 
     def count_orphans(self) -> int:
-        """Points that nothing explains."""
-        return self._found(orphans, ~self._of_source(), limit=0).count
+        """Count the points that neither ledger nor source explains."""
+        return self._find(orphans, ~self._is_in_source(), limit=0).count
 
-    def unknown(self) -> Found:
-        """Documents that the source and the store have, and the ledger has not."""
-        distinct = sa.select(orphans.c.key).where(self._of_source()).distinct().subquery()
-        return self._found(distinct, sa.true(), distinct.c.key)
+    def unknown_documents(self) -> Matches:
+        """Find documents that the source and the store have and the ledger does not."""
+        distinct = sa.select(orphans.c.key).where(self._is_in_source()).distinct().subquery()
+        return self._find(distinct, sa.true(), distinct.c.key)
 
-    def next_orphans(self, *, after: str = "", limit: int = 1000) -> list[str]:
-        """Ids of points that nothing explains, in order."""
-        statement = sa.select(orphans.c.id).where(~self._of_source(), orphans.c.id > after)
+    def orphan_ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
+        """Return the next ids, in order, of points that neither ledger nor source explains."""
+        statement = sa.select(orphans.c.id).where(~self._is_in_source(), orphans.c.id > after)
         with self._ledger.transaction() as connection:
             return list(connection.scalars(statement.order_by(orphans.c.id).limit(limit)))
 
-    def orphans_named(self, limit: int = EXAMPLES) -> list[str]:
-        """Some points that nothing explains: their document's key, their own id where they have none."""
-        named = sa.func.coalesce(orphans.c.key, orphans.c.id)
-        statement = sa.select(named).where(~self._of_source()).distinct().order_by(named).limit(limit)
+    def orphan_examples(self, limit: int = MAX_EXAMPLES) -> list[str]:
+        """Return names for some of these points: their document's key, or their own id if they have none."""
+        name = sa.func.coalesce(orphans.c.key, orphans.c.id)
+        statement = sa.select(name).where(~self._is_in_source()).distinct().order_by(name).limit(limit)
         with self._ledger.transaction() as connection:
             return list(connection.scalars(statement))
 
-    def pending_unknown(self, collection_id: int) -> None:
-        """Give documents that the source has and the ledger does not a row that is to be written."""
-        keys = sa.select(orphans.c.key).where(self._of_source()).distinct()
+    def add_unknown_as_pending(self, collection_id: int) -> None:
+        """Add a pending ledger row for each document of `unknown_documents`."""
+        keys = sa.select(orphans.c.key).where(self._is_in_source()).distinct()
         empty = sa.literal(b"", sa.LargeBinary)
         rows = sa.select(sa.literal(collection_id), keys.subquery().c.key, empty, empty, sa.literal(0), sa.literal(1))
-        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
-        self._execute(self._insert(documents).from_select(names, rows.where(sa.true())).on_conflict_do_nothing())
+        insert = self._insert(documents).from_select(LEDGER_COLUMNS, rows.where(sa.true()))
+        self._execute(insert.on_conflict_do_nothing())
 
     # What the source has
 
-    def see_source(self, keys: Iterable[str]) -> None:
-        """Note documents of the source."""
+    def add_source_keys(self, keys: Iterable[str]) -> None:
+        """Add documents of the source."""
         self._write(self._insert(in_source).on_conflict_do_nothing(), [{"key": key} for key in keys])
 
-    def see_amiss(self, keys: Iterable[str]) -> None:
-        """Note documents that have text, and that the ledger holds for empty."""
-        self._write(self._insert(amiss).on_conflict_do_nothing(), [{"key": key} for key in keys])
+    def add_not_empty(self, keys: Iterable[str]) -> None:
+        """Add documents that have text, although the ledger has them as empty."""
+        self._write(self._insert(not_empty).on_conflict_do_nothing(), [{"key": key} for key in keys])
 
-    def gone(self, collection_id: int) -> int:
-        """Documents of the ledger that the source has no more."""
+    def count_gone(self, collection_id: int) -> int:
+        """Count the documents of the ledger that the source no longer has."""
         unseen = ~sa.exists().where(in_source.c.key == documents.c.key)
-        return self._found(documents, (documents.c.collection_id == collection_id) & unseen, limit=0).count
+        return self._find(documents, (documents.c.collection_id == collection_id) & unseen, limit=0).count
 
-    # Failures, and a ledger made anew
+    # Failures, and ledger rows made from the store
 
-    def failed(self, collection_id: int) -> Found:
-        """Documents listed as failed, or as incomplete; what a rule of the source keeps out is as it should be."""
+    def failed(self, collection_id: int) -> Matches:
+        """Find documents listed as failed or incomplete; those that a rule of the source skips are not wrong."""
         f = failed_documents.c
-        return self._found(failed_documents, (f.collection_id == collection_id) & (f.kind != "skipped"), f.key)
+        return self._find(failed_documents, (f.collection_id == collection_id) & (f.kind != "skipped"), f.key)
 
-    def see_rebuilt(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add what points say of their documents: rows of `doctor_rebuilt`, one a document."""
+    def add_rebuilt(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add what a page of points says about its documents: rows of `doctor_rebuilt`, one per document."""
         insert = self._insert(rebuilt)
         new = insert.excluded
         differ = sa.or_(*[rebuilt.c[name] != new[name] for name in ("text_hash", "payload_hash", "chunks")])
@@ -208,41 +211,45 @@ class Scratch:
             list(rows),
         )
 
-    def keep_rebuilt(self, collection_id: int) -> None:
-        """The ledger's rows from what was seen; a document that is not whole is one to be written."""
+    def write_rebuilt(self, collection_id: int) -> None:
+        """Write the rows of `add_rebuilt` to the ledger, then clear them; a document that is not whole is pending."""
         whole = (rebuilt.c.points == rebuilt.c.chunks) & (rebuilt.c.doubtful == 0)
         rows = sa.select(
             sa.literal(collection_id),
             *[rebuilt.c[name] for name in ("key", "text_hash", "payload_hash", "chunks")],
             sa.case((whole, 0), else_=1),
         )
-        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
-        self._execute(documents.insert().from_select(names, rows))
+        self._execute(documents.insert().from_select(LEDGER_COLUMNS, rows))
         self._execute(rebuilt.delete())
 
-    # Plumbing
+    # Queries
 
-    def _compared(self, collection_id: int, wrong: sa.ColumnElement[bool]) -> tuple[Any, sa.ColumnElement[bool]]:
-        """Documents that are done beside what was seen of them, and which of them are meant."""
-        source = documents.outerjoin(seen, seen.c.key == documents.c.key)
+    def _compare(self, collection_id: int, wrong: sa.ColumnElement[bool]) -> tuple[Any, sa.ColumnElement[bool]]:
+        """Return the ledger's documents joined with their tallies, and a condition for the done ones that are wrong."""
+        source = documents.outerjoin(tallies, tallies.c.key == documents.c.key)
         done = (documents.c.collection_id == collection_id) & (documents.c.pending == 0)
-        known_amiss = sa.exists().where(amiss.c.key == documents.c.key)
-        return source, done & ((documents.c.chunks > 0) | known_amiss) & wrong
+        has_text = sa.exists().where(not_empty.c.key == documents.c.key)
+        return source, done & ((documents.c.chunks > 0) | has_text) & wrong
 
     def _is_miscounted(self) -> sa.ColumnElement[bool]:
-        return (seen.c.points < documents.c.chunks) | (seen.c.miscounted > 0)
+        return (tallies.c.points < documents.c.chunks) | (tallies.c.miscounted > 0)
 
-    def _of_source(self) -> sa.ColumnElement[bool]:
-        there = sa.exists().where(in_source.c.key == orphans.c.key)
-        return (orphans.c.unknown == 1) & there
+    def _is_in_source(self) -> sa.ColumnElement[bool]:
+        """Return a condition for orphans that are chunks of a document of the source."""
+        return (orphans.c.unknown == 1) & sa.exists().where(in_source.c.key == orphans.c.key)
 
-    def _found(
-        self, source: Any, where: sa.ColumnElement[bool], what: Any = documents.c.key, *, limit: int = EXAMPLES
-    ) -> Found:
+    def _find(
+        self,
+        source: Any,
+        where: sa.ColumnElement[bool],
+        column: Any = documents.c.key,
+        *,
+        limit: int = MAX_EXAMPLES,
+    ) -> Matches:
         with self._ledger.transaction() as connection:
             count = connection.scalar(sa.select(sa.func.count()).select_from(source).where(where))
-            some = sa.select(what).select_from(source).where(where).order_by(what).limit(limit)
-            return Found(int(count or 0), list(connection.scalars(some)) if count and limit else [])
+            examples = sa.select(column).select_from(source).where(where).order_by(column).limit(limit)
+            return Matches(int(count or 0), list(connection.scalars(examples)) if count and limit else [])
 
     def _write(self, statement: Any, rows: list[Any]) -> None:
         if rows:

@@ -1,4 +1,4 @@
-"""Settings that would hurt, as far as this machine can see it. Nothing here is wrong by itself."""
+"""Advice about settings that are valid but likely to hurt, as far as this machine can tell."""
 
 from __future__ import annotations
 
@@ -23,71 +23,71 @@ __all__ = ["settings_advice"]
 
 LOCAL = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
-CHARS_A_TOKEN = 4
-"""Of English prose; other scripts have fewer, so that a chunk is too long even sooner."""
+CHARS_PER_TOKEN = 4
+"""For English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""
 MANY_FAILED = 0.5
 
 
 def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
-    """What could be better, in words with the key to change."""
+    """Yield advice that names the key to change."""
     embedder, run, store = settings.embedder, settings.run, settings.store
     local = [host for host in embedder.hosts if urlsplit(host).hostname in LOCAL]
     if embedder.kind == "ollama" and len(local) > 1 and embedder.num_thread is None:
         yield Advice(
             None,
-            f"{len(local)} Ollama servers on this machine with threads of their own choice slow each other down: "
-            f"set [embedder] num_thread, for example {max(1, cpu_count() // len(local))}",
+            f"{len(local)} Ollama servers on this machine choose their own number of threads and slow each other down; "
+            f"set [embedder] num_thread, for example to {max(1, cpu_count() // len(local))}",
         )
     workers = settings.parallel.workers
     if embedder.kind == "local" and isinstance(workers, int) and workers > cpu_count():
-        yield Advice(None, f"[parallel] workers = {workers}, and this machine has {cpu_count()} processors: set fewer")
+        yield Advice(None, f"[parallel] workers = {workers}, but this machine has {cpu_count()} processors; set fewer")
     if run.tolerate_failed > MANY_FAILED:
-        yield Advice(
-            None,
-            f"tolerate_failed = {run.tolerate_failed:g}: a run in which most documents fail counts as completed",
-        )
+        message = f"tolerate_failed = {run.tolerate_failed:g}: a run counts as completed even if most documents fail"
+        yield Advice(None, message)
     if run.delete_guard >= 1:
-        yield Advice(None, "delete_guard = 1: a table that was emptied by mistake empties its index")
+        yield Advice(None, "delete_guard = 1: if a table is emptied by mistake, its index is emptied too")
     if store.keep_previous == 0:
         yield Advice(None, "keep_previous = 0: after a rebuild there is nothing to roll back to")
-    yield from _of_disks(settings)
-    yield from _of_context(settings, indexes)
+    yield from _network_filesystems(settings)
+    yield from _long_chunks(settings, indexes)
 
 
-def _of_disks(settings: Settings) -> Iterator[Advice]:
+def _network_filesystems(settings: Settings) -> Iterator[Advice]:
+    """Yield advice about a store or a ledger whose filesystem does not lock reliably."""
     paths = {"[store] path": settings.store.path if settings.store.url is None else None}
     if is_file(settings.ledger_url):
         paths["[ledger] url"] = Path(str(settings.ledger_url.database))
     for key, path in paths.items():
         kind = _filesystem(path) if path is not None else ""
         if kind.startswith(NETWORK):
-            yield Advice(None, f"{key}: {path} is on a network filesystem ({kind}), whose locks fail: use a local disk")
+            yield Advice(None, f"{key}: {path} is on a network filesystem ({kind}), whose locks fail; use a local disk")
 
 
 def _filesystem(path: Path) -> str:
-    """The type of the filesystem that a path is on, empty where it cannot be told."""
+    """Return the type of the filesystem that holds a path, or "" if it is not known."""
     mounts = {Path(part.mountpoint): part.fstype for part in psutil.disk_partitions(all=True)}
     real = path.absolute().resolve()
     return next((mounts[folder] for folder in (real, *real.parents) if folder in mounts), "")
 
 
-def _of_context(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
-    """Chunks longer than the model's context are refused, halved and sent again."""
+def _long_chunks(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
+    """Yield advice about chunks longer than the model's context, which are refused, halved and sent again."""
     length = _context_length(settings) if settings.embedder.kind == "ollama" else None
     for index in indexes if length else ():
-        tokens, most = index.chunk_chars // CHARS_A_TOKEN, (length or 0) * CHARS_A_TOKEN * 3 // 4
+        tokens, max_chars = index.chunk_chars // CHARS_PER_TOKEN, (length or 0) * CHARS_PER_TOKEN * 3 // 4
         if length and tokens > length:
             yield Advice(
                 index.name,
-                f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, and {settings.embedder.model} takes "
-                f"{length}: chunks are refused and halved; set chunk_chars to {most} or less",
+                f"chunk_chars = {index.chunk_chars} is about {tokens} tokens, but {settings.embedder.model} accepts "
+                f"only {length}, so chunks are refused and halved; set chunk_chars to {max_chars} or less",
             )
 
 
 def _context_length(settings: Settings) -> int | None:
+    """Return the context length of the model in tokens, or None if the first host does not tell."""
     from rag_index.hosts.endpoint import Endpoint
 
-    async def asked() -> int | None:
+    async def ask() -> int | None:
         endpoint = Endpoint(settings.embedder.hosts[0], settings.embedder)
         try:
             return (await endpoint.details()).context_length
@@ -95,6 +95,6 @@ def _context_length(settings: Settings) -> int | None:
             await endpoint.close()
 
     try:
-        return asyncio.run(asked())
+        return asyncio.run(ask())
     except RagIndexError:
-        return None  # that the embedder does not answer is said elsewhere
+        return None  # the check-up itself says that the embedder does not answer

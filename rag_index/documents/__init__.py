@@ -1,1 +1,1 @@
-"""Documents and what is derived from them: batches, keys, canonical form, point ids, vectors."""
+"""Documents and the forms derived from them: batches, keys, canonical payloads, point ids, checks of vectors."""

@@ -1,8 +1,8 @@
-"""What travels between the stages, as columns: a page of the source, a shard of work, an embedded shard, points, hits.
+"""The data passed between stages, in columns: batches of documents, shards, embedded shards, points.
 
-A document is `(index, key)`. Its key is kept in two forms: `key`, the typed form (JSON: `1` is not `"1"`; see
-`canonical.encode_key`), which identifies it in hashes, point ids and the ledger; and the document id that people see
-(`canonical.document_id`). Columns of one object always have the same length and order.
+An index name and a key identify a document. The key has two forms. `key` is the typed form (JSON, so that `1` differs
+from `"1"`; see `keys.encode_key`), which hashes, point ids and the ledger use. The document id is the form that people
+see (`keys.document_id`). The columns of one object always have the same length and order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ __all__ = [
     "EmbeddedShard",
     "Failure",
     "FailureKind",
-    "Hit",
     "DocumentBatch",
     "PointBatch",
     "RESERVED_KEY",
@@ -32,20 +31,20 @@ __all__ = [
 ]
 
 RESERVED_KEY = "_rag"
-"""The one payload key that is ours: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
+"""The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
 
-Where a chunk has them also `context`, words that were embedded before its text, and `own`, the names of payload fields
-that are the chunk's and not the document's.
+If a chunk has them, also `context`, the words that were embedded before its text, and `own`, the names of the payload
+fields that belong to the chunk and not to the document.
 """
 
 FailureKind = Literal["failed", "skipped", "incomplete"]
-"""`failed`: it could not be indexed; `skipped`: a rule of its source keeps it out; `incomplete`: it is indexed, and
-something that would have been better is missing."""
+"""`failed`: the document could not be indexed. `skipped`: a rule of its source excludes it. `incomplete`: it is indexed
+but lacks something, such as contexts."""
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentBatch:
-    """Documents as read from a source: typed keys, texts as they will be sent, payloads as canonical JSON."""
+    """Documents in columns: typed keys, the texts to embed, payloads as canonical JSON, and the hashes of both."""
 
     keys: list[str]
     texts: list[str]
@@ -53,11 +52,16 @@ class DocumentBatch:
     text_hashes: list[bytes]
     payload_hashes: list[bytes]
 
+    @classmethod
+    def empty(cls) -> DocumentBatch:
+        """Return a batch without documents."""
+        return cls([], [], [], [], [])
+
     def __len__(self) -> int:
         return len(self.keys)
 
     def take(self, rows: list[int]) -> DocumentBatch:
-        """The documents at these positions, in this order."""
+        """Return the documents at these positions, in this order."""
         return DocumentBatch(
             [self.keys[i] for i in rows],
             [self.texts[i] for i in rows],
@@ -67,7 +71,7 @@ class DocumentBatch:
         )
 
     def plus(self, other: DocumentBatch) -> DocumentBatch:
-        """These documents, then those of `other`."""
+        """Return these documents followed by those of `other`."""
         return DocumentBatch(
             self.keys + other.keys,
             self.texts + other.texts,
@@ -79,18 +83,20 @@ class DocumentBatch:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One worker's piece of work: changed documents worth some seconds of embedding."""
+    """The unit of work of one worker: changed documents that take a few seconds to embed."""
 
     index: str
     number: int
     documents: DocumentBatch
     chars: int
-    """Characters of all texts together."""
+    """Number of characters of all texts together."""
+    in_process: bool = False
+    """Whether the whole run has too little work to start workers for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContextCounts:
-    """Chunks whose context a model wrote now, was there already, or could not be had."""
+    """Numbers of chunks by the origin of their context: written by a model now, found in the cache, or missing."""
 
     made: int = 0
     cached: int = 0
@@ -99,42 +105,42 @@ class ContextCounts:
 
 @dataclass(frozen=True, slots=True)
 class ChunkedDocument:
-    """A document in chunks, as columns. `contexts` and `payloads` are empty lists where chunks have none."""
+    """The chunks of one document, in columns. `contexts` and `payloads` are empty lists if the chunks have none."""
 
     chunks: list[str]
     contexts: list[str] = field(default_factory=list)
-    """What is embedded before each chunk's text, and never shown as the source's words; "" where it has none."""
+    """The words embedded before each chunk's text, "" for none. They are never displayed as words of the source."""
     payloads: list[bytes] = field(default_factory=list)
-    """Payload fields of each chunk's own, as canonical JSON; they go over the document's."""
+    """Each chunk's own payload fields, as canonical JSON. They override the document's fields of the same name."""
     incomplete: str = ""
-    """What is missing though the document can be indexed, in words for a person."""
+    """A sentence for a person that says what the document lacks; "" if nothing."""
     context_counts: ContextCounts = ContextCounts()
     symbols: dict[str, int] = field(default_factory=dict)
-    """How many symbols of each kind it has, where it is source code."""
+    """Number of symbols of each kind, if the document is source code."""
 
     def __reduce__(self) -> tuple[type[ChunkedDocument], tuple[Any, ...]]:
-        """Brief, since a shard has thousands: a dataclass looks its fields up for each."""
+        """Pickle only the columns in use: a shard has thousands of documents, and a dataclass looks up every field."""
         more = (self.contexts, self.payloads, self.incomplete, self.context_counts, self.symbols)
         return ChunkedDocument, (self.chunks, *more) if more != NO_MORE else (self.chunks,)
 
-    def sent(self) -> list[str]:
-        """The texts that are embedded, one a chunk."""
+    def texts_to_embed(self) -> list[str]:
+        """Return the text to embed for each chunk: its context, if it has one, and its own text."""
         if not self.contexts:
             return self.chunks
-        return [text_to_embed(*both) for both in zip(self.contexts, self.chunks, strict=True)]
+        return [text_to_embed(*pair) for pair in zip(self.contexts, self.chunks, strict=True)]
 
 
 NO_MORE: tuple[Any, ...] = ([], [], "", ContextCounts(), {})
 
 
 def text_to_embed(context: str, chunk: str) -> str:
-    """What is embedded of a chunk."""
+    """Return the text to embed for a chunk."""
     return f"{context}\n\n{chunk}" if context else chunk
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A document that could not be indexed, or not as it should be, and why, in words for a person."""
+    """A document that could not be indexed, or only incompletely, with the reason as a sentence for a person."""
 
     key: str
     reason: str
@@ -144,44 +150,51 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class ShardStats:
-    """What embedding a shard cost."""
+    """Time and work that it took to chunk and embed one shard."""
 
     seconds: float = 0.0
-    """Wall seconds in the worker, chunking and embedding."""
+    """Wall seconds that the worker spent on chunking and embedding."""
     embed_seconds: float = 0.0
-    """Of these, seconds in which an embedding request or call was under way."""
+    """The part of `seconds` in which at least one embedding request or call was running."""
     texts: int = 0
-    """Texts sent to the embedder (equal ones once)."""
+    """Number of texts sent to the embedder; equal texts are sent once."""
     repeated: int = 0
-    """Chunks that shared the vector of an equal text."""
+    """Number of chunks that share the vector of an equal text in this shard."""
     reused: int = 0
-    """Chunks whose vector was there already."""
+    """Number of chunks whose vector was copied from the store."""
     requests: int = 0
+    """Number of requests sent to the embedder."""
     retries: int = 0
+    """Number of those requests that repeated an earlier one."""
     rate_limited: int = 0
+    """Number of requests that a server answered by asking for a pause."""
     chars: int = 0
+    """Number of characters of the texts of the shard's documents."""
     chunk_seconds: float = 0.0
-    """Of `seconds`, those of cutting, and of writing contexts."""
+    """The part of `seconds` spent on chunking, which includes writing contexts."""
     contexts_made: int = 0
+    """Number of chunks whose context a model wrote."""
     contexts_cached: int = 0
+    """Number of chunks whose context was found in the cache."""
     contexts_missing: int = 0
+    """Number of chunks that are embedded without the context they should have."""
     host_seconds: dict[str, float] = field(default_factory=dict)
-    """By host of the embedder: seconds in which a request was under way there."""
+    """Seconds in which a request was running, by host of the embedder."""
     worker: str = ""
-    """Where it ran: host and process id."""
+    """The worker that did the work, as host name and process id."""
     symbols: dict[str, int] = field(default_factory=dict)
-    """Symbols of source code, by kind."""
+    """Number of symbols found in source code, by kind."""
     peak_memory: int = 0
-    """Bytes that the worker's process had resident at most so far."""
+    """The largest resident size of the worker's process so far, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedShard:
     """A shard with its chunks and their vectors.
 
-    `documents` holds the documents that succeeded, `cuts` the chunks of each (at least one); the rows of `vectors`
-    (float32, shape (number of chunks, dimension)) follow in the same order, documents one after another. `failures`
-    holds the others, and those of the succeeded that are incomplete.
+    `documents` holds the documents that succeeded, and `chunked` the chunks of each (at least one). The rows of
+    `vectors` (float32, shape (number of chunks, dimension)) have the same order, document after document. `failures`
+    holds the documents that failed, and the incomplete ones among those that succeeded.
     """
 
     index: str
@@ -194,18 +207,18 @@ class EmbeddedShard:
 
     @property
     def chunk_counts(self) -> list[int]:
-        """How many chunks each document has."""
+        """The number of chunks of each document."""
         return [len(document.chunks) for document in self.chunked]
 
     @property
     def chunks(self) -> list[str]:
-        """The texts of all chunks, as the rows of `vectors`."""
+        """The texts of all chunks, in the order of the rows of `vectors`."""
         return [chunk for document in self.chunked for chunk in document.chunks]
 
 
 @dataclass(frozen=True, slots=True)
 class PointBatch:
-    """Points for the store: ids (UUID text), vectors (float32, shape (len(ids), dimension)), payloads."""
+    """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids), dimension)), payloads."""
 
     ids: list[str]
     vectors: NDArray[np.float32]
@@ -217,7 +230,7 @@ class PointBatch:
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point as the store has it; `vector` only where it was asked for."""
+    """A point read from the store. `vector` is None unless the caller asked for it; `score` is 0 outside searches."""
 
     id: str
     payload: dict[str, Any]
@@ -226,21 +239,8 @@ class StoredPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
-    """A search result: the best chunk of a document, and the payload columns of the source."""
-
-    index: str
-    document_id: str
-    score: float
-    text: str
-    payload: dict[str, Any] = field(default_factory=dict)
-    chunk: int = 0
-    rank: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class WrittenShard:
-    """What is left of an embedded shard once its points are in the store: what the ledger has to note."""
+    """The record of an embedded shard whose points are in the store: everything the ledger has to commit."""
 
     number: int
     keys: list[str]

@@ -1,6 +1,6 @@
-"""One written form for every value, so that equal documents have equal hashes on any machine, driver and day.
+"""A canonical form for every value, so that equal documents have equal hashes on any machine, driver and day.
 
-A change of anything here changes hashes: raise VERSION then, and every document is compared anew.
+Any change here changes the hashes. Raise VERSION with it, so that every document is compared again.
 """
 
 from __future__ import annotations
@@ -35,68 +35,71 @@ HASH_BYTES = 16
 _JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
 _INT64 = 2**63
 _SAFE_INT = 10**18
-"""Whole numbers below it have at most 18 digits."""
-_NO_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
+"""Integers below it have at most 18 digits."""
+_NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
 _LONG_NUMBER = re.compile(rb"[0-9]{19}")
 MAX_LEVELS = 60
-"""Payloads nested deeper hold the rest as text: stores take no more than about 100 levels."""
+"""Deeper levels of a payload become text: stores accept no more than about 100 levels."""
 
 
 def hash_bytes(value: bytes) -> bytes:
-    """BLAKE2b of 16 bytes."""
+    """Return the 16-byte BLAKE2b hash of these bytes."""
     return hashlib.blake2b(value, digest_size=HASH_BYTES).digest()
 
 
 def hash_text(text: str) -> bytes:
-    """BLAKE2b of 16 bytes over UTF-8."""
+    """Return the 16-byte BLAKE2b hash of the text in UTF-8."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
 
 
 def encode_payload(payload: dict[str, Any]) -> bytes:
-    """A payload as canonical JSON: sorted keys, UTC times, plain numbers; what is not JSON as text.
+    """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types that JSON lacks.
 
-    Integers beyond 64 bits are text, as are whole decimals of that size; NaN and infinities are null.
+    Integers beyond 64 bits become text, and so do whole decimals of that size. NaN and infinities become null.
     """
-    return _encoded(payload, look=True)
+    return _encode(payload, find_long_numbers=True)
 
 
 def encode_payloads(names: Sequence[str], columns: Sequence[Sequence[Any]], rows: int) -> list[bytes]:
-    """`encode_payload` of each row of these columns; long numbers are looked for only where a column may have some."""
+    """Return `encode_payload` of each row. Long numbers are searched for only if a column may contain any."""
     if not names:
         return [b"{}"] * rows
-    look = any(map(_may_be_long, columns))
-    return [_encoded(dict(zip(names, values, strict=True)), look=look) for values in zip(*columns, strict=True)]
+    long_numbers = any(map(_may_have_long_numbers, columns))
+    return [
+        _encode(dict(zip(names, values, strict=True)), find_long_numbers=long_numbers)
+        for values in zip(*columns, strict=True)
+    ]
 
 
-def _encoded(payload: dict[str, Any], *, look: bool) -> bytes:
-    """The payload's JSON; numbers that are too long for most readers are found where they are looked for."""
+def _encode(payload: dict[str, Any], *, find_long_numbers: bool) -> bytes:
+    """Return the payload's JSON. With `find_long_numbers`, integers beyond 64 bits become text."""
     try:
-        written = orjson.dumps(payload, default=_jsonable, option=_JSON)
+        encoded = orjson.dumps(payload, default=_to_json_value, option=_JSON)
     except orjson.JSONEncodeError:
-        return orjson.dumps(_repaired(payload), option=_JSON)
-    if look and _LONG_NUMBER.search(written):
-        return orjson.dumps(_repaired(payload), option=_JSON)
-    return written
+        return orjson.dumps(_repair(payload), option=_JSON)
+    if find_long_numbers and _LONG_NUMBER.search(encoded):
+        return orjson.dumps(_repair(payload), option=_JSON)
+    return encoded
 
 
-def _may_be_long(column: Sequence[Any]) -> bool:
-    """Whether a value of this column may be written as a number of 19 digits or more."""
-    kinds = set(map(type, column)) - _NO_NUMBERS
+def _may_have_long_numbers(column: Sequence[Any]) -> bool:
+    """Return whether a value of this column may be encoded as a number of 19 digits or more."""
+    kinds = set(map(type, column)) - _NOT_NUMBERS
     if kinds == {int}:
         return any(type(value) is int and not -_SAFE_INT < value < _SAFE_INT for value in column)
     return bool(kinds)
 
 
 def decode_payload(payload: bytes) -> dict[str, Any]:
-    """The dict that `encode_payload` wrote."""
+    """Return the dict that `encode_payload` encoded."""
     value: dict[str, Any] = orjson.loads(payload)
     return value
 
 
-def _jsonable(value: Any) -> Any:
-    """What JSON has for a value of another type; orjson asks again for what is inside."""
+def _to_json_value(value: Any) -> Any:
+    """Return the nearest JSON value for a value of another type; orjson calls this again for values inside it."""
     if isinstance(value, decimal.Decimal):
-        return _number(value)
+        return _decimal_to_number(value)
     if isinstance(value, dt.datetime):
         return utc_iso(value)
     if isinstance(value, dt.date | dt.time):
@@ -112,8 +115,8 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-def _number(value: decimal.Decimal) -> int | float | str | None:
-    """1.50 and 1.5 are one number, 2.00 and 2 as well."""
+def _decimal_to_number(value: decimal.Decimal) -> int | float | str | None:
+    """Return one form for equal decimals: 1.5 for 1.50, 2 for 2.00."""
     if not value.is_finite():
         return None
     if value != value.to_integral_value():
@@ -121,8 +124,8 @@ def _number(value: decimal.Decimal) -> int | float | str | None:
     return int(value) if abs(value) < _INT64 else plain_decimal(value)
 
 
-def _repaired(value: Any, level: int = 0) -> Any:
-    """Without what JSON or a store cannot carry: lone surrogates replaced, integers beyond 64 bits as text."""
+def _repair(value: Any, level: int = 0) -> Any:
+    """Replace values that JSON or a store cannot hold: lone surrogates by "?", integers beyond 64 bits by text."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if value is None or isinstance(value, bool | float):
@@ -132,24 +135,24 @@ def _repaired(value: Any, level: int = 0) -> Any:
     if level > MAX_LEVELS:
         return repr(value).encode("utf-8", "replace").decode()
     if isinstance(value, dict):
-        return {str(_repaired(str(key))): _repaired(inner, level + 1) for key, inner in value.items()}
+        return {str(_repair(str(key))): _repair(inner, level + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_repaired(inner, level + 1) for inner in value]
-    return _repaired(_jsonable(value), level + 1)
+        return [_repair(inner, level + 1) for inner in value]
+    return _repair(_to_json_value(value), level + 1)
 
 
 def utc_iso(value: dt.datetime) -> str:
-    """ISO; with an offset where the value has one, then always UTC."""
+    """Return the time in ISO format, in UTC if it has a time zone and as it is if not."""
     if value.tzinfo is None:
         return value.isoformat()
     try:
         return value.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")
-    except OverflowError:  # the first or the last day that a datetime can say
+    except OverflowError:  # the first or the last day that a datetime can hold
         return value.isoformat()
 
 
 def plain_decimal(value: decimal.Decimal) -> str:
-    """All digits, without an exponent and without zeros at the end of a fraction."""
+    """Return all digits of a decimal, without an exponent and without trailing zeros of a fraction."""
     if not value.is_finite():
         return str(value)
     if not value:

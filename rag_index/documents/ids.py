@@ -1,4 +1,4 @@
-"""Point ids: which point a chunk of a document is."""
+"""Point ids: one stable id for each chunk of each document."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 
 def point_id(index: str, key: str, chunk: int) -> str:
-    """UUIDv5 (RFC 9562, 5.5) of (index, typed key, chunk number): writing a chunk twice writes the same point.
+    """Return the UUIDv5 (RFC 9562, 5.5) of an index, a typed key and a chunk number.
 
-    Written out, since `uuid.uuid5` costs five times as much, and every chunk has one.
+    Writing a chunk twice therefore writes the same point. The digest is formatted here because `uuid.uuid5` takes five
+    times as long, and every chunk needs an id.
     """
     name = f"{index}\0{key}\0{chunk}".encode("utf-8", "surrogatepass")
     digest = hashlib.sha1(_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()

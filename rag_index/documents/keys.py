@@ -1,7 +1,7 @@
-"""Keys of documents: their typed form, what people see of them, and the way back from that.
+"""Keys of documents: their typed form, the document id that people see, and the way back from an id to a key.
 
-An id alone does not say which type the key has (`7` may be a number or a text), so `possible_keys` gives every typed
-form that it may stand for, and the caller looks which of them exists.
+A document id does not tell the type of the key (`7` may be a number or a text). `possible_keys` therefore returns every
+typed key that the id may stand for, and the caller looks up which of them exists.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ["document_id", "encode_key", "encode_keys", "key_parts", "possible_ke
 
 
 def encode_key(values: Sequence[Any]) -> str:
-    """A key's typed form: JSON of the value, of an array of values where the key has several columns.
+    """Return a key's typed form: its value as JSON, or an array of values if the key has several columns.
 
-    Text and numbers are written as JSON (`"1"` and `1` differ); other types as an object that names them,
-    `{"uuid": "…"}`.
+    Texts and numbers become plain JSON (`"1"` and `1` differ). Other types become an object that names the type,
+    such as `{"uuid": "…"}`.
 
     Raises:
-        SourceError: a value of a type that cannot be a key.
+        SourceError: A value has a type that cannot be a key.
     """
     if len(values) == 1:
         return _encode_key_value(values[0])
@@ -41,7 +41,7 @@ def encode_key(values: Sequence[Any]) -> str:
 
 
 def encode_keys(columns: Sequence[Sequence[Any]]) -> list[str]:
-    """`encode_key` of each row of these key columns."""
+    """Return `encode_key` of each row of these key columns."""
     if len(columns) == 1:
         [column] = columns
         return list(map(str if set(map(type, column)) == {int} else _encode_key_value, column))
@@ -55,7 +55,7 @@ def _encode_key_value(value: Any) -> str:
         try:
             return orjson.dumps(value).decode()
         except orjson.JSONEncodeError as exc:
-            raise SourceError(f"key {value!r} is not valid Unicode; give another key column") from exc
+            raise SourceError(f"key {value!r} is not valid Unicode; choose another key column") from exc
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, uuid.UUID):
@@ -76,13 +76,13 @@ def _encode_key_value(value: Any) -> str:
 
 
 def document_id(key: str) -> str:
-    """What people see of a key: its text; a JSON array where it has several columns."""
+    """Return the form of a key that people see: its text, or a JSON array if it has several columns."""
     first = key[0]
     if first == '"':
         return str(orjson.loads(key))
     if first not in "[{":
         return key
-    value = json.loads(key)  # keeps integers of any size, as orjson does not
+    value = json.loads(key)  # unlike orjson, it reads integers of any size
     if isinstance(value, dict):
         return str(next(iter(value.values())))
     plain = [next(iter(v.values())) if isinstance(v, dict) else v for v in value]
@@ -90,10 +90,10 @@ def document_id(key: str) -> str:
 
 
 def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
-    """An id in the parts of a key with these columns: the text itself for one column, of a JSON array for several.
+    """Return one part of a document id per key column: the id itself, or the values of a JSON array for several.
 
     Raises:
-        SettingsError: it is no JSON array of as many values.
+        SettingsError: The id is not a JSON array with a value for each column.
     """
     if len(columns) == 1:
         return [given]
@@ -104,54 +104,67 @@ def key_parts(given: str, columns: Sequence[str]) -> list[Any]:
     if not plain or len(parts) != len(columns):
         example = json.dumps([f"<{name}>" for name in columns])
         raise SettingsError(
-            f"the key is of {len(columns)} columns ({', '.join(columns)}), and {given!r} is no JSON array of "
-            f"{len(columns)} values: write it as '{example}', numbers without quotes"
+            f"{given!r} is not a JSON array of {len(columns)} values, one for each key column "
+            f"({', '.join(columns)}): write it as '{example}', numbers without quotes"
         )
     return list(parts)
 
 
 def values_of(part: Any) -> list[Any]:
-    """All values of a key column that are shown as this part of an id; what is no text is itself alone."""
+    """Return all values of a key column that have this part of a document id; a part that is not text is the value."""
     if not isinstance(part, str):
         return [part]
     found: list[Any] = [part]
-    for read in (_whole, _number, decimal.Decimal, uuid.UUID, dt.date.fromisoformat, _time, _bytes, _truth):
+    for read in _READERS:
         with suppress(ValueError, decimal.InvalidOperation, KeyError):
             found.append(read(part))
     return found
 
 
 def possible_keys(parts: Sequence[Any]) -> list[str]:
-    """The typed keys (`canonical.encode_key`) that a document with this id may have."""
+    """Return the typed keys (see `encode_key`) that a document with these parts of its id may have."""
     return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
 
 
-def _whole(text: str) -> int:
+def _read_int(text: str) -> int:
     value = int(text)
     if str(value) != text:
         raise ValueError(text)
     return value
 
 
-def _number(text: str) -> float:
+def _read_float(text: str) -> float:
     value = float(text)
     if repr(value) != text:
         raise ValueError(text)
     return value
 
 
-def _time(text: str) -> dt.datetime:
+def _read_time(text: str) -> dt.datetime:
     if "T" not in text:
         raise ValueError(text)
     return dt.datetime.fromisoformat(text)
 
 
-def _bytes(text: str) -> bytes:
+def _read_bytes(text: str) -> bytes:
     value = bytes.fromhex(text)
     if value.hex() != text:
         raise ValueError(text)
     return value
 
 
-def _truth(text: str) -> bool:
+def _read_bool(text: str) -> bool:
     return {"true": True, "false": False}[text]
+
+
+_READERS = (
+    _read_int,
+    _read_float,
+    decimal.Decimal,
+    uuid.UUID,
+    dt.date.fromisoformat,
+    _read_time,
+    _read_bytes,
+    _read_bool,
+)
+"""Functions that read a value of some type from the text of a document id; each raises an error for other texts."""

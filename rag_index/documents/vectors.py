@@ -1,4 +1,4 @@
-"""What a vector must be before anything is done with it: finite, not all zero, of the right dimension."""
+"""Checks that a vector must pass before it is used: finite, not all zero, of the right dimension."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["broken_reason", "usable_rows"]
 
 
 def usable_rows(matrix: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """For each row of shape (n, dimension) whether every value is finite and one is not zero: shape (n,)."""
+    """Return, for a matrix of shape (n, dimension), which rows are finite and not all zero, as shape (n,)."""
     return np.asarray(np.isfinite(matrix).all(axis=1) & matrix.any(axis=1), dtype=np.bool_)
 
 
 def broken_reason(vector: NDArray[np.float32], dimension: int | None) -> str | None:
-    """Why a vector cannot be right, in words for a person; None where nothing is wrong with it."""
+    """Return why a vector cannot be right, as words that follow "a vector of"; None if nothing is wrong with it."""
     if dimension is not None and vector.shape != (dimension,):
         return f"{vector.size} dimensions instead of {dimension}"
     if not np.isfinite(vector).all():

@@ -1,4 +1,4 @@
-"""Embedders: what turns texts into vectors. `open_embedder` makes the one that the settings name."""
+"""Embedders turn texts into vectors. `open_embedder` opens the one that the settings name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Embedder", "EmbedderIdentity", "identify", "open_embedder"]
 
 @dataclass(frozen=True, slots=True)
 class EmbedderIdentity:
-    """What decides the vectors: two runs with equal identities make interchangeable vectors."""
+    """Everything that determines the vectors: runs with equal identities produce interchangeable vectors."""
 
     kind: str
     model: str
@@ -33,7 +33,7 @@ class EmbedderIdentity:
 
     @property
     def fingerprint(self) -> str:
-        """A short hash over all fields (16 hex digits)."""
+        """A short hash of all fields (16 hex digits)."""
         canonical = json.dumps(asdict(self), sort_keys=True).encode()
         return hashlib.blake2b(canonical, digest_size=8).hexdigest()
 
@@ -44,38 +44,38 @@ class EmbedderIdentity:
 
 
 class Embedder(Protocol):
-    """What embeds. Not safe to share between threads unless it says so."""
+    """The interface of an embedder. An implementation is not safe to share between threads unless it says so."""
 
     stats: RequestStats
 
     def identity(self) -> EmbedderIdentity:
-        """Ask what the model is, with a real embed of one text, so that the dimension is the true one.
+        """Return the identity of the model. It embeds one text, so that the dimension is the true one.
 
-        Raises EmbedderUnavailable, ModelMissing, ModelChanged (hosts that differ), BadVectors.
+        Raises EmbedderUnavailable, ModelMissing, ModelChanged (if hosts differ) and BadVectors.
         """
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """One entry a text, in order: its vector (float32, shape (dimension,)), or why this text has none
-        (TextTooLong, TextRefused, BadVectors). The document prefix is put before each text here.
+        """Return one entry per text, in order, after putting the document prefix before each text.
 
-        Texts must not be empty. Raises EmbedderUnavailable or RateLimited where the service, and not a text, is the
-        reason, after the retries that it makes itself.
+        An entry is the vector (float32, shape (dimension,)) or the reason why this text has none (TextTooLong,
+        TextRefused, BadVectors). Texts must not be empty. Raises EmbedderUnavailable or RateLimited if the service and
+        not a text is the reason, after the embedder's own retries.
         """
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """The vector of a query, with the query prefix: float32, shape (dimension,)."""
+        """Return the vector of a query (float32, shape (dimension,)), after putting the query prefix before it."""
 
     def close(self) -> None:
-        """Give back connections."""
+        """Release connections and models."""
 
 
 def open_embedder(
     settings: EmbedderSettings, *, home: int = 0, workers: int = 1, expected: EmbedderIdentity | None = None
 ) -> Embedder:
-    """The embedder that the settings name.
+    """Open the embedder that the settings name.
 
-    `home` of `workers` spreads workers over several hosts: worker n has hosts n, n + workers, … as its own. With
-    `expected` a server whose model is another one is refused (ModelChanged).
+    `home` and `workers` spread the workers over several hosts: worker n has hosts n, n + workers, … as its own. If
+    `expected` is given, a server with another model is refused (ModelChanged).
     """
     if settings.kind == "local":
         from rag_index.embedders.local import LocalEmbedder
@@ -91,7 +91,7 @@ def open_embedder(
 
 
 def identify(settings: EmbedderSettings) -> EmbedderIdentity:
-    """Return what the embedder is, by a real embed of one text, without waiting for servers that are down.
+    """Return the identity of the embedder that the settings name, without waiting for servers that are down.
 
     Raises as `Embedder.identity`.
     """

@@ -1,4 +1,4 @@
-"""One call to embed: its batches go to the hosts of a pool, and what comes back is judged."""
+"""One call to embed: it sends batches to the hosts of a pool, and decides what each failure means."""
 
 from __future__ import annotations
 
@@ -33,19 +33,26 @@ __all__ = ["Dispatch", "OllamaStats"]
 
 @dataclass(slots=True)
 class OllamaStats(RequestStats):
-    """The counts, and how many texts each host embedded. Busy seconds have at least one request under way."""
+    """The counts of requests, and the number of texts that each host embedded."""
 
     texts_by_host: dict[str, int] = field(default_factory=dict)
 
 
 class Dispatch(HostCalls):
-    """Embeds `texts` once: `await Dispatch(…).run()` gives an entry for each.
+    """One call to embed `texts`. `await Dispatch(…).run()` returns an entry for each.
 
-    Whose fault a failure is, is decided so. A host that refuses connections, asks for a pause or answers nonsense is
-    the pool's business, and the batch is sent again. A batch that ends in a fault of the server three times, or alone
-    in a broken vector or a refusal twice, is suspected; only when a host has answered a plain text well after that,
-    it is halved, and a text that is alone by then gets its error. So a server that is ill is waited for, and a text
-    that makes it ill is found. Too long a text is believed at once.
+    These rules decide whether a host or a text is at fault:
+
+    - A host that refuses connections or asks for a pause is at fault. The batch is sent again, and no text suffers.
+    - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server three times and
+      some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
+    - A text that fails alone goes to any other host first. When it fails for the second time, it is on trial at the
+      host where it did: it is sent there again whenever that host has embedded a plain text. It gets its error only if
+      it fails there three times in a row, and the host embeds a plain text after each. A host that fails on the plain
+      text, or rests, ends the trial, and the text goes to any host again. Hosts that fail in turn thus cost no text.
+    - A text that failed alone ten times without a result gets its error as soon as some host embeds a plain text. It
+      may kill the server each time, so that no plain text is embedded right after it.
+    - A text that is too long gets its error at once.
     """
 
     def __init__(
@@ -62,22 +69,26 @@ class Dispatch(HostCalls):
         super().__init__(pool, model, stats, clock, patience=patience)
         self._model, self._by_host = model, stats.texts_by_host
         self._texts, self._waiting = texts, batches
+        self._on_trial: list[Batch] = []
         self._entries: list[NDArray[np.float32] | Exception | None] = [None] * len(texts)
         self._chars = sum(batch.chars for batch in batches)
 
     async def run(self) -> list[NDArray[np.float32] | Exception]:
-        """One entry a text. Raises EmbedderUnavailable or RateLimited where no host recovers within `patience`
-        seconds, ModelMissing, ModelChanged, BadVectors or EmbedderError where a host answers, and cannot be used.
+        """Return one entry per text, in order: its vector or its error.
+
+        Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
+        ModelChanged, BadVectors or EmbedderError if a host answers but cannot be used.
         """
-        await self._done()
+        await self._run_to_end()
         return [entry for entry in self._entries if entry is not None]
 
-    def _unsent(self) -> bool:
-        return bool(self._waiting)
+    def _has_unsent(self) -> bool:
+        return bool(self._waiting or self._on_trial)
 
-    # Batches: send, and judge what comes back
+    # Batches: send them, and decide what each outcome means
 
-    def _send_some(self) -> None:
+    def _send_what_fits(self) -> None:
+        self._continue_trials()
         while self._waiting:
             batch = self._waiting[0]
             now = self._clock.now()
@@ -87,10 +98,10 @@ class Dispatch(HostCalls):
             self._waiting.popleft()
             self._chars -= batch.chars
             if batch.suspect and (host.admitted_at or 0.0) >= batch.failed_at:
-                self._convict(batch, host)
+                self._blame(batch, host)
                 continue
-            self._begun(host, now, alone=batch.tries > 0)
-            self._start(self._send(batch, host, now))
+            self._request_started(host, now, alone=batch.tries > 0)
+            self._start_task(self._send(batch, host, now))
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
         self._stats.requests += 1
@@ -100,63 +111,90 @@ class Dispatch(HostCalls):
             vectors = await host.endpoint.embed([self._texts[row] for row in batch.rows])
         except RateLimited as exc:
             self._stats.rate_limited += 1
-            host.limited(exc, exc.retry_after, started, self._clock)
-            self._wait_again(batch)
+            host.record_rate_limit(exc, exc.retry_after, started, self._clock)
+            self._requeue(batch)
         except EmbedderUnavailable as exc:
-            host.failed(exc, started, self._clock)
-            if not isinstance(exc, HostUnreachable):
-                batch.failed(exc, self._clock.now())
-            self._wait_again(batch)
+            host.record_failure(exc, started, self._clock)
+            if isinstance(exc, HostUnreachable):
+                batch.trial = None
+                self._requeue(batch)
+            else:
+                self._record_failure(batch, host, exc)
         except (TextTooLong, TextRefused, BadVectors) as exc:
-            self._narrow(batch, host, exc)
+            self._narrow_down(batch, host, exc)
         else:
             self._accept(batch, host, vectors, self._clock.now() - started)
         finally:
-            self._ended(host)
+            self._request_ended(host)
 
-    def _wait_again(self, *batches: Batch) -> None:
+    def _requeue(self, *batches: Batch) -> None:
         for batch in reversed(batches):
             self._waiting.appendleft(batch)
             self._chars += batch.chars
 
-    def _narrow(self, batch: Batch, host: Host, error: Exception) -> None:
-        """Something is wrong with a text of a batch, says the host: look for it in the halves."""
+    def _narrow_down(self, batch: Batch, host: Host, error: Exception) -> None:
+        """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
         if len(batch.rows) > 1:
-            self._wait_again(*batch.halves())
+            self._requeue(*batch.halves())
         elif isinstance(error, TextTooLong):
             self._entries[batch.rows[0]] = error
         else:
-            batch.failed(error, self._clock.now())
-            host.doubted()
-            self._wait_again(batch)
+            host.revoke_admission()
+            self._record_failure(batch, host, error)
+
+    def _record_failure(self, batch: Batch, host: Host, error: Exception) -> None:
+        """Count a failure that either the host or a text of the batch caused."""
+        batch.record_failure(error, self._clock.now())
+        if batch.put_on_trial(host):
+            self._on_trial.append(batch)
+        else:
+            self._requeue(batch)
+
+    def _continue_trials(self) -> None:
+        """Continue each trial whose host has been probed by now: send the text again, or end the trial."""
+        now = self._clock.now()
+        in_use = self._pool.in_use(now)
+        trials, self._on_trial = self._on_trial, []
+        for batch in trials:
+            trial = batch.trial
+            if trial is None or trial.host_failed or trial.host not in in_use:
+                batch.trial = None
+                self._requeue(batch)
+            elif trial.proven and trial.host.admitted_at is not None:
+                self._blame(batch, trial.host)
+            elif not trial.proven and trial.host.free_slots(now) and not trial.host.in_flight:
+                self._request_started(trial.host, now, alone=True)
+                self._start_task(self._send(batch, trial.host, now))
+            else:
+                self._on_trial.append(batch)
 
     def _accept(self, batch: Batch, host: Host, vectors: list[NDArray[np.float32]], seconds: float) -> None:
-        """Keep the vectors that can be right; texts of the others are tried again, each alone."""
-        broken = []
+        """Keep the vectors that can be right, and try the texts of the others again, each alone."""
+        broken: list[tuple[Batch, BadVectors]] = []
         for row, vector in zip(batch.rows, vectors, strict=True):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
                 self._entries[row] = vector
                 continue
-            error = BadVectors(f"{host.url} answers a vector of {why} for the text {self._texts[row][:60]!r}")
-            again = Batch([row], len(self._texts[row]), batch.sends, batch.tries if len(batch.rows) == 1 else 0)
-            again.failed(error, self._clock.now())
-            broken.append(again)
+            error = BadVectors(f"{host.url} returned a vector of {why} for the text {self._texts[row][:60]!r}")
+            retry = batch if len(batch.rows) == 1 else Batch([row], len(self._texts[row]), batch.sends)
+            broken.append((retry, error))
         if broken:
-            host.doubted()
-            self._wait_again(*broken)
+            host.revoke_admission()
+            for retry, error in reversed(broken):
+                self._record_failure(retry, host, error)
         else:
-            host.succeeded(batch.chars, seconds)
+            host.record_success(batch.chars, seconds)
         self._by_host[host.url] = self._by_host.get(host.url, 0) + len(batch.rows) - len(broken)
         if len(broken) < len(batch.rows):
-            self._recovery.over(host, self._clock.now())
+            self._recovery.host_answered(host, self._clock.now())
 
-    def _convict(self, batch: Batch, host: Host) -> None:
-        """The host is well: the reason lies in the batch. Halve it, or give its one text its error."""
+    def _blame(self, batch: Batch, host: Host) -> None:
+        """Halve a batch that is at fault, since the host is well, or give its only text its error."""
         if len(batch.rows) > 1:
-            self._wait_again(*batch.halves(tries=FAULT_TRIES - 1))
+            self._requeue(*batch.halves(tries=FAULT_TRIES - 1))
             return
         error = batch.error
         if isinstance(error, EmbedderUnavailable):
-            error = TextRefused(f"{error} (whenever this text is sent; {host.url} embeds others)")
+            error = TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)")
         self._entries[batch.rows[0]] = error

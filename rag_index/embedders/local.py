@@ -1,4 +1,4 @@
-"""The embedder inside the process: wordllama's static token vectors, averaged. It needs no server and no download."""
+"""The embedder inside the process, which averages wordllama's static token vectors: no server, no download."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["LocalEmbedder"]
 
 TEXTS_AT_ONCE = 1024
-"""Vectors made in one matrix: bounds what one kept vector can keep alive."""
+"""Number of vectors in one matrix. It bounds the memory that a single vector can keep alive."""
 
 
 class LocalEmbedder:
-    """An Embedder over wordllama: unit vectors of 256 dimensions, on the calling thread alone.
+    """An Embedder that uses wordllama: unit vectors of 256 dimensions, computed on the calling thread only.
 
-    The model is loaded on first use. A text's vector is the same to the last bit whatever it is embedded with, and
-    the same as `WordLlamaInference.embed(norm=True)` gives. Raises EmbedderError where the package is broken.
+    The model is loaded on first use. The vector of a text does not depend on the other texts, and equals the result of
+    `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package is broken.
     """
 
     def __init__(self, settings: EmbedderSettings) -> None:
@@ -43,8 +43,8 @@ class LocalEmbedder:
         self.stats = RequestStats()
 
     def identity(self) -> EmbedderIdentity:
-        """What decides the vectors: the package's version and the bytes of its weights and tokenizer."""
-        vector = self._embedded(["rag-index asks for the dimension"])[0]
+        """Return the identity. Its digest covers the package's version and the bytes of its weights and tokenizer."""
+        vector = self._embed(["rag-index asks for the dimension"])[0]
         if isinstance(vector, Exception):
             raise vector
         return EmbedderIdentity(
@@ -57,25 +57,27 @@ class LocalEmbedder:
         )
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """One entry a text, in order: its unit vector, BadVectors where no token of it has a vector, TextRefused."""
+        """Return one entry per text, in order: its unit vector, BadVectors if no token has a vector, or TextRefused."""
         prefix = self._settings.document_prefix
-        return self._embedded([prefix + text for text in texts] if prefix else texts)
+        return self._embed([prefix + text for text in texts] if prefix else texts)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """The unit vector of a query. Raises what `embed_documents` would have as its entry."""
-        vector = self._embedded([(self._settings.query_prefix or "") + text])[0]
+        """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
+        vector = self._embed([(self._settings.query_prefix or "") + text])[0]
         if isinstance(vector, Exception):
             raise vector
         return vector
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = None
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a LocalEmbedder stays in its process: send its EmbedderSettings, and open it there")
+        raise TypeError(
+            "a LocalEmbedder cannot be sent to another process: send its EmbedderSettings and open it there"
+        )
 
-    def _embedded(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+    def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
             self._model = _load()
         began = time.perf_counter()
@@ -90,12 +92,12 @@ class LocalEmbedder:
 def _unit_vectors(
     tokenizer: Tokenizer, weights: NDArray[np.float32], texts: Sequence[str]
 ) -> list[NDArray[np.float32] | Exception]:
-    """Mean of each text's token vectors, made unit length.
+    """Return the mean of each text's token vectors, scaled to unit length, or why a text has none.
 
-    Tokens are summed text by text, so nothing is padded and nothing depends on the neighbours. A batch of one text is
-    the way to have one thread: a larger one is spread over all cores (rayon) unless an environment variable says no,
-    and `encode` computes offsets that nobody needs. Measured: 9,000 texts a second of 444 characters on one core,
-    where wordllama's own `embed` makes 2,700 (5,400 sorted by length).
+    Tokens are summed text by text, so nothing is padded and no vector depends on its neighbours. Batches of one text
+    keep the tokenizer on one thread: it spreads a larger batch over all cores (rayon) unless an environment variable
+    forbids it, and `encode` computes offsets that nobody needs. On one core this embeds 9,000 texts of 444 characters
+    a second; wordllama's own `embed` reaches 2,700, or 5,400 if the texts are sorted by length.
     """
     sums = np.zeros((len(texts), weights.shape[1]), dtype=np.float32)
     tokens = np.ones(len(texts), dtype=np.float32)
@@ -105,7 +107,7 @@ def _unit_vectors(
         try:
             ids = encode([text], add_special_tokens=False)[0].ids
         except (UnicodeEncodeError, TypeError) as exc:
-            refused[row] = TextRefused(f"the text is no valid Unicode and cannot be embedded: {exc}")
+            refused[row] = TextRefused(f"the text is not valid Unicode and cannot be embedded: {exc}")
             continue
         if ids:
             np.add.reduce(weights.take(ids, axis=0, mode="clip"), axis=0, out=sums[row])
@@ -115,21 +117,23 @@ def _unit_vectors(
         units = sums / np.linalg.norm(sums, axis=1, keepdims=True)
     entries: list[NDArray[np.float32] | Exception] = list(units)
     for row in np.flatnonzero(~usable_rows(units)).tolist():
-        why = broken_reason(sums[row], None) or "no length"
-        entries[row] = refused.get(row) or BadVectors(f"wordllama gives {why} for the text {texts[row][:60]!r}")
+        why = broken_reason(sums[row], None) or "zero length"
+        entries[row] = refused.get(row) or BadVectors(
+            f"wordllama returned a vector of {why} for the text {texts[row][:60]!r}"
+        )
     return entries
 
 
 def _load() -> tuple[Tokenizer, NDArray[np.float32]]:
-    """Tokenizer and token vectors (tokens, 256). Raises EmbedderError where the package has no weights."""
+    """Load the tokenizer and the token vectors, shape (tokens, 256). Raises EmbedderError if that fails."""
     root, guard = logging.getLogger(), logging.NullHandler()
-    root.addHandler(guard)  # wordllama calls logging.basicConfig when imported, which does nothing beside a handler
+    root.addHandler(guard)  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
     try:
         import wordllama
 
         model = wordllama.WordLlama.load(cache_dir=_package_folder(), disable_download=True)
     except (ImportError, FileNotFoundError) as exc:
-        raise EmbedderError(f"the local embedder cannot be loaded ({exc}): install rag-index again") from exc
+        raise EmbedderError(f"the local embedder cannot be loaded ({exc}): reinstall rag-index") from exc
     finally:
         root.removeHandler(guard)
     model.tokenizer.no_padding()
@@ -141,12 +145,12 @@ def _package_folder() -> Path:
 
     spec = find_spec("wordllama")
     if spec is None or spec.origin is None:
-        raise EmbedderError("the package wordllama is not installed: install rag-index again")
+        raise EmbedderError("the package wordllama is not installed: reinstall rag-index")
     return Path(spec.origin).parent
 
 
 def _digest(folder: Path) -> str:
-    """A hash over the version and the files that decide the vectors (18 MB: some 20 ms)."""
+    """Return a hash of the version and the files that determine the vectors (18 MB, about 20 ms)."""
     digest = hashlib.blake2b(version("wordllama").encode(), digest_size=32)
     for path in sorted((*folder.glob("weights/*"), *folder.glob("tokenizers/*.json"))):
         digest.update(path.name.encode())

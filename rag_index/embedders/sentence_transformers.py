@@ -1,6 +1,6 @@
-"""The embedder that runs a sentence-transformers model inside the process: on a GPU, or on one core of each worker.
+"""The embedder that runs a sentence-transformers model inside the process, on a GPU or on one core of each worker.
 
-Needs the extra `sentence-transformers` (which brings torch).
+It needs the extra `sentence-transformers`, which installs torch.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
 __all__ = ["SentenceTransformersEmbedder"]
 
 WEIGHTS = ("*.safetensors", "*.bin", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "modules.json")
-"""What decides the vectors, in a model's folder and below it, beside the modules' config.json."""
-SHORTEST_LIMIT = 8
-"""Tokens: a model that says it takes fewer does not say it."""
+"""The files that determine the vectors, in a model's folder and below it, together with each module's config.json."""
+MIN_PLAUSIBLE_LIMIT = 8
+"""Tokens. A model that claims a lower limit does not state its real one."""
 
 
 class SentenceTransformersEmbedder:
-    """An Embedder over a SentenceTransformer: unit vectors, on one thread or on a GPU.
+    """An Embedder that uses a SentenceTransformer: unit vectors, computed on one thread or on a GPU.
 
-    The model is loaded on first use, once. A text longer than it takes is TextTooLong (the library would cut it
-    silently). A text's vector depends on its neighbours only by rounding (some 1e-7).
+    The model is loaded once, on first use. A text longer than the model's limit becomes TextTooLong; the library would
+    truncate it silently. Other texts in a batch change a text's vector only by rounding (about 1e-7).
     """
 
     def __init__(self, settings: EmbedderSettings) -> None:
@@ -48,8 +48,8 @@ class SentenceTransformersEmbedder:
         self.stats = RequestStats()
 
     def identity(self) -> EmbedderIdentity:
-        """What decides the vectors: the bytes of weights, tokenizer and configuration."""
-        vector = self._embedded(["rag-index asks for the dimension"])[0]
+        """Return the identity. Its digest covers the bytes of the weights, the tokenizer and the configuration."""
+        vector = self._embed(["rag-index asks for the dimension"])[0]
         if isinstance(vector, Exception):
             raise vector
         return EmbedderIdentity(
@@ -62,29 +62,29 @@ class SentenceTransformersEmbedder:
         )
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """One entry a text, in order: its unit vector, TextTooLong, TextRefused or BadVectors."""
+        """Return one entry per text, in order: its unit vector, TextTooLong, TextRefused or BadVectors."""
         prefix = self._settings.document_prefix or ""
-        return self._embedded([prefix + text for text in texts])
+        return self._embed([prefix + text for text in texts])
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """The unit vector of a query. Raises what `embed_documents` would have as its entry."""
-        vector = self._embedded([(self._settings.query_prefix or "") + text])[0]
+        """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
+        vector = self._embed([(self._settings.query_prefix or "") + text])[0]
         if isinstance(vector, Exception):
             raise vector
         return vector
 
     def close(self) -> None:
-        """Let go of the model."""
+        """Release the model."""
         self._model = None
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("this embedder stays in its process: send its EmbedderSettings, and open it there")
+        raise TypeError("this embedder cannot be sent to another process: send its EmbedderSettings and open it there")
 
-    def _embedded(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+    def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
             self._model = _load(self._settings)
         began = time.perf_counter()
-        entries: list[NDArray[np.float32] | Exception | None] = [self._unsendable(text) for text in texts]
+        entries: list[NDArray[np.float32] | Exception | None] = [self._text_error(text) for text in texts]
         rows = [row for row, entry in enumerate(entries) if entry is None]
         chosen, limits = [texts[row] for row in rows], self._settings
         for batch in make_batches(chosen, max_texts=limits.batch_texts, max_chars=limits.batch_chars):
@@ -94,16 +94,18 @@ class SentenceTransformersEmbedder:
         self.stats.busy_seconds += time.perf_counter() - began
         return [entry for entry in entries if entry is not None]
 
-    def _unsendable(self, text: str) -> Exception | None:
-        """Why a text cannot be embedded whole."""
-        most = self._model.max_seq_length
+    def _text_error(self, text: str) -> Exception | None:
+        """Return the error of a text that cannot be embedded as a whole; None for any other text."""
+        max_tokens = self._model.max_seq_length
         try:
             tokens = len(self._model.tokenizer(text, truncation=False, verbose=False)["input_ids"])
         except (UnicodeEncodeError, TypeError) as exc:
-            return TextRefused(f"the text is no valid Unicode and cannot be embedded: {exc}")
-        if most and SHORTEST_LIMIT <= most < tokens:
-            name = self._settings.model
-            return TextTooLong(f"{tokens} tokens, and {name} takes {most}: lower chunk_chars of this index")
+            return TextRefused(f"the text is not valid Unicode and cannot be embedded: {exc}")
+        if max_tokens and MIN_PLAUSIBLE_LIMIT <= max_tokens < tokens:
+            return TextTooLong(
+                f"the text has {tokens} tokens, but {self._settings.model} takes {max_tokens} at most: "
+                "lower chunk_chars of this index"
+            )
         return None
 
     def _encode(self, texts: list[str]) -> list[NDArray[np.float32] | Exception]:
@@ -111,23 +113,25 @@ class SentenceTransformersEmbedder:
         try:
             found = self._model.encode(
                 texts,
-                prompt="",  # prefixes are put before texts already
+                prompt="",  # the prefixes are in the texts already
                 batch_size=len(texts),
                 normalize_embeddings=True,
                 convert_to_numpy=True,
                 show_progress_bar=False,
             )
-        except RuntimeError as exc:  # torch's own, and out of memory
+        except RuntimeError as exc:  # errors of torch, such as out of memory
             raise EmbedderError(f"{self._settings.model} cannot embed ({exc}); try a smaller batch_chars") from exc
         matrix = np.asarray(found, dtype=np.float32)
         entries: list[NDArray[np.float32] | Exception] = list(matrix)
         for row in np.flatnonzero(~usable_rows(matrix)).tolist():
-            why = broken_reason(matrix[row], None) or "no length"
-            entries[row] = BadVectors(f"{self._settings.model} gives {why} for the text {texts[row][:60]!r}")
+            why = broken_reason(matrix[row], None) or "zero length"
+            entries[row] = BadVectors(
+                f"{self._settings.model} returned a vector of {why} for the text {texts[row][:60]!r}"
+            )
         return entries
 
     def _folder(self) -> Path:
-        """Where the model's files are; for one that is known by name, in the library's cache."""
+        """Return the folder of the model's files, which is in the library's cache if the model is given by name."""
         given = Path(self._settings.model).expanduser()
         if given.is_dir():
             return given
@@ -137,35 +141,40 @@ class SentenceTransformersEmbedder:
 
 
 def _load(settings: EmbedderSettings) -> Any:
-    """The model. Raises ModelMissing where there is none of that name, EmbedderError where it cannot be loaded."""
+    """Load the model. Raises ModelMissing if there is no such model, EmbedderError if it cannot be loaded."""
     if find_spec("sentence_transformers") is None:
         raise EmbedderError(
             "kind 'sentence-transformers' needs a library that is not installed: "
             "pip install 'rag-index[sentence-transformers]'"
         )
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the only way to have the tokenizer on one thread
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the only way to keep the tokenizer on one thread
     import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # of loading, in each worker
-    torch.set_num_threads(1)  # workers are processes: threads of each would fight for the same cores
+    logging.disable_progress_bar()  # each worker would print one while loading
+    torch.set_num_threads(1)  # workers are processes, and their threads would compete for the same cores
     device = None if settings.device == "auto" else settings.device
     model = str(Path(settings.model).expanduser())
     try:
         return SentenceTransformer(model, device=device).eval()
     except (OSError, ValueError) as exc:
-        said = " ".join(str(exc).split())[:200]
         raise ModelMissing(
-            f"there is no model {settings.model!r} that can be loaded ({said}); give a folder with one"
+            f"no model can be loaded from {settings.model!r} ({_one_line(exc)}): set model to the folder of one"
         ) from exc
-    except (RuntimeError, AssertionError) as exc:  # a device that is not there
-        said = " ".join(str(exc).split())[:200]
-        raise EmbedderError(f"{settings.model} cannot be loaded on {settings.device!r} ({said}); set device") from exc
+    except (RuntimeError, AssertionError) as exc:  # this machine does not have the device
+        raise EmbedderError(
+            f"{settings.model} cannot be loaded on {settings.device!r} ({_one_line(exc)}): "
+            "set device to one that this machine has"
+        ) from exc
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _digest(folder: Path) -> str:
-    """A hash over the files that decide the vectors (90 MB: some 100 ms)."""
+    """Return a hash of the files that determine the vectors (90 MB, about 100 ms)."""
     digest = hashlib.blake2b(digest_size=32)
     found = {path for pattern in (*WEIGHTS, "config.json") for path in folder.rglob(pattern)}
     for path in sorted(found):

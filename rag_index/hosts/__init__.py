@@ -1,1 +1,1 @@
-"""The pool of Ollama servers that embedding and contexts share."""
+"""The pool of Ollama servers, used for embedding and for writing contexts."""

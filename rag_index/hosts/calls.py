@@ -1,4 +1,4 @@
-"""Work that is shared out to the hosts of a pool: which are well, who is asked again, how long is waited for them."""
+"""A call whose requests are distributed over the hosts of a pool, with probes of hosts and waits for them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["HostCalls", "HostModel"]
 
 CHECK_SECONDS = 15.0
-"""How old the comparison of a host's model may be when a call begins."""
-LONGEST_SLEEP = 1.0
+"""Maximum age of the comparison of a host's model when a call begins."""
+MAX_SLEEP = 1.0
 
 
 class HostModel(Protocol):
-    """The model that all hosts must agree on."""
+    """The model that all hosts must have."""
 
     async def compare(self, endpoint: Endpoint) -> None:
-        """Raises ModelChanged where a host has another model, and what `Endpoint.details` raises."""
+        """Raise ModelChanged if the host has another model, or an error of `Endpoint.details`."""
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare, and see that the host does its work. Raises as `compare`, and what the work raises."""
+        """Compare the model, and let it work once. Raises the errors of `compare` and of the work."""
 
 
 class HostCalls(ABC):
-    """One call, made of requests that go to the hosts of a pool: `_unsent` and `_send` are what they are.
+    """A call that consists of requests to the hosts of a pool. Subclasses implement the requests.
 
-    A host that refuses connections, asks for a pause or answers nonsense is the pool's business; whose fault another
-    failure is, is decided by the kind of call.
+    The pool handles hosts that refuse connections, ask for a pause or return nonsense. For other failures, the subclass
+    decides who is at fault.
     """
 
     def __init__(self, pool: Pool, model: HostModel, stats: RequestStats, clock: Clock, *, patience: float) -> None:
@@ -45,67 +45,67 @@ class HostCalls(ABC):
         self._recovery = Recovery(pool, patience)
         self._known_model = model
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sent = self._comparing = 0
+        self._in_flight = self._comparing = 0
         self._busy_since = 0.0
 
     @abstractmethod
-    def _unsent(self) -> bool:
-        """Whether requests wait to be sent."""
+    def _has_unsent(self) -> bool:
+        """Return whether requests are waiting to be sent."""
 
     @abstractmethod
-    def _send_some(self) -> None:
-        """Start (`_start`) the requests that some host has room for now."""
+    def _send_what_fits(self) -> None:
+        """Start (`_start_task`) the requests for which a host has a free slot now."""
 
-    async def _done(self) -> None:
-        """Until all is sent and answered.
+    async def _run_to_end(self) -> None:
+        """Run until all requests are sent and answered.
 
-        Raises EmbedderUnavailable or RateLimited where no host recovers in time, and what a host's model raises where
-        it answers, and cannot be used.
+        Raises EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host
+        answers but cannot be used.
         """
         try:
-            self._recheck()
-            while self._unfinished():
-                self._ask_hosts()
-                self._send_some()
-                if self._unfinished():
-                    await self._something_happens()
+            self._recheck_models()
+            while self._is_unfinished():
+                self._probe_hosts()
+                self._send_what_fits()
+                if self._is_unfinished():
+                    await self._wait_for_event()
         finally:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _unfinished(self) -> bool:
-        return bool(self._unsent() or self._sent or self._comparing)
+    def _is_unfinished(self) -> bool:
+        return bool(self._has_unsent() or self._in_flight or self._comparing)
 
-    def _start(self, work: Coroutine[None, None, None]) -> None:
+    def _start_task(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
 
-    def _begun(self, host: Host, now: float, *, alone: bool) -> None:
-        """A request is on its way to a host."""
+    def _request_started(self, host: Host, now: float, *, alone: bool) -> None:
+        """Record that a request is sent to the host."""
         host.busy_since = host.busy_since if host.in_flight else now
         host.in_flight += 1
         host.alone = alone
-        self._busy_since = self._busy_since if self._sent else now
-        self._sent += 1
+        self._busy_since = self._busy_since if self._in_flight else now
+        self._in_flight += 1
         self._stats.in_flight += 1
 
-    def _ended(self, host: Host) -> None:
-        """It was answered, or failed."""
+    def _request_ended(self, host: Host) -> None:
+        """Record that a request to the host was answered or failed."""
         host.in_flight -= 1
         host.alone = False
         if not host.in_flight:
             seconds = self._stats.host_seconds
             seconds[host.url] = seconds.get(host.url, 0.0) + self._clock.now() - host.busy_since
-        self._sent -= 1
+        self._in_flight -= 1
         self._stats.in_flight -= 1
-        if not self._sent:
+        if not self._in_flight:
             self._stats.busy_seconds += self._clock.now() - self._busy_since
 
-    async def _something_happens(self) -> None:
-        """Until an answer is there, a host may be asked again, or it is time to say something or to give up."""
+    async def _wait_for_event(self) -> None:
+        """Wait until a task ends, a host may be probed again, or it is time to log the wait or to give up."""
         now = self._clock.now()
-        wake = [self._pool.wake_at(now), None if self._sent else self._recovery.look(now)]
-        seconds = min([LONGEST_SLEEP, *(at - now for at in wake if at is not None)])
+        wake_times = [self._pool.wake_at(now), None if self._in_flight else self._recovery.next_check(now)]
+        seconds = min([MAX_SLEEP, *(at - now for at in wake_times if at is not None)])
         timer = asyncio.ensure_future(self._clock.sleep(max(0.0, seconds)))
         try:
             done, _ = await asyncio.wait({*self._tasks, timer}, return_when=asyncio.FIRST_COMPLETED)
@@ -115,45 +115,46 @@ class HostCalls(ABC):
             self._tasks.discard(task)
             task.result()
 
-    # Is a host well, and is its model the one?
+    # Probes: is a host well, and does it have the right model?
 
-    def _recheck(self) -> None:
-        """Compare models again where that is long ago, while requests are under way."""
+    def _recheck_models(self) -> None:
+        """Compare the models of hosts whose last comparison is too old, while requests are in flight."""
         now = self._clock.now()
         for host in self._pool.in_use(now):
             if host.admitted_at is not None and now - host.checked_at > CHECK_SECONDS:
                 self._comparing += 1
-                self._start(self._compare(host))
+                self._start_task(self._compare(host))
 
     async def _compare(self, host: Host) -> None:
         try:
             await self._known_model.compare(host.endpoint)
         except EmbedderUnavailable:
-            host.doubted()
+            host.revoke_admission()
         finally:
             self._comparing -= 1
         host.checked_at = self._clock.now()
 
-    def _ask_hosts(self) -> None:
-        for host in self._pool.to_ask(self._clock.now()):
-            host.asking = True
-            self._start(self._ask(host))
+    def _probe_hosts(self) -> None:
+        for host in self._pool.to_probe(self._clock.now()):
+            host.being_probed = True
+            self._start_task(self._probe(host))
 
-    async def _ask(self, host: Host) -> None:
-        """Try the host's model out; it is admitted, or has failed once more."""
+    async def _probe(self, host: Host) -> None:
+        """Try out the host's model, and admit the host or record its failure."""
         started = self._clock.now()
         try:
             await self._known_model.try_out(host.endpoint)
         except RateLimited as exc:
             self._stats.rate_limited += 1
-            host.limited(exc, exc.retry_after, started, self._clock)
+            host.record_rate_limit(exc, exc.retry_after, started, self._clock)
         except (EmbedderUnavailable, BadVectors) as exc:
-            host.failed(exc, started, self._clock)
+            host.record_failure(exc, started, self._clock)
+            host.plain_failures += 1
             if isinstance(exc, WrongDimension) and host.down:
                 raise
         else:
             now = self._clock.now()
-            host.admitted(now)
-            self._recovery.over(host, now)
+            host.admit(now)
+            self._recovery.host_answered(host, now)
         finally:
-            host.asking = False
+            host.being_probed = False

@@ -1,4 +1,4 @@
-"""One Ollama server, asked for one model. Every foreign error becomes one of ours here, and nowhere else."""
+"""The client of one Ollama server and one model. Foreign errors become ours here and nowhere else."""
 
 from __future__ import annotations
 
@@ -46,26 +46,29 @@ __all__ = [
 ]
 
 CONNECT_SECONDS = 5.0
-QUESTION_SECONDS = 30.0
-"""For what a server answers without the model."""
-PASSING_STATUS = frozenset({408, 425, 499})
+METADATA_SECONDS = 30.0
+"""Time limit of a request that a server answers without loading the model."""
+TRANSIENT_STATUS = frozenset({408, 425, 499})
+"""Statuses below 500 that are faults of the server and pass."""
 
 TOO_LONG = re.compile(r"context length|input (length|is too l)|too (long|many tokens)|physical batch size", re.I)
-"""How versions of Ollama and llama.cpp say it: the input (length) exceeds the (maximum) context length; input is too
-large to process, increase the physical batch size."""
+"""The wordings of several versions of Ollama and llama.cpp: the input (length) exceeds the (maximum) context length;
+input is too large to process, increase the physical batch size."""
 NOT_FINITE = re.compile(r"\bNaN\b", re.I)
-"""500 "json: unsupported value: NaN" (ollama#15582), 400 "embedding contains NaN or Inf values" (0.17)."""
+"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN or Inf values"
+(Ollama 0.17)."""
 CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
-"""What a server says, also with 400, where its own model process died under the request (ollama#16582)."""
+"""The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDetails:
-    """What a server says of its model.
+    """A server's description of its model.
 
-    `digest` is that of the weights (a hash over them all, where an adapter is there too). The digest that /api/tags
-    and `ollama list` show is over a manifest, which holds the licence and, for a model made by `ollama create`, a
-    path on that machine: it differs between hosts with the same weights. It stands in where a server names no weights.
+    `digest` is the digest of the weights, or a hash over several digests if the model has an adapter. The digest that
+    /api/tags and `ollama list` print covers a manifest. The manifest contains the licence and, for a model made by
+    `ollama create`, a path on that machine, so it differs between hosts with the same weights. It is used only if a
+    server does not name the weights.
     """
 
     digest: str
@@ -74,17 +77,17 @@ class ModelDetails:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a generating model wrote."""
+    """The answer of a generating model."""
 
     text: str
     ended: bool
-    """It came to its end, and was not cut off at the most tokens it may have."""
+    """Whether the model finished the answer, instead of reaching the maximum number of tokens."""
     prompt_tokens: int | None
-    """Of the question, as far as the model took it in; None where the server does not say."""
+    """Number of tokens of the prompt that the model read; None if the server does not say."""
 
 
 class EndpointSettings(Protocol):
-    """How a server is asked; `EmbedderSettings` is one."""
+    """The settings for requests to a server; `EmbedderSettings` is an implementation."""
 
     @property
     def model(self) -> str:
@@ -92,23 +95,23 @@ class EndpointSettings(Protocol):
 
     @property
     def timeout(self) -> float:
-        """Seconds for one request."""
+        """Time limit of one request, in seconds."""
 
     @property
     def keep_alive(self) -> str:
-        """How long the model stays loaded."""
+        """How long the server keeps the model loaded."""
 
     @property
     def num_thread(self) -> int | None:
-        """Threads for a request; the server's own choice where None."""
+        """Number of threads per request; None leaves the choice to the server."""
 
     @property
     def requests_in_flight(self) -> int:
-        """Requests at once."""
+        """Maximum number of concurrent requests."""
 
 
 class Endpoint:
-    """One Ollama server with connections that are kept. Everything is awaited on one event loop."""
+    """One Ollama server with persistent connections. All methods must be awaited on the same event loop."""
 
     def __init__(self, url: str, settings: EndpointSettings) -> None:
         self.url = url
@@ -125,31 +128,31 @@ class Endpoint:
         )
 
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """A vector (float32) for each text, in order; whether the vectors can be right is not looked at.
+        """Return a float32 vector for each text, in order. The caller checks whether the vectors can be right.
 
         Raises:
-            HostUnreachable, EmbedderUnavailable, RateLimited: the server, or perhaps a text that it cannot bear.
-            TextTooLong, TextRefused, BadVectors: one text or several of them.
-            ModelMissing, EmbedderError: asking again gives the same.
+            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a text that crashes it.
+            TextTooLong, TextRefused, BadVectors: One or several of the texts are at fault.
+            ModelMissing, EmbedderError: Another try would fail in the same way.
         """
-        async with self._asked(self._seconds):
+        async with self._errors_mapped(self._seconds):
             answer = await self._client.embed(
                 self._model, list(texts), truncate=False, options=self._options, keep_alive=self._keep_alive
             )
-            vectors = _vectors(answer.embeddings)
+            vectors = _to_vectors(answer.embeddings)
         if len(vectors) != len(texts):
-            raise BadVectors(f"{self.url} answers {len(vectors)} vectors for {len(texts)} texts")
+            raise BadVectors(f"{self.url} returned {len(vectors)} vectors for {len(texts)} texts")
         return vectors
 
     async def generate(self, prompt: str, **options: float) -> Answer:
-        """What the model writes after a prompt, without its thinking; `options` are Ollama's (num_ctx, seed, …).
+        """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
 
         Raises:
-            HostUnreachable, EmbedderUnavailable, RateLimited: the server, or perhaps a prompt that it cannot bear.
-            TextTooLong, TextRefused: the prompt.
-            ModelMissing, EmbedderError: asking again gives the same.
+            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a prompt that crashes it.
+            TextTooLong, TextRefused: The prompt is at fault.
+            ModelMissing, EmbedderError: Another try would fail in the same way.
         """
-        async with self._asked(self._seconds):
+        async with self._errors_mapped(self._seconds):
             answer = await self._client.generate(
                 self._model,
                 prompt,
@@ -158,15 +161,15 @@ class Endpoint:
                 options={**(self._options or {}), **options},
                 keep_alive=self._keep_alive,
             )
-        ended = bool(answer.done) and answer.done_reason != "length"  # neither where it repeats itself without end
+        ended = bool(answer.done) and answer.done_reason != "length"  # neither holds if it repeats itself endlessly
         return Answer(answer.response or "", ended, answer.prompt_eval_count)
 
     async def details(self) -> ModelDetails:
-        """What the model is. Its tag is looked up each time, the rest only where that is new.
+        """Return the details of the model. Its manifest is looked up each time, the rest only if that has changed.
 
-        Raises ModelMissing, and as `embed` where the server is the reason.
+        Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
         """
-        async with self._asked(min(self._seconds, QUESTION_SECONDS)):
+        async with self._errors_mapped(min(self._seconds, METADATA_SECONDS)):
             answer = await self._client.list()
             manifest = {plain_model_name(model.model or ""): model.digest for model in answer.models}.get(
                 plain_model_name(self._model)
@@ -174,8 +177,8 @@ class Endpoint:
             if manifest is None:
                 raise self._model_missing()
             if self._known is None or self._known[0] != manifest:
-                shown = await self._client.show(self._model)
-                self._known = manifest, _details(shown, manifest)
+                response = await self._client.show(self._model)
+                self._known = manifest, _to_details(response, manifest)
         return self._known[1]
 
     async def close(self) -> None:
@@ -183,8 +186,8 @@ class Endpoint:
         await self._client.close()  # type: ignore[no-untyped-call]
 
     @asynccontextmanager
-    async def _asked(self, seconds: float) -> AsyncIterator[None]:
-        """Map what can go wrong within one question, which may take this long in all."""
+    async def _errors_mapped(self, seconds: float) -> AsyncIterator[None]:
+        """Map foreign errors of one request to ours, and limit the time of the whole request."""
         try:
             async with asyncio.timeout(seconds):
                 yield
@@ -197,38 +200,42 @@ class Endpoint:
         except ollama.ResponseError as exc:
             raise self._refusal(exc.status_code, str(exc.error), {}) from exc
         except (httpx.HTTPError, httpx.StreamError) as exc:
-            raise EmbedderUnavailable(f"{self.url} broke off: {str(exc) or type(exc).__name__}") from exc
+            raise EmbedderUnavailable(f"{self.url} broke the connection: {str(exc) or type(exc).__name__}") from exc
         except httpx.InvalidURL as exc:
-            raise EmbedderError(f"{self.url} is not an address: {exc}; write hosts as http://host:port") from exc
+            raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
         except ValidationError as exc:
             if any(error["loc"][:1] == ("embeddings",) and len(error["loc"]) > 1 for error in exc.errors()):
-                raise BadVectors(f"{self.url} answers values that are no numbers") from exc
-            raise EmbedderUnavailable(f"{self.url} answers something else than asked: is it Ollama?") from exc
+                raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
+            raise EmbedderUnavailable(f"{self.url} returned JSON that Ollama would not return: is it Ollama?") from exc
         except (ValueError, TypeError) as exc:
-            raise EmbedderUnavailable(f"{self.url} answers no JSON, or half of it: is it Ollama?") from exc
+            raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it Ollama?") from exc
 
     async def _refuse_errors(self, response: httpx.Response) -> None:
-        """A response hook: the client's own error has neither headers nor survives a body that it does not expect."""
+        """Raise our error for an error status.
+
+        This is a response hook because the client's own error has no headers, and the client fails on an unexpected
+        body.
+        """
         if response.is_error:
             await response.aread()
-            raise self._refusal(response.status_code, _words(response), response.headers)
+            raise self._refusal(response.status_code, _error_words(response), response.headers)
 
     def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
-        """Our error for an answer with this status and these words."""
-        said = f"{self.url} answers {status}: {words}"
-        asked = headers.get("retry-after")
-        if status == 429 or (status == 503 and (asked or "server busy" in words)):
-            return RateLimited(said, _seconds_asked(asked))
+        """Return our error for a response with this status and these words."""
+        message = f"{self.url} answers {status}: {words}"
+        retry_after = headers.get("retry-after")
+        if status == 429 or (status == 503 and (retry_after or "server busy" in words)):
+            return RateLimited(message, _parse_retry_after(retry_after))
         if TOO_LONG.search(words):
-            return TextTooLong(f"{said} (model {self._model}): lower chunk_chars of this index")
+            return TextTooLong(f"{message} (model {self._model}): lower chunk_chars of this index")
         if NOT_FINITE.search(words):
-            return BadVectors(said)
+            return BadVectors(message)
         if status == 404:
             named = re.search(r"model\b.*not found", words)
-            return self._model_missing() if named else EmbedderError(f"{said}; is it an Ollama server?")
-        if status >= 500 or status in PASSING_STATUS or CRASHED.search(words):
-            return EmbedderUnavailable(said)
-        return TextRefused(said)
+            return self._model_missing() if named else EmbedderError(f"{message}; is it an Ollama server?")
+        if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
+            return EmbedderUnavailable(message)
+        return TextRefused(message)
 
     def _model_missing(self) -> ModelMissing:
         return ModelMissing(
@@ -237,27 +244,27 @@ class Endpoint:
 
 
 def plain_model_name(name: str) -> str:
-    """A model's name without the tag that Ollama takes where none is given."""
+    """Return a model's name without the tag that Ollama assumes by default."""
     return name.removesuffix(":latest")
 
 
-def _details(shown: ollama.ShowResponse, manifest: str) -> ModelDetails:
-    weights = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", shown.modelfile or "", re.M)
+def _to_details(response: ollama.ShowResponse, manifest: str) -> ModelDetails:
+    weights = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M)
     digest = weights[0] if len(weights) == 1 else sha256("".join(weights).encode()).hexdigest() if weights else manifest
-    lengths = [value for key, value in (shown.modelinfo or {}).items() if key.endswith(".context_length")]
+    lengths = [value for key, value in (response.modelinfo or {}).items() if key.endswith(".context_length")]
     return ModelDetails(digest, int(lengths[0]) if lengths else None)
 
 
-def _vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
+def _to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
     with np.errstate(over="ignore"):
         try:
             return list(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1))
-        except ValueError:  # rows of several lengths
+        except ValueError:  # the rows differ in length
             return [np.asarray(row, dtype=np.float32) for row in rows]
 
 
-def _words(response: httpx.Response) -> str:
-    """What a server says of its error, in one line."""
+def _error_words(response: httpx.Response) -> str:
+    """Return the server's own description of an error, in one line."""
     try:
         content = orjson.loads(response.content)
         words = content["error"] if isinstance(content, dict) else response.text
@@ -266,8 +273,8 @@ def _words(response: httpx.Response) -> str:
     return " ".join(str(words).split())[:300]
 
 
-def _seconds_asked(header: str | None) -> float | None:
-    """Seconds that a Retry-After header asks for: a number, or an HTTP date (RFC 9110, 10.2.3)."""
+def _parse_retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for: a number, or an HTTP date (RFC 9110, 10.2.3)."""
     if header is None:
         return None
     try:

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, for callers that have none, or one of their own."""
+"""An event loop in a separate thread, for callers with or without a running loop."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class EventLoopThread:
-    """Runs coroutines for any thread, with a running loop or without; the thread begins with the first of them."""
+    """A thread that runs coroutines for callers in any thread. It starts with the first coroutine."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -24,11 +24,11 @@ class EventLoopThread:
 
     @property
     def running(self) -> bool:
-        """Whether the thread is there."""
+        """Whether the thread has been started and not stopped."""
         return self._loop is not None
 
     def run(self, work: Coroutine[None, None, T]) -> T:
-        """Run to its end; an interrupt in the caller's thread cancels the work."""
+        """Run the coroutine and return its result. An interrupt in the caller's thread cancels it."""
         with self._starting:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
@@ -40,7 +40,7 @@ class EventLoopThread:
             future.cancel()
 
     def stop(self) -> None:
-        """End the thread; the next `run` begins another."""
+        """Stop the thread; the next `run` starts another."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None

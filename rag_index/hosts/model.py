@@ -21,29 +21,32 @@ PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 @dataclass(slots=True)
 class KnownModel:
-    """Digest and dimension; learned from the first host where nobody said."""
+    """The digest and the dimension that every host must have. If they are None, the first host sets them."""
 
     name: str
     digest: str | None = None
     dimension: int | None = None
 
     async def compare(self, endpoint: Endpoint) -> None:
-        """Raises ModelChanged where a host has another model, and what `Endpoint.details` raises."""
+        """Compare the host's digest with the expected one.
+
+        Raises ModelChanged if they differ, and the errors of `Endpoint.details`.
+        """
         digest = (await endpoint.details()).digest
         if self.digest is None:
             self.digest = digest
         elif digest != self.digest:
             raise ModelChanged(
-                f"{endpoint.url} has another {self.name} (weights {digest[:12]}) than the run began with "
-                f"({self.digest[:12]}): "
-                f"start a new run to index with the new one, or give all hosts the same with `ollama pull {self.name}`"
+                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with weights "
+                f"{self.digest[:12]}: start a new run to index with the new model, or run `ollama pull {self.name}` "
+                "on each host to give all hosts the same one"
             )
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare, and embed a plain text.
+        """Compare the model, and embed a plain text with it.
 
-        Raises BadVectors, its kind WrongDimension, EmbedderError where even a plain text is refused, and what
-        `compare` and `Endpoint.embed` raise where the server is the reason.
+        Raises BadVectors, WrongDimension if only the dimension is wrong, EmbedderError if the host refuses even a plain
+        text, and the errors of `compare` and `Endpoint.embed` that mean the server is at fault.
         """
         await self.compare(endpoint)
         vector = await plain_vector(endpoint, self.name)
@@ -51,16 +54,22 @@ class KnownModel:
             self.dimension = vector.size
         why = broken_reason(vector, self.dimension)
         if why is not None:
-            raise WrongDimension(f"{endpoint.url} answers {why}, with the same digest of {self.name}: restart it")
+            raise WrongDimension(
+                f"{endpoint.url} returned a vector of {why}, though its {self.name} has the expected digest: "
+                "restart that server"
+            )
 
 
 async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
-    """The vector of a plain text, finite and not zero. Raises BadVectors, EmbedderError, as `Endpoint.embed`."""
+    """Return a host's vector of a plain text, after checking that it is finite and not zero.
+
+    Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`.
+    """
     try:
         vector = (await endpoint.embed([PLAIN_TEXT]))[0]
     except (TextRefused, TextTooLong) as exc:
-        raise EmbedderError(f"{exc} (even for {PLAIN_TEXT!r}: model {name} there cannot be used)") from exc
+        raise EmbedderError(f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)") from exc
     why = broken_reason(vector, None)
     if why is not None:
-        raise BadVectors(f"{endpoint.url} answers {why} for a plain text")
+        raise BadVectors(f"{endpoint.url} returned a vector of {why} for a plain text")
     return vector

@@ -1,7 +1,7 @@
-"""How long a host takes for a batch: a fixed cost and a cost a character, learnt from what it answered.
+"""Estimates how long a host takes for a batch, from a fixed cost and a cost per character.
 
-By least squares in which each answer weighs less than the next one (Young 1984, recursive estimation with a forgetting
-factor). A cost a character alone would take a host for slow that was first asked with a short text.
+Both costs come from a least-squares fit in which older answers weigh less (Young 1984, recursive estimation with a
+forgetting factor). With a cost per character alone, a host whose first request held a short text would seem slow.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 __all__ = ["Pace"]
 
-MEMORY = 0.8
-"""What an answer weighs beside the next one."""
-REACH = 4.0
-"""Nothing is said of batches that are so many times larger than any that was answered."""
-ALIKE = 0.1
-"""Sizes whose spread is this small a part of their mean do not tell the two costs apart."""
+FORGETTING_FACTOR = 0.8
+"""The weight of an answer relative to the next one."""
+MAX_EXTRAPOLATION = 4.0
+"""Batches more than this many times larger than any answered batch get no estimate."""
+MIN_SPREAD = 0.1
+"""Minimum spread of the batch sizes, relative to their mean, to tell the two costs apart."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """Of one host."""
+    """The pace of one host."""
 
     _weight: float = 0.0
     _chars: float = 0.0
@@ -30,21 +30,22 @@ class Pace:
     _largest: int = 0
 
     def learn(self, chars: int, seconds: float) -> None:
-        """It answered a batch of so many characters after so many seconds."""
-        self._weight = MEMORY * self._weight + 1
-        self._chars = MEMORY * self._chars + chars
-        self._seconds = MEMORY * self._seconds + seconds
-        self._squares = MEMORY * self._squares + chars * chars
-        self._products = MEMORY * self._products + chars * seconds
+        """Record that the host answered a batch of `chars` characters after `seconds` seconds."""
+        self._weight = FORGETTING_FACTOR * self._weight + 1
+        self._chars = FORGETTING_FACTOR * self._chars + chars
+        self._seconds = FORGETTING_FACTOR * self._seconds + seconds
+        self._squares = FORGETTING_FACTOR * self._squares + chars * chars
+        self._products = FORGETTING_FACTOR * self._products + chars * seconds
         self._largest = max(self._largest, chars)
 
     def seconds(self, chars: int) -> float | None:
-        """What a batch of so many characters will take, above 0; None where nobody knows."""
-        if not self._weight or chars > REACH * self._largest:
+        """Return the estimated seconds (above 0) for a batch of `chars` characters; None without an estimate."""
+        if not self._weight or chars > MAX_EXTRAPOLATION * self._largest:
             return None
-        mean, took = self._chars / self._weight, self._seconds / self._weight
-        spread = self._squares / self._weight - mean * mean
-        each = most = took / max(mean, 1.0)
-        if spread > (ALIKE * mean) ** 2:
-            each = min(max((self._products / self._weight - mean * took) / spread, 0.0), most)
-        return max(took - each * mean, 0.0) + each * chars or None
+        mean_chars, mean_seconds = self._chars / self._weight, self._seconds / self._weight
+        variance = self._squares / self._weight - mean_chars * mean_chars
+        per_char = max_per_char = mean_seconds / max(mean_chars, 1.0)
+        if variance > (MIN_SPREAD * mean_chars) ** 2:
+            slope = (self._products / self._weight - mean_chars * mean_seconds) / variance
+            per_char = min(max(slope, 0.0), max_per_char)
+        return max(mean_seconds - per_char * mean_chars, 0.0) + per_char * chars or None

@@ -1,6 +1,6 @@
-"""The hosts of an embedder: which of them is asked next, and which is left alone for how long.
+"""The pool of hosts: it decides which host gets the next request, and which host rests for how long.
 
-Plain state, told of every outcome and given the time: it neither waits nor sends.
+The pool is plain state. Callers report every outcome and pass in the time; the pool neither waits nor sends requests.
 """
 
 from __future__ import annotations
@@ -21,132 +21,140 @@ if TYPE_CHECKING:
 
 __all__ = ["Clock", "Host", "Pool"]
 
-FAILURES = 3
-"""In a row, until a host rests."""
+MAX_FAILURES = 3
+"""Failures in a row after which a host is down."""
 FIRST_PAUSE = 0.1
-"""Seconds after a first failure; doubled after the second."""
+"""Seconds of pause after the first failure; doubled after the second."""
 FIRST_REST = 1.0
-LONGEST_REST = 30.0
-RISE = 0.1
-"""Requests at once that a success gives back to a host which asked for fewer."""
+"""Seconds of rest when a host goes down; doubled after each further failure."""
+MAX_REST = 30.0
+CAPACITY_STEP = 0.1
+"""Number of concurrent requests that each success gives back to a host whose capacity was halved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Time and chance, so that a test can bring its own."""
+    """The sources of time and randomness, which tests replace."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     chance: Callable[[], float] = random.random
 
-    def spread(self, seconds: float) -> float:
-        """These seconds, a fifth more or less: what failed together should not come back together."""
+    def jitter(self, seconds: float) -> float:
+        """Return the seconds plus or minus a fifth at random, so that clients that failed together retry apart."""
         return seconds * (0.8 + 0.4 * self.chance())
 
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """One host as one embedder sees it.
+    """The state of one host, as one embedder sees it.
 
-    It is *admitted* once its model was compared and a text embedded, and must be again after each failure. It is
-    *down* after three failures in a row; then a single question goes to it whenever a rest is over.
+    A host is *admitted* once its model has been compared and has embedded a plain text. Each failure revokes that. A
+    host is *down* after three failures in a row; from then on it gets a single probe whenever its rest is over.
     """
 
     endpoint: Endpoint
-    most: int
+    max_in_flight: int
     in_flight: int = 0
     busy_since: float = 0.0
-    """Since when a request is under way, where one is."""
+    """The time since which requests are in flight, if any are."""
     alone: bool = False
-    """A batch that failed before is under way: nothing else is sent, so that its outcome is its own."""
-    asking: bool = False
+    """Whether a batch that failed before is in flight. Nothing else is sent then, so that the outcome is its own."""
+    being_probed: bool = False
     admitted_at: float | None = None
     checked_at: float = -math.inf
     failures: int = 0
     failed_at: float = -math.inf
-    limits: int = 0
+    plain_failures: int = 0
+    """Number of probes in which the host failed to embed a plain text."""
+    rate_limits: int = 0
     limited_at: float = -math.inf
     slowed_at: float = -math.inf
     not_before: float = -math.inf
     error: Exception | None = None
-    room: float = field(init=False)
-    """Requests at once that it takes at present."""
+    capacity: float = field(init=False)
+    """Number of concurrent requests that the host gets at present; at least 1 when rounded down."""
     pace: Pace = field(default_factory=Pace)
 
     def __post_init__(self) -> None:
-        self.room = float(self.most)
+        self.capacity = float(self.max_in_flight)
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The address of the host."""
         return self.endpoint.url
 
     @property
     def down(self) -> bool:
-        """Whether it failed so often in a row that it gets no more work for now."""
-        return self.failures >= FAILURES
+        """Whether the host failed so often in a row that it gets no work for now."""
+        return self.failures >= MAX_FAILURES
 
     def resting(self, now: float) -> bool:
-        """Whether others must do its work: it is down, or asked for a pause that is not over."""
-        return self.down or (self.limits > 0 and self.not_before > now)
+        """Return whether other hosts must do its work, because it is down or in a pause that it asked for."""
+        return self.down or (self.rate_limits > 0 and self.not_before > now)
 
-    def free(self, now: float) -> int:
-        """Requests that it would take now."""
-        ready = self.admitted_at is not None and not self.asking and not self.alone and self.not_before <= now
-        return max(1, int(self.room)) - self.in_flight if ready and not self.down else 0
+    def free_slots(self, now: float) -> int:
+        """Return how many more requests the host can get now."""
+        ready = self.admitted_at is not None and not self.being_probed and not self.alone and self.not_before <= now
+        return max(1, int(self.capacity)) - self.in_flight if ready and not self.down else 0
 
-    def admitted(self, now: float) -> None:
-        """Its model was compared and a text embedded."""
+    def admit(self, now: float) -> None:
+        """Record that the model has been compared and has embedded a plain text."""
         self.admitted_at = self.checked_at = now
         self.failures = 0
         self.error = None
 
-    def doubted(self) -> None:
-        """It has to prove itself before it gets more work."""
+    def revoke_admission(self) -> None:
+        """Require a probe before the host gets more work."""
         self.admitted_at = None
 
-    def succeeded(self, chars: int, seconds: float) -> None:
-        """It answered a batch well."""
-        self.failures = self.limits = 0
+    def record_success(self, chars: int, seconds: float) -> None:
+        """Record that the host answered a batch well."""
+        self.failures = self.rate_limits = 0
         self.error = None
-        self.room = min(float(self.most), self.room + RISE)
+        self.capacity = min(float(self.max_in_flight), self.capacity + CAPACITY_STEP)
         self.pace.learn(chars, seconds)
 
-    def failed(self, error: Exception, started: float, clock: Clock) -> None:
-        """A request that began at `started` failed. Requests under way together count as one failure."""
-        self.doubted()
+    def record_failure(self, error: Exception, started: float, clock: Clock) -> None:
+        """Record the failure of a request sent at `started`. Requests in flight together count as one failure."""
+        self.revoke_admission()
         if started <= self.failed_at:
             return
         self.failures += 1
         self.failed_at, self.error = clock.now(), error
-        rests = self.failures - FAILURES
+        rests = self.failures - MAX_FAILURES
         pause = FIRST_PAUSE * 2 ** (self.failures - 1) if rests < 0 else FIRST_REST * 2 ** min(rests, 10)
-        self.not_before = max(self.not_before, self.failed_at + clock.spread(min(pause, LONGEST_REST)))
+        self.not_before = max(self.not_before, self.failed_at + clock.jitter(min(pause, MAX_REST)))
 
-    def slowed(self, started: float, now: float) -> None:
-        """A request that began at `started` ran out of time, perhaps for waiting behind others: it gets half as many
-        at once. Requests under way together count as one."""
+    def record_timeout(self, started: float, now: float) -> None:
+        """Halve the capacity, because a request sent at `started` timed out, perhaps while waiting behind others.
+
+        Requests in flight together count once.
+        """
         if started > self.slowed_at:
-            self.room = max(1.0, self.room / 2)
+            self.capacity = max(1.0, self.capacity / 2)
             self.slowed_at = now
 
-    def limited(self, error: Exception, asked: float | None, started: float, clock: Clock) -> None:
-        """It asked for a pause of so many seconds, or of none in particular: it gets that, and half the requests."""
+    def record_rate_limit(self, error: Exception, asked: float | None, started: float, clock: Clock) -> None:
+        """Halve the capacity and pause the host, because it answered a request sent at `started` with a rate limit.
+
+        `asked` is the pause that it asked for, in seconds. If that is None, the pause doubles from time to time.
+        """
         if started > self.limited_at:
-            self.room = max(1.0, self.room / 2)
-            self.limits += 1
+            self.capacity = max(1.0, self.capacity / 2)
+            self.rate_limits += 1
         self.limited_at, self.error = clock.now(), error
-        pause = min(FIRST_REST * 2 ** min(self.limits - 1, 10), LONGEST_REST) if asked is None else asked
-        self.not_before = max(self.not_before, self.limited_at + (clock.spread(pause) if asked is None else pause))
+        pause = min(FIRST_REST * 2 ** min(self.rate_limits - 1, 10), MAX_REST) if asked is None else asked
+        self.not_before = max(self.not_before, self.limited_at + (clock.jitter(pause) if asked is None else pause))
 
 
 class Pool:
-    """All hosts, and the share of them that this embedder uses while they are well.
+    """All hosts, and the share of them that this embedder uses as long as they are well.
 
-    With H hosts and W workers, worker `home` has the hosts home, home + W, home + 2W, … (or home modulo H, where
-    workers are as many or more), and each of these gets up to `in_flight` requests at once. So every host is used,
-    none has more waiting than it needs, and within a share the faster host takes more. The others stand in while the
-    whole share rests.
+    With H hosts and W workers, the share of worker `home` is home, home + W, home + 2W, …, or home modulo H if there
+    are at least as many workers as hosts. Each host of the share gets up to `in_flight` requests at once. So every host
+    is used, no host has a longer queue than it needs, and the faster hosts of a share do more of the work. The hosts
+    outside the share are used only while the whole share rests.
     """
 
     def __init__(self, endpoints: Sequence[Endpoint], *, home: int, workers: int, in_flight: int) -> None:
@@ -158,19 +166,21 @@ class Pool:
         hosts = [Host(endpoint, in_flight) for endpoint in endpoints]
         self.own = [hosts[number] for number in share]
         self.hosts = self.own + [hosts[number] for number in others]
-        self._most = in_flight * len(share)
-        self.dry_since: float | None = None
-        """Since when no host takes texts; None while some host does."""
+        self._max_in_flight = in_flight * len(share)
+        self.all_resting_since: float | None = None
+        """The time since which no host accepts texts; None while some host does."""
 
     def in_use(self, now: float) -> list[Host]:
-        """The hosts that get work now: of the own share, or else of all, those that do not rest."""
+        """Return the hosts that get work now: those of the share that do not rest, or else all that do not rest."""
         return [host for host in self.own if not host.resting(now)] or [
             host for host in self.hosts if not host.resting(now)
         ]
 
-    def to_ask(self, now: float) -> list[Host]:
-        """Hosts to be asked now whether they are well: those in use that are not admitted, and those down whose rest
-        is over, of the own share or, where no host is left, of all."""
+    def to_probe(self, now: float) -> list[Host]:
+        """Return the hosts to probe now: hosts in use that are not admitted, and hosts whose rest is over.
+
+        Of the resting hosts, only those of the share are probed, unless no host is left.
+        """
         used = self.in_use(now)
         wanted = {*used, *self.own} if used else {*self.hosts}
         return [
@@ -178,21 +188,22 @@ class Pool:
             for host in self.hosts
             if host in wanted
             and host.admitted_at is None
-            and not host.asking
+            and not host.being_probed
             and host.in_flight == 0
             and host.not_before <= now
         ]
 
     def pick(self, now: float, *, chars: int, waiting: int, alone: bool = False) -> Host | None:
-        """The host for a batch of so many characters, of `waiting` that wait in all; None while there is none.
+        """Return the host for a batch of `chars` characters, or None if no host should get it now.
 
-        A slow host is passed over where the others would be through with all that waits, before it is through with
-        this one batch. `alone`: only a host with nothing under way.
+        `waiting` is the number of characters of all batches that wait, this one included. A slow host is passed over if
+        the others would finish them all before it finishes this batch. With `alone`, only a host without requests in
+        flight is chosen.
         """
         used = self.in_use(now)
-        room = self._most - sum(host.in_flight for host in self.hosts)
-        free = [host for host in used if host.free(now) > 0 and not (alone and host.in_flight)]
-        if room <= 0:
+        free_slots = self._max_in_flight - sum(host.in_flight for host in self.hosts)
+        free = [host for host in used if host.free_slots(now) > 0 and not (alone and host.in_flight)]
+        if free_slots <= 0:
             return None
         for host in sorted(free, key=lambda host: host.in_flight):
             if not _others_are_sooner(host, used, now, chars, waiting):
@@ -200,18 +211,18 @@ class Pool:
         return None
 
     def wake_at(self, now: float) -> float | None:
-        """When next a pause or a rest ends; None where nothing but answers are waited for."""
+        """Return when the next pause or rest ends; None if no host is in one."""
         return min((host.not_before for host in self.hosts if host.not_before > now), default=None)
 
-    def dry(self, now: float) -> bool:
-        """Whether every host rests."""
+    def all_resting(self, now: float) -> bool:
+        """Return whether every host rests."""
         return all(host.resting(now) for host in self.hosts)
 
 
 def _others_are_sooner(host: Host, used: Sequence[Host], now: float, chars: int, waiting: int) -> bool:
-    """Whether it pays to leave a batch to the faster hosts, which are busy now."""
+    """Return whether the faster hosts, which are busy now, would finish the batch sooner."""
     others = [
-        (seconds, max(1, int(other.room)))
+        (seconds, max(1, int(other.capacity)))
         for other in used
         if other is not host and other.admitted_at is not None and other.not_before <= now
         if (seconds := other.pace.seconds(chars))
@@ -219,6 +230,6 @@ def _others_are_sooner(host: Host, used: Sequence[Host], now: float, chars: int,
     alone = host.pace.seconds(chars)
     if not others or not alone:
         return False
-    drained = waiting / max(1, chars) / sum(room / seconds for seconds, room in others)
-    last = min(seconds for seconds, _ in others)
-    return alone > 2 * (drained + last)
+    queue_seconds = waiting / max(1, chars) / sum(capacity / seconds for seconds, capacity in others)
+    fastest = min(seconds for seconds, _ in others)
+    return alone > 2 * (queue_seconds + fastest)

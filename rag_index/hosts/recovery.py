@@ -1,4 +1,4 @@
-"""Waiting for hosts that are down or asked for a pause, and saying so."""
+"""Decides how long a call waits when every host is down or asked for a pause, and logs the wait."""
 
 from __future__ import annotations
 
@@ -12,59 +12,59 @@ if TYPE_CHECKING:
 
 __all__ = ["Recovery"]
 
-PROBE_SECONDS = 5.0
-"""What is left to a call that comes when the patience of those before it is at its end: enough to ask each host."""
-NEWS_SECONDS = 30.0
-"""Between two lines of the log, while no host takes texts."""
+MIN_WAIT_SECONDS = 5.0
+"""How long a call waits at least, even if earlier calls have used up the patience: enough to probe each host."""
+LOG_SECONDS = 30.0
+"""Time between two log lines while no host accepts texts."""
 
 log = logging.getLogger("rag_index.embedders")
 
 
 class Recovery:
-    """How long it is that every host of a pool rests, and whether that is too long.
+    """The wait of one call while every host of its pool rests.
 
-    The pool remembers since when no host took texts, so that calls one after another do not each wait anew. A host
-    that may be asked again is no end of it, only one that did answer well (`over`).
+    The pool stores since when all hosts have been resting, so that successive calls share one wait instead of each
+    starting its own. Only a host that answers well ends the wait (`host_answered`), not one whose rest is over.
     """
 
     def __init__(self, pool: Pool, patience: float) -> None:
         self._pool, self._patience = pool, patience
         self._began: float | None = None
-        self._news_at = 0.0
+        self._log_at = 0.0
 
-    def look(self, now: float) -> float | None:
-        """When to look again; None while some host takes texts. Call it when no text is under way.
+    def next_check(self, now: float) -> float | None:
+        """Return when to call this again, or None while some host accepts texts. Call it with no request in flight.
 
-        Raises EmbedderUnavailable, RateLimited or BadVectors, whichever all hosts have in common, when it was long
-        enough, or when no host means to come back in time.
+        Raises EmbedderUnavailable if the patience is used up, or if no host will be back before that. If every host has
+        the same reason, raises RateLimited or BadVectors instead.
         """
-        if self._pool.dry_since is None:
-            if not self._pool.dry(now):
+        if self._pool.all_resting_since is None:
+            if not self._pool.all_resting(now):
                 return None
-            self._pool.dry_since = now
+            self._pool.all_resting_since = now
         if self._began is None:
-            self._began = self._news_at = now
-        since = self._pool.dry_since
-        until = max(since + self._patience, self._began + min(self._patience, PROBE_SECONDS))
+            self._began = self._log_at = now
+        since = self._pool.all_resting_since
+        until = max(since + self._patience, self._began + min(self._patience, MIN_WAIT_SECONDS))
         resumes = [host.not_before if not host.down else now for host in self._pool.hosts]
         if now >= until or min(resumes) > until:
             raise self._unavailable(now)
-        if now >= self._news_at:
-            waited = f"for {now - since:.0f} s now, " if now > since else ""
+        if now >= self._log_at:
+            waited = f" ({now - since:.0f} s so far)" if now > since else ""
             log.warning(
-                "no Ollama host takes texts, waiting %sat most %g s: %s", waited, self._patience, self._reasons()
+                "no Ollama host accepts texts, waiting at most %g s%s: %s", self._patience, waited, self._reasons()
             )
-            self._news_at = now + NEWS_SECONDS
-        return min(until, self._news_at)
+            self._log_at = now + LOG_SECONDS
+        return min(until, self._log_at)
 
-    def over(self, host: Host, now: float) -> None:
-        """A host answered well."""
-        if self._pool.dry_since is not None:
-            log.warning("%s takes texts again after %.0f s", host.url, now - self._pool.dry_since)
-            self._pool.dry_since = self._began = None
+    def host_answered(self, host: Host, now: float) -> None:
+        """End the wait, because this host has answered well."""
+        if self._pool.all_resting_since is not None:
+            log.warning("%s accepts texts again after %.0f s", host.url, now - self._pool.all_resting_since)
+            self._pool.all_resting_since = self._began = None
 
     def _reasons(self) -> str:
-        return "; ".join(str(host.error or f"{host.url} rests") for host in self._pool.hosts)
+        return "; ".join(str(host.error or f"{host.url} is paused") for host in self._pool.hosts)
 
     def _unavailable(self, now: float) -> Exception:
         errors = [host.error for host in self._pool.hosts]

@@ -1,4 +1,4 @@
-"""Counts of requests."""
+"""Counts of the requests to an embedder."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ __all__ = ["RequestStats"]
 
 @dataclass(slots=True)
 class RequestStats:
-    """Counts since the embedder was made; a caller takes the difference of two `snapshot`s."""
+    """The counts since an embedder was opened. For one call, take the difference of two copies."""
 
     requests: int = 0
     retries: int = 0
+    """Requests that repeated an earlier one."""
     rate_limited: int = 0
+    """Requests that a server answered by asking for a pause."""
     busy_seconds: float = 0.0
+    """Seconds in which at least one request was running."""
     in_flight: int = 0
-    """Requests under way now."""
+    """Requests running now."""
     host_seconds: dict[str, float] = field(default_factory=dict)
-    """By host: seconds in which a request was under way there; empty where there are no hosts."""
+    """Seconds in which a request was running, by host; empty for an embedder without hosts."""

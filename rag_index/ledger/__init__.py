@@ -1,7 +1,7 @@
-"""The ledger: what is indexed, in which collection, with which hashes; what failed; what ran.
+"""The ledger: what is indexed, in which collection and with which hashes; what failed; which runs there were.
 
-Rows belong to a collection, not to an index, and the store's alias alone says which collection is shown. A document
-that is about to be written is marked open first; a row that is not open is exactly what the store holds.
+Rows belong to a collection, not to an index, and the store's alias alone says which collection is live. A document is
+marked pending before it is written. A row that is not pending is exactly what the store holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["Collection", "FailedDocument", "Known", "Ledger", "RunRecord", "Scan
 
 
 class Ledger(CollectionRows, DocumentRows, FileRows, RunRows):
-    """One connection to the ledger's database; safe to share between threads of a process.
+    """One connection to the ledger's database, which threads of a process may share.
 
-    Raises LedgerUnavailable where another try may help, LedgerError (LedgerTooNew) where not.
+    Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.
     """

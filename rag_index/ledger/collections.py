@@ -15,27 +15,29 @@ __all__ = ["CollectionRows"]
 
 
 class CollectionRows(LedgerConnection):
-    """What collections there are, and what made them."""
+    """The collections of each alias, and what each was built with."""
 
     def collection(self, name: str) -> Collection | None:
-        """The collection of this name."""
+        """Return the collection of this name."""
         with self.transaction() as connection:
             row = connection.execute(sa.select(collections).where(collections.c.name == name)).mappings().first()
         return Collection(**row) if row else None
 
     def collections(self, alias: str) -> list[Collection]:
-        """All collections of an alias, oldest first."""
+        """Return all collections of an alias, oldest first."""
         statement = sa.select(collections).where(collections.c.alias == alias).order_by(collections.c.id)
         with self.transaction() as connection:
             return [Collection(**row) for row in connection.execute(statement).mappings()]
 
     def add_collection(self, **values: Any) -> Collection:
-        """Note a collection that is about to be made in the store; columns as in `tables.collections`."""
+        """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
         with self.transaction() as connection:
             connection.execute(collections.insert().values(created_at=self.clock(), **values))
         added = self.collection(values["name"])
         if added is None:
-            raise LedgerError(f"ledger {self.redacted_url} lost collection {values['name']}; is its disk full?")
+            raise LedgerError(
+                f"ledger {self.redacted_url} lost collection {values['name']}: check that its disk has room"
+            )
         return added
 
     def update_collection(self, collection_id: int, **values: Any) -> None:
@@ -44,7 +46,7 @@ class CollectionRows(LedgerConnection):
             connection.execute(collections.update().where(collections.c.id == collection_id).values(**values))
 
     def drop_collection(self, collection_id: int) -> None:
-        """Forget a collection with all its documents and failures."""
+        """Delete a collection with all its documents, failures, file hashes and scan state."""
         with self.transaction() as connection:
             for table in (documents, failed_documents, scan_states, file_hashes):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))

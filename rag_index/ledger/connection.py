@@ -1,4 +1,4 @@
-"""The connection under all parts of the ledger: transactions, errors in words, how keys are given to a statement."""
+"""The connection that all parts of the ledger share: transactions, error messages, and lists of keys as parameters."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 from rag_index.database.interrupts import interrupts_deferred
 from rag_index.database.sqlite import set_pragmas
+from rag_index.database.upsert import insert_for
 from rag_index.database.urls import first_line, is_transient, missing_driver, redacted_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.migrations import migrate
@@ -30,9 +31,9 @@ CONNECT_SECONDS = 10
 
 
 class LedgerConnection:
-    """One connection to the ledger's database; safe to share between threads of a process.
+    """One connection to the ledger's database, which threads of a process may share.
 
-    Raises LedgerUnavailable where another try may help, LedgerError (LedgerTooNew) where not.
+    Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.
     """
 
     def __init__(self, url: URL, *, clock: Callable[[], float] = time.time) -> None:
@@ -41,22 +42,22 @@ class LedgerConnection:
         self.clock = clock
         self._lock = threading.RLock()
         self.engine = _engine(url)
-        self._insert: Any = postgresql.insert if self.engine.dialect.name == "postgresql" else sqlite.insert
-        with self._guard():
+        self._insert = insert_for(self.engine.dialect)
+        with self._map_errors():
             self._connection = self.engine.connect()
         with self.transaction() as connection:
             migrate(connection, redacted_url=self.redacted_url)
 
     def close(self) -> None:
-        """Give back the connection."""
+        """Close the connection."""
         with self._lock:
             self._connection.close()
             self.engine.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All or nothing: statements inside are one transaction. Signals wait for its end."""
-        with interrupts_deferred(), self._lock, self._guard():
+        """Run the statements of the block as one transaction. Signals are deferred until its end."""
+        with interrupts_deferred(), self._lock, self._map_errors():
             if self._connection.in_transaction():
                 yield self._connection
                 return
@@ -66,34 +67,39 @@ class LedgerConnection:
     def _execute_many(
         self, connection: Connection, statement: Any, names: Sequence[str], rows: list[tuple[Any, ...]]
     ) -> None:
-        """Execute for each row of values for `names`. On SQLite without SQLAlchemy's work for each value: 4 times
-        faster, and every document passes here."""
+        """Execute a statement for each row, whose values belong to the parameters `names`.
+
+        On SQLite this skips SQLAlchemy's work for each value and is 4 times faster. Every document passes here.
+        """
         compiled = statement.compile(dialect=self.engine.dialect)
         if compiled.positional and list(compiled.positiontup) == list(names):
             connection.exec_driver_sql(str(compiled), rows)
         else:
             connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
 
-    def _among(self, column: Any) -> sa.ColumnElement[bool]:
-        """`column` is one of the bound parameter `keys`, as one parameter however many there are."""
+    def _is_in_keys(self, column: Any) -> sa.ColumnElement[bool]:
+        """Return the condition that `column` is one of `keys`, which is one bound parameter for any number of keys."""
         if self.engine.dialect.name == "sqlite":
             return column.in_(self._keys_as_rows())  # type: ignore[no-any-return]
         return column == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text)))  # type: ignore[no-any-return]
 
     def _keys_as_rows(self) -> sa.Select[Any]:
+        """Return a SELECT with a row for each key of the bound parameter `keys`."""
         if self.engine.dialect.name == "sqlite":
             return sa.select(sa.func.json_each(sa.bindparam("keys")).table_valued("value").c.value)
         return sa.select(sa.func.unnest(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))))
 
-    def _keys(self, keys: Sequence[str]) -> Any:
+    def _bind_keys(self, keys: Sequence[str]) -> Any:
+        """Return the value of the bound parameter `keys`."""
         return json.dumps(list(keys)) if self.engine.dialect.name == "sqlite" else list(keys)
 
     @contextmanager
-    def _guard(self) -> Iterator[None]:
+    def _map_errors(self) -> Iterator[None]:
+        """Raise errors of SQLAlchemy as errors of the ledger."""
         try:
             yield
         except exc.SQLAlchemyError as error:
-            raise _mapped(error, self._url) from error
+            raise _map_error(error, self._url) from error
 
 
 def _engine(url: URL) -> Engine:
@@ -104,7 +110,7 @@ def _engine(url: URL) -> Engine:
         try:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LedgerError(f"ledger: {url.database} cannot be made: {error.strerror}") from error
+            raise LedgerError(f"ledger: {url.database} cannot be created: {error.strerror}") from error
     try:
         engine = sa.create_engine(url, connect_args={} if is_sqlite else {"connect_timeout": CONNECT_SECONDS})
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:
@@ -118,15 +124,17 @@ def _sqlite_pragmas(connection: Any, _record: object) -> None:
     set_pragmas(connection, ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384"))
 
 
-def _mapped(error: exc.SQLAlchemyError, url: URL) -> Exception:
+def _map_error(error: exc.SQLAlchemyError, url: URL) -> Exception:
     origin, name = first_line(error, url), redacted_url(url)
     lowered = origin.lower()
     if "full" in lowered:
-        return LedgerError(f"ledger {name}: the disk is full ({origin}); nothing is lost, make room and run again")
+        return LedgerError(f"ledger {name}: the disk is full ({origin}). Nothing is lost: make room and run again")
     if "readonly" in lowered or "read-only" in lowered:
         return LedgerError(f"ledger {name} cannot be written ({origin}); correct its permissions")
     if "malformed" in lowered or "not a database" in lowered:
-        return LedgerError(f"ledger {name} is damaged ({origin}); `rag-index doctor --repair` can make it anew")
+        return LedgerError(f"ledger {name} is damaged ({origin}); rebuild it with `rag-index doctor --repair`")
     if is_transient(error):
-        return LedgerUnavailable(f"ledger {name} does not answer: {origin}; see that it runs and the URL is right")
+        return LedgerUnavailable(
+            f"ledger {name} does not answer: {origin}. Check that it runs and that the URL is right"
+        )
     return LedgerError(f"ledger {name} refuses: {origin}")

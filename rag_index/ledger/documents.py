@@ -1,4 +1,4 @@
-"""The ledger's documents: hashes, number of chunks, and whether one is about to be written (open)."""
+"""The ledger's documents: their hashes, their number of chunks, and whether their write is pending."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["DocumentRows"]
 
 
 class DocumentRows(FailureRows):
-    """A row that is not open is exactly what the store holds."""
+    """The documents of each collection. A row that is not pending is exactly what the store holds."""
 
     def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
-        """What is known of these documents, by key."""
+        """Return what the ledger knows about these documents, by key."""
         d = documents.c
         statement = sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending).where(
-            d.collection_id == collection_id, self._among(d.key)
+            d.collection_id == collection_id, self._is_in_keys(d.key)
         )
         with self.transaction() as connection:
-            rows = connection.execute(statement, {"keys": self._keys(keys)}).fetchall()
+            rows = connection.execute(statement, {"keys": self._bind_keys(keys)}).fetchall()
         return {
             key: Known(bytes(text), bytes(payload), chunks, pending) for key, text, payload, chunks, pending in rows
         }
 
     def mark_pending(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Mark documents as about to be written; new ones get a row without hashes."""
+        """Mark documents as pending; new ones get a row without hashes."""
         if not keys:
             return
         key = self._keys_as_rows().subquery().c[0]
@@ -41,10 +41,10 @@ class DocumentRows(FailureRows):
         insert = self._insert(documents).from_select(names, rows.where(sa.true()))
         statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1})
         with self.transaction() as connection:
-            connection.execute(statement, {"keys": self._keys(keys)})
+            connection.execute(statement, {"keys": self._bind_keys(keys)})
 
     def record(self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]]) -> None:
-        """Note documents as done: (key, text hash, payload hash, chunks). Clears their failures."""
+        """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures."""
         values = [(collection_id, key, text, payload, chunks, 0) for key, text, payload, chunks in rows]
         if not values:
             return
@@ -64,31 +64,33 @@ class DocumentRows(FailureRows):
             self.clear_failures(collection_id, [str(row[1]) for row in values])
 
     def unmark_pending(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
-        """Documents marked open that were not written after all: known ones are as before, new ones unknown again."""
+        """Undo `mark_pending` for documents that were not written: known ones stay as before, new ones are deleted."""
         d = documents.c
         with self.transaction() as connection:
-            closed = documents.update().where(d.collection_id == collection_id, self._among(d.key)).values(pending=0)
-            connection.execute(closed, {"keys": self._keys(known)})
-            removed = documents.delete().where(d.collection_id == collection_id, self._among(d.key))
-            connection.execute(removed, {"keys": self._keys(new)})
+            known_rows = (
+                documents.update().where(d.collection_id == collection_id, self._is_in_keys(d.key)).values(pending=0)
+            )
+            connection.execute(known_rows, {"keys": self._bind_keys(known)})
+            new_rows = documents.delete().where(d.collection_id == collection_id, self._is_in_keys(d.key))
+            connection.execute(new_rows, {"keys": self._bind_keys(new)})
 
     def forget(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Remove documents and their failures."""
+        """Delete documents and their failures from the ledger."""
         with self.transaction() as connection:
             statement = documents.delete().where(
-                documents.c.collection_id == collection_id, self._among(documents.c.key)
+                documents.c.collection_id == collection_id, self._is_in_keys(documents.c.key)
             )
-            connection.execute(statement, {"keys": self._keys(keys)})
+            connection.execute(statement, {"keys": self._bind_keys(keys)})
             self.clear_failures(collection_id, keys)
 
     def pending_keys(self, collection_id: int) -> list[str]:
-        """Documents that were about to be written when a run ended early; at most some windows of shards."""
+        """Return the documents that are still pending since a run ended early; at most a few windows of shards."""
         d = documents.c
         with self.transaction() as connection:
             return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, d.pending == 1)))
 
     def totals(self, collection_id: int) -> Totals:
-        """Counts over a collection's documents."""
+        """Count the documents of a collection and their points."""
         d = documents.c
         indexed = sa.case((sa.and_(d.pending == 0, d.chunks > 0), 1), else_=0)
         statement = sa.select(
@@ -101,14 +103,14 @@ class DocumentRows(FailureRows):
         return Totals(int(row[0]), int(row[1]), int(row[2]))
 
     def sample(self, collection_id: int, count: int) -> list[str]:
-        """Keys of some documents that have points, by chance."""
+        """Return the keys of `count` random documents that have points."""
         d = documents.c
         statement = sa.select(d.key).where(d.collection_id == collection_id, d.pending == 0, d.chunks > 0)
         with self.transaction() as connection:
             return [str(key) for key in connection.scalars(statement.order_by(sa.func.random()).limit(count))]
 
     def rows(self, collection_id: int, *, after: str = "", limit: int = 5000) -> list[tuple[str, Known]]:
-        """A page of documents in order of key, for those who compare everything."""
+        """Return a page of documents in the order of their keys, for comparing all of them."""
         d = documents.c
         statement = (
             sa.select(d.key, d.text_hash, d.payload_hash, d.chunks, d.pending)

@@ -1,4 +1,4 @@
-"""The ledger's failed documents, with how often each was tried."""
+"""The ledger's failed documents, and how often each was tried."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ __all__ = ["FailureRows"]
 
 
 class FailureRows(LedgerConnection):
-    """Documents that could not be indexed, or not as they should be."""
+    """Documents that could not be indexed, or only incompletely."""
 
     def failures(self, collection_id: int, keys: Sequence[str] | None = None) -> dict[str, FailedDocument]:
-        """Failed documents of a collection, by key; of these keys where given."""
+        """Return the failed documents of a collection by key, restricted to `keys` if given."""
         f = failed_documents.c
         statement = sa.select(f.key, f.text_hash, f.reason, f.tries, f.first_at, f.last_at, f.kind)
         statement = statement.where(f.collection_id == collection_id).order_by(f.key)
         bound = {}
         if keys is not None:
-            statement, bound = statement.where(self._among(f.key)), {"keys": self._keys(keys)}
+            statement, bound = statement.where(self._is_in_keys(f.key)), {"keys": self._bind_keys(keys)}
         with self.transaction() as connection:
             return {row[0]: FailedDocument(*row) for row in connection.execute(statement, bound)}
 
     def count_failures(self, collection_id: int, kind: FailureKind | None = None) -> int:
-        """How many documents of a collection are listed, of one kind or of all."""
+        """Count the listed documents of a collection, of one kind or of all kinds."""
         f = failed_documents.c
         statement = sa.select(sa.func.count()).select_from(failed_documents).where(f.collection_id == collection_id)
         with self.transaction() as connection:
             return int(connection.scalar(statement if kind is None else statement.where(f.kind == kind)) or 0)
 
     def fail(self, collection_id: int, failures: Sequence[Failure]) -> None:
-        """Note failed documents; one that failed before counts another try."""
+        """Record failed documents. If one failed before with the same text, its number of tries grows."""
         if not failures:
             return
         now = self.clock()
@@ -65,10 +65,10 @@ class FailureRows(LedgerConnection):
             connection.execute(statement, rows)
 
     def clear_failures(self, collection_id: int, keys: Sequence[str]) -> None:
-        """These documents are no failures any more."""
+        """Delete these documents from the list of failures."""
         f = failed_documents.c
         with self.transaction() as connection:
-            anything = connection.scalar(sa.select(f.key).where(f.collection_id == collection_id).limit(1))
-            if anything is not None:
-                statement = failed_documents.delete().where(f.collection_id == collection_id, self._among(f.key))
-                connection.execute(statement, {"keys": self._keys(keys)})
+            any_failure = connection.scalar(sa.select(f.key).where(f.collection_id == collection_id).limit(1))
+            if any_failure is not None:
+                statement = failed_documents.delete().where(f.collection_id == collection_id, self._is_in_keys(f.key))
+                connection.execute(statement, {"keys": self._bind_keys(keys)})

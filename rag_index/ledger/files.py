@@ -1,4 +1,4 @@
-"""The ledger's memory of a source of files: what a file of this size and time holds, so that it need not be read."""
+"""The ledger's hashes of files by stamp, so that a file with an unchanged stamp need not be read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["FileRows"]
 
-AT_ONCE = 500
-"""Hashes asked for in one statement."""
+QUERY_HASHES = 500
+"""Hashes per SELECT."""
 
 
 class FileRows(ScanRows):
-    """A stamp is what can be seen of a file without reading it, as text."""
+    """Files of a source. A stamp is the text of what can be known about a file without reading it."""
 
     def committed_stamps(self, collection_id: int, keys: Sequence[str]) -> dict[str, str]:
-        """Return the stamps, by key, of files that are committed as they were under that stamp."""
+        """Return the stamps, by key, of files whose content under that stamp is committed."""
         f, d = file_hashes.c, documents.c
         same = sa.and_(
             d.collection_id == f.collection_id, d.key == f.key, d.text_hash == f.text_hash,
@@ -31,10 +31,10 @@ class FileRows(ScanRows):
         statement = (
             sa.select(f.key, f.stamp)
             .join_from(file_hashes, documents, same)
-            .where(f.collection_id == collection_id, self._among(f.key))
+            .where(f.collection_id == collection_id, self._is_in_keys(f.key))
         )
         with self.transaction() as connection:
-            return {row[0]: row[1] for row in connection.execute(statement, {"keys": self._keys(keys)})}
+            return {row[0]: row[1] for row in connection.execute(statement, {"keys": self._bind_keys(keys)})}
 
     def note_files(self, collection_id: int, rows: Iterable[tuple[str, str, bytes, bytes]]) -> None:
         """Record what files hold: rows of (key, stamp, text hash, payload hash)."""
@@ -51,28 +51,28 @@ class FileRows(ScanRows):
             self._execute_many(connection, statement, file_hashes.c.keys(), values)
 
     def forget_unseen_files(self, collection_id: int) -> None:
-        """What the scan did not see is remembered no more."""
+        """Delete the hashes of files that the scan did not see."""
         seen, f = self._scanned.seen, file_hashes.c
         unseen = ~sa.exists().where(seen.c.key == f.key)
         with self.transaction() as connection:
             connection.execute(file_hashes.delete().where(f.collection_id == collection_id, unseen))
 
-    def keys_under(self, collection_id: int, beginning: str) -> list[str]:
-        """Documents whose typed key begins so."""
+    def keys_under(self, collection_id: int, prefix: str) -> list[str]:
+        """Return the documents whose typed key begins with `prefix`."""
         d = documents.c
-        below = sa.func.substr(d.key, 1, len(beginning)) == beginning
+        below = sa.func.substr(d.key, 1, len(prefix)) == prefix
         with self.transaction() as connection:
             return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, below)))
 
     def keys_of_texts(self, collection_id: int, text_hashes: Sequence[bytes]) -> list[str]:
-        """Documents, one for each text, that have points and one of these texts."""
+        """Return for each of these texts, if any document with points has it, one such document."""
         d = documents.c
         found: list[str] = []
-        for first in range(0, len(text_hashes), AT_ONCE):
-            some = list(text_hashes[first : first + AT_ONCE])
+        for first in range(0, len(text_hashes), QUERY_HASHES):
+            batch = list(text_hashes[first : first + QUERY_HASHES])
             statement = (
                 sa.select(sa.func.min(d.key))
-                .where(d.collection_id == collection_id, d.text_hash.in_(some), d.chunks > 0)
+                .where(d.collection_id == collection_id, d.text_hash.in_(batch), d.chunks > 0)
                 .group_by(d.text_hash)
             )
             with self.transaction() as connection:

@@ -1,6 +1,6 @@
-"""Numbered migrations of the ledger: each brings a ledger of version N - 1 to N, in one transaction.
+"""Numbered migrations of the ledger. Migration N upgrades a ledger from version N - 1, all in one transaction.
 
-A new ledger is made as it is now and marked with the newest number. Version 1 is the first that was published.
+A new ledger is created in the newest version. Version 1 is the first that was published.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["MIGRATIONS", "migrate"]
 
 
-def _scan_marks(connection: Connection) -> None:
-    """2: what the last complete scan of a collection leaves to the next (`changed_since`)."""
+def _add_scan_marks(connection: Connection) -> None:
+    """Version 2: keep what a complete scan leaves for the next one (`changed_since`)."""
     connection.exec_driver_sql(
         "CREATE TABLE rag_index_scan_marks (collection_id INTEGER NOT NULL PRIMARY KEY, mark TEXT NOT NULL, "
         "settings TEXT NOT NULL, full_at DOUBLE PRECISION NOT NULL)"
     )
 
 
-def _kinds_and_files(connection: Connection) -> None:
-    """3: documents that are skipped, or indexed without something; what files of a size and time hold."""
+def _add_kinds_and_file_hashes(connection: Connection) -> None:
+    """Version 3: list documents that are skipped or incomplete; keep hashes of files by size and time."""
     connection.exec_driver_sql("ALTER TABLE rag_index_failed_documents ADD COLUMN kind TEXT NOT NULL DEFAULT 'failed'")
     binary = "BYTEA" if connection.dialect.name == "postgresql" else "BLOB"
     connection.exec_driver_sql(
@@ -39,8 +39,8 @@ def _kinds_and_files(connection: Connection) -> None:
     )
 
 
-def _one_vocabulary(connection: Connection) -> None:
-    """4: columns and tables have the names that the code uses."""
+def _rename_to_one_vocabulary(connection: Connection) -> None:
+    """Version 4: give columns and tables the names that the code uses."""
     for table, old, new in (
         ("rag_index_collections", "cutting", "chunking"),
         ("rag_index_documents", "open", "pending"),
@@ -56,20 +56,24 @@ def _one_vocabulary(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {2: _scan_marks, 3: _kinds_and_files, 4: _one_vocabulary}
-"""What leads to each version after the first."""
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {
+    2: _add_scan_marks,
+    3: _add_kinds_and_file_hashes,
+    4: _rename_to_one_vocabulary,
+}
+"""The migration to each version after the first."""
 
 
 def migrate(connection: Connection, *, redacted_url: str) -> int:
-    """Make the ledger, or bring it to the newest version; `redacted_url` names it in messages. Returns the version.
+    """Create the ledger or upgrade it to the newest version, which is returned. `redacted_url` is for messages.
 
     Raises:
-        LedgerTooNew: a newer rag-index wrote it.
+        LedgerTooNew: a newer rag-index wrote the ledger.
     """
     newest = max(MIGRATIONS, default=1)
     version = _version(connection)
     if version is None or version < newest:
-        _wait_for_others(connection)
+        _exclude_others(connection)
         version = _version(connection)
     if version is None:
         tables.metadata.create_all(connection)
@@ -77,8 +81,8 @@ def migrate(connection: Connection, *, redacted_url: str) -> int:
         return newest
     if version > newest:
         raise LedgerTooNew(
-            f"ledger {redacted_url} is of version {version}, this rag-index knows {newest}: upgrade rag-index, "
-            "or name another ledger in [ledger] url"
+            f"ledger {redacted_url} has version {version}, but this rag-index knows versions up to {newest}. "
+            "Upgrade rag-index, or name another ledger in [ledger] url"
         )
     for number in range(version + 1, newest + 1):
         MIGRATIONS[number](connection)
@@ -87,15 +91,17 @@ def migrate(connection: Connection, *, redacted_url: str) -> int:
 
 
 def _version(connection: Connection) -> int | None:
-    """Of the ledger that is there; None where there is none yet."""
+    """Return the version of the ledger, or None if there is no ledger yet."""
     if not sa.inspect(connection).has_table(tables.schema_version.name):
         return None
     return int(connection.scalar(sa.select(sa.func.max(tables.schema_version.c.version))) or 1)
 
 
-def _wait_for_others(connection: Connection) -> None:
-    """Two runs may open a new ledger, or one of an earlier version, at the same moment: one makes the tables, the
-    other finds them. On SQLite this also begins the transaction, which Python does not for what makes tables: without
-    it, a migration that is killed would stay there by half."""
-    alone = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "SELECT pg_advisory_xact_lock(7041776)"
-    connection.exec_driver_sql(alone)
+def _exclude_others(connection: Connection) -> None:
+    """Let one run at a time create or upgrade the ledger; a second one then finds the tables.
+
+    On SQLite this also begins the transaction, because Python does not begin one for statements that create tables.
+    Without it, a migration that is killed would leave half of its changes.
+    """
+    statement = "BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "SELECT pg_advisory_xact_lock(7041776)"
+    connection.exec_driver_sql(statement)

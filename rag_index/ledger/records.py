@@ -1,4 +1,4 @@
-"""What the ledger keeps of documents, collections, failures and runs, as its methods give it."""
+"""The rows that the ledger's methods return: documents, collections, failures and runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Collection", "FailedDocument", "Known", "RunRecord", "ScanRecord", "
 
 
 class Known(NamedTuple):
-    """What the ledger knows of a document. An open one is to be treated as changed."""
+    """The ledger's row of a document. A pending document is treated as changed."""
 
     text_hash: bytes
     payload_hash: bytes
@@ -21,7 +21,7 @@ class Known(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Documents and points of a collection that are done (not open), and how many are open."""
+    """Numbers of a collection: documents and points that are written, and documents that are pending."""
 
     documents: int
     points: int
@@ -29,7 +29,10 @@ class Totals(NamedTuple):
 
 
 class ScanRecord(NamedTuple):
-    """What a complete scan leaves to the next: see `indexing.scan_state`. `full_at` is when all was read last."""
+    """The state that a complete scan leaves for the next one (see `indexing.scan_state`).
+
+    `full_at` is the time of the last scan that read every document.
+    """
 
     watermark: str
     settings: str
@@ -38,7 +41,7 @@ class ScanRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Collection:
-    """A collection of the store as the ledger knows it."""
+    """A collection of the store, as the ledger knows it."""
 
     id: int
     alias: str
@@ -46,18 +49,18 @@ class Collection:
     store_id: str
     embedder_fingerprint: str
     embedder: str
-    """What the embedder was, in words."""
+    """A description of the embedder for messages."""
     chunking: str
     dimension: int
     state: str
-    """`ready`, or `building` beside the one that is shown."""
+    """`ready`, or `building` while another collection is live."""
     created_at: float
     chars_per_second: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class FailedDocument:
-    """A document that could not be indexed, and how often it was tried."""
+    """A document that could not be indexed, with its reason and number of tries."""
 
     key: str
     text_hash: bytes

@@ -15,27 +15,30 @@ __all__ = ["SINGLE", "RunRows"]
 
 
 SINGLE = "id-"
-"""So begin the ids of runs over single documents: they must not hide how the last run over all of them went."""
+"""Prefix of the ids of runs over single documents, which must not hide how the last run over all documents went."""
 
 
 class RunRows(LedgerConnection):
-    """When each ran, how it ended, what it took."""
+    """The runs of each index: when they ran, how they ended, and their metrics."""
 
     def start_run(self, run_id: str, alias: str, *, host: str, pid: int) -> None:
-        """Note that a run has begun."""
+        """Record that a run has begun."""
         values = {"id": run_id, "alias": alias, "host": host, "pid": pid, "started_at": self.clock()}
         with self.transaction() as connection:
             connection.execute(runs.insert().values(state="running", message="", report="{}", **values))
 
     def finish_run(self, run_id: str, *, state: str, message: str, report: dict[str, Any]) -> None:
-        """Note how a run ended."""
+        """Record how a run ended."""
         statement = runs.update().where(runs.c.id == run_id)
         values = {"state": state, "message": message, "report": json.dumps(report), "ended_at": self.clock()}
         with self.transaction() as connection:
             connection.execute(statement.values(**values))
 
     def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
-        """The newest run of an index over all its documents; with `run_id` the newest of any whose id begins so."""
+        """Return the newest run of an index over all its documents.
+
+        With `run_id`, return the newest run of any kind whose id begins with it.
+        """
         wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else ~runs.c.id.startswith(SINGLE)
         statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.started_at.desc()).limit(1)
         with self.transaction() as connection:

@@ -1,4 +1,4 @@
-"""What a scan of the source has seen, in temporary tables of the connection: on disk, gone with it."""
+"""What a scan of the source has seen, in temporary tables on disk that end with the connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ScanRows"]
 
 
 class _ScanTables(NamedTuple):
-    """Temporary tables of one connection: keys a scan has seen, and documents it found emptied."""
+    """The temporary tables of a connection: keys that the scan has seen, and documents that it found emptied."""
 
     seen: sa.Table
     emptied: sa.Table
@@ -42,12 +42,12 @@ class _ScanTables(NamedTuple):
 
 
 class ScanRows(LedgerConnection):
-    """What was seen decides what is gone; what a complete scan leaves to the next one is kept."""
+    """The keys that the current scan has seen, and the state that a complete scan leaves for the next one."""
 
     _scan: _ScanTables | None = None
 
     def begin_scan(self) -> None:
-        """Forget what an earlier scan saw. Kept in temporary tables: on disk, gone with the connection."""
+        """Create the temporary tables, or empty them if an earlier scan used them."""
         with self.transaction() as connection:
             if self._scan is None:
                 self._scan = _ScanTables.create(connection)
@@ -55,84 +55,85 @@ class ScanRows(LedgerConnection):
                 connection.execute(table.delete())
 
     def see(self, keys: Sequence[str], *, page: int) -> list[str]:
-        """Note the keys of a page as seen; returns those that are there twice, in this page or an earlier one."""
+        """Record the keys of a page as seen. Return those that occur twice, in this page or also in an earlier one."""
         if not keys:
             return []
         seen = self._scanned.seen
         rows = sa.select(self._keys_as_rows().subquery().c[0], sa.literal(page))
         insert = self._insert(seen).from_select(["key", "page"], rows.where(sa.true())).on_conflict_do_nothing()
         with self.transaction() as connection:
-            if connection.execute(insert, {"keys": self._keys(keys)}).rowcount == len(keys):
+            if connection.execute(insert, {"keys": self._bind_keys(keys)}).rowcount == len(keys):
                 return []
-            earlier = sa.select(seen.c.key).where(self._among(seen.c.key), seen.c.page < page)
-            twice = {str(key) for key in connection.scalars(earlier, {"keys": self._keys(keys)})}
+            earlier = sa.select(seen.c.key).where(self._is_in_keys(seen.c.key), seen.c.page < page)
+            duplicates = {str(key) for key in connection.scalars(earlier, {"keys": self._bind_keys(keys)})}
         distinct: set[str] = set()
         for key in keys:
-            (twice if key in distinct else distinct).add(key)
-        return sorted(twice)
+            (duplicates if key in distinct else distinct).add(key)
+        return sorted(duplicates)
 
     def note_emptied(self, rows: Iterable[tuple[str, bytes, bytes]]) -> None:
-        """Keep documents (key, text hash, payload hash) that have points and whose text is now empty."""
+        """Record documents (key, text hash, payload hash) that have points and whose text is now empty."""
         values = [{"key": key, "text_hash": text, "payload_hash": payload} for key, text, payload in rows]
         if values:
             with self.transaction() as connection:
                 connection.execute(self._scanned.emptied.insert(), values)
 
     def emptied(self, *, limit: int = 1000) -> list[tuple[str, bytes, bytes]]:
-        """A page of the emptied documents that are still noted."""
+        """Return a page of the emptied documents that are still recorded."""
         with self.transaction() as connection:
             rows = connection.execute(sa.select(self._scanned.emptied).limit(limit)).fetchall()
         return [(row[0], bytes(row[1]), bytes(row[2])) for row in rows]
 
     def forget_emptied(self, keys: Sequence[str]) -> None:
-        """These were dealt with."""
+        """Delete emptied documents whose points have been deleted."""
         emptied = self._scanned.emptied
         with self.transaction() as connection:
-            connection.execute(emptied.delete().where(self._among(emptied.c.key)), {"keys": self._keys(keys)})
+            connection.execute(emptied.delete().where(self._is_in_keys(emptied.c.key)), {"keys": self._bind_keys(keys)})
 
     def count_emptied(self) -> int:
-        """How many emptied documents are noted."""
+        """Count the emptied documents that are recorded."""
         with self.transaction() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(self._scanned.emptied)) or 0)
 
     def forget_unseen_failures(self, collection_id: int) -> None:
-        """Failed documents that the source no longer has are no failures any more."""
+        """Delete the failures of documents that the source no longer has."""
         seen, f = self._scanned.seen, failed_documents.c
         unseen = ~sa.exists().where(seen.c.key == f.key)
         with self.transaction() as connection:
             connection.execute(failed_documents.delete().where(f.collection_id == collection_id, unseen))
 
     def gone(self, collection_id: int, *, limit: int = 1000) -> list[str]:
-        """Documents of the collection that the scan did not see; a page of them."""
+        """Return a page of the collection's documents that the scan did not see."""
         with self.transaction() as connection:
-            return [str(key) for key in connection.scalars(self._gone(collection_id, documents.c.key).limit(limit))]
+            statement = self._select_unseen(collection_id, documents.c.key).limit(limit)
+            return [str(key) for key in connection.scalars(statement)]
 
     def count_gone(self, collection_id: int) -> int:
-        """How many documents the scan did not see, of those that have points."""
+        """Count the documents that have points and that the scan did not see."""
         with self.transaction() as connection:
-            statement = self._gone(collection_id, sa.func.count()).where(documents.c.chunks > 0)
+            statement = self._select_unseen(collection_id, sa.func.count()).where(documents.c.chunks > 0)
             return int(connection.scalar(statement) or 0)
 
-    def _gone(self, collection_id: int, what: Any) -> sa.Select[Any]:
+    def _select_unseen(self, collection_id: int, column: Any) -> sa.Select[Any]:
         unseen = ~sa.exists().where(self._scanned.seen.c.key == documents.c.key)
-        return sa.select(what).select_from(documents).where(documents.c.collection_id == collection_id, unseen)
+        return sa.select(column).select_from(documents).where(documents.c.collection_id == collection_id, unseen)
 
     @property
     def _scanned(self) -> _ScanTables:
         if self._scan is None:
-            raise LedgerError("no scan has begun: begin_scan comes before what asks for it")
+            raise LedgerError("no scan has begun: call begin_scan first")
         return self._scan
 
     def scan_state(self, collection_id: int) -> ScanRecord | None:
-        """What the last complete scan of a collection left to the next."""
-        m = scan_states.c
-        statement = sa.select(m.watermark, m.settings, m.full_at).where(m.collection_id == collection_id)
+        """Return what the last complete scan of a collection left for the next one."""
+        s = scan_states.c
+        statement = sa.select(s.watermark, s.settings, s.full_at).where(s.collection_id == collection_id)
         with self.transaction() as connection:
             row = connection.execute(statement).first()
         return ScanRecord(*row) if row else None
 
     def record_scan(self, collection_id: int, watermark: str, *, settings: str, full_at: float) -> None:
-        """A scan of a collection is complete."""
+        """Record the state that a complete scan of a collection leaves for the next one."""
         values = {"watermark": watermark, "settings": settings, "full_at": full_at}
         insert = self._insert(scan_states).values(collection_id=collection_id, **values)
         with self.transaction() as connection:

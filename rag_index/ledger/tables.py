@@ -1,6 +1,6 @@
-"""The ledger's tables as they are now; `migrations` brings older ones here. Times are seconds since 1970, UTC.
+"""The ledger's tables in their newest version; `migrations` upgrades older ones. Times are seconds since 1970, UTC.
 
-Their names say whose they are, so that a ledger may live in a database beside other tables.
+All names begin with `rag_index_`, so that a ledger may share a database with other tables.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What this machine has: processors, memory, and how Python collects garbage."""
+"""Facts about this machine: processors, memory, and how often Python collects garbage."""

@@ -1,4 +1,4 @@
-"""Python's collector of reference cycles, told to look less often where rows pass by the hundred thousand."""
+"""Less frequent collection of reference cycles, for code through which rows pass by the hundred thousand."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ALLOCATIONS = 100_000
 
 @contextmanager
 def collect_seldom() -> Iterator[None]:
-    """Look for reference cycles after 100,000 new containers, where Python's default is 700 or so.
+    """Look for reference cycles after 100,000 new containers, instead of after about 700, Python's default.
 
-    Rows and payloads are containers without cycles, and each look is soon one at all that Prefect has imported. What is
-    freed by its last reference is freed as ever.
+    Rows and payloads are containers without cycles, and a collection soon visits every object that Prefect has
+    imported. Objects whose last reference goes away are freed at once, as always.
     """
     young, *older = gc.get_threshold()
-    if not gc.isenabled() or young >= ALLOCATIONS:  # as the user wants it, or a block around this one has done it
+    if not gc.isenabled() or young >= ALLOCATIONS:  # the user's choice, or that of an enclosing block
         yield
         return
     gc.set_threshold(ALLOCATIONS, *older)

@@ -1,4 +1,4 @@
-"""What memory each process takes: its own, without files that it has mapped."""
+"""The memory that each process takes for itself, without the files that it has mapped."""
 
 from __future__ import annotations
 
@@ -19,42 +19,43 @@ if TYPE_CHECKING:
 
 __all__ = ["MemoryWatch", "peak_memory"]
 
-EVERY = 0.1
+SAMPLE_SECONDS = 0.1
 
 
 class MemoryWatch:
-    """The highest own memory in bytes of this process and its children while a `with` block runs, by name.
+    """The peak of each process's own memory, in bytes by name, while a `with` block runs.
 
-    `names` says what children are called, by process id; others are known by their command.
+    It samples this process and its children. `names` gives the children's names by process id; other children are
+    named after their command.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
         self._names = {os.getpid(): "flow", **names}
         self._process = psutil.Process()
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
         self.peaks: dict[str, int] = {}
 
     def __enter__(self) -> MemoryWatch:
-        self._look()
+        self._sample()
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._ended.set()
         self._thread.join()
-        self._look()
+        self._sample()
 
     def _watch(self) -> None:
-        while not self._over.wait(EVERY):
-            self._look()
+        while not self._ended.wait(SAMPLE_SECONDS):
+            self._sample()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         for process in [self._process, *self._process.children(recursive=True)]:
             try:
-                name = self._names.get(process.pid) or _kind(" ".join(process.cmdline()))
+                name = self._names.get(process.pid) or _command_name(" ".join(process.cmdline()))
                 if name:
                     self.peaks[name] = max(self.peaks.get(name, 0), _own_memory(process))
             except psutil.Error:
@@ -62,23 +63,20 @@ class MemoryWatch:
 
 
 def peak_memory() -> int:
-    """Bytes that this process had resident at most since it began its program."""
-    with suppress(OSError):  # getrusage counts the process that started this one, too
-        if found := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
-            return int(found[1]) * 1024
+    """Return the peak of this process's resident memory since it began its program, in bytes."""
+    with suppress(OSError):  # psutil has no peak on Linux, and getrusage includes the process that started this one
+        if match := re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()):
+            return int(match[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _kind(command: str) -> str:
-    """What a process is that nobody named; nothing for those that are of no interest."""
+def _command_name(command: str) -> str:
+    """Return the name of a process that the caller did not name, or nothing if it is of no interest."""
     return "Prefect server" if "rag_index.orchestration.api_server" in command else ""
 
 
 def _own_memory(process: psutil.Process) -> int:
-    """RssAnon where /proc has it, else the resident set."""
-    try:
-        found = re.search(r"RssAnon:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
-    except OSError:
-        found = None
-    return int(found[1]) * 1024 if found else int(process.memory_info().rss)
+    """Return the resident memory that is not shared; the whole resident set on systems that do not tell."""
+    memory = process.memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))  # `shared` exists on Linux only

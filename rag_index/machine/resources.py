@@ -1,150 +1,143 @@
-"""What this machine has: processors by affinity and cgroup quota, memory by cgroup limit, and so many workers."""
+"""Processors and memory that this process may use, by affinity and cgroup limits, and the workers that they allow."""
 
 from __future__ import annotations
 
 import functools
 import math
 import os
-import re
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, ParallelSettings
 
 __all__ = [
     "Machine",
+    "choose_worker_count",
     "cpu_count",
-    "load",
-    "memory_each",
-    "memory_limit",
-    "survey",
-    "worker_count",
-    "worker_memory",
-    "workers_for",
+    "default_worker_count",
+    "detect_machine",
+    "estimate_worker_memory",
+    "load_average",
+    "memory_per_worker",
 ]
 
+# dask.system reads the limits of one cgroup only, and distributed.system those of the root only: both miss limits that
+# are set on a group in between, so the groups are read here.
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
-_MEMORY = Path("/proc/meminfo")
 MB = 1_000_000
 WORKER_MEMORY = {"local": 300 * MB, "ollama": 200 * MB, "sentence-transformers": 800 * MB}
-"""What a worker process needs, by kind of embedder. Measured: `local` with shards of 5 million characters; `ollama`,
-which has no model in the process, 60 MB less and small shards. Not measured: torch, and beside it the weights."""
+"""Bytes that a worker process needs, by kind of embedder. Two are measured: `local` with shards of 5 million
+characters; `ollama`, which has no model in the process, takes 60 MB less and has small shards. The third is an
+estimate for torch, to which the model's weights are added."""
 UNKNOWN_WEIGHTS = 500 * MB
-"""Of a sentence-transformers model that is no folder here: a name as on the model hub does not say how large it is."""
-OWN_MEMORY = 700 * MB
-"""Of the flow's process and the Prefect server together."""
+"""Assumed weights of a sentence-transformers model that is not a local folder: the name does not tell its size."""
+RESERVED_MEMORY = 700 * MB
+"""Bytes for the flow's process and the Prefect server together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What decides the number of workers."""
+    """The facts that decide the number of workers."""
 
     affinity: int
-    """Processors that this process may be put on."""
+    """Processors that this process may run on."""
     quota: float | None
-    """Processors by the tightest cgroup quota."""
+    """Processors by the tightest cgroup quota; None without one."""
     memory: int | None
-    """Bytes of memory that this process and its children may use, None where nobody knows."""
+    """Bytes of memory that this process and its children may use; None if unknown."""
     memory_is_limited: bool
-    """Whether a cgroup says so, and not the machine's size."""
+    """Whether `memory` is a cgroup limit, and not the size of the machine's memory."""
     load: float | None
-    """Processes that run or wait to run, on average of the last minute, in the whole machine."""
+    """Processes in the whole machine that run or wait to run, averaged over the last minute."""
 
     @property
     def processors(self) -> int:
-        """The least of affinity and quota, at least 1."""
+        """Return the minimum of affinity and quota, at least 1."""
         return max(1, self.affinity if self.quota is None else min(self.affinity, math.ceil(self.quota)))
 
-    def workers(self, each: int) -> int:
-        """One less than the processors, and no more than have `each` bytes; at least 1."""
-        return max(1, min(self.processors - 1, self.workers_in_memory(each)))
+    def max_workers(self, worker_bytes: int) -> int:
+        """Return one less than the processors, or fewer if memory is short; at least 1."""
+        return max(1, min(self.processors - 1, self.workers_that_fit(worker_bytes)))
 
-    def workers_in_memory(self, each: int) -> int:
-        """How many of so many bytes have room beside the flow and the Prefect server."""
-        return sys.maxsize if self.memory is None else max(0, self.memory - OWN_MEMORY) // each
+    def workers_that_fit(self, worker_bytes: int) -> int:
+        """Return how many workers of this size fit into memory beside the flow and the Prefect server."""
+        return sys.maxsize if self.memory is None else max(0, self.memory - RESERVED_MEMORY) // worker_bytes
 
 
-def survey(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, meminfo: Path = _MEMORY) -> Machine:
-    """Look at this machine as it is now.
+def detect_machine(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, installed: int | None = None) -> Machine:
+    """Return the resources of this machine as they are now; `installed` replaces its bytes of memory.
 
-    Limits are those of the process's own cgroup and of all above it: in a container there is one at the root, for a
-    systemd service with CPUQuota or MemoryMax some folders below.
+    The limits are those of the process's own cgroup and of every group above it. A container has its limit at the
+    root, a systemd service with CPUQuota or MemoryMax some levels below.
     """
     try:
         affinity = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
         affinity = os.cpu_count() or 1
-    quotas = [quota for group in _groups("cpu", cgroup, membership) if (quota := _quota(group)) is not None]
-    limits = [limit for group in _groups("memory", cgroup, membership) if (limit := _memory(group)) is not None]
-    installed = _installed(meminfo)
+    cpu_groups, memory_groups = (_cgroup_folders(name, cgroup, membership) for name in ("cpu", "memory"))
+    quotas = [quota for group in cpu_groups if (quota := _cpu_quota(group)) is not None]
+    limits = [limit for group in memory_groups if (limit := _memory_limit(group)) is not None]
+    installed = installed or _installed_memory()
     limit = min(limits, default=None)
     limited = limit is not None and (installed is None or limit < installed)
-    return Machine(affinity, min(quotas, default=None), limit if limited else installed, limited, load())
+    return Machine(affinity, min(quotas, default=None), limit if limited else installed, limited, load_average())
 
 
 def cpu_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
-    """Processors that this process may use: the least of affinity and cgroup quotas (v2 or v1), at least 1."""
-    return survey(cgroup, membership).processors
+    """Return the processors that this process may use: the minimum of affinity and cgroup quotas, at least 1."""
+    return detect_machine(cgroup, membership).processors
 
 
-def memory_limit(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP, meminfo: Path = _MEMORY) -> int | None:
-    """Bytes of memory that this process may use: the least of the machine's and of cgroup limits; None: not known."""
-    return survey(cgroup, membership, meminfo).memory
-
-
-def load() -> float | None:
-    """The load average of the last minute; None where the system has none."""
+def load_average() -> float | None:
+    """Return the load average of the last minute, or None if the system has none."""
     try:
         return os.getloadavg()[0]
     except (OSError, AttributeError):
         return None
 
 
-def worker_count(
-    setting: int | str,
-    cgroup: Path = _CGROUP,
-    membership: Path = _MEMBERSHIP,
-    *,
-    each: int = WORKER_MEMORY["local"],
-) -> int:
-    """The setting, or one less than the processors there are, as far as memory goes at `each` bytes; at least 1."""
-    return setting if isinstance(setting, int) else survey(cgroup, membership).workers(each)
+def default_worker_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
+    """Return how many workers with the `local` embedder this machine has room for, at least 1."""
+    return detect_machine(cgroup, membership).max_workers(WORKER_MEMORY["local"])
 
 
-def workers_for(parallel: ParallelSettings, each: int, machine: Machine | None = None) -> int:
-    """How many workers a run has, at least 1: as the settings say, or one less than the processors.
+def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
+    """Return how many workers a run starts: as the settings say, or one less than the processors; at least 1.
 
-    Not more than there is memory for at `each` bytes, and than the load leaves room for, where settings bound these.
+    Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. A `memory` or
+    `max_load` in the settings bounds a given number as well.
     """
-    machine = machine or replace(survey(), load=_load_at_first())
-    each = memory_each(parallel, each)
+    machine = machine or replace(detect_machine(), load=_initial_load())
+    worker_bytes = memory_per_worker(parallel, worker_bytes)
     if parallel.memory != "auto":
         machine = replace(machine, memory=min(parallel.memory * MB, machine.memory or sys.maxsize))
-    count = machine.workers(each) if parallel.workers == "auto" else parallel.workers
+    count = machine.max_workers(worker_bytes) if parallel.workers == "auto" else parallel.workers
     if parallel.memory != "auto":
-        count = min(count, machine.workers_in_memory(each))
+        count = min(count, machine.workers_that_fit(worker_bytes))
     if parallel.max_load is not None and machine.load is not None:
         count = min(count, int(parallel.max_load - machine.load))
     return max(1, count)
 
 
-def memory_each(parallel: ParallelSettings, needed: int) -> int:
-    """Bytes that each worker may have: what the settings say, else what it is taken to need."""
-    return needed if parallel.worker_memory == "auto" else parallel.worker_memory * MB
+def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:
+    """Return the bytes that each worker may have: `worker_memory` of the settings, or else the estimate."""
+    return estimate if parallel.worker_memory == "auto" else parallel.worker_memory * MB
 
 
 @functools.cache
-def _load_at_first() -> float | None:
-    """The load before this process's workers are part of it: the run and its cluster are to count alike."""
-    return load()
+def _initial_load() -> float | None:
+    """Return the load before this process started any worker, so that the run and its cluster reckon with the same."""
+    return load_average()
 
 
-def worker_memory(embedder: EmbedderSettings) -> int:
-    """Bytes that a worker process with this embedder is taken to need."""
+def estimate_worker_memory(embedder: EmbedderSettings) -> int:
+    """Return the bytes that a worker process with this embedder is expected to need."""
     needed = WORKER_MEMORY[embedder.kind]
     if embedder.kind != "sentence-transformers":
         return needed
@@ -153,9 +146,9 @@ def worker_memory(embedder: EmbedderSettings) -> int:
     return needed + (sum(file.stat().st_size for file in files) or UNKNOWN_WEIGHTS)
 
 
-def _groups(controller: str, cgroup: Path, membership: Path) -> list[Path]:
-    """The folders of the groups of this process, up to the root: version 2, and the controller's of version 1."""
-    found = {cgroup, cgroup / controller}
+def _cgroup_folders(controller: str, cgroup: Path, membership: Path) -> list[Path]:
+    """Return the folders of this process's cgroups up to the root, of version 2 and of the version 1 controller."""
+    folders = {cgroup, cgroup / controller}
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -166,12 +159,12 @@ def _groups(controller: str, cgroup: Path, membership: Path) -> list[Path]:
             continue
         top = cgroup / controller if controllers else cgroup
         own = top / path.lstrip("/")
-        found.update(folder for folder in (own, *own.parents) if folder.is_relative_to(top))
-    return sorted(found)
+        folders.update(folder for folder in (own, *own.parents) if folder.is_relative_to(top))
+    return sorted(folders)
 
 
-def _memory(group: Path) -> int | None:
-    """Bytes that a group may use (v2, else v1), None where there is no limit."""
+def _memory_limit(group: Path) -> int | None:
+    """Return the bytes that a group may use (version 2, else 1), or None without a limit."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         try:
             limit = int((group / name).read_text())
@@ -181,19 +174,16 @@ def _memory(group: Path) -> int | None:
     return None
 
 
-def _installed(meminfo: Path) -> int | None:
-    """Bytes of memory that the machine has."""
+def _installed_memory() -> int | None:
+    """Return the machine's memory in bytes, or None if the system does not tell."""
     try:
-        found = re.search(r"^MemTotal:\s+(\d+) kB", meminfo.read_text(), re.M)
-        if found:
-            return int(found[1]) * 1024
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
+        return int(psutil.virtual_memory().total)
+    except (OSError, psutil.Error):
         return None
 
 
-def _quota(group: Path) -> float | None:
-    """Processors by the CFS quota of a group, None where there is no limit."""
+def _cpu_quota(group: Path) -> float | None:
+    """Return the processors that the CFS quota of a group allows, or None without a limit."""
     try:
         limit, period = (group / "cpu.max").read_text().split()
         return None if limit == "max" else int(limit) / int(period)

@@ -1,1 +1,1 @@
-"""What a run reports: progress, metrics, advice, outcome."""
+"""The reports of a run: progress, metrics, advice, outcome."""

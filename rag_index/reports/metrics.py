@@ -1,4 +1,4 @@
-"""Where a run's time went: busy seconds of each stage, and what workers and hosts did."""
+"""Metrics of a run: the seconds of each stage, and the work of workers and hosts."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ if TYPE_CHECKING:
 __all__ = ["RunMetrics", "Stopwatch"]
 
 STAGES = ("fetch", "diff", "submit", "wait", "upsert", "commit", "delete", "publish")
-"""Stages of the flow's process, in their order; `wait` is waiting for workers."""
+"""The stages of the flow's process, in order. In `wait` it waits for workers."""
 
 
 @dataclass(slots=True)
 class RunMetrics:
-    """What one run of one index took. Seconds are wall seconds; `stages` add up to what the flow's process did."""
+    """The metrics of one run of one index, in wall seconds. `stages` divides up the time of the flow's process."""
 
     documents: int = 0
     seconds: float = 0.0
     workers: int = 1
     stages: dict[str, float] = field(default_factory=dict)
     worker_seconds: float = 0.0
-    """Seconds in which workers chunked and embedded, summed over workers."""
+    """Seconds that the workers spent on chunking and embedding, summed over workers."""
     embed_seconds: float = 0.0
-    """Of these, seconds in which an embedding was under way."""
+    """The part of `worker_seconds` in which at least one embedding request or call was running."""
     chunk_seconds: float = 0.0
-    """Of `worker_seconds`, those of cutting, and of writing contexts."""
+    """The part of `worker_seconds` spent on chunking, which includes writing contexts."""
+    write_seconds: float = 0.0
+    """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
     """Seconds until the first shard was submitted."""
     shards: int = 0
     chunks: int = 0
     texts: int = 0
     repeated: int = 0
-    """Chunks that shared the vector of an equal text of their shard."""
+    """Chunks that share the vector of an equal text in their shard."""
     reused: int = 0
-    """Chunks whose vector was there from before."""
+    """Chunks whose vector was copied from the store."""
     requests: int = 0
     retries: int = 0
     rate_limited: int = 0
@@ -49,45 +51,49 @@ class RunMetrics:
     contexts_made: int = 0
     """Chunks whose context a model wrote in this run."""
     contexts_cached: int = 0
-    """Chunks whose context had been written before."""
+    """Chunks whose context was found in the cache."""
     contexts_missing: int = 0
-    """Chunks that are indexed without a context, since none could be had."""
+    """Chunks that are indexed without the context they should have."""
     by_worker: dict[str, float] = field(default_factory=dict)
-    """Busy seconds of each worker: host and process id."""
+    """Busy seconds of each worker, which is named by host name and process id."""
     by_host: dict[str, float] = field(default_factory=dict)
-    """Seconds in which a worker had a request under way at a host of the embedder, summed over workers."""
+    """Seconds in which a request was running, by host of the embedder, summed over workers."""
     load: float | None = None
-    """Load average of the last minute of the flow's machine, as the run ended, and its processors."""
+    """Load average of the flow's machine over the last minute of the run."""
     processors: int = 1
+    """Number of processors of the flow's machine."""
     symbols: dict[str, int] = field(default_factory=dict)
-    """Symbols found in source code, by kind."""
+    """Number of symbols found in source code, by kind."""
     peak_memory: int = 0
-    """Bytes that a worker's process had resident at most."""
+    """The largest resident size of any worker's process, in bytes."""
 
     @property
     def speed_up(self) -> float:
-        """How many times longer one process would have taken from the first shard to the end, by the workers' busy
-        seconds; 0 where there was nothing to embed."""
-        there = self.seconds - (self.first_shard_after or 0.0)
-        return self.worker_seconds / there if there > 0 and self.shards else 0.0
+        """How many times longer a single worker would have taken from the first shard to the end.
+
+        It is computed from the workers' busy seconds, and 0 if nothing had to be embedded.
+        """
+        elapsed = self.seconds - (self.first_shard_after or 0.0)
+        return self.worker_seconds / elapsed if elapsed > 0 and self.shards else 0.0
 
     @property
     def utilisation(self) -> float:
-        """Share of the time from the first shard to the end in which workers were busy, 0 to 1."""
-        there = (self.seconds - (self.first_shard_after or 0.0)) * self.workers
-        return min(1.0, self.worker_seconds / there) if there > 0 and self.shards else 0.0
+        """The share (0 to 1) of the time from the first shard to the end in which the workers were busy."""
+        available = (self.seconds - (self.first_shard_after or 0.0)) * self.workers
+        return min(1.0, self.worker_seconds / available) if available > 0 and self.shards else 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """All figures, rounded to milliseconds, with utilisation and advice left to the reader of the whole."""
+        """Return all metrics, utilisation and speed-up included, with seconds rounded to milliseconds."""
         values = asdict(self)
         values["utilisation"] = self.utilisation
         values["speed_up"] = self.speed_up
-        return {name: _rounded(value) for name, value in values.items()}
+        return {name: _rounded_floats(value) for name, value in values.items()}
 
-    def add(self, stats: ShardStats, chunks: int) -> None:
-        """A shard came back from a worker."""
+    def add(self, stats: ShardStats, *, chunks: int, write_seconds: float = 0.0) -> None:
+        """Add the numbers of a shard that a worker has finished."""
         self.shards += 1
         self.chunks += chunks
+        self.write_seconds += write_seconds
         self.worker_seconds += stats.seconds
         self.embed_seconds += stats.embed_seconds
         self.texts += stats.texts
@@ -110,7 +116,7 @@ class RunMetrics:
 
 
 class Stopwatch:
-    """Busy seconds by stage. Stages may lie within each other: the inner one's time is not the outer one's."""
+    """The seconds spent in each stage. If stages are nested, time in the inner one does not count for the outer one."""
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
@@ -120,25 +126,25 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time within the block belongs to `name`."""
-        self._charge()
+        """Count the time in the block for the stage `name`."""
+        self._count_elapsed()
         self._stack.append(name)
         try:
             yield
         finally:
-            self._charge()
+            self._count_elapsed()
             self._stack.pop()
 
-    def _charge(self) -> None:
+    def _count_elapsed(self) -> None:
         now = self._clock()
         if self._stack:
             self.seconds[self._stack[-1]] += now - self._since
         self._since = now
 
 
-def _rounded(value: Any) -> Any:
+def _rounded_floats(value: Any) -> Any:
     if isinstance(value, float):
         return round(value, 3)
     if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
+        return {key: _rounded_floats(inner) for key, inner in value.items()}
     return value

@@ -1,4 +1,4 @@
-"""How a run ended: one outcome an index, what they add up to, and the words for it."""
+"""The outcome of a run: one per index, their sum, and both as sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.documents.batches import Failure
+    from rag_index.documents.batches import Failure, WrittenShard
 
 __all__ = ["IndexOutcome", "RunReport", "State"]
 
@@ -19,7 +19,10 @@ _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 @dataclass(slots=True)
 class IndexOutcome:
-    """One index's figures. Each document is in one of new, changed, payload_only, unchanged, empty, failed, skipped."""
+    """The numbers of one index.
+
+    Each document counts as exactly one of new, changed, payload_only, unchanged, empty, failed and skipped.
+    """
 
     index: str
     documents: int = 0
@@ -31,27 +34,27 @@ class IndexOutcome:
     deleted: int = 0
     failed: int = 0
     skipped: int = 0
-    """Kept out by a rule of the source, and listed with the failed."""
+    """Documents that a rule of the source excludes. They are listed with the failed ones."""
     incomplete: int = 0
-    """Of the new and changed: indexed without something, and listed with the failed."""
+    """New and changed documents that are indexed but lack something. They are listed with the failed ones."""
     chunks_embedded: int = 0
     contexts_made: int = 0
     """Chunks whose context a model wrote."""
     contexts_cached: int = 0
-    """Chunks whose context had been written before."""
+    """Chunks whose context was found in the cache."""
     contexts_missing: int = 0
-    """Chunks that are indexed without a context."""
+    """Chunks that are indexed without the context they should have."""
     seconds: float = 0.0
     state: State = "completed"
     message: str = ""
-    """Why it is not completed, or what is missing though it is, in words."""
+    """Sentences that say why the state is not completed, or what the index lacks although it is."""
     verified: str = ""
-    """What a rebuild looked at before it was shown, in words."""
+    """A sentence that says what a rebuild verified before its collection went live."""
     exit_code: int | None = None
-    """The exit code of the error that ended it, where one did."""
+    """The exit code of the error that ended the run of this index, if there was one."""
 
     def count(self, failures: Sequence[Failure]) -> None:
-        """These documents could not be indexed, or not as they should be."""
+        """Count documents that failed, were skipped, or are incomplete."""
         for failure in failures:
             if failure.kind == "failed":
                 self.failed += 1
@@ -60,8 +63,28 @@ class IndexOutcome:
             else:
                 self.incomplete += 1
 
+    def add(self, written: WrittenShard, *, new: int) -> None:
+        """Count a committed shard, `new` of whose documents the ledger did not have."""
+        stats = written.stats
+        self.new += new
+        self.changed += len(written.keys) - new
+        self.count(written.failures)
+        self.chunks_embedded += sum(written.chunk_counts) - stats.reused
+        self.contexts_made += stats.contexts_made
+        self.contexts_cached += stats.contexts_cached
+        self.contexts_missing += stats.contexts_missing
+
+    def say(self, message: str) -> None:
+        """Add a sentence to the message. An empty one changes nothing."""
+        self.message = "; ".join(filter(None, [self.message, message]))
+
+    def hold(self, message: str) -> None:
+        """Set the state to partial, and add the reason to the message."""
+        self.say(message)
+        self.state = "partial"
+
     def to_json(self) -> dict[str, Any]:
-        """The documented keys, and `message` where there is something to say."""
+        """Return the documented keys; keys such as `message` only if they have a value."""
         values = asdict(self)
         values.pop("exit_code")
         values["seconds"] = round(self.seconds, 3)
@@ -72,23 +95,23 @@ class IndexOutcome:
 
     @property
     def nothing_to_do(self) -> bool:
-        """True where the source was as the index had it."""
+        """Whether the index was already up to date."""
         done = self.new or self.changed or self.payload_only or self.deleted or self.failed or self.verified
         return self.state == "completed" and not done
 
     @property
-    def lacking(self) -> str:
-        """What is missing though the documents are indexed, in words."""
+    def missing_contexts(self) -> str:
+        """A sentence about chunks that are indexed without a context; "" if there are none."""
         if not self.contexts_missing:
             return ""
         chunks = f"{self.contexts_missing:,} chunks are" if self.contexts_missing > 1 else "1 chunk is"
         return (
             f"{chunks} without context: `rag-index failed {self.index}` says why, "
-            f"`rag-index retry-failed {self.index}` asks again"
+            f"`rag-index retry-failed {self.index}` tries again"
         )
 
     def sentence(self) -> str:
-        """The figures in a line for a person."""
+        """Return the numbers as one line for a person."""
         if self.state == "failed":
             return f"{self.index}: failed: {self.message}"
         parts = [
@@ -102,39 +125,38 @@ class IndexOutcome:
         ]  # fmt: skip
         counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
         chunks = f", {self.chunks_embedded:,} chunks embedded" if self.chunks_embedded else ""
-        contexts = [(self.contexts_made, "written"), (self.contexts_cached, "from the cache")]
-        contexts = [(count, how) for count, how in contexts if count]
-        chunks += "".join(f", {count:,} contexts {how}" for count, how in contexts)
-        said = "".join(f" ({words})" for words in (self.verified, self.message) if words)
-        return f"{self.index}: {self.documents:,} documents: {counts}{chunks} in {self.seconds:.1f} s{said}"
+        contexts = ((self.contexts_made, "written"), (self.contexts_cached, "from the cache"))
+        chunks += "".join(f", {count:,} contexts {origin}" for count, origin in contexts if count)
+        notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
+        return f"{self.index}: {self.documents:,} documents: {counts}{chunks} in {self.seconds:.1f} s{notes}"
 
 
 @dataclass(slots=True)
 class RunReport:
-    """A whole run."""
+    """The outcomes of all indexes of a run."""
 
     indexes: list[IndexOutcome] = field(default_factory=list)
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return what `--json` prints."""
         return {"indexes": [outcome.to_json() for outcome in self.indexes], "seconds": round(self.seconds, 3)}
 
     @property
     def state(self) -> State:
-        """failed if any index failed, else partial if any is, else completed."""
+        """`failed` if any index failed, else `partial` if any is partial, else `completed`."""
         states = {outcome.state for outcome in self.indexes}
         return "failed" if "failed" in states else "partial" if "partial" in states else "completed"
 
     @property
     def exit_code(self) -> int:
-        """0 completed, 1 failed, 2 all failed for wrong settings, 3 partial."""
+        """0 for completed, 1 for failed, 2 if wrong settings made every index fail, 3 for partial."""
         if self.indexes and all(outcome.exit_code == 2 for outcome in self.indexes):
             return 2
         return _EXIT[self.state]
 
     def sentence(self) -> str:
-        """The sums in a line: what Prefect shows as the state's message."""
+        """Return the sums as one line, which Prefect displays as the message of the run's state."""
         outcomes = self.indexes
         done = sum(o.new + o.changed + o.payload_only for o in outcomes)
         failed = [o for o in outcomes if o.state == "failed"]
@@ -143,6 +165,6 @@ class RunReport:
             f"{sum(o.failed for o in outcomes):,} failed, {sum(o.deleted for o in outcomes):,} deleted, "
             f"{sum(o.unchanged for o in outcomes):,} unchanged"
         )
-        said = [f"{o.index} failed: {o.message}" for o in failed]
-        said += [f"{o.index}: {o.message}" for o in outcomes if o.state != "failed" and o.message]
-        return "; ".join([counts, *said])
+        notes = [f"{o.index} failed: {o.message}" for o in failed]
+        notes += [f"{o.index}: {o.message}" for o in outcomes if o.state != "failed" and o.message]
+        return "; ".join([counts, *notes])

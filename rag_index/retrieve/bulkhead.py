@@ -1,4 +1,4 @@
-"""Threads for the calls of a Retriever, shared out so that an index that hangs holds up no other."""
+"""Threads for the calls of a Retriever, divided so that an index that hangs delays no other."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ T = TypeVar("T")
 
 
 class Bulkhead:
-    """At most `width` calls at once for all names together, shared out evenly among them.
+    """Thread pools of at most `width` threads in total, divided evenly among the names.
 
-    Where there are more names than threads, several share one.
+    If there are more names than threads, several names share one thread.
     """
 
     def __init__(self, names: Sequence[str], width: int) -> None:
         count = max(1, min(len(names), width))
         self._pools = [ThreadPoolExecutor(max(1, width // count), "rag-index-search") for _ in range(count)]
-        self._of = {name: number % count for number, name in enumerate(names)}
+        self._pool_numbers = {name: number % count for number, name in enumerate(names)}
 
     def submit(self, name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Run a call in a thread of this name's share. Raises StoreError once closed."""
+        """Run a call in one of this name's threads. Raises StoreError once closed."""
         try:
-            return self._pools[self._of[name]].submit(call, *args, **kwargs)
+            return self._pools[self._pool_numbers[name]].submit(call, *args, **kwargs)
         except RuntimeError as exc:
             raise StoreError("the retriever is closed") from exc
 
     def close(self) -> None:
-        """Begin no more calls; those under way come to their end."""
+        """Start no more calls; those already running finish."""
         for pool in self._pools:
             pool.shutdown(wait=False, cancel_futures=True)

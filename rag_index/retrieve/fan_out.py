@@ -1,4 +1,4 @@
-"""One question to several indexes: what they show, the question's vectors, the answers, each within its time."""
+"""One question to several indexes: find their live collections, embed the question, and search, each in its time."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rag_index.errors import (
     StoreError,
 )
 from rag_index.retrieve.bulkhead import Bulkhead
-from rag_index.retrieve.fusion import documents_of
-from rag_index.retrieve.live import Directory, LiveCollection
+from rag_index.retrieve.fusion import document_hits
+from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_cache import QueryCache, query_key
 from rag_index.retrieve.query_embedders import QueryEmbedders
-from rag_index.retrieve.single_flight import SingleFlight, outcome
+from rag_index.retrieve.single_flight import SingleFlight, result_of
 from rag_index.retrieve.store_holder import StoreHolder
 
 if TYPE_CHECKING:
@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Condition, Store
 
-__all__ = ["Asker", "IndexAnswer", "Question", "SearchTimedOut"]
+__all__ = ["FanOut", "IndexAnswer", "Question"]
 
 T = TypeVar("T")
 
-CHUNKS_A_DOCUMENT = 3
-"""So many chunks are asked for each document wanted, since several of one document may hit."""
+CHUNKS_PER_DOCUMENT = 3
+"""Chunks requested for each document wanted, since several chunks of one document may match."""
 MAX_POINTS = 10_000
-"""Where long documents fill the answer with their chunks, it is asked for up to so many."""
-LOOK_SECONDS = 1.0
-"""How long a server's aliases are remembered."""
+"""Points requested at most, when the chunks of long documents fill the answer."""
+ALIAS_SECONDS = 1.0
+"""How long the aliases of a server are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked. `conditions` are the caller's; each index adds those that it requires."""
+    """A validated search. `conditions` are the caller's; each index adds its required filter."""
 
     text: str
     limit: int
@@ -59,7 +59,10 @@ class Question:
 
 @dataclass(slots=True)
 class IndexAnswer:
-    """What one index answered: hits, best first, or an error. `shown` is what was searched, `seconds` how long."""
+    """The answer of one index: its hits, best first, or an error.
+
+    `live` is the collection that was searched, `seconds` how long that took.
+    """
 
     index: str
     hits: list[SearchHit] = field(default_factory=list)
@@ -68,13 +71,13 @@ class IndexAnswer:
     error: Exception | None = None
 
 
-class Asker:
-    """Holds the store, the embedders and the threads of a Retriever. Safe from several threads and event loops."""
+class FanOut:
+    """The store, embedders and threads of a Retriever. Safe to use from several threads and event loops."""
 
     def __init__(
         self,
         settings: Settings,
-        required: Mapping[str, tuple[Condition, ...]],
+        required_conditions: Mapping[str, tuple[Condition, ...]],
         metrics: Metrics,
         *,
         open_store: Callable[[], Store],
@@ -82,194 +85,206 @@ class Asker:
     ) -> None:
         retrieve, embedded = settings.retrieve, settings.store.url is None
         self._wait, self._index_timeout = settings.run.wait, retrieve.index_timeout
-        self._required, self._metrics = required, metrics
-        self._directory = Directory(settings, 0.0 if embedded else LOOK_SECONDS)
+        self._required_conditions, self._metrics = required_conditions, metrics
+        self._live_collections = LiveCollections(settings, 0.0 if embedded else ALIAS_SECONDS)
         self._open_store = open_store
-        self._holder = StoreHolder(self._opened, wait=self._wait, idle=retrieve.idle_seconds if embedded else None)
+        self._store_holder = StoreHolder(
+            self._open_store_afresh, wait=self._wait, idle=retrieve.idle_seconds if embedded else None
+        )
         timeout = min(settings.embedder.timeout, retrieve.timeout)
         query_settings = settings.embedder.model_copy(update={"timeout": timeout})
         self._embedders = QueryEmbedders(query_settings, opener=open_embedder)
         self._cache = QueryCache(retrieve.cache_size, retrieve.cache_seconds)
         self._bulkhead = Bulkhead([index.name for index in settings.indexes], retrieve.concurrency)
-        self._look_lane = Bulkhead(["look"], 2)
-        self._looks: SingleFlight[Mapping[str, str]] = SingleFlight()
-        self._embeds: SingleFlight[NDArray[np.float32]] = SingleFlight()
+        self._alias_bulkhead = Bulkhead(["aliases"], 2)
+        self._alias_lookups: SingleFlight[Mapping[str, str]] = SingleFlight()
+        self._embeddings: SingleFlight[NDArray[np.float32]] = SingleFlight()
 
     async def ask(self, question: Question, indexes: Sequence[str] | None) -> tuple[list[IndexAnswer], float]:
-        """The answers, in the order asked, and the seconds that embedding took.
+        """Return the answers in the order of `indexes`, and the seconds that embedding took.
 
-        Without `indexes` all that are filled are asked. Raises only where none can be asked: StoreError where nothing
-        is indexed, and what keeps the store from answering at all.
+        If `indexes` is None, all indexes that hold something are asked. Raises only if none can be asked: StoreError
+        if nothing is indexed yet, and whatever error the store raises instead of answering.
         """
-        limit = _Limit(question.timeout)
-        looked = time.monotonic()
-        looking = " while the store was opened"
-        collections = await _Limit(question.timeout, extra=self._wait).within(self._look(), looking)
+        deadline = _Deadline(question.timeout)
+        began = time.monotonic()
+        during = " while the store was opened"
+        collections = await _Deadline(question.timeout, extra=self._wait).wait_for(self._live_names(), during)
         if self._wait:
-            limit.until += time.monotonic() - looked
+            deadline.at += time.monotonic() - began
         if not collections:
-            collections = await limit.within(self._look(anew=True), looking)
+            collections = await deadline.wait_for(self._live_names(fresh=True), during)
         if indexes is None and not collections:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
         names = list(collections) if indexes is None else indexes
-        vectors = _Vectors(self._vector, question.text)
+        vectors = _QueryVectors(self._embed, question.text)
         try:
             answers = await asyncio.gather(
-                *(self._answer(question, name, collections.get(name), vectors, limit) for name in names)
+                *(self._answer(question, name, collections.get(name), vectors, deadline) for name in names)
             )
         finally:
             vectors.cancel()
         return answers, vectors.seconds
 
     def close(self) -> None:
-        """Give everything back; calls under way come to their end."""
+        """Close the store and the embedders, and start no more calls; those already running finish."""
         self._bulkhead.close()
-        self._look_lane.close()
+        self._alias_bulkhead.close()
         self._embedders.close()
-        self._holder.close()
+        self._store_holder.close()
 
     async def _answer(
-        self, question: Question, index: str, collection: str | None, vectors: _Vectors, limit: _Limit
+        self, question: Question, index: str, collection: str | None, vectors: _QueryVectors, deadline: _Deadline
     ) -> IndexAnswer:
         answer = IndexAnswer(index)
         try:
-            await self._fill(answer, question, collection, vectors, limit)
+            await self._ask_index(answer, question, collection, vectors, deadline)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
             answer.error = exc
         return answer
 
-    async def _fill(
-        self, answer: IndexAnswer, question: Question, collection: str | None, vectors: _Vectors, limit: _Limit
+    async def _ask_index(
+        self,
+        answer: IndexAnswer,
+        question: Question,
+        collection: str | None,
+        vectors: _QueryVectors,
+        deadline: _Deadline,
     ) -> None:
-        """Ask; where what was looked up is no longer true, look again and ask once more."""
+        """Search the index. If that fails and its live collection has changed meanwhile, search the new one once."""
         for last in (False, True):
             live: LiveCollection | None = None
             try:
-                live = await self._live(answer.index, collection, limit.at_most(self._index_timeout))
-                vector = await limit.within(vectors.of(live), " while the query was embedded")
+                live = await self._live_collection(answer.index, collection, deadline.capped(self._index_timeout))
+                vector = await deadline.wait_for(vectors.get(live), " while the query was embedded")
                 began = time.perf_counter()
                 call = self._bulkhead.submit(answer.index, self._search, question, live, vector)
-                answer.hits = await limit.at_most(self._index_timeout).within(outcome(call))
+                answer.hits = await deadline.capped(self._index_timeout).wait_for(result_of(call))
                 answer.seconds, answer.live = time.perf_counter() - began, live
             except StoreBusy:
                 raise
             except (StoreError, FingerprintChanged, BadVectors):
-                if last or not await self._changed(answer.index, collection, live, limit):
+                if last or not await self._has_changed(answer.index, collection, live, deadline):
                     raise
-                collection = self._directory.collection(answer.index)
+                collection = self._live_collections.name(answer.index)
             else:
                 return
 
-    async def _live(self, index: str, collection: str | None, limit: _Limit) -> LiveCollection:
+    async def _live_collection(self, index: str, collection: str | None, deadline: _Deadline) -> LiveCollection:
         if collection is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
-        known = self._directory.described(index, collection)
-        if known is not None:
-            return known
-        call = self._bulkhead.submit(index, self._describe, index, collection)
-        return await limit.within(outcome(call), " while its collection was looked at")
+        cached = self._live_collections.cached(index, collection)
+        if cached is not None:
+            return cached
+        call = self._bulkhead.submit(index, self._load_live_collection, index, collection)
+        return await deadline.wait_for(result_of(call), " while its collection was read")
 
-    async def _changed(self, index: str, collection: str | None, live: LiveCollection | None, limit: _Limit) -> bool:
-        """Whether an index shows something else than what was asked."""
-        now = (await limit.within(self._look(anew=True))).get(index)
+    async def _has_changed(
+        self, index: str, collection: str | None, live: LiveCollection | None, deadline: _Deadline
+    ) -> bool:
+        """Return whether the live collection of an index is no longer the one that was searched."""
+        now = (await deadline.wait_for(self._live_names(fresh=True))).get(index)
         if now != collection or now is None:
             return now != collection
-        self._directory.forget(index)
-        return live is not None and await self._live(index, now, limit) != live
+        self._live_collections.forget(index)
+        return live is not None and await self._live_collection(index, now, deadline) != live
 
     def _search(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[SearchHit]:
-        """In a thread: the best documents of an index."""
-        conditions = (*self._required[live.index], *question.conditions)
-        points = question.limit * CHUNKS_A_DOCUMENT
-        with self._holder.store() as store:
+        """Return the best documents of an index. Runs in a thread."""
+        conditions = (*self._required_conditions[live.index], *question.conditions)
+        limit = question.limit * CHUNKS_PER_DOCUMENT
+        with self._store_holder.borrow() as store:
             while True:
-                found = store.search(live.collection, vector, limit=points, conditions=conditions)
-                hits = documents_of(live.index, found)
-                if len(hits) >= question.limit or len(found) < points or points >= MAX_POINTS:
+                points = store.search(live.collection, vector, limit=limit, conditions=conditions)
+                hits = document_hits(live.index, points)
+                if len(hits) >= question.limit or len(points) < limit or limit >= MAX_POINTS:
                     return hits[: question.limit]
-                points = min(points * 4, MAX_POINTS)
+                limit = min(limit * 4, MAX_POINTS)
 
-    def _opened(self) -> Store:
+    def _open_store_afresh(self) -> Store:
         store = self._open_store()
-        self._directory.forget()  # while another process had it, anything may have become of it
+        self._live_collections.forget()  # another process may have changed anything while it held the store
         return store
 
-    async def _look(self, *, anew: bool = False) -> Mapping[str, str]:
-        known = None if anew else self._directory.remembered()
-        if known is not None:
-            return known
-        return await outcome(self._looks.join(anew, lambda: self._look_lane.submit("look", self._looked)))
+    async def _live_names(self, *, fresh: bool = False) -> Mapping[str, str]:
+        """Return the name of each index's live collection, from the cache unless `fresh`."""
+        cached = None if fresh else self._live_collections.cached_names()
+        if cached is not None:
+            return cached
+        return await result_of(
+            self._alias_lookups.join(fresh, lambda: self._alias_bulkhead.submit("aliases", self._look_up_names))
+        )
 
-    def _looked(self) -> Mapping[str, str]:
-        with self._holder.store() as store:
-            return self._directory.look(store)
+    def _look_up_names(self) -> Mapping[str, str]:
+        with self._store_holder.borrow() as store:
+            return self._live_collections.look_up_names(store)
 
-    def _describe(self, index: str, collection: str) -> LiveCollection:
-        with self._holder.store() as store:
-            live = self._directory.describe(store, index, collection)
-        searched = self._directory.fingerprints()
-        if searched is not None:
-            self._embedders.keep(searched)
+    def _load_live_collection(self, index: str, collection: str) -> LiveCollection:
+        with self._store_holder.borrow() as store:
+            live = self._live_collections.load(store, index, collection)
+        fingerprints = self._live_collections.fingerprints()
+        if fingerprints is not None:
+            self._embedders.close_all_but(fingerprints)
         return live
 
-    async def _vector(self, live: LiveCollection, text: str) -> NDArray[np.float32]:
+    async def _embed(self, live: LiveCollection, text: str) -> NDArray[np.float32]:
         key = query_key(live.fingerprint, text)
         vector = self._cache.get(key)
         if vector is None:
-            vector = await outcome(self._embeds.join(key, lambda: self._start(live, text)))
+            vector = await result_of(self._embeddings.join(key, lambda: self._start_embedding(live, text)))
             self._cache.put(key, vector)
-        self._metrics.asked_vector()
+        self._metrics.count_vector_asked()
         return vector
 
-    def _start(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
-        self._metrics.made_vector()
-        return self._embedders.start(live, text)
+    def _start_embedding(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
+        self._metrics.count_vector_made()
+        return self._embedders.submit(live, text)
 
 
-class _Vectors:
-    """The vectors of one question: each fingerprint's is made once. `seconds` is what the slowest took."""
+class _QueryVectors:
+    """The vectors of one question, made once for each fingerprint. `seconds` is how long the slowest took."""
 
-    def __init__(self, make: Callable[[LiveCollection, str], Awaitable[NDArray[np.float32]]], text: str) -> None:
-        self._make, self._text = make, text
+    def __init__(self, embed: Callable[[LiveCollection, str], Awaitable[NDArray[np.float32]]], text: str) -> None:
+        self._embed, self._text = embed, text
         self._tasks: dict[str, asyncio.Task[NDArray[np.float32]]] = {}
         self.seconds = 0.0
 
-    async def of(self, live: LiveCollection) -> NDArray[np.float32]:
-        """The vector for what an index shows; several wait for one."""
+    async def get(self, live: LiveCollection) -> NDArray[np.float32]:
+        """Return the vector that fits a live collection; indexes of one model wait for the same vector."""
         task = self._tasks.get(live.fingerprint)
         if task is None:
-            task = self._tasks[live.fingerprint] = asyncio.ensure_future(self._made(live))
+            task = self._tasks[live.fingerprint] = asyncio.ensure_future(self._embed_timed(live))
         return await asyncio.shield(task)
 
     def cancel(self) -> None:
-        """Wait for none any more."""
+        """Stop waiting for any vector that is still being made."""
         for task in self._tasks.values():
             task.cancel()
 
-    async def _made(self, live: LiveCollection) -> NDArray[np.float32]:
+    async def _embed_timed(self, live: LiveCollection) -> NDArray[np.float32]:
         began = time.perf_counter()
         try:
-            return await self._make(live, self._text)
+            return await self._embed(live, self._text)
         finally:
             self.seconds = max(self.seconds, time.perf_counter() - began)
 
 
-class _Limit:
-    """A time limit, and what to say when it is over."""
+class _Deadline:
+    """A moment (`at`, monotonic time) by which work must be done, and the time limit that set it."""
 
     def __init__(self, seconds: float, *, extra: float = 0.0) -> None:
         self.seconds = seconds
-        self.until = time.monotonic() + seconds + extra
+        self.at = time.monotonic() + seconds + extra
 
-    def at_most(self, seconds: float) -> _Limit:
-        """The stricter of this one, and so many seconds from now."""
-        own = _Limit(seconds)
-        return own if own.until < self.until else self
+    def capped(self, seconds: float) -> _Deadline:
+        """Return the earlier of this deadline and one in `seconds` from now."""
+        own = _Deadline(seconds)
+        return own if own.at < self.at else self
 
-    async def within(self, work: Awaitable[T], during: str = "") -> T:
-        """What the work gives; raises SearchTimedOut when the time is over."""
+    async def wait_for(self, work: Awaitable[T], during: str = "") -> T:
+        """Return the result of the work. Raises SearchTimedOut if the deadline passes first."""
         try:
-            async with asyncio.timeout(self.until - time.monotonic()):
+            async with asyncio.timeout(self.at - time.monotonic()):
                 return await work
         except TimeoutError:
             raise SearchTimedOut(f"timed out after {self.seconds:g} s{during}") from None

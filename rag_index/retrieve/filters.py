@@ -1,14 +1,14 @@
-"""Filters as a person writes them, in Python, in settings and on the command line, as conditions that stores know.
+"""Filters as people write them, in Python, in settings and on the command line, turned into conditions for stores.
 
     {"priority": "high"}                            equal
     {"priority": ["high", "urgent"]}                any of these
-    {"created_at": {"gte": "2024-01-01", "lt": …}}  range (gte, gt, lte, lt), of numbers or of times
-    {"author": {"exists": True}}                    there and not null; False: missing, null or empty
+    {"created_at": {"gte": "2024-01-01", "lt": …}}  range (gte, gt, lte, lt) of numbers or times
+    {"author": {"exists": True}}                    present and not null; False: missing, null or empty
     {"priority": {"not": "low"}}                    not equal, or missing; a list: none of these
 
-All fields must hold. On the command line: `priority=high`, `priority=high,urgent`, `created_at>=2024-01-01`,
-`ticket_id<=20`, `priority!=low`, `author` (exists) and `!author` (does not); what looks like a number or is true or
-false there finds numbers or booleans as well as text.
+All fields must match. On the command line: `priority=high`, `priority=high,urgent`, `created_at>=2024-01-01`,
+`ticket_id<=20`, `priority!=low`, `author` (exists) and `!author` (does not). There a value that looks like a number,
+or is true or false, also matches numbers or booleans, besides text.
 """
 
 from __future__ import annotations
@@ -30,40 +30,44 @@ if TYPE_CHECKING:
 
 __all__ = ["Filter", "check_fields", "conditions_of", "parse_filters", "required_conditions"]
 
-Filter = Mapping[str, Any]
+Filter = Mapping[str, Any] | str | Iterable[Condition | str]
+"""A table of fields, conditions, or text as on the command line."""
 
 BOUNDS = ("gte", "gt", "lte", "lt")
 WORDS = (*BOUNDS, "eq", "any", "not", "exists")
-TEXT = re.compile(r"(?P<field>[^=<>!]+?)\s*(?P<op>>=|<=|!=|==|=|>|<)\s*(?P<value>.*)", re.DOTALL)
-BARE = re.compile(r"(?P<no>!?)\s*(?P<field>[^=<>!]+)")
+COMPARISON = re.compile(r"(?P<field>[^=<>!]+?)\s*(?P<op>>=|<=|!=|==|=|>|<)\s*(?P<value>.*)", re.DOTALL)
+EXISTENCE = re.compile(r"(?P<no>!?)\s*(?P<field>[^=<>!]+)")
 NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
-def conditions_of(given: Filter | Sequence[Condition] | None) -> tuple[Condition, ...]:
-    """The conditions of a filter, or those given.
+def conditions_of(given: Filter | None) -> tuple[Condition, ...]:
+    """Return the conditions of a filter.
 
     Raises:
-        SettingsError: it says something that cannot be.
+        SettingsError: the filter is not valid.
     """
-    if not isinstance(given, Mapping):
-        return _checked(given or ())
-    return _checked([condition for field, wanted in given.items() for condition in _conditions(str(field), wanted)])
+    if given is None:
+        return ()
+    if isinstance(given, Mapping):
+        return _validated([found for field, wanted in given.items() for found in _conditions(str(field), wanted)])
+    items = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    return _validated([condition for item in items for condition in _item_conditions(item)])
 
 
 def parse_filters(texts: Iterable[str]) -> tuple[Condition, ...]:
-    """The conditions that the texts of a command line say.
+    """Return the conditions that the texts of a command line stand for.
 
     Raises:
-        SettingsError: a text is none.
+        SettingsError: a text is not a filter.
     """
-    return _checked([condition for text in texts for condition in _parsed(text)])
+    return conditions_of(texts)
 
 
 def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
-    """What every search of an index is narrowed to, as its settings say.
+    """Return the conditions that the index's settings add to every search of it.
 
     Raises:
-        SettingsError: it cannot be, or names a field that the index does not have: nothing is searched then.
+        SettingsError: the required filter is not valid, or names a field that the index does not have.
     """
     try:
         conditions = conditions_of(index.required_filter)
@@ -74,24 +78,34 @@ def required_conditions(index: IndexSettings) -> tuple[Condition, ...]:
 
 
 def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSettings]) -> None:
-    """Raise SettingsError for a field that none of the indexes has, or that is compared as its index cannot."""
-    fields = sorted({field for index in indexes for field in index.payload})
+    """Check that an index has each field, and that no payload index answers a comparison wrongly.
+
+    Raises:
+        SettingsError: a condition fails one of the two.
+    """
     for condition in conditions:
-        if condition.field not in fields and condition.field.split(".")[0] not in fields:
-            where = f"index {indexes[0].name} has" if len(indexes) == 1 else "the indexes have"
-            there = f"{where}: {', '.join(fields)}" if fields else f"{where} none; `payload` in the settings names them"
-            raise SettingsError(f"there is no field {condition.field!r} to filter by; {there}")
+        if not any(index.has_field(condition.field) for index in indexes):
+            raise SettingsError(f"there is no field {condition.field!r} to filter by; {_known_fields(indexes)}")
         for index in indexes:
             _check_kind(condition, index.indexed_fields.get(condition.field))
 
 
+def _known_fields(indexes: Sequence[IndexSettings]) -> str:
+    fields = sorted({field for index in indexes for field in index.fields or ()})
+    owner = f"index {indexes[0].name} has" if len(indexes) == 1 else "the indexes have"
+    return f"{owner}: {', '.join(fields)}" if fields else f"{owner} none; `payload` in the settings names them"
+
+
 def _check_kind(condition: Condition, kind: str | None) -> None:
-    """A payload index answers for the whole field: one of times takes numbers for times, and the other way round."""
+    """Check a comparison against the kind of payload index, which answers for the whole field.
+
+    An index of times would take numbers for times, and an index of numbers would take times for numbers.
+    """
     compared = condition.value
-    ranged = condition.op == "range"
-    values = compared.values() if ranged else compared if condition.op == "any" else [compared]
+    is_range = condition.op == "range"
+    values = compared.values() if is_range else compared if condition.op == "any" else [compared]
     numbers = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-    times = any(isinstance(value, date) or (ranged and isinstance(value, str)) for value in values)
+    times = any(isinstance(value, date) or (is_range and isinstance(value, str)) for value in values)
     if (kind == "datetime" and numbers) or (kind in ("integer", "float") and times):
         raise SettingsError(
             f"field {condition.field} has a payload index of kind {kind}: compare it with "
@@ -99,16 +113,24 @@ def _check_kind(condition: Condition, kind: str | None) -> None:
         )
 
 
+def _item_conditions(item: object) -> Iterable[Condition]:
+    if isinstance(item, Condition):
+        return [item]
+    if isinstance(item, str):
+        return _parse_text(item)
+    raise SettingsError(f'a filter cannot be {item!r}: give a table such as {{"priority": "high"}}, or "priority=high"')
+
+
 def _conditions(field: str, wanted: Any) -> Iterable[Condition]:
     if isinstance(wanted, Mapping):
-        yield from _worded(field, wanted)
+        yield from _word_conditions(field, wanted)
     elif _is_list(wanted):
         yield Condition(field, "any", list(wanted))
     else:
         yield Condition(field, "eq", wanted)
 
 
-def _worded(field: str, wanted: Mapping[str, Any]) -> Iterable[Condition]:
+def _word_conditions(field: str, wanted: Mapping[str, Any]) -> Iterable[Condition]:
     unknown = [word for word in wanted if word not in WORDS]
     if unknown or not wanted:
         raise SettingsError(
@@ -134,28 +156,29 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
 
 
-def _parsed(text: str) -> Iterable[Condition]:
-    found = TEXT.fullmatch(text.strip())
+def _parse_text(text: str) -> Iterable[Condition]:
+    found = COMPARISON.fullmatch(text.strip())
     if found is None:
-        bare = BARE.fullmatch(text.strip())
-        if bare is None:
+        existence = EXISTENCE.fullmatch(text.strip())
+        if existence is None:
             raise SettingsError(f"filter {text!r} is not known; write it as field=value, field>=value or field!=value")
-        yield Condition(bare["field"].strip(), "eq", None) if bare["no"] else Condition(bare["field"], "exists")
+        field = existence["field"].strip()
+        yield Condition(field, "eq", None) if existence["no"] else Condition(field, "exists")
         return
     field, op, value = found["field"].strip(), found["op"], found["value"]
     if op in (">=", ">", "<=", "<"):
         word = {">": "gt", "<": "lt"}[op[0]] + ("e" if op.endswith("=") else "")
         yield Condition(field, "range", {word: _number(value) if NUMBER.fullmatch(value) else value})
         return
-    values = [typed for part in value.split(",") for typed in _typed(part.strip())]
+    values = [value for part in value.split(",") for value in _possible_values(part.strip())]
     if op == "!=":
         yield from (Condition(field, "not", one) for one in values)
     else:
         yield Condition(field, "any", values)
 
 
-def _typed(text: str) -> list[Any]:
-    """What a text may mean: itself, and the number or the boolean that it looks like."""
+def _possible_values(text: str) -> list[Any]:
+    """Return what a text may mean: itself, and the number or the boolean that it looks like."""
     if NUMBER.fullmatch(text) and abs(_number(text)) < 2**63:
         return [text, _number(text)]
     return [text, text == "true"] if text in ("true", "false") else [text]
@@ -165,34 +188,34 @@ def _number(text: str) -> int | float:
     return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
 
 
-def _checked(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+def _validated(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
     try:
-        payload_filter(conditions, _Nothing())
+        payload_filter(conditions, _NullDialect())
     except StoreError as exc:
         raise SettingsError(str(exc)) from exc
     return tuple(conditions)
 
 
-class _Nothing:
-    """A dialect that makes nothing: conditions are checked before any store is asked."""
+class _NullDialect:
+    """A dialect that makes nothing, so that conditions can be checked before any store is asked."""
 
     def keywords(self, field: str, values: list[str]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def truth(self, field: str, value: bool) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def integer(self, field: str, value: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def times(self, field: str, bounds: Mapping[str, datetime]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def empty(self, field: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def group(self, must: list[None], should: list[None], must_not: list[None]) -> None:
-        """Nothing."""
+        """Do nothing."""

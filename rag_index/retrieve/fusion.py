@@ -1,13 +1,13 @@
 """From points to documents, and from the documents of several indexes to one list.
 
-Two ways to fuse. **Reciprocal rank** (Cormack, Clarke and Büttcher: Reciprocal Rank Fusion outperforms Condorcet and
-individual Rank Learning Methods, SIGIR 2009): a document at rank r of a list is worth 1 / (k + r) there, from r = 1,
-and the sum over all lists orders them, with k = 60 as in the paper. It looks at ranks alone, so that it may be used
-whatever the scores mean. **Score**: the cosine similarity itself, which compares only among vectors of one model.
+There are two ways to fuse. **Reciprocal rank** (Cormack, Clarke and Büttcher: Reciprocal Rank Fusion outperforms
+Condorcet and individual Rank Learning Methods, SIGIR 2009): a document at rank r of a list, counted from 1, scores
+1 / (k + r) there, and the sum over all lists orders the documents, with k = 60 as in the paper. It looks at ranks
+alone, so it works whatever the scores mean. **Score**: the cosine similarity itself, which is comparable only among
+vectors of one model.
 
-A document is in one index, so that with reciprocal ranks the first of each index come first, then the second of each,
-and so on. Sorting is stable: what is equal keeps the order in which the indexes were asked, and within one index its
-ranks.
+A document is in one index. So reciprocal rank puts the first hit of each index first, then the second of each, and so
+on. Sorting is stable: equal hits keep the order in which the indexes were asked, and their ranks within an index.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
 
-__all__ = ["CHUNKS_SHOWN", "K", "by_rank", "by_score", "documents_of"]
+__all__ = ["by_rank", "by_score", "document_hits"]
 
 K = 60
-CHUNKS_SHOWN = 3
-"""Chunks that a hit carries at most."""
+MAX_CHUNKS = 3
+"""Chunks that a hit holds at most."""
 
 
 def by_rank(lists: Iterable[Sequence[SearchHit]], *, limit: int) -> list[SearchHit]:
@@ -42,23 +42,23 @@ def by_score(lists: Iterable[Sequence[SearchHit]], *, limit: int) -> list[Search
     return [replace(hit, fused=hit.score) for hit in best]
 
 
-def documents_of(index: str, points: Iterable[StoredPoint]) -> list[SearchHit]:
-    """The documents that some points of an index belong to, best first, each once with its best chunks.
+def document_hits(index: str, points: Iterable[StoredPoint]) -> list[SearchHit]:
+    """Group the points of one index by document. Return each document once, best first, with its best chunks.
 
-    Points of one score are taken by document and chunk number, so that the order is the same whatever order a store
-    gives them in.
+    Points with equal scores are ordered by document and chunk number, so that the result does not depend on the order
+    in which a store returns them.
     """
-    chunks: dict[str, list[StoredPoint]] = {}
-    for point in sorted(points, key=_order):
-        chunks.setdefault(_key(point), []).append(point)
-    return [_hit(index, rank, found) for rank, found in enumerate(chunks.values(), 1)]
+    points_by_document: dict[str, list[StoredPoint]] = {}
+    for point in sorted(points, key=_sort_key):
+        points_by_document.setdefault(_document_key(point), []).append(point)
+    return [_hit(index, rank, found) for rank, found in enumerate(points_by_document.values(), 1)]
 
 
-def _order(point: StoredPoint) -> tuple[float, str, int]:
-    return -point.score, _key(point), point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
+def _sort_key(point: StoredPoint) -> tuple[float, str, int]:
+    return -point.score, _document_key(point), point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
 
 
-def _key(point: StoredPoint) -> str:
+def _document_key(point: StoredPoint) -> str:
     return str(point.payload.get(RESERVED_KEY, {}).get("key", point.id))
 
 
@@ -71,7 +71,7 @@ def _hit(index: str, rank: int, points: Sequence[StoredPoint]) -> SearchHit:
         rank,
         best.payload.get(RESERVED_KEY, {}).get("text", ""),
         {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
-        tuple(map(_chunk, points[:CHUNKS_SHOWN])),
+        tuple(map(_chunk, points[:MAX_CHUNKS])),
     )
 
 

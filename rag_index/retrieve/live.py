@@ -1,4 +1,4 @@
-"""Which collection each index shows, and of which model its vectors are."""
+"""The live collection of each index, and the model that made its vectors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Store
 
-__all__ = ["Directory", "LiveCollection"]
+__all__ = ["LiveCollection", "LiveCollections"]
 
 METADATA_SECONDS = 60.0
-"""What a collection says of its model never changes; one of the same name could be made anew."""
+"""How long a collection's metadata is cached. Its model never changes, but the collection may be dropped and made
+again under the same name."""
 
 
 @dataclass(frozen=True, slots=True)
 class LiveCollection:
-    """What an index shows. `identity` is None where the collection does not say it, made by an older rag-index."""
+    """The collection that an index's alias points at.
+
+    `identity` is None if the collection does not record it, because an older rag-index made it.
+    """
 
     index: str
     collection: str
@@ -31,44 +35,47 @@ class LiveCollection:
     identity: EmbedderIdentity | None
 
 
-class Directory:
-    """Looks up what indexes show, and remembers it for `seconds`: that long a moved alias may go unnoticed.
+class LiveCollections:
+    """The live collections of all indexes. Names are cached for `seconds`: a moved alias may go unnoticed so long.
 
-    Searches go to the collection that was looked up and not to the alias, so that the vector of a query and those of
-    the collection are of one model, whatever the alias does meanwhile. Safe from several threads.
+    A search goes to the collection that was looked up, not to the alias, so that the query's vector and those of the
+    collection come from one model even if the alias moves meanwhile. Safe to use from several threads.
     """
 
     def __init__(self, settings: Settings, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._seconds, self._clock = seconds, clock
-        self._looked = -float("inf")
-        self._collections: Mapping[str, str] = {}
-        self._described: dict[str, tuple[float, LiveCollection]] = {}
+        self._names: Mapping[str, str] = {}
+        self._names_read_at = -float("inf")
+        self._loaded: dict[str, tuple[float, LiveCollection]] = {}
 
-    def remembered(self) -> Mapping[str, str] | None:
-        """Index to collection, None where it must be looked up (again)."""
-        return self._collections if self._clock() - self._looked < self._seconds else None
+    def cached_names(self) -> Mapping[str, str] | None:
+        """Return the collection's name by index, or None if the cache is too old."""
+        return self._names if self._clock() - self._names_read_at < self._seconds else None
 
-    def look(self, store: Store) -> Mapping[str, str]:
-        """Index to collection, as it is now; an index that shows nothing is not in it. Raises as a store does."""
+    def look_up_names(self, store: Store) -> Mapping[str, str]:
+        """Return the collection's name by index, read from the store now. An index without one is left out.
+
+        Raises what the store raises.
+        """
         began = self._clock()
         aliases = store.aliases()
-        self._collections = {index: aliases[alias] for index, alias in self._aliases.items() if alias in aliases}
-        self._looked = began
-        return self._collections
+        self._names = {index: aliases[alias] for index, alias in self._aliases.items() if alias in aliases}
+        self._names_read_at = began
+        return self._names
 
-    def collection(self, index: str) -> str | None:
-        """What an index showed when it was looked up last."""
-        return self._collections.get(index)
+    def name(self, index: str) -> str | None:
+        """Return the collection's name as of the last look-up."""
+        return self._names.get(index)
 
-    def described(self, index: str, collection: str) -> LiveCollection | None:
-        """What is known of an index's collection, None where it must be read (again)."""
-        read_at, live = self._described.get(index, (0.0, None))
+    def cached(self, index: str, collection: str) -> LiveCollection | None:
+        """Return what is known of an index's collection, or None if it must be loaded."""
+        read_at, live = self._loaded.get(index, (0.0, None))
         fresh = live is not None and live.collection == collection and self._clock() - read_at < METADATA_SECONDS
         return live if fresh else None
 
-    def describe(self, store: Store, index: str, collection: str) -> LiveCollection:
-        """Read what a collection says of its model. Raises as a store does."""
+    def load(self, store: Store, index: str, collection: str) -> LiveCollection:
+        """Read from a collection's metadata which model made it. Raises what the store raises."""
         began = self._clock()
         metadata = store.metadata(collection)
         fingerprint = str(metadata.get("embedder_fingerprint"))
@@ -78,23 +85,23 @@ class Directory:
         live = LiveCollection(
             index, collection, fingerprint, str(metadata.get("embedder", "another embedder")), identity
         )
-        self._described[index] = (began, live)
+        self._loaded[index] = (began, live)
         return live
 
     def forget(self, index: str | None = None) -> None:
-        """Read of an index (of all) what it is again when it is asked the next time."""
-        for name in [index] if index else list(self._described):
-            self._described.pop(name, None)
+        """Drop the cached metadata of an index, or of all, so that it is loaded again when needed."""
+        for name in [index] if index else list(self._loaded):
+            self._loaded.pop(name, None)
 
     def fingerprints(self) -> set[str] | None:
-        """Of all models that may be searched; None while it is not known of every index."""
-        described = self._described.copy()
-        known = self._collections.keys() <= described.keys()
-        return {live.fingerprint for _, live in described.values()} if known else None
+        """Return the fingerprints of all live collections, or None until each of them has been loaded."""
+        loaded = self._loaded.copy()
+        complete = self._names.keys() <= loaded.keys()
+        return {live.fingerprint for _, live in loaded.values()} if complete else None
 
 
-def _identity(said: Any) -> EmbedderIdentity | None:
+def _identity(recorded: Any) -> EmbedderIdentity | None:
     try:
-        return EmbedderIdentity(**said)
+        return EmbedderIdentity(**recorded)
     except TypeError:
         return None

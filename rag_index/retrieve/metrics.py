@@ -1,7 +1,7 @@
 """How long searches take: count, mean and percentiles of each stage and index, in memory that does not grow.
 
-Times are counted in buckets whose bounds grow by 2 percent, so that a percentile is right to 1 percent, however many
-searches there were.
+Times are counted in buckets whose bounds grow by 2 percent, so that a percentile is accurate to 1 percent, however
+many searches there were.
 """
 
 from __future__ import annotations
@@ -12,14 +12,21 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from prometheus_client import Metric
+
 __all__ = ["Metrics", "MetricsSnapshot", "StageMetrics"]
 
-LEAST = 1e-6
-"""Seconds: shorter times are all in the first bucket."""
-MOST = 1e5
+MIN_SECONDS = 1e-6
+"""Shorter times are all in the first bucket."""
+MAX_SECONDS = 1e5
+"""Longer times count as this long."""
 GROWTH = math.log(1.02)
 STAGES = ("embed", "fuse", "total")
 QUANTILES = (0.5, 0.95, 0.99)
@@ -27,7 +34,7 @@ QUANTILES = (0.5, 0.95, 0.99)
 
 @dataclass(frozen=True, slots=True)
 class StageMetrics:
-    """Times of one stage or index, in milliseconds."""
+    """The times of one stage or index, in milliseconds."""
 
     count: int = 0
     mean_ms: float = 0.0
@@ -36,16 +43,17 @@ class StageMetrics:
     p99_ms: float = 0.0
 
     def quantiles(self) -> Iterator[tuple[float, float]]:
-        """(quantile, milliseconds)."""
+        """Return pairs of quantile and milliseconds."""
         return zip(QUANTILES, (self.p50_ms, self.p95_ms, self.p99_ms), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSnapshot:
-    """What a Retriever measured so far.
+    """The measurements of a Retriever so far.
 
-    `stages` has embed, fuse and total; `indexes` the answer times of each index; `errors` how often each index gave
-    none; `vectors_asked` how many query vectors searches had, `vectors_made` how many of them had to be embedded.
+    `stages` has embed, fuse and total; `indexes` the response times of each index; `errors` how often each index
+    failed to answer. `vectors_asked` counts the query vectors that searches needed, `vectors_made` those of them that
+    had to be embedded.
     """
 
     stages: Mapping[str, StageMetrics]
@@ -55,7 +63,7 @@ class MetricsSnapshot:
     vectors_made: int
 
     def to_json(self) -> dict[str, Any]:
-        """As `rag-index search --repeat N --json` prints it."""
+        """Return the object that `rag-index search --repeat N --json` prints as `metrics`."""
         return {
             **{name: _rounded(stage) for name, stage in self.stages.items()},
             "indexes": {name: _rounded(stage) for name, stage in self.indexes.items()},
@@ -64,75 +72,78 @@ class MetricsSnapshot:
         }
 
     def to_prometheus(self) -> str:
-        """Prometheus' text format, version 0.0.4: two summaries (seconds) and two counters."""
-        lines = [
-            "# HELP rag_index_search_seconds Time of a stage of searching.",
-            "# TYPE rag_index_search_seconds summary",
-        ]
-        for name, stage in self.stages.items():
-            lines += _summary("rag_index_search_seconds", "stage", name, stage)
-        lines += [
-            "# HELP rag_index_search_index_seconds Time until an index answered.",
-            "# TYPE rag_index_search_index_seconds summary",
-        ]
-        for name, stage in self.indexes.items():
-            lines += _summary("rag_index_search_index_seconds", "index", name, stage)
-        lines += [
-            "# HELP rag_index_search_errors_total Searches to which an index gave no answer.",
-            "# TYPE rag_index_search_errors_total counter",
-            *(f"rag_index_search_errors_total{{{_label('index', name)}}} {n}" for name, n in self.errors.items()),
-            "# HELP rag_index_query_vectors_total Query vectors that searches had.",
-            "# TYPE rag_index_query_vectors_total counter",
-            f"rag_index_query_vectors_total {self.vectors_asked}",
-            "# HELP rag_index_query_embeds_total Query vectors that had to be embedded.",
-            "# TYPE rag_index_query_embeds_total counter",
-            f"rag_index_query_embeds_total {self.vectors_made}",
-        ]
-        return "\n".join(lines) + "\n"
+        """Return the snapshot in Prometheus' text format 0.0.4: two summaries (in seconds) and three counters."""
+        registry = CollectorRegistry()
+        registry.register(_SnapshotCollector(self))
+        return generate_latest(registry).decode()
+
+
+class _SnapshotCollector(Collector):
+    """A snapshot as metrics of prometheus_client, whose own Summary has no quantiles."""
+
+    def __init__(self, snapshot: MetricsSnapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        snapshot = self._snapshot
+        yield _summary("rag_index_search_seconds", "Time of a search stage.", "stage", snapshot.stages)
+        yield _summary("rag_index_search_index_seconds", "Response time of an index.", "index", snapshot.indexes)
+        errors = CounterMetricFamily(
+            "rag_index_search_errors", "Searches that an index failed to answer.", labels=["index"]
+        )
+        for index, count in snapshot.errors.items():
+            errors.add_metric([index], count)
+        yield errors
+        yield CounterMetricFamily(
+            "rag_index_query_vectors", "Query vectors that searches needed.", value=snapshot.vectors_asked
+        )
+        yield CounterMetricFamily(
+            "rag_index_query_embeds", "Query vectors that had to be embedded.", value=snapshot.vectors_made
+        )
 
 
 class Metrics:
-    """Takes times from any thread."""
+    """The recorder of a Retriever's times. Safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.clear()
+        self.reset()
 
-    def clear(self) -> None:
-        """Count from zero."""
+    def reset(self) -> None:
+        """Set all counts and times to zero."""
         with self._lock:
-            self._stages = {name: _Times() for name in STAGES}
-            self._indexes: dict[str, _Times] = {}
+            self._stages = {name: _Histogram() for name in STAGES}
+            self._indexes: dict[str, _Histogram] = {}
             self._errors: Counter[str] = Counter()
             self._vectors_asked = self._vectors_made = 0
 
-    def search(self, stages: Mapping[str, float]) -> None:
-        """A search was answered: seconds of embed, fuse and total."""
+    def add_search(self, stages: Mapping[str, float]) -> None:
+        """Record the seconds that the stages of one search took: embed, fuse and total."""
         with self._lock:
             for name, seconds in stages.items():
                 self._stages[name].add(seconds)
 
-    def answers(self, indexes: Mapping[str, float | None]) -> None:
-        """Each index that was asked: seconds, None where it gave no answer."""
+    def add_answers(self, indexes: Mapping[str, float | None]) -> None:
+        """Record the response time of each index that one search asked, None for an index that failed to answer."""
         with self._lock:
             for name, seconds in indexes.items():
                 if seconds is None:
                     self._errors[name] += 1
                 else:
-                    self._indexes.setdefault(name, _Times()).add(seconds)
+                    self._indexes.setdefault(name, _Histogram()).add(seconds)
 
-    def asked_vector(self) -> None:
-        """A search had a query's vector."""
+    def count_vector_asked(self) -> None:
+        """Count a query vector that a search needed."""
         with self._lock:
             self._vectors_asked += 1
 
-    def made_vector(self) -> None:
-        """A query was sent to its embedder."""
+    def count_vector_made(self) -> None:
+        """Count a query vector that has to be embedded."""
         with self._lock:
             self._vectors_made += 1
 
     def snapshot(self) -> MetricsSnapshot:
-        """All so far."""
+        """Return all measurements so far."""
         with self._lock:
             return MetricsSnapshot(
                 {name: times.summary() for name, times in self._stages.items()},
@@ -143,7 +154,7 @@ class Metrics:
             )
 
 
-class _Times:
+class _Histogram:
     """A histogram of seconds."""
 
     __slots__ = ("_buckets", "_longest", "_shortest", "_sum")
@@ -154,8 +165,8 @@ class _Times:
         self._shortest, self._longest = math.inf, 0.0
 
     def add(self, seconds: float) -> None:
-        seconds = min(max(seconds, 0.0), MOST)
-        self._buckets[int(math.log(max(seconds, LEAST) / LEAST) / GROWTH)] += 1
+        seconds = min(max(seconds, 0.0), MAX_SECONDS)
+        self._buckets[int(math.log(max(seconds, MIN_SECONDS) / MIN_SECONDS) / GROWTH)] += 1
         self._sum += seconds
         self._shortest, self._longest = min(self._shortest, seconds), max(self._longest, seconds)
 
@@ -167,12 +178,12 @@ class _Times:
         return StageMetrics(count, 1000 * self._sum / count, p50, p95, p99)
 
     def _quantile(self, quantile: float, count: int) -> float:
-        """The nearest rank: the least time that at least this share of all does not exceed."""
+        """Return the nearest rank: the shortest time that at least this share of all times does not exceed."""
         wanted, seen = math.ceil(quantile * count), 0
         for bucket in sorted(self._buckets):
             seen += self._buckets[bucket]
             if seen >= wanted:
-                middle = LEAST * math.exp((bucket + 0.5) * GROWTH)
+                middle = MIN_SECONDS * math.exp((bucket + 0.5) * GROWTH)
                 return min(max(middle, self._shortest), self._longest)
         return self._longest
 
@@ -181,14 +192,10 @@ def _rounded(stage: StageMetrics) -> dict[str, float]:
     return {name: round(value, 3) for name, value in asdict(stage).items()}
 
 
-def _summary(metric: str, label: str, name: str, stage: StageMetrics) -> Iterator[str]:
-    which = _label(label, name)
-    for quantile, milliseconds in stage.quantiles():
-        yield f'{metric}{{{which},quantile="{quantile}"}} {milliseconds / 1000:.9g}'
-    yield f"{metric}_sum{{{which}}} {stage.count * stage.mean_ms / 1000:.9g}"
-    yield f"{metric}_count{{{which}}} {stage.count}"
-
-
-def _label(name: str, value: str) -> str:
-    escaped = value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
-    return f'{name}="{escaped}"'
+def _summary(metric: str, help_text: str, label: str, stages: Mapping[str, StageMetrics]) -> SummaryMetricFamily:
+    family = SummaryMetricFamily(metric, help_text, labels=[label])
+    for name, stage in stages.items():
+        for quantile, milliseconds in stage.quantiles():
+            family.add_sample(metric, {label: name, "quantile": str(quantile)}, milliseconds / 1000)
+        family.add_metric([name], stage.count, stage.count * stage.mean_ms / 1000)
+    return family

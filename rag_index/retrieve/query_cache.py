@@ -1,12 +1,14 @@
-"""Vectors of queries that were asked before."""
+"""A cache of query vectors."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+from cachetools import TTLCache
+
+from rag_index.documents.canonical import hash_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,38 +20,31 @@ __all__ = ["QueryCache", "query_key"]
 
 
 def query_key(fingerprint: str, query: str) -> tuple[str, bytes]:
-    """What a query's vector depends on: the model's fingerprint (prefix included) and a hash of the text."""
-    return fingerprint, hashlib.blake2b(query.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    """Return what a query's vector depends on: the model's fingerprint (prefix included) and a hash of the text."""
+    return fingerprint, hash_text(query)
 
 
 class QueryCache:
-    """The `size` vectors used last (LRU), each at most `seconds` old. Safe from several threads; 0 keeps none."""
+    """The `size` most recently used vectors, each younger than `seconds`. A size of 0 turns the cache off.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, size: int, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._size, self._seconds, self._clock = size, seconds, clock
         self._lock = threading.Lock()
-        self._kept: OrderedDict[tuple[str, bytes], tuple[float, NDArray[np.float32]]] = OrderedDict()
+        self._vectors: TTLCache[tuple[str, bytes], NDArray[np.float32]] = TTLCache(size, seconds, timer=clock)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        with self._lock:
+            return len(self._vectors)
 
     def get(self, key: tuple[str, bytes]) -> NDArray[np.float32] | None:
-        """The vector, None where there is none that is young enough."""
+        """Return the vector, or None if there is none that is young enough."""
         with self._lock:
-            found = self._kept.get(key)
-            if found is None:
-                return None
-            made, vector = found
-            if self._clock() - made > self._seconds:
-                del self._kept[key]
-                return None
-            self._kept.move_to_end(key)
-            return vector
+            return self._vectors.get(key)
 
     def put(self, key: tuple[str, bytes], vector: NDArray[np.float32]) -> None:
-        """Keep a vector, which must not be changed any more."""
-        with self._lock:
-            self._kept[key] = (self._clock(), vector)
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._size:
-                self._kept.popitem(last=False)
+        """Keep a vector. The caller must not change it afterwards."""
+        if self._vectors.maxsize:
+            with self._lock:
+                self._vectors[key] = vector

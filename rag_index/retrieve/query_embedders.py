@@ -1,7 +1,7 @@
-"""Embedding queries: by the model that made an index, whatever the settings say by now.
+"""Embedding queries with the model that made an index, whatever the settings say now.
 
-A collection says which model its vectors are of. So several indexes of different models can be searched at once, and
-while a rebuild with a new model goes on, what is shown is still found with the old one.
+A collection records which model made its vectors. So indexes of different models can be searched at once, and while
+a rebuild with a new model is under way, the live collection is still searched with the old one.
 """
 
 from __future__ import annotations
@@ -37,119 +37,116 @@ __all__ = ["QueryEmbedders"]
 
 
 class QueryEmbedders:
-    """An embedder for each fingerprint that was asked for. Safe from several threads.
+    """One embedder for each fingerprint in use. Safe to use from several threads.
 
-    One that cannot be reached, or has another model by now, is closed and opened anew by the next query, so that
-    nothing but its coming back is needed.
+    An embedder that cannot be reached, or whose model has changed, is closed, and the next query opens it again. So
+    it recovers by itself.
     """
 
     def __init__(self, settings: EmbedderSettings, *, opener: Callable[..., Embedder] | None = None) -> None:
         self._settings = settings
         self._opener = opener or open_embedder
         self._lock = threading.Lock()
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, _ModelThread] = {}
         self._closed = False
 
-    def start(self, live: LiveCollection, query: str) -> Future[NDArray[np.float32]]:
-        """Begin to make the vector of a query for an index, in the model's own thread.
+    def submit(self, live: LiveCollection, query: str) -> Future[NDArray[np.float32]]:
+        """Start embedding a query for a live collection, in the model's own thread.
 
-        It is float32, of shape (dimension,), made with the query prefix, and not to be changed. The future raises
-        FingerprintChanged where the model that made the index cannot be had; EmbedderUnavailable or EmbedderError
-        where it does not answer, refuses the query, or answers nonsense.
+        The vector is float32, of shape (dimension,), made with the query prefix, and read-only. The future raises
+        FingerprintChanged if the model that made the collection is not available; EmbedderUnavailable or
+        EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector.
         """
-        return self._model(live.fingerprint).start(live, query)
+        return self._model(live.fingerprint).submit(live, query)
 
-    def keep(self, fingerprints: Collection[str]) -> None:
-        """Close embedders of other models than these: no index shows their vectors any more."""
+    def close_all_but(self, fingerprints: Collection[str]) -> None:
+        """Close the embedders of all other models: no live collection holds their vectors any more."""
         with self._lock:
-            gone = [self._models.pop(name) for name in list(self._models) if name not in fingerprints]
-        for model in gone:
+            unused = [self._models.pop(name) for name in list(self._models) if name not in fingerprints]
+        for model in unused:
             model.close()
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all embedders."""
         self._closed = True
-        self.keep(())
+        self.close_all_but(())
 
-    def _model(self, fingerprint: str) -> _Model:
+    def _model(self, fingerprint: str) -> _ModelThread:
         with self._lock:
             if self._closed:
                 raise EmbedderUnavailable("the retriever is closed")
             if fingerprint not in self._models:
-                self._models[fingerprint] = _Model(self._settings, self._opener)
+                self._models[fingerprint] = _ModelThread(self._settings, self._opener)
             return self._models[fingerprint]
 
 
-class _Model:
-    """One model's embedder, in a thread of its own: those in the process need not be thread-safe, and those on a
-    server take turns anyway."""
+class _ModelThread:
+    """One model's embedder in a thread of its own.
+
+    An embedder in the process need not be thread-safe, and requests to a server take turns anyway.
+    """
 
     def __init__(self, settings: EmbedderSettings, opener: Callable[..., Embedder]) -> None:
         self._settings, self._opener = settings, opener
         self._thread = ThreadPoolExecutor(1, "rag-index-embed")
         self._embedder: Embedder | None = None
         self._remote = True
-        """On a server: opened anew after a fault, since its own pauses are made for runs, which can wait."""
+        """The embedder is on a server. Then a fault closes it, because its own pauses suit runs, which can wait."""
 
-    def start(self, live: LiveCollection, query: str) -> Future[NDArray[np.float32]]:
+    def submit(self, live: LiveCollection, query: str) -> Future[NDArray[np.float32]]:
         try:
             return self._thread.submit(self._embed, live, query)
         except RuntimeError as exc:
             raise EmbedderUnavailable("the retriever is closed") from exc
 
     def close(self) -> None:
-        """After what is under way; this waits for nothing."""
+        """Close the embedder after the calls under way, without waiting for them."""
         with suppress(RuntimeError):
-            self._thread.submit(self._close)
+            self._thread.submit(self._close_embedder)
         self._thread.shutdown(wait=False)
 
     def _embed(self, live: LiveCollection, query: str) -> NDArray[np.float32]:
         try:
             if self._embedder is None:
-                self._embedder = self._opened(live)
-            vector = self._checked(self._embedder.embed_query(query), live)
+                self._embedder = self._open_embedder(live)
+            vector = self._embedder.embed_query(query)
+            _check_vector(vector, live)
         except RateLimited:
             raise
         except (ModelChanged, ModelMissing) as exc:
-            self._close()
+            self._close_embedder()
             raise FingerprintChanged(
-                f"{live.collection} holds vectors of {live.embedder}, and that model is no longer there ({exc}): "
-                "put it back, or `rag-index index --full` makes the index anew"
+                f"{live.collection} holds vectors of {live.embedder}, and that model is no longer available ({exc}): "
+                "put it back, or rebuild the index with `rag-index index --full`"
             ) from exc
         except (EmbedderUnavailable, BadVectors) as exc:
             if self._remote:
-                self._close()
-            if isinstance(exc, EmbedderUnavailable) and self._of_other_settings(live.identity):
+                self._close_embedder()
+            if isinstance(exc, EmbedderUnavailable) and self._differs_from_settings(live.identity):
                 raise EmbedderUnavailable(
                     f"{exc} ({live.collection} holds vectors of {live.embedder}, settings say "
-                    f"{self._settings.model}: `rag-index index --full` makes the index anew)"
+                    f"{self._settings.model}: rebuild the index with `rag-index index --full`)"
                 ) from exc
             raise
         vector.setflags(write=False)
         return vector
 
-    def _checked(self, vector: NDArray[np.float32], live: LiveCollection) -> NDArray[np.float32]:
-        why = broken_reason(vector, live.identity.dimension if live.identity else None)
-        if why is not None:
-            raise BadVectors(f"the embedder answers {why} for the query; {live.collection} holds {live.embedder}")
-        return vector
-
-    def _close(self) -> None:
+    def _close_embedder(self) -> None:
         embedder, self._embedder = self._embedder, None
         if embedder is not None:
             embedder.close()
 
-    def _of_other_settings(self, identity: EmbedderIdentity | None) -> bool:
-        """Whether the settings name another model than the one that made the index."""
+    def _differs_from_settings(self, identity: EmbedderIdentity | None) -> bool:
+        """Return whether the settings name another model than the one that made the collection."""
         settings = self._settings
-        named = settings.model.removesuffix(":latest")
-        return identity is not None and (identity.kind, identity.model) != (settings.kind, named)
+        model = settings.model.removesuffix(":latest")
+        return identity is not None and (identity.kind, identity.model) != (settings.kind, model)
 
-    def _opened(self, live: LiveCollection) -> Embedder:
+    def _open_embedder(self, live: LiveCollection) -> Embedder:
         identity, settings = live.identity, self._settings
         if identity is not None:
-            made_by = ("kind", "model", "document_prefix", "query_prefix")
-            settings = settings.model_copy(update={name: getattr(identity, name) for name in made_by})
+            recorded = ("kind", "model", "document_prefix", "query_prefix")
+            settings = settings.model_copy(update={name: getattr(identity, name) for name in recorded})
         self._remote = settings.kind != "local"
         embedder = self._opener(settings, expected=identity)
         try:
@@ -157,9 +154,17 @@ class _Model:
             if found.fingerprint != live.fingerprint:
                 raise FingerprintChanged(
                     f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
-                    "put the settings back, or `rag-index index --full` makes it anew"
+                    "put the settings back, or rebuild the index with `rag-index index --full`"
                 )
         except BaseException:
             embedder.close()
             raise
         return embedder
+
+
+def _check_vector(vector: NDArray[np.float32], live: LiveCollection) -> None:
+    reason = broken_reason(vector, live.identity.dimension if live.identity else None)
+    if reason is not None:
+        raise BadVectors(
+            f"the embedder returned {reason} for the query; {live.collection} holds vectors of {live.embedder}"
+        )

@@ -1,4 +1,4 @@
-"""What a search gives: hits, the reasons of those indexes that gave none, and how long each stage took."""
+"""The result of a search: hits, the reasons of the indexes that gave none, and how long each stage took."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ChunkHit", "SearchHit", "SearchResult"]
 
 @dataclass(frozen=True, slots=True)
 class ChunkHit:
-    """A chunk of a document that was found: its number, its score, its text."""
+    """A chunk that was found in a document: its number, its score and its text."""
 
     chunk: int
     score: float
@@ -24,9 +24,9 @@ class ChunkHit:
 class SearchHit:
     """A document that was found.
 
-    `score` is the cosine similarity (-1 to 1) of its best chunk, whose text `text` is; `rank` counts from 1 in its
-    own index; `fused` is what hits of several indexes are ordered by. `chunks` are its chunks that were found, best
-    first; `payload` is the columns of the source.
+    `score` is the cosine similarity (-1 to 1) of its best chunk, and `text` is that chunk's text. `rank` counts from 1
+    in its own index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first;
+    `payload` holds the columns of the source.
     """
 
     index: str
@@ -39,7 +39,7 @@ class SearchHit:
     fused: float = 0.0
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """As `rag-index search --json` prints it; with `explain` rank, fused score and chunks as well."""
+        """Return the object that `rag-index search --json` prints; `explain` adds rank, fused score and chunks."""
         plain = {
             "index": self.index,
             "document_id": self.document_id,
@@ -58,11 +58,11 @@ class SearchHit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """The answer to one search.
+    """The result of one search.
 
-    `hits` are best first. `errors` says for each index that gave no answer why. `timings_ms` has embed, each index
-    by its name (an index named as a stage is "index NAME"), fuse and total. `fusion` is how the order was made, rank
-    or score; `collections` is what was searched, by index.
+    `hits` are best first. `errors` has the reason of each index that gave no answer. `timings_ms` has embed, each
+    index by its name (an index named like a stage is "index NAME"), fuse and total. `fusion` says what the hits are
+    ordered by, rank or score; `collections` has the collection searched, by index.
     """
 
     hits: tuple[SearchHit, ...]
@@ -72,7 +72,7 @@ class SearchResult:
     collections: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """As `rag-index search --json` prints it: `errors` only where there are some."""
+        """Return the object that `rag-index search --json` prints, with `errors` only if there are any."""
         plain: dict[str, Any] = {"hits": [hit.to_json(explain=explain) for hit in self.hits]}
         if self.errors:
             plain["errors"] = dict(self.errors)

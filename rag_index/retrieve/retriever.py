@@ -1,4 +1,4 @@
-"""Ask several indexes at once, from asynchronous code, from threads, or from a script."""
+"""Searching several indexes at once, from asynchronous code, from threads, or from a script."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
-from rag_index.retrieve.fan_out import Asker, IndexAnswer, Question
+from rag_index.retrieve.background_loop import BackgroundLoop
+from rag_index.retrieve.fan_out import FanOut, IndexAnswer, Question
 from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
 from rag_index.retrieve.fusion import by_rank, by_score
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.results import SearchResult
-from rag_index.retrieve.single_flight import BackgroundLoop
 from rag_index.settings import Settings, run_settings
-from rag_index.stores import Condition, open_store
+from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,18 +34,18 @@ Fusion = Literal["auto", "rank", "score"]
 MAX_HITS = 1000
 STAGES = ("embed", "fuse", "total")
 REQUEST_PATIENCE = 2.0
-"""Seconds for which a server's passing fault is tried again: it was restarted, and old connections are broken."""
+"""Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
 
 class Retriever:
-    """Searches the indexes of a project.
+    """A searcher of the indexes of a project.
 
         async with Retriever.from_settings("rag-index.toml") as retriever:
             result = await retriever.search("printer offline", indexes=["comments", "solutions"])
 
     One object serves any number of callers at once: `search` in any event loop, `search_sync` in any thread. Store
-    and models are opened when they are first needed; an embedded store is given back after `[retrieve] idle_seconds`
-    without a search, and opened again by the next. `close` (or the end of the `with`) gives everything back.
+    and models are opened when they are first needed. An embedded store is closed after `[retrieve] idle_seconds`
+    without a search, and the next search opens it again. `close` (or the end of the `with` block) closes everything.
     """
 
     def __init__(
@@ -55,26 +55,26 @@ class Retriever:
         open_store: Callable[[], Store] | None = None,
         open_embedder: Callable[..., Embedder] | None = None,
     ) -> None:
-        """Raises SettingsError for a `required_filter` that cannot be. Nothing is opened yet.
+        """Check each `required_filter` (SettingsError if it is not valid). Nothing is opened yet.
 
-        `open_store` and `open_embedder` take the places of those that the settings name.
+        `open_store` and `open_embedder` replace those that the settings name.
         """
         self._settings = settings
         self._metrics = Metrics()
-        self._asker = Asker(
+        self._fan_out = FanOut(
             settings,
             {index.name: required_conditions(index) for index in settings.indexes},
             self._metrics,
-            open_store=open_store or _opener(settings),
+            open_store=open_store or _store_opener(settings),
             open_embedder=open_embedder,
         )
         self._background = BackgroundLoop()
 
     @classmethod
     def from_settings(cls, config: str | Path | Settings | None = None, *, wait: float | None = None) -> Retriever:
-        """Of a settings file (by default RAG_INDEX_CONFIG, or rag-index.toml here or above), or of settings.
+        """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here or above).
 
-        `wait` seconds are waited for an embedded store that another process holds; by default what `[run] wait` says.
+        `wait` is how many seconds to wait for an embedded store that another process holds, by default `[run] wait`.
         Raises SettingsError.
         """
         return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
@@ -85,38 +85,40 @@ class Retriever:
         *,
         indexes: Sequence[str] | None = None,
         limit: int = 10,
-        filter: Filter | Sequence[Condition] | None = None,  # noqa: A002 - the word of the field
+        filter: Filter | None = None,  # noqa: A002 - the word of the field
         timeout: float | None = None,
         fusion: Fusion | None = None,
     ) -> SearchResult:
-        """The documents nearest to a query in meaning, of the indexes named (by default all that are filled).
+        """Return the documents nearest to a query in meaning, from the named indexes (default: all that are filled).
 
-        `filter` says what payloads must be (see `rag_index.retrieve.filters`); what an index's `required_filter`
-        says holds in any case. `timeout` is for the whole search, in seconds; each index has `[retrieve]
-        index_timeout` within it. `fusion` is "score", "rank" (reciprocal rank), or "auto": score where all that
-        answered have vectors of one model, else rank. Indexes that fail are in the result's `errors`.
+        `filter` narrows the search by payload fields (see `rag_index.retrieve.filters`); an index's `required_filter`
+        applies in any case. `timeout` is for the whole search, in seconds; each index has `[retrieve] index_timeout`
+        within it. `fusion` is "score", "rank" (reciprocal rank), or "auto": score if all indexes that answered have
+        vectors of one model, else rank. Indexes that fail are in the result's `errors`.
 
         Raises:
-            SettingsError: the query is empty, an index or a field is not there, a filter or limit cannot be.
-            SearchFailed: no index answered; one reason that all have in common is raised as it is.
+            SettingsError: the query is empty, an index or a field does not exist, or a filter or limit is not valid.
+            SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
         question, names = self._question(query, indexes, limit, filter, timeout)
         fusion = self._fusion(fusion)
         try:
-            answers, embed_seconds = await self._asker.ask(question, names)
+            answers, embed_seconds = await self._fan_out.ask(question, names)
         except RagIndexError:
-            self._metrics.answers(dict.fromkeys(names or [index.name for index in self._settings.indexes]))
+            self._metrics.add_answers(dict.fromkeys(names or [index.name for index in self._settings.indexes]))
             raise
-        self._metrics.answers({answer.index: answer.seconds if answer.error is None else None for answer in answers})
+        self._metrics.add_answers(
+            {answer.index: answer.seconds if answer.error is None else None for answer in answers}
+        )
         answered = [answer for answer in answers if answer.error is None]
         if not answered:
             raise _failure(answers)
         fusing = time.perf_counter()
-        hits, fused_by = _fused(answered, limit, fusion)
+        hits, fused_by = _fuse(answered, limit, fusion)
         ended = time.perf_counter()
         stages = {"embed": embed_seconds, "fuse": ended - fusing, "total": ended - began}
-        self._metrics.search(stages)
+        self._metrics.add_search(stages)
         return SearchResult(
             tuple(hits),
             {answer.index: str(answer.error) for answer in answers if answer.error is not None},
@@ -131,36 +133,39 @@ class Retriever:
         *,
         indexes: Sequence[str] | None = None,
         limit: int = 10,
-        filter: Filter | Sequence[Condition] | None = None,  # noqa: A002
+        filter: Filter | None = None,  # noqa: A002
         timeout: float | None = None,
         fusion: Fusion | None = None,
     ) -> SearchResult:
-        """`search`, waited for: from any thread, also from code that an event loop runs (which stands still then)."""
+        """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
         return self._background.run(
             self.search(query, indexes=indexes, limit=limit, filter=filter, timeout=timeout, fusion=fusion)
         )
 
     async def warm_up(self) -> None:
-        """Load models and open collections, so that the first search does not have to. Not counted; raises nothing."""
+        """Load models and open collections, so that the first search does not have to.
+
+        Counts as no search in the metrics, and raises nothing.
+        """
         question = Question("warm up", 1, (), self._settings.retrieve.timeout)
         with suppress(RagIndexError):
-            await self._asker.ask(question, None)
+            await self._fan_out.ask(question, None)
 
     def metrics(self) -> MetricsSnapshot:
-        """Count, mean, p50, p95 and p99 of embed, each index, fuse and total so far; as JSON and for Prometheus."""
+        """Return count, mean, p50, p95 and p99 so far of embed, each index, fuse and total."""
         return self._metrics.snapshot()
 
     def reset_metrics(self) -> None:
-        """Count from zero."""
-        self._metrics.clear()
+        """Set all metrics to zero."""
+        self._metrics.reset()
 
     def close(self) -> None:
-        """Give store, models and threads back; searches under way end with an error. A second call does nothing."""
+        """Close store, models and threads; searches under way end with an error. A second call does nothing."""
         self._background.close()
-        self._asker.close()
+        self._fan_out.close()
 
     async def aclose(self) -> None:
-        """`close`, without holding up the event loop."""
+        """Close without blocking the event loop."""
         await asyncio.to_thread(self.close)
 
     def __enter__(self) -> Retriever:
@@ -184,7 +189,7 @@ class Retriever:
         query: str,
         indexes: Sequence[str] | None,
         limit: int,
-        given: Filter | Sequence[Condition] | None,
+        given: Filter | None,
         timeout: float | None,
     ) -> tuple[Question, list[str] | None]:
         if not query.strip():
@@ -193,11 +198,11 @@ class Retriever:
             raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
         if timeout is not None and not timeout > 0:
             raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
-        asked = self._settings.named([indexes] if isinstance(indexes, str) else indexes)
+        searched = self._settings.named([indexes] if isinstance(indexes, str) else indexes)
         conditions = conditions_of(given)
-        check_fields(conditions, asked)
+        check_fields(conditions, searched)
         question = Question(query, limit, conditions, timeout or self._settings.retrieve.timeout)
-        return question, [index.name for index in asked] if indexes else None
+        return question, [index.name for index in searched] if indexes else None
 
     def _fusion(self, given: Fusion | None) -> Fusion:
         fusion = given or self._settings.retrieve.fusion
@@ -206,17 +211,22 @@ class Retriever:
         return fusion
 
 
-def _opener(settings: Settings) -> Callable[[], Store]:
-    """Opens the settings' store. A server gets no more time a request than an index has; waiting is the holder's."""
+def _store_opener(settings: Settings) -> Callable[[], Store]:
+    """Return a function that opens the store. A request to a server may take no longer than an index may.
+
+    It does not wait for an embedded store that is in use: StoreHolder does.
+    """
     timeout = min(settings.store.timeout, settings.retrieve.index_timeout)
     return lambda: open_store(settings.store, timeout=timeout, patience=REQUEST_PATIENCE)
 
 
-def _fused(answered: Sequence[IndexAnswer], limit: int, fusion: Fusion) -> tuple[list[SearchHit], str]:
+def _fuse(answered: Sequence[IndexAnswer], limit: int, fusion: Fusion) -> tuple[list[SearchHit], str]:
     models = {answer.live.fingerprint: answer.live.embedder for answer in answered if answer.live}
     one_model = len(models) <= 1
     if fusion == "score" and not one_model:
-        raise SettingsError(f"scores of different models do not compare ({'; '.join(models.values())}): fuse by rank")
+        raise SettingsError(
+            f"scores of different models cannot be compared ({'; '.join(models.values())}): fuse by rank"
+        )
     by_scores = fusion == "score" or (fusion == "auto" and one_model)
     fuse = by_score if by_scores else by_rank
     return fuse([answer.hits for answer in answered], limit=limit), "score" if by_scores else "rank"
@@ -230,11 +240,11 @@ def _timings(stages: dict[str, float], answered: Sequence[IndexAnswer]) -> dict[
 
 
 def _failure(answers: Sequence[IndexAnswer]) -> Exception:
-    """What all indexes have in common as it is, else all reasons in one line."""
+    """Return the error that all indexes have in common, or else one with the reasons of all."""
     errors = [answer.error for answer in answers if answer.error is not None]
     if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], SearchTimedOut):
         return errors[0]
     reasons = {answer.index: str(answer.error) for answer in answers}
     codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
-    said = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
-    return SearchFailed(f"no index answered: {said}", reasons, codes.pop() if len(codes) == 1 else 1)
+    all_reasons = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
+    return SearchFailed(f"no index answered: {all_reasons}", reasons, codes.pop() if len(codes) == 1 else 1)

@@ -1,7 +1,7 @@
-"""The store of a Retriever: opened when it is needed, and given back when it was idle for a while.
+"""The store of a Retriever: opened when needed, and closed after a while without use.
 
-The embedded store has one process at a time. A service that searched an hour ago must not keep the nightly run out,
-so what is not used is closed; the next search opens it again, or says who has it.
+Only one process at a time can hold the embedded store. A service that last searched an hour ago must not block the
+nightly run, so an idle store is closed. The next search opens it again, or says which process holds it.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ POLL = 0.1
 
 
 class StoreHolder:
-    """Lends out one store to several threads.
+    """One store, lent to several threads.
 
-    Where another process has the embedded store, borrowing waits up to `wait` seconds and raises StoreBusy then. A
-    store that nobody borrows for `idle` seconds is closed (None: never). `close` ends waiting as well.
+    If another process holds the embedded store, borrowing waits up to `wait` seconds and then raises StoreBusy. A
+    store that nobody borrows for `idle` seconds is closed (None: never). `close` also ends the waiting.
     """
 
     def __init__(
@@ -42,68 +42,68 @@ class StoreHolder:
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._store: Store | None = None
-        self._borrowed = 0
+        self._borrowers = 0
         self._used_at = 0.0
 
     @property
-    def held(self) -> bool:
+    def is_open(self) -> bool:
         """Whether the store is open now."""
         return self._store is not None
 
     @contextmanager
-    def store(self) -> Iterator[Store]:
-        """The store, for the time of the block. Raises StoreBusy and what opening a store raises."""
-        store = self._borrow()
+    def borrow(self) -> Iterator[Store]:
+        """Lend the store for the time of the block. Raises StoreBusy, and whatever opening a store raises."""
+        store = self._acquire()
         try:
             yield store
         finally:
             with self._changed:
-                self._borrowed -= 1
+                self._borrowers -= 1
                 self._used_at = self._clock()
 
     def close(self) -> None:
-        """Give the store back for good; calls under way come to their end. A second call does nothing."""
+        """Close the store for good; calls already running finish. A second call does nothing."""
         self._closing.set()
         with self._changed:
             self._changed.notify_all()
-            self._give_back()
+            self._close_store()
 
-    def _borrow(self) -> Store:
-        until = self._clock() + self._wait
+    def _acquire(self) -> Store:
+        deadline = self._clock() + self._wait
         while True:
             with self._changed:
                 if self._closing.is_set():
                     raise StoreError("the retriever is closed")
                 try:
-                    store = self._opened()
+                    store = self._open_if_needed()
                 except StoreBusy:
-                    if self._clock() >= until:
+                    if self._clock() >= deadline:
                         raise
                 else:
-                    self._borrowed += 1
+                    self._borrowers += 1
                     return store
             self._closing.wait(POLL)
 
-    def _opened(self) -> Store:
+    def _open_if_needed(self) -> Store:
         if self._store is None:
             self._store = self._opener()
             self._used_at = self._clock()
             if self._idle is not None:
-                threading.Thread(target=self._watch, name="rag-index-idle", daemon=True).start()
+                threading.Thread(target=self._close_when_idle, name="rag-index-idle", daemon=True).start()
         return self._store
 
-    def _watch(self) -> None:
-        """Close the store once nobody had it for long enough; one thread while it is open."""
+    def _close_when_idle(self) -> None:
+        """Close the store once nobody has borrowed it for long enough. One thread does so while it is open."""
         idle = self._idle or 0.0
         with self._changed:
             while self._store is not None and not self._closing.is_set():
-                left = self._used_at + idle - self._clock() if self._borrowed == 0 else idle
-                if self._borrowed == 0 and left <= 0:
-                    self._give_back()
+                left = self._used_at + idle - self._clock() if self._borrowers == 0 else idle
+                if self._borrowers == 0 and left <= 0:
+                    self._close_store()
                     return
                 self._changed.wait(max(left, 0.001))
 
-    def _give_back(self) -> None:
+    def _close_store(self) -> None:
         store, self._store = self._store, None
         if store is not None:
             store.close()

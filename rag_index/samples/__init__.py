@@ -1,1 +1,1 @@
-"""Databases to try rag-index on: Python's documentation, and a generated service desk of any size."""
+"""Sample databases to try rag-index on: Python's documentation, and a generated service desk of any size."""

@@ -52,7 +52,7 @@ class SampleIndex:
 
 
 def scaffold(title: str, database: str, indexes: Sequence[SampleIndex]) -> str:
-    """A commented rag-index.toml for the SQLite file `database` (a path relative to the settings file, or absolute)."""
+    """Return a commented rag-index.toml for the SQLite file `database`, whose path may be relative to it."""
     head = _TEMPLATE.format(title=title, url=_toml(f"sqlite:///{database}"))
     return head + "".join(
         _INDEX.format(
@@ -67,5 +67,5 @@ def scaffold(title: str, database: str, indexes: Sequence[SampleIndex]) -> str:
 
 
 def _toml(value: str | list[str]) -> str:
-    """TOML's basic strings, and arrays of them, are written as JSON writes them."""
+    """Return a string or an array of strings as TOML, whose basic strings are written as in JSON."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""Texts as people write them to a service desk: short and long, with what mail programs and web forms leave in them.
+"""Texts as people write them to a service desk: short and long, with traces of mail programs and web forms.
 
-Only `random.Random.random` is used, the one generator that Python promises to keep, so that a seed gives the same
-texts on every version.
+Only `random.Random.random` is used, because Python promises to keep that one generator, so a seed gives the same texts
+in every version.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from rag_index.samples.topics import TOPICS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Matter", "Prose", "matter"]
+__all__ = ["Prose", "Subject", "subject_for"]
 
 T = TypeVar("T")
 _Template = tuple[str | tuple[str, ...], ...]
-"""Literal pieces, and pools that a piece is picked from."""
+"""Literal texts, and pools from which one text is picked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Matter:
-    """What a ticket is about, and the language of who opened it; templates ready to be filled."""
+class Subject:
+    """The subject of a ticket and the language of its author, as templates to fill."""
 
     language: str
     titles: tuple[_Template, ...]
     symptoms: tuple[_Template, ...]
     steps: tuple[_Template, ...]
     foreign: tuple[_Template, ...]
-    """Sentences in the language, none for English."""
+    """Sentences in the author's language; none for English."""
 
 
 def _compiled(templates: Iterable[str]) -> tuple[_Template, ...]:
@@ -54,11 +54,11 @@ def _template(text: str) -> _Template:
 
 _LANGUAGES = ("en",) * 45 + ("de",) * 8 + ("fr", "fr", "el", "el", "ru", "ru", "ar", "ar", "zh", "zh", "ja")
 _ENGLISH = tuple(
-    Matter("en", _compiled(topic.titles), _compiled(topic.symptoms), _compiled(topic.steps + topic.causes), ())
+    Subject("en", _compiled(topic.titles), _compiled(topic.symptoms), _compiled(topic.steps + topic.causes), ())
     for topic in TOPICS
 )
 _FOREIGN = {language: _compiled(sentences) for language, sentences in vocabulary.FOREIGN.items()}
-_MATTERS = tuple(
+_SUBJECTS = tuple(
     replace(about, language=language, foreign=_FOREIGN.get(language, ()))
     for language in _LANGUAGES
     for about in _ENGLISH
@@ -90,13 +90,13 @@ _ENTITIES = {"ä": "&auml;", "ö": "&ouml;", "ü": "&uuml;", "ß": "&szlig;", '"
 _ZERO_WIDTH = ("\u200b", "\ufeff", "\u00ad", "\u200d", "\u2060", "\u200e")
 
 
-def matter(value: int) -> Matter:
-    """One of all matters; values that are spread evenly give the languages their shares."""
-    return _MATTERS[value % len(_MATTERS)]
+def subject_for(value: int) -> Subject:
+    """Return one of all subjects; evenly spread values give each language its share."""
+    return _SUBJECTS[value % len(_SUBJECTS)]
 
 
 class Prose:
-    """An endless stream of texts: equal seeds give equal streams."""
+    """An endless stream of texts; equal seeds give equal streams."""
 
     __slots__ = ("_random",)
 
@@ -104,19 +104,19 @@ class Prose:
         self._random = random.Random(seed).random  # noqa: S311 - made-up texts, no secrets
 
     def below(self, limit: int) -> int:
-        """A whole number from 0 to limit - 1."""
+        """Return an integer from 0 to limit - 1."""
         return int(self._random() * limit)
 
     def chance(self, share: float) -> bool:
-        """True in this share of calls."""
+        """Return True in this share of calls."""
         return self._random() < share
 
     def pick(self, choices: Sequence[T]) -> T:
-        """One of them, each as likely."""
+        """Return one of the choices, all equally likely."""
         return choices[int(self._random() * len(choices))]
 
-    def title(self, about: Matter) -> str | None:
-        """About 60 characters; now and then nothing, or the same as many others."""
+    def title(self, about: Subject) -> str | None:
+        """Return a title of about 60 characters; sometimes it is empty, or a stock phrase."""
         roll = self._random()
         if roll < 0.016:
             return self.pick(_NOTHING)
@@ -133,10 +133,10 @@ class Prose:
             turn += 1
         return text if roll > 0.06 else f"{self.pick(vocabulary.EMOJI)} {text}"
 
-    def body(self, about: Matter, *, steps: bool, scale: int = 1, threads: bool = True) -> str | None:
-        """A text of any length: nothing (1.6%), a stock phrase (3%), a thread of mails (0.25%), else a letter.
+    def body(self, about: Subject, *, steps: bool, scale: int = 1, threads: bool = True) -> str | None:
+        """Return a text of any length: nothing (1.6%), a stock phrase (3%), a thread of mails (0.25%), else a letter.
 
-        `steps` leans to what was done rather than to what is wrong; `scale` multiplies the number of sentences.
+        With `steps`, most sentences say what was done instead of what is wrong. `scale` multiplies their number.
         """
         roll = self._random()
         if roll < 0.016:
@@ -147,16 +147,16 @@ class Prose:
             return self._thread(about)
         return self._styled(self._letter(about, self.pick(_SENTENCES) * scale, steps=steps))
 
-    def sentences(self, about: Matter, count: int, *, steps: bool) -> str:
-        """Some sentences on one line, none like the one before it."""
-        first = self.below(720)  # of any pool of up to six, and some larger ones, each member as likely
+    def sentences(self, about: Subject, count: int, *, steps: bool) -> str:
+        """Return sentences on one line; no two in a row come from the same template."""
+        first = self.below(720)  # divisible by 1 to 6 and some more, so all members of such a pool are equally likely
         return " ".join([self._sentence(about, turn, steps=steps) for turn in range(first, first + count)])
 
     def _fill(self, template: _Template) -> str:
         rand = self._random
         return "".join([part if isinstance(part, str) else part[int(rand() * len(part))] for part in template])
 
-    def _sentence(self, about: Matter, turn: int, *, steps: bool) -> str:
+    def _sentence(self, about: Subject, turn: int, *, steps: bool) -> str:
         roll = self._random()
         if about.foreign and roll < 0.7:
             pool = about.foreign
@@ -166,8 +166,8 @@ class Prose:
             pool = about.steps if steps == (roll > 0.15) else about.symptoms
         return self._fill(pool[turn % len(pool)])
 
-    def _letter(self, about: Matter, count: int, *, steps: bool) -> list[str]:
-        """Paragraphs, with what comes before and after the matter."""
+    def _letter(self, about: Subject, count: int, *, steps: bool) -> list[str]:
+        """Return paragraphs, sometimes with a greeting, a stack trace, a closing or a disclaimer."""
         roll = self._random()
         paragraphs = [self._fill(self.pick(_GREETINGS))] if roll < 0.4 else []
         for start in range(0, count, 4):
@@ -183,7 +183,7 @@ class Prose:
         return paragraphs
 
     def _styled(self, paragraphs: list[str]) -> str:
-        """Paragraphs put together as one of the programs does that people write with."""
+        """Return the paragraphs joined as one of the programs joins them that people write with."""
         roll = self._random()
         if roll < 0.62:
             text = "\n\n".join(paragraphs)
@@ -198,7 +198,7 @@ class Prose:
         return self._odd(text, roll * 100 % 1)
 
     def _odd(self, text: str, roll: float) -> str:
-        """Now and then signs that nobody sees, pictures, trailing blanks, all capitals."""
+        """Return the text, sometimes with invisible characters, emoji, trailing blanks, or in capitals."""
         if roll < 0.85:
             return text
         if roll < 0.91:
@@ -212,7 +212,7 @@ class Prose:
         return text + self.pick(("   ", "\r\n\r\n\r\n", "\n\n--\n", " ...", "!!!!!", "\t"))
 
     def _long_word(self) -> str:
-        """An encoded picture or a link with tracking: hundreds or thousands of characters without a blank."""
+        """Return an encoded picture or a tracking link: hundreds or thousands of characters without a blank."""
         blocks = 3 + self.below(4 if self.chance(0.6) else 60)
         start = self.below(1 << 48)
         raw = b"".join(hashlib.sha512(b"%d/%d" % (start, i)).digest() for i in range(blocks))
@@ -220,25 +220,25 @@ class Prose:
             return f"https://links.example.com/?url=https%3A%2F%2Fportal.example.org%2F&data={raw.hex()}"
         return f"data:image/png;base64,{base64.b64encode(raw).decode()}"
 
-    def _thread(self, about: Matter) -> str:
-        """20,000 to 60,000 characters: a letter, and under it all that were written before."""
+    def _thread(self, about: Subject) -> str:
+        """Return a letter with all earlier ones below it, 20,000 to 60,000 characters in total."""
         target = 20_000 + int(self._random() ** 2 * 40_000)
         end, quoting = self.pick(("\n", "\r\n")), self.chance(0.5)
-        pieces, size, depth = ["\n\n".join(self._letter(about, 2, steps=True))], 0, 0
+        letters, size, depth = ["\n\n".join(self._letter(about, 2, steps=True))], 0, 0
         while size < target:
             depth += 1
             letter = "\n\n".join(self._letter(about, self.pick(_SENTENCES), steps=depth % 2 == 0))
-            piece = self._fill(self.pick(_HEADERS)) + letter + "\n\n" + self.pick(vocabulary.DISCLAIMERS)
+            quoted = self._fill(self.pick(_HEADERS)) + letter + "\n\n" + self.pick(vocabulary.DISCLAIMERS)
             if quoting:
-                mark = "> " * min(depth, 8)
-                piece = mark + piece.replace("\n", f"\n{mark}")
-            pieces.append(piece)
-            size += len(piece)
-        return "\n\n".join(pieces).replace("\r\n", "\n").replace("\n", end)
+                prefix = "> " * min(depth, 8)
+                quoted = prefix + quoted.replace("\n", f"\n{prefix}")
+            letters.append(quoted)
+            size += len(quoted)
+        return "\n\n".join(letters).replace("\r\n", "\n").replace("\n", end)
 
 
 def _html(paragraphs: list[str], *, styled: bool) -> str:
-    """As a web form or a mail program stores it."""
+    """Return the paragraphs as HTML, as a web form or a mail program (`styled`) stores it."""
     text = "\n".join(paragraphs)
     for character, entity in _ENTITIES.items():
         text = text.replace(character, entity)

@@ -1,9 +1,9 @@
-"""A sample that every machine has: Python's own documentation, of the interpreter that runs.
+"""A sample that every machine has: the documentation of the Python interpreter that runs.
 
     module, class, function, method     docstrings of the standard library
     topic                               chapters of the language reference
 
-`class` is a reserved word of most programs' grammars: whoever builds SQL from a table's name has to quote it.
+`class` is a reserved word in many grammars, so code that builds SQL from a table's name has to quote it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _COLUMNS = ("name", "summary", "body", "module", "signature", "kind")
 
 
 def write(out: Path) -> dict[str, int]:
-    """Write the SQLite database `out`, in place of what was there; rows by table.
+    """Write the SQLite database `out`, replacing what was there, and return the number of rows by table.
 
     The same interpreter gives the same rows each time. Modules with source are parsed, not imported; nothing is
-    printed. A name that is defined twice (branches by platform) is there once, as its first docstring says.
+    printed. A name that is defined twice (branches by platform) gets one row, with its first docstring.
 
     Raises:
         SourceError: the file cannot be written.
@@ -53,7 +53,7 @@ def write(out: Path) -> dict[str, int]:
 
 
 def scaffold(database: str) -> str:
-    """A commented rag-index.toml with an index for each table of the SQLite file `database`."""
+    """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
     plural = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
     wanted = [
         SampleIndex(name, table, "name", ("summary", "body"), ("name", "module", "signature", "summary"))
@@ -63,16 +63,16 @@ def scaffold(database: str) -> str:
 
 
 def _entries() -> Iterator[Entry]:
-    """Source first: where a module has a version in Python and one in C, the one in Python is told."""
-    passed_on: list[tuple[str, str, frozenset[str] | None]] = []
+    """Yield all entries, source files first: if a name is defined in Python and in C, the one in Python counts."""
+    reexports: list[tuple[str, str, frozenset[str] | None]] = []
     names: list[str] = []
     for name, path in source_files():
         names.append(name)
         module = read_module(name, path)
         if module:
             yield from module.entries
-            passed_on.extend((inner, name, published) for inner, published in module.passes_on)
-    for inner, public, published in passed_on:
+            reexports.extend((inner, name, published) for inner, published in module.reexports)
+    for inner, public, published in reexports:
         yield from inner_entries(inner, public, published)
     for name in compiled_modules(names):
         yield from module_entries(name)

@@ -4,8 +4,8 @@
     comment                 about half of all documents
     worklog, solution       for about two tickets in three
 
-The same seed gives the same desk on every machine, and a document of one size is the same in another size, but for the
-ticket of the last ones.
+The same seed gives the same desk on every machine. A document is the same in desks of different sizes, except for the
+last documents, which belong to other tickets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rag_index.errors import SettingsError, SourceError
 from rag_index.samples import indexes
 from rag_index.samples.database import new_database
 from rag_index.samples.indexes import SampleIndex
-from rag_index.samples.prose import Matter, Prose, matter
+from rag_index.samples.prose import Prose, Subject, subject_for
 from rag_index.samples.vocabulary import AUTHORS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FULL_SIZE", "TABLES", "scaffold", "table_sizes", "touch", "write"]
 
 FULL_SIZE = {"comment": 108_129, "description": 30_871, "solution": 24_305, "title": 30_871, "worklog": 19_896}
-"""Documents by table of the desk that the others are scaled from: 214,072 together."""
+"""Numbers of documents by table; other sizes keep these proportions. The total is 214,072."""
 
 TABLES: dict[str, tuple[str, ...]] = {
     "comment": ("body",),
@@ -39,7 +39,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "title": ("title",),
     "worklog": ("body",),
 }
-"""Tables and the columns of their text."""
+"""Tables, with the columns that hold their text."""
 
 _COLUMNS = ("ticket_id", "author", "priority", "created_at", "updated_at")
 _PRIORITIES = ("low",) * 5 + ("normal",) * 20 + ("high",) * 6 + ("urgent",)
@@ -47,7 +47,7 @@ _FIRST_DAY = datetime(2020, 1, 1)  # noqa: DTZ001 - a TIMESTAMP without time zon
 _BETWEEN_TICKETS = 1200
 """Seconds from one ticket to the next, on average."""
 _STILL_OPEN = 40
-"""Comments come for about this many tickets at a time."""
+"""About this many tickets receive comments at a time."""
 _MASK = (1 << 64) - 1
 
 _Row = tuple[int, int, str | None, str, str, str, *tuple[str | None, ...]]
@@ -55,17 +55,17 @@ _Row = tuple[int, int, str | None, str, str, str, *tuple[str | None, ...]]
 
 @dataclass(frozen=True, slots=True)
 class _Ticket:
-    """What all documents of a ticket have in common."""
+    """Values that all documents of a ticket share."""
 
     number: int
-    about: Matter
+    about: Subject
     priority: str
     opened: int
     """Seconds after the first day."""
 
 
 def table_sizes(documents: int) -> dict[str, int]:
-    """Documents by table, in the proportions of `FULL_SIZE`, at least one each; together exactly `documents`.
+    """Return the numbers of documents by table: at least one each, exactly `documents` in total, as in `FULL_SIZE`.
 
     Raises:
         SettingsError: fewer than five documents.
@@ -81,9 +81,9 @@ def table_sizes(documents: int) -> dict[str, int]:
 
 
 def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int]:
-    """Write the SQLite database `out`, in place of what was there; rows by table.
+    """Write the SQLite database `out`, replacing what was there, and return the number of rows by table.
 
-    Rows are made one by one: memory does not grow with `documents`.
+    Rows are made one by one, so memory does not grow with `documents`.
 
     Raises:
         SettingsError: fewer than five documents.
@@ -97,19 +97,19 @@ def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int
                 f"CREATE TABLE {table} (id INTEGER NOT NULL PRIMARY KEY, ticket_id INTEGER NOT NULL, author TEXT,"
                 f" priority TEXT NOT NULL, created_at TIMESTAMP NOT NULL, updated_at TIMESTAMP NOT NULL{columns})"
             )
-            marks = ", ".join("?" * (1 + len(_COLUMNS) + len(texts)))
+            placeholders = ", ".join("?" * (1 + len(_COLUMNS) + len(texts)))
             rows = _rows(table, sizes[table], sizes["title"], seed)
-            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+            connection.executemany(f"INSERT INTO {table} VALUES ({placeholders})", rows)
     return sizes
 
 
 def touch(path: Path, *, share: float, seed: int) -> int:
-    """Edit the text and `updated_at` of this share of all rows, spread over the tables; how many were edited.
+    """Edit the text and `updated_at` of this share of all rows, spread over the tables; return the number of edits.
 
-    Each edit makes the text longer, so that it differs from what it was however often it is edited.
+    Each edit appends to the text, so the text always differs from all its earlier versions.
 
     Raises:
-        SettingsError: a share that is not from 0 to 1.
+        SettingsError: the share is not from 0 to 1.
         SourceError: there is no service desk at `path`, or it cannot be written.
     """
     if not 0 <= share <= 1:
@@ -125,7 +125,7 @@ def touch(path: Path, *, share: float, seed: int) -> int:
                 prose = Prose(f"{seed}/touch/{table}")
                 keys = [key for (key,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]
                 seen += len(keys)
-                chosen = _chosen(keys, round(seen * share) - edited, prose)
+                chosen = _sample_keys(keys, round(seen * share) - edited, prose)
                 _edit(connection, table, chosen, prose)
                 edited += len(chosen)
     except sqlite3.Error as exc:
@@ -136,13 +136,13 @@ def touch(path: Path, *, share: float, seed: int) -> int:
 
 
 def scaffold(database: str) -> str:
-    """A commented rag-index.toml with an index for each table of the SQLite file `database`."""
+    """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
     wanted = [SampleIndex(f"{table}s", table, "id", texts, _COLUMNS) for table, texts in TABLES.items()]
     return indexes.scaffold("A generated service desk", database, wanted)
 
 
 def _rows(table: str, count: int, tickets: int, seed: int) -> Iterator[_Row]:
-    """The first `count` rows of a table's endless stream, tickets from 1 to `tickets`."""
+    """Yield the first `count` rows of a table's endless stream, for tickets from 1 to `tickets`."""
     prose = Prose(f"{seed}/{table}")
     for key in range(1, count + 1):
         ticket = _ticket(min(_ticket_number(table, key, prose), tickets), seed)
@@ -155,7 +155,7 @@ def _rows(table: str, count: int, tickets: int, seed: int) -> Iterator[_Row]:
 
 
 def _ticket_number(table: str, key: int, prose: Prose) -> int:
-    """Titles and descriptions go by ticket; the others spread over those that are open at the time."""
+    """Return the ticket of a row: titles and descriptions have one per ticket, others spread over the open tickets."""
     if table in ("title", "description"):
         return key
     newest = key * FULL_SIZE["title"] // FULL_SIZE[table] + 1
@@ -163,15 +163,15 @@ def _ticket_number(table: str, key: int, prose: Prose) -> int:
 
 
 def _ticket(number: int, seed: int) -> _Ticket:
-    """Made of its number and the seed alone: every table knows the same ticket without looking it up."""
+    """Return a ticket made of its number and the seed alone, so every table has the same one without a lookup."""
     value = (number * 0x9E3779B97F4A7C15 + seed * 0xD1B54A32D192ED03) & _MASK  # mixed as in splitmix64
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
     opened = number * _BETWEEN_TICKETS + (value >> 20) % _BETWEEN_TICKETS
-    return _Ticket(number, matter(value >> 32), _PRIORITIES[value % len(_PRIORITIES)], opened)
+    return _Ticket(number, subject_for(value >> 32), _PRIORITIES[value % len(_PRIORITIES)], opened)
 
 
-def _texts(table: str, about: Matter, prose: Prose) -> tuple[str | None, ...]:
+def _texts(table: str, about: Subject, prose: Prose) -> tuple[str | None, ...]:
     if table == "title":
         return (prose.title(about),)
     if table == "description":
@@ -190,8 +190,8 @@ def _timestamp(seconds: int) -> str:
     return (_FIRST_DAY + timedelta(seconds=seconds)).isoformat(" ")
 
 
-def _chosen(keys: list[int], wanted: int, prose: Prose) -> list[int]:
-    """Exactly `wanted` of them in their order, each as likely (selection sampling, Knuth's algorithm S)."""
+def _sample_keys(keys: list[int], wanted: int, prose: Prose) -> list[int]:
+    """Return exactly `wanted` keys in order, all equally likely (selection sampling, Knuth's algorithm S)."""
     chosen: list[int] = []
     for position, key in enumerate(keys):
         if prose.chance((wanted - len(chosen)) / (len(keys) - position)):
@@ -204,7 +204,7 @@ def _edit(connection: sqlite3.Connection, table: str, keys: list[int], prose: Pr
     (newest,) = connection.execute(f"SELECT max(updated_at) FROM {table}").fetchone()
     edits = (
         (
-            f" Edited: {prose.sentences(matter(prose.below(1 << 30)), 1, steps=True)}",
+            f" Edited: {prose.sentences(subject_for(prose.below(1 << 30)), 1, steps=True)}",
             f"+{1 + prose.below(86_400)} seconds",
         )
         for _ in keys

@@ -1,7 +1,7 @@
-"""Docstrings of the standard library's modules written in C, which have no source beside them: imported.
+"""Docstrings of the standard library's modules written in C, which have no source files and are imported.
 
-Importing these does nothing but load them. Where a module in C is the inside of a public one (`_io` of `io`), its
-names are those that the public one gives them.
+Importing these modules does nothing but load them. If a module in C implements a public one (`_io` implements `io`),
+its entries are named after the public one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.samples.entries import Entry, documented, is_public, split_docstring
+from rag_index.samples.entries import Entry, is_public, make_entry, split_docstring
 from rag_index.samples.stdlib_source import standard_library
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ __all__ = ["compiled_modules", "inner_entries", "module_entries"]
 _LEFT_OUT = frozenset({"readline"})
 """Loading readline can write to the terminal."""
 _INNER = frozenset({"nt", "posix"})
-"""Public by their spelling, but the inside of os."""
+"""Modules with public names that only implement `os`."""
 
 _FUNCTIONS = (types.BuiltinFunctionType,)
 _METHODS = {
@@ -42,25 +42,25 @@ _METHODS = {
 
 
 def compiled_modules(with_source: Iterable[str]) -> list[str]:
-    """Public modules of the standard library that are not among those with source, sorted."""
+    """Return the public modules of the standard library that are not in `with_source`, sorted."""
     left_out = {*with_source, *_LEFT_OUT, *_INNER}
     return sorted(name for name in sys.stdlib_module_names if is_public(name) and name not in left_out)
 
 
 def module_entries(name: str) -> Iterator[Entry]:
-    """The entries of a public module in C; none where this interpreter does not have it."""
+    """Yield the entries of a public module in C; none if this interpreter does not have it."""
     module = _load(name)
     if module is None:
         return
     kind = "built-in" if name in sys.builtin_module_names else "extension"
-    own = documented("module", name, module.__doc__, kind=kind)
+    own = make_entry("module", name, module.__doc__, kind=kind)
     if own:
         yield own
     yield from _members(module, name, name, None)
 
 
 def inner_entries(inner: str, public: str, names: frozenset[str] | None) -> Iterator[Entry]:
-    """What `public` publishes (these names; None: all) of a module in C that is its inside; else none."""
+    """Yield what `public` re-exports from `inner` (`names`, or all for None), if `inner` is a C module behind it."""
     if inner in _INNER or inner.startswith("_"):
         module = _load(inner)
         if module is not None:
@@ -68,7 +68,7 @@ def inner_entries(inner: str, public: str, names: frozenset[str] | None) -> Iter
 
 
 def _load(name: str) -> types.ModuleType | None:
-    """Import a module in C of the standard library, without output; None where there is none or it fails.
+    """Import a module in C of the standard library without output; return None if there is none or if it fails.
 
     A file of the same name elsewhere on sys.path is never run.
     """
@@ -96,7 +96,7 @@ def _is_compiled(name: str) -> bool:
 
 
 def _members(module: types.ModuleType, inner: str, public: str, names: frozenset[str] | None) -> Iterator[Entry]:
-    """Functions and classes, by the names they give themselves: what a program replaced in sys is still found."""
+    """Yield functions and classes under their own names, so those that a program replaced in sys are still found."""
     owners = {inner, module.__name__, public, None}
     for _, value in sorted(vars(module).items()):
         if not isinstance(value, (*_FUNCTIONS, type)) or getattr(value, "__module__", None) not in owners:
@@ -120,17 +120,20 @@ def _class(value: type, name: str, module: str) -> Iterator[Entry]:
 
 
 def _entry(table: str, name: str, value: object, module: str, kind: str) -> Iterator[Entry]:
-    """One entry or none. Older docstrings begin with the call instead of declaring it: `sleep(seconds)`."""
+    """Yield an entry if there is a docstring; older ones begin with the call, as in `sleep(seconds)`."""
     docstring, signature = value.__doc__ or "", _signature(value)
     call, rest = split_docstring(docstring)
     if signature is None and rest and call.startswith(f"{name.rpartition('.')[2]}("):
         docstring, signature = rest, call
-    entry = documented(table, name, docstring, module=module, signature=signature, kind=kind)
+    entry = make_entry(table, name, docstring, module=module, signature=signature, kind=kind)
     if entry:
         yield entry
 
 
 def _signature(value: object) -> str | None:
-    """As the C source declares it: `inspect.signature` evaluates defaults with whatever happens to be imported."""
+    """Return the signature that the C source declares.
+
+    `inspect.signature` would evaluate defaults with whatever happens to be imported.
+    """
     declared = getattr(value, "__text_signature__", None)
     return " ".join(re.sub(r"\$\w+(, /)?(, )?", "", declared).split()) if isinstance(declared, str) else None

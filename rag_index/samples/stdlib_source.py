@@ -1,4 +1,4 @@
-"""The standard library's docstrings as its source files have them: parsed, never imported."""
+"""Docstrings of the standard library's source files, which are parsed and never imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.samples.entries import Entry, documented, is_public, split_docstring
+from rag_index.samples.entries import Entry, is_public, make_entry, split_docstring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,21 +27,21 @@ _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 @dataclass(frozen=True, slots=True)
 class SourceModule:
-    """What one source file documents, and what it passes on from modules written in C."""
+    """The entries of one source file, and the names that it re-exports from modules that may be written in C."""
 
     name: str
     entries: list[Entry]
-    passes_on: list[tuple[str, frozenset[str] | None]]
-    """Modules that names are imported from and published again; None stands for all public names."""
+    reexports: list[tuple[str, frozenset[str] | None]]
+    """Modules with the names that are imported from them and re-exported; None stands for all public names."""
 
 
 def standard_library() -> Path:
-    """The folder of the running interpreter's standard library."""
+    """Return the folder of the running interpreter's standard library."""
     return Path(sysconfig.get_path("stdlib"))
 
 
 def source_files() -> Iterator[tuple[str, Path]]:
-    """Dotted name and file of each public module that has source, in order of name within its package."""
+    """Yield dotted name and file of each public module that has source, in order of name within its package."""
     library = standard_library()
     for name in sorted(sys.stdlib_module_names):
         if is_public(name) and name not in _LEFT_OUT:
@@ -60,23 +60,23 @@ def _module_files(name: str, place: Path) -> Iterator[tuple[str, Path]]:
 
 
 def read_module(name: str, path: Path) -> SourceModule | None:
-    """Parse one source file; None where it cannot be read or is not Python of this version."""
+    """Parse one source file; return None if it cannot be read or is not valid in this version of Python."""
     tree = _parse(path)
     if tree is None:
         return None
     kind = "package" if path.name == "__init__.py" else "module"
     parent = name.rpartition(".")[0] or None
-    own = documented("module", name, ast.get_docstring(tree), module=parent, kind=kind)
+    own = make_entry("module", name, ast.get_docstring(tree), module=parent, kind=kind)
     entries = [own] if own else []
     statements = list(_statements(tree.body))
     for statement in statements:
         if isinstance(statement, _Definition) and is_public(statement.name):
             entries.extend(_definition(statement, name, name))
-    return SourceModule(name, entries, list(_passed_on(statements)))
+    return SourceModule(name, entries, list(_reexports(statements)))
 
 
 def read_topics() -> Iterator[Entry]:
-    """The language reference's topics, as the interpreter's help() shows them; none where it has none."""
+    """Yield the topics of the language reference that help() shows; none if they are not installed."""
     tree = _parse(standard_library() / "pydoc_data" / "topics.py")
     for statement in tree.body if tree else []:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
@@ -95,7 +95,7 @@ def _parse(path: Path) -> ast.Module | None:
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Statements of a block and of the branches in it, in order of the file; not those inside definitions."""
+    """Yield the statements of a block and of the branches in it, in order, but not those inside definitions."""
     for statement in body:
         yield statement
         if isinstance(statement, ast.If | ast.Try | ast.With):
@@ -106,25 +106,25 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
-    """The entry of a definition at the level of a module or of a class, and those inside it."""
+    """Yield the entry of a definition in a module or a class, and the entries inside it."""
     name = f"{owner}.{node.name}"
     if isinstance(node, ast.ClassDef):
         yield from _class(node, name, module)
         return
     table = "function" if owner == module else "method"
     signature, kind = _signature(node), _function_kind(node, table)
-    entry = documented(table, name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
+    entry = make_entry(table, name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
     if entry:
         yield entry
 
 
 def _class(node: ast.ClassDef, name: str, module: str) -> Iterator[Entry]:
     members = [member for member in _statements(node.body) if isinstance(member, _Definition)]
-    makers = [m for m in members if m.name == "__init__" and not isinstance(m, ast.ClassDef)]
-    signature = _signature(makers[0], skip_first=True) if makers else None
+    initializers = [m for m in members if m.name == "__init__" and not isinstance(m, ast.ClassDef)]
+    signature = _signature(initializers[0], skip_first=True) if initializers else None
     bases = [node.name, *(ast.unparse(base) for base in node.bases)]
     kind = "exception" if any(base.endswith(_ERROR_SUFFIXES) for base in bases) else "class"
-    entry = documented("class", name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
+    entry = make_entry("class", name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
     if entry:
         yield entry
     for member in members:
@@ -145,19 +145,19 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, *, s
 
 def _function_kind(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, table: str) -> str:
     decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in getattr(node, "decorator_list", ())}
-    for kind, marks in (
+    for kind, names in (
         ("property", {"property", "cached_property", "abstractproperty"}),
         ("class method", {"classmethod", "abstractclassmethod"}),
         ("static method", {"staticmethod", "abstractstaticmethod"}),
     ):
-        if table == "method" and decorators & marks:
+        if table == "method" and decorators & names:
             return kind
     return f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table
 
 
-def _passed_on(statements: list[ast.stmt]) -> Iterator[tuple[str, frozenset[str] | None]]:
-    """Imports whose names the module publishes: all of them by a star, or those that its __all__ names."""
-    published = _published(statements)
+def _reexports(statements: list[ast.stmt]) -> Iterator[tuple[str, frozenset[str] | None]]:
+    """Yield modules with the names that are re-exported from them: all by a star, or those that __all__ lists."""
+    published = _names_in_all(statements)
     for statement in statements:
         if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
             names = {alias.name for alias in statement.names if alias.asname in (None, alias.name)}
@@ -167,7 +167,8 @@ def _passed_on(statements: list[ast.stmt]) -> Iterator[tuple[str, frozenset[str]
                 yield statement.module, frozenset(names & published)
 
 
-def _published(statements: list[ast.stmt]) -> set[str]:
+def _names_in_all(statements: list[ast.stmt]) -> set[str]:
+    """Return the names that the statements put into __all__."""
     names: set[str] = set()
     for statement in statements:
         if isinstance(statement, ast.Assign | ast.AugAssign):

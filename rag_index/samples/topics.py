@@ -1,6 +1,6 @@
-"""What a service desk is asked: topics, each with titles, symptoms, steps taken and causes.
+"""Topics of the generated service desk, each with titles, symptoms, steps taken and causes.
 
-Words in braces are slots; `vocabulary.POOLS` has what goes into them.
+Words in braces are slots; `vocabulary.POOLS` holds the words to fill them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Words of the generated service desk: what fills the slots, and what people write around the matter itself.
+"""Words of the generated service desk: fillers for the slots, and phrases that people write around their subject.
 
-All of it is made up: addresses are of the ranges and domains that are reserved for examples.
+All of it is made up: addresses are from ranges and domains that are reserved for examples.
 """
 
 from __future__ import annotations

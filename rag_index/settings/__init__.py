@@ -1,4 +1,4 @@
-"""Settings: one TOML file, RAG_INDEX_* over it, one model that everything below is given."""
+"""Settings: one TOML file, overridden by RAG_INDEX_* variables, in one model that is passed down."""
 
 from __future__ import annotations
 

@@ -11,33 +11,33 @@ from rag_index.settings.values import HttpUrl, Number, PositiveInt, Section, Who
 __all__ = ["CHUNK", "DOCUMENT", "ContextSettings"]
 
 DOCUMENT, CHUNK = "{document}", "{chunk}"
-"""What a prompt must name: the places where a document, or a part of it, and the chunk are put."""
+"""Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
 
 
-def _frame(prompt: str) -> str:
+def _check_prompt(prompt: str) -> str:
     if any(prompt.count(name) != 1 for name in (DOCUMENT, CHUNK)):
-        raise ValueError(f"should name {DOCUMENT} and {CHUNK} once each, as the places where both are put")
+        raise ValueError(f"should contain {DOCUMENT} and {CHUNK} exactly once each")
     return prompt
 
 
 class ContextSettings(Section):
-    """`[indexes.context]`: a model writes of each chunk where in its document it stands."""
+    """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the document."""
 
     model: str = Field(min_length=1)
-    """A generating model of the Ollama servers."""
+    """A generative model that the Ollama servers have."""
     hosts: list[HttpUrl] | None = Field(default=None, min_length=1)
-    """The Ollama servers; those of an `ollama` embedder where none are given, else the one on this machine."""
+    """The Ollama servers. By default those of an `ollama` embedder, or else the one on this machine."""
     concurrency: PositiveInt = 10
-    """Chunks a worker asks for at once."""
+    """The number of requests that a worker sends at once, one for each chunk."""
     max_chars: Whole = Field(default=300, ge=20)
-    """Most characters of a context."""
-    prompt: Annotated[str, AfterValidator(_frame)] | None = None
-    """Names {document} and {chunk}."""
+    """The maximum length of a context, in characters."""
+    prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
+    """The prompt, with the placeholders {document} and {chunk}. By default the built-in one."""
     timeout: Number = Field(default=120.0, gt=0)
-    """Seconds for one question."""
+    """The time limit of one request, in seconds."""
     required: bool = False
-    """Whether a document is not indexed where a chunk of it has no context."""
+    """Whether a document fails, and is not indexed, if one of its chunks gets no context."""
     num_ctx: Whole = Field(default=8192, ge=1024)
-    """Tokens that the model is given room for, question and answer; fewer where it takes fewer."""
+    """The context window in tokens, for request and answer. A model with a smaller window uses its own."""
     keep_alive: str = "30m"
-    """How long a server keeps the model loaded."""
+    """How long a server keeps the model loaded after a request."""

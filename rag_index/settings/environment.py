@@ -1,8 +1,10 @@
-"""Settings from the environment: RAG_INDEX_<SECTION>__<KEY>, for one index RAG_INDEX_INDEXES__<NAME>__<KEY>, for a
-table of it RAG_INDEX_INDEXES__<NAME>__<TABLE>__<KEY>.
+"""Settings from the environment.
 
-Values are as in the file, without quotes; a list is written as JSON or TOML, or with commas. An empty value is an
-empty text, or takes away a key that need not be there. A variable that looks like one of ours and is none is an error.
+A key of a section is RAG_INDEX_<SECTION>__<KEY>, a key of one index is RAG_INDEX_INDEXES__<NAME>__<KEY>, and a key of a
+table within it is RAG_INDEX_INDEXES__<NAME>__<TABLE>__<KEY>.
+
+Values are written as in the file, but without quotes. A list is written as JSON, as TOML or with commas. An empty value
+is an empty text, or removes an optional key. A variable that looks like a setting but is not one is an error.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel
 
 from rag_index.errors import SettingsError
-from rag_index.settings.sections import IndexSettings
+from rag_index.settings.index import IndexSettings
+from rag_index.settings.renamed import new_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,19 +31,19 @@ __all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Overlay", "keys_of", "tables_of"]
 
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
-NEAR = 0.75
-"""So alike a variable without a section is taken for a mistake, and not for another program's."""
+MIN_SIMILARITY = 0.75
+"""A variable without a section that is this similar to one of ours counts as a typing mistake. Others are ignored."""
 
 Place = tuple[str | int, ...]
 
 
 def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
-    """A model's keys as the file has them."""
+    """Return the fields of a model by their keys in the file."""
     return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
 
 
 def tables_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Those of a model's keys that are tables with keys of their own, with their models."""
+    """Return the models of those keys of a model that are tables with keys of their own."""
     return {
         key: kind
         for key, field in keys_of(model).items()
@@ -49,8 +52,8 @@ def tables_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     }
 
 
-class _OfIndex(NamedTuple):
-    """A variable for one index: `place` is a key of it, or a table's name and a key there."""
+class _IndexVariable(NamedTuple):
+    """A variable for one index. `place` is a key of the index, or the name of a table and a key there."""
 
     variable: str
     name: str
@@ -59,7 +62,7 @@ class _OfIndex(NamedTuple):
 
 
 class Overlay:
-    """What the environment says, as a tree like the file's; `origin` says which variable a place's value is from."""
+    """The values of the environment, as a tree like that of the file. `origin` gives the variable of each place."""
 
     def __init__(self, environ: Mapping[str, str], sections: Mapping[str, type[BaseModel]]) -> None:
         self.values: dict[str, Any] = {}
@@ -70,16 +73,16 @@ class Overlay:
             for section, model in sections.items()
             for key, field in keys_of(model).items()
         }
-        self._of_one_index: list[_OfIndex] = []
+        self._index_variables: list[_IndexVariable] = []
         for name, value in environ.items():
             if name.upper().startswith(ENV_PREFIX) and name.upper() != CONFIG_VARIABLE:
-                self._take(name, name.upper(), value)
+                self._add(name, name.upper(), value)
 
-    def over(self, content: Mapping[str, Any]) -> dict[str, Any]:
-        """The file's content with the environment's values in the places of its own.
+    def merge(self, content: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the content of the file, overridden by the values of the environment.
 
         Raises:
-            SettingsError: a variable is for an index that is not there.
+            SettingsError: a variable is for an index that does not exist.
         """
         merged = {**content, **{key: value for key, value in self.values.items() if not isinstance(value, dict)}}
         for section, keys in self.values.items():
@@ -87,107 +90,113 @@ class Overlay:
             if isinstance(keys, dict) and isinstance(below, dict):
                 merged[section] = {**below, **keys}
         indexes = merged.get("indexes")
-        if self._of_one_index and isinstance(indexes, list):
+        if self._index_variables and isinstance(indexes, list):
             merged["indexes"] = [dict(index) if isinstance(index, dict) else index for index in indexes]
-        for one in sorted(self._of_one_index, key=lambda one: len(one.place)):  # a table, then what is in it
-            number = _numbered(one.variable, one.name, merged.get("indexes"))
-            _put(merged["indexes"][number], one.place, one.value)
-            self.origin["indexes", number, *one.place] = one.variable
+        for found in sorted(self._index_variables, key=lambda found: len(found.place)):  # a table before its keys
+            number = _index_number(found.variable, found.name, merged.get("indexes"))
+            _put(merged["indexes"][number], found.place, found.value)
+            self.origin["indexes", number, *found.place] = found.variable
         return merged
 
-    def _take(self, variable: str, upper: str, value: str) -> None:
+    def _add(self, variable: str, upper: str, value: str) -> None:
         if upper in self._known:
             section, key, field = self._known[upper]
-            self.values.setdefault(section, {})[key] = _value(variable, key, field, value)
+            self.values.setdefault(section, {})[key] = _parse_value(variable, key, field, value)
             self.origin[section, key] = variable
         elif upper == f"{ENV_PREFIX}PROJECT":
             self.values["project"] = value
             self.origin[("project",)] = variable
         elif upper == f"{ENV_PREFIX}INDEXES":
-            self.values["indexes"] = _list(variable, value)
+            self.values["indexes"] = _parse_list(variable, value)
             self.origin[("indexes",)] = variable
         elif upper.startswith(f"{ENV_PREFIX}INDEXES__") and upper.count("__") > 1:
-            self._take_of_index(variable, upper.removeprefix(f"{ENV_PREFIX}INDEXES__"), value)
+            self._add_for_index(variable, upper.removeprefix(f"{ENV_PREFIX}INDEXES__"), value)
         else:
             self._refuse(variable, upper)
 
-    def _take_of_index(self, variable: str, rest: str, value: str) -> None:
+    def _add_for_index(self, variable: str, rest: str, value: str) -> None:
         model: type[BaseModel] = IndexSettings
         tables: tuple[str, ...] = ()
         name, _, key = rest.rpartition("__")
-        for table, inner in tables_of(IndexSettings).items():
-            if name.endswith(f"__{table.upper()}"):
-                model, tables, name = inner, (table,), name.removesuffix(f"__{table.upper()}")
+        for inner_table, inner_model in tables_of(IndexSettings).items():
+            if name.endswith(suffix := f"__{inner_table.upper()}"):
+                model, tables, name = inner_model, (inner_table,), name.removesuffix(suffix)
         fields, key = keys_of(model), key.lower()
         if key not in fields:
             near = get_close_matches(key, fields, n=1, cutoff=0.5)
-            whole = "__".join([name, *tables, *near]).upper()
-            hint = f", did you mean {ENV_PREFIX}INDEXES__{whole}?" if near else f", but {', '.join(fields)}"
-            what = f"[indexes.{tables[0]}]" if tables else "an index"
-            raise SettingsError(f"{variable}: {what} has no key {key!r}{hint}")
-        self._of_one_index.append(_OfIndex(variable, name, (*tables, key), _value(variable, key, fields[key], value)))
+            suggestion = "__".join([name, *tables, *near]).upper()
+            hint = (
+                f", did you mean {ENV_PREFIX}INDEXES__{suggestion}?" if near else f"; the keys are {', '.join(fields)}"
+            )
+            table = f"[indexes.{tables[0]}]" if tables else "an index"
+            raise SettingsError(f"{variable}: {table} has no key {key!r}{hint}")
+        parsed = _parse_value(variable, key, fields[key], value)
+        self._index_variables.append(_IndexVariable(variable, name, (*tables, key), parsed))
 
     def _refuse(self, variable: str, upper: str) -> None:
-        """A variable that is none of ours: an error where it was meant to be one."""
+        """Raise SettingsError if an unknown variable was meant as a setting."""
+        section, separator, key = upper.removeprefix(ENV_PREFIX).partition("__")
+        if renamed := new_name(section.lower(), key.lower()):
+            raise SettingsError(f"{variable} is now {ENV_PREFIX}{section}__{renamed.upper()}")
         names = [*self._known, f"{ENV_PREFIX}PROJECT", CONFIG_VARIABLE]
-        by_end = [name for name in self._known if upper == ENV_PREFIX + name.rpartition("__")[2]]
+        same_key = [name for name in self._known if upper == ENV_PREFIX + name.rpartition("__")[2]]
         short = {name.removeprefix(ENV_PREFIX): name for name in names}
-        near = by_end or [short[m] for m in get_close_matches(upper.removeprefix(ENV_PREFIX), short, n=1, cutoff=NEAR)]
-        if near:
-            raise SettingsError(f"{variable} is no setting, did you mean {near[0]}?")
-        section, found, key = upper.removeprefix(ENV_PREFIX).partition("__")
-        if not found:
+        similar = get_close_matches(upper.removeprefix(ENV_PREFIX), short, n=1, cutoff=MIN_SIMILARITY)
+        if near := same_key or [short[name] for name in similar]:
+            raise SettingsError(f"{variable} is not a setting, did you mean {near[0]}?")
+        if not separator:
             return
-        if section.lower() in self._sections:
-            keys = ", ".join(keys_of(self._sections[section.lower()]))
-            raise SettingsError(f"{variable} is no setting: [{section.lower()}] has no key {key.lower()!r}, but {keys}")
+        section, key = section.lower(), key.lower()
+        if section in self._sections:
+            keys = ", ".join(keys_of(self._sections[section]))
+            raise SettingsError(f"{variable} is not a setting: [{section}] has no key {key!r}; its keys are {keys}")
         sections = ", ".join(self._sections)
-        raise SettingsError(f"{variable} is no setting: there is no section {section.lower()!r}, but {sections}")
+        raise SettingsError(f"{variable} is not a setting: there is no section {section!r}, only {sections}")
 
 
-def _value(variable: str, key: str, field: FieldInfo, value: str) -> Any:
+def _parse_value(variable: str, key: str, field: FieldInfo, value: str) -> Any:
     is_list = typing.get_origin(field.annotation) is list
     kinds = [field.annotation] if is_list else typing.get_args(field.annotation)
     only_lists = any(typing.get_origin(kind) is list for kind in kinds) and str not in kinds
     if not value and type(None) in kinds and not key.endswith("_prefix"):
         return None
     if any(typing.get_origin(kind) is list for kind in kinds) and value.lstrip().startswith("["):
-        return _list(variable, value)
+        return _parse_list(variable, value)
     return [part.strip() for part in value.split(",") if part.strip()] if only_lists else value
 
 
 def _put(table: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
-    """Put a value in its place, within a table that is copied, or made where there is none."""
+    """Put a value in its place; tables on the way there are copied, or created if they are missing."""
     *outer, key = place
     for name in outer:
         inner = table.get(name)
-        if isinstance(inner, str):  # a whole table, as the environment gives it
+        if isinstance(inner, str):  # a whole table from the environment
             with suppress(ValueError):
                 inner = json.loads(inner)
         table[name] = table = dict(inner) if isinstance(inner, dict) else {}
     table[key] = value
 
 
-def _list(variable: str, value: str) -> list[Any]:
-    for read in (json.loads, lambda text: tomllib.loads(f"value = {text}")["value"]):
+def _parse_list(variable: str, value: str) -> list[Any]:
+    for parse in (json.loads, lambda text: tomllib.loads(f"value = {text}")["value"]):
         try:
-            found = read(value)
+            parsed = parse(value)
         except ValueError:
             continue
-        if isinstance(found, list):
-            return found
+        if isinstance(parsed, list):
+            return parsed
     raise SettingsError(f'{variable} is not a list; write it as ["one", "two"]')
 
 
-def _numbered(variable: str, name: str, indexes: Any) -> int:
-    """Which index a variable means: its name in capitals, with _ for -."""
+def _index_number(variable: str, name: str, indexes: Any) -> int:
+    """Return the number of the index that a variable means; `name` is in capitals, with _ for -."""
     tables = indexes if isinstance(indexes, list) else []
     names = [str(table.get("name", "")) if isinstance(table, dict) else "" for table in tables]
-    found = [number for number, known in enumerate(names) if known.upper().replace("-", "_") == name]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise SettingsError(f"{variable} means both {' and '.join(names[n] for n in found)}; set it in the file")
+    matches = [number for number, known in enumerate(names) if known.upper().replace("-", "_") == name]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise SettingsError(f"{variable} means both {' and '.join(names[n] for n in matches)}; set it in the file")
     near = get_close_matches(name.lower(), [known.lower() for known in names], n=1, cutoff=0.5)
-    hint = f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(filter(None, names)) or 'none'}"
+    hint = f", did you mean {near[0]!r}?" if near else f"; the indexes are {', '.join(filter(None, names)) or 'none'}"
     raise SettingsError(f"{variable}: there is no index {name.lower()!r}{hint}")

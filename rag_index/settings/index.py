@@ -1,4 +1,4 @@
-"""The table `[[indexes]]` of a settings file: what is indexed, and where it comes from."""
+"""The table `[[indexes]]` of a settings file: what is indexed, and from which source."""
 
 from __future__ import annotations
 
@@ -18,148 +18,164 @@ if TYPE_CHECKING:
 __all__ = ["CODE", "SQL", "IndexSettings"]
 
 SQL, CODE = "sql", "code"
-"""Kinds of indexes; any other kind is the name of an entry point (`rag_index.sources`)."""
-OF_SQL = {"table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap"}
-OF_CODE = {"root", "include", "exclude", "max_file_bytes", "file_timeout"}
-OF_OTHERS = {"options"}
-"""Keys that go with one kind alone."""
+"""The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
+SQL_KEYS = {"table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap"}
+CODE_KEYS = {"root", "include", "exclude", "max_file_bytes", "file_timeout"}
+CUSTOM_KEYS = {"options"}
+"""Keys that belong to one kind only."""
 CODE_FIELDS = (
     "path", "language", "lines", "kind", "name", "qualified_name", "signature", "parent", "docstring",
 )  # fmt: skip
-"""The payload of source code."""
+"""The payload fields of source code."""
 RESERVED = "_rag"
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 
 
-def _kind(wanted: Any) -> str | None:
-    """The kind of payload index that serves a filter on this value."""
-    if isinstance(wanted, list):
-        kinds = {_kind(one) for one in wanted}
+def _payload_kind(value: Any) -> str | None:
+    """Return the kind of payload index that serves a filter on this value."""
+    if isinstance(value, list):
+        kinds = {_payload_kind(item) for item in value}
         return kinds.pop() if len(kinds) == 1 else None
-    return {str: "keyword", bool: "bool", int: "float", float: "float"}.get(type(wanted))
+    return {str: "keyword", bool: "bool", int: "float", float: "float"}.get(type(value))
 
 
 class IndexSettings(Section):
-    """`[[indexes]]`: a table or a query, a folder of source code, or a source of one's own."""
+    """`[[indexes]]`: an index of a table or query, of a folder of source code, or of a custom source."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=100)
+    """The name of the index: letters, digits, `-` and single `_`."""
     kind: str = Field(default=SQL, min_length=1)
     """`sql`, `code`, or the name of an installed source (entry point group `rag_index.sources`)."""
     table: str | None = None
+    """The table or view to read. An index of kind sql has either this or `query`."""
     db_schema: str | None = Field(default=None, alias="schema")
+    """The database schema of the table."""
     query: str | None = None
+    """The SELECT to read, without parameters."""
     key: str | list[str] | None = Field(default=None, validate_default=True)
+    """The column or columns that identify a document; required for kind sql."""
     text: str | list[str] | None = Field(default=None, validate_default=True)
-    """Columns joined by new lines, or one template such as "{summary}\\n{description}"."""
+    """The text to embed: columns joined by new lines, or a template such as "{summary}\\n{description}"."""
     payload: list[str] = Field(default=[])
+    """Columns that a hit returns beside its text."""
     payload_indexes: Annotated[dict[str, PayloadKind], Table] = Field(default={})
-    """Payload columns that searches filter by, and of which kind their values are."""
+    """Payload columns that searches filter by, with the kind of their values."""
     required_filter: Annotated[dict[str, Any], Table] = Field(default={})
-    """What every search of this index is narrowed to, whatever its caller says; written as filters are."""
+    """A filter that applies to every search of this index, whatever the caller passes; it is written like a filter."""
     changed_since: str | None = None
-    """A column with the time of a row's last change: a run then reads whole only what changed since the last one."""
+    """A column with the time of a row's last change. A run then reads only the rows in full that have changed since."""
     changed_overlap: Number = Field(default=3600.0, ge=0)
-    """Seconds by which a change may be committed later than it is dated."""
+    """The seconds by which a change may be committed later than its time in `changed_since`."""
     full_compare_days: Number = Field(default=7.0, ge=0)
-    """How often all is read all the same, where a source leaves unread what did not change."""
+    """The days after which a source that skips unchanged documents reads all of them again."""
     root: Path | None = Field(default=None, validate_default=True)
-    """Of kind code: the folder whose files are indexed."""
+    """The folder whose files are indexed; required for kind code."""
     include: list[str] = Field(default=[])
-    """Of kind code: patterns of the files that are indexed, from root; all whose language is known if empty."""
+    """Patterns of the files to index, relative to root (kind code). Empty means all files of a known language."""
     exclude: list[str] = Field(default=[])
-    """Of kind code: patterns of files and folders that are not, beside those of .gitignore."""
+    """Patterns of files and folders to leave out, in addition to those of .gitignore (kind code)."""
     max_file_bytes: PositiveInt = 1_000_000
-    """Of kind code: larger files are skipped."""
+    """The size in bytes above which a file is skipped (kind code)."""
     file_timeout: Number = Field(default=10.0, gt=0)
-    """Of kind code: seconds in which a file has to be parsed."""
+    """The time limit for parsing one file, in seconds (kind code)."""
     options: Annotated[dict[str, Any], Table] = Field(default={})
-    """What an installed source is given."""
+    """The options that are passed to a custom source."""
     chunk_chars: Whole = Field(default=1000, ge=20)
+    """The maximum length of a chunk, in characters."""
     chunk_overlap: Whole = Field(default=100, ge=0)
+    """About how many characters a chunk repeats from the one before; at most half of `chunk_chars`."""
     context: Annotated[ContextSettings | None, OptionalTable] = None
-    """What a model writes of each chunk, to be embedded before it; nothing where it is not given."""
+    """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
 
     @field_validator("key", "text", "root")
     @classmethod
-    def _given(cls, value: Any, info: ValidationInfo) -> Any:
+    def _check_required(cls, value: Any, info: ValidationInfo) -> Any:
         needs = CODE if info.field_name == "root" else SQL
         if value is None and info.data.get("kind") == needs:
             raise PydanticCustomError("missing", "Field required")
         return value
 
     @model_validator(mode="after")
-    def _consistent(self) -> IndexSettings:
+    def _check_consistency(self) -> IndexSettings:
         if "__" in self.name:
-            raise ValueError(f"the name {self.name!r} must not have two underscores in a row, as collections' names do")
-        self._of_its_kind()
+            raise ValueError(f"the name {self.name!r} must not contain two underscores in a row")
+        self._check_kind()
         if self.kind == SQL:
-            self._consistent_columns()
+            self._check_columns()
         if self.kind != CODE and self.chunk_overlap * 2 > self.chunk_chars:
             raise ValueError(
-                f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars {self.chunk_chars}; make it less"
+                f"chunk_overlap {self.chunk_overlap} is more than half of chunk_chars {self.chunk_chars}; lower it"
             )
-        self._known_fields()
+        self._check_fields()
         return self
 
-    def _of_its_kind(self) -> None:
-        """No key of another kind."""
-        for keys, kind in ((OF_SQL, SQL), (OF_CODE, CODE), (OF_OTHERS, "of a source of one's own")):
-            mine = self.kind == kind or (keys is OF_OTHERS and self.kind not in (SQL, CODE))
-            wrong = [] if mine else sorted(name for name in keys & self.model_fields_set if self._differs(name))
-            if wrong:
+    def _check_kind(self) -> None:
+        """Refuse keys that belong to another kind."""
+        own_kind = self.kind if self.kind in (SQL, CODE) else ""
+        for keys, kind in ((SQL_KEYS, SQL), (CODE_KEYS, CODE), (CUSTOM_KEYS, "")):
+            wrong = sorted(name for name in keys & self.model_fields_set if self._differs(name))
+            if wrong and kind != own_kind:
                 key = {"db_schema": "schema"}.get(wrong[0], wrong[0])
-                goes = f"kind = {kind!r}" if kind in (SQL, CODE) else f"kinds {kind}"
-                raise ValueError(
-                    f"{key} goes with {goes}, and this index is of kind {self.kind!r}; take one of the two away"
-                )
+                owner = f"kind {kind!r}" if kind else "the kind of a custom source"
+                raise ValueError(f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one of them")
         if self.kind == CODE and self.chunk_overlap and "chunk_overlap" in self.model_fields_set:
-            raise ValueError("chunk_overlap does not go with kind 'code', whose chunks do not overlap; take it away")
+            raise ValueError("chunk_overlap cannot be used with kind 'code', whose chunks do not overlap; remove it")
 
     def _differs(self, name: str) -> bool:
-        """Whether a value that was given says more than that there is none."""
+        """Return whether a given value differs from the default."""
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
-    def _consistent_columns(self) -> None:
+    def _check_columns(self) -> None:
         if (self.table is None) == (self.query is None):
             raise ValueError("needs either table or query")
         if self.query is not None and self.db_schema is not None:
-            raise ValueError("schema goes with table; name it inside the query")
+            raise ValueError("schema belongs to table; with a query, name the schema inside the query")
         if not self.key or not self.text:
-            raise ValueError("key and text name at least one column each")
+            raise ValueError("key and text must name at least one column each")
         if not self.text_columns:
             raise ValueError(f'text {self.text!r} is a template that names no column; write it as "{{column}}"')
         if RESERVED in self.payload:
             raise ValueError("payload column _rag is reserved; rename it in a query (SELECT _rag AS …)")
 
-    def _known_fields(self) -> None:
-        """Fields that filters name are there, where it is known which there are."""
-        if self.kind not in (SQL, CODE):
-            return
-        fields = self.payload if self.kind == SQL else CODE_FIELDS
+    def _check_fields(self) -> None:
+        """Refuse a field that the index does not have."""
         for key in ("payload_indexes", "required_filter"):
             for field in getattr(self, key):
-                if not {field, field.split(".")[0]} & set(fields):
-                    there = ", ".join(fields) or "none"
+                if not self.has_field(field):
+                    known = ", ".join(self.fields or ()) or "none"
                     remedy = "; add it there" if self.kind == SQL else ""
-                    raise ValueError(f"{key} names {field!r}, and payload has no such column ({there}){remedy}")
+                    raise ValueError(f"{key} names {field!r}, but payload has no such column ({known}){remedy}")
+
+    @property
+    def fields(self) -> tuple[str, ...] | None:
+        """Return the payload fields that filters may name, or None if only a custom source knows them."""
+        if self.kind == SQL:
+            return tuple(self.payload)
+        return CODE_FIELDS if self.kind == CODE else None
+
+    def has_field(self, field: str) -> bool:
+        """Return whether filters may name this payload field; dots lead into the value of a field."""
+        return self.fields is None or not {field, field.partition(".")[0]}.isdisjoint(self.fields)
 
     @property
     def indexed_fields(self) -> dict[str, str]:
-        """Payload fields that have an index, by kind: those named, and those of the required filter."""
-        required = {field: _kind(wanted) for field, wanted in self.required_filter.items()}
+        """Return the kind of each indexed payload field: those of `payload_indexes` and of `required_filter`."""
+        required = {field: _payload_kind(value) for field, value in self.required_filter.items()}
         return {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes}
 
     @property
     def key_columns(self) -> list[str]:
-        """Columns of the key, one or several."""
+        """Return the column or columns of the key."""
         return [self.key] if isinstance(self.key, str) else self.key or []
 
     @property
     def template(self) -> list[tuple[str, str | None]] | None:
-        """The text template, where text is one: what stands before a column, and the column (None at the end).
+        """Return the parts of a text template: the literal before a column, and the column (None at the end).
+
+        The result is None if `text` is not a template.
 
         Raises:
-            ValueError: it is not well formed.
+            ValueError: the template is not well formed.
         """
         if not isinstance(self.text, str) or not {"{", "}"} & set(self.text):
             return None
@@ -167,15 +183,15 @@ class IndexSettings(Section):
         try:
             for literal, name, form, conversion in string.Formatter().parse(self.text):
                 if form or conversion or name == "":
-                    raise ValueError("between braces stands a column's name and nothing else")
+                    raise ValueError("braces may contain only the name of a column")
                 parts.append((literal, name))
         except ValueError as exc:
-            raise ValueError(f"text {self.text!r} is not a template: {exc}; write a brace itself as {{{{") from None
+            raise ValueError(f"text {self.text!r} is not a template: {exc}; write a literal brace as {{{{") from None
         return parts
 
     @property
     def text_columns(self) -> list[str]:
-        """Columns that the text is made of, in order, once each."""
+        """Return the columns that the text consists of, in order, once each."""
         template = self.template
         if template is not None:
             return list(dict.fromkeys(name for _, name in template if name))

@@ -1,4 +1,4 @@
-"""Read the settings: one TOML file, RAG_INDEX_* over it. The only place that reads the environment."""
+"""Loading of the settings from a TOML file and RAG_INDEX_* variables. Only this module reads the environment."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from pydantic import ValidationError
 
 from rag_index.errors import SettingsError
 from rag_index.settings.environment import CONFIG_VARIABLE, Overlay, tables_of
-from rag_index.settings.sections import (
-    IndexSettings,
-)
+from rag_index.settings.index import IndexSettings
+from rag_index.settings.project import FILE_NAME, SECTIONS, Settings, project_name
 from rag_index.settings.validation import first_problem
 
 if TYPE_CHECKING:
@@ -21,16 +20,14 @@ if TYPE_CHECKING:
 
     from rag_index.settings.environment import Place
 
-from rag_index.settings.project import FILE_NAME, SECTIONS, Settings, project_name
-
 __all__ = ["find_config", "load_settings", "origins", "run_settings"]
 
 
 def find_config(given: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
-    """The settings file: as given, RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
+    """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is no such file.
     """
     named = given or (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
     if named:
@@ -38,23 +35,23 @@ def find_config(given: str | Path | None = None, environ: Mapping[str, str] | No
         if not path.is_file():
             raise SettingsError(f"there is no settings file {named}; `rag-index init` writes one")
         return path
-    here = Path.cwd()
-    for folder in (here, *here.parents):
+    current = Path.cwd()
+    for folder in (current, *current.parents):
         if (folder / FILE_NAME).is_file():
             return folder / FILE_NAME
     raise SettingsError(f"there is no {FILE_NAME} here or above; `rag-index init` writes one, --config names another")
 
 
 def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:
-    """Read the settings file, put RAG_INDEX_* over it and `overrides` (sections of changed keys) over both.
+    """Load the settings file. RAG_INDEX_* variables override it, and `overrides` (sections of keys) override both.
 
     Raises:
-        SettingsError: the file is missing or not TOML, a key is unknown, a value cannot be. One line, with the
-            value and the remedy.
+        SettingsError: the file is missing or not TOML, a key is unknown, or a value is invalid. The message is one
+            line with the value and the remedy.
     """
     path = find_config(given)
     overlay = Overlay(os.environ, SECTIONS)
-    values = overlay.over(_content(path))
+    values = overlay.merge(_read_file(path))
     for section, keys in overrides.items():
         values[section] = {**values.get(section, {}), **keys}
     try:
@@ -81,22 +78,22 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
 
 
 def origins(path: Path) -> dict[Place, str]:
-    """Where each value that is not a default comes from: the file's name, or the variable's. Places as in the file:
-    ("project",), ("parallel", "workers"), ("indexes", 0, "table").
+    """Return where each value that is not a default comes from: the name of the file or of a variable.
 
-    Raises SettingsError as `load_settings`.
+    Places are as in the file: ("project",), ("parallel", "workers"), ("indexes", 0, "table"). Raises SettingsError like
+    `load_settings`.
     """
     overlay = Overlay(os.environ, SECTIONS)
-    content = _content(path)
-    merged = overlay.over(content)
-    found: dict[Place, str] = {("project",): path.name} if "project" in content else {}
-    found |= {(section, key): path.name for section in SECTIONS for key in content.get(section, {})}
-    whole = overlay.origin.get(("indexes",), path.name)
+    content = _read_file(path)
+    merged = overlay.merge(content)
+    result: dict[Place, str] = {("project",): path.name} if "project" in content else {}
+    result |= {(section, key): path.name for section in SECTIONS for key in content.get(section, {})}
+    origin = overlay.origin.get(("indexes",), path.name)
     for number, table in enumerate(merged.get("indexes", [])):
-        found |= {("indexes", number, key): whole for key in table}
+        result |= {("indexes", number, key): origin for key in table}
         inner = {name: table[name] for name in tables_of(IndexSettings) if isinstance(table.get(name), dict)}
-        found |= {("indexes", number, name, key): whole for name, keys in inner.items() for key in keys}
-    return found | overlay.origin
+        result |= {("indexes", number, name, key): origin for name, keys in inner.items() for key in keys}
+    return result | overlay.origin
 
 
 def run_settings(
@@ -107,7 +104,7 @@ def run_settings(
     serial: bool | None = None,
     wait: float | None = None,
 ) -> Settings:
-    """The settings, with what one run does differently where it is given. Raises SettingsError."""
+    """Load the settings of one run, with the overrides that are given. Raises SettingsError."""
     sections: dict[str, dict[str, Any]] = {
         "parallel": {"workers": workers, "shard_documents": shard_documents, "serial": serial or None},
         "run": {"wait": wait},
@@ -116,13 +113,13 @@ def run_settings(
     return load_settings(config, **{name: keys for name, keys in given.items() if keys})
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise SettingsError(f"{path} is not TOML: {exc}") from exc
     except OSError as exc:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc
-    if "path" in content:  # a field of the model, but none that a file may set
-        raise SettingsError(f"{path.name}: unknown key 'path'; the store's is a key of [store]")
+    if "path" in content:  # a field of the model that a file may not set
+        raise SettingsError(f"{path.name}: unknown key 'path'; the path of the store is a key of [store]")
     return content

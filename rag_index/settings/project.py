@@ -1,8 +1,4 @@
-"""Settings: one TOML file, RAG_INDEX_* over it, one model that everything below is given.
-
-`load_settings` is the only place that reads the environment. A key of the file's section `[parallel]` is
-RAG_INDEX_PARALLEL__WORKERS in the environment; one of an index is RAG_INDEX_INDEXES__COMMENTS__CHUNK_CHARS.
-"""
+"""The model of a whole settings file. `load_settings` builds it from the file and the environment."""
 
 from __future__ import annotations
 
@@ -11,8 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, Field, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError, UnknownIndex
@@ -37,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["FILE_NAME", "SECTIONS", "Settings", "project_name"]
 
 FILE_NAME = "rag-index.toml"
-LONGEST_PROJECT = 60
+MAX_PROJECT_LENGTH = 60
 SECTIONS: dict[str, type[BaseModel]] = {
     "source": SourceSettings,
     "embedder": EmbedderSettings,
@@ -47,16 +42,16 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "run": RunSettings,
     "retrieve": RetrieveSettings,
 }
-"""The tables of the file beside `[[indexes]]`."""
+"""The tables of the file, except `[[indexes]]`."""
 
 
-class Settings(BaseSettings):
-    """All settings of a project. Paths are absolute once loaded."""
+class Settings(BaseModel):
+    """All settings of a project. `load_settings` makes their paths absolute."""
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    project: str = Field(default="", pattern=r"^([A-Za-z0-9-]+(_[A-Za-z0-9-]+)*)?$", max_length=LONGEST_PROJECT)
-    """Prefix of collections and aliases; the folder's name by default."""
+    project: str = Field(default="", pattern=r"^([A-Za-z0-9-]+(_[A-Za-z0-9-]+)*)?$", max_length=MAX_PROJECT_LENGTH)
+    """The prefix of collections and aliases. Empty means the name of the folder."""
     source: SourceSettings = SourceSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     store: StoreSettings = StoreSettings()
@@ -66,60 +61,48 @@ class Settings(BaseSettings):
     retrieve: RetrieveSettings = RetrieveSettings()
     indexes: list[IndexSettings] = Field(min_length=1)
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
-    """The file these settings come from."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what is given: file and environment are read by `load_settings`, so that mistakes there are told."""
-        return (init_settings,)
+    """The file that these settings come from."""
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Settings:
         names = [index.name for index in self.indexes]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"index {twice[0]!r} is there twice; give each a name of its own")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"two indexes are named {duplicates[0]!r}; give each index its own name")
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
         return self
 
     @property
     def folder(self) -> Path:
-        """Where the settings file is; relative paths start here."""
+        """Return the folder of the settings file, where relative paths start."""
         return self.path.parent
 
     @property
     def source_url(self) -> URL:
-        """The source's URL, relative SQLite paths resolved.
+        """Return the URL of the source, with a relative SQLite path resolved.
 
         Raises:
-            SettingsError: there is none, as where no index is of kind sql.
+            SettingsError: the settings have none, which is allowed if no index is of kind sql.
         """
         if self.source.url is None:
             raise SettingsError(f"{self.path.name}: [source] url is missing; only indexes of kind sql need it")
         return database_url(self.source.url.get_secret_value(), self.folder)
 
     def root(self, index: IndexSettings) -> Path:
-        """The folder of an index of source code; a relative one starts at the settings file's."""
+        """Return the folder of an index of source code; a relative one starts at the folder of the settings file."""
         return self.folder / (index.root or Path()).expanduser()
 
     @property
     def ledger_url(self) -> URL:
-        """The ledger's URL, relative SQLite paths resolved."""
+        """Return the URL of the ledger, with a relative SQLite path resolved."""
         return database_url(self.ledger.url.get_secret_value(), self.folder)
 
     def index(self, name: str) -> IndexSettings:
-        """The index of this name.
+        """Return the index of this name.
 
         Raises:
-            UnknownIndex: names the nearest there is.
+            UnknownIndex: there is none; the message gives the most similar name.
         """
         for index in self.indexes:
             if index.name == name:
@@ -127,13 +110,13 @@ class Settings(BaseSettings):
         names = [index.name for index in self.indexes]
         near = get_close_matches(name, names, n=1, cutoff=0.5)
         hint = f", did you mean {near[0]!r}?" if near else ""
-        raise UnknownIndex(f"there is no index {name!r}{hint}; {self.path.name} has: {', '.join(names)}")
+        raise UnknownIndex(f"there is no index {name!r}{hint}; the indexes of {self.path.name} are {', '.join(names)}")
 
     def named(self, names: Sequence[str] | None) -> list[IndexSettings]:
-        """The indexes of these names, in the file's order; all where none are given.
+        """Return the indexes of these names in the order of the file, or all of them if no name is given.
 
         Raises:
-            UnknownIndex: for the first that does not exist.
+            UnknownIndex: one of the names does not exist.
         """
         if not names:
             return list(self.indexes)
@@ -141,11 +124,11 @@ class Settings(BaseSettings):
         return [index for index in self.indexes if index.name in wanted]
 
     def alias(self, index: str) -> str:
-        """What readers search: the alias of an index."""
+        """Return the alias of an index, which readers search."""
         return f"{self.project}_{index}"
 
 
 def project_name(folder: str) -> str:
-    """A folder's name as a prefix of collections."""
+    """Turn the name of a folder into a prefix of collections."""
     name = re.sub(r"__+", "_", re.sub(r"[^A-Za-z0-9_-]+", "-", folder))
-    return name.strip("-_")[:LONGEST_PROJECT].strip("-_") or "rag-index"
+    return name.strip("-_")[:MAX_PROJECT_LENGTH].strip("-_") or "rag-index"

@@ -12,19 +12,19 @@ __all__ = ["RetrieveSettings"]
 
 
 class RetrieveSettings(Section):
-    """`[retrieve]`: how several indexes are searched at once."""
+    """`[retrieve]`: how several indexes are searched together."""
 
     timeout: Number = Field(default=10.0, gt=0)
-    """Seconds for a whole search."""
+    """The time limit of a whole search, in seconds."""
     index_timeout: Number = Field(default=5.0, gt=0)
-    """Seconds for each index within it."""
+    """The time limit of each index within a search, in seconds."""
     concurrency: PositiveInt = 32
-    """Requests to the store at once, over all searches and indexes."""
+    """The maximum number of concurrent requests to the store, over all searches and indexes."""
     fusion: Literal["auto", "rank", "score"] = "auto"
-    """How the hits of several indexes are put in one order: auto is score where all are of one model, else rank."""
+    """How the hits of several indexes are merged. `auto` means `score` if all indexes have one model, else `rank`."""
     cache_size: Whole = Field(default=1000, ge=0)
-    """Vectors of queries that are remembered; 0 is none."""
+    """The number of query vectors to cache; 0 switches the cache off."""
     cache_seconds: Number = Field(default=3600.0, gt=0)
-    """How long they are."""
+    """How long a query vector stays in the cache, in seconds."""
     idle_seconds: Number = Field(default=10.0, gt=0)
-    """Without a search for so long, an embedded store is given back to whoever wants it."""
+    """The seconds without a search after which an embedded store is closed, so that other processes can open it."""

@@ -1,4 +1,4 @@
-"""The tables of a settings file, each a model: its keys, their defaults, and what cannot be."""
+"""The tables of a settings file as models: their keys, defaults and checks."""
 
 from __future__ import annotations
 
@@ -43,60 +43,65 @@ KNOWN_PREFIXES = {
     "e5-large": ("passage: ", "query: "),
     "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
 }
-"""Document and query prefix by model, from the models' own cards; others need none."""
+"""Document and query prefix by model, from the models' own cards. Other models need none."""
 
 
 def known_prefixes(model: str) -> tuple[str, str]:
-    """Document and query prefix of a model, whatever repository, size and tag its name carries."""
+    """Return document and query prefix of a model, whatever repository, size and tag are in its name."""
     name = model.lower().rsplit("/", 1)[-1].split(":", 1)[0]
-    found = [known for known in KNOWN_PREFIXES if re.search(rf"(^|[-_.]){re.escape(known)}($|[-_.])", name)]
-    if not found or "instruct" in name:
+    matches = [known for known in KNOWN_PREFIXES if re.search(rf"(^|[-_.]){re.escape(known)}($|[-_.])", name)]
+    if not matches or "instruct" in name:
         return "", ""
-    return KNOWN_PREFIXES[max(found, key=len)]
+    return KNOWN_PREFIXES[max(matches, key=len)]
 
 
 class SourceSettings(Section):
-    """`[source]`: the database that is read, never written."""
+    """`[source]`: the database that is read and never written."""
 
     url: DatabaseUrl | None = None
-    """Must be given where an index is of kind sql."""
+    """The database to read. It is required if an index is of kind sql."""
     page_rows: PositiveInt = 20_000
-    """Most rows read in one query."""
+    """The maximum number of rows that one query reads."""
 
 
 class EmbedderSettings(Section):
-    """`[embedder]`: what turns text into vectors."""
+    """`[embedder]`: the model that turns text into vectors."""
 
     kind: Literal["local", "ollama", "sentence-transformers"] = "local"
+    """Where the model runs: in the process without a server, on Ollama servers, or in the process with torch."""
     model: str = "wordllama"
+    """The name of the model; for sentence-transformers also a folder."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
+    """The Ollama servers, which must all have the same weights (ollama)."""
     document_prefix: str | None = None
+    """The text put before each chunk. By default the one that the model is known to need."""
     query_prefix: str | None = None
+    """The text put before each query. By default the one that the model is known to need."""
     timeout: Number = Field(default=120.0, gt=0)
-    """Seconds for one embedding request."""
+    """The time limit of one embedding request, in seconds."""
     batch_texts: PositiveInt = 64
-    """Most texts a request (ollama), or a call of the model (sentence-transformers)."""
+    """The maximum number of texts in a request (ollama) or in a call of the model (sentence-transformers)."""
     batch_chars: PositiveInt = 16_000
-    """Most characters a request (ollama), or a call of the model (sentence-transformers)."""
+    """The maximum number of characters in a request (ollama) or in a call of the model (sentence-transformers)."""
     requests_in_flight: PositiveInt = 2
-    """Requests under way at once, a worker (ollama)."""
+    """The number of concurrent requests of each worker (ollama)."""
     num_thread: PositiveInt | None = None
-    """Threads an Ollama server uses for a request; its own choice where not given."""
+    """The number of threads that an Ollama server uses for a request. By default the server chooses."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """Where the model runs (sentence-transformers)."""
+    """The device that the model runs on (sentence-transformers)."""
     keep_alive: str = "30m"
-    """How long an Ollama server keeps the model loaded."""
+    """How long an Ollama server keeps the model loaded after a request."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
-    """Seconds a run waits for an embedder that is down before it ends as failed."""
+    """How long a run waits for a server that goes down while it is embedding, in seconds, before it fails."""
 
     @model_validator(mode="after")
-    def _known_model(self) -> EmbedderSettings:
+    def _check_model(self) -> EmbedderSettings:
         if self.kind == "local" and self.model != "wordllama":
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
         if self.kind == "ollama" and self.model in ("wordllama", ""):
             raise ValueError("kind 'ollama' needs a model, for example model = \"nomic-embed-text\"")
         if self.kind == "sentence-transformers" and self.model in ("wordllama", ""):
-            raise ValueError("kind 'sentence-transformers' needs a model: a folder, or a name as on the model hub")
+            raise ValueError("kind 'sentence-transformers' needs a model: a folder, or a name on the model hub")
         document, query = known_prefixes(self.model) if self.kind != "local" else ("", "")
         if self.document_prefix is None:
             object.__setattr__(self, "document_prefix", document)
@@ -109,89 +114,96 @@ class StoreSettings(Section):
     """`[store]`: a folder for the embedded Qdrant, or the URL of a server."""
 
     path: Path = Path(".rag-index/qdrant")
+    """The folder of the embedded Qdrant, which is used if no `url` is given."""
     url: HttpUrl | None = None
+    """The address of a Qdrant server."""
     api_key: SecretStr | None = None
+    """The key of the server."""
     timeout: Number = Field(default=60.0, gt=0)
-    """Seconds for one request to a server."""
+    """The time limit of one request to a server, in seconds."""
     keep_previous: Whole = Field(default=1, ge=0)
-    """Older collections kept for a rollback."""
+    """The number of older collections of an index that a rebuild keeps for a rollback."""
     hnsw: Literal["auto", "never"] = "auto"
-    """Whether a run builds the search index of large embedded collections; `rag-index optimize` does in any case."""
+    """Whether a run builds the search index of large embedded collections. `rag-index optimize` always does."""
 
     def secret_api_key(self) -> str | None:
-        """The key in clear, for the client alone."""
+        """Return the key in clear text, for the client only."""
         return self.api_key.get_secret_value() if self.api_key else None
 
 
 class LedgerSettings(Section):
-    """`[ledger]`: the database that remembers what is indexed."""
+    """`[ledger]`: the database that records what is indexed."""
 
     url: DatabaseUrl = SecretStr("sqlite:///.rag-index/ledger.db")
+    """A SQLite file, or PostgreSQL if runs start on several machines."""
 
 
 class ParallelSettings(Section):
-    """`[parallel]`: Dask workers, and how much each is given at a time."""
+    """`[parallel]`: the Dask workers of a run, and the shards of documents that each receives."""
 
     workers: PositiveInt | Auto = "auto"
+    """The number of worker processes. `auto`: one less than the processors, as far as memory allows; at least 1."""
     shard_documents: PositiveInt | Auto = "auto"
-    """Documents a shard."""
+    """The number of documents in a shard. `auto`: as many as take `shard_seconds` at the measured rate."""
     shard_seconds: Number = Field(default=5.0, gt=0)
-    """What an automatic shard should take."""
+    """How long an automatic shard should take, in seconds."""
     min_shard_documents: PositiveInt = 1
-    """Fewest documents of an automatic shard."""
+    """The minimum number of documents in an automatic shard."""
     max_shard_documents: PositiveInt = 6_000
-    """Most documents of an automatic shard: the shortest ones take memory as well, in the flow and in the worker."""
+    """The maximum number of documents in an automatic shard. Even short ones take memory in flow and worker."""
     memory: PositiveInt | Auto = "auto"
-    """Megabytes for the flow, its server and all workers; what the machine or its cgroup has."""
+    """Megabytes for the flow, its server and all workers together. `auto`: the memory of the machine or its cgroup."""
     worker_memory: PositiveInt | Auto = "auto"
-    """Megabytes for a worker: one that takes more is ended. By itself what it is taken to need, and no limit."""
+    """Megabytes for each worker; one that takes more is ended. `auto`: the estimated need, which is not enforced."""
     max_load: Number | None = Field(default=None, gt=0)
-    """No more workers are used than this leaves room for above the machine's load as the run begins."""
+    """The maximum of the machine's load at the start of a run plus the number of workers. One worker always runs."""
     process_timeout: Number | None = Field(default=None, gt=0)
-    """Seconds after which a worker that is still at the same shard is ended, as one that hangs."""
+    """The seconds after which a worker that is still at the same shard counts as hanging and is ended."""
     serial: bool = False
-    """Embed in the process of the flow, one shard after another, with no Dask cluster."""
+    """Whether to embed in the process of the flow, one shard after another, without a Dask cluster."""
     address: DaskAddress | None = None
-    """The scheduler of a Dask cluster that is there already, such as tcp://10.0.0.5:8786; none of its own then."""
+    """The scheduler of an existing Dask cluster, such as tcp://10.0.0.5:8786, to use instead of own workers."""
     tls_ca_file: Path | None = None
-    """With a tls:// address: the authority that scheduler and workers are checked against."""
+    """The file of the authority that signs the certificates of a cluster with a tls:// address."""
     tls_cert: Path | None = None
-    """With a tls:// address: the certificate this program shows."""
+    """The file of the certificate that this program presents to a tls:// address."""
     tls_key: Path | None = None
-    """With a tls:// address: its key."""
+    """The file of the key of that certificate."""
 
     @model_validator(mode="after")
-    def _in_order(self) -> ParallelSettings:
+    def _check_shard_bounds(self) -> ParallelSettings:
         if self.min_shard_documents > self.max_shard_documents:
-            least, most = self.min_shard_documents, self.max_shard_documents
-            raise ValueError(f"min_shard_documents {least} is more than max_shard_documents {most}; make it less")
+            raise ValueError(
+                f"min_shard_documents {self.min_shard_documents} is more than max_shard_documents "
+                f"{self.max_shard_documents}; lower it"
+            )
         return self
 
     @model_validator(mode="after")
-    def _tls_whole(self) -> ParallelSettings:
+    def _check_tls(self) -> ParallelSettings:
         files = (self.tls_ca_file, self.tls_cert, self.tls_key)
         if (self.address or "").startswith("tls://") and None in files:
             raise ValueError("a tls:// address needs tls_ca_file, tls_cert and tls_key")
         if any(files) and not (self.address or "").startswith("tls://"):
-            raise ValueError("tls_ca_file, tls_cert and tls_key go with an address that begins with tls://")
+            raise ValueError("tls_ca_file, tls_cert and tls_key need an address that begins with tls://")
         return self
 
 
 class RunSettings(Section):
-    """`[run]`: what a run may do and how long it waits."""
+    """`[run]`: what a run may delete and tolerate, how long it waits, and where it writes metrics."""
 
     delete_guard: Share = 0.2
-    """Largest share of an index that a run deletes without --allow-deletes."""
+    """The maximum share of an index that a run deletes without --allow-deletes."""
     tolerate_failed: Share = 0.0
-    """Share of documents that may fail in a run that still counts as completed."""
+    """The share of documents that may fail in a run that still counts as completed."""
     wait: Number = Field(default=0.0, ge=0)
-    """Seconds to wait for services that are down at the start."""
+    """How long a run waits at its start for services that are down, in seconds."""
     metrics_file: Path | None = None
-    """Where each run writes the figures of every index's last run: .json, or .prom for Prometheus."""
+    """The file for the metrics of each index's last run, written by every run: .json, or .prom for Prometheus."""
 
     @field_validator("metrics_file")
     @classmethod
-    def _of_a_known_form(cls, value: Path | None) -> Path | None:
+    def _check_suffix(cls, value: Path | None) -> Path | None:
         if value is not None and value.suffix not in (".json", ".prom"):
-            raise ValueError("should end with .json, or with .prom for Prometheus's text form")
+            raise ValueError("should end with .json, or with .prom for the text format of Prometheus")
         return value

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in one line for a person: the place, the value, the remedy."""
+"""Messages about invalid settings: one line with the place, the value and the remedy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import BaseModel
 
 from rag_index.settings.environment import keys_of, tables_of
+from rag_index.settings.renamed import new_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,9 +26,9 @@ EXPECTED = {
     "key": "should be the name of a column, or a list of names",
     "text": "should be the name of a column, a list of names, or a template",
 }
-"""Keys that may have values of several types, of which each would have a message of its own."""
-WORDS = {
-    "string_pattern_mismatch": "should have letters, digits, - and single _ between them, and nothing else",
+"""Messages for keys whose values may have several types, for each of which pydantic reports an error."""
+TYPE_MESSAGES = {
+    "string_pattern_mismatch": "should contain only letters, digits, - and single _ between them",
     "string_type": "should be a text in quotes",
     "list_type": 'should be a list, for example ["one", "two"]',
     "too_short": "should have at least one entry",
@@ -40,22 +41,22 @@ WORDS = {
     "bool_parsing": "should be true or false",
     "bool_type": "should be true or false",
 }
-"""Errors by their type, where pydantic's words are for programmers."""
-NEEDED = {
+"""Messages by type of error, in place of those of pydantic that are meant for programmers."""
+MISSING_REMEDIES = {
     "source": 'its url is the database to read, for example url = "sqlite:///file.db"',
     "source.url": "it is the database to read, for example sqlite:///file.db",
-    "indexes": "each says a table, its key and its text; `rag-index init --source URL` proposes them",
-    "indexes.name": "each index has a name of its own",
-    "indexes.key": "name the column, or the columns, that tell documents apart",
-    "indexes.text": "name the columns that documents are made of",
+    "indexes": "each names a table, its key and its text; `rag-index init --source URL` suggests them",
+    "indexes.name": "give each index its own name",
+    "indexes.key": "name the column or columns that identify a document",
+    "indexes.text": "name the columns that the text consists of",
     "indexes.root": "name the folder with the files",
-    "indexes.context.model": "name a generating model of the Ollama servers, for example llama3.2",
+    "indexes.context.model": "name a generative model of the Ollama servers, for example llama3.2",
 }
 ORDER = ("extra_forbidden", "missing")
 
 
-class _Spot(NamedTuple):
-    """Where an error is: the place in the file, the model there, what a person calls it."""
+class _Location(NamedTuple):
+    """The location of an error: its place in the file, the model there, and its names for a person."""
 
     place: Place
     model: type[BaseModel]
@@ -66,24 +67,24 @@ class _Spot(NamedTuple):
 def first_problem(
     exc: ValidationError, root: type[BaseModel], values: Mapping[str, Any], origin: Mapping[Place, str], file: str
 ) -> str:
-    """The first error in one line. Unknown keys come first: they often explain what is missing."""
+    """Return the first error in one line. Unknown keys come first, since they often explain what is missing."""
     errors = exc.errors(include_url=False)
     error = min(errors, key=lambda e: ORDER.index(e["type"]) if e["type"] in ORDER else len(ORDER))
-    spot = _spot(error["loc"], root, values)
+    spot = _locate(error["loc"], root, values)
     variable = origin.get(spot.place)
-    said = " ".join(_said(error, spot, variable).split())
-    return said if variable else f"{file}: {said}"
+    message = " ".join(_message(error, spot, variable).split())
+    return message if variable else f"{file}: {message}"
 
 
-def _said(error: Mapping[str, Any], spot: _Spot, variable: str | None) -> str:
+def _message(error: Mapping[str, Any], spot: _Location, variable: str | None) -> str:
     kind, message = error["type"], error["msg"]
-    parted = ": " if spot.table.startswith("index ") else " "
-    where = variable or parted.join(filter(None, [spot.table, spot.key]))
+    separator = ": " if spot.table.startswith("index ") else " "
+    where = variable or separator.join(filter(None, [spot.table, spot.key]))
     if kind == "extra_forbidden":
-        return _unknown(spot)
+        return _unknown_key(spot)
     if kind == "missing":
         name = ".".join(str(part) for part in spot.place if isinstance(part, str))
-        remedy = NEEDED.get(name, "it must be given")
+        remedy = MISSING_REMEDIES.get(name, "it must be given")
         return f"{where} is missing: {remedy}"
     if kind in ("model_type", "dict_type", "list_type") and len(spot.place) == 1:
         section = spot.place[0]
@@ -96,47 +97,49 @@ def _said(error: Mapping[str, Any], spot: _Spot, variable: str | None) -> str:
         if message.startswith("should "):
             message = EXPECTED.get(spot.key, message)
     else:
-        expected = EXPECTED.get(spot.key) or WORDS.get(kind)
+        expected = EXPECTED.get(spot.key) or TYPE_MESSAGES.get(kind)
         message = expected or re.sub(r"^\w+ should", "should", message)
-    return f"{where} {message}{_value(error, spot)}"
+    return f"{where} {message}{_describe_value(error, spot)}"
 
 
-def _unknown(spot: _Spot) -> str:
+def _unknown_key(spot: _Location) -> str:
+    if renamed := new_name(str(spot.place[0]), spot.key):
+        return f"{spot.table} {spot.key} is now {renamed}"
     keys = list(keys_of(spot.model))
     near = get_close_matches(spot.key, keys, n=1, cutoff=0.5)
-    hint = f", did you mean {near[0]!r}?" if near else f"; there are: {', '.join(keys)}"
+    hint = f", did you mean {near[0]!r}?" if near else f"; the keys are {', '.join(keys)}"
     return f"unknown key {spot.key!r}{f' in {spot.table}' if spot.table else ''}{hint}"
 
 
-def _value(error: Mapping[str, Any], spot: _Spot) -> str:
-    """The value, where it says something that the message does not, and cannot be a secret."""
-    shown = f"{error.get('input')!r:.80}"
-    secret = spot.key in ("url", "api_key") or ("://" in shown and "@" in shown)
+def _describe_value(error: Mapping[str, Any], spot: _Location) -> str:
+    """Return the value for the end of a message, unless the message has it already or it may be a secret."""
+    value = f"{error.get('input')!r:.80}"
+    secret = spot.key in ("url", "api_key") or ("://" in value and "@" in value)
     if secret or isinstance(error.get("input"), dict | BaseModel):
         return ""
-    return f", not {shown}" if error["type"] != "value_error" or " should " in error["msg"] else f" (it is {shown})"
+    return f", not {value}" if error["type"] != "value_error" or " should " in error["msg"] else f" (it is {value})"
 
 
-def _spot(location: tuple[int | str, ...], root: type[BaseModel], values: Mapping[str, Any]) -> _Spot:
-    """Which part of a location is the file's; the rest says which of several types was tried."""
+def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapping[str, Any]) -> _Location:
+    """Find the place in the file; the rest of pydantic's location says which of several types it tried."""
     head = location[0] if location else ""
     if len(location) < 2:
         is_section = head in keys_of(root) and head != "project"
         table = f"[{'[indexes]' if head == 'indexes' else head}]" if is_section else ""
-        return _Spot(location, root, table, "" if is_section else str(head))
+        return _Location(location, root, table, "" if is_section else str(head))
     if head != "indexes":
         model = _model_of(root, str(head))
         number = f"[{location[2]}]" if len(location) > 2 and isinstance(location[2], int) else ""
-        return _Spot(location[:2], model, f"[{head}]", f"{location[1]}{number}")
+        return _Location(location[:2], model, f"[{head}]", f"{location[1]}{number}")
     index = _index_name(values, location[1])
     model = _model_of(root, "indexes")
     if len(location) == 2:
-        return _Spot(location, model, index, "")
+        return _Location(location, model, index, "")
     number = f"[{location[-1]}]" if len(location) > 3 and isinstance(location[-1], int) else ""
     inner = tables_of(model).get(str(location[2]))
     if inner is not None and len(location) > 3:
-        return _Spot(location[:4], inner, f"{index}, [indexes.{location[2]}]", f"{location[3]}{number}")
-    return _Spot(location[:3], model, index, f"{location[2]}{number}")
+        return _Location(location[:4], inner, f"{index}, [indexes.{location[2]}]", f"{location[3]}{number}")
+    return _Location(location[:3], model, index, f"{location[2]}{number}")
 
 
 def _model_of(root: type[BaseModel], key: str) -> type[BaseModel]:
@@ -146,7 +149,7 @@ def _model_of(root: type[BaseModel], key: str) -> type[BaseModel]:
 
 
 def _index_name(values: Mapping[str, Any], number: int | str) -> str:
-    """What a person calls this index: its name, or its number from 1 where it has none."""
+    """Return the name of an index for a person, or its number from 1 if it has no name."""
     try:
         name = values["indexes"][number]["name"]
     except (KeyError, IndexError, TypeError):

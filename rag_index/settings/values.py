@@ -1,4 +1,4 @@
-"""What the tables of a settings file are made of: a table as a model, and the kinds of values that keys have."""
+"""The parts of the settings models: a base class for tables, and the types of values."""
 
 from __future__ import annotations
 
@@ -28,59 +28,59 @@ __all__ = [
 
 
 class Section(BaseModel):
-    """A table of the settings file: unknown keys are errors, values cannot be changed."""
+    """A table of the settings file. Unknown keys are errors, and values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
-def _database(value: SecretStr) -> SecretStr:
+def _check_database_url(value: SecretStr) -> SecretStr:
     database_url(value.get_secret_value(), Path())
     return value
 
 
-def _http(value: str) -> str:
+def _check_http_url(value: str) -> str:
     if re.match(r"[^:/]+://[^/]*@", value):
-        raise ValueError("must not hold a user and password, which messages would show; give the address alone")
+        raise ValueError("must not hold a user and password, which messages would show; give only the address")
     if not re.match(r"https?://[^/\s]+", value):
         raise ValueError("is not an address; write it as http://host:port")
     return value.rstrip("/")
 
 
-def _no_truth_value(value: Any) -> Any:
+def _reject_bool(value: Any) -> Any:
     if isinstance(value, bool):
-        raise ValueError("should be a number")  # pydantic would take true as 1
+        raise ValueError("should be a number")  # pydantic accepts true as 1
     return value
 
 
-def _scheduler(value: str) -> str:
+def _check_scheduler_address(value: str) -> str:
     if not re.fullmatch(r"(tcp|tls)://[^/\s]+:\d+", value):
-        raise ValueError("is no address of a Dask scheduler; write it as tcp://host:8786 or tls://host:8786")
+        raise ValueError("is not the address of a Dask scheduler; write it as tcp://host:8786 or tls://host:8786")
     return value
 
 
-def _optional_table(value: Any) -> Any:
-    return None if value is None else _table(value)
+def _parse_optional_table(value: Any) -> Any:
+    return None if value is None else _parse_table(value)
 
 
-def _table(value: Any) -> Any:
-    """A table, which the environment gives as JSON."""
+def _parse_table(value: Any) -> Any:
+    """Return the table, which the environment gives as JSON."""
     if isinstance(value, str):
         with suppress(ValueError):
             value = json.loads(value)
     if not isinstance(value, dict):
-        raise ValueError('should be a table such as {column = "value"}, in the environment {"column": "value"}')
+        raise ValueError('should be a table such as {column = "value"}, or {"column": "value"} in the environment')
     return value
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
-HttpUrl = Annotated[str, AfterValidator(_http)]
-DaskAddress = Annotated[str, AfterValidator(_scheduler)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check_database_url)]
+HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+DaskAddress = Annotated[str, AfterValidator(_check_scheduler_address)]
 Auto = Literal["auto"]
-Whole = Annotated[int, BeforeValidator(_no_truth_value)]
-PositiveInt = Annotated[int, BeforeValidator(_no_truth_value), Field(gt=0)]
-Number = Annotated[float, BeforeValidator(_no_truth_value), Field(allow_inf_nan=False)]
+Whole = Annotated[int, BeforeValidator(_reject_bool)]
+PositiveInt = Annotated[int, BeforeValidator(_reject_bool), Field(gt=0)]
+Number = Annotated[float, BeforeValidator(_reject_bool), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, le=1)]
-Table = BeforeValidator(_table)
-"""On an annotation of a table within a table."""
-OptionalTable = BeforeValidator(_optional_table)
-"""The same, where the table need not be there."""
+Table = BeforeValidator(_parse_table)
+"""The annotation of a table within a table."""
+OptionalTable = BeforeValidator(_parse_optional_table)
+"""The annotation of a table within a table that may be missing."""

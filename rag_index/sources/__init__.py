@@ -1,4 +1,4 @@
-"""Sources: where documents are read from, a page at a time. `open_source` makes the one that an index names."""
+"""Sources: where documents are read from, page by page. `open_source` opens the source of an index."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import Failure
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["GROUP", "GivesSingleDocuments", "ScanState", "Source", "SourcePage", "open_source", "page_of"]
+__all__ = ["GROUP", "ScanState", "SingleDocumentSource", "Source", "SourcePage", "open_source", "page_of"]
 
 GROUP = "rag_index.sources"
-"""Entry points of sources: each is called with the settings and the index, and gives a `Source`."""
+"""The group of entry points of sources. Each is called with the settings and the index, and returns a `Source`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourcePage:
-    """A page of documents, where to go on, and the documents whose text cannot be read."""
+    """A page of documents, the cursor of the next page, and the documents whose text cannot be read."""
 
     documents: DocumentBatch
     cursor: Any
-    """Give it to the next `page` call; None where this was the last page."""
+    """The argument for the next call of `page`; None after the last page."""
     unreadable: list[Failure] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
-    """Keys of documents that are there and were not read, since they did not change (see `ScanState`)."""
+    """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
     stamps: dict[str, str] = field(default_factory=dict)
-    """Stamps by key of the documents that were read; the next scan gives them to `ScanState.unchanged`."""
+    """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
 
 
 class ScanState(Protocol):
-    """What earlier scans left to this one, so that a source may leave unchanged documents unread.
+    """The results of earlier scans, with which a source can leave unchanged documents unread.
 
-    A source that knows what changed since a time uses the watermark. A source that can see of each document, without
+    A source that knows what changed since a time uses the watermark. A source that can tell for each document, without
     reading it, whether it changed uses stamps.
     """
 
     @property
     def watermark(self) -> str | None:
-        """What the last complete scan set; None means that everything has to be read."""
+        """The watermark that the last complete scan set; None means that everything has to be read."""
 
     def set_watermark(self, watermark: str) -> None:
-        """Keep this for the next scan, if the scan that begins now reaches its end."""
+        """Keep this watermark for the next scan, if the scan that begins now reaches its end."""
 
     def must_read(self, keys: Sequence[str]) -> bool:
-        """Return whether one of these documents is not as it was committed, or is to be tried again."""
+        """Return whether one of these documents is not committed in its current state, or has to be tried again."""
 
     def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
-        """Return those of these documents (stamps by key) that the ledger has under the same stamp."""
+        """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
 
     def keys_under(self, prefix: str) -> list[str]:
         """Return the keys of the known documents whose typed key begins with `prefix`."""
@@ -66,88 +66,88 @@ class Source(Protocol):
     """Documents in pages. Reading a page twice gives the same documents, so that a retry is harmless."""
 
     def check(self) -> None:
-        """See that everything named exists and fits.
+        """Check that everything that the settings name exists and fits.
 
         Raises SourceUnavailable, SettingsError or SourceError.
         """
 
     def use_scan_state(self, state: ScanState) -> None:
-        """Called once, before the first page of a run. A source that always reads everything does nothing.
+        """Prepare for a scan. A run calls this once, before the first page.
 
-        Raises as `page`.
+        A source that always reads everything does nothing. Raises as `page`.
         """
 
     def count(self) -> int:
-        """How many documents there are now; a count, nothing is read."""
+        """Return how many documents the source has now, without reading them."""
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """The next at most `rows` documents after `cursor` (None: from the start).
+        """Return at most `rows` documents after `cursor`; None as the cursor means from the start.
 
         Raises SourceUnavailable or SourceError.
         """
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close connections and files."""
 
 
 @runtime_checkable
-class GivesSingleDocuments(Protocol):
-    """What a source also has where single documents can be asked of it (`index --id`)."""
+class SingleDocumentSource(Protocol):
+    """The additional method of a source that can return single documents (`index --id`)."""
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """The documents that people see under these ids, as far as they are there; the cursor is None.
+        """Return the documents with these ids (the form that people see), as far as they exist; the cursor is None.
 
-        Raises SourceUnavailable, SourceError (an id that several rows have), SettingsError (an id that cannot be one).
+        Raises SourceUnavailable, SourceError (several rows have an id) or SettingsError (a text cannot be an id).
         """
 
 
 def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> DocumentBatch:
-    """Documents (key, text, payload) as a page. A key is text, a number, or a tuple of such.
+    """Return a batch of these documents (key, text, payload). A key is text, a number, or a tuple of these.
 
     Raises:
-        SourceError: a key cannot be one.
+        SourceError: a value cannot be a key.
     """
-    page = DocumentBatch([], [], [], [], [])
+    batch = DocumentBatch.empty()
     for key, text, payload in documents:
-        words = text.replace("\0", " ")  # tokenizers written in C end a text there
-        page.keys.append(encode_key(key if isinstance(key, tuple) else (key,)))
-        page.texts.append("" if words.isspace() else words)
-        page.payloads.append(encode_payload(dict(payload)))
-    page.text_hashes.extend(map(hash_text, page.texts))
-    page.payload_hashes.extend(map(hash_bytes, page.payloads))
-    return page
+        without_nul = text.replace("\0", " ")  # tokenizers written in C end a text there
+        batch.keys.append(encode_key(key if isinstance(key, tuple) else (key,)))
+        batch.texts.append("" if without_nul.isspace() else without_nul)
+        batch.payloads.append(encode_payload(dict(payload)))
+    batch.text_hashes.extend(map(hash_text, batch.texts))
+    batch.payload_hashes.extend(map(hash_bytes, batch.payloads))
+    return batch
 
 
 def open_source(settings: Settings, index: IndexSettings) -> Source:
-    """The source of an index.
+    """Return the source of an index.
 
     Raises:
-        SettingsError: its kind is none that is there.
+        SettingsError: there is no source of its kind.
     """
     if index.kind == SQL:
         from rag_index.sources.changed import ChangedSource
         from rag_index.sources.sql import SqlSource
 
-        kind = SqlSource if index.changed_since is None else ChangedSource
-        return kind(settings.source_url, index)
+        source = SqlSource if index.changed_since is None else ChangedSource
+        return source(settings.source_url, index)
     if index.kind == CODE:
         from rag_index.sources.code import CodeSource
 
         return CodeSource(settings.root(index), index)
-    return _installed(settings, index)
+    return _open_installed(settings, index)
 
 
-def _installed(settings: Settings, index: IndexSettings) -> Source:
-    """A source of another distribution, by the entry point of its kind's name."""
-    there = entry_points(group=GROUP)
-    if index.kind not in there.names:
-        kinds = ", ".join([SQL, CODE, *sorted(there.names)])
+def _open_installed(settings: Settings, index: IndexSettings) -> Source:
+    """Return a source of another distribution, from the entry point that is named as the index's kind."""
+    installed = entry_points(group=GROUP)
+    if index.kind not in installed.names:
+        kinds = ", ".join([SQL, CODE, *sorted(installed.names)])
         raise SettingsError(
-            f"index {index.name}: kind {index.kind!r} is none of {kinds}; correct it, or install the package whose "
-            f"entry point (group {GROUP}) is called so"
+            f"index {index.name}: there is no kind {index.kind!r} (the kinds are: {kinds}); correct it, or install "
+            f"the package that has an entry point {index.kind!r} in the group {GROUP}"
         )
     try:
-        opened: Source = there[index.kind].load()(settings, index)
+        source: Source = installed[index.kind].load()(settings, index)
     except ImportError as exc:
         raise SettingsError(f"index {index.name}: kind {index.kind!r} cannot be loaded: {exc}; reinstall it") from exc
-    return opened
+    return source

@@ -1,4 +1,4 @@
-"""Connections to a source that cannot write, and what drivers raise as errors of ours."""
+"""Read-only connections to a source, and the errors of drivers as ours."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
-__all__ = ["mapped", "open_read_only"]
+__all__ = ["open_read_only", "source_error"]
 
 CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
 
 
 def open_read_only(url: URL) -> Engine:
-    """An engine that cannot write: SQLite in mode=ro, a read-only transaction on PostgreSQL, MySQL and MariaDB.
+    """Return an engine that cannot write: SQLite in mode=ro; PostgreSQL, MySQL and MariaDB in read-only transactions.
 
     Raises:
-        SettingsError: no driver is installed for this kind of database, or an SQLite file is not there.
+        SettingsError: no driver is installed for this kind of database, or an SQLite file does not exist.
     """
     if is_file(url):
         if not Path(str(url.database)).is_file():
@@ -39,13 +39,14 @@ def open_read_only(url: URL) -> Engine:
         engine = sa.create_engine(url, **options)
     except (exc.NoSuchModuleError, ImportError) as error:
         raise SettingsError(f"source: {missing_driver(url, error)}") from error
-    except (exc.ArgumentError, TypeError, ValueError) as error:  # options in the URL that the driver does not know
+    except (exc.ArgumentError, TypeError, ValueError) as error:  # the URL has options that the driver does not know
         raise SettingsError(
             f"source: the driver refuses the URL {redacted_url(url)}: {first_line(error, url)}"
         ) from error
     if engine.dialect.is_async:
         raise SettingsError(
-            f"source: {url.drivername!r} is an asynchronous driver; name another, such as {_usual(url)}"
+            f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as "
+            f"{_synchronous_driver(url)}"
         )
     if backend == "postgresql":
         if engine.dialect.driver == "psycopg":
@@ -56,20 +57,20 @@ def open_read_only(url: URL) -> Engine:
     return engine
 
 
-def mapped(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError | SourceUnavailable:
-    """The driver's error as ours, without a password; `what` says what was read."""
-    shown = redacted_url(url)
+def source_error(error: exc.SQLAlchemyError, url: URL, what: str) -> SourceError | SourceUnavailable:
+    """Return the driver's error as ours, without a password. `what` names what was being read."""
+    redacted = redacted_url(url)
     if is_transient(error):
         return SourceUnavailable(
-            f"source {shown} does not answer: {first_line(error, url)}; see that it runs and the URL is right"
+            f"source {redacted} does not answer: {first_line(error, url)}; check that it runs and that the URL is right"
         )
-    return SourceError(f"{what}: source {shown} refuses: {first_line(error, url)}")
+    return SourceError(f"{what}: source {redacted} cannot be read: {first_line(error, url)}")
 
 
-def _usual(url: URL) -> str:
-    usual = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
+def _synchronous_driver(url: URL) -> str:
+    drivers = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql", "mariadb": "mariadb+pymysql"}
     backend = url.drivername.split("+")[0]
-    return usual.get(backend, backend)
+    return drivers.get(backend, backend)
 
 
 def _read_only_session(connection: Any, _record: object) -> None:
@@ -78,29 +79,29 @@ def _read_only_session(connection: Any, _record: object) -> None:
 
 
 def _read_dates_beyond_python(connection: Any, _record: object) -> None:
-    """'infinity', years before 1 and after 9999: as text, where psycopg would refuse the whole page."""
+    """Read 'infinity' and years before 1 or after 9999 as text; psycopg would refuse the whole page."""
     from psycopg.pq import Format
 
     for name in ("date", "timestamp", "timestamptz"):
         oid = connection.adapters.types[name].oid
-        usual = connection.adapters.get_loader(oid, Format.TEXT)
-        connection.adapters.register_loader(oid, _lenient(usual))
+        loader = connection.adapters.get_loader(oid, Format.TEXT)
+        connection.adapters.register_loader(oid, _lenient_loader(loader))
 
 
-def _lenient(usual: Any) -> Any:
+def _lenient_loader(loader: Any) -> Any:
     from psycopg import DataError
     from psycopg.adapt import Loader
 
     class Lenient(Loader):
-        """The usual loader, or the text where that fails."""
+        """A loader that returns the text if `loader` fails."""
 
         def __init__(self, oid: int, context: Any = None) -> None:
             super().__init__(oid, context)
-            self._usual = usual(oid, context)
+            self._loader = loader(oid, context)
 
         def load(self, data: Any) -> Any:
             try:
-                return self._usual.load(data)
+                return self._loader.load(data)
             except DataError:
                 return bytes(data).decode()
 

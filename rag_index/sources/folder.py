@@ -1,4 +1,4 @@
-"""The files below a folder: .gitignore respected, patterns anchored at the folder, links not followed."""
+"""The files below a folder. It respects .gitignore, anchors patterns at the folder, and does not follow links."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ IGNORE = ".gitignore"
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file as the folder lists it; it was not opened."""
+    """A file as the folder lists it, before it is opened."""
 
     path: str
-    """From the root, with /."""
+    """The path from the root, with /."""
     language: str
     size: int
 
 
 @dataclass(slots=True)
 class Listing:
-    """All files of a folder as they were at one time, in the order in which they are read."""
+    """All files of a folder at one time, in the order in which they are to be read."""
 
-    at: float = field(default_factory=time.time)
+    listed_at: float = field(default_factory=time.time)
     files: list[File] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
-    """Links and names that cannot be read."""
-    closed: list[str] = field(default_factory=list)
-    """Folders that cannot be looked into, from the root, with / at their end."""
+    """Links, names and folders that cannot be read."""
+    unreadable_folders: list[str] = field(default_factory=list)
+    """Paths from the root, with / at the end, of folders that cannot be listed."""
 
     def __len__(self) -> int:
         return len(self.files) + len(self.failures)
 
 
 class Patterns:
-    """Patterns as in a .gitignore, all of them from one folder."""
+    """Patterns as in a .gitignore, all from the same folder."""
 
     def __init__(self, lines: Iterable[str], *, anchored: bool) -> None:
         try:
@@ -64,126 +64,137 @@ class Patterns:
     def __bool__(self) -> bool:
         return bool(self._lines)
 
-    def says(self, path: str) -> bool | None:
-        """Whether the path (a folder's ends with /) is among them; None where no pattern says so or otherwise."""
-        found: bool | None = self._spec.check_file(path).include
-        return found
+    def match(self, path: str) -> bool | None:
+        """Return whether the patterns include a path (with / at the end for a folder); None if they do not decide."""
+        included: bool | None = self._spec.check_file(path).include
+        return included
 
 
 @dataclass(frozen=True, slots=True)
-class _Ignored:
-    """The patterns of one .gitignore, and the folder that they are for (from the root, with / at its end)."""
+class _IgnoreFile:
+    """The patterns of one .gitignore, and the folder that they apply to (from the root, with / at the end)."""
 
     folder: str
     patterns: Patterns
     above: str = ""
-    """Where the .gitignore lies above the root: the way from there to the root, with / at its end."""
+    """The path to the root, with / at the end, from the folder of a .gitignore that is above the root."""
 
-    def says(self, path: str) -> bool | None:
-        return self.patterns.says(self.above + path.removeprefix(self.folder))
+    def match(self, path: str) -> bool | None:
+        """As `Patterns.match`, for a path from the root."""
+        return self.patterns.match(self.above + path.removeprefix(self.folder))
 
 
 def list_files(root: Path, include: Sequence[str], exclude: Sequence[str]) -> Listing:
-    """The files below `root` that are included, by language, the largest first.
+    """Return the files below `root` that are included, by language, the largest first.
 
     Raises:
         SourceUnavailable: the folder itself cannot be read.
-        SettingsError: a pattern is none, or pathspec is not installed.
+        SettingsError: a pattern is not valid, or pathspec is not installed.
     """
     return _Walk(root, Patterns(include, anchored=True), Patterns(exclude, anchored=True)).listing()
 
 
 class _Walk:
-    """One walk through all folders."""
+    """A walk through all folders below a root."""
 
     def __init__(self, root: Path, include: Patterns, exclude: Patterns) -> None:
         self._root = root
-        self._real = os.path.realpath(root)
+        self._real_root = os.path.realpath(root)
         self._include = include
         self._exclude = exclude
-        self._found = Listing()
+        self._listing = Listing()
 
     def listing(self) -> Listing:
         """As `list_files`."""
-        waiting: list[tuple[str, list[_Ignored]]] = [("", _above(self._root))]
+        waiting: list[tuple[str, list[_IgnoreFile]]] = [("", _ignore_files_above(self._root))]
         while waiting:
-            folder, ignored = waiting.pop()
+            folder, ignore_files = waiting.pop()
             try:
                 with os.scandir(self._root / folder) as entries:
-                    there = list(entries)
+                    listed = list(entries)
             except OSError as exc:
-                self._closed(folder, exc)
+                self._fail_folder(folder, exc)
                 continue
-            if any(entry.name == IGNORE for entry in there):
-                ignored = [*ignored, *_read_ignored(self._root / folder / IGNORE, folder)]
-            for entry in there:
-                self._entry(entry, folder, ignored, waiting)
-        self._found.files.sort(key=lambda file: (file.language, -file.size, file.path))
-        self._found.failures.sort(key=lambda failure: failure.key)
-        return self._found
+            if any(entry.name == IGNORE for entry in listed):
+                ignore_files = [*ignore_files, *_read_ignore_file(self._root / folder / IGNORE, folder)]
+            for entry in listed:
+                self._visit(entry, folder, ignore_files, waiting)
+        self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
+        self._listing.failures.sort(key=lambda failure: failure.key)
+        return self._listing
 
-    def _entry(
-        self, entry: os.DirEntry[str], folder: str, ignored: list[_Ignored], waiting: list[tuple[str, list[_Ignored]]]
+    def _visit(
+        self,
+        entry: os.DirEntry[str],
+        folder: str,
+        ignore_files: list[_IgnoreFile],
+        waiting: list[tuple[str, list[_IgnoreFile]]],
     ) -> None:
         path = folder + entry.name
         try:
             if entry.is_symlink():
-                self._link(path, ignored)
+                self._visit_link(path, ignore_files)
             elif entry.is_dir(follow_symlinks=False):
-                if entry.name != GIT and not self._left_out(f"{path}/", ignored):
-                    waiting.append((f"{path}/", ignored))
-            elif entry.is_file(follow_symlinks=False) and (language := self._wanted(path, ignored)):
+                if entry.name != GIT and not self._is_excluded(f"{path}/", ignore_files):
+                    waiting.append((f"{path}/", ignore_files))
+            elif entry.is_file(follow_symlinks=False) and (language := self._included_language(path, ignore_files)):
                 size = entry.stat(follow_symlinks=False).st_size
                 if path.isprintable() or _is_unicode(path):
-                    self._found.files.append(File(path, language, size))
+                    self._listing.files.append(File(path, language, size))
                 else:
-                    self._failed(ascii(path), "its name is not valid Unicode; rename it")
-        except FileNotFoundError:  # gone since the folder was listed
+                    self._fail(ascii(path), "its name is not valid Unicode; rename it")
+        except FileNotFoundError:  # deleted after the folder was listed
             return
         except OSError as exc:
-            self._failed(path, f"it cannot be read: {exc.strerror}")
+            self._fail(path, f"it cannot be read: {exc.strerror}")
 
-    def _wanted(self, path: str, ignored: list[_Ignored]) -> str:
-        """The language of a file that is to be indexed; nothing for others."""
+    def _included_language(self, path: str, ignore_files: list[_IgnoreFile]) -> str:
+        """Return the language of a file that is included; "" for other files."""
         language = language_of(path)
-        included = self._include.says(path) if self._include else language != TEXT
-        return language if included and not self._left_out(path, ignored) else ""
+        included = self._include.match(path) if self._include else language != TEXT
+        return language if included and not self._is_excluded(path, ignore_files) else ""
 
-    def _left_out(self, path: str, ignored: list[_Ignored]) -> bool:
-        if self._exclude and self._exclude.says(path):
+    def _is_excluded(self, path: str, ignore_files: list[_IgnoreFile]) -> bool:
+        if self._exclude and self._exclude.match(path):
             return True
-        for one in reversed(ignored):  # the nearest .gitignore has the last word
-            if (said := one.says(path)) is not None:
-                return said
+        for ignore_file in reversed(ignore_files):  # the nearest .gitignore decides
+            if (ignored := ignore_file.match(path)) is not None:
+                return ignored
         return False
 
-    def _link(self, path: str, ignored: list[_Ignored]) -> None:
-        """A link to what is within the root is left: it is indexed under its own path. Others cannot be followed."""
+    def _visit_link(self, path: str, ignore_files: list[_IgnoreFile]) -> None:
+        """Skip a link to a file within the root, which is indexed under its own path; other links are failures."""
         full = self._root / path
-        leads = os.path.realpath(full)
-        is_folder = Path(leads).is_dir()
-        if self._left_out(f"{path}/", ignored) if is_folder else not self._wanted(path, ignored):
+        target = os.path.realpath(full)
+        is_folder = Path(target).is_dir()
+        if (
+            self._is_excluded(f"{path}/", ignore_files)
+            if is_folder
+            else not self._included_language(path, ignore_files)
+        ):
             return
-        within = leads == self._real or leads.startswith(self._real + os.sep)
-        holder = os.path.realpath(full.parent)
-        if is_folder and within and (holder == leads or holder.startswith(leads + os.sep)):
-            self._failed(path, f"a link that loops: it leads to {leads}, which it lies in; exclude it")
-        elif not Path(leads).exists():
-            why = "loops" if Path(leads).is_symlink() else f"leads to {leads}, which is not there"
-            self._failed(path, f"a link that {why}; remove or exclude it")
+        within = target == self._real_root or target.startswith(self._real_root + os.sep)
+        parent = os.path.realpath(full.parent)
+        if is_folder and within and (parent == target or parent.startswith(target + os.sep)):
+            self._fail(path, f"it is a link that loops: it leads to {target}, a folder around it; exclude it")
+        elif not Path(target).exists():
+            problem = "loops" if Path(target).is_symlink() else f"leads to {target}, which does not exist"
+            self._fail(path, f"it is a link that {problem}; remove or exclude it")
         elif not within:
-            self._failed(path, f"a link that leaves the root: it leads to {leads}; exclude it, or index that folder")
+            self._fail(
+                path, f"it is a link that leaves the root: it leads to {target}; exclude it, or index that folder"
+            )
 
-    def _closed(self, folder: str, exc: OSError) -> None:
+    def _fail_folder(self, folder: str, exc: OSError) -> None:
         if not folder:
-            raise SourceUnavailable(f"{self._root} cannot be read: {exc.strerror}; see that it is there") from exc
+            raise SourceUnavailable(f"{self._root} cannot be read: {exc.strerror}; check that it exists") from exc
         if not isinstance(exc, FileNotFoundError):
-            self._failed(folder, f"the folder cannot be read: {exc.strerror}; what is known of it is kept")
-            self._found.closed.append(folder)
+            self._fail(folder, f"the folder cannot be read: {exc.strerror}; its documents are kept as they are")
+            self._listing.unreadable_folders.append(folder)
 
-    def _failed(self, path: str, reason: str) -> None:
+    def _fail(self, path: str, reason: str) -> None:
         name = path if _is_unicode(path) else ascii(path)
-        self._found.failures.append(Failure(encode_key([name]), reason))
+        self._listing.failures.append(Failure(encode_key([name]), reason))
 
 
 def _is_unicode(path: str) -> bool:
@@ -194,32 +205,32 @@ def _is_unicode(path: str) -> bool:
     return True
 
 
-def _above(root: Path) -> list[_Ignored]:
-    """What a repository says that the root lies in: its own .gitignore files from its top down to above the root.
+def _ignore_files_above(root: Path) -> list[_IgnoreFile]:
+    """Return the ignore files of the repository around the root, from its top down to the folder above the root.
 
-    Nothing where they leave out the root itself: who names it wants it.
+    Returns none if they exclude the root itself: whoever names it in the settings wants it.
     """
     absolute = root.absolute()
     top = next((folder for folder in (absolute, *absolute.parents) if (folder / GIT).exists()), absolute)
-    way = absolute.relative_to(top).parts
-    found = _read_ignored(top / GIT / "info" / "exclude", "", "".join(f"{part}/" for part in way))
-    for depth in range(len(way)):
-        above = "".join(f"{part}/" for part in way[depth:])
-        patterns = _read_ignored(top.joinpath(*way[:depth]) / IGNORE, "", above)
+    parts = absolute.relative_to(top).parts
+    found = _read_ignore_file(top / GIT / "info" / "exclude", "", "".join(f"{part}/" for part in parts))
+    for depth in range(len(parts)):
+        above = "".join(f"{part}/" for part in parts[depth:])
+        patterns = _read_ignore_file(top.joinpath(*parts[:depth]) / IGNORE, "", above)
         found += patterns
         if any(
-            one.patterns.says("/".join(way[depth:end]) + "/")
-            for one in patterns
-            for end in range(depth + 1, len(way) + 1)
+            ignore_file.patterns.match("/".join(parts[depth:end]) + "/")
+            for ignore_file in patterns
+            for end in range(depth + 1, len(parts) + 1)
         ):
             return []
     return found
 
 
-def _read_ignored(path: Path, folder: str, above: str = "") -> list[_Ignored]:
+def _read_ignore_file(path: Path, folder: str, above: str = "") -> list[_IgnoreFile]:
     try:
         lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return []
     patterns = Patterns([line for line in lines if line.strip() and not line.startswith("#")], anchored=False)
-    return [_Ignored(folder, patterns, above)] if patterns else []
+    return [_IgnoreFile(folder, patterns, above)] if patterns else []

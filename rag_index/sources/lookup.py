@@ -1,8 +1,8 @@
-"""Single rows of a database, by the ids that people see.
+"""Single rows of a database, found by the ids that people see.
 
-A database compares a text with a column of another type each in its own way: PostgreSQL takes an untyped text for the
-column's type, MySQL and MariaDB convert ('7b' is 7 to them), SQLite converts where a column has a type. So it is asked
-for all that an id may stand for, and of what it finds only rows that are shown under exactly this id are taken.
+Each database compares a text with a column of another type in its own way: PostgreSQL reads an untyped text as the
+column's type, MySQL and MariaDB convert ('7b' equals 7 for them), and SQLite converts if the column has a type. So the
+query asks for everything that an id may stand for, and only rows whose document id is exactly the given one are used.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.types import NullType
 
 from rag_index.database.urls import is_transient
 from rag_index.documents.keys import document_id, encode_key, values_of
+from rag_index.sources.statement import untyped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import Select
 
-__all__ = ["rows_of"]
+__all__ = ["find_rows"]
 
 
-def rows_of(
+def find_rows(
     connection: Connection,
     statement: Select[Any],
     keys: Sequence[sa.ColumnElement[Any]],
     parts: Sequence[Any],
     fetch: Callable[[Connection, Select[Any]], Sequence[Sequence[Any]]],
 ) -> list[Sequence[Any]]:
-    """The rows of `statement`, which begin with `keys`, of the document whose id has these parts.
+    """Return the rows of `statement`, whose first columns are `keys`, of the document whose id has these parts.
 
-    There is one where the key is unique. Raises the driver's errors, but for values that a column cannot be compared
-    with: no row has them.
+    There is at most one row if the key is unique. Raises the driver's errors, except those for a value that a column
+    cannot be compared with: no row has it.
     """
     wanted = _canonical_id(parts)
     for condition in _conditions(connection.dialect.name, keys, parts):
@@ -53,33 +53,31 @@ def rows_of(
 
 
 def _canonical_id(parts: Sequence[Any]) -> str:
-    """The id again, in the one way in which it is written."""
+    """Return the document id in its canonical form."""
     return str(parts[0]) if len(parts) == 1 else document_id(encode_key(parts))
 
 
 def _conditions(
     backend: str, keys: Sequence[sa.ColumnElement[Any]], parts: Sequence[Any]
 ) -> Iterator[sa.ColumnElement[bool]]:
-    """What to ask for, one after another until something is found: in SQLite all at once, since nothing there is an
-    error; elsewhere the parts as they were given, then bytes where they look so."""
-    values = [values_of(part) for part in parts]
+    """Yield conditions to try until one finds a row.
+
+    SQLite, where no comparison is an error, gets one condition for all values. Other databases get the parts as they
+    were given, and then as bytes if they look like bytes.
+    """
+    candidates = [values_of(part) for part in parts]
     if backend == "sqlite":
-        plain = [[value for value in some if _storable(value)] for some in values]
-        yield sa.and_(*[key.in_([_bound(v) for v in some]) for key, some in zip(keys, plain, strict=True)])
+        storable = [[value for value in values if _is_storable(value)] for values in candidates]
+        yield sa.and_(*[key.in_(list(map(untyped, values))) for key, values in zip(keys, storable, strict=True)])
         return
-    yield sa.and_(*[key == _bound(part) for key, part in zip(keys, parts, strict=True)])
-    as_bytes = [next((v for v in some if isinstance(v, bytes)), some[0]) for some in values]
+    yield sa.and_(*[key == untyped(part) for key, part in zip(keys, parts, strict=True)])
+    as_bytes = [next((value for value in values if isinstance(value, bytes)), values[0]) for values in candidates]
     if as_bytes != list(parts):
-        yield sa.and_(*[key == _bound(value) for key, value in zip(keys, as_bytes, strict=True)])
+        yield sa.and_(*[key == untyped(value) for key, value in zip(keys, as_bytes, strict=True)])
 
 
-def _storable(value: Any) -> bool:
-    """Whether SQLite has such values."""
+def _is_storable(value: Any) -> bool:
+    """Return whether SQLite can hold the value."""
     if isinstance(value, int):
         return -(2**63) <= value < 2**63
     return isinstance(value, str | float | bytes)
-
-
-def _bound(value: Any) -> sa.ColumnElement[Any]:
-    """Without a type, so that the database takes the column's."""
-    return sa.literal(value, NullType())

@@ -1,4 +1,4 @@
-"""From rows of a database to a page of documents, a column at a time: every document of every night passes here."""
+"""Converts rows of a database to documents, a column at a time, because every document of every run passes here."""
 
 from __future__ import annotations
 
@@ -18,46 +18,48 @@ __all__ = ["RowReader"]
 
 
 class RowReader:
-    """Reads rows of (key columns, text columns, payload columns) as an index's settings say."""
+    """Converts rows of (key columns, text columns, payload columns) as the settings of an index say."""
 
     def __init__(self, index: IndexSettings) -> None:
-        self._keys = len(index.key_columns)
         self._text_names = index.text_columns
-        self._texts = self._keys + len(self._text_names)
+        self._text_start = len(index.key_columns)
+        self._payload_start = self._text_start + len(self._text_names)
         self._payload_names = index.payload
         self._template: list[tuple[str, int | None]] | None = None
+        """Pairs of a literal text and the number of the text column after it."""
         if (template := index.template) is not None:
-            place = {name: number for number, name in enumerate(self._text_names)}
-            self._template = [(literal, place[name] if name else None) for literal, name in template]
+            numbers = {name: number for number, name in enumerate(self._text_names)}
+            self._template = [(literal, numbers[name] if name else None) for literal, name in template]
 
     def read(self, rows: Sequence[Sequence[Any]]) -> tuple[DocumentBatch, list[Failure]]:
-        """The documents of these rows, in order, and those whose text is not text.
+        """Return the documents of these rows, in order, and the failures of those whose text is not text.
 
         Raises:
-            SourceError: a key cannot be one.
+            SourceError: a value cannot be a key.
         """
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * (self._texts + len(self._payload_names))
-        keys = encode_keys(columns[: self._keys])
-        texts = self._all_texts(columns[self._keys : self._texts])
-        payloads = encode_payloads(self._payload_names, columns[self._texts :], len(rows))
+        width = self._payload_start + len(self._payload_names)
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * width
+        keys = encode_keys(columns[: self._text_start])
+        texts = self._texts(columns[self._text_start : self._payload_start])
+        payloads = encode_payloads(self._payload_names, columns[self._payload_start :], len(rows))
         unreadable: list[Failure] = []
         if None in texts:
             bad = [number for number, text in enumerate(texts) if text is None]
-            unreadable = [Failure(keys[n], self._reason(rows[n][self._keys : self._texts])) for n in bad]
+            unreadable = [Failure(keys[n], self._reason(rows[n][self._text_start : self._payload_start])) for n in bad]
             good = [number for number, text in enumerate(texts) if text is not None]
             keys, payloads = [keys[n] for n in good], [payloads[n] for n in good]
         readable = [text for text in texts if text is not None]
         hashes = list(map(hash_text, readable)), list(map(hash_bytes, payloads))
         return DocumentBatch(keys, readable, payloads, *hashes), unreadable
 
-    def _all_texts(self, columns: Sequence[Sequence[Any]]) -> list[str | None]:
-        """Of each row the document's text. One column that holds nothing but text, the usual case, costs least."""
+    def _texts(self, columns: Sequence[Sequence[Any]]) -> list[str | None]:
+        """Return the text of each row, None if a value is not text. The usual case, one column of texts, is fast."""
         if len(columns) > 1 or self._template is not None or not set(map(type, columns[0])) <= {str, type(None)}:
             return [self._text(values) for values in zip(*columns, strict=True)]
-        return [_tidied(value) if value else "" for value in columns[0]]
+        return [_clean(value) if value else "" for value in columns[0]]
 
     def _text(self, values: Sequence[Any]) -> str | None:
-        """The document's text; None where a value is not text."""
+        """Return the text of one row; None if a value is not text."""
         parts: list[str] = []
         for value in values:
             if type(value) is str:
@@ -69,17 +71,17 @@ class RowReader:
             else:
                 return None
         if self._template is not None:
-            text = self._filled(parts) if any(part and not part.isspace() for part in parts) else ""
+            text = self._fill_template(parts) if any(part and not part.isspace() for part in parts) else ""
         elif len(parts) == 1:
             text = parts[0]
         else:
             text = "\n".join(part for part in parts if part)
-        return _tidied(text)
+        return _clean(text)
 
-    def _filled(self, parts: Sequence[str]) -> str:
-        """The template with the columns' values; what stands in braces inside a value is only text."""
+    def _fill_template(self, parts: Sequence[str]) -> str:
+        """Return the template filled with the values of the columns. Braces within a value have no meaning."""
         template = self._template or []
-        return "".join(literal if place is None else literal + parts[place] for literal, place in template)
+        return "".join(literal if number is None else literal + parts[number] for literal, number in template)
 
     def _reason(self, values: Sequence[Any]) -> str:
         for name, value in zip(self._text_names, values, strict=True):
@@ -88,8 +90,8 @@ class RowReader:
         return "the text cannot be read"
 
 
-def _tidied(text: str) -> str:
-    """Without what tokenizers written in C take for the end of a text; nothing where there is only white space."""
+def _clean(text: str) -> str:
+    """Replace NUL characters, at which tokenizers written in C end a text; return "" for white space alone."""
     if "\0" in text:
         text = text.replace("\0", " ")
     return text if not text.isspace() else ""

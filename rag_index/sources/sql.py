@@ -1,7 +1,7 @@
-"""A table or a query of any database that SQLAlchemy speaks to, read-only, in keyset pages.
+"""A table or a query of any database that SQLAlchemy supports, read-only and in keyset pages.
 
-Keyset paging: `WHERE key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for keyset pagination").
-Where that would sort everything again for each page (a query on a server), one streaming cursor is read instead.
+Keyset paging is `WHERE key > :last ORDER BY key LIMIT n` (Markus Winand, "We need tool support for keyset pagination").
+If that would sort everything again for each page (a query on a server), one streaming cursor is read instead.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.types import NullType
 
 from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SourceError, SourceUnavailable
 from rag_index.sources import SourcePage
-from rag_index.sources.engine import mapped, open_read_only
-from rag_index.sources.fit import check_query, check_table
-from rag_index.sources.lookup import rows_of
+from rag_index.sources.checks import check_query, check_table
+from rag_index.sources.engine import open_read_only, source_error
+from rag_index.sources.lookup import find_rows
 from rag_index.sources.rows import RowReader
-from rag_index.sources.statement import one_select
+from rag_index.sources.statement import single_select, untyped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,15 +34,15 @@ __all__ = ["SqlSource", "not_unique", "open_read_only"]
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
-    """The error for a key that several rows have."""
+    """Return the error for a key that several rows have."""
     return SourceError(
-        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind}) is there more than "
-        "once; name a key that is unique, several columns if need be"
+        f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind}) occurs more than "
+        "once; name a key that is unique, of several columns if necessary"
     )
 
 
 class SqlSource:
-    """One index's table or query. See `rag_index.sources.Source`."""
+    """The table or the query of an index, as a `Source`."""
 
     def __init__(self, url: URL, index: IndexSettings) -> None:
         self._index = index
@@ -57,13 +56,13 @@ class SqlSource:
         self._row_values = backend in ("sqlite", "postgresql")
         self._exact = backend == "sqlite" and len(self._keys) == 1
         self._order: list[sa.ColumnElement[Any]] = list(self._keys)
-        if self._exact:  # the column's own collation may take "a" and "A" for one key
+        if self._exact:  # for the column's own collation, "a" and "A" may be the same key
             self._order = [sa.collate(self._keys[0], "BINARY")]
         self._stream: CursorResult[Any] | None = None
         self._connection: Connection | None = None
 
     def check(self) -> None:
-        """See that table, columns and key fit the settings (see `Source.check`)."""
+        """As `Source.check`: check that table, columns and key fit the settings."""
         with self._connect() as connection:
             if self._index.table is not None:
                 check_table(connection, self._index)
@@ -74,22 +73,22 @@ class SqlSource:
         if nulls:
             raise SourceError(
                 f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
-                f"({', '.join(self._index.key_columns)}); name another key, or leave them out with a query"
+                f"({', '.join(self._index.key_columns)}); name another key, or exclude them with a query"
             )
 
     def use_scan_state(self, state: ScanState) -> None:
-        """Everything is read."""
+        """Do nothing: everything is read each time."""
 
     def count(self) -> int:
-        """Rows with a key (see `Source.count`)."""
+        """As `Source.count`; rows without a key do not count."""
         with self._connect() as connection:
-            statement = sa.select(sa.func.count()).select_from(self._from).where(*self._have_keys())
+            statement = sa.select(sa.func.count()).select_from(self._from).where(*self._keys_not_null())
             return int(connection.scalar(statement) or 0)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """The next rows (see `Source.page`)."""
+        """As `Source.page`."""
         if self._streams:
-            return self._streamed(cursor, rows)
+            return self._read_stream(cursor, rows)
         statement = self._select()
         if cursor is not None:
             statement = statement.where(self._after(cursor))
@@ -99,46 +98,46 @@ class SqlSource:
                 return self._read(found, None)
             width = len(self._keys)
             last, following = tuple(found[rows - 1][:width]), tuple(found[rows][:width])
-            if last == following or self._several(connection, last):  # the next page would begin after both
+            if last == following or self._is_shared(connection, last):  # the next page would begin after both
                 raise not_unique(self._index, encode_key(last))
         return self._read(found[:rows], last)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """Single rows (see `GivesSingleDocuments.documents`)."""
-        asked = [key_parts(given, self._index.key_columns) for given in ids]
+        """As `SingleDocumentSource.documents`."""
+        wanted = [key_parts(text, self._index.key_columns) for text in ids]
         found: list[Sequence[Any]] = []
         with self._connect() as connection:
-            if self._index.table is not None:  # SQLite takes the name of a column that is not there for a text
+            if self._index.table is not None:  # SQLite reads the name of a missing column as a text
                 check_table(connection, self._index)
-            for parts in {encode_key(parts): parts for parts in asked}.values():
-                found += rows_of(connection, self._select(), self._keys, parts, self._fetch)
+            for parts in {encode_key(parts): parts for parts in wanted}.values():
+                found += find_rows(connection, self._select(), self._keys, parts, self._fetch)
         return self._read(found, None)
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
         self._end_stream()
         self._engine.dispose()
 
     def _documents(self) -> FromClause:
-        """The table, or the query as a subquery; columns untyped, so that odd values arrive as the driver has them."""
+        """Return the table, or the query as a subquery, without types: odd values arrive as the driver has them."""
         index = self._index
         names = [*index.key_columns, *index.text_columns, *index.payload, *filter(None, [index.changed_since])]
         columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in dict.fromkeys(names)]
         if index.table is not None:
             return sa.table(index.table, *columns, schema=index.db_schema)
-        return one_select(str(index.query), index.name).columns(*columns).subquery("documents")
+        return single_select(str(index.query), index.name).columns(*columns).subquery("documents")
 
     def _select(self) -> Select[Any]:
         columns, index = self._from.c, self._index
         read = [*self._keys, *[columns[n] for n in index.text_columns], *[columns[n] for n in index.payload]]
-        return sa.select(*read).where(*self._have_keys())
+        return sa.select(*read).where(*self._keys_not_null())
 
-    def _have_keys(self) -> list[sa.ColumnElement[bool]]:
+    def _keys_not_null(self) -> list[sa.ColumnElement[bool]]:
         return [key.is_not(None) for key in self._keys]
 
     def _after(self, cursor: Sequence[Any]) -> sa.ColumnElement[bool]:
-        """The rows after a key. Values are bound without a type, so that the database takes the column's."""
-        values = [sa.literal(value, NullType()) for value in cursor]
+        """Return the condition for the rows after a key."""
+        values = [untyped(value) for value in cursor]
         if len(values) == 1:
             return self._order[0] > values[0]
         if self._row_values:
@@ -148,11 +147,11 @@ class SqlSource:
             condition = sa.and_(key >= value, sa.or_(key > value, condition))  # the first part can use an index
         return condition
 
-    def _several(self, connection: Connection, last: Sequence[Any]) -> bool:
-        """Whether the database takes several rows for one key, where Python sees two: "a" and "A"."""
+    def _is_shared(self, connection: Connection, last: Sequence[Any]) -> bool:
+        """Return whether several rows have this key for the database, though not for Python: "a" and "A"."""
         if self._exact or not any(isinstance(value, str) for value in last):
             return False
-        same = [key == sa.literal(value, NullType()) for key, value in zip(self._keys, last, strict=True)]
+        same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
         return int(connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same)) or 0) > 1
 
     def _read(self, rows: Sequence[Sequence[Any]], cursor: Any) -> SourcePage:
@@ -168,7 +167,7 @@ class SqlSource:
         except exc.OperationalError as error:
             if "decode to UTF-8" not in str(error.orig):
                 raise
-        # SQLite holds bytes that are not UTF-8 in a text column: read this page with them replaced, but for keys.
+        # A text column of SQLite holds bytes that are not UTF-8: replace them in this page, except in keys.
         driver: Any = connection.connection.driver_connection
         driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
         try:
@@ -176,18 +175,20 @@ class SqlSource:
         finally:
             driver.text_factory = str
         width = len(self._keys)
-        return [(*row[:width], *map(_replaced, row[width:])) for row in rows]
+        return [(*row[:width], *map(_replace_invalid, row[width:])) for row in rows]
 
-    def _streamed(self, cursor: Any, rows: int) -> SourcePage:
+    def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         try:
             if cursor is None:
                 self._begin_stream(rows)
             if self._stream is None:
-                raise SourceUnavailable(f"index {self._index.name}: the connection was lost in mid-query; run again")
+                raise SourceUnavailable(
+                    f"index {self._index.name}: the connection was lost during the query; run it again"
+                )
             found = self._stream.fetchmany(rows)
         except exc.SQLAlchemyError as error:
             self._end_stream()
-            raise self._mapped(error) from error
+            raise self._source_error(error) from error
         if len(found) < rows:
             self._end_stream()
             return self._read(found, None)
@@ -196,7 +197,7 @@ class SqlSource:
     def _begin_stream(self, rows: int) -> None:
         self._end_stream()
         self._connection = self._engine.connect()
-        if self._url.get_backend_name() == "postgresql":  # embedding may take longer than the server would wait
+        if self._url.get_backend_name() == "postgresql":  # embedding a page may take longer than the server waits
             self._connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
         options = {"stream_results": True, "max_row_buffer": rows}
         self._stream = self._connection.execute(self._select(), execution_options=options)
@@ -208,17 +209,17 @@ class SqlSource:
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
-        """A connection whose errors come out as ours."""
+        """Yield a connection, and raise its errors as ours."""
         try:
             with self._engine.connect() as connection:
                 yield connection
         except exc.SQLAlchemyError as error:
-            raise self._mapped(error) from error
+            raise self._source_error(error) from error
 
-    def _mapped(self, error: exc.SQLAlchemyError) -> Exception:
-        return mapped(error, self._url, f"index {self._index.name}")
+    def _source_error(self, error: exc.SQLAlchemyError) -> Exception:
+        return source_error(error, self._url, f"index {self._index.name}")
 
 
-def _replaced(value: Any) -> Any:
-    """Text with U+FFFD for what is not UTF-8."""
+def _replace_invalid(value: Any) -> Any:
+    """Return a text with U+FFFD in place of bytes that are not UTF-8."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value

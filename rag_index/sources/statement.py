@@ -1,42 +1,49 @@
-"""A query from the settings as a part of a bigger statement: one SELECT, without what would end it."""
+"""Parts of SQL statements: a query from the settings as a subquery, and values without a type."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.types import NullType
 
 from rag_index.errors import SettingsError
 
-__all__ = ["one_select"]
+__all__ = ["single_select", "untyped"]
 
-_PARTS = r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<end>;)
+_TOKENS = r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<end>;)
     |%s|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|."""
 _LEXERS = [
-    re.compile(_PARTS % text, re.DOTALL | re.VERBOSE)
+    re.compile(_TOKENS % text, re.DOTALL | re.VERBOSE)
     for text in (r"'(?:[^']|'')*'", r"'(?:[^'\\]|''|\\.)*'")  # standard SQL; MySQL and E'…', where \' is a quote
 ]
 
 
-def one_select(query: str, index: str) -> sa.TextClause:
-    """The query, without semicolons and comments at its end, to be put between parentheses.
+def single_select(query: str, index: str) -> sa.TextClause:
+    """Return the query without semicolons and comments at its end, ready to be put in parentheses.
 
-    A colon in it is a colon, never a parameter.
+    A colon in it stays a colon and never begins a parameter.
 
     Raises:
-        SettingsError: it is empty, or several statements.
+        SettingsError: the query is empty, or has several statements.
     """
-    lengths = [_length(query, lexer) for lexer in _LEXERS]
+    lengths = [_statement_length(query, lexer) for lexer in _LEXERS]
     length = next((length for length in lengths if length is not None), None)
     if length is None:
-        raise SettingsError(f"index {index}: the query is several statements; give one SELECT")
+        raise SettingsError(f"index {index}: the query has several statements; write a single SELECT")
     if not length:
-        raise SettingsError(f"index {index}: the query is empty")
+        raise SettingsError(f"index {index}: the query is empty; write a SELECT")
     return sa.text(query[:length].strip().replace(":", "\\:"))
 
 
-def _length(query: str, lexer: re.Pattern[str]) -> int | None:
-    """Where the only statement ends; None where there are several."""
+def untyped(value: Any) -> sa.ColumnElement[Any]:
+    """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
+    return sa.literal(value, NullType())
+
+
+def _statement_length(query: str, lexer: re.Pattern[str]) -> int | None:
+    """Return where the only statement ends; None if there are several."""
     ended = False
     last = 0
     for token in lexer.finditer(query):

@@ -1,1 +1,1 @@
-"""What `status`, `failed`, `report`, `plan` and `config` print."""
+"""What `status`, `failed`, `report`, `plan` and `config` print, and the metrics file."""

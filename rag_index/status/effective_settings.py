@@ -1,7 +1,8 @@
-"""The settings in force: each value, where it comes from, and for automatic ones what they come to and why."""
+"""Effective settings: each value, its origin, and for automatic ones the resulting value and the reason."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,13 @@ from rag_index.database.urls import database_url
 from rag_index.errors import RagIndexError
 from rag_index.indexing.sharding import MEAN_CHARS, first_rate
 from rag_index.ledger import Ledger
-from rag_index.machine.resources import OWN_MEMORY, memory_each, survey, worker_memory, workers_for
+from rag_index.machine.resources import (
+    RESERVED_MEMORY,
+    choose_worker_count,
+    detect_machine,
+    estimate_worker_memory,
+    memory_per_worker,
+)
 from rag_index.settings import SECTIONS, IndexSettings, origins
 from rag_index.settings.environment import keys_of, tables_of
 from rag_index.sources import open_source
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
     from rag_index.settings.environment import Place
 
-__all__ = ["Fact", "Value", "explained", "effective_settings"]
+__all__ = ["EffectiveValue", "Fact", "effective_settings", "machine_facts"]
 
 COMMAND = "this command"
 DEFAULT = "default"
@@ -32,8 +39,8 @@ MASK = "***"
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
-    """One setting; `value` is fit to be shown, `why` is there for automatic ones."""
+class EffectiveValue:
+    """One setting. `value` is redacted; `why` is given for automatic values and is empty for others."""
 
     key: str
     value: Any
@@ -42,72 +49,77 @@ class Value:
     why: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the object that `--json` prints."""
         return {"key": self.key, "value": self.value, "source": self.source} | ({"why": self.why} if self.why else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """Something automatic values come from: what, how much, and a sentence on it."""
+    """One fact that automatic values are derived from: its name, its value, and a sentence about it."""
 
     name: str
     value: Any
     sentence: str
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the object that `--json` prints."""
         return {"name": self.name, "value": self.value, "sentence": self.sentence}
 
 
-def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[Value]:
-    """Every setting; `given` are keys ("parallel.workers") that the command line says. Nothing is connected to."""
+def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[EffectiveValue]:
+    """Return every setting; `given` maps keys ("parallel.workers") to the values that the command line sets.
+
+    This connects to nothing.
+    """
     places = origins(settings.path)
-    why = _reasons(settings, survey())
+    why = _reasons(settings, detect_machine())
     project = places.get(("project",), DEFAULT)
-    found = [Value("project", settings.project, project, "the folder's name" if project == DEFAULT else "")]
+    why_project = "the folder's name" if project == DEFAULT else ""
+    values = [EffectiveValue("project", settings.project, project, why_project)]
     for section in SECTIONS:
         model = getattr(settings, section)
         for key, name in _attributes(type(model)):
             dotted = f"{section}.{key}"
             source = COMMAND if given.get(dotted) is not None else places.get((section, key), DEFAULT)
-            found.append(Value(dotted, _redacted(settings, getattr(model, name)), source, why.get(dotted, "")))
+            value = _redact(settings, getattr(model, name))
+            values.append(EffectiveValue(dotted, value, source, why.get(dotted, "")))
     for number, index in enumerate(settings.indexes):
         dotted, place = f"indexes.{index.name}", ("indexes", number)
         for key, name in _attributes(IndexSettings):
             value = getattr(index, name)
             if key in tables_of(IndexSettings) and value is not None:
-                found += _of_table(settings, f"{dotted}.{key}", value, (*place, key), places)
+                values += _table_values(settings, f"{dotted}.{key}", value, (*place, key), places)
             else:
                 source = places.get((*place, key), DEFAULT)
-                found.append(Value(f"{dotted}.{key}", _redacted(settings, value), source))
-    return found
+                values.append(EffectiveValue(f"{dotted}.{key}", _redact(settings, value), source))
+    return values
 
 
-def _of_table(
+def _table_values(
     settings: Settings, dotted: str, table: Any, place: Place, places: Mapping[Place, str]
-) -> Iterator[Value]:
-    """The keys of a table within an index."""
+) -> Iterator[EffectiveValue]:
+    """Yield the values of a table within an index."""
     for key, name in _attributes(type(table)):
         source = places.get((*place, key), DEFAULT)
-        yield Value(f"{dotted}.{key}", _redacted(settings, getattr(table, name)), source)
+        yield EffectiveValue(f"{dotted}.{key}", _redact(settings, getattr(table, name)), source)
 
 
-def explained(settings: Settings) -> list[Fact]:
-    """What automatic values come from: this machine, and the documents there are.
+def machine_facts(settings: Settings) -> list[Fact]:
+    """Return the facts that automatic values are derived from: this machine, and the documents in each source.
 
-    Each index's source is asked for a count; what does not answer is said, and raises nothing.
+    Each source is asked for a count. One that does not answer becomes a fact with the reason; nothing is raised.
     """
-    return [*_machine(survey(), settings.embedder), *_documents(settings)]
+    return [*_machine(detect_machine(), settings.embedder), *_documents(settings)]
 
 
 def _attributes(model: Any) -> Iterator[tuple[str, str]]:
-    """Keys as the file has them, with the attribute's name."""
+    """Yield each key as the file spells it, with the name of the model's attribute."""
     names = {field.alias or name: name for name, field in model.model_fields.items()}
     return ((key, names[key]) for key in keys_of(model))
 
 
-def _redacted(settings: Settings, value: Any) -> Any:
-    """A value as JSON has it: secrets masked, databases without password and options, paths as text."""
+def _redact(settings: Settings, value: Any) -> Any:
+    """Return a value for JSON: secrets masked, database URLs without password and options, paths as text."""
     if isinstance(value, SecretStr):
         try:
             url = database_url(value.get_secret_value(), settings.folder)
@@ -117,97 +129,103 @@ def _redacted(settings: Settings, value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | list | None) else str(value)
 
 
-# Why an automatic value is what it is
-
-_HOW_KNOWN = {
+_MEMORY_BASIS = {
     "local": "measured, with the largest shards",
     "ollama": "measured; the model is in the server",
-    "sentence-transformers": "an estimate: torch, and the weights; set workers where you know better",
+    "sentence-transformers": "an estimate: torch and the weights; set workers if you know better",
 }
 
 
 def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:
+    """Return the reason for each automatic value, by its key."""
     parallel, embedder = settings.parallel, settings.embedder
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     if parallel.serial:
-        found["parallel.workers"] = "not used: serial is true"
+        reasons["parallel.workers"] = "not used: serial is true"
     elif parallel.address:
-        found["parallel.workers"] = f"not used: as many as the cluster at {parallel.address} has"
+        reasons["parallel.workers"] = f"not used: the cluster at {parallel.address} decides"
     elif parallel.workers == "auto":
-        found["parallel.workers"] = _why_workers(parallel, machine, worker_memory(embedder))
+        reasons["parallel.workers"] = _why_workers(parallel, machine, estimate_worker_memory(embedder))
     elif parallel.workers > machine.processors:
-        found["parallel.workers"] = f"more than the {machine.processors} processors that this process may use"
+        reasons["parallel.workers"] = f"more than the {machine.processors} processors that this process may use"
     if parallel.memory == "auto":
-        found["parallel.memory"] = "what this machine, or the cgroup, has" if machine.memory else "not known here"
+        reasons["parallel.memory"] = (
+            "the memory of this machine or of its cgroup" if machine.memory else "not known on this system"
+        )
     if parallel.worker_memory == "auto":
-        found["parallel.worker_memory"] = f"taken to need {_mb(worker_memory(embedder))}; no worker is ended for more"
+        reasons["parallel.worker_memory"] = (
+            f"estimated at {_mb(estimate_worker_memory(embedder))}; no worker is killed for using more"
+        )
     if parallel.shard_documents == "auto":
-        found["parallel.shard_documents"] = f"what takes {parallel.shard_seconds:g} s at the rate that is measured"
+        reasons["parallel.shard_documents"] = f"as many as take {parallel.shard_seconds:g} s at the measured rate"
     if embedder.kind == "ollama" and embedder.num_thread is None:
-        found["embedder.num_thread"] = "the server's own choice; `rag-index tune` tries others"
-    return found
+        reasons["embedder.num_thread"] = "the server chooses; `rag-index tune` tries other values"
+    return reasons
 
 
 def _why_workers(parallel: ParallelSettings, machine: Machine, needed: int) -> str:
-    """The number, and the bound that makes it."""
-    count, each = workers_for(parallel, needed, machine), memory_each(parallel, needed)
-    without = workers_for(parallel.model_copy(update={"max_load": None}), needed, machine)
+    """Return the number of workers and the bound that decides it."""
+    count, each = choose_worker_count(parallel, needed, machine), memory_per_worker(parallel, needed)
+    without = choose_worker_count(parallel.model_copy(update={"max_load": None}), needed, machine)
     processors = f"{machine.processors} processor{'s' if machine.processors > 1 else ''}"
     if count < without:
-        why = f"max_load is {parallel.max_load:g}, and the load {machine.load:.2f}; else {without}"
+        why = f"max_load is {parallel.max_load:g} and the load {machine.load:.2f}; without it {without}"
     elif count < machine.processors - 1:
-        why = f"memory has room for {count} of {_mb(each)}, less than {processors} less one"
+        why = f"memory has room for {count} of {_mb(each)}, which is fewer than {processors} less one"
     else:
-        why = f"{processors} less one for the flow" if machine.processors > 1 else f"{processors}, and one at least"
+        why = (
+            f"{processors} less one for the flow"
+            if machine.processors > 1
+            else f"{processors}, and there is always at least one"
+        )
     return f"{count}: {why}"
 
 
 def _machine(machine: Machine, embedder: EmbedderSettings) -> Iterator[Fact]:
-    each = worker_memory(embedder)
+    """Yield the facts about this machine."""
+    each = estimate_worker_memory(embedder)
     quota = "no cgroup quota" if machine.quota is None else f"a cgroup quota of {machine.quota:g}"
     yield Fact("processors", machine.processors, f"{machine.processors} ({machine.affinity} by affinity, {quota})")
     if machine.memory is None:
-        yield Fact("memory", None, "not known on this system, so that it bounds nothing")
+        yield Fact("memory", None, "not known on this system, so it limits nothing")
     else:
-        limit = "by a cgroup limit" if machine.memory_is_limited else "the machine's, no cgroup limit"
-        count = machine.workers_in_memory(each)
-        room = f"room for {count:,} workers beside {_mb(OWN_MEMORY)} for flow and server"
+        limit = "a cgroup limit" if machine.memory_is_limited else "the machine's, no cgroup limit"
+        count = machine.workers_that_fit(each)
+        room = f"room for {count:,} workers beside {_mb(RESERVED_MEMORY)} for the flow and the server"
         yield Fact("memory", machine.memory, f"{_mb(machine.memory)} ({limit}): {room}")
-    yield Fact("memory a worker", each, f"{_mb(each)} with {embedder.kind} ({_HOW_KNOWN[embedder.kind]})")
+    yield Fact("memory a worker", each, f"{_mb(each)} with {embedder.kind} ({_MEMORY_BASIS[embedder.kind]})")
     if machine.load is None:
         yield Fact("load", None, "not known on this system")
         return
     busy = machine.load > machine.affinity / 2
-    said = "other programs are busy: servers of one thread each lose least (`rag-index tune`)" if busy else "quiet"
+    advice = "quiet"
+    if busy:
+        advice = "other programs are busy: servers with one thread each lose the least (`rag-index tune`)"
     yield Fact(
         "load",
         round(machine.load, 2),
-        f"{machine.load:.2f} in the last minute, {said}; workers are fewer where max_load says so",
+        f"{machine.load:.2f} in the last minute, {advice}; max_load lowers the number of workers",
     )
 
 
 def _documents(settings: Settings) -> Iterator[Fact]:
+    """Yield a fact about the documents of each index."""
     try:
-        shown = live_aliases(settings.store)
+        live = live_aliases(settings.store)
         ledger = Ledger(settings.ledger_url)
     except RagIndexError as error:
         yield Fact("documents to do", None, f"not known: {error}")
         return
-    try:
+    with closing(ledger):
         for index in settings.indexes:
-            yield _of_index(settings, index, ledger, shown.get(settings.alias(index.name), ""))
-    finally:
-        ledger.close()
+            yield _index_documents(settings, index, ledger, live.get(settings.alias(index.name), ""))
 
 
-def _of_index(settings: Settings, index: IndexSettings, ledger: Ledger, collection_name: str) -> Fact:
+def _index_documents(settings: Settings, index: IndexSettings, ledger: Ledger, collection_name: str) -> Fact:
     name = f"documents of {index.name}"
     try:
-        source = open_source(settings, index)
-        try:
+        with closing(open_source(settings, index)) as source:
             count = source.count()
-        finally:
-            source.close()
         collection = ledger.collection(collection_name)
         indexed = ledger.totals(collection.id).documents if collection else 0
     except RagIndexError as error:
@@ -215,10 +233,10 @@ def _of_index(settings: Settings, index: IndexSettings, ledger: Ledger, collecti
     measured = collection.chars_per_second if collection else None
     rate = first_rate(settings.embedder.kind, index, measured)
     shard = max(1, round(rate * settings.parallel.shard_seconds / MEAN_CHARS))
-    how = "measured in the last run" if measured else "guessed until it is measured"
-    new = f"at least {max(0, count - indexed):,} to do" if count != indexed else "only what changed to do"
-    chars = f"{rate:,.0f} characters/s a worker ({how}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
-    return Fact(name, count, f"{count:,} in the source, {indexed:,} indexed, {new}; {chars}")
+    basis = "measured in the last run" if measured else "a guess until it is measured"
+    work = f"at least {max(0, count - indexed):,} to do" if count != indexed else "only changes to do"
+    chars = f"{rate:,.0f} characters/s per worker ({basis}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
+    return Fact(name, count, f"{count:,} in the source, {indexed:,} indexed, {work}; {chars}")
 
 
 def _mb(size: int) -> str:

@@ -1,80 +1,80 @@
-"""The figures of each index's last run in a file, for monitoring: as JSON, or in Prometheus's text exposition format.
+"""A file for monitoring with the metrics of each index's last run, as JSON or in Prometheus's text format.
 
-The file always has all indexes, so that one that was run alone does not take the others away. It is written whole:
-who reads it while it is replaced sees the old one. https://prometheus.io/docs/instrumenting/exposition_formats/
+The file always holds all indexes, so a run of one index does not remove the others. It is replaced as a whole.
+https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-import os
 from typing import TYPE_CHECKING, Any, get_args
 
+from prometheus_client import CollectorRegistry, write_to_textfile
+from prometheus_client.core import GaugeMetricFamily
+
+from rag_index.database.files import replace_file
 from rag_index.reports.outcome import State
 from rag_index.status.runs import run_reports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.settings import Settings
 
-__all__ = ["prometheus", "write_metrics"]
+__all__ = ["RunCollector", "write_metrics"]
 
 PREFIX = "rag_index_run"
+HELP = "From the last run of each index."
 LABELS = {"stages": "stage", "by_worker": "worker", "by_host": "host", "symbols": "kind"}
-"""Figures that are several, and what tells them apart."""
+"""Metrics with several values, and the label that tells these apart."""
 
 
 def write_metrics(settings: Settings) -> None:
-    """Write `[run] metrics_file`, where the settings name one: its ending says which form.
+    """Write the file that `[run] metrics_file` names, if it names one; the suffix decides the format.
 
-    Raises OSError where it cannot be written.
+    Raises OSError if the file cannot be written.
     """
     path = settings.run.metrics_file
     if path is None:
         return
     runs = run_reports(settings, settings.indexes)
-    text = prometheus(runs) if path.suffix == ".prom" else json.dumps({"runs": runs}, ensure_ascii=False) + "\n"
-    _replace(path, text)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".prom":
+        registry = CollectorRegistry()
+        registry.register(RunCollector(runs))
+        write_to_textfile(str(path), registry)
+    else:
+        replace_file(path, (json.dumps({"runs": runs}, ensure_ascii=False) + "\n").encode())
 
 
-def prometheus(runs: Sequence[dict[str, Any]]) -> str:
-    """Runs as `overview.run_reports` gives them. A metric's samples stand together, as the format demands."""
-    samples: dict[str, list[str]] = {}
-    for run in runs:
-        if "index" in run:  # else it has not ended
+class RunCollector:
+    """A Prometheus collector for the metrics of these runs, which are given as `run_reports` returns them."""
+
+    def __init__(self, runs: Sequence[dict[str, Any]]) -> None:
+        self._runs = runs
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return a gauge for each metric, with a sample for each index that has it."""
+        gauges: dict[str, GaugeMetricFamily] = {}
+        for run in self._runs:
+            if "index" not in run:  # the run has not ended
+                continue
             for name, labels, value in _samples(run):
-                shown = "".join(f',{label}="{_escaped(text)}"' for label, text in labels)
-                samples.setdefault(f"{PREFIX}_{name}", []).append(f'{{index="{run["index"]}"{shown}}} {value}')
-    lines = []
-    for metric, values in samples.items():
-        lines += [f"# TYPE {metric} gauge", *(f"{metric}{value}" for value in values)]
-    return "\n".join(lines) + "\n"
+                if name not in gauges:
+                    gauges[name] = GaugeMetricFamily(f"{PREFIX}_{name}", HELP, labels=["index", *labels])
+                gauges[name].add_metric([run["index"], *labels.values()], value)
+        return gauges.values()
 
 
-Sample = tuple[str, list[tuple[str, str]], float]
-
-
-def _samples(run: dict[str, Any]) -> Iterator[Sample]:
+def _samples(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Yield the metrics of a run: name, further labels, value."""
     for state in get_args(State):
-        yield "state", [("state", state)], int(run["state"] == state)
-    yield "ended_timestamp_seconds", [], dt.datetime.fromisoformat(run["ended"]).timestamp()
+        yield "state", {"state": state}, int(run["state"] == state)
+    yield "ended_timestamp_seconds", {}, dt.datetime.fromisoformat(run["ended"]).timestamp()
     for name, value in {**run, **run.get("metrics", {})}.items():
         if isinstance(value, dict) and name in LABELS:
             for label, number in value.items():
-                yield name, [(LABELS[name], label)], number
+                yield name, {LABELS[name]: label}, number
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, [], value
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
+            yield name, {}, value

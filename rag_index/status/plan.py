@@ -1,11 +1,12 @@
-"""What a run would do, without doing it."""
+"""The plan of a run: what it would do, without doing it."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.indexing.diff import compare
+from rag_index.indexing.diff import diff
 from rag_index.ledger import Ledger
 from rag_index.sources import open_source
 from rag_index.sources.sql import not_unique
@@ -14,12 +15,12 @@ from rag_index.stores import live_aliases
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["Preview", "preview"]
+__all__ = ["RunPlan", "plan_run"]
 
 
 @dataclass(frozen=True, slots=True)
-class Preview:
-    """What a run of an index would do."""
+class RunPlan:
+    """Numbers of documents by what a run of an index would do with them."""
 
     index: str
     documents: int
@@ -31,35 +32,34 @@ class Preview:
     empty: int
 
     def to_json(self) -> dict[str, Any]:
-        """As `--json` prints it."""
+        """Return the object that `--json` prints."""
         return asdict(self)
 
 
-def preview(settings: Settings, index: IndexSettings) -> Preview:
-    """What a run would do, by reading the whole source and the ledger. Raises as a source and a ledger do."""
-    source, ledger = open_source(settings, index), Ledger(settings.ledger_url)
-    try:
+def plan_run(settings: Settings, index: IndexSettings) -> RunPlan:
+    """Compare the whole source with the ledger, and return what a run would do.
+
+    Raises what a source and a ledger raise.
+    """
+    with closing(open_source(settings, index)) as source, closing(Ledger(settings.ledger_url)) as ledger:
         source.check()
         name = live_aliases(settings.store).get(settings.alias(index.name))
         collection = ledger.collection(name) if name else None
-        cid = collection.id if collection else -1
+        collection_id = collection.id if collection else -1
         ledger.begin_scan()
         counts = dict.fromkeys(("documents", "new", "changed", "payload_only", "unchanged", "empty"), 0)
         cursor: Any = None
         number = 0
         while number == 0 or cursor is not None:
             page, number = source.page(cursor, settings.source.page_rows), number + 1
-            if twice := ledger.see([*page.documents.keys, *(f.key for f in page.unreadable)], page=number):
-                raise not_unique(index, twice[0])
-            plan = compare(page.documents, ledger.known(cid, page.documents.keys), {})
+            if repeated := ledger.see([*page.documents.keys, *(f.key for f in page.unreadable)], page=number):
+                raise not_unique(index, repeated[0])
+            page_diff = diff(page.documents, ledger.known(collection_id, page.documents.keys), {})
             counts["documents"] += len(page.documents) + len(page.unreadable)
-            counts["new"] += plan.new
-            counts["changed"] += len(plan.to_embed) - plan.new
-            counts["payload_only"] += len(plan.payload_only)
-            counts["unchanged"] += plan.unchanged
-            counts["empty"] += plan.empty
+            counts["new"] += page_diff.new
+            counts["changed"] += len(page_diff.to_embed) - page_diff.new
+            counts["payload_only"] += len(page_diff.payload_only)
+            counts["unchanged"] += page_diff.unchanged
+            counts["empty"] += page_diff.empty
             cursor = page.cursor
-        return Preview(index.name, gone=ledger.count_gone(cid), **counts)
-    finally:
-        source.close()
-        ledger.close()
+        return RunPlan(index.name, gone=ledger.count_gone(collection_id), **counts)

@@ -1,8 +1,9 @@
-"""What runs took, as the ledger has it."""
+"""Reports of runs, as the ledger keeps them."""
 
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger
@@ -18,10 +19,9 @@ __all__ = ["iso_time", "run_reports"]
 def run_reports(
     settings: Settings, indexes: Sequence[IndexSettings], run_id: str | None = None
 ) -> list[dict[str, Any]]:
-    """What the last run of each index took, or the run of this id (its beginning is enough)."""
-    ledger = Ledger(settings.ledger_url)
-    try:
-        last = (ledger.last_run(settings.alias(index.name), run_id) for index in indexes)
+    """Return the report of each index's last run, or of the run whose id begins with `run_id`."""
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        runs = (ledger.last_run(settings.alias(index.name), run_id) for index in indexes)
         return [
             {
                 "run": run.id,
@@ -30,11 +30,9 @@ def run_reports(
                 "state": run.state,
                 **run.report,
             }
-            for run in last
+            for run in runs
             if run
         ]
-    finally:
-        ledger.close()
 
 
 def iso_time(seconds: float) -> str:

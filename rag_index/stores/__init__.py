@@ -1,4 +1,4 @@
-"""Stores: where points are kept. Embedded Qdrant (`edge`) or a Qdrant server (`server`), behind one protocol."""
+"""Stores of points: embedded Qdrant (`edge`) or a Qdrant server (`server`), behind one protocol."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Condition", "Store", "open_store", "live_aliases"]
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition on a payload field; all conditions of a search must hold.
+    """A condition on a payload field. A point is found if it meets all conditions of a search.
 
     `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers or ISO times),
-    `exists` (no value: there, not null, not an empty list) and `not` (value: the field is not equal to it, or is
-    missing). Dots in `field` nest. Numbers are equal by value (1 finds 1.0), booleans are no numbers, a list
-    matches by any of its elements, a time without offset is UTC.
+    `exists` (no value: present, not null, not an empty list) and `not` (value: the field is not equal to it, or is
+    missing). Dots in `field` lead into nested objects. Numbers are compared by value (1 matches 1.0), booleans are
+    not numbers, a list matches by any of its elements, and a time without an offset is UTC.
     """
 
     field: str
@@ -35,74 +35,74 @@ class Condition:
 class Store(Protocol):
     """Collections of points with one unnamed cosine vector each, aliases and collection metadata.
 
-    Every call raises StoreUnavailable for what may pass, StoreBusy, PointsRefused or StoreError for what does not.
-    Every writing call is done when it returns: completed by a server; in the embedded engine it survives the end of
-    the process, and a power cut once `flush` has returned. Where a call names a collection to read or to write
-    points, an alias serves as well. Empty lists of points, ids, keys or payloads are no error and do nothing.
-    Vectors are kept with length one; payloads are JSON objects. All calls may be made from several threads.
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, PointsRefused or StoreError for others.
+    Every write is complete when the call returns: a server has completed it; in the embedded engine it survives the
+    end of the process, and survives a power cut once `flush` has returned. A call that reads or writes points takes an
+    alias in place of a collection. Empty lists of points, ids, keys or payloads do nothing and are not an error.
+    Vectors are stored with length one; payloads are JSON objects. All calls may be made from several threads.
     """
 
     embedded: bool
-    """True where this process alone can hold the store, so that workers cannot write to it."""
+    """True if only one process at a time can hold the store, so that workers cannot write to it."""
 
     def create(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
-        """Make a collection; on a server with keyword index on `_rag.key` and integer index on `_rag.chunk`.
+        """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
 
-        A collection of that name that is there already with the same dimension is kept and its metadata merged;
-        one with another dimension raises StoreMismatch.
+        An existing collection of that name and dimension is kept, and the metadata is merged into its own. One of
+        another dimension raises StoreMismatch.
         """
 
     def collections(self) -> dict[str, dict[str, Any]]:
-        """All collections, by name, with their metadata."""
+        """Return all collections by name, with their metadata."""
 
     def metadata(self, name: str) -> dict[str, Any]:
-        """The metadata of one collection or alias; StoreError where there is none of that name."""
+        """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
 
     def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         """Merge into the collection's metadata, key by key; a value of None removes the key."""
 
     def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
-        """Make payload indexes, by field: keyword, integer, float, bool or datetime; None removes one.
+        """Create payload indexes by field: keyword, integer, float, bool or datetime; None removes one.
 
-        Filters then find without looking at every payload. One of the same kind is kept, one of another kind made
-        anew. A search is the same with one as without, as long as it compares with values of that kind.
+        They spare filters from reading every payload. An index of the same kind is kept; one of another kind is
+        replaced. They do not change what a search finds, as long as it compares with values of that kind.
         """
 
     def drop(self, name: str) -> None:
-        """Remove a collection and the aliases that show it; one that is not there is no error."""
+        """Delete a collection and the aliases that point at it. A missing collection is not an error."""
 
     def upsert(self, name: str, points: PointBatch) -> None:
-        """Write points; those of the same id are replaced whole. Split into requests as the store needs.
+        """Write points, replacing those of the same id as a whole, in as many requests as the store needs.
 
-        Vectors are validated before anything is written: dimension, finite, not all zero (PointsRefused).
+        Raises PointsRefused before anything is written if a vector is of another dimension, not finite or all zero.
         """
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each (point id, payload).
 
-        Ids that are not there raise StoreMismatch once all others are done.
+        Raises StoreMismatch for ids that do not exist, once all others are written.
         """
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
-        """Delete by id; ids that are not there are no error."""
+        """Delete points by id. A missing id is not an error."""
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
-        """Delete all points of these documents, by key, whose chunk number is at or above the one given.
+        """Delete the points of these documents, by key, from the given chunk number on.
 
-        Embedded this reads every payload once: where ids are known, `delete_points` is the call.
+        The embedded store reads every payload for this. Use `delete_points` if the ids are known.
         """
 
     def flush(self, name: str) -> None:
-        """Make all that was written durable (embedded: to disk; a server has done so when it acknowledged)."""
+        """Make all writes durable. The embedded store writes them to disk; a server has done so before it answers."""
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
-        """Exact number of points, of these document keys where given."""
+        """Return the exact number of points, of these document keys if given."""
 
     def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
-        """The points with these ids that are there, in any order."""
+        """Return the points with these ids that exist, in any order."""
 
     def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
-        """All points in order of their id, a page in memory at a time."""
+        """Return all points in order of their id, with one page in memory at a time."""
 
     def search(
         self,
@@ -113,37 +113,38 @@ class Store(Protocol):
         conditions: Sequence[Condition] = (),
         exact: bool = False,
     ) -> list[StoredPoint]:
-        """The nearest points of a collection or alias, best first, with score (cosine, -1 to 1)."""
+        """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1)."""
 
     def optimize(self, name: str) -> None:
-        """Have the search index (HNSW) built, and return when it is; until then searches scan.
+        """Return once the search index (HNSW) is built; until then searches scan.
 
-        Embedded: a child process builds, other calls on this collection wait. A server builds by itself: this waits.
+        The embedded store builds it in a child process, and other calls on this collection wait. A server builds it
+        by itself, and this call waits for that.
         """
 
     def indexed(self, name: str) -> bool:
-        """False where a search scans more vectors than it should, so that `optimize` helps."""
+        """Return False if a search scans more vectors than it should, so that `optimize` helps."""
 
     def aliases(self) -> dict[str, str]:
-        """Alias to collection."""
+        """Return the collection that each alias points at."""
 
     def point_alias(self, alias: str, collection: str) -> None:
-        """Let the alias show this collection, in one step: a reader sees the old or the new one."""
+        """Point the alias at this collection in one step: a reader sees the old or the new one."""
 
     def dimension(self, name: str) -> int:
-        """The dimension of the collection's vectors."""
+        """Return the dimension of the collection's vectors."""
 
     def close(self) -> None:
-        """Give the store back."""
+        """Close the store."""
 
 
 def open_store(
     settings: StoreSettings, *, wait: float = 0.0, timeout: float | None = None, patience: float | None = None
 ) -> Store:
-    """The store that the settings name. The embedded one is locked; `wait` seconds for whoever holds it.
+    """Open the store that the settings name. The embedded one is locked; `wait` is how long to wait for its holder.
 
-    Of a server, a request may take `timeout` seconds (as the settings say), and one with a passing fault is tried
-    again for `patience` seconds (30).
+    A request to a server may take `timeout` seconds (default: as the settings say), and one with a passing fault is
+    retried for `patience` seconds (default: 30).
     """
     if settings.url is None:
         from rag_index.stores.edge.store import EdgeStore
@@ -160,7 +161,7 @@ def open_store(
 
 
 def live_aliases(settings: StoreSettings) -> dict[str, str]:
-    """Alias to collection, without taking the embedded store's lock: its catalog is replaced as a whole."""
+    """Return the collection of each alias, without locking the embedded store: its catalog is replaced as a whole."""
     if settings.url is None:
         from rag_index.stores.edge.catalog import Catalog
 

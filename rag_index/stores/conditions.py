@@ -1,11 +1,11 @@
-"""Conditions on payload fields in terms that both engines have, so that both answer the same.
+"""Conditions on payload fields, translated so that both engines find the same.
 
-A `Dialect` makes an engine's own objects; `payload_filter` decides what they have to say.
+A `Dialect` makes an engine's own filter objects; `payload_filter` decides which ones.
 
-- Numbers are equal by value: 1 finds 1 and 1.0 (Qdrant's own match would not). Booleans are no numbers.
-- A list in a field matches where one of its elements does.
-- A time is ISO text; without an offset it is UTC, without a time of day midnight.
-- `exists` means: there, not null and not an empty list. `not` also finds points that lack the field.
+- Numbers are compared by value: 1 matches 1 and 1.0 (Qdrant's own match would not). Booleans are not numbers.
+- A field that holds a list matches if one of its elements does.
+- A time is ISO text. Without an offset it is UTC; without a time of day it is midnight.
+- `exists` means: present, not null and not an empty list. `not` also finds points that lack the field.
 - `eq` None means: missing, null or empty.
 """
 
@@ -34,35 +34,35 @@ T = TypeVar("T")
 
 
 class Dialect(Protocol[T]):
-    """Makes one engine's filter objects (T). `field` is a path that the engine can read."""
+    """A maker of one engine's filter objects (T). `field` is a path that the engine can read."""
 
     def keywords(self, field: str, values: list[str]) -> T:
-        """The field is one of these strings."""
+        """Require the field to be one of these strings."""
 
     def truth(self, field: str, value: bool) -> T:
-        """The field is this boolean."""
+        """Require the field to be this boolean."""
 
     def integer(self, field: str, value: int) -> T:
-        """The field is this integer (64 bits)."""
+        """Require the field to be this integer (64 bits)."""
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> T:
-        """The field is a number within the bounds (gte, gt, lte, lt)."""
+        """Require the field to be a number within the bounds (gte, gt, lte, lt)."""
 
     def times(self, field: str, bounds: Mapping[str, datetime]) -> T:
-        """The field is a time within the bounds."""
+        """Require the field to be a time within the bounds."""
 
     def empty(self, field: str) -> T:
-        """The field is missing, null or an empty list."""
+        """Require the field to be missing, null or an empty list."""
 
     def group(self, must: list[T], should: list[T], must_not: list[T]) -> T:
-        """A filter: all of must, one of should, none of must_not; an empty list says nothing."""
+        """Require all of must, one of should and none of must_not; an empty list requires nothing."""
 
 
 def payload_filter(conditions: Sequence[Condition], dialect: Dialect[T]) -> T | None:
-    """The engine's filter for all of these conditions, None where there are none.
+    """Return the engine's filter for all of these conditions, or None if there are none.
 
-    Raises StoreError for a condition that cannot be: an unknown op, a range that mixes numbers and times, a value
-    of a type that payloads do not have.
+    Raises StoreError for a condition that is not valid: an unknown op, a range that mixes numbers and times, or a
+    value of a type that payloads do not have.
     """
     if not conditions:
         return None
@@ -89,7 +89,7 @@ def payload_filter(conditions: Sequence[Condition], dialect: Dialect[T]) -> T | 
 
 
 def payload_path(field: str) -> str:
-    """The field as a JSON path of Qdrant's: dots nest, other names than letters and digits are quoted."""
+    """Return the field as a JSON path of Qdrant. Dots nest; a name of more than letters, digits, _ and - is quoted."""
     parts = field.split(".")
     if '"' in field or not all(parts):
         raise StoreError(f"no condition can be put on payload field {field!r}: rename the column in a query (AS …)")
@@ -97,7 +97,7 @@ def payload_path(field: str) -> str:
 
 
 def unquoted(path: str) -> str:
-    """A path without its quotes, as which an engine may give it back."""
+    """Return a path without its quotes, which is how an engine may return it."""
     return path.replace('"', "")
 
 
@@ -120,7 +120,7 @@ def _equal(dialect: Dialect[T], field: str, value: object) -> T:
             moment = _time(field, value)
             return dialect.times(field, {"gte": moment, "lte": moment})
         case _:
-            raise StoreError(f"condition on {field}: a {type(value).__name__} cannot be looked for, {value!r}")
+            raise StoreError(f"condition on {field}: cannot search for {value!r}, a {type(value).__name__}")
 
 
 def _any(dialect: Dialect[T], field: str, values: object) -> T:
@@ -150,7 +150,7 @@ def _number(field: str, value: float) -> float:
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
-        raise StoreError(f"condition on {field}: {value} is no number to compare with")
+        raise StoreError(f"condition on {field}: {value} is not a number to compare with")
     return number
 
 

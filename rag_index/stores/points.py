@@ -1,4 +1,4 @@
-"""What both stores check before anything is written, and how vectors are made ready."""
+"""Checks that both stores make before they write, and vectors scaled to length one."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["SEARCH_EF", "check_ids", "unit_query", "unit_vectors"]
 
 SEARCH_EF = 400
-"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest of short texts in
-200,000 points (static embeddings, 256-d), 400 finds 99 %, in 0.5 to 1.2 ms a search instead of 0.3 to 0.5."""
+"""Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest short texts in
+200,000 points (static embeddings, 256-d). 400 finds 99 %, in 0.5 to 1.2 ms a search instead of 0.3 to 0.5."""
 
 ROUNDED = 1e-7
-"""A length this close to one is one, rounded: such a vector stays as it is, so that a copy is equal bit by bit."""
+"""A length this close to one differs only by rounding. Such a vector stays unchanged, so a copy is equal bit by bit."""
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -35,11 +35,11 @@ def check_ids(ids: Sequence[str]) -> None:
 
 
 def unit_vectors(points: PointBatch, dimension: int, name: str) -> NDArray[np.float32]:
-    """The vectors of a batch, checked and made of length one (float32, shape (len(points), dimension)).
+    """Check the vectors of a batch and return them with length one (float32, shape (len(points), dimension)).
 
-    Length one is what cosine keeps anyway; made here, in float64, since the engine leaves very short vectors as
-    they are and overflows on very long ones. Raises PointsRefused with the ids of bad points: another dimension,
-    values that are not finite, all zero, ids that are not UUIDs.
+    The engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on very long
+    ones, so it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values
+    that are not finite, all zero, ids that are not UUIDs.
     """
     vectors = np.asarray(points.vectors)
     if not len(points.ids) == len(vectors) == len(points.payloads):
@@ -59,9 +59,9 @@ def unit_vectors(points: PointBatch, dimension: int, name: str) -> NDArray[np.fl
 
 
 def unit_query(vector: NDArray[np.float32], dimension: int | None, name: str) -> list[float]:
-    """A query vector, checked and made of length one; StoreError where it cannot be searched with.
+    """Check a query vector and return it with length one. Raises StoreError if it cannot be searched with.
 
-    Where no dimension is given, whether it fits is left to the server.
+    Without a dimension, the server decides whether it fits.
     """
     query = np.asarray(vector)
     if query.ndim != 1 or (dimension is not None and len(query) != dimension):
@@ -73,7 +73,7 @@ def unit_query(vector: NDArray[np.float32], dimension: int | None, name: str) ->
     try:
         return list(_unit(query[np.newaxis, :], ["query"])[0].tolist())
     except PointsRefused as exc:
-        raise StoreError("the query's vector is all zero or not finite: nothing is near to it") from exc
+        raise StoreError("the query's vector is all zero or not finite: check the embedder") from exc
 
 
 def _unit(vectors: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float32]:
@@ -85,7 +85,7 @@ def _unit(vectors: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float3
         bad: list[int] = np.flatnonzero(~usable).tolist()
         what = "all zero" if bool(finite[bad[0]]) else "not finite"
         raise PointsRefused(
-            f"{len(bad)} vectors cannot be stored, the first (point {ids[bad[0]]}) is {what}: look at the embedder",
+            f"{len(bad)} vectors cannot be stored, the first (point {ids[bad[0]]}) is {what}: check the embedder",
             tuple(ids[i] for i in bad),
         )
     unit: NDArray[np.float32] = (wide / lengths[:, np.newaxis]).astype(np.float32)

@@ -1,1 +1,1 @@
-"""Move, copy and export indexes."""
+"""Moving, copying and exporting indexes."""

@@ -1,7 +1,7 @@
-"""One collection's points made the same in another store: what differs is written or deleted, the rest left alone.
+"""Copy of one collection's points to another store: writes or deletes the points that differ, and keeps the rest.
 
-Both stores give points in order of their id, so that two streams side by side show every difference, with a page of
-each in memory. A pass that finds none is the proof that all is there, bit by bit.
+Both stores return points in order of their id, so two streams side by side show every difference with one page of each
+in memory. A pass that finds no difference proves that the copy is complete, bit by bit.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from rag_index.documents.batches import PointBatch
 from rag_index.errors import StoreError
-from rag_index.transfer.export import line
+from rag_index.transfer.export import json_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,88 +25,99 @@ __all__ = ["CopyCounts", "copy_points"]
 
 BATCH_POINTS = 500
 PASSES = 3
-"""The first writes, the second sees that nothing differs; one more where something did."""
+"""The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
 LAST_BITS = 2e-7
-"""Of a value of a vector of length one: twice the distance between float32 numbers just below 1, and a little."""
+"""Tolerance for a value of a unit vector: a little over twice the distance between float32 numbers just below 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyCounts:
-    """How many points were written or deleted, and how many vectors the new store rounded in their last bits."""
+    """Numbers of points written or deleted, and of vectors whose last bits the new store rounded."""
 
     sent: int = 0
     rounded: int = 0
 
 
-def copy_points(old: Store, new: Store, name: str, tell: Callable[[int], None] = lambda _: None) -> CopyCounts:
-    """Let collection `name` hold in `new` what it holds in `old`.
+def copy_points(old: Store, new: Store, name: str, on_progress: Callable[[int], None] = lambda _: None) -> CopyCounts:
+    """Make collection `name` hold in `new` what it holds in `old`.
 
-    Qdrant keeps vectors of length one bit by bit; where a store makes them so once more, what comes back may differ
-    in the last bits, is left so, and is counted. `tell` is given the number of points compared, after each batch.
-    Raises what the stores raise, and StoreError where the two still differ at the end.
+    Qdrant keeps unit vectors bit by bit. A store that normalizes them again may return different last bits; these are
+    left as they are and counted. `on_progress` is called with the number of points compared, after each batch.
+    Raises what the stores raise, and StoreError if the two still differ at the end.
     """
     sent = 0
     for number in range(PASSES):
-        differing, rounded = _one_pass(old, new, name, tell, again=number > 0)
+        differing, rounded = _copy_once(old, new, name, on_progress, allow_rounding=number > 0)
         sent += differing
         if not differing:
             break
     else:
-        raise StoreError(f"{name} in the new store differs after {PASSES} passes: does another program write to it?")
-    here, there = old.count(name), new.count(name)
-    if here != there:
-        raise StoreError(f"the new store counts {there:,} points in {name}, not {here:,}: run the same command again")
+        raise StoreError(
+            f"{name} in the new store still differs after {PASSES} passes; stop other programs that write to it, "
+            "then run the same command again"
+        )
+    old_count, new_count = old.count(name), new.count(name)
+    if old_count != new_count:
+        raise StoreError(
+            f"the new store counts {new_count:,} points in {name}, not {old_count:,}; run the same command again"
+        )
     new.flush(name)
     return CopyCounts(sent, rounded)
 
 
-def _one_pass(old: Store, new: Store, name: str, tell: Callable[[int], None], *, again: bool) -> tuple[int, int]:
-    """Write and delete what differs, how many points did; `again`: last bits are left, and counted as rounded."""
-    here = old.scroll(name, vectors=True, page=BATCH_POINTS)
-    there = new.scroll(name, vectors=True, page=BATCH_POINTS)
+def _copy_once(
+    old: Store, new: Store, name: str, on_progress: Callable[[int], None], *, allow_rounding: bool
+) -> tuple[int, int]:
+    """Write and delete what differs; return how many points differed, and how many vectors are rounded.
+
+    With `allow_rounding`, vectors that differ only in their last bits are left alone and counted as rounded.
+    """
+    old_points = old.scroll(name, vectors=True, page=BATCH_POINTS)
+    new_points = new.scroll(name, vectors=True, page=BATCH_POINTS)
     missing: list[StoredPoint] = []
     surplus: list[str] = []
     differing = rounded = 0
-    for number, (point, other) in enumerate(_side_by_side(here, there), 1):
-        if point is None and other is not None:
-            surplus.append(other.id)
-        elif point is not None and other is not None and again and _nearly_equal(point, other):
-            rounded += line(point) != line(other)
-        elif point is not None and (other is None or line(point) != line(other)):
+    for number, (point, copy) in enumerate(_pair_by_id(old_points, new_points), 1):
+        if point is None and copy is not None:
+            surplus.append(copy.id)
+        elif point is not None and copy is not None and allow_rounding and _nearly_equal(point, copy):
+            rounded += json_line(point) != json_line(copy)
+        elif point is not None and (copy is None or json_line(point) != json_line(copy)):
             missing.append(point)
         if len(missing) + len(surplus) == BATCH_POINTS:
             differing += _write(new, name, missing, surplus)
             missing, surplus = [], []
         if number % BATCH_POINTS == 0:
-            tell(number)
+            on_progress(number)
     return differing + _write(new, name, missing, surplus), rounded
 
 
-def _side_by_side(
-    here: Iterator[StoredPoint], there: Iterator[StoredPoint]
+def _pair_by_id(
+    old_points: Iterator[StoredPoint], new_points: Iterator[StoredPoint]
 ) -> Iterator[tuple[StoredPoint | None, StoredPoint | None]]:
-    """Two streams in order of id: for each id the points that they have of it."""
-    point, other = next(here, None), next(there, None)
-    while point is not None or other is not None:
-        if other is None or (point is not None and point.id < other.id):
+    """Yield for each id its points in two streams that are in order of id; None if a stream does not have it."""
+    point, copy = next(old_points, None), next(new_points, None)
+    while point is not None or copy is not None:
+        if copy is None or (point is not None and point.id < copy.id):
             yield point, None
-            point = next(here, None)
-        elif point is None or other.id < point.id:
-            yield None, other
-            other = next(there, None)
+            point = next(old_points, None)
+        elif point is None or copy.id < point.id:
+            yield None, copy
+            copy = next(new_points, None)
         else:
-            yield point, other
-            point, other = next(here, None), next(there, None)
+            yield point, copy
+            point, copy = next(old_points, None), next(new_points, None)
 
 
-def _nearly_equal(point: StoredPoint, other: StoredPoint) -> bool:
-    """Equal but for the last bits of vectors."""
-    if line(replace(point, vector=None)) != line(replace(other, vector=None)):
+def _nearly_equal(point: StoredPoint, copy: StoredPoint) -> bool:
+    """Return whether two points are equal except for the last bits of their vectors."""
+    if json_line(replace(point, vector=None)) != json_line(replace(copy, vector=None)):
         return False
-    return bool(np.allclose(point.vector or [], other.vector or [], rtol=0, atol=LAST_BITS))
+    return bool(np.allclose(point.vector or [], copy.vector or [], rtol=0, atol=LAST_BITS))
 
 
 def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[str]) -> int:
+    """Upsert the missing points and delete the surplus ones; return their number."""
     if missing:
         vectors = np.asarray([point.vector for point in missing], dtype=np.float32)
         store.upsert(name, PointBatch([point.id for point in missing], vectors, [point.payload for point in missing]))

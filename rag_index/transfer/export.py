@@ -1,22 +1,21 @@
-"""Every point that an alias shows, as lines of JSON sorted by id: to audit, and to compare two indexes byte by byte.
+"""Every point of a live collection as lines of JSON sorted by id: for audits, and to compare two indexes byte by byte.
 
-Vectors are written with as few digits as give the same float32 again; keys of objects are sorted. So equal indexes
-make equal files. Memory does not grow with the index.
+Each number of a vector has the fewest digits that give the same float32 again, and the keys of objects are sorted. So
+equal indexes make equal files. Memory does not grow with the index.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import sys
-import uuid
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import orjson
 
+from rag_index.database.files import replacement
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import RagIndexError, SettingsError, StoreError, TerminalError
 from rag_index.stores import open_store
@@ -27,36 +26,33 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import StoredPoint
     from rag_index.settings import Settings
 
-__all__ = ["STANDARD_OUTPUT", "export", "line"]
+__all__ = ["STANDARD_OUTPUT", "export", "json_line"]
 
 STANDARD_OUTPUT = "-"
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> int:
-    """Write an index's points to the file `out`, `-` for standard output; how many there were.
+    """Write an index's points to the file `out`, or to standard output for `-`, and return their number.
 
-    The file is there whole or not at all: it is written beside, and renamed at the end. Raises UnknownIndex,
-    StoreError (nothing indexed yet, store in use), SettingsError where the file cannot be written.
+    A regular file is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet, or the
+    store is in use) and SettingsError if the file cannot be written.
     """
     index = settings.index(name)
-    store = open_store(settings.store, wait=settings.run.wait)
-    try:
+    with closing(open_store(settings.store, wait=settings.run.wait)) as store:
         live = store.aliases().get(settings.alias(index.name))
         if live is None:
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
         count = 0
-        with _opened(out) as file:
+        with _open_output(out) as file:
             for point in store.scroll(live, vectors=vectors):
-                file.write(line(point))
+                file.write(json_line(point))
                 count += 1
         return count
-    finally:
-        store.close()
 
 
-def line(point: StoredPoint) -> bytes:
-    """A point as a line of JSON: id, document_id, payload as stored, and the vector where the point has it."""
+def json_line(point: StoredPoint) -> bytes:
+    """Return a point as a line of JSON: id, document_id, payload as stored, and the vector if the point has one."""
     ours = point.payload.get(RESERVED_KEY)
     written = {
         "id": point.id,
@@ -69,28 +65,22 @@ def line(point: StoredPoint) -> bytes:
 
 
 @contextmanager
-def _opened(out: str) -> Iterator[BinaryIO]:
-    """Standard output, a device or a pipe as they are; a file beside the one that is named, renamed at the end."""
-    path = Path(out)
+def _open_output(out: str) -> Iterator[BinaryIO]:
+    """Open standard output, a device or a pipe for writing as it is, or a regular file to be replaced at the end."""
     if out == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    plain = path.is_file() or not path.exists()
+    path = Path(out)
     try:
-        with (beside if plain else path).open("wb") as file:
-            yield file
-            file.flush()
-            if plain:
-                os.fsync(file.fileno())
-        if plain:
-            beside.replace(path)
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                yield file
+        else:
+            with replacement(path, sync=True) as temporary, temporary.open("wb") as file:
+                yield file
     except RagIndexError:
         raise
     except OSError as error:
         kind = TerminalError if error.errno == errno.ENOSPC else SettingsError
         raise kind(f"{out} cannot be written: {error.strerror}; name another file with --out") from error
-    finally:
-        with suppress(OSError):
-            beside.unlink()

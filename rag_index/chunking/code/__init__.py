@@ -1,6 +1,6 @@
-"""Source code: which language a file is in, the symbols that it defines, and how it is cut at them.
+"""Chunks of source code: the language of a file, the symbols that it defines, and how it is split at them.
 
-    languages -> symbols -> splitting -> cutter
+    languages -> symbols -> splitting -> chunker
 
-Grammars and what is a definition in them come from tree-sitter's own packages (the extra `code`).
+The grammars, and most of what counts as a definition in them, come from tree-sitter's own packages (the extra `code`).
 """

@@ -1,5 +1,5 @@
-"""A file in pieces: a symbol each, what lies between them as text; a symbol that is too large at its inner symbols,
-then at lines, then inside a line. The pieces put together are the file, character by character."""
+"""A file split at its symbols, with the text between them. A symbol that is too large is split at its inner symbols,
+then at lines, then inside a line. All parts joined are the file, character by character."""
 
 from __future__ import annotations
 
@@ -7,45 +7,44 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag_index.chunking.text import whole_character
+from rag_index.chunking.text import character_boundary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rag_index.chunking.code.symbols import Symbol
 
-__all__ = ["Span", "line_break", "spans_of"]
+__all__ = ["Span", "find_break", "split_at_symbols"]
 
-MAX_SIGNS = 100
-"""So long a piece without a word goes to a neighbour: a brace that closes a class."""
+MAX_WORDLESS_CHARS = 100
+"""A span of at most this length that has no word, such as the brace that closes a class, is merged into a neighbour."""
 _WORD = re.compile(r"\w")
 _BLANK = re.compile(r"\n[ \t\f\r]*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Characters `start` to `end` of a text, of a symbol or of none."""
+    """The characters `start` to `end` of a text, and the symbol that they belong to, if any."""
 
     start: int
     end: int
     symbol: Symbol | None
 
 
-def spans_of(text: str, symbols: Sequence[Symbol], chars: int) -> list[Span]:
-    """The text in pieces of about `chars` characters at most: white space and braces may make one a little longer.
+def split_at_symbols(text: str, symbols: Sequence[Symbol], max_chars: int) -> list[Span]:
+    """Return consecutive spans that cover the text, each of at most about `max_chars` characters.
 
-    `symbols` are in the order in which they begin, an outer one before those within. A text of white space alone
-    gives no piece.
+    White space and braces that are merged into a span may make it a little longer. `symbols` are in the order in which
+    they begin, an outer one before those within it. A text of white space alone has no span.
     """
     if not text.strip():
         return []
-    places = _characters(text, symbols)
-    raw = list(_spans(text, symbols, places, chars))
-    return _joined(text, raw)
+    positions = _character_positions(text, symbols)
+    return _merge_wordless(text, list(_iterate_spans(text, symbols, positions, max_chars)))
 
 
-def line_break(text: str, earliest: int, latest: int) -> int:
-    """Where to end a piece of `text` between two positions: after a blank line, a line, a word, else where it must."""
+def find_break(text: str, earliest: int, latest: int) -> int:
+    """Return where a chunk should end between two positions: after a blank line, a line, a word, or a character."""
     if latest >= len(text):
         return len(text)
     blank = [match.end() for match in _BLANK.finditer(text, earliest, latest)]
@@ -57,81 +56,80 @@ def line_break(text: str, earliest: int, latest: int) -> int:
     space = max(text.rfind(" ", earliest, latest), text.rfind("\t", earliest, latest))
     if space >= 0:
         return space + 1
-    at = whole_character(text, earliest + 1, latest)
-    return at - 1 if text[at - 1 : at + 1] == "\r\n" and at - 1 > earliest else at
+    position = character_boundary(text, earliest + 1, latest)
+    return position - 1 if text[position - 1 : position + 1] == "\r\n" and position - 1 > earliest else position
 
 
-def _characters(text: str, symbols: Sequence[Symbol]) -> dict[int, int]:
-    """Which character each byte is at which a symbol begins or ends."""
+def _character_positions(text: str, symbols: Sequence[Symbol]) -> dict[int, int]:
+    """Map each byte offset at which a symbol begins or ends to its position in characters."""
     offsets = sorted({offset for symbol in symbols for offset in (symbol.start, symbol.end)})
     if text.isascii():
         return {offset: offset for offset in offsets}
     data = text.encode()
-    places: dict[int, int] = {}
-    before = characters = 0
+    positions: dict[int, int] = {}
+    previous = characters = 0
     for offset in offsets:
-        characters += len(data[before:offset].decode())
-        places[offset] = characters
-        before = offset
-    return places
+        characters += len(data[previous:offset].decode())
+        positions[offset] = characters
+        previous = offset
+    return positions
 
 
-def _spans(text: str, symbols: Sequence[Symbol], places: dict[int, int], chars: int) -> Iterator[Span]:
-    """Pieces that may be white space alone. A stack of the symbols that are being split stands for recursion."""
-    around: list[Symbol] = []
+def _iterate_spans(text: str, symbols: Sequence[Symbol], positions: dict[int, int], max_chars: int) -> Iterator[Span]:
+    """Yield spans, some of which may be white space alone. A stack of the symbols being split replaces recursion."""
+    enclosing: list[Symbol] = []
     done = 0
 
-    def until(end: int) -> Iterator[Span]:
-        """What lies between, up to `end`, closing what ends before it."""
+    def advance(end: int) -> Iterator[Span]:
+        """Yield the text between symbols up to `end`, and leave the enclosing symbols that end before it."""
         nonlocal done
-        while around and places[around[-1].end] <= end:
-            closing = places[around[-1].end]
-            yield from _lines(text, done, closing, around[-1], chars)
+        while enclosing and positions[enclosing[-1].end] <= end:
+            closing = positions[enclosing[-1].end]
+            yield from _split_at_lines(text, done, closing, enclosing[-1], max_chars)
             done = max(done, closing)
-            around.pop()
-        yield from _lines(text, done, end, around[-1] if around else None, chars)
+            enclosing.pop()
+        yield from _split_at_lines(text, done, end, enclosing[-1] if enclosing else None, max_chars)
         done = max(done, end)
 
     for symbol in symbols:
-        start, end = places[symbol.start], places[symbol.end]
-        if start < done:  # inside one that is whole
+        start, end = positions[symbol.start], positions[symbol.end]
+        if start < done:  # it lies inside a symbol that is a span as a whole
             continue
-        yield from until(start)
-        if end - start <= chars:
+        yield from advance(start)
+        if end - start <= max_chars:
             yield Span(start, end, symbol)
             done = end
         else:
-            around.append(symbol)
-    yield from until(len(text))
+            enclosing.append(symbol)
+    yield from advance(len(text))
 
 
-def _lines(text: str, start: int, end: int, symbol: Symbol | None, chars: int) -> Iterator[Span]:
-    """A stretch cut at lines."""
-    while end - start > chars:
-        at = min(end, line_break(text, start + chars // 2, start + chars))
-        yield Span(start, at, symbol)
-        start = at
+def _split_at_lines(text: str, start: int, end: int, symbol: Symbol | None, max_chars: int) -> Iterator[Span]:
+    while end - start > max_chars:
+        position = min(end, find_break(text, start + max_chars // 2, start + max_chars))
+        yield Span(start, position, symbol)
+        start = position
     if start < end:
         yield Span(start, end, symbol)
 
 
-def _joined(text: str, raw: list[Span]) -> list[Span]:
-    """Without pieces of white space, or of a few signs: they go to the piece before, the first ones to the next."""
-    joined: list[Span] = []
+def _merge_wordless(text: str, spans: list[Span]) -> list[Span]:
+    """Merge spans of white space or of a few signs into the span before them, or at the beginning into the next."""
+    merged: list[Span] = []
     leading: Span | None = None
-    for span in raw:
+    for span in spans:
         start = leading.start if leading else span.start
         if _has_words(text, span):
-            joined.append(Span(start, span.end, span.symbol))
+            merged.append(Span(start, span.end, span.symbol))
             leading = None
-        elif joined:
-            joined[-1] = Span(joined[-1].start, span.end, joined[-1].symbol)
+        elif merged:
+            merged[-1] = Span(merged[-1].start, span.end, merged[-1].symbol)
         else:
             leading = Span(start, span.end, span.symbol)
-    return joined or ([leading] if leading else [])
+    return merged or ([leading] if leading else [])
 
 
 def _has_words(text: str, span: Span) -> bool:
     if _WORD.search(text, span.start, span.end):
         return True
-    return span.end - span.start > MAX_SIGNS and bool(text[span.start : span.end].strip())
+    return span.end - span.start > MAX_WORDLESS_CHARS and bool(text[span.start : span.end].strip())

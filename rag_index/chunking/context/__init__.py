@@ -1,12 +1,12 @@
-"""Context for chunks: a generating model says of each chunk where in its document it stands.
+"""Contexts for chunks: a generating model says of each chunk where it stands in its document.
 
-cutter   the cutter that adds contexts to the chunks of another
-writer   asks for contexts, or takes them from the cache
-asking   one call for many contexts, over several hosts
-prompt   the question for one chunk: document and chunk as data in a frame
-answer   what of an answer can be used
-cache    contexts that were written before
-service  which servers and model, and what decides the contexts
+chunker   the chunker that adds contexts to the chunks of another
+writer    takes contexts from the cache, or requests them
+requests  requests many contexts at once, over several hosts
+prompt    the question for one chunk: document and chunk as data in a frame
+answer    extracts the context from a model's answer
+cache     contexts that were written before
+service   the servers and their model, and everything that decides the contexts
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What of a model's answer can be used as a context.
+"""The part of a model's answer that can be used as a context.
 
-Control characters go, white space is collapsed, thinking is left out. An answer of at most `max_chars` characters is
-taken whole. Of a longer one, and of one that the model did not bring to its end, the whole sentences that fit are
-taken; where not even the first fits, it is too long. An answer with signs that are no text (U+FFFD, private use,
-unassigned), or of which less than half are letters and digits, is not text.
+Control characters and the model's thinking are removed, and white space is collapsed. An answer of at most `max_chars`
+characters is used whole. If it is longer, or if the model did not finish it, the complete sentences that fit are used;
+if not even the first fits, the answer is too long. An answer is not text if it has signs that stand for none (U+FFFD,
+private use, unassigned), or if less than half of it is letters and digits.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rag_index.hosts.endpoint import Answer
 
-__all__ = ["usable"]
+__all__ = ["extract_context"]
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
 _UNFINISHED = re.compile(r"<think(?:ing)?>")
 _SENTENCE = re.compile(r"""[.!?…؟।][")'\]»”’]*(?=\s|$)|[。！？][」』”’]*""")
 _JOINERS = "\u200c\u200d"
-_NO_TEXT = {"Cs", "Co", "Cn"}
+_NOT_TEXT = {"Cs", "Co", "Cn"}
 
 
-def usable(answer: Answer, max_chars: int) -> tuple[str, str]:
-    """The context, of at most so many characters in one line; or "" and why there is none, in words."""
+def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
+    """Return the context, one line of at most `max_chars` characters, and ""; or "" and why there is none."""
     text = _THINKING.sub(" ", answer.text)
     if _UNFINISHED.search(text):
         return "", "the model thinks, and does not come to an answer"
-    if "\ufffd" in text or any(unicodedata.category(sign) in _NO_TEXT for sign in text):
+    if "\ufffd" in text or any(unicodedata.category(sign) in _NOT_TEXT for sign in text):
         return "", "the answer is not text"
-    text = _one_line(text)
+    text = _single_line(text)
     if not text:
         return "", "the answer is empty"
     signs = text.replace(" ", "")
@@ -45,8 +45,8 @@ def usable(answer: Answer, max_chars: int) -> tuple[str, str]:
     return "", f"the answer is too long (no sentence ends within max_chars, {max_chars})"
 
 
-def _one_line(text: str) -> str:
-    """White space as single spaces; nothing that moves a cursor, turns the direction of writing, or is not seen."""
+def _single_line(text: str) -> str:
+    """Collapse white space, and remove signs that move a cursor, change the direction of writing or are invisible."""
     kept = (
         sign if unicodedata.category(sign)[0] != "C" or sign in _JOINERS else " " if sign.isspace() else ""
         for sign in text

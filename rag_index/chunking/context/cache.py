@@ -1,12 +1,11 @@
-"""Contexts that were written before, in a table of its own: shared by processes, written as answers come.
+"""A cache of the contexts that were written before: a database table that processes share and fill as answers arrive.
 
-It is a help and no record: whoever deletes it loses time. Where it cannot be read or written, contexts are asked for
-all the same, and a warning says so once.
+Deleting it costs time and nothing else. If it cannot be read or written, contexts are requested from the model all the
+same, and one warning says so.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from pathlib import Path
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.dialects import postgresql, sqlite
 
 from rag_index.database.sqlite import set_pragmas
+from rag_index.database.upsert import insert_for
 from rag_index.database.urls import first_line, is_file, redacted_url
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection
 
-__all__ = ["FILE_NAME", "ContextCache", "cache_url", "hash_of"]
+__all__ = ["FILE_NAME", "ContextCache", "cache_url"]
 
 FILE_NAME = "contexts.db"
 CONNECT_SECONDS = 10
@@ -46,85 +45,85 @@ contexts = sa.Table(
 )
 
 
-def hash_of(text: str) -> bytes:
-    """What stands for a document or a chunk (16 bytes)."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def cache_url(ledger: URL) -> URL:
-    """Where contexts are kept: a file beside the ledger's, or the ledger's database where that is a server."""
+    """Return where contexts are kept: in a file beside the ledger, or in the ledger's database if that is a server."""
     return ledger.set(database=str(Path(str(ledger.database)).parent / FILE_NAME)) if is_file(ledger) else ledger
 
 
 class ContextCache:
-    """Contexts of one recipe. Safe to share between threads; raises nothing that the database raises."""
+    """The contexts of one recipe. Documents and chunks are given by their hashes (`canonical.hash_text`).
+
+    It is safe to share between threads, and does not raise the errors of the database.
+    """
 
     def __init__(self, url: URL, recipe: str, *, clock: Callable[[], float] = time.time) -> None:
         self._url, self._recipe, self._clock = url, recipe, clock
         self._engine: sa.Engine | None = None
-        self._lost = False
+        self._unusable = False
 
     def known(self, document: bytes) -> dict[bytes, str]:
-        """The contexts of a document's chunks, by the chunks' hashes."""
+        """Return the contexts of a document's chunks, by the hash of the chunk."""
         c = contexts.c
         statement = sa.select(c.chunk, c.context).where(c.document == document, c.recipe == self._recipe)
-        nothing: dict[bytes, str] = {}
+        none: dict[bytes, str] = {}
         return self._in_transaction(
-            lambda connection: {bytes(chunk): context for chunk, context in connection.execute(statement)}, nothing
+            lambda connection: {bytes(chunk): context for chunk, context in connection.execute(statement)}, none
         )
 
     def put(self, document: bytes, chunk: bytes, context: str) -> None:
-        """Keep a context, at once; one that is there already stays."""
+        """Write a context at once, unless there is one for this chunk already."""
         row = {"document": document, "chunk": chunk, "recipe": self._recipe}
         values = {**row, "context": context, "made_at": self._clock()}
 
         def insert(connection: Connection) -> None:
-            statement: Any = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(contexts)
-            connection.execute(statement.on_conflict_do_nothing(), values)
+            connection.execute(insert_for(connection.dialect)(contexts).on_conflict_do_nothing(), values)
 
         self._in_transaction(insert, None)
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close the connections."""
         if self._engine is not None:
             self._engine.dispose()
             self._engine = None
 
-    def _in_transaction(self, work: Callable[[Connection], T], otherwise: T) -> T:
-        """What the work gives; `otherwise` where the database is lost, now or since before."""
-        if self._lost:
-            return otherwise
+    def _in_transaction(self, work: Callable[[Connection], T], default: T) -> T:
+        """Return the result of the work, or `default` if the database cannot be used or could not be used before."""
+        if self._unusable:
+            return default
         try:
             if self._engine is None:
-                self._engine = _opened(self._url)
+                self._engine = _open_engine(self._url)
             with self._engine.begin() as connection:
                 return work(connection)
         except (exc.SQLAlchemyError, OSError, ImportError) as error:
-            self._lost = True
-            said = (redacted_url(self._url), first_line(error, self._url))
-            log.warning("contexts are not kept for the next run, %s cannot be used: %s", *said)
-            return otherwise
+            self._unusable = True
+            log.warning(
+                "contexts are not kept for the next run: %s cannot be used: %s",
+                redacted_url(self._url),
+                first_line(error, self._url),
+            )
+            return default
 
 
-def _opened(url: URL) -> sa.Engine:
-    """The engine, with the table made."""
+def _open_engine(url: URL) -> sa.Engine:
+    """Return an engine for the database, in which the table exists."""
     if is_file(url):
         Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
     is_sqlite = url.get_backend_name() == "sqlite"
     engine = sa.create_engine(url, connect_args={} if is_sqlite else {"connect_timeout": CONNECT_SECONDS})
     if is_sqlite:
-        event.listen(engine, "connect", _pragmas)
+        event.listen(engine, "connect", _set_pragmas)
     try:
-        _make_table(engine)
-    except (exc.IntegrityError, exc.ProgrammingError):  # another process made it in the same moment
-        _make_table(engine)
+        _create_table(engine)
+    except (exc.IntegrityError, exc.ProgrammingError):  # another process created it at the same moment
+        _create_table(engine)
     return engine
 
 
-def _make_table(engine: sa.Engine) -> None:
+def _create_table(engine: sa.Engine) -> None:
     with engine.begin() as connection:
         connection.execute(sa.schema.CreateTable(contexts, if_not_exists=True))
 
 
-def _pragmas(connection: Any, _record: object) -> None:
+def _set_pragmas(connection: Any, _record: object) -> None:
     set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL"))

@@ -1,4 +1,4 @@
-"""A cutter that adds contexts to the chunks of another; and how one is made from settings."""
+"""A chunker that adds contexts to the chunks of another."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pydantic import SecretStr
 
 from rag_index.chunking.context.cache import cache_url
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.service import Recipe, Servers, look, room_of
+from rag_index.chunking.context.service import Recipe, Servers, check_model, context_tokens
 from rag_index.chunking.context.writer import process_writer
 from rag_index.documents.batches import ChunkedDocument, ContextCounts
 from rag_index.errors import ContextMissing
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
-    from rag_index.chunking.context.writer import Written
+    from rag_index.chunking.context.writer import DocumentContexts
     from rag_index.documents.batches import DocumentBatch
     from rag_index.errors import RagIndexError
     from rag_index.settings import Settings
@@ -31,22 +31,22 @@ DEFAULT_HOST = "http://127.0.0.1:11434"
 
 @dataclass(frozen=True, slots=True)
 class ContextChunker:
-    """Cuts as `inner` does, and gives each chunk of a document with several a context.
+    """The chunks of `inner`, with a context for each chunk of a document that has several.
 
-    A chunk that gets none is left without, and its document is incomplete; with `required` it is a failure. Connections
-    are those of the process that cuts.
+    A chunk without a usable context is embedded without one, and its document is incomplete; with `required`, the
+    document fails instead. The connections belong to the process that does the chunking.
     """
 
     inner: Chunker
     servers: Servers
     recipe: Recipe
     cache: SecretStr
-    """The database of contexts, as a URL."""
+    """The URL of the database of contexts."""
     required: bool
 
     @classmethod
     def open(cls, settings: Settings, context: ContextSettings, inner: Chunker) -> ContextChunker:
-        """Ask the servers what their model is, and whether it writes. Raises as `service.look`."""
+        """Ask the servers which model they have, and check that it writes. Raises as `service.check_model`."""
         embedder = settings.embedder if settings.embedder.kind == "ollama" else None
         servers = Servers(
             hosts=tuple(context.hosts or (embedder.hosts if embedder else [DEFAULT_HOST])),
@@ -58,19 +58,19 @@ class ContextChunker:
             patience=settings.embedder.wait_for_recovery,
             num_ctx=context.num_ctx,
         )
-        model = look(servers)
-        room = room_of(model, context.num_ctx)
-        recipe = Recipe(model.digest, context.prompt or DEFAULT_PROMPT, context.max_chars, room)
+        model = check_model(servers)
+        num_ctx = context_tokens(model, context.num_ctx)
+        recipe = Recipe(model.digest, context.prompt or DEFAULT_PROMPT, context.max_chars, num_ctx)
         cache = cache_url(settings.ledger_url).render_as_string(hide_password=False)
         return cls(inner, servers, recipe, SecretStr(cache), context.required)
 
     @property
     def fingerprint(self) -> str:
-        """As `Cutter.fingerprint`."""
+        """As `Chunker.fingerprint`."""
         return f"{self.inner.fingerprint}/context-{self.recipe.fingerprint}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """As `Cutter.cut`. Equal documents give equal chunks, and contexts that are equal where the cache has them."""
+        """As `Chunker.chunk`. Equal documents get equal contexts as far as the cache has them."""
         chunked = self.inner.chunk(documents)
         several = [
             (row, document)
@@ -79,29 +79,29 @@ class ContextChunker:
         ]
         if several:
             writer = process_writer(self.servers, self.recipe, self.cache, home=os.getpid())
-            written = writer.write([(documents.texts[row], document.chunks) for row, document in several])
-            for (row, document), contexts in zip(several, written, strict=True):
-                chunked[row] = self._with(document, contexts)
+            contexts = writer.write([(documents.texts[row], document.chunks) for row, document in several])
+            for (row, document), document_contexts in zip(several, contexts, strict=True):
+                chunked[row] = self._add_contexts(document, document_contexts)
         return chunked
 
-    def halved(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """As `Cutter.halved`; both halves keep the context."""
-        return self.inner.halved(document, number)
+    def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
+        """As `Chunker.split_chunk`; both halves keep the context."""
+        return self.inner.split_chunk(document, number)
 
-    def _with(self, document: ChunkedDocument, written: Written) -> ChunkedDocument | RagIndexError:
+    def _add_contexts(self, document: ChunkedDocument, written: DocumentContexts) -> ChunkedDocument | RagIndexError:
         missing = Counter(filter(None, written.reasons))
-        said = ""
+        message = ""
         if missing:
             reasons = "; ".join(reason for reason, _ in missing.most_common(3))
-            said = f"{missing.total()} of {len(document.chunks)} chunks have no context: {reasons}"
+            message = f"{missing.total()} of {len(document.chunks)} chunks have no context: {reasons}"
             if self.required:
-                return ContextMissing(said)
-        own = document.contexts or [""] * len(document.chunks)
-        contexts = ["\n".join(filter(None, both)) for both in zip(written.contexts, own, strict=True)]
+                return ContextMissing(message)
+        inner_contexts = document.contexts or [""] * len(document.chunks)
+        contexts = ["\n".join(filter(None, pair)) for pair in zip(written.contexts, inner_contexts, strict=True)]
         made = len(document.chunks) - written.cached - missing.total()
         return replace(
             document,
             contexts=contexts,
-            incomplete="; ".join(filter(None, [document.incomplete, said])),
+            incomplete="; ".join(filter(None, [document.incomplete, message])),
             context_counts=ContextCounts(made, written.cached, missing.total()),
         )

@@ -1,148 +1,122 @@
-"""Which servers write contexts, what decides them, and whether the servers can."""
+"""The servers that write contexts and their model, and everything that decides the contexts."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, RagIndexError, TextRefused, TextTooLong
-from rag_index.hosts.endpoint import Endpoint
+from rag_index.errors import EmbedderError, TextRefused, TextTooLong
+from rag_index.hosts.endpoint import Endpoint, ModelDetails
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel
+from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
-if TYPE_CHECKING:
-    from rag_index.hosts.endpoint import ModelDetails
-
-__all__ = ["GeneratingModel", "Recipe", "Servers", "look"]
+__all__ = ["GeneratingModel", "Recipe", "Servers", "check_model", "context_tokens"]
 
 VERSION = 1
-"""Of the frame, the window and what of an answer is used: another one means that contexts are made anew."""
+"""The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""
 PLAIN_PROMPT = "Answer with one word: are you there?"
-TRIES = 3
-FIRST_PAUSE = 0.2
 UNKNOWN_CONTEXT = 2048
-"""Tokens, of a model that does not say."""
+"""Tokens of context of a model that does not say how many it takes."""
 
 log = logging.getLogger("rag_index.chunking.context")
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Ollama servers and how they are asked; as `Endpoint` wants it."""
+    """Ollama servers and how to ask them, as `Endpoint` expects it."""
 
     hosts: tuple[str, ...]
     model: str
     timeout: float
     keep_alive: str
     requests_in_flight: int
-    """In all, over the hosts."""
+    """Requests in flight at once, over all hosts."""
     num_thread: int | None
     patience: float
-    """Seconds that hosts which are down are waited for."""
+    """Seconds to wait for hosts that are down."""
     num_ctx: int
-    """Tokens that may be asked for."""
+    """Tokens of context to ask for at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What decides contexts, beside documents and chunks."""
+    """Everything that decides the contexts, apart from documents and chunks."""
 
     digest: str
-    """Of the model's weights."""
+    """The digest of the model's weights."""
     prompt: str
     max_chars: int
     num_ctx: int
-    """Tokens of question and answer."""
+    """Tokens of question and answer together."""
 
     @property
     def fingerprint(self) -> str:
-        """A short hash of all (16 hex digits)."""
-        said = "\0".join([str(VERSION), self.digest, self.prompt, str(self.max_chars), str(self.num_ctx)])
-        return hashlib.blake2b(said.encode("utf-8", "replace"), digest_size=8).hexdigest()
+        """A short hash of all fields and of VERSION (16 hex digits)."""
+        fields = "\0".join([str(VERSION), self.digest, self.prompt, str(self.max_chars), str(self.num_ctx)])
+        return hashlib.blake2b(fields.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
     @property
     def num_predict(self) -> int:
-        """Most tokens of an answer: what `max_chars` characters take in most languages."""
+        """The tokens that an answer may have: enough for `max_chars` characters in most languages."""
         return max(32, min(self.max_chars // 2, self.num_ctx // 4))
+
+    @property
+    def question_tokens(self) -> int:
+        """The tokens that a question may have."""
+        return self.num_ctx - self.num_predict
 
 
 @dataclass(slots=True)
 class GeneratingModel(KnownModel):
-    """Compared when a host is first asked; made to write a word once it has failed."""
+    """The model that writes contexts: compared when a host is first asked, and tested with a word after a failure."""
 
     num_ctx: int = UNKNOWN_CONTEXT
-    _asked: set[str] = field(default_factory=set)
+    _compared: set[str] = field(default_factory=set)
+    """The hosts whose model was compared before."""
 
     async def try_out(self, endpoint: Endpoint) -> None:
         """As `HostModel.try_out`."""
         await self.compare(endpoint)
-        if endpoint.url in self._asked:
-            await write_a_word(endpoint, self.name, self.num_ctx)
-        self._asked.add(endpoint.url)
+        if endpoint.url in self._compared:
+            await check_generating(endpoint, self.name, self.num_ctx)
+        self._compared.add(endpoint.url)
 
 
-async def write_a_word(endpoint: Endpoint, model: str, num_ctx: int) -> None:
-    """See that a host's model writes. Raises as `Endpoint.generate`, EmbedderError where the model cannot."""
+async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None:
+    """Make a host's model write a word. Raises as `Endpoint.generate`, and EmbedderError if the model cannot write."""
     try:
         await endpoint.generate(PLAIN_PROMPT, num_ctx=num_ctx, num_predict=1, temperature=0)
     except (TextRefused, TextTooLong) as exc:
-        raise EmbedderError(f"{exc} (model {model}: is it one that generates text? name another one)") from exc
+        raise EmbedderError(f"{exc}: model {model} cannot write contexts; name one that generates text") from exc
 
 
-def look(servers: Servers) -> ModelDetails:
-    """What the model is, from every host that answers, each made to write a word; `num_ctx` is asked for already.
+def check_model(servers: Servers) -> ModelDetails:
+    """Return the details of the model, after every host has written a word with it in a window of `num_ctx` tokens.
 
-    Raises:
-        EmbedderUnavailable: no host answers.
-        ModelMissing, EmbedderError: a host cannot be used.
-        ModelChanged: hosts have different models of this name.
+    Raises as `agreed_report`.
     """
     loop = EventLoopThread("rag-index-contexts")
     try:
-        return loop.run(_look(servers))
+        report = agreed_report(loop.run(_survey_servers(servers)), servers.model, log)
     finally:
         loop.stop()
+    return ModelDetails(report.digest, report.context_length)
 
 
-async def _look(servers: Servers) -> ModelDetails:
+async def _survey_servers(servers: Servers) -> list[HostReport]:
+    async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
+        await check_generating(endpoint, servers.model, context_tokens(details, servers.num_ctx))
+
     endpoints = [Endpoint(url, servers) for url in servers.hosts]
     try:
-        found = await asyncio.gather(*(_of_host(endpoint, servers) for endpoint in endpoints))
+        return await survey_hosts(endpoints, use_model)
     finally:
         for endpoint in endpoints:
             await endpoint.close()
-    well = {url: one for url, one in zip(servers.hosts, found, strict=True) if not isinstance(one, RagIndexError)}
-    for error in found:
-        if isinstance(error, RagIndexError):
-            if not well or not isinstance(error, EmbedderUnavailable):
-                raise error
-            log.warning("contexts: going on without one of %d Ollama hosts: %s", len(found), error)
-    if len({one.digest for one in well.values()}) > 1:
-        having = ", ".join(f"{url} weights {one.digest[:12]}" for url, one in well.items())
-        name = servers.model
-        raise ModelChanged(f"hosts have different models named {name}: {having}; run `ollama pull {name}` on each")
-    return next(iter(well.values()))
 
 
-async def _of_host(endpoint: Endpoint, servers: Servers) -> ModelDetails | RagIndexError:
-    failure: RagIndexError | None = None
-    for attempt in range(TRIES):
-        await asyncio.sleep(FIRST_PAUSE * 2**attempt if attempt else 0)
-        try:
-            details = await endpoint.details()
-            await write_a_word(endpoint, servers.model, room_of(details, servers.num_ctx))
-        except EmbedderUnavailable as exc:
-            failure = exc
-        except RagIndexError as exc:
-            return exc
-        else:
-            return details
-    return failure or EmbedderUnavailable(f"{endpoint.url} gave no answer")
-
-
-def room_of(details: ModelDetails, num_ctx: int) -> int:
-    """Tokens that a model is given room for."""
+def context_tokens(details: ModelDetails, num_ctx: int) -> int:
+    """Return the tokens of context to ask for: `num_ctx`, or fewer if the model takes fewer."""
     return min(num_ctx, details.context_length or UNKNOWN_CONTEXT)

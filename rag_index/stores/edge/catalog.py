@@ -1,6 +1,6 @@
 """The catalog of the embedded store: collections with their dimension and metadata, and aliases.
 
-One JSON file beside the shard folders, replaced as a whole by each change: what the engine itself does not keep.
+The engine itself does not keep these. They are in one JSON file, which each change replaces as a whole.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from rag_index.database.files import replace_file
 from rag_index.errors import StoreError, StoreMismatch
-from rag_index.stores.edge.folder import folder_errors, replace_file
+from rag_index.stores.edge.folder import folder_errors
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,7 @@ class _State:
 
 
 class Catalog:
-    """The file and what it says. A change is on disk before it is seen; one that fails changes nothing.
+    """The catalog file and its content. A change is on disk before a reader sees it; one that fails changes nothing.
 
     Not thread-safe: the store calls it under its own lock.
     """
@@ -46,15 +47,15 @@ class Catalog:
         self._state = self._load()
 
     def collections(self) -> dict[str, CatalogEntry]:
-        """All collections by name (a copy)."""
+        """Return a copy of all collections by name."""
         return copy.deepcopy(self._state.collections)
 
     def aliases(self) -> dict[str, str]:
-        """Alias to collection (a copy)."""
+        """Return a copy of the collection that each alias points at."""
         return dict(self._state.aliases)
 
     def resolve(self, name: str) -> str:
-        """The collection that a name or an alias means; StoreError where there is none."""
+        """Return the collection that a name or an alias stands for. Raises StoreError if there is none."""
         found = self._state.aliases.get(name, name)
         if found not in self._state.collections:
             known = ", ".join(sorted({*self._state.collections, *self._state.aliases})) or "none"
@@ -62,18 +63,19 @@ class Catalog:
         return found
 
     def entry(self, name: str) -> CatalogEntry:
-        """The entry of a collection or alias."""
+        """Return the entry of a collection or alias."""
         return self._state.collections[self.resolve(name)]
 
     def __contains__(self, name: object) -> bool:
         return name in self._state.collections
 
     def add(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
-        """Enter a new collection; StoreMismatch where the name is an alias."""
+        """Add a collection. Raises StoreMismatch if the name is an alias."""
         if name in self._state.aliases:
-            raise StoreMismatch(f"{name} is an alias of {self._state.aliases[name]}: a collection cannot be named so")
+            target = self._state.aliases[name]
+            raise StoreMismatch(f"{name} is an alias of {target}: a collection cannot have the same name")
         entry = CatalogEntry(dimension, _without_none(metadata))
-        self._become(replace(self._state, collections={**self._state.collections, name: entry}))
+        self._replace_state(replace(self._state, collections={**self._state.collections, name: entry}))
 
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         """Merge into a collection's metadata, key by key; None removes a key."""
@@ -82,27 +84,27 @@ class Catalog:
         merged = _without_none({**entry.metadata, **metadata})
         if merged != entry.metadata:
             collections = {**self._state.collections, name: replace(entry, metadata=merged)}
-            self._become(replace(self._state, collections=collections))
+            self._replace_state(replace(self._state, collections=collections))
 
     def remove(self, name: str) -> None:
-        """Forget a collection and the aliases that show it."""
-        self._become(
+        """Remove a collection and the aliases that point at it."""
+        self._replace_state(
             _State(
                 {key: entry for key, entry in self._state.collections.items() if key != name},
-                {alias: shown for alias, shown in self._state.aliases.items() if shown != name},
+                {alias: target for alias, target in self._state.aliases.items() if target != name},
             )
         )
 
     def point_alias(self, alias: str, collection: str) -> None:
-        """Let an alias show a collection."""
+        """Point an alias at a collection."""
         if collection not in self._state.collections:
-            raise StoreError(f"alias {alias} cannot show {collection!r}: there is no such collection")
+            raise StoreError(f"alias {alias} cannot point at {collection!r}: there is no such collection")
         if alias in self._state.collections:
-            raise StoreMismatch(f"{alias} is a collection: an alias cannot be named so; drop or rename it")
+            raise StoreMismatch(f"{alias} is a collection: an alias cannot have the same name; drop or rename it")
         if self._state.aliases.get(alias) != collection:
-            self._become(replace(self._state, aliases={**self._state.aliases, alias: collection}))
+            self._replace_state(replace(self._state, aliases={**self._state.aliases, alias: collection}))
 
-    def _become(self, state: _State) -> None:
+    def _replace_state(self, state: _State) -> None:
         document = {
             "version": VERSION,
             "collections": {
@@ -116,7 +118,8 @@ class Catalog:
             kept = json.loads(content)
         except (TypeError, ValueError) as exc:
             raise StoreError(f"collection metadata must be JSON: {exc}") from exc
-        replace_file(self._file, content)
+        with folder_errors(self._file.parent):
+            replace_file(self._file, content)
         self._state = _parse(kept)
 
     def _load(self) -> _State:

@@ -1,7 +1,7 @@
-"""One collection of the embedded store: a shard folder of qdrant-edge, opened when it is first needed.
+"""One collection of the embedded store: a shard folder of qdrant-edge, opened when first needed.
 
-Every call of the engine holds Python's lock from beginning to end (a thousand points of 768 dimensions: 30 ms), so
-calls are short slices, taken one at a time under the collection's own lock, and other threads run in between.
+Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of 768 dimensions). So
+work is split into short calls, made one at a time under the collection's own lock, and other threads run in between.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgeCollection"]
 
-SLICE = 500
-"""Points a call of the engine: bounds how long other threads stand still."""
-KEYS_A_FILTER = 10_000
-FLUSH_EVERY = 10_000
-"""Points written without a flush: more makes the next open slow."""
-SCANNED_KB = 10_000
-"""Vectors without a search index up to this size are scanned (the engine's own threshold)."""
+BATCH_POINTS = 500
+"""Points per call of the engine, which bounds how long other threads stand still."""
+KEYS_PER_FILTER = 10_000
+FLUSH_POINTS = 10_000
+"""Points written between flushes; more would make the next open slow."""
+MAX_SCANNED_KB = 10_000
+"""Vectors up to this size are scanned without a search index (the engine's own threshold)."""
 
 BUILD_INDEX = """\
 import sys
@@ -66,9 +66,9 @@ class EdgeCollection:
         self._closed = False
 
     def create(self) -> None:
-        """Make the folder, which must not be there.
+        """Create the folder, which must not exist.
 
-        Without an index on key and chunk number, as a server has it: it would lie in memory, and grow with the points.
+        There is no index on key and chunk number, as a server has: it would be in memory and grow with the points.
         """
         require_space(self._folder.parent, self._min_free)
         vectors = e.EdgeVectorParams(size=self.dimension, distance=e.Distance.Cosine)
@@ -77,12 +77,12 @@ class EdgeCollection:
             self._shard.flush()
 
     def index_fields(self, fields: Mapping[str, str | None]) -> None:
-        """Make payload indexes; None removes one. One of the same kind is kept, one of another made anew."""
+        """Create payload indexes; None removes one. One of the same kind is kept, one of another kind is replaced."""
         kinds = {payload_path(field): payload_kind(field, kind) if kind else None for field, kind in fields.items()}
         with self._open() as shard:
-            there = {unquoted(field): info.data_type for field, info in shard.info().payload_schema.items()}
+            existing = {unquoted(field): info.data_type for field, info in shard.info().payload_schema.items()}
         for field, kind in kinds.items():
-            before = there.get(unquoted(field))
+            before = existing.get(unquoted(field))
             if before is not None and before != kind:
                 self._write([(e.UpdateOperation.delete_field_index(field), 0)])
             if kind is not None and before != kind:
@@ -90,14 +90,14 @@ class EdgeCollection:
         self.flush()
 
     def upsert(self, points: PointBatch) -> None:
-        """Write points. All are checked and built before the first reaches the engine."""
+        """Write points. All are checked and converted before the first reaches the engine."""
         vectors = unit_vectors(points, self.dimension, self.name)
-        built = _build(points, vectors)
-        slices = [built[start : start + SLICE] for start in range(0, len(built), SLICE)]
-        self._write([(e.UpdateOperation.upsert_points(piece), len(piece)) for piece in slices], vectors.nbytes * 3)
+        built = _engine_points(points, vectors)
+        batches = [built[start : start + BATCH_POINTS] for start in range(0, len(built), BATCH_POINTS)]
+        self._write([(e.UpdateOperation.upsert_points(batch), len(batch)) for batch in batches], vectors.nbytes * 3)
 
     def update_payloads(self, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Replace payloads; ids that are not there raise StoreMismatch after the others are done."""
+        """Replace payloads. Raises StoreMismatch for ids that do not exist, once all others are written."""
         check_ids([point_id for point_id, _ in payloads])
         operations: list[tuple[str, e.UpdateOperation]] = []
         for point_id, payload in payloads:
@@ -106,44 +106,45 @@ class EdgeCollection:
             except (TypeError, ValueError, OverflowError) as exc:
                 raise PointsRefused(f"payload of point {point_id} cannot be stored: {exc}", (point_id,)) from exc
         missing: list[str] = []
-        for start in range(0, len(operations), SLICE):
+        for start in range(0, len(operations), BATCH_POINTS):
             require_space(self._folder, self._min_free)
             with self._open() as shard:
-                for point_id, operation in operations[start : start + SLICE]:
+                for point_id, operation in operations[start : start + BATCH_POINTS]:
                     try:
                         shard.update(operation)
                     except Exception as exc:
                         if not str(exc).startswith("No point with id"):
                             raise
                         missing.append(point_id)
-                self._written(shard, SLICE)
+                self._flush_if_due(shard, BATCH_POINTS)
         if missing:
             raise StoreMismatch(
-                f"{len(missing)} points that should be in {self.name} are not there, the first is {missing[0]}: "
+                f"{len(missing)} points that should be in {self.name} are missing, the first is {missing[0]}: "
                 "run `rag-index doctor`"
             )
 
     def delete_points(self, ids: Sequence[str]) -> None:
-        """Delete by id."""
+        """Delete points by id."""
         check_ids(ids)
-        slices: list[list[e.PointId]] = [list(ids[start : start + SLICE]) for start in range(0, len(ids), SLICE)]
-        self._write([(e.UpdateOperation.delete_points(piece), len(piece)) for piece in slices])
+        starts = range(0, len(ids), BATCH_POINTS)
+        batches: list[list[e.PointId]] = [list(ids[start : start + BATCH_POINTS]) for start in starts]
+        self._write([(e.UpdateOperation.delete_points(batch), len(batch)) for batch in batches])
 
     def delete_chunks(self, first: Mapping[str, int]) -> None:
-        """Delete all points of these documents, by key, from the chunk number given on.
+        """Delete the points of these documents, by key, from the given chunk number on.
 
-        They are looked for first, all in one pass, since without an index every filter reads every payload.
+        All of them are found first, in one pass: without an index, every filter reads every payload.
         """
         found: list[str] = []
-        for some in _keys(list(first)):
-            for point in self._scroll(e.Filter(must=[some]), vectors=False, page=1000):
+        for condition in _key_conditions(list(first)):
+            for point in self._scroll(e.Filter(must=[condition]), vectors=False, page=1000):
                 ours = point.payload[RESERVED_KEY]
                 if ours["chunk"] >= first[ours["key"]]:
                     found.append(point.id)
         self.delete_points(found)
 
     def flush(self) -> None:
-        """Make what was written survive a power cut."""
+        """Write everything to disk, so that it survives a power cut."""
         with self._lock:
             if self._shard is not None and not self._closed:
                 with self._engine_errors():
@@ -151,27 +152,27 @@ class EdgeCollection:
                 self._unflushed = 0
 
     def count(self, keys: Sequence[str] | None) -> int:
-        """Exact number of points, of these keys where given."""
+        """Return the exact number of points, of these document keys if given."""
         if keys is None:
             with self._open() as shard:
                 return int(shard.count(e.CountRequest(exact=True)))
         total = 0
-        for some in _keys(keys):
+        for condition in _key_conditions(keys):
             with self._open() as shard:
-                total += int(shard.count(e.CountRequest(exact=True, filter=e.Filter(must=[some]))))
+                total += int(shard.count(e.CountRequest(exact=True, filter=e.Filter(must=[condition]))))
         return total
 
     def retrieve(self, ids: Sequence[str], *, vectors: bool) -> list[StoredPoint]:
-        """The points with these ids that are there."""
+        """Return the points with these ids that exist."""
         check_ids(ids)
         found: list[StoredPoint] = []
-        for start in range(0, len(ids), SLICE):
+        for start in range(0, len(ids), BATCH_POINTS):
             with self._open() as shard:
-                found += map(_stored, shard.retrieve(list(ids[start : start + SLICE]), True, vectors))
+                found += map(_stored, shard.retrieve(list(ids[start : start + BATCH_POINTS]), True, vectors))
         return found
 
     def scroll(self, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
-        """All points in order of their id."""
+        """Return all points in order of their id."""
         return self._scroll(None, vectors=vectors, page=page)
 
     def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
@@ -187,7 +188,7 @@ class EdgeCollection:
     def search(
         self, vector: NDArray[np.float32], *, limit: int, conditions: Sequence[Condition], exact: bool
     ) -> list[StoredPoint]:
-        """The nearest points, best first."""
+        """Return the nearest points, best first."""
         request = e.QueryRequest(
             limit=limit,
             query=e.Query.Nearest(unit_query(vector, self.dimension, self.name)),
@@ -199,16 +200,16 @@ class EdgeCollection:
             return [_stored(point, point.score) for point in shard.query(request)]
 
     def indexed(self) -> bool:
-        """False where more vectors lack a search index than a scan should go through."""
+        """Return False if more vectors lack a search index than a search should scan."""
         with self._open() as shard:
             info = shard.info()
-        scanned = max(0, info.points_count - info.indexed_vectors_count)
-        return bool(scanned * self.dimension * 4 <= SCANNED_KB * 1024)
+        unindexed = max(0, info.points_count - info.indexed_vectors_count)
+        return bool(unindexed * self.dimension * 4 <= MAX_SCANNED_KB * 1024)
 
     def optimize(self, *, inherit: int) -> None:
         """Build the search index in a child process, which inherits the file descriptor `inherit`.
 
-        The shard is closed here meanwhile: other calls on this collection wait.
+        The shard is closed in this process meanwhile, and other calls on this collection wait.
         """
         with self._lock:
             self._check_open()
@@ -220,14 +221,14 @@ class EdgeCollection:
                 command, capture_output=True, text=True, errors="replace", pass_fds=[inherit], check=False
             )
         if child.returncode:
-            said = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
+            reason = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
             raise StoreError(
-                f"the search index of {self.name} was not built ({said}); searching goes on without it: "
-                "see that memory and disk suffice, then run `rag-index` again"
+                f"the search index of {self.name} was not built ({reason}), and searches work without it: "
+                "check free memory and disk space, then run `rag-index` again"
             )
 
     def close(self) -> None:
-        """Flush and give the folder back."""
+        """Flush and close the shard."""
         with self._lock:
             self._closed = True
             self._close_shard()
@@ -256,17 +257,17 @@ class EdgeCollection:
             require_space(self._folder, self._min_free + space)
             with self._open() as shard:
                 shard.update(operation)
-                self._written(shard, points)
+                self._flush_if_due(shard, points)
 
-    def _written(self, shard: e.EdgeShard, points: int) -> None:
+    def _flush_if_due(self, shard: e.EdgeShard, points: int) -> None:
         self._unflushed += points
-        if self._unflushed >= FLUSH_EVERY:
+        if self._unflushed >= FLUSH_POINTS:
             shard.flush()
             self._unflushed = 0
 
     @contextmanager
     def _engine_errors(self) -> Iterator[None]:
-        """Let the engine's bare Exceptions, and its panics, leave as ours."""
+        """Turn the engine's bare exceptions and panics into errors of ours."""
         try:
             yield
         except RagIndexError:
@@ -274,26 +275,26 @@ class EdgeCollection:
         except BaseException as exc:
             if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
                 raise
-            raise self._ours(str(exc)) from exc
+            raise self._store_error(str(exc)) from exc
 
-    def _ours(self, said: str) -> StoreError:
-        if "WouldBlock" in said:
+    def _store_error(self, message: str) -> StoreError:
+        if "WouldBlock" in message:
             return StoreBusy(f"collection {self.name} at {self._folder} is open in another process: wait for it")
-        if disk_full(said):
+        if disk_full(message):
             return StoreError(f"no space left for collection {self.name} at {self._folder}: free some, then run again")
-        if re.search("permission denied|read-only file system", said, re.IGNORECASE):
-            return StoreError(f"cannot write to {self._folder} ({said}): make it writable for this user")
-        if "does not exist" in said:
+        if re.search("permission denied|read-only file system", message, re.IGNORECASE):
+            return StoreError(f"cannot write to {self._folder} ({message}): make it writable for this user")
+        if "does not exist" in message:
             return StoreError(f"the folder of collection {self.name}, {self._folder}, is gone: run `rag-index rebuild`")
-        return StoreError(f"the embedded Qdrant failed on {self.name} at {self._folder}: {said}")
+        return StoreError(f"the embedded Qdrant failed on {self.name} at {self._folder}: {message}")
 
 
-def _build(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
+def _engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
     built: list[e.Point] = []
     bad: list[str] = []
     reason: Exception | None = None
-    for start in range(0, len(points), SLICE):
-        for i, vector in enumerate(vectors[start : start + SLICE].tolist(), start):
+    for start in range(0, len(points), BATCH_POINTS):
+        for i, vector in enumerate(vectors[start : start + BATCH_POINTS].tolist(), start):
             try:
                 built.append(e.Point(points.ids[i], vector, points.payloads[i]))
             except (TypeError, ValueError, OverflowError) as exc:
@@ -305,12 +306,12 @@ def _build(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
     return built
 
 
-def _keys(keys: Sequence[str]) -> list[e.FieldCondition]:
-    """Conditions that together hold each key once."""
+def _key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
+    """Return conditions that together name each key once."""
     unique = list(dict.fromkeys(keys))
-    starts = range(0, len(unique), KEYS_A_FILTER)
+    starts = range(0, len(unique), KEYS_PER_FILTER)
     field = f"{RESERVED_KEY}.key"
-    return [e.FieldCondition(field, match=e.MatchAny(unique[start : start + KEYS_A_FILTER])) for start in starts]
+    return [e.FieldCondition(field, match=e.MatchAny(unique[start : start + KEYS_PER_FILTER])) for start in starts]
 
 
 def _stored(record: e.Record | e.ScoredPoint, score: float = 0.0) -> StoredPoint:

@@ -1,4 +1,4 @@
-"""The folder of the embedded store: who holds it, files replaced as a whole, and the filesystem's errors as ours."""
+"""The folder of the embedded store: its lock, its free space, and the filesystem's errors as errors of ours."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rag_index.errors import StoreBusy, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FolderLock", "disk_full", "folder_errors", "replace_file", "require_space"]
+__all__ = ["FolderLock", "disk_full", "folder_errors", "require_space"]
 
 POLL = 0.1
 COMMAND_CHARS = 120
@@ -29,7 +29,7 @@ COMMAND_CHARS = 120
 class FolderLock:
     """An exclusive lock on `FOLDER/.lock`, held until `release` or the end of the process, however it ends.
 
-    The file says who holds it. Taking it waits up to `wait` seconds, then raises StoreBusy with the holder's name.
+    The file names the holder. Locking waits up to `wait` seconds, then raises StoreBusy with the holder's name.
     """
 
     def __init__(self, folder: Path, *, wait: float = 0.0) -> None:
@@ -37,26 +37,26 @@ class FolderLock:
         with folder_errors(folder):
             self._file: int | None = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._take(self._file, wait)
+            self._lock(self._file, wait)
         except BaseException:
             self._close()
             raise
 
     @property
     def descriptor(self) -> int:
-        """The locked file: a child process that inherits it keeps the folder locked while it runs."""
+        """The locked file's descriptor. A child process that inherits it keeps the folder locked while it runs."""
         if self._file is None:
             raise StoreError(f"the store at {self._folder} is closed")
         return self._file
 
     def release(self) -> None:
-        """Let the next one in; a second call does nothing."""
+        """Release the lock. A second call does nothing."""
         if self._file is not None:
             with suppress(OSError):
                 os.ftruncate(self._file, 0)
         self._close()
 
-    def _take(self, file: int, wait: float) -> None:
+    def _lock(self, file: int, wait: float) -> None:
         deadline = time.monotonic() + wait
         while True:
             try:
@@ -65,15 +65,15 @@ class FolderLock:
             except BlockingIOError as exc:
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    raise StoreBusy(self._busy(file)) from exc
+                    raise StoreBusy(self._busy_message(file)) from exc
                 time.sleep(min(POLL, left))
             except OSError as exc:
                 raise StoreError(f"cannot lock the store at {self._folder}: {exc.strerror}; use a local disk") from exc
-        with suppress(OSError):  # a full disk may still be searched; others then read of "another process"
+        with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             os.ftruncate(file, 0)
-            os.pwrite(file, _me(), 0)
+            os.pwrite(file, _own_process(), 0)
 
-    def _busy(self, file: int) -> str:
+    def _busy_message(self, file: int) -> str:
         return (
             f"the store at {self._folder} is open in {_holder(os.pread(file, 4096, 0))}: "
             "wait for it (--wait SECONDS) or use a Qdrant server"
@@ -85,7 +85,7 @@ class FolderLock:
             self._file = None
 
 
-def _me() -> bytes:
+def _own_process() -> bytes:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
     return json.dumps(
         {
@@ -105,18 +105,20 @@ def _holder(content: bytes) -> str:
         return "another process"
     where = "" if host == socket.gethostname() else f" on {host}"
     if not where and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
-        return f"a child of process {pid} ({command}), which has ended; it began {since} and frees the store when done"
+        return (
+            f"a child of process {pid} ({command}), which has ended; it started {since} and frees the store when done"
+        )
     return f"process {pid}{where} ({command}) since {since}"
 
 
 def disk_full(text: str) -> bool:
-    """Whether an error's text says that a disk is full."""
+    """Return whether an error's text says that a disk is full."""
     return any(sign in text.lower() for sign in ("no space left", "disk full", "storagefull", "out of disk"))
 
 
 @contextmanager
 def folder_errors(folder: Path) -> Iterator[None]:
-    """Let an OSError of the block leave as a StoreError that names the folder and the remedy."""
+    """Turn an OSError of the block into a StoreError that names the folder and the remedy."""
     try:
         yield
     except OSError as exc:
@@ -135,10 +137,10 @@ def folder_errors(folder: Path) -> Iterator[None]:
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Raise StoreError where fewer than `needed` bytes are free under the folder.
+    """Raise StoreError if fewer than `needed` bytes are free on the folder's disk.
 
-    The engine writes through memory maps of sparse files: on a full disk the kernel kills the process (SIGBUS)
-    instead of returning an error, so space has to be seen before it is used.
+    The engine writes through memory maps of sparse files. On a full disk the kernel kills the process (SIGBUS) instead
+    of returning an error, so space must be checked before it is used.
     """
     with folder_errors(folder):
         disk = os.statvfs(folder)
@@ -146,21 +148,5 @@ def require_space(folder: Path, needed: int) -> None:
     if free < needed:
         raise StoreError(
             f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
-            "needed to go on safely; free some, then run again"
+            "needed to continue safely; free some, then run again"
         )
-
-
-def replace_file(file: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment, a power cut too, leaves the old or the new content."""
-    temporary = file.with_name(f"{file.name}.tmp")
-    with folder_errors(file.parent):
-        with temporary.open("wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
-        folder = os.open(file.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -1,11 +1,11 @@
 """The embedded store: Qdrant inside this process (qdrant-edge), one process at a time.
 
-    PATH/.lock              who holds the store
+    PATH/.lock              the holder of the store
     PATH/catalog.json       collections, metadata, aliases
-    PATH/collections/NAME   a shard folder each
-    PATH/trash/             dropped shard folders on their way out
+    PATH/collections/NAME   the shard folder of a collection
+    PATH/trash/             shard folders that are being deleted
 
-A collection is what the catalog says: a folder without an entry is what a crash left behind.
+The catalog decides which collections exist. A crash left behind any folder that has no entry.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from rag_index.database.files import leftovers
 from rag_index.errors import StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection import EdgeCollection
@@ -40,9 +41,9 @@ MIN_FREE = 128 * 1024 * 1024
 class EdgeStore:
     """The Store protocol on a folder of this machine.
 
-    Opening takes the folder's lock: StoreBusy where another process has it and does not let go within `wait`
-    seconds. Writes stop with StoreError while fewer than `min_free` bytes are free on the disk. Searching goes on
-    in other threads while points are written; during `optimize` the calls on that one collection wait.
+    Opening locks the folder, and raises StoreBusy if another process does not release it within `wait` seconds.
+    Writes raise StoreError while fewer than `min_free` bytes are free on the disk. Other threads can search while
+    points are written; during `optimize` the calls on that one collection wait.
     """
 
     embedded = True
@@ -54,22 +55,24 @@ class EdgeStore:
         self._trash = path / "trash"
         with folder_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        self._held = FolderLock(path, wait=wait)
+        self._folder_lock = FolderLock(path, wait=wait)
         try:
             with folder_errors(path):
                 self._folders.mkdir(exist_ok=True)
                 self._trash.mkdir(exist_ok=True)
             self._empty_trash()
+            for leftover in leftovers(path / "catalog.json"):
+                leftover.unlink(missing_ok=True)
             self._catalog = Catalog(path / "catalog.json")
         except BaseException:
-            self._held.release()
+            self._folder_lock.release()
             raise
         self._mutex = threading.RLock()
         self._open: dict[str, EdgeCollection] = {}
         self._closed = False
 
     def create(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
-        """Make a collection, or keep the one of that name and dimension and merge its metadata."""
+        """Create a collection, or keep the existing one of that name and dimension and merge its metadata."""
         if not NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:
@@ -83,22 +86,22 @@ class EdgeStore:
                 self._catalog.merge_metadata(name, metadata)
                 return
             self._discard(name)
-            made = self._collection(name, dimension)
-            made.create()
+            created = self._collection(name, dimension)
+            created.create()
             try:
                 self._catalog.add(name, dimension, metadata)
             except BaseException:
-                made.close()
+                created.close()
                 raise
-            self._open[name] = made
+            self._open[name] = created
 
     def collections(self) -> dict[str, dict[str, Any]]:
-        """All collections, by name, with their metadata."""
+        """Return all collections by name, with their metadata."""
         with self._mutex:
             return {name: entry.metadata for name, entry in self._catalog.collections().items()}
 
     def metadata(self, name: str) -> dict[str, Any]:
-        """The metadata of one collection or alias."""
+        """Return the metadata of a collection or alias."""
         with self._mutex:
             self._check_open()
             return dict(self._catalog.entry(name).metadata)
@@ -110,51 +113,51 @@ class EdgeStore:
             self._catalog.merge_metadata(name, metadata)
 
     def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
-        """Make payload indexes by field and kind; None removes one."""
+        """Create payload indexes by field and kind; None removes one."""
         self._get(name).index_fields(fields)
 
     def drop(self, name: str) -> None:
-        """Remove a collection and the aliases that show it."""
+        """Delete a collection and the aliases that point at it."""
         with self._mutex:
             self._check_open()
             if name not in self._catalog:
                 return
             self._catalog.remove(name)
-            opened = self._open.pop(name, None)
-            if opened is not None:
-                opened.close()
+            collection = self._open.pop(name, None)
+            if collection is not None:
+                collection.close()
             self._discard(name)
 
     def upsert(self, name: str, points: PointBatch) -> None:
-        """Write points, all checked before the first is written."""
+        """Write points; all are checked before the first is written."""
         self._get(name).upsert(points)
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Replace the whole payload of each point; StoreMismatch for those that are not there."""
+        """Replace the whole payload of each point. Raises StoreMismatch for points that do not exist."""
         self._get(name).update_payloads(payloads)
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
-        """Delete by id."""
+        """Delete points by id."""
         self._get(name).delete_points(ids)
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
-        """Delete all points of these documents, by key, from the chunk number given on."""
+        """Delete the points of these documents, by key, from the given chunk number on."""
         self._get(name).delete_chunks(first)
 
     def flush(self, name: str) -> None:
-        """Make all that was written survive a power cut."""
+        """Write everything to disk, so that it survives a power cut."""
         self._get(name).flush()
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
-        """Exact number of points, of these document keys where given."""
+        """Return the exact number of points, of these document keys if given."""
         return self._get(name).count(keys)
 
     def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
-        """The points with these ids that are there."""
+        """Return the points with these ids that exist."""
         return self._get(name).retrieve(ids, vectors=vectors)
 
     def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
-        """All points in order of their id, a page in memory at a time."""
+        """Return all points in order of their id, with one page in memory at a time."""
         return self._get(name).scroll(vectors=vectors, page=page)
 
     def search(
@@ -166,45 +169,45 @@ class EdgeStore:
         conditions: Sequence[Condition] = (),
         exact: bool = False,
     ) -> list[StoredPoint]:
-        """The nearest points, best first."""
+        """Return the nearest points, best first."""
         return self._get(name).search(vector, limit=limit, conditions=conditions, exact=exact)
 
     def optimize(self, name: str) -> None:
         """Build the search index (HNSW) of a collection; until then every search scans."""
-        self._get(name).optimize(inherit=self._held.descriptor)
+        self._get(name).optimize(inherit=self._folder_lock.descriptor)
 
     def indexed(self, name: str) -> bool:
-        """False where searching scans more vectors than it should: `optimize` helps."""
+        """Return False if a search scans more vectors than it should, so that `optimize` helps."""
         return self._get(name).indexed()
 
     def aliases(self) -> dict[str, str]:
-        """Alias to collection."""
+        """Return the collection that each alias points at."""
         with self._mutex:
             return self._catalog.aliases()
 
     def point_alias(self, alias: str, collection: str) -> None:
-        """Let the alias show this collection, in one step."""
+        """Point the alias at this collection in one step."""
         with self._mutex:
             self._check_open()
             self._catalog.point_alias(alias, collection)
 
     def dimension(self, name: str) -> int:
-        """The dimension of the collection's vectors."""
+        """Return the dimension of the collection's vectors."""
         with self._mutex:
             return self._catalog.entry(name).dimension
 
     def close(self) -> None:
-        """Flush, close and let the next process in; a second call does nothing."""
+        """Flush, close and release the lock. A second call does nothing."""
         with self._mutex:
             if self._closed:
                 return
             self._closed = True
             try:
-                for opened in self._open.values():
-                    opened.close()
+                for collection in self._open.values():
+                    collection.close()
             finally:
                 self._open.clear()
-                self._held.release()
+                self._folder_lock.release()
 
     def _get(self, name: str) -> EdgeCollection:
         with self._mutex:
@@ -222,7 +225,7 @@ class EdgeStore:
             raise StoreError(f"the store at {self._path} is closed")
 
     def _discard(self, name: str) -> None:
-        """Remove a shard folder: renamed first, so that half of one is never taken for a collection."""
+        """Delete a shard folder. It is renamed first, so that half a folder is never taken for a collection."""
         folder = self._folders / name
         with folder_errors(self._path):
             if folder.exists():

@@ -1,4 +1,4 @@
-"""What Qdrant's client raises, REST, gRPC and in memory, as errors of ours."""
+"""The errors of Qdrant's client (REST, gRPC and in memory), translated into errors of ours."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from rag_index.stores.edge.folder import disk_full
 __all__ = ["FOREIGN", "translate"]
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, KeyError, RuntimeError)
-"""All that a call of the client raises: asserts for an empty answer, the last three for arguments and in memory."""
+"""All that a call of the client raises: AssertionError for an empty answer, the last three for wrong arguments and
+from the client in memory."""
 
 copyreg.pickle(
-    UnexpectedResponse,  # it cannot unpickle itself, and tblib, which Dask uses, pickles the cause of an error with it
+    UnexpectedResponse,  # it cannot be unpickled by itself, and tblib, which Dask uses, pickles an error's cause too
     lambda exc: (UnexpectedResponse, (exc.status_code, exc.reason_phrase, exc.content, exc.headers)),
 )
 
@@ -35,17 +36,16 @@ KEY_CODES = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
 def translate(exc: Exception, url: str) -> RagIndexError:
-    """The error of ours that one of `FOREIGN` means.
+    """Translate one of `FOREIGN` into an error of ours.
 
-    StoreUnavailable may pass (down, 5xx, a rate limit: `retry_after`); PointsRefused, without ids, says that the
-    request is at fault, so that smaller ones may be tried; StoreMismatch that a point is not there; StoreError
-    needs a person.
+    StoreUnavailable may pass (server down, 5xx, a rate limit with `retry_after`). PointsRefused, without ids, blames
+    the request, so smaller ones may be tried. StoreMismatch means a missing point. StoreError needs a person.
     """
     match exc:
         case ResourceExhaustedResponse():
             return StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}", float(exc.retry_after_s))
         case UnexpectedResponse():
-            return _from_status(exc.status_code or 0, _said(exc), url)
+            return _from_status(exc.status_code or 0, _server_message(exc), url)
         case ResponseHandlingException():
             reason = str(exc.source) or type(exc.source).__name__
             return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
@@ -53,7 +53,7 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             return _from_code(exc, url)
         case KeyError():
             return StoreMismatch(f"No point with id {exc.args[0] if exc.args else ''} found")
-        case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # an answer that is not Qdrant's
+        case AssertionError() | json.JSONDecodeError() | UnicodeDecodeError():  # the answer is not from Qdrant
             return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({exc}): is it running?")
         case QdrantException():
             return StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}")
@@ -63,46 +63,48 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             return StoreError(f"Qdrant at {url}: {exc}")
 
 
-def _from_status(status: int, said: str, url: str) -> RagIndexError:
-    if disk_full(said):
-        return StoreError(f"Qdrant at {url} has no space left on its disk ({said}): free some, then run again")
+def _from_status(status: int, message: str, url: str) -> RagIndexError:
+    if disk_full(message):
+        return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
     if status == 429:
-        return StoreUnavailable(f"Qdrant at {url} asks for a pause: {said}")
+        return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
     if status == 408 or not 400 <= status < 500:
-        return StoreUnavailable(f"Qdrant at {url} answered {status}: {said}")
+        return StoreUnavailable(f"Qdrant at {url} answered {status}: {message}")
     if status in (401, 403):
-        return StoreError(f"Qdrant at {url} refuses the API key ({status}: {said}): set [store] api_key")
+        return StoreError(f"Qdrant at {url} refuses the API key ({status}: {message}): set [store] api_key")
     if status == 404:
-        return _missing(said, url)
-    return PointsRefused(f"Qdrant at {url} refuses the request ({status}): {said}")
+        return _not_found(message, url)
+    return PointsRefused(f"Qdrant at {url} refuses the request ({status}): {message}")
 
 
 def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
     code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
-    said = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
-    if disk_full(said):
-        return StoreError(f"Qdrant at {url} has no space left on its disk ({said}): free some, then run again")
-    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" not in said:
-        return StoreUnavailable(f"Qdrant at {url} asks for a pause: {said}")
+    message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
+    if disk_full(message):
+        return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" not in message:
+        return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
     if code in PASSING_CODES:
-        return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({code.name}: {said}): is it running?")
+        return StoreUnavailable(
+            f"Qdrant at {url} does not answer as it should ({code.name}: {message}): is it running?"
+        )
     if code in KEY_CODES:
-        return StoreError(f"Qdrant at {url} refuses the API key ({said}): set [store] api_key")
+        return StoreError(f"Qdrant at {url} refuses the API key ({message}): set [store] api_key")
     if code == grpc.StatusCode.NOT_FOUND:
-        return _missing(said, url)
+        return _not_found(message, url)
     if code == grpc.StatusCode.UNIMPLEMENTED:
-        return StoreError(f"Qdrant at {url} is too old for this ({said}): upgrade it")
-    return PointsRefused(f"Qdrant at {url} refuses the request ({code.name}): {said}")
+        return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
+    return PointsRefused(f"Qdrant at {url} refuses the request ({code.name}): {message}")
 
 
-def _missing(said: str, url: str) -> RagIndexError:
-    if "No point with id" in said:
-        return StoreMismatch(said)
-    return StoreError(f"Qdrant at {url}: {said}")
+def _not_found(message: str, url: str) -> RagIndexError:
+    if "No point with id" in message:
+        return StoreMismatch(message)
+    return StoreError(f"Qdrant at {url}: {message}")
 
 
-def _said(exc: UnexpectedResponse) -> str:
-    """What the server wrote: the error in Qdrant's JSON, or the beginning of whatever else it is."""
+def _server_message(exc: UnexpectedResponse) -> str:
+    """Return the server's message: the error in Qdrant's JSON, or the beginning of any other answer."""
     try:
         return _short(str(json.loads(exc.content)["status"]["error"]))
     except (ValueError, KeyError, TypeError):

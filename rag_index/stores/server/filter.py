@@ -1,4 +1,4 @@
-"""Conditions on payload fields, and kinds of their indexes, as objects of Qdrant's client."""
+"""Conditions on payload fields, and kinds of payload indexes, as objects of Qdrant's client."""
 
 from __future__ import annotations
 
@@ -21,49 +21,49 @@ KINDS = {kind: models.PayloadSchemaType(kind) for kind in ("keyword", "integer",
 
 
 def payload_kind(field: str, kind: str) -> models.PayloadSchemaType:
-    """The client's kind of payload index. Raises StoreError where it is none."""
+    """Return the client's kind of payload index. Raises StoreError for an unknown kind."""
     try:
         return KINDS[kind]
     except KeyError:
-        raise StoreError(f"payload index on {field}: {kind!r} is no kind; use {', '.join(KINDS)}") from None
+        raise StoreError(f"payload index on {field}: {kind!r} is not a kind; use {', '.join(KINDS)}") from None
 
 
 class ServerDialect:
-    """Makes the client's conditions and filters."""
+    """A maker of the client's conditions and filters."""
 
     def keywords(self, field: str, values: list[str]) -> ServerCondition:
-        """The field is one of these strings."""
+        """Require the field to be one of these strings."""
         return models.FieldCondition(key=field, match=models.MatchAny(any=values))
 
     def truth(self, field: str, value: bool) -> ServerCondition:
-        """The field is this boolean."""
+        """Require the field to be this boolean."""
         return models.FieldCondition(key=field, match=models.MatchValue(value=value))
 
     def integer(self, field: str, value: int) -> ServerCondition:
-        """The field is this integer."""
+        """Require the field to be this integer."""
         return models.FieldCondition(key=field, match=models.MatchValue(value=value))
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> ServerCondition:
-        """The field is a number within the bounds."""
+        """Require the field to be a number within the bounds."""
         return models.FieldCondition(key=field, range=models.Range(**bounds))
 
     def times(self, field: str, bounds: Mapping[str, datetime]) -> ServerCondition:
-        """The field is a time within the bounds."""
+        """Require the field to be a time within the bounds."""
         return models.FieldCondition(key=field, range=models.DatetimeRange(**bounds))
 
     def empty(self, field: str) -> ServerCondition:
-        """The field is missing, null or an empty list."""
+        """Require the field to be missing, null or an empty list."""
         return models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
 
     def group(
         self, must: list[ServerCondition], should: list[ServerCondition], must_not: list[ServerCondition]
     ) -> ServerCondition:
-        """All of must, one of should, none of must_not."""
+        """Require all of must, one of should and none of must_not."""
         return models.Filter(must=must or None, should=should or None, must_not=must_not or None)
 
 
 def key_filter(reserved: str, keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
-    """Points of these document keys whose chunk number is at or above `from_chunk`."""
+    """Return a filter for the points of these document keys, from the given chunk number on."""
     dialect = ServerDialect()
-    least = [dialect.numbers(f"{reserved}.chunk", {"gte": from_chunk})] if from_chunk else []
-    return models.Filter(must=[dialect.keywords(f"{reserved}.key", list(keys)), *least])
+    chunks = [dialect.numbers(f"{reserved}.chunk", {"gte": from_chunk})] if from_chunk else []
+    return models.Filter(must=[dialect.keywords(f"{reserved}.key", list(keys)), *chunks])

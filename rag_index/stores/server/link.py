@@ -1,4 +1,4 @@
-"""The connection to a Qdrant server: made when first needed, by gRPC where it answers; waits out passing faults."""
+"""The connection to a Qdrant server: opened when first needed, over gRPC if possible; retries after passing faults."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ __all__ = ["Link"]
 T = TypeVar("T")
 
 REST_PORT, GRPC_PORT = 6333, 6334
-OLDEST = (1, 16)
-"""The first version that keeps metadata of a collection."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
+MIN_VERSION = (1, 16)
+"""The first version that stores metadata of a collection."""
+MIN_PAUSE, MAX_PAUSE = 0.1, 5.0
 PROBE_SECONDS = 2.0
 
 
 class Link:
-    """Calls Qdrant and tries again while that may help, at most for `patience` seconds a call.
+    """A connection that retries a call while that may help, for at most `patience` seconds.
 
-    gRPC is used where the same server answers on `grpc_port`, REST otherwise. Without one it is 6334 for the URL's
-    port 6333; another port says nothing of where its gRPC might be. Each request may take `timeout` seconds, so a
+    It uses gRPC if the same server answers on `grpc_port`, and REST otherwise. The default `grpc_port` is 6334 if the
+    URL's port is 6333; any other port gives no hint of where gRPC is. Each request may take `timeout` seconds, so a
     call ends within about `patience + timeout`.
     """
 
@@ -67,9 +67,9 @@ class Link:
         self._jitter = jitter
 
     def call(self, ask: Callable[[QdrantClient], T]) -> T:
-        """What `ask` returns; raises what `translate` says, StoreUnavailable only once patience is at its end."""
+        """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
         deadline = self.clock() + self._patience
-        pause = FIRST_PAUSE
+        pause = MIN_PAUSE
         while True:
             try:
                 return self._try(ask)
@@ -78,10 +78,10 @@ class Link:
                 if self.clock() + wait > deadline:
                     raise
             self.sleep(wait)
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, MAX_PAUSE)
 
     def close(self) -> None:
-        """End the connection; a second call does nothing."""
+        """Close the connection. A second call does nothing."""
         with self._mutex:
             self._closed = True
             if self._client is not None:
@@ -90,11 +90,11 @@ class Link:
 
     def _try(self, ask: Callable[[QdrantClient], T]) -> T:
         try:
-            return ask(self._connected())
+            return ask(self._connected_client())
         except FOREIGN as exc:
             raise translate(exc, self.url) from exc
 
-    def _connected(self) -> QdrantClient:
+    def _connected_client(self) -> QdrantClient:
         with self._mutex:
             if self._closed:
                 raise StoreError(f"the connection to Qdrant at {self.url} is closed")
@@ -116,7 +116,7 @@ class Link:
         return rest
 
     def _grpc_answers(self, found: models.VersionInfo) -> bool:
-        """Whether Qdrant itself is behind the gRPC port, and the same one."""
+        """Return whether the same Qdrant server is behind the gRPC port."""
         probe = self._new_client(grpc=True, timeout=PROBE_SECONDS)
         try:
             return bool(probe.info() == found)
@@ -150,8 +150,8 @@ class Link:
 
     def _check_version(self, version: str) -> None:
         numbers = re.match(r"(\d+)\.(\d+)", version)
-        if numbers and (int(numbers[1]), int(numbers[2])) < OLDEST:
+        if numbers and (int(numbers[1]), int(numbers[2])) < MIN_VERSION:
             raise StoreError(
-                f"Qdrant at {self.url} is version {version}; rag-index needs {'.'.join(map(str, OLDEST))} or newer, "
-                "which keeps metadata of collections: upgrade it"
+                f"Qdrant at {self.url} is version {version}: upgrade it to {'.'.join(map(str, MIN_VERSION))} or newer, "
+                "which stores metadata of collections"
             )

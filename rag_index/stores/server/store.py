@@ -1,4 +1,4 @@
-"""The store on a Qdrant server, by qdrant-client."""
+"""The store on a Qdrant server, through qdrant-client."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ __all__ = ["ServerStore"]
 
 T = TypeVar("T")
 
-PIECE = 1000
-"""Ids or keys a request."""
-SCANNED_KB = 10_000
-"""Vectors without a search index up to this size are scanned, where the server does not say its own threshold."""
+BATCH_IDS = 1000
+"""Ids or keys per request."""
+MAX_SCANNED_KB = 10_000
+"""Vectors up to this size are scanned without a search index, if the server does not name its own threshold."""
 INDEXING_WAIT = 600.0
 POLL = 0.5
 
@@ -40,8 +40,8 @@ POLL = 0.5
 class ServerStore:
     """The Store protocol on a Qdrant server, 1.16 or newer.
 
-    Connects with the first call. Each call tries again what may pass, for `patience` seconds. Safe to use from
-    several threads; picklable, and connects anew where it arrives.
+    It connects with the first call. Each call retries passing faults for `patience` seconds. Safe to use from several
+    threads; picklable, with a new connection in the process that unpickles it.
     """
 
     embedded = False
@@ -56,35 +56,35 @@ class ServerStore:
         grpc_port: int | None = None,
     ) -> None:
         self._link = Link(url, api_key=api_key, timeout=timeout, patience=patience, grpc_port=grpc_port)
-        self._remade: partial[ServerStore] | None = partial(
+        self._remake: partial[ServerStore] | None = partial(
             ServerStore, url, api_key=api_key, timeout=timeout, patience=patience, grpc_port=grpc_port
         )
 
     @classmethod
     def from_client(cls, client: QdrantClient, *, patience: float = 30.0) -> ServerStore:
-        """A store on a client that is there already, such as `QdrantClient(":memory:")`. Not picklable."""
+        """Make a store on an existing client, such as `QdrantClient(":memory:")`. It is not picklable."""
         store = cls.__new__(cls)
-        store._remade = None
+        store._remake = None
         store._link = Link("the given client", patience=patience, client=client)
         return store
 
     def __reduce__(self) -> tuple[Callable[[], ServerStore], tuple[()]]:
-        if self._remade is None:
+        if self._remake is None:
             raise TypeError("a store made from a client cannot be pickled: make it from a URL")
-        return self._remade, ()
+        return self._remake, ()
 
     def create(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
-        """Make a collection, or keep the one of that name and dimension and merge its metadata."""
+        """Create a collection, or keep the existing one of that name and dimension and merge its metadata."""
         given = {key: value for key, value in metadata.items() if value is not None}
         if name not in self._names():
             vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
             try:
                 self._ask(lambda client: client.create_collection(name, vectors_config=vectors, metadata=given))
             except StoreError:
-                if name not in self._names():  # else another made it, or our own answer was lost
+                if name not in self._names():  # else it exists: created by another process, or the answer was lost
                     raise
         info = self._info(name)
-        found = _vectors(name, info)
+        found = _vector_params(name, info)
         if found.size != dimension or found.distance != models.Distance.COSINE:
             raise StoreMismatch(
                 f"collection {name} holds {found.size}-d vectors ({found.distance.value}), not {dimension}-d (Cosine): "
@@ -98,18 +98,18 @@ class ServerStore:
             self.set_metadata(name, metadata)
 
     def collections(self) -> dict[str, dict[str, Any]]:
-        """All collections, by name, with their metadata."""
+        """Return all collections by name, with their metadata."""
         found: dict[str, dict[str, Any]] = {}
         for name in sorted(self._names()):
             try:
                 found[name] = dict(self._info(name).config.metadata or {})
             except StoreError:
-                if name in self._names():  # else dropped meanwhile
+                if name in self._names():  # else it was dropped meanwhile
                     raise
         return found
 
     def metadata(self, name: str) -> dict[str, Any]:
-        """The metadata of one collection or alias."""
+        """Return the metadata of a collection or alias."""
         return dict(self._info(name).config.metadata or {})
 
     def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
@@ -117,61 +117,62 @@ class ServerStore:
         self._ask(lambda client: client.update_collection(name, metadata=metadata))
 
     def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
-        """Make payload indexes by field and kind; None removes one."""
+        """Create payload indexes by field and kind; None removes one."""
         kinds = {payload_path(field): payload_kind(field, kind) if kind else None for field, kind in fields.items()}
-        there = {unquoted(field): found.data_type for field, found in self._info(name).payload_schema.items()}
+        existing = {unquoted(field): found.data_type for field, found in self._info(name).payload_schema.items()}
         for field, kind in kinds.items():
-            before = there.get(unquoted(field))
+            before = existing.get(unquoted(field))
             if before is not None and before != kind:
                 self._unindex_payload(name, field)
             if kind is not None and before != kind:
                 self._index_payload(name, field, kind)
 
     def drop(self, name: str) -> None:
-        """Remove a collection and the aliases that show it."""
+        """Delete a collection and the aliases that point at it."""
         self._ask(lambda client: client.delete_collection(name))
 
     def upsert(self, name: str, points: PointBatch) -> None:
-        """Write points, all checked before the first is sent; those that the server refuses are named at the end."""
+        """Write points; all are checked before the first is sent. Raises PointsRefused once all others are written."""
         if len(points):
             writes.upsert(self._link, name, self.dimension(name), points)
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Replace the whole payload of each point; StoreMismatch for those that are not there."""
-        writes.overwrite(self._link, name, payloads)
+        """Replace the whole payload of each point. Raises StoreMismatch for points that do not exist."""
+        writes.update_payloads(self._link, name, payloads)
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
-        """Delete by id."""
+        """Delete points by id."""
         check_ids(ids)
-        for some in _pieces(ids):
-            writes.delete(self._link, name, models.PointIdsList(points=list(some)))
+        for batch in _batches(ids):
+            writes.delete(self._link, name, models.PointIdsList(points=list(batch)))
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
-        """Delete all points of these documents, by key, from the chunk number given on."""
+        """Delete the points of these documents, by key, from the given chunk number on."""
         by_number: dict[int, list[str]] = defaultdict(list)
         for key, number in first.items():
             by_number[number].append(key)
         for number, keys in by_number.items():
-            for some in _pieces(keys):
-                selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, some, number))
+            for batch in _batches(keys):
+                selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, batch, number))
                 writes.delete(self._link, name, selector)
 
     def flush(self, name: str) -> None:
-        """Nothing to do: what the server completed is in its log."""
+        """Do nothing: the server has completed writes in its log."""
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
-        """Exact number of points, of these document keys where given."""
+        """Return the exact number of points, of these document keys if given."""
         if keys is None:
             return self._count(name, None)
-        return sum(self._count(name, key_filter(RESERVED_KEY, some)) for some in _pieces(list(dict.fromkeys(keys))))
+        unique = list(dict.fromkeys(keys))
+        return sum(self._count(name, key_filter(RESERVED_KEY, batch)) for batch in _batches(unique))
 
     def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
-        """The points with these ids that are there."""
+        """Return the points with these ids that exist."""
         check_ids(ids)
-        return [point for some in _pieces(ids) for point in self._retrieve(name, list(some), vectors)]
+        return [point for batch in _batches(ids) for point in self._retrieve(name, list(batch), vectors)]
 
     def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
-        """All points in order of their id, a page in memory at a time."""
+        """Return all points in order of their id, with one page in memory at a time."""
         offset: models.ExtendedPointId | None = None
         while True:
             records, offset = self._page(name, offset, page, vectors)
@@ -188,61 +189,64 @@ class ServerStore:
         conditions: Sequence[Condition] = (),
         exact: bool = False,
     ) -> list[StoredPoint]:
-        """The nearest points, best first."""
+        """Return the nearest points, best first."""
         query = unit_query(vector, None, name)
-        asked = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
+        query_filter = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
         parameters = models.SearchParams(hnsw_ef=SEARCH_EF, exact=exact)
         answer = self._ask(
             lambda client: client.query_points(
-                name, query=query, limit=limit, query_filter=asked, search_params=parameters, with_payload=True
+                name, query=query, limit=limit, query_filter=query_filter, search_params=parameters, with_payload=True
             )
         )
         return [_stored(point, point.score) for point in answer.points]
 
     def optimize(self, name: str) -> None:
-        """Wait until the server has built the search index, which it does by itself; StoreUnavailable after 600 s."""
+        """Wait until the server, by itself, has built the search index. Raises StoreUnavailable after 600 s."""
         deadline = self._link.clock() + INDEXING_WAIT
         while not self.indexed(name):
             if self._link.clock() > deadline:
-                raise StoreUnavailable(f"Qdrant still builds the search index of {name} after {INDEXING_WAIT:.0f} s")
+                raise StoreUnavailable(
+                    f"Qdrant is still building the search index of {name} after {INDEXING_WAIT:.0f} s"
+                )
             self._link.sleep(POLL)
 
     def indexed(self, name: str) -> bool:
-        """False where the server is still building, or searching scans more vectors than it should."""
+        """Return False if the server is still building, or a search scans more vectors than it should."""
         info = self._info(name)
         threshold = info.config.optimizer_config.indexing_threshold
-        if threshold == 0:  # never to be built
+        if threshold == 0:  # the search index is turned off
             return True
-        scanned = max(0, (info.points_count or 0) - (info.indexed_vectors_count or 0)) * _vectors(name, info).size * 4
-        allowed = (threshold or SCANNED_KB) * 1024 * max(1, info.segments_count)
+        unindexed = max(0, (info.points_count or 0) - (info.indexed_vectors_count or 0))
+        scanned = unindexed * _vector_params(name, info).size * 4
+        allowed = (threshold or MAX_SCANNED_KB) * 1024 * max(1, info.segments_count)
         return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
 
     def aliases(self) -> dict[str, str]:
-        """Alias to collection."""
+        """Return the collection that each alias points at."""
         answer = self._ask(lambda client: client.get_aliases())
         return {alias.alias_name: alias.collection_name for alias in answer.aliases}
 
     def point_alias(self, alias: str, collection: str) -> None:
-        """Let the alias show this collection, in one step."""
-        shown = self.aliases().get(alias)
-        if shown == collection:
+        """Point the alias at this collection in one step."""
+        current = self.aliases().get(alias)
+        if current == collection:
             return
         create = models.CreateAlias(collection_name=collection, alias_name=alias)
         changes: list[models.AliasOperations] = [models.CreateAliasOperation(create_alias=create)]
-        if shown is not None:
+        if current is not None:
             changes.insert(0, models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=alias)))
         self._ask(lambda client: client.update_collection_aliases(changes))
 
     def dimension(self, name: str) -> int:
-        """The dimension of the collection's vectors."""
-        return _vectors(name, self._info(name)).size
+        """Return the dimension of the collection's vectors."""
+        return _vector_params(name, self._info(name)).size
 
     def close(self) -> None:
-        """End the connection; a second call does nothing."""
+        """Close the connection. A second call does nothing."""
         self._link.close()
 
     def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
-        """For requests that have no points to blame: what the server refuses is a StoreError."""
+        """Make a request that writes no points, so that a refusal is a StoreError."""
         try:
             return self._link.call(ask)
         except PointsRefused as exc:
@@ -260,8 +264,8 @@ class ServerStore:
     def _unindex_payload(self, name: str, field: str) -> None:
         self._ask(lambda client: client.delete_payload_index(name, field, wait=True))
 
-    def _count(self, name: str, counted: models.Filter | None) -> int:
-        return self._ask(lambda client: client.count(name, count_filter=counted, exact=True)).count
+    def _count(self, name: str, count_filter: models.Filter | None) -> int:
+        return self._ask(lambda client: client.count(name, count_filter=count_filter, exact=True)).count
 
     def _retrieve(self, name: str, ids: list[str], vectors: bool) -> list[StoredPoint]:
         records = self._ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
@@ -278,15 +282,15 @@ class ServerStore:
         )
 
 
-def _vectors(name: str, info: models.CollectionInfo) -> models.VectorParams:
+def _vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
     found = info.config.params.vectors
     if not isinstance(found, models.VectorParams):
         raise StoreMismatch(f"collection {name} has named vectors: rag-index did not make it; use another project name")
     return found
 
 
-def _pieces(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (items[start : start + PIECE] for start in range(0, len(items), PIECE))
+def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (items[start : start + BATCH_IDS] for start in range(0, len(items), BATCH_IDS))
 
 
 def _stored(record: models.Record | models.ScoredPoint, score: float = 0.0) -> StoredPoint:

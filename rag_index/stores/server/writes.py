@@ -1,4 +1,4 @@
-"""Writing to a Qdrant server: requests of bounded size, and what it refuses narrowed down to single points."""
+"""Writing to a Qdrant server: requests of bounded size, and refusals narrowed down to single points."""
 
 from __future__ import annotations
 
@@ -16,94 +16,94 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import PointBatch
     from rag_index.stores.server.link import Link
 
-__all__ = ["delete", "overwrite", "upsert"]
+__all__ = ["delete", "update_payloads", "upsert"]
 
 BATCH_POINTS = 256
 BATCH_BYTES = 8_000_000
-"""Of a request, as JSON; REST refuses more than 32 MB."""
+"""The size of a request as JSON; REST refuses more than 32 MB."""
 NUMBER_BYTES = 22
-"""Of one value of a vector as JSON."""
+"""The size of one value of a vector as JSON."""
 
 PointsSelector = models.PointIdsList | models.FilterSelector
 
 
 def upsert(link: Link, name: str, dimension: int, points: PointBatch) -> None:
-    """Write points, checked before the first is sent.
+    """Write points; all are checked before the first is sent.
 
-    Points that the server refuses raise PointsRefused once all others are written.
+    Raises PointsRefused for those that the server refuses, once all others are written.
     """
     vectors = unit_vectors(points, dimension, name)
     sizes = [dimension * NUMBER_BYTES + size for size in _payload_sizes(points.ids, points.payloads)]
 
     def send(start: int, stop: int) -> None:
-        batch = models.Batch.model_construct(  # checked above: to validate every number again costs a third
+        batch = models.Batch.model_construct(  # checked above: validating every number again adds a third
             ids=points.ids[start:stop], vectors=vectors[start:stop].tolist(), payloads=points.payloads[start:stop]
         )
-        _update(link, lambda client: [client.upsert(name, batch, wait=True)])
+        _write(link, lambda client: [client.upsert(name, batch, wait=True)])
 
     _send_all(name, points.ids, sizes, send)
 
 
-def overwrite(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Replace whole payloads; StoreMismatch for points that are not there, once all others are written."""
+def update_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Replace whole payloads. Raises StoreMismatch for points that do not exist, once all others are written."""
     ids = [point_id for point_id, _ in payloads]
     check_ids(ids)
     sizes = _payload_sizes(ids, [payload for _, payload in payloads])
     missing: list[str] = []
 
     def send(start: int, stop: int) -> None:
-        some = payloads[start:stop]
+        batch = payloads[start:stop]
         try:
-            _update_some(link, name, some)
+            _write_payloads(link, name, batch)
         except StoreMismatch:
-            there = _there(link, name, [point_id for point_id, _ in some])
-            missing.extend(point_id for point_id, _ in some if point_id not in there)
-            _update_some(link, name, [pair for pair in some if pair[0] in there])
+            existing = _existing_ids(link, name, [point_id for point_id, _ in batch])
+            missing.extend(point_id for point_id, _ in batch if point_id not in existing)
+            _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
 
     _send_all(name, ids, sizes, send)
     if missing:
         raise StoreMismatch(
-            f"{len(missing)} points that should be in {name} are not there, the first is {missing[0]}: "
+            f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
             "run `rag-index doctor`"
         )
 
 
 def delete(link: Link, name: str, selector: PointsSelector) -> None:
-    """Delete what is selected."""
-    _update(link, lambda client: [client.delete(name, selector, wait=True)])
+    """Delete the selected points."""
+    _write(link, lambda client: [client.delete(name, selector, wait=True)])
 
 
-def _update_some(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+def _write_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
     if payloads:
         operations = [
             models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload=payload, points=[point_id]))
             for point_id, payload in payloads
         ]
-        _update(link, lambda client: client.batch_update_points(name, operations, wait=True))
+        _write(link, lambda client: client.batch_update_points(name, operations, wait=True))
 
 
-def _there(link: Link, name: str, ids: list[str]) -> set[str]:
+def _existing_ids(link: Link, name: str, ids: list[str]) -> set[str]:
     records = link.call(lambda client: client.retrieve(name, ids, with_payload=False, with_vectors=False))
     return {str(record.id) for record in records}
 
 
-def _update(link: Link, write: Callable[[QdrantClient], list[models.UpdateResult]]) -> None:
-    """Write, and take nothing but `completed` for done: what is only acknowledged is written again."""
+def _write(link: Link, write: Callable[[QdrantClient], list[models.UpdateResult]]) -> None:
+    """Write, and retry until the server reports the write as completed, not just acknowledged."""
 
-    def written(client: QdrantClient) -> None:
+    def write_completely(client: QdrantClient) -> None:
         for result in write(client):
             if result.status != models.UpdateStatus.COMPLETED:
                 raise StoreUnavailable(
-                    f"Qdrant at {link.url} took a write but did not complete it (status {result.status.value})"
+                    f"Qdrant at {link.url} accepted a write but did not complete it (status {result.status.value})"
                 )
 
-    link.call(written)
+    link.call(write_completely)
 
 
 def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[int, int], None]) -> None:
     """Call send(start, stop) for all rows in requests of bounded size, bisecting those that are refused."""
     refused: list[tuple[str, str]] = []
-    for start, stop in _requests(sizes):
+    for start, stop in _request_bounds(sizes):
         refused += [(ids[row], reason) for row, reason in _bisect(start, stop, send)]
     if refused:
         first, reason = refused[0]
@@ -113,7 +113,7 @@ def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callabl
         )
 
 
-def _requests(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _request_bounds(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
     start = used = 0
     for row, size in enumerate(sizes):
         if row > start and (row - start >= BATCH_POINTS or used + size > BATCH_BYTES):
@@ -125,7 +125,7 @@ def _requests(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 def _bisect(start: int, stop: int, send: Callable[[int, int], None]) -> Iterator[tuple[int, str]]:
-    """Send rows, in halves where the whole is refused; yields each row that is refused alone, with the reason."""
+    """Send rows, in halves if the whole is refused. Yield each row that is refused alone, with the reason."""
     try:
         send(start, stop)
     except PointsRefused as exc:

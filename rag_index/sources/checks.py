@@ -1,4 +1,4 @@
-"""Whether a table or a query fits an index's settings: it is there, and has the columns, of types that can be read."""
+"""Checks that a table or a query exists and has the columns, of readable types, that the settings of an index name."""
 
 from __future__ import annotations
 
@@ -23,38 +23,41 @@ if TYPE_CHECKING:
 
 __all__ = ["check_query", "check_table"]
 
+MAX_NAMES = 20
+"""Names that a message lists at most."""
+
 
 def check_table(connection: Connection, index: IndexSettings) -> None:
-    """See that the table has what the settings name.
+    """Check that the table exists and has the columns that the settings name.
 
     Raises:
-        SettingsError: it does not; the nearest name is offered.
+        SettingsError: it does not; the message offers the nearest name.
     """
     table = str(index.table)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are read as they come
         inspector = sa.inspect(connection)
         try:
-            found = {c["name"]: c["type"] for c in inspector.get_columns(table, schema=index.db_schema)}
+            types = {c["name"]: c["type"] for c in inspector.get_columns(table, schema=index.db_schema)}
         except exc.NoSuchTableError:
-            found = {}
-        except exc.OperationalError as error:  # SQLite: unknown database, where the schema is meant
+            types = {}
+        except exc.OperationalError as error:  # SQLite calls a schema that does not exist an unknown database
             if is_transient(error):
                 raise
-            found = {}
-        if not found:
-            raise SettingsError(_no_table(inspector, index)) from None
-    _check_columns(index, list(found), f"table {table!r}")
+            types = {}
+        if not types:
+            raise SettingsError(_missing_table(inspector, index)) from None
+    _check_columns(index, list(types), f"table {table!r}")
     for name in index.text_columns:
-        if not _is_text(found[name]):
+        if not _is_text(types[name]):
             raise SettingsError(
-                f"index {index.name}: column {name!r} of table {table!r} is {_type(found[name])}, not text; "
+                f"index {index.name}: column {name!r} of table {table!r} is {_type_name(types[name])}, not text; "
                 f"name a text column, or cast it in a query"
             )
 
 
 def check_query(connection: Connection, index: IndexSettings, documents: FromClause) -> None:
-    """See that the query runs and gives what the settings name, by its first row.
+    """Check that the query runs, and by its first row that it has the columns that the settings name.
 
     Raises:
         SettingsError: it does not.
@@ -67,7 +70,7 @@ def check_query(connection: Connection, index: IndexSettings, documents: FromCla
     except exc.DBAPIError as error:
         if is_transient(error):
             raise
-        if "decode to UTF-8" in str(error.orig):  # the pages are read with such bytes replaced
+        if "decode to UTF-8" in str(error.orig):  # such bytes are replaced when pages are read
             return
         reason = (str(error.orig).strip() or type(error.orig).__name__).splitlines()[0]
         raise SettingsError(f"index {index.name}: the query fails: {reason}") from error
@@ -81,22 +84,25 @@ def check_query(connection: Connection, index: IndexSettings, documents: FromCla
             )
 
 
-def _no_table(inspector: Any, index: IndexSettings) -> str:
+def _missing_table(inspector: Any, index: IndexSettings) -> str:
+    """Return the message for a table, or its schema, that does not exist."""
     table, schema = str(index.table), index.db_schema
-    there = f"index {index.name}: there is no table {table!r}"
+    message = f"index {index.name}: there is no table {table!r}"
     if schema and schema not in (schemas := inspector.get_schema_names()):
-        return f"index {index.name}: there is no schema {schema!r}{_hint(schema, schemas)}"
+        return f"index {index.name}: there is no schema {schema!r}{_suggestion(schema, schemas)}"
     before, dot, after = table.rpartition(".")
     if dot and not schema:
-        return f'{there}; if {before!r} is a schema, write schema = "{before}" and table = "{after}"'
+        return f'{message}; if {before!r} is a schema, write schema = "{before}" and table = "{after}"'
     names = [*inspector.get_table_names(schema=schema), *inspector.get_view_names(schema=schema)]
-    return f"{there}{f' in schema {schema!r}' if schema else ''}{_hint(table, names)}"
+    return f"{message}{f' in schema {schema!r}' if schema else ''}{_suggestion(table, names)}"
 
 
-def _check_columns(index: IndexSettings, found: list[str], where: str) -> None:
+def _check_columns(index: IndexSettings, columns: list[str], place: str) -> None:
     for name in [*index.key_columns, *index.text_columns, *index.payload, *filter(None, [index.changed_since])]:
-        if name not in found:
-            raise SettingsError(f"index {index.name}: there is no column {name!r} in {where}{_hint(name, found)}")
+        if name not in columns:
+            raise SettingsError(
+                f"index {index.name}: there is no column {name!r} in {place}{_suggestion(name, columns)}"
+            )
 
 
 def _is_text(column_type: Any) -> bool:
@@ -104,16 +110,17 @@ def _is_text(column_type: Any) -> bool:
     return isinstance(inner, String | Enum | NullType | JSON)
 
 
-def _hint(name: str, names: Sequence[str]) -> str:
-    lower = {known.lower(): known for known in names}
-    close = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+def _suggestion(name: str, names: Sequence[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known one, or all of them."""
+    by_lower = {known.lower(): known for known in names}
+    close = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     if close:
-        return f", did you mean {lower[close[0]]!r}?"
-    shown = ", ".join(sorted(names)[:20])
-    return f"; there are: {shown}" if shown else "; there are none"
+        return f", did you mean {by_lower[close[0]]!r}?"
+    listed = ", ".join(sorted(names)[:MAX_NAMES])
+    return f"; choose one of: {listed}" if listed else "; none exists"
 
 
-def _type(column_type: Any) -> str:
+def _type_name(column_type: Any) -> str:
     try:
         return str(column_type)
     except exc.CompileError:

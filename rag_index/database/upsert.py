@@ -1,0 +1,19 @@
+"""INSERT statements that say what to do on a conflict, which SQLAlchemy builds separately for each dialect."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.dialects import postgresql, sqlite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import sqlalchemy as sa
+
+__all__ = ["insert_for"]
+
+
+def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
+    """Return the `insert` of PostgreSQL or SQLite; its statements have `on_conflict_do_update` and `…_nothing`."""
+    return postgresql.insert if dialect.name == "postgresql" else sqlite.insert

@@ -1,0 +1,92 @@
+"""The survey of hosts before a run: ask every host for its model, let the model work once, and compare the answers."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError
+from rag_index.hosts.pool import FIRST_PAUSE, MAX_FAILURES, Clock
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from rag_index.hosts.endpoint import Endpoint, ModelDetails
+
+__all__ = ["HostReport", "agreed_report", "survey_hosts"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostReport:
+    """The answer of one host to the question which model it has. `error` is set if the host cannot be used."""
+
+    url: str
+    digest: str = ""
+    dimension: int | None = None
+    """Dimension of the model's vectors, if the survey embedded a text."""
+    context_length: int | None = None
+    error: RagIndexError | None = None
+
+    def __str__(self) -> str:
+        dimension = f" ({self.dimension}-d)" if self.dimension is not None else ""
+        return f"{self.url} weights {self.digest[:12]}{dimension}"
+
+
+async def survey_hosts(
+    endpoints: Sequence[Endpoint],
+    use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
+    clock: Clock | None = None,
+) -> list[HostReport]:
+    """Ask all hosts at the same time for their model, and return one report per host, in order.
+
+    `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A passing fault
+    is tried again, three times in all. This function raises no RagIndexError: errors are in the reports.
+    """
+    timing = clock or Clock()
+    return list(await asyncio.gather(*(_survey_host(endpoint, use_model, timing) for endpoint in endpoints)))
+
+
+def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger) -> HostReport:
+    """Return the report of the first host that answers, if all hosts that answer have the same model.
+
+    If there are several hosts, those that do not answer are only warned about, in `log`.
+
+    Raises:
+        EmbedderUnavailable: No host answers.
+        ModelMissing, BadVectors, EmbedderError: A host answers, but cannot be used.
+        ModelChanged: The hosts have different models of this name.
+    """
+    answered = [report for report in reports if not isinstance(report.error, EmbedderUnavailable)]
+    for report in answered or reports:
+        if report.error is not None:
+            raise report.error
+    for report in reports:
+        if report.error is not None:
+            log.warning("%s: continuing without one of %d Ollama hosts: %s", model, len(reports), report.error)
+    if len({(report.digest, report.dimension) for report in answered}) > 1:
+        raise ModelChanged(
+            f"hosts have different models named {model}: {', '.join(map(str, answered))}; "
+            f"run `ollama pull {model}` on each"
+        )
+    return answered[0]
+
+
+async def _survey_host(
+    endpoint: Endpoint, use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]], clock: Clock
+) -> HostReport:
+    failure: RagIndexError | None = None
+    for attempt in range(MAX_FAILURES):
+        if attempt:
+            await clock.sleep(clock.jitter(FIRST_PAUSE * 2**attempt))
+        try:
+            details = await endpoint.details()
+            dimension = await use_model(endpoint, details)
+        except (EmbedderUnavailable, BadVectors) as exc:
+            failure = exc
+        except RagIndexError as exc:
+            return HostReport(endpoint.url, error=exc)
+        else:
+            return HostReport(endpoint.url, details.digest, dimension, details.context_length)
+    return HostReport(endpoint.url, error=failure)

@@ -1,0 +1,14 @@
+"""Keys and values of a collection's metadata that several rooms read or write."""
+
+from __future__ import annotations
+
+__all__ = ["MAKER_KEYS", "MOVED_ID", "MOVED_TO", "UNKNOWN"]
+
+MAKER_KEYS = ("embedder_fingerprint", "chunking")
+"""Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
+UNKNOWN = "unknown"
+"""Value of a maker key if neither ledger nor store knows the maker, or if they disagree."""
+MOVED_TO = "moved_to"
+"""Key in the metadata of a collection that was moved: the location of the store that holds it now."""
+MOVED_ID = "moved_store_id"
+"""Key for the `store_id` that a collection had before it was moved, or will get when the move is complete."""
