@@ -1,4 +1,4 @@
-"""What all tests share: one Prefect server, no telemetry, and skips that count as failures in CI."""
+"""The setup of all tests: one Prefect server, no telemetry, and skips that count as failures in CI."""
 
 from __future__ import annotations
 
@@ -9,48 +9,49 @@ import signal
 import hypothesis
 import pytest
 
-from rag_index.orchestration.api_server import send_what_waits, temporary_server
+from rag_index.orchestration.api_server import send_pending_logs, temporary_server
 from rag_index.orchestration.launch import quiet
 
 pytest_plugins = ["tests.live.fixtures"]
 
 MAY_SKIP = {"qdrant_server", "mount"}
-"""Markers of tests that need what CI cannot have."""
+"""Markers of tests whose needs CI cannot meet."""
 
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory):
-    """The URL of a Prefect API that this process and its children use."""
+    """The URL of the Prefect API that this process and its children use."""
     quiet(tmp_path_factory.mktemp("prefect"))
     with temporary_server() as url:
         os.environ["PREFECT_API_URL"] = url
         from prefect.context import SettingsContext, get_settings_context
         from prefect.settings import Settings
 
-        # Tests that import Prefect made it read the environment before: runs in this process would start a server each.
+        # Earlier tests may have imported Prefect, which then read the environment without this URL: each run in this
+        # process would start a server.
         with SettingsContext(profile=get_settings_context().profile, settings=Settings()):
             yield url
-            send_what_waits()
+            send_pending_logs()
 
 
 def pytest_configure(config):
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started this in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background ignores it
     hypothesis.settings.register_profile("tests", deadline=None)  # machines here are noisy
     hypothesis.settings.load_profile("tests")
     for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
-        del os.environ[name]  # a person's own settings do not decide what is tested
+        del os.environ[name]  # a person's own settings must not change the tests
 
 
 def pytest_collection_finish():
-    gc.set_threshold(20_000)  # by default it looks at all that is imported, again and again
+    gc.set_threshold(20_000)  # by default it scans all imported modules again and again
 
 
 LONGEST = ("reliability", "deployments", "flows")
-"""Folders of tests that take longest."""
+"""The folders whose tests take longest."""
 
 
 def pytest_collection_modifyitems(items):
-    """Where tests run in several processes, those of a file share their servers, and the longest begin first."""
+    """Keep the tests of a file in one process, where they share servers, and begin with the longest."""
     folders = [*LONGEST, *{item.path.parent.name for item in items}]
     items.sort(key=lambda item: min(folders.index(item.path.parent.name), len(LONGEST)))
     for item in items:

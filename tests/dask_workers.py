@@ -1,4 +1,4 @@
-"""Which processes are Dask's workers: on Linux they are forked from one that has imported what they need."""
+"""Finding Dask's workers among processes: on Linux they are forked from a process that did their imports."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ SPAWNED = "spawn_main"
 
 
 def workers_among(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """The workers of these, by command line and parent."""
-    return [one for one in processes if SPAWNED in command(one) or (FORKED in command(one) and not _first(one))]
+    """Return the workers among these processes, by command line and parent."""
+    return [one for one in processes if SPAWNED in command(one) or (FORKED in command(one) and not _was_started(one))]
 
 
 def fork_servers(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that workers are forked from."""
-    return [one for one in processes if FORKED in command(one) and _first(one)]
+    """Return the processes that workers are forked from."""
+    return [one for one in processes if FORKED in command(one) and _was_started(one)]
 
 
 def command(process: psutil.Process) -> str:
-    """The command line; nothing of a process that is gone."""
+    """Return the command line; empty if the process has ended."""
     try:
         return " ".join(process.cmdline()) if process.status() != psutil.STATUS_ZOMBIE else ""
     except psutil.Error:
         return ""
 
 
-def _first(process: psutil.Process) -> bool:
-    """Whether it was started and not forked: its parent is something else."""
+def _was_started(process: psutil.Process) -> bool:
+    """Return whether the process was started rather than forked: its parent is no fork server."""
     try:
         parent = process.parent()
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""A project on disk as a user has it: a SQLite source, a rag-index.toml, and ways to run it and look at the result."""
+"""A project on disk as a user has it: a SQLite source, a rag-index.toml, and ways to run it and read the result."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WORDS = "printer network password invoice keyboard server monitor license update
 
 @dataclass
 class Project:
-    """`folder` holds everything; `extra` is more TOML before the indexes."""
+    """A project in `folder`; `extra` is TOML that goes before the indexes."""
 
     folder: Path
     extra: str = ""
@@ -56,7 +56,7 @@ class Project:
         return sqlite3.connect(self.folder / "source.db", timeout=30)
 
     def fill(self, count: int, *, first: int = 1) -> Project:
-        """`count` notes; every tenth is long enough for several chunks."""
+        """Add `count` notes, of which every tenth is long enough for several chunks."""
         with self.source() as db:
             db.executemany(
                 "INSERT INTO note VALUES (?, ?, ?, ?, ?)",
@@ -82,7 +82,7 @@ class Project:
         )
 
     def cli(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-        """The program as a user starts it."""
+        """Run the program as a user does."""
         return subprocess.run(
             [*PROGRAM, "--config", str(self.config), *arguments],
             capture_output=True,
@@ -93,14 +93,14 @@ class Project:
         )
 
     def json(self, *arguments: str, code: int = 0, **environment: str) -> dict[str, Any]:
-        """What --json prints, which has to be the only thing on standard output."""
+        """Return the document that --json prints, which must be the only thing on standard output."""
         ended = self.cli(*arguments, "--json", **environment)
         assert ended.returncode == code, (ended.returncode, ended.stdout, ended.stderr)
         value: dict[str, Any] = json.loads(ended.stdout)
         return value
 
     def points(self, index: str = "notes") -> dict[str, tuple[dict[str, Any], list[float]]]:
-        """All points that the alias shows: id to payload and vector."""
+        """Return the payload and the vector of each live point, by point id."""
         settings = self.settings
         store = open_store(settings.store)
         try:
@@ -110,7 +110,7 @@ class Project:
             store.close()
 
     def texts(self, index: str = "notes") -> dict[str, list[str]]:
-        """Document id to its chunks' texts in order."""
+        """Return the texts of each document's chunks, in order, by document id."""
         chunks: dict[str, list[tuple[int, str]]] = {}
         for payload, _ in self.points(index).values():
             ours = payload["_rag"]

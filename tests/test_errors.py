@@ -1,4 +1,4 @@
-"""The tree of errors: each survives the way from a worker, and is listed where people look for it."""
+"""The tree of errors: each error survives pickle and is listed in `__all__` and in the docstring."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ for module in pkgutil.walk_packages(rag_index.__path__, "rag_index."):
 
 
 def subclasses(kind: type[RagIndexError]) -> set[type[RagIndexError]]:
-    """Return the class and all below it, wherever in the project they are defined."""
+    """Return the class and all its subclasses, wherever in the project they are defined."""
     return {kind}.union(*map(subclasses, kind.__subclasses__()))
 
 
@@ -41,7 +41,7 @@ def test_all_are_defined_in_one_place():
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_each_survives_pickle(kind):
-    """Arguments, attributes and words are the same in the process that receives it."""
+    """Arguments, attributes and message are the same in the process that receives the error."""
     given = {"retry_after": 3.5, "point_ids": ("a", "b"), "errors": {"notes": "why"}, "exit_code": 3}
     names = inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []
     extra = [given[name] for name in names[2:]]
@@ -88,7 +88,7 @@ def test_exit_codes_are_those_of_the_command_line():
     assert {kind.exit_code for kind in set(CLASSES) - wrong_settings} == {1}
 
 
-def test_an_error_says_its_message_alone():
+def test_the_text_of_an_error_is_its_message():
     assert str(RateLimited("too many requests", 5.0)) == "too many requests"
     assert str(PointsRefused("no such vector", ("a",))) == "no such vector"
     assert str(StoreUnavailable("down")) == "down"

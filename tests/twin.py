@@ -1,4 +1,4 @@
-"""A copy of a project that is indexed already, so that a test can damage it without indexing first."""
+"""Copies of an indexed project, so that a test can damage one without indexing first."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tests.project import Project
 
 
 def twin(project: Project, folder: Path) -> Project:
-    """A copy with source, settings, store and ledger."""
+    """Return a copy with source, settings, store and ledger."""
     ignored = shutil.ignore_patterns(".prefect")
     shutil.copytree(project.folder, folder, ignore=ignored, copy_function=copy_sparse)
-    made = copy.copy(project)
-    made.folder, made.config = folder, folder / project.config.name
-    return made
+    duplicate = copy.copy(project)
+    duplicate.folder, duplicate.config = folder, folder / project.config.name
+    return duplicate
 
 
 def copy_sparse(source: str, target: str) -> None:
-    """Copy a file without its holes: the engine's files are nearly empty, and 150 MB long."""
+    """Copy a file without its holes: the engine's files are 150 MB long and nearly empty."""
     with Path(source).open("rb") as old, Path(target).open("wb") as new:
         size, position = os.fstat(old.fileno()).st_size, 0
         while position < size:

@@ -1,4 +1,4 @@
-"""Chunks: nothing is lost, nothing is longer than asked, and cuts are where a reader would make them."""
+"""Chunks of prose: no character is lost, no chunk is too long, and chunks end where a reader would end them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_visible_character_is_in_a_chunk_and_no_chunk_is_too_long(text, ch
 
 @st.composite
 def texts_of_distinct_characters(draw):
-    """So that a chunk stands at one place of the text only."""
+    """Draw a text without a repeated character, so that each chunk occurs at only one place in it."""
     gaps = draw(st.lists(st.sampled_from(["", "", "", "", " ", " ", "\n\n", "\r\n", " " * 70]), max_size=300))
     return "".join(chr(0x4E00 + i) + gap for i, gap in enumerate(gaps)).strip()
 
@@ -62,7 +62,7 @@ def test_chunks_cover_the_text_in_order_and_each_says_something_new(text, chars,
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=60, max_size=200), st.integers(60, 120), st.integers(20, 30))
 def test_each_chunk_repeats_about_the_overlap_of_the_one_before(lengths, chars, overlap):
-    """From the word at or after the place that is `overlap` back."""
+    """The repeated part begins at a word, at most `overlap` characters back."""
     text = " ".join(f"{i:04}" + "x" * length for i, length in enumerate(lengths))
     covered = 0
     for chunk in TextChunker(chars, overlap).split(text):
@@ -78,7 +78,7 @@ def test_a_short_text_is_one_chunk_without_its_edges():
     assert TextChunker(5, 0).split("12345") == ["12345"]
 
 
-def test_cuts_at_a_paragraph_before_a_sentence_before_a_word():
+def test_a_chunk_ends_at_a_paragraph_else_a_sentence_else_a_word():
     paragraphs = "One two three. Four five six.\n\nSeven eight. Nine ten eleven twelve."
     assert TextChunker(45, 0).split(paragraphs)[0] == "One two three. Four five six."
     sentences = "One two three four. Five six seven eight nine ten eleven twelve"
@@ -88,8 +88,8 @@ def test_cuts_at_a_paragraph_before_a_sentence_before_a_word():
 
 
 def test_a_sentence_ends_after_its_quotes_and_without_a_space_in_chinese():
-    said = TextChunker(30, 0).split('He said "it is the printer." Then he left the room.')
-    assert said[0] == 'He said "it is the printer."'
+    chunks = TextChunker(30, 0).split('He said "it is the printer." Then he left the room.')
+    assert chunks[0] == 'He said "it is the printer."'
     assert TextChunker(10, 0).split("打印机坏了无法。请尽快修理它谢谢你们。")[0] == "打印机坏了无法。"
 
 
@@ -113,8 +113,8 @@ def test_windows_line_ends_make_paragraphs_and_are_not_left_at_edges():
         "각",
     ],
 )
-def test_a_character_as_people_see_it_is_not_cut(character):
-    """However the cuts fall, since the texts begin with one more letter each."""
+def test_a_character_as_people_see_it_is_not_split(character):
+    """Each text begins with one letter more than the one before, so that breaks fall at every place."""
     whole = unicodedata.normalize("NFC", character) if character == "각" else character
     for lead in range(30):
         text = "x" * lead + whole * 30
@@ -125,7 +125,7 @@ def test_a_character_as_people_see_it_is_not_cut(character):
             assert half.lstrip("x") == whole * (len(half.lstrip("x")) // len(whole))
 
 
-def test_a_text_that_is_one_endless_character_is_cut_all_the_same():
+def test_a_text_that_is_one_endless_character_is_split_anyway():
     chunks = TextChunker(20, 5).split("e" + "\u0301" * 500)
     assert visible("".join(TextChunker(20, 0).split("e" + "\u0301" * 500))) == "e" + "\u0301" * 500
     assert all(len(chunk) <= 20 for chunk in chunks)
@@ -133,9 +133,9 @@ def test_a_text_that_is_one_endless_character_is_cut_all_the_same():
 
 @pytest.mark.parametrize("chars", [0, -5])
 def test_impossible_sizes_are_refused(chars):
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(ValueError, match="text cannot be split into chunks of"):
         TextChunker(chars, 0)
-    with pytest.raises(ValueError, match="cannot be cut"):
+    with pytest.raises(ValueError, match="text cannot be split into chunks of"):
         TextChunker(100, -1)
 
 
@@ -143,7 +143,7 @@ def test_impossible_sizes_are_refused(chars):
     "unit", [WORDS, "x", "\n", "word ", ". ", "e\u0301", "🇩🇪", "a" + " " * 999, '."', "\n \r\t"], ids=repr
 )
 def test_time_grows_with_the_length_alone(unit):
-    """A megabyte takes well below a second, whatever is in it."""
+    """A megabyte of any content takes well below a second of processor time."""
     text = "begin " + (unit * (1_000_000 // len(unit))) + " end"
     started = time.process_time()
     chunks = TextChunker(1000, 500).split(text)
@@ -172,7 +172,7 @@ def test_halves_keep_everything_and_get_shorter(text):
         assert len(text) == 1
 
 
-def test_halves_are_cut_at_the_best_break_near_the_middle():
+def test_halves_are_split_at_the_best_break_near_the_middle():
     assert halves("One sentence here. And another one.") == ("One sentence here.", "And another one.")
     assert halves("ab") == ("a", "b")
     assert halves("a") == ("", "a")

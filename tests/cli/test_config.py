@@ -1,4 +1,4 @@
-"""`rag-index config`: what is in force, where it comes from, and why."""
+"""`rag-index config`: the effective settings, where they come from, and why."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def by_key(values) -> dict:
     return {value["key"]: value for value in values}
 
 
-def test_each_value_says_where_it_comes_from(project):
+def test_each_value_names_its_origin(project):
     answer = project.json("config", "--workers", "3", RAG_INDEX_RUN__DELETE_GUARD="0.5", RAG_INDEX_RUN__WAIT="2")
     found = by_key(answer["settings"])
     assert answer["file"] == str(project.config)
@@ -42,15 +42,15 @@ def test_each_value_says_where_it_comes_from(project):
     assert "machine" not in answer
 
 
-def test_every_key_of_every_table_is_shown(project, monkeypatch):
-    shown = {value.key for value in effective_settings.effective_settings(project.settings, {})}
-    assert {key.split(".")[0] for key in shown} == {"project", "indexes", *SECTIONS}
+def test_every_key_of_every_table_is_listed(project, monkeypatch):
+    keys = {value.key for value in effective_settings.effective_settings(project.settings, {})}
+    assert {key.split(".")[0] for key in keys} == {"project", "indexes", *SECTIONS}
     for section, model in SECTIONS.items():
-        assert {f"{section}.{name}" for name in model.model_fields} <= shown
-    assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= shown
+        assert {f"{section}.{name}" for name in model.model_fields} <= keys
+    assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
 
 
-def test_one_indexs_variable_and_the_folders_name(tmp_path, monkeypatch):
+def test_a_variable_for_one_index_and_the_default_project_name(tmp_path, monkeypatch):
     project = Project(tmp_path / "house")
     project.write_settings(project.config.read_text().replace('project = "test"\n', ""))
     monkeypatch.setenv("RAG_INDEX_INDEXES__NOTES__CHUNK_CHARS", "300")
@@ -69,7 +69,7 @@ def test_secrets_are_masked(project):
         assert "reader:***@db.example:5432/desk" in ended.stdout
 
 
-def test_explain_says_why(project):
+def test_explain_gives_reasons(project):
     answer = project.json("config", "--explain")
     facts = {fact["name"]: fact for fact in answer["machine"]}
     assert set(facts) == {"processors", "memory", "memory a worker", "load", "documents of notes"}
@@ -82,24 +82,24 @@ def test_explain_says_why(project):
     assert "by affinity" in text
 
 
-def test_a_source_that_is_not_there_is_said_and_is_no_error(project):
+def test_an_unreadable_source_is_reported_and_is_no_error(project):
     (project.folder / "source.db").unlink()
     answer = project.json("config", "--explain")
     assert "not known: " in answer["machine"][-1]["sentence"]
 
 
 @pytest.mark.parametrize(
-    ("machine", "said"),
+    ("machine", "reason"),
     [
         (Machine(8, None, None, False, 0.1), "8 processors less one"),
         (Machine(8, 2.0, 10**12, False, 0.1), "2 processors less one"),
         (Machine(8, None, 1_500_000_000, True, 0.1), "memory has room for 2"),
-        (Machine(1, None, None, False, None), "one at least"),
+        (Machine(1, None, None, False, None), "at least one"),
     ],
 )
-def test_why_so_many_workers(project, machine, said, monkeypatch):
-    monkeypatch.setattr(effective_settings, "survey", lambda: machine)
+def test_the_reason_for_the_number_of_workers(project, machine, reason, monkeypatch):
+    monkeypatch.setattr(effective_settings, "detect_machine", lambda: machine)
     values = {value.key: value for value in effective_settings.effective_settings(project.settings, {})}
-    assert said in values["parallel.workers"].why
-    assert values["parallel.workers"].why.startswith(f"{machine.workers(300_000_000)}: ")
-    assert len(effective_settings.explained(project.settings)) == 5
+    assert reason in values["parallel.workers"].why
+    assert values["parallel.workers"].why.startswith(f"{machine.max_workers(300_000_000)}: ")
+    assert len(effective_settings.machine_facts(project.settings)) == 5

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from contextlib import closing, redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from rag_index.cli import main
 from rag_index.stores import open_store
 from tests.project import PROGRAM
 from tests.retrieve.desk import Desk
+from tests.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def desk(tmp_path_factory):
 
 
 def run(desk, *arguments, code=0):
-    """As a process would end, but in this one: starting Python takes longer than all that is tested here."""
+    """Run the program in this process: starting Python takes longer than everything tested here."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main(["--config", str(desk.config), *arguments])
@@ -37,7 +39,7 @@ def hits(desk, *arguments):
     return [(hit["index"], hit["document_id"]) for hit in json.loads(run(desk, *arguments, "--json").stdout)["hits"]]
 
 
-def test_hits_for_people(desk):
+def test_printed_hits(desk):
     lines = run(desk, "search", "Printer offline after update", "--limit", "2").stdout.splitlines()
     assert lines[0] == "1.000  titles: t-1"
     assert lines[1] == "       Printer offline after update"
@@ -70,7 +72,7 @@ def test_filters(desk):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ["--filter", "prio=high"],
@@ -84,21 +86,21 @@ def test_filters(desk):
         (["--timeout", "0"], "--timeout"),
     ],
 )
-def test_wrong_usage(desk, arguments, said):
-    assert said in run(desk, "search", "printer", *arguments, code=2).stderr
+def test_wrong_usage(desk, arguments, message):
+    assert message in run(desk, "search", "printer", *arguments, code=2).stderr
 
 
-def test_explain_and_repeat_for_people(desk):
-    said = run(desk, "search", "printer", "--explain", "--repeat", "5", "--fusion", "rank").stdout
-    assert "rank 1 in titles, fused by rank 0.0164; chunk 0 0." in said
-    assert "Fused by rank. embed " in said
-    assert "titles in desk_titles__1" in said
-    table = said[said.index("ms ") :].splitlines()
+def test_printed_explanation_and_timings(desk):
+    printed = run(desk, "search", "printer", "--explain", "--repeat", "5", "--fusion", "rank").stdout
+    assert "rank 1 in titles, fused by rank 0.0164; chunk 0 0." in printed
+    assert "Fused by rank. embed " in printed
+    assert "titles in desk_titles__1" in printed
+    table = printed[printed.index("ms ") :].splitlines()
     assert table[0].split() == ["ms", "count", "mean", "p50", "p95", "p99"]
     assert [line.split()[:2] for line in table[1:4]] == [["embed", "5"], ["fuse", "5"], ["total", "5"]]
 
 
-def test_one_index_that_fails_is_said_and_the_exit_code_is_3(tmp_path):
+def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     desk = Desk(tmp_path / "desk", names=("comments", "titles")).fill({"titles": [(1, "printer")]})
     ended = run(desk, "search", "printer", "--index", "titles", "--index", "comments", code=3)
     assert "titles: 1" in ended.stdout
@@ -113,19 +115,18 @@ def test_one_index_that_fails_is_said_and_the_exit_code_is_3(tmp_path):
     assert "index comments is empty" in run(desk, "search", "printer", "--index", "comments", code=1).stderr
 
 
-def test_waiting_for_a_store_and_stopping_to(desk):
+def test_waiting_for_a_store_can_be_interrupted(desk):
     with closing(open_store(desk.settings.store)):
-        said = run(desk, "search", "printer", "--json", code=1)
-        assert f"process {os.getpid()}" in json.loads(said.stdout)["error"]
+        ended = run(desk, "search", "printer", "--json", code=1)
+        assert f"process {os.getpid()}" in json.loads(ended.stdout)["error"]
         waiting = subprocess.Popen(
             [*PROGRAM, "--config", str(desk.config), "search", "printer", "--wait", "60"],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        time.sleep(3)
+        eventually(lambda: "qdrant_edge" in Path(f"/proc/{waiting.pid}/maps").read_text(), every=0.1)
+        time.sleep(1)  # by then it has asked for the store, and it waits for a minute
         waiting.send_signal(signal.SIGINT)
-        began = time.monotonic()
-        _, stderr = waiting.communicate(timeout=30)
-        assert time.monotonic() - began < 5
+        _, stderr = waiting.communicate(timeout=120)
         assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
 
 

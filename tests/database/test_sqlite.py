@@ -1,4 +1,4 @@
-"""A database file that another process is making in the same moment is waited for."""
+"""Pragmas wait for another process that is creating the same database file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rag_index.database.sqlite import set_pragmas
 
 @pytest.fixture
 def other(tmp_path):
-    """A connection that writes to a file which has no write-ahead log yet."""
+    """A connection with an open write transaction on a file that has no write-ahead log yet."""
     connection = sqlite3.connect(tmp_path / "new.db", isolation_level=None, check_same_thread=False)
     connection.execute("CREATE TABLE made (a)")
     connection.execute("BEGIN IMMEDIATE")
@@ -21,7 +21,7 @@ def other(tmp_path):
     connection.close()
 
 
-def test_the_change_to_a_write_ahead_log_waits_for_who_writes(tmp_path, other):
+def test_the_switch_to_a_write_ahead_log_waits_for_the_writer(tmp_path, other):
     connection = sqlite3.connect(tmp_path / "new.db")
     with pytest.raises(sqlite3.OperationalError, match="locked"):  # what SQLite does by itself, at once
         connection.execute("PRAGMA busy_timeout=30000").execute("PRAGMA journal_mode=WAL")
@@ -31,7 +31,7 @@ def test_the_change_to_a_write_ahead_log_waits_for_who_writes(tmp_path, other):
     connection.close()
 
 
-def test_it_is_not_waited_for_without_end(tmp_path, other, monkeypatch):
+def test_the_wait_ends_after_a_time_limit(tmp_path, other, monkeypatch):
     monkeypatch.setattr(pragmas, "LOCKED_SECONDS", 0.2)
     connection = sqlite3.connect(tmp_path / "new.db")
     with pytest.raises(sqlite3.OperationalError, match="locked"):

@@ -1,4 +1,4 @@
-"""Headless Chromium, told what to do by its DevTools protocol: a page of Prefect's UI as a person sees it."""
+"""Headless Chromium, driven over its DevTools protocol, to see Prefect's UI as a person does."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from typing import Any
 import httpx
 from websockets.sync.client import connect
 
+from tests.waiting import eventually
+
 __all__ = ["Browser", "find_chromium"]
 
-START_SECONDS = 60
 SIZE = (1400, 1100)
 
 
 def find_chromium() -> Path | str:
-    """The program, or why there is none."""
+    """Return the path of the program, or the reason why there is none."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
             return Path(found)
@@ -30,9 +31,9 @@ def find_chromium() -> Path | str:
 
 
 class Browser:
-    """One window, for the time of a `with` block. Pictures are written to the folder $SCREENSHOTS, where that is set.
+    """One window, until the `with` block ends. Pictures are written to the folder $SCREENSHOTS if that is set.
 
-    $SCREENSHOTS=docs/images is how the pictures of docs/operations.md are made.
+    SCREENSHOTS=docs/images makes the pictures of docs/operations.md.
     """
 
     def __init__(self, program: Path, folder: Path) -> None:
@@ -44,19 +45,17 @@ class Browser:
 
     def __enter__(self) -> Browser:
         self._folder.mkdir(parents=True, exist_ok=True)
-        said = self._folder / "chromium.log"
+        output = self._folder / "chromium.log"
         command = [
             str(self._program), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--no-first-run", "--disable-extensions", "--no-proxy-server", "--hide-scrollbars",
             f"--user-data-dir={self._folder / 'profile'}", "--remote-debugging-port=0",
             f"--window-size={SIZE[0]},{SIZE[1]}", "about:blank",
         ]  # fmt: skip
-        with said.open("wb") as log:
+        with output.open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
-        deadline = time.monotonic() + START_SECONDS
-        while not (found := re.search(r"ws://([^/\s]+)/", said.read_text())):
-            assert time.monotonic() < deadline, said.read_text()
-            time.sleep(0.1)
+        found = eventually(lambda: re.search(r"ws://([^/\s]+)/", output.read_text()), output.read_text, every=0.1)
+        assert found is not None
         with httpx.Client(trust_env=False) as client:
             pages = client.get(f"http://{found[1]}/json/list").json()
         page = next(page for page in pages if page["type"] == "page")
@@ -76,38 +75,37 @@ class Browser:
         self._call("Page.navigate", url=url)
 
     def words(self) -> str:
-        """What can be read on the page now."""
+        """Return the text that is on the page now."""
         return " ".join(str(self._evaluate("document.body ? document.body.innerText : ''")).split())
 
-    def see(self, *expected: str, seconds: float = 60) -> str:
-        """The page's words, once all of these are among them."""
-        deadline = time.monotonic() + seconds
-        while True:
+    def wait_for(self, *expected: str) -> str:
+        """Return the page's text as soon as it has all of these words."""
+
+        def complete() -> str | None:
             words = self.words()
-            missing = [one for one in expected if one not in words]
-            if not missing:
-                return words
-            assert time.monotonic() < deadline, f"{missing} are not on the page: {words}"
-            time.sleep(0.25)
+            return words if all(one in words for one in expected) else None
+
+        def missing() -> str:
+            words = self.words()
+            return f"{[one for one in expected if one not in words]} are not on the page: {words}"
+
+        return eventually(complete, missing, every=0.25) or ""
 
     def click(self, words: str) -> None:
-        """Click what has exactly these words on it."""
+        """Click the element that has exactly these words."""
         script = (
             "(() => { const found = [...document.querySelectorAll('body *')].filter("
             f"e => e.innerText && e.innerText.trim() === {json.dumps(words)});"
             "if (found.length) found[found.length - 1].click(); return found.length })()"
         )
-        deadline = time.monotonic() + 30
-        while not self._evaluate(script):
-            assert time.monotonic() < deadline, f"nothing to click says {words!r}: {self.words()}"
-            time.sleep(0.25)
+        eventually(lambda: self._evaluate(script), lambda: f"no element says {words!r}: {self.words()}", every=0.25)
 
     def picture(self, name: str, *, height: int = SIZE[1]) -> None:
-        """A PNG of what is seen, where pictures are wanted."""
+        """Write a PNG of the window if pictures are wanted."""
         if self._pictures:
             size = {"width": SIZE[0], "height": height, "deviceScaleFactor": 1, "mobile": False}
             self._call("Emulation.setDeviceMetricsOverride", **size)
-            time.sleep(2)  # what moves on the page has come to rest
+            time.sleep(2)  # until animations have ended
             shot = self._call("Page.captureScreenshot", format="png")
             self._pictures.mkdir(parents=True, exist_ok=True)
             (self._pictures / name).write_bytes(base64.b64decode(shot["data"]))

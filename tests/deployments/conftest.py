@@ -1,3 +1,5 @@
+"""One Prefect server and one browser window for all tests of deployments."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -18,7 +20,7 @@ def deployed(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-    """A window of headless Chromium; tests that need it are skipped where there is none."""
+    """A window of headless Chromium; tests that need it are skipped if it is not installed."""
     program = find_chromium()
     if not isinstance(program, Path):
         pytest.skip(program)

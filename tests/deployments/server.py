@@ -1,4 +1,4 @@
-"""A Prefect server as the page tells a user to start it, with all its services, and ways to ask it."""
+"""A Prefect server with all its services, started as docs/operations.md says, and ways to ask it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+from tests.waiting import eventually
 
-__all__ = ["ROOT", "PrefectServer", "free_port", "wait_until"]
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ROOT", "PrefectServer", "free_port"]
 
 ROOT = Path(__file__).parents[2]
-START_SECONDS = 120
 FINAL = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
 
 
@@ -29,17 +29,8 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def wait_until(condition: Callable[[], Any], what: str, *, seconds: float = 60, every: float = 0.25) -> Any:
-    """What `condition` gives, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(every)
-    return found
-
-
 class PrefectServer:
-    """`prefect server start` on a free port with a PREFECT_HOME of its own, for the time of a `with` block."""
+    """`prefect server start` on a free port with its own PREFECT_HOME, until the `with` block ends."""
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.port = free_port()
@@ -67,7 +58,7 @@ class PrefectServer:
         with (self.home / "server.log").open("wb") as log:
             self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=self.home)
         try:
-            wait_until(self._answers, "the Prefect server answers", seconds=START_SECONDS)
+            eventually(self._answers, "the Prefect server answers", every=0.25)
         except BaseException:
             self._process.kill()
             raise
@@ -90,7 +81,7 @@ class PrefectServer:
             return False
 
     def prefect(self, *arguments: str, code: int = 0, **environment: str) -> str:
-        """A `prefect` command of a user's, from the repository's root; what it printed."""
+        """Run a `prefect` command in the repository's root, as a user does, and return what it printed."""
         ended = subprocess.run(
             [*PREFECT, *arguments],
             cwd=ROOT, env={**self.environment, **environment}, capture_output=True, text=True, timeout=180, check=False,
@@ -99,13 +90,13 @@ class PrefectServer:
         return ended.stdout + ended.stderr
 
     def deploy(self) -> None:
-        """As docs/operations.md says."""
+        """Make the work pool and all deployments, as docs/operations.md says."""
         self.prefect("work-pool", "create", "rag-index", "--type", "process")
         self.prefect("--no-prompt", "deploy", "--all")
 
     @contextmanager
     def worker(self, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-        """`prefect worker start` in this folder."""
+        """Run `prefect worker start` in this folder until the block ends."""
         folder.mkdir(parents=True, exist_ok=True)
         command = [*PREFECT, "worker", "start", "--pool", "rag-index", "--name", "worker"]
         with (folder / "worker.log").open("ab") as log:
@@ -126,35 +117,38 @@ class PrefectServer:
     # Asking
 
     def post(self, path: str, **body: Any) -> Any:
-        return self._asked("POST", path, json=body)
+        return self._request("POST", path, json=body)
 
     def get(self, path: str) -> Any:
-        return self._asked("GET", path)
+        return self._request("GET", path)
 
     def delete(self, path: str) -> None:
-        self._asked("DELETE", path)
+        self._request("DELETE", path)
 
-    def _asked(self, method: str, path: str, **body: Any) -> Any:
-        """As Prefect's own client does: 503 is asked again, the server's SQLite was busy."""
-        deadline = time.monotonic() + 60
-        while (answer := self.client.request(method, path, **body)).status_code == 503:
-            assert time.monotonic() < deadline, f"{path} answers 503"
-            time.sleep(0.5)
+    def _request(self, method: str, path: str, **body: Any) -> Any:
+        """Return the server's answer. As in Prefect's own client, 503 is tried again: its SQLite was busy."""
+
+        def answered() -> httpx.Response | None:
+            response = self.client.request(method, path, **body)
+            return None if response.status_code == 503 else response
+
+        answer = eventually(answered, f"{path} answers something but 503", every=0.5)
+        assert answer is not None
         assert answer.status_code < 300, (answer.status_code, answer.text)
         return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> dict[str, Any]:
-        """A deployment by "flow/deployment"."""
+        """Return the deployment "flow/deployment"."""
         found: dict[str, Any] = self.get(f"/deployments/name/{name}")
         return found
 
     def start(self, name: str, *, state: dict[str, Any] | None = None, **parameters: Any) -> dict[str, Any]:
-        """A new flow run of a deployment."""
+        """Start a flow run of a deployment, and return the run."""
         body: dict[str, Any] = {"parameters": parameters}
         if state:
             body["state"] = state
-        made: dict[str, Any] = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", **body)
-        return made
+        created: dict[str, Any] = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", **body)
+        return created
 
     def run(self, run_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.get(f"/flow_runs/{run_id}")
@@ -166,25 +160,25 @@ class PrefectServer:
         )
         return found
 
-    def ended(self, run_id: str, *, seconds: float = 120) -> dict[str, Any]:
-        """A run once it has ended."""
+    def wait_for_end(self, run_id: str) -> dict[str, Any]:
+        """Return the run as soon as it has ended."""
 
         def final() -> dict[str, Any] | None:
             run = self.run(run_id)
             return run if run["state_type"] in FINAL else None
 
-        found: dict[str, Any] = wait_until(final, f"run {run_id} ends", seconds=seconds)
+        found: dict[str, Any] = eventually(final, f"run {run_id} ends", seconds=280, every=0.25)
         return found
 
-    def running(self, run_id: str, *, seconds: float = 90) -> None:
-        wait_until(lambda: self.run(run_id)["state_type"] == "RUNNING", f"run {run_id} runs", seconds=seconds)
+    def wait_for_start(self, run_id: str) -> None:
+        eventually(lambda: self.run(run_id)["state_type"] == "RUNNING", f"run {run_id} runs", seconds=280, every=0.25)
 
     def artifacts(self) -> dict[str, dict[str, Any]]:
-        """The latest artifact of each key."""
+        """Return the latest artifact of each key."""
         return {one["key"]: one for one in self.post("/artifacts/latest/filter", limit=200)}
 
     def logs(self, run_id: str) -> list[str]:
-        """What a flow run and its tasks logged."""
+        """Return the log lines of a flow run and its tasks."""
         found = self.post("/logs/filter", logs={"flow_run_id": {"any_": [run_id]}}, limit=200)
         return [line["message"] for line in found]
 

@@ -1,4 +1,4 @@
-"""A Dask cluster that is there already: scheduler and workers as other processes, elsewhere, with the wheel alone."""
+"""An existing Dask cluster: its scheduler and workers are other processes, elsewhere, with only the wheel installed."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.deployments.server import ROOT, free_port, wait_until
+from tests.deployments.server import ROOT, free_port
 from tests.fakes.ollama import FakeOllama, vector_of
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
+from tests.waiting import eventually, when
 
 pytestmark = pytest.mark.long
 
@@ -37,7 +36,7 @@ address = "{address}"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """A folder with the installed wheel, and nothing of this tree."""
+    """A folder with the installed wheel and nothing else of this repository."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, ROOT], check=True, timeout=200)
@@ -54,7 +53,7 @@ def services():
 
 @contextmanager
 def started(folder: Path, site: Path, *arguments: str):
-    """A `dask` command in a folder of its own."""
+    """Run a `dask` command in its own folder until the block ends."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {
         key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_", "DASK_"))
@@ -85,7 +84,7 @@ def kill(process) -> None:
 
 
 class Cluster:
-    """A scheduler and workers; `address` is where the flow finds it."""
+    """A scheduler and workers; the flow finds them at `address`."""
 
     def __init__(self, folder: Path, stack: ExitStack, *, tls: tuple[str, ...] = ()) -> None:
         self._folder, self._stack, self._tls = folder, stack, tls
@@ -119,7 +118,7 @@ def stack():
 
 
 def ready(cluster: Cluster, workers: int) -> None:
-    wait_until(
+    eventually(
         lambda: cluster.log("scheduler").count("Register worker") >= workers, "the workers are there", seconds=60
     )
 
@@ -129,28 +128,24 @@ def project_on(tmp_path, services, address: str, more: str = "") -> Project:
     return Project(tmp_path / "project", extra=SETTINGS.format(ollama=ollama, qdrant=qdrant, address=address) + more)
 
 
-def test_two_workers_of_which_one_is_killed(tmp_path, prefect_server, services, wheel, stack):
+def test_the_death_of_one_of_two_workers_loses_nothing(tmp_path, prefect_server, services, wheel, stack):
     ollama, _ = services
     cluster = Cluster(tmp_path, stack).start(wheel, 2)
     ready(cluster, 2)
     project = project_on(tmp_path, services, cluster.address).fill(300)
     ollama.seconds_per_text = 0.02
-    killed = threading.Event()
 
     def kill_one() -> None:
-        wait_until(lambda: len(ollama.embeds()) > 6, "documents are being embedded", seconds=90)
         for one in [*psutil_children(cluster.workers[0]), cluster.workers[0]]:
             kill(one)
-        killed.set()
 
-    threading.Thread(target=kill_one, daemon=True).start()
-    report = project.index(shard_documents=10)
-    assert killed.is_set()
+    with when(lambda: len(ollama.embeds()) > 6, kill_one):
+        report = project.index(shard_documents=10)
     assert (report.state, report.indexes[0].new) == ("completed", 300), report.sentence()
     assert len(project.texts()) == 300
     for payload, vector in project.points().values():
         assert vector == pytest.approx(vector_of(payload["_rag"]["text"]), abs=1e-6)
-    assert "upsert notes" in cluster.log("worker1"), "vectors go from the worker to the store"
+    assert "upsert notes" in cluster.log("worker1"), "the worker did not write the vectors to the store"
     again = project.index()
     assert again.indexes[0].unchanged == 300
 
@@ -170,21 +165,21 @@ def test_a_worker_of_another_version_is_refused(tmp_path, prefect_server, servic
     assert "install the same on both" in report.indexes[0].message
 
 
-def test_no_scheduler_and_no_worker_are_told_apart(tmp_path, prefect_server, services, wheel, stack):
+def test_a_missing_scheduler_and_missing_workers_give_different_messages(
+    tmp_path, prefect_server, services, wheel, stack
+):
     project = project_on(tmp_path, services, f"tcp://127.0.0.1:{free_port()}").fill(5)
-    began = time.monotonic()
     report = project.index()
-    assert time.monotonic() - began < 60
     assert "does not answer" in report.indexes[0].message
     cluster = Cluster(tmp_path, stack).start(wheel, 0)
-    wait_until(lambda: "Scheduler at" in cluster.log("scheduler"), "the scheduler is there")
+    eventually(lambda: "Scheduler at" in cluster.log("scheduler"), "the scheduler is there", every=0.25)
     project = project_on(tmp_path / "second", services, cluster.address).fill(5)
     message = project.index().indexes[0].message
     assert f"has no workers: dask worker {cluster.address}" in message
 
 
-def test_with_tls(tmp_path, prefect_server, services, wheel, stack):
-    certificate, key = signed(tmp_path)
+def test_a_cluster_with_tls_is_used(tmp_path, prefect_server, services, wheel, stack):
+    certificate, key = self_signed(tmp_path)
     files = {"tls-ca-file": certificate, "tls-cert": certificate, "tls-key": key}
     options = tuple(part for name, file in files.items() for part in (f"--{name}", str(file)))
     cluster = Cluster(tmp_path, stack, tls=options).start(wheel, 1)
@@ -197,8 +192,8 @@ def test_with_tls(tmp_path, prefect_server, services, wheel, stack):
     assert len(project.texts()) == 30
 
 
-def signed(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that signs itself, and its key."""
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """Make a self-signed certificate for 127.0.0.1, and return the paths of it and its key."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec

@@ -1,4 +1,4 @@
-"""What deployments/ has for containers and for systemd, as far as it can be held against something without them.
+"""The files in deployments/ for containers and systemd, as far as they can be checked without these.
 
 The compose file is held against its schema, and the command of each service of ours is run as a plain process, with the
 same arguments and environment: only addresses and ports are others. The images are not built here.
@@ -18,12 +18,13 @@ import httpx
 import pytest
 import yaml
 
-from tests.deployments.server import ROOT, PrefectServer, free_port, wait_until
+from tests.deployments.server import ROOT, PrefectServer, free_port
 from tests.deployments.test_cluster import kill, psutil_children
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.postgres import postgres
 from tests.project import Project
+from tests.waiting import eventually
 
 __all__ = ["postgres"]
 
@@ -52,7 +53,7 @@ def test_ports_are_on_loopback_and_nothing_has_a_default_password():
     assert not re.findall(r"^[A-Z_]+=.+$", (FOLDER / "env.example").read_text(), re.MULTILINE)
 
 
-def test_services_wait_for_what_can_tell_that_it_is_there():
+def test_services_wait_only_for_services_with_a_health_check():
     for name, service in SERVICES.items():
         for needed, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
@@ -61,7 +62,7 @@ def test_services_wait_for_what_can_tell_that_it_is_there():
     assert {mount for mount in kept if not mount.startswith(".")} == set(yaml.safe_load(COMPOSE)["volumes"])
 
 
-def test_the_units_are_units_and_listen_on_loopback():
+def test_the_systemd_units_are_valid_and_listen_on_loopback():
     units = sorted((FOLDER / "systemd").glob("*.service"))
     assert [unit.name for unit in units] == ["rag-index-prefect.service", "rag-index-worker.service"]
     for unit in units:
@@ -69,16 +70,16 @@ def test_the_units_are_units_and_listen_on_loopback():
         assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/prefect ", text, re.MULTILINE)
         assert not re.search(r"(?i)password|0\.0\.0\.0", text)
     if Path("/usr/bin/systemd-analyze").exists():
-        said = subprocess.run(
+        ended = subprocess.run(
             ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False
         )
-        wrong = [line for line in said.stderr.splitlines() if "is not executable" not in line]
+        wrong = [line for line in ended.stderr.splitlines() if "is not executable" not in line]
         assert not [line for line in wrong if "rag-index" in line], wrong
 
 
 @pytest.mark.long
-def test_each_command_runs_as_a_plain_process_and_no_secret_is_kept(postgres, tmp_path):
-    """A night of the compose file: PostgreSQL, Prefect with basic auth, Dask, worker; then a look into the database."""
+def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tmp_path):
+    """Run a night of the compose file: PostgreSQL, Prefect with basic auth, Dask, worker. Then check the database."""
     auth = f"rag:{SECRET}-prefect"
     key = f"{SECRET}-qdrant"
     with ExitStack() as stack:
@@ -154,7 +155,7 @@ def test_each_command_runs_as_a_plain_process_and_no_secret_is_kept(postgres, tm
             except httpx.TransportError:
                 return False
 
-        wait_until(answers, "Prefect answers", seconds=120)
+        eventually(answers, "Prefect answers", every=0.25)
         assert asked.post(f"{api}/flows/filter", json={}).status_code == 401
         assert asked.post(f"{api}/flows/filter", json={}, auth=("rag", "wrong")).status_code == 401
         deployed = subprocess.run(
@@ -167,7 +168,7 @@ def test_each_command_runs_as_a_plain_process_and_no_secret_is_kept(postgres, tm
         worker = start("worker")
         server = PrefectServer(tmp_path / "unused", PREFECT_SERVER_API_AUTH_STRING=auth)
         server.client.base_url = api
-        ended = server.ended(server.start("index-all/index-all")["id"], seconds=150)
+        ended = server.wait_for_end(server.start("index-all/index-all")["id"])
         assert ended["state_name"] == "Completed", (
             ended["state"],
             worker.read_text()[-2000:],
@@ -178,15 +179,15 @@ def test_each_command_runs_as_a_plain_process_and_no_secret_is_kept(postgres, tm
         with postgres.connect(ledger_db) as connection:
             assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)
         with postgres.connect(prefect_db) as connection:
-            kept = everything(connection)
+            kept = all_rows(connection)
         assert "notes 1" in kept
         secrets = [SECRET, urls[2], postgres.url(source_db).password]
         assert not [secret for secret in secrets if secret in kept]
         assert not [secret for secret in secrets if secret in worker.read_text() + scheduler.read_text()]
 
 
-def everything(connection) -> str:
-    """All rows of all tables of Prefect's database as text."""
+def all_rows(connection) -> str:
+    """Return all rows of all tables of Prefect's database as text."""
     tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
     rows = []
     for (table,) in tables:

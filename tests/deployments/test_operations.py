@@ -1,4 +1,4 @@
-"""docs/operations.md, followed command by command on a machine where nothing is yet."""
+"""docs/operations.md, followed command by command on a machine without any of it."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deployments.server import ROOT, free_port, wait_until
+from tests.deployments.server import ROOT, free_port
 from tests.deployments.test_cluster import kill, psutil_children
+from tests.waiting import eventually
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 NOT_FOLLOWED = {"install", "example"}
-"""Kinds of blocks: rag-index is installed here already; examples name machines that are not there."""
+"""Kinds of blocks to leave out: rag-index is installed already, and examples name machines that do not exist."""
 
 
 def blocks() -> list[tuple[str, list[str]]]:
-    """Each block of commands in order: its kind, and its lines."""
+    """Return the kind and the lines of each block of commands, in order."""
     found = re.findall(r"^```sh ?(\w*)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     return [(kind, text.strip().splitlines()) for kind, text in found]
 
 
-def test_images_and_links_are_there():
+def test_images_and_links_exist():
     for target in re.findall(r"\]\(([^)#]+)\)", PAGE):
         assert target.startswith("https://") or (ROOT / "docs" / target).exists(), target
     used = set(re.findall(r"images/([\w-]+\.png)", PAGE))
     assert used <= {path.name for path in (ROOT / "docs" / "images").glob("*.png")}
 
 
-def test_the_tests_it_names_are_there():
+def test_the_tests_that_the_page_names_exist():
     for name in set(re.findall(r"`(test_\w+\.py)`", PAGE)):
         assert list((ROOT / "tests").rglob(name)), name
 
 
 @pytest.mark.long
-def test_the_page_is_followed(tmp_path):
+def test_the_commands_of_the_page_work(tmp_path):
     port = str(free_port())
     place = tmp_path / "repository"
     place.mkdir()
@@ -66,20 +67,20 @@ def test_the_page_is_followed(tmp_path):
                     )
                     stack.callback(lambda one=process: [kill(p) for p in [*psutil_children(one), one]] and one.wait())
                     if kind == "server":
-                        wait_until(lambda: answers(port), "the server answers", seconds=120)
+                        eventually(lambda: answers(port), "the server answers", every=0.25)
                 else:
                     ended = subprocess.run(
                         ["bash", "-c", line],
                         cwd=place, env=environment, capture_output=True, text=True, timeout=170, check=False,
                     )  # fmt: skip
-                    said = ended.stdout + ended.stderr
-                    assert ended.returncode == 0, f"{line}\n{said}\n{(tmp_path / 'server.log').read_text()[-1000:]}"
+                    output = ended.stdout + ended.stderr
+                    assert ended.returncode == 0, f"{line}\n{output}\n{(tmp_path / 'server.log').read_text()[-1000:]}"
                     if "--watch" in line:
-                        assert "Completed" in said, (line, said)
+                        assert "Completed" in output, (line, output)
                     if line == "rag-index status":
-                        assert "completed" in said, said
+                        assert "completed" in output, output
                     if "schedule ls" in line:
-                        assert "0 2 * * *" in said, said
+                        assert "0 2 * * *" in output, output
                     time.sleep(0.1)
 
 

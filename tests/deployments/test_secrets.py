@@ -1,4 +1,4 @@
-"""A password kept in a Prefect Secret block: the worker is given it, and nobody else.
+"""A password in a Prefect Secret block: the worker gets it, and nobody else.
 
 The reference to the block may not stand in prefect.yaml: `prefect deploy` puts the value in its place.
 """
@@ -14,7 +14,7 @@ SECRET = "battery-staple-horse"
 MAKE = "from prefect.blocks.system import Secret; Secret(value={!r}).save('rag-index-source', overwrite=True)"
 
 
-def test_a_secret_block_reaches_the_run_and_is_not_to_be_read(deployed, tmp_path):
+def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, tmp_path):
     project = Project(tmp_path / "project").fill(10)
     settings = project.config.read_text()
     project.write_settings(settings.replace("sqlite:///source.db", "sqlite:///not-there.db"))
@@ -22,7 +22,7 @@ def test_a_secret_block_reaches_the_run_and_is_not_to_be_read(deployed, tmp_path
     url = f"sqlite:///{project.folder}/{SECRET}.db"
     subprocess.run([sys.executable, "-c", MAKE.format(url)], env=deployed.environment, check=True, timeout=60)
 
-    # As by a person in the UI: Deployments, index-all, Edit, Job Variables.
+    # As a person does in the UI: Deployments, index-all, Edit, Job Variables.
     night = deployed.deployment("index-all/index-all")
     before = night["job_variables"]
     reference = {"RAG_INDEX_SOURCE__URL": "{{ prefect.blocks.secret.rag-index-source }}"}
@@ -31,7 +31,7 @@ def test_a_secret_block_reaches_the_run_and_is_not_to_be_read(deployed, tmp_path
     )
     assert patched.status_code == 204
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
-        ended = deployed.ended(deployed.start("index-all/index-all", serial=True)["id"])
+        ended = deployed.wait_for_end(deployed.start("index-all/index-all", serial=True)["id"])
     deployed.client.patch(f"/deployments/{night['id']}", json={"job_variables": before})
     assert ended["state_name"] == "Completed", ended["state"]
     kept = [path for path in deployed.home.rglob("*") if path.is_file()]

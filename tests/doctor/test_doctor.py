@@ -1,4 +1,4 @@
-"""The doctor: each thing damaged by real means, found by its kind with the right count, mended, and as a clean run."""
+"""The doctor: damage done by real means is found by kind and count, and a repair leaves what a clean run leaves."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NAME = "test_notes__1"
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory, prefect_server) -> Project:
-    """A project that was indexed once; tests damage copies of it."""
+    """Return a project that was indexed once; tests damage copies of it."""
     project = Project(tmp_path_factory.mktemp("doctor") / "project").fill(DOCUMENTS)
     project.execute("INSERT INTO note VALUES (900, NULL, '', 'nobody', 1)")
     assert project.index(serial=True).state == "completed"
@@ -71,12 +71,12 @@ def ledger_rows(project: Project) -> dict[str, tuple[Any, ...]]:
         return {key: tuple(known) for key, known in ledger.rows(cid)}
 
 
-def found(diagnosis: Diagnosis) -> dict[str, int]:
+def counts_by_kind(diagnosis: Diagnosis) -> dict[str, int]:
     return {finding.kind: finding.count for finding in diagnosis.findings}
 
 
-def mended(project: Project) -> tuple[Diagnosis, list[Any]]:
-    """What --repair mended, and the runs that it asked for: names, and whether to rebuild."""
+def repair_all(project: Project) -> tuple[Diagnosis, list[Any]]:
+    """Repair; return what was repaired, and the runs that it asked for: names, and whether to rebuild."""
     runs: list[tuple[tuple[str, ...], bool]] = []
 
     def run(names: list[str], rebuild: bool) -> None:
@@ -85,7 +85,7 @@ def mended(project: Project) -> tuple[Diagnosis, list[Any]]:
         assert report.state == "completed", report.sentence()
 
     diagnosis = repair(project.settings, None, run)
-    assert found(diagnosis) == {}, "a second look finds nothing"
+    assert counts_by_kind(diagnosis) == {}, "a second check-up finds nothing"
     return diagnosis, runs
 
 
@@ -98,14 +98,14 @@ def ids_of(points: dict[str, Any], *numbers: int) -> list[str]:
     return [i for i, (payload, _) in points.items() if payload[RESERVED_KEY]["document_id"] in wanted]
 
 
-def test_nothing_is_found_where_nothing_is_wrong(clean):
+def test_a_clean_project_has_no_findings(clean):
     diagnosis = examine(clean.settings)
     assert diagnosis.findings == []
     assert diagnosis.advice == []
     assert diagnosis.exit_code == 0
 
 
-def test_damaged_points_and_rows_are_found_and_written_again(project, points):
+def test_damaged_points_and_rows_are_repaired(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, ids_of(points, 7, 8, 9))
         long = ids_of(points, 10)
@@ -125,8 +125,8 @@ def test_damaged_points_and_rows_are_found_and_written_again(project, points):
         ledger.mark_pending(1, [key_of(3), key_of(4)])
     surplus = len(ids_of(points, 30)) - 2
     diagnosis = examine(project.settings)
-    assert found(diagnosis) == {
-        "missing_documents": 3 + 1,  # and the one that the ledger takes for empty
+    assert counts_by_kind(diagnosis) == {
+        "missing_documents": 3 + 1,  # and the one that the ledger has as empty
         "wrong_chunks": 2,
         "wrong_payloads": 3,
         "unknown_documents": 2,
@@ -142,7 +142,7 @@ def test_damaged_points_and_rows_are_found_and_written_again(project, points):
     assert all(finding.remedy and finding.index == "notes" for finding in diagnosis.findings)
     assert diagnosis.exit_code == 3
 
-    diagnosis, runs = mended(project)
+    diagnosis, runs = repair_all(project)
     assert {finding.kind for finding in diagnosis.repaired} == examples.keys()
     assert runs == [(("notes",), False)]
     assert project.points() == points
@@ -162,19 +162,19 @@ def test_orphans_are_deleted_without_a_run(project, points):
     ids = [point_id("notes", "5000", 0), *(str(uuid.uuid4()) for _ in range(3))]
     with store_of(project) as store:
         store.upsert(NAME, PointBatch(ids, vectors, payloads))
-    assert project.index(serial=True).exit_code == 1, "a run refuses, and names the doctor"
+    assert project.index(serial=True).exit_code == 1, "a run refuses and names the doctor"
     diagnosis = examine(project.settings)
-    assert found(diagnosis) == {"orphan_points": 4}
+    assert counts_by_kind(diagnosis) == {"orphan_points": 4}
     assert "5000" in diagnosis.findings[0].examples
-    assert mended(project)[1] == []
+    assert repair_all(project)[1] == []
     assert project.points() == points
 
 
-def test_a_store_that_lost_all_points_is_filled_again(project, points):
+def test_a_store_that_lost_all_points_is_refilled(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, list(points))
-    assert found(examine(project.settings)) == {"missing_documents": DOCUMENTS}
-    mended(project)
+    assert counts_by_kind(examine(project.settings)) == {"missing_documents": DOCUMENTS}
+    repair_all(project)
     assert project.points() == points
 
 
@@ -183,29 +183,29 @@ def test_failed_documents_are_tried_again(project, points):
         for _ in range(6):
             ledger.fail(1, [Failure(key_of(5), "the embedder did not like it", b"x"), Failure(key_of(6), "nor this")])
     diagnosis = examine(project.settings)
-    assert found(diagnosis) == {"failed_documents": 2}
+    assert counts_by_kind(diagnosis) == {"failed_documents": 2}
     assert "the embedder did not like it" in diagnosis.findings[0].message
     assert "retry-failed notes" in diagnosis.findings[0].remedy
-    assert mended(project)[1] == [(("notes",), False)]
+    assert repair_all(project)[1] == [(("notes",), False)]
     assert project.points() == points
 
 
 @pytest.mark.long
-def test_a_document_that_stays_failed_is_left_as_a_finding(project):
+def test_a_document_that_fails_again_stays_a_finding(project):
     project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
     project.index(serial=True)
     diagnosis = repair(project.settings, None, lambda names, rebuild: project.index(*names, serial=True))
-    assert found(diagnosis) == {"failed_documents": 1}
+    assert counts_by_kind(diagnosis) == {"failed_documents": 1}
     assert diagnosis.repaired == []
     assert diagnosis.exit_code == 3
 
 
-def test_a_lost_ledger_is_made_from_the_payloads_without_embedding(project, points):
+def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, points):
     before = ledger_rows(project)
     for file in (project.folder / ".rag-index").glob("ledger.db*"):
         file.unlink()
-    assert found(examine(project.settings)) == {"unknown_collection": 1}
-    assert mended(project)[1] == [], "nothing had to be embedded"
+    assert counts_by_kind(examine(project.settings)) == {"unknown_collection": 1}
+    assert repair_all(project)[1] == [], "nothing had to be embedded"
     assert ledger_rows(project) == {key: row for key, row in before.items() if row[2]}, "all but the empty document"
     report = project.index(serial=True).indexes[0]
     assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
@@ -214,119 +214,119 @@ def test_a_lost_ledger_is_made_from_the_payloads_without_embedding(project, poin
 
 
 @pytest.mark.long
-def test_a_ledger_made_anew_takes_no_document_for_whole_that_is_not(project, points):
+def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, ids_of(points, 10)[:1])
         [plain] = ids_of(points, 33)
         store.update_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
     (project.folder / ".rag-index" / "ledger.db").unlink()
-    diagnosis, runs = mended(project)
+    diagnosis, runs = repair_all(project)
     assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 2}
     assert runs == [(("notes",), False)]
     assert project.points() == points
 
 
-def test_a_damaged_ledger_is_set_aside_and_made_anew(project, points):
+def test_a_damaged_ledger_is_renamed_and_restored(project, points):
     file = project.folder / ".rag-index" / "ledger.db"
     content = bytearray(file.read_bytes())
     content[4096:] = b"\xa5" * (len(content) - 4096)
     file.write_bytes(content)
-    assert found(examine(project.settings)) == {"damaged_ledger": 1}
-    mended(project)
+    assert counts_by_kind(examine(project.settings)) == {"damaged_ledger": 1}
+    repair_all(project)
     aside = [f.name for f in file.parent.glob("ledger.db.damaged-*") if not f.name.endswith(("-wal", "-shm"))]
     assert len(aside) == 1
     assert project.points() == points
 
     file.write_bytes(b"this is no database at all, whatever it was before" * 100)
-    assert found(examine(project.settings)) == {"damaged_ledger": 1}
+    assert counts_by_kind(examine(project.settings)) == {"damaged_ledger": 1}
 
 
 @pytest.mark.long
-def test_the_ledger_of_another_project_gives_way_to_the_store(project, points, clean, tmp_path):
+def test_the_ledger_of_another_project_is_replaced_from_the_store(project, points, clean, tmp_path):
     other = Project(tmp_path / "other").fill(25)
     other.index(serial=True)  # it has a collection of the same name
     for file in (other.folder / ".rag-index").glob("ledger.db*"):
         shutil.copy(file, project.folder / ".rag-index" / file.name)
-    assert found(examine(project.settings)) == {"other_store": 1}
-    assert mended(project)[1] == []
+    assert counts_by_kind(examine(project.settings)) == {"other_store": 1}
+    assert repair_all(project)[1] == []
     assert project.index(serial=True).indexes[0].unchanged == DOCUMENTS
     assert project.points() == points
 
 
-def test_an_alias_that_is_gone_is_set_again(project, points):
+def test_a_missing_alias_is_set_again(project, points):
     catalog = project.folder / ".rag-index" / "qdrant" / "catalog.json"
     document = json.loads(catalog.read_text())
     document["aliases"] = {}
     catalog.write_text(json.dumps(document))
     diagnosis = examine(project.settings)
-    assert found(diagnosis) == {"missing_alias": 1}
+    assert counts_by_kind(diagnosis) == {"missing_alias": 1}
     assert diagnosis.findings[0].examples == (NAME,)
-    mended(project)
+    repair_all(project)
     assert project.points() == points
 
     document["aliases"] = {}
     catalog.write_text(json.dumps(document))
     (project.folder / ".rag-index" / "ledger.db").unlink()
-    assert found(examine(project.settings)) == {"missing_alias": 1}, "the ledger is lost as well"
-    mended(project)
+    assert counts_by_kind(examine(project.settings)) == {"missing_alias": 1}, "the ledger is lost too"
+    repair_all(project)
     assert project.points() == points
 
 
-def test_a_store_that_is_gone_is_indexed_anew(project, points):
+def test_a_missing_store_is_indexed_again(project, points):
     shutil.rmtree(project.folder / ".rag-index" / "qdrant")
-    assert found(examine(project.settings)) == {"lost_collection": 1}
-    assert mended(project)[1] == [(("notes",), False)]
+    assert counts_by_kind(examine(project.settings)) == {"lost_collection": 1}
+    assert repair_all(project)[1] == [(("notes",), False)]
     assert project.points() == points
 
 
-def test_a_collection_whose_folder_is_gone_is_built_beside(project, points):
+def test_a_collection_without_its_folder_is_rebuilt(project, points):
     shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
-    assert found(examine(project.settings)) == {"unreadable_collection": 1}
-    assert mended(project)[1] == [(("notes",), True)]
+    assert counts_by_kind(examine(project.settings)) == {"unreadable_collection": 1}
+    assert repair_all(project)[1] == [(("notes",), True)]
     assert project.points() == points
 
 
-def test_metadata_that_differs_is_not_believed(project, points):
+def test_conflicting_metadata_leads_to_a_rebuild(project, points):
     with store_of(project) as store:
         store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
     diagnosis = examine(project.settings)
-    assert found(diagnosis) == {"metadata_differs": 1}
+    assert counts_by_kind(diagnosis) == {"metadata_differs": 1}
     assert "0123456789abcdef" in diagnosis.findings[0].message
-    assert mended(project)[1] == [(("notes",), True)]
+    assert repair_all(project)[1] == [(("notes",), True)]
     assert project.points() == points
 
 
-def test_metadata_that_is_lost_is_written_again(project, points):
+def test_lost_metadata_is_written_again(project, points):
     with store_of(project) as store:
         before = store.collections()[NAME]
         store.set_metadata(NAME, dict.fromkeys(before))
         assert store.collections()[NAME] == {}
-    assert found(examine(project.settings)) == {"lost_metadata": 1}
-    assert mended(project)[1] == []
+    assert counts_by_kind(examine(project.settings)) == {"lost_metadata": 1}
+    assert repair_all(project)[1] == []
     with store_of(project) as store:
         after = store.collections()[NAME]
-    assert {key: before[key] for key in after} == after, "what the ledger knows"
+    assert {key: before[key] for key in after} == after, "with the values that the ledger knows"
     assert after.keys() >= {"store_id", "alias", "embedder_fingerprint", "embedder", "chunking"}
     assert project.points() == points
 
 
 @pytest.mark.long
-def test_settings_that_name_another_cutting_are_followed_by_a_rebuild(project):
+def test_another_chunk_size_leads_to_a_rebuild(project):
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
     diagnosis = examine(project.settings)
-    assert found(diagnosis) == {"other_fingerprint": 1}
+    assert counts_by_kind(diagnosis) == {"other_fingerprint": 1}
     assert "rag-index rebuild notes" in diagnosis.findings[0].remedy
-    assert mended(project)[1] == [(("notes",), True)]
+    assert repair_all(project)[1] == [(("notes",), True)]
     assert all(len(payload[RESERVED_KEY]["text"]) <= 100 for payload, _ in project.points().values())
 
     with ledger_of(project) as ledger, store_of(project) as store:
-        store.point_alias("test_notes", NAME)  # as a rollback does
+        store.point_alias("test_notes", NAME)  # like a rollback
         assert len(ledger.collections("test_notes")) == 2
-    diagnosis = repair(project.settings, None, lambda names, rebuild: pytest.fail("it was rolled back by a person"))
-    assert found(diagnosis) == {"other_fingerprint": 1}
+    diagnosis = repair(project.settings, None, lambda names, rebuild: pytest.fail("a person rolled it back"))
+    assert counts_by_kind(diagnosis) == {"other_fingerprint": 1}
 
 
-def test_collections_that_nothing_needs_are_dropped_and_others_kept(project, points):
+def test_only_unneeded_collections_are_dropped(project, points):
     with store_of(project) as store, ledger_of(project) as ledger:
         known = ledger.collection(NAME)
         values = {name: getattr(known, name) for name in ("alias", "embedder_fingerprint", "embedder", "chunking")}
@@ -341,11 +341,11 @@ def test_collections_that_nothing_needs_are_dropped_and_others_kept(project, poi
         store.create("somebody_elses", 4, {})
         ledger.add_collection(**values, name="test_notes__9", store_id="gone", dimension=256, state="ready")
     diagnosis = examine(project.settings)
-    assert found(diagnosis) == {"unneeded_collection": 3, "lost_collection": 1}
+    assert counts_by_kind(diagnosis) == {"unneeded_collection": 3, "lost_collection": 1}
     unneeded = next(f for f in diagnosis.findings if f.kind == "unneeded_collection")
     assert set(unneeded.examples) == {"test_notes__2", "test_notes__5", "test_notes__6"}
     assert any("test_notes__4 is not finished" in advice.message for advice in diagnosis.advice)
-    assert mended(project)[1] == []
+    assert repair_all(project)[1] == []
     with store_of(project) as store, ledger_of(project) as ledger:
         left = {NAME, "test_notes__3", "test_notes__4"}
         assert set(store.collections()) == {*left, "somebody_elses"}
@@ -353,31 +353,31 @@ def test_collections_that_nothing_needs_are_dropped_and_others_kept(project, poi
     assert project.points() == points
 
 
-def test_a_run_that_died_as_it_showed_its_collection(project):
+def test_a_run_that_died_while_it_published_is_corrected(project):
     with ledger_of(project) as ledger:
         ledger.update_collection(1, state="building")
-    assert found(examine(project.settings)) == {"unfinished_publish": 1}
-    assert mended(project)[1] == []
+    assert counts_by_kind(examine(project.settings)) == {"unfinished_publish": 1}
+    assert repair_all(project)[1] == []
 
 
-def test_a_source_that_cannot_be_read_is_said_and_nothing_is_deleted(project, points):
+def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, points):
     with ledger_of(project) as ledger, ledger.transaction() as connection:
         connection.execute(documents.delete().where(documents.c.key == key_of(51)))
     project.write_settings(project.config.read_text().replace('table = "note"', 'table = "nope"'))
     diagnosis = repair(project.settings, None, lambda names, rebuild: pytest.fail("no run can read it"))
-    assert found(diagnosis) == {"unreadable_source": 1, "orphan_points": 1}
+    assert counts_by_kind(diagnosis) == {"unreadable_source": 1, "orphan_points": 1}
     assert "there is no table 'nope'" in diagnosis.findings[0].message
     assert project.points() == points
 
 
-def test_work_to_do_is_advice_and_no_finding(project):
+def test_changes_in_the_source_are_advice(project):
     project.execute("UPDATE note SET body = 'changed' WHERE id = 3")
     project.execute("DELETE FROM note WHERE id = 4")
     project.fill(2, first=2000)
     diagnosis = examine(project.settings)
     assert diagnosis.findings == []
     assert [advice.message for advice in diagnosis.advice] == [
-        "2 new, 1 changed, 1 gone since the last run: for the next one, or `rag-index index notes` now"
+        "2 new, 1 changed, 1 gone since the last run; the next run indexes that, or `rag-index index notes` does now"
     ]
 
 
@@ -391,27 +391,27 @@ def test_a_ledger_on_postgresql(tmp_path, prefect_server, postgres):
         with store_of(project) as store:
             store.delete_points(NAME, [*ids_of(points, 7), ids_of(points, 10)[0]])
             store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
-        with ledger_of(project) as opened, opened.transaction() as connection:
+        with ledger_of(project) as database, database.transaction() as connection:
             connection.execute(documents.delete().where(documents.c.key == key_of(51)))
         kinds = {"missing_documents": 1, "wrong_chunks": 1, "unknown_documents": 1, "orphan_points": 1}
-        assert found(examine(project.settings)) == kinds
-        assert mended(project)[1] == [(("notes",), False)]
+        assert counts_by_kind(examine(project.settings)) == kinds
+        assert repair_all(project)[1] == [(("notes",), False)]
         assert project.points() == points
         before = ledger_rows(project)
         project.write_settings(project.config.read_text().replace(f"/{first}", f"/{second}"))
-        assert found(examine(project.settings)) == {"unknown_collection": 1}
-        assert mended(project)[1] == []
+        assert counts_by_kind(examine(project.settings)) == {"unknown_collection": 1}
+        assert repair_all(project)[1] == []
         assert ledger_rows(project) == before
 
 
-def test_nothing_indexed_is_advice(tmp_path):
+def test_an_empty_index_is_advice(tmp_path):
     project = Project(tmp_path / "project").fill(3)
     diagnosis = examine(project.settings)
     assert diagnosis.findings == []
     assert "nothing is indexed yet" in diagnosis.advice[0].message
 
 
-def test_it_waits_for_nobody_and_says_who_writes(project):
+def test_a_locked_index_names_the_holder(project):
     with (
         ledger_of(project) as ledger,
         IndexLease(ledger, "test_notes", "a run"),
@@ -422,7 +422,7 @@ def test_it_waits_for_nobody_and_says_who_writes(project):
         examine(project.settings, ["note"])
 
 
-def test_settings_that_would_hurt(project, monkeypatch):
+def test_advice_about_harmful_settings(project, monkeypatch):
     hosts = '["http://127.0.0.1:1", "http://localhost:2", "http://elsewhere:3"]'
     project.write_settings(
         project.config.read_text()
@@ -431,16 +431,18 @@ def test_settings_that_would_hurt(project, monkeypatch):
     )
     monkeypatch.setattr(settings_advice, "_filesystem", lambda path: "nfs4")
     monkeypatch.setattr(settings_advice, "_context_length", lambda settings: 40)
-    said = [advice.message for advice in settings_advice.settings_advice(project.settings, project.settings.indexes)]
+    messages = [
+        advice.message for advice in settings_advice.settings_advice(project.settings, project.settings.indexes)
+    ]
     for part in (
         "2 Ollama servers on this machine", "tolerate_failed = 0.6", "delete_guard = 1", "keep_previous = 0",
         "[store] path", "[ledger] url", "about 50 tokens",
     ):  # fmt: skip
-        assert sum(part in message for message in said) == 1, (part, said)
-    assert len(said) == 7
+        assert sum(part in message for message in messages) == 1, (part, messages)
+    assert len(messages) == 7
 
 
-def test_an_embedder_that_is_silent_is_said(project):
+def test_an_embedder_that_does_not_answer_is_advice(project):
     text = project.config.read_text()
     project.write_settings(text + '[embedder]\nkind = "ollama"\nmodel = "x"\nhosts = ["http://127.0.0.1:9"]\n')
     diagnosis = examine(project.settings)
@@ -448,7 +450,7 @@ def test_an_embedder_that_is_silent_is_said(project):
     assert any("the embedder does not answer" in advice.message for advice in diagnosis.advice)
 
 
-def test_the_command(project, points):
+def test_doctor_command(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, ids_of(points, 7))
         store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))
@@ -464,8 +466,8 @@ def test_the_command(project, points):
     assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]
 
 
-def test_scans_keep_no_corpus_in_memory(clean):
-    """Temporary tables of the ledger's connection, gone with it."""
+def test_a_check_up_leaves_no_tables_in_the_ledger(clean):
+    """Scans record documents in temporary tables, which disappear with the connection."""
     examine(clean.settings)
     with closing(sqlite3.connect(clean.folder / ".rag-index" / "ledger.db")) as db:
         names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}

@@ -1,4 +1,4 @@
-"""Canonical forms: what is equal has one form, what differs has two, and none of it changes from day to day."""
+"""Canonical forms: equal values have the same form, different values differ, and no form ever changes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ keys = st.one_of(
 
 @settings(deadline=None)
 @given(st.lists(keys, min_size=1, max_size=3), st.lists(keys, min_size=1, max_size=3))
-def test_keys_are_one_exactly_when_type_and_value_are(one, other):
+def test_keys_are_equal_exactly_if_type_and_value_are(one, other):
     same = [(type(value), value) for value in one] == [(type(value), value) for value in other]
     assert (encode_key(one) == encode_key(other)) is same
 
@@ -61,7 +61,7 @@ values = st.one_of(
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(values, values), max_size=5), st.booleans())
-def test_many_rows_are_written_as_each_alone(rows, same_kind):
+def test_encode_payloads_equals_encode_payload_of_each_row(rows, same_kind):
     if same_kind and rows:
         rows = [(first, rows[0][1]) for first, _ in rows if type(first) in (type(rows[0][0]), type(None))]
     columns = list(zip(*rows, strict=True)) or [(), ()]
@@ -69,30 +69,30 @@ def test_many_rows_are_written_as_each_alone(rows, same_kind):
     assert encode_payloads(["a", "b"], columns, len(rows)) == alone
 
 
-def test_many_rows_without_payload():
+def test_encode_payloads_of_rows_without_columns():
     assert encode_payloads([], [], 3) == [encode_payload({})] * 3
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(keys, keys), max_size=5), st.booleans())
-def test_many_keys_are_written_as_each_alone(rows, one):
+def test_encode_keys_equals_encode_key_of_each_row(rows, one):
     columns = (list(zip(*rows, strict=True)) or [(), ()])[: 1 if one else 2]
     assert encode_keys(columns) == [encode_key(row[: len(columns)]) for row in rows]
 
 
 @settings(deadline=None)
 @given(st.lists(keys, min_size=1, max_size=3))
-def test_a_key_is_json_and_can_be_shown(values):
+def test_a_key_is_json_and_has_a_document_id(values):
     key = encode_key(values)
     json.loads(key)
-    shown = document_id(key)
-    assert shown or not values[0]
+    given_id = document_id(key)
+    assert given_id or not values[0]
     if len(values) > 1:
-        assert len(json.loads(shown)) == len(values)
+        assert len(json.loads(given_id)) == len(values)
 
 
 @pytest.mark.parametrize(
-    ("value", "key", "shown"),
+    ("value", "key", "expected_id"),
     [
         (1, "1", "1"),
         ("1", '"1"', "1"),
@@ -117,10 +117,10 @@ def test_a_key_is_json_and_can_be_shown(values):
         (float("inf"), '{"float":"inf"}', "inf"),
     ],
 )
-def test_the_form_of_each_type_of_key(value, key, shown):
-    """Pinned: point ids and ledgers are made of it."""
+def test_the_form_of_each_type_of_key(value, key, expected_id):
+    """These forms must never change, since point ids and ledgers are made of them."""
     assert encode_key([value]) == key
-    assert document_id(key) == shown
+    assert document_id(key) == expected_id
 
 
 def test_a_key_of_several_columns_is_an_array():
@@ -132,14 +132,14 @@ def test_a_key_of_several_columns_is_an_array():
     assert encode_key(["a", "b"]) != encode_key(['a","b'])
 
 
-def test_decimals_longer_than_pythons_context_stay_apart():
+def test_decimals_longer_than_the_decimal_context_stay_different():
     """NUMERIC(38) keys are common; Decimal.normalize would round them to 28 digits."""
     one, other = Decimal("12345678901234567890123456789012345678"), Decimal("12345678901234567890123456789012345679")
     assert encode_key([one]) != encode_key([other])
 
 
 @pytest.mark.parametrize("value", [None, object(), [1], {"a": 1}])
-def test_what_cannot_be_a_key_is_refused_by_name(value):
+def test_a_key_of_another_type_is_refused_with_the_name_of_the_type(value):
     with pytest.raises(SourceError, match=type(value).__name__):
         encode_key([value])
 
@@ -152,8 +152,8 @@ def test_a_key_that_is_not_unicode_is_refused():
 # Ids and hashes
 
 
-def test_hashes_and_ids_are_what_they_were():
-    """A change here makes every index anew: raise VERSION with it."""
+def test_hashes_and_ids_never_change():
+    """A change here rebuilds every index: raise VERSION with it."""
     assert VERSION == 1
     assert hash_text("").hex() == "cae66941d9efbd404e4d88758ea67670"
     assert hash_text("Grüße, 世界").hex() == "e65cb4c853d3125efaa2e0f009c6173b"
@@ -174,7 +174,7 @@ def test_a_point_id_is_a_uuid_of_version_5(index, key, chunk):
     assert point_id(index, encode_key([key]), chunk) == str(name)
 
 
-def test_texts_that_are_not_unicode_have_hashes_too():
+def test_texts_that_are_not_valid_unicode_have_hashes_too():
     assert hash_text("a\ud800") != hash_text("a\ud801")
 
 
@@ -186,7 +186,7 @@ class Colour(enum.Enum):
 
 
 @pytest.mark.parametrize(
-    ("value", "written"),
+    ("value", "expected"),
     [
         (None, None),
         ("text", "text"),
@@ -222,12 +222,12 @@ class Colour(enum.Enum):
         ({"in a set \udc00"}, ["in a set ?"]),
         ([{"\udc00": 2**70}], [{"?": str(2**70)}]),
     ],
-    ids=lambda value: type(value).__name__,  # one for all processes, as what a set or a memoryview looks like is not
+    ids=lambda value: type(value).__name__,  # equal in all processes, unlike the repr of a set or a memoryview
 )
-def test_the_canonical_form_of_each_type(value, written):
+def test_the_canonical_form_of_each_type(value, expected):
     payload = encode_payload({"value": value})
-    assert decode_payload(payload) == {"value": written}
-    assert type(decode_payload(payload)["value"]) is type(written)
+    assert decode_payload(payload) == {"value": expected}
+    assert type(decode_payload(payload)["value"]) is type(expected)
 
 
 values = st.recursive(
@@ -241,13 +241,13 @@ values = st.recursive(
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(), values, max_size=6))
-def test_any_payload_has_one_form_that_a_store_can_carry(payload):
-    written = encode_payload(payload)
-    assert written == encode_payload(dict(reversed(payload.items())))
-    again = decode_payload(written)
-    assert encode_payload(again) == written
-    json.loads(written.decode("utf-8"))
-    assert all(-(2**63) <= number < 2**63 for number in integers(again))
+def test_any_payload_has_one_form_that_a_store_accepts(payload):
+    encoded = encode_payload(payload)
+    assert encoded == encode_payload(dict(reversed(payload.items())))
+    decoded = decode_payload(encoded)
+    assert encode_payload(decoded) == encoded
+    json.loads(encoded.decode("utf-8"))
+    assert all(-(2**63) <= number < 2**63 for number in integers(decoded))
 
 
 def integers(value):
@@ -260,14 +260,14 @@ def integers(value):
 
 @settings(deadline=None)
 @given(st.integers(), st.text(), st.floats(allow_nan=False))
-def test_what_is_repaired_elsewhere_in_a_payload_does_not_change_the_rest(number, text, real):
+def test_repairing_one_value_of_a_payload_does_not_change_the_others(number, text, real):
     plain = decode_payload(encode_payload({"n": number, "t": text, "r": real}))
-    beside = decode_payload(encode_payload({"n": number, "t": text, "r": real, "big": 2**80}))
-    beside.pop("big")
-    assert beside == plain
+    repaired = decode_payload(encode_payload({"n": number, "t": text, "r": real, "big": 2**80}))
+    repaired.pop("big")
+    assert repaired == plain
 
 
-def test_a_payload_nested_beyond_reason_is_text_from_some_depth_on():
+def test_the_deep_levels_of_a_payload_become_text():
     deep: dict[str, object] = {}
     inner = deep
     for _ in range(400):
@@ -276,8 +276,8 @@ def test_a_payload_nested_beyond_reason_is_text_from_some_depth_on():
     assert decode_payload(encode_payload(deep))["a"]
 
 
-def test_rows_of_different_drivers_have_one_payload():
-    """SQLite gives floats where PostgreSQL gives Decimals, one session's zone is not another's."""
+def test_rows_of_different_drivers_have_the_same_payload():
+    """SQLite returns floats and PostgreSQL Decimals, and sessions differ in their time zone."""
     one = {"price": Decimal("10.50"), "count": Decimal(3), "at": NOON}
     other = {"at": NOON.astimezone(CET), "count": 3, "price": 10.5}
     assert encode_payload(one) == encode_payload(other)

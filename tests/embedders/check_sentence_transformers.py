@@ -1,4 +1,7 @@
-"""Run with the library and a real model, in an environment of its own: `python … MODEL_FOLDER`. Prints OK."""
+"""A check with the real library and a real model, run in a separate environment by `python … MODEL_FOLDER`.
+
+It prints OK.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ def in_a_process(model: str) -> str:
 
 
 def raised(kind: type[Exception], call: Callable[[], object]) -> str:
-    """What the error says that the call has to raise."""
+    """Return the message of the error that the call must raise."""
     try:
         call()
     except kind as error:

@@ -1,4 +1,4 @@
-"""A fake server, and embedders over it."""
+"""Fixtures: a fake server, and embedders that use it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedder inside the process."""
+"""The local embedder, which runs inside the process."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def embedder():
     return LocalEmbedder(EmbedderSettings())
 
 
-def test_open_embedder_makes_it_by_default():
+def test_open_embedder_opens_it_by_default():
     assert isinstance(open_embedder(EmbedderSettings()), LocalEmbedder)
 
 
-def test_vectors_are_unit_float32_and_mean_something(embedder):
+def test_vectors_are_unit_float32_and_reflect_the_meaning(embedder):
     vectors = embedder.embed_documents(TEXTS)
     assert {vector.dtype for vector in vectors} == {np.dtype(np.float32)}
     assert {vector.shape for vector in vectors} == {(256,)}
@@ -45,21 +45,21 @@ def test_vectors_are_unit_float32_and_mean_something(embedder):
     assert printer @ printing > printer @ banana + 0.1
 
 
-def test_a_vector_does_not_depend_on_its_neighbours(embedder):
+def test_a_vector_does_not_depend_on_the_other_texts(embedder):
     together = embedder.embed_documents(TEXTS * 300)
     for row, text in enumerate(TEXTS):
         assert np.array_equal(embedder.embed_documents([text])[0], together[row])
         assert np.array_equal(together[row], together[row + len(TEXTS) * 299])
 
 
-def test_vectors_are_those_of_wordllama_to_the_last_bit(embedder):
+def test_vectors_equal_those_of_wordllama_to_the_last_bit(embedder):
     import wordllama
 
     bare = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
     assert np.array_equal(np.stack(embedder.embed_documents(TEXTS)), bare.embed(TEXTS, norm=True))
 
 
-def test_a_text_without_tokens_is_its_own_failure(embedder):
+def test_a_text_without_tokens_fails_alone(embedder):
     entries = embedder.embed_documents(["first", "", "broken \ud800 text", "last"])
     assert isinstance(entries[1], BadVectors)
     assert isinstance(entries[2], TextRefused)
@@ -73,7 +73,7 @@ def test_no_texts_no_entries(embedder):
     assert embedder.embed_documents([]) == []
 
 
-def test_identity_is_stable_and_prefixes_belong_to_it(embedder):
+def test_the_identity_is_stable_and_includes_the_prefixes(embedder):
     identity = embedder.identity()
     assert (identity.kind, identity.model, identity.dimension) == ("local", "wordllama", 256)
     assert LocalEmbedder(EmbedderSettings()).identity() == identity
@@ -84,19 +84,19 @@ def test_identity_is_stable_and_prefixes_belong_to_it(embedder):
     assert np.array_equal(prefixed.embed_query("printer"), expected[1])
 
 
-def test_it_counts_what_it_did():
+def test_it_counts_requests_and_busy_seconds():
     embedder = LocalEmbedder(EmbedderSettings())
     embedder.embed_documents(TEXTS)
     assert embedder.stats.requests == 1
     assert embedder.stats.busy_seconds > 0
 
 
-def test_it_is_never_pickled(embedder):
+def test_it_cannot_be_pickled(embedder):
     with pytest.raises(TypeError, match="EmbedderSettings"):
         pickle.dumps(embedder)
 
 
-def test_importing_wordllama_leaves_logging_and_threads_alone():
+def test_importing_wordllama_changes_neither_logging_nor_threads():
     program = textwrap.dedent("""
         import logging, time
         from rag_index.embedders import open_embedder

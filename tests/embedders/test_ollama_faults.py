@@ -1,4 +1,4 @@
-"""Each fault of an Ollama server: is it tried again, is it whose fault it is, and is there never a wrong vector?"""
+"""Faults of an Ollama server: what is tried again, who is at fault, and that no vector is ever wrong."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from rag_index.errors import (
 from rag_index.settings import EmbedderSettings
 from tests.fakes.embedders import FAST
 from tests.fakes.ollama import FakeOllama, vector_of
+from tests.waiting import when
 
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(50)]
 POISON = "poison in this one"
@@ -34,7 +35,7 @@ POISON = "poison in this one"
 
 @pytest.fixture
 def embedder(server, make_embedder):
-    """An embedder that has embedded once, so that a fault for the next request meets a batch."""
+    """Return an embedder that has embedded once, so that a fault for the next request hits a batch."""
     embedder = make_embedder(server, wait_for_recovery=200.0, clock=FAST)
     embedder.embed_query("warm up")
     server.clear()
@@ -50,14 +51,14 @@ def right(entries, texts=TEXTS, prefix=""):
 
 
 def right_but_for(kind, entries, texts, *bad):
-    """Every text has its own vector, but for the bad ones, which have this error."""
+    """Check that the bad texts have this error, and all others their own vector."""
     assert [number for number, entry in enumerate(entries) if isinstance(entry, Exception)] == sorted(bad)
     assert {type(entries[number]) for number in bad} == {kind}
     good = [number for number in range(len(texts)) if number not in bad]
     right([entries[number] for number in good], [texts[number] for number in good])
 
 
-# Nothing wrong
+# No faults
 
 
 def test_every_text_gets_its_vector_in_order_in_bounded_arrays(server, make_embedder):
@@ -69,11 +70,11 @@ def test_every_text_gets_its_vector_in_order_in_bounded_arrays(server, make_embe
     assert lengths == sorted(lengths, reverse=True)
     assert embedder.stats.requests == len(sent) - 1
     assert embedder.stats.retries == 0
-    assert 0 < embedder.stats.busy_seconds < 2
+    assert embedder.stats.busy_seconds > 0
     assert embedder.texts_by_host == {server.url: len(TEXTS)}
 
 
-def test_what_is_sent(server, make_embedder):
+def test_requests_have_the_prefix_and_the_options(server, make_embedder):
     embedder = make_embedder(server, document_prefix="doc: ", query_prefix="ask: ", num_thread=3, keep_alive="7m")
     right(embedder.embed_documents(["one"]), ["one"], prefix="doc: ")
     assert np.array_equal(embedder.embed_query("one"), np.asarray(vector_of("ask: one"), dtype=np.float32))
@@ -92,9 +93,10 @@ def test_identity(server, make_embedder):
     tagged.close()
 
 
-def test_connections_are_kept_and_requests_overlap(server, make_embedder):
-    server.seconds_per_text = 0.001
+def test_connections_are_reused_and_requests_overlap(server, make_embedder):
     embedder = make_embedder(server, requests_in_flight=2, batch_texts=8)
+    embedder.embed_query("warm up")
+    server.together = 2  # the server answers none before two are in flight
     right(embedder.embed_documents(TEXTS))
     assert len({request.client for request in server.requests}) <= 2
     assert max(request.in_flight for request in server.embeds()) == 2
@@ -123,27 +125,25 @@ def test_it_works_inside_a_running_loop_and_in_threads(server, make_embedder):
 def test_an_interrupt_ends_the_call_and_the_next_one_works(server, make_embedder):
     embedder = make_embedder(server)
     embedder.embed_query("warm up")
-    server.seconds_per_text = 0.05
-    threading.Timer(0.2, os.kill, args=(os.getpid(), signal.SIGINT)).start()
-    began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+    server.clear()
+    server.fault("hang")
+    with pytest.raises(KeyboardInterrupt), when(server.embeds, lambda: os.kill(os.getpid(), signal.SIGINT)):
         embedder.embed_documents(TEXTS)
-    server.seconds_per_text = 0.0
+    server.clear()
     right([embedder.embed_query("again")], ["again"])
-    assert time.monotonic() - began < 2.2  # what the server was busy with
 
 
-def test_no_texts_no_request(server, make_embedder):
+def test_no_request_without_texts(server, make_embedder):
     assert make_embedder(server).embed_documents([]) == []
     assert server.requests == []
 
 
-def test_what_cannot_be_sent_is_refused_here(server, make_embedder):
+def test_a_text_that_cannot_be_sent_is_refused_without_a_request(server, make_embedder):
     texts = ["one", "", "broken \ud800", "two"]
     right_but_for(TextRefused, make_embedder(server).embed_documents(texts), texts, 1, 2)
 
 
-def test_it_is_never_pickled_and_closes_twice(server):
+def test_it_cannot_be_pickled_and_may_be_closed_twice(server):
     embedder = open_embedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
     with pytest.raises(TypeError, match="EmbedderSettings"):
         pickle.dumps(embedder)
@@ -152,7 +152,7 @@ def test_it_is_never_pickled_and_closes_twice(server):
     embedder.close()
 
 
-# The server's fault, and it passes
+# Faults of the server
 
 
 @pytest.mark.parametrize(
@@ -179,93 +179,90 @@ def test_a_fault_that_passes_is_tried_again(server, embedder, kind, options):
     assert embedder.stats.retries >= 1
 
 
-def test_an_answer_that_never_comes_is_given_up_and_tried_again(server, make_embedder):
-    embedder = make_embedder(server, timeout=0.3, wait_for_recovery=5.0)
+def test_a_request_that_times_out_is_tried_again(server, make_embedder):
+    embedder = make_embedder(server, timeout=1.0, wait_for_recovery=100.0)
     embedder.embed_query("warm up")
     server.fault("hang", times=1)
-    began = time.monotonic()
     right(embedder.embed_documents(TEXTS))
-    assert 0.3 < time.monotonic() - began < 3
+    assert embedder.stats.retries >= 1
 
 
-def test_an_answer_that_drips_is_given_up_too(server, make_embedder):
-    """A timeout for each read alone would wait for ever."""
+def test_an_answer_that_drips_times_out_too(server, make_embedder):
+    """With a timeout per read only, the embedder would wait for ever."""
     embedder = make_embedder(server, timeout=0.3, clock=FAST)
     embedder.embed_query("warm up")
     server.fault("drip")
-    began = time.monotonic()
     with pytest.raises(EmbedderUnavailable, match=r"no answer within 0\.3 s"):
         embedder.embed_documents(["one"])
-    assert 0.3 < time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("kind", ["reset", "half", "html", "hang"])
-def test_a_fault_that_stays_ends_in_bounded_time(server, make_embedder, kind):
+def test_a_fault_that_persists_ends_the_call_in_bounded_time(server, make_embedder, kind):
     embedder = make_embedder(server, timeout=0.2)
     server.fault(kind)
-    began = time.monotonic()
     with pytest.raises(EmbedderUnavailable, match=server.url):
         embedder.embed_documents(TEXTS)
-    assert time.monotonic() - began < 4
     assert pickle.loads(pickle.dumps(EmbedderUnavailable("x"))).args == ("x",)
 
 
 @pytest.mark.parametrize("code", [500, 503])
-def test_an_ill_server_is_no_reason_to_blame_texts(server, embedder, make_embedder, code):
+def test_texts_are_not_blamed_for_a_server_that_always_fails(server, embedder, make_embedder, code):
     impatient = make_embedder(server, clock=FAST)
     server.fault("status", code=code, words="out of memory")
     with pytest.raises(EmbedderUnavailable, match=rf"{server.url} answers {code}: out of memory"):
         impatient.embed_documents(TEXTS)
 
 
-def test_the_last_reason_is_in_the_message_of_a_server_that_is_down(server, make_embedder):
+def test_the_message_names_the_last_reason_of_a_server_that_is_down(server, make_embedder):
     embedder = make_embedder(server, wait_for_recovery=0.5)
     server.stop_listening()
     began = time.monotonic()
     with pytest.raises(EmbedderUnavailable, match=rf"within 0\.5 s: {server.url} accepts no connection"):
         embedder.embed_documents(TEXTS)
-    assert 0.5 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.5
     with pytest.raises(EmbedderUnavailable):
         embedder.identity()
 
 
-def test_it_waits_for_a_server_that_comes_back_and_says_so(server, make_embedder, caplog):
-    embedder = make_embedder(server, wait_for_recovery=10.0)
-    server.seconds_per_text = 0.002
-    threading.Timer(0.03, server.stop_listening).start()
-    threading.Timer(0.8, server.listen).start()
-    with caplog.at_level("WARNING", logger="rag_index.embedders"):
+def test_it_waits_for_a_server_that_comes_back_and_logs_the_wait(server, make_embedder, caplog):
+    embedder = make_embedder(server, wait_for_recovery=100.0)
+    server.fault("hang", times=1, marker="text 49")
+    with (
+        caplog.at_level("WARNING", logger="rag_index.embedders"),
+        when(
+            lambda: any("text 49 " in text for request in server.embeds() for text in request.texts),
+            server.stop_listening,
+        ),
+        when(lambda: "waiting at most 100 s" in caplog.text, server.listen),
+    ):
         right(embedder.embed_documents(TEXTS))
-    assert "waiting at most 10 s" in caplog.text
-    assert "takes texts again" in caplog.text
+    assert "accepts texts again" in caplog.text
 
 
 def test_a_query_does_not_wait_for_recovery(server, make_embedder):
     embedder = make_embedder(server, wait_for_recovery=600.0)
     server.stop_listening()
-    began = time.monotonic()
     with pytest.raises(EmbedderUnavailable):
         embedder.embed_query("anything")
-    assert time.monotonic() - began < 3
 
 
 # 429
 
 
 @pytest.mark.parametrize("header", [{"Retry-After": "1"}, "date", {}])
-def test_429_pauses_and_goes_on(server, make_embedder, header):
-    embedder = make_embedder(server, wait_for_recovery=10.0)
+def test_429_pauses_and_continues(server, make_embedder, header):
+    embedder = make_embedder(server, wait_for_recovery=100.0)
     embedder.embed_query("warm up")
     if header == "date":
         header = {"Retry-After": time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 2))}
     server.fault("status", code=429, times=1, headers=header)
     began = time.monotonic()
     right(embedder.embed_documents(TEXTS))
-    assert 0.8 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.8
     assert embedder.stats.rate_limited == 1
 
 
-def test_a_busy_server_is_one_that_asks_for_a_pause(server, embedder):
+def test_a_busy_server_counts_as_rate_limited(server, embedder):
     busy = "server busy, please try again.  maximum pending requests exceeded"
     server.fault("status", code=503, times=1, words=busy)
     right(embedder.embed_documents(TEXTS))
@@ -275,23 +272,19 @@ def test_a_busy_server_is_one_that_asks_for_a_pause(server, embedder):
 def test_a_pause_longer_than_the_patience_is_raised_at_once(server, embedder, make_embedder):
     impatient = make_embedder(server, wait_for_recovery=5.0)
     server.fault("status", code=429, headers={"Retry-After": "3600"})
-    began = time.monotonic()
     with pytest.raises(RateLimited) as raised:
         impatient.embed_documents(TEXTS)
-    assert time.monotonic() - began < 2
     assert 3500 < raised.value.retry_after <= 3600
 
 
-def test_429_for_ever_ends_when_patience_does(server, embedder, make_embedder):
+def test_429_for_ever_ends_the_call_when_the_patience_is_used_up(server, embedder, make_embedder):
     impatient = make_embedder(server, wait_for_recovery=1.5)
     server.fault("status", code=429)
-    began = time.monotonic()
     with pytest.raises(RateLimited):
         impatient.embed_documents(TEXTS)
-    assert time.monotonic() - began < 6
 
 
-# A text's fault
+# Faults of a text
 
 
 @pytest.mark.parametrize(
@@ -340,7 +333,7 @@ def test_only_texts_that_are_too_long_are_too_long(server, embedder):
     assert "chunk_chars" in str(entries[0])
 
 
-def test_a_query_raises_what_is_wrong_with_it(server, embedder):
+def test_a_query_raises_the_error_of_its_text(server, embedder):
     server.max_chars = 100
     with pytest.raises(TextTooLong):
         embedder.embed_query("long " * 40)
@@ -349,7 +342,7 @@ def test_a_query_raises_what_is_wrong_with_it(server, embedder):
 # The model
 
 
-def test_a_model_that_is_not_there(server, make_embedder):
+def test_a_missing_model(server, make_embedder):
     server.model = "another"
     embedder = OllamaEmbedder(EmbedderSettings(kind="ollama", model="nomic-embed-text", hosts=[server.url]))
     for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS)):
@@ -364,7 +357,7 @@ def test_a_model_that_is_removed_while_it_embeds(server, embedder):
         embedder.embed_documents(TEXTS)
 
 
-def test_a_server_that_is_something_else(server, make_embedder):
+def test_a_server_that_is_not_ollama(server, make_embedder):
     server.fault("status", code=404, html=True, words="Not Found", path=None)
     with pytest.raises(EmbedderError, match="is it an Ollama server"):
         make_embedder(server).embed_documents(TEXTS)
@@ -378,7 +371,7 @@ def test_a_server_that_is_something_else(server, make_embedder):
         make_embedder(server).embed_documents(TEXTS)
 
 
-def test_a_model_that_embeds_no_text_is_no_text_s_fault(server, make_embedder):
+def test_a_model_that_cannot_embed_is_not_the_fault_of_a_text(server, make_embedder):
     server.fault("status", code=400, words="this model does not support embeddings")
     with pytest.raises(EmbedderError, match="does not support embeddings"):
         make_embedder(server).embed_documents(TEXTS)
@@ -386,7 +379,7 @@ def test_a_model_that_embeds_no_text_is_no_text_s_fault(server, make_embedder):
 
 
 @pytest.mark.parametrize("kind", ["nan", "zero", "few"])
-def test_a_model_that_gives_nothing_but_bad_vectors(server, embedder, make_embedder, kind):
+def test_a_model_that_returns_only_bad_vectors(server, embedder, make_embedder, kind):
     server.fault(kind)
     with pytest.raises(BadVectors, match=server.url):
         make_embedder(server).embed_documents(TEXTS)
@@ -394,20 +387,20 @@ def test_a_model_that_gives_nothing_but_bad_vectors(server, embedder, make_embed
         make_embedder(server).identity()
 
 
-def test_vectors_of_another_dimension_from_now_on(server, embedder):
+def test_vectors_that_change_their_dimension(server, embedder):
     server.dimension = 12
     with pytest.raises(BadVectors, match="12 dimensions instead of 8"):
         embedder.embed_documents(TEXTS)
 
 
-def test_another_model_after_a_restart_is_noticed_before_a_vector_of_it_is_kept(server, embedder):
-    server.seconds_per_text = 0.002
-    threading.Timer(0.05, server.restart, kwargs={"digest": "e2" * 32}).start()
-    with pytest.raises(ModelChanged, match=r"e2e2e2e2e2e2.*d1d1d1d1d1d1"):
+def test_another_model_after_a_restart_is_noticed_before_any_of_its_vectors_is_kept(server, embedder):
+    server.seconds_per_text = 0.01
+    restart = when(server.embeds, lambda: server.restart(digest="e2" * 32))
+    with restart, pytest.raises(ModelChanged, match=r"e2e2e2e2e2e2.*d1d1d1d1d1d1"):
         embedder.embed_documents(TEXTS * 4)
 
 
-def test_a_worker_notices_that_the_model_is_not_the_run_s(server, make_embedder):
+def test_a_worker_notices_that_its_model_differs_from_the_run(server, make_embedder):
     identity = make_embedder(server).identity()
     server.digest = "e2" * 32
     with pytest.raises(ModelChanged, match=server.url):

@@ -1,4 +1,4 @@
-"""The sentence-transformers embedder: against a library that is made up here, and, where time is, the real one."""
+"""The sentence-transformers embedder, tested with a fake library and, in a long test, with the real one."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.project import Project
 ROOT = Path(__file__).parents[2]
 
 
-class MadeUp:
-    """What SentenceTransformer does, as far as the embedder asks for it."""
+class FakeSentenceTransformer:
+    """The part of SentenceTransformer that the embedder uses."""
 
     loaded = 0
     max_seq_length = 20
@@ -34,7 +34,7 @@ class MadeUp:
             raise OSError(f"{model} is not a local folder and is not a valid model identifier")
         if device == "cuda":
             raise AssertionError("Torch not compiled with CUDA enabled")
-        MadeUp.loaded += 1
+        FakeSentenceTransformer.loaded += 1
 
     def eval(self):
         return self
@@ -48,7 +48,7 @@ class MadeUp:
         assert batch_size == len(texts)
         assert prompt == ""
         assert normalize_embeddings
-        MadeUp.batches.append(texts)
+        FakeSentenceTransformer.batches.append(texts)
         if any("explode" in text for text in texts):
             raise RuntimeError("out of memory")
         return np.array([[np.nan] * 8 if "nan" in text else vector_of(text) for text in texts], dtype=np.float32)
@@ -56,17 +56,17 @@ class MadeUp:
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
-    """A model's folder, and a library that loads it."""
+    """Return the folder of a model, and install a fake library that loads it."""
     threads = []
     torch = types.SimpleNamespace(set_num_threads=threads.append)
-    library = types.SimpleNamespace(SentenceTransformer=MadeUp)
+    library = types.SimpleNamespace(SentenceTransformer=FakeSentenceTransformer)
     quiet = types.SimpleNamespace(logging=types.SimpleNamespace(disable_progress_bar=lambda: None))
     monkeypatch.setitem(sys.modules, "torch", torch)
     monkeypatch.setitem(sys.modules, "transformers.utils", quiet)
     monkeypatch.setitem(sys.modules, "sentence_transformers", library)
     monkeypatch.setattr(ours, "find_spec", lambda name: object())
-    monkeypatch.setattr(MadeUp, "loaded", 0)
-    monkeypatch.setattr(MadeUp, "batches", [])
+    monkeypatch.setattr(FakeSentenceTransformer, "loaded", 0)
+    monkeypatch.setattr(FakeSentenceTransformer, "batches", [])
     folder = tmp_path / "mini"
     (folder / "1_Pooling").mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
@@ -80,35 +80,35 @@ def settings(model, **given) -> EmbedderSettings:
     return EmbedderSettings(kind="sentence-transformers", model=str(model), **given)
 
 
-def test_it_is_loaded_once_and_only_when_it_is_used(model):
+def test_the_model_is_loaded_once_and_only_on_first_use(model):
     embedder = open_embedder(settings(model))
-    assert MadeUp.loaded == 0
+    assert FakeSentenceTransformer.loaded == 0
     first = embedder.embed_documents(["one", "two"])
     assert embedder.embed_documents(["one", "two"])[1] == pytest.approx(first[1])
-    assert MadeUp.loaded == 1
+    assert FakeSentenceTransformer.loaded == 1
     assert embedder.embed_query("one") == pytest.approx(first[0])
     with pytest.raises(TypeError, match="send its EmbedderSettings"):
         pickle.dumps(embedder)
 
 
-def test_calls_are_bounded_and_entries_are_in_order(model):
+def test_batches_are_bounded_and_entries_are_in_order(model):
     embedder = open_embedder(settings(model, batch_texts=4))
     texts = [f"text {number} " + "x" * number for number in range(30)]
     entries = embedder.embed_documents(texts)
-    assert max(map(len, MadeUp.batches)) == 4
-    assert embedder.stats.requests == len(MadeUp.batches)
+    assert max(map(len, FakeSentenceTransformer.batches)) == 4
+    assert embedder.stats.requests == len(FakeSentenceTransformer.batches)
     for text, entry in zip(texts, entries, strict=True):
         assert entry == pytest.approx(vector_of(text))
 
 
-def test_a_text_that_the_model_would_cut_is_too_long(model):
+def test_a_text_that_the_model_would_truncate_is_too_long(model):
     entries = open_embedder(settings(model)).embed_documents(["short", "word " * 21, "word " * 20])
     assert [type(entry) for entry in entries] == [np.ndarray, TextTooLong, np.ndarray]
     assert "21 tokens" in str(entries[1])
     assert "takes 20" in str(entries[1])
 
 
-def test_bad_texts_and_bad_vectors_are_entries(model):
+def test_bad_texts_and_bad_vectors_become_error_entries(model):
     entries = open_embedder(settings(model)).embed_documents(["fine", "half \ud800", "nan"])
     assert [type(entry) for entry in entries] == [np.ndarray, TextRefused, BadVectors]
 
@@ -119,7 +119,7 @@ def test_prefixes_are_put_before_texts(model):
     assert embedder.embed_query("x") == pytest.approx(vector_of("query: x"))
 
 
-def test_the_identity_is_that_of_the_weights_wherever_they_are(model, tmp_path):
+def test_the_identity_depends_on_the_weights_and_not_on_their_folder(model, tmp_path):
     identity = open_embedder(settings(model)).identity()
     assert (identity.kind, identity.model, identity.dimension) == ("sentence-transformers", "mini", 8)
     (model / "README.md").write_text("another")
@@ -130,7 +130,7 @@ def test_the_identity_is_that_of_the_weights_wherever_they_are(model, tmp_path):
     assert open_embedder(settings(moved)).identity().digest != identity.digest
 
 
-def test_what_goes_wrong_is_said_with_the_remedy(model, monkeypatch):
+def test_every_error_names_the_remedy(model, monkeypatch):
     with pytest.raises(ModelMissing, match="no-such-model"):
         open_embedder(settings("no-such-model")).embed_query("x")
     with pytest.raises(EmbedderError, match="set device"):
@@ -142,7 +142,7 @@ def test_what_goes_wrong_is_said_with_the_remedy(model, monkeypatch):
         open_embedder(settings(model)).embed_query("x")
 
 
-def test_a_folder_is_one_beside_the_settings_file(model, tmp_path):
+def test_a_relative_model_folder_is_next_to_the_settings_file(model, tmp_path):
     project = Project(tmp_path, extra='[embedder]\nkind = "sentence-transformers"\nmodel = "mini"')
     assert load_settings(project.config).embedder.model == str(model)
     project.write_settings(project.config.read_text().replace('"mini"', '"all-MiniLM-L6-v2"'))
@@ -155,7 +155,7 @@ def test_a_folder_is_one_beside_the_settings_file(model, tmp_path):
 @pytest.mark.torch
 @pytest.mark.timeout(1800)
 def test_the_real_library_with_a_real_model(tmp_path):
-    """In an environment of its own, since torch is 5 GB with what it brings: some four minutes."""
+    """Takes about four minutes in a separate environment, since torch and its dependencies have 5 GB."""
     environment = tmp_path / "environment"
     python = environment / "bin" / "python"
     constraints = ["--constraint", str(ROOT / "constraints.txt")]

@@ -1,4 +1,4 @@
-"""Fixtures: a fake Ollama server, and embedders over such servers, closed at the end."""
+"""Fixtures: a fake Ollama server, and embedders that use such servers and are closed at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import FakeOllama
 
 FAST = Clock(now=lambda: time.monotonic() * 10, sleep=lambda seconds: asyncio.sleep(seconds / 10))
-"""Pauses a tenth as long; requests take what they take."""
+"""A clock with which pauses take a tenth of their time. Requests take as long as ever."""
 
 
 @pytest.fixture
@@ -24,11 +24,11 @@ def server():
 
 @pytest.fixture
 def make_embedder():
-    """An embedder of these fake servers, impatient but for what is given."""
+    """Return a function that opens an embedder of fake servers, by default without waiting for recovery."""
     made = []
 
     def make(*servers, home=0, workers=1, expected=None, clock=None, **settings):
-        given = {"timeout": 2.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
+        given = {"timeout": 30.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
         hosts = [server.url for server in servers]
         embedder = OllamaEmbedder(
             EmbedderSettings(kind="ollama", model=servers[0].model, hosts=hosts, **given),

@@ -1,25 +1,26 @@
-"""A server that speaks Ollama's API on loopback, with faults that a test dials in.
+"""A server that speaks Ollama's API on loopback, with faults that a test injects.
 
     with FakeOllama() as server:
         server.fault("status", times=2, code=503)
         OllamaEmbedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
 
-It listens with real sockets, keeps connections, and its vectors are made of the text alone (`vector_of`). Faults:
+It listens on real sockets and keeps connections open. Each vector depends only on its text (`vector_of`). Faults:
 
-    status          code, words=…, headers={…}, html=False
-    hang            seconds=… (for ever by default: until the server ends)
-    reset           the connection is reset in the middle of the answer
-    crash           as reset, and all other connections with it, as where the model's process dies
-    half            half of the answer, then the connection ends
-    drip            the answer, a byte each `seconds` (0.1 by default)
-    html            200, and a web page
+    status          an error status: code, words=…, headers={…}, html=False
+    hang            no answer for seconds=… (by default until the server stops)
+    reset           a connection that is reset in the middle of the answer
+    crash           a reset of all connections, as if the server's process died
+    kill_client     SIGKILL for the process that sent the request
+    half            half of the answer, then the end of the connection
+    drip            the answer, one byte per `seconds` (0.1 by default)
+    html            status 200 with a web page
     few             one vector fewer than texts
-    nan, null, zero, dimension   vectors that are so (those of texts with the marker, or all)
+    nan, null, zero, dimension   bad vectors for the texts with the marker, or for all texts
 
-    generated       what /api/generate answers in place of a context: response=… (any JSON), done_reason=…
+    generated       another answer of /api/generate: response=… (any JSON), done_reason=…
 
-Each is for the next `times` requests (for ever by default), for requests with a text that has `marker` in it (all by
-default), on `path` (/api/embed by default; None for all).
+Each fault applies to the next `times` requests (all by default) that have a text containing `marker` (any text by
+default), on `path` (/api/embed by default; None for all paths).
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ ROW_FAULTS = ("nan", "null", "zero", "dimension")
 
 @functools.lru_cache(maxsize=100_000)
 def vector_of(text: str, dimension: int = 8) -> tuple[float, ...]:
-    """The unit vector that a FakeOllama answers for a text."""
+    """Return the unit vector that a FakeOllama returns for a text."""
     seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
     vector = np.random.default_rng(seed).standard_normal(dimension)
     return tuple((vector / np.linalg.norm(vector)).astype(np.float32).tolist())
@@ -69,7 +70,7 @@ class Fault:
 
 @dataclass(slots=True)
 class Request:
-    """One line of the log."""
+    """One request in the log."""
 
     path: str
     texts: list[str]
@@ -77,29 +78,31 @@ class Request:
     at: float
     client: tuple[str, int]
     in_flight: int = 1
-    """Requests for the model's work under way as this one came, it included."""
+    """Number of requests to the model in flight when this one arrived, including itself."""
 
 
 @dataclass
 class FakeOllama:
-    """A server; a context manager that listens within. Everything public may be changed while it runs."""
+    """A fake Ollama server, which listens inside its `with` block. Public attributes may change while it runs."""
 
     model: str = "fake-embed"
     dimension: int = 8
     digest: str = "d1" * 32
-    """Of the weights; the manifest's, which /api/tags shows, follows from it and from the port."""
+    """Digest of the weights. The manifest's digest in /api/tags is derived from it and from the port."""
     context_length: int = 2048
     max_chars: int | None = None
-    """Longer texts are too long: refused with 400, or cut where `truncate` is not false, as the real one does."""
+    """Longer texts are refused with 400, or truncated unless `truncate` is false, as by the real server."""
     seconds_per_text: float = 0.0
     concurrent: bool = False
-    """Requests wait for each other where false, as embedding does in a real Ollama."""
+    """Whether /api/embed works on several requests at once; a real Ollama does not."""
     seconds_per_answer: float = 0.0
-    """Of /api/generate."""
+    """Duration of a request to /api/generate."""
+    together: int = 0
+    """Requests for the model's work wait, until this many of them have been under way at once."""
     answers_wait: bool = False
-    """Requests to /api/generate wait for each other where true, as in an Ollama with one slot."""
+    """Whether requests to /api/generate wait for each other, as in an Ollama with one slot."""
     chars_per_token: float = 4.0
-    """In prompts, for the count that /api/generate gives of them; what is over num_ctx is left out of it."""
+    """Characters per token, for the number of prompt tokens that /api/generate returns (at most num_ctx)."""
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     _faults: list[Fault] = field(default_factory=list)
@@ -110,6 +113,7 @@ class FakeOllama:
         self._over = threading.Event()
         self._connections: set[socket.socket] = set()
         self._in_flight = 0
+        self._crowded = threading.Event()
         self._server: ThreadingHTTPServer | None = None
 
     def __enter__(self) -> FakeOllama:
@@ -124,7 +128,7 @@ class FakeOllama:
         return f"http://127.0.0.1:{self.port}"
 
     def listen(self) -> None:
-        """Accept connections, on the same port as before."""
+        """Accept connections, on the same port as before if there was one."""
         handler = type("Handler", (_Handler,), {"fake": self})
         self._over.clear()
         self._server = _Server(("127.0.0.1", self.port), handler)
@@ -132,7 +136,7 @@ class FakeOllama:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop_listening(self) -> None:
-        """Refuse connections, and break those there are."""
+        """Refuse new connections, and reset the open ones."""
         if self._server is None:
             return
         self._over.set()
@@ -144,7 +148,7 @@ class FakeOllama:
                 _break(connection)
 
     def restart(self, **changed: object) -> None:
-        """Stop, change attributes (digest=…, dimension=…), listen again."""
+        """Stop, change attributes (digest=…, dimension=…), and listen again."""
         self.stop_listening()
         for name, value in changed.items():
             setattr(self, name, value)
@@ -163,23 +167,23 @@ class FakeOllama:
             self._faults.append(Fault(kind, times, marker, path, options))
 
     def clear(self) -> None:
-        """No faults, an empty log."""
+        """Remove all faults, and empty the log."""
         with self._lock:
             self._faults.clear()
             self.requests.clear()
 
     def embeds(self) -> list[Request]:
-        """The log's requests to embed."""
+        """Return the requests to embed in the log."""
         with self._lock:
             return [request for request in self.requests if request.path == "/api/embed"]
 
     def generates(self) -> list[Request]:
-        """The log's requests to generate more than a word: a word is only asked for to see whether a server is well."""
+        """Return the requests in the log to generate more than one token; those for one token are probes."""
         with self._lock:
             found = [request for request in self.requests if request.path == "/api/generate"]
         return [request for request in found if request.body["options"]["num_predict"] > 1]
 
-    # What the handler asks
+    # Called by the handler
 
     def take_fault(self, path: str, texts: list[str]) -> Fault | None:
         with self._lock:
@@ -211,7 +215,7 @@ class FakeOllama:
         return 200, {"model": self.model, "embeddings": rows, "total_duration": 1, "prompt_eval_count": len(texts)}
 
     def generate(self, prompt: str, options: dict, *, fault: Fault | None) -> dict:
-        """An answer made of the prompt and the seed alone."""
+        """Return an answer that depends only on the prompt and the seed."""
         if options.get("num_predict") != 1:
             with self._turn if self.answers_wait else nullcontext():
                 self._over.wait(self.seconds_per_answer)
@@ -235,7 +239,7 @@ def _broken(kind: str, row: list[float]) -> list:
 
 
 def _break(connection: socket.socket) -> None:
-    """Close with a reset, as a dying process does."""
+    """Close the connection with a reset, as a dying process does."""
     try:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.shutdown(socket.SHUT_RDWR)
@@ -244,7 +248,7 @@ def _break(connection: socket.socket) -> None:
 
 
 def _kill(port: int) -> None:
-    """SIGKILL to the process that is connected from this port: a document that its worker does not survive."""
+    """Kill the process that is connected from this port, to simulate a document that kills its worker."""
     for connection in psutil.net_connections("tcp4"):
         if connection.laddr and connection.laddr.port == port and connection.pid not in (None, os.getpid()):
             psutil.Process(connection.pid).kill()
@@ -257,7 +261,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
-        """A client that went away is no news."""
+        """Ignore clients that went away."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -295,13 +299,17 @@ class _Handler(BaseHTTPRequestHandler):
         embeds = path in ("/api/embed", "/api/generate")
         with fake._lock:
             fake._in_flight += embeds
+            if fake.together and fake._in_flight >= fake.together:
+                fake._crowded.set()
             fake.requests.append(Request(path, texts, body, time.monotonic(), self.client_address, fake._in_flight))
         try:
+            if embeds and fake.together:
+                fake._crowded.wait(120)
             fault = fake.take_fault(path, texts)
             if fault is not None and self._fails_before_work(fault):
                 return
             status, answer = self._work(path, body, texts, fault)
-            if fake._over.is_set():  # a process that ended answers nothing
+            if fake._over.is_set():  # a stopped process sends no answer
                 self.close_connection = True
             else:
                 self._send(status, json.dumps(answer).encode(), fault)
@@ -310,7 +318,7 @@ class _Handler(BaseHTTPRequestHandler):
                 fake._in_flight -= embeds
 
     def _fails_before_work(self, fault: Fault) -> bool:
-        """Whether the fault has answered in place of the work."""
+        """Return whether the fault has replaced the answer."""
         options = fault.options
         if fault.kind == "hang":
             self.fake._over.wait(options.get("seconds", 3600))
@@ -360,7 +368,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(
         self, status: int, body: bytes, fault: Fault | None, *, kind: str = "application/json", headers=()
     ) -> None:
-        cut = fault is not None and fault.kind in ("reset", "half")
+        truncated = fault is not None and fault.kind in ("reset", "half")
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -373,9 +381,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.fake._over.wait(fault.options.get("seconds", 0.1)):
                     break
         elif self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
+            self.wfile.write(body[: len(body) // 2] if truncated else body)
         self.wfile.flush()
-        if cut:
+        if truncated:
             if fault.kind == "reset":
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.close_connection = True

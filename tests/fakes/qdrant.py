@@ -1,6 +1,6 @@
-"""A Qdrant server on loopback, REST only: real HTTP in front of `QdrantClient(":memory:")`, with faults to dial in.
+"""A fake Qdrant server on loopback, REST only: real HTTP before `QdrantClient(":memory:")`, with faults to dial in.
 
-It answers the calls that ServerStore makes, in the shapes and with the statuses of Qdrant's own REST.
+It answers the calls that ServerStore makes, with the JSON and the statuses of Qdrant's own REST API.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pydantic_core import to_jsonable_python
 from qdrant_client import QdrantClient, models
 
 POISON = "poison"
-"""A point whose payload has this key makes Qdrant refuse the whole request with 400."""
+"""A point whose payload has this key makes the server refuse the whole request with 400."""
 DISK_FULL = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests whose "METHOD path" contains `on` (all where times is None).
+    """A fault in the next `times` requests whose "METHOD path" contains `on` (in all if `times` is None).
 
-    `status`: answered instead of the call, with `error` and `headers`. `hang`: seconds of silence before anything
-    else. `cut`: the call is done, the connection reset amid the answer. `garbage`: done, the answer is no JSON.
-    `update_status`: done, and the answer says so, but with this status.
-    `code`: of gRPC, see qdrant_grpc.
+    `status`: answer this instead of making the call, with `error` and `headers`. `hang`: wait so many seconds first.
+    `together`: wait until this many requests have met the fault. `cut`: make the call, then reset the connection during
+    the answer. `garbage`: make the call, then answer something that is not JSON. `update_status`: make the call, and
+    report this status in the answer. `code`: the status code of gRPC, see qdrant_grpc.
     """
 
     on: str = ""
@@ -40,6 +40,9 @@ class Fault:
     error: str = ""
     headers: dict[str, str] = field(default_factory=dict)
     hang: float = 0.0
+    together: int = 0
+    met: int = 0
+    crowded: threading.Event = field(default_factory=threading.Event)
     cut: bool = False
     garbage: bool = False
     update_status: str = ""
@@ -47,7 +50,7 @@ class Fault:
 
 
 class FakeQdrant:
-    """`with FakeQdrant() as qdrant:` serves at `qdrant.url`; `stop` and `start` keep the port and the points."""
+    """A fake server at `url`, used as a context manager; `stop` and `start` keep the port and the points."""
 
     version = "1.20.0"
 
@@ -93,7 +96,7 @@ class FakeQdrant:
         return fault
 
     def requests(self, on: str) -> int:
-        """How many requests were made whose "METHOD path" contains this."""
+        """Return how many requests had this in their "METHOD path"."""
         return sum(on in request for request in self.seen)
 
     def take_fault(self, request: str) -> Fault:
@@ -102,12 +105,15 @@ class FakeQdrant:
                 if fault.on in request and fault.times != 0:
                     if fault.times is not None:
                         fault.times -= 1
+                    fault.met += 1
+                    if fault.met >= fault.together:
+                        fault.crowded.set()
                     return fault
         return Fault()
 
 
 class Refused(Exception):
-    """An answer with this status and Qdrant's error text."""
+    """A refused request, answered with this status and Qdrant's error text."""
 
     def __init__(self, status: int, error: str) -> None:
         super().__init__(status, error)
@@ -138,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = fake.take_fault(request)
         if fault.hang:
             fake.ending.wait(fault.hang)
+        if fault.together:
+            fault.crowded.wait(120)
         if fault.status:
             return self._answer(fault.status, {"status": {"error": fault.error}, "time": 0.0}, fault.headers)
         try:
@@ -183,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def answer(fake: FakeQdrant, method: str, path: str, body: Any) -> Any:
-    """The `result` of a call, as JSON values."""
+    """Return the `result` of a call as JSON values."""
     for known, pattern, call in ROUTES:
         match = re.fullmatch(pattern, path)
         if known == method and match:
@@ -207,14 +215,14 @@ def _root(fake: FakeQdrant, _: Any) -> Any:
 
 def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
     info = to_jsonable_python(fake.client.get_collection(name))
-    real = {alias.alias_name: alias.collection_name for alias in fake.client.get_aliases().aliases}.get(name, name)
-    indexes = fake.indexes.get(real, {})
+    aliases = {alias.alias_name: alias.collection_name for alias in fake.client.get_aliases().aliases}
+    indexes = fake.indexes.get(aliases.get(name, name), {})
     return info | {"payload_schema": {key: {"data_type": kind, "points": 0} for key, kind in indexes.items()}}
 
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
-    asked = models.CreateCollection.model_validate(body)
-    return fake.client.create_collection(name, vectors_config=asked.vectors, metadata=asked.metadata)
+    request = models.CreateCollection.model_validate(body)
+    return fake.client.create_collection(name, vectors_config=request.vectors, metadata=request.metadata)
 
 
 def _drop(fake: FakeQdrant, name: str, _: Any) -> Any:
@@ -235,13 +243,13 @@ def _unindex(fake: FakeQdrant, name: str, field_name: str, _: Any) -> Any:
 
 
 def _aliases(fake: FakeQdrant, body: Any) -> Any:
-    asked = models.ChangeAliasesOperation.model_validate(body)
-    return fake.client.update_collection_aliases(asked.actions)
+    request = models.ChangeAliasesOperation.model_validate(body)
+    return fake.client.update_collection_aliases(request.actions)
 
 
 def _upsert(fake: FakeQdrant, name: str, body: Any) -> Any:
-    asked = TypeAdapter(models.PointInsertOperations).validate_python(body)
-    points = asked.batch if isinstance(asked, models.PointsBatch) else asked.points
+    request = TypeAdapter(models.PointInsertOperations).validate_python(body)
+    points = request.batch if isinstance(request, models.PointsBatch) else request.points
     payloads = points.payloads if isinstance(points, models.Batch) else [point.payload for point in points]
     if any(payload and POISON in payload for payload in payloads or []):
         raise Refused(400, "Wrong input: this point is not to my taste")
@@ -253,40 +261,40 @@ def _delete(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 
 def _batch(fake: FakeQdrant, name: str, body: Any) -> Any:
-    asked = models.UpdateOperations.model_validate(body)
-    for operation in asked.operations:
+    request = models.UpdateOperations.model_validate(body)
+    for operation in request.operations:
         if isinstance(operation, models.OverwritePayloadOperation) and POISON in operation.overwrite_payload.payload:
             raise Refused(400, "Wrong input: this payload is not to my taste")
-    return fake.client.batch_update_points(name, asked.operations)
+    return fake.client.batch_update_points(name, request.operations)
 
 
 def _retrieve(fake: FakeQdrant, name: str, body: Any) -> Any:
-    asked = models.PointRequest.model_validate(body)
-    return fake.client.retrieve(name, asked.ids, asked.with_payload or False, asked.with_vector or False)
+    request = models.PointRequest.model_validate(body)
+    return fake.client.retrieve(name, request.ids, request.with_payload or False, request.with_vector or False)
 
 
 def _scroll(fake: FakeQdrant, name: str, body: Any) -> Any:
-    asked = models.ScrollRequest.model_validate(body)
+    request = models.ScrollRequest.model_validate(body)
     points, following = fake.client.scroll(
         name,
-        scroll_filter=asked.filter,
-        limit=asked.limit or 10,
-        offset=asked.offset,
-        with_payload=asked.with_payload or False,
-        with_vectors=asked.with_vector or False,
+        scroll_filter=request.filter,
+        limit=request.limit or 10,
+        offset=request.offset,
+        with_payload=request.with_payload or False,
+        with_vectors=request.with_vector or False,
     )
     return {"points": points, "next_page_offset": following}
 
 
 def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
-    asked = models.CountRequest.model_validate(body)
-    return fake.client.count(name, asked.filter)
+    request = models.CountRequest.model_validate(body)
+    return fake.client.count(name, request.filter)
 
 
 def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
-    asked = models.QueryRequest.model_validate(body)
+    request = models.QueryRequest.model_validate(body)
     return fake.client.query_points(
-        name, query=asked.query, limit=asked.limit or 10, query_filter=asked.filter, with_payload=True
+        name, query=request.query, limit=request.limit or 10, query_filter=request.filter, with_payload=True
     )
 
 

@@ -1,6 +1,6 @@
-"""The gRPC side of the fake Qdrant server: real gRPC on loopback in front of the same points and faults.
+"""The gRPC side of the fake Qdrant server: real gRPC on loopback, with the same points and faults.
 
-Faults are dialled in on the FakeQdrant: `on` then is "GRPC Upsert" and the like, and `code` says what comes back.
+Faults are dialled in on the FakeQdrant: there `on` is "GRPC Upsert" and the like, and `code` is the status answered.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CODES = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND}
 
 
 class FakeQdrantGrpc:
-    """`with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as fast:` serves at `fast.port`."""
+    """A gRPC server at `port` in front of a FakeQdrant, used as a context manager."""
 
     def __init__(self, fake: FakeQdrant) -> None:
         self.fake = fake
@@ -43,13 +43,13 @@ class FakeQdrantGrpc:
         self._server.stop(grace=None).wait()
 
     def _services(self, servicer: type) -> Any:
-        made = servicer()
+        service = servicer()
         for name, call in CALLS.items():
             if hasattr(servicer, name):
-                setattr(made, name, self._served(name, call))
-        return made
+                setattr(service, name, self._handler(name, call))
+        return service
 
-    def _served(self, name: str, call: Callable[[FakeQdrant, Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
+    def _handler(self, name: str, call: Callable[[FakeQdrant, Any], Any]) -> Callable[[Any, grpc.ServicerContext], Any]:
         def serve(request: Any, context: grpc.ServicerContext) -> Any:
             fake = self.fake
             fake.seen.append(f"GRPC {name}")
@@ -85,26 +85,28 @@ def _done(_: Any = None) -> Any:
     return proto.PointsOperationResponse(result=RestToGrpc.convert_update_result(result))
 
 
-def _get(fake: FakeQdrant, asked: Any) -> Any:
-    info = models.CollectionInfo.model_validate(_ask(fake, "GET", f"/collections/{asked.collection_name}"))
+def _get(fake: FakeQdrant, request: Any) -> Any:
+    info = models.CollectionInfo.model_validate(_ask(fake, "GET", f"/collections/{request.collection_name}"))
     return proto.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
 
 
-def _create(fake: FakeQdrant, asked: Any) -> Any:
-    vectors = GrpcToRest.convert_vectors_config(asked.vectors_config)
-    body = {"vectors": _json(vectors), "metadata": GrpcToRest.convert_payload(asked.metadata)}
+def _create(fake: FakeQdrant, request: Any) -> Any:
+    vectors = GrpcToRest.convert_vectors_config(request.vectors_config)
+    body = {"vectors": _json(vectors), "metadata": GrpcToRest.convert_payload(request.metadata)}
     return proto.CollectionOperationResponse(
-        result=_ask(fake, "PUT", f"/collections/{asked.collection_name}", body), time=0.0
+        result=_ask(fake, "PUT", f"/collections/{request.collection_name}", body), time=0.0
     )
 
 
-def _update(fake: FakeQdrant, asked: Any) -> Any:
-    body = {"metadata": GrpcToRest.convert_payload(asked.metadata)}
-    return proto.CollectionOperationResponse(result=_ask(fake, "PATCH", f"/collections/{asked.collection_name}", body))
+def _update(fake: FakeQdrant, request: Any) -> Any:
+    body = {"metadata": GrpcToRest.convert_payload(request.metadata)}
+    return proto.CollectionOperationResponse(
+        result=_ask(fake, "PATCH", f"/collections/{request.collection_name}", body)
+    )
 
 
-def _aliases(fake: FakeQdrant, asked: Any) -> Any:
-    actions = [_json(GrpcToRest.convert_alias_operations(action)) for action in asked.actions]
+def _aliases(fake: FakeQdrant, request: Any) -> Any:
+    actions = [_json(GrpcToRest.convert_alias_operations(action)) for action in request.actions]
     return proto.CollectionOperationResponse(result=_ask(fake, "POST", "/collections/aliases", {"actions": actions}))
 
 
@@ -117,62 +119,62 @@ KINDS = {
 }
 
 
-def _index(fake: FakeQdrant, asked: Any) -> Any:
-    body = {"field_name": asked.field_name, "field_schema": KINDS[asked.field_type]}
-    _ask(fake, "PUT", f"/collections/{asked.collection_name}/index", body)
+def _index(fake: FakeQdrant, request: Any) -> Any:
+    body = {"field_name": request.field_name, "field_schema": KINDS[request.field_type]}
+    _ask(fake, "PUT", f"/collections/{request.collection_name}/index", body)
     return _done()
 
 
-def _unindex(fake: FakeQdrant, asked: Any) -> Any:
-    _ask(fake, "DELETE", f"/collections/{asked.collection_name}/index/{asked.field_name}")
+def _unindex(fake: FakeQdrant, request: Any) -> Any:
+    _ask(fake, "DELETE", f"/collections/{request.collection_name}/index/{request.field_name}")
     return _done()
 
 
-def _upsert(fake: FakeQdrant, asked: Any) -> Any:
-    points = [GrpcToRest.convert_point_struct(point) for point in asked.points]
-    _ask(fake, "PUT", f"/collections/{asked.collection_name}/points", {"points": [_json(point) for point in points]})
+def _upsert(fake: FakeQdrant, request: Any) -> Any:
+    points = [GrpcToRest.convert_point_struct(point) for point in request.points]
+    _ask(fake, "PUT", f"/collections/{request.collection_name}/points", {"points": [_json(point) for point in points]})
     return _done()
 
 
-def _delete(fake: FakeQdrant, asked: Any) -> Any:
-    selector = GrpcToRest.convert_points_selector(asked.points)
-    _ask(fake, "POST", f"/collections/{asked.collection_name}/points/delete", _json(selector))
+def _delete(fake: FakeQdrant, request: Any) -> Any:
+    selector = GrpcToRest.convert_points_selector(request.points)
+    _ask(fake, "POST", f"/collections/{request.collection_name}/points/delete", _json(selector))
     return _done()
 
 
-def _batch(fake: FakeQdrant, asked: Any) -> Any:
+def _batch(fake: FakeQdrant, request: Any) -> Any:
     operations = []
-    for operation in asked.operations:
+    for operation in request.operations:
         payload = GrpcToRest.convert_payload(operation.overwrite_payload.payload)
         selector = GrpcToRest.convert_points_selector(operation.overwrite_payload.points_selector)
         operations.append({"overwrite_payload": {"payload": payload, **_json(selector)}})
-    _ask(fake, "POST", f"/collections/{asked.collection_name}/points/batch", {"operations": operations})
+    _ask(fake, "POST", f"/collections/{request.collection_name}/points/batch", {"operations": operations})
     return proto.UpdateBatchResponse(result=[_done().result] * len(operations))
 
 
-def _retrieve(fake: FakeQdrant, asked: Any) -> Any:
+def _retrieve(fake: FakeQdrant, request: Any) -> Any:
     records = _records(
         fake,
-        f"/collections/{asked.collection_name}/points",
+        f"/collections/{request.collection_name}/points",
         {
-            "ids": [GrpcToRest.convert_point_id(point_id) for point_id in asked.ids],
-            "with_payload": asked.with_payload.enable,
-            "with_vector": asked.with_vectors.enable,
+            "ids": [GrpcToRest.convert_point_id(point_id) for point_id in request.ids],
+            "with_payload": request.with_payload.enable,
+            "with_vector": request.with_vectors.enable,
         },
     )
     return proto.GetResponse(result=records)
 
 
-def _scroll(fake: FakeQdrant, asked: Any) -> Any:
+def _scroll(fake: FakeQdrant, request: Any) -> Any:
     result = _ask(
         fake,
         "POST",
-        f"/collections/{asked.collection_name}/points/scroll",
+        f"/collections/{request.collection_name}/points/scroll",
         {
-            "limit": asked.limit,
-            "offset": GrpcToRest.convert_point_id(asked.offset) if asked.HasField("offset") else None,
-            "with_payload": asked.with_payload.enable,
-            "with_vector": asked.with_vectors.enable,
+            "limit": request.limit,
+            "offset": GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
+            "with_payload": request.with_payload.enable,
+            "with_vector": request.with_vectors.enable,
         },
     )
     following = result["next_page_offset"]
@@ -190,19 +192,19 @@ def _records(fake: FakeQdrant, path: str, body: Any) -> list[Any]:
     ]
 
 
-def _filter(asked: Any) -> Any:
-    return _json(GrpcToRest.convert_filter(asked.filter)) if asked.HasField("filter") else None
+def _filter(request: Any) -> Any:
+    return _json(GrpcToRest.convert_filter(request.filter)) if request.HasField("filter") else None
 
 
-def _count(fake: FakeQdrant, asked: Any) -> Any:
-    found = _ask(fake, "POST", f"/collections/{asked.collection_name}/points/count", {"filter": _filter(asked)})
+def _count(fake: FakeQdrant, request: Any) -> Any:
+    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/count", {"filter": _filter(request)})
     return proto.CountResponse(result=proto.CountResult(count=found["count"]))
 
 
-def _query(fake: FakeQdrant, asked: Any) -> Any:
-    query = list(asked.query.nearest.dense.data)
-    body = {"query": query, "limit": asked.limit, "filter": _filter(asked)}
-    found = _ask(fake, "POST", f"/collections/{asked.collection_name}/points/query", body)
+def _query(fake: FakeQdrant, request: Any) -> Any:
+    query = list(request.query.nearest.dense.data)
+    body = {"query": query, "limit": request.limit, "filter": _filter(request)}
+    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/query", body)
     points = [models.ScoredPoint.model_validate(point) for point in found["points"]]
     return proto.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in points])
 
@@ -218,15 +220,15 @@ def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
     )
 
 
-def _get_either(fake: FakeQdrant, asked: Any) -> Any:
-    """Both services have a Get: told apart by what is asked."""
-    return _retrieve(fake, asked) if isinstance(asked, proto.GetPoints) else _get(fake, asked)
+def _get_either(fake: FakeQdrant, request: Any) -> Any:
+    """Answer Get, which both services have; the type of the request tells them apart."""
+    return _retrieve(fake, request) if isinstance(request, proto.GetPoints) else _get(fake, request)
 
 
-def _delete_either(fake: FakeQdrant, asked: Any) -> Any:
-    if isinstance(asked, proto.DeletePoints):
-        return _delete(fake, asked)
-    return proto.CollectionOperationResponse(result=_ask(fake, "DELETE", f"/collections/{asked.collection_name}"))
+def _delete_either(fake: FakeQdrant, request: Any) -> Any:
+    if isinstance(request, proto.DeletePoints):
+        return _delete(fake, request)
+    return proto.CollectionOperationResponse(result=_ask(fake, "DELETE", f"/collections/{request.collection_name}"))
 
 
 CALLS: dict[str, Callable[[FakeQdrant, Any], Any]] = {

@@ -1,4 +1,4 @@
-"""The benchmark on real worker processes: what it says, and that it touches nothing real."""
+"""The benchmark on real worker processes: what it reports, and that it leaves the index alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import importlib.util
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.tuning import plot as picture
-from rag_index.tuning.benchmark import STAGES, BenchmarkReport, Measured, open_bench
+from rag_index.tuning import plot
+from rag_index.tuning.benchmark import open_bench
+from rag_index.tuning.benchmark_report import STAGES, BenchmarkReport, Measured
 from rag_index.tuning.parity import Parity
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -16,11 +17,11 @@ from tests.project import Project
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("prefect_server")]
 
 
-def test_serial_and_parallel_make_the_same_and_nothing_real_is_touched(tmp_path):
+def test_serial_and_parallel_make_the_same_points_and_leave_the_index_alone(tmp_path):
     project = Project(tmp_path / "p").fill(300)
     drawn = tmp_path / "rates.png"
-    answer = project.json("benchmark", "--sample-size", "200", "--workers", "2", "--picture", str(drawn))
-    assert (answer["index"], answer["documents"], answer["picture"]) == ("notes", 200, str(drawn))
+    answer = project.json("benchmark", "--sample-size", "200", "--workers", "2", "--plot", str(drawn))
+    assert (answer["index"], answer["documents"], answer["plot"]) == ("notes", 200, str(drawn))
     assert answer["chunks"] > 200
     assert [one["workers"] for one in answer["parallel"]] == [2]
     for one in answer["parallel"]:
@@ -35,10 +36,10 @@ def test_serial_and_parallel_make_the_same_and_nothing_real_is_touched(tmp_path)
     assert not [path for path in project.folder.rglob("*") if path.name in ("ledger.db", "qdrant")]
 
 
-def test_the_serial_way_sends_one_text_a_request_to_one_host(tmp_path):
+def test_the_serial_baseline_sends_one_text_per_request_to_one_host(tmp_path):
     with FakeOllama(seconds_per_text=0.002) as one, FakeOllama(seconds_per_text=0.002) as other:
         hosts = f'hosts = ["{one.url}", "{other.url}"]\nnum_thread = 1'
-        more = "batch_texts = 16\n[parallel]\nchunk_size = 25"
+        more = "batch_texts = 16\n[parallel]\nshard_documents = 25"
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{one.model}"\n{hosts}\n{more}'
         project = Project(tmp_path / "p", extra=extra).fill(120)
         ended = project.cli("benchmark", "--sample-size", "100", "--workers", "2")
@@ -52,17 +53,17 @@ def test_the_serial_way_sends_one_text_a_request_to_one_host(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--index", "note"], "did you mean 'notes'?"),
         (["--workers", "0"], "whole numbers above 0"),
         (["--workers", "1,x"], "whole numbers above 0"),
     ],
 )
-def test_wrong_usage_ends_with_2(tmp_path, arguments, said):
+def test_wrong_usage_ends_with_2(tmp_path, arguments, message):
     ended = Project(tmp_path / "p").cli("benchmark", *arguments)
     assert ended.returncode == 2
-    assert said in ended.stderr
+    assert message in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_wrong_usage_ends_with_2(tmp_path, arguments, said):
 def test_which_numbers_of_workers_are_tried(tmp_path, configured, given, tried):
     project = Project(tmp_path / "p", extra=f"[parallel]\nworkers = {configured}")
     with open_bench(project.settings, None, 10) as bench:
-        assert bench.counts(given) == tried
+        assert bench.worker_counts(given) == tried
 
 
 def report(**changed) -> BenchmarkReport:
@@ -83,21 +84,21 @@ def report(**changed) -> BenchmarkReport:
     return BenchmarkReport("notes", 100, "m", [Measured("serial", 1, 100, 120, 2.0, stages, {"flow": 10}), two])
 
 
-def test_ways_that_disagree_are_said():
-    assert report().agrees
+def test_a_parity_fault_is_reported():
+    assert report().in_parity
     assert "best with 2 workers: 100.0 documents/s, 2.00 times" in report().sentence()
-    other = report(agrees=Parity(False, 0.0, 1.0))
-    assert not other.agrees
+    other = report(parity=Parity(False, 0.0, 1.0))
+    assert not other.in_parity
     assert "NOT the same" in other.sentence()
 
 
-def test_without_matplotlib_it_is_said_before_the_work(monkeypatch, tmp_path):
-    monkeypatch.setattr(picture, "find_spec", lambda name: None)
+def test_a_missing_matplotlib_is_reported_before_the_work(monkeypatch, tmp_path):
+    monkeypatch.setattr(plot, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"pip install 'rag-index\[plots\]'"):
-        picture.draw(report(), tmp_path / "x.png")
+        plot.draw(report(), tmp_path / "x.png")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
-def test_a_picture_that_cannot_be_written_is_said(tmp_path):
+def test_a_plot_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(SettingsError, match="cannot be written"):
-        picture.draw(report(), tmp_path / "nowhere" / "x.png")
+        plot.draw(report(), tmp_path / "nowhere" / "x.png")

@@ -1,4 +1,4 @@
-"""Source code through the whole way, on real Dask processes: indexed, changed, moved, renamed, and what fails."""
+"""Source code on real Dask processes: indexed, changed, moved, renamed, and files that fail."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Code:
         self.root = folder / "src"
 
     def write(self, path: str, text: str) -> None:
-        """A file that was not changed for a while, as far as its own time says."""
+        """Write a file whose modification time lies a while back."""
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text.encode())
         os.utime(file, (time.time() - 100, time.time() - 100))
 
     def index(self, **parameters: Any) -> dict[str, Any]:
-        """The figures that are not 0, and the chunks embedded."""
+        """Return the counts that are not 0, and the number of chunks embedded."""
         outcome = self.project.index(**{"serial": True, **parameters}).indexes[0].to_json()
         names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed", "skipped")
         found = {name: outcome[name] for name in names if outcome.get(name)}
@@ -50,12 +50,12 @@ class Code:
         return {**found, "chunks": outcome["chunks_embedded"], "state": outcome["state"]}
 
     def payloads(self, path: str) -> list[dict[str, Any]]:
-        """Of a file's points, in their order."""
+        """Return the payloads of a file's points, in order."""
         found = [payload for payload, _ in self.project.points("code").values() if payload["path"] == path]
         return sorted(found, key=lambda payload: payload["_rag"]["chunk"])
 
     def failed(self) -> dict[str, str]:
-        """Listed documents, and why."""
+        """Return the listed documents with the reason."""
         return {one["document_id"]: f"{one['kind']}: {one['reason']}" for one in self.project.json("failed")["failed"]}
 
 
@@ -88,16 +88,16 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path):
     assert ours["text"].startswith("# How often.\n# And how long.\n@policy")
     whole = "".join(p["_rag"]["text"] for p in code.payloads("many/m7.py"))
     assert whole == (code.root / "many" / "m7.py").read_text()
-    figures = code.project.json("report")["runs"][0]["metrics"]
-    assert figures["symbols"]["method"] > 60
-    assert figures["peak_memory"] > 10_000_000
-    assert figures["speed_up"] > 0
-    said = code.project.cli("report").stdout
-    assert "40 files done, 0 failed, 0 skipped; symbols: " in said
-    assert " times one process, at most " in said
+    metrics = code.project.json("report")["runs"][0]["metrics"]
+    assert metrics["symbols"]["method"] > 60
+    assert metrics["peak_memory"] > 10_000_000
+    assert metrics["speed_up"] > 0
+    printed = code.project.cli("report").stdout
+    assert "40 files done, 0 failed, 0 skipped; symbols: " in printed
+    assert " times one process, at most " in printed
 
 
-def test_of_a_changed_file_only_what_changed_is_embedded(code):
+def test_only_the_changed_part_of_a_file_is_embedded(code):
     code.index()
     whole = len(code.payloads("python/sample.py"))
     assert whole > 3
@@ -113,7 +113,7 @@ def test_of_a_changed_file_only_what_changed_is_embedded(code):
     assert after[retry["_rag"]["text"]] == before[retry["_rag"]["text"]]
 
 
-def test_renamed_files_are_not_embedded_again_and_deleted_ones_go(code):
+def test_renamed_files_are_not_embedded_again_and_deleted_files_disappear(code):
     code.index()
     (code.root / "go" / "sample.go").rename(code.root / "go" / "renamed.go")
     (code.root / "c" / "sample.c").unlink()
@@ -123,7 +123,7 @@ def test_renamed_files_are_not_embedded_again_and_deleted_ones_go(code):
     assert "".join(p["_rag"]["text"] for p in payloads) == SAMPLES["go"]
 
 
-def test_single_files_are_brought_up_to_date_at_once(code):
+def test_single_files_are_indexed_at_once(code):
     code.index()
     code.write("python/sample.py", SAMPLES["python"].replace("return a, b", "return b, a"))
     (code.root / "c" / "sample.c").unlink()
@@ -144,12 +144,12 @@ def test_unchanged_files_are_not_read(code, monkeypatch):
     code.index()
     time.sleep(2.1)
     code.index()  # now their times are old enough to be trusted
-    monkeypatch.setattr("rag_index.sources.code.decoded", lambda data: pytest.fail("a file was read"))
+    monkeypatch.setattr("rag_index.sources.code.decode_text", lambda data: pytest.fail("a file was read"))
     assert code.index() == {"unchanged": 10, "chunks": 0, "state": "completed"}
 
 
 @pytest.mark.long
-def test_what_cannot_be_indexed_is_listed_and_hurts_no_other(tmp_path, prefect_server):
+def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path, prefect_server):
     with FakeOllama() as fake:
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
         code = Code(tmp_path / "project", extra)
@@ -187,13 +187,13 @@ def test_a_file_that_is_skipped_now_loses_its_points_and_stays_listed(code):
 
 def test_search_shows_the_place_and_the_signature(code):
     code.index()
-    said = code.project.cli("search", "--index", "code", "queue of things", "--limit", "3").stdout
-    assert "code: rust/sample.rs:4\n       pub struct Queue<T>\n" in said
-    assert "code: go/sample.go:17\n       func New() *Queue\n" in said
+    printed = code.project.cli("search", "--index", "code", "queue of things", "--limit", "3").stdout
+    assert "code: rust/sample.rs:4\n       pub struct Queue<T>\n" in printed
+    assert "code: go/sample.go:17\n       func New() *Queue\n" in printed
 
 
 @pytest.mark.long
-def test_a_rebuild_makes_the_same_and_embeds_nothing(code):
+def test_a_rebuild_makes_the_same_points_and_embeds_nothing(code):
     code.index()
     before = code.project.points("code")
     code.index(full=True)
@@ -202,7 +202,7 @@ def test_a_rebuild_makes_the_same_and_embeds_nothing(code):
 
 
 @pytest.mark.long
-def test_a_worker_that_hangs_is_ended_and_its_file_found(tmp_path, prefect_server):
+def test_a_worker_that_hangs_is_killed_and_its_file_is_found(tmp_path, prefect_server):
     with FakeOllama() as fake:
         extra = f'[parallel]\nprocess_timeout = 5\n[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\n'
         code = Code(tmp_path / "project", f'{extra}hosts = ["{fake.url}"]\n')
@@ -216,7 +216,7 @@ def test_a_worker_that_hangs_is_ended_and_its_file_found(tmp_path, prefect_serve
 
 
 @pytest.mark.long
-def test_a_worker_that_takes_too_much_memory_is_ended_and_its_file_found(tmp_path, prefect_server):
+def test_a_worker_that_takes_too_much_memory_is_killed_and_its_file_is_found(tmp_path, prefect_server):
     code = Code(tmp_path / "project", "[parallel]\nworker_memory = 500\n")
     code.project.write_settings(code.project.config.read_text() + "max_file_bytes = 100_000_000\nfile_timeout = 200\n")
     for number in range(3):

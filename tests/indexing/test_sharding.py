@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.documents.batches import DocumentBatch
-from rag_index.indexing.sharding import MAX_CHARS, MIN_SECONDS, Sharder, given_up, parts_of
+from rag_index.indexing.sharding import MAX_CHARS, MIN_SECONDS, Sharder, parts_of, poison
 from rag_index.settings.sections import ParallelSettings
 
-MOST = ParallelSettings().max_shard_documents
+MAX = ParallelSettings().max_shard_documents
 
 
 def page_of(texts, first=0):
@@ -23,7 +23,9 @@ def page_of(texts, first=0):
 
 
 def sharder(*, documents=None, seconds=5.0, rate=1000.0, workers=2):
-    return Sharder("notes", documents=documents, seconds=seconds, chars_per_second=rate, workers=workers, most=MOST)
+    return Sharder(
+        "notes", documents=documents, seconds=seconds, chars_per_second=rate, workers=workers, max_documents=MAX
+    )
 
 
 def shards_of(made, pages, *, total=None):
@@ -88,8 +90,8 @@ def test_measures_that_say_nothing_change_nothing():
 
 def test_shards_are_bounded_however_fast_the_embedder_is():
     made = sharder(rate=1e12)
-    shards = list(made.add(page_of(["x"] * (MOST + 10))))
-    assert [len(shard.documents) for shard in shards] == [MOST]
+    shards = list(made.add(page_of(["x"] * (MAX + 10))))
+    assert [len(shard.documents) for shard in shards] == [MAX]
     long = "x" * (MAX_CHARS // 4)
     assert [len(shard.documents) for shard in sharder(rate=1e12).add(page_of([long] * 9))] == [4, 4]
 
@@ -159,9 +161,9 @@ def test_a_shard_in_parts_is_the_same_documents(count):
     assert {(part.index, part.number) for part in parts} == {("notes", 1)}
 
 
-def test_a_shard_that_is_given_up_names_each_document():
+def test_a_poison_shard_names_each_document():
     (shard,) = sharder(documents=3).add(page_of(["a", "b", "c"]))
-    embedded = given_up(shard)
+    embedded = poison(shard)
     assert [(failure.key, failure.text_hash) for failure in embedded.failures] == [
         ("0", b"t0"),
         ("1", b"t1"),
@@ -173,12 +175,12 @@ def test_a_shard_that_is_given_up_names_each_document():
 def test_settings_bound_the_documents_of_a_shard():
     def sizes(count: int, chars: int, **bounds: int) -> list[int]:
         sharder = Sharder(
-            "n", documents=None, seconds=1.0, chars_per_second=1000.0, workers=1, **{"most": MOST, **bounds}
+            "n", documents=None, seconds=1.0, chars_per_second=1000.0, workers=1, **{"max_documents": MAX, **bounds}
         )
         sharder.expect(10**6)
         return [len(shard.documents) for shard in [*sharder.add(page_of(["x" * chars] * count)), *sharder.rest()]][:3]
 
     assert sizes(100, 500) == [2, 2, 2]
     assert sizes(100, 500, min_documents=30) == [30, 30, 30]
-    assert sizes(100, 10, most=20) == [20, 20, 20]
+    assert sizes(100, 10, max_documents=20) == [20, 20, 20]
     assert sizes(20, MAX_CHARS // 2, min_documents=5) == [2, 2, 2], "never more than memory has room for"

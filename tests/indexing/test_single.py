@@ -139,7 +139,7 @@ def test_the_command_needs_neither_prefect_nor_dask(project):
     assert json.loads(ended.stdout)["indexes"][0]["changed"] == 1
     refused = project.cli("index", "notes", "--id", "5", "--full")
     assert refused.returncode == 2
-    assert "not with --full" in refused.stderr
+    assert "cannot be combined with --full" in refused.stderr
 
 
 def test_an_id_stands_for_every_type_of_key_that_is_shown_so():

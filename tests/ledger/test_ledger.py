@@ -1,4 +1,4 @@
-"""The ledger where its process is interrupted."""
+"""The ledger when its process is interrupted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ledger(tmp_path):
 
 
 def interrupt_at(number, work):
-    """Do the work; Ctrl-C comes at the line of this number, those of all libraries counted. How many lines it has."""
+    """Do the work with a Ctrl-C at the line of this number, counting lines of libraries. Return the number of lines."""
     lines = 0
 
     def trace(frame, event, _):
@@ -46,9 +46,11 @@ def interrupt_at(number, work):
     return lines
 
 
-def test_wherever_an_interrupt_comes_the_ledger_is_free_and_the_end_of_the_run_is_noted(ledger, tmp_path):
-    """An interrupt within what SQLAlchemy does at a transaction's end left it open: others, and those of the same
-    process too, waited for half a minute, and how the run ended was noted nowhere."""
+def test_after_an_interrupt_at_any_line_the_ledger_is_free_and_records_the_end_of_the_run(ledger, tmp_path):
+    """An interrupt inside SQLAlchemy's work at the end of a transaction used to leave the transaction open.
+
+    Other connections, also those of the same process, waited for half a minute, and the end of the run was lost.
+    """
 
     def write():
         with ledger.transaction():
@@ -63,7 +65,7 @@ def test_wherever_an_interrupt_comes_the_ledger_is_free_and_the_end_of_the_run_i
             ledger.start_run(run, "p_notes", host="h", pid=1)
             try:
                 lines = interrupt_at(number, write)
-            except KeyboardInterrupt:  # what it refers to lives on here, as in a run that ends
+            except KeyboardInterrupt:  # it keeps its frames alive here, as in a run that ends
                 other.execute("UPDATE rag_index_runs SET pid = 2 WHERE id = ?", (run,))
                 ledger.finish_run(run, state="failed", message="stopped", report={})
                 found = other.execute("SELECT pid, message FROM rag_index_runs WHERE id = ?", (run,)).fetchone()
@@ -75,13 +77,13 @@ def test_wherever_an_interrupt_comes_the_ledger_is_free_and_the_end_of_the_run_i
     assert number > 200
 
 
-def test_what_came_meanwhile_is_handled_at_the_end_whatever_the_end():
-    came = []
+def test_a_deferred_signal_is_handled_at_the_end_of_the_block_even_if_it_fails():
+    handled = []
 
     def whole():
         with interrupts_deferred(), interrupts_deferred():
             signal.raise_signal(signal.SIGINT)
-            came.append("whole")
+            handled.append("whole")
 
     def failing():
         with interrupts_deferred():
@@ -90,28 +92,28 @@ def test_what_came_meanwhile_is_handled_at_the_end_whatever_the_end():
 
     with pytest.raises(KeyboardInterrupt):
         whole()
-    assert came == ["whole"]
+    assert handled == ["whole"]
     with pytest.raises(KeyboardInterrupt) as both:
         failing()
     assert isinstance(both.value.__context__, ValueError)
 
 
-def test_a_handler_of_somebody_else_is_called_and_is_back():
-    came = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+def test_a_foreign_handler_is_called_and_restored():
+    handled = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: handled.append(number))
     try:
         mine = signal.getsignal(signal.SIGTERM)
         with interrupts_deferred():
             signal.raise_signal(signal.SIGTERM)
-            assert not came
-        assert came == [signal.SIGTERM]
+            assert not handled
+        assert handled == [signal.SIGTERM]
         assert signal.getsignal(signal.SIGTERM) is mine
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_other_threads_write_as_before(ledger):
-    """Handlers can be set by the main thread alone."""
+def test_other_threads_can_write(ledger):
+    """Only the main thread can set handlers of signals."""
     thread = threading.Thread(target=ledger.start_run, args=("r", "p_notes"), kwargs={"host": "h", "pid": 1})
     thread.start()
     thread.join()

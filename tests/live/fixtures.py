@@ -1,4 +1,4 @@
-"""Fixtures over real servers, for every folder of tests: `pytest_plugins = ["tests.live.fixtures"]`."""
+"""Fixtures over real servers, for all tests: `pytest_plugins = ["tests.live.fixtures"]`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["postgres", "ollama_generating_model", "ollama_model", "ollama_progra
 
 @pytest.fixture(scope="session")
 def ollama_program():
-    """The ollama program; tests that need it are skipped where there is none and none can be built."""
+    """The ollama program; tests that need it are skipped if it is not found and cannot be built."""
     found = find_ollama()
     if not isinstance(found, Path):
         pytest.skip(found)

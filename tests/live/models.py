@@ -1,4 +1,4 @@
-"""Models for an Ollama server, written from a fixed seed: they mean nothing, and cost what their size costs."""
+"""Models for an Ollama server with random weights from a fixed seed: meaningless, but as slow as real ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["NOMIC_SIZE", "write_embedding_gguf", "write_generating_gguf"]
 
 NOMIC_SIZE = {"layers": 12, "width": 768, "feed_forward": 3072, "vocabulary": 30_522}
-"""Arguments for a model that costs what nomic-embed-text costs."""
+"""Arguments for a model that is as slow as nomic-embed-text."""
 
 
 def write_embedding_gguf(
@@ -28,7 +28,7 @@ def write_embedding_gguf(
     context: int = 2048,
     seed: int = 1,
 ) -> Path:
-    """An embedding model of the architecture of nomic-embed-text, with random weights."""
+    """Write an embedding model with the architecture of nomic-embed-text and random weights."""
     feed_forward = feed_forward or 4 * width
     writer = gguf.GGUFWriter(path, "nomic-bert")
     writer.add_name("rag-index test")
@@ -41,7 +41,7 @@ def write_embedding_gguf(
     writer.add_causal_attention(False)
     writer.add_pooling_type(gguf.PoolingType.MEAN)
     writer.add_rope_freq_base(1000.0)
-    tokens = _pieces(vocabulary)
+    tokens = _vocabulary(vocabulary)
     writer.add_tokenizer_model("bert")
     writer.add_token_list(tokens)
     writer.add_token_types([3] * 5 + [1] * (len(tokens) - 5))
@@ -76,7 +76,7 @@ def write_embedding_gguf(
 def write_generating_gguf(
     path: Path, *, layers: int = 2, width: int = 64, context: int = 2048, seed: int = 2, says: str = ""
 ) -> Path:
-    """A model that answers /api/generate with nonsense; with `says` with this sentence, whatever it is asked.
+    """Write a model that answers /api/generate with nonsense, or with the sentence `says`, whatever the question.
 
     Its words must differ. Then its layers add nothing, and what follows a token is decided by its embedding alone: the
     words of the sentence one after another, its first word after any other token, the end after its last.
@@ -127,7 +127,7 @@ def write_generating_gguf(
 def _saying(
     random: np.random.Generator, tokens: list[str], words: list[str], width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Embedding and output such that the words follow each other."""
+    """Return embedding and output weights that make the words follow each other."""
     first = random.standard_normal(width, dtype=np.float32)
     noise = random.standard_normal((len(tokens), width), dtype=np.float32) / 10
     embedding, output = first + noise, noise.copy()
@@ -139,8 +139,8 @@ def _saying(
     return embedding.astype(np.float16), output.astype(np.float16)
 
 
-def _pieces(count: int) -> list[str]:
-    """A vocabulary of so many pieces: letters and digits, then pairs, then triples, each also as a word's beginning."""
+def _vocabulary(count: int) -> list[str]:
+    """Return a vocabulary of `count` tokens: letters and digits, pairs, then triples, each also at a word's start."""
     singles = string.ascii_letters + string.digits + string.punctuation
     lower = string.ascii_lowercase
     longer = itertools.chain(

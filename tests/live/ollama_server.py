@@ -1,4 +1,4 @@
-"""A real Ollama server for tests: found or built, started on a port of its own with a folder of its own."""
+"""A real Ollama server for tests: found or built, and started with its own port and folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ START_SECONDS = 60
 
 
 def find_ollama() -> Path | str:
-    """The program: on the PATH, built before, or built now by .ci/build-ollama; else the reason why there is none."""
+    """Return the program from the PATH or built by .ci/build-ollama, or the reason why there is none."""
     found = shutil.which("ollama")
     if found:
         return Path(found)
@@ -36,13 +36,13 @@ def find_ollama() -> Path | str:
     except (OSError, subprocess.TimeoutExpired) as exc:
         return f"ollama is not installed, and building it failed: {exc}"
     if built.returncode:
-        said = (built.stderr.strip().splitlines() or ["no reason"])[-1]
-        return f"ollama is not installed, and .ci/build-ollama says: {said}"
+        reason = (built.stderr.strip().splitlines() or ["no reason"])[-1]
+        return f"ollama is not installed, and .ci/build-ollama says: {reason}"
     return Path(built.stdout.strip().splitlines()[-1])
 
 
 class OllamaServer:
-    """One server process; a context manager that runs within. `start` after `stop` or `kill` is on the same port."""
+    """One server process that runs until the `with` block ends. `start` after `stop` or `kill` uses the same port."""
 
     def __init__(self, program: Path, folder: Path | None = None, *, port: int = 0) -> None:
         self.program = program
@@ -72,7 +72,7 @@ class OllamaServer:
 
     @property
     def log(self) -> str:
-        """What the server wrote so far."""
+        """Return the server's output so far."""
         path = self.folder / "server.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -93,7 +93,7 @@ class OllamaServer:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it as a service manager would, with its models unloaded."""
+        """Stop it as a service manager would, with its models unloaded."""
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -101,7 +101,7 @@ class OllamaServer:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL for it and for the processes that run its models."""
+        """Kill it and the processes that run its models with SIGKILL."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -109,7 +109,7 @@ class OllamaServer:
             self._process = None
 
     def create(self, name: str, gguf: Path) -> str:
-        """Make a model of a GGUF file; its name."""
+        """Make a model from a GGUF file, and return its name."""
         modelfile = gguf.with_suffix(".Modelfile")
         modelfile.write_text(f"FROM {gguf.absolute()}\n")
         done = subprocess.run(

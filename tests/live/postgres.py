@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for tests, in a folder of its own, on a free port of the loopback interface."""
+"""A real PostgreSQL server for tests, in a temporary folder, on a free port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START_SECONDS = 60
 
 
 def find_postgres():
-    """The folder of initdb and postgres, or why there is none."""
+    """Return the folder of initdb and postgres, or the reason why there is none."""
     folders = [Path(found).resolve().parent] if (found := shutil.which("initdb")) else []
     folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     for folder in folders:
@@ -34,7 +34,7 @@ def find_postgres():
 
 
 class PostgresServer:
-    """For the time of a `with` block. The program refuses to run as root, so that root lends it another user."""
+    """A server that runs until the `with` block ends. It refuses to run as root, so root starts it as another user."""
 
     def __init__(self, programs):
         self._programs = programs
@@ -89,24 +89,24 @@ class PostgresServer:
                 time.sleep(0.05)
 
     def stop(self):
-        """Stop it at once, connections and all."""
+        """Stop it at once, and break its connections."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(2)
             self._process.wait(timeout=START_SECONDS)
         self._process = None
 
     def connect(self, database="postgres"):
-        """A connection that may write; each statement is its own transaction."""
+        """Return a connection that may write; each statement is its own transaction."""
         url = {"host": "127.0.0.1", "port": self.port, "user": "owner", "password": PASSWORD, "dbname": database}
         return psycopg.connect(**url, autocommit=True, connect_timeout=10)
 
     def url(self, database, user="owner", password=PASSWORD):
-        """Where a source or a ledger finds it."""
+        """Return the URL of a database for a source or a ledger."""
         return URL.create("postgresql+psycopg", user, password, "127.0.0.1", self.port, database)
 
     @contextmanager
     def database(self):
-        """The name of an empty database, dropped afterwards."""
+        """Yield the name of an empty database, and drop it afterwards."""
         name = f"test_{uuid.uuid4().hex[:12]}"
         with self.connect() as connection:
             connection.execute(f"CREATE DATABASE {name}")
@@ -139,7 +139,7 @@ class PostgresServer:
 
 @pytest.fixture(scope="session")
 def postgres():
-    """A running server; tests that need it are skipped where the programs are missing."""
+    """A running server; tests that need it are skipped if the programs are missing."""
     programs = find_postgres()
     if not isinstance(programs, Path):
         pytest.skip(programs)

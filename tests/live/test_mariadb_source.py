@@ -1,4 +1,4 @@
-"""MariaDB as a source: 200,000 rows, what its types become, a read-only session, `changed_since`."""
+"""MariaDB as a source: 200,000 rows, the conversion of its types, a read-only session, `changed_since`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_all_rows_are_read_in_order(table, how):
     assert keys == [str(number) for number in range(1, ROWS + 1)]
 
 
-def test_values_become_what_they_are(table):
+def test_types_are_converted(table):
     source = SqlSource(table.url, index(payload=["priority", "price", "about", "updated_at"]))
     page = source.page(None, 1)
     source.close()
@@ -78,7 +78,7 @@ def test_the_session_cannot_write(table):
     engine.dispose()
 
 
-def test_what_is_wrong_is_said(table):
+def test_a_wrong_column_is_reported(table):
     source = SqlSource(table.url, index(text="titel"))
     with pytest.raises(SettingsError, match=r"there is no column 'titel'.*did you mean 'title'"):
         source.check()
@@ -97,11 +97,11 @@ def test_only_what_changed_is_read(table):
         read += page.documents.keys
         unread += len(page.unread)
     assert "777" in read
-    assert len(read) < 5000, "one hour of the newest rows, which is the overlap"
+    assert len(read) < 5000, "only the newest hour of rows, which is the overlap"
     assert len(read) + unread == ROWS
 
 
-def test_a_single_document_is_found_by_what_people_see_of_its_key(table):
+def test_a_single_document_is_found_by_its_id(table):
     source = SqlSource(table.url, index())
     assert source.documents(["199999", "7b", "07", "none"]).documents.keys == ["199999"]
     source.close()

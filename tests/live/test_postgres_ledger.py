@@ -1,4 +1,4 @@
-"""The ledger on a real PostgreSQL server: each of its methods, and what a server does that a file does not."""
+"""The ledger on a real PostgreSQL server: each of its methods, and how a server differs from a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+import sqlalchemy as sa
 
 from rag_index.documents.batches import Failure
 from rag_index.documents.canonical import hash_text
@@ -15,6 +16,8 @@ from rag_index.documents.keys import encode_key
 from rag_index.errors import IndexLocked, LedgerError, LedgerTooNew, LedgerUnavailable
 from rag_index.ledger import Known, Ledger, Totals
 from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.tables import leases
+from tests.waiting import eventually
 
 A, B, C = hash_text("a"), hash_text("b"), hash_text("c")
 KEYS = [encode_key([key]) for key in ("one", "tw\0o", "ž'\"%s:x\\", 4)] + [encode_key(["a", 5])]
@@ -63,7 +66,7 @@ def test_collections(ledger, url):
     assert (ledger.totals(first.id), ledger.totals(second.id)) == (Totals(0, 0, 0), Totals(1, 2, 0))
 
 
-def test_documents_from_pending_to_done_and_gone(ledger, cid):
+def test_documents_are_pending_then_recorded_then_forgotten(ledger, cid):
     ledger.mark_pending(cid, KEYS[:3])
     assert ledger.known(cid, KEYS) == {key: Known(b"", b"", 0, 1) for key in KEYS[:3]}
     assert sorted(ledger.pending_keys(cid)) == sorted(KEYS[:3])
@@ -84,7 +87,7 @@ def test_documents_from_pending_to_done_and_gone(ledger, cid):
     assert ledger.known(cid, []) == {}
 
 
-def test_pages_of_rows_are_all_rows_once(ledger, cid):
+def test_pages_of_rows_hold_every_row_once(ledger, cid):
     keys = [encode_key([f"{kind}{i}"]) for i in range(20) for kind in ("a", "A", "é", "-", "ž")]
     ledger.record(cid, [(key, A, B, 1) for key in keys])
     found, after = [], ""
@@ -94,7 +97,7 @@ def test_pages_of_rows_are_all_rows_once(ledger, cid):
     assert sorted(found) == sorted(keys)
 
 
-def test_a_scan_knows_what_is_gone_emptied_and_double(ledger, cid):
+def test_a_scan_finds_gone_emptied_and_duplicate_documents(ledger, cid):
     ledger.record(cid, [(key, A, B, 1) for key in KEYS])
     ledger.fail(cid, [Failure(KEYS[0], "x", A), Failure(KEYS[4], "x", A)])
     for _ in range(2):
@@ -123,7 +126,7 @@ def test_a_scan_of_many_keys(ledger, cid):
     assert ledger.count_gone(cid) == 0
 
 
-def test_failures_count_tries_of_the_same_text(ledger, cid):
+def test_failures_count_the_tries_of_the_same_text(ledger, cid):
     ledger.fail(cid, [Failure(KEYS[0], "refused 'x\\ud800'", A), Failure(KEYS[1], "refused", A)])
     ledger.fail(cid, [Failure(KEYS[0], "again", A), Failure(KEYS[1], "other text", B)])
     found = ledger.failures(cid)
@@ -147,8 +150,8 @@ def test_runs(ledger):
     assert run.ended_at >= run.started_at > 1.5e9
 
 
-def test_a_transaction_is_all_or_nothing_and_may_be_within_another(ledger, cid):
-    def several():
+def test_a_transaction_is_atomic_and_may_be_nested(ledger, cid):
+    def write_and_fail():
         with ledger.transaction():
             add(ledger, "p_notes__2")
             ledger.record(cid, [(KEYS[1], A, B, 1)])
@@ -157,12 +160,12 @@ def test_a_transaction_is_all_or_nothing_and_may_be_within_another(ledger, cid):
 
     ledger.record(cid, [(KEYS[0], A, B, 1)])
     with pytest.raises(LedgerError):
-        several()
+        write_and_fail()
     assert (list(ledger.known(cid, KEYS)), ledger.failures(cid)) == ([KEYS[0]], {})
     assert len(ledger.collections("p_notes")) == 1
 
 
-def test_it_is_shared_between_threads(ledger, cid):
+def test_threads_share_one_ledger(ledger, cid):
     def write(number):
         for i in range(20):
             ledger.record(cid, [(encode_key([number, i]), A, B, 1)])
@@ -180,7 +183,7 @@ def test_a_ledger_from_the_future_is_refused(url):
     with ledger.transaction() as connection:
         connection.exec_driver_sql("UPDATE rag_index_schema_version SET version = 99")
     ledger.close()
-    with pytest.raises(LedgerTooNew, match="of version 99"):
+    with pytest.raises(LedgerTooNew, match="has version 99"):
         Ledger(url)
 
 
@@ -196,8 +199,13 @@ def test_one_run_of_an_index_at_a_time(ledger, url):
     other.close()
 
 
+def renewed_at(ledger):
+    with ledger.transaction() as connection:
+        return connection.execute(sa.select(leases.c.renewed_at)).scalar()
+
+
 def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
-    """They share the ledger alone: a lock from elsewhere is believed as long as it is renewed, and a minute more."""
+    """Machines share only the ledger. A lease from another machine is valid for a minute after its last renewal."""
     now = time.time()
     ledger, other = Ledger(url, clock=lambda: now), Ledger(url, clock=lambda: now)
     monkeypatch.setattr("rag_index.ledger.lease.RENEW_SECONDS", 0.1)
@@ -205,22 +213,22 @@ def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
     lease = IndexLease(ledger, "p_notes", "r1")
     lease.__enter__()
     monkeypatch.setattr("socket.gethostname", lambda: "machine-two")
-    now += 300  # of both clocks; the first machine's run renews its lock
-    time.sleep(0.5)
+    now += 300  # on both clocks; the run on the first machine renews its lease
+    eventually(lambda: renewed_at(other) == now)
     since = dt.datetime.fromtimestamp(now - 300, tz=dt.UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    said = rf"process {os.getpid()} on machine-one since {since}"
-    with pytest.raises(IndexLocked, match=said), IndexLease(other, "p_notes", "r2"):
+    message = rf"process {os.getpid()} on machine-one since {since}"
+    with pytest.raises(IndexLocked, match=message), IndexLease(other, "p_notes", "r2"):
         pass
-    lease._stop.set()  # machine-one loses its power
+    lease._stop.set()  # machine-one loses power
     lease._renewer.join()
     now += 59
-    with pytest.raises(IndexLocked, match=said), IndexLease(other, "p_notes", "r2"):
+    with pytest.raises(IndexLocked, match=message), IndexLease(other, "p_notes", "r2"):
         pass
     now += 2
     with IndexLease(other, "p_notes", "r2") as second:
         assert second.epoch == lease.epoch + 1
         lease._stop.clear()
-        lease._renew()  # it is back, and sees at its next renewal that the index is another's
+        lease._renew()  # it is back, and finds at its next renewal that the lease is another's
         with pytest.raises(IndexLocked, match="another took over p_notes"):
             lease.check()
         second.check()
@@ -229,7 +237,7 @@ def test_one_run_at_a_time_over_several_machines(url, monkeypatch):
 
 
 def test_no_transaction_is_left_open(ledger, cid, postgres, url):
-    """Another may alter what it likes; nothing idles in a transaction while embedding takes its time."""
+    """No connection idles in a transaction during the embedding, so that others may alter tables."""
     ledger.begin_scan()
     ledger.known(cid, KEYS)
     ledger.see(KEYS, page=1)
@@ -240,8 +248,8 @@ def test_no_transaction_is_left_open(ledger, cid, postgres, url):
     assert {state for (state,) in states} == {"idle"}
 
 
-def test_a_server_that_goes_away_is_a_passing_fault_and_a_scan_does_not_survive_it(ledger, cid, postgres):
-    """What the scan saw is gone: the run must not take everything for gone."""
+def test_a_lost_server_is_a_transient_fault_that_ends_the_scan(ledger, cid, postgres):
+    """The keys that the scan has seen are lost, so the run must not treat every document as gone."""
     ledger.record(cid, [(KEYS[0], A, B, 1)])
     ledger.begin_scan()
     ledger.see(KEYS[:1], page=1)
@@ -267,13 +275,13 @@ def test_a_wrong_password_is_not_in_the_message(postgres):
     assert "password authentication failed" in str(caught.value)
 
 
-def test_a_key_longer_than_an_index_takes_does_not_pass_by_waiting(ledger, cid):
+def test_a_key_too_long_for_a_database_index_is_a_terminal_error(ledger, cid):
     key = encode_key(["".join(chr(0x4E00 + i * 7919 % 20000) for i in range(3000))])
     with pytest.raises(LedgerError, match="index row"):
         ledger.record(cid, [(key, A, B, 1)])
 
 
-def test_two_that_begin_at_once_on_an_empty_database(postgres):
+def test_several_runs_may_begin_at_once_on_an_empty_database(postgres):
     for _ in range(5):
         with postgres.database() as name:
             errors = []

@@ -22,7 +22,7 @@ PROSE = "The printer on the third floor does not answer any more, please help us
 
 
 class Desk:
-    """A database that a test fills, and sources over it."""
+    """A database that a test fills, and sources that read it."""
 
     def __init__(self, server, name):
         self.server, self.name = server, name
@@ -95,8 +95,8 @@ def test_pages_of_a_table_and_of_a_streamed_query(desk, rows):
     assert decode_payload(source.page(None, 1).documents.payloads[0]) == {"odd": "%s :x"}
 
 
-def test_a_query_is_read_by_one_cursor_that_sees_one_state(desk):
-    """Sorting everything again for each page would cost more than the embedding; what changes is for the next run."""
+def test_a_query_is_read_by_one_cursor_from_one_snapshot(desk):
+    """Sorting everything again for each page would cost more than embedding. Changes are for the next run."""
     notes(desk, 7)
 
     def change(number):
@@ -106,14 +106,14 @@ def test_a_query_is_read_by_one_cursor_that_sees_one_state(desk):
     assert len(read(desk.source(query="SELECT id, body FROM note WHERE id < 6"), 2)) == 5
 
 
-def test_a_stream_begun_again_starts_at_the_beginning(desk):
+def test_a_stream_that_is_restarted_begins_at_the_first_row(desk):
     source = notes(desk, 7).source(query="SELECT id, body FROM note ORDER BY id")
     first = source.page(None, 3)
     source.page(first.cursor, 3)
     assert source.page(None, 3) == first
 
 
-def test_rows_that_come_and_go_between_pages_of_a_table(desk):
+def test_rows_are_inserted_and_deleted_between_pages_of_a_table(desk):
     notes(desk, 7)
 
     def change(number):
@@ -123,7 +123,7 @@ def test_rows_that_come_and_go_between_pages_of_a_table(desk):
     assert list(read(desk.source(), 3, change)) == ["1", "2", "3", "5", "6", "7", "8"]
 
 
-def test_writers_are_not_blocked_and_nothing_is_held_between_pages(desk):
+def test_writers_are_not_blocked_and_no_lock_is_held_between_pages(desk):
     source = notes(desk, 7).source()
     source.page(None, 2)
     desk.run("ALTER TABLE note ADD COLUMN more text", "UPDATE note SET more = 'x'")
@@ -140,7 +140,7 @@ def test_schemas_odd_names_views_and_domains(desk):
     given = {"schema": "Help Desk", "key": "Key", "text": ["select", '100% "x" :y']}
     assert read(desk.source(table="order", **given), 1) == {"1": "one\nodd", "2": "two"}
     assert read(desk.source(table="recent", **given), 1) == {"2": "two"}
-    for wrong, said in (
+    for wrong, message in (
         ({"table": "orders", "schema": "Help Desk"}, "no table 'orders' in schema 'Help Desk', did you mean 'order'?"),
         ({"table": "order", "schema": "Help desk"}, "no schema 'Help desk', did you mean 'Help Desk'?"),
         ({"table": "Help Desk.order", "schema": None}, 'write schema = "Help Desk" and table = "order"'),
@@ -151,10 +151,10 @@ def test_schemas_odd_names_views_and_domains(desk):
     ):
         with pytest.raises(SettingsError) as caught:
             desk.source(**(given | wrong)).check()
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
 
-def test_types_of_payload_have_one_form_whatever_the_session(desk):
+def test_payload_values_have_one_form_in_every_session(desk):
     desk.run(
         f"ALTER DATABASE {desk.name} SET timezone = 'Asia/Tokyo'",
         """CREATE TABLE note (id uuid PRIMARY KEY, body text, at timestamptz, local timestamp, day date, clock time,
@@ -181,7 +181,7 @@ def test_types_of_payload_have_one_form_whatever_the_session(desk):
     assert desk.source(query="SELECT * FROM note", payload=names).page(None, 10) == page
 
 
-def test_dates_that_python_cannot_say_are_text(desk):
+def test_dates_that_python_cannot_represent_become_text(desk):
     desk.run(
         "CREATE TABLE note (id integer, body text, at timestamptz, local timestamp, day date)",
         "INSERT INTO note VALUES (1, 'x', 'infinity', '-infinity', '0044-03-15 BC')",
@@ -227,7 +227,7 @@ def test_json_as_text_is_canonical(desk):
     ],
 )  # fmt: skip
 def test_keys_of_every_usual_type_are_paged(desk, kind, values):
-    """Alone and as the second of two columns, a row a page."""
+    """Test each type alone and as the second of two key columns, with one row per page."""
     desk.run(
         "CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy')",
         f"CREATE TABLE note (a integer, id {kind}, body text, PRIMARY KEY (a, id))",
@@ -243,7 +243,7 @@ def test_keys_of_every_usual_type_are_paged(desk, kind, values):
 
 
 def test_pages_of_composite_keys_use_the_index(desk):
-    """Row values, which PostgreSQL looks up in the key's index whatever the first column holds."""
+    """PostgreSQL looks up row values in the index of the key even if the first column has equal values."""
     desk.run(
         "CREATE TABLE note (a integer, b text, body text, PRIMARY KEY (a, b))",
         "INSERT INTO note SELECT 1, 'k' || i, 'x' FROM generate_series(1, 20000) i",
@@ -257,7 +257,7 @@ def test_pages_of_composite_keys_use_the_index(desk):
     assert re.search(r"Index Cond: .*ROW\(a, b\) > ROW", plan), plan
 
 
-def test_null_and_double_keys(desk):
+def test_null_keys_and_keys_that_occur_twice(desk):
     desk.run("CREATE TABLE note (id text, body text)", "INSERT INTO note VALUES ('a', 'x'), (NULL, 'y'), ('b', 'z')")
     for given in ({}, {"query": "SELECT * FROM note"}):
         source = desk.source(**given)
@@ -273,7 +273,7 @@ def test_null_and_double_keys(desk):
         desk.source(query="SELECT * FROM note").page(None, 10)
 
 
-def test_keys_that_the_database_takes_for_one_are_refused_not_lost(desk):
+def test_keys_that_are_equal_for_the_database_are_refused_not_lost(desk):
     desk.run(
         "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
         "CREATE TABLE note (id text COLLATE nocase, body text)",
@@ -283,7 +283,7 @@ def test_keys_that_the_database_takes_for_one_are_refused_not_lost(desk):
         read(desk.source(), 1)
 
 
-# Reading only
+# Read only
 
 
 def test_nothing_can_be_written(desk):
@@ -310,11 +310,11 @@ def test_nothing_can_be_written(desk):
     assert len(desk.rows("SELECT * FROM note")) == 2
 
 
-# What goes wrong
+# Errors
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"query": "SELECT id, bdy AS body FROM note"}, 'the query fails: column "bdy" does not exist'),
         ({"query": "SELECT FROM FROM"}, 'the query fails: syntax error at or near "FROM"'),
@@ -323,30 +323,30 @@ def test_nothing_can_be_written(desk):
         ({"text": "id"}, "column 'id' of table 'note' is INTEGER, not text"),
     ],
 )
-def test_settings_that_do_not_fit(desk, given, said):
+def test_settings_that_do_not_fit(desk, given, message):
     notes(desk, 1)
     with pytest.raises(SettingsError) as caught:
         desk.source(**given).check()
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_password_a_missing_database_and_a_missing_right_do_not_pass_by_waiting(desk):
+def test_a_wrong_password_a_missing_database_and_a_missing_right_are_terminal_errors(desk):
     notes(desk, 1).run(f"CREATE ROLE reader_{desk.name} LOGIN PASSWORD 'x'")
     urls = [
         (desk.server.url(desk.name, password="wr0ng"), "password authentication failed"),
         (desk.server.url("nowhere"), 'database "nowhere" does not exist'),
         (desk.server.url(desk.name, f"reader_{desk.name}", "x"), "permission denied for table note"),
     ]
-    for url, said in urls:
-        with pytest.raises(SourceError, match=said) as caught:
+    for url, message in urls:
+        with pytest.raises(SourceError, match=message) as caught:
             desk.source(url).check()
         assert "wr0ng" not in str(caught.value)
         assert redacted_url(url) in str(caught.value)
     desk.run(f"DROP ROLE reader_{desk.name}")
 
 
-def test_a_server_that_goes_away_is_a_passing_fault_and_back_it_is_read_on(desk):
+def test_a_server_that_stops_is_a_transient_error_and_reading_continues_when_it_is_back(desk):
     source = notes(desk, 7).source()
     streamed = desk.source(query="SELECT id, body FROM note")
     first, begun = source.page(None, 3), streamed.page(None, 3)
@@ -358,13 +358,13 @@ def test_a_server_that_goes_away_is_a_passing_fault_and_back_it_is_read_on(desk)
     finally:
         desk.server.start()
     assert source.page(first.cursor, 3).documents.keys == ["4", "5", "6"]
-    with pytest.raises(SourceUnavailable, match="connection was lost in mid-query; run again"):
+    with pytest.raises(SourceUnavailable, match="connection was lost during the query; run it again"):
         streamed.page(begun.cursor, 3)
     assert len(streamed.page(None, 10).documents) == 7
 
 
-def test_a_long_pause_does_not_cost_the_cursor(desk):
-    """Embedding a page may take longer than an administrator lets a transaction idle."""
+def test_a_long_pause_does_not_end_the_cursor(desk):
+    """Embedding a page may take longer than the server lets a transaction be idle."""
     notes(desk, 7).run(f"ALTER DATABASE {desk.name} SET idle_in_transaction_session_timeout = '100ms'")
     with desk.server.connect(desk.name) as connection:
         documents = read(
@@ -373,10 +373,10 @@ def test_a_long_pause_does_not_cost_the_cursor(desk):
     assert documents == EXPECTED
 
 
-# A proposal
+# The scaffold
 
 
-def test_a_proposal_for_a_server_fits_it_and_leaves_the_password_out(desk, tmp_path, monkeypatch):
+def test_a_scaffold_for_a_server_fits_it_and_has_no_password(desk, tmp_path, monkeypatch):
     desk.run(
         """CREATE TABLE comment (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), body text, state varchar(20),
            at timestamptz DEFAULT now(), more jsonb, search tsvector)""",
@@ -398,7 +398,7 @@ def test_a_proposal_for_a_server_fits_it_and_leaves_the_password_out(desk, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "shown", "other"),
+    ("kind", "value", "document", "other"),
     [
         ("integer", "7", "7", "seven"),
         ("text", "'7'", "7", "8"),
@@ -409,9 +409,9 @@ def test_a_proposal_for_a_server_fits_it_and_leaves_the_password_out(desk, tmp_p
         ("date", "'2026-01-31'", "2026-01-31", "7"),
     ],
 )
-def test_a_single_document_is_found_by_what_people_see_of_its_key(desk, kind, value, shown, other):
+def test_a_single_document_is_found_by_its_id(desk, kind, value, document, other):
     desk.run(f"CREATE TABLE note (id {kind} PRIMARY KEY, body text)", f"INSERT INTO note VALUES ({value}, 'text')")
     source = desk.source()
-    found = source.documents([other, shown])
-    assert [document_id(key) for key in found.documents.keys] == [shown]
+    found = source.documents([other, document])
+    assert [document_id(key) for key in found.documents.keys] == [document]
     assert found.documents.keys == source.page(None, 10).documents.keys

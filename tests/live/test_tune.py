@@ -1,4 +1,4 @@
-"""`rag-index tune` with a real Ollama: its own server, and servers started for the search."""
+"""`rag-index tune` with a real Ollama: a configured server, and servers started for the search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.project import Project
 pytestmark = pytest.mark.ollama
 
 
-def test_it_finds_a_setting_that_works_and_leaves_no_server(tmp_path, ollama_program, ollama_server, ollama_model):
+def test_it_finds_working_settings_and_leaves_no_server_running(tmp_path, ollama_program, ollama_server, ollama_model):
     extra = f'[embedder]\nkind = "ollama"\nmodel = "{ollama_model}"\nhosts = ["{ollama_server.url}"]\nnum_thread = 1'
     project = Project(tmp_path / "p", extra=extra).fill(200)
     before = {process.pid for process in psutil.process_iter()}

@@ -1,4 +1,4 @@
-"""The collector of reference cycles is as it was once the work is done, whatever became of the work."""
+"""The garbage collector's thresholds are restored after the work, whether it succeeded or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rag_index.machine.garbage import collect_seldom
 
 
 class Node:
-    """One of two that refer to each other."""
+    """A node of a cycle of two."""
 
     other: Node
 
@@ -25,7 +25,7 @@ def defaults():
     gc.set_threshold(*before)
 
 
-def test_it_is_as_it_was_afterwards():
+def test_the_thresholds_are_restored():
     with suppress(ValueError), collect_seldom():
         with collect_seldom():
             pass
@@ -34,18 +34,18 @@ def test_it_is_as_it_was_afterwards():
     assert gc.get_threshold() == (700, 10, 10)
 
 
-def test_cycles_are_still_found_in_the_end():
+def test_cycles_are_still_collected():
     with collect_seldom():
         one, two = Node(), Node()
         one.other, two.other = two, one
-        gone = weakref.ref(one)
+        reference = weakref.ref(one)
         del one, two
         kept = [[] for _ in range(300_000)]
-    assert gone() is None
+    assert reference() is None
     assert len(kept) == 300_000
 
 
-def test_who_switched_it_off_keeps_it_off():
+def test_a_disabled_collector_stays_disabled():
     gc.disable()
     try:
         with collect_seldom():

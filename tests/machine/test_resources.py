@@ -1,19 +1,19 @@
-"""Processors and workers, as containers and services limit them."""
+"""Processors, memory and workers, as containers and services limit them."""
 
 from __future__ import annotations
 
 import os
 
+import psutil
 import pytest
 
 from rag_index.machine.resources import (
     Machine,
+    choose_worker_count,
     cpu_count,
-    memory_limit,
-    survey,
-    worker_count,
-    worker_memory,
-    workers_for,
+    default_worker_count,
+    detect_machine,
+    estimate_worker_memory,
 )
 from rag_index.settings import EmbedderSettings, ParallelSettings
 
@@ -22,7 +22,7 @@ HERE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.
 
 @pytest.fixture
 def machine(tmp_path):
-    """Writes a machine's cgroup files; returns what `cpu_count` is given to look at them."""
+    """Return a function that writes cgroup files and returns the two paths that `cpu_count` reads."""
 
     def machine(membership="0::/\n", **files):
         for name, content in files.items():
@@ -35,7 +35,7 @@ def machine(tmp_path):
     return machine
 
 
-def test_without_a_limit_all_processors_of_this_process_count(machine, tmp_path):
+def test_without_a_limit_all_processors_count(machine, tmp_path):
     assert cpu_count(*machine()) == HERE
     assert cpu_count(*machine(cpu_dot_max="max 100000\n")) == HERE
     assert cpu_count(tmp_path / "nothing", tmp_path / "nothing") == HERE
@@ -46,7 +46,7 @@ def test_without_a_limit_all_processors_of_this_process_count(machine, tmp_path)
     ("limit", "processors"),
     [("100000 100000", 1), ("50000 100000", 1), ("150000 100000", 2), ("6400000 100000", 64), ("1000 100000", 1)],
 )
-def test_a_containers_quota_is_rounded_up_and_never_more_than_there_are(machine, limit, processors):
+def test_the_quota_of_a_container_is_rounded_up_and_bounded_by_the_processors(machine, limit, processors):
     assert cpu_count(*machine(cpu_dot_max=limit)) == min(processors, HERE)
 
 
@@ -71,76 +71,70 @@ def test_quotas_of_version_1(machine):
     assert cpu_count(*machine("", **unlimited)) == HERE
 
 
-def test_what_cannot_be_read_is_no_limit(machine):
+def test_an_unreadable_quota_is_no_limit(machine):
     assert cpu_count(*machine(cpu_dot_max="a lot")) == HERE
 
 
-def test_one_processor_is_left_and_one_worker_is_the_least(machine):
-    assert worker_count("auto", *machine()) == max(1, HERE - 1)
-    assert worker_count("auto", *machine(cpu_dot_max="100000 100000")) == 1
-    assert worker_count(7, *machine(cpu_dot_max="100000 100000")) == 7
+def test_one_processor_is_left_for_the_flow_and_there_is_at_least_one_worker(machine):
+    assert default_worker_count(*machine()) == max(1, HERE - 1)
+    assert default_worker_count(*machine(cpu_dot_max="100000 100000")) == 1
 
 
 GB = 1_000_000_000
 
 
-def meminfo(tmp_path, kilobytes=8_000_000):
-    path = tmp_path / "meminfo"
-    path.write_text(f"MemTotal:       {kilobytes} kB\nMemFree: 1 kB\n")
-    return path
+def test_memory_is_the_machines_if_no_group_limits_it_further(machine):
+    def limits(**files):
+        found = detect_machine(*machine(**files), installed=8 * GB)
+        return found.memory, found.memory_is_limited
+
+    assert limits() == (8 * GB, False)
+    assert limits(memory_dot_max="max\n") == (8 * GB, False)
+    assert limits(memory__memory_dot_limit_in_bytes="9223372036854771712\n") == (8 * GB, False)
+    assert detect_machine().memory > 0
 
 
-def test_memory_is_the_machines_where_no_group_has_less(machine, tmp_path):
-    installed = meminfo(tmp_path)
-    assert memory_limit(*machine(), installed) == 8_000_000 * 1024
-    assert memory_limit(*machine(memory_dot_max="max\n"), installed) == 8_000_000 * 1024
-    assert memory_limit(*machine(memory__memory_dot_limit_in_bytes="9223372036854771712\n"), installed) == 8_192_000_000
-    assert not survey(*machine(), installed).memory_is_limited
-    assert memory_limit() > 0
-
-
-def test_memory_by_the_tightest_of_nested_groups_and_by_version_1(machine, tmp_path):
-    installed = meminfo(tmp_path)
+def test_memory_is_limited_by_the_tightest_of_nested_groups_and_by_version_1(machine):
     nested = machine(
         "0::/a/b\n", **{"memory.max": f"{5 * GB}", "a__memory.max": f"{3 * GB}", "a__b__memory.max": "max"}
     )
-    assert memory_limit(*nested, installed) == 3 * GB
-    assert survey(*nested, installed).memory_is_limited
-    old = machine("4:memory:/x\n3:cpu:/y\n", **{"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"})
-    assert memory_limit(*old, installed) == 2 * GB
+    found = detect_machine(*nested, installed=8 * GB)
+    assert (found.memory, found.memory_is_limited) == (3 * GB, True)
+    version_1 = machine("4:memory:/x\n3:cpu:/y\n", **{"memory__x__memory.limit_in_bytes": f"{2 * GB}\n"})
+    assert detect_machine(*version_1, installed=8 * GB).memory == 2 * GB
 
 
-def test_workers_are_bounded_by_memory(machine, tmp_path):
+def test_workers_are_bounded_by_memory(machine):
     def workers(processors, memory):
-        return Machine(processors, None, memory, True, 0.0).workers(300_000_000)
+        return Machine(processors, None, memory, True, 0.0).max_workers(300_000_000)
 
     assert workers(64, None) == 63
     assert workers(64, 1000 * GB) == 63
     assert workers(64, 2 * GB) == 4
     assert workers(64, GB // 2) == 1
     assert workers(2, 100 * GB) == 1
-    assert worker_count("auto", *machine(memory_dot_max=f"{GB}")) == 1
-    assert worker_count(7, *machine(memory_dot_max=f"{GB}")) == 7
+    assert default_worker_count(*machine(memory_dot_max=f"{GB}")) == 1
 
 
-def test_a_machine_without_proc_still_answers(machine, tmp_path):
-    found = survey(*machine(), tmp_path / "nowhere")
+def test_a_machine_without_proc_still_answers(machine, tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "nowhere"), raising=False)
+    found = detect_machine(*machine())
     assert found.processors >= 1
-    assert found.workers(1) >= 1
+    assert found.max_workers(1) >= 1
 
 
-def test_a_worker_needs_what_its_embedder_does(tmp_path):
+def test_the_memory_of_a_worker_depends_on_its_embedder(tmp_path):
     def needed(kind, model="m"):
-        return worker_memory(EmbedderSettings(kind=kind, model=model))
+        return estimate_worker_memory(EmbedderSettings(kind=kind, model=model))
 
     assert needed("ollama") < needed("local", "wordllama") < needed("sentence-transformers")
     (tmp_path / "model.safetensors").write_bytes(bytes(3_000_000))
-    (tmp_path / "pytorch_model.bin").write_bytes(bytes(3_000_000))  # the same weights once more
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(3_000_000))  # the same weights in another format
     small = needed("sentence-transformers", str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(bytes(5_000_000))
     assert needed("sentence-transformers", str(tmp_path)) - small == 2_000_000
     four = Machine(64, None, 4 * GB, True, 0.0)
-    assert [four.workers(each) for each in (300_000_000, GB, 5 * GB)] == [11, 3, 1]
+    assert [four.max_workers(each) for each in (300_000_000, GB, 5 * GB)] == [11, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -159,4 +153,4 @@ def test_a_worker_needs_what_its_embedder_does(tmp_path):
 )
 def test_settings_bound_the_workers(settings, load, count):
     machine = Machine(8, None, 10 * GB, False, load)
-    assert workers_for(ParallelSettings(**settings), 300_000_000, machine) == count
+    assert choose_worker_count(ParallelSettings(**settings), 300_000_000, machine) == count

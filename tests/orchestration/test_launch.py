@@ -1,4 +1,4 @@
-"""Which Prefect server a run of the command line uses, where it is said in a file of Prefect's own."""
+"""Which Prefect server a run of the command line uses: one that the environment or a Prefect profile names."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ with launch._likely_server() as started, api_server.prefect_api(started) as url:
 """
 
 
-def asked(folder, **environment) -> dict:
+def chosen_server(folder, **environment) -> dict:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    words, environment = [sys.executable, "-c", ASK], {**clean, **environment}
-    run = subprocess.run(words, capture_output=True, text=True, check=True, env=environment, cwd=folder)
+    command, environment = [sys.executable, "-c", ASK], {**clean, **environment}
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder)
     return json.loads(run.stdout)
 
 
-def test_a_profile_names_it_and_none_is_left_running(tmp_path, prefect_server):
+def test_a_server_that_a_profile_names_is_used_and_none_stays_running(tmp_path, prefect_server):
     home = tmp_path / "home"
     home.mkdir()
     (home / "profiles.toml").write_text(PROFILE.format(url=prefect_server))
-    assert asked(tmp_path, PREFECT_HOME=str(home)) == {"url": prefect_server, "started": True, "running": False}
+    assert chosen_server(tmp_path, PREFECT_HOME=str(home)) == {"url": prefect_server, "started": True, "running": False}
 
 
-def test_the_environment_names_it_and_none_is_started(tmp_path, prefect_server):
-    assert asked(tmp_path, PREFECT_API_URL=prefect_server) == {
+def test_a_server_that_the_environment_names_is_used_and_none_is_started(tmp_path, prefect_server):
+    assert chosen_server(tmp_path, PREFECT_API_URL=prefect_server) == {
         "url": prefect_server,
         "started": False,
         "running": False,

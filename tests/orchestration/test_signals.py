@@ -1,4 +1,4 @@
-"""A signal that ends a run is not lost, wherever it comes."""
+"""A signal that ends a run is never lost, whatever runs when it arrives."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from rag_index.orchestration.signals import stoppable, terminable
 
 
-def test_a_signal_within_a_destructor_comes_again():
-    """Python would print what is raised there, and go on."""
+def test_a_signal_during_a_destructor_still_ends_the_block():
+    """Python prints an exception that is raised there, and continues."""
 
     class Late:
         def __del__(self) -> None:
@@ -20,34 +20,34 @@ def test_a_signal_within_a_destructor_comes_again():
 
     def work() -> None:
         Late()
-        time.sleep(2)
+        time.sleep(60)
 
     with pytest.raises(KeyboardInterrupt), terminable():
         work()
 
 
-def test_a_signal_that_a_library_takes_for_its_own_error_ends_the_block():
+def test_a_signal_that_a_library_turns_into_its_own_error_ends_the_block():
     def library() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(2)
+            time.sleep(60)
         except BaseException as error:
             raise ValueError("cannot be written down") from error
 
     with pytest.raises(KeyboardInterrupt), terminable():
         library()
     with pytest.raises(ValueError, match="another"), terminable():
-        raise ValueError("another error stays what it is")
+        raise ValueError("another error stays as it is")
 
 
-def test_what_a_flow_engine_raises_ends_a_flow():
+def test_the_exception_of_a_flow_engine_ends_the_flow():
     class Termination(BaseException):
         pass
 
     def work() -> None:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(2)
+            time.sleep(60)
         except Termination as error:
             raise ValueError from error
 

@@ -1,4 +1,4 @@
-"""What is killed, in which run and when; and what came of it."""
+"""The cases (what is killed, in which run, and when) and the trials (what came of a kill)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["NAMES", "Case", "TooLate", "Trial", "long_cases"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What is killed in which run, and when: `delay` after `share` of the run's changes are committed."""
+    """What is killed in which run, and when: `delay` seconds after `share` of the run's changes are committed."""
 
     target: str
     embedder: str = "local"
@@ -25,10 +25,10 @@ class Case:
     workers: int = 2
     serial_next: bool = True
     own_prefect: bool = False
-    """With a temporary Prefect server, as a user without one has it: it must go by itself."""
+    """Whether the run starts a temporary Prefect server, as for a user without one. It must end by itself."""
 
     def at(self, share: float, *, delay: float | None = None) -> Case:
-        """The same at another moment."""
+        """Return the same case at another moment."""
         return replace(self, share=share, delay=self.delay if delay is None else delay)
 
     def __str__(self) -> str:
@@ -39,29 +39,29 @@ class Case:
 
 @dataclass(slots=True)
 class Trial:
-    """One kill and what came of it; `problems` is empty where all is as it should be."""
+    """One kill and its consequences; `problems` is empty if everything is as it should be."""
 
     case: Case
     committed: float = 0.0
-    """Share of the run's changes that were committed at the kill, as the ledger says."""
+    """Share of the run's changes that the ledger had committed at the kill."""
     pending: int = 0
-    """Documents that were open then."""
+    """Documents that were pending at the kill."""
     exit_code: int | None = None
     gone_seconds: float | None = None
     ended_seconds: float = 0.0
-    """How long the run lived on."""
+    """How long the run lived after the kill."""
     next_seconds: float = 0.0
     lost: int = 0
     stale: int = 0
-    again: int = 0
-    """Documents embedded by the next run whose embedding was on its way or done at the kill."""
-    beyond: int = 0
-    """Of these, the ones beyond one window of shards."""
+    embedded_again: int = 0
+    """Documents that the next run embedded although their embedding was under way or done at the kill."""
+    beyond_window: int = 0
+    """How many of `embedded_again` exceed one window of shards."""
     problems: list[str] = field(default_factory=list)
 
 
 class TooLate(Exception):
-    """The run was over before the moment of the kill."""
+    """The run ended before the moment of the kill."""
 
 
 NAMES = {
@@ -75,7 +75,7 @@ NAMES = {
     "prefect-external": "the Prefect server of PREFECT_API_URL",
 }
 
-PLAN = (  # target, embedder, store; how often in fifty
+SHARES = (  # (target, embedder, store), and how often among fifty
     (("flow", "local", "embedded"), 8),
     (("flow", "ollama", "embedded"), 4),
     (("flow", "local", "server"), 3),
@@ -95,12 +95,12 @@ PLAN = (  # target, embedder, store; how often in fifty
 
 
 def long_cases(kills: int, seed: int) -> Iterator[Case]:
-    """So many cases, of all kinds; moments by chance, from the seed."""
+    """Yield `kills` cases of all kinds, with random moments from the seed."""
     random_ = random.Random(seed)
-    plan = [what for what, times in PLAN for _ in range(times)]
-    random_.shuffle(plan)
+    kinds = [kind for kind, times in SHARES for _ in range(times)]
+    random_.shuffle(kinds)
     for number in range(kills):
-        target, embedder, store = plan[number % len(plan)]
+        target, embedder, store = kinds[number % len(kinds)]
         yield Case(
             target,
             embedder,

@@ -1,8 +1,8 @@
-"""Kill runs with SIGKILL at random moments of the work, run once more, and hold the result against a clean index.
+"""Kill runs with SIGKILL at random moments, run once more, and compare the result with a clean index.
 
     python -m tests.reliability.harness --kills 50 --seed 1 [--json FILE]
 
-prints the table of docs/reliability.md. `bench` says what one kill is.
+prints the table of docs/reliability.md. `bench` describes one kill.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--documents", type=int, default=800)
-    parser.add_argument("--only", help="this target alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary there")
+    parser.add_argument("--only", help="kill this target only")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary to this file")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
-    from rag_index.orchestration.api_server import send_what_waits, temporary_server
+    from rag_index.orchestration.api_server import send_pending_logs, temporary_server
     from rag_index.orchestration.launch import quiet
 
     for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
@@ -45,17 +45,17 @@ def main() -> None:
         for case in long_cases(given.kills, given.seed):
             if given.only and case.target != given.only:
                 continue
-            trials.append(bench.soon(case))
+            trials.append(bench.trial_in_time(case))
             print(line(len(trials), trials[-1]), flush=True)
-            figures = summary(trials, seed=given.seed, seconds=time.monotonic() - started)
+            metrics = summary(trials, seed=given.seed, seconds=time.monotonic() - started)
             if given.json:  # after each: a long run that is stopped keeps what it found
-                given.json.write_text(json.dumps(figures, indent=1) + "\n")
-        send_what_waits()
+                given.json.write_text(json.dumps(metrics, indent=1) + "\n")
+        send_pending_logs()
     if not trials:
-        sys.exit(f"no kill of {given.only} among the first {given.kills}: raise --kills")
-    print(table(figures))
-    print(json.dumps(figures, indent=1))
-    if figures["problems"]:
+        sys.exit(f"none of the first {given.kills} kills has the target {given.only}: raise --kills")
+    print(table(metrics))
+    print(json.dumps(metrics, indent=1))
+    if metrics["problems"]:
         sys.exit(1)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What is indexed while runs are killed: a seeded corpus of small documents, and a night's changes to it."""
+"""The corpus that is indexed while runs are killed: seeded small documents, and a night's changes to them."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from tests.project import WORDS, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SHARD_DOCUMENTS", "edited", "made"]
+__all__ = ["SHARD_DOCUMENTS", "edit_corpus", "make_project"]
 
 SHARD_DOCUMENTS = {"first": 24, "second": 10}
-"""Documents a shard: small, so that a run is many shards."""
+"""Documents in a shard: few, so that a run has many shards."""
 
 Row = tuple[int, str | None, str | None, str, int]
 
 
-def made(folder: Path, documents: int, *, seed: int = 7, extra: str = "") -> Project:
-    """A project whose source has so many documents; every fifth is of several chunks, some have no text or the same."""
+def make_project(folder: Path, documents: int, *, seed: int = 7, extra: str = "") -> Project:
+    """Return a project whose source has this many documents.
+
+    Every fifth has several chunks; some have no text, and some have equal texts.
+    """
     random_ = random.Random(seed)
     project = Project(folder, extra=extra)
     with project.source() as db:
@@ -27,33 +30,33 @@ def made(folder: Path, documents: int, *, seed: int = 7, extra: str = "") -> Pro
     return project
 
 
-def edited(project: Project, *, seed: int = 8) -> Project:
-    """Change, shorten, empty, fill, payload-only edit, delete and insert, each some percent of the documents."""
+def edit_corpus(project: Project, *, seed: int = 8) -> Project:
+    """Change, shorten, empty, fill, delete and insert a few percent of the documents each, and some payloads alone."""
     random_ = random.Random(seed)
     with project.source() as db:
         ids = [row[0] for row in db.execute("SELECT id FROM note ORDER BY id")]
         random_.shuffle(ids)
         part = len(ids) // 40
-        pieces = [ids[start : start + part] for start in range(0, len(ids), part)]
-        for i in _taken(pieces, 6):
+        parts = [ids[start : start + part] for start in range(0, len(ids), part)]
+        for i in _take(parts, 6):
             db.execute("UPDATE note SET body = ? WHERE id = ?", (_body(random_, random_.choice((1, 8))), i))
-        for i in _taken(pieces, 2):
+        for i in _take(parts, 2):
             db.execute("UPDATE note SET title = 'short', body = ? WHERE id = ?", (f"now {i}", i))
-        for i in _taken(pieces, 1):
+        for i in _take(parts, 1):
             db.execute("UPDATE note SET title = NULL, body = ' ' WHERE id = ?", (i,))
-        for i in _taken(pieces, 3):
+        for i in _take(parts, 3):
             db.execute("UPDATE note SET author = ?, priority = NULL WHERE id = ?", (f"editor {i}", i))
-        for i in _taken(pieces, 1):
+        for i in _take(parts, 1):
             db.execute("UPDATE note SET body = body || ' And on.', author = 'both' WHERE id = ?", (i,))
-        for i in _taken(pieces, 2):
+        for i in _take(parts, 2):
             db.execute("DELETE FROM note WHERE id = ?", (i,))
         first = max(ids) + 1
         db.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", [_row(random_, first + n) for n in range(4 * part)])
     return project
 
 
-def _taken(pieces: list[list[int]], count: int) -> list[int]:
-    return [i for _ in range(count) for i in pieces.pop()]
+def _take(parts: list[list[int]], count: int) -> list[int]:
+    return [i for _ in range(count) for i in parts.pop()]
 
 
 def _row(random_: random.Random, i: int) -> Row:

@@ -1,4 +1,4 @@
-"""What the killed runs talk to: Prefect servers, an Ollama (a real one where there is one), a Qdrant server."""
+"""The services that killed runs use: Prefect servers, Ollama (a real one if it is installed), and a Qdrant server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Fake(FakeOllama):
 
 
 class Services:
-    """Started when they are first asked for, for the time of a `with` block."""
+    """Services that start when a test first asks for them and stop at the end of the `with` block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,7 +68,7 @@ class Services:
         return self._ollama
 
     def settings(self, embedder: str, qdrant: FakeQdrant | None) -> str:
-        """The sections of a settings file."""
+        """Return the sections of a settings file that name the services."""
         text = ""
         if embedder == "ollama":
             url = self.ollama.url
@@ -79,7 +79,7 @@ class Services:
 
 
 def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
-    """What clients see when the store's process dies and is back after so many seconds with what it acknowledged."""
+    """Let clients see the server die, and come back after `seconds` with every point that it acknowledged."""
     fault = qdrant.break_next(times=None, cut=True)
     qdrant.stop()
     time.sleep(seconds)
@@ -89,7 +89,7 @@ def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
 
 @contextmanager
 def prefect_to_kill() -> Iterator[tuple[str, psutil.Process]]:
-    """A Prefect server of its own, with its process."""
+    """Yield the URL and the process of a Prefect server that a test may kill."""
     me = psutil.Process()
     before = {child.pid for child in me.children()}
     with temporary_server() as url:

@@ -1,6 +1,6 @@
-"""A full disk, a ledger that is locked or too new, folders that cannot be written, a clock that was set back.
+"""A full disk, a ledger that is locked or too new, read-only folders, and a clock that was set back.
 
-Each gives one line and the right exit code, spoils nothing, and the next run makes all as it should be.
+Each ends the run with one line and the right exit code, damages nothing, and the next run repairs the index.
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import sqlite3
 import subprocess
 import threading
 import time
+from typing import TYPE_CHECKING
 
 import pytest
 
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from tests.project import Project
-from tests.reliability.scenario import edited, made
-from tests.reliability.victim import Victim, assert_as_clean, dead_pid, ledger_rows
+from tests.reliability.scenario import edit_corpus, make_project
+from tests.reliability.victim import Victim, assert_equals_clean_index, dead_pid, ledger_rows
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DAY = 86_400.0
 STORE = '[store]\npath = "disk/store"\n'
@@ -27,7 +32,7 @@ LEDGER = '[ledger]\nurl = "sqlite:///disk/ledger.db"\n'
 
 
 class Disk:
-    """A small filesystem of its own at `disk` in a project's folder."""
+    """A small filesystem that is mounted at `disk` in a project's folder."""
 
     def __init__(self, project: Project, megabytes: int) -> None:
         self.path = project.folder / "disk"
@@ -43,11 +48,11 @@ class Disk:
             pytest.skip(f"a disk cannot be mounted by this user, so none can be full: {done.stderr.strip()}")
 
     def fill(self, *, leave: int = 0) -> None:
-        """Leave so many bytes free, none by default."""
+        """Fill the disk up to `leave` bytes."""
         size = 0
         with self.ballast.open("wb", buffering=0) as file:
             while (free := shutil.disk_usage(self.path).free - leave) > 0:
-                with contextlib.suppress(OSError):  # the run was quicker
+                with contextlib.suppress(OSError):  # the run took the space first
                     os.posix_fallocate(file.fileno(), size, free)
                     size += free
 
@@ -61,121 +66,125 @@ class Disk:
         subprocess.run(["umount", "--lazy", self.path], check=True)
 
 
-def one_line(text: str) -> str:
-    """What a person reads at the end of a run that failed: no traceback, the reason in the last line."""
+def last_line(text: str) -> str:
+    """Return the last line of a failed run, which has the reason; there must be no traceback."""
     assert "Traceback" not in text
     return text.strip().splitlines()[-1]
 
 
 @pytest.mark.mount
 @pytest.mark.parametrize(
-    ("what", "leave", "said"),
+    ("extra", "leave", "message"),
     [
         pytest.param(STORE, 100 << 20, "no space left for the store", id="store"),
         pytest.param(LEDGER, 0, "the disk is full", id="ledger", marks=pytest.mark.long),
     ],
 )
-def test_a_disk_that_gets_full_under_a_run(tmp_path, prefect_server, what, leave, said):
-    project = made(tmp_path / "p", 900, extra=what)
+def test_a_disk_that_fills_up_during_a_run_loses_nothing(tmp_path, prefect_server, extra, leave, message):
+    project = make_project(tmp_path / "p", 900, extra=extra)
     with Disk(project, 400) as disk:
         with Victim(project, "--serial", "--shard-documents", "10") as run:
-            ledger = disk.path / "ledger.db" if what == LEDGER else None
-            deadline = time.monotonic() + 60
-            while sum(not row.pending and row.chunks > 0 for row in ledger_rows(project, ledger).values()) < 150:
-                assert not run.ended, run.said
-                assert time.monotonic() < deadline, run.said
-                time.sleep(0.01)
+            ledger = disk.path / "ledger.db" if extra == LEDGER else None
+
+            def committed() -> int:
+                assert not run.ended, run.output
+                return sum(not row.pending and row.chunks > 0 for row in ledger_rows(project, ledger).values())
+
+            eventually(lambda: committed() >= 150, lambda: run.output)
             disk.fill(leave=leave)
-            assert run.process.wait(60) == 1, run.said
-            assert said in one_line(run.said)
-        assert project.index(serial=True).exit_code == 1, "it is still full"
+            assert run.process.wait(120) == 1, run.output
+            assert message in last_line(run.output)
+        assert project.index(serial=True).exit_code == 1, "the disk is still full"
         disk.ballast.unlink()
         report = project.index(serial=True)
         assert report.state == "completed", report.sentence()
         assert report.indexes[0].unchanged >= 150
-        assert_as_clean(project, tmp_path / "clean", ledger=ledger)
+        assert_equals_clean_index(project, tmp_path / "clean", ledger=ledger)
 
 
 @pytest.mark.mount
 @pytest.mark.parametrize(
-    ("what", "said"),
+    ("extra", "message"),
     [
         pytest.param(STORE, "cannot write to the store", id="store", marks=pytest.mark.long),
         pytest.param(LEDGER, "ledger.db", id="ledger", marks=pytest.mark.long),
     ],
 )
-def test_a_folder_that_cannot_be_written(tmp_path, prefect_server, what, said):
-    project = made(tmp_path / "p", 100, extra=what)
+def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, prefect_server, extra, message):
+    project = make_project(tmp_path / "p", 100, extra=extra)
     with Disk(project, 400) as disk:
         disk.read_only(True)
-        never = project.index(serial=True)
-        assert (never.exit_code, said in never.indexes[0].message) == (1, True)
+        refused = project.index(serial=True)
+        assert (refused.exit_code, message in refused.indexes[0].message) == (1, True)
         disk.read_only(False)
         assert project.index(serial=True).state == "completed"
 
-        edited(project)
+        edit_corpus(project)
         disk.read_only(True)
         ended = project.cli("index-all", "--serial")
         assert ended.returncode == 1
-        assert said in one_line(ended.stdout)
+        assert message in last_line(ended.stdout)
         assert "Traceback" not in ended.stderr
         disk.read_only(False)
         assert project.index(serial=True).state == "completed"
-        assert_as_clean(project, tmp_path / "clean", ledger=disk.path / "ledger.db" if what == LEDGER else None)
+        ledger = disk.path / "ledger.db" if extra == LEDGER else None
+        assert_equals_clean_index(project, tmp_path / "clean", ledger=ledger)
 
 
-def locked(project: Project, seconds: float) -> threading.Thread:
-    """Somebody else writes to the ledger, in one transaction of so many seconds."""
+@contextlib.contextmanager
+def locked_ledger(project: Project, seconds: float | None = None) -> Iterator[None]:
+    """Hold a write transaction on the ledger for `seconds`, or until the block ends."""
     file = project.folder / ".rag-index" / "ledger.db"
-    begun = threading.Event()
+    begun, over = threading.Event(), threading.Event()
 
     def hold() -> None:
         db = sqlite3.connect(file, timeout=30, isolation_level=None)
         db.execute("BEGIN IMMEDIATE")
         begun.set()
-        time.sleep(seconds)
+        over.wait(seconds)
         db.execute("ROLLBACK")
         db.close()
 
     thread = threading.Thread(target=hold)
     thread.start()
     begun.wait()
-    return thread
+    try:
+        yield
+    finally:
+        if seconds is None:
+            over.set()
+        thread.join()
 
 
 @pytest.mark.long
 def test_a_ledger_that_is_locked_for_a_while_is_waited_for(tmp_path, prefect_server):
-    project = made(tmp_path / "p", 100)
+    project = make_project(tmp_path / "p", 100)
     project.index(serial=True)
-    edited(project)
-    holder = locked(project, 2.0)
-    report = project.index(serial=True)
-    holder.join()
+    edit_corpus(project)
+    with locked_ledger(project, 2.0):
+        report = project.index(serial=True)
     assert report.state == "completed", report.sentence()
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")
 
 
 @pytest.mark.long
-def test_a_ledger_that_stays_locked_ends_the_run_in_words(tmp_path, prefect_server):
-    project = made(tmp_path / "p", 100)
+def test_a_ledger_that_stays_locked_ends_the_run_with_one_line(tmp_path, prefect_server):
+    project = make_project(tmp_path / "p", 100)
     project.index(serial=True)
-    edited(project)
-    holder = locked(project, 100.0)
-    started = time.monotonic()
-    ended = project.cli("index-all", "--serial")
-    assert time.monotonic() - started < 95
+    edit_corpus(project)
+    with locked_ledger(project):
+        ended = project.cli("index-all", "--serial", timeout=250)
     assert ended.returncode == 1
-    assert "ledger.db" in one_line(ended.stdout)
-    assert "locked" in one_line(ended.stdout)
+    assert "ledger.db" in last_line(ended.stdout)
+    assert "locked" in last_line(ended.stdout)
     assert "Traceback" not in ended.stderr
-    holder.join()
     assert project.index(serial=True).state == "completed"
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")
 
 
 @pytest.mark.long
 def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, prefect_server):
-    project = made(tmp_path / "p", 50)
+    project = make_project(tmp_path / "p", 50)
     project.index(serial=True)
     file = project.folder / ".rag-index" / "ledger.db"
     with sqlite3.connect(file) as db:
@@ -189,18 +198,18 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, prefect_server):
     assert "upgrade rag-index" in report.indexes[0].message
     for command in ("status", "plan"):
         ended = project.cli(command)
-        assert (ended.returncode, "upgrade rag-index" in one_line(ended.stderr)) == (1, True)
+        assert (ended.returncode, "upgrade rag-index" in last_line(ended.stderr)) == (1, True)
     assert (ledger_rows(project), project.points()) == (rows, points)
     with sqlite3.connect(file) as db:
         db.execute("UPDATE rag_index_schema_version SET version = ?", (version,))
     assert project.index(serial=True).indexes[0].deleted == 1
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")
 
 
 @pytest.mark.long
-def test_a_clock_that_was_set_back_by_a_day(tmp_path, prefect_server):
-    """What an earlier run noted lies in the future now; a killed run's lock too."""
-    project = made(tmp_path / "p", 200)
+def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path, prefect_server):
+    """The times that an earlier run recorded now lie in the future, and so does the lease of a killed run."""
+    project = make_project(tmp_path / "p", 200)
     project.execute("INSERT INTO note VALUES (9999, 'blob', ?, 'a', 1)", b"\x00")
     assert project.index(serial=True).state == "partial"
     ledger = Ledger(project.settings.ledger_url, clock=lambda: time.time() + DAY)
@@ -213,7 +222,7 @@ def test_a_clock_that_was_set_back_by_a_day(tmp_path, prefect_server):
         db.execute(f"UPDATE rag_index_failed_documents SET first_at = first_at + {DAY}, last_at = last_at + {DAY}")
         db.execute("UPDATE rag_index_leases SET pid = ?", (dead_pid(),))
     project.execute("DELETE FROM note WHERE id = 9999")
-    edited(project)
+    edit_corpus(project)
     report = project.index(serial=True)
     assert report.state == "completed", report.sentence()
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")

@@ -18,13 +18,12 @@ from pathlib import Path
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.indexing import points
-from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.stores import open_store
 from tests.project import Project
-from tests.reliability.scenario import edited, made
-from tests.reliability.victim import beside
+from tests.reliability.scenario import edit_corpus, make_project
+from tests.reliability.victim import project_in
 
 DOCUMENTS = 60
 SEED = random.SystemRandom().randrange(1_000_000)
@@ -41,12 +40,12 @@ WRITES = {
 
 
 class Died(BaseException):
-    """The run is no more."""
+    """The run has died."""
 
 
 @dataclass
 class Death:
-    """Comes at the write of this number, counted from 1; `half`: when half of what it writes is written."""
+    """A death at the write of this number, counted from 1, or in the middle of it if `half`."""
 
     at: int = 0
     half: bool = False
@@ -57,16 +56,16 @@ class Death:
 
 
 class Mortal:
-    """A store or a ledger; everything passes through, writes are counted."""
+    """A store or a ledger whose writes are counted."""
 
     def __init__(self, thing, names, death) -> None:
         self._thing, self._names, self._death = thing, names, death
 
     def __getattr__(self, name):
         attribute = getattr(self._thing, name)
-        return self._counted(name, attribute) if name in self._names else attribute
+        return self._count(name, attribute) if name in self._names else attribute
 
-    def _counted(self, name, method):
+    def _count(self, name, method):
         death = self._death
 
         def call(*arguments, **named):
@@ -91,22 +90,18 @@ def _half(batch):
 
 
 def run_once(project: Project, embedder, *, full: bool = False, death: Death | None = None):
-    """One run as the flow makes it, in small shards."""
+    """Run once, as the flow does, in small shards."""
     death = death or Death()
     settings = project.settings
     options = RunOptions(full=full, allow_deletes=True)
     with open_run(settings, "notes", options, run_id=str(uuid.uuid4())) as run:
         run.store = death.of(run.store, WRITES["store"])
         run.ledger = death.of(run.ledger, WRITES["ledger"])
-        run.begin(embedder.identity())
-        run.sharder._documents = 12
-        for shard in run.shards(pages(run)):
-            run.submit(shard)
-            known = run.reuse.vectors(shard.documents.keys) if run.reuse else {}
-            embedded = embed_shard(shard, run.chunker, embedder, known=known)
-            run.commit(points.write_shard(run.store, run.collection.name, embedded))
-        run.delete_gone()
-        run.verify_and_publish()
+        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
+        scan.sharder._documents = 12
+        index_pages(scan, pages(run), embedder)
+        scan.delete_gone()
+        scan.publish()
         return run.finish()
 
 
@@ -120,8 +115,8 @@ def pages(run):
             return
 
 
-def shown(project: Project):
-    """What readers see: the points that the alias shows; None where there is none yet."""
+def live_points(project: Project):
+    """Return the points that readers see; None if there is no live collection yet."""
     settings = project.settings
     store = open_store(settings.store)
     try:
@@ -133,7 +128,7 @@ def shown(project: Project):
 
 
 def documents(project: Project):
-    """The ledger's rows of the collection that is shown."""
+    """Return the ledger's rows of the live collection."""
     settings = project.settings
     store = open_store(settings.store)
     name = store.aliases()[settings.alias("notes")]
@@ -148,19 +143,19 @@ def documents(project: Project):
 
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
-    project = made(tmp_path_factory.mktemp("any") / "p", 1)
+    project = make_project(tmp_path_factory.mktemp("any") / "p", 1)
     embedder = open_embedder(project.settings.embedder)
     yield embedder
     embedder.close()
 
 
-def cut_otherwise(project: Project) -> Project:
+def chunk_differently(project: Project) -> Project:
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
     return project
 
 
 def with_times(project: Project) -> Project:
-    """Only rows changed since the last run are read: all changes below rise the time, but for deletions."""
+    """Let runs read only rows that changed since the last one: every change but a deletion raises the time."""
     project.execute("ALTER TABLE note ADD COLUMN changed TEXT")
     project.execute("UPDATE note SET changed = '2020-01-01 00:00:00'")
     project.execute("UPDATE note SET changed = '2021-01-01 00:00:00' WHERE id = 1")
@@ -175,7 +170,7 @@ def edited_with_times(project: Project) -> Project:
     with project.source() as db:
         before = rows(db)
         db.execute("ALTER TABLE note DROP COLUMN changed")
-    edited(project)
+    edit_corpus(project)
     with project.source() as db:
         db.execute("ALTER TABLE note ADD COLUMN changed TEXT")
         for i, row in rows(db).items():
@@ -184,18 +179,18 @@ def edited_with_times(project: Project) -> Project:
     return project
 
 
-SCENES = {  # what there was, what happened to it, whether it is a rebuild
+SCENES = {  # the first state, the change, and whether the run is a rebuild
     "first": (None, lambda project: project, False),
-    "second": (lambda project: project, edited, False),
-    "rebuild": (lambda project: project, lambda project: cut_otherwise(edited(project)), True),
+    "second": (lambda project: project, edit_corpus, False),
+    "rebuild": (lambda project: project, lambda project: chunk_differently(edit_corpus(project)), True),
     "changed_since": (with_times, edited_with_times, False),
-    "taken back": (lambda project: project, edited, False),  # the source is as before when the next run reads it
+    "undone": (lambda project: project, edit_corpus, False),  # the source is as before when the next run reads it
 }
 
 
 @pytest.fixture
 def folder():
-    """In memory where that is possible: there are thousands of small writes to be made durable."""
+    """A folder in memory if possible, because thousands of small writes are made durable."""
     memory = Path("/dev/shm")
     made = Path(tempfile.mkdtemp(prefix="every-step-", dir=memory if os.access(memory, os.W_OK) else None))
     yield made
@@ -209,26 +204,26 @@ def test_death_at_some_writes(folder, embedder, scene):
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("half", [False, True], ids=["before", "amid"])
+@pytest.mark.parametrize("half", [False, True], ids=["before", "during"])
 @pytest.mark.parametrize("scene", SCENES)
 def test_death_at_every_write(folder, embedder, scene, half, record_property):
     record_property("deaths", deaths(folder, embedder, scene, half=half, every=1))
 
 
 def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int:
-    """Of all the writes of a run, die at one of so many, from a random one on; how many deaths there were."""
+    """Die at every `every`th write of a run, from a random one on, and return the number of deaths."""
     before, change, full = SCENES[scene]
-    start = made(folder / "start", DOCUMENTS)
+    start = make_project(folder / "start", DOCUMENTS)
     if before is not None:
         assert run_once(before(start), embedder).state == "completed"
         shutil.copy(start.folder / "source.db", folder / "before.db")
-    old = (shown(start), documents(start)) if before is not None else (None, None)
+    old = (live_points(start), documents(start)) if before is not None else (None, None)
     change(start)
 
     clean = copied(start, folder / "clean")
     whole = Death()
     assert run_once(clean, embedder, full=full, death=whole).state == "completed"
-    expected = (shown(clean), documents(clean)) if scene != "taken back" else old
+    expected = (live_points(clean), documents(clean)) if scene != "taken back" else old
     assert whole.writes > 20
 
     moments = range(1 + random.Random(SEED).randrange(every), whole.writes + 1, every)
@@ -237,14 +232,14 @@ def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int
         victim = copied(start, folder / "victim")
         with pytest.raises(Died):
             run_once(victim, embedder, full=full, death=Death(at=number, half=half))
-        seen = shown(victim)
+        seen = live_points(victim)
         if full:
             assert seen in (old[0], expected[0]), f"readers see a half-built index after {where}"
         if scene == "taken back":
             shutil.copy(folder / "before.db", victim.folder / "source.db")
         outcome = run_once(victim, embedder, full=full and seen != expected[0])
         assert outcome.state == "completed", (where, outcome)
-        assert (shown(victim), documents(victim)) == expected, where
+        assert (live_points(victim), documents(victim)) == expected, where
         shutil.rmtree(victim.folder)
     return len(moments)
 
@@ -252,19 +247,19 @@ def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int
 @pytest.mark.long
 @pytest.mark.timeout(600)
 def test_one_death_after_another(folder, embedder, record_property):
-    """The run that mends is killed, too, four times over, while the source goes back and forth."""
+    """The run that repairs is killed too, four times, while the source changes back and forth."""
     random_ = random.Random(SEED)
-    start = made(folder / "start", DOCUMENTS)
+    start = make_project(folder / "start", DOCUMENTS)
     shutil.copy(start.folder / "source.db", folder / "before.db")
     run_once(start, embedder)
-    edited(start)
+    edit_corpus(start)
     shutil.copy(start.folder / "source.db", folder / "after.db")
     expected, died = {}, 0
     for name in ("before", "after"):
         clean = copied(start, folder / f"clean-{name}")
         shutil.copy(folder / f"{name}.db", clean.folder / "source.db")
         run_once(clean, embedder)
-        expected[name] = shown(clean), documents(clean)
+        expected[name] = live_points(clean), documents(clean)
     for chain in range(60):
         victim = copied(start, folder / "victim")
         deaths = []
@@ -274,16 +269,16 @@ def test_one_death_after_another(folder, embedder, record_property):
             deaths.append((name, Death(at=random_.randrange(1, 60), half=random_.random() < 0.5)))
             try:
                 run_once(victim, embedder, death=deaths[-1][1])
-            except Died:  # else it was through before
+            except Died:  # otherwise it ended before
                 died += 1
         name = random_.choice(("before", "after"))
         shutil.copy(folder / f"{name}.db", victim.folder / "source.db")
         assert run_once(victim, embedder).state == "completed", (SEED, chain, deaths)
-        assert (shown(victim), documents(victim)) == expected[name], (SEED, chain, deaths, name)
+        assert (live_points(victim), documents(victim)) == expected[name], (SEED, chain, deaths, name)
         shutil.rmtree(victim.folder)
     record_property("deaths", died)
 
 
 def copied(project: Project, folder: Path) -> Project:
     shutil.copytree(project.folder, folder)
-    return beside(folder)
+    return project_in(folder)

@@ -1,4 +1,4 @@
-"""Who holds an index: the living keep it, the dead do not, whatever the clock says; of two at once one gets it."""
+"""The lease of an index: living runs keep it, dead ones lose it, and of two at once only one gets it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from tests.project import Project
 from tests.reliability.victim import dead_pid
+from tests.waiting import eventually
 
 DAY = 86_400.0
 
@@ -28,7 +29,7 @@ def ledger(tmp_path):
 
 
 def held_by(ledger: Ledger, **values: object) -> None:
-    """A lock that somebody else holds, who is described by these columns."""
+    """Make a lease that somebody else holds, with these values in its columns."""
     lease = IndexLease(ledger, "notes", "another")
     lease.__enter__()
     lease._stop.set()
@@ -45,36 +46,35 @@ def is_taken(ledger: Ledger) -> bool:
         return True
 
 
-def test_a_zombie_holds_no_lock(ledger):
-    """A killed run stays in the process table until its parent asks for it, in some containers for ever."""
+def test_a_zombie_holds_no_lease(ledger):
+    """A killed run stays in the process table until its parent reaps it; in some containers that never happens."""
     child = subprocess.Popen([sys.executable, "-c", ""])
-    while psutil.Process(child.pid).status() != psutil.STATUS_ZOMBIE:
-        time.sleep(0.01)
+    eventually(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
     held_by(ledger, pid=child.pid, process_started=psutil.Process(child.pid).create_time())
     assert not is_taken(ledger)
     child.wait()
 
 
-def test_a_lock_is_taken_over_when_its_process_is_gone(ledger):
+def test_a_lease_is_taken_over_if_its_process_has_ended(ledger):
     held_by(ledger, pid=dead_pid())
     assert not is_taken(ledger)
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_a_living_run_keeps_its_lock_when_the_clock_is_set(ledger, hours):
-    """What a process's start looks like moves with the clock; that it renews its lock shows that it lives."""
+def test_a_living_run_keeps_its_lease_when_the_clock_is_set(ledger, hours):
+    """The start time of a process moves with the clock, but renewals of the lease show that the run lives."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     started = psutil.Process(child.pid).create_time() + hours * 3600
     held_by(ledger, pid=child.pid, process_started=started, renewed_at=time.time() - 5)
     assert is_taken(ledger)
-    with ledger.transaction() as connection:  # a process that got the number of a dead one does not renew
+    with ledger.transaction() as connection:  # a process that has the id of a dead one does not renew
         connection.exec_driver_sql("UPDATE rag_index_leases SET renewed_at = renewed_at - 60")
     assert not is_taken(ledger)
     child.communicate(b"\n")
 
 
-def test_a_lease_from_the_future_is_believed_where_it_is_renewed(ledger, monkeypatch):
-    monkeypatch.setattr("rag_index.ledger.lease.RENEW_SECONDS", 0.2)
+def test_a_lease_from_the_future_is_valid_while_it_is_renewed(ledger, monkeypatch):
+    monkeypatch.setattr("rag_index.ledger.lease.RENEW_SECONDS", 1.0)
     held_by(ledger, host="another machine", renewed_at=time.time() + DAY)
     stop = threading.Event()
 
@@ -91,7 +91,7 @@ def test_a_lease_from_the_future_is_believed_where_it_is_renewed(ledger, monkeyp
     assert not is_taken(ledger)
 
 
-def test_of_two_that_take_a_new_lock_at_once_one_is_told(ledger):
+def test_one_of_two_that_take_a_new_lease_at_once_is_refused(ledger):
     begin, outcomes = threading.Barrier(2), []
 
     def take() -> None:

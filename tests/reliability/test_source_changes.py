@@ -1,4 +1,4 @@
-"""The source changes under the run: it never fails, misses no row that was there throughout; the next sees the rest."""
+"""The source changes during the run: it never fails and misses no lasting row, and the next run sees the rest."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from rag_index.sources.changed import ChangedSource
 from rag_index.sources.sql import SqlSource
 from tests.project import Project
-from tests.reliability.scenario import made
-from tests.reliability.victim import assert_as_clean
+from tests.reliability.scenario import make_project
+from tests.reliability.victim import assert_equals_clean_index
 
 DOCUMENTS = 400
 
 
 class Writer:
-    """Inserts, updates and deletes rows in small transactions, on a connection of its own, for the time of a block."""
+    """A thread that inserts, updates and deletes rows in small transactions until the block ends."""
 
     def __init__(self, project: Project, seed: int, *, pause: float = 0.003) -> None:
         self._project, self._pause = project, pause
@@ -32,8 +32,8 @@ class Writer:
         self.transactions = 0
         with project.source() as db:
             rows = db.execute("SELECT id, body FROM note").fetchall()
-        self.there = {row[0] for row in rows}
-        self.before = frozenset(self.there)
+        self.present = {row[0] for row in rows}
+        self.before = frozenset(self.present)
         self.versions = defaultdict(set, {row[0]: {(row[1] or "").strip()} for row in rows})
         self.deleted: set[int] = set()
 
@@ -47,7 +47,7 @@ class Writer:
 
     @property
     def throughout(self) -> set[int]:
-        """Rows that were there from before until after."""
+        """Return the rows that existed before, during and after the block."""
         return set(self.before) - self.deleted
 
     def _write(self) -> None:
@@ -59,7 +59,7 @@ class Writer:
                         self._change(db)
                 self.transactions += 1
                 time.sleep(self._pause)
-        except BaseException as error:  # the test looks at it
+        except BaseException as error:  # the test checks it
             self.error = error
         finally:
             db.close()
@@ -67,28 +67,28 @@ class Writer:
     def _change(self, db: sqlite3.Connection) -> None:
         kind = self._random.choice(("insert", "insert", "update", "update", "update", "delete"))
         if kind == "insert":
-            i = max(self.there) + 1 if self._random.random() < 0.7 else -self._random.randrange(1, 10**9)
+            i = max(self.present) + 1 if self._random.random() < 0.7 else -self._random.randrange(1, 10**9)
             body = f"written {i} " + "meanwhile " * self._random.choice((2, 60))
             self.versions[i].add(body.strip())
             db.execute(
                 "INSERT OR REPLACE INTO note (id, title, body, author, priority) VALUES (?, 'new', ?, 'writer', 1)",
                 (i, body),
             )
-            self.there.add(i)
+            self.present.add(i)
             return
-        i = self._random.choice(sorted(self.there))
+        i = self._random.choice(sorted(self.present))
         if kind == "update":
             body = f"version {self._random.random()} of {i} " + "again " * self._random.choice((2, 90))
             self.versions[i].add(body.strip())
             db.execute("UPDATE note SET title = 'edited', body = ? WHERE id = ?", (body, i))
         else:
             self.deleted.add(i)
-            self.there.discard(i)
+            self.present.discard(i)
             db.execute("DELETE FROM note WHERE id = ?", (i,))
 
 
-def with_times(project: Project) -> None:
-    """A column that says when a row was changed, kept by the database; all rows were, long ago."""
+def add_change_times(project: Project) -> None:
+    """Add a column with the time of a row's last change, which the database maintains; all rows are old."""
     project.execute("ALTER TABLE note ADD COLUMN changed TEXT")
     project.execute("UPDATE note SET changed = '2020-01-01 00:00:00'")
     project.execute("UPDATE note SET changed = '2021-01-01 00:00:00' WHERE id = 1")
@@ -101,7 +101,7 @@ def with_times(project: Project) -> None:
 
 
 def chunks(project: Project) -> dict[int, list[dict]]:
-    """What is stored of each document, in order."""
+    """Return the stored chunks of each document, in order."""
     found = defaultdict(list)
     for payload, _ in project.points().values():
         found[int(payload["_rag"]["document_id"])].append(payload["_rag"])
@@ -109,7 +109,7 @@ def chunks(project: Project) -> dict[int, list[dict]]:
 
 
 def assert_whole(parts: list[dict]) -> None:
-    """All chunks of one version of the text, none missing."""
+    """Check that these are all chunks of one version of the text."""
     assert len({part["text_hash"] for part in parts}) == 1
     assert [part["chunk"] for part in parts] == list(range(parts[0]["chunks"]))
 
@@ -120,25 +120,25 @@ def assert_whole(parts: list[dict]) -> None:
     [("wal", False), ("delete", False), ("wal", True)],
     ids=["wal", "rollback journal", "changed_since"],
 )
-def test_a_source_that_is_written_to_all_the_time(tmp_path, prefect_server, journal, times):
-    project = made(tmp_path / "p", DOCUMENTS, extra="page_rows = 40")
+def test_a_run_misses_no_row_while_the_source_is_written_to(tmp_path, prefect_server, journal, times):
+    project = make_project(tmp_path / "p", DOCUMENTS, extra="page_rows = 40")
     project.execute(f"PRAGMA journal_mode = {journal}")
     if times:
-        with_times(project)
+        add_change_times(project)
         assert project.index(serial=True).state == "completed"
     for run in itertools.count(1):
         with Writer(project, seed=run) as writer:
             report = project.index(serial=True, shard_documents=100, allow_deletes=True)
         assert writer.error is None
         assert report.state == "completed", report.sentence()
-        assert writer.transactions > 20, "it wrote during the run"
+        assert writer.transactions > 20, "the writer did nothing during the run"
         found = chunks(project)
         for i in writer.throughout:
             texts = writer.versions[i]
             if texts == {""}:
                 assert i not in found or i % 41 == 0
                 continue
-            assert i in found or "" in texts, f"row {i} was there from before until after"
+            assert i in found or "" in texts, f"row {i} existed throughout the run"
         for i, parts in found.items():
             assert_whole(parts)
             text = " ".join(part["text"] for part in parts)
@@ -149,14 +149,14 @@ def test_a_source_that_is_written_to_all_the_time(tmp_path, prefect_server, jour
 
     report = project.index(serial=True, allow_deletes=True)
     assert report.state == "completed"
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("when", ["check", "count", "page"])
-def test_a_writer_that_holds_the_source_longer_than_a_reader_waits(tmp_path, prefect_server, monkeypatch, when):
-    """SQLite's own patience is 5 s; what is done to the source at any moment of a run outlasts a writer of 7 s."""
-    project = made(tmp_path / "p", 100)
+def test_a_run_waits_for_a_writer_for_longer_than_sqlite_does(tmp_path, prefect_server, monkeypatch, when):
+    """SQLite waits for 5 s by default; every access of a run must wait for a writer that takes 7 s."""
+    project = make_project(tmp_path / "p", 100)
     begun = threading.Event()
     original = getattr(SqlSource, when)
 
@@ -179,13 +179,13 @@ def test_a_writer_that_holds_the_source_longer_than_a_reader_waits(tmp_path, pre
     report = project.index(serial=True)
     holder.join()
     assert report.state == "completed", report.sentence()
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")
 
 
 @pytest.mark.long
-def test_a_row_whose_key_moves_is_there_after_the_next_run(tmp_path, prefect_server):
-    """From behind the scan to before it and the other way: once is allowed to be missed, never twice."""
-    project = made(tmp_path / "p", 300, extra="page_rows = 20")
+def test_a_row_whose_key_moves_is_indexed_by_the_next_run(tmp_path, prefect_server):
+    """Rows move from behind the scan to before it and back: one run may miss them, but not the next."""
+    project = make_project(tmp_path / "p", 300, extra="page_rows = 20")
     stop = threading.Event()
 
     def move() -> None:
@@ -206,13 +206,13 @@ def test_a_row_whose_key_moves_is_there_after_the_next_run(tmp_path, prefect_ser
         mover.join()
     assert report.state == "completed", report.sentence()
     assert project.index(serial=True, allow_deletes=True).state == "completed"
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")
 
 
-def test_a_row_that_comes_between_the_two_steps_of_a_page(tmp_path, prefect_server, monkeypatch):
-    """With changed_since: keys first, then changed rows. What is inserted between does not hide another row."""
-    project = made(tmp_path / "p", 60)
-    with_times(project)
+def test_a_row_that_is_inserted_between_the_two_steps_of_a_page_hides_no_other(tmp_path, prefect_server, monkeypatch):
+    """With changed_since, a page reads the keys first and the changed rows second."""
+    project = make_project(tmp_path / "p", 60)
+    add_change_times(project)
     assert project.index(serial=True).state == "completed"
     project.execute("UPDATE note SET body = 'new' WHERE id < 60")
     original = ChangedSource._changed
@@ -224,6 +224,6 @@ def test_a_row_that_comes_between_the_two_steps_of_a_page(tmp_path, prefect_serv
     with monkeypatch.context() as patch:
         patch.setattr(ChangedSource, "_changed", between)
         report = project.index(serial=True).indexes[0]
-    assert report.deleted == 0, "row 60 was there all the time"
+    assert report.deleted == 0, "row 60 existed all the time"
     assert project.index(serial=True).state == "completed"
-    assert_as_clean(project, tmp_path / "clean")
+    assert_equals_clean_index(project, tmp_path / "clean")

@@ -1,4 +1,4 @@
-"""A run as a process of its own: watched through its ledger, killed in several ways, and looked for after."""
+"""A run in a process of its own that a test watches through the ledger and kills in several ways."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tests.project import PROGRAM, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Row", "Victim", "assert_as_clean", "beside", "dead_pid", "ledger_rows", "marks"]
+__all__ = ["Row", "Victim", "assert_equals_clean_index", "dead_pid", "file_stamps", "ledger_rows", "project_in"]
 
 MARK = "KILL_TRIAL"
-"""A variable of the environment by which all processes of a run are found, whoever their parent is by now."""
+"""An environment variable that identifies all processes of a run, even after their parent has died."""
 
 
 class Row(NamedTuple):
-    """What the ledger says of a document."""
+    """A document in the ledger."""
 
     text_hash: bytes
     payload_hash: bytes
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
-    """The ledger's documents, read by a connection that cannot write; none where it is not made yet."""
+    """Return the ledger's documents through a read-only connection; none if the ledger does not exist yet."""
     file = file or project.folder / ".rag-index" / "ledger.db"
     try:
         connection = sqlite3.connect(f"file:{file}?mode=ro", uri=True, timeout=5)
@@ -56,27 +56,27 @@ def ledger_rows(project: Project, file: Path | None = None) -> dict[str, Row]:
     return rows
 
 
-def beside(folder: Path) -> Project:
-    """A project over what is in the folder already."""
+def project_in(folder: Path) -> Project:
+    """Return the project that a folder already holds."""
     project = Project.__new__(Project)
     project.folder, project.config, project.extra = folder, folder / "rag-index.toml", ""
     return project
 
 
-def assert_as_clean(project: Project, folder: Path, *, ledger: Path | None = None) -> None:
-    """Points and ledger are those of an index made from nothing, in `folder`, of the same source."""
+def assert_equals_clean_index(project: Project, folder: Path, *, ledger: Path | None = None) -> None:
+    """Check that points and ledger equal those of an index that is built from nothing in `folder`."""
     folder.mkdir()
     shutil.copy(project.config, folder)
     with sqlite3.connect(project.folder / "source.db") as db, sqlite3.connect(folder / "source.db") as copy:
         db.backup(copy)
-    clean = beside(folder)
+    clean = project_in(folder)
     assert clean.index(serial=True).state == "completed"
     assert project.points() == clean.points()
     assert ledger_rows(project, ledger) == ledger_rows(clean, ledger and folder / ledger.relative_to(project.folder))
 
 
-def marks(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of each file of ledger and store: what anybody who still writes would change."""
+def file_stamps(folder: Path) -> dict[str, tuple[int, int]]:
+    """Return size and time of each file of ledger and store, which would change if somebody still wrote."""
     kept = [*folder.glob("ledger.db*"), *(folder / "qdrant").rglob("*")]
     found = {}
     for path in kept:
@@ -87,14 +87,14 @@ def marks(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 def dead_pid() -> int:
-    """The number of a process that is no more."""
+    """Return the id of a process that has ended."""
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
     return child.pid
 
 
 class Victim:
-    """`rag-index index-all` of a project, in a process group of its own; a context manager that leaves nothing."""
+    """`rag-index index-all` in a process group of its own; at the end of the block all its processes are killed."""
 
     def __init__(self, project: Project, *arguments: str, own_prefect: bool = False, **environment: str) -> None:
         self._mark = uuid.uuid4().hex
@@ -111,7 +111,7 @@ class Victim:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self.family():
+        for process in self.processes():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
@@ -121,11 +121,11 @@ class Victim:
         return self.process.poll() is not None
 
     @property
-    def said(self) -> str:
+    def output(self) -> str:
         return self._output.read_text(errors="replace")
 
-    def family(self) -> list[psutil.Process]:
-        """All living processes of the run."""
+    def processes(self) -> list[psutil.Process]:
+        """Return all living processes of the run."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -136,15 +136,15 @@ class Victim:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        """The Dask workers."""
-        return workers_among(self.family())
+        """Return the Dask workers."""
+        return workers_among(self.processes())
 
     def fork_servers(self) -> list[psutil.Process]:
-        """What the workers are forked from."""
-        return fork_servers(self.family())
+        """Return the processes that the workers are forked from."""
+        return fork_servers(self.processes())
 
     def prefect(self) -> list[psutil.Process]:
-        """The temporary Prefect server."""
+        """Return the temporary Prefect server."""
         return self._children("rag_index.orchestration.api_server")
 
     def kill_flow(self) -> None:
@@ -159,12 +159,12 @@ class Victim:
                 process.kill()
         self.process.kill()
 
-    def seconds_to_be_gone(self, limit: float) -> float | None:
-        """How long it takes until no process of the run is left; None where some are after `limit` seconds."""
+    def seconds_until_gone(self, limit: float) -> float | None:
+        """Return how long it takes until no process of the run is left; None if some remain after `limit` seconds."""
         started = time.monotonic()
         while True:
             self.process.poll()  # a dead child of ours is a zombie until we ask
-            if not self.family():
+            if not self.processes():
                 return time.monotonic() - started
             if time.monotonic() - started > limit:
                 return None

@@ -1,4 +1,4 @@
-"""What a run is told about its levers, from metrics as runs have them."""
+"""The advice after a run, from typical metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def ollama(*hosts: str, **more) -> EmbedderSettings:
 
 
 def busy(**values) -> RunMetrics:
-    """Workers that were busy for nearly all of the time, on a quiet machine."""
+    """Return metrics of a run on a quiet machine whose workers were busy nearly all the time."""
     given = {"worker_seconds": 195.0, "embed_seconds": 190.0, "shards": 9, "load": 2.1, "processors": 2, **values}
     metrics = RunMetrics(documents=1000, seconds=100.0, workers=2, first_shard_after=0.0, **given)
     metrics.stages = {"fetch": 1.0, "upsert": 2.0, "wait": 90.0}
@@ -25,28 +25,28 @@ def busy(**values) -> RunMetrics:
 
 
 def idle(**stages: float) -> RunMetrics:
-    """Workers that were busy for a third of the time."""
+    """Return metrics of a run whose workers were busy for a third of the time."""
     metrics = busy(worker_seconds=60.0, embed_seconds=55.0, by_worker={"a:1": 31.0, "a:2": 29.0})
     metrics.stages = {"fetch": 1.0, "diff": 1.0, "submit": 1.0, "upsert": 1.0, "commit": 1.0, "wait": 5.0, **stages}
     return metrics
 
 
 def uneven(**stages: float) -> RunMetrics:
-    """The same, and one of them did nearly all."""
+    """Return metrics as `idle` does, but with one worker that did nearly all the work."""
     metrics = idle(**stages)
     metrics.by_worker = {"a:1": 55.0, "a:2": 5.0}
     return metrics
 
 
 @pytest.mark.parametrize(
-    ("metrics", "embedder", "said"),
+    ("metrics", "embedder", "expected"),
     [
         (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
         (busy(requests=100, rate_limited=9), ollama(), "9 of 100 requests were told to wait"),
         (busy(requests=100, retries=40), ollama(), "40 of 100 requests had to be repeated"),
         (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
-        (busy(), LOCAL, "workers busy 98%: the embedder is what there is to wait for; more processors"),
-        (busy(embed_seconds=50.0), LOCAL, "74% of that with chunking, not embedding"),
+        (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
+        (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
         (busy(), TORCH, "a GPU (device)"),
         (busy(), ollama(), "one Ollama server: a second one may help"),
         (busy(), ollama("http://a:1", "http://b:1", "http://c:1"), "3 Ollama servers: more servers"),
@@ -60,15 +60,15 @@ def uneven(**stages: float) -> RunMetrics:
         (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),
         (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
         (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards"),
-        (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is what there is to wait for"),
-        (uneven(wait=60.0), LOCAL, "waited 60% of the time for some of them, while others had nothing left"),
+        (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (uneven(wait=60.0), LOCAL, "waited 60% of the time for some of them while others had nothing left"),
     ],
 )
-def test_the_advice_names_the_lever(metrics, embedder, said):
-    assert said in advice(metrics, embedder)
+def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
+    assert expected in advice(metrics, embedder)
 
 
-def test_a_small_run_says_nothing_about_levers():
+def test_a_small_run_gives_no_advice():
     metrics = idle(upsert=2.0)
     metrics.seconds, metrics.worker_seconds = 5.0, 1.0
     assert "too small for a cluster" in advice(metrics, LOCAL)

@@ -1,3 +1,5 @@
+"""The metrics of a run, and the stopwatch of its stages."""
+
 from __future__ import annotations
 
 import pytest
@@ -26,7 +28,7 @@ def test_an_inner_stage_is_not_counted_twice():
     assert watch.seconds == {"diff": 3, "fetch": 3}
 
 
-def test_figures_add_up_over_shards_and_workers():
+def test_metrics_add_up_over_shards_and_workers():
     metrics = RunMetrics(seconds=10, workers=2, first_shard_after=2.0)
     for worker in ("a:1", "a:2", "a:1"):
         stats = ShardStats(seconds=4.0, texts=3, chars=10, requests=1, worker=worker, host_seconds={"http://h": 3.0})

@@ -1,4 +1,4 @@
-"""How a run ended: the documented keys, the words, the exit code."""
+"""The outcome of a run: its documented keys, its sentence, its exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def outcome(index="notes", **given):
     return IndexOutcome(index, **given)
 
 
-def test_json_has_the_documented_keys_and_a_message_only_where_there_is_one():
+def test_json_has_the_documented_keys_and_a_message_only_if_there_is_one():
     report = RunReport([outcome(documents=3, new=3, seconds=1.23456)], seconds=2.34567).to_json()
     assert list(report) == ["indexes", "seconds"]
     assert sorted(report["indexes"][0]) == sorted(KEYS)
@@ -59,12 +59,12 @@ def test_json_has_the_documented_keys_and_a_message_only_where_there_is_one():
         ({"state": "failed", "message": "the source is down", "new": 5}, "notes: failed: the source is down"),
     ],
 )
-def test_an_outcome_in_words(given, sentence):
+def test_the_sentence_of_an_outcome(given, sentence):
     assert outcome(**given).sentence() == sentence
 
 
 @pytest.mark.parametrize("key", ["new", "changed", "payload_only", "deleted", "failed"])
-def test_nothing_changed_is_said_of_a_run_that_changed_nothing(key):
+def test_only_a_run_that_changed_nothing_had_nothing_to_do(key):
     assert outcome(documents=5, unchanged=3, empty=2).nothing_to_do
     assert not outcome(documents=5, unchanged=4, **{key: 1}).nothing_to_do
     assert not outcome(state="failed").nothing_to_do
@@ -84,14 +84,14 @@ def test_the_worst_index_decides_state_and_exit_code(states, state, code):
     assert (report.state, report.exit_code) == (state, code)
 
 
-def test_wrong_settings_are_exit_code_2_only_where_nothing_else_is_wrong():
+def test_wrong_settings_are_exit_code_2_only_if_nothing_else_is_wrong():
     wrong = outcome(state="failed", exit_code=2)
     assert RunReport([wrong, wrong]).exit_code == 2
     assert RunReport([wrong, outcome(state="failed", exit_code=1)]).exit_code == 1
     assert RunReport([wrong, outcome()]).exit_code == 1
 
 
-def test_the_sums_in_a_line_name_what_failed():
+def test_the_sentence_of_a_run_names_the_indexes_that_failed():
     report = RunReport(
         [
             outcome("comments", new=1000, changed=1, payload_only=1, unchanged=5, deleted=2),

@@ -1,4 +1,4 @@
-"""How far a run is: figures that are right, lines that come in time, a bar that leaves the terminal as it was."""
+"""Progress of a run: correct numbers, lines at regular intervals, a bar that leaves the terminal as it was."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rag_index.reports.progress import Lines, Progress, open_display
 
 
 class Clock:
-    """Time as a test tells it."""
+    """A clock that a test sets."""
 
     def __init__(self):
         self.now = 100.0
@@ -24,21 +24,21 @@ class Clock:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self):
         return True
 
 
-class Seen:
-    """A display that keeps what it was shown."""
+class RecordingDisplay:
+    """A display that keeps every sentence it gets."""
 
     def __init__(self):
-        self.shown = []
+        self.sentences = []
         self.last = None
 
     def show(self, progress):
-        self.shown.append(progress.sentence())
+        self.sentences.append(progress.sentence())
 
     def finish(self, progress, sentence):
         self.last = sentence
@@ -56,7 +56,7 @@ def progress(clock):
     return progress
 
 
-def test_done_of_total_rate_time_left_and_failures(progress, clock):
+def test_the_sentence_has_documents_rate_time_left_and_failures(progress, clock):
     assert progress.sentence() == "notes: 0 of 1,000 documents"
     clock.now += 10
     progress.advance(200, failed=3)
@@ -66,7 +66,7 @@ def test_done_of_total_rate_time_left_and_failures(progress, clock):
     assert progress.sentence().endswith("3 failed (waiting for the embedder)")
 
 
-def test_what_is_under_way_and_the_average(progress, clock):
+def test_the_sentence_has_busy_workers_and_the_average_rate(progress, clock):
     clock.now += 100
     progress.advance(100)
     clock.now += 20
@@ -83,7 +83,7 @@ def test_what_is_under_way_and_the_average(progress, clock):
 
 
 def test_the_rate_is_the_recent_one(progress, clock):
-    """A page of unchanged documents in no time does not promise that embedding is as quick."""
+    """A page of unchanged documents takes no time, which says nothing about the time to embed the rest."""
     progress.advance(500)
     for _ in range(60):
         clock.now += 1
@@ -99,7 +99,7 @@ def test_the_rate_falls_while_nothing_is_done(progress, clock):
     assert progress.rate == pytest.approx(1.0)
 
 
-def test_no_time_is_promised_that_nobody_knows(clock):
+def test_no_time_left_without_a_total(clock):
     progress = Progress("notes", clock=clock)
     assert progress.eta is None
     progress.start(0)
@@ -112,7 +112,7 @@ def test_no_time_is_promised_that_nobody_knows(clock):
 @pytest.mark.parametrize(
     ("rate", "left"), [(100, "10 s"), (11.2, "89 s"), (5, "3 min"), (0.2, "83 min"), (0.05, "5 h 33 min")]
 )
-def test_time_left_in_words(clock, rate, left):
+def test_the_format_of_the_time_left(clock, rate, left):
     progress = Progress("notes", clock=clock)
     progress.start(2000)
     clock.now += 1000 / rate
@@ -120,27 +120,27 @@ def test_time_left_in_words(clock, rate, left):
     assert f", {left} left" in progress.sentence()
 
 
-def test_displays_are_told_some_times_a_second_and_always_what_matters(progress, clock):
-    display = Seen()
+def test_displays_are_updated_a_few_times_per_second_and_always_with_a_note(progress, clock):
+    display = RecordingDisplay()
     progress.displays = [display]
     for _ in range(100):
         clock.now += 0.01
         progress.advance(1)
-    assert 3 <= len(display.shown) <= 5
+    assert 3 <= len(display.sentences) <= 5
     progress.say("waiting")
-    assert display.shown[-1].endswith("(waiting)")
-    count = len(display.shown)
+    assert display.sentences[-1].endswith("(waiting)")
+    count = len(display.sentences)
     progress.tick()
-    assert len(display.shown) == count
+    assert len(display.sentences) == count
     clock.now += 1
     progress.tick()
-    assert len(display.shown) == count + 1
+    assert len(display.sentences) == count + 1
     progress.finish("notes: done")
     assert display.last == "notes: done"
 
 
-def test_lines_come_every_some_seconds_also_after_a_long_wait_before_the_start(clock):
-    """The first line at once; that the run's own time begins anew at its start holds none back."""
+def test_lines_come_every_few_seconds_even_after_a_long_wait_before_the_start(clock):
+    """The first line comes at once. Restarting the clock of the run at its start delays no line."""
     stream = io.StringIO()
     progress = Progress("notes", clock=clock)
     progress.displays = [Lines(stream, clock=clock)]
@@ -158,7 +158,7 @@ def test_lines_come_every_some_seconds_also_after_a_long_wait_before_the_start(c
     assert lines[-1] == "notes: done"
 
 
-def test_a_stream_that_is_no_terminal_gets_lines(progress):
+def test_a_stream_that_is_not_a_terminal_gets_lines(progress):
     stream = io.StringIO()
     progress.displays = [open_display(stream)]
     progress.say("begins [here]")
@@ -166,7 +166,7 @@ def test_a_stream_that_is_no_terminal_gets_lines(progress):
     assert stream.getvalue() == "notes: 0 of 1,000 documents (begins [here])\nnotes: 7 documents: 7 new\n"
 
 
-def test_a_terminal_gets_a_bar_that_gives_way_to_the_last_line(progress, clock):
+def test_a_terminal_gets_a_bar_and_then_the_last_line(progress, clock):
     stream = Terminal()
     display = open_display(stream)
     progress.displays = [display]
@@ -174,15 +174,15 @@ def test_a_terminal_gets_a_bar_that_gives_way_to_the_last_line(progress, clock):
     progress.advance(500)
     progress.say("as [bold]it[/bold] is")
     progress.finish("notes: 7 documents: 7 new")
-    shown = stream.getvalue()
-    assert "500 of 1,000 documents" in shown
-    assert "as [bold]it[/bold] is" in shown
-    assert shown.endswith("notes: 7 documents: 7 new\n")
-    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") > 0, "the cursor stays hidden"
+    output = stream.getvalue()
+    assert "500 of 1,000 documents" in output
+    assert "as [bold]it[/bold] is" in output
+    assert output.endswith("notes: 7 documents: 7 new\n")
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") > 0, "the cursor stays hidden"
 
 
 def test_a_run_that_dies_leaves_the_terminal_its_cursor():
-    """As after Ctrl-C, where nobody comes to finish the bar."""
+    """After Ctrl-C, for example, nothing finishes the bar."""
     script = (
         "from rag_index.reports.progress import *\n"
         "p = Progress('n'); p.displays = [open_display()]; p.start(9); exit(1)"
@@ -192,11 +192,11 @@ def test_a_run_that_dies_leaves_the_terminal_its_cursor():
         [sys.executable, "-c", script], stderr=terminal, check=False, timeout=60, env={**os.environ, "TERM": "xterm"}
     )
     os.close(terminal)
-    shown = b""
+    output = b""
     try:
         while part := os.read(main, 65536):
-            shown += part
+            output += part
     except OSError:  # the other end is closed
         pass
     os.close(main)
-    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0
+    assert output.rfind(b"\x1b[?25h") > output.rfind(b"\x1b[?25l") >= 0

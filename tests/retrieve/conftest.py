@@ -1,4 +1,4 @@
-"""The stores that searches are tested on: embedded, a fake server by HTTP, and the real one of QDRANT_URL."""
+"""The stores that searches are tested on: embedded, a fake server over HTTP, and the real server at QDRANT_URL."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.retrieve.desk import Desk, ollama_toml
 
 MODEL = "nomic-embed-text"
 SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30"
-"""An embedded store goes from one retriever to the next."""
+"""Each test's retriever gives the embedded store up for the next."""
 KINDS = ["edge", "http", pytest.param("server", marks=pytest.mark.qdrant_server)]
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An embedded store, filled: making one takes a second or two, copying it a twentieth."""
+    """A filled embedded store: making one takes a second or two, copying it a twentieth of that."""
     return Desk(tmp_path_factory.mktemp("template")).fill().settings.store.path
 
 
 @pytest.fixture(scope="session")
-def asked_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with vectors of a fake Ollama server, which gives equal ones wherever it listens."""
+def ollama_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with vectors of a fake Ollama server, which are equal wherever it listens."""
     with FakeOllama(model=MODEL) as ollama:
         desk = Desk(tmp_path_factory.mktemp("template"), extra=ollama_toml(ollama))
         return desk.fill().settings.store.path
@@ -37,7 +37,7 @@ def asked_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=KINDS)
 def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[Desk]:
-    """A filled desk that tests read and leave as it is."""
+    """A filled desk that tests only read."""
     for desk in _desk(request.param, tmp_path_factory.mktemp("desk"), template):
         yield desk.fill()
 
@@ -61,14 +61,14 @@ def ollama() -> Iterator[FakeOllama]:
 
 
 @pytest.fixture
-def asked(ollama: FakeOllama, tmp_path: Path, asked_template: Path) -> Desk:
-    """An embedded desk whose vectors an Ollama server makes."""
-    return Desk(tmp_path / "asked", extra=ollama_toml(ollama), template=asked_template).fill()
+def ollama_desk(ollama: FakeOllama, tmp_path: Path, ollama_template: Path) -> Desk:
+    """A filled embedded desk whose vectors come from an Ollama server."""
+    return Desk(tmp_path / "ollama_desk", extra=ollama_toml(ollama), template=ollama_template).fill()
 
 
 @pytest.fixture
 def served(qdrant: FakeQdrant, tmp_path: Path) -> Desk:
-    """A filled desk on a server whose faults can be dialled in."""
+    """A filled desk on a fake server, whose faults a test can dial in."""
     return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"').fill()
 
 

@@ -65,7 +65,10 @@ DESK: dict[str, list[Row]] = {
 
 @dataclass
 class Desk:
-    """`store` is TOML of the store; `more` more TOML of an index, by name; `extra` more sections."""
+    """A help desk's project.
+
+    `store` is TOML of the store; `more` adds TOML to an index by name; `extra` adds sections.
+    """
 
     folder: Path
     store: str = ""
@@ -74,7 +77,7 @@ class Desk:
     more: dict[str, str] = field(default_factory=dict)
     project: str = "desk"
     template: Path | None = None
-    """The store of a desk like this one, filled with DESK: copied instead of being made."""
+    """A store that is filled with DESK already, to be copied instead of made."""
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,7 @@ class Desk:
         self.write()
 
     def write(self, *, extra: str | None = None, **more: str) -> None:
-        """The settings file, again."""
+        """Write the settings file again."""
         text = HEAD.format(project=self.project, extra=f"{self.store}\n{self.extra if extra is None else extra}")
         for name in self.names:
             text += INDEX.format(name=name, more={**self.more, **more}.get(name, ""))
@@ -95,8 +98,8 @@ class Desk:
     def retriever(self, **sections: dict[str, Any]) -> Retriever:
         return Retriever(load_settings(self.config, **sections))
 
-    def fill(self, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, show: bool = True) -> Desk:
-        """Collections `…__number` of these documents, by index, as the settings' embedder makes them."""
+    def fill(self, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, go_live: bool = True) -> Desk:
+        """Make collections `…__number` of these documents, by index, with the settings' embedder."""
         settings = self.settings
         if self.template and documents is DESK and number == 1 and not settings.store.path.exists():
             settings.store.path.parent.mkdir(parents=True)
@@ -104,12 +107,12 @@ class Desk:
             subprocess.run(["cp", "-a", "--sparse=always", self.template, settings.store.path], check=True)
             return self
         with closing(open_store(settings.store, wait=30)) as store:
-            return self.fill_in(store, documents, number=number, show=show)
+            return self.fill_in(store, documents, number=number, go_live=go_live)
 
     def fill_in(
-        self, store: Store, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, show: bool = True
+        self, store: Store, documents: Mapping[str, list[Row]] = DESK, *, number: int = 1, go_live: bool = True
     ) -> Desk:
-        """`fill` in a store that is open."""
+        """Fill a store that is open already."""
         settings = self.settings
         with closing(open_embedder(settings.embedder)) as embedder:
             identity = embedder.identity()
@@ -121,12 +124,12 @@ class Desk:
                 make_searchable(store, name, identity, settings.index(index).indexed_fields)
                 chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
                 write_shard(store, name, embed_shard(Shard(index, 0, page(rows), 0), chunker, embedder))
-                if show:
+                if go_live:
                     store.point_alias(alias, name)
         return self
 
-    def show(self, index: str, number: int) -> None:
-        """Move an alias, as a rebuild or a rollback does."""
+    def point_alias(self, index: str, number: int) -> None:
+        """Move an index's alias, as a rebuild or a rollback does."""
         with closing(open_store(self.settings.store, wait=30)) as store:
             store.point_alias(self.settings.alias(index), f"{self.settings.alias(index)}__{number}")
 
@@ -136,7 +139,7 @@ class Desk:
 
 
 def ollama_toml(server: FakeOllama) -> str:
-    """The settings of a fake Ollama server."""
+    """Return the settings of a fake Ollama server."""
     return f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
 
 
@@ -150,7 +153,7 @@ def page(rows: list[Row]) -> DocumentBatch:
 
 
 def found(result: Any) -> list[tuple[str, str]]:
-    """(index, document id) of each hit."""
+    """Return index and document id of each hit."""
     return [(hit.index, hit.document_id) for hit in result.hits]
 
 

@@ -1,4 +1,4 @@
-"""The embedded store among processes: who has it is said, and it is given back when nobody searches."""
+"""The embedded store among processes: an error names the holder, and an idle retriever closes the store."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rag_index.retrieve import Retriever
 from rag_index.retrieve.store_holder import StoreHolder
 from rag_index.stores import open_store
 from tests.retrieve.desk import found
+from tests.waiting import eventually
 
 HOLD = """
 import sys
@@ -28,8 +29,8 @@ input()
 """
 
 
-class Holder:
-    """Another process that has the store."""
+class OtherProcess:
+    """Another process that holds the store."""
 
     def __init__(self, desk) -> None:
         self.popen = subprocess.Popen(
@@ -40,70 +41,70 @@ class Holder:
         )
         assert self.popen.stdout.readline() == "ready\n"
 
-    def __enter__(self) -> Holder:
+    def __enter__(self) -> OtherProcess:
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.popen.poll() is None:
-            self.let_go()
+            self.release()
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.popen.communicate("\n")
 
 
-def test_while_another_process_has_it_a_search_says_which_and_works_afterwards(embedded):
+def test_while_another_process_holds_it_a_search_names_that_and_works_afterwards(embedded):
     with embedded.retriever() as retriever:
-        with Holder(embedded) as holder:
-            began = time.monotonic()
-            with pytest.raises(
-                StoreBusy, match=rf"is open in process {holder.popen.pid} \(.*\) since 2.*--wait SECONDS"
-            ):
-                retriever.search_sync("printer")
-            assert time.monotonic() - began < 1
+        with (
+            OtherProcess(embedded) as holder,
+            pytest.raises(StoreBusy, match=rf"is open in process {holder.popen.pid} \(.*\) since 2.*--wait SECONDS"),
+        ):
+            retriever.search_sync("printer")
         assert len(retriever.search_sync("printer").hits) == 7
 
 
 def test_waiting_gets_it_once_it_is_free(embedded):
-    with Holder(embedded) as holder, Retriever.from_settings(embedded.config, wait=30) as retriever:
-        threading.Timer(0.5, holder.let_go).start()
-        result = retriever.search_sync("printer", timeout=20)
-        assert len(result.hits) == 7
-        assert result.timings_ms["total"] > 400
+    with OtherProcess(embedded) as holder, Retriever.from_settings(embedded.config, wait=120) as retriever:
+        results = []
+        search = threading.Thread(target=lambda: results.append(retriever.search_sync("printer", timeout=120)))
+        search.start()
+        search.join(0.5)
+        assert search.is_alive(), "it does not wait for the store"
+        holder.release()
+        search.join()
+        assert len(results[0].hits) == 7
 
 
-def test_waiting_is_beside_the_time_limit_and_ends(embedded):
-    with Holder(embedded), Retriever.from_settings(embedded.config, wait=0.6) as retriever:
+def test_waiting_adds_to_the_time_limit_and_ends(embedded):
+    with OtherProcess(embedded), Retriever.from_settings(embedded.config, wait=0.6) as retriever:
         began = time.monotonic()
         with pytest.raises(StoreBusy):
             retriever.search_sync("printer", timeout=0.2)
-        assert 0.6 <= time.monotonic() - began < 2
+        assert time.monotonic() - began >= 0.6
 
 
 def test_closing_ends_the_waiting(embedded):
-    with Holder(embedded):
+    with OtherProcess(embedded):
         retriever = Retriever.from_settings(embedded.config, wait=60)
         threading.Timer(0.3, retriever.close).start()
-        began = time.monotonic()
         with pytest.raises(StoreError, match="closed"):
             retriever.search_sync("printer")
-        assert time.monotonic() - began < 5
 
 
-def test_an_idle_retriever_gives_the_store_back_and_takes_it_again(embedded):
-    with embedded.retriever(retrieve={"idle_seconds": 0.3}) as retriever:
+def test_an_idle_retriever_closes_the_store_and_opens_it_again(embedded):
+    with embedded.retriever(retrieve={"idle_seconds": 1.0}) as retriever:
         for _ in range(2):
             assert len(retriever.search_sync("printer").hits) == 7
             with pytest.raises(StoreBusy, match=f"process {os.getpid()}"):
                 open_store(embedded.settings.store)
-            with closing(open_store(embedded.settings.store, wait=5)) as store:
+            with closing(open_store(embedded.settings.store, wait=100)) as store:
                 assert store.count("desk_titles") == 2
                 with pytest.raises(StoreBusy):
                     retriever.search_sync("printer")
 
 
 def test_a_retriever_in_use_keeps_the_store(embedded):
-    with embedded.retriever(retrieve={"idle_seconds": 0.5}) as retriever:
-        until = time.monotonic() + 1.5
+    with embedded.retriever(retrieve={"idle_seconds": 1.5}) as retriever:
+        until = time.monotonic() + 2.5
         while time.monotonic() < until:
             retriever.search_sync("printer")
             with pytest.raises(StoreBusy):
@@ -111,7 +112,7 @@ def test_a_retriever_in_use_keeps_the_store(embedded):
             time.sleep(0.1)
 
 
-def test_closing_gives_it_back_at_once(embedded):
+def test_closing_a_retriever_closes_the_store_at_once(embedded):
     with embedded.retriever() as retriever:
         retriever.search_sync("printer")
     open_store(embedded.settings.store).close()
@@ -131,7 +132,7 @@ def test_a_damaged_collection_is_named_and_the_others_answer(embedded):
         assert "rag-index rebuild" in result.errors["titles"]
 
 
-# The holder by itself
+# StoreHolder alone
 
 
 class FakeStore:
@@ -148,23 +149,21 @@ class FakeStore:
 def test_a_holder_opens_once_for_all_who_borrow():
     log: list[str] = []
     holder = StoreHolder(lambda: FakeStore(log), idle=0.1)
-    with holder.store() as one, holder.store() as two:
+    with holder.borrow() as one, holder.borrow() as two:
         assert one is two
         time.sleep(0.3)
         assert log == ["open"], "it is not idle while it is lent"
-    deadline = time.monotonic() + 5
-    while holder.held and time.monotonic() < deadline:
-        time.sleep(0.01)
+    eventually(lambda: log == ["open", "close"])
     assert log == ["open", "close"]
-    with holder.store():
+    with holder.borrow():
         pass
     holder.close()
     assert log == ["open", "close", "open", "close"]
-    with pytest.raises(StoreError, match="closed"), holder.store():
+    with pytest.raises(StoreError, match="closed"), holder.borrow():
         pass
 
 
-def test_an_error_of_opening_is_everybodys_own():
+def test_an_error_while_opening_is_raised_to_each_caller():
     tries = []
 
     def broken():
@@ -173,6 +172,6 @@ def test_an_error_of_opening_is_everybodys_own():
 
     holder = StoreHolder(broken, wait=5)
     for _ in range(2):
-        with pytest.raises(StoreError, match="no such folder"), holder.store():
+        with pytest.raises(StoreError, match="no such folder"), holder.borrow():
             pass
     assert len(tries) == 2

@@ -39,6 +39,9 @@ def index(name="comments", payload=("priority", "created_at"), **more) -> IndexS
         ({"a": {"gte": 1, "not": 5, "any": [1]}}, [("a", "range", {"gte": 1}), ("a", "any", [1]), ("a", "not", 5)]),
         ({"a": {"eq": 5}, "b.c": 1}, [("a", "eq", 5), ("b.c", "eq", 1)]),
         ([Condition("a", "eq", 1)], [("a", "eq", 1)]),
+        (Condition("a", "eq", 1), [("a", "eq", 1)]),
+        ("a=x", [("a", "any", ["x"])]),
+        (["a>=1", Condition("b", "eq", 2), "!c"], [("a", "range", {"gte": 1}), ("b", "eq", 2), ("c", "eq", None)]),
     ],
 )  # fmt: skip
 def test_filters_of_python_and_settings(given, expected):
@@ -46,7 +49,7 @@ def test_filters_of_python_and_settings(given, expected):
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"a": {}}, "an empty table. is not known; use gte, gt, lte, lt, eq, any, not, exists"),
         ({"a": {"like": "x"}}, "filter on a: 'like' is not known; use gte"),
@@ -54,15 +57,18 @@ def test_filters_of_python_and_settings(given, expected):
         ({"a": {"gte": "yesterday"}}, "neither a number nor an ISO time"),
         ({"a": {"gte": 1, "lt": "2024-01-01"}}, "all numbers or all ISO times"),
         ({"a": {"any": "x"}}, "needs a list"),
-        ({"a": {"eq": {"b": 1}}}, "a dict cannot be looked for"),
-        ({"a": float("nan")}, "no number"),
+        ({"a": {"eq": {"b": 1}}}, "cannot search for {'b': 1}, a dict"),
+        ({"a": float("nan")}, "not a number to compare with"),
         ({"": 1}, "no condition can be put on"),
         ({'a"b': 1}, "no condition can be put on"),
         ([Condition("a", "like", 1)], "op 'like'"),
+        ("=x", "filter '=x' is not known; write it as field=value"),
+        (5, "a filter cannot be 5: give a table such as"),
+        ([("a", 1)], r"a filter cannot be \('a', 1\): give a table such as"),
     ],
 )
-def test_filters_that_cannot_be(given, said):
-    with pytest.raises(SettingsError, match=said):
+def test_filters_that_are_not_valid(given, message):
+    with pytest.raises(SettingsError, match=message):
         conditions_of(given)
 
 
@@ -95,12 +101,12 @@ def test_filters_of_the_command_line(text, expected):
 
 
 @pytest.mark.parametrize("text", ["", "=x", ">=3", "!", "a>yesterday", "a!", 'a"b=1'])
-def test_texts_that_are_no_filter(text):
+def test_texts_that_are_not_filters(text):
     with pytest.raises(SettingsError):
         parse_filters([text])
 
 
-def test_several_filters_all_hold():
+def test_several_filters_are_all_applied():
     assert len(parse_filters(["a=1", "a>=0", "b"])) == 3
 
 
@@ -135,7 +141,7 @@ def test_a_comparison_that_a_payload_index_would_answer_wrongly_is_refused(kind,
             check_fields(conditions_of({"priority": value}), [indexed])
 
 
-def test_what_an_index_requires():
+def test_the_required_filter_of_an_index():
     assert required_conditions(index()) == ()
     one = index(required_filter={"priority": ["a", "b"], "created_at": {"gte": "2024-01-01"}})
     conditions = required_conditions(one)
@@ -172,20 +178,20 @@ payload = ["tenant", "priority"]
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("payload_indexes = { tenant = 'text' }", "payload_indexes should be 'keyword', 'integer'"),
         ("payload_indexes = ['tenant']", "payload_indexes should be a table such as {column"),
-        ("payload_indexes = { owner = 'keyword' }", "payload_indexes names 'owner', and payload has no such column"),
-        ("required_filter = { owner = 'x' }", "required_filter names 'owner', and payload has no such column"),
+        ("payload_indexes = { owner = 'keyword' }", "payload_indexes names 'owner', but payload has no such column"),
+        ("required_filter = { owner = 'x' }", "required_filter names 'owner', but payload has no such column"),
         ("required_filter = 'tenant=a'", "required_filter should be a table such as {column"),
     ],
 )  # fmt: skip
-def test_settings_that_cannot_be(tmp_path, line, said):
+def test_settings_that_are_not_valid(tmp_path, line, message):
     (tmp_path / "rag-index.toml").write_text(SETTINGS + line)
     with pytest.raises(SettingsError) as caught:
         load_settings(tmp_path / "rag-index.toml")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_tables_of_an_index_from_the_environment(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Points to documents, and several lists to one."""
+"""Points grouped by document, and several lists fused to one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import pytest
 
 from rag_index.documents.batches import StoredPoint
-from rag_index.retrieve.fusion import by_rank, by_score, documents_of
+from rag_index.retrieve.fusion import by_rank, by_score, document_hits
 
 
 def point(key: str, chunk: int, score: float) -> StoredPoint:
@@ -22,8 +22,8 @@ def names(hits) -> list[str]:
 A = [point("a", 0, 0.9), point("b", 0, 0.5), point("a", 3, 0.8), point("a", 2, 0.7), point("a", 1, 0.6)]
 
 
-def test_a_document_is_there_once_with_its_best_chunks():
-    first, second = documents_of("x", A)
+def test_a_document_appears_once_with_its_best_chunks():
+    first, second = document_hits("x", A)
     assert (first.document_id, first.score, first.rank, first.text) == ("a", 0.9, 1, "a 0")
     assert [(chunk.chunk, chunk.score, chunk.text) for chunk in first.chunks] == [
         (0, 0.9, "a 0"),
@@ -34,24 +34,24 @@ def test_a_document_is_there_once_with_its_best_chunks():
     assert (second.document_id, second.rank) == ("b", 2)
 
 
-def test_equal_scores_are_in_one_order_whatever_order_they_come_in():
+def test_equal_scores_have_one_order_whatever_order_the_store_returns():
     points = [point(key, chunk, 0.5) for key in "cab" for chunk in (1, 0)]
-    expected = documents_of("x", points)
+    expected = document_hits("x", points)
     assert names(expected) == ["xa", "xb", "xc"]
     for seed in range(10):
         shuffled = points[:]
         random.Random(seed).shuffle(shuffled)
-        assert documents_of("x", shuffled) == expected
+        assert document_hits("x", shuffled) == expected
 
 
-def test_points_that_rag_index_did_not_write_are_documents_of_their_own():
-    (hit,) = documents_of("x", [StoredPoint("id", {"a": 1}, score=0.1)])
+def test_points_that_rag_index_did_not_write_are_document_hits_their_own():
+    (hit,) = document_hits("x", [StoredPoint("id", {"a": 1}, score=0.1)])
     assert (hit.document_id, hit.text, hit.payload) == ("id", "", {"a": 1})
 
 
 def test_reciprocal_rank_is_one_over_sixty_plus_rank():
     """Cormack, Clarke and Büttcher 2009: the sum of 1 / (60 + r); a document is in one list here."""
-    lists = [documents_of("x", A), documents_of("y", [point("c", 0, 0.1)])]
+    lists = [document_hits("x", A), document_hits("y", [point("c", 0, 0.1)])]
     hits = by_rank(lists, limit=10)
     assert names(hits) == ["xa", "yc", "xb"]
     assert [hit.fused for hit in hits] == pytest.approx([1 / 61, 1 / 61, 1 / 62])
@@ -60,7 +60,9 @@ def test_reciprocal_rank_is_one_over_sixty_plus_rank():
 
 
 def test_by_score_orders_all_by_score_and_ties_by_the_order_asked():
-    lists = [documents_of(name, [point("d", 0, 0.5), point("e", 0, score)]) for name, score in (("x", 0.4), ("y", 0.6))]
+    lists = [
+        document_hits(name, [point("d", 0, 0.5), point("e", 0, score)]) for name, score in (("x", 0.4), ("y", 0.6))
+    ]
     hits = by_score(lists, limit=10)
     assert names(hits) == ["ye", "xd", "yd", "xe"]
     assert [hit.fused for hit in hits] == [0.6, 0.5, 0.5, 0.4]

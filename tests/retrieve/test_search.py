@@ -1,4 +1,4 @@
-"""Several indexes at once, on each store."""
+"""Searching several indexes at once, on each store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def documents(result) -> set[tuple[str, str]]:
     return set(found(result))
 
 
-def test_all_that_is_asked_for_is_in_the_answer(full):
+def test_a_result_holds_all_that_the_documentation_names(full):
     async def main():
         async with Retriever.from_settings(full.config) as retriever:
             return await retriever.search("Printer offline after update", indexes=["comments", "titles"], limit=3)
@@ -48,7 +48,7 @@ def test_all_that_is_asked_for_is_in_the_answer(full):
     assert set(result.collections.values()) == {full.settings.alias(n) + "__1" for n in ("comments", "titles")}
 
 
-def test_all_indexes_are_asked_where_none_is_named(retriever):
+def test_all_indexes_are_searched_if_none_is_named(retriever):
     result = retriever.search_sync("printer", limit=20)
     everything = {(index, str(row[0])) for index, rows in DESK.items() for row in rows}
     assert documents(result) == everything
@@ -87,6 +87,7 @@ FILTERS = [
     ({"author": {"not": "ann"}, "priority": {"not": ["low", "urgent"]}}, {("comments", "3"), ("solutions", "1")}),
     ({"author": "ann", "priority": "high"}, {("comments", "1")}),
     ([Condition("author", "eq", "bob")], {("solutions", "2")}),
+    ("priority=high", {("comments", "1"), ("comments", "3"), ("solutions", "1")}),
 ]
 
 
@@ -106,8 +107,8 @@ def test_filters_are_the_same_with_payload_indexes(empty):
         test_filters(retriever)
 
 
-def test_what_cannot_be_asked_is_said_before_anything_is(retriever):
-    for arguments, said in [
+def test_a_wrong_argument_is_refused_before_anything_is_searched(retriever):
+    for arguments, message in [
         ({"query": "  "}, "the text to search for is empty"),
         ({"indexes": ["coments"]}, "no index 'coments', did you mean 'comments'"),
         ({"limit": 0}, "limit is from 1 to 1,000, not 0"),
@@ -118,7 +119,7 @@ def test_what_cannot_be_asked_is_said_before_anything_is(retriever):
         ({"filter": {"_rag.key": "1"}}, "no field '_rag.key'"),
         ({"fusion": "borda"}, "fusion is auto, rank or score, not 'borda'"),
     ]:
-        with pytest.raises(SettingsError, match=said):
+        with pytest.raises(SettingsError, match=message):
             retriever.search_sync(**{"query": "printer", **arguments})
     with pytest.raises(UnknownIndex):
         retriever.search_sync("printer", indexes=["nothing"])
@@ -141,7 +142,7 @@ def test_long_documents_do_not_crowd_others_out(empty):
         assert len(documents(retriever.search_sync("printer offline", indexes=["comments"], limit=50))) == 4
 
 
-def test_equal_texts_are_in_one_order(empty):
+def test_equal_texts_have_one_order(empty):
     rows = [(n, "The very same words") for n in range(30)]
     empty.fill(dict.fromkeys(DESK, rows))
     with empty.retriever() as retriever:
@@ -182,7 +183,7 @@ def test_an_index_that_was_never_filled_is_left_out_unless_it_is_named(empty):
         assert retriever.search_sync("mailbox", indexes=["titles", "comments"]).errors == {}
 
 
-def test_closed_is_closed(full):
+def test_a_closed_retriever_stays_closed(full):
     retriever = full.retriever()
     assert retriever.search_sync("printer").hits
     retriever.close()
@@ -202,7 +203,7 @@ def test_warming_up_is_not_counted(full, tmp_path):
         asyncio.run(retriever.warm_up())
 
 
-# What an index requires
+# required_filter
 
 
 TENANTS = {
@@ -217,7 +218,7 @@ def tenants(empty):
     return empty.fill(TENANTS)
 
 
-def test_what_an_index_requires_cannot_be_taken_off(tenants):
+def test_no_filter_removes_the_required_filter(tenants):
     attempts = [
         None,
         {"tenant": "b"},
@@ -226,6 +227,7 @@ def test_what_an_index_requires_cannot_be_taken_off(tenants):
         {"tenant": {"exists": True}},
         {"tenant": None},
         {"tenant": {"any": ["b"], "eq": "b"}},
+        "tenant=b",
         [Condition("tenant", "eq", "b")],
         [Condition("tenant", "any", ["a", "b"]), Condition("tenant", "eq", "b")],
     ]
@@ -242,12 +244,12 @@ def test_what_an_index_requires_cannot_be_taken_off(tenants):
         assert documents(retriever.search_sync("printer", indexes=["comments"])) == {("comments", "1")}
 
 
-def test_a_required_filter_that_cannot_be_opens_nothing(tmp_path):
+def test_a_required_filter_that_is_not_valid_opens_nothing(tmp_path):
     desk = Desk(tmp_path / "desk", more={"comments": 'required_filter = { tenant = { like = "a" } }'})
     with pytest.raises(SettingsError, match="required_filter of index comments: filter on tenant: 'like' is not known"):
         desk.retriever()
     desk.write(comments='required_filter = { owner = "a" }')
-    with pytest.raises(SettingsError, match=r"index comments: required_filter names 'owner', and payload has no such"):
+    with pytest.raises(SettingsError, match=r"index comments: required_filter names 'owner', but payload has no such"):
         desk.retriever()
 
 

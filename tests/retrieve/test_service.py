@@ -69,7 +69,7 @@ def test_every_option_of_search_is_documented():
 
 
 @pytest.mark.parametrize("words", ["Cormack, Clarke and Büttcher", "SIGIR 2009", "1 / (60 + r)"])
-def test_where_the_formula_is_from_is_said_in_both_places(words):
+def test_the_source_of_the_formula_is_named_in_both_places(words):
     from rag_index.retrieve import fusion
 
     assert words.split("(")[0].strip() in " ".join((fusion.__doc__ or "").split())

@@ -38,7 +38,7 @@ def test_from_threads(retriever):
 
 
 def test_inside_a_running_event_loop(retriever):
-    """Where asyncio.run and run_until_complete raise RuntimeError."""
+    """There asyncio.run and run_until_complete raise RuntimeError."""
 
     async def handler():
         in_between = found(retriever.search_sync("printer"))
@@ -84,8 +84,8 @@ def test_a_cancelled_search_leaves_nothing_behind(retriever):
 # Vectors
 
 
-class Touchy(LocalEmbedder):
-    """Breaks where two threads are in it at once."""
+class ThreadUnsafe(LocalEmbedder):
+    """An embedder that fails if two threads use it at once."""
 
     inside = 0
 
@@ -105,13 +105,13 @@ def test_equal_vectors_from_sixteen_threads():
         identity = embedder.identity()
         texts = [f"printer {n} on floor {n % 7} prints blank pages" for n in range(40)]
         expected = [embedder.embed_query(text) for text in texts]
-    shown = LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
-    embedders = QueryEmbedders(settings, opener=lambda settings, expected: Touchy(settings))
+    live = LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
+    embedders = QueryEmbedders(settings, opener=lambda settings, expected: ThreadUnsafe(settings))
     wrong = []
 
     def work(seed):
         for row in np.random.default_rng(seed).permutation(40):
-            vector = embedders.start(shown, texts[row]).result(30)
+            vector = embedders.submit(live, texts[row]).result(30)
             if not np.array_equal(vector, expected[row]):
                 wrong.append(row)
             with pytest.raises(ValueError, match="read-only"):
@@ -122,13 +122,13 @@ def test_equal_vectors_from_sixteen_threads():
     assert not wrong
     embedders.close()
     with pytest.raises(Exception, match="closed"):
-        embedders.start(shown, "printer")
+        embedders.submit(live, "printer")
 
 
 def test_sixteen_threads_with_different_queries_find_what_one_does(retriever):
     texts = [f"printer {n}" for n in range(32)]
     expected = [[(hit.document_id, hit.score) for hit in retriever.search_sync(text).hits] for text in texts]
-    retriever._asker._cache._kept.clear()
+    retriever._fan_out._cache._vectors.clear()
     with ThreadPoolExecutor(16) as threads:
         answers = list(threads.map(lambda text: retriever.search_sync(text).hits, texts))
     assert [[(hit.document_id, hit.score) for hit in hits] for hits in answers] == expected

@@ -31,14 +31,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, i
     return path, pydocs.write(path)
 
 
-def test_counts_are_those_of_the_tables(written: tuple[Path, dict[str, int]]) -> None:
+def test_returned_counts_match_the_tables(written: tuple[Path, dict[str, int]]) -> None:
     path, counts = written
     assert counts == {table: len(found) for table, found in rows(path).items()}
-    least = {"class": 500, "function": 1000, "method": 2000, "module": 200, "topic": 50}
-    assert {table for table in least if counts[table] < least[table]} == set()
+    minimum = {"class": 500, "function": 1000, "method": 2000, "module": 200, "topic": 50}
+    assert {table for table in minimum if counts[table] < minimum[table]} == set()
 
 
-def test_every_row_has_a_name_of_its_own_and_a_summary_of_one_line(written: tuple[Path, dict[str, int]]) -> None:
+def test_names_are_unique_and_summaries_have_one_line(written: tuple[Path, dict[str, int]]) -> None:
     for table, found in rows(written[0]).items():
         names = [row[0] for row in found]
         assert None not in names
@@ -65,7 +65,7 @@ def test_every_row_has_a_name_of_its_own_and_a_summary_of_one_line(written: tupl
         ("topic", "class", "Class definitions"),
     ],
 )
-def test_what_everybody_knows_is_found(written: tuple[Path, dict[str, int]], table: str, name: str, words: str) -> None:
+def test_well_known_names_are_found(written: tuple[Path, dict[str, int]], table: str, name: str, words: str) -> None:
     found = {row[0]: f"{row[1]} {row[2]}" for row in rows(written[0])[table]}
     assert words in found[name]
 
@@ -79,7 +79,7 @@ def test_writing_again_gives_the_same_rows(written: tuple[Path, dict[str, int]])
 
 
 def test_another_process_writes_the_same_and_nothing_else(written: tuple[Path, dict[str, int]], tmp_path: Path) -> None:
-    """No output, no file but the database, no module run; whatever the process has done to itself before."""
+    """The process prints nothing, writes only the database and runs no module, even if it was modified before."""
     for name in ("winsound", "antigravity", "this", "readline"):
         (tmp_path / f"{name}.py").write_text(f"open('{name}.ran', 'w'); print('{name}')\n")
     before = set(tmp_path.iterdir())
@@ -105,7 +105,7 @@ def test_another_process_writes_the_same_and_nothing_else(written: tuple[Path, d
     assert rows(tmp_path / "out.db") == rows(written[0])
 
 
-def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pydocs.db"
     path.write_text("older")
 
@@ -127,7 +127,7 @@ def test_an_older_log_is_not_replayed_into_the_new_database(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("place", [".", "file/pydocs.db"])
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> None:
+def test_an_unwritable_path_is_named(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(SourceError, match=r"cannot write .*; name another file"):
         pydocs.write(tmp_path / place)
@@ -189,8 +189,8 @@ def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
     path.write_text(SOURCE + "\nraise SystemExit('was run')\n")
     module = stdlib_source.read_module("pkg.mod", path)
     assert module is not None
-    told = [(e.table, e.name, e.summary, e.signature, e.kind) for e in module.entries]
-    assert told == [
+    entries = [(e.table, e.name, e.summary, e.signature, e.kind) for e in module.entries]
+    assert entries == [
         ("module", "pkg.mod", "A module.", None, "module"),
         ("function", "pkg.mod.branch", "On Windows.", "(x)", "function"),
         ("function", "pkg.mod.branch", "Elsewhere.", "(x, *, y=1) -> int", "function"),
@@ -203,11 +203,11 @@ def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
     ]
     assert module.entries[0].body == "More about it."
     assert module.entries[0].module == "pkg"
-    assert module.passes_on == [("_fast", frozenset({"quick"})), ("_stars", None)]
+    assert module.reexports == [("_fast", frozenset({"quick"})), ("_stars", None)]
 
 
 @pytest.mark.parametrize("content", [b"def broken(:", b"\x00", b"# coding: nonsense\n", b"\xff\xfe"])
-def test_what_is_not_python_is_left_out(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_python_are_left_out(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mod.py"
     path.write_bytes(content)
     assert stdlib_source.read_module("mod", path) is None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SEED_1 = "28a7db76e0a824634e877dc15dee115a672e5e4f9402598e8e557a89be266e56"
-"""SHA-256 of all rows of 2,000 documents. Change it only with the texts: benchmarks before and after differ then."""
+"""SHA-256 of all rows of 2,000 documents. Change it only with the texts; benchmarks before and after then differ."""
 
 
 def rows(path: Path, table: str) -> list[tuple[Any, ...]]:
@@ -56,7 +56,7 @@ def share(texts: list[str | None], pattern: str) -> float:
     return sum(1 for text in texts if text and re.search(pattern, text)) / len(texts)
 
 
-def test_the_full_size_is_as_stated() -> None:
+def test_full_size() -> None:
     sizes = servicedesk.table_sizes(214_072)
     assert sizes == servicedesk.FULL_SIZE
     assert sum(sizes.values()) == 214_072
@@ -80,14 +80,14 @@ def test_too_few_documents_are_refused_before_anything_is_written(tmp_path: Path
 
 
 @pytest.mark.parametrize("documents", [5, 37, 2_000])
-def test_what_is_reported_is_written(tmp_path: Path, documents: int) -> None:
+def test_the_returned_numbers_of_rows_are_written(tmp_path: Path, documents: int) -> None:
     path = tmp_path / "desk.db"
     sizes = servicedesk.write(path, documents=documents)
     assert {table: len(found) for table, found in all_rows(path).items()} == sizes
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_keys_are_there_and_tickets_exist(desk: Path) -> None:
+def test_keys_are_consecutive_and_tickets_exist(desk: Path) -> None:
     tickets = {row[1]: row[3] for row in rows(desk, "title")}
     for table, found in all_rows(desk).items():
         assert [row[0] for row in found] == list(range(1, len(found) + 1)), table
@@ -121,8 +121,8 @@ def test_every_version_of_python_writes_the_same(small: Path) -> None:
 def test_a_document_is_the_same_in_a_larger_desk(small: Path, desk: Path) -> None:
     for table, found in all_rows(small).items():
         larger = rows(desk, table)[: len(found)]
-        settled = len(found) * 9 // 10  # the last ones have tickets that the small desk does not know
-        assert found[:settled] == larger[:settled], table
+        count = len(found) * 9 // 10  # the last ones have tickets that the small desk does not have
+        assert found[:count] == larger[:count], table
 
 
 def test_lengths_are_long_tailed(desk: Path, comments: list[str | None]) -> None:
@@ -152,7 +152,7 @@ def test_some_texts_are_exact_duplicates(comments: list[str | None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "pattern", "least"),
+    ("what", "pattern", "minimum"),
     [
         ("HTML", r"<p style=|<br>", 0.05),
         ("entities", r"&nbsp;", 0.03),
@@ -175,12 +175,12 @@ def test_some_texts_are_exact_duplicates(comments: list[str | None]) -> None:
         ("quoted history", r"(?m)^> > ", 0.0005),
     ],
 )
-def test_comments_are_as_real_ones(comments: list[str | None], what: str, pattern: str, least: float) -> None:
-    assert least <= share(comments, pattern) < 0.4, what
+def test_comments_look_real(comments: list[str | None], what: str, pattern: str, minimum: float) -> None:
+    assert minimum <= share(comments, pattern) < 0.4, what
 
 
 def test_texts_can_be_stored_anywhere(desk: Path) -> None:
-    """No NUL, which PostgreSQL refuses, no lone surrogates, which UTF-8 refuses, no slot left unfilled."""
+    """Texts have no NUL, which PostgreSQL refuses, no lone surrogates, which UTF-8 refuses, and no unfilled slot."""
     for found in all_rows(desk).values():
         for row in found:
             for text in row[6:]:
@@ -206,7 +206,7 @@ def test_touch_edits_exactly_the_share(small: Path, part: float) -> None:
             assert new[5] > newest
 
 
-def test_touching_again_changes_again_and_is_repeatable(small: Path, tmp_path: Path) -> None:
+def test_each_touch_changes_the_texts_and_is_repeatable(small: Path, tmp_path: Path) -> None:
     twin = tmp_path / "twin.db"
     twin.write_bytes(small.read_bytes())
     states = []
@@ -220,12 +220,12 @@ def test_touching_again_changes_again_and_is_repeatable(small: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])
-def test_a_share_that_cannot_be_is_refused(small: Path, part: float) -> None:
+def test_an_invalid_share_is_refused(small: Path, part: float) -> None:
     with pytest.raises(SettingsError, match="give one from 0 to 1"):
         servicedesk.touch(small, share=part, seed=1)
 
 
-def test_touching_what_is_no_desk_says_so(tmp_path: Path) -> None:
+def test_touching_another_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"there is no service desk at .*; write one first"):
         servicedesk.touch(tmp_path / "none.db", share=0.1, seed=1)
     (tmp_path / "text.db").write_text("not a database, but longer than the header of one " * 20)

@@ -1,4 +1,4 @@
-"""Settings: a file, the environment over it, and for every mistake one line with the value and the remedy."""
+"""Settings: a file, variables that override it, and one line with value and remedy for each mistake."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from rag_index.settings import (
 )
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
+from rag_index.settings.renamed import RENAMED_KEYS
 
 SOURCE = '[source]\nurl = "sqlite:///a.db"\n'
 INDEX = '[[indexes]]\nname = "comments"\ntable = "comment"\nkey = "id"\ntext = "body"\n'
@@ -30,7 +31,7 @@ CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder, and the current one."""
+    """Return an empty folder, which is the current one."""
     path = tmp_path / "desk"
     path.mkdir()
     monkeypatch.chdir(path)
@@ -39,7 +40,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def load(folder):
-    """Settings of a text."""
+    """Return a function that loads the settings from a text."""
 
     def load(text=SOURCE + INDEX, **overrides):
         (folder / "rag-index.toml").write_text(text, encoding="utf-8")
@@ -50,7 +51,7 @@ def load(folder):
 
 @pytest.fixture
 def refused(load):
-    """The message with which a text is refused: one line, exit code 2, and no secret wherever it is shown."""
+    """Return a function that gives the message for a text: one line, exit code 2, and no secret anywhere."""
 
     def refused(text=SOURCE + INDEX):
         with pytest.raises(SettingsError) as caught:
@@ -64,10 +65,10 @@ def refused(load):
     return refused
 
 
-# What is read
+# Loading
 
 
-def test_what_is_not_given_has_its_default(load, folder):
+def test_keys_have_defaults(load, folder):
     settings = load()
     assert settings.project == "desk"
     assert (settings.embedder.kind, settings.embedder.model) == ("local", "wordllama")
@@ -104,7 +105,7 @@ def test_absolute_paths_and_the_home_folder(load, monkeypatch, tmp_path):
     assert load(SOURCE.replace("a.db", "~/a.db") + INDEX).source_url.database == str(tmp_path / "a.db")
 
 
-def test_a_url_that_names_no_driver_has_ours(load):
+def test_a_url_without_a_driver_gets_ours(load):
     assert load('[source]\nurl = "postgresql://u:p@h/d"\n' + INDEX).source_url.drivername == "postgresql+psycopg"
     assert load('[source]\nurl = "postgres://u:p@h/d"\n' + INDEX).source_url.password == "p"
     assert load('[source]\nurl = "mssql+pyodbc://h/d"\n' + INDEX).source_url.drivername == "mssql+pyodbc"
@@ -119,7 +120,7 @@ def test_a_file_with_a_byte_order_mark_and_umlauts(folder):
     ("name", "project"),
     [("desk", "desk"), ("My Desk!", "My-Desk"), ("__a__b__", "a_b"), ("проект", "rag-index"), ("a" * 80, "a" * 60)],
 )
-def test_the_project_is_the_folder_as_a_name_for_collections(tmp_path, name, project):
+def test_the_default_project_is_the_name_of_the_folder(tmp_path, name, project):
     path = tmp_path / name / "rag-index.toml"
     path.parent.mkdir()
     path.write_text(SOURCE + INDEX)
@@ -153,14 +154,14 @@ def test_indexes_by_name_in_the_order_of_the_file(load):
         settings.named(["logs", "coments"])
 
 
-def test_settings_cannot_be_changed_and_travel_to_workers(load):
+def test_settings_are_frozen_and_survive_pickle(load):
     settings = load()
     with pytest.raises(ValueError, match="frozen"):
         settings.embedder.model = "other"
     assert pickle.loads(pickle.dumps(settings)) == settings
 
 
-def test_a_run_overrides_what_it_is_given(load, folder):
+def test_a_run_overrides_the_keys_that_it_is_given(load, folder):
     load("[parallel]\nworkers = 3\nserial = true\n" + SOURCE + INDEX)
     settings = run_settings(folder / "rag-index.toml", workers=2, wait=5)
     assert (settings.parallel.workers, settings.parallel.serial, settings.run.wait) == (2, True, 5.0)
@@ -172,7 +173,7 @@ def test_a_run_overrides_what_it_is_given(load, folder):
 # Templates
 
 
-def test_text_is_a_column_columns_or_a_template():
+def test_text_is_a_column_a_list_of_columns_or_a_template():
     def index(text):
         return IndexSettings(name="n", table="t", key="k", text=text)
 
@@ -203,7 +204,7 @@ def test_text_is_a_column_columns_or_a_template():
         ("tiny-embed", ("", "")),
     ],
 )
-def test_models_known_to_need_prefixes_have_them(model, prefixes):
+def test_known_models_get_their_prefixes(model, prefixes):
     settings = EmbedderSettings(kind="ollama", model=model)
     assert (settings.document_prefix, settings.query_prefix) == prefixes
     given = EmbedderSettings(kind="ollama", model=model, document_prefix="", query_prefix="q: ")
@@ -217,19 +218,19 @@ def test_models_known_to_need_prefixes_have_them(model, prefixes):
     ("text", "message"),
     [
         ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
-        ("", "[[indexes]] is missing: each says a table, its key and its text"),
+        ("", "[[indexes]] is missing: each names a table, its key and its text"),
         (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
         ("[source]\n" + INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
-        (SOURCE, "[[indexes]] is missing: each says a table, its key and its text"),
+        (SOURCE, "[[indexes]] is missing: each names a table, its key and its text"),
         (SOURCE + "[paralell]\nworkers = 2\n" + INDEX, "unknown key 'paralell', did you mean 'parallel'?"),
         (SOURCE + "[parallel]\nworkrs = 2\n" + INDEX, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
         (
             SOURCE + "[run]\nzzz = 2\n" + INDEX,
-            "unknown key 'zzz' in [run]; there are: delete_guard, tolerate_failed, wait, metrics_file",
+            "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait, metrics_file",
         ),
         (SOURCE + INDEX.replace("key", "kye"), "unknown key 'kye' in index comments, did you mean 'key'?"),
         (SOURCE + INDEX + "db_schema = 'x'\n", "unknown key 'db_schema' in index comments, did you mean 'schema'?"),
-        ("path = 'x'\n" + SOURCE + INDEX, "unknown key 'path'; the store's is a key of [store]"),
+        ("path = 'x'\n" + SOURCE + INDEX, "unknown key 'path'; the path of the store is a key of [store]"),
         ("source = 's3cret'\n" + INDEX, "source should be a table of keys; begin it with [source]"),
         ("[source]\nurl = 's3cret'\n" + INDEX, "[source] url is not a database URL; write it as sqlite:///file.db"),
         ("[source]\nurl = 'postgresql://u:s3cret@h:port/d'\n" + INDEX, "[source] url is not a database URL"),
@@ -270,30 +271,45 @@ def test_models_known_to_need_prefixes_have_them(model, prefixes):
         (SOURCE + "[parallel]\nworkers = true\n" + INDEX, "[parallel] workers should be a whole number above 0"),
         (SOURCE + "[parallel]\nserial = 'maybe'\n" + INDEX, "[parallel] serial should be true or false, not 'maybe'"),
         (SOURCE + "[indexes]\nname = 'a'\n", "indexes should be a table of keys; begin it with [[indexes]]"),
-        (SOURCE + INDEX + INDEX, "index 'comments' is there twice; give each a name of its own"),
-        (SOURCE + INDEX.replace('name = "comments"\n', ""), "index number 1: name is missing: each index has a name"),
-        (SOURCE + INDEX.replace('key = "id"\n', ""), "index comments: key is missing: name the column, or the columns"),
+        (SOURCE + INDEX + INDEX, "two indexes are named 'comments'; give each index its own name"),
+        (
+            SOURCE + INDEX.replace('name = "comments"\n', ""),
+            "index number 1: name is missing: give each index its own name",
+        ),
+        (
+            SOURCE + INDEX.replace('key = "id"\n', ""),
+            "index comments: key is missing: name the column or columns that identify",
+        ),
         (CODE.replace('root = "src"\n', ""), "index code: root is missing: name the folder with the files"),
-        (CODE + 'key = "id"\n', "index code: key goes with kind = 'sql', and this index is of kind 'code'"),
-        (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap does not go with kind 'code'"),
+        (
+            CODE + 'key = "id"\n',
+            "index code: key belongs to kind 'sql', but this index has kind 'code'; remove one of them",
+        ),
+        (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap cannot be used with kind 'code'"),
         (
             SOURCE + INDEX + 'root = "src"\n',
-            "index comments: root goes with kind = 'code', and this index is of kind 'sql'",
+            "index comments: root belongs to kind 'code', but this index has kind 'sql'",
         ),
-        (CODE + "options = {a = 1}\n", "index code: options goes with kinds of a source of one's own"),
+        (
+            CODE + "options = {a = 1}\n",
+            "index code: options belongs to the kind of a custom source, but this index has kind 'code'",
+        ),
         (CODE + "max_file_bytes = 0\n", "index code: max_file_bytes should be greater than 0, not 0"),
         (
             CODE + "required_filter = {author = 'kim'}\n",
-            "required_filter names 'author', and payload has no such column (path",
+            "required_filter names 'author', but payload has no such column (path",
         ),
-        (SOURCE + INDEX.replace("comments", "a b"), "index a b: name should have letters, digits, - and single _"),
-        (SOURCE + INDEX.replace("comments", "a__3"), "index a__3: the name 'a__3' must not have two underscores"),
+        (
+            SOURCE + INDEX.replace("comments", "a b"),
+            "index a b: name should contain only letters, digits, - and single _",
+        ),
+        (SOURCE + INDEX.replace("comments", "a__3"), "index a__3: the name 'a__3' must not contain two underscores"),
         (SOURCE + INDEX.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
         (SOURCE + INDEX + "query = 'SELECT 1'\n", "index comments: needs either table or query"),
-        (SOURCE + INDEX.replace("table", "query") + "schema = 'x'\n", "index comments: schema goes with table"),
+        (SOURCE + INDEX.replace("table", "query") + "schema = 'x'\n", "index comments: schema belongs to table"),
         (
             SOURCE + INDEX + "chunk_overlap = 600\n",
-            "chunk_overlap 600 is more than half of chunk_chars 1000; make it less",
+            "chunk_overlap 600 is more than half of chunk_chars 1000; lower it",
         ),
         (
             SOURCE + INDEX + "chunk_chars = 5\n",
@@ -302,45 +318,68 @@ def test_models_known_to_need_prefixes_have_them(model, prefixes):
         (SOURCE + INDEX + "chunk_chars = 99.5\n", "index comments: chunk_chars should be a whole number, not 99.5"),
         (SOURCE + INDEX + "payload = 'a'\n", "index comments: payload should be a list, for example"),
         (SOURCE + INDEX + "payload = ['_rag']\n", "index comments: payload column _rag is reserved"),
-        (SOURCE + INDEX.replace('"body"', "[]"), "index comments: key and text name at least one column each"),
+        (SOURCE + INDEX.replace('"body"', "[]"), "index comments: key and text must name at least one column each"),
         (
             SOURCE + INDEX.replace('"body"', "5"),
             "text should be the name of a column, a list of names, or a template, not 5",
         ),
         (SOURCE + INDEX.replace('"id"', "['a', 5]"), "key should be the name of a column, or a list of names"),
         (SOURCE + INDEX.replace("body", "{a"), "index comments: text '{a' is not a template: expected '}'"),
-        (SOURCE + INDEX.replace("body", "{a!r}"), "between braces stands a column's name and nothing else"),
-        (SOURCE + INDEX.replace("body", "{}"), "between braces stands a column's name and nothing else"),
+        (SOURCE + INDEX.replace("body", "{a!r}"), "braces may contain only the name of a column"),
+        (SOURCE + INDEX.replace("body", "{}"), "braces may contain only the name of a column"),
         (SOURCE + INDEX.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
-        ("project = 'a b'\n" + SOURCE + INDEX, "project should have letters, digits, - and single _"),
-        ("project = 'a__b'\n" + SOURCE + INDEX, "project should have letters, digits, - and single _"),
+        (
+            SOURCE + "[parallel]\nmin_shard_documents = 5\nmax_shard_documents = 4\n" + INDEX,
+            "[parallel]: min_shard_documents 5 is more than max_shard_documents 4; lower it",
+        ),
+        ("project = 'a b'\n" + SOURCE + INDEX, "project should contain only letters, digits, - and single _"),
+        ("project = 'a__b'\n" + SOURCE + INDEX, "project should contain only letters, digits, - and single _"),
     ],
 )
 def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, message):
-    said = refused(text)
-    assert message in said
-    assert "rag-index.toml" in said
+    full_message = refused(text)
+    assert message in full_message
+    assert "rag-index.toml" in full_message
 
 
-def test_a_file_that_is_not_text(folder):
+RENAMED = [(section, old, new) for section, keys in RENAMED_KEYS.items() for old, new in keys.items()]
+
+
+def test_the_size_of_a_shard_has_a_new_name(refused, monkeypatch):
+    text = "[parallel]\nchunk_size = 5\n" + SOURCE + INDEX
+    assert refused(text) == "rag-index.toml: [parallel] chunk_size is now shard_documents"
+    monkeypatch.setenv("RAG_INDEX_PARALLEL__CHUNK_SIZE", "5")
+    assert refused() == "RAG_INDEX_PARALLEL__CHUNK_SIZE is now RAG_INDEX_PARALLEL__SHARD_DOCUMENTS"
+
+
+@pytest.mark.parametrize(("section", "old", "new"), RENAMED)
+def test_a_renamed_key_is_an_error_with_the_new_name(refused, monkeypatch, section, old, new):
+    assert new in keys_of(SECTIONS[section])
+    assert refused(f"[{section}]\n{old} = 1\n" + SOURCE + INDEX) == f"rag-index.toml: [{section}] {old} is now {new}"
+    variable = f"RAG_INDEX_{section}__{old}".upper()
+    monkeypatch.setenv(variable, "1")
+    assert refused() == f"{variable} is now {f'RAG_INDEX_{section}__{new}'.upper()}"
+
+
+def test_a_binary_file_is_not_toml(folder):
     (folder / "rag-index.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SettingsError, match="is not TOML"):
         load_settings()
 
 
-def test_secrets_are_not_shown_by_settings_themselves(load):
+def test_settings_redact_their_secrets(load):
     settings = load(
         "[source]\nurl = 'postgresql://reader:s3cret@h/d'\n[store]\nurl = 'http://h'\napi_key = 's3cret'\n"
         "[ledger]\nurl = 'postgresql://writer:s3cret@h/d'\n" + INDEX
     )
-    for shown in (
+    for text in (
         repr(settings),
         str(settings),
         repr(settings.store),
         settings.model_dump_json(),
         str(settings.source_url),
     ):
-        assert "s3cret" not in shown
+        assert "s3cret" not in text
     assert settings.store.secret_api_key() == "s3cret"
     assert settings.source_url.password == "s3cret"
 
@@ -389,18 +428,18 @@ EXAMPLES = {
     "indexes.context": ('{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
     "embedder.device": ("cpu", "cpu"),
 }
-"""Key: a value of the environment, and what it is in the settings (None: a secret)."""
-OF_KIND = {"root": "code", "include": "code", "exclude": "code", "max_file_bytes": "code", "file_timeout": "code",
+"""By key: a value in the environment, and the same value in the settings (None for a secret)."""
+KINDS = {"root": "code", "include": "code", "exclude": "code", "max_file_bytes": "code", "file_timeout": "code",
            "options": "own"}  # fmt: skip
-"""Keys of other kinds of indexes than sql."""
-TOGETHER = "[parallel]\naddress = 'tls://h:8786'\ntls_ca_file = 'a'\ntls_cert = 'b'\ntls_key = 'c'\n"
-"""What the file has beside keys that cannot stand alone."""
+"""The kind of index that a key belongs to, if not sql."""
+TLS = "[parallel]\naddress = 'tls://h:8786'\ntls_ca_file = 'a'\ntls_cert = 'b'\ntls_key = 'c'\n"
+"""The table for keys that are valid only together."""
 ALL_KEYS = [
     f"{section}.{key}" for section, model in {**SECTIONS, "indexes": IndexSettings}.items() for key in keys_of(model)
 ]
 
 
-def test_source_code_needs_no_database(load):
+def test_an_index_of_source_code_needs_no_database(load):
     settings = load(CODE)
     assert (settings.indexes[0].kind, settings.root(settings.indexes[0])) == ("code", settings.folder / "src")
     with pytest.raises(SettingsError, match="only indexes of kind sql need it"):
@@ -415,15 +454,15 @@ def test_every_key_can_come_from_the_environment(load, monkeypatch, name):
     assert default is not None or key == "schema"
     place = "INDEXES__COMMENTS" if section == "indexes" else section.upper()
     monkeypatch.setenv(f"RAG_INDEX_{place}__{key.upper()}", value)
-    index = f'[[indexes]]\nname = "comments"\nkind = "{OF_KIND[key]}"\n' if key in OF_KIND else INDEX
-    index += 'root = "."\n' if OF_KIND.get(key) == "code" else ""
-    settings = load((TOGETHER if key.startswith("tls_") else "") + SOURCE + index)
+    index = f'[[indexes]]\nname = "comments"\nkind = "{KINDS[key]}"\n' if key in KINDS else INDEX
+    index += 'root = "."\n' if KINDS.get(key) == "code" else ""
+    settings = load((TLS if key.startswith("tls_") else "") + SOURCE + index)
     part: BaseModel = settings.indexes[0] if section == "indexes" else getattr(settings, section)
     found = getattr(part, {"schema": "db_schema"}.get(key, key))
     assert found.get_secret_value() == value if expected is None else found == expected
 
 
-def test_the_environment_goes_over_the_file_and_leaves_the_rest(load, monkeypatch):
+def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_PROJECT", "2024")
     monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "2")
     monkeypatch.setenv("rag_index_run__wait", "3")
@@ -434,7 +473,7 @@ def test_the_environment_goes_over_the_file_and_leaves_the_rest(load, monkeypatc
     assert run_settings(None, workers=4).parallel.workers == 4
 
 
-def test_all_that_must_be_given_can_be_given_so(load, monkeypatch):
+def test_required_keys_can_come_from_the_environment(load, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_SOURCE__URL", "sqlite:///b.db")
     monkeypatch.setenv("RAG_INDEX_INDEXES", json.dumps([{"name": "n", "table": "t", "key": "k", "text": "x"}]))
     monkeypatch.setenv("RAG_INDEX_INDEXES__N__QUERY", "SELECT 1")
@@ -443,12 +482,12 @@ def test_all_that_must_be_given_can_be_given_so(load, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["http://a, http://b", '["http://a", "http://b"]', "['http://a', 'http://b']"])
-def test_lists_as_json_as_toml_and_with_commas(load, monkeypatch, value):
+def test_a_list_is_written_as_json_as_toml_or_with_commas(load, monkeypatch, value):
     monkeypatch.setenv("RAG_INDEX_EMBEDDER__HOSTS", value)
     assert load().embedder.hosts == ["http://a", "http://b"]
 
 
-def test_an_empty_value_takes_away_what_need_not_be_there(load, monkeypatch):
+def test_an_empty_value_removes_an_optional_key(load, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_STORE__URL", "")
     monkeypatch.setenv("RAG_INDEX_STORE__API_KEY", "")
     monkeypatch.setenv("RAG_INDEX_EMBEDDER__DOCUMENT_PREFIX", "")
@@ -467,10 +506,10 @@ def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("RAG_INDEX_PARALELL__WORKERS", "2", "is no setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
-        ("RAG_INDEX_PARALLEL__WORKRS", "2", "is no setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
-        ("RAG_INDEX_PARALLEL__ZZZ", "2", "[parallel] has no key 'zzz', but workers, shard_documents"),
-        ("RAG_INDEX_QQQ__ZZZ", "2", "there is no section 'qqq', but source, embedder, store"),
+        ("RAG_INDEX_PARALELL__WORKERS", "2", "is not a setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
+        ("RAG_INDEX_PARALLEL__WORKRS", "2", "is not a setting, did you mean RAG_INDEX_PARALLEL__WORKERS?"),
+        ("RAG_INDEX_PARALLEL__ZZZ", "2", "[parallel] has no key 'zzz'; its keys are workers, shard_documents"),
+        ("RAG_INDEX_QQQ__ZZZ", "2", "there is no section 'qqq', only source, embedder, store"),
         ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
         ("RAG_INDEX_WORKERS", "2", "did you mean RAG_INDEX_PARALLEL__WORKERS?"),
         ("RAG_INDEX_CONFIGS", "x", "did you mean RAG_INDEX_CONFIG?"),
@@ -489,18 +528,18 @@ def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
 )
 def test_each_mistake_in_the_environment_names_the_variable(refused, monkeypatch, variable, value, message):
     monkeypatch.setenv(variable, value)
-    said = refused()
-    assert said.startswith(variable)
-    assert message in said
+    full_message = refused()
+    assert full_message.startswith(variable)
+    assert message in full_message
 
 
-def test_a_variable_that_could_mean_two_indexes(refused, monkeypatch):
+def test_an_ambiguous_variable_names_both_indexes(refused, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_INDEXES__A_B__CHUNK_CHARS", "300")
     text = SOURCE + INDEX.replace("comments", "a-b") + INDEX.replace("comments", "a_b")
     assert "means both a-b and a_b" in refused(text)
 
 
-def test_settings_made_in_code_do_not_read_the_environment(monkeypatch):
+def test_settings_built_in_code_ignore_the_environment(monkeypatch):
     monkeypatch.setenv("RAG_INDEX_PARALLEL__WORKERS", "3")
     monkeypatch.setenv("PARALLEL__WORKERS", "3")
     settings = Settings.model_validate(

@@ -1,4 +1,4 @@
-"""`changed_since`: what is read, what is left unread, and what of clocks that disagree; SQLite and PostgreSQL."""
+"""`changed_since`: which rows are read, which stay unread, and clocks that disagree; on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = {"timestamptz": "timestamptz", "timestamp": "timestamp", "date": "date",
 
 
 class Table:
-    """A table of (id, body, at) somewhere; `ago` gives a time in the column's kind."""
+    """A table of (id, body, at) on SQLite or PostgreSQL. `ago` returns a time in the type of the column."""
 
     def __init__(self, kind: str, folder, server=None) -> None:
         self.kind = kind
@@ -48,9 +48,9 @@ class Table:
         }[self.kind]  # fmt: skip
 
     def put(self, number: int, at, body: str = "x") -> None:
-        mark = "?" if self._server is None else "%s"
+        placeholder = "?" if self._server is None else "%s"
         self._db.execute(f"DELETE FROM note WHERE id = {number}")
-        self._db.execute(f"INSERT INTO note VALUES ({mark}, {mark}, {mark})", (number, body, at))
+        self._db.execute(f"INSERT INTO note VALUES ({placeholder}, {placeholder}, {placeholder})", (number, body, at))
 
     def source(self, **more) -> ChangedSource:
         settings = {"name": "n", "table": "note", "key": "id", "text": "body", "changed_since": "at", **more}
@@ -68,7 +68,7 @@ def table(request, tmp_path):
 
 
 def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
-    """Keys that were read, keys that were left unread."""
+    """Return the keys that were read, and those that stayed unread."""
     documents, unread, cursor = [], [], None
     while True:
         page = source.page(cursor, rows)
@@ -79,14 +79,14 @@ def read(source: ChangedSource, rows: int = 3) -> tuple[list[str], list[str]]:
             return documents, unread
 
 
-def since(table: Table, watermark: str, needed=lambda keys: False) -> tuple[list[str], list[str]]:
+def since(table: Table, watermark: str, must_read=lambda keys: False) -> tuple[list[str], list[str]]:
     source = table.source(changed_overlap=3600)
-    source.read_since(watermark, needed)
+    source.read_since(watermark, must_read)
     return read(source)
 
 
 def old(table: Table, count: int) -> None:
-    """Rows of ten days ago, and one of two days ago: it says up to where all is seen."""
+    """Add rows of ten days ago, and one of two days ago, whose time becomes the watermark."""
     for number in range(1, count + 1):
         table.put(number, table.ago(days=10))
     table.put(100, table.ago(days=2))
@@ -95,13 +95,13 @@ def old(table: Table, count: int) -> None:
 def test_only_what_changed_is_read(table):
     old(table, 10)
     source = table.source()
-    assert read(source)[0] == [*map(str, range(1, 11)), "100"], "all, until it is told since when"
+    assert read(source)[0] == [*map(str, range(1, 11)), "100"], "all rows, until `read_since` is called"
     watermark = table.source().watermark()
     table.put(4, table.ago(minutes=1), "new words")
     table.put(11, table.ago(minutes=1))
     table.put(7, None)
     documents, unread = since(table, watermark)
-    assert documents == ["4", "7", "11", "100"], "a row without a time is always read, and the overlap"
+    assert documents == ["4", "7", "11", "100"], "rows without a time and those in the overlap are always read"
     assert unread == ["1", "2", "3", "5", "6", "8", "9", "10"]
 
 
@@ -116,22 +116,22 @@ def test_a_row_from_the_future_hides_nothing(table):
 
 
 def test_a_change_that_is_committed_after_later_ones_is_read(table):
-    """It was dated before the scan, and was not to be seen in it: the overlap is for this."""
+    """The row was dated before the scan and committed after it, which is what the overlap is for."""
     old(table, 3)
     watermark = table.source().watermark()
     table.put(1, table.ago(days=2, minutes=50))
     assert "1" in since(table, watermark)[0]
 
 
-def test_a_page_with_a_key_that_has_to_be_looked_at_is_read_whole(table):
+def test_a_page_with_a_key_that_must_be_read_is_read_in_full(table):
     old(table, 9)
     watermark = table.source().watermark()
-    documents, unread = since(table, watermark, needed=lambda keys: "5" in keys)
+    documents, unread = since(table, watermark, must_read=lambda keys: "5" in keys)
     assert documents == ["4", "5", "6", "100"]
     assert unread == ["1", "2", "3", "7", "8", "9"]
 
 
-def test_without_rows_or_times_all_is_read(table):
+def test_without_rows_or_times_there_is_no_watermark(table):
     assert table.source().watermark() is None
     table.put(1, None)
     assert table.source().watermark() is None

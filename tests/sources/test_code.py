@@ -1,4 +1,4 @@
-"""A folder of source code as a source: which files, in which order, what is left out and why, what is left unread."""
+"""A folder of source code as a source: which files it has, in which order, which it excludes, which stay unread."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from rag_index.documents.canonical import decode_payload, hash_text
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.settings import IndexSettings
-from rag_index.sources.code import CodeSource, decoded
+from rag_index.sources.code import CodeSource, decode_text
 
 OLD = time.time() - 1000
 SOMEBODY = 65_534
 """A user who owns nothing."""
 
 
-class Remembers:
-    """A memory as `rag_index.indexing.scan_state` gives it, of what a page was."""
+class FakeScanState:
+    """A `ScanState` with the stamps of a page."""
 
     def __init__(self, stamps: dict[str, str] | None = None, last: str | None = "files/1") -> None:
         self.stamps = stamps or {}
         self.watermark = last if stamps else None
-        self.left: str | None = None
+        self.next_watermark: str | None = None
 
     def set_watermark(self, watermark: str) -> None:
-        self.left = watermark
+        self.next_watermark = watermark
 
     def must_read(self, keys: object) -> bool:
-        raise AssertionError("is for sources that know a time")
+        raise AssertionError("only sources with a watermark call this")
 
     def unchanged(self, stamps: dict[str, str]) -> set[str]:
         return {key for key, stamp in stamps.items() if self.stamps.get(key) == stamp}
 
-    def keys_under(self, beginning: str) -> list[str]:
-        return [key for key in self.stamps if key.startswith(beginning)]
+    def keys_under(self, prefix: str) -> list[str]:
+        return [key for key in self.stamps if key.startswith(prefix)]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def source(root: Path, **keys: object) -> CodeSource:
 
 
 def read(opened: CodeSource, rows: int = 1000) -> tuple[list[str], dict[str, str], list[str]]:
-    """Paths in order, reasons of what is not read by path, and paths left unread."""
+    """Return the paths in order, the reasons of failures by path, and the paths that stay unread."""
     paths: list[str] = []
     reasons: dict[str, str] = {}
     unread: list[str] = []
@@ -81,7 +81,7 @@ def paths_of(root: Path, **keys: object) -> set[str]:
     return set(read(source(root, **keys))[0])
 
 
-def test_known_languages_by_language_the_largest_first(root):
+def test_files_are_read_by_language_the_largest_first(root):
     for path, size in {"a.py": 1, "b/c.py": 9, "d.go": 1, "README.md": 1, "b/x.tsx": 1, "data.json": 1}.items():
         write(root, path, "x" * size)
     opened = source(root)
@@ -92,7 +92,7 @@ def test_known_languages_by_language_the_largest_first(root):
     assert page.documents.text_hashes[1] == hash_text("x" * 9)
 
 
-def test_a_page_again_is_the_same_page(root):
+def test_a_page_read_twice_is_the_same(root):
     for number in range(10):
         write(root, f"{number}.py", "x" * (number + 1))
     opened = source(root)
@@ -102,7 +102,7 @@ def test_a_page_again_is_the_same_page(root):
     assert len(read(opened, rows=3)[0]) == 10
 
 
-def test_pages_end_by_bytes(root, monkeypatch):
+def test_pages_are_limited_by_bytes(root, monkeypatch):
     monkeypatch.setattr("rag_index.sources.code.PAGE_BYTES", 1000)
     for number in range(6):
         write(root, f"{number}.py", "x" * 400)
@@ -112,7 +112,7 @@ def test_pages_end_by_bytes(root, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("include", "exclude", "there"),
+    ("include", "exclude", "paths"),
     [
         ([], [], {"a.py", "b.ts", "s/a.py", "s/node_modules/m.js", "s/t/d.py"}),
         (["**/*.py"], [], {"a.py", "s/a.py", "s/t/d.py"}),
@@ -123,10 +123,10 @@ def test_pages_end_by_bytes(root, monkeypatch):
         (["**/*.py", "**/*.md"], ["s/t/**"], {"a.py", "s/a.py", "s/n.md"}),
     ],
 )
-def test_patterns_are_anchored_at_the_root(root, include, exclude, there):
+def test_patterns_are_anchored_at_the_root(root, include, exclude, paths):
     for path in ("a.py", "b.ts", "s/a.py", "s/n.md", "s/node_modules/m.js", "s/t/d.py"):
         write(root, path)
-    assert paths_of(root, include=include, exclude=exclude) == there
+    assert paths_of(root, include=include, exclude=exclude) == paths
 
 
 def test_gitignore_nested_and_above(root):
@@ -139,10 +139,12 @@ def test_gitignore_nested_and_above(root):
         write(root, path)
     assert paths_of(root) == {"service/only_here.py", "service/keep.log.py", "local.py"}
     assert paths_of(root / "service") == {"only_here.py", "keep.log.py"}
-    assert paths_of(root / "build") == {"b.py"}, "who names a folder that is ignored wants it"
+    assert paths_of(root / "build") == {"b.py"}, (
+        "a folder that is named in the settings is wanted, though it is ignored"
+    )
 
 
-def test_what_is_skipped_says_why(root):
+def test_each_skipped_file_has_a_reason(root):
     write(root, "large.py", "x = 1\n" * 100)
     write(root, "binary.py", b"x = '\0'")
     write(root, "minified.js", "var a=1;" * 2000)
@@ -172,7 +174,7 @@ def test_links(root, tmp_path):
     assert "leaves the root" in reasons["out"]
     assert "loops" in reasons["a/loop"]
     assert "loops" in reasons["self.py"]
-    assert "is not there" in reasons["broken.py"]
+    assert "does not exist" in reasons["broken.py"]
 
 
 def test_names_that_are_not_unicode(root):
@@ -189,7 +191,7 @@ def test_names_that_are_not_unicode(root):
 
 @contextlib.contextmanager
 def as_somebody():
-    """Root may read everything: be a user who may not."""
+    """Act as a user who may not read everything, as root may."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(SOMEBODY)
@@ -199,8 +201,8 @@ def as_somebody():
         os.seteuid(user)
 
 
-def test_what_may_not_be_read():
-    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+def test_files_and_folders_without_permission():
+    with tempfile.TemporaryDirectory() as folder:  # other users cannot enter pytest's own folders
         root = Path(folder)
         root.chmod(0o755)
         write(root, "open.py")
@@ -208,7 +210,7 @@ def test_what_may_not_be_read():
         write(root, "folder/known.py")
         (root / "folder").chmod(0)
         opened = source(root)
-        opened.use_scan_state(Remembers({'"folder/known.py"': "1"}))  # type: ignore[arg-type]
+        opened.use_scan_state(FakeScanState({'"folder/known.py"': "1"}))  # type: ignore[arg-type]
         try:
             with as_somebody():
                 paths, reasons, unread = read(opened)
@@ -216,10 +218,10 @@ def test_what_may_not_be_read():
             (root / "folder").chmod(0o755)
     assert (paths, unread) == (["open.py"], ["folder/known.py"])
     assert "cannot be read" in reasons["shut.py"]
-    assert "what is known of it is kept" in reasons["folder/"]
+    assert "its documents are kept as they are" in reasons["folder/"]
 
 
-def test_a_closed_folder_keeps_what_is_known(root, monkeypatch):
+def test_documents_of_an_unreadable_folder_are_kept(root, monkeypatch):
     write(root, "open.py")
     write(root, "folder/known.py")
     scandir = os.scandir
@@ -231,50 +233,52 @@ def test_a_closed_folder_keeps_what_is_known(root, monkeypatch):
 
     monkeypatch.setattr("os.scandir", refuse)
     opened = source(root)
-    opened.use_scan_state(Remembers({'"folder/known.py"': "1", '"folders.py"': "1"}))  # type: ignore[arg-type]
+    opened.use_scan_state(FakeScanState({'"folder/known.py"': "1", '"folders.py"': "1"}))  # type: ignore[arg-type]
     paths, reasons, unread = read(opened)
     assert (paths, unread) == (["open.py"], ["folder/known.py"])
-    assert reasons["folder/"] == "failed: the folder cannot be read: Permission denied; what is known of it is kept"
+    assert (
+        reasons["folder/"] == "failed: the folder cannot be read: Permission denied; its documents are kept as they are"
+    )
 
 
-def test_unchanged_files_are_left_unread(root):
+def test_unchanged_files_stay_unread(root):
     write(root, "a.py", "a = 1\n")
     write(root, "b.py", "b = 1\n")
     opened = source(root)
-    opened.use_scan_state(Remembers())  # type: ignore[arg-type]
+    opened.use_scan_state(FakeScanState())  # type: ignore[arg-type]
     assert read(opened) == (["a.py", "b.py"], {}, [])
     time.sleep(2.1)
     stamps = opened.page(None, 10).stamps
     assert stamps.keys() == {'"a.py"', '"b.py"'}
     write(root, "b.py", "b = 2\n")
-    memory = Remembers(stamps)
-    opened.use_scan_state(memory)  # type: ignore[arg-type]
+    state = FakeScanState(stamps)
+    opened.use_scan_state(state)  # type: ignore[arg-type]
     assert read(opened) == (["b.py"], {}, ["a.py"])
-    assert memory.left == "files/1"
+    assert state.next_watermark == "files/1"
 
 
 def test_a_file_that_changed_just_now_has_no_stamp(root):
-    """It may change once more within its time: that would not be seen by size and time."""
-    write(root, "young.py", at=time.time())
+    """It may change again within the same time, and its size and time would not show that."""
+    write(root, "young.py", at=time.time() + 3600)
     assert source(root).page(None, 10).stamps == {}
 
 
 @pytest.mark.parametrize(
     "data", [b"x = 1\r\n", "\ufeffx = 'é'\n".encode(), b"# caf\xe9\n", "größer\n".encode(), b"", b"\xef\xbb\xbf"]
 )
-def test_bytes_can_be_made_again(data):
-    text = decoded(data)
+def test_bytes_can_be_restored_from_the_text(data):
+    text = decode_text(data)
     assert data in (text.encode(), text.encode("latin-1", "replace"))
 
 
-def test_a_root_that_is_not_there(root):
+def test_a_root_that_does_not_exist(root):
     missing = source(root / "nothing")
-    with pytest.raises(SettingsError, match=r"root .*nothing is no folder"):
+    with pytest.raises(SettingsError, match=r"root .*nothing is not a folder"):
         missing.check()
     with pytest.raises(SourceUnavailable, match="cannot be read"):
         missing.page(None, 10)
 
 
-def test_a_pattern_that_is_none(root):
+def test_a_pattern_that_is_not_valid(root):
     with pytest.raises(SettingsError, match="correct the pattern"):
         source(root, include=["a\\"]).page(None, 10)

@@ -1,4 +1,4 @@
-"""A source of another distribution, as docs/sources.md shows one."""
+"""A source of another distribution: the example of docs/sources.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rag_index.sources import open_source, page_of
 from tests.project import Project
 
 DOCUMENTATION = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
-SECTION = DOCUMENTATION.split("\n## A source of one's own\n")[1].split("\n## ")[0]
+SECTION = DOCUMENTATION.split("\n## A source of your own\n")[1].split("\n## ")[0]
 
 
 def block(language: str, number: int = 0) -> str:
@@ -23,7 +23,7 @@ def block(language: str, number: int = 0) -> str:
 
 @pytest.fixture
 def project(tmp_path, monkeypatch, prefect_server) -> Project:
-    """The example's package, installed, and a project with its settings."""
+    """A project with the settings of the example, whose package is installed."""
     site = tmp_path / "site"
     info = site / "notes-1.0.dist-info"
     info.mkdir(parents=True)
@@ -43,23 +43,23 @@ def write(project: Project, notes: dict[int, str]) -> None:
     (project.folder / "notes.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
-def figures(project: Project) -> dict[str, int]:
+def counts(project: Project) -> dict[str, int]:
     outcome = project.index(serial=True).indexes[0]
     assert outcome.state == "completed", outcome.message
     return {name: getattr(outcome, name) for name in ("new", "changed", "unchanged", "deleted")}
 
 
-def test_the_example_is_indexed_and_followed(project):
+def test_the_example_is_indexed_and_kept_up_to_date(project):
     notes = {number: f"The printer of room {number} is broken." for number in range(50)}
     write(project, notes)
-    assert figures(project) == {"new": 50, "changed": 0, "unchanged": 0, "deleted": 0}
+    assert counts(project) == {"new": 50, "changed": 0, "unchanged": 0, "deleted": 0}
     assert {payload["author"] for payload, _ in project.points().values()} == {"kim"}
     write(project, {**{key: text for key, text in notes.items() if key != 7}, 8: "It is the keyboard."})
-    assert figures(project) == {"new": 0, "changed": 1, "unchanged": 48, "deleted": 1}
+    assert counts(project) == {"new": 0, "changed": 1, "unchanged": 48, "deleted": 1}
     assert project.texts()["8"] == ["It is the keyboard."]
 
 
-def test_the_examples_pages_follow_each_other(project):
+def test_the_pages_of_the_example_join_to_all_documents(project):
     write(project, {number: f"note {number}" for number in range(10)})
     source = open_source(project.settings, project.settings.indexes[0])
     keys, cursor = [], None
@@ -77,11 +77,13 @@ def test_the_examples_pages_follow_each_other(project):
 def test_a_kind_that_is_not_installed(tmp_path):
     project = Project(tmp_path / "project")
     project.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
-    with pytest.raises(SettingsError, match=r"kind 'mails' is none of sql, code.* install the package"):
+    with pytest.raises(
+        SettingsError, match=r"there is no kind 'mails' \(the kinds are: sql, code.* install the package"
+    ):
         open_source(project.settings, project.settings.indexes[0])
 
 
-def test_a_page_of_documents():
+def test_a_batch_of_documents():
     page = page_of([("a", "text\0", {"n": 1}), ((1, "b"), " \n", {})])
     assert (page.keys, page.texts) == (['"a"', '[1,"b"]'], ["text ", ""])
     assert page.payloads == [b'{"n":1}', b"{}"]

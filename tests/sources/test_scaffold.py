@@ -1,4 +1,4 @@
-"""The first settings file: it loads, fits its source, says the defaults as they are, and holds no password."""
+"""The scaffold: it loads, fits its source, states the right defaults, and holds no password."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROSE = "The printer on the third floor does not answer any more, please help us
 
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
-    """A database as one finds them, and the folder it lies in as the current one."""
+    """A database with typical and odd tables, in the current folder, which is returned."""
     monkeypatch.chdir(tmp_path)
     with sqlite3.connect("desk.db") as db:
         db.executescript(
@@ -43,13 +43,13 @@ def desk(tmp_path, monkeypatch):
     return tmp_path
 
 
-def proposed(text, folder):
+def load(text, folder):
     (folder / "rag-index.toml").write_text(text, encoding="utf-8")
     return load_settings(folder / "rag-index.toml")
 
 
 def test_every_table_with_text_becomes_an_index_that_fits(desk):
-    settings = proposed(scaffold("sqlite:///desk.db"), desk)
+    settings = load(scaffold("sqlite:///desk.db"), desk)
     assert {index.table: index.name for index in settings.indexes} == {
         "Work Log": "work-log",
         "__odd__name__": "odd_name",
@@ -65,7 +65,7 @@ def test_every_table_with_text_becomes_an_index_that_fits(desk):
 
 
 def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
-    settings = proposed(scaffold("sqlite:///desk.db"), desk)
+    settings = load(scaffold("sqlite:///desk.db"), desk)
     comment, log, again = (settings.index(name) for name in ("comment", "work-log", "work-log-2"))
     assert (comment.key, comment.text, comment.payload) == ("id", ["body"], ["ticket", "author", "created"])
     assert (log.key, log.text) == (["log id", "line"], ['the "text'])
@@ -73,17 +73,17 @@ def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
     assert settings.index("gr-e").text == ["Größe"]
 
 
-def test_the_file_may_lie_in_another_folder_than_the_current_one(desk):
+def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
     other = desk / "etc"
     other.mkdir()
-    settings = proposed(scaffold("sqlite:///desk.db", other), other)
+    settings = load(scaffold("sqlite:///desk.db", other), other)
     assert Path(str(settings.source_url.database)).resolve() == desk / "desk.db"
-    absolute = proposed(scaffold(f"sqlite:///{desk}/desk.db", other), other)
+    absolute = load(scaffold(f"sqlite:///{desk}/desk.db", other), other)
     assert absolute.source_url.database == f"{desk}/desk.db"
 
 
-def test_without_a_source_there_is_an_example_to_change(tmp_path):
-    settings = proposed(scaffold(None), tmp_path)
+def test_without_a_source_the_scaffold_holds_an_example(tmp_path):
+    settings = load(scaffold(None), tmp_path)
     assert settings.source_url.drivername == "postgresql+psycopg"
     assert settings.indexes[0].text == ["subject", "body"]
 
@@ -108,28 +108,28 @@ def test_each_commented_line_is_a_key_and_most_show_the_default():
 def test_a_password_is_left_to_the_environment(desk):
     text = scaffold("sqlite:///desk.db?timeout=5&sslpassword=s3cret")
     assert "s3cret" not in text
-    assert "# The password is left out: set RAG_INDEX_SOURCE__URL to the whole URL." in text
+    assert "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL." in text
     assert "timeout=5" in text
     assert "password" not in scaffold("sqlite:///desk.db").split("[source]")[1].split("[embedder]")[0]
 
 
 @pytest.mark.parametrize(
-    ("source", "kind", "said"),
+    ("source", "kind", "message"),
     [
         ("s3cret", SettingsError, "--source is not a database URL; write it as sqlite:///file.db"),
         ("sqlite:///nothing.db", SettingsError, "there is no file"),
-        ("sqlite:///empty.db", SettingsError, "empty.db has no table with a key and a text column"),
+        ("sqlite:///empty.db", SettingsError, "empty.db has no table with a primary key and a text column"),
         ("sqlite:///text.db", SourceError, "file is not a database"),
         ("postgresql://u:s3cret@127.0.0.1:1/d", SourceUnavailable, "u@127.0.0.1:1/d does not answer"),
         (f"sqlite://u:s3cret%40@h/{__file__}?sslpassword=s3cret2", SettingsError, "the driver refuses the URL"),
         ("mysql+nothing://u:s3cret@h/d", SettingsError, "no driver for 'mysql+nothing' is installed"),
     ],
 )
-def test_sources_that_cannot_be_looked_at(desk, source, kind, said):
+def test_sources_that_cannot_be_read(desk, source, kind, message):
     sqlite3.connect("empty.db").executescript("CREATE TABLE number (id INTEGER PRIMARY KEY)")
     Path("text.db").write_text("no database at all " * 100)
     with pytest.raises(kind) as caught:
         scaffold(source)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""SQL sources on SQLite: every document once, whatever its key is called and does, and the source is never written."""
+"""SQL sources on SQLite: every document is read once, whatever its key is, and the source is never written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 import sqlite3
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from rag_index.sources.sql import SqlSource
 
 
 class Database:
-    """A SQLite file that a test fills, and sources over it."""
+    """A SQLite file that a test fills, and sources that read it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,7 +62,7 @@ def database(tmp_path):
 
 
 def read(source, rows=1000, between=lambda page: None):
-    """All keys and texts, page by page; `between` is called after each page."""
+    """Return all texts by key, read page by page; `between` is called after each page."""
     source.check()
     documents, cursor = {}, None
     while True:
@@ -101,7 +100,7 @@ def test_an_empty_table_is_one_empty_page(database):
     assert (len(page.documents), page.cursor, page.unreadable, source.count()) == (0, None, [], 0)
 
 
-def test_pages_say_text_hashes_and_payload(database):
+def test_pages_have_texts_hashes_and_payloads(database):
     page = database.notes(2).source(payload=["author", "id", "body"]).page(None, 10)
     documents = page.documents
     assert [decode_payload(payload) for payload in documents.payloads] == [
@@ -123,7 +122,7 @@ keys = st.one_of(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(keys, max_size=30), st.integers(1, 10))
 def test_keys_of_any_type_even_mixed_are_read_once(tmp_path, values, rows):
-    """A column without a type holds what it is given; a key is as unique as SQLite says."""
+    """A column without a type holds values of any type, and SQLite decides which of them are equal keys."""
     database = Database(tmp_path / f"{uuid.uuid4()}.db").run("CREATE TABLE note (id PRIMARY KEY, body TEXT)")
     database.run("INSERT OR IGNORE INTO note VALUES (?, 'x')", rows=[(value,) for value in values])
     source = database.source()
@@ -143,7 +142,7 @@ def test_keys_of_three_columns_are_read_once(tmp_path, values, rows):
 
 
 def test_the_portable_form_of_composite_keys_reads_the_same(database):
-    """Databases without row values get it; here it is asked of SQLite."""
+    """Databases without row values get this form; the test uses it on SQLite."""
     database.run("CREATE TABLE note (a INTEGER, b INTEGER, c INTEGER, body TEXT)")
     database.run("INSERT INTO note VALUES (?, ?, ?, 'x')", rows=[(i // 9, i // 3 % 3, i % 3) for i in range(27)])
     source = database.source(key=["a", "b", "c"])
@@ -156,21 +155,21 @@ def test_types_of_keys_are_kept(database):
     assert read(database.source(), 1) == {"1": "number", '"1"': "text"}
 
 
-def test_uuids_kept_as_text(database):
+def test_uuids_in_a_text_column_are_kept_as_text(database):
     ids = sorted(str(uuid.uuid5(uuid.NAMESPACE_URL, str(i))) for i in range(5))
     database.run("CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)")
     database.run("INSERT INTO note VALUES (?, 'x')", rows=[(i,) for i in reversed(ids)])
     assert [document_id(key) for key in read(database.source(), 2)] == ids
 
 
-def test_keys_that_differ_in_case_alone_are_two_in_a_column_that_ignores_case(database):
+def test_keys_that_differ_only_in_case_are_two_even_if_the_column_ignores_case(database):
     database.run("CREATE TABLE note (id TEXT COLLATE NOCASE, body TEXT)")
     database.run("INSERT INTO note VALUES (?, 'x')", rows=[(key,) for key in "aAbBcC"])
     for rows in (1, 2, 3):
         assert len(read(database.source(), rows)) == 6
 
 
-def test_composite_keys_that_the_database_takes_for_one_are_refused_not_lost(database):
+def test_composite_keys_that_are_equal_for_the_database_are_refused_not_lost(database):
     database.run("CREATE TABLE note (a INTEGER, b TEXT COLLATE NOCASE, body TEXT)")
     database.run("INSERT INTO note VALUES (1, ?, 'x')", rows=[(key,) for key in "aAbB"])
     with pytest.raises(SourceError, match="more than once"):
@@ -178,8 +177,8 @@ def test_composite_keys_that_the_database_takes_for_one_are_refused_not_lost(dat
 
 
 @pytest.mark.parametrize("kind", ["table", "query"])
-def test_rows_that_come_go_and_change_between_pages(database, kind):
-    """What stays is read once; what comes behind the reader is for the next run."""
+def test_rows_are_inserted_deleted_and_changed_between_pages(database, kind):
+    """Rows that stay are read once; a row that is inserted before the cursor is for the next run."""
     database.notes(10)
     given = {"query": "SELECT id, body FROM note"} if kind == "query" else {"table": "note"}
 
@@ -245,7 +244,7 @@ def test_colons_in_a_query_stay_as_they_are(database):
 
 
 @pytest.mark.parametrize(
-    ("query", "said"),
+    ("query", "message"),
     [
         ("SELECT id, body FROM note; DROP TABLE note", "several statements"),
         (" -- nothing\n ; ", "the query is empty"),
@@ -256,9 +255,9 @@ def test_colons_in_a_query_stay_as_they_are(database):
         ("SELECT id, id AS body FROM note", "gives int \\(1\\), not text"),
     ],
 )
-def test_queries_that_cannot_be(database, query, said):
+def test_queries_that_are_not_valid(database, query, message):
     database.notes(1)
-    with pytest.raises(SettingsError, match=said) as caught:
+    with pytest.raises(SettingsError, match=message) as caught:
         database.source(query=query).check()
     assert "\n" not in str(caught.value)
     assert "index notes" in str(caught.value)
@@ -267,7 +266,7 @@ def test_queries_that_cannot_be(database, query, said):
 # Texts
 
 
-def test_columns_are_joined_by_new_lines_without_the_empty_ones(database):
+def test_columns_are_joined_by_newlines_without_the_empty_ones(database):
     database.run("CREATE TABLE note (id INTEGER, a TEXT, b TEXT, c TEXT)")
     database.run(
         "INSERT INTO note VALUES (?, ?, ?, ?)", rows=[(1, "x", None, "z"), (2, "", "", None), (3, " ", "\n", "")]
@@ -275,7 +274,7 @@ def test_columns_are_joined_by_new_lines_without_the_empty_ones(database):
     assert read(database.source(text=["a", "b", "c"])) == {"1": "x\nz", "2": "", "3": ""}
 
 
-def test_a_template_is_filled_with_values_as_they_are(database):
+def test_a_template_is_filled_with_literal_values(database):
     database.run("CREATE TABLE note (id INTEGER, [a.b] TEXT, b TEXT)")
     database.run(
         "INSERT INTO note VALUES (?, ?, ?)", rows=[(1, "{b} {0} %s", "}"), (2, None, None), (3, None, "only b")]
@@ -284,13 +283,13 @@ def test_a_template_is_filled_with_values_as_they_are(database):
     assert read(source) == {"1": "Title: {b} {0} %s\n} {as is}", "2": "", "3": "Title: \nonly b {as is}"}
 
 
-def test_zero_bytes_are_spaces(database):
+def test_nul_characters_become_spaces(database):
     database.run("CREATE TABLE note (id INTEGER, body TEXT)", "INSERT INTO note VALUES (1, 'a' || char(0) || 'b')")
     assert read(database.source()) == {"1": "a b"}
 
 
-def test_what_is_not_text_fails_alone(database):
-    """SQLite lets any column hold anything."""
+def test_a_value_that_is_not_text_fails_only_its_document(database):
+    """SQLite allows values of any type in any column."""
     database.run(
         "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)", "INSERT INTO note VALUES (1, 'good'), (3, 'too')"
     )
@@ -317,14 +316,14 @@ def test_a_key_that_is_not_utf8_is_refused(database):
         read(database.source())
 
 
-def test_malformed_dates_are_payload_as_they_are(database):
+def test_malformed_dates_are_unchanged_in_the_payload(database):
     database.run("CREATE TABLE note (id INTEGER, body TEXT, at TIMESTAMP, day DATE)")
     database.run("INSERT INTO note VALUES (1, 'x', '0000-00-00 25:00', 'soon')")
     page = database.source(payload=["at", "day"]).page(None, 10)
     assert decode_payload(page.documents.payloads[0]) == {"at": "0000-00-00 25:00", "day": "soon"}
 
 
-# Keys that cannot be
+# Keys that are not valid
 
 
 def test_null_keys_are_counted_and_refused(database):
@@ -349,53 +348,53 @@ def test_null_in_one_column_of_a_key(database):
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 10])
-def test_a_key_that_is_there_twice_is_refused_wherever_pages_end(database, rows):
+def test_a_key_that_occurs_twice_is_refused_wherever_pages_end(database, rows):
     database.run("CREATE TABLE note (id TEXT, body TEXT)")
     database.run("INSERT INTO note VALUES (?, 'x')", rows=[(key,) for key in ["a", "b", "b", "c"]])
-    with pytest.raises(SourceError, match=r"key b \(id\) is there more than once"):
+    with pytest.raises(SourceError, match=r"key b \(id\) occurs more than once"):
         read(database.source(), rows)
 
 
-# What is not there
+# Missing files, tables and columns
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_file_that_does_not_exist(tmp_path):
     with pytest.raises(SettingsError, match=r"there is no file .*nothing\.db"):
         SqlSource(make_url(f"sqlite:///{tmp_path}/nothing.db"), IndexSettings(name="n", table="t", key="k", text="t"))
 
 
-def test_a_file_that_is_no_database(tmp_path):
+def test_a_file_that_is_not_a_database(tmp_path):
     (tmp_path / "x.db").write_bytes(b"this is no database at all, not at all " * 50)
     with pytest.raises(SourceError, match="file is not a database"):
         Database.source(type("D", (), {"url": make_url(f"sqlite:///{tmp_path}/x.db")})()).check()
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"table": "nots"}, "there is no table 'nots', did you mean 'note'?"),
         ({"table": "NOTES"}, "there is no table 'NOTES', did you mean 'note'?"),
-        ({"table": "zzzzzz"}, "there is no table 'zzzzzz'; there are: log, note"),
+        ({"table": "zzzzzz"}, "there is no table 'zzzzzz'; choose one of: log, note"),
         ({"table": "public.note"}, 'if \'public\' is a schema, write schema = "public" and table = "note"'),
         ({"schema": "mein"}, "there is no schema 'mein', did you mean 'main'?"),
         ({"key": "idd"}, "there is no column 'idd' in table 'note', did you mean 'id'?"),
         ({"text": "Body"}, "there is no column 'Body' in table 'note', did you mean 'body'?"),
-        ({"payload": ["xyzzy"]}, "there is no column 'xyzzy' in table 'note'; there are: author, body, id"),
+        ({"payload": ["xyzzy"]}, "there is no column 'xyzzy' in table 'note'; choose one of: author, body, id"),
         ({"text": "id"}, "column 'id' of table 'note' is INTEGER, not text"),
     ],
 )
-def test_names_that_are_not_there_offer_the_nearest(database, given, said):
+def test_an_unknown_name_is_answered_with_the_nearest(database, given, message):
     database.notes(1).run("CREATE TABLE log (id INTEGER)")
     with pytest.raises(SettingsError) as caught:
         database.source(**given).check()
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert caught.value.exit_code == 2
 
 
 # Read only
 
 
-def test_writing_is_impossible_and_the_file_stays_as_it_is(database):
+def test_writing_is_impossible_and_the_file_stays_unchanged(database):
     database.notes(20)
     before = hashlib.sha256(database.path.read_bytes()).hexdigest()
     engine = open_read_only(database.url)
@@ -435,14 +434,18 @@ def test_a_locked_database_is_waited_for(database):
     source.check()
     writer = sqlite3.connect(database.path, check_same_thread=False)
     writer.execute("BEGIN EXCLUSIVE")
-    threading.Timer(0.5, writer.rollback).start()
-    started = time.monotonic()
-    assert len(source.page(None, 10).documents) == 3
-    assert time.monotonic() - started >= 0.3
+    pages = []
+    reader = threading.Thread(target=lambda: pages.append(source.page(None, 10)))
+    reader.start()
+    reader.join(0.3)
+    assert reader.is_alive(), "it does not wait for the lock"
+    writer.rollback()
+    reader.join()
+    assert len(pages[0].documents) == 3
     writer.close()
 
 
-def test_a_database_that_stays_locked_is_a_passing_fault(database):
+def test_a_database_that_stays_locked_is_a_transient_error(database):
     database.notes(3)
     source = SqlSource(
         database.url.set(query={"timeout": "0.1"}), IndexSettings(name="n", table="note", key="id", text="body")
@@ -459,7 +462,7 @@ def test_a_database_that_stays_locked_is_a_passing_fault(database):
 # Other databases, without a server
 
 
-def test_a_server_that_is_not_there_is_a_passing_fault_without_the_password():
+def test_a_server_that_does_not_answer_is_a_transient_error_without_the_password():
     url = make_url("postgresql+psycopg://reader:s3cret%40@127.0.0.1:1/desk?application_name=s3cret")
     source = SqlSource(url, IndexSettings(name="n", table="t", key="k", text="t"))
     with pytest.raises(SourceUnavailable) as caught:
@@ -471,15 +474,15 @@ def test_a_server_that_is_not_there_is_a_passing_fault_without_the_password():
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("mysql+mysqldb://u:s3cret@h/d", r"no driver for 'mysql\+mysqldb' is installed .*rag-index\[mariadb\]"),
         ("nosuch://u:s3cret@h/d", "no driver for 'nosuch' is installed"),
         ("postgresql+asyncpg://u:s3cret@h/d", "asyncpg"),
     ],
 )
-def test_a_missing_driver_is_one_line_with_the_remedy(url, said):
-    with pytest.raises(SettingsError, match=said) as caught:
+def test_a_missing_driver_is_reported_in_one_line_with_the_remedy(url, message):
+    with pytest.raises(SettingsError, match=message) as caught:
         open_read_only(make_url(url))
     assert "s3cret" not in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What every store does: embedded, in memory, on a fake server by HTTP and gRPC, and on the real one of QDRANT_URL."""
+"""The contract of every store: embedded, in memory, a fake server over HTTP and gRPC, the real server at QDRANT_URL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIMENSION = 8
 
 
 @contextmanager
-def opened(kind: str, folder: Path) -> Iterator[Store]:
+def open_kind(kind: str, folder: Path) -> Iterator[Store]:
     match kind:
         case "edge":
             yield EdgeStore(folder)
@@ -57,8 +57,8 @@ KINDS = ["edge", "memory", "http", "grpc", pytest.param("server", marks=pytest.m
 
 @pytest.fixture(scope="module", params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """One store for all tests, each of which makes its own collections."""
-    with opened(request.param, tmp_path_factory.mktemp("store")) as store:
+    """One store for all tests; each test makes its own collections."""
+    with open_kind(request.param, tmp_path_factory.mktemp("store")) as store:
         yield store
         for name in store.collections():
             if name.startswith("contract_"):
@@ -84,7 +84,7 @@ def point_id(n: object) -> str:
 
 
 def batch(rows: list[int], payloads: list[dict[str, Any]] | None = None, *, key: str | None = None) -> PointBatch:
-    """Points of one document each (or of the document `key`, numbered), vectors by number."""
+    """Return one point for each row: the row's own document, or chunk `row` of the document `key`."""
     vectors = np.stack([np.random.default_rng(n).normal(size=DIMENSION) for n in rows]).astype(np.float32)
     made = [
         {RESERVED_KEY: {"key": key or f'"{n}"', "chunk": n if key else 0}, **(payloads[i] if payloads else {})}
@@ -100,7 +100,7 @@ def ids(store: Store, name: str) -> set[str]:
 # Collections
 
 
-def test_create_keeps_what_is_there_and_merges_metadata(store: Store) -> None:
+def test_create_keeps_an_existing_collection_and_merges_metadata(store: Store) -> None:
     name = new_name()
     store.create(name, DIMENSION, {"id": "one", "model": {"name": "m", "prefixes": ["a: ", ""]}, "nothing": None})
     store.upsert(name, batch([1]))
@@ -138,7 +138,7 @@ def test_drop(store: Store, name: str) -> None:
 
 
 @pytest.mark.parametrize("use", ["count", "upsert", "search", "scroll", "retrieve", "set_metadata", "dimension"])
-def test_a_collection_that_is_not_there_is_named(store: Store, use: str) -> None:
+def test_a_missing_collection_is_named(store: Store, use: str) -> None:
     calls = {
         "count": lambda: store.count("contract_none"),
         "upsert": lambda: store.upsert("contract_none", batch([1])),
@@ -189,7 +189,7 @@ def test_payloads_come_back_as_they_were(store: Store, name: str) -> None:
     assert point.vector is None
 
 
-def test_overwrite_payloads_removes_keys(store: Store, name: str) -> None:
+def test_a_payload_update_removes_keys(store: Store, name: str) -> None:
     points = batch([1, 2, 3], [{"a": 1, "gone": 1}, {"a": 2, "gone": 1}, {"a": 3}])
     store.upsert(name, points)
     before = {point.id: point.vector for point in store.scroll(name, vectors=True)}
@@ -201,7 +201,7 @@ def test_overwrite_payloads_removes_keys(store: Store, name: str) -> None:
     assert {point.id: point.vector for point in found.values()} == before
 
 
-def test_overwriting_points_that_are_not_there_is_a_mismatch_after_the_others(store: Store, name: str) -> None:
+def test_a_payload_update_of_missing_points_is_a_mismatch_after_the_others(store: Store, name: str) -> None:
     points = batch([1, 2])
     store.upsert(name, points)
     pairs = [(points.ids[0], {"a": 1}), (point_id("gone"), {"a": 2}), (points.ids[1], {"a": 3})]
@@ -238,7 +238,7 @@ def test_count_by_keys(store: Store, name: str) -> None:
     assert store.count(name) == 7
 
 
-def test_retrieve_finds_what_is_there(store: Store, name: str) -> None:
+def test_retrieve_returns_the_points_that_exist(store: Store, name: str) -> None:
     points = batch([1, 2])
     store.upsert(name, points)
     assert {point.id for point in store.retrieve(name, [*points.ids, point_id("no")])} == set(points.ids)
@@ -273,7 +273,7 @@ def test_empty_calls_do_nothing(store: Store, name: str) -> None:
     assert store.collections()[other] == {}
 
 
-# What is refused, before anything is written
+# Refusals before anything is written
 
 
 def bad_vectors() -> dict[str, np.ndarray]:
@@ -283,10 +283,10 @@ def bad_vectors() -> dict[str, np.ndarray]:
     return {"dimension": good[:, :-1], "NaN": nan, "infinite": infinite, "zero": zero, "flat": good.ravel()[:3]}
 
 
-@pytest.mark.parametrize(("which", "said"), [("NaN", "finite"), ("infinite", "finite"), ("zero", "zero")])
-def test_one_bad_vector_is_named_and_nothing_is_written(store: Store, name: str, which: str, said: str) -> None:
+@pytest.mark.parametrize(("which", "message"), [("NaN", "finite"), ("infinite", "finite"), ("zero", "zero")])
+def test_one_bad_vector_is_named_and_nothing_is_written(store: Store, name: str, which: str, message: str) -> None:
     points = batch([1, 2, 3])
-    with pytest.raises(PointsRefused, match=said) as refused:
+    with pytest.raises(PointsRefused, match=message) as refused:
         store.upsert(name, PointBatch(points.ids, bad_vectors()[which], points.payloads))
     assert refused.value.point_ids == (points.ids[1],)
     assert store.count(name) == 0
@@ -301,7 +301,7 @@ def test_vectors_of_another_dimension_are_refused(store: Store, name: str, which
 
 
 @pytest.mark.parametrize("bad", ["1", "not-a-uuid", point_id(1).upper(), point_id(1).replace("-", "")])
-def test_ids_that_are_no_uuids_are_refused(store: Store, name: str, bad: str) -> None:
+def test_ids_that_are_not_uuids_are_refused(store: Store, name: str, bad: str) -> None:
     points = batch([1, 2])
     with pytest.raises(PointsRefused) as refused:
         store.upsert(name, PointBatch([points.ids[0], bad], points.vectors, points.payloads))
@@ -312,7 +312,7 @@ def test_ids_that_are_no_uuids_are_refused(store: Store, name: str, bad: str) ->
     assert store.count(name) == 0
 
 
-def test_payloads_that_are_no_json_are_refused(store: Store, name: str) -> None:
+def test_payloads_that_are_not_json_are_refused(store: Store, name: str) -> None:
     points = batch([1, 2, 3])
     payloads: list[dict[Any, Any]] = [{"a": 1}, {1: "a key must be text"}, {"a": object()}]
     with pytest.raises(PointsRefused) as refused:
@@ -327,7 +327,7 @@ def test_batches_of_uneven_columns_are_refused(store: Store, name: str) -> None:
         store.upsert(name, PointBatch(points.ids, points.vectors[:2], points.payloads))
 
 
-def test_very_long_and_very_short_vectors_point_where_they_point(store: Store, name: str) -> None:
+def test_very_long_and_very_short_vectors_keep_their_direction(store: Store, name: str) -> None:
     points = batch([1, 2])
     points.vectors[0] *= 1e-18
     points.vectors[1] *= 1e18
@@ -359,7 +359,7 @@ def test_search_is_cosine_best_first(store: Store, name: str) -> None:
 @pytest.mark.parametrize(
     "query", [np.ones(DIMENSION - 1), np.zeros(DIMENSION), np.full(DIMENSION, np.nan), np.ones((1, DIMENSION))]
 )
-def test_queries_that_cannot_be(store: Store, name: str, query: np.ndarray) -> None:
+def test_queries_that_are_not_valid(store: Store, name: str, query: np.ndarray) -> None:
     store.upsert(name, batch([1]))
     with pytest.raises(StoreError):
         store.search(name, query.astype(np.float32), limit=1)
@@ -473,7 +473,7 @@ def test_all_conditions_must_hold_and_fields_have_any_name(store: Store, name: s
         Condition('a"b', "exists"),
     ],
 )
-def test_conditions_that_cannot_be(store: Store, name: str, condition: Condition) -> None:
+def test_conditions_that_are_not_valid(store: Store, name: str, condition: Condition) -> None:
     with pytest.raises(StoreError, match="condition"):
         store.search(name, np.ones(DIMENSION, np.float32), limit=1, conditions=[condition])
 
@@ -497,7 +497,7 @@ FITTING: dict[str, list[tuple[str, Any]]] = {
         *[("eq", "2024-01-02"), ("eq", datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)), ("exists", None), ("not", "low")],
     ],
 }
-"""What each kind of index is made for, and what it must not spoil."""
+"""Conditions that each kind of payload index must answer as a search without it does."""
 
 
 @pytest.mark.parametrize("kind", FITTING)
@@ -515,7 +515,7 @@ def test_a_payload_index_changes_no_answer(store: Store, name: str, kind: str) -
         assert {point.payload["label"] for point in found} == expected[op, repr(value)], (kind, op, value)
 
 
-def test_payload_indexes_are_made_changed_and_removed(store: Store, name: str) -> None:
+def test_payload_indexes_are_created_changed_and_removed(store: Store, name: str) -> None:
     store.upsert(name, batch([1, 2], [{"my column": "x", "größe": 1, "a": {"b c": 1}}] * 2))
 
     def found() -> int:
@@ -528,7 +528,7 @@ def test_payload_indexes_are_made_changed_and_removed(store: Store, name: str) -
         assert found() == 2
     assert store.count(name, keys=['"1"']) == 1
     store.index_fields(name, {})
-    with pytest.raises(StoreError, match="'text' is no kind; use keyword"):
+    with pytest.raises(StoreError, match="'text' is not a kind; use keyword"):
         store.index_fields(name, {"my column": "text"})
     with pytest.raises(StoreError, match="contract_none"):
         store.index_fields("contract_none", {"a": "keyword"})
@@ -556,13 +556,13 @@ def test_an_alias_moves(store: Store, name: str) -> None:
     other, alias = new_name(), new_name()
     store.create(other, DIMENSION, {})
     store.upsert(other, batch([1]))
-    for shown, count in ((name, 0), (other, 1), (other, 1), (name, 0)):
-        store.point_alias(alias, shown)
-        assert store.aliases()[alias] == shown
+    for target, count in ((name, 0), (other, 1), (other, 1), (name, 0)):
+        store.point_alias(alias, target)
+        assert store.aliases()[alias] == target
         assert store.count(alias) == count
 
 
-def test_names_of_aliases_and_collections_do_not_meet(store: Store, name: str) -> None:
+def test_an_alias_and_a_collection_cannot_share_a_name(store: Store, name: str) -> None:
     alias = new_name()
     store.point_alias(alias, name)
     with pytest.raises(StoreError):
@@ -585,8 +585,8 @@ def test_small_collections_need_no_search_index(store: Store, name: str) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_closing_twice_is_closing_once(kind: str, tmp_path: Path) -> None:
-    with opened(kind, tmp_path) as store:
+def test_closing_twice_does_no_harm(kind: str, tmp_path: Path) -> None:
+    with open_kind(kind, tmp_path) as store:
         store.collections()
         store.close()
         store.close()

@@ -1,8 +1,9 @@
-"""An export holds every point, exactly, in order of id, and is there whole or not at all."""
+"""An export holds every point exactly, in order of id, and replaces its file as a whole."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import uuid
@@ -32,7 +33,7 @@ def lines(path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def test_every_point_is_there_sorted_and_exact(project, tmp_path):
+def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
     out = tmp_path / "out.jsonl"
     count = export(project.settings, "notes", str(out))
     found, points = lines(out), project.points()
@@ -51,7 +52,7 @@ def test_every_point_is_there_sorted_and_exact(project, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_without_vectors(project, tmp_path):
+def test_vectors_can_be_left_out(project, tmp_path):
     out = tmp_path / "out.jsonl"
     export(project.settings, "notes", str(out), vectors=False)
     assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
@@ -59,7 +60,7 @@ def test_without_vectors(project, tmp_path):
 
 @pytest.mark.parametrize("kind", ["embedded", "server"])
 def test_memory_does_not_grow_with_the_index(tmp_path, kind):
-    """Python's own; what the embedded store's native part keeps is not counted."""
+    """Measure Python's own memory; the native part of the embedded store is not counted."""
     with ExitStack() as stack:
         url = f'[store]\nurl = "{stack.enter_context(FakeQdrant()).url}"\n' if kind == "server" else ""
         settings = Project(tmp_path / "project", extra=url).settings
@@ -77,7 +78,7 @@ def test_memory_does_not_grow_with_the_index(tmp_path, kind):
 
 
 def peak_of_export(settings, out, points) -> int:
-    """Bytes that Python had at most, in a process of its own: in this one the fake server keeps its points, too."""
+    """Return the peak of Python's memory in bytes, measured in a process without the fake server."""
     code = (
         "import sys, tracemalloc, pathlib; from rag_index.transfer.export import export; "
         "from rag_index.settings import load_settings; settings = load_settings(pathlib.Path(sys.argv[1])); "
@@ -91,7 +92,7 @@ def peak_of_export(settings, out, points) -> int:
     return peak
 
 
-def test_points_that_are_not_ours_are_written_as_well(project, tmp_path):
+def test_points_of_other_programs_are_exported_too(project, tmp_path):
     other = Project(tmp_path / "other")
     with closing(open_store(other.settings.store)) as store:
         store.create("test_notes__1", 2, {})
@@ -106,7 +107,7 @@ def test_points_that_are_not_ours_are_written_as_well(project, tmp_path):
     ]
 
 
-def test_a_file_that_is_there_stays_as_it_is_when_the_export_fails(project, tmp_path, monkeypatch):
+def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch):
     out = tmp_path / "out.jsonl"
     out.write_text("as before")
     scroll = EdgeStore.scroll
@@ -124,12 +125,21 @@ def test_a_file_that_is_there_stays_as_it_is_when_the_export_fails(project, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
 
 
-def test_where_it_cannot_be_written_is_said(project, tmp_path):
+def test_a_pipe_is_written_as_it_is(project, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    count = export(project.settings, "notes", str(pipe), vectors=False)
+    assert reader.communicate()[0].count(b"\n") == count
+    assert pipe.is_fifo()
+
+
+def test_an_error_names_the_file_that_cannot_be_written(project, tmp_path):
     with pytest.raises(SettingsError, match=r"nowhere/out\.jsonl cannot be written: No such file"):
         export(project.settings, "notes", str(tmp_path / "nowhere" / "out.jsonl"))
 
 
-def test_the_command(project, tmp_path):
+def test_export_command(project, tmp_path):
     out = tmp_path / "out.jsonl"
     ended = project.cli("export", "notes", "--out", str(out), "--no-vectors")
     assert ended.returncode == 0, ended.stderr
@@ -139,7 +149,7 @@ def test_the_command(project, tmp_path):
     assert "did you mean 'notes'?" in project.cli("export", "nots", "--out", "-").stderr
 
 
-def test_an_index_that_is_empty_is_said(tmp_path):
+def test_an_empty_index_is_an_error(tmp_path):
     project = Project(tmp_path / "project")
     with pytest.raises(StoreError, match="rag-index index notes"):
         export(project.settings, "notes", "-")

@@ -1,4 +1,4 @@
-"""Indexes carried to another store: bit-equal, ledger included, whole or not shown, and one store at a time."""
+"""Moved indexes: bit-equal, explained by the same ledger, live only when complete, and owned by one store at a time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UPSERT = "PUT /collections/test_notes__2/points"
 
 @pytest.fixture(scope="module")
 def moved_from(tmp_path_factory, prefect_server) -> Project:
-    """Indexed and rebuilt, so that there is a collection to go back to."""
+    """A project that was indexed and rebuilt, so that there is a collection to roll back to."""
     project = Project(tmp_path_factory.mktemp("move") / "project").fill(DOCUMENTS)
     assert project.index(serial=True).state == "completed"
     assert project.index(serial=True, full=True).state == "completed"
@@ -50,9 +50,10 @@ def qdrant() -> Iterator[StoppableQdrant]:
 
 
 class StoppableQdrant(FakeQdrant):
-    """Refuses for good all requests of one kind (`stop_on`) after some; keeps vectors of length one bit by bit.
+    """A fake that permanently refuses requests of one kind (`stop_on`) after the first few.
 
-    So does a real server; the client's memory behind the fake divides them by their length once more, in float32.
+    It keeps unit vectors bit by bit, as a real server does; the in-memory client behind the other fake divides them by
+    their length once more, in float32.
     """
 
     stop_on, after = "", 0
@@ -85,7 +86,7 @@ def exported(project: Project) -> bytes:
 
 
 def use(project: Project, line: str) -> None:
-    """Edit the settings file as the command says."""
+    """Edit the settings file as `move` tells the user to."""
     text = project.config.read_text().split("[store]")[0]
     project.write_settings(f"{text}\n[store]\n{line}\n")
 
@@ -96,21 +97,21 @@ def ledger_dump(project: Project) -> list[str]:
 
 
 def owners(project: Project, qdrant: FakeQdrant) -> tuple[bool, bool]:
-    """Whether the old and the new store's collection has the ledger's id."""
+    """Return whether the collection has the ledger's id in the old store, and whether in the new one."""
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         wanted = ledger.collection("test_notes__2").store_id
     with closing(open_store(project.settings.store)) as old:
-        there = old.collections()["test_notes__2"].get("store_id") == wanted
+        in_old = old.collections()["test_notes__2"].get("store_id") == wanted
     names = {one.name for one in qdrant.client.get_collections().collections}
     metadata = qdrant.client.get_collection("test_notes__2").config.metadata if "test_notes__2" in names else {}
-    return there, (metadata or {}).get("store_id") == wanted
+    return in_old, (metadata or {}).get("store_id") == wanted
 
 
 @pytest.mark.long
 def test_to_a_server_and_back(project, qdrant):
     before, ledger = exported(project), ledger_dump(project)
     [moved] = move(project.settings, target_settings(project.settings, qdrant.url))
-    assert moved.collections == ["test_notes__1", "test_notes__2"], "what is kept for a rollback, then what is shown"
+    assert moved.collections == ["test_notes__1", "test_notes__2"], "the one kept for a rollback, then the live one"
     assert moved.documents == DOCUMENTS
     assert moved.copied == 2 * moved.points == 2 * before.count(b"\n")
     assert ledger_dump(project) == ledger, "the ledger needs no change"
@@ -129,10 +130,10 @@ def test_to_a_server_and_back(project, qdrant):
     assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
     with closing(open_store(project.settings.store)) as store:
         store.delete_chunks("test_notes", {"5": 0, "6": 0})
-    mended = repair(project.settings, None, lambda names, _: project.index(*names, serial=True))
-    assert [(one.kind, one.count) for one in mended.repaired] == [("missing_documents", 2)]
-    assert mended.findings == []
-    assert exported(project) == before, "the doctor mends on a server as well"
+    repaired = repair(project.settings, None, lambda names, _: project.index(*names, serial=True))
+    assert [(one.kind, one.count) for one in repaired.repaired] == [("missing_documents", 2)]
+    assert repaired.findings == []
+    assert exported(project) == before, "the doctor repairs a server as well"
     project.execute("UPDATE note SET body = 'another story' WHERE id IN (3, 10)")
     project.execute("DELETE FROM note WHERE id = 20")
     project.index(serial=True)
@@ -159,7 +160,9 @@ def test_from_server_to_server(project, qdrant):
         assert ledger_dump(project) == ledger
         outcome = project.index(serial=True).indexes[0]
         assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
-        assert project.json("rollback", "notes")["live"] == "test_notes__1", "what is kept goes along"
+        assert project.json("rollback", "notes")["live"] == "test_notes__1", (
+            "collections kept for a rollback are moved too"
+        )
 
 
 @pytest.mark.parametrize(
@@ -168,24 +171,24 @@ def test_from_server_to_server(project, qdrant):
         pytest.param("PUT /collections/test_notes__1", 0, marks=pytest.mark.long),  # before anything is there
         (UPSERT, 1),
         pytest.param("POST /collections/test_notes__2/points/count", 0, marks=pytest.mark.long),
-        ("PATCH /collections/test_notes__1", 0),  # handing over: the first id
+        ("PATCH /collections/test_notes__1", 0),  # the hand-over: the first id
         pytest.param("PATCH /collections/test_notes__2", 0, marks=pytest.mark.long),
         ("POST /collections/aliases", 0),
     ],
 )
-def test_stopped_half_way_it_goes_on(project, qdrant, stop_on, after):
+def test_a_stopped_move_is_resumed(project, qdrant, stop_on, after):
     before = exported(project)
     target = target_settings(project.settings, qdrant.url)
     qdrant.stop_on, qdrant.after = stop_on, after
     with pytest.raises(StoreError, match="killed here"):
         move(project.settings, target)
-    assert qdrant.client.get_aliases().aliases == [], "nothing half is shown"
+    assert qdrant.client.get_aliases().aliases == [], "no incomplete collection is live"
     assert owners(project, qdrant) != (True, True), "the ledger never has two stores"
     qdrant.stop_on = ""
     [moved] = move(project.settings, target)
     assert owners(project, qdrant) == (False, True)
     if stop_on == UPSERT:
-        assert moved.copied < 2 * moved.points, "what was there was not sent again"
+        assert moved.copied < 2 * moved.points, "points that were there are not sent again"
     elif stop_on.startswith(("PATCH", "POST")):
         assert moved.copied == 0
     use(project, f'url = "{qdrant.url}"')
@@ -193,24 +196,24 @@ def test_stopped_half_way_it_goes_on(project, qdrant, stop_on, after):
     assert examine(project.settings).findings == []
 
 
-def test_repeated_after_the_end_it_changes_nothing(project, qdrant):
+def test_repeating_a_complete_move_changes_nothing(project, qdrant):
     target = target_settings(project.settings, qdrant.url)
     move(project.settings, target)
     old = project.config.read_text()
     use(project, f'url = "{qdrant.url}"')
     project.execute("UPDATE note SET body = 'newer than the old store' WHERE id = 3")
     project.index(serial=True, full=True)
-    after, shown = exported(project), qdrant.client.get_aliases().aliases[0].collection_name
-    assert shown == "test_notes__3"
+    after, live = exported(project), qdrant.client.get_aliases().aliases[0].collection_name
+    assert live == "test_notes__3"
     project.write_settings(old)
     [again] = move(project.settings, target)
     assert again.copied == 0
-    assert qdrant.client.get_aliases().aliases[0].collection_name == shown
+    assert qdrant.client.get_aliases().aliases[0].collection_name == live
     use(project, f'url = "{qdrant.url}"')
     assert exported(project) == after
 
 
-def test_a_store_that_rounds_vectors_is_told_of(project):
+def test_rounded_vectors_are_reported(project):
     with FakeQdrant() as rounding:
         [moved] = move(project.settings, target_settings(project.settings, rounding.url))
         assert 0 < moved.rounded < moved.copied / 2
@@ -219,7 +222,7 @@ def test_a_store_that_rounds_vectors_is_told_of(project):
         assert examine(project.settings).findings == []
 
 
-def test_what_is_in_the_way_is_left_alone(project, qdrant):
+def test_other_collections_in_the_target_are_left_alone(project, qdrant):
     target = target_settings(project.settings, qdrant.url)
     with closing(open_store(target)) as store:
         store.create("test_notes__2", 256, {"store_id": "another", "alias": "test_notes"})
@@ -229,12 +232,12 @@ def test_what_is_in_the_way_is_left_alone(project, qdrant):
         store.drop("test_notes__2")
         store.create("test_notes__7", 256, {"store_id": "another", "alias": "test_notes"})
         store.point_alias("test_notes", "test_notes__7")
-    with pytest.raises(StoreMismatch, match="shows test_notes__7 as test_notes"):
+    with pytest.raises(StoreMismatch, match=r"alias test_notes in .* points at test_notes__7"):
         move(project.settings, target)
     assert project.index(serial=True).state == "completed", "nothing has changed here"
 
 
-def test_what_is_damaged_is_mended_first(project, qdrant):
+def test_a_damaged_index_is_refused(project, qdrant):
     with closing(open_store(project.settings.store)) as store:
         vector = np.ones((1, 256), dtype=np.float32)
         store.upsert("test_notes__2", PointBatch([str(uuid.uuid4())], vector, [{"a": 1}]))
@@ -244,21 +247,21 @@ def test_what_is_damaged_is_mended_first(project, qdrant):
 
 
 @pytest.mark.parametrize(
-    ("to", "said"),
+    ("to", "message"),
     [
         ("ftp://somewhere", "is not an address"),
         ("http://user:secret@somewhere", "must not hold a user"),
         (".rag-index/qdrant", "the indexes are there already"),
     ],
 )
-def test_places_that_cannot_be(project, to, said):
+def test_invalid_targets_are_refused(project, to, message):
     place = str(project.folder / to) if "://" not in to else to
-    with pytest.raises(SettingsError, match=said) as raised:
+    with pytest.raises(SettingsError, match=message) as raised:
         target_settings(project.settings, place)
     assert "\n" not in str(raised.value)
 
 
-def test_the_command(project, qdrant):
+def test_move_command(project, qdrant):
     before = exported(project)
     missing = project.cli("move", "--to", qdrant.url, "--api-key-env", "NOT_SET")
     assert missing.returncode == 2
@@ -278,7 +281,7 @@ def test_the_command(project, qdrant):
     assert exported(project) == before
 
 
-def test_an_index_that_is_empty_is_said(tmp_path, qdrant):
+def test_an_empty_index_is_an_error(tmp_path, qdrant):
     project = Project(tmp_path / "project")
     with pytest.raises(StoreError, match="is empty, there is nothing to move"):
         move(project.settings, target_settings(project.settings, qdrant.url))

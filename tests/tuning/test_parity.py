@@ -1,4 +1,4 @@
-"""Whether two sets of points hold the same."""
+"""Comparing two sets of points."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def vectors(count=60, seed=1, dimension=16) -> Vectors:
     return Vectors([f"p{i}" for i in range(count)], rows / np.linalg.norm(rows, axis=1, keepdims=True))
 
 
-def test_the_same_in_another_order_agrees():
+def test_the_same_points_in_another_order_are_equal():
     one = vectors()
     order = np.random.default_rng(2).permutation(60)
     found = parity(one, Vectors([one.ids[i] for i in order], one.matrix[order]))
     assert (found.same_ids, found.largest_difference, found.recall) == (True, 0.0, 1.0)
 
 
-def test_a_vector_that_moved_is_seen():
+def test_a_changed_vector_is_detected():
     one = vectors()
     other = one.matrix.copy()
     other[3, 5] += 0.25
@@ -29,13 +29,13 @@ def test_a_vector_that_moved_is_seen():
     assert 0.9 < found.recall < 1.0
 
 
-def test_other_vectors_have_other_neighbours():
+def test_different_vectors_have_different_neighbours():
     found = parity(vectors(), vectors(seed=9))
     assert found.same_ids
     assert found.recall < 0.5
 
 
-def test_ids_that_are_missing_or_more_are_seen():
+def test_missing_and_additional_ids_are_detected():
     one = vectors()
     fewer = Vectors(one.ids[:-1], one.matrix[:-1])
     assert not parity(one, fewer).same_ids
@@ -44,14 +44,14 @@ def test_ids_that_are_missing_or_more_are_seen():
     assert parity(one, Vectors(["x"], one.matrix[:1])).recall == 0.0
 
 
-def test_which_of_equal_neighbours_is_found_says_nothing():
+def test_it_does_not_matter_which_of_equal_neighbours_is_found():
     one = vectors(5)
     many = Vectors([f"p{i}" for i in range(50)], np.repeat(one.matrix, 10, axis=0))
     shuffled = np.random.default_rng(3).permutation(50)
     assert parity(many, Vectors([many.ids[i] for i in shuffled], many.matrix[shuffled])).recall == 1.0
 
 
-def test_other_dimensions_do_not_agree():
+def test_different_dimensions_are_not_equal():
     assert parity(vectors(), vectors(dimension=8)).recall == 0.0
 
 

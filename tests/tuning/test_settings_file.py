@@ -53,7 +53,7 @@ def test_a_comment_beside_a_changed_value_stays(file):
     assert "num_thread = 1           # measured in spring" in file.read_text()
 
 
-def test_a_key_is_taken_away_and_a_table_is_added(file):
+def test_a_key_is_removed_and_a_table_is_added(file):
     write_keys(file, {("embedder", "num_thread"): None, ("parallel", "workers"): 3, ("run", "wait"): None})
     settings = load_settings(file)
     assert (settings.embedder.num_thread, settings.parallel.workers) == (None, 3)
@@ -61,14 +61,14 @@ def test_a_key_is_taken_away_and_a_table_is_added(file):
     assert file.read_text().endswith('text = "body"\n\n[parallel]\nworkers = 3\n')
 
 
-def test_what_would_not_load_is_not_written(file):
+def test_a_file_that_would_not_load_is_not_written(file):
     with pytest.raises(SettingsError, match="batch_texts"):
         write_keys(file, {("embedder", "batch_texts"): -1})
     assert file.read_text() == TEXT
     assert [path.name for path in file.parent.iterdir()] == ["rag-index.toml"]
 
 
-def test_a_link_stays_a_link(file, tmp_path):
+def test_a_symbolic_link_stays_one(file, tmp_path):
     link = tmp_path / "link.toml"
     link.symlink_to(file)
     write_keys(link, {("embedder", "batch_texts"): 16})
@@ -76,7 +76,7 @@ def test_a_link_stays_a_link(file, tmp_path):
     assert load_settings(file).embedder.batch_texts == 16
 
 
-def test_what_is_not_toml_is_said(file):
+def test_a_file_that_is_not_toml_is_an_error(file):
     file.write_text("[source\n")
     with pytest.raises(SettingsError, match="is not TOML"):
         write_keys(file, {("embedder", "batch_texts"): 16})

@@ -1,4 +1,4 @@
-"""`rag-index tune` against servers of which it is known what they can do."""
+"""`rag-index tune` with servers whose rates are known."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
+from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, SettingsError, SourceError
 from rag_index.settings import load_settings
 from rag_index.tuning.candidate import Candidate
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.long
 
 @pytest.fixture
 def fakes():
-    """Makes so many servers."""
+    """Return a function that starts servers."""
     with ExitStack() as stack:
         yield lambda count=1, **given: [stack.enter_context(FakeOllama(**given)) for _ in range(count)]
 
@@ -34,39 +35,31 @@ def project_with(folder, servers, *, more="") -> Project:
     return Project(folder, extra=extra).fill(200)
 
 
-def measured(settings, *candidates, seconds=0.4) -> list[float]:
-    from rag_index.embedders import open_embedder
-
-    embedder = open_embedder(settings.embedder)
-    identity = embedder.identity()
-    embedder.close()
-    with Probes(settings.embedder, sample_texts(settings), identity) as probes:
+def measure(settings, *candidates, seconds=0.4) -> list[float]:
+    with Probes(settings.embedder, sample_texts(settings), identify(settings.embedder)) as probes:
         return [probes.measure(candidate, seconds) for candidate in candidates]
 
 
-def test_probes_measure_what_servers_can_do(tmp_path, fakes):
+def test_probes_measure_the_rates_of_servers(tmp_path, fakes):
     settings = project_with(tmp_path / "p", fakes(2, seconds_per_text=0.004)).settings
     one = Candidate(batch_texts=8, batch_chars=4000)
     both = Candidate(hosts=2, workers=2, batch_texts=8, batch_chars=4000)
-    alone, shared, of_one, more = measured(
+    alone, shared, one_worker, more_requests = measure(
         settings, one, both, Candidate(hosts=2, batch_texts=8, batch_chars=4000),
         Candidate(requests_in_flight=4, batch_texts=8, batch_chars=4000),
     )  # fmt: skip
     mean = sum(map(len, sample_texts(settings))) / len(sample_texts(settings))
     assert alone / mean == pytest.approx(1 / 0.004, rel=0.25)
     assert shared > 1.5 * alone
-    assert of_one > 1.2 * alone
-    assert more == pytest.approx(alone, rel=0.3)
+    assert one_worker > 1.2 * alone
+    assert more_requests == pytest.approx(alone, rel=0.3)
     assert not workers_among(psutil.Process().children(recursive=True))
 
 
-def test_what_a_server_refuses_is_no_rate_and_names_the_reason(tmp_path, fakes):
+def test_a_candidate_that_the_server_refuses_has_rate_0_and_a_reason(tmp_path, fakes):
     (server,) = fakes()
     settings = project_with(tmp_path / "p", [server], more="timeout = 2").settings
-    from rag_index.embedders import open_embedder
-
-    identity = open_embedder(settings.embedder).identity()
-    with Probes(settings.embedder, ["a text"], identity) as probes:
+    with Probes(settings.embedder, ["a text"], identify(settings.embedder)) as probes:
         assert probes.measure(Candidate(), 0.1) > 0
         server.fault("status", code=500)
         assert probes.measure(Candidate(num_thread=2), 0.1) == 0
@@ -75,10 +68,10 @@ def test_what_a_server_refuses_is_no_rate_and_names_the_reason(tmp_path, fakes):
         assert probes.measure(Candidate(num_thread=2), 0.1) > 0
 
 
-def test_what_would_take_too_long_is_not_tried(tmp_path, fakes):
+def test_a_candidate_that_would_take_too_long_is_skipped(tmp_path, fakes):
     (server,) = fakes(seconds_per_text=0.05)
     settings = project_with(tmp_path / "p", [server]).settings
-    small, large = measured(settings, Candidate(batch_texts=2), Candidate(batch_texts=512, batch_chars=10**6))
+    small, large = measure(settings, Candidate(batch_texts=2), Candidate(batch_texts=512, batch_chars=10**6))
     assert small > 0
     assert large == 0
 
@@ -94,14 +87,14 @@ def test_the_knee_of_a_server_that_takes_one_request_at_a_time(tmp_path, fakes):
     assert project.config.read_text() == before
 
 
-def test_the_knee_of_servers_that_take_many_is_written_and_a_stronger_variable_is_named(tmp_path, fakes):
+def test_the_knee_of_concurrent_servers_is_written_and_overriding_variables_are_named(tmp_path, fakes):
     more = "batch_texts = 4  # a guess\nrequests_in_flight = 1\n[parallel]\nworkers = 1"
     project = project_with(tmp_path / "p", fakes(2, seconds_per_text=0.02, concurrent=True), more=more)
     environment = {"RAG_INDEX_EMBEDDER__REQUESTS_IN_FLIGHT": "1", "RAG_INDEX_PARALLEL__WORKERS": "1"}
     ended = project.cli("tune", "--budget", "6", "--write", **environment)
     assert ended.returncode == 0, ended.stderr
     assert "times serial" in ended.stdout
-    assert any(f"{name} is set and wins" in ended.stdout for name in environment)
+    assert any(f"{name} overrides it" in ended.stdout for name in environment)
     written = load_settings(project.config)
     assert written.embedder.requests_in_flight * written.parallel.workers >= 2
     assert len(written.embedder.hosts) == 2
@@ -110,16 +103,15 @@ def test_the_knee_of_servers_that_take_many_is_written_and_a_stronger_variable_i
 
 def test_workers_of_the_local_embedder(tmp_path):
     settings = Project(tmp_path / "p").fill(100).settings
-    told = []
-    outcome = tune(settings, budget=4, tell=lambda *said: told.append(said))
+    probes = []
+    outcome = tune(settings, budget=4, on_probe=lambda *probe: probes.append(probe))
     assert outcome.knee.rate > 0
     assert {key for _, key in outcome.changes} <= {"workers"}
     assert outcome.serial.candidate.workers == 1
-    assert len(told) == sum(len(one.rates) for one in outcome.tried)
-    assert outcome.seconds < 20
+    assert len(probes) == sum(len(one.rates) for one in outcome.trials)
 
 
-def test_an_embedder_that_is_not_there_and_a_source_without_texts_are_said(tmp_path, fakes):
+def test_an_unreachable_embedder_and_a_source_without_texts_are_errors(tmp_path, fakes):
     servers = fakes()
     project = project_with(tmp_path / "p", servers)
     servers[0].stop_listening()
@@ -144,7 +136,7 @@ with FakeOllama(port=port, seconds_per_text=0.02):
 
 @pytest.fixture
 def program(tmp_path):
-    """A program `ollama` on a PATH of its own, and the folder of its models."""
+    """A program `ollama` in a folder of its own, and its model folder."""
     models = tmp_path / "models"
     (models / "manifests").mkdir(parents=True)
     path = tmp_path / "bin" / "ollama"
@@ -155,7 +147,7 @@ def program(tmp_path):
     return path, models
 
 
-def test_local_servers_are_worth_running_where_each_works_for_itself(tmp_path, fakes, program):
+def test_local_servers_are_worth_running_if_they_work_independently(tmp_path, fakes, program):
     path, models = program
     project = project_with(tmp_path / "p", fakes())
     ended = project.cli(
@@ -179,7 +171,7 @@ def test_local_servers_need_a_program_and_models(tmp_path, fakes, monkeypatch):
         model_folder({"OLLAMA_MODELS": str(tmp_path)})
 
 
-def test_a_server_that_does_not_start_is_said(tmp_path):
+def test_a_server_that_does_not_start_is_an_error(tmp_path):
     (tmp_path / "manifests").mkdir()
     with (
         pytest.raises(EmbedderUnavailable, match="ended with 1"),

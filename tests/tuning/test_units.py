@@ -1,4 +1,4 @@
-"""The files under deployments/ for several Ollama servers with one folder of models."""
+"""The files in deployments/ for several Ollama servers with one model folder."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def test_the_unit_takes_its_port_from_its_name_and_shares_the_models():
     assert all("=" in line or line.startswith(("#", "[")) or not line for line in lines)
 
 
-def test_the_compose_fragment_gives_each_server_a_port_and_all_one_volume():
-    found = yaml.safe_load((DEPLOYMENTS / "ollama.compose.yaml").read_text())
-    servers = [one for name, one in found["services"].items() if name.startswith("ollama-")]
+def test_the_compose_file_gives_each_server_a_port_and_all_servers_one_volume():
+    compose = yaml.safe_load((DEPLOYMENTS / "ollama.compose.yaml").read_text())
+    servers = [one for name, one in compose["services"].items() if name.startswith("ollama-")]
     assert [one["ports"] for one in servers] == [[f"127.0.0.1:{11434 + n}:11434"] for n in range(len(servers))]
     assert {tuple(one["volumes"]) for one in servers} == {("models:/root/.ollama",)}
-    assert set(found["volumes"]) == {"models"}
+    assert set(compose["volumes"]) == {"models"}
 
 
 @pytest.mark.parametrize("text", [UNIT, (DEPLOYMENTS / "ollama.compose.yaml").read_text()])
-def test_the_settings_that_they_name_are_settings(text):
+def test_the_settings_in_comments_are_valid(text):
     import tomllib
 
     lines = [line.lstrip("# ") for line in text.splitlines() if line.startswith(("#     hosts", "#     num_thread"))]

@@ -1,4 +1,4 @@
-"""A small file of each language, and what it defines."""
+"""A small file of each language, and the symbols that it defines."""
 
 from __future__ import annotations
 
@@ -282,4 +282,4 @@ SYMBOLS = {
         ("method", "Shop::Item::all", "def self.all(size: 3)", "", 14),
     ],
 }
-"""Of each: kind, qualified name, signature, docstring, line."""
+"""For each symbol: kind, qualified name, signature, docstring, line."""

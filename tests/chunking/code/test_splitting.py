@@ -1,4 +1,4 @@
-"""A file in chunks: nothing lost, nothing twice, lines as an editor counts them, whatever is in it."""
+"""Chunks of source code: no character is lost or repeated, and lines are numbered as an editor numbers them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rag_index.documents.canonical import decode_payload, encode_payload, hash_b
 from rag_index.documents.keys import encode_key
 from tests.chunking.code.samples import SAMPLES
 
-CUTTER = CodeChunker(chars=120, seconds=20.0)
+CHUNKER = CodeChunker(chars=120, seconds=20.0)
 
 
 def page(text: str, language: str) -> DocumentBatch:
@@ -23,7 +23,7 @@ def page(text: str, language: str) -> DocumentBatch:
     return DocumentBatch([encode_key(["a"])], [text], [payload], [hash_text(text)], [hash_bytes(payload)])
 
 
-def document(text: str, language: str, chunker: CodeChunker = CUTTER) -> ChunkedDocument:
+def document(text: str, language: str, chunker: CodeChunker = CHUNKER) -> ChunkedDocument:
     (one,) = chunker.chunk(page(text, language))
     assert isinstance(one, ChunkedDocument), one
     return one
@@ -34,18 +34,17 @@ def lines(one: ChunkedDocument) -> list[tuple[int, int]]:
 
 
 def assert_whole(text: str, one: ChunkedDocument) -> None:
-    """All of the text, in order, once; and each chunk is on the lines that it says."""
+    """Assert that the chunks are the whole text, in order and once, and that each is on its `lines`."""
     assert "".join(one.chunks) == text
     numbered = text.split("\n")
     for chunk, (first, last) in zip(one.chunks, lines(one), strict=True):
-        there = "\n".join(numbered[first - 1 : last])
-        assert chunk.strip() in there
+        assert chunk.strip() in "\n".join(numbered[first - 1 : last])
         assert last - first == chunk.strip().count("\n")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("change", ["as it is", "crlf", "bom", "tabs", "no end of line", "blank lines"])
-def test_each_language_whole(language: str, change: str) -> None:
+def test_chunks_of_each_language_join_to_the_file(language: str, change: str) -> None:
     text = SAMPLES[language]
     text = {
         "as it is": text,
@@ -69,8 +68,8 @@ def test_each_language_whole(language: str, change: str) -> None:
     st.integers(20, 300),
 )
 @example("python", 1, ["'''", "\\\n"], 40)
-def test_damaged_files_whole(language: str, seed: int, noise: list[str], chars: int) -> None:
-    """Syntax errors of any kind: pieces of the samples out of order, with signs thrown in."""
+def test_chunks_of_damaged_files_join_to_the_file(language: str, seed: int, noise: list[str], chars: int) -> None:
+    """Syntax errors of any kind: the lines of a sample in another order, with random signs between them."""
     chance = random.Random(seed)
     parts = SAMPLES[language].split("\n")
     chance.shuffle(parts)
@@ -84,13 +83,13 @@ def test_damaged_files_whole(language: str, seed: int, noise: list[str], chars: 
 
 @settings(deadline=None, max_examples=150)
 @given(st.text(alphabet="ab \n\r\té\u0301\U0001f1e9", min_size=1, max_size=400), st.integers(20, 60), st.data())
-def test_halved_loses_nothing(text: str, chars: int, data: st.DataObject) -> None:
+def test_splitting_a_chunk_loses_nothing(text: str, chars: int, data: st.DataObject) -> None:
     one = document(text, "text", CodeChunker(chars=chars, seconds=1.0))
     if not one.chunks:
         assert not text.strip()
         return
     number = data.draw(st.integers(0, len(one.chunks) - 1))
-    shorter = CUTTER.halved(one, number)
+    shorter = CHUNKER.split_chunk(one, number)
     if shorter is None:
         assert len(one.chunks[number].strip()) < 2
         return
@@ -99,31 +98,31 @@ def test_halved_loses_nothing(text: str, chars: int, data: st.DataObject) -> Non
     assert_whole(text, shorter)
 
 
-def test_halved_at_a_line() -> None:
+def test_a_chunk_is_split_at_a_line() -> None:
     text = "def f():\n    first()\n    second()\n    third()\n"
     one = document(text, "python")
     assert (one.chunks, lines(one)) == ([text], [(1, 4)])
-    shorter = CUTTER.halved(one, 0)
+    shorter = CHUNKER.split_chunk(one, 0)
     assert shorter is not None
     assert shorter.chunks == ["def f():\n    first()\n", "    second()\n    third()\n"]
     assert lines(shorter) == [(1, 2), (3, 4)]
     assert {decode_payload(payload)["name"] for payload in shorter.payloads} == {"f"}
 
 
-def test_large_symbol_at_its_inner_symbols() -> None:
+def test_a_large_symbol_is_split_at_its_inner_symbols() -> None:
     body = "\n".join(f"    def method_{n}(self):\n        return {n} * {n}\n" for n in range(4))
     text = f'import os\n\n\nclass Large:\n    """Many."""\n\n    size = 1\n\n{body}\n'
     one = document(text, "python")
     assert_whole(text, one)
-    said = [decode_payload(payload) for payload in one.payloads]
-    assert [(each["kind"], each.get("qualified_name", "")) for each in said] == [
+    payloads = [decode_payload(payload) for payload in one.payloads]
+    assert [(each["kind"], each.get("qualified_name", "")) for each in payloads] == [
         ("text", ""), ("class", "Large"), *(("method", f"Large.method_{n}") for n in range(4)),
     ]  # fmt: skip
-    assert said[2]["lines"] == [9, 10]
-    assert said[2]["parent"] == "Large"
+    assert payloads[2]["lines"] == [9, 10]
+    assert payloads[2]["parent"] == "Large"
 
 
-def test_large_function_at_lines_and_a_large_line_inside() -> None:
+def test_a_large_function_is_split_at_lines_and_a_long_line_inside() -> None:
     text = "def f():\n" + "".join(f"    call_{n}()\n" for n in range(30)) + "    x = '" + "ab " * 200 + "'\n"
     one = document(text, "python")
     assert_whole(text, one)
@@ -132,13 +131,13 @@ def test_large_function_at_lines_and_a_large_line_inside() -> None:
     assert [chunk.endswith("\n") for chunk in one.chunks[:3]] == [True, True, True]
 
 
-def test_same_whatever_is_cut_beside_it() -> None:
-    """A shard's other files change nothing, so that parallel and serial runs agree byte for byte."""
+def test_chunks_do_not_depend_on_the_other_files_of_a_shard() -> None:
+    """Parallel and serial runs agree byte for byte because of this."""
     pages = [page(SAMPLES[language], language) for language in LANGUAGES]
     together = pages[0]
     for more in pages[1:]:
         together = DocumentBatch(*(a + b for a, b in zip(_columns(together), _columns(more), strict=True)))
-    assert CUTTER.chunk(together) == [one for each in pages for one in CUTTER.chunk(each)]
+    assert CHUNKER.chunk(together) == [one for each in pages for one in CHUNKER.chunk(each)]
 
 
 def _columns(each: DocumentBatch) -> tuple[list[object], ...]:

@@ -1,9 +1,8 @@
-"""What is found in a file of each language: kinds, names, signatures, docstrings, lines."""
+"""The symbols of a file in each language: their kinds, names, signatures, docstrings and lines."""
 
 from __future__ import annotations
 
 import ast
-import time
 from pathlib import Path
 
 import pytest
@@ -17,8 +16,7 @@ from tests.chunking.code.samples import SAMPLES, SYMBOLS
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_symbols_of_each_language(language: str) -> None:
     found = symbols_of(SAMPLES[language].encode(), language, seconds=10)
-    said = [(s.kind, s.qualified_name, s.signature, s.docstring, s.line) for s in found]
-    assert said == SYMBOLS[language]
+    assert [(s.kind, s.qualified_name, s.signature, s.docstring, s.line) for s in found] == SYMBOLS[language]
 
 
 def test_parents_and_ends() -> None:
@@ -29,22 +27,20 @@ def test_parents_and_ends() -> None:
     assert whole.startswith(b"# How often.\n# And how long.\n@policy")
 
 
-def test_comment_of_other_things_is_not_a_symbols() -> None:
+def test_a_comment_that_is_not_right_before_a_symbol_is_not_its_docstring() -> None:
     text = b"x = 1  # of x\ndef f(): pass\n\n# of nothing\n\ndef g(): pass\n"
     docs = {s.name: s.docstring for s in symbols_of(text, "python", seconds=10)}
     assert (docs["f"], docs["g"]) == ("", "")
 
 
-def test_a_file_that_takes_too_long_and_the_next_one() -> None:
+def test_a_file_that_takes_too_long_fails_and_the_next_one_is_parsed() -> None:
     large = ("x = [" * 3000 + "def f(: {\n" * 3000).encode()
-    started = time.monotonic()
     with pytest.raises(FileTimedOut, match=r"could not be parsed in 0\.05 s.*file_timeout"):
         symbols_of(large, "python", seconds=0.05)
-    assert time.monotonic() - started < 5
     assert [s.name for s in symbols_of(b"def f(): pass", "python", seconds=10)] == ["f"]
 
 
-def test_deeper_than_any_stack() -> None:
+def test_symbols_nested_deeper_than_any_stack() -> None:
     text = "".join(" " * level + f"def f{level}():\n" for level in range(300)) + " " * 300 + "pass\n"
     found = symbols_of(text.encode(), "python", seconds=20)
     assert found[0].name == "f0"
@@ -52,7 +48,7 @@ def test_deeper_than_any_stack() -> None:
 
 
 def test_symbols_agree_with_ast() -> None:
-    """On a module of the standard library with much in it; benchmarks/code.py looks at all of them."""
+    """Compare one large module of the standard library; benchmarks/code.py compares all of them."""
     source = Path(ast.__file__).read_bytes()
     expected = {
         (node.name, node.lineno, node.end_lineno)

@@ -1,4 +1,4 @@
-"""A fake server that writes contexts, documents, and cutters of both."""
+"""A fake server that writes contexts, chunkers that use it, and documents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def server():
 
 @pytest.fixture
 def make_chunker(tmp_path):
-    """A cutter over these servers, impatient but for what is given."""
+    """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
 
     def make(*servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, **given):
         asked = Servers(
@@ -54,7 +54,7 @@ def make_chunker(tmp_path):
 
 
 def page(*texts):
-    """Documents of these texts."""
+    """Return documents with these texts."""
     count = len(texts)
     return DocumentBatch(
         [str(i) for i in range(count)], list(texts), [b"{}"] * count, [hash_text(t) for t in texts], [b""] * count
@@ -62,5 +62,5 @@ def page(*texts):
 
 
 def numbered(count, what="sentence"):
-    """A document that is cut into so many chunks of 40 characters at most."""
+    """Return a document that is split into `count` chunks of at most 40 characters."""
     return "\n\n".join(f"This is {what} number {number:03} of a text." for number in range(count))

@@ -1,4 +1,4 @@
-"""What of an answer is taken."""
+"""The context that is extracted from an answer."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.chunking.context.answer import usable
+from rag_index.chunking.context.answer import extract_context
 from rag_index.hosts.endpoint import Answer
 
 
-def took(text, max_chars=60, ended=True):
-    return usable(Answer(text, ended, None), max_chars)
+def extract(text, max_chars=60, ended=True):
+    return extract_context(Answer(text, ended, None), max_chars)
 
 
 @pytest.mark.parametrize(
@@ -28,28 +28,28 @@ def took(text, max_chars=60, ended=True):
         ("می\u200cخواهم", "می\u200cخواهم"),
     ],
 )
-def test_a_short_answer_is_taken_whole(text, context):
-    assert took(text) == (context, "")
+def test_a_short_answer_is_used_whole(text, context):
+    assert extract(text) == (context, "")
 
 
-def test_of_a_long_answer_the_sentences_that_fit_are_taken():
+def test_the_sentences_of_a_long_answer_that_fit_are_used():
     text = "It is about printers. It says what to do. And then it goes on for far too long, as models do."
-    assert took(text) == ("It is about printers. It says what to do.", "")
-    assert took(text, 40) == ("It is about printers.", "")
-    assert took("プリンタの文書です。紙がない。" + "長い" * 50) == ("プリンタの文書です。紙がない。", "")
+    assert extract(text) == ("It is about printers. It says what to do.", "")
+    assert extract(text, 40) == ("It is about printers.", "")
+    assert extract("プリンタの文書です。紙がない。" + "長い" * 50) == ("プリンタの文書です。紙がない。", "")
 
 
-def test_an_answer_of_exactly_the_most_is_taken():
-    assert took("a" * 60) == ("a" * 60, "")
-    assert took("a" * 61)[0] == ""
+def test_an_answer_of_exactly_max_chars_is_used():
+    assert extract("a" * 60) == ("a" * 60, "")
+    assert extract("a" * 61)[0] == ""
 
 
-def test_of_an_answer_that_was_cut_off_the_last_part_of_a_sentence_is_left_out():
-    assert took("It is about printers. It says", ended=False) == ("It is about printers.", "")
+def test_the_unfinished_sentence_of_an_answer_is_left_out():
+    assert extract("It is about printers. It says", ended=False) == ("It is about printers.", "")
 
 
 def test_a_point_within_a_number_ends_no_sentence():
-    assert took("Version 3.11 is what this very long text without an end is about, and on", 20)[0] == ""
+    assert extract("Version 3.11 is what this very long text without an end is about, and on", 20)[0] == ""
 
 
 @pytest.mark.parametrize(
@@ -66,15 +66,15 @@ def test_a_point_within_a_number_ends_no_sentence():
         ("$%&/()=?! a", "not text"),
     ],
 )
-def test_what_cannot_be_used_is_said(text, reason):
-    context, why = took(text)
+def test_an_unusable_answer_gives_a_reason(text, reason):
+    context, why = extract(text)
     assert context == ""
     assert reason in why
 
 
 @given(st.text(max_size=400), st.integers(20, 300), st.booleans())
-def test_a_context_is_bound_in_one_line_and_without_control_characters(text, max_chars, ended):
-    context, why = usable(Answer(text, ended, None), max_chars)
+def test_a_context_is_one_line_of_max_chars_without_control_characters(text, max_chars, ended):
+    context, why = extract_context(Answer(text, ended, None), max_chars)
     assert bool(context) != bool(why)
     assert len(context) <= max_chars
     assert context == " ".join(context.split())

@@ -1,4 +1,4 @@
-"""The cache of contexts: shared by processes, in a file or a server, kept at once, and never in the way."""
+"""The cache of contexts: shared by processes, in a file or on a server, written at once, and never an obstacle."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context.cache import ContextCache, cache_url, contexts, hash_of
+from rag_index.chunking.context.cache import ContextCache, cache_url, contexts
+from rag_index.documents.canonical import hash_text
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT, ONE, TWO = hash_of("document"), hash_of("one"), hash_of("two")
+DOCUMENT, ONE, TWO = hash_text("document"), hash_text("one"), hash_text("two")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -35,23 +36,23 @@ def cache(url):
     cache.close()
 
 
-def test_what_was_put_is_known_to_others(cache, url):
+def test_a_written_context_is_known_to_others(cache, url):
     assert cache.known(DOCUMENT) == {}
     cache.put(DOCUMENT, ONE, "first")
     cache.put(DOCUMENT, TWO, "sécond 漢字")
-    cache.put(hash_of("another"), ONE, "other")
+    cache.put(hash_text("another"), ONE, "other")
     other = ContextCache(url, "recipe")
     assert other.known(DOCUMENT) == {ONE: "first", TWO: "sécond 漢字"}
     other.close()
 
 
-def test_what_is_there_stays(cache):
+def test_an_existing_context_is_not_replaced(cache):
     cache.put(DOCUMENT, ONE, "first")
     cache.put(DOCUMENT, ONE, "another")
     assert cache.known(DOCUMENT) == {ONE: "first"}
 
 
-def test_recipes_know_nothing_of_each_other(cache, url):
+def test_recipes_do_not_share_contexts(cache, url):
     cache.put(DOCUMENT, ONE, "first")
     other = ContextCache(url, "another recipe")
     assert other.known(DOCUMENT) == {}
@@ -63,22 +64,23 @@ def test_recipes_know_nothing_of_each_other(cache, url):
 WRITES = """
 import sys
 from sqlalchemy.engine import make_url
-from rag_index.chunking.context.cache import ContextCache, hash_of
+from rag_index.chunking.context.cache import ContextCache
+from rag_index.documents.canonical import hash_text
 cache = ContextCache(make_url(sys.argv[1]), "recipe")
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(100):
-    cache.put(hash_of("document"), hash_of(f"{sys.argv[2]} {number}"), "context")
-    cache.put(hash_of("document"), hash_of(f"same {number}"), "context")
-print(len(cache.known(hash_of("document"))))
+    cache.put(hash_text("document"), hash_text(f"{sys.argv[2]} {number}"), "context")
+    cache.put(hash_text("document"), hash_text(f"same {number}"), "context")
+print(len(cache.known(hash_text("document"))))
 """
 
 
 def test_processes_write_side_by_side_from_the_first_moment(cache, url):
-    shown = url.render_as_string(hide_password=False)
+    whole_url = url.render_as_string(hide_password=False)
     writers = [
         subprocess.Popen(
-            [sys.executable, "-c", WRITES, shown, name],
+            [sys.executable, "-c", WRITES, whole_url, name],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -89,7 +91,7 @@ def test_processes_write_side_by_side_from_the_first_moment(cache, url):
     ]
     for writer in writers:
         assert writer.stdout.readline() == "ready\n"
-    for writer in writers:  # now all make the table at once
+    for writer in writers:  # now all of them create the table at once
         writer.stdin.write("go\n")
         writer.stdin.flush()
     ended = [writer.communicate(timeout=60) for writer in writers]
@@ -97,7 +99,7 @@ def test_processes_write_side_by_side_from_the_first_moment(cache, url):
     assert len(cache.known(DOCUMENT)) == 400
 
 
-def test_a_table_that_another_makes_in_the_same_moment_is_found(postgres):
+def test_a_table_that_another_process_creates_at_the_same_moment_is_found(postgres):
     with postgres.database() as name:
         url = postgres.url(name)
         engine, cache, found = sa.create_engine(url), ContextCache(url, "recipe"), []
@@ -115,13 +117,13 @@ def test_a_table_that_another_makes_in_the_same_moment_is_found(postgres):
         engine.dispose()
 
 
-def test_it_lies_beside_the_ledger_or_in_its_server():
+def test_the_cache_is_beside_the_ledger_or_in_its_database():
     assert cache_url(make_url("sqlite:////a/b/ledger.db")).database == "/a/b/contexts.db"
     server = make_url("postgresql+psycopg://me:s3cret@host/ledger")
     assert cache_url(server) == server
 
 
-def test_a_database_that_is_lost_is_warned_of_once_without_its_password(caplog):
+def test_a_database_that_cannot_be_used_is_warned_about_once_without_its_password(caplog):
     cache = ContextCache(make_url("postgresql+psycopg://me:s3cret@127.0.0.1:9/none"), "recipe")
     assert cache.known(DOCUMENT) == {}
     cache.put(DOCUMENT, ONE, "context")
@@ -130,7 +132,7 @@ def test_a_database_that_is_lost_is_warned_of_once_without_its_password(caplog):
     assert "s3cret" not in caplog.text
 
 
-def test_a_damaged_file_is_warned_of(tmp_path, caplog):
+def test_a_damaged_file_is_warned_about(tmp_path, caplog):
     (tmp_path / "contexts.db").write_bytes(b"not a database at all, but some text" * 100)
     cache = ContextCache(make_url(f"sqlite:///{tmp_path / 'contexts.db'}"), "recipe")
     assert cache.known(DOCUMENT) == {}

@@ -1,4 +1,4 @@
-"""Contexts for source code: symbols keep their own payload, halves keep their context."""
+"""Contexts for source code: symbols keep their own payload, and both halves of a chunk keep its context."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def documents():
     return replace(page(SOURCE), payloads=[b'{"language":"python"}'])
 
 
-def test_symbols_get_contexts_and_keep_what_is_theirs(server, make_chunker, documents):
+def test_symbols_get_contexts_and_keep_their_payload(server, make_chunker, documents):
     chunker = replace(make_chunker(server), inner=CodeChunker(60, 10.0))
     (plain,) = chunker.inner.chunk(documents)
     (document,) = chunker.chunk(documents)
@@ -43,13 +43,13 @@ def test_symbols_get_contexts_and_keep_what_is_theirs(server, make_chunker, docu
     assert all(document.contexts)
     assert document.context_counts == ContextCounts(made=len(document.chunks))
     assert chunker.fingerprint.startswith(f"{chunker.inner.fingerprint}/context-")
-    shown = [request.texts[0] for request in server.generates()]
-    assert all('"""The second."""' in text for text in shown)
+    questions = [request.texts[0] for request in server.generates()]
+    assert all('"""The second."""' in text for text in questions)
 
 
-def test_a_symbol_in_halves_keeps_its_context(server, make_chunker, documents):
+def test_both_halves_of_a_symbol_keep_its_context(server, make_chunker, documents):
     chunker = replace(make_chunker(server), inner=CodeChunker(200, 10.0))
     (document,) = chunker.chunk(documents)
-    halved = chunker.halved(document, 1)
-    assert len(halved.chunks) == len(halved.contexts) == len(halved.payloads) == len(document.chunks) + 1
-    assert halved.contexts == [document.contexts[0], document.contexts[1], *document.contexts[1:]]
+    shorter = chunker.split_chunk(document, 1)
+    assert len(shorter.chunks) == len(shorter.contexts) == len(shorter.payloads) == len(document.chunks) + 1
+    assert shorter.contexts == [document.contexts[0], document.contexts[1], *document.contexts[1:]]

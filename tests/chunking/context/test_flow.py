@@ -1,4 +1,4 @@
-"""Contexts through whole runs: written, kept, counted, missing, asked for again; and runs that are killed."""
+"""Contexts in whole runs: written, cached, counted, missing, requested again; and runs that are killed."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ def fake():
 
 @pytest.fixture
 def project(tmp_path, prefect_server, fake) -> Project:
-    """80 notes, of which eight have three chunks, all different."""
+    """A project with 80 notes. Eight of them have several chunks, all different."""
     project = Project(tmp_path / "project").fill(80)
-    longer(project, 12)
-    asks_for_contexts(project, fake)
+    lengthen_notes(project, 12)
+    enable_contexts(project, fake)
     return project
 
 
-def asks_for_contexts(project, fake, extra=""):
+def enable_contexts(project, fake, extra=""):
     table = f'[indexes.context]\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n{extra}\n'
     project.write_settings(SETTINGS.format(extra="[embedder]\nwait_for_recovery = 5\n") + table)
 
 
-def longer(project, sentences) -> None:
+def lengthen_notes(project, sentences) -> None:
     for note in range(10, 81, 10):
         project.execute("UPDATE note SET body = ? WHERE id = ?", numbered(sentences, f"ticket {note}"), note)
 
 
 def several(project) -> list[dict]:
-    """What is ours in the payloads of chunks of documents with several."""
-    ours = [payload["_rag"] for payload, _ in project.points().values()]
-    return [one for one in ours if one["chunks"] > 1]
+    """Return the `_rag` payloads of all chunks of documents that have several."""
+    reserved = [payload["_rag"] for payload, _ in project.points().values()]
+    return [one for one in reserved if one["chunks"] > 1]
 
 
-def test_contexts_are_written_once_kept_and_counted(project, fake):
+def test_contexts_are_written_once_cached_and_counted(project, fake):
     outcome = project.index(serial=True).indexes[0]
     chunks = several(project)
     assert len(chunks) > 8
@@ -73,15 +73,15 @@ def test_contexts_are_written_once_kept_and_counted(project, fake):
     assert "of 20 sampled found themselves" in rebuilt.verified
     assert fake.generates() == []
 
-    asks_for_contexts(project, fake, "max_chars = 100")
+    enable_contexts(project, fake, "max_chars = 100")
     refused = project.index(serial=True).indexes[0]
     assert refused.state == "failed"
-    assert "was cut as" in refused.message
+    assert "was chunked as" in refused.message
     assert "rag-index rebuild notes" in refused.message
 
 
 @pytest.mark.long
-def test_what_is_missing_is_listed_and_asked_for_again(project, fake):
+def test_missing_contexts_are_listed_and_requested_again(project, fake):
     fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
     report = project.index(serial=True)
     outcome = report.indexes[0]
@@ -93,7 +93,7 @@ def test_what_is_missing_is_listed_and_asked_for_again(project, fake):
     (listed,) = project.json("failed")["failed"]
     assert (listed["document_id"], listed["kind"]) == ("40", "incomplete")
     assert listed["reason"] == f"{missing} of {missing} chunks have no context: the answer is empty"
-    assert len(project.texts()["40"]) == missing, "it is indexed all the same"
+    assert len(project.texts()["40"]) == missing, "it is indexed anyway"
 
     fake.clear()
     assert project.index(serial=True).indexes[0].nothing_to_do
@@ -107,7 +107,7 @@ def test_what_is_missing_is_listed_and_asked_for_again(project, fake):
 
 
 def test_required_contexts_fail_their_document_alone(project, fake):
-    asks_for_contexts(project, fake, "required = true")
+    enable_contexts(project, fake, "required = true")
     fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
     outcome = project.index(serial=True).indexes[0]
     assert (outcome.state, outcome.failed, outcome.new) == ("partial", 1, 79)
@@ -117,7 +117,7 @@ def test_required_contexts_fail_their_document_alone(project, fake):
     assert "40" not in project.texts()
 
 
-def test_a_model_that_is_not_there_ends_the_run_before_it_begins(project, fake):
+def test_a_missing_model_ends_the_run_before_it_begins(project, fake):
     fake.model = "another"
     outcome = project.index(serial=True).indexes[0]
     assert outcome.state == "failed"
@@ -136,12 +136,12 @@ def test_a_server_that_is_down_is_named(project, fake):
 
 
 @pytest.mark.long
-def test_a_killed_run_is_gone_on_with_and_asks_for_nothing_twice(project, fake):
-    """On two workers. Only what was under way when all was killed may be asked for again."""
-    longer(project, 60)
+def test_a_killed_run_is_resumed_and_requests_no_context_twice(project, fake):
+    """Use two workers. Only requests that were in flight when all was killed may be sent again."""
+    lengthen_notes(project, 60)
     fake.seconds_per_answer = 0.1
-    asks_for_contexts(project, fake, "concurrency = 2")
-    with Victim(project, "--workers", "2", "--shard-documents", "2"):  # which kills all of it in the end
+    enable_contexts(project, fake, "concurrency = 2")
+    with Victim(project, "--workers", "2", "--shard-documents", "2"):  # it is killed at the end of the block
         until = time.monotonic() + 120
         while len(fake.generates()) < 20 and time.monotonic() < until:
             time.sleep(0.02)

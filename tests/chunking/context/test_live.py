@@ -1,4 +1,4 @@
-"""Contexts from a real Ollama: a model that says one sentence, and one that says nonsense, both made from a seed."""
+"""Contexts from a real Ollama server, with a model that says one sentence and one that says nonsense."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from rag_index.chunking.context import ContextChunker, Recipe, Servers
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.service import look
+from rag_index.chunking.context.service import check_model
 from rag_index.chunking.context.writer import _Process
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import ContextCounts
@@ -22,7 +22,7 @@ SENTENCE = "This passage is one in a text about printers."
 
 @pytest.fixture(scope="module")
 def saying(ollama_server, tmp_path_factory):
-    """The name of a model that says SENTENCE whatever it is asked."""
+    """The name of a model that answers every question with SENTENCE."""
     path = write_generating_gguf(tmp_path_factory.mktemp("models") / "says.gguf", says=SENTENCE)
     return ollama_server.create("tiny-says", path)
 
@@ -44,7 +44,7 @@ def servers_of(server, model, **given):
 
 
 def chunker_of(servers, folder, *, chars=40):
-    recipe = Recipe(look(servers).digest, DEFAULT_PROMPT, 300, servers.num_ctx)
+    recipe = Recipe(check_model(servers).digest, DEFAULT_PROMPT, 300, servers.num_ctx)
     return ContextChunker(TextChunker(chars, 0), servers, recipe, SecretStr(f"sqlite:///{folder}/contexts.db"), False)
 
 
@@ -56,7 +56,7 @@ def test_a_model_that_writes_gives_every_chunk_a_context(ollama_server, saying, 
     assert chunker.chunk(page(numbered(12)))[0].context_counts == ContextCounts(cached=12)
 
 
-def test_of_a_model_of_random_weights_whatever_it_says_is_judged(ollama_server, ollama_generating_model, tmp_path):
+def test_answers_of_a_model_with_random_weights_are_checked(ollama_server, ollama_generating_model, tmp_path):
     chunker = chunker_of(servers_of(ollama_server, ollama_generating_model), tmp_path)
     (document,) = chunker.chunk(page(numbered(6)))
     counts = document.context_counts
@@ -66,19 +66,17 @@ def test_of_a_model_of_random_weights_whatever_it_says_is_judged(ollama_server, 
     assert all(len(context) <= 300 and context.isprintable() for context in document.contexts)
 
 
-def test_a_document_longer_than_the_models_context_is_shown_in_part(ollama_server, saying, tmp_path):
-    """The tiny vocabulary takes a token for each sign, twice what is estimated: the server leaves out what has no
-    room, which its count shows, and the question is asked again from a smaller part."""
+def test_a_document_longer_than_the_models_context_is_used_in_part(ollama_server, saying, tmp_path):
+    """The tiny vocabulary has one token per sign, twice the estimate, so the server leaves out what does not fit. Its
+    count of tokens shows that, and the question is sent again with a smaller part of the document."""
     chunker = chunker_of(servers_of(ollama_server, saying), tmp_path, chars=400)
     (document,) = chunker.chunk(page(numbered(40)))
     assert document.context_counts == ContextCounts(made=len(document.chunks))
     assert _Process.writer.stats.requests >= 2 * len(document.chunks) > 4
 
 
-def test_what_a_server_takes_for_the_end_of_a_message_is_a_token_less_only_where_it_is_not_in_a_document(
-    ollama_server, saying
-):
-    """The premise of the frame's protection: in a prompt `</s>` is one token, and `< /s>` is text."""
+def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, saying):
+    """The protection of the frame relies on this: in a prompt `</s>` is one token, and `< /s>` is text."""
     import asyncio
 
     from rag_index.hosts.endpoint import Endpoint
@@ -91,15 +89,15 @@ def test_what_a_server_takes_for_the_end_of_a_message_is_a_token_less_only_where
             await endpoint.close()
         return [answer.prompt_tokens for answer in asked]
 
-    as_it_is, as_it_is_sent = asyncio.run(counts())
-    assert as_it_is < as_it_is_sent
+    plain, neutralized = asyncio.run(counts())
+    assert plain < neutralized
 
 
-def test_a_model_that_embeds_and_cannot_write_is_refused(ollama_server, ollama_model):
-    with pytest.raises(EmbedderError, match=r"does not support generate.*name another one"):
-        look(servers_of(ollama_server, ollama_model))
+def test_an_embedding_model_that_cannot_write_is_refused(ollama_server, ollama_model):
+    with pytest.raises(EmbedderError, match=r"does not support generate.*name one that generates text"):
+        check_model(servers_of(ollama_server, ollama_model))
 
 
-def test_a_model_that_is_not_there_is_named(ollama_server):
+def test_a_missing_model_is_named(ollama_server):
     with pytest.raises(ModelMissing, match="ollama pull no-such-model"):
-        look(servers_of(ollama_server, "no-such-model"))
+        check_model(servers_of(ollama_server, "no-such-model"))

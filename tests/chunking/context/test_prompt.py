@@ -1,4 +1,4 @@
-"""The question: what stands where, what a document cannot do, and which part of a long one is shown."""
+"""The question for a chunk: its form, protection against documents, and the part of a long document that it holds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.chunking.context.prompt import DEFAULT_PROMPT, ELLIPSIS, passages, question, tokens
+from rag_index.chunking.context.prompt import DEFAULT_PROMPT, ELLIPSIS, estimate_tokens, passages, question
 from tests.chunking.context.conftest import numbered
 
 PROMPT = "BEFORE {document} BETWEEN {chunk} AFTER"
@@ -22,16 +22,16 @@ WIDE = 100_000
 
 
 def at(document, chunk, start=0):
-    """A passage that begins there, whether the chunk is found there or not."""
+    """Return a passage that begins at `start`, whether the chunk is found there or not."""
     return replace(passages(document, [chunk])[0], start=start)
 
 
 def parts(prompt):
-    """What stands as document and as passage."""
+    """Return the document and the passage of a question."""
     found = SHAPE.fullmatch(prompt)
     assert found, prompt
-    mark = found[1]
-    assert prompt.count(mark) == 4
+    tag_id = found[1]
+    assert prompt.count(tag_id) == 4
     return found[2], found[3]
 
 
@@ -45,9 +45,9 @@ def test_braces_in_texts_mean_nothing():
 
 
 def test_other_braces_in_a_prompt_are_left_alone():
-    said = question('{"a": {}} {document} {chunk} {x}', at("d", "c", 0), WIDE)
-    assert said.startswith('{"a": {}} <document-')
-    assert said.endswith(" {x}")
+    text = question('{"a": {}} {document} {chunk} {x}', at("d", "c", 0), WIDE)
+    assert text.startswith('{"a": {}} <document-')
+    assert text.endswith(" {x}")
 
 
 def test_the_default_names_both():
@@ -56,9 +56,11 @@ def test_the_default_names_both():
 
 
 def test_chunks_of_a_document_have_the_same_beginning():
-    """So that a server can keep what it computed for the document."""
-    said = [question(DEFAULT_PROMPT, passage, WIDE) for passage in passages(numbered(9), numbered(9).split("\n\n"))]
-    assert len({text[: text.index("<passage-")] for text in said}) == 1
+    """A server can then reuse what it computed for the document."""
+    questions = [
+        question(DEFAULT_PROMPT, passage, WIDE) for passage in passages(numbered(9), numbered(9).split("\n\n"))
+    ]
+    assert len({text[: text.index("<passage-")] for text in questions}) == 1
 
 
 ATTEMPTS = [
@@ -96,13 +98,13 @@ def test_nothing_leaves_its_place(text, data):
     assert document.replace(" ", "") == re.sub(r"[ \x00]", "", text)
 
 
-def test_who_knows_the_mark_of_a_text_does_not_know_that_of_the_text_with_it():
-    mark = SHAPE.fullmatch(question(PROMPT, at("text", "text", 0), WIDE))[1]
-    parts(question(PROMPT, at(f"text </document-{mark}> {mark}", "text", 0), WIDE))
+def test_a_text_cannot_hold_its_own_tag():
+    tag_id = SHAPE.fullmatch(question(PROMPT, at("text", "text", 0), WIDE))[1]
+    parts(question(PROMPT, at(f"text </document-{tag_id}> {tag_id}", "text", 0), WIDE))
 
 
-def test_a_mark_that_is_in_a_text_is_not_taken(monkeypatch):
-    """Which nobody can bring about: here the hash is one that is known before."""
+def test_a_tag_that_occurs_in_a_text_is_not_used(monkeypatch):
+    """Nobody can bring this about, so the test replaces the hash by one that is known in advance."""
     monkeypatch.setattr(
         "rag_index.chunking.context.prompt.blake2b", lambda *_, salt, **__: SimpleNamespace(hexdigest=salt.hex)
     )
@@ -113,20 +115,20 @@ def test_a_mark_that_is_in_a_text_is_not_taken(monkeypatch):
 # Windows
 
 
-def test_a_short_document_is_shown_whole():
-    document, _ = parts(question(PROMPT, at(numbered(20), "number 003", 10), tokens(numbered(20)) + 200))
+def test_a_short_document_is_in_the_question_as_a_whole():
+    document, _ = parts(question(PROMPT, at(numbered(20), "number 003", 10), estimate_tokens(numbered(20)) + 200))
     assert document == numbered(20)
 
 
 @pytest.mark.parametrize("number", [0, 1, 50, 98, 99])
-@pytest.mark.parametrize("room", [400, 1000, 2000])
-def test_a_long_document_is_shown_around_the_chunk(number, room):
+@pytest.mark.parametrize("max_tokens", [400, 1000, 2000])
+def test_a_long_document_is_in_the_question_around_the_chunk(number, max_tokens):
     text = numbered(100)
     passage = passages(text, text.split("\n\n"))[number]
-    said = question(PROMPT, passage, room)
-    document, chunk = parts(said)
-    assert tokens(said) <= room
-    assert tokens(said) > 0.75 * (room - 150)
+    text_of_question = question(PROMPT, passage, max_tokens)
+    document, chunk = parts(text_of_question)
+    assert estimate_tokens(text_of_question) <= max_tokens
+    assert estimate_tokens(text_of_question) > 0.75 * (max_tokens - 150)
     assert chunk == passage.chunk
     assert passage.chunk in document
     assert document.startswith(ELLIPSIS) == (number > 50 or (number == 50))
@@ -137,15 +139,15 @@ def test_a_long_document_is_shown_around_the_chunk(number, room):
 
 
 @pytest.mark.parametrize("text", ["漢字かな" * 2000, "x" * 9000, "\U0001f600" * 3000, "<a>" * 3000, "é" * 9000])
-@pytest.mark.parametrize("room", [300, 1024])
-def test_a_window_keeps_to_its_room_whatever_the_text(text, room):
+@pytest.mark.parametrize("max_tokens", [300, 1024])
+def test_a_window_has_at_most_its_tokens_for_any_text(text, max_tokens):
     chunk = text[4000:4200]
     for start in (0, 4000, len(text)):
-        assert tokens(question(PROMPT, at(text, chunk, start), room)) <= room
+        assert estimate_tokens(question(PROMPT, at(text, chunk, start), max_tokens)) <= max_tokens
 
 
 def test_questions_on_a_very_long_document_take_no_time():
-    """Ten thousand chunks: what is not shown is not looked at for each."""
+    """The document has ten thousand chunks, and only the part around each is read for its question."""
     text = numbered(50_000)
     began = time.process_time()
     found = passages(text, [text[first : first + 190] for first in range(0, len(text), 190)])
@@ -155,17 +157,17 @@ def test_questions_on_a_very_long_document_take_no_time():
 
 
 @pytest.mark.parametrize("start", [0, 3000, 6000, 6200, 6500, 8700, 9000])
-def test_a_window_keeps_to_its_room_where_a_text_is_denser_than_elsewhere(start):
+def test_a_window_has_at_most_its_tokens_where_a_text_is_denser_than_elsewhere(start):
     text = "plain " * 1000 + "漢字かな" * 750 + "plain " * 1000
-    assert tokens(question(PROMPT, at(text, text[start : start + 50], start), 600)) <= 600
+    assert estimate_tokens(question(PROMPT, at(text, text[start : start + 50], start), 600)) <= 600
 
 
-def test_a_chunk_longer_than_its_room_is_shown_from_its_beginning():
+def test_a_chunk_that_does_not_fit_is_in_the_question_from_its_beginning():
     text = numbered(200)
     document, chunk = parts(question(PROMPT, at(text, text, 0), 600))
     assert chunk.startswith("This is sentence number 000")
     assert chunk.endswith(ELLIPSIS)
-    assert tokens(document) + tokens(chunk) <= 600
+    assert estimate_tokens(document) + estimate_tokens(chunk) <= 600
 
 
 def test_chunks_are_found_one_after_the_other():

@@ -1,4 +1,4 @@
-"""What is asked of the servers when a run begins, and which servers these are."""
+"""The servers that write contexts: which they are, and what a run asks them before it begins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from rag_index.chunking import open_chunker
 from rag_index.chunking.context import ContextChunker
 from rag_index.chunking.context.chunker import DEFAULT_HOST
-from rag_index.chunking.context.service import Servers, look
+from rag_index.chunking.context.service import Servers, check_model
 from rag_index.doctor.checkup import Checkup, Resources
 from rag_index.embedders import open_embedder
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing
@@ -32,7 +32,7 @@ def other():
 
 
 def test_the_model_is_made_to_write_a_word(server):
-    details = look(servers_of(server))
+    details = check_model(servers_of(server))
     assert (details.digest, details.context_length) == (server.digest, server.context_length)
     (asked,) = [request for request in server.requests if request.path == "/api/generate"]
     assert asked.body["options"] == {"num_ctx": 2048, "num_predict": 1, "temperature": 0}
@@ -41,36 +41,36 @@ def test_the_model_is_made_to_write_a_word(server):
 def test_hosts_with_different_models_are_refused(server, other):
     other.digest = "e2" * 32
     with pytest.raises(ModelChanged, match=r"different models named fake-talk.*e2e2.*`ollama pull fake-talk` on each"):
-        look(servers_of(server, other))
+        check_model(servers_of(server, other))
 
 
-def test_one_host_of_several_that_is_down_is_warned_of(server, other, caplog):
+def test_a_host_that_is_down_is_only_warned_about_if_another_answers(server, other, caplog):
     other.stop_listening()
-    assert look(servers_of(server, other)).digest == server.digest
-    assert f"going on without one of 2 Ollama hosts: {other.url} accepts no connection" in caplog.text
+    assert check_model(servers_of(server, other)).digest == server.digest
+    assert f"fake-talk: continuing without one of 2 Ollama hosts: {other.url} accepts no connection" in caplog.text
 
 
 def test_a_host_without_the_model_is_an_error_though_another_has_it(server, other):
     other.model = "another"
     with pytest.raises(ModelMissing, match="ollama pull fake-talk"):
-        look(servers_of(server, other))
+        check_model(servers_of(server, other))
 
 
-def test_a_fault_that_passes_is_none(server):
+def test_a_transient_fault_is_tried_again(server):
     server.fault("status", code=500, path="/api/generate", times=2)
-    assert look(servers_of(server)).digest == server.digest
+    assert check_model(servers_of(server)).digest == server.digest
 
 
-def test_a_model_that_loads_not_is_seen_before_the_run(server):
+def test_a_model_that_does_not_load_is_found_before_the_run(server):
     server.fault("status", code=500, path="/api/generate", words="model requires more system memory (9 GiB)")
     with pytest.raises(EmbedderUnavailable, match="requires more system memory"):
-        look(servers_of(server))
+        check_model(servers_of(server))
 
 
 def test_a_model_that_cannot_write_is_named(server):
     server.fault("status", code=400, path="/api/generate", words='"fake-talk" does not support generate')
-    with pytest.raises(EmbedderError, match=r"model fake-talk: is it one that generates text\?"):
-        look(servers_of(server))
+    with pytest.raises(EmbedderError, match="model fake-talk cannot write contexts; name one that generates text"):
+        check_model(servers_of(server))
 
 
 # From settings
@@ -91,7 +91,7 @@ def chunker_of(settings):
     return open_chunker(settings, settings.indexes[0])
 
 
-def test_hosts_are_those_of_an_ollama_embedder_where_none_are_named(project, server, other):
+def test_hosts_are_by_default_those_of_an_ollama_embedder(project, server, other):
     embedder = (
         f'[embedder]\nkind = "ollama"\nmodel = "e"\nnum_thread = 3\nhosts = ["{server.url}"]\nwait_for_recovery = 7'
     )
@@ -102,13 +102,13 @@ def test_hosts_are_those_of_an_ollama_embedder_where_none_are_named(project, ser
     assert chunker.servers.hosts == (other.url,)
 
 
-def test_without_an_ollama_embedder_it_is_the_server_of_this_machine(project, server, monkeypatch):
+def test_without_an_ollama_embedder_the_default_is_the_server_of_this_machine(project, server, monkeypatch):
     assert DEFAULT_HOST == "http://127.0.0.1:11434"
     monkeypatch.setattr("rag_index.chunking.context.chunker.DEFAULT_HOST", server.url)
     assert chunker_of(write(project, server)).servers.hosts == (server.url,)
 
 
-def test_the_model_is_given_no_more_room_than_it_takes(project, server):
+def test_the_model_gets_no_more_context_than_it_takes(project, server):
     hosts = f'hosts = ["{server.url}"]'
     assert chunker_of(write(project, server, table=hosts)).recipe.num_ctx == server.context_length == 2048
     assert chunker_of(write(project, server, table=f"{hosts}\nnum_ctx = 1500")).recipe.num_ctx == 1500
@@ -119,20 +119,20 @@ def test_contexts_can_be_left_out(project, server):
     assert open_chunker(settings, settings.indexes[0], contexts=False).fingerprint.startswith("text-")
 
 
-def test_a_password_of_the_ledger_is_not_shown(project, server, monkeypatch):
+def test_a_password_of_the_ledger_is_redacted(project, server, monkeypatch):
     monkeypatch.setenv("RAG_INDEX_LEDGER__URL", "postgresql+psycopg://me:s3cret@127.0.0.1:9/none")
     chunker = chunker_of(write(project, server, table=f'hosts = ["{server.url}"]'))
     assert "s3cret" in chunker.cache.get_secret_value()
     assert "s3cret" not in repr(chunker)
 
 
-def test_the_doctor_goes_on_where_what_writes_contexts_does_not_answer(project, server):
+def test_the_doctor_continues_if_the_server_for_contexts_does_not_answer(project, server):
     settings = write(project, server, table=f'hosts = ["{server.url}"]')
     server.stop_listening()
     ledger, store, embedder = Ledger(settings.ledger_url), open_store(settings.store), open_embedder(settings.embedder)
     opened = Resources(settings, ledger, store, None, embedder.identity())
     checkup = Checkup(opened, settings.indexes[0])
     checkup.state()
-    assert "accepts no connection" in checkup.silence
+    assert "accepts no connection" in checkup.context_error
     store.close()
     ledger.close()

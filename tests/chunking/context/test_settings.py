@@ -1,4 +1,4 @@
-"""`[indexes.context]`: a table within an index, in the file and in the environment."""
+"""`[indexes.context]`, a table within an index: in the settings file and in the environment."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_without_the_table_there_is_no_context(load):
     assert load(FILE).indexes[0].context is None
 
 
-def test_the_table_needs_a_model_and_no_more(load):
+def test_the_table_needs_only_a_model(load):
     context = load(FILE + '[indexes.context]\nmodel = "m"\n').indexes[0].context
     assert context == ContextSettings(model="m")
     assert (context.concurrency, context.max_chars, context.required, context.hosts) == (10, 300, False, None)
@@ -63,18 +63,18 @@ def test_each_key_can_come_from_the_environment(load, monkeypatch, key):
     assert context.concurrency == (2048 if key == "concurrency" else 3)
 
 
-def test_the_environment_alone_can_ask_for_contexts(load, monkeypatch):
+def test_the_environment_alone_can_enable_contexts(load, monkeypatch):
     monkeypatch.setenv(f"{VARIABLE}__MODEL", "m")
     assert load(FILE).indexes[0].context == ContextSettings(model="m")
 
 
-def test_a_key_goes_over_a_whole_table_of_the_environment(load, monkeypatch):
+def test_a_variable_for_one_key_overrides_a_variable_for_the_table(load, monkeypatch):
     monkeypatch.setenv(f"{VARIABLE}__CONCURRENCY", "7")
     monkeypatch.setenv(VARIABLE, '{"model": "m", "max_chars": 90}')
     assert load(FILE + CONTEXT).indexes[0].context == ContextSettings(model="m", max_chars=90, concurrency=7)
 
 
-def test_an_empty_table_of_the_environment_takes_contexts_away(load, monkeypatch):
+def test_an_empty_variable_for_the_table_disables_contexts(load, monkeypatch):
     monkeypatch.setenv(VARIABLE, "")
     assert load(FILE + CONTEXT).indexes[0].context is None
 
@@ -82,21 +82,21 @@ def test_an_empty_table_of_the_environment_takes_contexts_away(load, monkeypatch
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("concurrency = 3", "index work-notes, [indexes.context]: model is missing: name a generating model"),
+        ("concurrency = 3", "index work-notes, [indexes.context]: model is missing: name a generative model"),
         ('modle = "m"', "unknown key 'modle' in index work-notes, [indexes.context], did you mean 'model'?"),
         ('model = "m"\nconcurrency = 0', "[indexes.context]: concurrency should be greater than 0, not 0"),
         (
             'model = "m"\nprompt = "{document}"',
-            "[indexes.context]: prompt should name {document} and {chunk} once each",
+            "[indexes.context]: prompt should contain {document} and {chunk} exactly once each",
         ),
-        ('model = "m"\nprompt = "{chunk}{document}{chunk}"', "prompt should name {document} and {chunk} once each"),
+        ('model = "m"\nprompt = "{chunk}{document}{chunk}"', "should contain {document} and {chunk} exactly once each"),
         ('model = "m"\nhosts = ["http://me:s3cret@a"]', "must not hold a user and password"),
         ('model = "m"\nhosts = []', "[indexes.context]: hosts should have at least one entry"),
         ('model = "m"\nrequired = "perhaps"', "[indexes.context]: required should be true or false, not 'perhaps'"),
         ('model = "m"\nmax_chars = 5', "[indexes.context]: max_chars should be greater than or equal to 20, not 5"),
     ],
 )
-def test_a_mistake_in_the_file_is_told(load, table, message):
+def test_a_mistake_in_the_file_is_reported(load, table, message):
     with pytest.raises(SettingsError) as caught:
         load(f"{FILE}[indexes.context]\n{table}\n")
     assert message in str(caught.value)
@@ -109,26 +109,26 @@ def test_a_mistake_in_the_file_is_told(load, table, message):
     [
         ("CONCURRENCY", "many", f"{VARIABLE}__CONCURRENCY should be a whole number, not 'many'"),
         ("MODLE", "m", f"{VARIABLE}__MODLE: [indexes.context] has no key 'modle', did you mean {VARIABLE}__MODEL?"),
-        ("XYZ", "1", "has no key 'xyz', but model, hosts"),
+        ("XYZ", "1", "has no key 'xyz'; the keys are model, hosts"),
     ],
 )
-def test_a_mistake_in_the_environment_is_told(load, monkeypatch, key, value, message):
+def test_a_mistake_in_the_environment_is_reported(load, monkeypatch, key, value, message):
     monkeypatch.setenv(f"{VARIABLE}__{key}", value)
     with pytest.raises(SettingsError) as caught:
         load(FILE + CONTEXT)
     assert message in str(caught.value)
 
 
-def test_config_shows_each_key_and_where_it_is_from(load, monkeypatch):
+def test_effective_settings_have_each_key_and_its_source(load, monkeypatch):
     monkeypatch.setenv(f"{VARIABLE}__MAX_CHARS", "90")
-    shown = {value.key: value for value in effective_settings(load(FILE + CONTEXT), {})}
+    values = {value.key: value for value in effective_settings(load(FILE + CONTEXT), {})}
     table = "indexes.work-notes.context"
-    assert (shown[f"{table}.model"].value, shown[f"{table}.model"].source) == ("llama3.2", "rag-index.toml")
-    assert (shown[f"{table}.max_chars"].value, shown[f"{table}.max_chars"].source) == (90, f"{VARIABLE}__MAX_CHARS")
-    assert shown[f"{table}.timeout"].source == "default"
-    assert table not in shown
+    assert (values[f"{table}.model"].value, values[f"{table}.model"].source) == ("llama3.2", "rag-index.toml")
+    assert (values[f"{table}.max_chars"].value, values[f"{table}.max_chars"].source) == (90, f"{VARIABLE}__MAX_CHARS")
+    assert values[f"{table}.timeout"].source == "default"
+    assert table not in values
 
 
-def test_config_of_an_index_without_contexts(load):
-    shown = {value.key: value for value in effective_settings(load(FILE), {})}
-    assert shown["indexes.work-notes.context"].value is None
+def test_effective_settings_of_an_index_without_contexts(load):
+    values = {value.key: value for value in effective_settings(load(FILE), {})}
+    assert values["indexes.work-notes.context"].value is None

@@ -1,4 +1,4 @@
-"""Shards where a model writes contexts: small from the beginning, whatever was measured while contexts were there."""
+"""Shards of an index with contexts: small from the first one on, whatever speed was measured without contexts."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ def test_the_first_rate(kind):
     assert first_rate(kind, WITH, 300.0) == 300.0
 
 
-@pytest.mark.parametrize(("index", "most"), [(PLAIN, MAX_CHARS), (WITH, 100_000)])
-def test_a_shard_is_bound_however_fast_those_before_it_were(index, most):
+@pytest.mark.parametrize(("index", "chars"), [(PLAIN, MAX_CHARS), (WITH, 100_000)])
+def test_a_shard_is_bounded_however_fast_earlier_ones_were(index, chars):
     texts = ["x" * 1000] * 12_000
     page = DocumentBatch([str(i) for i in range(len(texts))], texts, *[[b""] * len(texts)] * 3)
     sharder = Sharder(
-        "n", documents=None, seconds=5.0, chars_per_second=1e7, workers=1, most=len(texts), max_chars=max_chars(index)
-    )  # fmt: skip
-    assert next(sharder.add(page)).chars == most
+        "n",
+        documents=None,
+        seconds=5.0,
+        chars_per_second=1e7,
+        workers=1,
+        max_documents=len(texts),
+        max_chars=max_chars(index),
+    )
+    assert next(sharder.add(page)).chars == chars

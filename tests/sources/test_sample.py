@@ -5,47 +5,47 @@ from __future__ import annotations
 import pytest
 
 from rag_index.errors import SourceError
-from rag_index.sources.part import READ_FOR_EACH, Part, read_part
+from rag_index.sources.sample import READ_FACTOR, Sample, read_sample
 from tests.project import Project
 
 
-def read(project, size) -> Part:
-    return read_part(project.settings, project.settings.index("notes"), size)
+def read(project, size) -> Sample:
+    return read_sample(project.settings, project.settings.index("notes"), size)
 
 
-def test_a_sample_is_the_same_each_time_and_of_all_that_was_read(tmp_path):
+def test_a_sample_is_the_same_each_time_and_spread_over_all_documents_read(tmp_path):
     project = Project(tmp_path / "p").fill(400)
-    part = read(project, 40)
-    assert part.count() == 40
-    assert part.documents == read(project, 40).documents
-    numbers = [int(key.strip("[]")) for key in part.documents.keys]
+    sample = read(project, 40)
+    assert sample.count() == 40
+    assert sample.documents == read(project, 40).documents
+    numbers = [int(key.strip("[]")) for key in sample.documents.keys]
     assert numbers == sorted(numbers)
     assert min(numbers) < 100
     assert max(numbers) > 300
-    assert part.seconds > 0
+    assert sample.seconds > 0
 
 
 def test_a_large_source_is_not_read_to_its_end(tmp_path):
     project = Project(tmp_path / "p").fill(400)
-    assert max(int(key.strip("[]")) for key in read(project, 5).documents.keys) <= 5 * READ_FOR_EACH
+    assert max(int(key.strip("[]")) for key in read(project, 5).documents.keys) <= 5 * READ_FACTOR
 
 
-def test_a_small_source_is_taken_whole_but_for_empty_texts(tmp_path):
+def test_the_sample_of_a_small_source_is_all_of_it_except_empty_texts(tmp_path):
     project = Project(tmp_path / "p").fill(12)
     project.execute("UPDATE note SET title = '', body = NULL WHERE id = 5")
     assert read(project, 1000).count() == 11
 
 
-def test_pages_of_a_part_come_to_an_end(tmp_path):
-    part = read(Project(tmp_path / "p").fill(12), 100)
+def test_pages_of_a_sample_come_to_an_end(tmp_path):
+    sample = read(Project(tmp_path / "p").fill(12), 100)
     pages, cursor = [], None
     while not pages or cursor is not None:
-        page = part.page(cursor, 5)
+        page = sample.page(cursor, 5)
         pages.append(len(page.documents))
         cursor = page.cursor
     assert pages == [5, 5, 2]
 
 
-def test_nothing_to_try_with_is_said(tmp_path):
+def test_a_source_without_texts_has_no_sample(tmp_path):
     with pytest.raises(SourceError, match="notes has no documents with text"):
         read(Project(tmp_path / "p"), 10)

@@ -1,0 +1,59 @@
+"""The pages of the documentation as text, and parts of them: sections, tables, code blocks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+__all__ = ["ALL", "DOCS", "EVERYTHING", "README", "ROOT", "blocks", "code", "page", "section", "table", "tables"]
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+ALL = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")])
+}
+"""Every page by its path from the root."""
+EVERYTHING = "\n".join(ALL.values())
+README = ALL["README.md"]
+
+
+def page(name: str) -> str:
+    """Return the page docs/`name`.md."""
+    return ALL[f"docs/{name}.md"]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def section(text: str, heading: str) -> str:
+    """Return the text under a heading, up to the next heading of its level or above."""
+    level = heading.split(maxsplit=1)[0]
+    found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"there is no heading {heading!r}"
+    return found[1]
+
+
+def tables(text: str, first: str) -> list[list[list[str]]]:
+    """Return the rows, without the head, of each table whose first column has this name."""
+    found = []
+    for lines in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE):
+        rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in lines.splitlines()]
+        if rows[0][0] == first:
+            found.append(rows[2:])
+    return found
+
+
+def table(text: str, first: str) -> list[list[str]]:
+    """Return the rows, without the head, of the first table whose first column has this name."""
+    found = tables(text, first)
+    assert found, f"there is no table with a first column {first!r}"
+    return found[0]
+
+
+def code(cell: str) -> str:
+    """Return the text between the backticks that a cell begins with, or an empty text."""
+    found = re.match(r"`([^`]*)`", cell)
+    return found[1].replace("\\|", "|") if found else ""

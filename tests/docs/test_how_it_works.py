@@ -1,0 +1,69 @@
+"""docs/how-it-works.md: payload, metadata and tables are those of the code. Numbers on any page are, too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rag_index.chunking.text import TextChunker
+from rag_index.documents.batches import (
+    RESERVED_KEY,
+    ChunkedDocument,
+    DocumentBatch,
+    EmbeddedShard,
+    ShardStats,
+)
+from rag_index.embedders import EmbedderIdentity
+from rag_index.hosts import pool
+from rag_index.indexing import diff, guards, publish
+from rag_index.indexing.points import batches
+from rag_index.indexing.target import Target
+from rag_index.ledger import Ledger, lease, tables
+from rag_index.stores.edge import store as edge_store
+from rag_index.stores.server import writes
+from tests.docs.pages import code, page, section, table
+from tests.project import Project
+
+PAGE = page("how-it-works")
+
+
+def test_the_payload_of_a_point_is_as_documented():
+    documents = DocumentBatch(["7"], ["text"], [b'{"author":"kim"}'], [b"t"], [b"p"])
+    vectors = np.ones((1, 2), dtype=np.float32)
+    (batch,) = batches(EmbeddedShard("notes", 1, documents, [ChunkedDocument(["text"])], vectors, [], ShardStats()))
+    documented = [code(row[0]) for row in table(section(PAGE, "## Points"), f"key in `{RESERVED_KEY}`")]
+    assert set(batch.payloads[0]) == {"author", RESERVED_KEY}
+    assert sorted(documented) == sorted(batch.payloads[0][RESERVED_KEY])
+
+
+def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
+    settings = Project(tmp_path / "project").settings
+    ledger, store = Ledger(settings.ledger_url), edge_store.EdgeStore(settings.store.path)
+    identity = EmbedderIdentity("local", "wordllama", "digest", 4)
+    collection = Target(ledger, store, "test_notes", identity, TextChunker(100, 10)).current()
+    metadata = store.collections()[collection.name]
+    store.close()
+    ledger.close()
+    assert {code(row[0]) for row in table(section(PAGE, "## Points"), "key of the metadata")} == metadata.keys()
+    assert collection.name == "test_notes__1"
+
+
+def test_the_tables_of_the_ledger_are_as_documented():
+    assert {code(row[0]) for row in table(section(PAGE, "## The ledger"), "table")} == tables.metadata.tables.keys()
+
+
+NUMBERS = [
+    ("how-it-works", f"at most {diff.MAX_TRIES} times with the same text"),
+    ("how-it-works", f"a lease of {lease.LEASE_SECONDS:.0f} s, which the run renews every {lease.RENEW_SECONDS:.0f} s"),
+    ("how-it-works", f"{publish.SAMPLE} sampled documents"),
+    ("configuration", f"more than {guards.UNGUARDED_DELETES} documents"),
+    ("failures", f"more than {guards.UNGUARDED_DELETES} documents"),
+    ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
+    ("servers", f"{writes.BATCH_POINTS}, at most {writes.BATCH_BYTES // 10**6} MB"),
+    ("servers", f"rests for {pool.FIRST_REST:.0f} s, doubled each time, up to {pool.MAX_REST:.0f} s"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), NUMBERS, ids=[words for _, words in NUMBERS])
+def test_numbers_are_those_of_the_code(name, words):
+    assert words in page(name)

@@ -1,0 +1,120 @@
+"""docs/json.md: each example has the keys that the command prints."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+import rag_index.doctor
+import rag_index.indexing.publish
+import rag_index.status.failed
+from rag_index import cli
+from rag_index.chunking.text import TextChunker
+from rag_index.cli import runs
+from rag_index.doctor import Advice, Diagnosis, Finding
+from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
+from rag_index.embedders import open_embedder
+from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.points import batches
+from rag_index.indexing.target import Target
+from rag_index.ledger import Ledger
+from rag_index.reports.outcome import IndexOutcome, RunReport
+from rag_index.sources.rows import RowReader
+from rag_index.stores import open_store
+from rag_index.transfer.export import json_line
+from tests.docs.pages import page
+from tests.project import Project
+
+PAGE = page("json")
+
+
+def shape(value: object) -> object:
+    """Return the keys of JSON, at all levels; the keys of a payload are the user's."""
+    if isinstance(value, dict):
+        return {key: None if key == "payload" else shape(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shape(value[0])] if value else []
+    return None
+
+
+def documented_json() -> dict[str, object]:
+    """Return the keys of each command's example."""
+    found = {}
+    for label, example in re.findall(r"^(`.*):\n\n```json\n((?:.*\n)*?)```", PAGE, re.MULTILINE):
+        named = re.match(r"(?:`[\w-]+`(?:, )?)+", label)
+        assert named, f"no command before {example!r}"
+        found.update({name: shape(json.loads(example)) for name in re.findall(r"`([\w-]+)`", named[0])})
+    return found
+
+
+RUNS = ["index", "index-all", "rebuild", "retry-failed"]
+MAIN = {*RUNS, "status", "failed", "plan", "search", "rollback", "doctor"}
+FINDING = Finding("notes", "kind", 1, "what", "remedy", ("7",))
+OUTCOME = IndexOutcome("notes", state="partial", message="why", verified="how")
+ARGUMENTS = {
+    "index": ["notes"],
+    "rebuild": ["notes"],
+    "retry-failed": ["notes"],
+    "search": ["x"],
+    "rollback": ["notes"],
+}
+
+
+FAILED = rag_index.status.failed.FailedDocument("notes", "7", "why", 1, "then", "now")
+RESULTS: dict[str, tuple[object, str, object]] = {
+    **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
+    "failed": (rag_index.status.failed, "failed", [FAILED]),
+    "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1")),
+    "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
+}
+"""What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
+
+
+def index_one_document(project: Project) -> None:
+    """Index one document, as a run leaves it."""
+    settings = project.settings
+    index, embedder = settings.index("notes"), open_embedder(settings.embedder)
+    chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
+    page, _ = RowReader(index).read([(1, "printer", "no paper", "kim", 1)])
+    shard = embed_shard(Shard("notes", 1, page, 20), chunker, embedder)
+    ledger, store = Ledger(settings.ledger_url), open_store(settings.store)
+    try:
+        made = Target(ledger, store, settings.alias("notes"), embedder.identity(), chunker).current()
+        for batch in batches(shard):
+            store.upsert(made.name, batch)
+        store.flush(made.name)
+        rows = zip(page.keys, page.text_hashes, page.payload_hashes, shard.chunk_counts, strict=True)
+        ledger.record(made.id, rows)
+        ledger.start_run("1", settings.alias("notes"), host="here", pid=1)
+    finally:
+        store.close()
+        ledger.close()
+
+
+def printed_json(name: str, project: Project, monkeypatch, capsys) -> object:
+    """Return what the command prints."""
+    index_one_document(project)
+    if name in RESULTS:
+        module, function, result = RESULTS[name]
+        monkeypatch.setattr(module, function, lambda *_, **__: result)
+    with pytest.raises(SystemExit):
+        cli.main(["--config", str(project.config), name, *ARGUMENTS.get(name, []), "--json"])
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_commands_that_scripts_call_have_an_example():
+    assert documented_json().keys() >= MAIN | {"export"}
+
+
+@pytest.mark.parametrize("name", sorted(documented_json().keys() - {"export"}))
+def test_json_is_as_documented(name, tmp_path, monkeypatch, capsys):
+    project = Project(tmp_path / "project").fill(2)
+    assert shape(printed_json(name, project, monkeypatch, capsys)) == documented_json()[name]
+
+
+def test_a_line_of_an_export_is_as_documented():
+    point = StoredPoint("1", {RESERVED_KEY: {"document_id": "7"}}, [0.5])
+    example = documented_json()["export"]
+    assert shape(json.loads(json_line(point))) == {**example, "vector": [None]}

@@ -1,0 +1,77 @@
+"""All pages: links lead somewhere, files that are named exist, words that are ours are defined, failures are whole."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.docs.pages import ALL, DOCS, EVERYTHING, README, ROOT, page, section, table, tables
+
+FOLDERS = r"rag_index|tasks|flows|tests|benchmarks|docs|deployments|\.ci"
+FILES = sorted(set(re.findall(rf"`((?:{FOLDERS})/[\w./-]*)`", EVERYTHING)))
+WORDS = {
+    "chunk", "commit", "delete guard", "document", "epoch", "finding", "fingerprint", "lease", "ledger", "live",
+    "pending", "poison", "publish", "remedy", "shard", "stamp", "watermark",
+}  # fmt: skip
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of a page's headings, as a viewer makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links() -> list[tuple[str, str]]:
+    """Return each page's links to other places in the repository."""
+    found = [(name, link) for name, text in ALL.items() for link in re.findall(r"\]\(([^)\s]+)\)", text)]
+    return [(name, link) for name, link in found if not link.startswith(("http://", "https://"))]
+
+
+@pytest.mark.parametrize(("name", "link"), links(), ids=[f"{name} {link}" for name, link in links()])
+def test_links_lead_somewhere(name, link):
+    path, _, anchor = link.partition("#")
+    target = (ROOT / name).parent / path if path else ROOT / name
+    assert target.exists()
+    if anchor:
+        assert anchor in anchors(target.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_that_are_named_exist(file):
+    assert (ROOT / file).exists()
+
+
+def test_the_readme_is_short_and_links_to_every_page():
+    assert len(README.splitlines()) <= 160
+    for path in DOCS.glob("*.md"):
+        assert f"](docs/{path.name}" in README, path.name
+
+
+def test_every_picture_is_used_and_small():
+    for path in (DOCS / "images").iterdir():
+        assert f"images/{path.name})" in EVERYTHING, path.name
+        assert path.stat().st_size < 200_000
+
+
+def test_every_room_is_named_in_the_tree():
+    tree = section(page("development"), "## The tree")
+    rooms = {path.parent.name for path in (ROOT / "rag_index").glob("*/__init__.py")}
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    named = set(re.findall(r"^ *(\w+)/\s", tree, re.MULTILINE))
+    assert rooms | folders <= named
+    assert all((ROOT / name).is_dir() or (ROOT / "rag_index" / name).is_dir() for name in named)
+
+
+def test_the_words_that_are_ours_are_defined():
+    rows = table(page("glossary"), "word")
+    assert {word for row in rows for word in re.findall(r"\*\*(.*?)\*\*", row[0])} >= WORDS
+
+
+def test_each_failure_is_described_in_whole_sentences_with_a_documented_exit_code():
+    documented = {row[0] for row in table(section(page("commands"), "## Exit codes"), "code")}
+    rows = [row for found in tables(page("failures"), "what fails") for row in found]
+    assert len(rows) > 20
+    for *cells, code in rows:
+        assert all(cell.endswith(".") for cell in cells), cells
+        assert code in documented | {"137"}

@@ -1,0 +1,238 @@
+"""Texts shared out to several hosts: who gets them, who stands in for whom, and whose fault a failure is.
+
+The hosts live in this process and time is virtual, so every outcome below is the same on any machine.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, TextRefused
+from tests.fakes.hosts import HANG, ILL, PLAIN_TEXT, FakeHosts, assert_own_vectors
+from tests.fakes.ollama import FakeOllama
+
+TEXTS = [f"document {number} " + "word " * (number % 5) for number in range(200)]
+POISON = "poison in this one"
+REFUSED = TextRefused("invalid input")
+
+
+@pytest.fixture
+def make_hosts():
+    """Hosts whose loop is closed at the end."""
+    made = []
+
+    def make(count, **settings):
+        made.append(FakeHosts(count, **settings))
+        return made[-1]
+
+    yield make
+    for hosts in made:
+        hosts.loop.close()
+
+
+@pytest.fixture
+def warm(make_hosts):
+    """Hosts that have all embedded a plain text, so that a fault meets the next text."""
+
+    def make(count, **settings):
+        hosts = make_hosts(count, **settings)
+        hosts.seconds_to_embed(TEXTS)
+        for host in hosts.hosts:
+            host.sent.clear()
+        return hosts
+
+    return make
+
+
+# Who gets the texts
+
+
+def test_every_host_is_used_by_one_worker(make_hosts):
+    hosts = make_hosts(3)
+    one_host_alone = 0.002 * len(TEXTS)
+    assert hosts.seconds_to_embed(TEXTS) < 0.6 * one_host_alone
+    assert min(hosts.texts_by_host()) >= 30
+    assert sum(hosts.texts_by_host()) == len(TEXTS)
+
+
+def test_workers_keep_to_their_share(make_hosts):
+    for home in range(3):
+        hosts = make_hosts(3, home=home, workers=3)
+        hosts.seconds_to_embed(TEXTS[:40])
+        assert hosts.texts_by_host() == [40 if number == home else 0 for number in range(3)]
+        assert hosts.stats.in_flight == 0
+        assert hosts.stats.host_seconds == {hosts[home].url: hosts.stats.busy_seconds}
+
+
+def test_a_faster_host_takes_more(make_hosts):
+    hosts = make_hosts(2, seconds_per_text=[0.0005, 0.004], batch_texts=8)
+    hosts.seconds_to_embed(TEXTS)
+    fast, slow = hosts.texts_by_host()
+    assert fast > 3 * slow > 0
+
+
+def test_the_last_batches_are_not_left_with_a_slow_host(make_hosts):
+    hosts = make_hosts(2, seconds_per_text=[0.0002, 0.1], batch_texts=8)
+    hosts.seconds_to_embed(TEXTS)  # learns the paces
+    _, before = hosts.texts_by_host()
+    hosts.seconds_to_embed(TEXTS)
+    _, after = hosts.texts_by_host()
+    assert after - before <= 16
+
+
+# Hosts that are down, hang, or ask for a pause
+
+
+def test_another_host_stands_in_for_one_that_is_down(make_hosts):
+    hosts = make_hosts(3, home=1, workers=3)
+    hosts[1].stop()
+    assert hosts.seconds_to_embed(TEXTS[:40]) < 1
+    assert hosts.texts_by_host()[1] == 0
+
+
+def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
+    hosts = warm(3, timeout=5.0)
+    hosts[0].always("", HANG)
+    assert 5 < hosts.seconds_to_embed(TEXTS) < 6
+
+
+def test_a_host_that_comes_back_is_used_again(make_hosts):
+    hosts = make_hosts(2, workers=2)
+    hosts[0].stop()
+    hosts.seconds_to_embed(TEXTS)
+    assert hosts.texts_by_host() == [0, len(TEXTS)]
+    hosts.at(2.0, hosts[0].start)
+    while hosts.loop.time() < 10 and not hosts.texts_by_host()[0]:
+        hosts.seconds_to_embed(TEXTS[:40])
+    assert hosts.texts_by_host()[0] > 0
+
+
+def test_a_host_that_asks_for_a_pause_gets_it_while_another_works(make_hosts):
+    hosts = make_hosts(2)
+    hosts[0].outcomes("", [RateLimited("slow down", 30.0)])
+    assert hosts.seconds_to_embed(TEXTS) < 1
+    assert len(hosts[0].sent) == 1
+    assert hosts.stats.rate_limited == 1
+
+
+def test_a_pause_of_the_only_host_is_waited_for(warm):
+    hosts = warm(1)
+    hosts[0].outcomes("document", [RateLimited("slow down", 30.0)])
+    assert 30 < hosts.seconds_to_embed(TEXTS) < 31
+
+
+def test_hosts_that_never_answer_end_the_call_when_patience_does(warm):
+    hosts = warm(2, patience=50.0)
+    for host in hosts.hosts:
+        host.stop()
+    began = hosts.loop.time()
+    with pytest.raises(EmbedderUnavailable, match=r"within 50 s.*host0.*host1"):
+        hosts.embed(TEXTS)
+    assert 50 <= hosts.loop.time() - began < 52
+
+
+# Whose fault it is
+
+
+def test_one_failure_on_each_of_three_hosts_is_no_fault_of_the_text(warm):
+    hosts = warm(3)
+    for host in hosts.hosts:
+        host.outcomes(POISON, [ILL])
+    assert_own_vectors(hosts.embed([POISON]), [POISON])
+
+
+@pytest.mark.parametrize("error", [ILL, REFUSED, BadVectors("NaN")])
+def test_a_host_that_fails_on_the_plain_text_too_clears_the_text(warm, error):
+    """Each time it fails on the text, it fails on the plain text as well: the host is the one that is ill."""
+    hosts = warm(1)
+    hosts[0].outcomes(POISON, [error] * 5)
+    hosts[0].outcomes(PLAIN_TEXT, [ILL, None] * 5)
+    assert_own_vectors(hosts.embed([POISON]), [POISON])
+    assert hosts[0].requests_with(POISON) == 6
+
+
+@pytest.mark.parametrize("error", [ILL, HANG, REFUSED, BadVectors("NaN")])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_text_that_fails_between_plain_texts_is_at_fault(warm, error, count):
+    hosts = warm(count)
+    for host in hosts.hosts:
+        host.always(POISON, error)
+    entry = hosts.embed([POISON])[0]
+    assert type(entry) is (TextRefused if isinstance(error, EmbedderUnavailable) else type(error))
+    assert sum(host.requests_with(POISON) for host in hosts.hosts) == (3 if count == 1 else 4)
+    judge = max(hosts.hosts, key=lambda host: host.requests_with(POISON))
+    assert judge.sent[-6:] == [[POISON], [PLAIN_TEXT]] * 3
+
+
+@pytest.mark.parametrize("error", [ILL, REFUSED, BadVectors("NaN")])
+def test_texts_at_fault_are_found_among_others_and_no_other_suffers(warm, error):
+    hosts = warm(2)
+    for host in hosts.hosts:
+        host.always(POISON, error)
+    texts, bad = list(TEXTS), [7, 8, 33]
+    for number in bad:
+        texts[number] += POISON
+    entries = hosts.embed(texts)
+    assert [number for number, entry in enumerate(entries) if isinstance(entry, Exception)] == bad
+    good = [number for number in range(len(texts)) if number not in bad]
+    assert_own_vectors([entries[number] for number in good], [texts[number] for number in good])
+
+
+def test_a_text_that_only_one_host_cannot_embed_is_embedded_by_another(warm):
+    hosts = warm(2)
+    hosts[0].always(POISON, BadVectors("NaN"))
+    assert_own_vectors(hosts.embed([POISON]), [POISON])
+
+
+def test_a_trial_ends_when_its_host_goes_down(warm):
+    hosts = warm(2)
+    hosts[0].outcomes(POISON, [ILL])
+    hosts[1].outcomes(POISON, [ILL])
+    hosts.at(0.005, hosts[1].stop)  # where the second failure was
+    assert_own_vectors(hosts.embed([POISON]), [POISON])
+    assert hosts.texts_by_host()[0] > 0
+
+
+def test_a_text_that_takes_the_server_down_each_time_is_given_up_after_ten_failures(warm):
+    hosts = warm(1)
+    hosts[0].always(POISON, ILL)
+    hosts[0].outcomes(PLAIN_TEXT, [ILL, None] * 100)
+    texts = [*TEXTS, POISON]
+    entries = hosts.embed(texts)
+    assert isinstance(entries[-1], TextRefused)
+    assert_own_vectors(entries[:-1], TEXTS)
+    assert sum(texts == [POISON] for texts in hosts[0].sent) == 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hosts_that_fail_in_turn_lose_nothing(warm, seed):
+    """One host after the other stops in the middle of its work, and fails on its first texts when it is back."""
+    hosts, chance = warm(3, batch_texts=1, seconds_per_text=[0.05] * 3), random.Random(seed)
+    at = 0.0
+    for turn in range(200):
+        host = hosts[turn % 3]
+        hosts.at(at, host.stop)
+        hosts.at(at + 0.2, host.start)
+        hosts.at(at + 0.2, lambda host=host: host.outcomes("document", [ILL]))
+        at += chance.uniform(0.2, 0.6)
+    for _ in range(4):
+        assert_own_vectors(hosts.embed(TEXTS), TEXTS)
+    assert hosts.stats.retries > 0
+
+
+# Over real sockets
+
+
+def test_three_real_servers_share_the_work_and_survive_faults(make_embedder):
+    with FakeOllama() as first, FakeOllama() as second, FakeOllama() as third:
+        embedder = make_embedder(first, second, third, wait_for_recovery=100.0, batch_texts=4)
+        assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
+        first.fault("reset", times=2, marker="document")
+        second.fault("status", times=2, code=503, marker="document")
+        third.stop_listening()
+        assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
+        third.listen()
+        assert_own_vectors(embedder.embed_documents(TEXTS), TEXTS)
+    assert embedder.stats.retries > 0

@@ -1,0 +1,198 @@
+"""Ollama servers within the process, on an event loop whose time is virtual.
+
+Nothing here waits: when every coroutine sleeps, the loop's time jumps to the moment at which the first of them wakes. A
+test of a decision therefore gives the same result on every machine, however busy it is.
+
+    hosts = FakeHosts(3)
+    hosts[0].outcomes("a text", [ILL, None])      # the first request with that text fails, the second is answered
+    hosts.at(5.0, hosts[1].stop)                  # after five virtual seconds
+    entries = hosts.embed(["a text", "another"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections import deque
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_index.embedders.batches import make_batches
+from rag_index.embedders.dispatch import Dispatch, OllamaStats
+from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
+from rag_index.hosts.endpoint import ModelDetails
+from rag_index.hosts.model import PLAIN_TEXT, KnownModel
+from rag_index.hosts.pool import Clock, Pool
+from tests.fakes.ollama import vector_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["HANG", "ILL", "PLAIN_TEXT", "FakeHost", "FakeHosts", "VirtualTimeLoop"]
+
+ILL = EmbedderUnavailable("answers 503: ill for a moment")
+HANG = RequestTimedOut("gave no answer in time")
+"""As an outcome: raised only after the host's timeout."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """A selector that lets virtual time pass in place of waiting."""
+
+    now = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise RuntimeError("every coroutine waits, and nothing will ever wake one of them")
+        self.now += max(0.0, timeout)
+        return super().select(0)
+
+
+class VirtualTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop on which sleeping takes no time."""
+
+    def __init__(self) -> None:
+        self._virtual = _JumpingSelector()
+        super().__init__(self._virtual)
+
+    def time(self) -> float:
+        return self._virtual.now
+
+
+class FakeHost:
+    """One server, in the place of an `Endpoint`. It embeds one request after the other, as Ollama does."""
+
+    def __init__(self, url: str, *, seconds_per_text: float, timeout: float) -> None:
+        self.url = url
+        self.seconds_per_text = seconds_per_text
+        self.timeout = timeout
+        self.digest = "d1" * 32
+        self.sent: list[list[str]] = []
+        """The texts of each request that reached it."""
+        self._outcomes: list[tuple[str, deque[Exception | None]]] = []
+        self._up = True
+        self._stops = 0
+        self._turn = asyncio.Lock()
+
+    def outcomes(self, marker: str, outcomes: Iterable[Exception | None]) -> None:
+        """What becomes of the next requests with a text that holds `marker`: an error, or None for vectors."""
+        self._outcomes.append((marker, deque(outcomes)))
+
+    def always(self, marker: str, error: Exception) -> None:
+        """Fail every request with a text that holds `marker`."""
+        self.outcomes(marker, [error] * 10_000)
+
+    def stop(self) -> None:
+        """Refuse connections, and break off what is under way."""
+        self._up = False
+        self._stops += 1
+
+    def start(self) -> None:
+        """Accept connections again."""
+        self._up = True
+
+    def requests_with(self, marker: str) -> int:
+        """How many requests held a text with `marker`."""
+        return sum(any(marker in text for text in texts) for texts in self.sent)
+
+    async def details(self) -> ModelDetails:
+        """As `Endpoint.details`."""
+        self._refuse_if_down()
+        return ModelDetails(self.digest, 2048)
+
+    async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """As `Endpoint.embed`."""
+        self._refuse_if_down()
+        stops = self._stops
+        self.sent.append(list(texts))
+        outcome = self._next_outcome(texts)
+        if isinstance(outcome, RequestTimedOut):
+            await asyncio.sleep(self.timeout)
+            raise outcome
+        async with self._turn:
+            await asyncio.sleep(0.001 + self.seconds_per_text * len(texts))
+        if self._stops > stops:
+            raise EmbedderUnavailable(f"{self.url} broke off")
+        if outcome is not None:
+            raise outcome
+        return [np.asarray(vector_of(text), dtype=np.float32) for text in texts]
+
+    def _next_outcome(self, texts: Sequence[str]) -> Exception | None:
+        for marker, outcomes in self._outcomes:
+            if outcomes and any(marker in text for text in texts):
+                return outcomes.popleft()
+        return None
+
+    def _refuse_if_down(self) -> None:
+        if not self._up:
+            raise HostUnreachable(f"{self.url} accepts no connection")
+
+
+class FakeHosts:
+    """Hosts, the pool of one embedder over them, and calls to embed, one after the other in virtual time."""
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        seconds_per_text: Sequence[float] = (),
+        home: int = 0,
+        workers: int = 1,
+        in_flight: int = 2,
+        batch_texts: int = 16,
+        patience: float = 600.0,
+        timeout: float = 60.0,
+    ) -> None:
+        self.loop = VirtualTimeLoop()
+        paces = seconds_per_text or [0.002] * count
+        self.hosts = [
+            FakeHost(f"http://host{number}:11434", seconds_per_text=paces[number], timeout=timeout)
+            for number in range(count)
+        ]
+        self.pool = Pool(self.hosts, home=home, workers=workers, in_flight=in_flight)  # type: ignore[arg-type]
+        self.stats = OllamaStats()
+        self._model = KnownModel("fake-embed")
+        self._clock = Clock(now=self.loop.time, chance=lambda: 0.5)
+        self._batch_texts, self._patience = batch_texts, patience
+
+    def __enter__(self) -> FakeHosts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.close()
+
+    def __getitem__(self, number: int) -> FakeHost:
+        return self.hosts[number]
+
+    def at(self, seconds: float, action: Callable[[], object]) -> None:
+        """Call `action` when this many virtual seconds have passed from now on."""
+        self.loop.call_later(seconds, action)
+
+    def texts_by_host(self) -> list[int]:
+        """How many texts each host embedded so far."""
+        return [self.stats.texts_by_host.get(host.url, 0) for host in self.hosts]
+
+    def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """One call to embed, as OllamaEmbedder makes it."""
+        batches = make_batches(texts, max_texts=self._batch_texts, max_chars=16_000, hosts=len(self.pool.own))
+        dispatch = Dispatch(
+            self.pool, self._model, self.stats, self._clock, texts=texts, batches=batches, patience=self._patience
+        )
+        return self.loop.run_until_complete(dispatch.run())
+
+    def seconds_to_embed(self, texts: Sequence[str]) -> float:
+        """How long (in virtual time) such a call takes; every text must get its own vector."""
+        began = self.loop.time()
+        entries = self.embed(texts)
+        assert_own_vectors(entries, texts)
+        return self.loop.time() - began
+
+
+def assert_own_vectors(entries: Sequence[NDArray[np.float32] | Exception], texts: Sequence[str]) -> None:
+    """Each text has the vector that was made of it."""
+    assert len(entries) == len(texts)
+    for entry, text in zip(entries, texts, strict=True):
+        assert not isinstance(entry, Exception), entry
+        assert np.array_equal(entry, np.asarray(vector_of(text), dtype=np.float32))

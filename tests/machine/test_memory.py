@@ -1,0 +1,32 @@
+"""A process's own memory counts what it allocates, and not the files that it maps."""
+
+from __future__ import annotations
+
+import mmap
+import sys
+
+import pytest
+
+from rag_index.machine.memory import MemoryWatch, peak_memory
+
+MB = 1_000_000
+
+
+def test_allocated_memory_is_in_the_peak():
+    with MemoryWatch({}) as watch:
+        before = watch.peaks["flow"]
+        block = bytearray(b"x") * (50 * MB)
+    assert watch.peaks["flow"] - before > 45 * MB
+    assert peak_memory() > len(block)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell which memory is shared")
+def test_a_mapped_file_is_not_in_the_peak(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(50 * MB))
+    with MemoryWatch({}) as watch, path.open("rb") as file:
+        before = watch.peaks["flow"]
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            assert sum(mapped[page] for page in range(0, len(mapped), 4096)) == 0
+            watch._sample()
+    assert watch.peaks["flow"] - before < 20 * MB

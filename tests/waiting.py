@@ -1,0 +1,53 @@
+"""Waiting for a condition instead of for seconds, so that a busy machine makes a test slow but never wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["eventually", "when"]
+
+T = TypeVar("T")
+
+GENEROUS = 120.0
+"""Seconds after which a test fails because something never happened; nothing is decided by their number."""
+
+
+def eventually(
+    condition: Callable[[], T], what: str | Callable[[], object] = "", *, seconds: float = GENEROUS, every: float = 0.01
+) -> T:
+    """Return the first true value of `condition`, or fail with `what` (a text, or what returns one)."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            reason = what() if callable(what) else what
+            raise AssertionError(f"this did not happen within {seconds:g} s: {reason or condition}")
+        time.sleep(every)
+    return value
+
+
+@contextmanager
+def when(condition: Callable[[], object], action: Callable[[], object]) -> Iterator[None]:
+    """Do `action` in a thread as soon as `condition` is true; the block ends only when that is done."""
+    errors: list[BaseException] = []
+
+    def wait_and_act() -> None:
+        try:
+            eventually(condition)
+            action()
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=wait_and_act, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+    if errors:
+        raise errors[0]
