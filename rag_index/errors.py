@@ -22,6 +22,7 @@
         │   ├── TextRefused         one text is refused for another reason
         │   └── BadVectors          vectors are missing, not finite, all zero, or of another dimension
         │       └── WrongDimension  the digest is the same, but the dimension is another
+        ├── ProcessDied             a process died while it embedded a shard
         ├── FileTimedOut            a file of source code could not be parsed within the time limit
         ├── SearchFailed            no index answered a search, and the reasons differ
         ├── ContextMissing          a chunk has no context, and the settings require one
@@ -61,6 +62,7 @@ __all__ = [
     "ModelMissing",
     "NoWorkers",
     "PointsRefused",
+    "ProcessDied",
     "RagIndexError",
     "RateLimited",
     "RequestTimedOut",
@@ -188,6 +190,10 @@ class BadVectors(EmbedderError):
 
 class WrongDimension(BadVectors):
     """Vectors of another dimension, although the digest of the model is the same."""
+
+
+class ProcessDied(TerminalError):
+    """A process died while it embedded a shard: one of the documents may be the cause."""
 
 
 class FileTimedOut(TerminalError):

@@ -11,11 +11,12 @@ from prefect.logging import get_run_logger
 from rag_index.documents.keys import document_id
 from rag_index.errors import NoWorkers, RagIndexError
 from rag_index.indexing import embed
+from rag_index.indexing.child import ChildEmbedder, embed_in_child
+from rag_index.indexing.quarantine import quarantine
 from rag_index.indexing.sharding import parts_of, poison
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.opaque import Opaque
-from rag_index.orchestration.quarantine import quarantine
 from rag_index.orchestration.retries import RETRIED
 from rag_index.orchestration.window import Window
 from rag_index.orchestration.worker import EmbedJob, process_embedder, time_limit
@@ -55,12 +56,12 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
     If the store is a server, the upsert task is given the embed task's future, so what comes back is written already.
     If no workers start, this process embeds everything, and the outcome says so.
     """
-    alone = False
-    with Monitor(scan.run) as monitor:
+    alone, serial = False, scan.run.settings.parallel.serial
+    with Monitor(scan.run) as monitor, ChildEmbedder(scan.run.stopwatch) as child:
         window: Window[Shard, Any] = Window(partial(_submit, scan), 2 * scan.run.metrics.workers, monitor)
         try:
             for shard in shards:
-                if not alone and not shard.in_process:
+                if not (alone or shard.in_process or (serial and scan.is_suspect(shard))):
                     try:
                         monitor.subscribe()
                         yield from window.put(shard)
@@ -68,7 +69,7 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
                     except NoWorkers as error:
                         scan.continue_alone(error)
                         alone = True
-                yield _embed_here(scan, shard)
+                yield from _embed_here(scan, shard, child)
         except RagIndexError:  # from the source, say: what is in flight is done work all the same
             yield from _finish(window)
             raise
@@ -93,11 +94,15 @@ def _submit(scan: Scan, shard: Shard) -> Any:
         return submit_upsert(Opaque(run.settings.store), scan.collection.name, embedded, label, scan.epoch)
 
 
-def _embed_here(scan: Scan, shard: Shard) -> Opaque[EmbeddedShard]:
-    """Embed a shard in the flow's process."""
+def _embed_here(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[Opaque[EmbeddedShard]]:
+    """Embed a shard in the flow's process; one with suspects in a child, which may die."""
+    scan.mark_pending(shard)
+    if scan.is_suspect(shard):
+        yield from map(Opaque, embed_in_child(scan, shard, child))
+        return
     with scan.run.stopwatch.stage("embed"):
-        scan.mark_pending(shard)
-        return embed_shard(Opaque(_job(scan, shard)), _label(scan, shard))
+        embedded = embed_shard(Opaque(_job(scan, shard)), _label(scan, shard))
+    yield embedded
 
 
 def _job(scan: Scan, shard: Shard) -> EmbedJob:

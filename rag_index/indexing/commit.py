@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.ids import point_id
 from rag_index.documents.keys import document_id
 from rag_index.indexing.points import delete_chunks
 
@@ -59,20 +61,45 @@ class Committer:
     def _record_failures(self, failures: list[Failure]) -> None:
         """List failed and incomplete documents.
 
-        A failed document keeps the points that it had, and its row becomes what it was before the shard was submitted.
-        An incomplete one is indexed all the same.
+        A failed document keeps the points that it had, and its row becomes what it was before it was marked pending. An
+        incomplete one is indexed all the same.
         """
         if not failures:
             return
         cid = self._collection.id
-        failed = [failure.key for failure in failures if failure.kind == "failed"]
-        before = {key: self._before.pop(key, None) for key in failed}
-        self._ledger.unmark_pending(
-            cid,
-            known=[key for key, known in before.items() if known is not None and not known.pending],
-            new=[key for key, known in before.items() if known is None],
-        )
-        self._ledger.fail(cid, failures)
+        before = {f.key: self._before.pop(f.key, None) for f in failures if f.kind == "failed"}
+        crashed = {key: known for key, known in before.items() if known is not None and known.pending}
+        intact = self._clean_up(crashed)
+        known = [key for key, row in before.items() if row is not None and (key in intact or key not in crashed)]
+        self._ledger.unmark_pending(cid, known=known, new=[key for key in before if key not in known])
+        self._ledger.fail(cid, failures, crashed=crashed)
         for failure in failures[:LOGGED_FAILURES]:
             details = (self._index, document_id(failure.key), failure.kind, failure.reason)
             logger.warning("%s: document %s %s: %s", *details)
+
+    def _clean_up(self, crashed: Mapping[str, Known]) -> set[str]:
+        """Make the store hold what the ledger says of failed documents that were pending when an earlier run died.
+
+        That run may have written some of their points. Returns the documents whose former points are all there and are
+        kept; all points of the others are deleted.
+        """
+        if not crashed:
+            return set()
+        name = self._collection.name
+        ids = {key: [point_id(self._index, key, n) for n in range(row.chunks)] for key, row in crashed.items()}
+        stored = {p.id: p.payload for p in self._store.retrieve(name, [i for some in ids.values() for i in some])}
+        intact = {
+            key
+            for key, row in crashed.items()
+            if row.text_hash and all(_is_of_row(stored.get(i), row) for i in ids[key])
+        }
+        stale = [(key, row.chunks if key in intact else 0, None) for key, row in crashed.items()]
+        if delete_chunks(self._store, name, self._index, stale):
+            self._store.flush(name)
+        return intact
+
+
+def _is_of_row(payload: dict[str, Any] | None, row: Known) -> bool:
+    """Return whether a point is of the document as the ledger's row has it."""
+    ours = (payload or {}).get(RESERVED_KEY, {})
+    return (ours.get("text_hash"), ours.get("payload_hash")) == (row.text_hash.hex(), row.payload_hash.hex())

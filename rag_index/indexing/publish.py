@@ -48,7 +48,9 @@ def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple
     """
     totals = ledger.totals(collection.id)
     stored = store.count(collection.name)
-    if not totals.pending and stored != totals.points:
+    if totals.pending:
+        stored -= store.count(collection.name, keys=ledger.pending_keys(collection.id))
+    if stored != totals.points:
         raise StoreMismatch(
             f"after the run {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
             "another program writes to it? `rag-index doctor` shows the difference"

@@ -50,6 +50,8 @@ class _Seen:
     pages: int = 0
     any_failures: bool = False
     """Whether the ledger lists failed documents, so that pages have to look for theirs."""
+    suspects: set[str] = field(default_factory=set)
+    """Documents that must not be embedded in this process: see `indexing.child`."""
     excluded: list[Failure] = field(default_factory=list)
     """Indexed documents that a rule of the source now keeps out."""
     deletes_done: bool = False
@@ -98,6 +100,8 @@ class Scan:
         run.lease.check()
         known = self._record_page(page)
         failed = run.ledger.failures(cid, documents.keys) if self._seen.any_failures else {}
+        self._seen.suspects.update(key for key, row in known.items() if row.pending)
+        self._seen.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
         changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
         run.ledger.note_emptied(changes.emptied)
         run.ledger.record(cid, changes.newly_empty)
@@ -137,6 +141,10 @@ class Scan:
         indexed = [key for key, row in known.items() if row.chunks or row.pending]
         self.run.ledger.note_emptied([(key, b"", b"") for key in indexed])
         self._seen.excluded += [skipped[key] for key in indexed]
+
+    def is_suspect(self, shard: Shard) -> bool:
+        """Return whether a document of the shard may kill the process that embeds it: see `indexing.child`."""
+        return not self._seen.suspects.isdisjoint(shard.documents.keys)
 
     def mark_pending(self, shard: Shard) -> None:
         """Mark a shard's documents in the ledger as about to be written."""

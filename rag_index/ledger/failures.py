@@ -11,7 +11,7 @@ from rag_index.ledger.records import FailedDocument
 from rag_index.ledger.tables import failed_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from rag_index.documents.batches import Failure, FailureKind
 
@@ -39,13 +39,17 @@ class FailureRows(LedgerConnection):
         with self.transaction() as connection:
             return int(connection.scalar(statement if kind is None else statement.where(f.kind == kind)) or 0)
 
-    def fail(self, collection_id: int, failures: Sequence[Failure]) -> None:
-        """Record failed documents. If one failed before with the same text, its number of tries grows."""
+    def fail(self, collection_id: int, failures: Sequence[Failure], *, crashed: Collection[str] = ()) -> None:
+        """Record failed documents. If one failed before with the same text, its number of tries grows.
+
+        For those that `crashed` an earlier run, that run counts as a try as well.
+        """
         if not failures:
             return
         now = self.clock()
         rows = [
-            {"collection_id": collection_id, "key": f.key, "text_hash": f.text_hash, "reason": f.reason, "tries": 1,
+            {"collection_id": collection_id, "key": f.key, "text_hash": f.text_hash, "reason": f.reason,
+             "tries": 2 if f.key in crashed else 1,
              "first_at": now, "last_at": now, "kind": f.kind}
             for f in failures
         ]  # fmt: skip
@@ -56,7 +60,7 @@ class FailureRows(LedgerConnection):
             set_={
                 "text_hash": new.text_hash,
                 "reason": new.reason,
-                "tries": sa.case((old.text_hash == new.text_hash, old.tries + 1), else_=1),
+                "tries": sa.case((old.text_hash == new.text_hash, old.tries + new.tries), else_=new.tries),
                 "last_at": new.last_at,
                 "kind": new.kind,
             },

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from distributed.scheduler import KilledWorker
 from prefect.logging import get_run_logger
 
-from rag_index.errors import RagIndexError, TerminalError
+from rag_index.errors import ProcessDied, RagIndexError, TerminalError
 from rag_index.orchestration.retries import error_of
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Window(Generic[Item, Result]):
         """Submit an item with nothing beside it, and return its result.
 
         Raises:
-            KilledWorker: the workers died under it again.
+            ProcessDied: the workers died under it again.
             RagIndexError: the task ended with it.
         """
         self._start(item)
@@ -80,7 +80,10 @@ class Window(Generic[Item, Result]):
             if wrapped is not None:
                 del self._in_flight[wrapped]
                 self._watcher.in_flight(0)
-                result: Result = _result(wrapped)
+                try:
+                    result: Result = _result(wrapped)
+                except KilledWorker as error:
+                    raise ProcessDied(f"workers died under a shard: {error}") from error
                 return result
 
     def _start(self, item: Item) -> None:
