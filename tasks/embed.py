@@ -9,7 +9,7 @@ from prefect import task
 from prefect.logging import get_run_logger
 
 from rag_index.documents.keys import document_id
-from rag_index.errors import NoWorkers, RagIndexError
+from rag_index.errors import NoWorkers
 from rag_index.indexing import embed
 from rag_index.indexing.child import ChildEmbedder, embed_in_child
 from rag_index.indexing.quarantine import quarantine
@@ -18,7 +18,7 @@ from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
-from rag_index.orchestration.window import Window
+from rag_index.orchestration.window import SHARDS_PER_WORKER, Window
 from rag_index.orchestration.worker import EmbedJob, process_embedder, time_limit
 from tasks.upsert import upsert_from_worker
 
@@ -46,19 +46,21 @@ def embed_shard(job: Opaque[EmbedJob], label: str) -> Opaque[EmbeddedShard]:
     with time_limit(work.timeout), collect_seldom():
         embedded = embed.embed_shard(work.shard, work.chunker, process_embedder(work), known=work.known)
     for failure in embedded.failures[:LOGGED_FAILURES]:
-        logger.warning("document %s failed: %s", document_id(failure.key), failure.reason)
+        logger.warning("document %s %s: %s", document_id(failure.key), failure.kind, failure.reason)
     return Opaque(embedded)
 
 
 def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[EmbeddedShard] | WrittenShard]:
-    """Map the embed task over shards, twice as many in flight as there are workers, and yield results as they come.
+    """Map the embed task over shards, `SHARDS_PER_WORKER` of them in flight, and yield results as they come.
 
     If the store is a server, the upsert task is given the embed task's future, so what comes back is written already.
     If no workers start, this process embeds everything, and the outcome says so.
     """
     alone, serial = False, scan.run.settings.parallel.serial
     with Monitor(scan.run) as monitor, ChildEmbedder(scan.run.stopwatch) as child:
-        window: Window[Shard, Any] = Window(partial(_submit, scan), 2 * scan.run.metrics.workers, monitor)
+        window: Window[Shard, Any] = Window(
+            partial(_submit, scan), SHARDS_PER_WORKER * scan.run.metrics.workers, monitor
+        )
         try:
             for shard in shards:
                 if not (alone or shard.in_process or (serial and scan.is_suspect(shard))):
@@ -70,7 +72,7 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
                         scan.continue_alone(error)
                         alone = True
                 yield from _embed_here(scan, shard, child)
-        except RagIndexError:  # from the source, say: what is in flight is done work all the same
+        except Exception:  # for example from the source: shards in flight are still worth committing
             yield from _finish(window)
             raise
         yield from _finish(window)
@@ -78,7 +80,7 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
 
 def _finish(window: Window[Shard, Any]) -> Iterator[Any]:
     yield from window.drain()
-    yield from quarantine(window.killers, window.run_alone, split=parts_of, poison=lambda shard: Opaque(poison(shard)))
+    yield from quarantine(window.died, window.run_alone, split=parts_of, poison=lambda shard: Opaque(poison(shard)))
 
 
 def _submit(scan: Scan, shard: Shard) -> Any:

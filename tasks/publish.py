@@ -25,7 +25,7 @@ def publish(scan: Scan) -> None:
 
 @task(name="verify and publish", task_run_name="verify and publish", **RETRIED)
 def _publish(scan: Opaque[Scan]) -> None:
-    """Verify before the alias moves: counts have to agree."""
+    """Verify the counts; of a rebuild also a sample and the guards, then move the alias."""
     scan.value.publish()
 
 

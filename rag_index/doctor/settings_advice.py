@@ -85,7 +85,7 @@ def _long_chunks(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterat
 
 def _context_length(settings: Settings) -> int | None:
     """Return the context length of the model in tokens, or None if the first host does not tell."""
-    from rag_index.hosts.endpoint import Endpoint
+    from rag_index.hosts.ollama_client import Endpoint
 
     async def ask() -> int | None:
         endpoint = Endpoint(settings.embedder.hosts[0], settings.embedder)

@@ -146,6 +146,8 @@ class Failure:
     reason: str
     text_hash: bytes = b""
     kind: FailureKind = "failed"
+    died: bool = False
+    """Whether its process died, so that some of its points may have been written."""
 
 
 @dataclass(frozen=True, slots=True)

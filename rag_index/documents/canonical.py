@@ -1,6 +1,6 @@
 """A canonical form for every value, so that equal documents have equal hashes on any machine, driver and day.
 
-Any change here changes the hashes. Raise VERSION with it, so that every document is compared again.
+Any change here changes the hashes. Raise VERSION with it: every index must then be rebuilt.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import orjson
+
+from rag_index.documents.floats import storable_float
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +39,8 @@ _INT64 = 2**63
 _SAFE_INT = 10**18
 """Integers below it have at most 18 digits."""
 _NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+_LONG_NUMBER = re.compile(rb"(?:[0-9]\.?){16}|[0-9]e[-+]?[0-9]")
+"""What may be an integer beyond 64 bits, or a float that the store would change."""
 MAX_LEVELS = 60
 """Deeper levels of a payload become text: stores accept no more than about 100 levels."""
 
@@ -55,7 +58,8 @@ def hash_text(text: str) -> bytes:
 def encode_payload(payload: dict[str, Any]) -> bytes:
     """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types that JSON lacks.
 
-    Integers beyond 64 bits become text, and so do whole decimals of that size. NaN and infinities become null.
+    Integers beyond 64 bits become text, and so do whole decimals of that size. NaN and infinities become null. A float
+    becomes the nearest one that the store gives back unchanged (`storable_float`).
     """
     return _encode(payload, find_long_numbers=True)
 
@@ -72,7 +76,7 @@ def encode_payloads(names: Sequence[str], columns: Sequence[Sequence[Any]], rows
 
 
 def _encode(payload: dict[str, Any], *, find_long_numbers: bool) -> bytes:
-    """Return the payload's JSON. With `find_long_numbers`, integers beyond 64 bits become text."""
+    """Return the payload's JSON. With `find_long_numbers`, numbers that a store cannot hold are replaced."""
     try:
         encoded = orjson.dumps(payload, default=_to_json_value, option=_JSON)
     except orjson.JSONEncodeError:
@@ -128,8 +132,10 @@ def _repair(value: Any, level: int = 0) -> Any:
     """Replace values that JSON or a store cannot hold: lone surrogates by "?", integers beyond 64 bits by text."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
-    if value is None or isinstance(value, bool | float):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, float):
+        return storable_float(value)
     if isinstance(value, int):
         return int(value) if -_INT64 <= value < _INT64 else str(value)
     if level > MAX_LEVELS:

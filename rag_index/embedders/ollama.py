@@ -10,9 +10,9 @@ from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.batches import make_batches
 from rag_index.embedders.dispatch import Dispatch, OllamaStats
 from rag_index.errors import TextRefused
-from rag_index.hosts.endpoint import Endpoint, plain_model_name
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel, plain_vector
+from rag_index.hosts.ollama_client import Endpoint, plain_model_name
 from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.endpoint import ModelDetails
+    from rag_index.hosts.ollama_client import ModelDetails
     from rag_index.hosts.stats import RequestStats
     from rag_index.settings import EmbedderSettings
 

@@ -12,7 +12,7 @@ from rag_index.hosts.recovery import Recovery
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from rag_index.hosts.endpoint import Endpoint
+    from rag_index.hosts.ollama_client import Endpoint
     from rag_index.hosts.pool import Clock, Host, Pool
     from rag_index.hosts.stats import RequestStats
 

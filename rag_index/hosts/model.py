@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.endpoint import Endpoint
+    from rag_index.hosts.ollama_client import Endpoint
 
 __all__ = ["KnownModel", "plain_vector"]
 

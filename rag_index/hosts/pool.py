@@ -17,7 +17,7 @@ from rag_index.hosts.pace import Pace
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from rag_index.hosts.endpoint import Endpoint
+    from rag_index.hosts.ollama_client import Endpoint
 
 __all__ = ["Clock", "Host", "Pool"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Awaitable, Callable, Sequence
 
-    from rag_index.hosts.endpoint import Endpoint, ModelDetails
+    from rag_index.hosts.ollama_client import Endpoint, ModelDetails
 
 __all__ = ["HostReport", "agreed_report", "survey_hosts"]
 

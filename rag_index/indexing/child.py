@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import faulthandler
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+import os
+import signal
+import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
-from rag_index.errors import ProcessDied
+from rag_index.errors import ProcessDied, RagIndexError, TerminalError
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.quarantine import quarantine
 from rag_index.indexing.sharding import parts_of, poison
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from multiprocessing.connection import Connection
+    from multiprocessing.process import BaseProcess
     from types import TracebackType
 
     import numpy as np
@@ -68,11 +70,14 @@ def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[E
 
 
 class ChildEmbedder:
-    """A process that embeds one shard at a time, and is started again after a death. A context manager."""
+    """A process that embeds one shard at a time, and is started again after a death. A context manager.
+
+    Leaving the block ends the process at once, whatever it is doing; it also ends when its parent dies.
+    """
 
     def __init__(self, stopwatch: Stopwatch) -> None:
         self._stopwatch = stopwatch
-        self._pool: ProcessPoolExecutor | None = None
+        self._child: tuple[BaseProcess, Connection] | None = None
 
     def __enter__(self) -> ChildEmbedder:
         return self
@@ -89,39 +94,71 @@ class ChildEmbedder:
             ProcessDied: the child died.
             RagIndexError: as `embed_shard` raises it.
         """
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        if self._child is None:
+            self._child = _start()
+        _, connection = self._child
         try:
             with self._stopwatch.stage("embed"):
-                return self._pool.submit(_embed, job).result()
-        except BrokenProcessPool as error:
+                connection.send(job)
+                answer: EmbeddedShard | BaseException = connection.recv()
+        except (EOFError, OSError) as error:
             self._end()
             raise ProcessDied("the process that embeds died") from error
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
     def _end(self) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        if self._child is not None:
+            process, connection = self._child
+            self._child = None
+            connection.close()
+            process.kill()
+            process.join()
 
 
-class _Child:
-    """The one global of the child: its embedder, because a model takes seconds to load."""
+def _start() -> tuple[BaseProcess, Connection]:
+    """Start a child, and return it with our end of the pipe."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy threads' locks
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs,), name="suspects", daemon=True)
+    process.start()
+    theirs.close()
+    return process, ours
 
+
+def _serve(connection: Connection) -> None:
+    """Embed shards until the parent closes its end: the main function of the child."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and the parent ends this
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     embedder: Embedder | None = None
-    made_for: Any = None
+    while True:
+        try:
+            job: ChildJob = connection.recv()
+        except EOFError:
+            return
+        try:
+            embedder = embedder or open_embedder(job.embedder, expected=job.identity)
+            answer: EmbeddedShard | RagIndexError = _embed(job, embedder)
+        except RagIndexError as error:
+            answer = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
+            answer = TerminalError(f"embedding in a child process failed: {type(error).__name__}: {error}")
+        connection.send(answer)
 
 
-def _embed(job: ChildJob) -> EmbeddedShard:
-    """Embed a shard in this process, which is the child."""
-    wanted = (job.embedder, job.identity)
-    if _Child.embedder is None or _Child.made_for != wanted:
-        if _Child.embedder is not None:
-            with suppress(Exception):
-                _Child.embedder.close()
-        _Child.embedder, _Child.made_for = open_embedder(job.embedder, expected=job.identity), wanted
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _embed(job: ChildJob, embedder: Embedder) -> EmbeddedShard:
+    """Embed a shard, and end this process if that takes longer than the job allows."""
     if job.timeout is not None:
         faulthandler.dump_traceback_later(job.timeout, exit=True)
     try:
-        return embed_shard(job.shard, job.chunker, _Child.embedder, known=job.known)
+        return embed_shard(job.shard, job.chunker, embedder, known=job.known)
     finally:
         faulthandler.cancel_dump_traceback_later()

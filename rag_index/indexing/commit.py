@@ -9,22 +9,25 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.ids import point_id
 from rag_index.documents.keys import document_id
 from rag_index.indexing.points import delete_chunks
+from rag_index.ledger import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from rag_index.documents.batches import Failure, WrittenShard
-    from rag_index.ledger import Collection, Known, Ledger
+    from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
 __all__ = ["Committer"]
 
 LOGGED_FAILURES = 20
+NEW = Known(b"", b"", 0, 1)
+"""The row of a document that the ledger does not know."""
 logger = logging.getLogger("rag_index.indexing")
 
 
 class Committer:
-    """Deletes the stale chunks of a shard's documents, then writes the ledger's rows, which end their being pending."""
+    """Deletes stale chunks, then writes the ledger's rows, after which the documents are no longer pending."""
 
     def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection) -> None:
         self._index = index
@@ -34,17 +37,19 @@ class Committer:
         self._before: dict[str, Known | None] = {}
 
     def take(self, keys: Sequence[str], known: Mapping[str, Known]) -> None:
-        """Remember how the ledger has these documents now, before they are marked pending."""
+        """Remember the ledger's rows of these documents before they are marked pending."""
         self._before.update((key, known.get(key)) for key in keys)
 
     def commit(self, written: WrittenShard) -> int:
         """Commit a shard whose points are in the store, and return how many of its documents are new."""
         before = {key: self._before.pop(key, None) for key in written.keys}
         self._delete_stale(written, before)
+        failed = {f.key: self._before.pop(f.key, None) for f in written.failures if f.kind == "failed"}
+        intact = self._clean_up(failed, written.failures)
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
         with self._ledger.transaction():
             self._ledger.record(self._collection.id, rows)
-            self._record_failures(written.failures)
+            self._record_failures(written.failures, failed, intact)
         return sum(known is None or not known.text_hash for known in before.values())
 
     def _delete_stale(self, written: WrittenShard, before: dict[str, Known | None]) -> None:
@@ -58,48 +63,51 @@ class Committer:
         if delete_chunks(self._store, name, self._index, stale):
             self._store.flush(name)
 
-    def _record_failures(self, failures: list[Failure]) -> None:
+    def _record_failures(
+        self, failures: list[Failure], before: Mapping[str, Known | None], intact: Container[str]
+    ) -> None:
         """List failed and incomplete documents.
 
-        A failed document keeps the points that it had, and its row becomes what it was before it was marked pending. An
-        incomplete one is indexed all the same.
+        The row of a failed document becomes what it was before it was marked pending; one whose points are not `intact`
+        becomes unknown. An incomplete document is indexed all the same.
         """
         if not failures:
             return
         cid = self._collection.id
-        before = {f.key: self._before.pop(f.key, None) for f in failures if f.kind == "failed"}
-        crashed = {key: known for key, known in before.items() if known is not None and known.pending}
-        intact = self._clean_up(crashed)
-        known = [key for key, row in before.items() if row is not None and (key in intact or key not in crashed)]
+        known = [key for key, row in before.items() if row is not None and key in intact]
         self._ledger.unmark_pending(cid, known=known, new=[key for key in before if key not in known])
+        crashed = {key for key, row in before.items() if row is not None and row.pending}
         self._ledger.fail(cid, failures, crashed=crashed)
         for failure in failures[:LOGGED_FAILURES]:
             details = (self._index, document_id(failure.key), failure.kind, failure.reason)
             logger.warning("%s: document %s %s: %s", *details)
 
-    def _clean_up(self, crashed: Mapping[str, Known]) -> set[str]:
-        """Make the store hold what the ledger says of failed documents that were pending when an earlier run died.
+    def _clean_up(self, before: Mapping[str, Known | None], failures: Sequence[Failure]) -> set[str]:
+        """Return the failed documents that keep the points they had.
 
-        That run may have written some of their points. Returns the documents whose former points are all there and are
-        kept; all points of the others are deleted.
+        A document whose process died, in this run or before, may have some new points. If its former points are all
+        there, those beyond them are deleted; if not, all are.
         """
-        if not crashed:
-            return set()
+        died = {failure.key for failure in failures if failure.died}
+        uncertain = {key: row or NEW for key, row in before.items() if key in died or (row and row.pending)}
+        certain = set(before) - uncertain.keys()
+        if not uncertain:
+            return certain
         name = self._collection.name
-        ids = {key: [point_id(self._index, key, n) for n in range(row.chunks)] for key, row in crashed.items()}
+        ids = {key: [point_id(self._index, key, n) for n in range(row.chunks)] for key, row in uncertain.items()}
         stored = {p.id: p.payload for p in self._store.retrieve(name, [i for some in ids.values() for i in some])}
         intact = {
             key
-            for key, row in crashed.items()
+            for key, row in uncertain.items()
             if row.text_hash and all(_is_of_row(stored.get(i), row) for i in ids[key])
         }
-        stale = [(key, row.chunks if key in intact else 0, None) for key, row in crashed.items()]
+        stale = [(key, row.chunks if key in intact else 0, None) for key, row in uncertain.items()]
         if delete_chunks(self._store, name, self._index, stale):
             self._store.flush(name)
-        return intact
+        return certain | intact
 
 
 def _is_of_row(payload: dict[str, Any] | None, row: Known) -> bool:
-    """Return whether a point is of the document as the ledger's row has it."""
+    """Return whether a point has the hashes of the ledger's row."""
     ours = (payload or {}).get(RESERVED_KEY, {})
     return (ours.get("text_hash"), ours.get("payload_hash")) == (row.text_hash.hex(), row.payload_hash.hex())

@@ -1,4 +1,7 @@
-"""Deleting documents: they are marked pending, deleted in the store, flushed, and only then deleted in the ledger."""
+"""Deleting documents: they are marked pending, deleted in the store, flushed, and only then deleted in the ledger.
+
+Whether a run deletes at all is decided by `guards.deletion_refused`, which `Scan.delete_gone` asks.
+"""
 
 from __future__ import annotations
 

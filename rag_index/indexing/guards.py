@@ -17,7 +17,7 @@ def deletion_refused(deletions: int, before: int, share: float) -> str:
         return ""
     return (
         f"{deletions:,} of {before:,} documents would be deleted, more than delete_guard "
-        f"({share:.0%}) allows; nothing was: if the source is right, run again with --allow-deletes"
+        f"({share:.0%}) allows; nothing was deleted: if the source is right, run again with --allow-deletes"
     )
 
 

@@ -1,4 +1,4 @@
-"""One run of one index: what it holds open from the first line to the last, and its outcome.
+"""One run of one index: the resources that it holds open, and its outcome.
 
     open_run -> begin -> (embed -> upsert -> commit)* -> delete_gone -> publish -> finish
 
@@ -154,7 +154,7 @@ class IndexRun:
 def open_run(settings: Settings, name: str, options: RunOptions, *, run_id: str) -> Iterator[IndexRun]:
     """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
 
-    Raises UnknownIndex, SettingsError, SourceError, LedgerError, IndexLocked, StoreBusy and their transient kin.
+    Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, StoreBusy.
     """
     index = settings.index(name)
     with ExitStack() as stack:

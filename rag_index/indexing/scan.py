@@ -16,7 +16,7 @@ from rag_index.indexing.commit import Committer
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
 from rag_index.indexing.guards import deletion_refused, too_few_left, too_many_failed
-from rag_index.indexing.payloads import update_payloads
+from rag_index.indexing.payload_updates import update_payloads
 from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import make_searchable
@@ -44,8 +44,8 @@ __all__ = ["Scan", "begin_scan"]
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What changes while a scan goes on."""
+class _ScanProgress:
+    """The mutable part of a scan."""
 
     pages: int = 0
     any_failures: bool = False
@@ -74,14 +74,14 @@ class Scan:
     committer: Committer
     state: LedgerScanState
     reuse: VectorReuse | None
-    _seen: _Seen
+    _progress: _ScanProgress
 
     def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
         """Read pages, and yield everything that has to be embedded, in shards.
 
         Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way.
-        Where the settings leave it to us and the whole source gives not one full shard, the shards are marked
-        `in_process`: starting workers would cost more than embedding.
+        If workers and shard size are `auto`, and the whole source does not fill one shard, the shards are marked
+        `in_process`: starting workers would take longer than embedding.
         """
         any_shard = False
         for page in pages:
@@ -99,9 +99,9 @@ class Scan:
         run, cid, documents = self.run, self.collection.id, page.documents
         run.lease.check()
         known = self._record_page(page)
-        failed = run.ledger.failures(cid, documents.keys) if self._seen.any_failures else {}
-        self._seen.suspects.update(key for key, row in known.items() if row.pending)
-        self._seen.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
+        failed = run.ledger.failures(cid, documents.keys) if self._progress.any_failures else {}
+        self._progress.suspects.update(key for key, row in known.items() if row.pending)
+        self._progress.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
         changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
         run.ledger.note_emptied(changes.emptied)
         run.ledger.record(cid, changes.newly_empty)
@@ -123,9 +123,9 @@ class Scan:
     def _record_page(self, page: SourcePage) -> dict[str, Known]:
         """Note what the page holds, and return what the ledger knows of its documents."""
         run, documents = self.run, page.documents
-        self._seen.pages += 1
+        self._progress.pages += 1
         unreadable = [failure.key for failure in page.unreadable]
-        if twice := run.ledger.see([*documents.keys, *unreadable, *page.unread], page=self._seen.pages):
+        if twice := run.ledger.see([*documents.keys, *unreadable, *page.unread], page=self._progress.pages):
             raise not_unique(run.index, twice[0])
         self.state.note(page, run.outcome)
         run.outcome.documents += len(documents) + len(unreadable)
@@ -135,16 +135,16 @@ class Scan:
         return run.ledger.known(self.collection.id, documents.keys)
 
     def _exclude(self, failures: list[Failure]) -> None:
-        """Have indexed documents deleted that a rule of the source now keeps out, as emptied ones are."""
+        """Mark indexed documents for deletion that a rule of the source now excludes."""
         skipped = {failure.key: failure for failure in failures if failure.kind == "skipped"}
         known = self.run.ledger.known(self.collection.id, list(skipped)) if skipped else {}
         indexed = [key for key, row in known.items() if row.chunks or row.pending]
         self.run.ledger.note_emptied([(key, b"", b"") for key in indexed])
-        self._seen.excluded += [skipped[key] for key in indexed]
+        self._progress.excluded += [skipped[key] for key in indexed]
 
     def is_suspect(self, shard: Shard) -> bool:
         """Return whether a document of the shard may kill the process that embeds it: see `indexing.child`."""
-        return not self._seen.suspects.isdisjoint(shard.documents.keys)
+        return not self._progress.suspects.isdisjoint(shard.documents.keys)
 
     def mark_pending(self, shard: Shard) -> None:
         """Mark a shard's documents in the ledger as about to be written."""
@@ -172,7 +172,6 @@ class Scan:
         with run.stopwatch.stage("commit"):
             run.lease.check()
             new = self.committer.commit(written)
-        self._seen.any_failures = self._seen.any_failures or bool(written.failures)
         run.outcome.add(written, new=new)
         run.metrics.add(stats, chunks=sum(written.chunk_counts), write_seconds=written.write_seconds)
         self.sharder.observe(stats.chars, stats.seconds)
@@ -194,9 +193,9 @@ class Scan:
                 return
             for deleted in delete_gone(run.ledger, run.store, self.collection, run.index.name):
                 run.outcome.deleted += deleted
-            run.ledger.fail(cid, self._seen.excluded)  # deleting their points took them off the list
+            run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
             run.ledger.forget_unseen_failures(cid)
-            self._seen.deletes_done = True
+            self._progress.deletes_done = True
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete these documents, which the source no longer has, and the points of emptied ones.
@@ -227,7 +226,7 @@ class Scan:
                 self._publish_rebuilt()
             else:
                 verify_counts(run.ledger, run.store, self.collection)
-        if self._seen.deletes_done:
+        if self._progress.deletes_done:
             self.state.complete()
 
     def _publish_rebuilt(self) -> None:
@@ -286,14 +285,14 @@ def begin_scan(
             run.source, index, ledger, collection.id, full=rebuild, retry=run.options.retry_failed
         ),
         reuse=reuse,
-        _seen=_Seen(any_failures=ledger.count_failures(collection.id) > 0),
+        _progress=_ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
     )  # fmt: skip
     run.progress.start(_expected(run) if documents is None else documents)
     return scan
 
 
 def _raise_epoch(run: IndexRun, collection: Collection) -> int:
-    """Write a new epoch into a server's collection and return it; a new ledger counts from one again."""
+    """Write a new epoch into a server's collection and return it. A new ledger starts at 1: exceed what is there."""
     earlier = run.store.metadata(collection.name).get("epoch") or 0
     epoch = max(run.lease.epoch, int(earlier) + 1)
     run.store.set_metadata(collection.name, {"epoch": epoch})

@@ -67,7 +67,7 @@ def poison(shard: Shard) -> EmbeddedShard:
     """Return a shard as embedded with all its documents failed, because they kill the process that embeds them."""
     reason = "the worker process dies on this document, again and again; look at its text and at the worker's memory"
     documents = shard.documents
-    failures = [Failure(k, reason, h) for k, h in zip(documents.keys, documents.text_hashes, strict=True)]
+    failures = [Failure(k, reason, h, died=True) for k, h in zip(documents.keys, documents.text_hashes, strict=True)]
     nothing = np.empty((0, 0), dtype=np.float32)
     return EmbeddedShard(shard.index, shard.number, documents.take([]), [], nothing, failures, ShardStats())
 

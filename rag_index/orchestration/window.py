@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from prefect.futures import PrefectWrappedFuture
 
-__all__ = ["Watcher", "Window"]
+__all__ = ["SHARDS_PER_WORKER", "Watcher", "Window"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 TICK_SECONDS = 1.0
+SHARDS_PER_WORKER = 2
+"""Shards in flight for each worker: one that it embeds, and one that waits for it."""
 
 
 class Watcher(Protocol):
@@ -41,7 +43,7 @@ class Window(Generic[Item, Result]):
     """Keeps at most `size` items submitted, and yields results as they come, in any order.
 
     When an item fails, the results of the others are still yielded; then the first error is raised, so that done work
-    is never thrown away. Items whose workers die again and again are collected in `killers`.
+    is never thrown away. Items whose workers die again and again are collected in `died`.
     """
 
     def __init__(self, submit: Callable[[Item], PrefectWrappedFuture[Any, Any]], size: int, watcher: Watcher) -> None:
@@ -51,12 +53,12 @@ class Window(Generic[Item, Result]):
         self._done: SimpleQueue[Any] = SimpleQueue()
         self._in_flight: dict[Any, Item] = {}
         self._error: RagIndexError | None = None
-        self.killers: list[Item] = []
+        self.died: list[Item] = []
 
     def put(self, item: Item) -> Iterator[Result]:
         """Submit an item. While the window is full, yield results, and one more after submitting.
 
-        That one more is because results take time to deal with: workers would stand idle while nothing is submitted.
+        The caller needs time for each result, so it gets at most one here: workers must not run out of items.
         """
         yield from self._results(self._size - 1)
         self._start(item)
@@ -110,7 +112,7 @@ class Window(Generic[Item, Result]):
             result: Result = _result(wrapped)
         except KilledWorker as error:
             get_run_logger().warning("workers died under a shard, which will be run alone later: %s", error)
-            self.killers.append(item)
+            self.died.append(item)
         except RagIndexError as error:
             self._error = self._error or error
         else:
@@ -140,4 +142,7 @@ def _result(wrapped: Any) -> Any:
     error = error_of(state)
     if isinstance(error, RagIndexError):
         raise error
-    return state.result()
+    try:
+        return state.result()
+    except Exception as exc:
+        raise TerminalError(f"a task ended with an unexpected {type(exc).__name__}: {exc}") from exc

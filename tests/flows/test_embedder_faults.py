@@ -103,7 +103,7 @@ def test_another_model_after_a_restart_stops_the_run_and_is_never_mixed_in(proje
     with when(lambda: len(fake.embeds()) >= 4, lambda: fake.restart(digest="ee" * 32)):
         report = project.index(workers=1, shard_documents=15)
     assert report.state == "failed"
-    assert "has another fake-embed (weights eeeeeeeeeeee)" in report.indexes[0].message
+    assert "has fake-embed with weights eeeeeeeeeeee" in report.indexes[0].message
     refused = project.index(serial=True)
     assert refused.state == "failed", "the collection belongs to the first model"
     assert "rebuild notes" in refused.indexes[0].message

@@ -125,7 +125,7 @@ def test_an_item_whose_workers_die_is_kept_aside_and_run_alone(cluster, watcher)
     cluster.finish(2)
     with disable_run_logger():
         assert list(window.drain()) == [-2]
-    assert window.killers == [1]
+    assert window.died == [1]
 
     def submit_and_finish(item: int) -> SimpleNamespace:
         submitted = Cluster.submit(cluster, item)

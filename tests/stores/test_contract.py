@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.stores import Condition, Store
 from rag_index.stores.edge.store import EdgeStore
@@ -187,6 +190,21 @@ def test_payloads_come_back_as_they_were(store: Store, name: str) -> None:
     assert point.payload == payload
     assert isinstance(point.payload["true"], bool)
     assert point.vector is None
+
+
+@hypothesis.given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=50, max_size=200))
+@hypothesis.settings(
+    max_examples=20, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+def test_every_float_comes_back_as_it_was_encoded(store: Store, name: str, values: list[float]) -> None:
+    payload = decode_payload(encode_payload({"values": values, "one": values[0]}))
+    store.upsert(name, PointBatch([point_id(1)], batch([1]).vectors, [payload]))
+    store.flush(name)
+    (point,) = store.retrieve(name, [point_id(1)])
+    assert point.payload == payload
+    store.update_payloads(name, [(point_id(1), {"values": payload["values"]})])
+    (point,) = store.scroll(name)
+    assert point.payload == {"values": payload["values"]}
 
 
 def test_a_payload_update_removes_keys(store: Store, name: str) -> None:

@@ -13,7 +13,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rag_index.hosts.endpoint import Answer
+    from rag_index.hosts.ollama_client import Answer
 
 __all__ = ["extract_context"]
 

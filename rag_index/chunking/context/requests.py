@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.context.prompt import Passage
     from rag_index.chunking.context.service import GeneratingModel, Recipe
-    from rag_index.hosts.endpoint import Answer
+    from rag_index.hosts.ollama_client import Answer
     from rag_index.hosts.pool import Clock, Host, Pool
     from rag_index.hosts.stats import RequestStats
 

@@ -7,9 +7,9 @@ import logging
 from dataclasses import dataclass, field
 
 from rag_index.errors import EmbedderError, TextRefused, TextTooLong
-from rag_index.hosts.endpoint import Endpoint, ModelDetails
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel
+from rag_index.hosts.ollama_client import Endpoint, ModelDetails
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
 __all__ = ["GeneratingModel", "Recipe", "Servers", "check_model", "context_tokens"]

@@ -13,8 +13,8 @@ from rag_index.chunking.context.prompt import passages
 from rag_index.chunking.context.requests import ContextRequest, ContextRequests
 from rag_index.chunking.context.service import GeneratingModel
 from rag_index.documents.canonical import hash_text
-from rag_index.hosts.endpoint import Endpoint
 from rag_index.hosts.loop import EventLoopThread
+from rag_index.hosts.ollama_client import Endpoint
 from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.stats import RequestStats
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag_index.chunking.context.answer import extract_context
-from rag_index.hosts.endpoint import Answer
+from rag_index.hosts.ollama_client import Answer
 
 
 def extract(text, max_chars=60, ended=True):

@@ -79,7 +79,7 @@ def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, sayin
     """The protection of the frame relies on this: in a prompt `</s>` is one token, and `< /s>` is text."""
     import asyncio
 
-    from rag_index.hosts.endpoint import Endpoint
+    from rag_index.hosts.ollama_client import Endpoint
 
     async def counts():
         endpoint = Endpoint(ollama_server.url, servers_of(ollama_server, saying))

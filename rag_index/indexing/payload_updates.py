@@ -24,10 +24,10 @@ AT_A_TIME = 500
 def update_payloads(
     index: str, ledger: Ledger, store: Store, collection: Collection, changed: DocumentBatch, known: Mapping[str, Known]
 ) -> list[int]:
-    """Overwrite the payloads of `changed`, whose points are as `known` says; the ledger's rows come last.
+    """Replace the payloads of `changed`, whose points are as `known` says; the ledger's rows come last.
 
     Returns the positions of documents whose points are not as the ledger says: they have to be embedded after all.
-    Raises as `Store.retrieve` and `Store.overwrite_payloads`.
+    Raises as `Store.retrieve` and `Store.update_payloads`.
     """
     damaged: list[int] = []
     for first in range(0, len(changed), AT_A_TIME):

@@ -1,0 +1,78 @@
+"""What a commit leaves of a failed document whose process died: what it had, whole, or nothing."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from rag_index.database.urls import database_url
+from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
+from rag_index.documents.canonical import hash_text
+from rag_index.documents.ids import point_id
+from rag_index.indexing.commit import Committer
+from rag_index.indexing.publish import verify_counts
+from rag_index.ledger import Ledger
+from rag_index.stores.edge.store import EdgeStore
+
+OLD, NEW, PAYLOAD = hash_text("old"), hash_text("new"), hash_text("{}")
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as opened:
+        yield opened
+
+
+@pytest.fixture
+def store(tmp_path):
+    with closing(EdgeStore(tmp_path / "store")) as opened:
+        opened.create("p_notes__1", 2, {})
+        yield opened
+
+
+@pytest.fixture
+def collection(ledger):
+    return ledger.add_collection(
+        alias="p_notes", name="p_notes__1", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
+        dimension=2, state="ready",
+    )  # fmt: skip
+
+
+def write(store, key: str, text_hash: bytes, chunks: range) -> None:
+    ours = {"key": key, "text_hash": text_hash.hex(), "payload_hash": PAYLOAD.hex()}
+    ids = [point_id("notes", key, number) for number in chunks]
+    payloads = [{"_rag": {**ours, "chunk": number}} for number in chunks]
+    store.upsert("p_notes__1", PointBatch(ids, np.ones((len(ids), 2), np.float32), payloads))
+    store.flush("p_notes__1")
+
+
+def commit_a_death(ledger, store, collection, *keys: str) -> None:
+    """Commit a shard whose documents were marked pending in this run, and killed their workers."""
+    committer = Committer("notes", ledger, store, collection)
+    committer.take(keys, ledger.known(collection.id, keys))
+    ledger.mark_pending(collection.id, keys)
+    failures = [Failure(key, "it kills", NEW, died=True) for key in keys]
+    committer.commit(WrittenShard(1, [], [], [], [], failures, ShardStats()))
+
+
+def test_a_document_whose_new_points_were_written_in_part_loses_them_all(ledger, store, collection):
+    ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
+    write(store, "7", OLD, range(2))
+    write(store, "7", NEW, range(1))
+    commit_a_death(ledger, store, collection, "7", "8")
+    assert store.count("p_notes__1") == 0
+    assert ledger.known(collection.id, ["7", "8"]) == {}
+    assert verify_counts(ledger, store, collection) == (0, 0)
+    assert ledger.failures(collection.id).keys() == {"7", "8"}
+
+
+def test_a_document_of_which_nothing_new_was_written_keeps_what_it_had(ledger, store, collection):
+    ledger.record(collection.id, [("7", OLD, PAYLOAD, 2)])
+    write(store, "7", OLD, range(2))
+    write(store, "8", NEW, range(3))
+    commit_a_death(ledger, store, collection, "7", "8")
+    assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == {"7"}
+    assert ledger.known(collection.id, ["7", "8"]) == {"7": (OLD, PAYLOAD, 2, 0)}
+    assert verify_counts(ledger, store, collection) == (1, 2)
