@@ -143,7 +143,7 @@ def test_the_doctor_runs_as_a_deployment(deployed, project, worker):
     assert deployed.wait_for_end(done)["state_name"] == "Completed"
     healthy = deployed.wait_for_end(deployed.start("doctor/doctor")["id"])
     assert (healthy["state_name"], healthy["name"]) == ("Completed", "doctor all"), healthy["state"]
-    assert "All agrees" in healthy["state"]["message"]
+    assert "Source, ledger and store agree" in healthy["state"]["message"]
 
 
 def test_the_benchmark_runs_as_a_deployment(deployed, project, worker):
