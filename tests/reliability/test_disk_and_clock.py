@@ -195,10 +195,10 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, prefect_server):
     report = project.index(serial=True)
     assert report.exit_code == 1
     assert "version 99" in report.indexes[0].message
-    assert "upgrade rag-index" in report.indexes[0].message
+    assert "Upgrade rag-index" in report.indexes[0].message
     for command in ("status", "plan"):
         ended = project.cli(command)
-        assert (ended.returncode, "upgrade rag-index" in last_line(ended.stderr)) == (1, True)
+        assert (ended.returncode, "Upgrade rag-index" in last_line(ended.stderr)) == (1, True)
     assert (ledger_rows(project), project.points()) == (rows, points)
     with sqlite3.connect(file) as db:
         db.execute("UPDATE rag_index_schema_version SET version = ?", (version,))
