@@ -18,8 +18,9 @@ import qdrant_edge as e
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import PointsRefused, RagIndexError, StoreBusy, StoreError, StoreMismatch
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
-from rag_index.stores.edge.filter import EdgeDialect, payload_kind
+from rag_index.stores.edge.filter import EdgeDialect
 from rag_index.stores.edge.folder import disk_full, require_space
+from rag_index.stores.edge.payload_index import payload_kind
 from rag_index.stores.points import SEARCH_EF, check_ids, unit_query, unit_vectors
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Conditions on payload fields, and kinds of payload indexes, as objects of the embedded engine."""
+"""Conditions on payload fields, as objects of the embedded engine."""
 
 from __future__ import annotations
 
@@ -7,32 +7,13 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import numpy as np
 import qdrant_edge as e
 
-from rag_index.errors import StoreError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-__all__ = ["EdgeDialect", "payload_kind"]
+__all__ = ["EdgeDialect"]
 
 EdgeCondition: TypeAlias = "e.ConditionType"
-
-
-KINDS = {
-    "keyword": e.PayloadSchemaType.Keyword,
-    "integer": e.PayloadSchemaType.Integer,
-    "float": e.PayloadSchemaType.Float,
-    "bool": e.PayloadSchemaType.Bool,
-    "datetime": e.PayloadSchemaType.Datetime,
-}
-
-
-def payload_kind(field: str, kind: str) -> e.PayloadSchemaType:
-    """Return the engine's kind of payload index. Raises StoreError for an unknown kind."""
-    try:
-        return KINDS[kind]
-    except KeyError:
-        raise StoreError(f"payload index on {field}: {kind!r} is not a kind; use {', '.join(KINDS)}") from None
 
 
 class EdgeDialect:

@@ -1,4 +1,4 @@
-"""Conditions on payload fields, and kinds of payload indexes, as objects of Qdrant's client."""
+"""Conditions on payload fields, as objects of Qdrant's client."""
 
 from __future__ import annotations
 
@@ -6,26 +6,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from qdrant_client import models
 
-from rag_index.errors import StoreError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["ServerDialect", "key_filter", "payload_kind"]
+__all__ = ["ServerDialect", "key_filter"]
 
 ServerCondition: TypeAlias = "models.Condition"
-
-
-KINDS = {kind: models.PayloadSchemaType(kind) for kind in ("keyword", "integer", "float", "bool", "datetime")}
-
-
-def payload_kind(field: str, kind: str) -> models.PayloadSchemaType:
-    """Return the client's kind of payload index. Raises StoreError for an unknown kind."""
-    try:
-        return KINDS[kind]
-    except KeyError:
-        raise StoreError(f"payload index on {field}: {kind!r} is not a kind; use {', '.join(KINDS)}") from None
 
 
 class ServerDialect:

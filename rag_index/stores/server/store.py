@@ -13,8 +13,9 @@ from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnav
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
 from rag_index.stores.points import SEARCH_EF, check_ids, unit_query
 from rag_index.stores.server import writes
-from rag_index.stores.server.filter import ServerDialect, key_filter, payload_kind
+from rag_index.stores.server.filter import ServerDialect, key_filter
 from rag_index.stores.server.link import Link
+from rag_index.stores.server.payload_index import payload_kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
