@@ -19,13 +19,14 @@ from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
 from rag_index.orchestration.window import SHARDS_PER_WORKER, Window
-from rag_index.orchestration.worker import EmbedJob, process_embedder, time_limit
+from rag_index.orchestration.worker import process_embedder, time_limit
 from tasks.upsert import upsert_from_worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
+    from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
 
 __all__ = ["embed_mapped", "embed_shard"]
@@ -89,7 +90,7 @@ def _submit(scan: Scan, shard: Shard) -> Any:
     with run.stopwatch.stage("submit"):
         scan.mark_pending(shard)
         label = _label(scan, shard)
-        embedded = embed_shard.submit(Opaque(_job(scan, shard)), label)
+        embedded = embed_shard.submit(Opaque(scan.job(shard)), label)
         if run.store.embedded:
             return embedded
         submit_upsert: Any = upsert_from_worker.submit
@@ -103,21 +104,8 @@ def _embed_here(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[Opaq
         yield from map(Opaque, embed_in_child(scan, shard, child))
         return
     with scan.run.stopwatch.stage("embed"):
-        embedded = embed_shard(Opaque(_job(scan, shard)), _label(scan, shard))
+        embedded = embed_shard(Opaque(scan.job(shard)), _label(scan, shard))
     yield embedded
-
-
-def _job(scan: Scan, shard: Shard) -> EmbedJob:
-    settings = scan.run.settings
-    return EmbedJob(
-        shard,
-        scan.chunker,
-        settings.embedder,
-        scan.identity,
-        scan.run.metrics.workers,
-        scan.known_vectors(shard),
-        settings.parallel.process_timeout,
-    )
 
 
 def _label(scan: Scan, shard: Shard) -> str:

@@ -6,12 +6,10 @@ embeds them, whatever the settings: the child may die in its place, and then the
 
 from __future__ import annotations
 
-import faulthandler
 import multiprocessing
 import os
 import signal
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
@@ -19,6 +17,7 @@ from rag_index.errors import ProcessDied, RagIndexError, TerminalError
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.quarantine import quarantine
 from rag_index.indexing.sharding import parts_of, poison
+from rag_index.machine.watchdog import end_process_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,32 +25,13 @@ if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
     from types import TracebackType
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rag_index.chunking import Chunker
     from rag_index.documents.batches import EmbeddedShard, Shard
-    from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.embedders import Embedder
+    from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
     from rag_index.reports.metrics import Stopwatch
-    from rag_index.settings import EmbedderSettings
 
-__all__ = ["ChildEmbedder", "ChildJob", "embed_in_child"]
-
-
-@dataclass(frozen=True, slots=True)
-class ChildJob:
-    """A shard, and how the child embeds it."""
-
-    shard: Shard
-    chunker: Chunker
-    embedder: EmbedderSettings
-    identity: EmbedderIdentity
-    """What the model has to be."""
-    known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Vectors that need not be made, by text as it is embedded."""
-    timeout: float | None = None
-    """Seconds after which a child that is still at this shard is ended."""
+__all__ = ["ChildEmbedder", "embed_in_child"]
 
 
 def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[EmbeddedShard]:
@@ -59,14 +39,7 @@ def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[E
 
     Yields the shard, or its parts if the child died.
     """
-    settings = scan.run.settings
-
-    def embed(part: Shard) -> EmbeddedShard:
-        known = scan.known_vectors(part)
-        timeout = settings.parallel.process_timeout
-        return child.embed(ChildJob(part, scan.chunker, settings.embedder, scan.identity, known, timeout))
-
-    yield from quarantine([shard], embed, split=parts_of, poison=poison)
+    yield from quarantine([shard], lambda part: child.embed(scan.job(part)), split=parts_of, poison=poison)
 
 
 class ChildEmbedder:
@@ -87,7 +60,7 @@ class ChildEmbedder:
     ) -> None:
         self._end()
 
-    def embed(self, job: ChildJob) -> EmbeddedShard:
+    def embed(self, job: EmbedJob) -> EmbeddedShard:
         """Embed a shard in the child.
 
         Raises:
@@ -134,12 +107,13 @@ def _serve(connection: Connection) -> None:
     embedder: Embedder | None = None
     while True:
         try:
-            job: ChildJob = connection.recv()
+            job: EmbedJob = connection.recv()
         except EOFError:
             return
         try:
             embedder = embedder or open_embedder(job.embedder, expected=job.identity)
-            answer: EmbeddedShard | RagIndexError = _embed(job, embedder)
+            with end_process_after(job.timeout):
+                answer: EmbeddedShard | RagIndexError = embed_shard(job.shard, job.chunker, embedder, known=job.known)
         except RagIndexError as error:
             answer = error
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it
@@ -152,13 +126,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _embed(job: ChildJob, embedder: Embedder) -> EmbeddedShard:
-    """Embed a shard, and end this process if that takes longer than the job allows."""
-    if job.timeout is not None:
-        faulthandler.dump_traceback_later(job.timeout, exit=True)
-    try:
-        return embed_shard(job.shard, job.chunker, embedder, known=job.known)
-    finally:
-        faulthandler.cancel_dump_traceback_later()

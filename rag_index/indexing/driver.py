@@ -40,6 +40,7 @@ def _embedded(scan: Scan, pages: Iterable[SourcePage], embedder: Embedder) -> It
             if scan.is_suspect(shard):
                 yield from embed_in_child(scan, shard, child)
                 continue
+            job = scan.job(shard)
             with scan.run.stopwatch.stage("embed"):
-                embedded = embed_shard(shard, scan.chunker, embedder, known=scan.known_vectors(shard))
+                embedded = embed_shard(shard, job.chunker, embedder, known=job.known)
             yield embedded

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -23,13 +23,30 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.documents.batches import DocumentBatch, Shard
-    from rag_index.embedders import Embedder
+    from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.settings import EmbedderSettings
 
-__all__ = ["embed_shard"]
+__all__ = ["EmbedJob", "embed_shard"]
 
 NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedJob:
+    """A shard, and how to embed it."""
+
+    shard: Shard
+    chunker: Chunker
+    embedder: EmbedderSettings
+    identity: EmbedderIdentity
+    """What the model has to be."""
+    workers: int = 1
+    known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    """Vectors that need not be made, by text as it is embedded."""
+    timeout: float | None = None
+    """Seconds after which a process that is still at this shard is ended."""
 
 
 def embed_shard(

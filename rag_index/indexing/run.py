@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
 from rag_index.errors import RagIndexError
-from rag_index.indexing.scan import Scan, begin_scan
+from rag_index.indexing.begin import begin_scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
+    from rag_index.indexing.scan import Scan
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source
     from rag_index.stores import Store

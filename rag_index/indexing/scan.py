@@ -7,44 +7,39 @@ durable, stale chunks are deleted, and the ledger's rows come last.
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
-from rag_index.errors import SourceUnavailable
-from rag_index.indexing.commit import Committer
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
+from rag_index.indexing.embed import EmbedJob
 from rag_index.indexing.guards import deletion_refused, too_few_left, too_many_failed
 from rag_index.indexing.payload_updates import update_payloads
 from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
-from rag_index.indexing.scan_state import LedgerScanState
-from rag_index.indexing.search_index import make_searchable
-from rag_index.indexing.sharding import Sharder, first_rate, max_chars
-from rag_index.indexing.target import Target
-from rag_index.indexing.vector_reuse import VectorReuse, reusable
-from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from rag_index.chunking import Chunker
     from rag_index.documents.batches import Failure, Shard, WrittenShard
     from rag_index.embedders import EmbedderIdentity
     from rag_index.errors import NoWorkers
+    from rag_index.indexing.commit import Committer
     from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan_state import LedgerScanState
+    from rag_index.indexing.sharding import Sharder
+    from rag_index.indexing.vector_reuse import VectorReuse
     from rag_index.ledger import Collection, Known
     from rag_index.sources import SourcePage
 
-__all__ = ["Scan", "begin_scan"]
+__all__ = ["Scan", "ScanProgress"]
 
 
 @dataclass(slots=True)
-class _ScanProgress:
+class ScanProgress:
     """The mutable part of a scan."""
 
     pages: int = 0
@@ -59,7 +54,7 @@ class _ScanProgress:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan of one index into one collection, made by `begin_scan`. Not safe to share between threads."""
+    """A scan of one index into one collection, made by `begin.begin_scan`. Not safe to share between threads."""
 
     run: IndexRun
     identity: EmbedderIdentity
@@ -74,7 +69,7 @@ class Scan:
     committer: Committer
     state: LedgerScanState
     reuse: VectorReuse | None
-    _progress: _ScanProgress
+    _progress: ScanProgress
 
     def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
         """Read pages, and yield everything that has to be embedded, in shards.
@@ -152,10 +147,12 @@ class Scan:
             self.run.metrics.first_shard_after = time.monotonic() - self.run.started
         self.run.ledger.mark_pending(self.collection.id, shard.documents.keys)
 
-    def known_vectors(self, shard: Shard) -> dict[str, NDArray[np.float32]]:
-        """Return vectors that need not be made again, by text as it is embedded."""
-        documents = shard.documents
-        return self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
+    def job(self, shard: Shard) -> EmbedJob:
+        """Return the shard with everything that embedding it needs."""
+        settings, documents = self.run.settings, shard.documents
+        known = self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
+        workers, limit = self.run.metrics.workers, settings.parallel.process_timeout
+        return EmbedJob(shard, self.chunker, settings.embedder, self.identity, workers, known, limit)
 
     def continue_alone(self, error: NoWorkers) -> None:
         """Note that this process embeds the rest, because workers do not start: late is better than not at all."""
@@ -232,11 +229,8 @@ class Scan:
     def _publish_rebuilt(self) -> None:
         """Move the alias to the rebuilt collection, unless a guard refuses."""
         run, limits, name = self.run, self.run.settings.run, self.collection.name
-        embedder = open_embedder(run.settings.embedder, expected=self.identity)
-        try:
+        with closing(open_embedder(run.settings.embedder, expected=self.identity)) as embedder:
             verified = verify_sample(run.ledger, run.store, run.index.name, self.collection, embedder)
-        finally:
-            embedder.close()
         run.outcome.verified = verified.sentence()
         live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
         before = run.ledger.totals(live.id).documents if live else 0
@@ -247,75 +241,3 @@ class Scan:
             run.outcome.hold(refused)
             return
         publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)
-
-
-def begin_scan(
-    run: IndexRun,
-    identity: EmbedderIdentity,
-    chunker: Chunker,
-    *,
-    documents: int | None,
-    chars_per_second: float | None,
-) -> Scan:
-    """Choose the collection and prepare the scan. See `IndexRun.begin`."""
-    ledger, store, index = run.ledger, run.store, run.index
-    target = Target(ledger, store, run.alias, identity, chunker, index=index.name)
-    known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
-    rebuild = run.options.full and known
-    collection = target.beside() if rebuild else target.current()
-    epoch = 0 if store.embedded else _raise_epoch(run, collection)
-    make_searchable(store, collection.name, identity, index.indexed_fields)
-    before = ledger.totals(collection.id)
-    documents_before = before.documents + before.pending
-    reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
-    if reuse is None and index.kind == CODE and documents_before:
-        reuse = VectorReuse(index.name, ledger, store, collection, own=True)
-    ledger.begin_scan()
-    scan = Scan(
-        run=run,
-        identity=identity,
-        chunker=chunker,
-        collection=collection,
-        rebuild=rebuild,
-        epoch=epoch,
-        documents_before=documents_before,
-        sharder=_sharder(run, chars_per_second or first_rate(identity.kind, index, collection.chars_per_second)),
-        committer=Committer(index.name, ledger, store, collection),
-        state=LedgerScanState(
-            run.source, index, ledger, collection.id, full=rebuild, retry=run.options.retry_failed
-        ),
-        reuse=reuse,
-        _progress=_ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
-    )  # fmt: skip
-    run.progress.start(_expected(run) if documents is None else documents)
-    return scan
-
-
-def _raise_epoch(run: IndexRun, collection: Collection) -> int:
-    """Write a new epoch into a server's collection and return it. A new ledger starts at 1: exceed what is there."""
-    earlier = run.store.metadata(collection.name).get("epoch") or 0
-    epoch = max(run.lease.epoch, int(earlier) + 1)
-    run.store.set_metadata(collection.name, {"epoch": epoch})
-    return epoch
-
-
-def _sharder(run: IndexRun, chars_per_second: float) -> Sharder:
-    parallel, index = run.settings.parallel, run.index
-    return Sharder(
-        index.name,
-        documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
-        seconds=parallel.shard_seconds,
-        min_documents=parallel.min_shard_documents,
-        max_documents=parallel.max_shard_documents,
-        chars_per_second=chars_per_second,
-        workers=run.metrics.workers,
-        max_chars=max_chars(index),
-    )
-
-
-def _expected(run: IndexRun) -> int:
-    """Return how many documents the source has; 0 if it cannot say now, because the scan retries longer than this."""
-    try:
-        return run.source.count()
-    except SourceUnavailable:
-        return 0

@@ -6,7 +6,7 @@ from typing import Any
 
 from prefect.context import FlowRunContext
 
-__all__ = ["flow_client", "worker_name"]
+__all__ = ["current_worker", "flow_client", "worker_name"]
 
 
 def flow_client() -> Any:
@@ -15,11 +15,17 @@ def flow_client() -> Any:
     return getattr(context.task_runner, "client", None) if context else None
 
 
-def worker_name() -> Any:
-    """Return the name of the Dask worker that this runs in, or None outside a worker."""
+def current_worker() -> Any:
+    """Return the Dask worker that this runs in (`distributed.Worker`), or None outside a worker."""
     from distributed import get_worker
 
     try:
-        return get_worker().name
+        return get_worker()
     except ValueError:
         return None
+
+
+def worker_name() -> Any:
+    """Return the name of the Dask worker that this runs in, or None outside a worker."""
+    worker = current_worker()
+    return None if worker is None else worker.name

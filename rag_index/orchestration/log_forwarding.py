@@ -10,7 +10,7 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rag_index.orchestration.dask_client import flow_client
+from rag_index.orchestration.dask_client import current_worker, flow_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,11 +47,8 @@ def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
 
 def forward_logs() -> None:
     """Forward what a worker logs to Dask's event log. Call it once; outside a worker it does nothing."""
-    from distributed import get_worker
-
-    try:
-        worker = get_worker()
-    except ValueError:
+    worker = current_worker()
+    if worker is None:
         return
     handler = _Handler(lambda line: worker.log_event(TOPIC, line))
     for logger in LOGGERS:

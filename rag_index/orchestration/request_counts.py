@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed.core import Status
 
-from rag_index.orchestration.dask_client import flow_client
+from rag_index.orchestration.dask_client import current_worker, flow_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,11 +25,8 @@ INTERVAL_SECONDS = 1.0
 
 def forward_request_counts(in_flight: Callable[[], int]) -> None:
     """Send this worker's count to the flow from now on. Call it once; outside a worker it does nothing."""
-    from distributed import get_worker
-
-    try:
-        worker = get_worker()
-    except ValueError:
+    worker = current_worker()
+    if worker is None:
         return
     threading.Thread(target=_send, args=(worker, in_flight), daemon=True, name="requests").start()
 

@@ -6,8 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import DocumentBatch, Shard
+from rag_index.indexing.embed import EmbedJob
 from rag_index.orchestration.dask_client import flow_client
-from rag_index.orchestration.worker import EmbedJob, process_embedder
+from rag_index.orchestration.worker import process_embedder
 
 if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import faulthandler
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
+from rag_index.machine.watchdog import end_process_after
 from rag_index.orchestration.dask_client import worker_name
 from rag_index.orchestration.log_forwarding import forward_logs
 from rag_index.orchestration.request_counts import forward_request_counts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rag_index.chunking import Chunker
-    from rag_index.documents.batches import Shard
     from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.indexing.embed import EmbedJob
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["EmbedJob", "process_embedder", "time_limit"]
-
-
-@dataclass(frozen=True, slots=True)
-class EmbedJob:
-    """A shard, and how to embed it."""
-
-    shard: Shard
-    chunker: Chunker
-    embedder: EmbedderSettings
-    identity: EmbedderIdentity
-    """What the model has to be."""
-    workers: int
-    known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
-    """Vectors that need not be made, by text as it is embedded."""
-    timeout: float | None = None
-    """Seconds after which a worker process that is still at this shard is ended."""
+__all__ = ["process_embedder", "time_limit"]
 
 
 class _Process:
@@ -63,20 +41,12 @@ def process_embedder(job: EmbedJob) -> Embedder:
     return _Process.embedder
 
 
-@contextmanager
-def time_limit(seconds: float | None) -> Iterator[None]:
-    """End this worker process if the block takes longer, whatever it hangs in.
+def time_limit(seconds: float | None) -> AbstractContextManager[None]:
+    """End this worker process if the block takes longer; a serial run has no process to end.
 
-    The shard is then run again, as after any other death. A serial run has no process to end.
+    The shard is then run again, as after any other death.
     """
-    if seconds is None or worker_name() is None:
-        yield
-        return
-    faulthandler.dump_traceback_later(seconds, exit=True)  # its thread needs no interpreter, which may be what hangs
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    return end_process_after(None if worker_name() is None else seconds)
 
 
 def _requests_in_flight() -> int:

@@ -15,7 +15,8 @@ from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import Shard
 from rag_index.embedders import identify
 from rag_index.errors import EmbedderUnavailable, ProcessDied, TerminalError
-from rag_index.indexing.child import ChildEmbedder, ChildJob
+from rag_index.indexing.child import ChildEmbedder
+from rag_index.indexing.embed import EmbedJob
 from rag_index.reports.metrics import Stopwatch
 from rag_index.settings import EmbedderSettings
 from rag_index.sources import page_of
@@ -52,9 +53,9 @@ class Divides(TextChunker):
         return 1 / 0
 
 
-def job(chunker: TextChunker, **changed) -> ChildJob:
+def job(chunker: TextChunker, **changed) -> EmbedJob:
     shard = Shard("notes", 1, page_of([(1, "The printer is out of paper.", {})]), 28)
-    return ChildJob(shard, chunker, LOCAL, **{"identity": identify(LOCAL), **changed})
+    return EmbedJob(shard, chunker, LOCAL, identify(LOCAL), **changed)
 
 
 def test_it_embeds_and_is_started_again_after_a_death():

@@ -1,0 +1,95 @@
+"""The beginning of a scan: the choice of its collection, and all that it works with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rag_index.errors import SourceUnavailable
+from rag_index.indexing.commit import Committer
+from rag_index.indexing.scan import Scan, ScanProgress
+from rag_index.indexing.scan_state import LedgerScanState
+from rag_index.indexing.search_index import make_searchable
+from rag_index.indexing.sharding import Sharder, first_rate, max_chars
+from rag_index.indexing.target import Target
+from rag_index.indexing.vector_reuse import VectorReuse, reusable
+from rag_index.settings.index import CODE
+
+if TYPE_CHECKING:
+    from rag_index.chunking import Chunker
+    from rag_index.embedders import EmbedderIdentity
+    from rag_index.indexing.run import IndexRun
+    from rag_index.ledger import Collection
+
+__all__ = ["begin_scan"]
+
+
+def begin_scan(
+    run: IndexRun,
+    identity: EmbedderIdentity,
+    chunker: Chunker,
+    *,
+    documents: int | None,
+    chars_per_second: float | None,
+) -> Scan:
+    """Choose the collection and prepare the scan. See `IndexRun.begin`."""
+    ledger, store, index = run.ledger, run.store, run.index
+    target = Target(ledger, store, run.alias, identity, chunker, index=index.name)
+    known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
+    rebuild = run.options.full and known
+    collection = target.beside() if rebuild else target.current()
+    epoch = 0 if store.embedded else _raise_epoch(run, collection)
+    make_searchable(store, collection.name, identity, index.indexed_fields)
+    before = ledger.totals(collection.id)
+    documents_before = before.documents + before.pending
+    reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
+    if reuse is None and index.kind == CODE and documents_before:
+        reuse = VectorReuse(index.name, ledger, store, collection, own=True)
+    ledger.begin_scan()
+    scan = Scan(
+        run=run,
+        identity=identity,
+        chunker=chunker,
+        collection=collection,
+        rebuild=rebuild,
+        epoch=epoch,
+        documents_before=documents_before,
+        sharder=_sharder(run, chars_per_second or first_rate(identity.kind, index, collection.chars_per_second)),
+        committer=Committer(index.name, ledger, store, collection),
+        state=LedgerScanState(
+            run.source, index, ledger, collection.id, full=rebuild, retry=run.options.retry_failed
+        ),
+        reuse=reuse,
+        _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
+    )  # fmt: skip
+    run.progress.start(_expected(run) if documents is None else documents)
+    return scan
+
+
+def _raise_epoch(run: IndexRun, collection: Collection) -> int:
+    """Write a new epoch into a server's collection and return it. A new ledger starts at 1: exceed what is there."""
+    earlier = run.store.metadata(collection.name).get("epoch") or 0
+    epoch = max(run.lease.epoch, int(earlier) + 1)
+    run.store.set_metadata(collection.name, {"epoch": epoch})
+    return epoch
+
+
+def _sharder(run: IndexRun, chars_per_second: float) -> Sharder:
+    parallel, index = run.settings.parallel, run.index
+    return Sharder(
+        index.name,
+        documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
+        seconds=parallel.shard_seconds,
+        min_documents=parallel.min_shard_documents,
+        max_documents=parallel.max_shard_documents,
+        chars_per_second=chars_per_second,
+        workers=run.metrics.workers,
+        max_chars=max_chars(index),
+    )
+
+
+def _expected(run: IndexRun) -> int:
+    """Return how many documents the source has; 0 if it cannot say now, because the scan retries longer than this."""
+    try:
+        return run.source.count()
+    except SourceUnavailable:
+        return 0
