@@ -13,8 +13,10 @@ import re
 import time
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
+from prefect import get_client, runtime
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -30,7 +32,6 @@ from rag_index.documents.keys import document_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
     from rag_index.doctor.findings import Diagnosis
     from rag_index.indexing.run import IndexRun
@@ -46,6 +47,7 @@ __all__ = [
     "failed_table",
     "outcome_table",
     "run_report",
+    "tag_run",
 ]
 
 logger = get_logger("rag_index.artifacts")
@@ -163,6 +165,17 @@ def outcome_table(report: RunReport, *, project: str) -> None:
     """Create a table of the outcome of each index."""
     rows = [_row(outcome) for outcome in report.indexes]
     _send(create_table_artifact, rows, key=artifact_key(project, "all", "outcome"), description=report.sentence())
+
+
+def tag_run(tag: str) -> None:
+    """Add a tag to this flow run."""
+    tags = {*runtime.flow_run.tags, tag}
+    _send(_set_tags, runtime.flow_run.id, sorted(tags))
+
+
+def _set_tags(run_id: str, tags: list[str]) -> None:
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(run_id), tags=tags)
 
 
 def benchmark_table(report: BenchmarkReport, *, project: str) -> None:

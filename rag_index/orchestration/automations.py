@@ -1,6 +1,6 @@
 """Prefect's automations: a webhook is told when a run failed, died, or did not happen.
 
-rag-index: not complete     a run ended as Failed, PartiallyIndexed or with Findings
+rag-index: not complete     a run ended as Failed: it failed, was partial, or the doctor found something
 rag-index: crashed          a run's process died
 rag-index: not heard of     no heartbeat for some minutes: marked as Crashed, which the one above then reports
 rag-index: late             a scheduled run was not started in time: there is no worker
@@ -22,7 +22,7 @@ FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
 """The names of flows and of deployments."""
 BLOCK = "rag-index-webhook"
 RUN = "prefect.flow-run."
-ENDS = ("Completed", "Failed", "PartiallyIndexed", "Findings", "Crashed", "Cancelled")
+ENDS = ("Completed", "Failed", "Crashed", "Cancelled")
 
 EVERY_RUN: dict[str, Any] = {"prefect.resource.id": f"{RUN}*"}
 OUR_DEPLOYMENTS: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": list(FLOWS)}
@@ -59,7 +59,7 @@ def create_automations(webhook: str, *, silent: float, late: float, missing: flo
 def automations(block: Any, *, silent: float, late: float, missing: float) -> list[AutomationCore]:
     """Return the automations that the module lists. `block` is the id of a Webhook block."""
     return [
-        _ended(block, "not complete", "ended incomplete", "Failed", "PartiallyIndexed", "Findings"),
+        _ended(block, "not complete", "ended incomplete", "Failed"),
         _ended(block, "crashed", "died", "Crashed"),
         _not_heard_of(silent),
         _not_started(block, late),

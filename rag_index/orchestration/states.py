@@ -18,7 +18,9 @@ from rag_index.orchestration.artifacts import (
     diagnosis_table,
     failed_table,
     run_report,
+    tag_run,
 )
+from rag_index.orchestration.run_log import end_with_state
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.reports.progress import open_display
 from rag_index.status.metrics_file import write_metrics
@@ -95,18 +97,26 @@ def outcome_of(state: State[Any], index: str) -> IndexOutcome:
 
 
 def report_state(report: RunReport) -> State[RunReport]:
-    """Return the final state of a flow. A partial run is of type Failed, so that it is seen in the morning."""
+    """Return the final state of a flow. A partial run is Failed, so that it is seen in the morning."""
     message = report.sentence()
     if report.state == "completed":
         return Completed(message=message, data=report)
-    name = "PartiallyIndexed" if report.state == "partial" else "Failed"
-    return Failed(name=name, message=message, data=_unless_deployed(report))
+    if report.state == "partial":
+        return _failed(f"partially indexed: {message}", report, tag="partial")
+    return _failed(message, report)
 
 
-def _unless_deployed(report: Any) -> Any:
-    """Return what a caller of the flow gets; None in a deployment, whose worker would take it for an exception."""
-    deployed = runtime.deployment.id and not runtime.flow_run.parent_flow_run_id
-    return None if deployed else report
+def _failed(message: str, report: Any, *, tag: str | None = None) -> State[Any]:
+    """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs.
+
+    The state keeps Prefect's own name: the page of a deployment lists no run whose state has another one.
+    """
+    if tag:
+        tag_run(tag)
+    if not runtime.deployment.id or runtime.flow_run.parent_flow_run_id:
+        return Failed(message=message, data=report)
+    end_with_state()
+    return Failed(message=message)  # the engine of a deployment would take data for an exception
 
 
 def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
@@ -120,7 +130,7 @@ def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
     )
     diagnosis_table(whole, said, project=project)
     if kinds:
-        return Failed(name="Findings", message=said, data=_unless_deployed(whole))
+        return _failed(said, whole, tag="findings")
     return Completed(message=said, data=whole)
 
 
@@ -128,5 +138,5 @@ def benchmark_state(report: BenchmarkReport, *, project: str) -> State[Benchmark
     """Return the final state of a benchmark. Ways that do not make the same points make it Failed."""
     benchmark_table(report, project=project)
     if not report.in_parity:
-        return Failed(name="Disagrees", message=report.sentence(), data=report)
+        return _failed(report.sentence(), report, tag="disagrees")
     return Completed(message=report.sentence(), data=report)

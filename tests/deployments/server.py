@@ -177,9 +177,12 @@ class PrefectServer:
         """Return the latest artifact of each key."""
         return {one["key"]: one for one in self.post("/artifacts/latest/filter", limit=200)}
 
-    def logs(self, run_id: str) -> list[str]:
-        """Return the log lines of a flow run and its tasks."""
-        found = self.post("/logs/filter", logs={"flow_run_id": {"any_": [run_id]}}, limit=200)
+    def logs(self, run_id: str, *, only: bool = False) -> list[str]:
+        """Return the log lines of a flow run and its tasks in order, or of the flow run only."""
+        tasks = {"task_run_id": {"is_null_": True}} if only else {}
+        found = self.post(
+            "/logs/filter", logs={"flow_run_id": {"any_": [run_id]}, **tasks}, limit=200, sort="TIMESTAMP_ASC"
+        )
         return [line["message"] for line in found]
 
 

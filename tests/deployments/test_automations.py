@@ -80,15 +80,16 @@ def test_a_partial_run_calls_the_webhook_and_no_automation_is_made_twice(
     project.execute("INSERT INTO note VALUES (31, 'blob', ?, 'a', 1)", b"\x00\x01")
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
         run = deployed.wait_for_end(deployed.start("index-all/index-all", serial=True)["id"])
-        assert run["state_name"] == "PartiallyIndexed"
-        eventually(lambda: calls_about(calls, "PartiallyIndexed"), "the webhook is called", every=0.25)
+        assert (run["state_name"], run["tags"]) == ("Failed", ["partial"])
+        eventually(lambda: calls_about(calls, "Failed"), "the webhook is called", every=0.25)
     call = calls[0]
     assert all(one == call for one in calls), "Prefect delivers at least once"
     assert call["flow_run"] == "index all"
     assert call["id"] == run["id"]
     assert run["id"] in call["url"]
     assert "1 document failed: `rag-index failed notes` lists them" in call["message"]
-    assert call["text"].startswith("rag-index: index all ended incomplete: PartiallyIndexed 1 index: 30 documents")
+    said = "rag-index: index all ended incomplete: Failed partially indexed: 1 index: 30 documents"
+    assert call["text"].startswith(said)
 
 
 @pytest.mark.long

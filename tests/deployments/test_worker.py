@@ -77,8 +77,8 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     browser.wait_for("index all", "Running")
 
     ended = deployed.wait_for_end(started)
-    assert (ended["state_type"], ended["state_name"], ended["name"]) == ("FAILED", "PartiallyIndexed", "index all")
-    assert "238 documents indexed, 2 failed" in ended["state"]["message"]
+    assert (ended["state_type"], ended["state_name"], ended["name"]) == ("FAILED", "Failed", "index all")
+    assert ended["state"]["message"].startswith("partially indexed: 1 index: 238 documents indexed, 2 failed")
     begun = [
         run for run in deployed.runs() if (run["start_time"] or "") >= ended["start_time"]
     ]  # other tests had runs, too
@@ -89,10 +89,10 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     assert re.search(r"document 17 failed: .*cannot embed this", logs)
 
     browser.open(f"{deployed.url}/runs/flow-run/{started}")
-    browser.wait_for("index all", "PartiallyIndexed", "238 documents indexed, 2 failed")
+    browser.wait_for("index all", "Failed", "partial", "238 documents indexed, 2 failed")
     browser.picture("run-partial.png")
     browser.open(f"{deployed.url}/runs/flow-run/{subflow['id']}")
-    browser.wait_for("index notes", "PartiallyIndexed", "document 17 failed")
+    browser.wait_for("index notes", "Failed", "document 17 failed")
     browser.picture("run-index.png")
     browser.click("Artifacts")
     browser.wait_for("test-notes-progress", "test-notes-failed", "test-notes-report")
@@ -111,6 +111,12 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
 
     log = (project.folder.parent / "elsewhere" / "worker.log").read_text()
     assert "cannot be resolved" not in log
+    own = deployed.logs(started, only=True)
+    assert "partially indexed: 1 index: 238 documents indexed, 2 failed" in own[-1], "the log ends with our sentence"
+    assert "Traceback" not in "".join(own) + log
+    browser.open(f"{deployed.url}/deployments/deployment/{ended['deployment_id']}?tab=Runs")
+    browser.wait_for("index all", "Failed", "partial")
+    browser.picture("deployment-runs.png", height=700)
     browser.open(f"{deployed.url}/deployments")
     browser.wait_for("index-all", "index-collection", "doctor", "At 02:00 AM")
     browser.picture("deployments.png", height=700)
