@@ -111,6 +111,8 @@ def main(arguments: list[str] | None = None) -> None:
     except click.exceptions.Abort:
         code = _print_error("stopped", given, 130)
     except click.ClickException as error:
+        if "--json" in given:
+            print_json({"error": " ".join(error.format_message().split())})
         error.show()
         code = error.exit_code
     except KeyboardInterrupt:

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.tables import print_table
 
+if TYPE_CHECKING:
+    from rag_index.status.plan import RunPlan
+
 __all__ = ["plan"]
+
+ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
+SELDOM = ("failed", "skipped")
+"""Columns that are printed if a plan has such documents."""
 
 
 @command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @json_option
-def plan(context: Context, names: tuple[str, ...], as_json: bool) -> None:
+def plan(context: Context, names: tuple[str, ...], as_json: bool) -> int:
     """Show what a run would do, without changing anything."""
-    from rag_index.status.plan import plan_run
+    from rag_index.status.plan import plan_runs
 
     settings = context.settings()
-    plans = [plan_run(settings, index) for index in settings.named(names)]
+    plans = plan_runs(settings, settings.named(names))
     if as_json:
         print_json({"indexes": [one.to_json() for one in plans]})
-        return
-    columns = ("index", "documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
-    rows = [tuple(name.replace("_", " ") for name in columns)]
+    else:
+        _print_plans(plans)
+    codes = {one.exit_code for one in plans}
+    return codes.pop() if len(codes) == 1 else 1
+
+
+def _print_plans(plans: list[RunPlan]) -> None:
+    columns = [*ALWAYS, *(name for name in SELDOM if any(getattr(one, name) for one in plans))]
+    rows = [("index", *(name.replace("_", " ") for name in columns))]
+    rows += [(one.index, *("-" if one.error else f"{getattr(one, name):,}" for name in columns)) for one in plans]
+    if not all(one.error for one in plans):
+        print_table(rows)
     for one in plans:
-        values: dict[str, Any] = one.to_json()
-        rows.append(tuple(v if isinstance(v, str) else f"{v:,}" for v in (values[name] for name in columns)))
-    print_table(rows)
+        if one.error:
+            click.echo(f"rag-index: {one.index}: a run would fail: {one.error}", err=True)
+        elif one.message:
+            click.echo(f"{one.index}: {one.message}")

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection, Ledger
-    from rag_index.stores import Store
+    from rag_index.stores import Store, StoreCatalog
 
-__all__ = ["Target", "live_collection"]
+__all__ = ["Target", "check_fits", "live_collection"]
 
 
-def live_collection(ledger: Ledger, store: Store, alias: str) -> Collection | None:
+def live_collection(ledger: Ledger, store: Store | StoreCatalog, alias: str) -> Collection | None:
     """Return the live collection of an alias, None where nothing is indexed yet.
 
     Raises:
@@ -48,6 +48,16 @@ def live_collection(ledger: Ledger, store: Store, alias: str) -> Collection | No
     return collection
 
 
+def check_fits(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, *, index: str) -> None:
+    """Check that the settings would make the vectors and chunks that the collection has.
+
+    Raises:
+        FingerprintChanged: another embedder made it, or its documents were chunked differently.
+    """
+    if reason := _mismatch(collection, identity, _chunking(chunker)):
+        raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`, or restore the settings")
+
+
 class Target:
     """The choice of a collection for a run of one index, and its creation."""
 
@@ -66,7 +76,7 @@ class Target:
         self._alias = alias
         self._index = index or alias  # for messages: what a person types
         self._identity = identity
-        self._chunking = f"{chunker.fingerprint}/canonical-{VERSION}"
+        self._chunker = chunker
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.
@@ -83,8 +93,7 @@ class Target:
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             self._store.point_alias(self._alias, live.name)
             self._ledger.update_collection(live.id, state="ready")
-        if not self.fits(live):
-            raise FingerprintChanged(self._mismatch(live))
+        check_fits(live, self._identity, self._chunker, index=self._index)
         self._check_counts(live)
         return live
 
@@ -102,11 +111,7 @@ class Target:
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
-        return (
-            collection.embedder_fingerprint == self._identity.fingerprint
-            and collection.chunking == self._chunking
-            and collection.dimension == self._identity.dimension
-        )
+        return not _mismatch(collection, self._identity, _chunking(self._chunker))
 
     def _add_to_ledger(self) -> Collection:
         """Add a new collection to the ledger, under the next free number."""
@@ -118,7 +123,7 @@ class Target:
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self._identity.fingerprint,
             embedder=str(self._identity),
-            chunking=self._chunking,
+            chunking=_chunking(self._chunker),
             dimension=self._identity.dimension,
             state="building",
         )
@@ -164,21 +169,25 @@ class Target:
                 "`rag-index rebuild` rebuilds the index"
             )
 
-    def _mismatch(self, collection: Collection) -> str:
-        index = self._index
-        if collection.chunking != self._chunking:
-            was, now = collection.chunking, self._chunking
-            return (
-                f"{collection.name} was chunked as {was} (version/chunk_chars/chunk_overlap/context), settings say "
-                f"{now}: run `rag-index rebuild {index}`, or restore the settings"
-            )
+
+def _chunking(chunker: Chunker) -> str:
+    """Return everything that decides the chunks of a collection, as the ledger keeps it."""
+    return f"{chunker.fingerprint}/canonical-{VERSION}"
+
+
+def _mismatch(collection: Collection, identity: EmbedderIdentity, chunking: str) -> str:
+    """Return how the collection differs from what the settings would make; "" if it does not."""
+    if collection.chunking != chunking:
         return (
-            f"{collection.name} holds vectors of {collection.embedder}; settings say {self._identity}: "
-            f"run `rag-index rebuild {index}`, or restore the settings"
+            f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context), "
+            f"settings say {chunking}"
         )
+    if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):
+        return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"
+    return ""
 
 
-def _same_store(store: Store, collection: Collection) -> None:
+def _same_store(store: Store | StoreCatalog, collection: Collection) -> None:
     metadata = store.collections().get(collection.name, {})
     if moved_to := metadata.get(MOVED_TO):
         raise StoreMismatch(f"collection {collection.name} was moved to {moved_to}: name that store in [store]")

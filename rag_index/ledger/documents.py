@@ -102,6 +102,14 @@ class DocumentRows(FailureRows):
             row = connection.execute(statement).one()
         return Totals(int(row[0]), int(row[1]), int(row[2]))
 
+    def count_empty(self, collection_id: int) -> int:
+        """Count the documents of a collection that have no text, and so no points."""
+        d = documents.c
+        statement = sa.select(sa.func.count()).select_from(documents)
+        statement = statement.where(d.collection_id == collection_id, d.pending == 0, d.chunks == 0)
+        with self.transaction() as connection:
+            return int(connection.scalar(statement) or 0)
+
     def sample(self, collection_id: int, count: int) -> list[str]:
         """Return the keys of `count` random documents that have points."""
         d = documents.c

@@ -27,6 +27,8 @@ from rag_index.stores import live_aliases
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from rag_index.documents.batches import FailureKind
+    from rag_index.ledger import Collection
     from rag_index.machine.resources import Machine
     from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
     from rag_index.settings.environment import Place
@@ -36,6 +38,8 @@ __all__ = ["EffectiveValue", "Fact", "effective_settings", "machine_facts"]
 COMMAND = "this command"
 DEFAULT = "default"
 MASK = "***"
+COUNTED: tuple[FailureKind, ...] = ("skipped", "failed")
+"""Kinds of listed documents that have no points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,16 +231,28 @@ def _index_documents(settings: Settings, index: IndexSettings, ledger: Ledger, c
         with closing(open_source(settings, index)) as source:
             count = source.count()
         collection = ledger.collection(collection_name)
-        indexed = ledger.totals(collection.id).documents if collection else 0
+        documents = _work(ledger, collection, count)
     except RagIndexError as error:
         return Fact(name, None, f"not known: {error}")
     measured = collection.chars_per_second if collection else None
     rate = first_rate(settings.embedder.kind, index, measured)
     shard = max(1, round(rate * settings.parallel.shard_seconds / MEAN_CHARS))
     basis = "measured in the last run" if measured else "a guess until it is measured"
-    work = f"at least {max(0, count - indexed):,} to do" if count != indexed else "only changes to do"
     chars = f"{rate:,.0f} characters/s per worker ({basis}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
-    return Fact(name, count, f"{count:,} in the source, {indexed:,} indexed, {work}; {chars}")
+    return Fact(name, count, f"{documents}; {chars}")
+
+
+def _work(ledger: Ledger, collection: Collection | None, count: int) -> str:
+    """Return how many of the source's `count` documents are indexed, empty, listed as failed, and still to do."""
+    known = {"indexed": 0}
+    if collection is not None:
+        cid = collection.id
+        known = {"indexed": ledger.totals(cid).documents, "empty": ledger.count_empty(cid)}
+        known |= {kind: ledger.count_failures(cid, kind) for kind in COUNTED}
+    left = count - sum(known.values())
+    parts = [f"{number:,} {what}" for what, number in known.items() if number or what == "indexed"]
+    work = f"at least {left:,} to do" if left > 0 else "only changes to do"
+    return ", ".join([f"{count:,} in the source", *parts, work])
 
 
 def _mb(size: int) -> str:

@@ -6,60 +6,153 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.chunking import open_chunker
+from rag_index.embedders import identify
+from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.diff import diff
+from rag_index.indexing.guards import deletion_refused
+from rag_index.indexing.scan_state import LedgerScanState
+from rag_index.indexing.target import check_fits, live_collection
 from rag_index.ledger import Ledger
 from rag_index.sources import open_source
 from rag_index.sources.sql import not_unique
-from rag_index.stores import live_aliases
+from rag_index.stores import read_catalog
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.documents.batches import Failure
+    from rag_index.embedders import EmbedderIdentity
+    from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
+    from rag_index.sources import Source, SourcePage
 
-__all__ = ["RunPlan", "plan_run"]
+__all__ = ["RunPlan", "plan_runs"]
+
+NO_COLLECTION = -1
+"""An id that no collection has: nothing is known of its documents."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunPlan:
-    """Numbers of documents by what a run of an index would do with them."""
+    """Numbers of documents by what a run of an index would do with them.
+
+    Each document counts as exactly one of new, changed, payload_only, unchanged, empty, failed and skipped.
+    """
 
     index: str
-    documents: int
-    new: int
-    changed: int
-    payload_only: int
-    gone: int
-    unchanged: int
-    empty: int
+    documents: int = 0
+    new: int = 0
+    changed: int = 0
+    payload_only: int = 0
+    gone: int = 0
+    """Documents that are indexed and that the source no longer has."""
+    unchanged: int = 0
+    empty: int = 0
+    failed: int = 0
+    """Documents that cannot be read, or that failed too often to be tried again."""
+    skipped: int = 0
+    """Documents that a rule of the source excludes."""
+    message: str = ""
+    """What a person should know about the run."""
+    error: str = ""
+    """Why a run would end before it changes anything. All numbers are 0 then."""
+    exit_code: int = 0
+    """The exit code of such a run."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
+        """Return the object that `--json` prints. `message` and `error` are left out if they are empty."""
+        values = asdict(self)
+        values.pop("exit_code")
+        return {name: value for name, value in values.items() if value != ""}
 
 
-def plan_run(settings: Settings, index: IndexSettings) -> RunPlan:
-    """Compare the whole source with the ledger, and return what a run would do.
+def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunPlan]:
+    """Return the plan of each index. What would end its run early is in its plan."""
+    identity: EmbedderIdentity | RagIndexError
+    try:
+        identity = identify(settings.embedder)
+    except RagIndexError as error:
+        identity = error
+    return [_plan_or_error(settings, index, identity) for index in indexes]
 
-    Raises what a source and a ledger raise.
+
+def _plan_or_error(settings: Settings, index: IndexSettings, identity: EmbedderIdentity | RagIndexError) -> RunPlan:
+    try:
+        return _plan(settings, index, identity)
+    except RagIndexError as error:
+        return RunPlan(index.name, error=str(error), exit_code=error.exit_code)
+
+
+def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity | RagIndexError) -> RunPlan:
+    """Compare the whole source with the ledger.
+
+    Raises what a source, a ledger and a store raise, and what a run raises that has to be refused.
     """
+    plan = RunPlan(index.name)
     with closing(open_source(settings, index)) as source, closing(Ledger(settings.ledger_url)) as ledger:
         source.check()
-        name = live_aliases(settings.store).get(settings.alias(index.name))
-        collection = ledger.collection(name) if name else None
-        collection_id = collection.id if collection else -1
-        ledger.begin_scan()
-        counts = dict.fromkeys(("documents", "new", "changed", "payload_only", "unchanged", "empty"), 0)
-        cursor: Any = None
-        number = 0
-        while number == 0 or cursor is not None:
-            page, number = source.page(cursor, settings.source.page_rows), number + 1
-            if repeated := ledger.see([*page.documents.keys, *(f.key for f in page.unreadable)], page=number):
-                raise not_unique(index, repeated[0])
-            page_diff = diff(page.documents, ledger.known(collection_id, page.documents.keys), {})
-            counts["documents"] += len(page.documents) + len(page.unreadable)
-            counts["new"] += page_diff.new
-            counts["changed"] += len(page_diff.to_embed) - page_diff.new
-            counts["payload_only"] += len(page_diff.payload_only)
-            counts["unchanged"] += page_diff.unchanged
-            counts["empty"] += page_diff.empty
-            cursor = page.cursor
-        return RunPlan(index.name, gone=ledger.count_gone(collection_id), **counts)
+        live = live_collection(ledger, read_catalog(settings.store), settings.alias(index.name))
+        try:
+            _check_fits(settings, index, live, identity)
+        except TransientError as error:
+            plan.message = f"it was not checked whether the embedder is the one that made the index: {error}"
+        _compare(plan, settings, index, source, ledger, live)
+    return plan
+
+
+def _check_fits(
+    settings: Settings, index: IndexSettings, live: Collection | None, identity: EmbedderIdentity | RagIndexError
+) -> None:
+    """Check that the settings fit the live collection. Raises as a run does."""
+    if isinstance(identity, RagIndexError):
+        raise identity
+    chunker = open_chunker(settings, index)
+    if live is not None:
+        check_fits(live, identity, chunker, index=index.name)
+
+
+def _compare(
+    plan: RunPlan, settings: Settings, index: IndexSettings, source: Source, ledger: Ledger, live: Collection | None
+) -> None:
+    """Read the whole source and count its documents."""
+    collection_id = live.id if live else NO_COLLECTION
+    ledger.begin_scan()
+    LedgerScanState(source, index, ledger, collection_id, full=True, retry=False)
+    cursor: Any = None
+    number = 0
+    while number == 0 or cursor is not None:
+        page, number = source.page(cursor, settings.source.page_rows), number + 1
+        unreadable = [failure.key for failure in page.unreadable]
+        if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
+            raise not_unique(index, repeated[0])
+        _count(plan, page, ledger, collection_id)
+        cursor = page.cursor
+    plan.gone = ledger.count_gone(collection_id)
+    totals = ledger.totals(collection_id)
+    deletes = plan.gone + ledger.count_emptied()
+    if deletion_refused(deletes, totals.documents + totals.pending, settings.run.delete_guard):
+        held = f"the run would hold back its {deletes:,} deletions, which are more than delete_guard allows"
+        plan.message = "; ".join(filter(None, [plan.message, held]))
+
+
+def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) -> None:
+    """Count the documents of a page, and note in the ledger's temporary tables which ones lose their points."""
+    keys = page.documents.keys
+    changes = diff(page.documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
+    skipped = [failure for failure in page.unreadable if failure.kind == "skipped"]
+    ledger.note_emptied([*changes.emptied, *_indexed(skipped, ledger, collection_id)])
+    plan.documents += len(keys) + len(page.unreadable) + len(page.unread)
+    plan.new += changes.new
+    plan.changed += len(changes.to_embed) - changes.new
+    plan.payload_only += len(changes.payload_only)
+    plan.unchanged += changes.unchanged + len(page.unread)
+    plan.empty += changes.empty
+    plan.failed += changes.given_up + len(page.unreadable) - len(skipped)
+    plan.skipped += len(skipped)
+
+
+def _indexed(skipped: Sequence[Failure], ledger: Ledger, collection_id: int) -> list[tuple[str, bytes, bytes]]:
+    """Return those of the skipped documents that are indexed, as rows for `note_emptied`."""
+    known = ledger.known(collection_id, [failure.key for failure in skipped])
+    return [(key, b"", b"") for key, row in known.items() if row.chunks or row.pending]

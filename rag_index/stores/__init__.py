@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import PointBatch, StoredPoint
     from rag_index.settings import StoreSettings
 
-__all__ = ["Condition", "Store", "open_store", "live_aliases"]
+__all__ = ["Condition", "Store", "StoreCatalog", "live_aliases", "open_store", "read_catalog"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,5 +169,35 @@ def live_aliases(settings: StoreSettings) -> dict[str, str]:
     store = open_store(settings)
     try:
         return store.aliases()
+    finally:
+        store.close()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCatalog:
+    """The names in a store at one time: `collections` and `aliases` as `Store` returns them."""
+
+    _collections: dict[str, dict[str, Any]]
+    _aliases: dict[str, str]
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """As `Store.collections`."""
+        return self._collections
+
+    def aliases(self) -> dict[str, str]:
+        """As `Store.aliases`."""
+        return self._aliases
+
+
+def read_catalog(settings: StoreSettings) -> StoreCatalog:
+    """Return the names in the store, without locking the embedded store: its catalog is replaced as a whole."""
+    if settings.url is None:
+        from rag_index.stores.edge.catalog import Catalog
+
+        catalog = Catalog(settings.path / "catalog.json")
+        return StoreCatalog({name: one.metadata for name, one in catalog.collections().items()}, catalog.aliases())
+    store = open_store(settings)
+    try:
+        return StoreCatalog(store.collections(), store.aliases())
     finally:
         store.close()

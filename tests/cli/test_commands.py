@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 
+from rag_index.cli import COMMANDS, main
 from tests.dask_workers import command, workers_among
 from tests.project import PROGRAM, Project
 
@@ -93,6 +94,16 @@ def test_wrong_usage_ends_with_2(project, arguments, message):
     assert ended.returncode == 2
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", [name.replace("_", "-") for name in COMMANDS])
+def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--json", "--nonsense"])
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert json.loads(printed.out)["error"].startswith("No such option")
+    assert "No such option" in printed.err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,125 @@
+"""`rag-index plan`: it says what the next run does, also where that run fails or holds something back."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.documents.batches import Failure
+from rag_index.documents.canonical import hash_text
+from rag_index.documents.keys import encode_key
+from rag_index.ledger import Ledger
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+
+CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\nmax_file_bytes = 1000\n'
+
+
+@pytest.fixture
+def project(tmp_path, prefect_server) -> Project:
+    return Project(tmp_path / "project").fill(60)
+
+
+def counts(plan: dict) -> dict[str, int]:
+    """Return the numbers that are not 0."""
+    return {name: value for name, value in plan.items() if isinstance(value, int) and value}
+
+
+def change_settings(project: Project, old: str, new: str) -> None:
+    project.write_settings(project.config.read_text().replace(old, new))
+
+
+def test_a_changed_fingerprint_is_an_error_as_in_a_run(project):
+    project.index(serial=True)
+    change_settings(project, "chunk_chars = 200", "chunk_chars = 300")
+    (plan,) = project.json("plan", code=1)["indexes"]
+    run = project.index(serial=True)
+    assert plan["error"] == run.indexes[0].message
+    assert "was chunked as" in plan["error"]
+    assert counts(plan) == {}
+    ended = project.cli("plan")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("rag-index: notes: a run would fail: test_notes__1 was chunked as")
+    assert ended.stdout == ""
+
+
+def test_another_model_is_an_error_and_other_indexes_are_planned_all_the_same(project):
+    with FakeOllama() as server, FakeOllama(model="another", digest="d" * 64) as other:
+        extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+        change_settings(project, "[[indexes]]", f"{extra}[[indexes]]")
+        project.index(serial=True)
+        project.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, body TEXT)")
+        project.execute("INSERT INTO other VALUES (1, 'a text')")
+        more = '[[indexes]]\nname = "others"\ntable = "other"\nkey = "id"\ntext = "body"\n'
+        project.write_settings(project.config.read_text() + more)
+        change_settings(project, server.model, other.model)
+        change_settings(project, server.url, other.url)
+        notes, others = project.json("plan", code=1)["indexes"]
+    assert "holds vectors of" in notes["error"]
+    assert counts(others) == {"documents": 1, "new": 1}
+
+
+def test_a_lost_store_is_an_error_as_in_a_run(project):
+    project.index(serial=True)
+    (project.folder / ".rag-index" / "qdrant" / "catalog.json").unlink()
+    (plan,) = project.json("plan", code=1)["indexes"]
+    assert "the store has none live" in plan["error"]
+
+
+def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
+    with FakeOllama() as server:
+        extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+        project = Project(tmp_path / "project", extra=extra).fill(3)
+        server.stop_listening()
+        (plan,) = project.json("plan")["indexes"]
+    assert counts(plan) == {"documents": 3, "new": 3}
+    assert plan["message"].startswith("it was not checked whether the embedder is the one that made the index: ")
+
+
+def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
+    source = project.folder / "src"
+    source.mkdir()
+    for number in range(3):
+        (source / f"f{number}.py").write_text(f"def f{number}():\n    return {number}\n")
+    (source / "binary.py").write_bytes(b"a = 1\0")
+    (source / "large.py").write_text("# a comment\n" * 200)
+    (source / "away.py").symlink_to("/etc/hostname")
+    project.write_settings(project.config.read_text().partition("[[indexes]]")[0] + CODE)
+    (plan,) = project.json("plan")["indexes"]
+    assert counts(plan) == {"documents": 6, "new": 3, "failed": 1, "skipped": 2}
+    assert project.index(serial=True).indexes[0].state == "partial"
+    (plan,) = project.json("plan")["indexes"]
+    assert counts(plan) == {"documents": 6, "unchanged": 3, "failed": 1, "skipped": 2}
+    assert "failed  skipped\n" in project.cli("plan").stdout
+    sentence = project.json("config", "--explain")["machine"][-1]["sentence"]
+    assert sentence.startswith("6 in the source, 3 indexed, 2 skipped, 1 failed, only changes to do; ")
+
+
+def test_a_document_that_failed_too_often_is_no_work(project):
+    project.execute("DELETE FROM note WHERE id > 2")
+    project.index(serial=True)
+    project.execute("INSERT INTO note VALUES (3, NULL, 'a text that fails', 'kim', 1)")
+    ledger = Ledger(project.settings.ledger_url)
+    failure = Failure(encode_key((3,)), "why", hash_text("a text that fails"))
+    for _ in range(5):
+        ledger.fail(ledger.collections("test_notes")[0].id, [failure])
+    ledger.close()
+    (plan,) = project.json("plan")["indexes"]
+    assert counts(plan) == {"documents": 3, "unchanged": 2, "failed": 1}
+
+
+def test_documents_without_text_are_no_work(project):
+    project.execute("UPDATE note SET title = NULL, body = ' ' WHERE id <= 5")
+    project.index(serial=True)
+    sentence = project.json("config", "--explain")["machine"][-1]["sentence"]
+    assert "60 in the source, 55 indexed, 5 empty, only changes to do; " in sentence
+
+
+def test_deletions_that_a_run_would_hold_back_are_said(project):
+    project.fill(340, first=61)
+    project.index(serial=True)
+    project.execute("DELETE FROM note WHERE id <= 250")
+    project.execute("UPDATE note SET title = '', body = '' WHERE id <= 260")
+    (plan,) = project.json("plan")["indexes"]
+    assert counts(plan) == {"documents": 150, "gone": 250, "unchanged": 140, "empty": 10}
+    assert plan["message"] == "the run would hold back its 260 deletions, which are more than delete_guard allows"
+    assert plan["message"] in project.cli("plan").stdout
