@@ -16,6 +16,10 @@ __all__ = ["Display", "Progress", "open_display"]
 LINE_SECONDS = 5.0
 RECENT_SECONDS = 30.0
 """The period over which the recent rate is measured."""
+MIN_OVERDUE = 2.0
+"""Seconds without a document that are never called overdue: results come in shards."""
+MIN_BAR, MAX_BAR = 10, 30
+"""Columns of the live bar."""
 
 
 class Progress:
@@ -98,18 +102,54 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at the recent rate; None if the rate or the total is unknown."""
-        return (self.total - self.done) / self.rate if self.rate and self.total >= self.done else None
+        """Seconds left at the recent rate; None if the rate or the total is unknown, or the documents are overdue."""
+        if not self.rate or self.total < self.done or self.overdue is not None:
+            return None
+        return (self.total - self.done) / self.rate
+
+    @property
+    def overdue(self) -> float | None:
+        """Seconds since the last document was finished, if all others should have been finished since; else None.
+
+        The rate that was measured before says nothing then: whatever is still under way takes longer.
+        """
+        (first, before), (last, done) = self._recent[0], self._recent[-1]
+        waited, left = self._clock() - last, self.total - self.done
+        late = left > 0 and done > before and waited > max(MIN_OVERDUE, left * (last - first) / (done - before))
+        return waited if late else None
 
     def sentence(self) -> str:
         """Return documents done, rates, time left, busy workers and failures as one line."""
-        share = f"{self.done:,} of {max(self.total, self.done):,} documents"
-        now, mean = f"{self.rate:,.0f}/s", f"{self.mean_rate:,.0f}/s"
-        rate = f", {now}" + (f" ({mean} on average)" if mean != now else "") if self.rate else ""
-        eta = f", {_duration(self.eta)} left" if self.eta is not None and self.done < self.total else ""
-        failed = f", {self.failed:,} failed" if self.failed else ""
+        parts = [self.share(), self._rate(), self._left(), self._workload(), self._failed()]
         note = f" ({self.note})" if self.note else ""
-        return f"{self.index}: {share}{rate}{eta}{self._workload()}{failed}{note}"
+        return f"{self.index}: {', '.join(filter(None, parts))}{note}"
+
+    def share(self) -> str:
+        """Return how many documents are done."""
+        return f"{self.done:,} of {max(self.total, self.done):,} documents"
+
+    def headline(self) -> str:
+        """Return what a person needs to see in any case: documents done, failures and time left."""
+        return ", ".join(filter(None, [self.share(), self._failed(), self._left()]))
+
+    def details(self) -> str:
+        """Return what the headline leaves out: the note, the rates and the workload."""
+        return ", ".join(filter(None, [self.note, self._rate(), self._workload()]))
+
+    def _failed(self) -> str:
+        return f"{self.failed:,} failed" if self.failed else ""
+
+    def _left(self) -> str:
+        if self.overdue is not None:
+            return f"nothing new for {_duration(self.overdue)}"
+        return f"{_duration(self.eta)} left" if self.eta is not None and self.done < self.total else ""
+
+    def _rate(self) -> str:
+        """Return the recent and the average rate; "" if nothing was finished recently, or all should be finished."""
+        if not self.rate or self.overdue is not None:
+            return ""
+        now, mean = f"{self.rate:,.0f}/s", f"{self.mean_rate:,.0f}/s"
+        return now + (f" ({mean} on average)" if mean != now else "")
 
     def _workload(self) -> str:
         """Return busy workers, queued shards and requests in flight as words; "" if no worker is busy."""
@@ -117,7 +157,7 @@ class Progress:
             return ""
         queued = f", {self.queued} shard{'s' if self.queued > 1 else ''} queued" if self.queued else ""
         requests = f", {self.requests} request{'s' if self.requests > 1 else ''} in flight" if self.requests else ""
-        return f", {self.busy} of {self.workers} worker{'s' if self.workers > 1 else ''} busy{queued}{requests}"
+        return f"{self.busy} of {self.workers} worker{'s' if self.workers > 1 else ''} busy{queued}{requests}"
 
     def _update_displays(self, *, force: bool = False) -> None:
         now = self._clock()
@@ -161,36 +201,48 @@ class Lines:
 
 
 class Bar:
-    """A display that draws a live bar in a terminal."""
+    """A display that draws a live bar in a terminal: a line that fits any width, and a second one with details."""
 
     def __init__(self, stream: TextIO) -> None:
-        from rich.console import Console
+        from rich.console import Console, Group
+        from rich.live import Live
         from rich.progress import BarColumn, TextColumn
         from rich.progress import Progress as RichProgress
+        from rich.text import Text
 
-        self._bar = RichProgress(
-            TextColumn("{task.fields[index]:<16}", markup=False),
-            BarColumn(bar_width=30),
-            TextColumn("{task.fields[text]}", markup=False),
-            console=Console(file=stream),
-            transient=True,
-        )
-        self._task = self._bar.add_task("", total=None, index="", text="")
-        self._bar.start()
-        atexit.register(self._bar.stop)  # the terminal gets its cursor back however the run ends
+        self._console = Console(file=stream)
+        self._column = BarColumn(bar_width=MAX_BAR)
+        texts = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("index", "headline")]
+        self._bar = RichProgress(texts[0], self._column, texts[1], console=self._console)
+        self._task = self._bar.add_task("", total=None, index="", headline="")
+        self._details = Text(no_wrap=True, overflow="ellipsis")
+        self._live = Live(Group(self._bar, self._details), console=self._console, transient=True)
+        self._live.start()
+        atexit.register(self._live.stop)  # the terminal gets its cursor back however the run ends
 
     def show(self, progress: Progress) -> None:
         """Move the bar."""
-        text = progress.sentence().removeprefix(f"{progress.index}: ")
+        index, self._column.bar_width, headline = fit(progress.index, progress.headline(), self._console.width)
+        self._details.plain = progress.details()
         self._bar.update(
-            self._task, completed=progress.done, total=progress.total or None, index=progress.index, text=text
+            self._task, completed=progress.done, total=progress.total or None, index=index, headline=headline
         )
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Replace the bar by a line."""
-        self._bar.stop()
-        atexit.unregister(self._bar.stop)
-        print(sentence, file=self._bar.console.file, flush=True)
+        self._live.stop()
+        atexit.unregister(self._live.stop)
+        print(sentence, file=self._console.file, flush=True)
+
+
+def fit(index: str, headline: str, width: int) -> tuple[str, int, str]:
+    """Return name, columns of the bar and headline so that they fit into a line: the headline is the last to give."""
+    free = width - 2  # a space on both sides of the bar
+    if len(index) + MIN_BAR + len(headline) > free:
+        headline = headline.replace(" documents", "", 1)
+    room = max(8, free - MIN_BAR - len(headline))
+    index = index if len(index) <= room else f"{index[: room - 1]}…"
+    return index, min(MAX_BAR, max(1, free - len(index) - len(headline))), headline
 
 
 def open_display(stream: TextIO | None = None) -> Display:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -181,16 +185,12 @@ def test_a_terminal_gets_a_bar_and_then_the_last_line(progress, clock):
     assert output.count("\x1b[?25l") == output.count("\x1b[?25h") > 0, "the cursor stays hidden"
 
 
-def test_a_run_that_dies_leaves_the_terminal_its_cursor():
-    """After Ctrl-C, for example, nothing finishes the bar."""
-    script = (
-        "from rag_index.reports.progress import *\n"
-        "p = Progress('n'); p.displays = [open_display()]; p.start(9); exit(1)"
-    )
+def in_terminal(script: str, width: int) -> str:
+    """Return what a script writes to its standard error if that is a terminal of this width."""
     main, terminal = pty.openpty()
-    subprocess.run(
-        [sys.executable, "-c", script], stderr=terminal, check=False, timeout=60, env={**os.environ, "TERM": "xterm"}
-    )
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")} | {"TERM": "xterm"}
+    running = subprocess.Popen([sys.executable, "-c", script], stderr=terminal, env=environment)
     os.close(terminal)
     output = b""
     try:
@@ -199,4 +199,57 @@ def test_a_run_that_dies_leaves_the_terminal_its_cursor():
     except OSError:  # the other end is closed
         pass
     os.close(main)
-    assert output.rfind(b"\x1b[?25h") > output.rfind(b"\x1b[?25l") >= 0
+    running.wait(timeout=60)
+    return output.decode()
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_the_bar_shows_failures_and_the_time_left_at_any_width(width):
+    script = (
+        "from rag_index.reports.progress import *\n"
+        "p = Progress('a-long-name-of-an-index', interval=0); p.displays = [open_display()]; p.start(64000)\n"
+        "p.under_way(4, 2); p.count_requests(3)\n"
+        "import time; time.sleep(0.1); p.advance(12345, failed=678); p.say('waiting for the server')\n"
+        "p.finish('done')"
+    )
+    output = in_terminal(script, width)
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\r]", "", line) for line in output.split("\n")]
+    assert max(map(len, lines)) <= width
+    headlines = [line for line in lines if "12,345 of 64,000" in line]
+    assert any(re.search(r"678 failed, \S+ s left *$", line) for line in headlines), lines
+    assert any(line.startswith("waiting for the server") for line in lines)
+
+
+def test_documents_that_are_overdue_have_no_time_left(progress, clock):
+    """The last shard hangs: "0 s left" would be said for as long as it does."""
+    for _ in range(9):
+        clock.now += 1
+        progress.advance(110)
+    assert progress.sentence() == "notes: 990 of 1,000 documents, 110/s, 0 s left"
+    progress.under_way(1, 2)
+    clock.now += 42
+    assert progress.eta is None
+    assert progress.sentence() == "notes: 990 of 1,000 documents, nothing new for 42 s, 1 of 2 workers busy"
+    clock.now += 400
+    assert "nothing new for 7 min" in progress.sentence()
+    progress.advance(10)
+    assert "nothing new" not in progress.sentence()
+
+
+def test_documents_are_not_overdue_while_a_shard_may_still_be_under_way(progress, clock):
+    clock.now += 10
+    progress.advance(500)
+    clock.now += 9
+    assert progress.eta == 10
+    clock.now += 2
+    assert progress.eta is None
+
+
+def test_a_run_that_dies_leaves_the_terminal_its_cursor():
+    """After Ctrl-C, for example, nothing finishes the bar."""
+    script = (
+        "from rag_index.reports.progress import *\n"
+        "p = Progress('n'); p.displays = [open_display()]; p.start(9); exit(1)"
+    )
+    output = in_terminal(script, 80)
+    assert output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l") >= 0
