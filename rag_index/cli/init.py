@@ -22,6 +22,8 @@ def init(context: Context, source: str | None, force: bool) -> None:
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
-    text = scaffold(source, path.parent)
-    path.write_text(text, encoding="utf-8")
+    made = scaffold(source, path.parent)
+    path.write_text(made.text, encoding="utf-8")
+    for sentence in made.left_out:
+        click.echo(sentence)
     click.echo(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection
 
-__all__ = ["scaffold"]
+__all__ = ["Scaffold", "scaffold"]
 
 MAX_PAYLOAD = 8
 MAX_SHORT_CHARS = 40
@@ -39,8 +39,16 @@ EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
 
 
 @dataclass(frozen=True, slots=True)
+class Scaffold:
+    """The text of a settings file, and a sentence about each table with text that has no index in it."""
+
+    text: str
+    left_out: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class _Table:
-    """A table and the columns that its index would have."""
+    """A table and the columns that its index would have. Without a key there can be no index."""
 
     name: str
     key: list[str]
@@ -48,8 +56,8 @@ class _Table:
     payload: list[str]
 
 
-def scaffold(source: str | None, folder: Path | None = None) -> str:
-    """Return the text of a rag-index.toml for `folder`, by default the current folder.
+def scaffold(source: str | None, folder: Path | None = None) -> Scaffold:
+    """Return a rag-index.toml for `folder`, by default the current folder.
 
     Raises:
         SettingsError: `source` is not a database URL, its file does not exist, or its database has no table with text.
@@ -65,14 +73,16 @@ def scaffold(source: str | None, folder: Path | None = None) -> str:
             raise SettingsError(f"--source {error}") from None
         tables, url_text = _find_tables(url), _without_secrets(source, here, folder or here)
         note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
-        if not tables:
-            raise SettingsError(
-                f"{redacted_url(url)} has no table with a primary key and a text column; write [[indexes]] by hand"
-            )
+    left_out = [_LEFT_OUT.format(name=_toml(table.name)) for table in tables if not table.key]
+    tables = [table for table in tables if table.key]
+    if not tables:
+        where = redacted_url(url)
+        raise SettingsError("; ".join([f"{where} has no table with a primary key and a text column", *left_out]))
     names: set[str] = set()
     sections = [_index_section(table, names) for table in tables]
+    sections += ["".join(f"# {sentence}\n" for sentence in left_out)] if left_out else []
     project = _toml(project_name((folder or here).absolute().name))
-    return _HEAD.format(project=project, url=_toml(url_text), note=note) + "\n".join(sections)
+    return Scaffold(_HEAD.format(project=project, url=_toml(url_text), note=note) + "\n".join(sections), left_out)
 
 
 def _find_tables(url: URL) -> list[_Table]:
@@ -81,7 +91,7 @@ def _find_tables(url: URL) -> list[_Table]:
         with engine.connect() as connection:
             inspector = sa.inspect(connection)
             tables = []
-            for name in sorted(inspector.get_table_names()):
+            for name in sorted([*inspector.get_table_names(), *inspector.get_view_names()]):
                 key = list(inspector.get_pk_constraint(name).get("constrained_columns") or [])
                 table = _read_table(connection, name, key, inspector.get_columns(name))
                 if table is not None:
@@ -94,7 +104,7 @@ def _find_tables(url: URL) -> list[_Table]:
 
 
 def _read_table(connection: Connection, name: str, key: list[str], columns: Sequence[Any]) -> _Table | None:
-    """Return the table with its text and payload columns; None if it has no key or no text."""
+    """Return the table with its text and payload columns; None if it has no text."""
     long, payload = [], []
     for column in columns:
         kind = column["type"]
@@ -104,7 +114,7 @@ def _read_table(connection: Connection, name: str, key: list[str], columns: Sequ
             long.append(column["name"])
         elif not isinstance(kind, LargeBinary | NullType | JSON | TSVECTOR) and column["name"] != RESERVED_KEY:
             payload.append(column["name"])
-    if not key or not long:
+    if not long:
         return None
     text = _prose_columns(connection, name, long)
     payload = [c["name"] for c in columns if c["name"] in payload or (c["name"] in long and c["name"] not in text)]
@@ -164,6 +174,10 @@ def _without_secrets(source: str, here: Path, folder: Path) -> str:
     return stripped.render_as_string(hide_password=False)
 
 
+_LEFT_OUT = (
+    "{name} has text but no primary key: write its [[indexes]] by hand, with columns as `key` whose values are unique "
+    "and never NULL"
+)
 _URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL.\n"
 
 _HEAD = """\

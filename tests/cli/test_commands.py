@@ -176,9 +176,11 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     project = Project(tmp_path / "a").fill(5)
     project.execute('CREATE TABLE "Order Line" (a INTEGER, b INTEGER, "what is it" TEXT, PRIMARY KEY (a, b))')
     project.execute("CREATE TABLE measurements (id INTEGER PRIMARY KEY, value REAL)")
+    project.execute("CREATE TABLE remarks (body TEXT)")
     project.config.unlink()
     ended = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db")
     assert ended.returncode == 0, ended.stderr
+    assert '"remarks" has text but no primary key: ' in ended.stdout
     plan = project.json("plan")["indexes"]
     assert {(one["index"], one["documents"]) for one in plan} == {("note", 5), ("order-line", 0)}
     again = project.cli("init")

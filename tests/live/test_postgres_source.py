@@ -383,7 +383,7 @@ def test_a_scaffold_for_a_server_fits_it_and_has_no_password(desk, tmp_path, mon
         f"INSERT INTO comment (body, state) SELECT '{PROSE} ' || i, 'open' FROM generate_series(1, 30) i",
     )
     whole = desk.url.render_as_string(hide_password=False)
-    text = scaffold(whole.replace("+psycopg", "") + "?connect_timeout=5")
+    text = scaffold(whole.replace("+psycopg", "") + "?connect_timeout=5").text
     assert "s3cret" not in text
     assert "RAG_INDEX_SOURCE__URL" in text.split("url =")[0]
     (tmp_path / "rag-index.toml").write_text(text)

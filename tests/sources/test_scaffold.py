@@ -30,7 +30,10 @@ def desk(tmp_path, monkeypatch):
             CREATE TABLE "work-log" (id INTEGER PRIMARY KEY, note VARCHAR(2000), code VARCHAR(10), _rag TEXT);
             CREATE TABLE "__odd__name__" (id INTEGER PRIMARY KEY, body TEXT);
             CREATE TABLE "größe" (id INTEGER PRIMARY KEY, "Größe" TEXT);
-            CREATE TABLE no_key (body TEXT);
+            CREATE TABLE "no
+key" (body TEXT);
+            CREATE TABLE no_key_and_no_text (value REAL);
+            CREATE VIEW latest AS SELECT id, body FROM comment;
             CREATE TABLE numbers (id INTEGER PRIMARY KEY, value REAL, state VARCHAR(20));
             CREATE TABLE hashes (id INTEGER PRIMARY KEY, digest TEXT);
             """
@@ -49,7 +52,7 @@ def load(text, folder):
 
 
 def test_every_table_with_text_becomes_an_index_that_fits(desk):
-    settings = load(scaffold("sqlite:///desk.db"), desk)
+    settings = load(scaffold("sqlite:///desk.db").text, desk)
     assert {index.table: index.name for index in settings.indexes} == {
         "Work Log": "work-log",
         "__odd__name__": "odd_name",
@@ -64,8 +67,21 @@ def test_every_table_with_text_becomes_an_index_that_fits(desk):
         source.close()
 
 
+def test_tables_and_views_without_a_key_are_named_in_the_file_and_by_the_command(desk):
+    made = scaffold("sqlite:///desk.db")
+    assert [sentence.partition(" has text but no primary key: ")[0] for sentence in made.left_out] == [
+        '"latest"',
+        '"no\\nkey"',
+    ]
+    assert all(f"\n# {sentence}\n" in made.text for sentence in made.left_out)
+    with sqlite3.connect("loose.db") as db:
+        db.executescript("CREATE TABLE loose (body TEXT)")
+    with pytest.raises(SettingsError, match='no table with a primary key and a text column; "loose" has text but no'):
+        scaffold("sqlite:///loose.db")
+
+
 def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
-    settings = load(scaffold("sqlite:///desk.db"), desk)
+    settings = load(scaffold("sqlite:///desk.db").text, desk)
     comment, log, again = (settings.index(name) for name in ("comment", "work-log", "work-log-2"))
     assert (comment.key, comment.text, comment.payload) == ("id", ["body"], ["ticket", "author", "created"])
     assert (log.key, log.text) == (["log id", "line"], ['the "text'])
@@ -76,21 +92,21 @@ def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
 def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
     other = desk / "etc"
     other.mkdir()
-    settings = load(scaffold("sqlite:///desk.db", other), other)
+    settings = load(scaffold("sqlite:///desk.db", other).text, other)
     assert Path(str(settings.source_url.database)).resolve() == desk / "desk.db"
-    absolute = load(scaffold(f"sqlite:///{desk}/desk.db", other), other)
+    absolute = load(scaffold(f"sqlite:///{desk}/desk.db", other).text, other)
     assert absolute.source_url.database == f"{desk}/desk.db"
 
 
 def test_without_a_source_the_scaffold_holds_an_example(tmp_path):
-    settings = load(scaffold(None), tmp_path)
+    settings = load(scaffold(None).text, tmp_path)
     assert settings.source_url.drivername == "postgresql+psycopg"
     assert settings.indexes[0].text == ["subject", "body"]
 
 
 def test_each_commented_line_is_a_key_and_most_show_the_default():
     section, seen, models = "", {}, {**SECTIONS, "indexes": IndexSettings}
-    for line in scaffold(None).splitlines():
+    for line in scaffold(None).text.splitlines():
         if line.removeprefix("# ").startswith("["):
             section = line.removeprefix("# ").strip("[]")
         elif match := re.fullmatch(r"# (\w+ = .*)", line):
@@ -106,11 +122,11 @@ def test_each_commented_line_is_a_key_and_most_show_the_default():
 
 
 def test_a_password_is_left_to_the_environment(desk):
-    text = scaffold("sqlite:///desk.db?timeout=5&sslpassword=s3cret")
+    text = scaffold("sqlite:///desk.db?timeout=5&sslpassword=s3cret").text
     assert "s3cret" not in text
     assert "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL." in text
     assert "timeout=5" in text
-    assert "password" not in scaffold("sqlite:///desk.db").split("[source]")[1].split("[embedder]")[0]
+    assert "password" not in scaffold("sqlite:///desk.db").text.split("[source]")[1].split("[embedder]")[0]
 
 
 @pytest.mark.parametrize(
