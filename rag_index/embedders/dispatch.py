@@ -114,7 +114,7 @@ class Dispatch(HostCalls):
             host.record_rate_limit(exc, exc.retry_after, started, self._clock)
             self._requeue(batch)
         except EmbedderUnavailable as exc:
-            host.record_failure(exc, started, self._clock)
+            self._host_failed(host, exc, started)
             if isinstance(exc, HostUnreachable):
                 batch.trial = None
                 self._requeue(batch)
@@ -123,7 +123,7 @@ class Dispatch(HostCalls):
         except (TextTooLong, TextRefused, BadVectors) as exc:
             self._narrow_down(batch, host, exc)
         else:
-            self._accept(batch, host, vectors, self._clock.now() - started)
+            self._accept(batch, host, vectors, started)
         finally:
             self._request_ended(host)
 
@@ -168,7 +168,7 @@ class Dispatch(HostCalls):
             else:
                 self._on_trial.append(batch)
 
-    def _accept(self, batch: Batch, host: Host, vectors: list[NDArray[np.float32]], seconds: float) -> None:
+    def _accept(self, batch: Batch, host: Host, vectors: list[NDArray[np.float32]], started: float) -> None:
         """Keep the vectors that can be right, and try the texts of the others again, each alone."""
         broken: list[tuple[Batch, BadVectors]] = []
         for row, vector in zip(batch.rows, vectors, strict=True):
@@ -184,10 +184,10 @@ class Dispatch(HostCalls):
             for retry, error in reversed(broken):
                 self._record_failure(retry, host, error)
         else:
-            host.record_success(batch.chars, seconds)
+            host.record_success(batch.chars, self._clock.now() - started)
         self._by_host[host.url] = self._by_host.get(host.url, 0) + len(batch.rows) - len(broken)
         if len(broken) < len(batch.rows):
-            self._recovery.host_answered(host, self._clock.now())
+            self._host_answered(host, started)
 
     def _blame(self, batch: Batch, host: Host) -> None:
         """Halve a batch that is at fault, since the host is well, or give its only text its error."""

@@ -14,7 +14,7 @@ from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel, plain_vector
 from rag_index.hosts.ollama_client import Endpoint, plain_model_name
 from rag_index.hosts.pool import Clock, Pool
-from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
+from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +72,8 @@ class OllamaEmbedder:
 
     def reports(self) -> list[HostReport]:
         """Ask every host for its model, and let it embed a plain text. Errors are in the reports."""
-        return self._loop.run(survey_hosts(self._endpoints, self._measure_dimension, self._clock))
+        limit = StartLimit(self._settings.start_timeout, "[embedder] start_timeout")
+        return self._loop.run(survey_hosts(self._endpoints, self._measure_dimension, self._clock, limit=limit))
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the model, after asking every host.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, WrongDimension
 from rag_index.hosts.recovery import Recovery
+from rag_index.outages import asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from rag_index.hosts.ollama_client import Endpoint
     from rag_index.hosts.pool import Clock, Host, Pool
     from rag_index.hosts.stats import RequestStats
+    from rag_index.outages import Call
 
 __all__ = ["HostCalls", "HostModel"]
 
@@ -47,6 +49,7 @@ class HostCalls(ABC):
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight = self._comparing = 0
         self._busy_since = 0.0
+        self._call: Call | None = None
 
     @abstractmethod
     def _has_unsent(self) -> bool:
@@ -62,17 +65,18 @@ class HostCalls(ABC):
         Raises EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host
         answers but cannot be used.
         """
-        try:
-            self._recheck_models()
-            while self._is_unfinished():
-                self._probe_hosts()
-                self._send_what_fits()
-                if self._is_unfinished():
-                    await self._wait_for_event()
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        with asking(self._pool.name, patience=self._pool.usual_silence) as self._call:
+            try:
+                self._recheck_models()
+                while self._is_unfinished():
+                    self._probe_hosts()
+                    self._send_what_fits()
+                    if self._is_unfinished():
+                        await self._wait_for_event()
+            finally:
+                for task in self._tasks:
+                    task.cancel()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _is_unfinished(self) -> bool:
         return bool(self._has_unsent() or self._in_flight or self._comparing)
@@ -100,6 +104,20 @@ class HostCalls(ABC):
         self._stats.in_flight -= 1
         if not self._in_flight:
             self._stats.busy_seconds += self._clock.now() - self._busy_since
+
+    def _host_answered(self, host: Host, started: float) -> None:
+        """Record that a host has answered well a request that was sent at `started`."""
+        now = self._clock.now()
+        self._pool.learn_silence(now - started)
+        self._recovery.host_answered(host, now)
+        if self._call is not None:
+            self._call.answered(self._pool.usual_silence)
+
+    def _host_failed(self, host: Host, error: Exception, started: float) -> None:
+        """Record that a host failed at a request that was sent at `started`."""
+        host.record_failure(error, started, self._clock)
+        if self._call is not None:
+            self._call.failed(error)
 
     async def _wait_for_event(self) -> None:
         """Wait until a task ends, a host may be probed again, or it is time to log the wait or to give up."""
@@ -148,13 +166,12 @@ class HostCalls(ABC):
             self._stats.rate_limited += 1
             host.record_rate_limit(exc, exc.retry_after, started, self._clock)
         except (EmbedderUnavailable, BadVectors) as exc:
-            host.record_failure(exc, started, self._clock)
+            self._host_failed(host, exc, started)
             host.plain_failures += 1
             if isinstance(exc, WrongDimension) and host.down:
                 raise
         else:
-            now = self._clock.now()
-            host.admit(now)
-            self._recovery.host_answered(host, now)
+            host.admit(self._clock.now())
+            self._host_answered(host, started)
         finally:
             host.being_probed = False

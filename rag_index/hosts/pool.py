@@ -28,6 +28,8 @@ FIRST_PAUSE = 0.1
 FIRST_REST = 1.0
 """Seconds of rest when a host goes down; doubled after each further failure."""
 MAX_REST = 30.0
+MIN_SILENCE = 10.0
+"""Seconds without an answer of any host that are nothing unusual."""
 CAPACITY_STEP = 0.1
 """Number of concurrent requests that each success gives back to a host whose capacity was halved."""
 
@@ -169,6 +171,21 @@ class Pool:
         self._max_in_flight = in_flight * len(share)
         self.all_resting_since: float | None = None
         """The time since which no host accepts texts; None while some host does."""
+        self._slowest = 0.0
+
+    @property
+    def name(self) -> str:
+        """What to call the hosts in a message."""
+        return f"Ollama at {self.hosts[0].url}" if len(self.hosts) == 1 else f"Ollama (all {len(self.hosts)} hosts)"
+
+    @property
+    def usual_silence(self) -> float:
+        """The seconds for which none of the hosts may answer while all is well."""
+        return max(MIN_SILENCE, 4 * self._slowest)
+
+    def learn_silence(self, seconds: float) -> None:
+        """Take note that an answer took this long."""
+        self._slowest = max(seconds, 0.9 * self._slowest)
 
     def in_use(self, now: float) -> list[Host]:
         """Return the hosts that get work now: those of the share that do not rest, or else all that do not rest."""

@@ -6,16 +6,27 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError
-from rag_index.hosts.pool import FIRST_PAUSE, MAX_FAILURES, Clock
+from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
+from rag_index.hosts.pool import FIRST_PAUSE, MAX_FAILURES, MIN_SILENCE, Clock
+from rag_index.outages import asking
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Awaitable, Callable, Sequence
 
     from rag_index.hosts.ollama_client import Endpoint, ModelDetails
+    from rag_index.outages import Call
 
-__all__ = ["HostReport", "agreed_report", "survey_hosts"]
+__all__ = ["HostReport", "StartLimit", "agreed_report", "survey_hosts"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartLimit:
+    """How long a host may take for the survey, the loading of its model included."""
+
+    seconds: float
+    setting: str
+    """The setting that says so, to name it in a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +49,17 @@ async def survey_hosts(
     endpoints: Sequence[Endpoint],
     use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
     clock: Clock | None = None,
+    *,
+    limit: StartLimit,
 ) -> list[HostReport]:
     """Ask all hosts at the same time for their model, and return one report per host, in order.
 
     `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A passing fault
-    is tried again, three times in all. This function raises no RagIndexError: errors are in the reports.
+    is tried again, three times in all, and silence is not: a host has `limit` for everything together. This function
+    raises no RagIndexError: errors are in the reports.
     """
     timing = clock or Clock()
-    return list(await asyncio.gather(*(_survey_host(endpoint, use_model, timing) for endpoint in endpoints)))
+    return list(await asyncio.gather(*(_survey_host(endpoint, use_model, timing, limit) for endpoint in endpoints)))
 
 
 def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger) -> HostReport:
@@ -74,7 +88,28 @@ def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger
 
 
 async def _survey_host(
-    endpoint: Endpoint, use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]], clock: Clock
+    endpoint: Endpoint,
+    use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
+    clock: Clock,
+    limit: StartLimit,
+) -> HostReport:
+    with asking(f"Ollama at {endpoint.url}", patience=MIN_SILENCE) as call:
+        try:
+            async with asyncio.timeout(limit.seconds):
+                return await _ask_host(endpoint, use_model, clock, call)
+        except TimeoutError:
+            error = RequestTimedOut(
+                f"{endpoint.url} did not answer within {limit.seconds:g} s: restart Ollama there "
+                f"if it hangs, or raise {limit.setting} if its model takes longer to load"
+            )
+            return HostReport(endpoint.url, error=error)
+
+
+async def _ask_host(
+    endpoint: Endpoint,
+    use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
+    clock: Clock,
+    call: Call,
 ) -> HostReport:
     failure: RagIndexError | None = None
     for attempt in range(MAX_FAILURES):
@@ -83,8 +118,12 @@ async def _survey_host(
         try:
             details = await endpoint.details()
             dimension = await use_model(endpoint, details)
+        except RequestTimedOut as exc:
+            silent = RequestTimedOut(f"{exc}, though it accepts connections: restart Ollama there if it hangs")
+            return HostReport(endpoint.url, error=silent)
         except (EmbedderUnavailable, BadVectors) as exc:
             failure = exc
+            call.failed(exc)
         except RagIndexError as exc:
             return HostReport(endpoint.url, error=exc)
         else:

@@ -25,6 +25,8 @@ class Liveness:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._checked = self._seen = clock()
+        self.workers: frozenset[str] | None = None
+        """The addresses of the workers at the last check; None while they are not known."""
 
     def check(self) -> None:
         """Check for workers, if the last check is old enough. Call it while no result comes.
@@ -38,7 +40,8 @@ class Liveness:
         if now - self._checked > GONE_SECONDS / 2:  # nobody checked in between, so nothing is known of that time
             self._seen = now
         self._checked = now
-        if _has_workers():
+        self.workers = _workers()
+        if self.workers is None or self.workers:
             self._seen = now
         elif now - self._seen >= GONE_SECONDS:
             raise TransientError(
@@ -48,12 +51,12 @@ class Liveness:
             )
 
 
-def _has_workers() -> bool:
-    """Return whether the cluster has a worker; True if there is no cluster to ask."""
+def _workers() -> frozenset[str] | None:
+    """Return the addresses of the cluster's workers; None if there is no cluster to ask."""
     client = flow_client()
     if client is None:
-        return True
+        return None
     try:
-        return bool(client.nthreads())
+        return frozenset(client.nthreads())
     except (OSError, TimeoutError):  # a lost connection cancels what is in flight, which ends the waiting
-        return True
+        return None

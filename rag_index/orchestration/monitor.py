@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.orchestration.liveness import Liveness
 from rag_index.orchestration.log_forwarding import captured_logs, subscribe_logs
-from rag_index.orchestration.request_counts import subscribe_request_counts
+from rag_index.orchestration.worker_status import subscribe_status
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -19,7 +19,7 @@ __all__ = ["Monitor"]
 
 
 class Monitor:
-    """Progress, liveness of workers, log lines and request counts, for the time of a `with` block."""
+    """Progress, liveness and status of workers, and their log lines, for the time of a `with` block."""
 
     def __init__(self, run: IndexRun) -> None:
         self._run = run
@@ -40,7 +40,7 @@ class Monitor:
         """Listen to the workers, the first time that it is called. Starts the cluster, and raises NoWorkers."""
         if not self._subscribed:
             subscribe_logs(self._run.progress.note_later)
-            subscribe_request_counts(self._run.progress.count_requests)
+            subscribe_status(self._run.progress)
             self._subscribed = True
 
     def waiting(self) -> AbstractContextManager[None]:
@@ -51,6 +51,8 @@ class Monitor:
         """Show progress and check for workers, while no result comes. Raises as `Liveness.check`."""
         self._run.progress.tick()
         self._liveness.check()
+        if (workers := self._liveness.workers) is not None:
+            self._run.progress.keep_workers(workers)
 
     def in_flight(self, shards: int) -> None:
         """Take note of how many shards are submitted and not done."""

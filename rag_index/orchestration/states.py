@@ -20,6 +20,7 @@ from rag_index.orchestration.artifacts import (
     run_report,
     tag_run,
 )
+from rag_index.orchestration.outage_watch import watched_outages
 from rag_index.orchestration.run_log import end_with_state
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.reports.progress import open_display
@@ -62,7 +63,8 @@ def reported(run: IndexRun) -> Iterator[None]:
     """Report a run's progress and its end, on the terminal and as artifacts; an error of ours ends in its outcome."""
     run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
     try:
-        yield
+        with watched_outages(run.progress):
+            yield
     except RagIndexError as error:
         get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
         _report_end(run, run.fail(error))

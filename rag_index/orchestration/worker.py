@@ -8,7 +8,7 @@ from rag_index.embedders import open_embedder
 from rag_index.machine.watchdog import end_process_after
 from rag_index.orchestration.dask_client import worker_name
 from rag_index.orchestration.log_forwarding import forward_logs
-from rag_index.orchestration.request_counts import forward_request_counts
+from rag_index.orchestration.worker_status import forward_status
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -35,7 +35,7 @@ def process_embedder(job: EmbedJob) -> Embedder:
             _Process.embedder.close()
         else:
             forward_logs()
-            forward_request_counts(_requests_in_flight)
+            forward_status(_requests_in_flight)
         _Process.embedder = open_embedder(job.embedder, home=_home(), workers=job.workers, expected=job.identity)
         _Process.made_for = wanted
     return _Process.embedder

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import atexit
 import sys
+import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from rag_index.reports.processes import Processes
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
+
+    from rag_index.outages import Outage
 
 __all__ = ["Display", "Progress", "open_display"]
 
@@ -23,17 +28,33 @@ MIN_BAR, MAX_BAR = 10, 30
 
 
 class Progress:
-    """The progress of one index. It updates its displays at most every `interval` seconds."""
+    """The progress of one index. It updates its displays at most every `interval` seconds.
 
-    def __init__(self, index: str, *, interval: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+    While a service does not answer, it says so instead of a rate and the time left, and that time does not count for
+    the rate afterwards.
+    """
+
+    def __init__(
+        self,
+        index: str,
+        *,
+        interval: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+        time_of_day: Callable[[], float] = time.time,
+    ) -> None:
         self.index = index
         self.total = 0
         self.done = 0
         self.failed = 0
         self.note = ""
-        self.workers = self.busy = self.queued = self.requests = 0
+        self.workers = self.busy = self.queued = 0
         self.displays: list[Display] = []
+        self._processes = Processes()
+        self._outage_began: float | None = None
+        self._updating, self._noting = threading.RLock(), threading.Lock()
         self._clock = clock
+        self._time_of_day = time_of_day
+        self._begun = False
         self._interval = interval
         self._started = self._updated = clock()
         self._recent: deque[tuple[float, int]] = deque([(self._started, 0)])
@@ -41,6 +62,7 @@ class Progress:
     def start(self, total: int) -> None:
         """Set the total, and start measuring time."""
         self.total = total
+        self._begun = True
         self._started = self._clock()
         self._recent = deque([(self._started, 0)])
         self._update_displays(force=True)
@@ -60,9 +82,20 @@ class Progress:
         """Record that `workers` workers have `shards` shards, one at a time each. This updates no displays."""
         self.workers, self.busy, self.queued = workers, min(shards, workers), max(0, shards - workers)
 
-    def count_requests(self, requests: int) -> None:
-        """Record how many requests to the embedder are in flight. Any thread may call this."""
-        self.requests = requests
+    def set_process(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
+        """Record what a process is doing: as `Processes.set`. This updates no displays."""
+        self._processes.set(process, requests=requests, outages=outages)
+        self._note_outage()
+
+    def keep_workers(self, addresses: Collection[str]) -> None:
+        """Forget the workers that are not among these: as `Processes.keep_workers`."""
+        self._processes.keep_workers(addresses)
+        self._note_outage()
+
+    @property
+    def outages(self) -> list[Outage]:
+        """The services that some process waits for, each once, the longest silent first."""
+        return self._processes.outages
 
     def tick(self) -> None:
         """Update the displays while no document is finished."""
@@ -79,8 +112,10 @@ class Progress:
 
     def finish(self, sentence: str) -> None:
         """Finish all displays with this sentence."""
-        for display in self.displays:
-            display.finish(self, sentence)
+        with self._updating:
+            for display in self.displays:
+                display.finish(self, sentence)
+            self.displays = []
 
     @property
     def seconds(self) -> float:
@@ -102,8 +137,8 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds left at the recent rate; None if the rate or the total is unknown, or the documents are overdue."""
-        if not self.rate or self.total < self.done or self.overdue is not None:
+        """Seconds left at the recent rate; None if that is unknown, documents are overdue or a service is away."""
+        if not self.rate or self.total < self.done or self.overdue is not None or self.outages:
             return None
         return (self.total - self.done) / self.rate
 
@@ -121,11 +156,13 @@ class Progress:
     def sentence(self) -> str:
         """Return documents done, rates, time left, busy workers and failures as one line."""
         parts = [self.share(), self._rate(), self._left(), self._workload(), self._failed()]
-        note = f" ({self.note})" if self.note else ""
+        note = f" ({self._note()})" if self._note() else ""
         return f"{self.index}: {', '.join(filter(None, parts))}{note}"
 
     def share(self) -> str:
         """Return how many documents are done."""
+        if not self._begun and not self.done:
+            return "not begun"
         return f"{self.done:,} of {max(self.total, self.done):,} documents"
 
     def headline(self) -> str:
@@ -134,37 +171,57 @@ class Progress:
 
     def details(self) -> str:
         """Return what the headline leaves out: the note, the rates and the workload."""
-        return ", ".join(filter(None, [self.note, self._rate(), self._workload()]))
+        return ", ".join(filter(None, [self._note(), self._rate(), self._workload()]))
 
     def _failed(self) -> str:
         return f"{self.failed:,} failed" if self.failed else ""
 
+    def _note(self) -> str:
+        """Return who does not answer; otherwise the note."""
+        return "; ".join(outage.sentence() for outage in self.outages) or self.note
+
     def _left(self) -> str:
+        if self.outages:
+            return ""
         if self.overdue is not None:
             return f"nothing new for {_duration(self.overdue)}"
         return f"{_duration(self.eta)} left" if self.eta is not None and self.done < self.total else ""
 
     def _rate(self) -> str:
         """Return the recent and the average rate; "" if nothing was finished recently, or all should be finished."""
-        if not self.rate or self.overdue is not None:
+        if not self.rate or self.overdue is not None or self.outages:
             return ""
         now, mean = f"{self.rate:,.0f}/s", f"{self.mean_rate:,.0f}/s"
         return now + (f" ({mean} on average)" if mean != now else "")
 
+    def _note_outage(self) -> None:
+        """Take the time of an outage, from its beginning to its end, out of the time that the rate is measured over."""
+        with self._noting:
+            now, outages, since = self._clock(), self.outages, self._outage_began
+            if outages:
+                began = now - max(0.0, self._time_of_day() - outages[0].since)
+                self._outage_began = began if since is None else min(since, began)
+            elif since is not None:
+                lost = now - max(since, self._started)
+                self._recent = deque((min(at + lost, now), done) for at, done in self._recent)
+                self._outage_began = None
+
     def _workload(self) -> str:
-        """Return busy workers, queued shards and requests in flight as words; "" if no worker is busy."""
-        if not self.busy:
+        """Return busy workers, queued shards and requests in flight; "" if none is busy or a service is away."""
+        if not self.busy or self.outages:
             return ""
         queued = f", {self.queued} shard{'s' if self.queued > 1 else ''} queued" if self.queued else ""
-        requests = f", {self.requests} request{'s' if self.requests > 1 else ''} in flight" if self.requests else ""
+        sent = self._processes.requests
+        requests = f", {sent} request{'s' if sent > 1 else ''} in flight" if sent else ""
         return f"{self.busy} of {self.workers} worker{'s' if self.workers > 1 else ''} busy{queued}{requests}"
 
     def _update_displays(self, *, force: bool = False) -> None:
-        now = self._clock()
-        if force or now - self._updated >= self._interval:
-            self._updated = now
-            for display in self.displays:
-                display.show(self)
+        with self._updating:  # the watch over outages updates displays while the flow's thread is blocked
+            now = self._clock()
+            if force or now - self._updated >= self._interval:
+                self._updated = now
+                for display in self.displays:
+                    display.show(self)
 
 
 class Display(Protocol):

@@ -79,6 +79,8 @@ class EmbedderSettings(Section):
     """The text put before each query. By default the one that the model is known to need."""
     timeout: Number = Field(default=120.0, gt=0)
     """The time limit of one embedding request, in seconds."""
+    start_timeout: Number = Field(default=60.0, gt=0)
+    """How long a server may take at the start of a run to embed a plain text, in seconds (ollama)."""
     batch_texts: PositiveInt = 64
     """The maximum number of texts in a request (ollama) or in a call of the model (sentence-transformers)."""
     batch_chars: PositiveInt = 16_000

@@ -11,9 +11,11 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 
 import pytest
 
+from rag_index.outages import Outage
 from rag_index.reports.progress import Lines, Progress, open_display
 
 
@@ -80,7 +82,8 @@ def test_the_sentence_has_busy_workers_and_the_average_rate(progress, clock):
         "notes: 300 of 1,000 documents, 10/s (2/s on average), 70 s left, 2 of 2 workers busy, 3 shards queued"
     )
     progress.under_way(1, 2)
-    progress.requests = 4
+    progress.set_process("tcp://a", requests=3)
+    progress.set_process("tcp://b", requests=1)
     assert progress.sentence().endswith(", 1 of 2 workers busy, 4 requests in flight")
     progress.under_way(0, 2)
     assert "busy" not in progress.sentence()
@@ -208,7 +211,7 @@ def test_the_bar_shows_failures_and_the_time_left_at_any_width(width):
     script = (
         "from rag_index.reports.progress import *\n"
         "p = Progress('a-long-name-of-an-index', interval=0); p.displays = [open_display()]; p.start(64000)\n"
-        "p.under_way(4, 2); p.count_requests(3)\n"
+        "p.under_way(4, 2); p.set_process('tcp://a', requests=3)\n"
         "import time; time.sleep(0.1); p.advance(12345, failed=678); p.say('waiting for the server')\n"
         "p.finish('done')"
     )
@@ -253,3 +256,63 @@ def test_a_run_that_dies_leaves_the_terminal_its_cursor():
     )
     output = in_terminal(script, 80)
     assert output.rfind("\x1b[?25h") > output.rfind("\x1b[?25l") >= 0
+
+
+# A service that does not answer
+
+
+@pytest.fixture
+def timed(clock):
+    """A progress whose time of day is its clock too, after 20 documents at 2 a second."""
+    progress = Progress("notes", clock=clock, time_of_day=clock)
+    progress.start(100)
+    for _ in range(10):
+        clock.now += 1
+        progress.advance(2)
+    progress.under_way(3, 2)
+    return progress
+
+
+def test_an_outage_takes_the_place_of_rate_time_left_and_busy_workers(timed, clock):
+    assert timed.sentence() == "notes: 20 of 100 documents, 2/s, 40 s left, 2 of 2 workers busy, 1 shard queued"
+    timed.set_process("tcp://a", requests=2, outages=(Outage("Qdrant at h", clock.now - 6),))
+    assert timed.eta is None
+    since = time.strftime("%H:%M:%S", time.localtime(clock.now - 6))
+    assert timed.sentence() == f"notes: 20 of 100 documents (Qdrant at h does not answer, waiting since {since})"
+
+
+def test_the_time_left_is_not_extrapolated_over_an_outage_that_has_ended(timed, clock):
+    began = clock.now
+    for _ in range(600):
+        clock.now += 1
+        timed.set_process("tcp://a", outages=(Outage("Qdrant at h", began),))
+    timed.set_process("tcp://a")
+    assert (timed.rate, timed.eta) == (2.0, 40.0)
+    clock.now += 1
+    timed.advance(2)
+    assert timed.rate == pytest.approx(2.0)
+
+
+def test_an_outage_that_two_workers_meet_is_shown_once_and_ends_when_neither_meets_it(timed, clock):
+    outage = Outage("Ollama at h", clock.now)
+    timed.set_process("tcp://a", outages=(outage,))
+    timed.set_process("tcp://b", outages=(Outage("Ollama at h", clock.now - 1),))
+    assert timed.sentence().count("does not answer") == 1
+    timed.set_process("tcp://b")
+    assert timed.outages == [outage]
+    timed.set_process("tcp://a")
+    assert timed.eta is not None
+
+
+def test_a_worker_that_died_waits_for_nothing(timed, clock):
+    timed.set_process("tcp://a", requests=2, outages=(Outage("Ollama at h", clock.now),))
+    timed.set_process("flow", outages=(Outage("Qdrant at h", clock.now),))
+    timed.keep_workers({"tcp://b"})
+    assert [outage.service for outage in timed.outages] == ["Qdrant at h"]
+    assert "in flight" not in timed.sentence()
+
+
+def test_an_outage_before_the_scan_began_does_not_say_0_of_0(clock):
+    progress = Progress("notes", clock=clock, time_of_day=clock)
+    progress.set_process("flow", outages=(Outage("Ollama at h", clock.now),))
+    assert progress.sentence().startswith("notes: not begun (Ollama at h does not answer, waiting since ")

@@ -131,7 +131,7 @@ class ContextRequests(HostCalls):
             request.reason = str(exc)
         else:
             host.record_success(1, self._clock.now() - started)
-            self._recovery.host_answered(host, self._clock.now())
+            self._host_answered(host, started)
             self._accept(request, answer)
         finally:
             self._request_ended(host)
@@ -146,7 +146,7 @@ class ContextRequests(HostCalls):
         }
 
     def _record_fault(self, request: ContextRequest, host: Host, error: EmbedderUnavailable, started: float) -> None:
-        host.record_failure(error, started, self._clock)
+        self._host_failed(host, error, started)
         if isinstance(error, RequestTimedOut):
             host.record_timeout(started, self._clock.now())
         if not isinstance(error, HostUnreachable):

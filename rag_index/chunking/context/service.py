@@ -10,7 +10,7 @@ from rag_index.errors import EmbedderError, TextRefused, TextTooLong
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel
 from rag_index.hosts.ollama_client import Endpoint, ModelDetails
-from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
+from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
 __all__ = ["GeneratingModel", "Recipe", "Servers", "check_model", "context_tokens"]
 
@@ -111,7 +111,7 @@ async def _survey_servers(servers: Servers) -> list[HostReport]:
 
     endpoints = [Endpoint(url, servers) for url in servers.hosts]
     try:
-        return await survey_hosts(endpoints, use_model)
+        return await survey_hosts(endpoints, use_model, limit=StartLimit(servers.timeout, "timeout of the context"))
     finally:
         for endpoint in endpoints:
             await endpoint.close()

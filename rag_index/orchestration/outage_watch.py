@@ -1,0 +1,49 @@
+"""The watch over services that the flow's own process waits for: its one thread may be blocked in a library."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from contextvars import copy_context
+from typing import TYPE_CHECKING
+
+from prefect.logging import get_run_logger
+
+from rag_index.outages import outages
+from rag_index.reports.processes import FLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag_index.outages import Outage
+    from rag_index.reports.progress import Progress
+
+__all__ = ["watched_outages"]
+
+INTERVAL_SECONDS = 1.0
+
+
+@contextmanager
+def watched_outages(progress: Progress) -> Iterator[None]:
+    """For the time of the block, show who does not answer beside the progress, and log it once with the run."""
+    logger, over = get_run_logger(), threading.Event()
+
+    def watch() -> None:
+        known: dict[str, Outage] = {}
+        while not over.wait(INTERVAL_SECONDS):
+            progress.set_process(FLOW, outages=outages())
+            now = {outage.service: outage for outage in progress.outages}
+            for service in now.keys() - known.keys():
+                logger.warning("%s", now[service].sentence())
+            for service in known.keys() - now.keys():
+                logger.info("%s answers, or is not asked any more", service)
+            if now or known:
+                progress.tick()
+            known = now
+
+    context = copy_context()  # displays talk to Prefect, which finds the run in the context
+    threading.Thread(target=context.run, args=(watch,), daemon=True, name="outages").start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -1,0 +1,102 @@
+"""Services that this process waits for. A caller says whom it asks; the progress of the run says who does not answer.
+
+    with asking("Qdrant at http://127.0.0.1:6333") as call:
+        …                       # one call, with all its retries; `call.failed(error)` after each that failed
+
+Entering and leaving the block costs microseconds. A block that takes longer than its patience is an outage until it
+ends; after an error, five seconds are enough. The flow's process and each worker look at their own calls once a second
+(`orchestration.outage_watch`, `orchestration.worker_status`), so a caller that is blocked in a library is seen too.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["PATIENCE", "Call", "Calls", "Outage", "asking", "outages"]
+
+PATIENCE = 5.0
+"""Seconds after which a call without an answer is an outage, unless the caller knows better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """A service that has not answered for a while."""
+
+    service: str
+    since: float
+    """The time of the machine's clock (`time.time`), because processes share no other."""
+    reason: str = ""
+    """The last error of the service; empty if it is silent."""
+
+    def sentence(self) -> str:
+        """Return who does not answer, since when, and why."""
+        since = time.strftime("%H:%M:%S", time.localtime(self.since))
+        return f"{self.service} does not answer, waiting since {since}{f': {self.reason}' if self.reason else ''}"
+
+
+class Call:
+    """A call that is under way."""
+
+    def __init__(self, service: str, patience: float, clock: Callable[[], float]) -> None:
+        self._service = service
+        self._clock = clock
+        self._patience = patience
+        self._silent_since, self._since = clock(), time.time()
+        self._reason = ""
+
+    def answered(self, patience: float | None = None) -> None:
+        """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
+        if patience is not None:
+            self._patience = patience
+        self._silent_since, self._since = self._clock(), time.time()
+        self._reason = ""
+
+    def failed(self, reason: object) -> None:
+        """Take note of the service's last error."""
+        self._reason = str(reason)
+
+    def outage(self) -> Outage | None:
+        """Return the outage that this call has met, if it has waited for long enough."""
+        patience = min(self._patience, PATIENCE) if self._reason else self._patience
+        if self._clock() - self._silent_since < patience:
+            return None
+        return Outage(self._service, self._since, self._reason)
+
+
+class Calls:
+    """The calls of one process that are under way. Any thread may use it."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._under_way: dict[int, Call] = {}
+
+    @contextmanager
+    def asking(self, service: str, *, patience: float = PATIENCE) -> Iterator[Call]:
+        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds."""
+        call = Call(service, patience, self._clock)
+        self._under_way[id(call)] = call
+        try:
+            yield call
+        finally:
+            del self._under_way[id(call)]
+
+    def outages(self) -> tuple[Outage, ...]:
+        """Return the services that do not answer now, each once, the longest silent first."""
+        met = [outage for call in list(self._under_way.values()) if (outage := call.outage()) is not None]
+        first: dict[str, Outage] = {}
+        for outage in sorted(met, key=lambda outage: outage.since):
+            first.setdefault(outage.service, outage)
+        return tuple(first.values())
+
+
+_CALLS = Calls()
+"""The only global: whoever watches must see every call of the process, in whatever object and thread it is made."""
+
+asking = _CALLS.asking
+outages = _CALLS.outages

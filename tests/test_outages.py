@@ -1,0 +1,77 @@
+"""A call that takes longer than a service should need is an outage, until it ends or the service answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.outages import Calls
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def calls(clock):
+    return Calls(clock=clock)
+
+
+def services(calls):
+    return [outage.service for outage in calls.outages()]
+
+
+def test_a_call_is_an_outage_once_its_patience_is_used_up_and_until_it_ends(calls, clock):
+    with calls.asking("Qdrant", patience=5):
+        clock.now += 4.9
+        assert services(calls) == []
+        clock.now += 0.2
+        assert services(calls) == ["Qdrant"]
+    assert services(calls) == []
+
+
+def test_an_answer_ends_the_outage_and_may_change_the_patience(calls, clock):
+    with calls.asking("Ollama", patience=5) as call:
+        clock.now += 6
+        call.failed(ValueError("accepts no connection"))
+        assert calls.outages()[0].sentence().endswith(": accepts no connection")
+        call.answered(20)
+        clock.now += 19
+        assert services(calls) == []
+        clock.now += 1
+        assert services(calls) == ["Ollama"]
+        assert calls.outages()[0].reason == ""
+
+
+def test_after_an_error_an_outage_is_noticed_sooner(calls, clock):
+    with calls.asking("Ollama", patience=100) as call:
+        clock.now += 6
+        assert services(calls) == []
+        call.failed("accepts no connection")
+        assert services(calls) == ["Ollama"]
+
+
+def test_a_service_that_several_calls_wait_for_is_named_once_with_the_longest_wait(calls, clock, monkeypatch):
+    monkeypatch.setattr("rag_index.outages.time.time", clock)
+    with calls.asking("Qdrant"), calls.asking("source"):
+        clock.now += 3
+        with calls.asking("Qdrant"):
+            clock.now += 9
+            assert [(outage.service, outage.since) for outage in calls.outages()] == [("Qdrant", 100), ("source", 100)]
+
+
+def test_a_call_that_raises_is_no_outage(calls, clock):
+    with pytest.raises(ValueError, match="no"), calls.asking("Qdrant"):
+        raise ValueError("no")
+    clock.now += 100
+    assert services(calls) == []
