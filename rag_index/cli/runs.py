@@ -78,7 +78,7 @@ def launch_flow(
     """Run the flow that `load` returns on these settings, as `launch` does, and return its result."""
     from rag_index.orchestration.launch import launch
 
-    home = settings.folder / ".rag-index" / "prefect"
+    home = settings.data / "prefect"
     return launch(load, home, verbose=context.verbose, early=early, config=str(settings.path), **parameters)
 
 

@@ -110,7 +110,10 @@ def _engine(url: URL) -> Engine:
         try:
             Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LedgerError(f"ledger: {url.database} cannot be created: {error.strerror}") from error
+            raise LedgerError(
+                f"ledger: {url.database} cannot be created: {error.strerror}; set `data` to a folder that can be "
+                "written, or set [ledger] url"
+            ) from error
     try:
         engine = sa.create_engine(url, connect_args={} if is_sqlite else {"connect_timeout": CONNECT_SECONDS})
     except (exc.NoSuchModuleError, ModuleNotFoundError) as error:

@@ -7,7 +7,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import TransientError
+from rag_index.errors import SettingsError, TransientError
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.api_server import ApiServer, prefect_api
 from rag_index.orchestration.signals import terminable
@@ -69,7 +69,7 @@ def quiet(home: Path, *, verbose: bool = False) -> None:
     """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
     values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if "PREFECT_API_URL" not in os.environ:
-        home.mkdir(parents=True, exist_ok=True)
+        _make_folder(home)
         values["PREFECT_HOME"] = str(home)
     if not verbose:
         values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -78,6 +78,15 @@ def quiet(home: Path, *, verbose: bool = False) -> None:
         logging.raiseExceptions = False  # or Prefect writes each log that it could not send to standard error
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+def _make_folder(home: Path) -> None:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"{home} cannot be created: {error.strerror}; set `data` to a folder that can be written"
+        ) from error
 
 
 def _likely_server() -> AbstractContextManager[ApiServer | None]:

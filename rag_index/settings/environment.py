@@ -1,6 +1,6 @@
 """Settings from the environment.
 
-A key of a section is RAG_INDEX_<SECTION>__<KEY>, a key of one index is RAG_INDEX_INDEXES__<NAME>__<KEY>, and a key of a
+A key of a section is RAG_INDEX_<SECTION>__<KEY>, a key at the top is RAG_INDEX_<KEY>, a key of one index is RAG_INDEX_INDEXES__<NAME>__<KEY>, and a key of a
 table within it is RAG_INDEX_INDEXES__<NAME>__<TABLE>__<KEY>.
 
 Values are written as in the file, but without quotes. A list is written as JSON, as TOML or with commas. An empty value
@@ -31,6 +31,8 @@ __all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Overlay", "keys_of", "tables_of"]
 
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
+TOP_KEYS = {f"{ENV_PREFIX}{key.upper()}": key for key in ("project", "data")}
+"""The variables of the keys at the top of the file, which belong to no section."""
 MIN_SIMILARITY = 0.75
 """A variable without a section that is this similar to one of ours counts as a typing mistake. Others are ignored."""
 
@@ -103,9 +105,9 @@ class Overlay:
             section, key, field = self._known[upper]
             self.values.setdefault(section, {})[key] = _parse_value(variable, key, field, value)
             self.origin[section, key] = variable
-        elif upper == f"{ENV_PREFIX}PROJECT":
-            self.values["project"] = value
-            self.origin[("project",)] = variable
+        elif key := TOP_KEYS.get(upper):
+            self.values[key] = value
+            self.origin[(key,)] = variable
         elif upper == f"{ENV_PREFIX}INDEXES":
             self.values["indexes"] = _parse_list(variable, value)
             self.origin[("indexes",)] = variable
@@ -138,7 +140,7 @@ class Overlay:
         section, separator, key = upper.removeprefix(ENV_PREFIX).partition("__")
         if renamed := new_name(section.lower(), key.lower()):
             raise SettingsError(f"{variable} is now {ENV_PREFIX}{section}__{renamed.upper()}")
-        names = [*self._known, f"{ENV_PREFIX}PROJECT", CONFIG_VARIABLE]
+        names = [*self._known, *TOP_KEYS, CONFIG_VARIABLE]
         same_key = [name for name in self._known if upper == ENV_PREFIX + name.rpartition("__")[2]]
         short = {name.removeprefix(ENV_PREFIX): name for name in names}
         similar = get_close_matches(upper.removeprefix(ENV_PREFIX), short, n=1, cutoff=MIN_SIMILARITY)

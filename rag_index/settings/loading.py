@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from rag_index.errors import SettingsError
-from rag_index.settings.environment import CONFIG_VARIABLE, Overlay, tables_of
+from rag_index.settings.environment import CONFIG_VARIABLE, TOP_KEYS, Overlay, tables_of
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.project import FILE_NAME, SECTIONS, Settings, project_name
 from rag_index.settings.validation import first_problem
@@ -58,22 +58,31 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
         settings = Settings(**values)
     except ValidationError as exc:
         raise SettingsError(first_problem(exc, Settings, values, overlay.origin, path.name)) from exc
-    store = settings.store.model_copy(update={"path": path.parent / settings.store.path.expanduser()})
-    embedder = settings.embedder
-    if embedder.kind == "sentence-transformers" and (path.parent / embedder.model).is_dir():
-        embedder = embedder.model_copy(update={"model": str(path.parent / embedder.model)})
+    return _with_places(settings, path)
+
+
+def _with_places(settings: Settings, path: Path) -> Settings:
+    """Return the settings of the file `path` with absolute paths and with the name of the project."""
+    folder = path.parent
+    data = folder / settings.data.expanduser()
+    store, ledger, embedder, run = settings.store, settings.ledger, settings.embedder, settings.run
+    place = folder / store.path.expanduser() if "path" in store.model_fields_set else data / "qdrant"
+    store = store.model_copy(update={"path": place})
+    if "data" in settings.model_fields_set and "url" not in ledger.model_fields_set:
+        ledger = ledger.model_copy(update={"url": SecretStr(f"sqlite:///{data / 'ledger.db'}")})
+    if embedder.kind == "sentence-transformers" and (folder / embedder.model).is_dir():
+        embedder = embedder.model_copy(update={"model": str(folder / embedder.model)})
     parallel = settings.parallel.model_copy(
         update={
-            name: path.parent / file.expanduser()
+            name: folder / file.expanduser()
             for name in ("tls_ca_file", "tls_cert", "tls_key")
             if (file := getattr(settings.parallel, name)) is not None
         }
     )
-    run = settings.run
     if run.metrics_file is not None:
-        run = run.model_copy(update={"metrics_file": path.parent / run.metrics_file.expanduser()})
-    project = settings.project or project_name(path.parent.name)
-    resolved = {"store": store, "parallel": parallel, "embedder": embedder, "run": run}
+        run = run.model_copy(update={"metrics_file": folder / run.metrics_file.expanduser()})
+    resolved = {"data": data, "store": store, "ledger": ledger, "parallel": parallel, "embedder": embedder, "run": run}
+    project = settings.project or project_name(folder.name)
     return settings.model_copy(update={"path": path, "project": project, **resolved})
 
 
@@ -86,7 +95,7 @@ def origins(path: Path) -> dict[Place, str]:
     overlay = Overlay(os.environ, SECTIONS)
     content = _read_file(path)
     merged = overlay.merge(content)
-    result: dict[Place, str] = {("project",): path.name} if "project" in content else {}
+    result: dict[Place, str] = {(key,): path.name for key in TOP_KEYS.values() if key in content}
     result |= {(section, key): path.name for section in SECTIONS for key in content.get(section, {})}
     origin = overlay.origin.get(("indexes",), path.name)
     for number, table in enumerate(merged.get("indexes", [])):

@@ -52,6 +52,8 @@ class Settings(BaseModel):
 
     project: str = Field(default="", pattern=r"^([A-Za-z0-9-]+(_[A-Za-z0-9-]+)*)?$", max_length=MAX_PROJECT_LENGTH)
     """The prefix of collections and aliases. Empty means the name of the folder."""
+    data: Path = Path(".rag-index")
+    """The folder for what rag-index keeps itself. Keys of `[store]` and `[ledger]` may name other places."""
     source: SourceSettings = SourceSettings()
     embedder: EmbedderSettings = EmbedderSettings()
     store: StoreSettings = StoreSettings()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from rag_index.settings.environment import keys_of, tables_of
+from rag_index.settings.environment import TOP_KEYS, keys_of, tables_of
 from rag_index.settings.renamed import new_name
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
     """Find the place in the file; the rest of pydantic's location says which of several types it tried."""
     head = location[0] if location else ""
     if len(location) < 2:
-        is_section = head in keys_of(root) and head != "project"
+        is_section = head in keys_of(root) and head not in TOP_KEYS.values()
         table = f"[{'[indexes]' if head == 'indexes' else head}]" if is_section else ""
         return _Location(location, root, table, "" if is_section else str(head))
     if head != "indexes":

@@ -186,6 +186,7 @@ _HEAD = """\
 # Keep secrets there. Paths are relative to this file. Most commented lines show the defaults.
 
 project = {project}  # the prefix of all collection names, so that projects can share one Qdrant
+# data = ".rag-index"                   # the folder for what rag-index keeps; name another if this one is read-only
 
 [source]
 {note}url = {url}

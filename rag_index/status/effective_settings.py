@@ -79,7 +79,10 @@ def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[Eff
     why = _reasons(settings, detect_machine())
     project = places.get(("project",), DEFAULT)
     why_project = "the folder's name" if project == DEFAULT else ""
-    values = [EffectiveValue("project", settings.project, project, why_project)]
+    values = [
+        EffectiveValue("project", settings.project, project, why_project),
+        EffectiveValue("data", _redact(settings, settings.data), places.get(("data",), DEFAULT)),
+    ]
     for section in SECTIONS:
         model = getattr(settings, section)
         for key, name in _attributes(type(model)):

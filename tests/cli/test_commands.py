@@ -38,6 +38,31 @@ def one_line(ended: subprocess.CompletedProcess[str], code: int) -> str:
     return lines[0]
 
 
+def test_everything_that_is_kept_lies_in_the_folder_data(project, tmp_path):
+    kept = tmp_path / "var" / "rag-index"
+    without_server = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    before = {path.name for path in project.folder.iterdir()}
+    ended = subprocess.run(
+        [*PROGRAM, "--config", str(project.config), "index-all"],
+        env={**without_server, "RAG_INDEX_DATA": str(kept)}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert {path.name for path in project.folder.iterdir()} == before
+    assert {"qdrant", "ledger.db", "prefect"} <= {path.name for path in kept.iterdir()}
+    assert project.json("status", RAG_INDEX_DATA=str(kept))["indexes"][0]["documents"] == 20
+
+
+@pytest.mark.parametrize("command", ["index-all", "status", "search x"])
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(project, tmp_path, monkeypatch, command):
+    (tmp_path / "file").touch()
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    ended = project.cli(*command.split(), RAG_INDEX_DATA=str(tmp_path / "file" / "data"))
+    message = ended.stderr.strip().splitlines()[-1]
+    assert ended.returncode in (1, 2), ended
+    assert str(tmp_path / "file") in message
+    assert "set `data` to a folder" in message or "is a file" in message
+
+
 def test_status_plan_and_search_as_json(indexed):
     status = indexed.json("status")["indexes"]
     assert [(s["index"], s["collection"], s["documents"], s["failed"]) for s in status] == [

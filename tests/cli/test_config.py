@@ -44,7 +44,7 @@ def test_each_value_names_its_origin(project):
 
 def test_every_key_of_every_table_is_listed(project, monkeypatch):
     keys = {value.key for value in effective_settings.effective_settings(project.settings, {})}
-    assert {key.split(".")[0] for key in keys} == {"project", "indexes", *SECTIONS}
+    assert {key.split(".")[0] for key in keys} == {"project", "data", "indexes", *SECTIONS}
     for section, model in SECTIONS.items():
         assert {f"{section}.{name}" for name in model.model_fields} <= keys
     assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys

@@ -54,9 +54,11 @@ def test_every_setting_is_documented_with_default_and_variable(heading):
 
 
 def test_the_top_of_the_settings_file_is_documented():
-    (row,) = table(section(PAGE, "### Top of the file"), "key")
-    assert (code(row[0]), row[1]) == ("project", default_cell(Settings.model_fields["project"].default))
-    assert {"project", "indexes", *SECTIONS} == keys_of(Settings).keys()
+    rows = {code(row[0]): row for row in table(section(PAGE, "### Top of the file"), "key")}
+    assert {*rows, "indexes", *SECTIONS} == keys_of(Settings).keys()
+    for key, row in rows.items():
+        assert row[1] == default_cell(Settings.model_fields[key].default)
+        assert row[4] == f"`RAG_INDEX_{key.upper()}`"
 
 
 @pytest.mark.parametrize("variable", sorted(set(re.findall(r"\bRAG_INDEX_[A-Z_]*[A-Z]\b", EVERYTHING))))

@@ -18,6 +18,7 @@ from rag_index.settings import (
     Settings,
     find_config,
     load_settings,
+    origins,
     run_settings,
 )
 from rag_index.settings.context import ContextSettings
@@ -95,6 +96,33 @@ def test_paths_are_relative_to_the_file_and_not_to_the_current_folder(load, fold
     assert settings.store.path == folder / "data/../store"
     assert settings.source_url.database == str(folder / "a.db")
     assert settings.ledger_url.database == str(folder / "l.db")
+
+
+def test_data_is_the_folder_of_all_that_is_kept(load, folder, monkeypatch, tmp_path):
+    assert load().data == folder / ".rag-index"
+    settings = load('data = "../kept"\n' + SOURCE + INDEX)
+    assert settings.data == folder / "../kept"
+    assert settings.store.path == folder / "../kept/qdrant"
+    assert settings.ledger_url.database == str(folder / "../kept/ledger.db")
+    monkeypatch.setenv("RAG_INDEX_DATA", str(tmp_path / "var"))
+    settings = load()
+    assert settings.store.path == tmp_path / "var/qdrant"
+    assert settings.ledger_url.database == str(tmp_path / "var/ledger.db")
+    assert origins(settings.path)["data",] == "RAG_INDEX_DATA"
+
+
+def test_a_place_of_its_own_does_not_follow_data(load, folder):
+    own = '[store]\npath = "points"\n[ledger]\nurl = "sqlite:///l.db"\n'
+    settings = load('data = "/var/lib/rag-index"\n' + own + SOURCE + INDEX)
+    assert settings.store.path == folder / "points"
+    assert settings.ledger_url.database == str(folder / "l.db")
+
+
+@pytest.mark.parametrize("name", ["RAG_INDEX_DATAS", "RAG_INDEX_DATA_"])
+def test_a_misspelt_variable_for_data_is_an_error(load, monkeypatch, name):
+    monkeypatch.setenv(name, "/var/lib")
+    with pytest.raises(SettingsError, match="did you mean RAG_INDEX_DATA?"):
+        load()
 
 
 def test_absolute_paths_and_the_home_folder(load, monkeypatch, tmp_path):

@@ -127,7 +127,7 @@ def folder_errors(folder: Path) -> Iterator[None]:
         if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreError(
                 f"cannot write to the store at {folder}: {exc.strerror}; "
-                "make it writable for this user or set another [store] path"
+                "make it writable for this user, set `data` to a folder that is, or set another [store] path"
             ) from exc
         if exc.errno in (errno.ENOTDIR, errno.EEXIST):
             raise StoreError(
