@@ -1,7 +1,7 @@
 """Settings from the environment.
 
-A key of a section is RAG_INDEX_<SECTION>__<KEY>, a key at the top is RAG_INDEX_<KEY>, a key of one index is RAG_INDEX_INDEXES__<NAME>__<KEY>, and a key of a
-table within it is RAG_INDEX_INDEXES__<NAME>__<TABLE>__<KEY>.
+A key at the top of the file is RAG_INDEX_<KEY>, a key of a section is RAG_INDEX_<SECTION>__<KEY>, a key of one index is
+RAG_INDEX_INDEXES__<NAME>__<KEY>, and a key of a table within it is RAG_INDEX_INDEXES__<NAME>__<TABLE>__<KEY>.
 
 Values are written as in the file, but without quotes. A list is written as JSON, as TOML or with commas. An empty value
 is an empty text, or removes an optional key. A variable that looks like a setting but is not one is an error.
@@ -105,9 +105,9 @@ class Overlay:
             section, key, field = self._known[upper]
             self.values.setdefault(section, {})[key] = _parse_value(variable, key, field, value)
             self.origin[section, key] = variable
-        elif key := TOP_KEYS.get(upper):
-            self.values[key] = value
-            self.origin[(key,)] = variable
+        elif upper in TOP_KEYS:
+            self.values[TOP_KEYS[upper]] = value
+            self.origin[(TOP_KEYS[upper],)] = variable
         elif upper == f"{ENV_PREFIX}INDEXES":
             self.values["indexes"] = _parse_list(variable, value)
             self.origin[("indexes",)] = variable

@@ -121,7 +121,7 @@ def test_a_place_of_its_own_does_not_follow_data(load, folder):
 @pytest.mark.parametrize("name", ["RAG_INDEX_DATAS", "RAG_INDEX_DATA_"])
 def test_a_misspelt_variable_for_data_is_an_error(load, monkeypatch, name):
     monkeypatch.setenv(name, "/var/lib")
-    with pytest.raises(SettingsError, match="did you mean RAG_INDEX_DATA?"):
+    with pytest.raises(SettingsError, match=r"did you mean RAG_INDEX_DATA\?"):
         load()
 
 
