@@ -10,6 +10,7 @@ from prefect import flow
 from flows.index_collection import index_collection
 from rag_index.orchestration.artifacts import outcome_table
 from rag_index.orchestration.cluster import run_workers
+from rag_index.orchestration.service_checks import shared_checks
 from rag_index.orchestration.signals import stoppable
 from rag_index.orchestration.states import outcome_of, report_state, run_name
 from rag_index.reports.outcome import RunReport
@@ -49,7 +50,7 @@ def index_all(
     started = time.monotonic()
     settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
     report = RunReport()
-    with stoppable(), run_workers(settings) as pool:
+    with stoppable(), run_workers(settings) as pool, shared_checks(settings.run.wait):
         for index in settings.named(indexes):
             subflow = index_collection.with_options(task_runner=pool.task_runner())
             state = subflow(

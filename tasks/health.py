@@ -9,7 +9,9 @@ from prefect.cache_policies import NO_CACHE
 
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.orchestration.cluster import count_workers
-from rag_index.orchestration.retries import is_transient
+from rag_index.orchestration.retries import transient_for
+from rag_index.orchestration.service_checks import current_checks
+from rag_index.settings.index import SQL
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -18,7 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["check_chunker", "check_embedder", "check_source", "check_store", "check_workers"]
 
 RETRY_SECONDS = 5.0
-_CHECK: dict[str, Any] = {"retry_condition_fn": is_transient, "cache_policy": NO_CACHE, "persist_result": False}
+QUICK_SECONDS = 15.0
+"""How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
+_CHECK: dict[str, Any] = {"retry_jitter_factor": 0.3, "cache_policy": NO_CACHE, "persist_result": False}
+"""The policy of all checks. Each has a time limit of its own: that of the database's driver, of the survey of hosts,
+of the store's requests, or of the connection to the cluster. Jitter, so that runs on many machines ask apart."""
 
 
 @task(name="check source", task_run_name="check source", **_CHECK)
@@ -48,24 +54,29 @@ def _check_workers(run: IndexRun) -> int:
 
 def check_source(run: IndexRun) -> None:
     """Check that source and settings fit; wait `[run] wait` seconds for a database that is down."""
-    _check_source.with_options(**_patience(run))(run)
+    sql = run.index.kind == SQL
+    current_checks().check(
+        "source" if sql else ("source", run.index.name), lambda: _check_source.with_options(**_patience(run))(run)
+    )
 
 
 def check_embedder(run: IndexRun) -> EmbedderIdentity:
     """Return what the embedder is, by a real embed; wait `[run] wait` seconds for servers that are down."""
-    return _check_embedder.with_options(**_patience(run))(run)
+    return current_checks().remember("embedder", lambda: _check_embedder.with_options(**_patience(run))(run))
 
 
 def check_store(run: IndexRun) -> None:
     """Check that the store answers; wait `[run] wait` seconds for a server that is down."""
-    _check_store.with_options(**_patience(run, min_retries=0))(run)  # a store waits some seconds by itself
+    patience = _patience(run, min_retries=0)  # a store waits some seconds by itself
+    current_checks().check("store", lambda: _check_store.with_options(**patience)(run))
 
 
 def check_chunker(run: IndexRun) -> Chunker:
     """Return the chunker; if a model writes contexts, check that it does, and wait for its servers as for others."""
     if run.index.context is None:
         return run.open_chunker()
-    return _check_chunker.with_options(**_patience(run))(run)
+    service = ("context", run.index.context.model, *(run.index.context.hosts or []))
+    return current_checks().check(service, lambda: _check_chunker.with_options(**_patience(run))(run))
 
 
 def check_workers(run: IndexRun) -> int:
@@ -76,4 +87,9 @@ def check_workers(run: IndexRun) -> int:
 
 
 def _patience(run: IndexRun, *, min_retries: int = 1) -> dict[str, Any]:
-    return {"retries": min_retries + int(run.settings.run.wait / RETRY_SECONDS), "retry_delay_seconds": RETRY_SECONDS}
+    wait = run.settings.run.wait
+    return {
+        "retries": min_retries + int(wait / RETRY_SECONDS),
+        "retry_delay_seconds": RETRY_SECONDS,
+        "retry_condition_fn": transient_for(max(wait, QUICK_SECONDS)),
+    }

@@ -55,7 +55,7 @@ class OllamaEmbedder:
         self._clock = clock or Clock()
         self._endpoints = [Endpoint(url, settings) for url in settings.hosts]
         self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
-        self._model = KnownModel(settings.model)
+        self._model = KnownModel(settings.model, patience=settings.start_timeout)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
         self._loop = EventLoopThread("rag-index-ollama")

@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
-from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, WrongDimension
+from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, RequestTimedOut, WrongDimension
 from rag_index.hosts.recovery import Recovery
 from rag_index.outages import asking
 
@@ -27,6 +27,9 @@ MAX_SLEEP = 1.0
 
 class HostModel(Protocol):
     """The model that all hosts must have."""
+
+    patience: float
+    """Seconds that a host may take for `try_out`."""
 
     async def compare(self, endpoint: Endpoint) -> None:
         """Raise ModelChanged if the host has another model, or an error of `Endpoint.details`."""
@@ -157,11 +160,20 @@ class HostCalls(ABC):
             host.being_probed = True
             self._start_task(self._probe(host))
 
+    async def _try_out(self, host: Host) -> None:
+        """As `HostModel.try_out`, and raises RequestTimedOut after the model's patience: a request may take longer."""
+        seconds = self._known_model.patience
+        try:
+            async with asyncio.timeout(seconds):
+                await self._known_model.try_out(host.endpoint)
+        except TimeoutError as exc:
+            raise RequestTimedOut(f"{host.url} did not answer a plain request within {seconds:g} s") from exc
+
     async def _probe(self, host: Host) -> None:
         """Try out the host's model, and admit the host or record its failure."""
         started = self._clock.now()
         try:
-            await self._known_model.try_out(host.endpoint)
+            await self._try_out(host)
         except RateLimited as exc:
             self._stats.rate_limited += 1
             host.record_rate_limit(exc, exc.retry_after, started, self._clock)

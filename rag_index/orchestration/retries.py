@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from prefect.cache_policies import NO_CACHE
@@ -11,10 +12,12 @@ from prefect.tasks import exponential_backoff
 from rag_index.errors import TransientError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-__all__ = ["RETRIED", "error_of"]
+__all__ = ["RETRIED", "error_of", "transient_for"]
 
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
@@ -28,6 +31,19 @@ def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
         kind = "transient, but tried too often" if transient else "terminal, not tried again"
         get_run_logger().error("%s: %s: %s", kind, type(error).__name__, error)
     return transient
+
+
+def transient_for(seconds: float) -> Callable[[Task[Any, Any], TaskRun, State[Any]], bool]:
+    """Return a retry condition: transient errors are tried again, until this many seconds from now."""
+    deadline = time.monotonic() + seconds
+
+    def may_be_tried(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+        if time.monotonic() < deadline:
+            return is_transient(task, run, state)
+        get_run_logger().error("not tried again after %g s: %s", seconds, error_of(state))
+        return False
+
+    return may_be_tried
 
 
 def error_of(state: State[Any]) -> BaseException | None:

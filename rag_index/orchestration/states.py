@@ -22,6 +22,7 @@ from rag_index.orchestration.artifacts import (
 )
 from rag_index.orchestration.outage_watch import watched_outages
 from rag_index.orchestration.run_log import end_with_state
+from rag_index.orchestration.service_checks import current_checks
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.reports.progress import open_display
 from rag_index.status.metrics_file import write_metrics
@@ -67,6 +68,7 @@ def reported(run: IndexRun) -> Iterator[None]:
             yield
     except RagIndexError as error:
         get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
+        current_checks().forget()
         _report_end(run, run.fail(error))
     except BaseException as error:
         run.fail(error)

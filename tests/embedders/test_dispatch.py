@@ -98,6 +98,16 @@ def test_a_host_that_hangs_keeps_its_batches_only_until_the_timeout(warm):
     assert 5 < hosts.seconds_to_embed(TEXTS) < 6
 
 
+def test_a_wedged_host_is_found_out_by_short_probes_and_not_by_requests(warm):
+    """It hangs at whatever it is asked: one request takes its long limit, and each probe a short one."""
+    hosts = warm(1, timeout=600.0, patience=30.0)
+    hosts[0].always("", HANG)
+    began = hosts.loop.time()
+    with pytest.raises(EmbedderUnavailable, match="did not answer a plain request within 60 s"):
+        hosts.embed(TEXTS)
+    assert 600 + 2 * 60 + 30 <= hosts.loop.time() - began < 600 + 3 * 60 + 60
+
+
 def test_a_host_that_comes_back_is_used_again(make_hosts):
     hosts = make_hosts(2, workers=2)
     hosts[0].stop()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
+from rag_index.hosts.model import PLAIN_TEXT
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.waiting import when
@@ -83,3 +86,53 @@ def test_a_server_that_stops_in_the_middle_is_named_with_the_reason(project, fak
         report = project.index(shard_documents=10, workers=1)
     assert report.state == "completed", report.sentence()
     assert len(project.texts()) == 80
+
+
+# At the start: five indexes, and the whole ends once
+
+
+@pytest.fixture
+def five(project) -> Project:
+    """The project with five indexes, and with a short limit at the start."""
+    text = project.config.read_text()
+    head, one = text.split("[[indexes]]")
+    indexes = [one.replace('"notes"', f'"notes{number}"') for number in range(5)]
+    project.write_settings("[[indexes]]".join([head, *indexes]).replace("hosts = ", "start_timeout = 4\nhosts = "))
+    return project
+
+
+@pytest.fixture
+def patient(monkeypatch) -> None:
+    """Let four seconds of waiting count as a wait that is not repeated, and be told soon."""
+    monkeypatch.setattr("rag_index.orchestration.service_checks.MIN_SECONDS", 3.0)
+    monkeypatch.setattr("rag_index.hosts.survey.MIN_SILENCE", 1.0)
+    monkeypatch.setattr("tasks.health.QUICK_SECONDS", 3.0)
+
+
+def assert_ended_once(report, shown: Recorder, url: str) -> None:
+    messages = [outcome.message for outcome in report.indexes]
+    assert [outcome.state for outcome in report.indexes] == ["failed"] * 5
+    assert f"{url} did not answer within 4 s: restart Ollama there if it hangs" in messages[0]
+    assert "start_timeout" in messages[0]
+    assert all("does not ask again" in message for message in messages[1:]), messages
+    assert shown.says("not begun", f"Ollama at {url} does not answer, waiting since "), shown.sentences
+
+
+def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(five, fake, shown, patient):
+    fake.fault("hang")
+    assert_ended_once(five.index(), shown, fake.url)
+    assert len(fake.embeds()) == 1
+
+
+def test_a_socket_that_accepts_and_is_silent_ends_the_whole_once(five, fake, shown, patient):
+    fake.stop_listening()
+    with socket.create_server(("127.0.0.1", fake.port), backlog=100):
+        assert_ended_once(five.index(), shown, fake.url)
+
+
+def test_the_embedder_is_asked_once_for_all_indexes(five, fake):
+    report = five.index(serial=True)
+    assert report.state == "completed", report.sentence()
+    assert (
+        len([request for request in fake.embeds() if request.texts == [PLAIN_TEXT]]) == 2
+    )  # by the check, and by the first worker

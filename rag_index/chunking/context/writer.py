@@ -52,7 +52,9 @@ class ContextWriter:
         self._cache = ContextCache(make_url(cache.get_secret_value()), recipe.fingerprint)
         self._endpoints = [Endpoint(url, servers) for url in servers.hosts]
         self._pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
-        self._model = GeneratingModel(servers.model, recipe.digest, num_ctx=recipe.num_ctx)
+        self._model = GeneratingModel(
+            servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx
+        )
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
         self.stats = RequestStats()
 

@@ -1,0 +1,79 @@
+"""What a run has learned about its services, so that it waits for each of them once and not once an index.
+
+A service that answered is not asked again for the next index, unless an index has failed since. The time that was spent
+on a service that does not answer is counted for the whole run: once it is used up, each further index ends at once.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rag_index.errors import TransientError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+__all__ = ["ServiceChecks", "current_checks", "shared_checks"]
+
+T = TypeVar("T")
+
+MIN_SECONDS = 30.0
+"""The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
+
+
+class ServiceChecks:
+    """The services of one run. `wait` is how long the run may wait for each of them at the start, in seconds."""
+
+    def __init__(self, wait: float = 0.0, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = max(MIN_SECONDS, wait)
+        self._clock = clock
+        self._answers: dict[Hashable, Any] = {}
+        self._spent: dict[Hashable, float] = {}
+        self._given_up: dict[Hashable, str] = {}
+
+    def check(self, service: Hashable, ask: Callable[[], T]) -> T:
+        """Return what `ask` returns. Raises as it does, and at once if too much time was spent on this service."""
+        if service in self._given_up:
+            raise TransientError(self._given_up[service])
+        began = self._clock()
+        try:
+            answer = ask()
+        except TransientError as error:
+            spent = self._spent[service] = self._spent.get(service, 0.0) + self._clock() - began
+            if spent >= self._limit:
+                self._given_up[service] = f"{error} (the run has waited {spent:.0f} s for it, and does not ask again)"
+            raise
+        self._spent.pop(service, None)
+        return answer
+
+    def remember(self, service: Hashable, ask: Callable[[], T]) -> T:
+        """Return the answer that an earlier index got; without one, as `check`."""
+        if service not in self._answers:
+            self._answers[service] = self.check(service, ask)
+        known: T = self._answers[service]
+        return known
+
+    def forget(self) -> None:
+        """Forget the answers: an index has failed, and a service may be the reason."""
+        self._answers.clear()
+
+
+_SHARED: ContextVar[ServiceChecks | None] = ContextVar("service checks", default=None)
+
+
+@contextmanager
+def shared_checks(wait: float) -> Iterator[None]:
+    """Let all indexes that are run within the block share what they learn about services."""
+    token = _SHARED.set(ServiceChecks(wait))
+    try:
+        yield
+    finally:
+        _SHARED.reset(token)
+
+
+def current_checks() -> ServiceChecks:
+    """Return the checks of the run of several indexes that this is called in, or new ones."""
+    return _SHARED.get() or ServiceChecks()

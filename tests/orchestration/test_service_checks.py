@@ -1,0 +1,96 @@
+"""What a run learns about its services: it waits for each once, and asks again what may have changed."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.errors import EmbedderUnavailable, ModelMissing, TransientError
+from rag_index.orchestration.service_checks import ServiceChecks, current_checks, shared_checks
+
+
+class Service:
+    """A service whose answers a test sets; each takes `seconds` of the clock."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.seconds = 1.0
+        self.asked = 0
+        self.error = None
+
+    def clock(self):
+        return self.now
+
+    def ask(self):
+        self.asked += 1
+        self.now += self.seconds
+        if self.error is not None:
+            raise self.error
+        return f"answer {self.asked}"
+
+
+@pytest.fixture
+def service():
+    return Service()
+
+
+def test_a_service_that_hangs_is_waited_for_once_in_a_run(service):
+    checks = ServiceChecks(clock=service.clock)
+    service.seconds, service.error = 60.0, EmbedderUnavailable("http://h did not answer within 60 s")
+    with pytest.raises(EmbedderUnavailable):
+        checks.remember("embedder", service.ask)
+    for _ in range(4):
+        with pytest.raises(TransientError, match=r"http://h did not .* waited 60 s for it, and does not ask again"):
+            checks.remember("embedder", service.ask)
+    assert service.asked == 1
+    assert checks.check("store", Service().ask) == "answer 1", "another service"
+
+
+def test_a_service_that_refuses_at_once_is_asked_again_until_that_has_cost_too_much(service):
+    checks = ServiceChecks(clock=service.clock)
+    service.seconds, service.error = 7.0, EmbedderUnavailable("refused")
+    for _ in range(10):
+        with pytest.raises(TransientError):
+            checks.check("embedder", service.ask)
+    assert service.asked == 5
+
+
+def test_a_service_that_comes_back_starts_afresh(service):
+    checks = ServiceChecks(clock=service.clock)
+    service.seconds, service.error = 20.0, EmbedderUnavailable("refused")
+    for _ in range(2):
+        with pytest.raises(EmbedderUnavailable):
+            checks.check("embedder", service.ask)
+        service.error, failing = None, service.error
+        assert checks.check("embedder", service.ask)
+        service.error = failing
+
+
+def test_a_run_that_is_to_wait_waits_as_long_in_all(service):
+    checks = ServiceChecks(600.0, clock=service.clock)
+    service.seconds, service.error = 250.0, EmbedderUnavailable("refused")
+    for _ in range(5):
+        with pytest.raises(TransientError):
+            checks.check("embedder", service.ask)
+    assert service.asked == 3
+
+
+def test_an_answer_is_remembered_until_an_index_fails(service):
+    checks = ServiceChecks(clock=service.clock)
+    assert [checks.remember("embedder", service.ask) for _ in range(3)] == ["answer 1"] * 3
+    checks.forget()
+    assert checks.remember("embedder", service.ask) == "answer 2"
+
+
+def test_an_error_that_needs_a_person_is_raised_as_it_is(service):
+    checks = ServiceChecks(clock=service.clock)
+    service.seconds, service.error = 100.0, ModelMissing("no model")
+    for _ in range(2):
+        with pytest.raises(ModelMissing):
+            checks.remember("embedder", service.ask)
+
+
+def test_indexes_share_their_checks_within_one_run_only():
+    assert current_checks() is not current_checks()
+    with shared_checks(0.0):
+        assert current_checks() is current_checks()
+    assert current_checks() is not current_checks()
