@@ -17,7 +17,8 @@ __all__ = ["delete_gone"]
 
 def delete_gone(scan: Scan) -> None:
     """Delete documents of the index that the source no longer has, unless `delete_guard` refuses."""
-    _delete_gone(Opaque(scan))
+    with scan.run.stopwatch.stage("delete"):
+        _delete_gone(Opaque(scan))
 
 
 @task(name="delete gone", task_run_name="delete gone", **RETRIED)

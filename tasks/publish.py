@@ -20,7 +20,8 @@ __all__ = ["build_search_index", "publish"]
 
 def publish(scan: Scan) -> None:
     """Verify the collection, and let readers see a rebuilt one."""
-    _publish(Opaque(scan))
+    with scan.run.stopwatch.stage("publish"):
+        _publish(Opaque(scan))
 
 
 @task(name="verify and publish", task_run_name="verify and publish", **RETRIED)
@@ -33,7 +34,8 @@ def build_search_index(scan: Scan) -> None:
     """Build the search index if `[store] hnsw` and the size of the collection ask for it."""
     run, collection = scan.run, scan.collection
     if search_index_due(run.store, collection.name, collection.dimension, run.settings.store.hnsw):
-        _build_search_index(Opaque(scan))
+        with run.stopwatch.stage("search index"):
+            _build_search_index(Opaque(scan))
 
 
 @task(name="build search index", task_run_name="build search index")

@@ -40,15 +40,26 @@ def _metrics(run: dict[str, Any]) -> list[str]:
     return [
         f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages}",
         f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
+        + (f", idle {metrics['idle_seconds']:.1f} s" if metrics.get("idle_seconds") else "")
         + (f", {metrics['speed_up']:.1f} times one process" if metrics.get("speed_up") else "")
         + (f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics.get("peak_memory") else ""),
         f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused",
-        f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited",
+        f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
+        + (f", {metrics['splits']:,} for parts of refused batches" if metrics.get("splits") else ""),
+        *_bytes(metrics),
         *_symbols(run, metrics),
         *_hosts(metrics),
         *_contexts(metrics),
         run["advice"],
     ]
+
+
+def _bytes(metrics: dict[str, Any]) -> list[str]:
+    """Return a line about bytes; none for a run that did not count them."""
+    if "read_bytes" not in metrics:
+        return []
+    read, sent, vectors = (f"{metrics[name] / 1e6:,.1f} MB" for name in ("read_bytes", "sent_bytes", "vector_bytes"))
+    return [f"{read} read from the source, {sent} of text embedded, {vectors} of vectors written"]
 
 
 def _symbols(run: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
@@ -64,10 +75,13 @@ def _symbols(run: dict[str, Any], metrics: dict[str, Any]) -> list[str]:
 
 
 def _hosts(metrics: dict[str, Any]) -> list[str]:
-    """Return a line per host: how long it had a request in flight. Workers' times add up, to 100% at most."""
+    """Return a line per host: how long it had a request in flight, and how long none. Workers' times add up to 100%."""
     whole = max(metrics["seconds"] - (metrics["first_shard_after"] or 0.0), 0.001)
     found = metrics.get("by_host", {}).items()
-    return [f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}" for host, seconds in found]
+    return [
+        f"{host} busy {seconds:.1f} s, {min(1.0, seconds / whole):.0%}, idle {max(0.0, whole - seconds):.1f} s"
+        for host, seconds in found
+    ]
 
 
 def _contexts(metrics: dict[str, Any]) -> list[str]:

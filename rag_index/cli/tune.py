@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from contextlib import nullcontext
@@ -47,6 +48,8 @@ def tune(context: Context, budget: float, write: bool, local_servers: bool, as_j
     _print_outcome(settings, outcome, local_servers=local_servers)
     if outcome.changes and not write:
         click.echo("To write these settings, run `rag-index tune --write`, which searches again.")
+    if local_servers and ("embedder", "hosts") in outcome.changes and write:
+        click.echo("Written. Start these servers before the next run: the settings name them.")
     for variable in overridden:
         click.echo(f"Written, but the environment variable {variable} overrides it: unset it.")
 
@@ -92,11 +95,13 @@ def _print_outcome(settings: Settings, outcome: Outcome, *, local_servers: bool)
     if not outcome.changes:
         click.echo("The settings are already the best that were found.")
     for (table, key), value in outcome.changes.items():
-        line = f"{key} = {value}".replace("True", "true").replace("False", "false")
-        click.echo(f"  [{table}] {line if value is not None else f'without {key}'}")
+        line = f"without {key}" if value is None else f"{key} = {json.dumps(value)}"  # for these values as in TOML
+        click.echo(f"  [{table}] {line}")
 
 
 def _print_servers(outcome: Outcome) -> None:
+    from rag_index.tuning.tune import unit_ports
+
     rates = outcome.rates_by_hosts()
     counts = ", ".join(f"{count}: {outcome.texts(rate):,.1f}" for count, rate in rates.items())
     worth = outcome.knee.candidate.hosts
@@ -104,11 +109,8 @@ def _print_servers(outcome: Outcome) -> None:
     if worth == 1:
         click.echo("One server is as good as several on this machine.")
         return
-    ports = [11434 + number for number in range(worth)]
-    units = " ".join(f"ollama@{port}" for port in ports)
-    hosts = ", ".join(f'"http://127.0.0.1:{port}"' for port in ports)
+    units = " ".join(f"ollama@{port}" for port in unit_ports(worth))
     click.echo(f"{worth} servers are worth running: systemctl enable --now {units} (deployments/ollama@.service), then")
-    click.echo(f"  [embedder] hosts = [{hosts}]")
 
 
 def _describe(settings: Settings, candidate: Candidate) -> str:

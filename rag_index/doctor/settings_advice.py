@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import psutil
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["settings_advice"]
 
-LOCAL = {"127.0.0.1", "localhost", "::1", "0.0.0.0"}  # noqa: S104
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
 CHARS_PER_TOKEN = 4
 """For English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""
@@ -31,7 +29,7 @@ MANY_FAILED = 0.5
 def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
     """Yield advice that names the key to change."""
     embedder, run, store = settings.embedder, settings.run, settings.store
-    local = [host for host in embedder.hosts if urlsplit(host).hostname in LOCAL]
+    local = embedder.local_hosts
     if embedder.kind == "ollama" and len(local) > 1 and embedder.num_thread is None:
         yield Advice(
             None,

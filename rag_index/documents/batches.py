@@ -160,6 +160,8 @@ class ShardStats:
     """The part of `seconds` in which at least one embedding request or call was running."""
     texts: int = 0
     """Number of texts sent to the embedder; equal texts are sent once."""
+    sent_bytes: int = 0
+    """Number of bytes of those texts, in UTF-8."""
     repeated: int = 0
     """Number of chunks that share the vector of an equal text in this shard."""
     reused: int = 0
@@ -168,6 +170,8 @@ class ShardStats:
     """Number of requests sent to the embedder."""
     retries: int = 0
     """Number of those requests that repeated an earlier one."""
+    splits: int = 0
+    """Number of those requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
     """Number of requests that a server answered by asking for a pause."""
     chars: int = 0

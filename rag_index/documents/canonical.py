@@ -55,6 +55,11 @@ def hash_text(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
 
 
+def byte_count(text: str) -> int:
+    """Return the number of bytes of the text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
 def encode_payload(payload: dict[str, Any]) -> bytes:
     """Return a payload as canonical JSON: sorted keys, UTC times, plain numbers, and text for types that JSON lacks.
 

@@ -57,6 +57,8 @@ class Batch:
     rows: list[int]
     chars: int
     sends: int = 0
+    is_part: bool = False
+    """Whether the batch is a half of one that was refused."""
     tries: int = 0
     error: Exception | None = None
     failed_at: float = 0.0
@@ -92,7 +94,14 @@ class Batch:
         """
         middle, chars = len(self.rows) // 2, self.chars // 2
         first, second = (
-            Batch(rows, length, self.sends, tries if len(rows) > 1 else 0, self.error, self.failed_at)
+            Batch(
+                rows,
+                length,
+                is_part=True,
+                tries=tries if len(rows) > 1 else 0,
+                error=self.error,
+                failed_at=self.failed_at,
+            )
             for rows, length in ((self.rows[:middle], chars), (self.rows[middle:], self.chars - chars))
         )
         return first, second

@@ -106,6 +106,7 @@ class Dispatch(HostCalls):
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
         self._stats.requests += 1
         self._stats.retries += batch.sends > 0
+        self._stats.splits += batch.is_part and batch.sends == 0
         batch.sends += 1
         try:
             vectors = await host.endpoint.embed([self._texts[row] for row in batch.rows])
@@ -177,7 +178,11 @@ class Dispatch(HostCalls):
                 self._entries[row] = vector
                 continue
             error = BadVectors(f"{host.url} returned a vector of {why} for the text {self._texts[row][:60]!r}")
-            retry = batch if len(batch.rows) == 1 else Batch([row], len(self._texts[row]), batch.sends)
+            retry = (
+                batch
+                if len(batch.rows) == 1
+                else Batch([row], len(self._texts[row]), batch.sends, is_part=batch.is_part)
+            )
             broken.append((retry, error))
         if broken:
             host.revoke_admission()

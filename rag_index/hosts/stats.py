@@ -14,6 +14,8 @@ class RequestStats:
     requests: int = 0
     retries: int = 0
     """Requests that repeated an earlier one."""
+    splits: int = 0
+    """Requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
     """Requests that a server answered by asking for a pause."""
     busy_seconds: float = 0.0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import ChunkedDocument, EmbeddedShard, Failure, ShardStats
+from rag_index.documents.canonical import byte_count
 from rag_index.errors import BadVectors, RagIndexError, TextTooLong
 from rag_index.machine.memory import peak_memory
 
@@ -70,11 +71,13 @@ def embed_shard(
     stats = ShardStats(
         seconds=time.perf_counter() - started,
         embed_seconds=after.busy_seconds - before.busy_seconds,
-        texts=sent,
+        texts=len(sent),
+        sent_bytes=sum(map(byte_count, sent)),
         repeated=len(made) - len(set(made)),
         reused=len(texts) - len(made),
         requests=after.requests - before.requests,
         retries=after.retries - before.retries,
+        splits=after.splits - before.splits,
         rate_limited=after.rate_limited - before.rate_limited,
         chars=shard.chars,
         chunk_seconds=chunk_seconds,
@@ -93,12 +96,12 @@ def embed_shard(
 
 def _embed(
     chunked: ChunkedDocuments, vectors: Vectors, chunker: Chunker, embedder: Embedder
-) -> tuple[ChunkedDocuments, int]:
+) -> tuple[ChunkedDocuments, list[str]]:
     """Embed the texts that have no vector yet, and split those that are too long.
 
-    Returns the documents as they are chunked then, and how many texts were sent.
+    Returns the documents as they are chunked then, and the texts that were sent.
     """
-    sent = 0
+    sent: list[str] = []
     too_long: set[str] = set()
     texts = {
         text for document in chunked if isinstance(document, ChunkedDocument) for text in document.texts_to_embed()
@@ -107,7 +110,7 @@ def _embed(
         found = embedder.embed_documents(new)
         if len(found) != len(new):
             raise BadVectors(f"the embedder gave {len(found)} vectors for {len(new)} texts")
-        sent += len(new)
+        sent += new
         vectors.update(zip(new, found, strict=True))
         too_long.update(text for text in new if isinstance(vectors[text], TextTooLong))
         texts = set()

@@ -117,6 +117,7 @@ class IndexRun:
         """
         self.metrics.workers = self.own_workers() if workers is None else workers
         self.scan = begin_scan(self, identity, chunker, documents=documents, chars_per_second=chars_per_second)
+        self.stopwatch.count_rest("start")
         return self.scan
 
     def finish(self) -> IndexOutcome:
@@ -143,10 +144,10 @@ class IndexRun:
         """Write metrics, advice and outcome into the ledger."""
         outcome, metrics = self.outcome, self.metrics
         outcome.seconds = time.monotonic() - self.started
-        metrics.documents, metrics.seconds = outcome.documents, outcome.seconds
-        metrics.stages = dict(self.stopwatch.seconds)
+        metrics.documents = outcome.documents
+        metrics.end(outcome.seconds, self.stopwatch)
         metrics.load, metrics.processors = load_average(), cpu_count()
-        self.advice = advice(metrics, self.settings.embedder)
+        self.advice = advice(metrics, self.settings.embedder, self.settings.parallel)
         report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": self.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)
 

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from rag_index.documents.canonical import byte_count
 from rag_index.embedders import open_embedder
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
@@ -123,6 +124,7 @@ class Scan:
         if twice := run.ledger.see([*documents.keys, *unreadable, *page.unread], page=self._progress.pages):
             raise not_unique(run.index, twice[0])
         self.state.note(page, run.outcome)
+        run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
         run.outcome.documents += len(documents) + len(unreadable)
         run.outcome.count(page.unreadable)
         run.ledger.fail(self.collection.id, page.unreadable)
@@ -170,7 +172,13 @@ class Scan:
             run.lease.check()
             new = self.committer.commit(written)
         run.outcome.add(written, new=new)
-        run.metrics.add(stats, chunks=sum(written.chunk_counts), write_seconds=written.write_seconds)
+        run.metrics.add(
+            stats,
+            documents=len(written.keys) + sum(failure.kind == "failed" for failure in written.failures),
+            chunks=sum(written.chunk_counts),
+            dimension=self.collection.dimension,
+            write_seconds=written.write_seconds,
+        )
         self.sharder.observe(stats.chars, stats.seconds)
         failed = sum(failure.kind == "failed" for failure in written.failures)
         run.progress.advance(len(written.keys) + failed, failed=failed)

@@ -39,8 +39,9 @@ class Monitor:
     def subscribe(self) -> None:
         """Listen to the workers, the first time that it is called. Starts the cluster, and raises NoWorkers."""
         if not self._subscribed:
-            subscribe_logs(self._run.progress.note_later)
-            subscribe_status(self._run.progress)
+            with self._run.stopwatch.stage("workers"):
+                subscribe_logs(self._run.progress.note_later)
+                subscribe_status(self._run.progress)
             self._subscribed = True
 
     def waiting(self) -> AbstractContextManager[None]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rag_index.reports.metrics import RunMetrics
-    from rag_index.settings import EmbedderSettings
+    from rag_index.settings import EmbedderSettings, ParallelSettings
 
 __all__ = ["advice"]
 
@@ -17,6 +16,10 @@ MAX_RATE_LIMITED = 0.05
 """Share of requests that may be answered by asking for a pause."""
 MAX_RETRIED = 0.1
 """Share of requests that may have to be repeated."""
+MAX_SPLIT = 0.1
+"""Share of requests that may be for parts of batches that were refused."""
+AT_BOUND = 0.9
+"""Share of `max_shard_documents` from which this bound, not `shard_seconds`, decides how large shards are."""
 LARGE_SHARE = 0.5
 """Share of the time from which one stage dominates a run."""
 MAX_UNEVEN = 0.25
@@ -25,10 +28,9 @@ SMALL_RUN = 10.0
 """Seconds. A shorter run says little about what to change."""
 HIGH_LOAD = 1.5
 """Load per processor from which other programs slow down an Ollama server on this machine."""
-_LOCAL_HOST = re.compile(r"https?://(127\.|localhost\b|\[::1\])")
 
 
-def advice(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
+def advice(metrics: RunMetrics, embedder: EmbedderSettings, parallel: ParallelSettings) -> str:
     """Return one sentence that names the bottleneck of the run and the setting or machine that would change it."""
     if not metrics.shards:
         return "nothing had to be embedded"
@@ -39,6 +41,12 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
         )
     if metrics.retries > metrics.requests * MAX_RETRIED:
         return f"{metrics.retries} of {metrics.requests} requests had to be repeated: check the embedder's log"
+    if metrics.splits > metrics.requests * MAX_SPLIT:
+        return (
+            f"{metrics.splits} of {metrics.requests} requests were for parts of batches that were refused because of a "
+            "text: a smaller chunk_chars avoids texts that are too long, `rag-index failed` lists texts that were not "
+            "embedded"
+        )
     if metrics.contexts_made and metrics.chunk_seconds > LARGE_SHARE * metrics.worker_seconds:
         return (
             f"writing contexts took {metrics.chunk_seconds / metrics.worker_seconds:.0%} of the workers' time: "
@@ -49,7 +57,7 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
         return f"workers busy {metrics.utilisation:.0%}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
         return f"workers busy {metrics.utilisation:.0%}: the run was too small for a cluster to matter"
-    return f"workers busy {metrics.utilisation:.0%}, {_advice_on_flow(metrics)}"
+    return f"workers busy {metrics.utilisation:.0%}, {_advice_on_flow(metrics, parallel)}"
 
 
 def _is_uneven(metrics: RunMetrics) -> bool:
@@ -83,7 +91,7 @@ def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     By default Ollama uses as many threads as the machine has processors, and each step waits for the slowest of them.
     If anything else runs on the machine, one of them is always slow.
     """
-    local_hosts = sum(bool(_LOCAL_HOST.match(host)) for host in embedder.hosts)
+    local_hosts = len(embedder.local_hosts)
     if not local_hosts or embedder.num_thread is not None:
         return ""
     remedy = "num_thread = 1 is several times faster in this case; `rag-index tune` finds the best value"
@@ -97,22 +105,35 @@ def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     return ""
 
 
-def _advice_on_flow(metrics: RunMetrics) -> str:
+def _shard_setting(metrics: RunMetrics, parallel: ParallelSettings) -> str:
+    """Return the setting that decided how large the run's shards were."""
+    mean = metrics.shard_documents / max(1, metrics.shards)
+    if parallel.shard_documents != "auto":
+        return "parallel.shard_documents"
+    if mean >= AT_BOUND * parallel.max_shard_documents:
+        return "parallel.max_shard_documents"
+    if parallel.min_shard_documents > 1 and mean <= parallel.min_shard_documents:
+        return "parallel.min_shard_documents"
+    return "parallel.shard_seconds"
+
+
+def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings) -> str:
     """Return advice for a run whose workers waited for a stage of the flow's process, or for each other."""
     seconds = max(metrics.seconds, 1e-9)
     waited = metrics.stages.get("wait", 0.0) / seconds
     if waited > LARGE_SHARE:
         return (
             f"and the flow waited {waited:.0%} of the time for some of them while others had nothing left to do: "
-            "smaller shards (parallel.shard_seconds) would help"
+            f"smaller shards ({_shard_setting(metrics, parallel)}) would help"
         )
     longest = max((name for name in metrics.stages if name != "wait"), key=lambda name: metrics.stages[name])
     share = f"{metrics.stages[longest] / seconds:.0%}"
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column or larger page_rows would help",
         "diff": f"comparing with the ledger took {share} and most documents had not changed: changed_since avoids it",
+        "submit": f"submit took {share} of the time: larger shards ({_shard_setting(metrics, parallel)}) would help",
+        "search index": f'building the search index took {share}: hnsw = "never" leaves it to `rag-index optimize`',
         "upsert": f"writing took {share}: a Qdrant server accepts vectors directly from the workers",
         "commit": f"writing the ledger took {share}: put it on a faster disk",
     }
-    default = f"{longest} took {share} of the time: larger shards (parallel.shard_seconds) would help"
-    return sentences.get(longest, default)
+    return sentences.get(longest, f"{longest} took {share} of the time")

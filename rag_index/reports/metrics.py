@@ -15,8 +15,18 @@ if TYPE_CHECKING:
 
 __all__ = ["RunMetrics", "Stopwatch"]
 
-STAGES = ("fetch", "diff", "submit", "wait", "upsert", "commit", "delete", "publish")
-"""The stages of the flow's process, in order. In `wait` it waits for workers."""
+STAGES = (
+    "start", "fetch", "diff", "workers", "submit", "wait", "embed", "upsert", "commit", "delete", "publish",
+    "search index", "other",
+)  # fmt: skip
+"""The stages of the flow's process, in order; together they are the whole run.
+
+`start` is everything before the first page (checks, the choice of the collection), `workers` the start of workers, and
+`wait` the waiting for them. `embed` is embedding in the flow's own process. `other` is what no stage is named for.
+"""
+
+
+FLOAT_BYTES = 4
 
 
 @dataclass(slots=True)
@@ -29,6 +39,8 @@ class RunMetrics:
     stages: dict[str, float] = field(default_factory=dict)
     worker_seconds: float = 0.0
     """Seconds that the workers spent on chunking and embedding, summed over workers."""
+    idle_seconds: float = 0.0
+    """Seconds from the first shard to the end in which workers had nothing to do, summed over workers."""
     embed_seconds: float = 0.0
     """The part of `worker_seconds` in which at least one embedding request or call was running."""
     chunk_seconds: float = 0.0
@@ -38,6 +50,8 @@ class RunMetrics:
     first_shard_after: float | None = None
     """Seconds until the first shard was submitted."""
     shards: int = 0
+    shard_documents: int = 0
+    """Documents in all shards."""
     chunks: int = 0
     texts: int = 0
     repeated: int = 0
@@ -46,8 +60,16 @@ class RunMetrics:
     """Chunks whose vector was copied from the store."""
     requests: int = 0
     retries: int = 0
+    splits: int = 0
+    """Requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
     chars: int = 0
+    read_bytes: int = 0
+    """Bytes of text and payload that were read from the source."""
+    sent_bytes: int = 0
+    """Bytes of text that were sent to the embedder."""
+    vector_bytes: int = 0
+    """Bytes of the vectors that were written to the store."""
     contexts_made: int = 0
     """Chunks whose context a model wrote in this run."""
     contexts_cached: int = 0
@@ -79,8 +101,19 @@ class RunMetrics:
     @property
     def utilisation(self) -> float:
         """The share (0 to 1) of the time from the first shard to the end in which the workers were busy."""
-        available = (self.seconds - (self.first_shard_after or 0.0)) * self.workers
-        return min(1.0, self.worker_seconds / available) if available > 0 and self.shards else 0.0
+        return min(1.0, self.worker_seconds / self._available) if self._available > 0 and self.shards else 0.0
+
+    @property
+    def _available(self) -> float:
+        """The seconds from the first shard to the end, summed over workers."""
+        return (self.seconds - (self.first_shard_after or 0.0)) * self.workers
+
+    def end(self, seconds: float, stopwatch: Stopwatch) -> None:
+        """Record the run's time, and how it divides into stages."""
+        stopwatch.count_rest("other")
+        self.seconds = seconds
+        self.stages = {name: stopwatch.seconds[name] for name in STAGES if name in stopwatch.seconds}
+        self.idle_seconds = max(0.0, self._available - self.worker_seconds) if self.shards else 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return all metrics, utilisation and speed-up included, with seconds rounded to milliseconds."""
@@ -89,9 +122,14 @@ class RunMetrics:
         values["speed_up"] = self.speed_up
         return {name: _rounded_floats(value) for name, value in values.items()}
 
-    def add(self, stats: ShardStats, *, chunks: int, write_seconds: float = 0.0) -> None:
+    def add(
+        self, stats: ShardStats, *, documents: int, chunks: int, dimension: int, write_seconds: float = 0.0
+    ) -> None:
         """Add the numbers of a shard that a worker has finished."""
         self.shards += 1
+        self.shard_documents += documents
+        self.vector_bytes += chunks * dimension * FLOAT_BYTES
+        self.sent_bytes += stats.sent_bytes
         self.chunks += chunks
         self.write_seconds += write_seconds
         self.worker_seconds += stats.seconds
@@ -101,6 +139,7 @@ class RunMetrics:
         self.reused += stats.reused
         self.requests += stats.requests
         self.retries += stats.retries
+        self.splits += stats.splits
         self.rate_limited += stats.rate_limited
         self.chars += stats.chars
         self.chunk_seconds += stats.chunk_seconds
@@ -122,7 +161,7 @@ class Stopwatch:
         self.seconds: dict[str, float] = defaultdict(float)
         self._clock = clock
         self._stack: list[str] = []
-        self._since = clock()
+        self._began = self._since = clock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -134,6 +173,11 @@ class Stopwatch:
         finally:
             self._count_elapsed()
             self._stack.pop()
+
+    def count_rest(self, name: str) -> None:
+        """Count for the stage `name` all time so far that no stage has."""
+        self._count_elapsed()
+        self.seconds[name] += max(0.0, self._since - self._began - sum(self.seconds.values()))
 
     def _count_elapsed(self) -> None:
         now = self._clock()

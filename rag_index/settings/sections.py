@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -44,6 +45,7 @@ KNOWN_PREFIXES = {
     "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
 }
 """Document and query prefix by model, from the models' own cards. Other models need none."""
+_LOCAL_NAME = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
 
 
 def known_prefixes(model: str) -> tuple[str, str]:
@@ -95,6 +97,11 @@ class EmbedderSettings(Section):
     """How long an Ollama server keeps the model loaded after a request."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a server that goes down while it is embedding, in seconds, before it fails."""
+
+    @property
+    def local_hosts(self) -> list[str]:
+        """Those of the hosts that are on this machine."""
+        return [host for host in self.hosts if _LOCAL_NAME.fullmatch(urlsplit(host).hostname or "")]
 
     @model_validator(mode="after")
     def _check_model(self) -> EmbedderSettings:

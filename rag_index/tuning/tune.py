@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, Settings
     from rag_index.tuning.search import Trial
 
-__all__ = ["Outcome", "sample_texts", "tune"]
+__all__ = ["Outcome", "sample_texts", "tune", "unit_ports"]
 
+FIRST_PORT = 11434
 SAMPLE_DOCUMENTS = 2000
 MIN_INDEX_DOCUMENTS = 50
 
@@ -99,6 +100,7 @@ def tune(
 ) -> Outcome:
     """Search for about `budget` seconds, on `hosts` if given instead of the settings' hosts.
 
+    `hosts` are servers of this machine that run only now; the changes name the ports at which they would run for good.
     `on_probe` is called after each probe with the candidate, texts per second, and the error if it did not work.
 
     Raises:
@@ -133,7 +135,7 @@ def tune(
         search.trials[serial],
         mean_chars,
         search.spent,
-        _changes(settings, knee.candidate, current),
+        _changes(settings, knee.candidate, current, local_servers=hosts is not None),
     )
 
 
@@ -168,14 +170,17 @@ def _space(embedder: EmbedderSettings, mean_chars: float) -> Space:
 
 
 def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Space) -> Candidate:
-    """Return the candidate of the current settings, without the levers that this kind of embedder does not have."""
+    """Return the candidate of the current settings, without the levers that this kind of embedder does not have.
+
+    If there are fewer servers to measure than the settings have, it is a candidate with those.
+    """
     count = choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder))
-    workers = 1 if settings.parallel.serial else min(space.max_workers, count)
+    workers = 1 if settings.parallel.serial else count
     if space.kind == "local":
         return space.candidate(workers=workers, batch_texts=1, num_thread=None)
     return Candidate(
         workers=workers,
-        hosts=len(embedder.hosts) if space.kind == "ollama" else 1,
+        hosts=min(len(settings.embedder.hosts), space.max_hosts) if space.kind == "ollama" else 1,
         requests_in_flight=embedder.requests_in_flight if space.kind == "ollama" else 1,
         batch_texts=embedder.batch_texts,
         batch_chars=embedder.batch_chars,
@@ -183,7 +188,15 @@ def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Sp
     )
 
 
-def _changes(settings: Settings, knee: Candidate, current: Candidate) -> dict[tuple[str, str], Any]:
+def unit_ports(servers: int) -> list[int]:
+    """Return the ports of this many Ollama servers that run on this machine for good."""
+    return [FIRST_PORT + number for number in range(servers)]
+
+
+def _changes(
+    settings: Settings, knee: Candidate, current: Candidate, *, local_servers: bool
+) -> dict[tuple[str, str], Any]:
+    """Return the keys to change, so that the settings are what was measured: the servers belong to it."""
     changes: dict[tuple[str, str], Any] = {}
     if knee.workers != current.workers:
         changes["parallel", "workers"] = knee.workers
@@ -192,4 +205,10 @@ def _changes(settings: Settings, knee: Candidate, current: Candidate) -> dict[tu
     for key in ("batch_texts", "batch_chars", "requests_in_flight", "num_thread"):
         if settings.embedder.kind != "local" and getattr(knee, key) != getattr(current, key):
             changes["embedder", key] = getattr(knee, key)
+    hosts = settings.embedder.hosts
+    if settings.embedder.kind == "ollama":
+        if local_servers and not (knee.hosts == len(hosts) and settings.embedder.local_hosts == hosts):
+            hosts = [f"http://127.0.0.1:{port}" for port in unit_ports(knee.hosts)]
+        if hosts[: knee.hosts] != settings.embedder.hosts:
+            changes["embedder", "hosts"] = hosts[: knee.hosts]
     return changes

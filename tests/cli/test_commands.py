@@ -266,8 +266,13 @@ def test_a_signal_stops_the_run_and_its_processes_and_the_next_run_resumes(tmp_p
 def test_report_shows_where_the_time_went_and_what_would_help(indexed):
     run = indexed.json("report")["runs"][0]
     assert run["state"] == "completed"
-    assert set(run["metrics"]["stages"]) >= {"fetch", "diff", "publish"}
+    metrics = run["metrics"]
+    assert set(metrics["stages"]) >= {"start", "fetch", "diff", "publish", "other"}
+    assert sum(metrics["stages"].values()) == pytest.approx(metrics["seconds"], abs=0.05)
+    assert metrics["read_bytes"] > 0
     assert run["advice"]
     assert indexed.json("report", run["run"][:8])["runs"][0]["run"] == run["run"]
-    assert "documents in" in indexed.cli("report").stdout
+    printed = indexed.cli("report").stdout
+    assert "documents in" in printed
+    assert " MB read from the source, " in printed
     assert indexed.cli("report", "nothing").returncode == 2

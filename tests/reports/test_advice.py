@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.reports.advice import advice
 from rag_index.reports.metrics import RunMetrics
-from rag_index.settings import EmbedderSettings
+from rag_index.settings import EmbedderSettings, ParallelSettings
 
 LOCAL = EmbedderSettings()
 TORCH = EmbedderSettings(kind="sentence-transformers", model="m")
@@ -44,6 +44,7 @@ def uneven(**stages: float) -> RunMetrics:
         (RunMetrics(documents=10), ollama(), "nothing had to be embedded"),
         (busy(requests=100, rate_limited=9), ollama(), "9 of 100 requests were told to wait"),
         (busy(requests=100, retries=40), ollama(), "40 of 100 requests had to be repeated"),
+        (busy(requests=100, splits=40), ollama(), "40 of 100 requests were for parts of batches that were refused"),
         (busy(contexts_made=9, chunk_seconds=150.0), ollama(), "writing contexts took 77%"),
         (busy(), LOCAL, "workers busy 98%: the embedder is the bottleneck; more processors"),
         (busy(embed_seconds=50.0), LOCAL, "74% of that on chunking, not embedding"),
@@ -58,6 +59,7 @@ def uneven(**stages: float) -> RunMetrics:
         (idle(fetch=70.0), LOCAL, "reading the source took 70%"),
         (idle(diff=60.0), LOCAL, "comparing with the ledger took 60%"),
         (idle(upsert=60.0), LOCAL, "writing took 60%: a Qdrant server"),
+        (idle(start=60.0), LOCAL, "start took 60% of the time"),
         (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
         (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards"),
         (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
@@ -65,10 +67,29 @@ def uneven(**stages: float) -> RunMetrics:
     ],
 )
 def test_the_advice_names_the_bottleneck_and_the_remedy(metrics, embedder, expected):
-    assert expected in advice(metrics, embedder)
+    assert expected in advice(metrics, embedder, ParallelSettings())
+
+
+@pytest.mark.parametrize(
+    ("parallel", "documents", "setting"),
+    [
+        ({}, 500, "parallel.shard_seconds"),
+        ({"shard_documents": 500}, 500, "parallel.shard_documents"),
+        ({"max_shard_documents": 500}, 495, "parallel.max_shard_documents"),
+        ({"min_shard_documents": 500}, 500, "parallel.min_shard_documents"),
+        ({"min_shard_documents": 50}, 500, "parallel.shard_seconds"),
+    ],
+)
+def test_the_advice_names_the_setting_that_decides_how_large_shards_are(parallel, documents, setting):
+    metrics = uneven(wait=60.0)
+    metrics.shard_documents = documents * metrics.shards
+    assert f"smaller shards ({setting})" in advice(metrics, LOCAL, ParallelSettings(**parallel))
+    metrics = idle(submit=60.0)
+    metrics.shard_documents = documents * metrics.shards
+    assert f"larger shards ({setting})" in advice(metrics, LOCAL, ParallelSettings(**parallel))
 
 
 def test_a_small_run_gives_no_advice():
     metrics = idle(upsert=2.0)
     metrics.seconds, metrics.worker_seconds = 5.0, 1.0
-    assert "too small for a cluster" in advice(metrics, LOCAL)
+    assert "too small for a cluster" in advice(metrics, LOCAL, ParallelSettings())

@@ -101,6 +101,16 @@ def test_the_knee_of_concurrent_servers_is_written_and_overriding_variables_are_
     assert "# a guess" in project.config.read_text()
 
 
+def test_servers_that_are_not_worth_it_are_not_written(tmp_path, fakes):
+    """The other levers were measured without them."""
+    servers = fakes(seconds_per_text=0.004) + fakes(seconds_per_text=0.4)
+    project = project_with(tmp_path / "p", servers)
+    answer = project.json("tune", "--budget", "8", "--write")
+    assert answer["knee"]["hosts"] == 1
+    assert answer["changes"]["embedder.hosts"] == [servers[0].url]
+    assert load_settings(project.config).embedder.hosts == [servers[0].url]
+
+
 def test_workers_of_the_local_embedder(tmp_path):
     settings = Project(tmp_path / "p").fill(100).settings
     probes = []
@@ -151,11 +161,15 @@ def test_local_servers_are_worth_running_if_they_work_independently(tmp_path, fa
     path, models = program
     project = project_with(tmp_path / "p", fakes())
     ended = project.cli(
-        "tune", "--budget", "8", "--local-servers", PATH=f"{path.parent}:/usr/bin:/bin", OLLAMA_MODELS=str(models)
-    )
+        "tune", "--budget", "8", "--local-servers", "--write",
+        PATH=f"{path.parent}:/usr/bin:/bin", OLLAMA_MODELS=str(models),
+    )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert "servers are worth running: systemctl enable --now ollama@11434 ollama@11435" in ended.stdout, ended.stdout
     assert 'hosts = ["http://127.0.0.1:11434", "http://127.0.0.1:11435"' in ended.stdout
+    hosts = load_settings(project.config).embedder.hosts
+    assert hosts == [f"http://127.0.0.1:{11434 + number}" for number in range(len(hosts))]
+    assert "Start these servers before the next run" in ended.stdout
     assert not [p for p in psutil.process_iter(["cmdline"]) if str(path) in (p.info["cmdline"] or [])]
 
 
