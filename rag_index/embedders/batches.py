@@ -87,8 +87,10 @@ class Batch:
             self.trial.failures += 1
         return self.tries >= ROAMING_TRIES
 
-    def halves(self, tries: int = 0) -> tuple[Batch, Batch]:
+    def halves(self, tries: int = 0, *, refused: bool = True) -> tuple[Batch, Batch]:
         """Return the two halves of the batch, with `tries` as their number of failures.
+
+        Sending a half of a batch that was refused because of its texts repeats nothing.
 
         A half of one text starts at 0, since hosts that fail in turn may hit one batch three times by chance.
         """
@@ -97,7 +99,8 @@ class Batch:
             Batch(
                 rows,
                 length,
-                is_part=True,
+                sends=0 if refused else self.sends,
+                is_part=refused,
                 tries=tries if len(rows) > 1 else 0,
                 error=self.error,
                 failed_at=self.failed_at,

@@ -136,7 +136,7 @@ class Dispatch(HostCalls):
     def _narrow_down(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
         if len(batch.rows) > 1:
-            self._requeue(*batch.halves())
+            self._requeue(*batch.halves(refused=not isinstance(error, BadVectors)))
         elif isinstance(error, TextTooLong):
             self._entries[batch.rows[0]] = error
         else:
