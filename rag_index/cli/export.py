@@ -19,4 +19,5 @@ def export(context: Context, name: str, out: str, no_vectors: bool, wait: float 
     from rag_index.transfer.export import STANDARD_OUTPUT, export
 
     count = export(context.settings(wait=wait), name, out, vectors=not no_vectors)
-    click.echo(f"Wrote {count:,} points to {out}", err=out == STANDARD_OUTPUT)
+    where = "standard output" if out == STANDARD_OUTPUT else out
+    click.echo(f"Wrote {count:,} points to {where}", err=out == STANDARD_OUTPUT)

@@ -10,6 +10,11 @@ from rag_index.cli import Context, command, json_option, print_json
 
 __all__ = ["report"]
 
+SHORT = 0.05
+"""Seconds. Shorter stages are left out."""
+SMALL = 100_000
+"""Bytes. Less is printed in kB."""
+
 
 @command()
 @click.argument("run", required=False)
@@ -27,21 +32,25 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
         return
     for one in found:
         click.echo(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")
-        for line in _metrics(one):
+        for line in [*filter(None, [one.get("message")]), *_metrics(one)]:
             click.echo(f"  {line}")
 
 
 def _metrics(run: dict[str, Any]) -> list[str]:
-    """Return the lines about a run's time; none if it has not ended."""
+    """Return the lines about a run's time; none if it has not ended, or failed before it read anything."""
     metrics = run.get("metrics")
-    if not metrics:
+    if not metrics or (run["state"] == "failed" and not metrics["documents"]):
         return []
-    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items())
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in metrics["stages"].items() if seconds >= SHORT)
     return [
-        f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages}",
+        f"{metrics['documents']:,} documents in {metrics['seconds']:.1f} s: {stages or 'no stage took long'}",
         f"workers ({metrics['workers']}) busy {metrics['worker_seconds']:.1f} s, {metrics['utilisation']:.0%}"
         + (f", idle {metrics['idle_seconds']:.1f} s" if metrics.get("idle_seconds") else "")
-        + (f", {metrics['speed_up']:.1f} times one process" if metrics.get("speed_up") else "")
+        + (
+            f", {metrics['speed_up']:.1f} times one process"
+            if metrics.get("speed_up") and metrics["workers"] > 1
+            else ""
+        )
         + (f", at most {metrics['peak_memory'] / 1e6:.0f} MB each" if metrics.get("peak_memory") else ""),
         f"{metrics['texts']:,} texts embedded, {metrics['repeated']:,} duplicates, {metrics['reused']:,} reused",
         f"{metrics['requests']:,} requests, {metrics['retries']:,} retried, {metrics['rate_limited']:,} rate-limited"
@@ -58,8 +67,12 @@ def _bytes(metrics: dict[str, Any]) -> list[str]:
     """Return a line about bytes; none for a run that did not count them."""
     if "read_bytes" not in metrics:
         return []
-    read, sent, vectors = (f"{metrics[name] / 1e6:,.1f} MB" for name in ("read_bytes", "sent_bytes", "vector_bytes"))
+    read, sent, vectors = (_size(metrics[name]) for name in ("read_bytes", "sent_bytes", "vector_bytes"))
     return [f"{read} read from the source, {sent} of text embedded, {vectors} of vectors written"]
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= SMALL else f"{size / 1e3:,.1f} kB"
 
 
 def _symbols(run: dict[str, Any], metrics: dict[str, Any]) -> list[str]:

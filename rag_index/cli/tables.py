@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 __all__ = ["print_table"]
 
+MISSING = "-"
+
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Print rows in columns. The first row is the header; numbers are aligned to the right."""
@@ -18,7 +20,7 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         cells = [
             cell.rjust(width)
-            if cell.replace(",", "").isdigit() or (row is rows[0] and _is_numeric(rows, i))
+            if _is_number(cell) or (_is_numeric(rows, i) and (row is rows[0] or cell == MISSING))
             else cell.ljust(width)
             for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
@@ -26,4 +28,10 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
-    return len(rows) > 1 and rows[1][column].replace(",", "").isdigit()
+    """Return whether a column has numbers: all its cells but the header are numbers or missing."""
+    cells = [row[column] for row in rows[1:] if row[column] != MISSING]
+    return bool(cells) and all(map(_is_number, cells))
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").isdigit()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -274,5 +275,17 @@ def test_report_shows_where_the_time_went_and_what_would_help(indexed):
     assert indexed.json("report", run["run"][:8])["runs"][0]["run"] == run["run"]
     printed = indexed.cli("report").stdout
     assert "documents in" in printed
-    assert " MB read from the source, " in printed
+    assert re.search(r"\d [kM]B read from the source, ", printed)
+
+
+def test_report_says_why_a_run_failed(project):
+    project.execute("CREATE TABLE loose (id INTEGER, body TEXT)")
+    project.execute("INSERT INTO loose VALUES (NULL, 'a text')")
+    project.write_settings(
+        project.config.read_text() + '[[indexes]]\nname = "loose"\ntable = "loose"\nkey = "id"\ntext = "body"\n'
+    )
+    assert project.index(serial=True).state == "failed"
+    printed = project.cli("report").stdout
+    assert "  index loose: 1 row has NULL in the key (id); name another key" in printed
+    assert "nothing had to be embedded" not in printed
     assert indexed.cli("report", "nothing").returncode == 2
