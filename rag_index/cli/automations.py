@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 from rag_index.cli import Context, command, json_option, print_json
-from rag_index.errors import SettingsError, TransientError
+from rag_index.errors import TransientError
 
 __all__ = ["automations"]
 
@@ -50,19 +48,16 @@ def automations(
     """Have Prefect call a webhook when a run fails, dies or does not start."""
     if not webhook.startswith(("http://", "https://")):
         raise click.UsageError("--webhook is not a URL; write it as https://host/path")
-    if "PREFECT_API_URL" not in os.environ:
-        raise SettingsError(
-            "PREFECT_API_URL is not set; set it to your Prefect server, such as http://127.0.0.1:4200/api"
-        )
     import httpx
 
-    from rag_index.orchestration.automations import create_automations
+    from rag_index.orchestration.automations import create_automations, server_url
 
+    server = server_url()
     try:
         names = create_automations(webhook, silent=silent_after, late=late_after, missing=missing_after * 3600)
     except httpx.HTTPError as exc:
         raise TransientError(
-            f"the Prefect server at {os.environ['PREFECT_API_URL']} does not answer ({exc}); check that it runs"
+            f"the Prefect server at {server} does not answer ({exc}); check that it runs"
         ) from exc
     if as_json:
         print_json({"automations": names})

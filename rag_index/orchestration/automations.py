@@ -13,10 +13,12 @@ import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from rag_index.errors import SettingsError
+
 if TYPE_CHECKING:
     from prefect.events.schemas.automations import AutomationCore
 
-__all__ = ["FLOWS", "create_automations"]
+__all__ = ["FLOWS", "create_automations", "server_url"]
 
 FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
 """The names of flows and of deployments."""
@@ -30,6 +32,22 @@ OUR_FLOWS: dict[str, Any] = {"prefect.resource.role": "flow", "prefect.resource.
 NIGHTLY: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": ["index-all"]}
 
 
+def server_url() -> str:
+    """Return the URL of the Prefect server that runs the deployments: PREFECT_API_URL, or that of Prefect's profile.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    url: str | None = PREFECT_API_URL.value()
+    if not url:
+        raise SettingsError(
+            "PREFECT_API_URL is not set; set it to your Prefect server, such as http://127.0.0.1:4200/api"
+        )
+    return url
+
+
 def create_automations(webhook: str, *, silent: float, late: float, missing: float) -> list[str]:
     """Create the automations, or update those that exist, and return their names.
 
@@ -41,9 +59,10 @@ def create_automations(webhook: str, *, silent: float, late: float, missing: flo
     """
     from prefect.blocks.webhook import Webhook
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_UI_URL
 
     block: Any = Webhook(url=webhook).save(BLOCK, overwrite=True)  # type: ignore[arg-type]
-    wanted = automations(block, silent=silent, late=late, missing=missing)
+    wanted = automations(block, PREFECT_UI_URL.value() or "", silent=silent, late=late, missing=missing)
     with get_client(sync_client=True) as client:
         for automation in wanted:
             there = client.read_automations_by_name(automation.name)
@@ -56,18 +75,18 @@ def create_automations(webhook: str, *, silent: float, late: float, missing: flo
     return [automation.name for automation in wanted]
 
 
-def automations(block: Any, *, silent: float, late: float, missing: float) -> list[AutomationCore]:
-    """Return the automations that the module lists. `block` is the id of a Webhook block."""
+def automations(block: Any, page: str, *, silent: float, late: float, missing: float) -> list[AutomationCore]:
+    """Return the automations that the module lists. `block` is the id of a Webhook block, `page` Prefect's address."""
     return [
-        _ended(block, "not complete", "ended incomplete", "Failed"),
-        _ended(block, "crashed", "died", "Crashed"),
+        _ended(block, "not complete", _payload("ended incomplete", page), "Failed"),
+        _ended(block, "crashed", _payload("died", page), "Crashed"),
         _not_heard_of(silent),
-        _not_started(block, late),
+        _not_started(block, _payload("was not started: is a worker running?", page), late),
         _missing(block, missing),
     ]
 
 
-def _ended(block: Any, name: str, what: str, *states: str) -> AutomationCore:
+def _ended(block: Any, name: str, payload: str, *states: str) -> AutomationCore:
     """Return the automation for a run of a deployment that ended in one of these states."""
     from prefect.events.actions import CallWebhook
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -80,8 +99,9 @@ def _ended(block: Any, name: str, what: str, *states: str) -> AutomationCore:
         threshold=1,
         within=timedelta(0),
     )
-    action = CallWebhook(block_document_id=block, payload=_payload(what))
-    return AutomationCore(name=f"rag-index: {name}", description=what, trigger=trigger, actions=[action])
+    action = CallWebhook(block_document_id=block, payload=payload)
+    description = f"a run of a deployment ended as {', '.join(states)}"
+    return AutomationCore(name=f"rag-index: {name}", description=description, trigger=trigger, actions=[action])
 
 
 def _not_heard_of(silent: float) -> AutomationCore:
@@ -108,14 +128,14 @@ def _not_heard_of(silent: float) -> AutomationCore:
     )
 
 
-def _not_started(block: Any, late: float) -> AutomationCore:
+def _not_started(block: Any, payload: str, late: float) -> AutomationCore:
     """Return the automation for a scheduled run that is late, and that nobody starts."""
     from prefect.events.actions import CallWebhook
 
     return _proactive(
         "late",
         f"a scheduled run is not started {late:.0f} s after it was found to be late",
-        CallWebhook(block_document_id=block, payload=_payload("was not started: is a worker running?")),
+        CallWebhook(block_document_id=block, payload=payload),
         match_related=OUR_DEPLOYMENTS,
         for_each={"prefect.resource.id"},
         after={f"{RUN}Late"},
@@ -152,8 +172,15 @@ def _proactive(name: str, description: str, action: Any, **trigger: Any) -> Auto
     )
 
 
-def _payload(what: str) -> str:
-    """Return the payload of the webhook as a template over the flow run; chats such as Slack show its `text`."""
+def _payload(what: str, page: str) -> str:
+    """Return the payload of the webhook as a template over the flow run; chats such as Slack show its `text`.
+
+    The template holds the address of Prefect's page as this client knows it. The server's own filter for it (`ui_url`)
+    gives null unless the server was started with its own address in its settings.
+    """
+    from prefect.utilities.urls import UI_URL_FORMATS
+
+    runs = f"{page}/{UI_URL_FORMATS['flow-run'].format(obj_id='')}"
     said = f'"rag-index: " ~ flow_run.name ~ " {what}: " ~ flow_run.state.name ~ " " ~ (flow_run.state.message or "")'
     values = {
         "text": said,
@@ -161,6 +188,6 @@ def _payload(what: str) -> str:
         "id": "flow_run.id | string",
         "state": "flow_run.state.name",
         "message": 'flow_run.state.message or ""',
-        "url": "flow_run | ui_url",
+        "url": f'"{runs}" ~ flow_run.id',
     }
     return "{" + ", ".join(f'"{key}": {{{{ ({value}) | tojson }}}}' for key, value in values.items()) + "}"

@@ -55,8 +55,9 @@ class PrefectServer:
     def __enter__(self) -> PrefectServer:
         self.home.mkdir(parents=True, exist_ok=True)
         command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        own = {name: value for name, value in self.environment.items() if name != "PREFECT_API_URL"}  # as on the page
         with (self.home / "server.log").open("wb") as log:
-            self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=self.home)
+            self._process = subprocess.Popen(command, env=own, stdout=log, stderr=log, cwd=self.home)
         try:
             eventually(self._answers, "the Prefect server answers", every=0.25)
         except BaseException:

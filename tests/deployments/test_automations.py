@@ -86,7 +86,7 @@ def test_a_partial_run_calls_the_webhook_and_no_automation_is_made_twice(
     assert all(one == call for one in calls), "Prefect delivers at least once"
     assert call["flow_run"] == "index all"
     assert call["id"] == run["id"]
-    assert run["id"] in call["url"]
+    assert call["url"] == f"{deployed.url}/runs/flow-run/{run['id']}"
     assert "1 document failed: `rag-index failed notes` lists them" in call["message"]
     said = "rag-index: index all ended incomplete: Failed partially indexed: 1 index: 30 documents"
     assert call["text"].startswith(said)
