@@ -56,9 +56,7 @@ def automations(
     try:
         names = create_automations(webhook, silent=silent_after, late=late_after, missing=missing_after * 3600)
     except httpx.HTTPError as exc:
-        raise TransientError(
-            f"the Prefect server at {server} does not answer ({exc}); check that it runs"
-        ) from exc
+        raise TransientError(f"the Prefect server at {server} does not answer ({exc}); check that it runs") from exc
     if as_json:
         print_json({"automations": names})
     else:

@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import version
+from importlib.util import find_spec
 from multiprocessing import forkserver
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,10 @@ class Workers:
         """Return where mapped tasks run: the cluster's processes, or one thread of this process in a serial run."""
         if self._settings.serial:
             return ThreadPoolTaskRunner(max_workers=1)
+        if find_spec("bokeh") is None:  # Dask can show no dashboard: an empty link keeps it out of the log
+            import dask
+
+            self._config.enter_context(dask.config.set({"distributed.dashboard.link": ""}))
         from prefect_dask.task_runners import DaskTaskRunner
 
         if self._settings.address:

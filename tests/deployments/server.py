@@ -85,7 +85,8 @@ class PrefectServer:
         """Run a `prefect` command in the repository's root, as a user does, and return what it printed."""
         ended = subprocess.run(
             [*PREFECT, *arguments],
-            cwd=ROOT, env={**self.environment, **environment}, capture_output=True, text=True, timeout=180, check=False,
+            cwd=ROOT, env={**self.environment, **environment}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
         assert ended.returncode == code, ended.stdout + ended.stderr
         return ended.stdout + ended.stderr
@@ -93,7 +94,7 @@ class PrefectServer:
     def deploy(self) -> None:
         """Make the work pool and all deployments, as docs/operations.md says."""
         self.prefect("work-pool", "create", "rag-index", "--type", "process")
-        self.prefect("--no-prompt", "deploy", "--all")
+        self.prefect("deploy", "--all")
 
     @contextmanager
     def worker(self, folder: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,22 @@ def wheel(tmp_path_factory) -> Path:
     (built,) = folder.glob("rag_index-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", built], check=True, timeout=100)
     return folder / "site"
+
+
+def test_the_scheduler_of_the_page_is_not_open_on_all_addresses(tmp_path):
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^dask (scheduler .*)$", page, re.MULTILINE)
+    port, dashboard = str(free_port()), str(free_port())
+    line = line.replace("10.0.0.5", "127.0.0.2").replace("8786", port).replace("8787", dashboard)
+    with started(tmp_path / "scheduler", ROOT, *line.split()) as process:
+
+        def listening() -> list[tuple[str, str]]:
+            found = [one.laddr for one in psutil.Process(process.pid).net_connections() if one.status == "LISTEN"]
+            return sorted((address.ip, str(address.port)) for address in found)
+
+        eventually(lambda: len(listening()) > 1, "the scheduler and its dashboard listen", every=0.25)
+        found = listening()
+    assert found == [("127.0.0.1", dashboard), ("127.0.0.2", port)]
 
 
 @pytest.fixture

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import httpx
 import pytest
 
 from tests.deployments.server import ROOT, free_port
-from tests.deployments.test_cluster import kill, psutil_children
+from tests.deployments.terminal import Terminal
 from tests.waiting import eventually
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
@@ -41,47 +39,45 @@ def test_the_tests_that_the_page_names_exist():
 
 
 @pytest.mark.long
-def test_the_commands_of_the_page_work(tmp_path):
+def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
+    """Each block is typed in a terminal, in which a command that asks a question would wait for ever."""
     port = str(free_port())
     place = tmp_path / "repository"
     place.mkdir()
     (place / "prefect.yaml").write_text((ROOT / "prefect.yaml").read_text())
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "RAG_INDEX_", "DASK_"))}
-    environment = {
-        **clean, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PREFECT_SERVER_API_PORT": port, "DO_NOT_TRACK": "1",
-    }  # fmt: skip
+    environment = {**clean_environment(tmp_path), "PREFECT_SERVER_API_PORT": port}
+    shown = {}
     with ExitStack() as stack:
+        main = stack.enter_context(Terminal(place, environment))
         for kind, commands in blocks():
             if kind in NOT_FOLLOWED:
                 continue
-            for command in commands:
-                line = command.replace("4200", port)
-                if export := re.fullmatch(r"export (\w+)=(.*)", line):
-                    environment[export[1]] = export[2].replace("$PWD", str(place))
-                elif kind in ("server", "worker"):
-                    folder = place if kind == "server" else tmp_path
-                    log = (tmp_path / f"{kind}.log").open("wb")
-                    process = subprocess.Popen(
-                        ["bash", "-c", f"exec {line}"], cwd=folder, env=environment, stdout=log, stderr=log
-                    )
-                    stack.callback(lambda one=process: [kill(p) for p in [*psutil_children(one), one]] and one.wait())
-                    if kind == "server":
-                        eventually(lambda: answers(port), "the server answers", every=0.25)
-                else:
-                    ended = subprocess.run(
-                        ["bash", "-c", line],
-                        cwd=place, env=environment, capture_output=True, text=True, timeout=170, check=False,
-                    )  # fmt: skip
-                    output = ended.stdout + ended.stderr
-                    assert ended.returncode == 0, f"{line}\n{output}\n{(tmp_path / 'server.log').read_text()[-1000:]}"
-                    if "--watch" in line:
-                        assert "Completed" in output, (line, output)
-                    if line == "rag-index status":
-                        assert "completed" in output, output
-                    if "schedule ls" in line:
-                        assert "0 2 * * *" in output, output
-                    time.sleep(0.1)
+            stays = kind in ("server", "worker")
+            terminal = stack.enter_context(Terminal(place, environment)) if stays else main
+            *before, last = [line.replace("4200", port) for line in commands]
+            for line in before:
+                shown[line] = terminal.run(line)
+            if not stays:
+                shown[last] = terminal.run(last)
+                continue
+            terminal.type(last)
+            if kind == "server":
+                eventually(lambda: answers(port), terminal.text, every=0.25)
+        watched = [output for line, output in shown.items() if "--watch" in line]
+        assert len(watched) == 3
+        assert all("'Completed'" in output for output in watched)
+        assert "completed" in shown["rag-index status"]
+        assert "0 2 * * *" in shown["prefect deployment schedule ls index-all/index-all"]
+        settings = httpx.Client(trust_env=False).get(f"http://127.0.0.1:{port}/api/admin/settings").json()
+        assert settings["server"]["analytics_enabled"] is False
+        assert len(httpx.post(f"http://127.0.0.1:{port}/api/automations/filter", json={}, trust_env=False).json()) == 5
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Return the environment of a person who has just installed rag-index, and never used Prefect."""
+    names = ("PREFECT_", "RAG_INDEX_", "DASK_", "CI", "DO_NOT_TRACK", "GITHUB_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    return {**kept, "HOME": str(home), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
 
 def answers(port: str) -> bool:
