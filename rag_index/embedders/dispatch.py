@@ -38,7 +38,7 @@ class OllamaStats(RequestStats):
     texts_by_host: dict[str, int] = field(default_factory=dict)
 
 
-class Dispatch(HostCalls):
+class Dispatch(HostCalls[Batch]):
     """One call to embed `texts`. `await Dispatch(…).run()` returns an entry for each.
 
     These rules decide whether a host or a text is at fault:
@@ -46,12 +46,7 @@ class Dispatch(HostCalls):
     - A host that refuses connections or asks for a pause is at fault. The batch is sent again, and no text suffers.
     - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server three times and
       some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
-    - A text that fails alone goes to any other host first. When it fails for the second time, it is on trial at the
-      host where it did: it is sent there again whenever that host has embedded a plain text. It gets its error only if
-      it fails there three times in a row, and the host embeds a plain text after each. A host that fails on the plain
-      text, or rests, ends the trial, and the text goes to any host again. Hosts that fail in turn thus cost no text.
-    - A text that failed alone ten times without a result gets its error as soon as some host embeds a plain text. It
-      may kill the server each time, so that no plain text is embedded right after it.
+    - A text that fails alone is tried as `hosts.trials` says.
     - A text that is too long gets its error at once.
     """
 
@@ -69,7 +64,6 @@ class Dispatch(HostCalls):
         super().__init__(pool, model, stats, clock, patience=patience)
         self._model, self._by_host = model, stats.texts_by_host
         self._texts, self._waiting = texts, batches
-        self._on_trial: list[Batch] = []
         self._entries: list[NDArray[np.float32] | Exception | None] = [None] * len(texts)
         self._chars = sum(batch.chars for batch in batches)
 
@@ -83,31 +77,26 @@ class Dispatch(HostCalls):
         return [entry for entry in self._entries if entry is not None]
 
     def _has_unsent(self) -> bool:
-        return bool(self._waiting or self._on_trial)
+        return bool(self._waiting)
 
     # Batches: send them, and decide what each outcome means
 
     def _send_what_fits(self) -> None:
-        self._continue_trials()
         while self._waiting:
             batch = self._waiting[0]
             now = self._clock.now()
-            host = self._pool.pick(now, chars=batch.chars, waiting=self._chars, alone=batch.tries > 0)
+            host = self._pool.pick(
+                now, chars=batch.chars, waiting=self._chars, alone=batch.tries > 0, avoid=batch.avoided
+            )
             if host is None:
                 return
             self._waiting.popleft()
             self._chars -= batch.chars
-            if batch.suspect and (host.admitted_at or 0.0) >= batch.failed_at:
-                self._blame(batch, host)
-                continue
-            self._request_started(host, now, alone=batch.tries > 0)
-            self._start_task(self._send(batch, host, now))
+            self._send_or_blame(batch, host, now)
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
-        self._stats.requests += 1
-        self._stats.retries += batch.sends > 0
         self._stats.splits += batch.is_part and batch.sends == 0
-        batch.sends += 1
+        self._count_send(batch)
         try:
             vectors = await host.endpoint.embed([self._texts[row] for row in batch.rows])
         except RateLimited as exc:
@@ -128,46 +117,23 @@ class Dispatch(HostCalls):
         finally:
             self._request_ended(host)
 
-    def _requeue(self, *batches: Batch) -> None:
-        for batch in reversed(batches):
-            self._waiting.appendleft(batch)
-            self._chars += batch.chars
+    def _requeue(self, batch: Batch) -> None:
+        self._waiting.appendleft(batch)
+        self._chars += batch.chars
+
+    def _requeue_halves(self, batch: Batch, tries: int = 0, *, refused: bool = True) -> None:
+        for half in reversed(batch.halves(tries, refused=refused)):
+            self._requeue(half)
 
     def _narrow_down(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
         if len(batch.rows) > 1:
-            self._requeue(*batch.halves(refused=not isinstance(error, BadVectors)))
+            self._requeue_halves(batch, refused=not isinstance(error, BadVectors))
         elif isinstance(error, TextTooLong):
             self._entries[batch.rows[0]] = error
         else:
             host.revoke_admission()
             self._record_failure(batch, host, error)
-
-    def _record_failure(self, batch: Batch, host: Host, error: Exception) -> None:
-        """Count a failure that either the host or a text of the batch caused."""
-        batch.record_failure(error, self._clock.now())
-        if batch.put_on_trial(host):
-            self._on_trial.append(batch)
-        else:
-            self._requeue(batch)
-
-    def _continue_trials(self) -> None:
-        """Continue each trial whose host has been probed by now: send the text again, or end the trial."""
-        now = self._clock.now()
-        in_use = self._pool.in_use(now)
-        trials, self._on_trial = self._on_trial, []
-        for batch in trials:
-            trial = batch.trial
-            if trial is None or trial.host_failed or trial.host not in in_use:
-                batch.trial = None
-                self._requeue(batch)
-            elif trial.proven and trial.host.admitted_at is not None:
-                self._blame(batch, trial.host)
-            elif not trial.proven and trial.host.free_slots(now) and not trial.host.in_flight:
-                self._request_started(trial.host, now, alone=True)
-                self._start_task(self._send(batch, trial.host, now))
-            else:
-                self._on_trial.append(batch)
 
     def _accept(self, batch: Batch, host: Host, vectors: list[NDArray[np.float32]], started: float) -> None:
         """Keep the vectors that can be right, and try the texts of the others again, each alone."""
@@ -178,11 +144,8 @@ class Dispatch(HostCalls):
                 self._entries[row] = vector
                 continue
             error = BadVectors(f"{host.url} returned a vector of {why} for the text {self._texts[row][:60]!r}")
-            retry = (
-                batch
-                if len(batch.rows) == 1
-                else Batch([row], len(self._texts[row]), batch.sends, is_part=batch.is_part)
-            )
+            alone = Batch([row], len(self._texts[row]), is_part=batch.is_part, sends=batch.sends)
+            retry = batch if batch.single else alone
             broken.append((retry, error))
         if broken:
             host.revoke_admission()
@@ -196,8 +159,8 @@ class Dispatch(HostCalls):
 
     def _blame(self, batch: Batch, host: Host) -> None:
         """Halve a batch that is at fault, since the host is well, or give its only text its error."""
-        if len(batch.rows) > 1:
-            self._requeue(*batch.halves(tries=FAULT_TRIES - 1))
+        if not batch.single:
+            self._requeue_halves(batch, tries=FAULT_TRIES - 1)
             return
         error = batch.error
         if isinstance(error, EmbedderUnavailable):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, RequestTimedOut, WrongDimension
 from rag_index.hosts.recovery import Recovery
+from rag_index.hosts.trials import Request
 from rag_index.outages import asking
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HostCalls", "HostModel"]
 
+Req = TypeVar("Req", bound=Request)
 CHECK_SECONDS = 15.0
 """Maximum age of the comparison of a host's model when a call begins."""
 MAX_SLEEP = 1.0
@@ -38,11 +40,11 @@ class HostModel(Protocol):
         """Compare the model, and let it work once. Raises the errors of `compare` and of the work."""
 
 
-class HostCalls(ABC):
+class HostCalls(ABC, Generic[Req]):
     """A call that consists of requests to the hosts of a pool. Subclasses implement the requests.
 
-    The pool handles hosts that refuse connections, ask for a pause or return nonsense. For other failures, the subclass
-    decides who is at fault.
+    The pool handles hosts that refuse connections, ask for a pause or return nonsense. For other failures, a trial
+    (see `trials`) shows whether the host or a text is at fault.
     """
 
     def __init__(self, pool: Pool, model: HostModel, stats: RequestStats, clock: Clock, *, patience: float) -> None:
@@ -50,6 +52,7 @@ class HostCalls(ABC):
         self._recovery = Recovery(pool, patience)
         self._known_model = model
         self._tasks: set[asyncio.Task[None]] = set()
+        self._on_trial: list[Req] = []
         self._in_flight = self._comparing = 0
         self._busy_since = 0.0
         self._call: Call | None = None
@@ -62,6 +65,18 @@ class HostCalls(ABC):
     def _send_what_fits(self) -> None:
         """Start (`_start_task`) the requests for which a host has a free slot now."""
 
+    @abstractmethod
+    async def _send(self, request: Req, host: Host, started: float) -> None:
+        """Send a request, and deal with its outcome. `_request_started` was called, and this calls the other."""
+
+    @abstractmethod
+    def _requeue(self, request: Req) -> None:
+        """Put a request first among those that wait."""
+
+    @abstractmethod
+    def _blame(self, request: Req, host: Host) -> None:
+        """Deal with a request that is at fault, since the host is well."""
+
     async def _run_to_end(self) -> None:
         """Run until all requests are sent and answered.
 
@@ -73,6 +88,7 @@ class HostCalls(ABC):
                 self._recheck_models()
                 while self._is_unfinished():
                     self._probe_hosts()
+                    self._continue_trials()
                     self._send_what_fits()
                     if self._is_unfinished():
                         await self._wait_for_event()
@@ -82,7 +98,7 @@ class HostCalls(ABC):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _is_unfinished(self) -> bool:
-        return bool(self._has_unsent() or self._in_flight or self._comparing)
+        return bool(self._has_unsent() or self._on_trial or self._in_flight or self._comparing)
 
     def _start_task(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
@@ -95,6 +111,12 @@ class HostCalls(ABC):
         self._busy_since = self._busy_since if self._in_flight else now
         self._in_flight += 1
         self._stats.in_flight += 1
+
+    def _count_send(self, request: Req) -> None:
+        """Count a request, and whether it repeats an earlier one."""
+        self._stats.requests += 1
+        self._stats.retries += request.sends > 0
+        request.sends += 1
 
     def _request_ended(self, host: Host) -> None:
         """Record that a request to the host was answered or failed."""
@@ -135,6 +157,42 @@ class HostCalls(ABC):
         for task in done - {timer}:
             self._tasks.discard(task)
             task.result()
+
+    # Failures that either a host or a text caused
+
+    def _send_or_blame(self, request: Req, host: Host, now: float) -> None:
+        """Send a request to a host, unless it failed so often that this host's being well proves it at fault."""
+        if request.suspect and (host.admitted_at or 0.0) >= request.failed_at:
+            self._blame(request, host)
+            return
+        self._request_started(host, now, alone=request.tries > 0)
+        self._start_task(self._send(request, host, now))
+
+    def _record_failure(self, request: Req, host: Host, error: Exception) -> None:
+        """Count a failure, and have the request sent again, on this host only if it is on trial here."""
+        request.record_failure(error, self._clock.now())
+        if request.put_on_trial(host):
+            self._on_trial.append(request)
+        else:
+            self._requeue(request)
+
+    def _continue_trials(self) -> None:
+        """Continue each trial whose host has been probed by now: send the text again, or end the trial."""
+        now = self._clock.now()
+        in_use = self._pool.in_use(now)
+        trials, self._on_trial = self._on_trial, []
+        for request in trials:
+            trial = request.trial
+            if trial is None or trial.host_failed or trial.host not in in_use:
+                request.trial = None
+                self._requeue(request)
+            elif trial.proven and trial.host.admitted_at is not None:
+                self._blame(request, trial.host)
+            elif not trial.proven and trial.host.free_slots(now) and not trial.host.in_flight:
+                self._request_started(trial.host, now, alone=True)
+                self._start_task(self._send(request, trial.host, now))
+            else:
+                self._on_trial.append(request)
 
     # Probes: is a host well, and does it have the right model?
 

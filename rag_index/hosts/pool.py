@@ -210,16 +210,19 @@ class Pool:
             and host.not_before <= now
         ]
 
-    def pick(self, now: float, *, chars: int, waiting: int, alone: bool = False) -> Host | None:
+    def pick(
+        self, now: float, *, chars: int, waiting: int, alone: bool = False, avoid: Host | None = None
+    ) -> Host | None:
         """Return the host for a batch of `chars` characters, or None if no host should get it now.
 
         `waiting` is the number of characters of all batches that wait, this one included. A slow host is passed over if
         the others would finish them all before it finishes this batch. With `alone`, only a host without requests in
-        flight is chosen.
+        flight is chosen. `avoid` is chosen only if no other host is in use.
         """
         used = self.in_use(now)
         free_slots = self._max_in_flight - sum(host.in_flight for host in self.hosts)
-        free = [host for host in used if host.free_slots(now) > 0 and not (alone and host.in_flight)]
+        others = [host for host in used if host is not avoid] or used
+        free = [host for host in others if host.free_slots(now) > 0 and not (alone and host.in_flight)]
         if free_slots <= 0:
             return None
         for host in sorted(free, key=lambda host: host.in_flight):

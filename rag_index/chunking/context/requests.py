@@ -17,6 +17,7 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.calls import HostCalls
+from rag_index.hosts.trials import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ContextRequest", "ContextRequests"]
 
-MAX_FAULTS = 2
-"""Requests for one chunk that may end in a fault or time out; the second is sent while its host has no other."""
 MAX_ANSWERS = 2
 """Answers for one chunk that may be unusable; the second is requested with a temperature."""
 MAX_REDUCTIONS = 4
@@ -40,29 +39,20 @@ RETRY_TEMPERATURE = 0.8
 
 
 @dataclass(slots=True)
-class ContextRequest:
+class ContextRequest(Request):
     """A chunk that needs a context, and what went wrong with it so far."""
 
     passage: Passage
     max_tokens: int
     """Tokens that its question may have."""
-    sends: int = 0
-    faults: int = 0
     answers: int = 0
     reductions: int = 0
-    error: Exception | None = None
-    failed_at: float = 0.0
     context: str = ""
     reason: str = ""
     """Why the chunk has no context, in words; empty while it is being requested, and if it has one."""
 
-    @property
-    def suspect(self) -> bool:
-        """Whether the chunk is to blame rather than the server, if the server proves to be well."""
-        return self.faults >= MAX_FAULTS
 
-
-class ContextRequests(HostCalls):
+class ContextRequests(HostCalls[ContextRequest]):
     """Requests contexts once: after `await run()` each of `requests` has a context or a reason.
 
     At most `max_in_flight` requests are in flight at once. A host that asks for a pause, or lets a request time out,
@@ -101,20 +91,16 @@ class ContextRequests(HostCalls):
         while self._waiting and self._in_flight < self._max_in_flight:
             request = self._waiting[0]
             now = self._clock.now()
-            host = self._pool.pick(now, chars=1, waiting=len(self._waiting), alone=request.faults > 0)
+            host = self._pool.pick(
+                now, chars=1, waiting=len(self._waiting), alone=request.tries > 0, avoid=request.avoided
+            )
             if host is None:
                 return
             self._waiting.popleft()
-            if request.suspect and (host.admitted_at or 0.0) >= request.failed_at:
-                request.reason = f"{request.error} (each time for this chunk, while the server answers for others)"
-                continue
-            self._request_started(host, now, alone=request.faults > 0)
-            self._start_task(self._send(request, host, now))
+            self._send_or_blame(request, host, now)
 
     async def _send(self, request: ContextRequest, host: Host, started: float) -> None:
-        self._stats.requests += 1
-        self._stats.retries += request.sends > 0
-        request.sends += 1
+        self._count_send(request)
         try:
             answer = await host.endpoint.generate(
                 question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
@@ -122,13 +108,14 @@ class ContextRequests(HostCalls):
         except RateLimited as exc:
             self._stats.rate_limited += 1
             host.record_rate_limit(exc, exc.retry_after, started, self._clock)
-            self._waiting.appendleft(request)
+            self._requeue(request)
         except EmbedderUnavailable as exc:
             self._record_fault(request, host, exc, started)
         except TextTooLong as exc:
             self._reduce(request, request.max_tokens // 2, str(exc))
         except TextRefused as exc:
-            request.reason = str(exc)
+            host.revoke_admission()
+            self._record_failure(request, host, exc)
         else:
             host.record_success(1, self._clock.now() - started)
             self._host_answered(host, started)
@@ -149,10 +136,17 @@ class ContextRequests(HostCalls):
         self._host_failed(host, error, started)
         if isinstance(error, RequestTimedOut):
             host.record_timeout(started, self._clock.now())
-        if not isinstance(error, HostUnreachable):
-            request.faults += 1
-            request.error, request.failed_at = error, self._clock.now()
+        if isinstance(error, HostUnreachable):
+            request.trial = None
+            self._requeue(request)
+        else:
+            self._record_failure(request, host, error)
+
+    def _requeue(self, request: ContextRequest) -> None:
         self._waiting.appendleft(request)
+
+    def _blame(self, request: ContextRequest, host: Host) -> None:
+        request.reason = f"{request.error} (each time for this chunk; {host.url} answers for others)"
 
     def _accept(self, request: ContextRequest, answer: Answer) -> None:
         """Use the answer, unless the server's count shows that the question did not fit or the answer is unusable."""

@@ -1,0 +1,118 @@
+"""Whose fault a failed question is: a chunk is blamed only between two plain questions that its host answers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from rag_index.chunking.context.prompt import Passage
+from rag_index.chunking.context.requests import ContextRequest, ContextRequests
+from rag_index.chunking.context.service import PLAIN_PROMPT, GeneratingModel, Recipe
+from rag_index.errors import TextRefused
+from rag_index.hosts.ollama_client import Answer
+from rag_index.hosts.pool import Clock, Pool
+from rag_index.hosts.stats import RequestStats
+from tests.fakes.hosts import HANG, ILL, FakeHost, VirtualTimeLoop
+
+POISON = "poison in this chunk"
+RECIPE = Recipe("d1" * 32, "{document}\n{chunk}", 300, 4096)
+
+
+class TalkingHost(FakeHost):
+    """A host that answers questions, with the faults of one that embeds."""
+
+    async def generate(self, prompt: str, **options: float) -> Answer:
+        await self.embed([prompt])
+        return Answer("This is the second part of a letter.", True, 10)
+
+    def asked(self, marker: str) -> list[bool]:
+        """Whether each question since the first with `marker` was one with it; the others are plain."""
+        prompts = [texts[0] for texts in self.sent]
+        first = next((number for number, prompt in enumerate(prompts) if marker in prompt), len(prompts))
+        return [marker in prompt for prompt in prompts[first:]]
+
+
+class Hosts:
+    """Some hosts in virtual time, and calls that ask them for contexts."""
+
+    def __init__(self, count: int) -> None:
+        self.loop = VirtualTimeLoop()
+        self.hosts = [TalkingHost(f"http://host{n}:11434", seconds_per_text=0.05, timeout=60.0) for n in range(count)]
+        self._pool = Pool(self.hosts, home=0, workers=1, in_flight=2)
+        self._model = GeneratingModel("fake-talk", num_ctx=4096)
+        self._clock = Clock(now=self.loop.time, chance=lambda: 0.5)
+        self.ask(["warm up"] * count * 3)
+        for host in self.hosts:
+            host.outcomes("warm", [ILL])
+        self.ask(["warm up"] * count * 3)  # after a failure, a host is asked a plain question
+        for host in self.hosts:
+            host.sent.clear()
+
+    def ask(self, chunks: list[str]) -> list[ContextRequest]:
+        requests = [ContextRequest(Passage("", chunk, 0, "a1"), 3000) for chunk in chunks]
+        call = ContextRequests(
+            self._pool, self._model, RequestStats(), self._clock,
+            recipe=RECIPE, requests=requests, max_in_flight=4, patience=600.0, on_context=lambda request: None,
+        )  # fmt: skip
+        self.loop.run_until_complete(call.run())
+        return requests
+
+
+@pytest.fixture
+def make_hosts():
+    made = []
+
+    def make(count):
+        made.append(Hosts(count))
+        return made[-1]
+
+    yield make
+    for hosts in made:
+        hosts.loop.close()
+
+
+def test_one_failure_on_each_of_three_hosts_costs_no_context(make_hosts):
+    hosts = make_hosts(3)
+    for host in hosts.hosts:
+        host.outcomes(POISON, [ILL])
+    (request,) = hosts.ask([POISON])
+    assert request.context, request.reason
+
+
+@pytest.mark.parametrize("error", [ILL, HANG, TextRefused("invalid")])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_chunk_that_fails_between_plain_questions_is_at_fault(make_hosts, error, count):
+    hosts = make_hosts(count)
+    for host in hosts.hosts:
+        host.always(POISON, error)
+    bad, *good = hosts.ask([POISON, *["good"] * 20])
+    assert "each time for this chunk" in bad.reason
+    assert all(request.context for request in good)
+    judge = max(hosts.hosts, key=lambda host: sum(host.asked(POISON)))
+    prompts = [texts[0] for texts in judge.sent]
+    *_, last = (number for number, prompt in enumerate(prompts) if POISON in prompt)
+    assert PLAIN_PROMPT in prompts[last - 1]
+    assert PLAIN_PROMPT in prompts[last + 1]
+
+
+def test_a_host_that_fails_at_the_plain_question_too_clears_the_chunk(make_hosts):
+    hosts = make_hosts(1)
+    hosts.hosts[0].outcomes(POISON, [ILL] * 5)
+    hosts.hosts[0].outcomes(PLAIN_PROMPT, [ILL, None] * 5)
+    (request,) = hosts.ask([POISON])
+    assert request.context, request.reason
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_hosts_that_fail_in_turn_cost_no_context(make_hosts, seed):
+    hosts, chance = make_hosts(3), random.Random(seed)
+    at = 0.0
+    for turn in range(200):
+        host = hosts.hosts[turn % 3]
+        hosts.loop.call_later(at, host.stop)
+        hosts.loop.call_later(at + 0.2, host.start)
+        hosts.loop.call_later(at + 0.2, lambda host=host: host.outcomes("chunk", [ILL]))
+        at += chance.uniform(0.2, 0.6)
+    requests = hosts.ask([f"chunk {number}" for number in range(300)])
+    assert [request.reason for request in requests if not request.context] == []
