@@ -51,7 +51,7 @@ def benchmark(
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name
     if plot:
-        require_plots()
+        require_plots(plot)
     report: BenchmarkReport = launch_flow(
         context, settings, _load_benchmark, index=index, sample_size=sample_size, workers=workers
     )

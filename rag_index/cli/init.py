@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from rag_index.cli import Context, command
+from rag_index.errors import SettingsError
 
 __all__ = ["init"]
 
@@ -23,7 +24,12 @@ def init(context: Context, source: str | None, force: bool) -> None:
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
     made = scaffold(source, path.parent)
-    path.write_text(made.text, encoding="utf-8")
+    try:
+        path.write_text(made.text, encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(
+            f"{path} cannot be written: {error.strerror}; name a file in a folder that you may write to with --config"
+        ) from error
     for sentence in made.left_out:
         click.echo(sentence)
     click.echo(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")

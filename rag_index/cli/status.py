@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import click
+
 from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.tables import print_table
 
@@ -27,11 +29,13 @@ def status(context: Context, as_json: bool) -> None:
             (one.index, one.collection or "-", f"{one.documents:,}", f"{one.points:,}", f"{one.failed:,}", last)
         )
     print_table(rows)
+    for one in indexes:
+        if one.last_run and one.last_run["message"]:
+            click.echo(f"{one.index}: {one.last_run['message']}")
 
 
 def _last_run(run: dict[str, Any] | None) -> str:
     if run is None:
         return "never"
     seconds = f", {run['seconds']:.0f} s" if run["seconds"] is not None else ""
-    message = f": {run['message']}" if run["message"] else ""
-    return f"{run['state']}, {run['started'].replace('T', ' ').rstrip('Z')} UTC{seconds}{message}"
+    return f"{run['state']}, {run['started'].replace('T', ' ').rstrip('Z')} UTC{seconds}"

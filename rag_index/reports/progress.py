@@ -271,7 +271,7 @@ class Bar:
         self._column = BarColumn(bar_width=MAX_BAR)
         texts = [TextColumn(f"{{task.fields[{name}]}}", markup=False) for name in ("index", "headline")]
         self._bar = RichProgress(texts[0], self._column, texts[1], console=self._console)
-        self._task = self._bar.add_task("", total=None, index="", headline="")
+        self._task = self._bar.add_task("", total=None, visible=False, index="", headline="")
         self._details = Text(no_wrap=True, overflow="ellipsis")
         self._live = Live(Group(self._bar, self._details), console=self._console, transient=True)
         self._live.start()
@@ -282,7 +282,12 @@ class Bar:
         index, self._column.bar_width, headline = fit(progress.index, progress.headline(), self._console.width)
         self._details.plain = progress.details()
         self._bar.update(
-            self._task, completed=progress.done, total=progress.total or None, index=index, headline=headline
+            self._task,
+            completed=progress.done,
+            total=progress.total or None,
+            visible=True,
+            index=index,
+            headline=headline,
         )
 
     def finish(self, progress: Progress, sentence: str) -> None:

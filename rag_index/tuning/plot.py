@@ -14,11 +14,17 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "require_plots"]
 
+_NOT_WRITTEN = "the plot cannot be written to {path}: {reason}; name another file with --plot"
 
-def require_plots() -> None:
-    """Raise SettingsError if matplotlib is missing. To be called before the work, not after it."""
+
+def require_plots(path: Path) -> None:
+    """Raise SettingsError if matplotlib is missing or the file cannot be written. To be called before the work."""
     if find_spec("matplotlib") is None:
         raise SettingsError("a plot needs matplotlib, which is not installed: pip install 'rag-index[plots]'")
+    try:
+        path.open("ab").close()
+    except OSError as exc:
+        raise SettingsError(_NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc
 
 
 def draw(report: BenchmarkReport, path: Path) -> None:
@@ -27,7 +33,7 @@ def draw(report: BenchmarkReport, path: Path) -> None:
     Raises:
         SettingsError: matplotlib is missing, or the file cannot be written.
     """
-    require_plots()
+    require_plots(path)
     from matplotlib.figure import Figure
 
     serial, *parallel = report.measured
@@ -48,6 +54,4 @@ def draw(report: BenchmarkReport, path: Path) -> None:
     try:
         figure.savefig(path, format="png", dpi=120)
     except OSError as exc:
-        raise SettingsError(
-            f"the plot cannot be written to {path}: {exc.strerror}; name another file with --plot"
-        ) from exc
+        raise SettingsError(_NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc

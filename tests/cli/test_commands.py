@@ -214,6 +214,17 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     assert "--force" in again.stderr
 
 
+def test_init_where_nothing_can_be_written_says_so(tmp_path):
+    ended = subprocess.run(
+        [*PROGRAM, "--config", str(tmp_path / "missing" / "a.toml"), "init"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = one_line(ended, 2)
+    assert "a.toml cannot be written: No such file or directory; name a file in a folder" in message
+
+
 def test_every_command_has_help():
     ended = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, check=False)
     commands = [line.split()[0] for line in ended.stdout.partition("Commands:")[2].strip().splitlines()]
@@ -276,16 +287,19 @@ def test_report_shows_where_the_time_went_and_what_would_help(indexed):
     printed = indexed.cli("report").stdout
     assert "documents in" in printed
     assert re.search(r"\d [kM]B read from the source, ", printed)
+    assert indexed.cli("report", "nothing").returncode == 2
 
 
-def test_report_says_why_a_run_failed(project):
+def test_report_says_why_a_run_failed(project, prefect_server):
     project.execute("CREATE TABLE loose (id INTEGER, body TEXT)")
     project.execute("INSERT INTO loose VALUES (NULL, 'a text')")
     project.write_settings(
         project.config.read_text() + '[[indexes]]\nname = "loose"\ntable = "loose"\nkey = "id"\ntext = "body"\n'
     )
     assert project.index(serial=True).state == "failed"
+    lines = project.cli("status").stdout.splitlines()
+    assert "NULL" not in lines[2]
+    assert lines[3].startswith("loose: index loose: 1 row has NULL in the key (id); ")
     printed = project.cli("report").stdout
     assert "  index loose: 1 row has NULL in the key (id); name another key" in printed
     assert "nothing had to be embedded" not in printed
-    assert indexed.cli("report", "nothing").returncode == 2
