@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
-SELDOM = ("failed", "skipped")
+SELDOM = ("held_back", "failed", "skipped")
 """Columns that are printed if a plan has such documents."""
 
 

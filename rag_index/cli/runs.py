@@ -30,7 +30,9 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Number of Dask worker processes."),
         click.option("--shard-documents", type=click.IntRange(min=1), metavar="N", help="Documents per shard."),
         click.option("--serial", is_flag=True, help="Use one process and no Dask cluster."),
-        click.option("--allow-deletes", is_flag=True, help="Delete documents even if the source lost many."),
+        click.option(
+            "--allow-deletes", is_flag=True, help="Delete what the source lost, however much, and what was held back."
+        ),
         click.option(
             "--wait",
             type=click.FloatRange(min=0),

@@ -22,12 +22,11 @@ def status(context: Context, as_json: bool) -> None:
     if as_json:
         print_json({"indexes": [one.to_json() for one in indexes]})
         return
-    rows = [("index", "collection", "documents", "points", "failed", "last run")]
+    any_held = any(one.held_back for one in indexes)
+    rows = [("index", "collection", "documents", "points", "failed", *["held back"] * any_held, "last run")]
     for one in indexes:
-        last = _last_run(one.last_run)
-        rows.append(
-            (one.index, one.collection or "-", f"{one.documents:,}", f"{one.points:,}", f"{one.failed:,}", last)
-        )
+        numbers = [one.documents, one.points, one.failed, *[one.held_back] * any_held]
+        rows.append((one.index, one.collection or "-", *(f"{n:,}" for n in numbers), _last_run(one.last_run)))
     print_table(rows)
     for one in indexes:
         if one.last_run and one.last_run["message"]:

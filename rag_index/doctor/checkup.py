@@ -28,6 +28,7 @@ from rag_index.errors import (
     StoreBusy,
     StoreError,
 )
+from rag_index.indexing.guards import held_back
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
@@ -173,6 +174,8 @@ class Checkup:
         elif changes is not None and state.current is not None and str(changes):
             message = f"{changes} since the last run; the next run indexes that, or `rag-index index {name}` does now"
             diagnosis.advice.append(Advice(name, message))
+        if state.current is not None and (held := self.resources.ledger.count_held(state.current.id)):
+            diagnosis.advice.append(Advice(name, held_back(held, name)))
         for collection in state.unfinished if state.live is not None else ():
             message = f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it"
             diagnosis.advice.append(Advice(name, message))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.errors import SourceUnavailable
 from rag_index.indexing.commit import Committer
+from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.scan import Scan, ScanProgress
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import make_searchable
@@ -39,10 +40,10 @@ def begin_scan(
     collection = target.beside() if rebuild else target.current()
     epoch = 0 if store.embedded else _raise_epoch(run, collection)
     make_searchable(store, collection.name, identity, index.indexed_fields)
-    before = ledger.totals(collection.id)
-    documents_before = before.documents + before.pending
+    guard = DeleteGuard(ledger, collection, run.settings.run.delete_guard)
+    guard.note_size()
     reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
-    if reuse is None and index.kind == CODE and documents_before:
+    if reuse is None and index.kind == CODE and guard.any_documents:
         reuse = VectorReuse(index.name, ledger, store, collection, own=True)
     ledger.begin_scan()
     scan = Scan(
@@ -52,7 +53,7 @@ def begin_scan(
         collection=collection,
         rebuild=rebuild,
         epoch=epoch,
-        documents_before=documents_before,
+        guard=guard,
         sharder=_sharder(run, chars_per_second or first_rate(identity.kind, index, collection.chars_per_second)),
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(

@@ -1,6 +1,6 @@
 """Deleting documents: they are marked pending, deleted in the store, flushed, and only then deleted in the ledger.
 
-Whether a run deletes at all is decided by `guards.deletion_refused`, which `Scan.delete_gone` asks.
+What a run must not delete is held back by the `delete_guard`, which `Scan.delete_gone` asks first.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def delete_named(
 
 
 def _delete_emptied(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
-    while rows := ledger.emptied():
+    while rows := ledger.emptied(collection.id):
         keys = [row[0] for row in rows]
         _delete_points(ledger, store, collection, index, keys)
         ledger.record(collection.id, [(*row, 0) for row in rows])

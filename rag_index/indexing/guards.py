@@ -5,30 +5,89 @@ Each function returns a sentence for a person, or an empty text if nothing is he
 
 from __future__ import annotations
 
-__all__ = ["UNGUARDED_DELETES", "deletion_refused", "too_few_left", "too_many_failed"]
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_index.ledger.deletions import DAYS
+
+if TYPE_CHECKING:
+    from rag_index.ledger import Counts
+
+__all__ = ["UNGUARDED_DELETES", "Loss", "deletion_refused", "held_back", "too_few_left", "too_many_failed"]
 
 UNGUARDED_DELETES = 100
 """Up to this many deletions are never guarded."""
 
 
-def deletion_refused(deletions: int, before: int, share: float) -> str:
-    """Return why `deletions` documents of `before` are not deleted, if that is more than `share` of them."""
-    if deletions <= UNGUARDED_DELETES or deletions <= share * before:
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What an index would lose: `deletions` of the documents that it had `before` the run."""
+
+    deletions: Counts
+    before: Counts
+    largest: int
+    """The most documents that it had in the last `DAYS`."""
+
+    def sentence(self, share: float) -> str:
+        """Return what would be lost if that is more than `share`; "" if it is not.
+
+        What was in the index when it was last whole is counted by itself, together with what was lost in the last
+        days: documents that a wrong source brought must not outweigh it. What came later counts as long as not too much
+        of the former is held back; if it is, what came later is of the source that lost the former.
+        """
+        lost, earlier = self.deletions.whole, self._earlier
+        if self.is_of_whole(share):
+            if not earlier:
+                return f"{lost:,} of {self.largest:,} documents"
+            together = f"{earlier + lost:,} of {self.largest:,} with those lost in the last {DAYS} days"
+            return f"{lost:,} documents ({together})"
+        suspected = _too_many(self._earlier + self.before.held, self.largest, share)
+        if not suspected and _too_many(self.deletions.all, self.before.all, share):
+            return f"{self.deletions.all:,} of {self.before.all:,} documents"
+        return ""
+
+    def is_of_whole(self, share: float) -> bool:
+        """Return whether too much would be lost of what was in the index when it was last whole."""
+        lost = self.deletions.whole
+        return lost > 0 and _too_many(self._earlier + lost, self.largest, share)
+
+    @property
+    def _earlier(self) -> int:
+        """How many documents were lost in the last days."""
+        return max(0, self.largest - self.before.whole)
+
+
+def deletion_refused(loss: Loss, share: float) -> str:
+    """Return why a run deletes nothing, if it would delete more than `share` of the index."""
+    if not (lost := loss.sentence(share)):
         return ""
     return (
-        f"{deletions:,} of {before:,} documents would be deleted, more than delete_guard "
-        f"({share:.0%}) allows; nothing was deleted: if the source is right, run again with --allow-deletes"
+        f"{lost} would be deleted, more than delete_guard ({share:.0%}) allows; nothing was deleted: "
+        "if the source is right, run again with --allow-deletes"
     )
 
 
-def too_few_left(collection: str, documents: int, before: int, share: float) -> str:
-    """Return why a rebuilt collection of `documents` is not published, if the live one has `before`."""
-    lost = before - documents
-    if lost <= max(UNGUARDED_DELETES, share * before):
+def held_back(documents: int, index: str) -> str:
+    """Return the sentence about documents that earlier runs held back; "" if there are none."""
+    if not documents:
         return ""
+    which = "1 document is" if documents == 1 else f"{documents:,} documents are"
     return (
-        f"the rebuilt {collection} has {documents:,} documents, {lost:,} fewer than the live one, "
-        "more than delete_guard allows; it was not published: if that is right, run again with --allow-deletes"
+        f"{which} held back, because the source lost more than delete_guard allows: "
+        f"`rag-index index {index} --allow-deletes` deletes what the source no longer has"
+    )
+
+
+def too_few_left(collection: str, loss: Loss, share: float) -> str:
+    """Return why a rebuilt collection is not published, if it lacks too much of the live one, or what is held back."""
+    lost = loss.sentence(share)
+    if not lost and not loss.deletions.held:
+        return ""
+    reason = f"more than delete_guard ({share:.0%}) allows" if lost else "which are held back"
+    lost = lost or f"{loss.deletions.held:,} documents"
+    return (
+        f"the rebuilt {collection} lacks {lost} of the live collection, {reason}; it was not published: "
+        "if that is right, run again with --allow-deletes"
     )
 
 
@@ -40,3 +99,7 @@ def too_many_failed(collection: str, failed: int, documents: int, tolerated: flo
         f"{failed:,} documents failed, so the rebuilt {collection} was not published; "
         "correct them and run again, or raise tolerate_failed"
     )
+
+
+def _too_many(lost: int, documents: int, share: float) -> bool:
+    return lost > UNGUARDED_DELETES and lost > share * documents

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders import open_embedder
+from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.guards import deletion_refused, too_few_left, too_many_failed
+from rag_index.indexing.guards import held_back, too_few_left, too_many_failed
 from rag_index.indexing.payload_updates import update_payloads
 from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
 from rag_index.sources.sql import not_unique
@@ -65,7 +66,7 @@ class Scan:
     """Whether the collection is a new one beside the live one."""
     epoch: int
     """Written into a server's collection: a server refuses workers of an earlier run by it. 0 in an embedded store."""
-    documents_before: int
+    guard: DeleteGuard
     sharder: Sharder
     committer: Committer
     state: LedgerScanState
@@ -191,16 +192,18 @@ class Scan:
         run, cid = self.run, self.collection.id
         with run.stopwatch.stage("delete"):
             run.lease.check()
-            count = run.ledger.count_gone(cid) + run.ledger.count_emptied()
-            refused = deletion_refused(count, self.documents_before, run.settings.run.delete_guard)
-            if refused and not run.options.allow_deletes:
-                run.outcome.hold(refused)
+            if self.rebuild or run.options.allow_deletes:
+                self.guard.allow()
+            elif refused := self.guard.hold_back():
+                run.outcome.hold_back(run.ledger.count_held(cid), refused)
                 return
             for deleted in delete_gone(run.ledger, run.store, self.collection, run.index.name):
                 run.outcome.deleted += deleted
             run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
             run.ledger.forget_unseen_failures(cid)
-            self._progress.deletes_done = True
+            held = self.guard.finish()
+            run.outcome.hold_back(held, held_back(held, run.index.name))
+            self._progress.deletes_done = not run.ledger.count_emptied()  # those must be read again
 
     def delete(self, keys: Sequence[str]) -> None:
         """Delete these documents, which the source no longer has, and the points of emptied ones.
@@ -210,6 +213,7 @@ class Scan:
         run = self.run
         with run.stopwatch.stage("delete"):
             run.lease.check()
+            run.ledger.release_seen(self.collection.id)  # whoever names a document allows its deletion
             for deleted in delete_named(run.ledger, run.store, self.collection, run.index.name, keys):
                 run.outcome.deleted += deleted
 
@@ -240,12 +244,14 @@ class Scan:
         with closing(open_embedder(run.settings.embedder, expected=self.identity)) as embedder:
             verified = verify_sample(run.ledger, run.store, run.index.name, self.collection, embedder)
         run.outcome.verified = verified.sentence()
-        live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
-        before = run.ledger.totals(live.id).documents if live else 0
         refused = too_many_failed(name, run.outcome.failed, run.outcome.documents, limits.tolerate_failed)
-        if not run.options.allow_deletes:
-            refused = too_few_left(name, verified.documents, before, limits.delete_guard) or refused
+        live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
+        guard = None if live is None else DeleteGuard(run.ledger, live, limits.delete_guard)
+        if guard is not None and not run.options.allow_deletes:
+            refused = too_few_left(name, guard.loss_by(self.collection), limits.delete_guard) or refused
         if refused:
             run.outcome.hold(refused)
             return
+        if guard is not None and not run.options.allow_deletes:
+            guard.hand_over(self.collection)
         publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)

@@ -1,7 +1,8 @@
 """Vectors that need not be made again, because a collection has one of the same text.
 
-A rebuild reuses vectors of the live collection. A run over source code reuses those of its own collection: of a changed
-file only the symbols whose text changed are embedded, and of a renamed file none.
+A rebuild reuses vectors of the live collection, also for documents that have another key there. A run over source code
+reuses those of its own collection: of a changed file only the symbols whose text changed are embedded, and of a renamed
+file none.
 
 A vector is reused if the chunk's text and the embedder's fingerprint are the same, whatever became of payloads, chunk
 sizes or chunk numbers. The copy is equal bit by bit.
@@ -35,8 +36,8 @@ logger = logging.getLogger("rag_index.indexing.vector_reuse")
 class VectorReuse:
     """A lookup of vectors in `collection`, which holds `index` and was made by the embedder that is used now.
 
-    With `own`, that is the collection that the run writes to. Pending documents still have points there, each with the
-    text of its vector; and a document whose text another document has is looked up under that one's key as well.
+    A document whose text another document has is looked up under that one's key as well. With `own`, `collection` is
+    the one that the run writes to: pending documents still have points there, each with the text of its vector.
     """
 
     def __init__(self, index: str, ledger: Ledger, store: Store, collection: Collection, *, own: bool = False) -> None:
@@ -49,7 +50,7 @@ class VectorReuse:
     def vectors(self, keys: Sequence[str], text_hashes: Sequence[bytes] = ()) -> dict[str, NDArray[np.float32]]:
         """Return vectors by embedded text, of all chunks that these documents (with these texts) have there."""
         known = self._ledger.known(self._collection.id, keys)
-        if self._own and text_hashes:
+        if text_hashes:
             known |= self._renamed(keys, text_hashes, known)
         ids = [
             point_id(self._index, key, number)

@@ -7,15 +7,16 @@ marked pending before it is written. A row that is not pending is exactly what t
 from __future__ import annotations
 
 from rag_index.ledger.collections import CollectionRows
+from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.files import FileRows
-from rag_index.ledger.records import Collection, FailedDocument, Known, RunRecord, ScanRecord, Totals
+from rag_index.ledger.records import Collection, Counts, FailedDocument, Known, RunRecord, ScanRecord, Totals
 from rag_index.ledger.runs import RunRows
 
-__all__ = ["Collection", "FailedDocument", "Known", "Ledger", "RunRecord", "ScanRecord", "Totals"]
+__all__ = ["Collection", "Counts", "FailedDocument", "Known", "Ledger", "RunRecord", "ScanRecord", "Totals"]
 
 
-class Ledger(CollectionRows, DocumentRows, FileRows, RunRows):
+class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from rag_index.errors import LedgerError
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import Collection
-from rag_index.ledger.tables import collections, documents, failed_documents, file_hashes, scan_states
+from rag_index.ledger.tables import collections, documents, failed_documents, file_hashes, scan_states, sizes
 
 __all__ = ["CollectionRows"]
 
@@ -46,8 +46,8 @@ class CollectionRows(LedgerConnection):
             connection.execute(collections.update().where(collections.c.id == collection_id).values(**values))
 
     def drop_collection(self, collection_id: int) -> None:
-        """Delete a collection with all its documents, failures, file hashes and scan state."""
+        """Delete a collection with everything that belongs to it."""
         with self.transaction() as connection:
-            for table in (documents, failed_documents, scan_states, file_hashes):
+            for table in (documents, failed_documents, scan_states, file_hashes, sizes):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))
             connection.execute(collections.delete().where(collections.c.id == collection_id))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 __all__ = ["DocumentRows"]
 
+d = documents.c
+COLUMNS = (d.collection_id, d.key, d.text_hash, d.payload_hash, d.chunks, d.pending, d.added_at)
+"""What is written of a document; `added_at` only when it is new."""
+
 
 class DocumentRows(FailureRows):
     """The documents of each collection. A row that is not pending is exactly what the store holds."""
@@ -37,7 +41,8 @@ class DocumentRows(FailureRows):
             return
         key = self._keys_as_rows().subquery().c[0]
         rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
-        names = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
+        rows = rows.add_columns(sa.literal(self.clock()))
+        names = [column.name for column in COLUMNS]
         insert = self._insert(documents).from_select(names, rows.where(sa.true()))
         statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1})
         with self.transaction() as connection:
@@ -45,10 +50,12 @@ class DocumentRows(FailureRows):
 
     def record(self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]]) -> None:
         """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures."""
-        values = [(collection_id, key, text, payload, chunks, 0) for key, text, payload, chunks in rows]
+        now = self.clock()
+        values = [(collection_id, key, text, payload, chunks, 0, now) for key, text, payload, chunks in rows]
         if not values:
             return
-        insert = self._insert(documents).values({name: sa.bindparam(name) for name in documents.c.keys()})  # noqa: SIM118
+        names = [column.name for column in COLUMNS]
+        insert = self._insert(documents).values({name: sa.bindparam(name) for name in names})
         new = insert.excluded
         statement = insert.on_conflict_do_update(
             index_elements=["collection_id", "key"],
@@ -60,7 +67,7 @@ class DocumentRows(FailureRows):
             },
         )
         with self.transaction() as connection:
-            self._execute_many(connection, statement, documents.c.keys(), values)
+            self._execute_many(connection, statement, names, values)
             self.clear_failures(collection_id, [str(row[1]) for row in values])
 
     def unmark_pending(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:

@@ -65,16 +65,20 @@ class FileRows(ScanRows):
             return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, below)))
 
     def keys_of_texts(self, collection_id: int, text_hashes: Sequence[bytes]) -> list[str]:
-        """Return for each of these texts, if any document with points has it, one such document."""
-        d = documents.c
+        """Return for each of these texts a document that had it when the scan first asked, if there was one.
+
+        The first call reads all documents once, because there is no index on texts.
+        """
+        texts, d = self._scanned.texts, documents.c
+        if text_hashes and self._texts_of != collection_id:
+            rows = sa.select(d.text_hash, sa.func.min(d.key)).where(d.collection_id == collection_id, d.chunks > 0)
+            with self.transaction() as connection:
+                connection.execute(texts.delete())
+                connection.execute(texts.insert().from_select(["text_hash", "key"], rows.group_by(d.text_hash)))
+            self._texts_of = collection_id
         found: list[str] = []
         for first in range(0, len(text_hashes), QUERY_HASHES):
             batch = list(text_hashes[first : first + QUERY_HASHES])
-            statement = (
-                sa.select(sa.func.min(d.key))
-                .where(d.collection_id == collection_id, d.text_hash.in_(batch), d.chunks > 0)
-                .group_by(d.text_hash)
-            )
             with self.transaction() as connection:
-                found += connection.scalars(statement)
+                found += connection.scalars(sa.select(texts.c.key).where(texts.c.text_hash.in_(batch)))
         return found

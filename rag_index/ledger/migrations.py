@@ -56,10 +56,26 @@ def _rename_to_one_vocabulary(connection: Connection) -> None:
     )
 
 
+def _remember_what_is_held_back(connection: Connection) -> None:
+    """Version 5: keep what the delete guard needs from run to run (see `ledger.deletions`)."""
+    number = "DOUBLE PRECISION" if connection.dialect.name == "postgresql" else "FLOAT"
+    for column in (
+        f"rag_index_collections ADD COLUMN whole_at {number} NOT NULL DEFAULT 0",
+        f"rag_index_documents ADD COLUMN added_at {number} NOT NULL DEFAULT 0",
+        f"rag_index_documents ADD COLUMN held_at {number}",
+    ):
+        connection.exec_driver_sql(f"ALTER TABLE {column}")
+    connection.exec_driver_sql(
+        "CREATE TABLE rag_index_sizes (collection_id INTEGER NOT NULL, day INTEGER NOT NULL, "
+        "documents INTEGER NOT NULL, PRIMARY KEY (collection_id, day))"
+    )
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
     4: _rename_to_one_vocabulary,
+    5: _remember_what_is_held_back,
 }
 """The migration to each version after the first."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
 
-__all__ = ["Collection", "FailedDocument", "Known", "RunRecord", "ScanRecord", "Totals"]
+__all__ = ["Collection", "Counts", "FailedDocument", "Known", "RunRecord", "ScanRecord", "Totals"]
 
 
 class Known(NamedTuple):
@@ -26,6 +26,16 @@ class Totals(NamedTuple):
     documents: int
     points: int
     pending: int
+
+
+class Counts(NamedTuple):
+    """Numbers of documents with points, for the delete guard."""
+
+    all: int
+    whole: int
+    """Those that were in the index when it was last whole."""
+    held: int
+    """Those of `whole` that are held back."""
 
 
 class ScanRecord(NamedTuple):
@@ -56,6 +66,8 @@ class Collection:
     """`ready`, or `building` while another collection is live."""
     created_at: float
     chars_per_second: float | None
+    whole_at: float
+    """When a run last ended with everything in it that the source had, and nothing else; 0 if none did."""
 
 
 @dataclass(frozen=True, slots=True)

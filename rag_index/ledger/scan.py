@@ -20,10 +20,14 @@ __all__ = ["ScanRows"]
 
 
 class _ScanTables(NamedTuple):
-    """The temporary tables of a connection: keys that the scan has seen, and documents that it found emptied."""
+    """The temporary tables of a connection: keys that the scan has seen, documents that it found emptied, and texts.
+
+    `texts` has, for one collection, a document of each text.
+    """
 
     seen: sa.Table
     emptied: sa.Table
+    texts: sa.Table
 
     @classmethod
     def create(cls, connection: Connection) -> _ScanTables:
@@ -36,23 +40,30 @@ class _ScanTables(NamedTuple):
             "emptied", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("text_hash", sa.LargeBinary),
             sa.Column("payload_hash", sa.LargeBinary), prefixes=["TEMPORARY"], sqlite_with_rowid=False,
         )  # fmt: skip
-        for table in (seen, emptied):
+        texts = sa.Table(
+            "texts", metadata, sa.Column("text_hash", sa.LargeBinary, primary_key=True), sa.Column("key", sa.Text),
+            prefixes=["TEMPORARY"], sqlite_with_rowid=False,
+        )  # fmt: skip
+        for table in (seen, emptied, texts):
             table.create(connection)
-        return cls(seen, emptied)
+        return cls(seen, emptied, texts)
 
 
 class ScanRows(LedgerConnection):
     """The keys that the current scan has seen, and the state that a complete scan leaves for the next one."""
 
     _scan: _ScanTables | None = None
+    _texts_of: int | None = None
+    """The collection whose texts are in the temporary table, once it was asked for them."""
 
     def begin_scan(self) -> None:
         """Create the temporary tables, or empty them if an earlier scan used them."""
         with self.transaction() as connection:
             if self._scan is None:
                 self._scan = _ScanTables.create(connection)
-            for table in (self._scan.seen, self._scan.emptied):
+            for table in self._scan:
                 connection.execute(table.delete())
+            self._texts_of = None
 
     def see(self, keys: Sequence[str], *, page: int) -> list[str]:
         """Record the keys of a page as seen. Return those that occur twice, in this page or also in an earlier one."""
@@ -78,10 +89,13 @@ class ScanRows(LedgerConnection):
             with self.transaction() as connection:
                 connection.execute(self._scanned.emptied.insert(), values)
 
-    def emptied(self, *, limit: int = 1000) -> list[tuple[str, bytes, bytes]]:
-        """Return a page of the emptied documents that are still recorded."""
+    def emptied(self, collection_id: int, *, limit: int = 1000) -> list[tuple[str, bytes, bytes]]:
+        """Return a page of the emptied documents that are still recorded and are not held back."""
+        e, d = self._scanned.emptied.c, documents.c
+        held = sa.exists().where(d.collection_id == collection_id, d.key == e.key, d.held_at.is_not(None))
+        statement = sa.select(e.key, e.text_hash, e.payload_hash).where(~held).limit(limit)
         with self.transaction() as connection:
-            rows = connection.execute(sa.select(self._scanned.emptied).limit(limit)).fetchall()
+            rows = connection.execute(statement).fetchall()
         return [(row[0], bytes(row[1]), bytes(row[2])) for row in rows]
 
     def forget_emptied(self, keys: Sequence[str]) -> None:
@@ -103,9 +117,10 @@ class ScanRows(LedgerConnection):
             connection.execute(failed_documents.delete().where(f.collection_id == collection_id, unseen))
 
     def gone(self, collection_id: int, *, limit: int = 1000) -> list[str]:
-        """Return a page of the collection's documents that the scan did not see."""
+        """Return a page of the collection's documents that the scan did not see and that are not held back."""
         with self.transaction() as connection:
-            statement = self._select_unseen(collection_id, documents.c.key).limit(limit)
+            statement = self._select_unseen(collection_id, documents.c.key)
+            statement = statement.where(documents.c.held_at.is_(None)).limit(limit)
             return [str(key) for key in connection.scalars(statement)]
 
     def count_gone(self, collection_id: int) -> int:

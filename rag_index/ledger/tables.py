@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 __all__ = [
     "collections", "documents", "failed_documents", "file_hashes", "leases", "metadata", "runs", "scan_states",
-    "schema_version",
+    "schema_version", "sizes",
 ]  # fmt: skip
 
 metadata = sa.MetaData()
@@ -30,6 +30,7 @@ collections = sa.Table(
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("chars_per_second", sa.Float),
+    sa.Column("whole_at", sa.Float, nullable=False, server_default="0"),
 )
 
 documents = sa.Table(
@@ -41,6 +42,8 @@ documents = sa.Table(
     sa.Column("payload_hash", sa.LargeBinary, nullable=False),
     sa.Column("chunks", sa.Integer, nullable=False),
     sa.Column("pending", sa.Integer, nullable=False),
+    sa.Column("added_at", sa.Float, nullable=False, server_default="0"),
+    sa.Column("held_at", sa.Float),
     sqlite_with_rowid=False,
 )
 sa.Index(
@@ -108,4 +111,12 @@ file_hashes = sa.Table(
     sa.Column("text_hash", sa.LargeBinary, nullable=False),
     sa.Column("payload_hash", sa.LargeBinary, nullable=False),
     sqlite_with_rowid=False,
+)
+
+sizes = sa.Table(
+    "rag_index_sizes",
+    metadata,
+    sa.Column("collection_id", sa.Integer, primary_key=True),
+    sa.Column("day", sa.Integer, primary_key=True),
+    sa.Column("documents", sa.Integer, nullable=False),
 )

@@ -32,6 +32,8 @@ class IndexOutcome:
     unchanged: int = 0
     empty: int = 0
     deleted: int = 0
+    held_back: int = 0
+    """Documents that the source no longer has and that the delete guard keeps in the index."""
     failed: int = 0
     skipped: int = 0
     """Documents that a rule of the source excludes. They are listed with the failed ones."""
@@ -83,12 +85,18 @@ class IndexOutcome:
         self.say(message)
         self.state = "partial"
 
+    def hold_back(self, documents: int, message: str) -> None:
+        """Count the documents that the delete guard holds back, and say why; nothing if there are none."""
+        self.held_back = documents
+        if documents:
+            self.hold(message)
+
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; keys such as `message` only if they have a value."""
         values = asdict(self)
         values.pop("exit_code")
         values["seconds"] = round(self.seconds, 3)
-        for name in ("message", "verified", "skipped", "incomplete", *CONTEXTS):
+        for name in ("message", "verified", "held_back", "skipped", "incomplete", *CONTEXTS):
             if not values[name]:
                 values.pop(name)
         return values
@@ -119,6 +127,7 @@ class IndexOutcome:
             for word, count in (
                 ("new", self.new), ("changed", self.changed), ("payload only", self.payload_only),
                 ("unchanged", self.unchanged), ("empty", self.empty), ("deleted", self.deleted),
+                ("held back", self.held_back),
                 ("failed", self.failed), ("skipped", self.skipped), ("incomplete", self.incomplete),
             )
             if count

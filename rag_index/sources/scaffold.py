@@ -210,7 +210,7 @@ project = {project}  # the prefix of all collection names, so that projects can 
 # max_load = 4.0                        # start only as many workers as keep the load below this
 
 [run]
-# delete_guard = 0.2                    # a run that would delete a larger share of the documents deletes none
+# delete_guard = 0.2                    # a run by which more of the index would be lost in 30 days deletes nothing
 # tolerate_failed = 0.0                 # the share of documents that may fail in a completed run
 
 # An index of a folder of source code (pip install "rag-index[code]"):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rag_index.chunking import open_chunker
 from rag_index.embedders import identify
 from rag_index.errors import RagIndexError, TransientError
+from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.diff import diff
-from rag_index.indexing.guards import deletion_refused
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.target import check_fits, live_collection
 from rag_index.ledger import Ledger
@@ -47,6 +47,8 @@ class RunPlan:
     payload_only: int = 0
     gone: int = 0
     """Documents that are indexed and that the source no longer has."""
+    held_back: int = 0
+    """Documents that the run would not delete, because of `delete_guard`."""
     unchanged: int = 0
     empty: int = 0
     failed: int = 0
@@ -129,11 +131,9 @@ def _compare(
         _count(plan, page, ledger, collection_id)
         cursor = page.cursor
     plan.gone = ledger.count_gone(collection_id)
-    totals = ledger.totals(collection_id)
-    deletes = plan.gone + ledger.count_emptied()
-    if deletion_refused(deletes, totals.documents + totals.pending, settings.run.delete_guard):
-        held = f"the run would hold back its {deletes:,} deletions, which are more than delete_guard allows"
-        plan.message = "; ".join(filter(None, [plan.message, held]))
+    if live is not None:
+        plan.held_back, reason = DeleteGuard(ledger, live, settings.run.delete_guard).foresee(index.name)
+        plan.message = "; ".join(filter(None, [plan.message, reason]))
 
 
 def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) -> None:

@@ -26,6 +26,8 @@ class IndexStatus:
     documents: int
     points: int
     failed: int
+    held_back: int
+    """Documents that the source no longer has and that the delete guard keeps in the index."""
     last_run: dict[str, Any] | None
     """started and ended (ISO, UTC), state, message, seconds. `ended` is None while the run is under way; if its process
     died, `seconds` is None too and the state is interrupted."""
@@ -50,11 +52,10 @@ def _index_status(settings: Settings, index: IndexSettings, ledger: Ledger, live
     run = _last_run(ledger, alias)
     collection = ledger.collection(live[alias]) if alias in live else None
     if collection is None:
-        return IndexStatus(index.name, live.get(alias), 0, 0, 0, run)
+        return IndexStatus(index.name, live.get(alias), 0, 0, 0, 0, run)
     totals = ledger.totals(collection.id)
-    return IndexStatus(
-        index.name, collection.name, totals.documents, totals.points, ledger.count_failures(collection.id), run
-    )
+    failed, held = ledger.count_failures(collection.id), ledger.count_held(collection.id)
+    return IndexStatus(index.name, collection.name, totals.documents, totals.points, failed, held, run)
 
 
 def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:

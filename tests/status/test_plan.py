@@ -120,6 +120,6 @@ def test_deletions_that_a_run_would_hold_back_are_said(project):
     project.execute("DELETE FROM note WHERE id <= 250")
     project.execute("UPDATE note SET title = '', body = '' WHERE id <= 260")
     (plan,) = project.json("plan")["indexes"]
-    assert counts(plan) == {"documents": 150, "gone": 250, "unchanged": 140, "empty": 10}
-    assert plan["message"] == "the run would hold back its 260 deletions, which are more than delete_guard allows"
+    assert counts(plan) == {"documents": 150, "gone": 250, "held_back": 260, "unchanged": 140, "empty": 10}
+    assert plan["message"] == "the run would hold back 260 of 400 documents, more than delete_guard (20%) allows"
     assert plan["message"] in project.cli("plan").stdout

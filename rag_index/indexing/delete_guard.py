@@ -1,0 +1,76 @@
+"""The delete guard of one scan: what it would delete is held back if that looks like a mistake.
+
+A document that is held back stays in the index until the source has it again or a person allows its deletion
+(`--allow-deletes`, or `index --id`, which names it). The rule is in `guards.Loss`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rag_index.indexing.guards import Loss, deletion_refused, held_back
+
+if TYPE_CHECKING:
+    from rag_index.ledger import Collection, Ledger
+
+__all__ = ["DeleteGuard"]
+
+
+class DeleteGuard:
+    """The delete guard of a scan into `collection`, made before the scan writes anything."""
+
+    def __init__(self, ledger: Ledger, collection: Collection, share: float) -> None:
+        self._ledger = ledger
+        self._collection = collection
+        self._share = share
+        self._before = ledger.count_documents(collection)
+        self._largest = max(self._before.whole, ledger.largest_size(collection.id))
+
+    @property
+    def any_documents(self) -> bool:
+        """Whether the index had documents with points before the scan."""
+        return self._before.all > 0
+
+    def note_size(self) -> None:
+        """Record how large the index is now, so that later runs notice if it shrinks little by little."""
+        self._ledger.note_size(self._collection.id, self._before.whole)
+
+    def loss(self) -> Loss:
+        """Return what the scan, which has seen the whole source, would delete."""
+        return Loss(self._ledger.count_deletions(self._collection), self._before, self._largest)
+
+    def loss_by(self, rebuilt: Collection) -> Loss:
+        """Return what readers would lose if `rebuilt` replaced the collection."""
+        return Loss(self._ledger.count_unmatched(self._collection, rebuilt), self._before, self._largest)
+
+    def foresee(self, index: str) -> tuple[int, str]:
+        """Return how many documents a run would hold back, and why."""
+        loss = self.loss()
+        if lost := loss.sentence(self._share):
+            held = loss.deletions.whole if loss.is_of_whole(self._share) else loss.deletions.all
+            return held, f"the run would hold back {lost}, more than delete_guard ({self._share:.0%}) allows"
+        return loss.deletions.held, held_back(loss.deletions.held, index)
+
+    def hand_over(self, rebuilt: Collection) -> None:
+        """Let `rebuilt`, which replaces the collection, know how large that was."""
+        self.note_size()
+        self._ledger.copy_sizes(self._collection.id, rebuilt.id)
+
+    def hold_back(self) -> str:
+        """Hold back what the scan would delete if it is too much, and return the reason; "" if it is not."""
+        loss = self.loss()
+        refused = deletion_refused(loss, self._share)
+        if refused:
+            self._ledger.hold_back(self._collection, whole=loss.is_of_whole(self._share))
+        return refused
+
+    def allow(self) -> None:
+        """Hold nothing back, because a person allowed it or because nobody reads the collection yet."""
+        self._ledger.release_all(self._collection.id)
+
+    def finish(self) -> int:
+        """Record that all was deleted but what is still held back, and return how many documents that is."""
+        with self._ledger.transaction():
+            self._ledger.release(self._collection.id)
+            self._ledger.mark_whole(self._collection.id)
+        return self._ledger.count_held(self._collection.id)

@@ -1,0 +1,156 @@
+"""What a scan would delete, what the delete guard holds back, and how large a collection was in the last days."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from rag_index.ledger.records import Counts
+from rag_index.ledger.scan import ScanRows
+from rag_index.ledger.tables import collections, documents, sizes
+
+if TYPE_CHECKING:
+    from rag_index.ledger.records import Collection
+
+__all__ = ["DAYS", "DeletionRows"]
+
+DAYS = 30
+"""Days for which sizes are kept: what an index lost in this time is one loss."""
+DAY = 86_400
+
+
+class DeletionRows(ScanRows):
+    """The rows by which the delete guard decides (`indexing.delete_guard`)."""
+
+    def count_documents(self, collection: Collection) -> Counts:
+        """Count the documents of a collection."""
+        return self._count(collection, sa.true())
+
+    def count_deletions(self, collection: Collection) -> Counts:
+        """Count the documents that the scan did not see or found emptied."""
+        return self._count(collection, self._is_lost())
+
+    def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
+        """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
+
+        Documents of one text are matched one to one.
+        """
+        a, b = documents.alias("a"), documents.alias("b")
+        missing = _without_key(a, collection.id, b, other.id)
+        moved = _without_key(b, other.id, a, collection.id)
+        whole = a.c.added_at <= collection.whole_at
+        lost = (
+            sa.select(a.c.text_hash, *_counts(whole, whole & a.c.held_at.is_not(None)))
+            .where(missing)
+            .group_by(a.c.text_hash)
+            .subquery()
+        )
+        found = sa.select(b.c.text_hash, sa.func.count().label("found")).where(moved).group_by(b.c.text_hash).subquery()
+        there = sa.func.coalesce(found.c.found, 0)
+        sums = [
+            sa.func.coalesce(sa.func.sum(sa.case((count > there, count - there), else_=0)), 0)
+            for count in (lost.c.all, lost.c.whole, lost.c.held)
+        ]
+        joined = lost.outerjoin(found, found.c.text_hash == lost.c.text_hash)
+        with self.transaction() as connection:
+            return Counts(*map(int, connection.execute(sa.select(*sums).select_from(joined)).one()))
+
+    def hold_back(self, collection: Collection, *, whole: bool) -> None:
+        """Hold back what the scan would delete (with `whole`, only of what was there when the index was last whole)."""
+        d = documents.c
+        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost()
+        if whole:
+            lost &= d.added_at <= collection.whole_at
+        with self.transaction() as connection:
+            self.release(collection.id)
+            connection.execute(documents.update().where(lost, d.held_at.is_(None)).values(held_at=self.clock()))
+
+    def release(self, collection_id: int) -> None:
+        """Hold documents back no longer that the scan saw, and found with text."""
+        held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
+        with self.transaction() as connection:
+            connection.execute(documents.update().where(held, ~self._is_lost()).values(held_at=None))
+
+    def release_seen(self, collection_id: int) -> None:
+        """Hold documents back no longer that the scan saw, whether or not they have text."""
+        d = documents.c
+        seen = sa.exists().where(self._scanned.seen.c.key == d.key)
+        held = (d.collection_id == collection_id) & d.held_at.is_not(None)
+        with self.transaction() as connection:
+            connection.execute(documents.update().where(held, seen).values(held_at=None))
+
+    def release_all(self, collection_id: int) -> None:
+        """Hold nothing back any longer, and forget earlier sizes: a person allowed it."""
+        held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
+        with self.transaction() as connection:
+            connection.execute(documents.update().where(held).values(held_at=None))
+            connection.execute(sizes.delete().where(sizes.c.collection_id == collection_id))
+
+    def count_held(self, collection_id: int) -> int:
+        """Count the documents that are held back."""
+        held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
+        with self.transaction() as connection:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(documents).where(held)) or 0)
+
+    def mark_whole(self, collection_id: int) -> None:
+        """Record that the collection is whole now."""
+        with self.transaction() as connection:
+            connection.execute(
+                collections.update().where(collections.c.id == collection_id).values(whole_at=self.clock())
+            )
+
+    def note_size(self, collection_id: int, count: int) -> None:
+        """Record that the collection has `count` documents today; forget sizes older than `DAYS`."""
+        today, s = int(self.clock() // DAY), sizes.c
+        insert = self._insert(sizes).values(collection_id=collection_id, day=today, documents=count)
+        larger = sa.case((insert.excluded.documents > s.documents, insert.excluded.documents), else_=s.documents)
+        statement = insert.on_conflict_do_update(index_elements=["collection_id", "day"], set_={"documents": larger})
+        outdated = (s.collection_id == collection_id) & ((s.day <= today - DAYS) | (s.day > today))
+        with self.transaction() as connection:
+            connection.execute(sizes.delete().where(outdated))
+            connection.execute(statement)
+
+    def largest_size(self, collection_id: int) -> int:
+        """Return the most documents that the collection had in the last `DAYS`; 0 if that is not known."""
+        today, s = int(self.clock() // DAY), sizes.c
+        recent = (s.collection_id == collection_id) & (s.day > today - DAYS) & (s.day <= today)
+        with self.transaction() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(s.documents)).where(recent)) or 0)
+
+    def copy_sizes(self, collection_id: int, other_id: int) -> None:
+        """Give another collection the sizes of this one, which it replaces."""
+        s = sizes.c
+        rows = sa.select(sa.literal(other_id), s.day, s.documents).where(s.collection_id == collection_id)
+        insert = self._insert(sizes).from_select(["collection_id", "day", "documents"], rows)
+        with self.transaction() as connection:
+            connection.execute(sizes.delete().where(s.collection_id == other_id))
+            connection.execute(insert)
+
+    def _count(self, collection: Collection, where: sa.ColumnElement[bool]) -> Counts:
+        d = documents.c
+        whole = d.added_at <= collection.whole_at
+        statement = sa.select(*_counts(whole, whole & d.held_at.is_not(None))).where(
+            d.collection_id == collection.id, d.chunks > 0, where
+        )
+        with self.transaction() as connection:
+            return Counts(*map(int, connection.execute(statement).one()))
+
+    def _is_lost(self) -> sa.ColumnElement[bool]:
+        """Return the condition for a document that the scan did not see, or found emptied."""
+        seen, emptied, key = self._scanned.seen, self._scanned.emptied, documents.c.key
+        return ~sa.exists().where(seen.c.key == key) | sa.exists().where(emptied.c.key == key)
+
+
+def _counts(whole: sa.ColumnElement[bool], held: sa.ColumnElement[bool]) -> list[sa.ColumnElement[Any]]:
+    """Return the columns of `Counts`."""
+    numbers = [sa.func.coalesce(sa.func.sum(sa.case((one, 1), else_=0)), 0) for one in (whole, held)]
+    return [sa.func.count().label("all"), numbers[0].label("whole"), numbers[1].label("held")]
+
+
+def _without_key(
+    table: sa.FromClause, collection_id: int, other: sa.FromClause, other_id: int
+) -> sa.ColumnElement[bool]:
+    """Return the condition for documents of one collection whose key has no points in the other."""
+    same = sa.exists().where(other.c.collection_id == other_id, other.c.key == table.c.key, other.c.chunks > 0)
+    return (table.c.collection_id == collection_id) & (table.c.chunks > 0) & ~same

@@ -1,0 +1,79 @@
+"""Whole runs without Prefect and Dask, by the plain driver: the steps and the order of the flow."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import closing
+from typing import TYPE_CHECKING
+from unittest import mock
+
+from rag_index.embedders import open_embedder
+from rag_index.indexing import run as run_module
+from rag_index.indexing.driver import index_pages
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.ledger import Ledger
+
+if TYPE_CHECKING:
+    from rag_index.reports.outcome import IndexOutcome
+    from tests.project import Project
+
+NIGHT = 86_400.0
+
+
+class Nights:
+    """A clock of the ledger that says night after night; the time within a night does not stand still."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def sleep(self, nights: float = 1) -> None:
+        self.now += nights * NIGHT
+
+
+def run_plain(
+    project: Project,
+    *,
+    full: bool = False,
+    allow_deletes: bool = False,
+    clock: Nights | None = None,
+    delete: bool = True,
+) -> IndexOutcome:
+    """Run an index; without `delete` the run dies before it deletes."""
+    settings = project.settings
+
+    def ledger(url):
+        return Ledger(url, clock=clock) if clock else Ledger(url)
+
+    options = RunOptions(full=full, allow_deletes=allow_deletes)
+    with (
+        mock.patch.object(run_module, "Ledger", ledger),
+        open_run(settings, "notes", options, run_id=str(uuid.uuid4())) as run,
+        closing(open_embedder(settings.embedder)) as embedder,
+    ):
+        run.source.check()
+        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
+        index_pages(scan, read(run), embedder)
+        if not delete:
+            raise Died
+        scan.delete_gone()
+        scan.publish()
+        return run.finish()
+
+
+def read(run):
+    """Yield the pages of the source."""
+    cursor = None
+    while True:
+        page = run.source.page(cursor, 2000)
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+class Died(BaseException):
+    """The death of the process."""

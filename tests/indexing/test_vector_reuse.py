@@ -1,0 +1,45 @@
+"""Vectors that need not be made again."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.indexing.plain import run_plain
+from tests.project import Project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    project = Project(tmp_path / "project").fill(300)
+    project.execute("ALTER TABLE note ADD COLUMN number TEXT")
+    project.execute("UPDATE note SET number = 'N' || id")
+    assert run_plain(project).chunks_embedded == len(project.points()) == 390
+    return project
+
+
+def test_a_rebuild_after_a_change_of_the_key_column_embeds_nothing(project):
+    before = {payload["_rag"]["text"]: vector for payload, vector in project.points().values()}
+    project.write_settings(project.config.read_text().replace('key = "id"', 'key = "number"'))
+    project.execute("UPDATE note SET body = 'One text is new.' WHERE id = 7")
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.new, outcome.chunks_embedded) == ("completed", 300, 1)
+    after = {payload["_rag"]["text"]: vector for payload, vector in project.points().values()}
+    assert set(project.texts()) == {f"N{i}" for i in range(1, 301)}
+    assert all(vector == before.get(text, vector) for text, vector in after.items())
+
+
+def test_a_run_after_a_change_of_the_key_column_holds_the_old_documents_back(project):
+    project.write_settings(project.config.read_text().replace('key = "id"', 'key = "number"'))
+    outcome = run_plain(project)
+    assert (outcome.state, outcome.new, outcome.held_back) == ("partial", 300, 300)
+    assert run_plain(project, allow_deletes=True).deleted == 300
+
+
+def test_one_text_in_place_of_many_is_a_loss(project):
+    """Documents of one text are matched one to one: a table that has one row left did not keep the others."""
+    project.execute("UPDATE note SET title = 'same', body = 'text'")
+    run_plain(project)
+    project.write_settings(project.config.read_text().replace('key = "id"', 'key = "number"'))
+    project.execute("DELETE FROM note WHERE id > 1")
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, "lacks 299 of 300 documents" in outcome.message) == ("partial", True)
