@@ -55,9 +55,10 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
     """Map the embed task over shards, `SHARDS_PER_WORKER` of them in flight, and yield results as they come.
 
     If the store is a server, the upsert task is given the embed task's future, so what comes back is written already.
-    If no workers start, this process embeds everything, and the outcome says so.
+    If no workers start, this process embeds everything, and the outcome says so. It also does if memory has room for
+    no worker.
     """
-    alone, serial = False, scan.run.settings.parallel.serial
+    alone, serial = not scan.run.any_workers, scan.run.settings.parallel.serial
     with Monitor(scan.run) as monitor, ChildEmbedder(scan.run.stopwatch) as child:
         window: Window[Shard, Any] = Window(
             partial(_submit, scan), SHARDS_PER_WORKER * scan.run.metrics.workers, monitor

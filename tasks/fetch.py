@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import task
 
 from rag_index.orchestration.retries import RETRIED
+from rag_index.sources.pages import PAGE_CHARS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["fetch_page", "pages"]
 
 FIRST_ROWS = 2000
-PAGE_CHARS = 4_000_000
-"""Pages grow to about this many characters, so that short texts do not mean many small queries. A page is in memory
-several times (as rows, as documents, in shards), which is most of what the flow's process takes."""
 ROW_CHARS = 500
 """What a row takes beside its text, as characters."""
 
@@ -31,7 +29,11 @@ def fetch_page(source: Source, cursor: Any, rows: int) -> SourcePage:
 
 
 def pages(run: IndexRun) -> Iterator[SourcePage]:
-    """Yield all pages of a run's source, growing from a small first one."""
+    """Yield all pages of a run's source.
+
+    They grow from a small first one, so that work begins soon, to about `PAGE_CHARS`, so that short texts do not mean
+    many small queries.
+    """
     cursor: Any = None
     max_rows = run.settings.source.page_rows
     rows = min(FIRST_ROWS, max_rows)

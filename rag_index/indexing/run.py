@@ -91,9 +91,17 @@ class IndexRun:
         return open_chunker(self.settings, self.index)
 
     def own_workers(self) -> int:
-        """Return how many workers the run has where it starts them itself: one in a serial run."""
+        """Return how many workers the run has where it starts them itself: one if this process embeds."""
+        return 1 if self.settings.parallel.serial else max(1, self._worker_count())
+
+    @property
+    def any_workers(self) -> bool:
+        """Whether there can be workers: none are started if memory has no room for one."""
         parallel = self.settings.parallel
-        return 1 if parallel.serial else choose_worker_count(parallel, estimate_worker_memory(self.settings.embedder))
+        return parallel.serial or parallel.address is not None or self._worker_count() > 0
+
+    def _worker_count(self) -> int:
+        return choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
 
     def begin(
         self,

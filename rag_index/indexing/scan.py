@@ -77,8 +77,8 @@ class Scan:
         """Read pages, and yield everything that has to be embedded, in shards.
 
         Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way.
-        If workers and shard size are `auto`, and the whole source does not fill one shard, the shards are marked
-        `in_process`: starting workers would take longer than embedding.
+        If the size of shards is `auto`, and the whole source does not fill one, the shards are marked `in_process`:
+        starting workers, however many, would take longer than embedding.
         """
         any_shard = False
         for page in pages:
@@ -87,7 +87,7 @@ class Scan:
             any_shard = any_shard or bool(shards)
             yield from shards
         parallel = self.run.settings.parallel
-        in_process = not any_shard and parallel.workers == parallel.shard_documents == "auto"
+        in_process = not any_shard and parallel.shard_documents == "auto" and not parallel.address
         for shard in self.sharder.rest():
             yield replace(shard, in_process=in_process)
 

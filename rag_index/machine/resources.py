@@ -108,10 +108,10 @@ def default_worker_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP)
 
 
 def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
-    """Return how many workers a run starts: as the settings say, or one less than the processors; at least 1.
+    """Return how many workers a run starts: as the settings say, or one less than the processors.
 
     Memory bounds an automatic number, at `worker_bytes` each unless the settings give `worker_memory`. A `memory` or
-    `max_load` in the settings bounds a given number as well.
+    `max_load` in the settings bounds a given number as well. The number is 0 only if memory has room for none.
     """
     machine = machine or replace(detect_machine(), load=_initial_load())
     worker_bytes = memory_per_worker(parallel, worker_bytes)
@@ -122,7 +122,8 @@ def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: 
         count = min(count, machine.workers_that_fit(worker_bytes))
     if parallel.max_load is not None and machine.load is not None:
         count = min(count, int(parallel.max_load - machine.load))
-    return max(1, count)
+    bounded = parallel.workers == "auto" or parallel.memory != "auto"
+    return 0 if bounded and not machine.workers_that_fit(worker_bytes) else max(1, count)
 
 
 def memory_per_worker(parallel: ParallelSettings, estimate: int) -> int:

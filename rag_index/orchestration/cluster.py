@@ -77,7 +77,8 @@ class Workers:
 
     def start_early(self) -> None:
         """Start the cluster in the background, while other things start; `cluster` waits for it."""
-        if self._starting is None and not self._settings.serial and not self._settings.address:
+        alone = self._settings.serial or self._settings.address or not choose_worker_count(self._settings, self._memory)
+        if self._starting is None and not alone:
             self._starting = ThreadPoolExecutor(1, thread_name_prefix="cluster").submit(self._start)
 
     def cluster(self) -> AbstractContextManager[LocalCluster]:
@@ -94,7 +95,7 @@ class Workers:
 
     def _start(self) -> LocalCluster:
         """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""
-        count = choose_worker_count(self._settings, self._memory)
+        count = max(1, choose_worker_count(self._settings, self._memory))
         try:
             return self._local_cluster(count)
         except (RuntimeError, OSError, ImportError) as error:  # TimeoutError is an OSError; no semaphores, no import

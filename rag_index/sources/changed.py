@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -101,21 +102,29 @@ class ChangedSource(SqlSource):
             end = last if following is not None else None
             in_full = self._must_read([key for key, is_changed in flags.items() if not is_changed])
             if in_full or any(flags.values()):
-                page = self._read_rows(connection, in_full, cursor, end)
+                found_rows, too_long = self._fetch_rows(connection, in_full, cursor, end)
+                if too_long is not None:  # too many characters for one page
+                    return self.page(cursor, len(found_rows))
+                page = self._read(found_rows, None)
             else:
                 page = self._read([], None)
         read = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
         unread = [] if in_full else [key for key, is_changed in flags.items() if not is_changed and key not in read]
         return replace(page, cursor=end, unread=unread)
 
-    def _read_rows(self, connection: Connection, in_full: bool, first: Any, last: Any) -> SourcePage:
-        """Read the rows of a page, or only the changed ones, from after `first` to `last` (None: to the end)."""
+    def _fetch_rows(
+        self, connection: Connection, in_full: bool, first: Any, last: Any
+    ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+        """Read the rows of a page, or only the changed ones, from after `first` to `last` (None: to the end).
+
+        Returns them, and the row after them if all of them are too long for a page.
+        """
         statement = self._in_order(self._select(), first)
         if last is not None:
             statement = statement.where(sa.not_(self._after(last)))
         if not in_full:
             statement = statement.where(self._changed())
-        return self._read(self._fetch(connection, statement), None)
+        return self._fetch_page(connection, statement, sys.maxsize)
 
     def _changed(self) -> sa.ColumnElement[bool]:
         return sa.or_(self._time.is_(None), self._time >= untyped(self._since))

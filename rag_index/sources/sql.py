@@ -6,6 +6,7 @@ If that would sort everything again for each page (a query on a server), one str
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rag_index.sources import SourcePage
 from rag_index.sources.checks import check_query, check_table
 from rag_index.sources.engine import open_read_only, source_error
 from rag_index.sources.lookup import find_rows
+from rag_index.sources.pages import FETCH_ROWS, read_page
 from rag_index.sources.rows import RowReader
 from rag_index.sources.statement import single_select, untyped
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from rag_index.sources import ScanState
 
 __all__ = ["SqlSource", "not_unique", "open_read_only"]
+
+STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
+"""Rows are fetched from a server as they are read. SQLite does so anyway."""
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
@@ -60,6 +65,8 @@ class SqlSource:
             self._order = [sa.collate(self._keys[0], "BINARY")]
         self._stream: CursorResult[Any] | None = None
         self._connection: Connection | None = None
+        self._following: Sequence[Any] | None = None
+        """The row of the stream that belongs to the next page."""
 
     def check(self) -> None:
         """As `Source.check`: check that table, columns and key fit the settings."""
@@ -93,14 +100,14 @@ class SqlSource:
         if cursor is not None:
             statement = statement.where(self._after(cursor))
         with self._connect() as connection:
-            found = self._fetch(connection, statement.order_by(*self._order).limit(rows + 1))
-            if len(found) <= rows:
+            found, following = self._fetch_page(connection, statement.order_by(*self._order).limit(rows + 1), rows)
+            if following is None:
                 return self._read(found, None)
             width = len(self._keys)
-            last, following = tuple(found[rows - 1][:width]), tuple(found[rows][:width])
-            if last == following or self._is_shared(connection, last):  # the next page would begin after both
+            last = tuple(found[-1][:width])
+            if last == tuple(following[:width]) or self._is_shared(connection, last):  # the next page begins after both
                 raise not_unique(self._index, encode_key(last))
-        return self._read(found[:rows], last)
+        return self._read(found, last)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """As `SingleDocumentSource.documents`."""
@@ -162,8 +169,15 @@ class SqlSource:
         return SourcePage(documents, cursor, unreadable)
 
     def _fetch(self, connection: Connection, statement: Select[Any]) -> Sequence[Sequence[Any]]:
+        """Return all rows of a statement that has few."""
+        return self._fetch_page(connection, statement, sys.maxsize)[0]
+
+    def _fetch_page(
+        self, connection: Connection, statement: Select[Any], rows: int
+    ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+        """Return the rows of a page and the row after it, as `read_page`."""
         try:
-            return connection.execute(statement).fetchall()
+            return _execute(connection, statement, rows)
         except exc.OperationalError as error:
             if "decode to UTF-8" not in str(error.orig):
                 raise
@@ -171,41 +185,40 @@ class SqlSource:
         driver: Any = connection.connection.driver_connection
         driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
         try:
-            rows = connection.execute(statement).fetchall()
+            page, following = _execute(connection, statement, rows)
         finally:
             driver.text_factory = str
         width = len(self._keys)
-        return [(*row[:width], *map(_replace_invalid, row[width:])) for row in rows]
+        return [(*row[:width], *map(_replace_invalid, row[width:])) for row in page], following
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         try:
             if cursor is None:
-                self._begin_stream(rows)
+                self._begin_stream()
             if self._stream is None:
                 raise SourceUnavailable(
                     f"index {self._index.name}: the connection was lost during the query; run it again"
                 )
-            found = self._stream.fetchmany(rows)
+            found, self._following = read_page(self._stream, rows, self._following)
         except exc.SQLAlchemyError as error:
             self._end_stream()
             raise self._source_error(error) from error
-        if len(found) < rows:
+        if self._following is None:
             self._end_stream()
             return self._read(found, None)
         return self._read(found, "streaming")
 
-    def _begin_stream(self, rows: int) -> None:
+    def _begin_stream(self) -> None:
         self._end_stream()
         self._connection = self._engine.connect()
         if self._url.get_backend_name() == "postgresql":  # embedding a page may take longer than the server waits
             self._connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        options = {"stream_results": True, "max_row_buffer": rows}
-        self._stream = self._connection.execute(self._select(), execution_options=options)
+        self._stream = self._connection.execute(self._select(), execution_options=STREAMED)
 
     def _end_stream(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = self._stream = None
+        self._connection = self._stream = self._following = None
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
@@ -218,6 +231,13 @@ class SqlSource:
 
     def _source_error(self, error: exc.SQLAlchemyError) -> Exception:
         return source_error(error, self._url, f"index {self._index.name}")
+
+
+def _execute(
+    connection: Connection, statement: Select[Any], rows: int
+) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+    with connection.execute(statement, execution_options=STREAMED) as result:
+        return read_page(result, rows)
 
 
 def _replace_invalid(value: Any) -> Any:

@@ -59,7 +59,7 @@ class Bench:
         """Return the numbers of workers to try: as given, or 1, 2, 4, … up to what the settings say."""
         if given:
             return sorted(set(given))
-        limit = choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
+        limit = max(1, choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder)))
         return sorted({limit, *(2**power for power in range(limit.bit_length()) if 2**power < limit)})
 
     def run_serially(self, identity: EmbedderIdentity) -> Measured:

@@ -174,7 +174,7 @@ def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Sp
 
     If there are fewer servers to measure than the settings have, it is a candidate with those.
     """
-    count = choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder))
+    count = max(1, choose_worker_count(settings.parallel, estimate_worker_memory(settings.embedder)))
     workers = 1 if settings.parallel.serial else count
     if space.kind == "local":
         return space.candidate(workers=workers, batch_texts=1, num_thread=None)

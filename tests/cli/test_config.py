@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from rag_index.machine.resources import Machine
+from rag_index.machine.resources import Machine, choose_worker_count
 from rag_index.settings import SECTIONS, IndexSettings
 from rag_index.status import effective_settings
 from tests.project import Project
@@ -95,11 +95,14 @@ def test_an_unreadable_source_is_reported_and_is_no_error(project):
         (Machine(8, 2.0, 10**12, False, 0.1), "2 processors less one"),
         (Machine(8, None, 1_500_000_000, True, 0.1), "memory has room for 2"),
         (Machine(1, None, None, False, None), "at least one"),
+        (Machine(8, None, 900_000_000, True, 0.1), "memory has no room for a worker"),
     ],
 )
 def test_the_reason_for_the_number_of_workers(project, machine, reason, monkeypatch):
     monkeypatch.setattr(effective_settings, "detect_machine", lambda: machine)
     values = {value.key: value for value in effective_settings.effective_settings(project.settings, {})}
     assert reason in values["parallel.workers"].why
-    assert values["parallel.workers"].why.startswith(f"{machine.max_workers(300_000_000)}: ")
+    assert values["parallel.workers"].why.startswith(
+        f"{choose_worker_count(project.settings.parallel, 300_000_000, machine)}: "
+    )
     assert len(effective_settings.machine_facts(project.settings)) == 5

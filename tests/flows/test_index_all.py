@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from rag_index.orchestration.cluster import Workers
 from rag_index.stores import open_store
 from tests.project import Project
 from tests.waiting import eventually
@@ -29,7 +30,7 @@ NOTHING = dict.fromkeys(("new", "changed", "payload_only", "unchanged", "empty",
 def test_every_kind_of_change_reaches_the_index(project):
     project.fill(300)
     project.execute("INSERT INTO note VALUES (1000, NULL, '  ', 'a', 1)")
-    first = project.index(workers=1)
+    first = project.index(workers=1, shard_documents=200)
     assert first.state == "completed"
     assert counts(first) == {**NOTHING, "new": 300, "empty": 1}
     assert first.indexes[0].documents == 301
@@ -64,7 +65,7 @@ def test_every_kind_of_change_reaches_the_index(project):
 def test_serial_and_parallel_make_the_same_points(tmp_path, prefect_server):
     made = []
     for name, how in (
-        ("one", {"workers": 1}),
+        ("one", {"workers": 1, "shard_documents": 400}),
         ("two", {"workers": 2, "shard_documents": 37}),
         ("serial", {"serial": True}),
     ):
@@ -76,6 +77,27 @@ def test_serial_and_parallel_make_the_same_points(tmp_path, prefect_server):
         for other in made[1:]:
             assert other[point][0] == payload
             assert other[point][1] == pytest.approx(vector, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ("", {}),
+        ("", {"workers": 2}),
+        ("[parallel]\nworkers = 2", {}),
+        ("[parallel]\nmemory = 10", {"shard_documents": 3}),
+    ],
+    ids=["default", "option", "setting", "no memory"],
+)
+def test_no_workers_are_started_for_little_work_or_without_memory(
+    tmp_path, prefect_server, monkeypatch, settings, options
+):
+    def start(workers, count):
+        pytest.fail(f"{count} workers were started")
+
+    monkeypatch.setattr(Workers, "_local_cluster", start)
+    report = Project(tmp_path / "p", extra=settings).fill(10).index(**options)
+    assert (report.state, report.indexes[0].new, report.indexes[0].message) == ("completed", 10, "")
 
 
 def test_one_index_that_fails_does_not_stop_the_others(project):

@@ -60,7 +60,7 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
         assert written[point][1] == pytest.approx(vector, abs=1e-5)
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
     project.execute("DELETE FROM note WHERE id = 11")
-    report = project.index(workers=1).indexes[0]
+    report = project.index(workers=1, shard_documents=30).indexes[0]
     assert (report.changed, report.deleted, report.unchanged) == (1, 1, 198)
     assert project.texts()["10"] == ["Note 10\nshort"]
 
@@ -80,7 +80,7 @@ def test_parallel_and_serial_make_the_same_points_with_ollama(tmp_path, prefect_
     made = []
     for name, how in (
         ("two", {"workers": 2, "shard_documents": 20}),
-        ("one", {"workers": 1}),
+        ("one", {"workers": 1, "shard_documents": 90}),
         ("serial", {"serial": True}),
     ):
         project = with_ollama(tmp_path / name, ollama_server.url, ollama_model).fill(90)
@@ -140,7 +140,9 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
     url = f"postgresql+psycopg://reader:{secret}@127.0.0.1:9/desk"
     outputs = [
-        project.cli("--verbose", "index-all", "--workers", "1", RAG_INDEX_STORE__API_KEY=secret),
+        project.cli(
+            "--verbose", "index-all", "--workers", "1", "--shard-documents", "5", RAG_INDEX_STORE__API_KEY=secret
+        ),
         project.cli("--verbose", "--debug", "index-all", "--serial", RAG_INDEX_SOURCE__URL=url),
         project.cli("plan", "--json", RAG_INDEX_SOURCE__URL=url),
         project.cli("index-all", "--json", RAG_INDEX_LEDGER__URL=url),

@@ -112,7 +112,7 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(ledger, cid):
         assert ledger.count_emptied() == 2
         assert sorted(ledger.emptied(cid)) == sorted([(KEYS[0], C, B), (KEYS[1], C, B)])
         ledger.forget_emptied([KEYS[0]])
-        assert ledger.emptied(limit=5) == [(KEYS[1], C, B)]
+        assert ledger.emptied(cid, limit=5) == [(KEYS[1], C, B)]
     ledger.forget_unseen_failures(cid)
     assert list(ledger.failures(cid)) == [KEYS[0]]
 

@@ -148,7 +148,10 @@ def test_the_memory_of_a_worker_depends_on_its_embedder(tmp_path):
         ({"workers": 6, "max_load": 8}, 3.4, 4),
         ({"max_load": 2}, 5.0, 1),
         ({"max_load": 2}, None, 7),
-        ({"memory": 10}, None, 1),
+        ({"memory": 10}, None, 0),
+        ({"workers": 2, "memory": 10}, None, 0),
+        ({"worker_memory": 9900}, None, 0),
+        ({"workers": 2, "worker_memory": 9900}, None, 2),
     ],
 )
 def test_settings_bound_the_workers(settings, load, count):

@@ -1,0 +1,88 @@
+"""What is held of a table of long texts: never more than about a page of characters."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+
+from rag_index.embedders import identify
+from rag_index.sources import open_source
+from rag_index.sources.pages import PAGE_CHARS
+from rag_index.status.plan import plan_runs
+from tests.project import Project
+
+LONG = 100_000
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """500 short texts, then 300 of 100,000 characters: 30 MB."""
+    project = Project(tmp_path / "project").fill(500)
+    with project.source() as db:
+        db.executemany(
+            "INSERT INTO note VALUES (?, 'long', ?, 'a', 1)", ((i, f"{i} " * (LONG // 4)) for i in range(501, 801))
+        )
+    return project
+
+
+def read(project: Project, rows: int, *, since: str | None = None) -> tuple[list[str], list[int], int]:
+    """Return keys of all documents, the characters of each page, and the most bytes that were held at a time."""
+    keys, sizes = [], []
+    source = open_source(project.settings, project.settings.indexes[0])
+    if since is not None:
+        source.read_since(f'{{"text": "{since}"}}', lambda keys: False)
+    tracemalloc.start()
+    try:
+        cursor = None
+        while True:
+            page = source.page(cursor, rows)
+            keys += [*page.documents.keys, *page.unread]
+            sizes.append(sum(map(len, page.documents.texts)))
+            cursor = page.cursor
+            if cursor is None:
+                return keys, sizes, tracemalloc.get_traced_memory()[1]
+            del page
+    finally:
+        tracemalloc.stop()
+        source.close()
+
+
+@pytest.mark.parametrize("rows", [2000, 20_000, 7])
+def test_a_page_is_bounded_by_its_characters(project, rows):
+    keys, sizes, peak = read(project, rows)
+    assert keys == [str(i) for i in range(1, 801)]
+    assert max(sizes) < PAGE_CHARS + 2 * LONG
+    assert len(sizes) == (800 // rows + 1 if rows == 7 else 8)
+    assert peak < 3 * PAGE_CHARS
+
+
+def test_a_page_of_changed_rows_too(project):
+    project.execute("ALTER TABLE note ADD COLUMN at TEXT")
+    project.execute("UPDATE note SET at = CASE WHEN id % 2 THEN '2020-01-01' ELSE '2024-01-01' END")
+    project.write_settings(project.config.read_text() + 'changed_since = "at"\n')
+    keys, sizes, peak = read(project, 2000, since="2023-01-01")
+    assert sorted(map(int, keys)) == list(range(1, 801))
+    assert max(sizes) < PAGE_CHARS + 2 * LONG
+    assert sum(sizes) < 16_000_000, "only the changed half was read"
+    assert peak < 3 * PAGE_CHARS
+
+
+def test_invalid_bytes_on_a_later_page_are_replaced(project):
+    project.execute("UPDATE note SET body = CAST(x'66ff6f' AS TEXT) WHERE id = 750")
+    keys, sizes, _ = read(project, 2000)
+    assert keys == [str(i) for i in range(1, 801)]
+    assert max(sizes) < PAGE_CHARS + 2 * LONG
+
+
+def test_a_plan_holds_a_page(project, monkeypatch):
+    identity = identify(project.settings.embedder)
+    monkeypatch.setattr("rag_index.status.plan.identify", lambda _: identity)  # its model is no part of a page
+    tracemalloc.start()
+    try:
+        [plan] = plan_runs(project.settings, project.settings.indexes)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert plan.new == 800
+    assert peak < 5 * PAGE_CHARS
