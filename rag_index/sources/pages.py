@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import CursorResult
 
-__all__ = ["FETCH_ROWS", "PAGE_CHARS", "read_page"]
+__all__ = ["FETCH_ROWS", "PAGE_CHARS", "PageReader"]
 
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
@@ -19,28 +20,33 @@ FETCH_ROWS = 100
 """The most rows that are fetched at a time: long texts may follow short ones."""
 
 
-def read_page(
-    result: CursorResult[Any], rows: int, first: Sequence[Any] | None = None
-) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-    """Return the rows of a page, at most `rows`, and the row after it; None if there is none.
+class PageReader:
+    """Reads the rows of a result page by page."""
 
-    Args:
-        result: The rows that were not read yet.
-        rows: The maximum number of rows.
-        first: A row that was read before and belongs to this page.
-    """
-    page: list[Sequence[Any]] = [] if first is None else [first]
-    chars = sum(map(_chars, page))
-    size = FIRST_ROWS
-    while batch := result.fetchmany(size):
-        for row in batch:
+    def __init__(self, result: CursorResult[Any]) -> None:
+        self._result = result
+        self._fetched: deque[Sequence[Any]] = deque()
+        """Rows that were fetched and belong to the next page."""
+
+    def page(self, rows: int) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
+        """Return the next rows, at most `rows`, and the row after them, which begins the next page; None at the end."""
+        page: list[Sequence[Any]] = []
+        chars, size = 0, min(FIRST_ROWS, rows + 1)
+        while self._fetched or self._fetch(size):
             if len(page) >= rows or chars >= PAGE_CHARS:
-                return page, row
+                return page, self._fetched[0]
+            row = self._fetched.popleft()
             page.append(row)
             chars += _chars(row)
-        room = (PAGE_CHARS - chars) * len(page) // max(1, chars)  # rows of this mean length
-        size = max(1, min(FETCH_ROWS, room, rows - len(page)))
-    return page, None
+            if not self._fetched:
+                room = (PAGE_CHARS - chars) * len(page) // max(1, chars)  # rows of this mean length
+                size = max(1, min(FETCH_ROWS, room, rows + 1 - len(page)))
+        return page, None
+
+    def _fetch(self, rows: int) -> bool:
+        """Fetch rows, and return whether there were any."""
+        self._fetched.extend(self._result.fetchmany(rows))
+        return bool(self._fetched)
 
 
 def _chars(row: Sequence[Any]) -> int:

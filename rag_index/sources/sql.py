@@ -19,14 +19,14 @@ from rag_index.sources import SourcePage
 from rag_index.sources.checks import check_query, check_table
 from rag_index.sources.engine import open_read_only, source_error
 from rag_index.sources.lookup import find_rows
-from rag_index.sources.pages import FETCH_ROWS, read_page
+from rag_index.sources.pages import FETCH_ROWS, PageReader
 from rag_index.sources.rows import RowReader
 from rag_index.sources.statement import single_select, untyped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy.engine import URL, Connection, CursorResult
+    from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import FromClause, Select
 
     from rag_index.settings import IndexSettings
@@ -63,10 +63,8 @@ class SqlSource:
         self._order: list[sa.ColumnElement[Any]] = list(self._keys)
         if self._exact:  # for the column's own collation, "a" and "A" may be the same key
             self._order = [sa.collate(self._keys[0], "BINARY")]
-        self._stream: CursorResult[Any] | None = None
+        self._stream: PageReader | None = None
         self._connection: Connection | None = None
-        self._following: Sequence[Any] | None = None
-        """The row of the stream that belongs to the next page."""
 
     def check(self) -> None:
         """As `Source.check`: check that table, columns and key fit the settings."""
@@ -175,7 +173,7 @@ class SqlSource:
     def _fetch_page(
         self, connection: Connection, statement: Select[Any], rows: int
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        """Return the rows of a page and the row after it, as `read_page`."""
+        """Return the rows of a page and the row after it, as `PageReader.page`."""
         try:
             return _execute(connection, statement, rows)
         except exc.OperationalError as error:
@@ -199,11 +197,11 @@ class SqlSource:
                 raise SourceUnavailable(
                     f"index {self._index.name}: the connection was lost during the query; run it again"
                 )
-            found, self._following = read_page(self._stream, rows, self._following)
+            found, following = self._stream.page(rows)
         except exc.SQLAlchemyError as error:
             self._end_stream()
             raise self._source_error(error) from error
-        if self._following is None:
+        if following is None:
             self._end_stream()
             return self._read(found, None)
         return self._read(found, "streaming")
@@ -213,12 +211,12 @@ class SqlSource:
         self._connection = self._engine.connect()
         if self._url.get_backend_name() == "postgresql":  # embedding a page may take longer than the server waits
             self._connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        self._stream = self._connection.execute(self._select(), execution_options=STREAMED)
+        self._stream = PageReader(self._connection.execute(self._select(), execution_options=STREAMED))
 
     def _end_stream(self) -> None:
         if self._connection is not None:
             self._connection.close()
-        self._connection = self._stream = self._following = None
+        self._connection = self._stream = None
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
@@ -237,7 +235,7 @@ def _execute(
     connection: Connection, statement: Select[Any], rows: int
 ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
     with connection.execute(statement, execution_options=STREAMED) as result:
-        return read_page(result, rows)
+        return PageReader(result).page(rows)
 
 
 def _replace_invalid(value: Any) -> Any:
