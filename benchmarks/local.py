@@ -251,8 +251,8 @@ def real_prose(given: argparse.Namespace) -> None:
             first = made.reset().index(workers=given.workers).wall
             empty = made.index(workers=given.workers).wall
             whole.append(first / (alone + empty))
-            with temporary_server() as url:
-                running.append(made.reset().index(workers=given.workers, PREFECT_API_URL=url).wall / alone)
+            with temporary_server() as variables:
+                running.append(made.reset().index(workers=given.workers, **variables).wall / alone)
     say("first run over the bare embedder in one process plus an empty run", whole, "at most 1")
     say("with a Prefect server that already runs, over the bare embedder", running, "at most 1.2")
 

@@ -22,15 +22,15 @@ MAY_SKIP = {"qdrant_server", "mount"}
 def prefect_server(tmp_path_factory):
     """The URL of the Prefect API that this process and its children use."""
     quiet(tmp_path_factory.mktemp("prefect"))
-    with temporary_server() as url:
-        os.environ["PREFECT_API_URL"] = url
+    with temporary_server() as variables:
+        os.environ.update(variables)
         from prefect.context import SettingsContext, get_settings_context
         from prefect.settings import Settings
 
         # Earlier tests may have imported Prefect, which then read the environment without this URL: each run in this
         # process would start a server.
         with SettingsContext(profile=get_settings_context().profile, settings=Settings()):
-            yield url
+            yield variables["PREFECT_API_URL"]
             send_pending_logs()
 
 

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage or settings, 3 partial.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from importlib import import_module
@@ -103,6 +104,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit. An error becomes one line on standard error and an exit code."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # child processes must not import from the folder one stands in
     for module in COMMANDS:
         import_module(f"rag_index.cli.{module}")
     given = sys.argv[1:] if arguments is None else arguments

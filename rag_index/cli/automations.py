@@ -50,13 +50,16 @@ def automations(
         raise click.UsageError("--webhook is not a URL; write it as https://host/path")
     import httpx
 
-    from rag_index.orchestration.automations import create_automations, server_url
+    from rag_index.orchestration.launch import trusted_folder
 
-    server = server_url()
-    try:
-        names = create_automations(webhook, silent=silent_after, late=late_after, missing=missing_after * 3600)
-    except httpx.HTTPError as exc:
-        raise TransientError(f"the Prefect server at {server} does not answer ({exc}); check that it runs") from exc
+    with trusted_folder():
+        from rag_index.orchestration.automations import create_automations, server_url
+
+        server = server_url()
+        try:
+            names = create_automations(webhook, silent=silent_after, late=late_after, missing=missing_after * 3600)
+        except httpx.HTTPError as exc:
+            raise TransientError(f"the Prefect server at {server} does not answer ({exc}); check that it runs") from exc
     if as_json:
         print_json({"automations": names})
     else:

@@ -14,9 +14,10 @@ from sqlalchemy import event, exc
 from sqlalchemy.dialects import postgresql
 
 from rag_index.database.interrupts import interrupts_deferred
+from rag_index.database.private import private_file
 from rag_index.database.sqlite import set_pragmas
 from rag_index.database.upsert import insert_for
-from rag_index.database.urls import first_line, is_transient, missing_driver, redacted_url
+from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.migrations import migrate
 
@@ -106,9 +107,9 @@ def _engine(url: URL) -> Engine:
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         raise SettingsError(f"ledger: {url.drivername!r} cannot hold a ledger; use sqlite or postgresql")
     is_sqlite = url.get_backend_name() == "sqlite"
-    if is_sqlite:
+    if is_file(url):
         try:
-            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            private_file(Path(str(url.database)))
         except OSError as error:
             raise LedgerError(
                 f"ledger: {url.database} cannot be created: {error.strerror}; set `data` to a folder that can be "

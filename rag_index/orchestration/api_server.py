@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import subprocess
 import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import replace_file
 from rag_index.errors import TransientError
 from rag_index.machine.garbage import collect_seldom
+from rag_index.machine.patience import Patience, processor_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 __all__ = ["ApiServer", "prefect_api", "send_pending_logs", "temporary_server"]
 
 
-START_SECONDS = 120
+USER = "rag-index"
+BUSY_SECONDS, IDLE_SECONDS = 60.0, 120.0
+"""`Patience` with the start: it takes 3 to 5 s of processor time."""
 
 
 @contextmanager
@@ -31,9 +36,10 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
     """Give the URL of the API: that of Prefect's settings (PREFECT_API_URL), or of a server for the time of the block.
 
     With neither, each Dask worker would start a server of its own, of 210 MB. A server that was `started` already is
-    used if one is needed, and ended if not.
+    used if one is needed, and ended if not. Our own asks for a password, which tasks on workers get with the settings.
     """
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_SSL_CERT_FILE,
         PREFECT_API_URL,
         PREFECT_CLIENT_MAX_RETRIES,
@@ -54,8 +60,8 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
     with started or ApiServer() as server:
         url = server.wait()
         authority = _one_authority(PREFECT_HOME.value())
-        changed = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_SSL_CERT_FILE: authority}
-        with temporary_settings(changed):
+        changed = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: server.password}
+        with temporary_settings({**changed, PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_SSL_CERT_FILE: authority}):
             try:
                 yield url
             finally:
@@ -94,19 +100,21 @@ def send_pending_logs() -> None:
 
 
 @contextmanager
-def temporary_server() -> Iterator[str]:
-    """Give the URL of a Prefect API on a free loopback port, for the time of the block."""
+def temporary_server() -> Iterator[dict[str, str]]:
+    """Give the variables that lead to a Prefect API on a free loopback port, for the time of the block."""
     with ApiServer() as server:
-        yield server.wait()
+        yield {"PREFECT_API_URL": server.wait(), "PREFECT_API_AUTH_STRING": server.password}
 
 
 class ApiServer:
     """A Prefect API on a free loopback port, in a process that ends when this one does, however it ends.
 
-    The process starts with the object. `end` ends it, and so does leaving a `with` block.
+    The process starts with the object. `end` ends it, and so does leaving a `with` block. Every user of the machine
+    reaches the port, and whoever may use the API can run code in the flow: so it asks for a password of its own.
     """
 
     def __init__(self) -> None:
+        self.password = f"{USER}:{secrets.token_urlsafe(32)}"
         listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         environment = {
@@ -114,9 +122,12 @@ class ApiServer:
             "PREFECT_UI_ENABLED": "0",
             "PREFECT__SERVER_EPHEMERAL": "1",
             "PREFECT__SERVER_FINAL": "1",
+            "PREFECT_SERVER_API_AUTH_STRING": self.password,  # unlike arguments, not seen by other users
         }
+        if home := environment.get("PREFECT_HOME"):
+            environment["PREFECT_HOME"] = str(Path(home).expanduser().absolute())  # the server leaves this folder
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(listener.fileno())],
+            [sys.executable, "-P", "-m", __name__, str(listener.fileno())],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -142,13 +153,14 @@ class ApiServer:
             self._process.kill()
             self._process.wait()
 
-    def wait(self) -> str:
+    def wait(self, *, clock: Callable[[], float] = time.monotonic) -> str:
         """Wait until the API answers, and return its URL. Raises TransientError if it does not."""
         import httpx
 
-        deadline = time.monotonic() + START_SECONDS
+        used = partial(processor_seconds, self._process.pid)
+        patience = Patience(used, busy=BUSY_SECONDS, idle=IDLE_SECONDS, clock=clock)
         with httpx.Client(trust_env=False, timeout=5.0) as client:
-            while time.monotonic() < deadline and self._process.poll() is None:
+            while not (silent := patience.exhausted()) and self._process.poll() is None:
                 try:
                     if client.get(f"{self._url}/health").status_code == 200:
                         return self._url
@@ -156,7 +168,7 @@ class ApiServer:
                     pass
                 time.sleep(0.05)
         code = self._process.poll()
-        ended = f"ended with {code}" if code is not None else f"is silent after {START_SECONDS} s"
+        ended = f"ended with {code}" if code is not None else silent
         raise TransientError(
             f"the temporary Prefect server {ended}; --verbose shows why, PREFECT_API_URL names another"
         )
@@ -165,8 +177,10 @@ class ApiServer:
 def _serve(descriptor: int) -> None:
     """Serve until told to stop, or until the parent has gone, which closes our standard input."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import prefect.settings  # noqa: F401 - settings are read here, from the folder in which the run was started
     import uvicorn
 
+    os.chdir("/")  # Alembic, which makes Prefect's tables, imports from the current folder first
     with collect_seldom():
         uvicorn.run(
             "prefect.server.api.server:create_app", factory=True, fd=descriptor, log_level="error", lifespan="on"

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import forkserver
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from prefect.context import FlowRunContext
@@ -111,6 +112,7 @@ class Workers:
     def _local_cluster(self, workers: int) -> LocalCluster:
         import dask
         from distributed import LocalCluster
+        from distributed.security import Security
 
         # A shard whose worker dies is run alone later: trying it on four workers first, as Dask would, only takes time.
         # A worker is ended for its memory only if the settings limit it: Dask's other measures hold work back.
@@ -118,7 +120,7 @@ class Workers:
         config = {f"distributed.worker.memory.{name}": value for name, value in measures.items()}
         # Dask would give up a worker that is slow to restart, or dies twice, after 15 seconds. It reads this when a
         # worker dies, so it has to be set as long as the workers live.
-        lasting = {"distributed.deploy.lost-worker-timeout": "365 days"}
+        lasting: dict[str, Any] = {"distributed.deploy.lost-worker-timeout": "365 days", **self._closed_to_others()}
         if _forked():
             lasting["distributed.worker.multiprocessing-method"] = "forkserver"
         self._config.enter_context(dask.config.set(lasting))
@@ -131,9 +133,25 @@ class Workers:
                 ],  # imported early, or the first shard waits
                 threads_per_worker=1,
                 processes=True,
+                security=Security.temporary(),  # a certificate for this cluster, and no connection without it
                 dashboard_address="127.0.0.1:0",  # any free port; None would still take 8787, and warn
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=memory_per_worker(self._settings, 0),  # 0: no limit
             )
+
+    def _closed_to_others(self) -> dict[str, Any]:
+        """Return Dask's settings that keep other users out of what TLS does not cover.
+
+        Dask imports modules from its scratch folder, which by default has a fixed name in the shared /tmp. Its pages
+        have no password, and tell keys, calls and logs.
+        """
+        scratch = self._config.enter_context(TemporaryDirectory(prefix="rag-index-", ignore_cleanup_errors=True))
+        return {
+            "temporary-directory": scratch,
+            "distributed.scheduler.http.routes": [],
+            "distributed.worker.http.routes": [],
+            "distributed.dashboard.link": "",  # or Prefect's log names a page that does not exist
+        }
 
 
 def _forked() -> bool:
@@ -149,6 +167,7 @@ def _forked() -> bool:
     # Dask's nannies do this before they start a process: the C library and OpenBLAS read it once, in that process.
     inherited = dask.config.get("distributed.nanny.pre-spawn-environ")
     os.environ.update({name: str(value) for name, value in inherited.items()})
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # or it would import from the folder in which the run was started
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", "tasks.embed"])
     forkserver.ensure_running()
     return True

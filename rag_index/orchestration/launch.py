@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import AbstractContextManager, nullcontext
+import stat
+from contextlib import AbstractContextManager, chdir, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rag_index.database.private import private_folder
 from rag_index.errors import SettingsError, TransientError
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.api_server import ApiServer, prefect_api
@@ -14,11 +17,10 @@ from rag_index.orchestration.signals import terminable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from rag_index.settings import Settings
 
-__all__ = ["launch", "quiet"]
+__all__ = ["launch", "quiet", "trusted_folder"]
 
 
 def launch(
@@ -40,7 +42,7 @@ def launch(
         TransientError: Prefect's API has gone.
     """
     quiet(home, verbose=verbose)
-    with terminable(), collect_seldom(), _likely_server() as server:
+    with trusted_folder(), terminable(), collect_seldom(), _likely_server() as server:
         import httpx
 
         flow = load()
@@ -55,6 +57,17 @@ def launch(
                 "runs, then run again"
             ) from error
     return result
+
+
+def trusted_folder() -> AbstractContextManager[None]:
+    """Leave the current folder for the time of the block if other users can write there.
+
+    Prefect obeys a `prefect.toml`, `.env` or `pyproject.toml` in the folder in which it is imported. These can name a
+    configuration of logging, which names what to call. Give it the root folder, in which nobody leaves files.
+    """
+    here = Path().stat()
+    trusted = here.st_uid in (0, os.geteuid()) and not here.st_mode & stat.S_IWOTH
+    return nullcontext() if trusted else chdir("/")
 
 
 def _early_workers(settings: Settings | None) -> AbstractContextManager[None]:
@@ -82,7 +95,7 @@ def quiet(home: Path, *, verbose: bool = False) -> None:
 
 def _make_folder(home: Path) -> None:
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        private_folder(home)
     except OSError as error:
         raise SettingsError(
             f"{home} cannot be created: {error.strerror}; set `data` to a folder that can be written"

@@ -130,7 +130,7 @@ class _Attempt:
         with ExitStack() as stack:
             environment, external = {}, None
             if case.target == "prefect-external":
-                environment["PREFECT_API_URL"], external = stack.enter_context(prefect_to_kill())
+                environment, external = stack.enter_context(prefect_to_kill())
                 environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # by default Prefect tries for a minute at each call
             own = case.own_prefect or case.target in ("prefect", "tree")
             victim = stack.enter_context(Victim(self.project, *arguments, own_prefect=own, **environment))

@@ -39,8 +39,8 @@ def main() -> None:
     quiet(folder / "prefect")
     trials: list[Trial] = []
     started = time.monotonic()
-    with temporary_server() as url, Services(folder) as services:
-        os.environ["PREFECT_API_URL"] = url
+    with temporary_server() as variables, Services(folder) as services:
+        os.environ.update(variables)
         bench = Bench(folder, services, given.documents)
         for case in long_cases(given.kills, given.seed):
             if given.only and case.target != given.only:

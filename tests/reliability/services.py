@@ -88,14 +88,14 @@ def kill_qdrant(qdrant: FakeQdrant, seconds: float) -> None:
 
 
 @contextmanager
-def prefect_to_kill() -> Iterator[tuple[str, psutil.Process]]:
-    """Yield the URL and the process of a Prefect server that a test may kill."""
+def prefect_to_kill() -> Iterator[tuple[dict[str, str], psutil.Process]]:
+    """Yield the variables and the process of a Prefect server that a test may kill."""
     me = psutil.Process()
     before = {child.pid for child in me.children()}
-    with temporary_server() as url:
+    with temporary_server() as variables:
         [server] = [
             c
             for c in me.children()
             if c.pid not in before and "rag_index.orchestration.api_server" in " ".join(c.cmdline())
         ]
-        yield url, server
+        yield variables, server

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
+from rag_index.database.private import private_file
 from rag_index.database.sqlite import set_pragmas
 from rag_index.database.upsert import insert_for
 from rag_index.database.urls import first_line, is_file, redacted_url
@@ -108,7 +109,7 @@ class ContextCache:
 def _open_engine(url: URL) -> sa.Engine:
     """Return an engine for the database, in which the table exists."""
     if is_file(url):
-        Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+        private_file(Path(str(url.database)))
     is_sqlite = url.get_backend_name() == "sqlite"
     engine = sa.create_engine(url, connect_args={} if is_sqlite else {"connect_timeout": CONNECT_SECONDS})
     if is_sqlite:

@@ -217,7 +217,7 @@ class EdgeCollection:
             self._close_shard()
             size = sum(file.stat().st_blocks * 512 for file in self._folder.rglob("*") if file.is_file())
             require_space(self._folder, self._min_free + 2 * size)
-            command = [sys.executable, "-c", BUILD_INDEX, str(self._folder)]
+            command = [sys.executable, "-P", "-c", BUILD_INDEX, str(self._folder)]
             child = subprocess.run(
                 command, capture_output=True, text=True, errors="replace", pass_fds=[inherit], check=False
             )

@@ -17,6 +17,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import leftovers
+from rag_index.database.private import private_folder
 from rag_index.errors import StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection import EdgeCollection
@@ -54,7 +55,7 @@ class EdgeStore:
         self._folders = path / "collections"
         self._trash = path / "trash"
         with folder_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+            private_folder(path)
         self._folder_lock = FolderLock(path, wait=wait)
         try:
             with folder_errors(path):

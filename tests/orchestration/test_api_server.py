@@ -1,0 +1,100 @@
+"""The Prefect server of a run: it asks for a password that nobody sees, and gets the time that the machine needs."""
+
+from __future__ import annotations
+
+import httpx
+import psutil
+import pytest
+
+from rag_index.errors import TransientError
+from rag_index.machine.patience import Patience, processor_seconds
+from rag_index.orchestration import api_server
+from rag_index.orchestration.api_server import ApiServer
+from tests.dask_workers import command
+from tests.project import Project
+from tests.reliability.victim import Victim
+from tests.waiting import eventually
+
+
+def servers_below(process: psutil.Process) -> list[psutil.Process]:
+    return [one for one in process.children(recursive=True) if "rag_index.orchestration.api_server" in command(one)]
+
+
+def port_of(server: psutil.Process) -> int | None:
+    listening = [c for c in server.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+    return listening[0].laddr.port if listening else None
+
+
+def test_nobody_uses_the_server_of_a_run_without_its_password(tmp_path):
+    project = Project(tmp_path / "project").fill(300)
+    with Victim(project, "--workers", "1", own_prefect=True) as victim:
+        run = psutil.Process(victim.process.pid)
+        [server] = eventually(lambda: servers_below(run), "the run starts a server")
+        url = f"http://127.0.0.1:{eventually(lambda: port_of(server))}/api"
+        with httpx.Client(trust_env=False, timeout=60) as stranger:
+            asked = stranger.post(f"{url}/flow_runs/filter", json={})  # waits for the start of the server
+            made = stranger.post(f"{url}/flows/", json={"name": "mine"})
+        password = server.environ()["PREFECT_SERVER_API_AUTH_STRING"].partition(":")[2]
+        commands = [command(one) for one in [run, *run.children(recursive=True)]]
+        assert victim.process.wait(timeout=120) == 0, (project.folder / "output.txt").read_text()
+    assert (asked.status_code, made.status_code) == (401, 401)
+    assert len(password) > 30
+    assert not [line for line in commands if password in line]
+    assert len(project.texts()) == 300
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and password.encode() in path.read_bytes()]
+    assert kept == []
+
+
+class BusyMachine:
+    """A machine on which a process gets `share` of the processor, in virtual time that jumps with each look."""
+
+    def __init__(self, share: float, step: float = 5.0) -> None:
+        self.now = self.used = 0.0
+        self.share, self.step = share, step
+
+    def clock(self) -> float:
+        self.now += self.step
+        self.used += self.step * self.share
+        return self.now
+
+    def patience(self) -> Patience:
+        return Patience(lambda: self.used, busy=api_server.BUSY_SECONDS, idle=api_server.IDLE_SECONDS, clock=self.clock)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1, 0.02])
+def test_a_start_is_given_the_same_work_on_a_busy_machine(share):
+    machine = BusyMachine(share)
+    patience = machine.patience()
+    while not patience.exhausted():
+        pass
+    assert 60 <= machine.used <= 60 + 2 * machine.step
+    assert machine.now == pytest.approx(60 / share, rel=0.2)
+
+
+def test_a_server_that_does_nothing_is_given_up_after_two_minutes():
+    machine = BusyMachine(share=0.001)
+    patience = machine.patience()
+    while not patience.exhausted():
+        pass
+    assert 120 <= machine.now <= 130
+    assert patience.exhausted() == "is silent, and has done nothing for 120 s"
+
+
+def test_a_real_server_starts_where_each_second_of_work_takes_more_than_a_minute(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with ApiServer() as server:
+        looks = []
+
+        def clock() -> float:
+            looks.append(100 * processor_seconds(server._process.pid))
+            return looks[-1]
+
+        assert server.wait(clock=clock).startswith("http://127.0.0.1:")
+    assert looks[-1] > 120, "that is more than the two minutes that a start may take"
+
+
+def test_a_server_that_ends_is_named_with_its_code(monkeypatch):
+    with ApiServer() as server:
+        server.end()
+        with pytest.raises(TransientError, match="the temporary Prefect server ended with -15"):
+            server.wait()

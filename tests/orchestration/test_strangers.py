@@ -1,0 +1,121 @@
+"""Another user of the machine: what he can read of a project, and what runs of a folder that he has prepared."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from rag_index.orchestration.launch import trusted_folder
+from tests.project import Project
+from tests.strangers import NOBODY, needs_second_user, readable_by_others
+
+PROGRAM = Path(sys.executable).parent / "rag-index"
+IMPORTED = (
+    "flows",
+    "tasks",
+    "rag_index",
+    "prefect",
+    "distributed",
+    "dask",
+    "multiprocessing",
+    "uvicorn",
+    "socket",
+    "json",
+)
+
+
+def run(project: Project, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed program in a folder, with a Prefect server of its own."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_") and k != "PYTHONSAFEPATH"}
+    return subprocess.run(
+        [PROGRAM, "--config", project.config, *arguments],
+        cwd=folder, env={**clean, **environment}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def shared_place():
+    """A folder that other users can reach, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@needs_second_user
+def test_another_user_can_read_nothing_that_a_run_writes(shared_place):
+    project = Project(shared_place / "project").fill(300)
+    project.folder.chmod(0o755)
+    ended = run(project, project.folder, "index-all", "--workers", "1")
+    assert ended.returncode == 0, ended.stderr
+    data = project.folder / ".rag-index"
+    assert sorted(path.name for path in data.iterdir()) == ["ledger.db", "prefect", "qdrant"]
+    not_ours = ["rag-index.toml", "source.db"]
+    assert readable_by_others(project.folder) == not_ours
+
+    for path in (data, *data.rglob("*")):  # as an earlier version left it
+        path.chmod(0o755)
+    assert len(readable_by_others(project.folder)) > 10
+    ended = run(project, project.folder, "index-all")
+    assert (ended.returncode, readable_by_others(project.folder)) == (0, not_ours), ended.stderr
+
+
+def test_a_folder_that_a_command_is_started_in_is_not_imported_from(tmp_path):
+    project = Project(tmp_path / "project").fill(300)
+    place = tmp_path / "planted"
+    place.mkdir()
+    for name in IMPORTED:
+        (place / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name + chr(10)!r})\n")
+    ended = run(project, place, "index-all", "--workers", "1")
+    ran = (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
+    assert (ended.returncode, ran) == (0, []), ended.stderr
+    project.execute("UPDATE note SET body = 'changed' WHERE id = 7")
+    assert run(project, place, "optimize").returncode == 0
+    assert run(project, place, "index", "notes", "--id", "7").returncode == 0
+    assert not (tmp_path / "ran").exists()
+
+
+PREFECT_FILES = {
+    "prefect.toml": '[logging]\nconfig_path = "{folder}/logging.yml"\n',
+    ".env": "PREFECT_LOGGING_CONFIG_PATH={folder}/logging.yml\n",
+    "pyproject.toml": '[tool.prefect.logging]\nconfig_path = "{folder}/logging.yml"\n',
+}
+LOGGING = """\
+version: 1
+handlers: {{planted: {{"()": os.system, command: "echo {name} >> {ran}"}}}}
+"""
+
+
+@pytest.fixture
+def prepared(tmp_path) -> Path:
+    """A folder with settings of Prefect's that call a program."""
+    place = tmp_path / "prepared"
+    place.mkdir()
+    for name, text in PREFECT_FILES.items():
+        (place / name).write_text(text.format(folder=place))
+    (place / "logging.yml").write_text(LOGGING.format(name="planted", ran=tmp_path / "ran"))
+    return place
+
+
+@needs_second_user
+def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path, prepared):
+    project = Project(tmp_path / "project").fill(300)
+    os.chown(prepared, NOBODY, NOBODY)
+    ended = run(project, prepared, "index-all", "--workers", "1")
+    assert (ended.returncode, (tmp_path / "ran").exists()) == (0, False), ended.stderr
+    os.chown(prepared, 0, 0)
+    run(project, prepared, "index-all")
+    assert (tmp_path / "ran").exists(), "otherwise this tests nothing"
+
+
+@pytest.mark.parametrize(("mode", "stays"), [(0o755, True), (0o775, True), (0o777, False), (0o1777, False)])
+def test_a_folder_that_everyone_writes_to_is_left_for_the_run(tmp_path, monkeypatch, mode, stays):
+    tmp_path.chmod(mode)
+    monkeypatch.chdir(tmp_path)
+    with trusted_folder():
+        assert Path.cwd() == (tmp_path if stays else Path("/"))
+    assert Path.cwd() == tmp_path
