@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-__all__ = ["Context", "command", "json_option", "main", "print_json", "program", "wait_option"]
+__all__ = ["Context", "UnicodeText", "command", "json_option", "main", "print_json", "program", "wait_option"]
 
 
 COMMANDS = (
@@ -80,6 +80,20 @@ class _Ordered(click.Group):
 def program(context: click.Context, config: str | None, debug: bool, verbose: bool) -> None:
     """Keep a Qdrant search index true to a relational source."""
     context.obj = Context(config, debug, verbose)
+
+
+class UnicodeText(click.ParamType[str]):
+    """Text that is valid Unicode: bytes that are not would fail in an embedder or a database, with another message."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text."""
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!a} is not valid Unicode; check the terminal's encoding", param, ctx)
+        return value
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

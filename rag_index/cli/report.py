@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from rag_index.cli import Context, command, json_option, print_json
+from rag_index.cli import Context, UnicodeText, command, json_option, print_json
 
 __all__ = ["report"]
 
@@ -17,7 +17,7 @@ SMALL = 100_000
 
 
 @command()
-@click.argument("run", required=False)
+@click.argument("run", required=False, type=UnicodeText(), metavar="[RUN]")
 @json_option
 def report(context: Context, run: str | None, as_json: bool) -> None:
     """Show where the time of each index's last run went (or of RUN), and what would help."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command, json_option, print_json, wait_option
+from rag_index.cli import Context, UnicodeText, command, json_option, print_json, wait_option
 
 if TYPE_CHECKING:
     from rag_index.retrieve import MetricsSnapshot, SearchHit, SearchResult
@@ -18,13 +18,13 @@ PARTIAL = 3
 
 
 @command()
-@click.argument("text")
+@click.argument("text", type=UnicodeText())
 @click.option("--index", "indexes", multiple=True, metavar="NAME", help="Search only this index (may be repeated).")
 @click.option(
     "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
 )
 @click.option(
-    "--filter", "filters", multiple=True, metavar="FIELD=VALUE",
+    "--filter", "filters", multiple=True, metavar="FIELD=VALUE", type=UnicodeText(),
     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
 )  # fmt: skip
 @click.option(

@@ -112,6 +112,9 @@ def test_a_run_without_changes_says_so(indexed):
         (["index", "notes", "--workers", "0"], "--workers"),
         (["index", "notes", "--shard-documents", "many"], "--shard-documents"),
         (["search", "  "], "empty"),
+        (["search", "\udcff"], "is not valid Unicode"),
+        (["search", "x", "--filter", "author=\udcff"], "is not valid Unicode"),
+        (["report", "\udcff"], "is not valid Unicode"),
         (["serach", "x"], "No such command 'serach'"),
     ],
 )
