@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tomllib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -68,9 +69,15 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
         assert all("'Completed'" in output for output in watched)
         assert "completed" in shown["rag-index status"]
         assert "0 2 * * *" in shown["prefect deployment schedule ls index-all/index-all"]
-        settings = httpx.Client(trust_env=False).get(f"http://127.0.0.1:{port}/api/admin/settings").json()
-        assert settings["server"]["analytics_enabled"] is False
-        assert len(httpx.post(f"http://127.0.0.1:{port}/api/automations/filter", json={}, trust_env=False).json()) == 5
+        home = tmp_path / ".prefect"
+        assert home.stat().st_mode & 0o77 == 0
+        profiles = tomllib.loads((home / "profiles.toml").read_text())
+        user, password = profiles["profiles"][profiles["active"]]["PREFECT_API_AUTH_STRING"].split(":")
+        with httpx.Client(trust_env=False, base_url=f"http://127.0.0.1:{port}/api") as client:
+            assert client.get("/admin/settings").status_code == 401, "every user of the machine reaches the server"
+            client.auth = (user, password)
+            assert client.get("/admin/settings").json()["server"]["analytics_enabled"] is False
+            assert len(client.post("/automations/filter", json={}).json()) == 5
 
 
 def clean_environment(home: Path) -> dict[str, str]:
