@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from pathlib import Path  # noqa: TC003 - pydantic looks it up
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +21,7 @@ __all__ = ["CODE", "SQL", "IndexSettings"]
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
 SQL_KEYS = {"table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap"}
-CODE_KEYS = {"root", "include", "exclude", "max_file_bytes", "file_timeout"}
+CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
 CUSTOM_KEYS = {"options"}
 """Keys that belong to one kind only."""
 CODE_FIELDS = (
@@ -28,6 +29,10 @@ CODE_FIELDS = (
 )  # fmt: skip
 """The payload fields of source code."""
 RESERVED = "_rag"
+CodeLanguage = Literal[
+    "c", "cpp", "go", "java", "javascript", "python", "ruby", "rust", "text", "tsx", "typescript",
+]  # fmt: skip
+"""The languages that source code is parsed as; `text` is split at lines."""
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 
 
@@ -74,6 +79,8 @@ class IndexSettings(Section):
     """Patterns of the files to index, relative to root (kind code). Empty means all files of a known language."""
     exclude: list[str] = Field(default=[])
     """Patterns of files and folders to leave out, in addition to those of .gitignore (kind code)."""
+    languages: Annotated[dict[str, CodeLanguage], Table] = Field(default={})
+    """The language of files by the end of their names, where it is not the usual one: `{".h" = "cpp"}` (kind code)."""
     max_file_bytes: PositiveInt = 1_000_000
     """The size in bytes above which a file is skipped (kind code)."""
     file_timeout: Number = Field(default=10.0, gt=0)
@@ -93,6 +100,16 @@ class IndexSettings(Section):
         needs = CODE if info.field_name == "root" else SQL
         if value is None and info.data.get("kind") == needs:
             raise PydanticCustomError("missing", "Field required")
+        return value
+
+    @field_validator("languages")
+    @classmethod
+    def _check_suffixes(cls, value: dict[str, str]) -> dict[str, str]:
+        for suffix in value:
+            if not re.fullmatch(r"\.[^./A-Z]+", suffix):
+                raise ValueError(
+                    f'languages: {suffix!r} is not the end of a file\'s name; write it as ".h", in lower case'
+                )
         return value
 
     @model_validator(mode="after")

@@ -11,7 +11,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.code.languages import TEXT, require_grammars
+from rag_index.chunking.code.grammars import require_grammars
+from rag_index.chunking.code.headers import header_language
+from rag_index.chunking.code.languages import TEXT
 from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key
@@ -102,7 +104,7 @@ class CodeSource:
         self._listing = None
 
     def _list(self) -> Listing:
-        return list_files(self._root, self._index.include, self._index.exclude)
+        return list_files(self._root, self._index.include, self._index.exclude, self._index.languages)
 
     def _add_unlisted(self, page: SourcePage, listing: Listing) -> None:
         """Add what could not be listed to the page; documents in an unreadable folder are kept as they are known."""
@@ -131,11 +133,13 @@ class CodeSource:
     def _stamp(self, file: File) -> FileStamp | None:
         """Return the stamp of a file; None if the file was deleted after it was listed."""
         try:
-            return FileStamp(os.lstat(f"{self._root}/{file.path}"))  # thousands of Path objects would take longer
+            return FileStamp(
+                os.lstat(f"{self._root}/{file.path}"), file.language
+            )  # thousands of Path objects would take longer
         except FileNotFoundError:
             return None
         except OSError:
-            return FileStamp(None)
+            return FileStamp(None, file.language)
 
     def _read_file(self, page: SourcePage, key: str, file: File, stamp: FileStamp, listed_at: float) -> int:
         """Add a file to the page, or the reason why it is not indexed; return how many bytes were read."""
@@ -156,24 +160,25 @@ class CodeSource:
             page.unreadable.append(Failure(key, "it is binary: it holds NUL bytes", kind="skipped"))
             return len(data)
         text = decode_text(data)
-        if file.language != TEXT and (reason := _generated_reason(text)):
-            page.unreadable.append(Failure(key, reason, hash_text(text), "skipped"))
+        language = header_language(text, file.language) if file.is_header else file.language
+        if language != TEXT and (reason := _generated_reason(text)):
+            page.unreadable.append(Failure(key, reason, _hash_code(text, language), "skipped"))
             return len(data)
-        _add_document(page.documents, key, text, file)
+        _add_document(page.documents, key, text, file.path, language)
         if stamp.changed_at < listed_at - RACY_SECONDS:
             page.stamps[key] = str(stamp)
         return len(data)
 
 
 class FileStamp:
-    """The size and the times of a file. If they are the same as before, its content is taken to be the same."""
+    """The size and times of a file, and its language. If they are as before, its content is taken to be the same."""
 
     __slots__ = ("_text", "changed_at", "size")
 
-    def __init__(self, stat: os.stat_result | None) -> None:
+    def __init__(self, stat: os.stat_result | None, language: str) -> None:
         self.size = stat.st_size if stat else 0
         self.changed_at = max(stat.st_mtime, stat.st_ctime) if stat else float("inf")
-        self._text = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}" if stat else "?"
+        self._text = f"{stat.st_size}/{stat.st_mtime_ns}/{stat.st_ctime_ns}/{language}" if stat else "?"
 
     def __str__(self) -> str:
         return self._text
@@ -190,13 +195,18 @@ def decode_text(data: bytes) -> str:
         return data.decode("latin-1")
 
 
-def _add_document(documents: DocumentBatch, key: str, text: str, file: File) -> None:
-    payload = encode_payload({"path": file.path, "language": file.language})
+def _add_document(documents: DocumentBatch, key: str, text: str, path: str, language: str) -> None:
+    payload = encode_payload({"path": path, "language": language})
     documents.keys.append(key)
     documents.texts.append("" if text.isspace() else text)
     documents.payloads.append(payload)
-    documents.text_hashes.append(hash_text(documents.texts[-1]))
+    documents.text_hashes.append(_hash_code(documents.texts[-1], language))
     documents.payload_hashes.append(hash_bytes(payload))
+
+
+def _hash_code(text: str, language: str) -> bytes:
+    """Return the hash of a file's text and its language: parsed as another language, it has other chunks."""
+    return hash_text(f"{language}\n{text}" if text else text)
 
 
 def _generated_reason(text: str) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.code.languages import MISSING, TEXT, language_of
+from rag_index.chunking.code.grammars import MISSING
+from rag_index.chunking.code.headers import Neighbours
+from rag_index.chunking.code.languages import HEADER, TEXT, language_of
 from rag_index.documents.batches import Failure
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = ["File", "Listing", "Patterns", "list_files"]
 
@@ -29,7 +31,10 @@ class File:
     path: str
     """The path from the root, with /."""
     language: str
+    """The language by its name; of a header, that of the sources nearest to it."""
     size: int
+    is_header: bool = False
+    """Whether it may be C or C++, which its content decides."""
 
 
 @dataclass(slots=True)
@@ -84,24 +89,30 @@ class _IgnoreFile:
         return self.patterns.match(self.above + path.removeprefix(self.folder))
 
 
-def list_files(root: Path, include: Sequence[str], exclude: Sequence[str]) -> Listing:
+def list_files(
+    root: Path, include: Sequence[str], exclude: Sequence[str], languages: Mapping[str, str] | None = None
+) -> Listing:
     """Return the files below `root` that are included, by language, the largest first.
+
+    `languages` are the languages of files by the end of their names, where they differ from `language_of`.
 
     Raises:
         SourceUnavailable: the folder itself cannot be read.
         SettingsError: a pattern is not valid, or pathspec is not installed.
     """
-    return _Walk(root, Patterns(include, anchored=True), Patterns(exclude, anchored=True)).listing()
+    return _Walk(root, Patterns(include, anchored=True), Patterns(exclude, anchored=True), languages or {}).listing()
 
 
 class _Walk:
     """A walk through all folders below a root."""
 
-    def __init__(self, root: Path, include: Patterns, exclude: Patterns) -> None:
+    def __init__(self, root: Path, include: Patterns, exclude: Patterns, languages: Mapping[str, str]) -> None:
         self._root = root
         self._real_root = os.path.realpath(root)
         self._include = include
         self._exclude = exclude
+        self._languages = languages
+        self._neighbours = Neighbours()
         self._listing = Listing()
 
     def listing(self) -> Listing:
@@ -119,6 +130,7 @@ class _Walk:
                 ignore_files = [*ignore_files, *_read_ignore_file(self._root / folder / IGNORE, folder)]
             for entry in listed:
                 self._visit(entry, folder, ignore_files, waiting)
+        self._listing.files = [self._with_language(file) for file in self._listing.files]
         self._listing.files.sort(key=lambda file: (file.language, -file.size, file.path))
         self._listing.failures.sort(key=lambda failure: failure.key)
         return self._listing
@@ -137,7 +149,10 @@ class _Walk:
             elif entry.is_dir(follow_symlinks=False):
                 if entry.name != GIT and not self._is_excluded(f"{path}/", ignore_files):
                     waiting.append((f"{path}/", ignore_files))
-            elif entry.is_file(follow_symlinks=False) and (language := self._included_language(path, ignore_files)):
+            elif entry.is_file(follow_symlinks=False):
+                self._neighbours.add(path)
+                if not (language := self._included_language(path, ignore_files)):
+                    return
                 size = entry.stat(follow_symlinks=False).st_size
                 if path.isprintable() or _is_unicode(path):
                     self._listing.files.append(File(path, language, size))
@@ -148,9 +163,15 @@ class _Walk:
         except OSError as exc:
             self._fail(path, f"it cannot be read: {exc.strerror}")
 
+    def _with_language(self, file: File) -> File:
+        """Return a header with the language of the sources nearest to it; any other file as it is."""
+        if HEADER in self._languages or not file.path.lower().endswith(HEADER):
+            return file
+        return replace(file, language=self._neighbours.guess(file.path), is_header=True)
+
     def _included_language(self, path: str, ignore_files: list[_IgnoreFile]) -> str:
         """Return the language of a file that is included; "" for other files."""
-        language = language_of(path)
+        language = language_of(path, self._languages)
         included = self._include.match(path) if self._include else language != TEXT
         return language if included and not self._is_excluded(path, ignore_files) else ""
 

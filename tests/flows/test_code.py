@@ -91,10 +91,13 @@ def test_workers_and_one_process_make_the_same_points(code, tmp_path):
     metrics = code.project.json("report")["runs"][0]["metrics"]
     assert metrics["symbols"]["method"] > 60
     assert metrics["peak_memory"] > 10_000_000
-    assert metrics["speed_up"] > 0
+    assert sum(metrics["by_worker"].values()) == pytest.approx(metrics["worker_seconds"], abs=0.01)
+    elapsed = metrics["seconds"] - metrics["first_shard_after"]
+    assert metrics["speed_up"] == pytest.approx(metrics["worker_seconds"] / elapsed, rel=0.05)
+    assert 0 < metrics["speed_up"] <= len(metrics["by_worker"]), "no worker is busy for longer than the run takes"
     printed = code.project.cli("report").stdout
     assert "40 files done, 0 failed, 0 skipped; symbols: " in printed
-    assert " times one process, at most " in printed
+    assert f"{metrics['speed_up']:.1f} times one process, at most " in printed
 
 
 def test_only_the_changed_part_of_a_file_is_embedded(code):
@@ -121,6 +124,30 @@ def test_renamed_files_are_not_embedded_again_and_deleted_files_disappear(code):
     assert code.payloads("go/sample.go") == []
     payloads = code.payloads("go/renamed.go")
     assert "".join(p["_rag"]["text"] for p in payloads) == SAMPLES["go"]
+
+
+def test_a_header_is_what_its_content_and_its_neighbours_say(tmp_path, prefect_server):
+    code = Code(tmp_path / "project")
+    code.write("lib/item.h", "namespace lib {\nclass EXPORT Item {\n public:\n  int size() const;\n};\n}\n")
+    code.write("lib/limits.h", "#define LIMIT 3\nint find(int key);\n")
+    code.write("old/list.h", "struct list { int size; };\n")
+    code.write("old/list.c", '#include "list.h"\n')
+    code.index()
+
+    def languages() -> dict[str, str]:
+        paths = ("lib/item.h", "lib/limits.h", "old/list.h")
+        return {path: payload["language"] for path in paths for payload in code.payloads(path)}
+
+    assert languages() == {"lib/item.h": "cpp", "lib/limits.h": "c", "old/list.h": "c"}
+    assert {payload.get("qualified_name") for payload in code.payloads("lib/item.h")} == {"lib"}
+    code.write("lib/item.cc", '#include "item.h"\n')  # its neighbour is C++, so is the header that is both
+    assert (code.index()["new"], languages()["lib/limits.h"]) == (1, "cpp")
+    code.project.write_settings(code.project.config.read_text() + 'languages = {".h" = "c", ".inc" = "c"}\n')
+    code.write("old/more.inc", "int more(void);\n")
+    assert (code.index()["new"], set(languages().values())) == (1, {"c"})
+    assert code.payloads("old/more.inc")[0]["name"] == "more"
+    assert code.payloads("lib/item.h")[0].get("kind") != "module"
+    assert code.index() == {"unchanged": 6, "chunks": 0, "state": "completed"}
 
 
 def test_single_files_are_indexed_at_once(code):

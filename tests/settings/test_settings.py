@@ -6,10 +6,12 @@ import json
 import pickle
 import traceback
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
 
+from rag_index.chunking.code.languages import LANGUAGES
 from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.settings import (
     SECTIONS,
@@ -23,6 +25,7 @@ from rag_index.settings import (
 )
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
+from rag_index.settings.index import CodeLanguage
 from rag_index.settings.renamed import RENAMED_KEYS
 
 SOURCE = '[source]\nurl = "sqlite:///a.db"\n'
@@ -452,13 +455,14 @@ EXAMPLES = {
     "indexes.root": ("src", Path("src")),
     "indexes.include": ("**/*.py, *.ts", ["**/*.py", "*.ts"]),
     "indexes.exclude": ('["a/**"]', ["a/**"]),
+    "indexes.languages": ('{".h": "cpp"}', {".h": "cpp"}),
     "indexes.options": ('{"a": 1}', {"a": 1}),
     "indexes.context": ('{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
     "embedder.device": ("cpu", "cpu"),
 }
 """By key: a value in the environment, and the same value in the settings (None for a secret)."""
-KINDS = {"root": "code", "include": "code", "exclude": "code", "max_file_bytes": "code", "file_timeout": "code",
-           "options": "own"}  # fmt: skip
+KINDS = {"root": "code", "include": "code", "exclude": "code", "languages": "code", "max_file_bytes": "code",
+         "file_timeout": "code", "options": "own"}  # fmt: skip
 """The kind of index that a key belongs to, if not sql."""
 TLS = "[parallel]\naddress = 'tls://h:8786'\ntls_ca_file = 'a'\ntls_cert = 'b'\ntls_key = 'c'\n"
 """The table for keys that are valid only together."""
@@ -472,6 +476,15 @@ def test_an_index_of_source_code_needs_no_database(load):
     assert (settings.indexes[0].kind, settings.root(settings.indexes[0])) == ("code", settings.folder / "src")
     with pytest.raises(SettingsError, match="only indexes of kind sql need it"):
         _ = settings.source_url
+
+
+def test_languages_are_those_that_are_known(load):
+    assert set(get_args(CodeLanguage)) == {*LANGUAGES, "text"}
+    assert load(CODE + 'languages = {".h" = "cpp"}\n').indexes[0].languages == {".h": "cpp"}
+    with pytest.raises(SettingsError, match="cobol"):
+        load(CODE + 'languages = {".h" = "cobol"}\n')
+    with pytest.raises(SettingsError, match=r"'h' is not the end of a file's name; write it as \"\.h\""):
+        load(CODE + 'languages = {h = "cpp"}\n')
 
 
 @pytest.mark.parametrize("name", [key for key in ALL_KEYS if key != "indexes.query"])

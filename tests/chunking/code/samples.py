@@ -230,6 +230,7 @@ SYMBOLS = {
         ("method", "Client.get", "get(key: string): T | undefined", "", 11),
         ("function", "make", "function make<T>(options: Options): Client<T> | null", "", 14),
         ("module", "inner", "namespace inner", "", 15),
+        ("constant", "inner.x", "const x = 1", "", 15),
     ],
     "tsx": [
         ("function", "Label", "function Label(props: { name: string })", "Shows a name.", 4),
@@ -241,12 +242,14 @@ SYMBOLS = {
         ("function", "New", "func New() *Queue", "", 17),
         ("type", "First", "First int", "", 20),
         ("type", "Second", "Second interface{ Do() }", "", 21),
+        ("method", "Second.Do", "Do()", "", 21),
     ],
     "rust": [
         ("class", "Queue", "pub struct Queue<T>", "A queue of things.", 6),
         ("implementation", "Queue", "impl<T> Queue<T>", "", 8),
         ("method", "Queue::push", "pub fn push(&mut self, item: T) -> usize", "Adds one.", 10),
         ("interface", "Shape", "pub trait Shape", "", 13),
+        ("method", "Shape::area", "fn area(&self) -> f64", "", 13),
         ("module", "inner", "mod inner", "", 15),
         ("function", "inner::helper", "pub fn helper(x: i32) -> i32", "", 16),
         ("macro", "twice", "macro_rules! twice { ($e:expr) => { $e + $e }; }", "", 19),
@@ -278,6 +281,7 @@ SYMBOLS = {
     "ruby": [
         ("module", "Shop", "module Shop", "Things for sale.", 4),
         ("class", "Shop::Item", "class Item < Base", "One of them.", 6),
+        ("constant", "Shop::Item::LIMIT", "LIMIT = 3", "", 7),
         ("method", "Shop::Item::name", "def name", "Its name.", 10),
         ("method", "Shop::Item::all", "def self.all(size: 3)", "", 14),
     ],

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
+from rag_index.chunking.code.grammars import open_parser
 from rag_index.chunking.code.languages import LANGUAGES, language_of
 from rag_index.chunking.code.symbols import symbols_of
+from rag_index.chunking.code.walk import Deadline, parse
 from rag_index.errors import FileTimedOut
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
 
@@ -59,6 +64,60 @@ def test_symbols_agree_with_ast() -> None:
     assert {(s.name, s.line, s.last_line) for s in found if s.kind != "constant"} == expected
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("python", "x = [" * 60_000 + "def f(: {\n" * 60_000),
+        ("python", "@a\n" * 300_000 + "def f(): pass\n"),
+        ("javascript", "{" * 100_000 + "//\n" * 100_000),
+        ("javascript", "var " + ",".join(f"a{n}=function(){{}}" for n in range(40_000))),
+        ("javascript", "a.b=" * 200_000 + "function(){}"),
+        ("cpp", "(*" * 300_000),
+        ("cpp", "A(" * 250_000 + "\n" + "AAA\n" * 100_000),
+        ("c", "int " + "*" * 500_000 + "f(void);"),
+        ("c", "/" * 500_000 + "\nint f(void);\n" + "/*" * 200_000 + "\nint g(void);\n"),
+        ("c", "#if A\n" + "#elif B\nint f(void);\n" * 30_000),
+    ],
+    ids=lambda value: value[:12] if value not in LANGUAGES else value,
+)
+def test_no_file_takes_longer_than_its_limit(language: str, text: str) -> None:
+    """The limit bounds all that is done with a file. Processor time is measured: other work changes nothing in it."""
+    begun = time.process_time()
+    with contextlib.suppress(FileTimedOut):
+        symbols_of(text[:1_000_000].encode(), language, seconds=1)
+    assert time.process_time() - begun < 6
+
+
+def test_a_process_does_not_grow_by_what_it_parses() -> None:
+    """py-tree-sitter keeps what its reader is given for ever: 60 MB here."""
+    text = b"".join(b"int f%06d(void);\n" % number for number in range(20_000))
+    process = psutil.Process()
+    deadline = Deadline.after(60)
+    for _ in range(3):
+        parse(text, LANGUAGES["c"], deadline)
+    before = process.memory_info().rss
+    for _ in range(100):
+        parse(text, LANGUAGES["c"], deadline)
+    assert process.memory_info().rss - before < 15_000_000
+
+
+def test_what_the_parser_reads_in_parts_is_the_file() -> None:
+    """Characters of several bytes lie across the ends of what the parser is given at a time."""
+    for shift in range(8):
+        text = ("#" * shift + "\n" + "größer = 'ä€😀'\n" * 400).encode()
+        tree = open_parser("python").parse(text)
+        assert str(parse(text, LANGUAGES["python"], Deadline.after(20)).root_node) == str(tree.root_node)
+        assert len(symbols_of(text, "python", seconds=20)) == 400
+
+
 def test_languages_by_name() -> None:
-    names = {"a/b.py": "python", "x.TSX": "tsx", "x.mjs": "javascript", "a.h": "c", "a.hpp": "cpp", "README.md": "text"}
+    names = {
+        "a/b.py": "python",
+        "x.TSX": "tsx",
+        "x.mjs": "javascript",
+        "a.h": "c",
+        "a.C": "c",
+        "a.hpp": "cpp",
+        "README.md": "text",
+    }
     assert {name: language_of(name) for name in names} == names

@@ -1,0 +1,197 @@
+"""What defines a symbol in C and C++, where a name stands inside of declarators, and macros stand anywhere."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rag_index.chunking.code.definitions import MAX_NESTING, Named, first_child, named
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tree_sitter import Node
+
+    from rag_index.chunking.code.definitions import Place, Reader
+
+__all__ = ["C", "CPP"]
+
+_TYPES = {"struct_specifier": "class", "union_specifier": "class", "class_specifier": "class", "enum_specifier": "enum"}
+_NO_FUNCTION = {"pointer_declarator", "reference_declarator", "array_declarator"}
+"""Declarators that make something else than a function of the name in them."""
+_DECLARATORS = _NO_FUNCTION | {
+    "function_declarator", "parenthesized_declarator", "init_declarator", "attributed_declarator",
+}  # fmt: skip
+_TEMPLATES = {"template_type", "template_function", "template_method", "dependent_name"}
+MAX_TAIL_BYTES = 2000
+"""Bytes that may follow a header's guard, as comments."""
+_COMMENT = re.compile(rb"/\*.*?\*/|//[^\n]*", re.S)
+_KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
+"""What damaged text may show in the place of a function's name."""
+
+
+def _declared(node: Node | None) -> tuple[Node | None, bool]:
+    """Return the node of the name in a declarator, and whether the name is that of a function."""
+    is_function = False
+    for _ in range(MAX_NESTING):
+        if node is None or node.type not in _DECLARATORS:
+            return node, is_function or (node is not None and _last_name(node).type == "operator_cast")
+        if node.type not in {"parenthesized_declarator", "init_declarator"}:
+            is_function = node.type == "function_declarator"
+        last = node.named_child(node.named_child_count - 1) if node.named_child_count else None
+        node = node.child_by_field_name("declarator") or last
+    return None, False
+
+
+def _last_name(node: Node) -> Node:
+    """Return the last of the names that `::` joins."""
+    for _ in range(MAX_NESTING):
+        name = node.child_by_field_name("name") if node.type == "qualified_identifier" else None
+        if name is None:
+            break
+        node = name
+    return node
+
+
+def _split_name(node: Node, place: Place) -> tuple[str, str]:
+    """Return the owner that a name has before it, and the name, both without the arguments of templates."""
+    owner: list[str] = []
+    last = _last_name(node)
+    while node.start_byte < last.start_byte:
+        scope, name = node.child_by_field_name("scope"), node.child_by_field_name("name")
+        if scope is not None:
+            owner.append(place.text(_without_arguments(scope)))
+        if name is None:
+            break
+        node = name
+    declarator = last.child_by_field_name("declarator") if last.type == "operator_cast" else None
+    if declarator is not None:
+        text = place.data[last.start_byte : declarator.start_byte].decode("utf-8", "replace")
+    else:
+        text = place.text(_without_arguments(last))
+    return "::".join(owner), " ".join(text.split())
+
+
+def _without_arguments(node: Node) -> Node:
+    while node.type in _TEMPLATES:
+        inner = node.child_by_field_name("name") or first_child(node)
+        if inner is None:
+            break
+        node = inner
+    return node
+
+
+def _function(node: Node, place: Place) -> Iterator[Named]:
+    name, is_function = _declared(node.child_by_field_name("declarator"))
+    if name is not None and is_function:
+        owner, last = _split_name(name, place)
+        if last and last not in _KEYWORDS:
+            yield Named("function", last, node, owner)
+
+
+def _declaration(node: Node, place: Place) -> Iterator[Named]:
+    """Read functions that are declared, and constants and variables that get a value."""
+    if place.type_around() == "friend_declaration" or (place.is_local and node.type == "declaration"):
+        return
+    found = 0
+    for declarator in node.children_by_field_name("declarator"):
+        name, is_function = _declared(declarator)
+        has_value = declarator.type == "init_declarator" or node.child_by_field_name("default_value") is not None
+        if name is None or not (is_function or has_value):
+            continue
+        kind = "function" if is_function else "constant" if _is_constant(node, place) else "variable"
+        owner, last = _split_name(name, place)
+        if node.child_by_field_name("type") is None and last.isupper():
+            continue  # a macro that is called like a constructor
+        if (
+            last and last not in _KEYWORDS and (kind != "variable" or node.type == "declaration")
+        ):  # members with a value are no variables
+            yield Named(kind, last, declarator if found else node, owner, encloses=False)
+            found += 1
+
+
+def _is_constant(node: Node, place: Place) -> bool:
+    return any(
+        child.type == "type_qualifier" and place.text(child) in {"const", "constexpr", "constinit"}
+        for child in node.children
+    )
+
+
+def _type(node: Node, place: Place) -> Iterator[Named]:
+    name = node.child_by_field_name("name")
+    if name is None or node.child_by_field_name("body") is None:
+        return
+    owner, last = _split_name(name, place)
+    if place.type_around() == "type_definition" and last in _typedef_names(place.around[-1], place):
+        return  # `typedef struct T {…} T` is one symbol
+    yield Named(_TYPES[node.type], last, node, owner)
+
+
+def _typedef_names(node: Node, place: Place) -> list[str]:
+    names = [_declared(declarator)[0] for declarator in node.children_by_field_name("declarator")]
+    return [place.text(name) for name in names if name is not None]
+
+
+def _typedef(node: Node, place: Place) -> Iterator[Named]:
+    """Read the names of a typedef; a type without a name of its own takes the first of them."""
+    target = node.child_by_field_name("type")
+    names = _typedef_names(node, place)
+    kind, encloses = "type", False
+    if target is not None and target.type in _TYPES and target.child_by_field_name("body") is not None:
+        own = target.child_by_field_name("name")
+        if own is None or place.text(own) in names:
+            kind, encloses = _TYPES[target.type], True
+    declarators = node.children_by_field_name("declarator")
+    for number, (name, declarator) in enumerate(zip(names, declarators, strict=False)):
+        if number:
+            yield Named("type", name, declarator, encloses=False, is_global=encloses)
+        else:
+            yield Named(kind, name, node, encloses=encloses)
+
+
+def _namespace(node: Node, place: Place) -> Iterator[Named]:
+    name = node.child_by_field_name("name")
+    if name is not None:
+        owner, _, last = "".join(place.text(name).split()).rpartition("::")
+        yield Named("module", last, node, owner)
+
+
+def _macro(node: Node, place: Place) -> Iterator[Named]:
+    """Read a macro that is not the guard of a header."""
+    name = node.child_by_field_name("name")
+    if name is not None and (node.child_by_field_name("value") is not None or not _is_guard(name, place)):
+        yield Named("macro", place.text(name), node, is_global=True)
+
+
+def _is_guard(name: Node, place: Place) -> bool:
+    """Return whether a macro is defined if it is not, from there to the end of the file."""
+    if place.type_around() != "preproc_ifdef":
+        return False
+    condition = place.around[-1].child_by_field_name("name")
+    end = place.around[-1].end_byte
+    return condition is not None and place.text(condition) == place.text(name) and _is_empty(place.data[end:])
+
+
+def _is_empty(text: bytes) -> bool:
+    """Return whether a text has nothing but comments."""
+    return len(text) <= MAX_TAIL_BYTES and not _COMMENT.sub(b"", text).strip()
+
+
+C: Mapping[str, Reader] = {
+    "function_definition": _function,
+    "declaration": _declaration,
+    "type_definition": _typedef,
+    "struct_specifier": _type,
+    "union_specifier": _type,
+    "enum_specifier": _type,
+    "preproc_def": _macro,
+    "preproc_function_def": _macro,
+}
+CPP: Mapping[str, Reader] = {
+    **C,
+    "field_declaration": _declaration,
+    "class_specifier": _type,
+    "namespace_definition": _namespace,
+    "alias_declaration": named("type"),
+    "concept_definition": named("type"),
+}

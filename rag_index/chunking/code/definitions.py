@@ -1,0 +1,328 @@
+"""What defines a symbol, by language and type of node. The kinds are those of the grammars' own tags queries
+(https://tree-sitter.github.io/tree-sitter/4-code-navigation.html), with what these leave out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tree_sitter import Node
+
+__all__ = [
+    "GO", "JAVA", "JAVASCRIPT", "MAX_NESTING", "PYTHON", "RUBY", "RUST", "Named", "Place", "Reader", "first_child",
+    "named",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node is: the nodes around it, the outermost first, and whether it is local to a function."""
+
+    data: bytes
+    """The file."""
+    around: list[Node]
+    is_local: bool
+
+    def text(self, node: Node) -> str:
+        """Return the text of a node."""
+        return self.data[node.start_byte : node.end_byte].decode("utf-8", "replace")
+
+    def type_around(self, levels: int = 1) -> str:
+        """Return the type of the node around this one, or of one further out; "" if there is none."""
+        return self.around[-levels].type if len(self.around) >= levels else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A symbol that a node defines."""
+
+    kind: str
+    name: str
+    node: Node
+    """What belongs to the symbol."""
+    owner: str = ""
+    """The type or namespace that the definition itself names as its owner."""
+    encloses: bool = True
+    """Whether the symbol's name is part of the qualified names of symbols within it."""
+    is_global: bool = False
+    """Whether it belongs to nothing, wherever it stands, as a macro of C does."""
+
+
+MAX_NESTING = 100
+"""How deep a name may stand in a declaration: nobody looks at the clock on the way."""
+Reader = Callable[["Node", Place], Iterator[Named]]
+_FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
+_QUOTES = "\"'`"
+_CHAIN = re.compile(r"[\w$]+(\.[\w$]+)*")
+_MAX_CHAIN = 200
+_EXPORTS = {"exports", "module.exports"}
+_GLOBALS = _EXPORTS | {"module", "this", "window", "self", "global", "globalThis"}
+"""Objects whose functions are named without them."""
+_RECEIVER = re.compile(r"([A-Za-z_]\w*)\s*(\[[^)]*\])?\s*,?\s*\)$")
+_TYPE_MAKERS = {"Class.new", "Data.define", "Module.new", "Struct.new"}
+
+
+def first_child(node: Node) -> Node | None:
+    """Return the first of the named nodes in a node, if it has one."""
+    return node.named_child(0) if node.named_child_count else None
+
+
+def named(kind: str, field: str = "name") -> Reader:
+    """Return a reader of nodes that define one symbol, whose name is in a field."""
+
+    def read(node: Node, place: Place) -> Iterator[Named]:
+        name = node.child_by_field_name(field)
+        if name is not None and name.type != "computed_property_name" and (text := place.text(name).strip(_QUOTES)):
+            yield Named(kind, text, node)
+
+    return read
+
+
+def _several(kind: str, names: list[Node], node: Node, place: Place) -> Iterator[Named]:
+    """Yield the symbols of a declaration of several names: it belongs to the first of them."""
+    for number, name in enumerate(name for name in names if name.is_named):
+        if (text := place.text(name)) != "_":
+            yield Named(kind, text, name if number else node, encloses=False)
+
+
+def _python_assignment(node: Node, place: Place) -> Iterator[Named]:
+    left = node.child_by_field_name("left")
+    if left is not None and left.type == "identifier" and place.type_around(2) == "module":
+        yield Named("constant", place.text(left), node)
+
+
+def _python_type_alias(node: Node, place: Place) -> Iterator[Named]:
+    left = node.child_by_field_name("left")
+    if left is not None:
+        yield Named("type", place.text(left).partition("[")[0], node)
+
+
+def _js_function_expression(node: Node, place: Place) -> Iterator[Named]:
+    """Read a function with a name of its own, unless something else gives it one."""
+    if place.type_around() not in {
+        "variable_declarator", "assignment_expression", "pair", "field_definition", "public_field_definition",
+    }:  # fmt: skip
+        yield from named("class" if node.type == "class" else "function")(node, place)
+
+
+def _js_value(node: Node | None) -> Node | None:
+    """Return a value without the parentheses and the casts around it."""
+    for _ in range(MAX_NESTING):
+        if node is None or node.type not in {"parenthesized_expression", "as_expression", "satisfies_expression"}:
+            return node
+        node = first_child(node)
+    return None
+
+
+def _js_kind(value: Node | None) -> str:
+    """Return the kind of what a name for this value is; "" for anything but functions and classes."""
+    if value is None:
+        return ""
+    return "function" if value.type in _FUNCTIONS else "class" if value.type == "class" else ""
+
+
+def _js_variable(node: Node, place: Place) -> Iterator[Named]:
+    name, value = node.child_by_field_name("name"), _js_value(node.child_by_field_name("value"))
+    if name is None or name.type != "identifier":
+        return
+    kind = _js_kind(value)
+    if not kind and not place.is_local and place.around:
+        is_const = place.data.startswith(b"const", place.around[-1].start_byte)
+        if (value is not None and not _is_require(value, place)) or place.type_around(2) == "ambient_declaration":
+            kind = "constant" if is_const else "variable"
+    if kind:
+        yield Named(kind, place.text(name), node)
+
+
+def _is_require(value: Node, place: Place) -> bool:
+    function = value.child_by_field_name("function") if value.type == "call_expression" else None
+    return function is not None and place.text(function) == "require"
+
+
+def _js_assignment(node: Node, place: Place) -> Iterator[Named]:
+    left, right = node.child_by_field_name("left"), _js_value(node.child_by_field_name("right"))
+    if left is None or right is None:
+        return
+    if left.type == "identifier":
+        if kind := _js_kind(right):
+            yield Named(kind, place.text(left), node)
+        return
+    name, container = left.child_by_field_name("property"), left.child_by_field_name("object")
+    if left.type != "member_expression" or name is None or container is None:
+        return
+    owner = place.text(container) if container.end_byte - container.start_byte <= _MAX_CHAIN else ""
+    is_export = owner in _EXPORTS and place.type_around() == "expression_statement" and not place.is_local
+    kind = _js_kind(right) or ("constant" if is_export and _is_own_value(right, place) else "")
+    if kind and place.text(left) != "module.exports":
+        is_method = owner.endswith(".prototype")
+        owner = owner.removesuffix(".prototype").removeprefix("exports.").removeprefix("module.exports.")
+        owner = owner if _CHAIN.fullmatch(owner) and owner not in _GLOBALS else ""
+        yield Named("method" if is_method and kind == "function" else kind, place.text(name), node, owner)
+
+
+def _is_own_value(value: Node, place: Place) -> bool:
+    """Return whether a value is made where it is exported, and not defined or imported elsewhere."""
+    elsewhere = {"identifier", "member_expression", "assignment_expression"}
+    is_void = value.type == "unary_expression" and place.text(value).startswith("void")
+    return not (value.type in elsewhere or is_void or _is_require(value, place))
+
+
+def _js_member(kind: str, name: str) -> Reader:
+    def read(node: Node, place: Place) -> Iterator[Named]:
+        value = _js_value(node.child_by_field_name("value"))
+        if value is not None and value.type in _FUNCTIONS:
+            yield from named(kind, name)(node, place)
+
+    return read
+
+
+def _go_names(kind: str) -> Reader:
+    def read(node: Node, place: Place) -> Iterator[Named]:
+        if not place.is_local:
+            yield from _several(kind, node.children_by_field_name("name"), node, place)
+
+    return read
+
+
+def _go_method(node: Node, place: Place) -> Iterator[Named]:
+    name, receiver = node.child_by_field_name("name"), node.child_by_field_name("receiver")
+    if name is not None:
+        match = _RECEIVER.search(place.text(receiver)) if receiver is not None else None
+        yield Named("method", place.text(name), node, match[1] if match else "")
+
+
+def _rust_value(node: Node, place: Place) -> Iterator[Named]:
+    if not place.is_local:
+        for one in named("constant")(node, place):
+            if one.name != "_":
+                yield one
+
+
+def _rust_implementation(node: Node, place: Place) -> Iterator[Named]:
+    target = node.child_by_field_name("type")
+    for _ in range(MAX_NESTING):
+        if target is None or target.type not in {"reference_type", "generic_type"}:
+            break
+        target = target.child_by_field_name("type")
+    if target is not None:
+        yield Named("implementation", place.text(target), node)
+
+
+def _java_field(node: Node, place: Place) -> Iterator[Named]:
+    modifiers = first_child(node)
+    words = {child.type for child in modifiers.children} if modifiers and modifiers.type == "modifiers" else set()
+    if node.type == "constant_declaration" or {"static", "final"} <= words:
+        names = [each.child_by_field_name("name") for each in node.children_by_field_name("declarator")]
+        yield from _several("constant", [name for name in names if name is not None], node, place)
+
+
+def _ruby(kind: str) -> Reader:
+    def read(node: Node, place: Place) -> Iterator[Named]:
+        name = node.child_by_field_name("name")
+        if name is not None:
+            owner, _, last = place.text(name).rpartition("::")
+            yield Named(kind, last, node, owner.removeprefix("::"))
+
+    return read
+
+
+def _ruby_alias(node: Node, place: Place) -> Iterator[Named]:
+    name = node.child_by_field_name("name")
+    if name is not None and name.type != "global_variable":
+        yield Named("method", place.text(name).removeprefix(":"), node)
+
+
+def _ruby_assignment(node: Node, place: Place) -> Iterator[Named]:
+    left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
+    if left is None or place.is_local or left.type not in {"constant", "scope_resolution"}:
+        return
+    method = right.child_by_field_name("method") if right is not None and right.type == "call" else None
+    is_type = method is not None and right is not None and _text_up_to(right, method, place) in _TYPE_MAKERS
+    owner, _, last = place.text(left).rpartition("::")
+    yield Named("class" if is_type else "constant", last, node, owner)
+
+
+def _text_up_to(node: Node, last: Node, place: Place) -> str:
+    return place.data[node.start_byte : min(last.end_byte, node.start_byte + _MAX_CHAIN)].decode("utf-8", "replace")
+
+
+PYTHON: Mapping[str, Reader] = {
+    "class_definition": named("class"),
+    "function_definition": named("function"),
+    "assignment": _python_assignment,
+    "type_alias_statement": _python_type_alias,
+}
+JAVASCRIPT: Mapping[str, Reader] = {
+    "class_declaration": named("class"),
+    "abstract_class_declaration": named("class"),
+    "class": _js_function_expression,
+    "function_declaration": named("function"),
+    "generator_function_declaration": named("function"),
+    "function_signature": named("function"),
+    "function_expression": _js_function_expression,
+    "generator_function": _js_function_expression,
+    "method_definition": named("method"),
+    "method_signature": named("method"),
+    "abstract_method_signature": named("method"),
+    "variable_declarator": _js_variable,
+    "assignment_expression": _js_assignment,
+    "pair": _js_member("function", "key"),
+    "field_definition": _js_member("method", "property"),
+    "public_field_definition": _js_member("method", "name"),
+    "interface_declaration": named("interface"),
+    "enum_declaration": named("enum"),
+    "type_alias_declaration": named("type"),
+    "internal_module": named("module"),
+    "module": named("module"),
+}
+GO: Mapping[str, Reader] = {
+    "function_declaration": named("function"),
+    "method_declaration": _go_method,
+    "method_elem": named("method"),
+    "method_spec": named("method"),
+    "type_spec": named("type"),
+    "type_alias": named("type"),
+    "const_spec": _go_names("constant"),
+    "var_spec": _go_names("variable"),
+}
+RUST: Mapping[str, Reader] = {
+    "struct_item": named("class"),
+    "union_item": named("class"),
+    "enum_item": named("enum"),
+    "type_item": named("type"),
+    "associated_type": named("type"),
+    "trait_item": named("interface"),
+    "impl_item": _rust_implementation,
+    "function_item": named("function"),
+    "function_signature_item": named("function"),
+    "mod_item": named("module"),
+    "macro_definition": named("macro"),
+    "const_item": _rust_value,
+    "static_item": _rust_value,
+}
+JAVA: Mapping[str, Reader] = {
+    "class_declaration": named("class"),
+    "record_declaration": named("class"),
+    "enum_declaration": named("enum"),
+    "interface_declaration": named("interface"),
+    "annotation_type_declaration": named("interface"),
+    "annotation_type_element_declaration": named("method"),
+    "method_declaration": named("method"),
+    "constructor_declaration": named("method"),
+    "compact_constructor_declaration": named("method"),
+    "field_declaration": _java_field,
+    "constant_declaration": _java_field,
+}
+RUBY: Mapping[str, Reader] = {
+    "class": _ruby("class"),
+    "module": _ruby("module"),
+    "method": named("method"),
+    "singleton_method": named("method"),
+    "alias": _ruby_alias,
+    "assignment": _ruby_assignment,
+}
