@@ -5,7 +5,6 @@
 ROOT are folders with Python files, by default the standard library and the site-packages of this interpreter. The
 benchmark copies `files` of their files into one folder and indexes them with the local embedder and an embedded store.
 
-- agreement: symbols that tree-sitter finds in the standard library, compared with those of the `ast` module
 - two workers over one: seconds of whole runs over `sample` files, from the first shard to the end
 - nothing changed, one file changed: seconds of a run beyond those of a run over ten files
 - memory of a worker: its peak, beyond its memory after a run over ten files
@@ -14,7 +13,6 @@ benchmark copies `files` of their files into one folder and indexes them with th
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import io
 import os
@@ -24,13 +22,9 @@ import statistics
 import sysconfig
 import tempfile
 import time
-import warnings
-from collections import Counter
 from pathlib import Path
 
-from rag_index.chunking.code.symbols import symbols_of
 from rag_index.settings import load_settings
-from rag_index.sources.code import decode_text
 from rag_index.status.runs import run_reports
 
 SETTINGS = """\
@@ -44,7 +38,6 @@ kind = "code"
 root = "{root}"
 """
 AUTO = '"auto"'
-Named = tuple[str, str, int, int | None]
 
 
 def main() -> None:
@@ -54,55 +47,15 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--sample", type=int, default=1500)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", choices=["agreement", "workers", "unchanged"], nargs="*")
+    parser.add_argument("--only", choices=["workers", "unchanged"], nargs="*")
     given = parser.parse_args()
-    only = given.only or ["agreement", "workers", "unchanged"]
+    only = given.only or ["workers", "unchanged"]
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-    if "agreement" in only:
-        agreement(Path(paths["stdlib"]))
     with tempfile.TemporaryDirectory() as folder:
         if "workers" in only:
             two_workers(Path(folder), given.roots, given.sample, given.repeat)
         if "unchanged" in only:
             unchanged(Path(folder), given.roots, given.files, given.repeat)
-
-
-def agreement(stdlib: Path) -> None:
-    """Print how many of the definitions that `ast` finds have the same kind, name and lines, and which files differ."""
-    same = total = files = 0
-    differing: list[str] = []
-    for path in sorted(stdlib.rglob("*.py")):
-        if "site-packages" in path.parts:
-            continue
-        data = path.read_bytes()
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                expected = Counter(definitions(ast.parse(data)))
-        except (SyntaxError, ValueError):  # files that test the parser with invalid Python
-            continue
-        found = symbols_of(decode_text(data).encode(), "python", seconds=60.0)
-        ours = Counter((s.kind, s.name, s.line, s.last_line) for s in found if s.kind != "constant")
-        files, total = files + 1, total + expected.total()
-        same += (ours & expected).total()
-        if ours != expected:
-            differing.append(f"  {path.relative_to(stdlib)}: {(expected - ours).total()} missing")
-    print(f"agreement with ast: {same / total:.3%} of {total:,} definitions in {files:,} files; files that differ:")
-    print("\n".join(differing) or "  none")
-
-
-def definitions(tree: ast.AST, *, in_class: bool = False) -> list[Named]:
-    """Return kind, name, first and last line of each definition, without decorators."""
-    found: list[Named] = []
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            kind = "method" if in_class else "function"
-            found += [(kind, node.name, node.lineno, node.end_lineno), *definitions(node)]
-        elif isinstance(node, ast.ClassDef):
-            found += [("class", node.name, node.lineno, node.end_lineno), *definitions(node, in_class=True)]
-        else:
-            found += definitions(node, in_class=in_class)
-    return found
 
 
 def two_workers(folder: Path, roots: list[Path], count: int, repeat: int) -> None:

@@ -7,6 +7,10 @@ itself. A macro is taken for one if its name has no lower-case letters.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["hide_macros"]
 
@@ -40,11 +44,15 @@ _DIRECTIVE = re.compile(rb"(^[ \t]*#(?:[^\\\n]|\\\r?\n|\\.)*)", re.M)
 _VISIBLE = re.compile(rb"[^\r\n]")
 
 
-def hide_macros(data: bytes) -> bytes:
-    """Return the file with spaces in place of such macros; directives stay as they are."""
+def hide_macros(data: bytes, check: Callable[[], None]) -> bytes:
+    """Return the file with spaces in place of such macros; directives stay as they are.
+
+    `check` is called now and then, and may raise.
+    """
     parts = _DIRECTIVE.split(data)
     for number in range(0, len(parts), 2):
         for pattern in _HIDDEN:
+            check()
             parts[number] = pattern.sub(_hide, parts[number])
     return b"".join(parts)
 

@@ -91,7 +91,7 @@ def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
         SettingsError: the language's grammar is not installed.
     """
     parser = open_parser(language.name)
-    source = hide_macros(data) if language.name in {"c", "cpp"} else data
+    source = hide_macros(data, deadline.check) if language.name in {"c", "cpp"} else data
 
     def read(offset: int, _: Point) -> bytearray:
         part = source[offset : offset + READ_BYTES]
