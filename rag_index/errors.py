@@ -28,6 +28,7 @@
         ├── ContextMissing          a chunk has no context, and the settings require one
         ├── StoreError              the store refuses
         │   ├── StoreBusy           the embedded store is open in another process
+        │   ├── StoreRefused        the server refuses a request: a limit, or what the API key may not do
         │   ├── PointsRefused       the store refuses points because of their content
         │   └── StoreMismatch       the store is not the one that the ledger describes
         ├── FingerprintChanged      the index was built with another model, prefix or chunker
@@ -74,6 +75,7 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "StoreMismatch",
+    "StoreRefused",
     "StoreUnavailable",
     "TerminalError",
     "TextRefused",
@@ -219,6 +221,10 @@ class StoreError(TerminalError):
 
 class StoreBusy(StoreError):
     """The error of an embedded store that another process has open; the message says which, and since when."""
+
+
+class StoreRefused(StoreError):
+    """The error of a server that refuses a request: a limit, or what the API key may not do. Its points are sound."""
 
 
 class PointsRefused(StoreError):

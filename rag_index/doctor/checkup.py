@@ -27,6 +27,7 @@ from rag_index.errors import (
     RagIndexError,
     StoreBusy,
     StoreError,
+    StoreRefused,
 )
 from rag_index.indexing.guards import held_back
 from rag_index.indexing.target import Target
@@ -136,7 +137,7 @@ class Checkup:
         resources = self.resources
         try:
             scan_store(resources.scratch, resources.ledger, resources.store, self.index.name, current)
-        except StoreBusy:
+        except (StoreBusy, StoreRefused):  # the collection may be in order: nobody could look
             raise
         except StoreError as error:
             diagnosis.findings.append(
@@ -184,7 +185,8 @@ class Checkup:
 def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis:
     """Examine these indexes, or all if `names` is empty. Nothing but the locks is changed.
 
-    Raises UnknownIndex, IndexLocked, StoreBusy, and TransientError if store or ledger do not answer.
+    Raises UnknownIndex, IndexLocked, StoreBusy, StoreRefused if a server may not be read, and TransientError if store
+    or ledger do not answer.
     """
     indexes = settings.named(names)
     if damage := ledger_damage(settings):

@@ -66,12 +66,16 @@ class CollectionState:
 
     @property
     def candidate(self) -> str | None:
-        """Return what a lost alias should point at: the newest collection that was live, or could have been."""
+        """Return what a lost alias should point at: a collection that was live, or could have been.
+
+        That is the newest one that fits the settings, which after a rollback is not the newest of all.
+        """
         if self.live is not None:
             return None
-        ready = [c.name for c in self.known if c.state == "ready" and self.is_stored(c)]
+        ready = [c for c in self.known if c.state == "ready" and self.is_stored(c)]
         if ready:
-            return max(ready, key=collection_number)
+            fitting = [c for c in ready if self.fits is not None and self.fits(c)]
+            return max((c.name for c in fitting or ready), key=collection_number)
         if any(c.state == "building" and self.is_stored(c) for c in self.known):
             return None  # the first run died before its collection was live; the next one resumes it
         return max(self.unknown, key=collection_number, default=None)

@@ -16,7 +16,6 @@ from rag_index.doctor.adopt import adopt
 from rag_index.doctor.checkup import Checkup, damaged_ledger, examine, ledger_damage, lock_index, open_resources
 from rag_index.doctor.collection_state import collection_number
 from rag_index.stores.metadata import MAKER_KEYS, UNKNOWN
-from rag_index.stores.points import UUID_TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -212,7 +211,7 @@ class _IndexRepair:
         after = ""
         while ids := scratch.orphan_ids(after=after):
             after = ids[-1]
-            store.delete_points(current.name, [i for i in ids if UUID_TEXT.fullmatch(i)])
+            store.delete_points(current.name, ids)
         store.flush(current.name)
 
 

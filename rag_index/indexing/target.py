@@ -89,6 +89,7 @@ class Target:
         if live is not None and live.state == "building":  # the last publishing died in the middle
             self._ledger.update_collection(live.id, state="ready")
         if live is None:
+            self._check_name_free()
             unfinished = [c for c in self._ledger.collections(self._alias) if self.fits(c)]
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             self._store.point_alias(self._alias, live.name)
@@ -98,8 +99,13 @@ class Target:
         return live
 
     def beside(self) -> Collection:
-        """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones."""
+        """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones.
+
+        It gets what was set by hand on the live one.
+        """
         live = self._store.aliases().get(self._alias)
+        if live is None:
+            self._check_name_free()
         unfinished = [c for c in self._ledger.collections(self._alias) if c.state == "building"]
         building = [c for c in unfinished if c.name != live]  # live: its publishing died in the middle
         fitting = [c for c in building if self.fits(c) and self._exists(c)]
@@ -107,7 +113,7 @@ class Target:
             if collection not in fitting[-1:]:
                 self._store.drop(collection.name)
                 self._ledger.drop_collection(collection.id)
-        return fitting[-1] if fitting else self._create(self._add_to_ledger())
+        return self._create(fitting[-1] if fitting else self._add_to_ledger(), like=live)
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
@@ -128,7 +134,15 @@ class Target:
             state="building",
         )
 
-    def _create(self, collection: Collection) -> Collection:
+    def _check_name_free(self) -> None:
+        """Check that no collection has the name of the alias, before anything is made that it could not point at."""
+        if self._alias in self._store.collections():
+            raise StoreMismatch(
+                f"the store has a collection named {self._alias}, which rag-index did not make, and searches need this "
+                "name as an alias: remove that collection, or give this project another name ([settings] project)"
+            )
+
+    def _create(self, collection: Collection, *, like: str | None = None) -> Collection:
         """Create the collection in the store, unless it is there under this id, and return it."""
         metadata = self._store.collections().get(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
@@ -146,6 +160,7 @@ class Target:
                 "embedder": collection.embedder,
                 "chunking": collection.chunking,
             },
+            like=like,
         )
         return collection
 

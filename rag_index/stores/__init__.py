@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Condition", "Store", "StoreCatalog", "live_aliases", "open_store", "read_catalog"]
 
+LOOK_SECONDS = 2.0
+"""How long a command that only shows the status waits for a server, and how long a request of it may take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -35,7 +38,8 @@ class Condition:
 class Store(Protocol):
     """Collections of points with one unnamed cosine vector each, aliases and collection metadata.
 
-    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, PointsRefused or StoreError for others.
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused, PointsRefused or
+    StoreError for others.
     Every write is complete when the call returns: a server has completed it; in the embedded engine it survives the
     end of the process, and survives a power cut once `flush` has returned. A call that reads or writes points takes an
     alias in place of a collection. Empty lists of points, ids, keys or payloads do nothing and are not an error.
@@ -45,8 +49,10 @@ class Store(Protocol):
     embedded: bool
     """True if only one process at a time can hold the store, so that workers cannot write to it."""
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
+    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, like: str | None = None) -> None:
         """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
+
+        On a server it gets what was set by hand on the collection `like`: HNSW, quantization, disk, payload indexes.
 
         An existing collection of that name and dimension is kept, and the metadata is merged into its own. One of
         another dimension raises StoreMismatch.
@@ -84,7 +90,10 @@ class Store(Protocol):
         """
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
-        """Delete points by id. A missing id is not an error."""
+        """Delete points by id, as `scroll` returns it: the number of a point of another program too.
+
+        A missing id is not an error.
+        """
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         """Delete the points of these documents, by key, from the given chunk number on.
@@ -161,12 +170,15 @@ def open_store(
 
 
 def live_aliases(settings: StoreSettings) -> dict[str, str]:
-    """Return the collection of each alias, without locking the embedded store: its catalog is replaced as a whole."""
+    """Return the collection of each alias, without locking the embedded store: its catalog is replaced as a whole.
+
+    A server has `LOOK_SECONDS` to answer, because a person waits.
+    """
     if settings.url is None:
         from rag_index.stores.edge.catalog import Catalog
 
         return Catalog(settings.path / "catalog.json").aliases()
-    store = open_store(settings)
+    store = open_store(settings, timeout=min(settings.timeout, LOOK_SECONDS), patience=LOOK_SECONDS)
     try:
         return store.aliases()
     finally:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import PointBatch
 
-__all__ = ["SEARCH_EF", "check_ids", "unit_query", "unit_vectors"]
+__all__ = ["SEARCH_EF", "check_ids", "engine_ids", "unit_query", "unit_vectors"]
 
 SEARCH_EF = 400
 """Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest short texts in
@@ -24,6 +24,7 @@ SEARCH_EF = 400
 
 ROUNDED = 1e-7
 """A length this close to one differs only by rounding. Such a vector stays unchanged, so a copy is equal bit by bit."""
+NUMBER_TEXT = re.compile(r"0|[1-9][0-9]{0,19}")
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -32,6 +33,16 @@ def check_ids(ids: Sequence[str]) -> None:
     bad = tuple(str(i) for i in ids if not (isinstance(i, str) and UUID_TEXT.fullmatch(i)))
     if bad:
         raise PointsRefused(f"{len(bad)} point ids are not UUIDs, the first is {bad[0]!r}", bad)
+
+
+def engine_ids(ids: Sequence[str]) -> list[int | str]:
+    """Return ids, as a store returns them in text, in the form that the engine takes: UUIDs, and numbers as integers.
+
+    rag-index makes UUIDs alone, but other programs may have added points with numbers. Raises PointsRefused for others.
+    """
+    found: list[int | str] = [int(i) if NUMBER_TEXT.fullmatch(i) else i for i in ids]
+    check_ids([i for i in found if isinstance(i, str)])
+    return found
 
 
 def unit_vectors(points: PointBatch, dimension: int, name: str) -> NDArray[np.float32]:

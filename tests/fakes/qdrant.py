@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_jsonable_python
 from qdrant_client import QdrantClient, models
 
+from tests.fakes.qdrant_rules import forbidden, strict_mode_refusal
+
 POISON = "poison"
 """A point whose payload has this key makes the server refuse the whole request with 400."""
 DISK_FULL = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
@@ -60,6 +62,11 @@ class FakeQdrant:
         self.seen: list[str] = []
         self.bodies: list[int] = []
         self.indexes: dict[str, dict[str, str]] = {}
+        self.index_params: dict[tuple[str, str], dict[str, Any]] = {}
+        self.configs: dict[str, dict[str, Any]] = {}
+        """What was set with PATCH, by collection: the parts of `config` that differ from the defaults."""
+        self.read_only = False
+        """The API key may only read."""
         self.lock = threading.Lock()
         self.ending = threading.Event()
         self._server: _Server | None = None
@@ -98,6 +105,10 @@ class FakeQdrant:
     def requests(self, on: str) -> int:
         """Return how many requests had this in their "METHOD path"."""
         return sum(on in request for request in self.seen)
+
+    def resolve(self, name: str) -> str:
+        """Return the collection that a name or an alias stands for."""
+        return {alias.alias_name: alias.collection_name for alias in self.client.get_aliases().aliases}.get(name, name)
 
     def take_fault(self, request: str) -> Fault:
         with self.lock:
@@ -192,6 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def answer(fake: FakeQdrant, method: str, path: str, body: Any) -> Any:
     """Return the `result` of a call as JSON values."""
+    _check_rules(fake, method, path, body)
     for known, pattern, call in ROUTES:
         match = re.fullmatch(pattern, path)
         if known == method and match:
@@ -209,15 +221,29 @@ def answer(fake: FakeQdrant, method: str, path: str, body: Any) -> Any:
     raise Refused(404, "")
 
 
+def _check_rules(fake: FakeQdrant, method: str, path: str, body: Any) -> None:
+    if fake.read_only and (reason := forbidden(method, path)):
+        raise Refused(403, reason)
+    if found := re.fullmatch(rf"{NAME}(/points.*)", path):
+        name = fake.resolve(found[1])
+        strict = fake.configs.get(name, {}).get("strict_mode_config", {})
+        reason = strict_mode_refusal(strict, fake.indexes.get(name, {}), f"{method} {found[2]}", body)
+        if reason:
+            raise Refused(400, reason)
+
+
 def _root(fake: FakeQdrant, _: Any) -> Any:
     return {"title": "qdrant - vector search engine", "version": fake.version, "commit": "0" * 40}
 
 
 def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
     info = to_jsonable_python(fake.client.get_collection(name))
-    aliases = {alias.alias_name: alias.collection_name for alias in fake.client.get_aliases().aliases}
-    indexes = fake.indexes.get(aliases.get(name, name), {})
-    return info | {"payload_schema": {key: {"data_type": kind, "points": 0} for key, kind in indexes.items()}}
+    name = fake.resolve(name)
+    schema = {
+        field: {"data_type": kind, "params": fake.index_params.get((name, field)), "points": 0}
+        for field, kind in fake.indexes.get(name, {}).items()
+    }
+    return info | {"config": _merged(info["config"], fake.configs.get(name, {})), "payload_schema": schema}
 
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -225,14 +251,40 @@ def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     return fake.client.create_collection(name, vectors_config=request.vectors, metadata=request.metadata)
 
 
+def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
+    models.UpdateCollection.model_validate(body)
+    given = {key: value for key, value in body.items() if value is not None}
+    if "optimizers_config" in given:
+        given["optimizer_config"] = given.pop("optimizers_config")
+    if "vectors" in given:
+        given["params"] = _merged(given.get("params", {}), {"vectors": given.pop("vectors")[""]})
+    metadata = given.pop("metadata", None)
+    if given:
+        fake.client.get_collection(name)
+        fake.configs[name] = _merged(fake.configs.get(name, {}), given)
+    return metadata is None or fake.client.update_collection(name, metadata=metadata)
+
+
+def _merged(config: Any, changes: Any) -> Any:
+    """Return a configuration with these changes, as Qdrant merges them: what is null stays as it was."""
+    if not (isinstance(config, dict) and isinstance(changes, dict)):
+        return changes
+    given = {key: value for key, value in changes.items() if value is not None}
+    return {**config, **{key: _merged(config.get(key), value) for key, value in given.items()}}
+
+
 def _drop(fake: FakeQdrant, name: str, _: Any) -> Any:
     fake.indexes.pop(name, None)
+    fake.configs.pop(name, None)
     return fake.client.delete_collection(name)
 
 
 def _index(fake: FakeQdrant, name: str, body: Any) -> Any:
     fake.client.get_collection(name)
-    fake.indexes.setdefault(name, {})[body["field_name"]] = body["field_schema"]
+    field_name, schema = body["field_name"], body["field_schema"]
+    if isinstance(schema, dict):
+        fake.index_params[name, field_name] = schema
+    fake.indexes.setdefault(name, {})[field_name] = schema["type"] if isinstance(schema, dict) else schema
     return _completed()
 
 
@@ -294,7 +346,12 @@ def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
 def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.QueryRequest.model_validate(body)
     return fake.client.query_points(
-        name, query=request.query, limit=request.limit or 10, query_filter=request.filter, with_payload=True
+        name,
+        query=request.query,
+        limit=request.limit or 10,
+        offset=request.offset,
+        query_filter=request.filter,
+        with_payload=True,
     )
 
 
@@ -310,7 +367,7 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", "/collections/aliases", _aliases),
     ("GET", NAME, _collection),
     ("PUT", NAME, _create),
-    ("PATCH", NAME, lambda fake, name, body: fake.client.update_collection(name, metadata=body.get("metadata"))),
+    ("PATCH", NAME, _update),
     ("DELETE", NAME, _drop),
     ("PUT", f"{NAME}/index", _index),
     ("DELETE", f"{NAME}/index/(.+)", _unindex),

@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
     from tests.fakes.qdrant import FakeQdrant
 
-CODES = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND}
+CODES = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+}
 
 
 class FakeQdrantGrpc:
@@ -99,10 +103,28 @@ def _create(fake: FakeQdrant, request: Any) -> Any:
 
 
 def _update(fake: FakeQdrant, request: Any) -> Any:
-    body = {"metadata": GrpcToRest.convert_payload(request.metadata)}
+    body: dict[str, Any] = {"metadata": GrpcToRest.convert_payload(request.metadata) if request.metadata else None}
+    for field, convert in DIFFS.items():
+        if request.HasField(field):
+            body[field] = _given(convert(getattr(request, field)))
+    if request.HasField("vectors_config"):
+        body["vectors"] = {"": _given(GrpcToRest.convert_vector_params_diff(request.vectors_config.params))}
     return proto.CollectionOperationResponse(
         result=_ask(fake, "PATCH", f"/collections/{request.collection_name}", body)
     )
+
+
+DIFFS: dict[str, Callable[[Any], Any]] = {
+    "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
+    "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
+    "quantization_config": GrpcToRest.convert_quantization_config_diff,
+    "strict_mode_config": GrpcToRest.convert_strict_mode_config,
+    "params": GrpcToRest.convert_collection_params_diff,
+}
+
+
+def _given(model: Any) -> Any:
+    return model.model_dump(mode="json", exclude_none=True)
 
 
 def _aliases(fake: FakeQdrant, request: Any) -> Any:
@@ -120,7 +142,10 @@ KINDS = {
 
 
 def _index(fake: FakeQdrant, request: Any) -> Any:
-    body = {"field_name": request.field_name, "field_schema": KINDS[request.field_type]}
+    schema: Any = KINDS[request.field_type]
+    if request.HasField("field_index_params"):
+        schema = _given(GrpcToRest.convert_payload_schema_params(request.field_index_params))
+    body = {"field_name": request.field_name, "field_schema": schema}
     _ask(fake, "PUT", f"/collections/{request.collection_name}/index", body)
     return _done()
 
@@ -197,13 +222,21 @@ def _filter(request: Any) -> Any:
 
 
 def _count(fake: FakeQdrant, request: Any) -> Any:
-    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/count", {"filter": _filter(request)})
+    body = {"filter": _filter(request), "exact": request.exact}
+    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/count", body)
     return proto.CountResponse(result=proto.CountResult(count=found["count"]))
 
 
 def _query(fake: FakeQdrant, request: Any) -> Any:
     query = list(request.query.nearest.dense.data)
-    body = {"query": query, "limit": request.limit, "filter": _filter(request)}
+    parameters = {"hnsw_ef": request.params.hnsw_ef or None, "exact": request.params.exact}
+    body = {
+        "query": query,
+        "limit": request.limit,
+        "offset": request.offset or None,
+        "filter": _filter(request),
+        "params": parameters,
+    }
     found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/query", body)
     points = [models.ScoredPoint.model_validate(point) for point in found["points"]]
     return proto.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in points])

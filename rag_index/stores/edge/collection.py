@@ -21,7 +21,7 @@ from rag_index.stores.conditions import payload_filter, payload_path, unquoted
 from rag_index.stores.edge.filter import EdgeDialect
 from rag_index.stores.edge.folder import disk_full, require_space
 from rag_index.stores.edge.payload_index import payload_kind
-from rag_index.stores.points import SEARCH_EF, check_ids, unit_query, unit_vectors
+from rag_index.stores.points import SEARCH_EF, check_ids, engine_ids, unit_query, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -126,9 +126,9 @@ class EdgeCollection:
 
     def delete_points(self, ids: Sequence[str]) -> None:
         """Delete points by id."""
-        check_ids(ids)
-        starts = range(0, len(ids), BATCH_POINTS)
-        batches: list[list[e.PointId]] = [list(ids[start : start + BATCH_POINTS]) for start in starts]
+        found = engine_ids(ids)
+        starts = range(0, len(found), BATCH_POINTS)
+        batches: list[list[e.PointId]] = [list(found[start : start + BATCH_POINTS]) for start in starts]
         self._write([(e.UpdateOperation.delete_points(batch), len(batch)) for batch in batches])
 
     def delete_chunks(self, first: Mapping[str, int]) -> None:

@@ -72,8 +72,11 @@ class EdgeStore:
         self._open: dict[str, EdgeCollection] = {}
         self._closed = False
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
-        """Create a collection, or keep the existing one of that name and dimension and merge its metadata."""
+    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, like: str | None = None) -> None:
+        """Create a collection, or keep the existing one of that name and dimension and merge its metadata.
+
+        Nothing can be set by hand on a collection of this store, so `like` has nothing to give.
+        """
         if not NAME.fullmatch(name):
             raise StoreError(f"{name!r} cannot name a collection: use letters, digits, _ - and .")
         with self._mutex:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copyreg
 import json
+import re
 
 import grpc  # type: ignore[import-untyped]
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ApiException, ResponseHandlingException, UnexpectedResponse
 
-from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch, StoreUnavailable
+from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.stores.edge.folder import disk_full
 
 __all__ = ["FOREIGN", "translate"]
@@ -32,14 +33,22 @@ PASSING_CODES = {
     grpc.StatusCode.CANCELLED,
     grpc.StatusCode.DATA_LOSS,
 }
-KEY_CODES = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+
+UNINDEXED = re.compile(r'Index required but not found for "(.+?)"')
+TOO_MANY_POINTS = re.compile(r'Limit exceeded \S+ > \S+ for "(upsert|update) limit"')
+STRICT_MODE = re.compile(
+    r"Limit exceeded|limit reached|limit of .* reached|Exact search disabled|Request is forbidden|"
+    r"maximum number of payload indexes"
+)
+"""What strict mode says when it refuses (with 400, and 403 in older versions)."""
 
 
 def translate(exc: Exception, url: str) -> RagIndexError:
     """Translate one of `FOREIGN` into an error of ours.
 
     StoreUnavailable may pass (server down, 5xx, a rate limit with `retry_after`). PointsRefused, without ids, blames
-    the request, so smaller ones may be tried. StoreMismatch means a missing point. StoreError needs a person.
+    the request, so smaller ones may be tried. StoreRefused is a limit of strict mode or a right that the API key lacks.
+    StoreMismatch means a missing point. StoreError needs a person.
     """
     match exc:
         case ResourceExhaustedResponse():
@@ -70,11 +79,9 @@ def _from_status(status: int, message: str, url: str) -> RagIndexError:
         return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
     if status == 408 or not 400 <= status < 500:
         return StoreUnavailable(f"Qdrant at {url} answered {status}: {message}")
-    if status in (401, 403):
-        return StoreError(f"Qdrant at {url} refuses the API key ({status}: {message}): set [store] api_key")
     if status == 404:
         return _not_found(message, url)
-    return PointsRefused(f"Qdrant at {url} refuses the request ({status}): {message}")
+    return _refusal(message, url, f"{status}", wrong_key=status == 401, no_right=status == 403)
 
 
 def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
@@ -88,13 +95,39 @@ def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
         return StoreUnavailable(
             f"Qdrant at {url} does not answer as it should ({code.name}: {message}): is it running?"
         )
-    if code in KEY_CODES:
-        return StoreError(f"Qdrant at {url} refuses the API key ({message}): set [store] api_key")
     if code == grpc.StatusCode.NOT_FOUND:
         return _not_found(message, url)
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
-    return PointsRefused(f"Qdrant at {url} refuses the request ({code.name}): {message}")
+    return _refusal(
+        message,
+        url,
+        code.name,
+        wrong_key=code == grpc.StatusCode.UNAUTHENTICATED,
+        no_right=code == grpc.StatusCode.PERMISSION_DENIED,
+    )
+
+
+def _refusal(message: str, url: str, answer: str, *, wrong_key: bool, no_right: bool) -> RagIndexError:
+    """Return the error for a request that the server refuses: `answer` is its status."""
+    if field := UNINDEXED.search(message):
+        return StoreRefused(
+            f"Qdrant at {url} allows no filter on {field[1]}, because strict mode is on and the field has no payload "
+            f"index ({message}): add {field[1]} to payload_indexes of the index and run it once"
+        )
+    if STRICT_MODE.search(message) and not TOO_MANY_POINTS.search(message):
+        return StoreRefused(
+            f"the strict mode of Qdrant at {url} refuses the request ({message}): raise this limit in the collection's "
+            "strict_mode_config; docs/servers.md lists what it must allow"
+        )
+    if wrong_key:
+        return StoreRefused(f"Qdrant at {url} refuses the API key ({answer}: {message}): set [store] api_key")
+    if no_right:
+        return StoreRefused(
+            f"Qdrant at {url} does not allow this with the API key ({answer}: {message}): the key may be for reading "
+            "only, which is enough for searches; set [store] api_key to one that may write to all collections"
+        )
+    return PointsRefused(f"Qdrant at {url} refuses the request ({answer}): {message}")
 
 
 def _not_found(message: str, url: str) -> RagIndexError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreUnavailable
+from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
-from rag_index.stores.points import SEARCH_EF, check_ids, unit_query
+from rag_index.stores.points import check_ids, engine_ids, unit_query
 from rag_index.stores.server import writes
+from rag_index.stores.server.carry_over import carry_over
 from rag_index.stores.server.filter import ServerDialect, key_filter
+from rag_index.stores.server.limits import KnownLimits, Limits
 from rag_index.stores.server.link import Link
 from rag_index.stores.server.payload_index import payload_kind
+from rag_index.stores.server.search import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from rag_index.stores import Condition
 
 __all__ = ["ServerStore"]
+
+logger = logging.getLogger("rag_index.stores")
 
 T = TypeVar("T")
 
@@ -57,6 +63,7 @@ class ServerStore:
         grpc_port: int | None = None,
     ) -> None:
         self._link = Link(url, api_key=api_key, timeout=timeout, patience=patience, grpc_port=grpc_port)
+        self._limits = KnownLimits(self._info)
         self._remake: partial[ServerStore] | None = partial(
             ServerStore, url, api_key=api_key, timeout=timeout, patience=patience, grpc_port=grpc_port
         )
@@ -66,6 +73,7 @@ class ServerStore:
         """Make a store on an existing client, such as `QdrantClient(":memory:")`. It is not picklable."""
         store = cls.__new__(cls)
         store._remake = None
+        store._limits = KnownLimits(store._info)
         store._link = Link("the given client", patience=patience, client=client)
         return store
 
@@ -74,8 +82,11 @@ class ServerStore:
             raise TypeError("a store made from a client cannot be pickled: make it from a URL")
         return self._remake, ()
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
-        """Create a collection, or keep the existing one of that name and dimension and merge its metadata."""
+    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, like: str | None = None) -> None:
+        """Create a collection, or keep the existing one of that name and dimension and merge its metadata.
+
+        It gets what was set by hand on the collection `like`.
+        """
         given = {key: value for key, value in metadata.items() if value is not None}
         if name not in self._names():
             vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
@@ -97,6 +108,8 @@ class ServerStore:
                 self._index_payload(name, f"{RESERVED_KEY}.{field}", kind)
         if metadata and (info.config.metadata or {}) != given:
             self.set_metadata(name, metadata)
+        if like is not None:
+            self._carry_over(like, name)
 
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return all collections by name, with their metadata."""
@@ -135,7 +148,8 @@ class ServerStore:
     def upsert(self, name: str, points: PointBatch) -> None:
         """Write points; all are checked before the first is sent. Raises PointsRefused once all others are written."""
         if len(points):
-            writes.upsert(self._link, name, self.dimension(name), points)
+            info = self._info(name)
+            writes.upsert(self._link, name, _vector_params(name, info).size, points, most=Limits.of(info).upsert)
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each point. Raises StoreMismatch for points that do not exist."""
@@ -143,8 +157,7 @@ class ServerStore:
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
         """Delete points by id."""
-        check_ids(ids)
-        for batch in _batches(ids):
+        for batch in _batches(engine_ids(ids)):
             writes.delete(self._link, name, models.PointIdsList(points=list(batch)))
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
@@ -152,10 +165,14 @@ class ServerStore:
         by_number: dict[int, list[str]] = defaultdict(list)
         for key, number in first.items():
             by_number[number].append(key)
-        for number, keys in by_number.items():
-            for batch in _batches(keys):
-                selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, batch, number))
-                writes.delete(self._link, name, selector)
+
+        def delete(limits: Limits) -> None:
+            for number, keys in by_number.items():
+                for batch in _batches(keys, limits.values):
+                    selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, batch, number))
+                    writes.delete(self._link, name, selector)
+
+        self._limits.within(name, delete)
 
     def flush(self, name: str) -> None:
         """Do nothing: the server has completed writes in its log."""
@@ -165,7 +182,11 @@ class ServerStore:
         if keys is None:
             return self._count(name, None)
         unique = list(dict.fromkeys(keys))
-        return sum(self._count(name, key_filter(RESERVED_KEY, batch)) for batch in _batches(unique))
+
+        def count(limits: Limits) -> int:
+            return sum(self._count(name, key_filter(RESERVED_KEY, batch)) for batch in _batches(unique, limits.values))
+
+        return self._limits.within(name, count)
 
     def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
         """Return the points with these ids that exist."""
@@ -176,7 +197,8 @@ class ServerStore:
         """Return all points in order of their id, with one page in memory at a time."""
         offset: models.ExtendedPointId | None = None
         while True:
-            records, offset = self._page(name, offset, page, vectors)
+            ask = partial(self._page, name, offset, page, vectors)
+            records, offset = self._limits.within(name, ask)
             yield from map(_stored, records)
             if offset is None:
                 return
@@ -190,16 +212,18 @@ class ServerStore:
         conditions: Sequence[Condition] = (),
         exact: bool = False,
     ) -> list[StoredPoint]:
-        """Return the nearest points, best first."""
+        """Return the nearest points, best first, in as many pages as the server's limits need."""
         query = unit_query(vector, None, name)
         query_filter = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
-        parameters = models.SearchParams(hnsw_ef=SEARCH_EF, exact=exact)
-        answer = self._ask(
-            lambda client: client.query_points(
-                name, query=query, limit=limit, query_filter=query_filter, search_params=parameters, with_payload=True
+
+        def search(limits: Limits) -> list[models.ScoredPoint]:
+            return self._ask(
+                lambda client: nearest(
+                    client, name, query, limit=limit, query_filter=query_filter, exact=exact, limits=limits
+                )
             )
-        )
-        return [_stored(point, point.score) for point in answer.points]
+
+        return [_stored(point, point.score) for point in self._limits.within(name, search)]
 
     def optimize(self, name: str) -> None:
         """Wait until the server, by itself, has built the search index. Raises StoreUnavailable after 600 s."""
@@ -247,11 +271,20 @@ class ServerStore:
         self._link.close()
 
     def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
-        """Make a request that writes no points, so that a refusal is a StoreError."""
+        """Make a request that writes no points, so that no point is at fault if it is refused."""
         try:
             return self._link.call(ask)
         except PointsRefused as exc:
-            raise StoreError(str(exc)) from exc
+            raise StoreRefused(str(exc)) from exc
+
+    def _carry_over(self, old: str, name: str) -> None:
+        """Give a collection what was set by hand on another one. One that cannot be read has nothing to give."""
+        try:
+            info = self._info(old)
+        except StoreError as exc:
+            logger.warning("settings of collection %s are not carried over to %s: %s", old, name, exc)
+            return
+        self._ask(lambda client: carry_over(client, info, name))
 
     def _names(self) -> set[str]:
         return {found.name for found in self._ask(lambda client: client.get_collections()).collections}
@@ -273,12 +306,13 @@ class ServerStore:
         return [_stored(record) for record in records]
 
     def _page(
-        self, name: str, offset: models.ExtendedPointId | None, page: int, vectors: bool
+        self, name: str, offset: models.ExtendedPointId | None, page: int, vectors: bool, limits: Limits
     ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
+        limit = min(page, limits.page)
         return cast(
             "tuple[list[models.Record], models.ExtendedPointId | None]",
             self._ask(
-                lambda client: client.scroll(name, offset=offset, limit=page, with_payload=True, with_vectors=vectors)
+                lambda client: client.scroll(name, offset=offset, limit=limit, with_payload=True, with_vectors=vectors)
             ),
         )
 
@@ -290,8 +324,9 @@ def _vector_params(name: str, info: models.CollectionInfo) -> models.VectorParam
     return found
 
 
-def _batches(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    return (items[start : start + BATCH_IDS] for start in range(0, len(items), BATCH_IDS))
+def _batches(items: Sequence[T], most: int = BATCH_IDS) -> Iterator[Sequence[T]]:
+    size = min(most, BATCH_IDS)
+    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _stored(record: models.Record | models.ScoredPoint, score: float = 0.0) -> StoredPoint:

@@ -27,8 +27,8 @@ NUMBER_BYTES = 22
 PointsSelector = models.PointIdsList | models.FilterSelector
 
 
-def upsert(link: Link, name: str, dimension: int, points: PointBatch) -> None:
-    """Write points; all are checked before the first is sent.
+def upsert(link: Link, name: str, dimension: int, points: PointBatch, *, most: int = BATCH_POINTS) -> None:
+    """Write points, at most `most` with each request; all are checked before the first is sent.
 
     Raises PointsRefused for those that the server refuses, once all others are written.
     """
@@ -41,7 +41,7 @@ def upsert(link: Link, name: str, dimension: int, points: PointBatch) -> None:
         )
         _write(link, lambda client: [client.upsert(name, batch, wait=True)])
 
-    _send_all(name, points.ids, sizes, send)
+    _send_all(name, points.ids, sizes, send, most=most)
 
 
 def update_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -100,10 +100,12 @@ def _write(link: Link, write: Callable[[QdrantClient], list[models.UpdateResult]
     link.call(write_completely)
 
 
-def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[int, int], None]) -> None:
+def _send_all(
+    name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[int, int], None], *, most: int = BATCH_POINTS
+) -> None:
     """Call send(start, stop) for all rows in requests of bounded size, bisecting those that are refused."""
     refused: list[tuple[str, str]] = []
-    for start, stop in _request_bounds(sizes):
+    for start, stop in _request_bounds(sizes, min(most, BATCH_POINTS)):
         refused += [(ids[row], reason) for row, reason in _bisect(start, stop, send)]
     if refused:
         first, reason = refused[0]
@@ -113,10 +115,10 @@ def _send_all(name: str, ids: Sequence[str], sizes: Sequence[int], send: Callabl
         )
 
 
-def _request_bounds(sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+def _request_bounds(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
     start = used = 0
     for row, size in enumerate(sizes):
-        if row > start and (row - start >= BATCH_POINTS or used + size > BATCH_BYTES):
+        if row > start and (row - start >= most or used + size > BATCH_BYTES):
             yield start, row
             start, used = row, 0
         used += size

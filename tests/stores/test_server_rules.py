@@ -1,0 +1,233 @@
+"""ServerStore where a server refuses by rule: strict mode, API keys, points and settings of somebody else."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from qdrant_client import QdrantClient, models
+
+from rag_index.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.errors import PointsRefused, StoreError, StoreRefused
+from rag_index.stores import Condition
+from rag_index.stores.server.store import ServerStore
+from tests.fakes.qdrant import FakeQdrant
+from tests.fakes.qdrant_grpc import FakeQdrantGrpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Api key is used"),
+]
+
+DIMENSION = 4
+
+
+class Server:
+    """A store, and a client of its server that stands for another program or a person."""
+
+    def __init__(self, store: ServerStore, client: QdrantClient, name: str, fake: FakeQdrant | None = None) -> None:
+        self.store, self.client, self.name, self.fake = store, client, name, fake
+        store.create(name, DIMENSION, {"payload_indexes": {"made_by_a_run": "keyword"}})
+        store.index_fields(name, {"made_by_a_run": "keyword"})
+
+    def strict(self, **limits: Any) -> None:
+        self.client.update_collection(self.name, strict_mode_config=models.StrictModeConfig(enabled=True, **limits))
+
+    def info(self, name: str | None = None) -> models.CollectionInfo:
+        return self.client.get_collection(name or self.name)
+
+
+@pytest.fixture(params=["http", "grpc", pytest.param("server", marks=pytest.mark.qdrant_server)])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    name = f"rules_{uuid.uuid4().hex}"
+    if request.param == "server":
+        if "QDRANT_URL" not in os.environ:
+            pytest.skip("needs a Qdrant server: set QDRANT_URL")
+        url, key = os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY")
+        server = Server(ServerStore(url, api_key=key), QdrantClient(url, api_key=key), name)
+        yield server
+        for found in server.store.collections():
+            if found.startswith(name):
+                server.store.drop(found)
+        server.store.close()
+        return
+    with FakeQdrant() as fake, FakeQdrantGrpc(fake) as front:
+        store = ServerStore(fake.url, patience=1, grpc_port=front.port if request.param == "grpc" else None)
+        yield Server(store, QdrantClient(fake.url), name, fake)
+        store.close()
+
+
+def points(n: int) -> PointBatch:
+    ids = [str(uuid.uuid5(uuid.NAMESPACE_OID, str(i))) for i in range(n)]
+    payloads: list[dict[str, Any]] = [
+        {RESERVED_KEY: {"key": str(i), "chunk": 0}, "author": f"author {i % 3}", "priority": i % 5} for i in range(n)
+    ]
+    return PointBatch(ids, np.random.default_rng(0).normal(size=(n, DIMENSION)).astype(np.float32), payloads)
+
+
+QUERY = np.ones(DIMENSION, np.float32)
+
+
+# Strict mode
+
+
+def test_pages_and_searches_stay_within_the_limit_of_strict_mode(server: Server) -> None:
+    batch = points(130)
+    server.store.upsert(server.name, batch)
+    best = server.store.search(server.name, QUERY, limit=90)
+    server.strict(max_query_limit=20, search_max_hnsw_ef=64)
+    assert {point.id for point in server.store.scroll(server.name, vectors=True)} == set(batch.ids)
+    assert [point.id for point in server.store.search(server.name, QUERY, limit=90)] == [point.id for point in best]
+    assert len(server.store.search(server.name, QUERY, limit=1000)) == 130
+    assert len(server.store.retrieve(server.name, batch.ids)) == 130
+
+
+def test_once_the_limit_is_known_nothing_is_refused(server: Server) -> None:
+    if server.fake is None:
+        pytest.skip("counts the requests of a fake")
+    server.store.upsert(server.name, points(30))
+    server.strict(max_query_limit=10)
+    server.store.search(server.name, QUERY, limit=20)
+    before = len(server.fake.seen)
+    assert len(server.store.search(server.name, QUERY, limit=30)) == 30
+    assert len(server.fake.seen) - before == 3
+
+
+def test_writes_stay_within_the_limits_of_strict_mode(server: Server) -> None:
+    batch = points(130)
+    server.strict(upsert_max_batchsize=50, condition_max_size=20, unindexed_filtering_update=False)
+    server.store.upsert(server.name, batch)
+    assert server.store.count(server.name) == 130
+    keys = [str(i) for i in range(60)]
+    assert server.store.count(server.name, keys=keys) == 60
+    server.store.delete_chunks(server.name, dict.fromkeys(keys, 0))
+    assert server.store.count(server.name) == 70
+    if server.fake is not None:
+        upserts = ("PUT", "GRPC Upsert")
+        assert sum(seen.startswith(upserts) and seen.endswith(("points", "Upsert")) for seen in server.fake.seen) == 3
+
+
+def test_a_limit_of_strict_mode_that_cannot_be_kept_is_named_with_the_remedy(server: Server) -> None:
+    server.store.upsert(server.name, points(10))
+    server.strict(search_allow_exact=False)
+    with pytest.raises(StoreRefused, match=r"strict mode .*Exact search disabled.*docs/servers.md") as refused:
+        server.store.count(server.name)
+    pickle.loads(pickle.dumps(refused.value))
+    server.strict(search_allow_exact=True, max_collection_vector_size_bytes=1)
+    before = len(server.fake.seen) if server.fake else 0
+    with pytest.raises(StoreRefused, match=r"strict mode .*Max vector storage size limit.*strict_mode_config") as full:
+        server.store.upsert(server.name, points(200))
+    assert not isinstance(full.value, PointsRefused), "no point is at fault"
+    assert server.fake is None or len(server.fake.seen) - before == 2, "refused once, not for each half"
+
+
+def test_a_filter_that_strict_mode_refuses_names_payload_indexes(server: Server) -> None:
+    server.store.upsert(server.name, points(10))
+    server.strict(unindexed_filtering_retrieve=False)
+    message = r"allows no filter on author, because strict mode .*\[keyword.*add author to payload_indexes of the index"
+    by_author = [Condition("author", "eq", "author 1")]
+    with pytest.raises(StoreRefused, match=message):
+        server.store.search(server.name, QUERY, limit=3, conditions=by_author)
+    with pytest.raises(StoreRefused, match="add priority to payload_indexes"):
+        server.store.search(server.name, QUERY, limit=3, conditions=[Condition("priority", "range", {"gte": 2})])
+    server.store.index_fields(server.name, {"author": "keyword"})
+    assert len(server.store.search(server.name, QUERY, limit=3, conditions=by_author)) == 3
+
+
+# API keys
+
+
+def test_a_key_for_reading_only_reads_and_is_not_called_wrong(server: Server) -> None:
+    if server.fake is None:
+        pytest.skip("a real server has its read-only key in QDRANT_READ_ONLY_API_KEY: see the next test")
+    server.store.upsert(server.name, points(10))
+    server.fake.read_only = True
+    assert len(server.store.search(server.name, QUERY, limit=3)) == 3
+    assert server.store.count(server.name) == sum(1 for _ in server.store.scroll(server.name)) == 10
+    for write in (
+        lambda: server.store.create("new", DIMENSION, {}),
+        lambda: server.store.upsert(server.name, points(300)),
+        lambda: server.store.set_metadata(server.name, {"a": 1}),
+        lambda: server.store.point_alias("live", server.name),
+        lambda: server.store.drop(server.name),
+    ):
+        with pytest.raises(StoreRefused, match=r"may be for reading only.*set \[store\] api_key to one that may write"):
+            write()
+
+
+@pytest.mark.qdrant_server
+def test_a_real_key_for_reading_only() -> None:
+    if not {"QDRANT_URL", "QDRANT_READ_ONLY_API_KEY"} <= os.environ.keys():
+        pytest.skip("needs a Qdrant server: set QDRANT_URL and QDRANT_READ_ONLY_API_KEY")
+    store = ServerStore(os.environ["QDRANT_URL"], api_key=os.environ["QDRANT_READ_ONLY_API_KEY"])
+    store.collections()
+    with pytest.raises(StoreRefused, match="may be for reading only"):
+        store.create(f"rules_{uuid.uuid4().hex}", DIMENSION, {})
+    store.close()
+
+
+# What others did
+
+
+def test_points_of_other_programs_are_deleted_by_the_ids_that_scroll_gives(server: Server) -> None:
+    server.store.upsert(server.name, points(5))
+    foreign = [models.PointStruct(id=i, vector=[1.0, 0, 0, 0], payload={}) for i in (0, 7, 2**64 - 1)]
+    server.client.upsert(server.name, foreign, wait=True)
+    found = [point.id for point in server.store.scroll(server.name)]
+    assert set(found) >= {"0", "7", str(2**64 - 1)}
+    server.store.delete_points(server.name, found[:-1])
+    assert [point.id for point in server.store.scroll(server.name)] == found[-1:]
+
+
+def test_what_was_set_by_hand_is_carried_over(server: Server) -> None:
+    int8 = models.ScalarQuantization(
+        scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.5, always_ram=True)
+    )
+    server.client.update_collection(
+        server.name,
+        hnsw_config=models.HnswConfigDiff(m=32, ef_construct=256, on_disk=True),
+        vectors_config={"": models.VectorParamsDiff(on_disk=True)},
+        quantization_config=int8,
+        optimizers_config=models.OptimizersConfigDiff(indexing_threshold=5000),
+    )
+    server.strict(max_query_limit=500)
+    server.client.create_payload_index(server.name, "by_hand", models.IntegerIndexParams(type="integer", lookup=True))
+    new = f"{server.name}_2"
+    for _ in range(2):  # the second time as a rebuild that is resumed
+        server.store.create(new, DIMENSION, {"id": "new"}, like=server.name)
+    was, now = server.info(), server.info(new)
+    assert now.config.hnsw_config == was.config.hnsw_config
+    assert (now.config.hnsw_config.m, now.config.hnsw_config.on_disk) == (32, True)
+    assert now.config.params.vectors == was.config.params.vectors
+    assert now.config.params.vectors.on_disk is True
+    assert now.config.quantization_config == was.config.quantization_config == int8
+    assert now.config.optimizer_config.indexing_threshold == 5000
+    assert now.config.strict_mode_config.max_query_limit == 500
+    assert now.payload_schema["by_hand"].params == was.payload_schema["by_hand"].params
+    assert "made_by_a_run" not in now.payload_schema, "the run makes those that the settings name"
+    assert now.config.metadata == {"id": "new"}
+
+
+def test_a_collection_that_cannot_be_read_gives_nothing_and_does_no_harm(server: Server) -> None:
+    server.store.create(f"{server.name}_2", DIMENSION, {}, like=f"{server.name}_gone")
+    assert server.store.dimension(f"{server.name}_2") == DIMENSION
+
+
+def test_a_plain_collection_is_not_changed(server: Server) -> None:
+    if server.fake is None:
+        pytest.skip("looks at the requests of a fake")
+    server.store.create(f"{server.name}_2", DIMENSION, {}, like=server.name)
+    assert f"{server.name}_2" not in server.fake.configs
+
+
+def test_a_refused_read_is_a_store_error_for_those_who_do_not_care(server: Server) -> None:
+    server.store.upsert(server.name, points(3))
+    with pytest.raises(StoreError, match="refuses the request"):
+        server.store.search(server.name, np.ones(DIMENSION + 1, np.float32), limit=1)
