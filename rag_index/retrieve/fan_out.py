@@ -43,6 +43,8 @@ CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MAX_POINTS = 10_000
 """Points requested at most, when the chunks of long documents fill the answer."""
+MAX_LOAD_SECONDS = 300.0
+"""How long loading a model into this process may take."""
 ALIAS_SECONDS = 1.0
 """How long the aliases of a server are cached."""
 
@@ -156,6 +158,7 @@ class FanOut:
             live: LiveCollection | None = None
             try:
                 live = await self._live_collection(answer.index, collection, deadline.capped(self._index_timeout))
+                deadline = await self._after_loading(live, question.text, deadline)
                 vector = await deadline.wait_for(vectors.get(live), " while the query was embedded")
                 began = time.perf_counter()
                 call = self._bulkhead.submit(answer.index, self._search, question, live, vector)
@@ -178,6 +181,20 @@ class FanOut:
             return cached
         call = self._bulkhead.submit(index, self._load_live_collection, index, collection)
         return await deadline.wait_for(result_of(call), " while its collection was read")
+
+    async def _after_loading(self, live: LiveCollection, text: str, deadline: _Deadline) -> _Deadline:
+        """Wait until the model is loaded, if it runs in this process, and return the deadline, later by as long.
+
+        It is loaded once, however long that takes; a time limit for it would make every first search fail.
+        """
+        if self._cache.get(query_key(live.fingerprint, text)) is not None:
+            return deadline
+        began = time.monotonic()
+        loading = self._embedders.load(live)
+        if loading is None:
+            return deadline
+        await _Deadline(MAX_LOAD_SECONDS).wait_for(result_of(loading), " while the model was loaded")
+        return deadline.later(time.monotonic() - began)
 
     async def _has_changed(
         self, index: str, collection: str | None, live: LiveCollection | None, deadline: _Deadline
@@ -280,6 +297,12 @@ class _Deadline:
         """Return the earlier of this deadline and one in `seconds` from now."""
         own = _Deadline(seconds)
         return own if own.at < self.at else self
+
+    def later(self, seconds: float) -> _Deadline:
+        """Return the deadline moved by so many seconds, which do not count."""
+        moved = _Deadline(self.seconds)
+        moved.at = self.at + seconds
+        return moved
 
     async def wait_for(self, work: Awaitable[T], during: str = "") -> T:
         """Return the result of the work. Raises SearchTimedOut if the deadline passes first."""

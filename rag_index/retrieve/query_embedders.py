@@ -19,6 +19,7 @@ from rag_index.errors import (
     FingerprintChanged,
     ModelChanged,
     ModelMissing,
+    RagIndexError,
     RateLimited,
 )
 
@@ -58,6 +59,13 @@ class QueryEmbedders:
         EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector.
         """
         return self._model(live.fingerprint).submit(live, query)
+
+    def load(self, live: LiveCollection) -> Future[None] | None:
+        """Start loading the model of a live collection into this process; None if it is loaded, or is on a server.
+
+        The future never raises: embedding with the model raises the error.
+        """
+        return self._model(live.fingerprint).load(live)
 
     def close_all_but(self, fingerprints: Collection[str]) -> None:
         """Close the embedders of all other models: no live collection holds their vectors any more."""
@@ -99,11 +107,24 @@ class _ModelThread:
         except RuntimeError as exc:
             raise EmbedderUnavailable("the retriever is closed") from exc
 
+    def load(self, live: LiveCollection) -> Future[None] | None:
+        if self._embedder is not None or self._settings_for(live).kind == "ollama":
+            return None
+        try:
+            return self._thread.submit(self._load, live)
+        except RuntimeError as exc:
+            raise EmbedderUnavailable("the retriever is closed") from exc
+
     def close(self) -> None:
         """Close the embedder after the calls under way, without waiting for them."""
         with suppress(RuntimeError):
             self._thread.submit(self._close_embedder)
         self._thread.shutdown(wait=False)
+
+    def _load(self, live: LiveCollection) -> None:
+        with suppress(RagIndexError):
+            if self._embedder is None:
+                self._embedder = self._open_embedder(live)
 
     def _embed(self, live: LiveCollection, query: str) -> NDArray[np.float32]:
         try:
@@ -142,13 +163,18 @@ class _ModelThread:
         model = settings.model.removesuffix(":latest")
         return identity is not None and (identity.kind, identity.model) != (settings.kind, model)
 
+    def _settings_for(self, live: LiveCollection) -> EmbedderSettings:
+        """Return the settings of the embedder that made a live collection."""
+        identity = live.identity
+        if identity is None:
+            return self._settings
+        recorded = ("kind", "model", "document_prefix", "query_prefix")
+        return self._settings.model_copy(update={name: getattr(identity, name) for name in recorded})
+
     def _open_embedder(self, live: LiveCollection) -> Embedder:
-        identity, settings = live.identity, self._settings
-        if identity is not None:
-            recorded = ("kind", "model", "document_prefix", "query_prefix")
-            settings = settings.model_copy(update={name: getattr(identity, name) for name in recorded})
+        settings = self._settings_for(live)
         self._remote = settings.kind != "local"
-        embedder = self._opener(settings, expected=identity)
+        embedder = self._opener(settings, expected=live.identity)
         try:
             found = embedder.identity()
             if found.fingerprint != live.fingerprint:

@@ -8,8 +8,9 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.errors import FingerprintChanged, SettingsError, StoreBusy, StoreUnavailable
-from rag_index.retrieve import SearchFailed
+from rag_index.embedders import open_embedder
+from rag_index.errors import EmbedderError, FingerprintChanged, SettingsError, StoreBusy, StoreUnavailable
+from rag_index.retrieve import Retriever, SearchFailed
 from rag_index.stores import open_store
 from tests.retrieve.desk import DESK, found, ollama_toml
 
@@ -256,6 +257,30 @@ def test_a_slow_embedder_takes_no_longer_than_the_limit(ollama_desk, ollama):
         assert documents(retriever.search_sync("printer")) == ALL
 
 
+def test_loading_the_model_does_not_count_for_the_time_limit(embedded, monkeypatch):
+    """On a busy machine the model alone takes longer to load than a search may take."""
+    passed = [0.0]
+    clock = time.monotonic
+    monkeypatch.setattr("rag_index.retrieve.fan_out.time.monotonic", lambda: clock() + passed[0])
+
+    def open_slowly(*given, **named):
+        passed[0] += 200
+        return open_embedder(*given, **named)
+
+    with Retriever(embedded.settings, open_embedder=open_slowly) as retriever:
+        result = retriever.search_sync("printer", timeout=60, indexes=["comments"])
+    assert documents(result) == {hit for hit in ALL if hit[0] == "comments"}
+
+
+def test_a_model_that_cannot_be_loaded_is_named(embedded):
+    def open_nothing(*_, **__):
+        raise EmbedderError("no memory for the model: close other programs")
+
+    retriever = Retriever(embedded.settings, open_embedder=open_nothing)
+    with retriever, pytest.raises(EmbedderError, match="no memory for the model"):
+        retriever.search_sync("printer")
+
+
 def test_an_embedder_that_dies_and_comes_back(ollama_desk, ollama):
     with ollama_desk.retriever() as retriever:
         retriever.search_sync("printer")
@@ -332,10 +357,10 @@ def test_indexes_of_several_models_are_searched_with_their_own(mixed, ollama):
 
 
 def test_an_index_of_a_model_that_the_settings_no_longer_name_is_still_found(mixed, ollama):
-    mixed.write()
+    mixed.write(extra=f"{mixed.extra}\n[embedder]\nhosts = ['http://127.0.0.1:9']\n")
     with mixed.retriever() as retriever:
         result = retriever.search_sync("printer")
-        assert without_titles(result), "no Ollama server is named any more"
+        assert without_titles(result), "the Ollama server is not named any more"
         assert "__1 holds vectors of 8-d nomic-embed-text" in result.errors["titles"]
         assert "settings say wordllama: rebuild the index with `rag-index index --full`" in result.errors["titles"]
     mixed.write(extra=f"{mixed.extra}\n[embedder]\nhosts = ['{ollama.url}']\n")

@@ -13,7 +13,7 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.stores.edge.folder import disk_full
 
-__all__ = ["FOREIGN", "translate"]
+__all__ = ["FOREIGN", "short_reason", "translate"]
 
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, KeyError, RuntimeError)
 """All that a call of the client raises: AssertionError for an empty answer, the last three for wrong arguments and
@@ -70,6 +70,13 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             return PointsRefused(f"Qdrant at {url} cannot take the request: {_short(str(exc))}")
         case _:
             return StoreError(f"Qdrant at {url}: {exc}")
+
+
+def short_reason(error: StoreUnavailable, url: str) -> str:
+    """Return what is behind an error of `translate`, for a sentence that already says that the server is away."""
+    message = str(error).removeprefix(f"Qdrant at {url} ")
+    found = re.fullmatch(r"does not answer as it should \((.*)\): is it running\?", message, re.DOTALL)
+    return found[1] if found else message
 
 
 def _from_status(status: int, message: str, url: str) -> RagIndexError:

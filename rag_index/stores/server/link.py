@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 from qdrant_client import QdrantClient
 
 from rag_index.errors import StoreError, StoreUnavailable
-from rag_index.stores.server.errors import FOREIGN, translate
+from rag_index.outages import asking
+from rag_index.stores.server.errors import FOREIGN, short_reason, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,8 @@ MIN_VERSION = (1, 16)
 """The first version that stores metadata of a collection."""
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0
 PROBE_SECONDS = 2.0
+USUAL_SILENCE = 10.0
+"""Seconds that one request may take while all is well, such as a large upsert on a busy server."""
 
 
 class Link:
@@ -70,15 +73,17 @@ class Link:
         """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
         deadline = self.clock() + self._patience
         pause = MIN_PAUSE
-        while True:
-            try:
-                return self._try(ask)
-            except StoreUnavailable as exc:
-                wait = exc.retry_after or pause * (0.5 + self._jitter() / 2)
-                if self.clock() + wait > deadline:
-                    raise
-            self.sleep(wait)
-            pause = min(pause * 2, MAX_PAUSE)
+        with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
+            while True:
+                try:
+                    return self._try(ask)
+                except StoreUnavailable as exc:
+                    call.failed(short_reason(exc, self.url))
+                    wait = exc.retry_after or pause * (0.5 + self._jitter() / 2)
+                    if self.clock() + wait > deadline:
+                        raise
+                self.sleep(wait)
+                pause = min(pause * 2, MAX_PAUSE)
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""

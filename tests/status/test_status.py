@@ -1,0 +1,40 @@
+"""`status` while the store's server is away: an answer soon, because a person waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.errors import StoreUnavailable
+from rag_index.status.status import status
+from rag_index.stores import LOOK_SECONDS
+from tests.fakes.qdrant import FakeQdrant
+from tests.project import Project
+
+
+@pytest.fixture
+def qdrant():
+    with FakeQdrant() as fake:
+        yield fake
+
+
+@pytest.fixture
+def project(tmp_path, qdrant) -> Project:
+    return Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"')
+
+
+def test_a_server_that_is_down_is_asked_for_seconds_and_not_for_half_a_minute(project, qdrant):
+    assert LOOK_SECONDS <= 2, "connecting, asking and trying again take five seconds together"
+    qdrant.break_next("GET /aliases", times=None, status=503, error="starting")
+    with pytest.raises(StoreUnavailable, match="503: starting"):
+        status(project.settings)
+    assert 2 <= qdrant.requests("GET /aliases") <= 7, (
+        "pauses grow from a tenth of a second: half a minute are ten tries"
+    )
+
+
+def test_a_server_that_is_silent_is_named(project, qdrant):
+    qdrant.break_next("GET /aliases", times=None, hang=3600.0)
+    ended = project.cli("status", timeout=60)
+    assert ended.returncode == 1
+    assert f"{qdrant.url} does not answer as it should" in ended.stderr
+    assert qdrant.requests("GET /aliases") == 1
