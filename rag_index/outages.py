@@ -22,6 +22,8 @@ __all__ = ["PATIENCE", "Call", "Calls", "Outage", "asking", "outages"]
 
 PATIENCE = 5.0
 """Seconds after which a call without an answer is an outage, unless the caller knows better."""
+MAX_PAUSE = 15.0
+"""Seconds between two calls that belong to one outage: whoever gave up tries again after a pause."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Call:
         self._silent_since, self._since = clock(), time.time()
         self._reason = ""
 
+    def resume(self, earlier: Call) -> None:
+        """Continue the outage of an earlier call, which gave up."""
+        self._silent_since, self._since, self._reason = earlier._silent_since, earlier._since, earlier._reason
+
     def answered(self, patience: float | None = None) -> None:
         """Take note that the service has answered; the block may then be silent for `patience` seconds again."""
         if patience is not None:
@@ -75,24 +81,42 @@ class Calls:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._under_way: dict[int, Call] = {}
+        self._given_up: dict[str, tuple[float, Call]] = {}
 
     @contextmanager
     def asking(self, service: str, *, patience: float = PATIENCE) -> Iterator[Call]:
-        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds."""
+        """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds.
+
+        An outage in which the block raises goes on, and the next block for this service continues it.
+        """
         call = Call(service, patience, self._clock)
+        if (earlier := self._paused().get(service)) is not None:
+            call.resume(earlier)
         self._under_way[id(call)] = call
         try:
             yield call
+        except Exception:
+            if call.outage() is not None:
+                self._given_up[service] = (self._clock(), call)
+            raise
+        else:
+            self._given_up.pop(service, None)
         finally:
             del self._under_way[id(call)]
 
     def outages(self) -> tuple[Outage, ...]:
         """Return the services that do not answer now, each once, the longest silent first."""
-        met = [outage for call in list(self._under_way.values()) if (outage := call.outage()) is not None]
+        calls = [*list(self._under_way.values()), *self._paused().values()]
+        met = [outage for call in calls if (outage := call.outage()) is not None]
         first: dict[str, Outage] = {}
         for outage in sorted(met, key=lambda outage: outage.since):
             first.setdefault(outage.service, outage)
         return tuple(first.values())
+
+    def _paused(self) -> dict[str, Call]:
+        """Return the calls that gave up a moment ago, by service."""
+        now = self._clock()
+        return {service: call for service, (at, call) in list(self._given_up.items()) if now - at < MAX_PAUSE}
 
 
 _CALLS = Calls()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from rag_index.outages import Calls
@@ -74,4 +76,28 @@ def test_a_call_that_raises_is_no_outage(calls, clock):
     with pytest.raises(ValueError, match="no"), calls.asking("Qdrant"):
         raise ValueError("no")
     clock.now += 100
+    assert services(calls) == []
+
+
+def give_up(calls, clock):
+    with suppress(ValueError), calls.asking("Qdrant") as call:
+        call.failed("refused")
+        clock.now += 30
+        raise ValueError("refused")
+
+
+def test_an_outage_goes_on_between_the_tries_of_a_task_until_one_succeeds(calls, clock, monkeypatch):
+    monkeypatch.setattr("rag_index.outages.time.time", clock)
+    for _ in range(3):
+        give_up(calls, clock)
+        clock.now += 4
+        assert [(outage.service, outage.since) for outage in calls.outages()] == [("Qdrant", 100)]
+    with calls.asking("Qdrant"):
+        assert services(calls) == ["Qdrant"]
+    assert services(calls) == []
+
+
+def test_an_outage_that_nobody_waits_for_any_more_is_forgotten(calls, clock):
+    give_up(calls, clock)
+    clock.now += 20
     assert services(calls) == []
