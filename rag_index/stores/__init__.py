@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Condition", "Store", "StoreCatalog", "live_aliases", "open_store", "read_catalog"]
 
 LOOK_SECONDS = 2.0
-"""How long a command that only shows the status waits for a server, and how long a request of it may take."""
+"""How long a request of a command that only shows the status may take; it is repeated for half as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,7 @@ def live_aliases(settings: StoreSettings) -> dict[str, str]:
         from rag_index.stores.edge.catalog import Catalog
 
         return Catalog(settings.path / "catalog.json").aliases()
-    store = open_store(settings, timeout=min(settings.timeout, LOOK_SECONDS), patience=LOOK_SECONDS)
+    store = open_store(settings, timeout=min(settings.timeout, LOOK_SECONDS), patience=LOOK_SECONDS / 2)
     try:
         return store.aliases()
     finally:
