@@ -17,8 +17,9 @@ from tests.deployments.terminal import Terminal
 from tests.waiting import eventually
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-NOT_FOLLOWED = {"install", "example"}
-"""Kinds of blocks to leave out: rag-index is installed already, and examples name machines that do not exist."""
+NOT_FOLLOWED = {"install", "example", "systemd"}
+"""Kinds of blocks to leave out: rag-index is installed already, examples name machines that do not exist, and those for
+systemd are followed by test_systemd.py."""
 
 
 def blocks() -> list[tuple[str, list[str]]]:
@@ -69,6 +70,7 @@ def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
         assert all("'Completed'" in output for output in watched)
         assert "completed" in shown["rag-index status"]
         assert "0 2 * * *" in shown["prefect deployment schedule ls index-all/index-all"]
+        assert "Nothing changed" in main.run("rag-index index-all"), "a night by hand, without the server"
         home = tmp_path / ".prefect"
         assert home.stat().st_mode & 0o77 == 0
         profiles = tomllib.loads((home / "profiles.toml").read_text())
