@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from qdrant_client.common.version_check import is_compatible
 
 from tests.deployments.server import ROOT, PrefectServer, free_port
 from tests.deployments.test_cluster import kill, psutil_children
@@ -51,6 +52,20 @@ def test_ports_are_on_loopback_and_nothing_has_a_default_password():
     asked = set(re.findall(r"\$\{([A-Z_]+):\?", COMPOSE))
     assert asked == set(re.findall(r"^([A-Z_]+)=", (FOLDER / "env.example").read_text(), re.MULTILINE))
     assert not re.findall(r"^[A-Z_]+=.+$", (FOLDER / "env.example").read_text(), re.MULTILINE)
+
+
+def test_the_client_goes_with_the_qdrant_server():
+    (client,) = re.findall(r"^qdrant-client==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    server = SERVICES["qdrant"]["image"].split(":v")[1]
+    assert is_compatible(client, server), f"client {client}, server {server}"
+
+
+def test_each_variable_is_explained_and_ollama_servers_share_their_models():
+    example = (FOLDER / "env.example").read_text()
+    for name in set(re.findall(r"\$\{([A-Z_]+)", COMPOSE)) - {"PREFECT_UI_API_URL"}:
+        assert re.search(rf"^# .+\n(# )?{name}=$", example, re.MULTILINE), name
+    servers = [service for service in SERVICES.values() if service.get("image", "").startswith("ollama/")]
+    assert {mount for service in servers for mount in service.get("volumes", [])} == {"models:/root/.ollama"}
 
 
 def test_services_wait_only_for_services_with_a_health_check():
