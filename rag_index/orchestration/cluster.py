@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import version
-from importlib.util import find_spec
 from multiprocessing import forkserver
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -66,13 +65,13 @@ class Workers:
         """Return where mapped tasks run: the cluster's processes, or one thread of this process in a serial run."""
         if self._settings.serial:
             return ThreadPoolTaskRunner(max_workers=1)
-        if find_spec("bokeh") is None:  # Dask can show no dashboard: an empty link keeps it out of the log
-            import dask
-
-            self._config.enter_context(dask.config.set({"distributed.dashboard.link": ""}))
         from prefect_dask.task_runners import DaskTaskRunner
 
         if self._settings.address:
+            import dask
+
+            # The scheduler's dashboard is open on its own machine at most: an empty link keeps it out of the log.
+            self._config.enter_context(dask.config.set({"distributed.dashboard.link": ""}))
             return DaskTaskRunner(address=self._settings.address, client_kwargs={"security": _security(self._settings)})
         return DaskTaskRunner(cluster_class=self.cluster)
 
