@@ -41,6 +41,7 @@ def test_the_tests_that_the_page_names_exist():
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):
     """Each block is typed in a terminal, in which a command that asks a question would wait for ever."""
     port = str(free_port())

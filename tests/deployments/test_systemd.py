@@ -9,7 +9,7 @@ import pytest
 from tests.deployments.machine import VENV, Machine, missing
 from tests.deployments.server import ROOT
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 STEPS = "\n".join(re.findall(r"^```sh systemd\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
