@@ -12,7 +12,11 @@ from tests.deployments.server import ROOT
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-STEPS = "\n".join(re.findall(r"^```sh systemd\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)).splitlines()
+STEPS = (
+    "\n".join(re.findall(r"^```sh systemd\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
+    .replace("$(openssl rand -hex 24)", "a-password-of-this-test")
+    .splitlines()
+)  # each line is typed in a shell of its own
 SAMPLE = "rag-index sample servicedesk --documents 200 --out desk/desk.db --settings"
 
 
@@ -26,7 +30,7 @@ def machine(tmp_path):
 
 
 def test_the_units_run_a_night_with_their_restrictions(machine):
-    exported, shown = "true", {}
+    exported, shown = "auth=rag:a-password-of-this-test", {}
     for line in STEPS:
         if not line.strip():
             continue
@@ -40,6 +44,9 @@ def test_the_units_run_a_night_with_their_restrictions(machine):
     kept = machine.run("cd /var/lib/rag-index && ls -A; ls -A /etc/rag-index; find / -xdev -user rag | head -50")
     assert {"ledger.db", "qdrant", "prefect-server", "prefect-worker"} <= set(kept.split())
     assert ".rag-index" not in kept
+    assert machine.run("stat -c %a /etc/rag-index/prefect.env /etc/rag-index/worker.env").split() == ["600", "600"]
+    open_to_all = "curl --silent --output /dev/null --write-out '%{http_code}' http://127.0.0.1:4200/api/admin/settings"
+    assert machine.run(open_to_all) == "401"
     assert "telemetry" not in machine.run("cat /var/log/rag-index-prefect.log")
 
     (cron,) = re.findall(r"^0 2 \* \* \* (.*)$", PAGE, re.MULTILINE)
