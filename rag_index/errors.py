@@ -3,6 +3,7 @@
     RagIndexError
     ├── TransientError              another try may succeed, and the tasks do try again
     │   ├── SourceUnavailable       the database does not answer
+    │   │   └── SourceTimedOut      a query exceeded its time limit
     │   ├── EmbedderUnavailable     the embedding server does not answer, or answers with a transient fault
     │   │   ├── RateLimited         the server asked for a pause, perhaps with the seconds to wait
     │   │   ├── HostUnreachable     there is no connection, so the text is not the cause
@@ -71,6 +72,7 @@ __all__ = [
     "SearchTimedOut",
     "SettingsError",
     "SourceError",
+    "SourceTimedOut",
     "SourceUnavailable",
     "StoreBusy",
     "StoreError",
@@ -101,6 +103,10 @@ class TransientError(RagIndexError):
 
 class SourceUnavailable(TransientError):
     """The error of a source database that does not answer."""
+
+
+class SourceTimedOut(SourceUnavailable):
+    """The error of a query that exceeded its time limit."""
 
 
 class EmbedderUnavailable(TransientError):

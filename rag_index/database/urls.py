@@ -101,7 +101,7 @@ def is_transient(error: exc.SQLAlchemyError) -> bool:
     origin = getattr(error, "orig", None) or error
     text = str(origin).lower()
     if isinstance(origin, sqlite3.Error):
-        return any(word in text for word in ("locked", "busy", "disk i/o"))
+        return any(word in text for word in ("locked", "busy", "disk i/o", "interrupted"))
     if state := getattr(origin, "sqlstate", None):
         return str(state)[:2] in TRANSIENT_STATES
     return not any(word in text for word in TERMINAL_WORDS)

@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
-from rag_index.errors import TransientError
+from rag_index.errors import SourceTimedOut, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,17 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["RETRIED", "error_of", "transient_for"]
 
 
+MAX_TIMED_OUT = 1
+"""How often a query is tried again that took all of its time."""
+
+
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Return whether the error that ended the task is transient: Prefect's retry condition."""
     error = error_of(state)
     transient = isinstance(error, TransientError)
-    left = task.retries - run.run_count + 1
+    left = (MAX_TIMED_OUT if isinstance(error, SourceTimedOut) else task.retries) - run.run_count + 1
     if transient and left > 0:
         get_run_logger().warning("transient, trying again (%d tries left): %s", left, error)
     else:
         kind = "transient, but tried too often" if transient else "terminal, not tried again"
         get_run_logger().error("%s: %s: %s", kind, type(error).__name__, error)
-    return transient
+    return transient and left > 0
 
 
 def transient_for(seconds: float) -> Callable[[Task[Any, Any], TaskRun, State[Any]], bool]:

@@ -64,6 +64,8 @@ class SourceSettings(Section):
     """The database to read. It is required if an index is of kind sql."""
     page_rows: PositiveInt = 20_000
     """The maximum number of rows that one query reads."""
+    timeout: Number = Field(default=600.0, gt=0)
+    """The time limit of one query, in seconds."""
 
 
 class EmbedderSettings(Section):

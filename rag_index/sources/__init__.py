@@ -129,7 +129,7 @@ def open_source(settings: Settings, index: IndexSettings) -> Source:
         from rag_index.sources.sql import SqlSource
 
         source = SqlSource if index.changed_since is None else ChangedSource
-        return source(settings.source_url, index)
+        return source(settings.source_url, index, timeout=settings.source.timeout)
     if index.kind == CODE:
         from rag_index.sources.code import CodeSource
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
-from rag_index.sources.sql import SqlSource, not_unique
+from rag_index.sources.sql import TIMEOUT, SqlSource, not_unique
 from rag_index.sources.statement import untyped
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ DAY = dt.timedelta(days=1)
 class ChangedSource(SqlSource):
     """A `SqlSource` that reads all rows until `read_since` says which rows may stay unread."""
 
-    def __init__(self, url: URL, index: IndexSettings) -> None:
-        super().__init__(url, index)
+    def __init__(self, url: URL, index: IndexSettings, *, timeout: float = TIMEOUT) -> None:
+        super().__init__(url, index, timeout=timeout)
         self._time = self._from.c[str(index.changed_since)]
         self._overlap = dt.timedelta(seconds=index.changed_overlap)
         self._since: Any = None

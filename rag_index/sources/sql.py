@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from rag_index.database.urls import redacted_url
 from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SourceError, SourceUnavailable
+from rag_index.outages import asking
 from rag_index.sources import SourcePage
 from rag_index.sources.checks import check_query, check_table
 from rag_index.sources.engine import open_read_only, source_error
@@ -22,6 +24,7 @@ from rag_index.sources.lookup import find_rows
 from rag_index.sources.pages import FETCH_ROWS, PageReader
 from rag_index.sources.rows import RowReader
 from rag_index.sources.statement import single_select, untyped
+from rag_index.sources.time_limit import limit_on_server, limited
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,12 +49,20 @@ def not_unique(index: IndexSettings, key: str) -> SourceError:
     )
 
 
+TIMEOUT = 600.0
+"""Seconds that a query may take, unless the settings say otherwise."""
+USUAL_SECONDS = 10.0
+"""Seconds after which the progress says that the database does not answer."""
+
+
 class SqlSource:
     """The table or the query of an index, as a `Source`."""
 
-    def __init__(self, url: URL, index: IndexSettings) -> None:
+    def __init__(self, url: URL, index: IndexSettings, *, timeout: float = TIMEOUT) -> None:
         self._index = index
         self._url = url
+        self._timeout = timeout
+        self._name = f"source {redacted_url(url)}"
         self._engine = open_read_only(url)
         self._reader = RowReader(index)
         self._from = self._documents()
@@ -192,26 +203,33 @@ class SqlSource:
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         try:
             if cursor is None:
-                self._begin_stream()
-            if self._stream is None:
+                self._open_stream()
+            if self._connection is None:
                 raise SourceUnavailable(
                     f"index {self._index.name}: the connection was lost during the query; run it again"
                 )
-            found, following = self._stream.page(rows)
+            with asking(self._name, patience=USUAL_SECONDS), self._limited(self._connection, streams=True):
+                stream = self._stream = self._stream or self._begin_stream(self._connection)
+                found, following = stream.page(rows)
         except exc.SQLAlchemyError as error:
             self._end_stream()
             raise self._source_error(error) from error
+        except SourceUnavailable:
+            self._end_stream()
+            raise
         if following is None:
             self._end_stream()
             return self._read(found, None)
         return self._read(found, "streaming")
 
-    def _begin_stream(self) -> None:
+    def _open_stream(self) -> None:
         self._end_stream()
         self._connection = self._engine.connect()
+
+    def _begin_stream(self, connection: Connection) -> PageReader:
         if self._url.get_backend_name() == "postgresql":  # embedding a page may take longer than the server waits
-            self._connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
-        self._stream = PageReader(self._connection.execute(self._select(), execution_options=STREAMED))
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+        return PageReader(connection.execute(self._select(), execution_options=STREAMED))
 
     def _end_stream(self) -> None:
         if self._connection is not None:
@@ -222,10 +240,22 @@ class SqlSource:
     def _connect(self) -> Iterator[Connection]:
         """Yield a connection, and raise its errors as ours."""
         try:
-            with self._engine.connect() as connection:
+            with (
+                asking(self._name, patience=USUAL_SECONDS),
+                self._engine.connect() as connection,
+                self._limited(connection),
+            ):
                 yield connection
         except exc.SQLAlchemyError as error:
             raise self._source_error(error) from error
+
+    @contextmanager
+    def _limited(self, connection: Connection, *, streams: bool = False) -> Iterator[None]:
+        """Limit the time of the queries in the block. Raises SourceTimedOut."""
+        with limited(connection, self._timeout, self._name):
+            if not streams or self._stream is None:
+                limit_on_server(connection, self._timeout, streams=streams)
+            yield
 
     def _source_error(self, error: exc.SQLAlchemyError) -> Exception:
         return source_error(error, self._url, f"index {self._index.name}")
