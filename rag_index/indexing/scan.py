@@ -18,6 +18,7 @@ from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob
 from rag_index.indexing.guards import held_back, too_few_left, too_many_failed
+from rag_index.indexing.hang_limit import hang_limit
 from rag_index.indexing.payload_updates import update_payloads
 from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
 from rag_index.sources.sql import not_unique
@@ -154,7 +155,9 @@ class Scan:
         """Return the shard with everything that embedding it needs."""
         settings, documents = self.run.settings, shard.documents
         known = self.reuse.vectors(documents.keys, documents.text_hashes) if self.reuse else {}
-        workers, limit = self.run.metrics.workers, settings.parallel.process_timeout
+        workers = self.run.metrics.workers
+        rate = self.sharder.chars_per_second
+        limit = hang_limit(settings, self.run.index, chars=shard.chars, chars_per_second=rate)
         return EmbedJob(shard, self.chunker, settings.embedder, self.identity, workers, known, limit)
 
     def continue_alone(self, error: NoWorkers) -> None:

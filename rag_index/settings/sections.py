@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -168,8 +168,9 @@ class ParallelSettings(Section):
     """Megabytes for each worker; one that takes more is ended. `auto`: the estimated need, which is not enforced."""
     max_load: Number | None = Field(default=None, gt=0)
     """The maximum of the machine's load at the start of a run plus the number of workers. One worker always runs."""
-    process_timeout: Number | None = Field(default=None, gt=0)
-    """The seconds after which a worker that is still at the same shard counts as hanging and is ended."""
+    process_timeout: Annotated[Number, Field(gt=0)] | Auto = "auto"
+    """The seconds after which a worker that is still at the same shard counts as hanging and is ended. `auto`: ten
+    minutes beyond what the shard should take, and what the embedder's settings allow it to wait."""
     serial: bool = False
     """Whether to embed in the process of the flow, one shard after another, without a Dask cluster."""
     address: DaskAddress | None = None
