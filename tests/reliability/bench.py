@@ -233,7 +233,7 @@ class _Attempt:
         return report.indexes[0].to_json()
 
     def _with_workers(self) -> dict[str, Any] | None:
-        run = ["index-all", "--json", "--workers", str(self.case.workers)]
+        run = ["index-all", "--json", "--workers", str(self.case.workers), "--shard-documents", "100"]
         ended = self.project.cli(*run, timeout=END_SECONDS)
         if ended.returncode:
             self._problem(f"the next run ended with {ended.returncode}: {ended.stdout} {ended.stderr[-1000:]}")

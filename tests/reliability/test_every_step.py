@@ -35,6 +35,7 @@ WRITES = {
     "ledger": (
         "add_collection", "update_collection", "drop_collection", "mark_pending", "record", "forget", "unmark_pending",
         "fail", "clear_failures", "forget_unseen_failures", "record_scan", "start_run", "finish_run", "note_emptied",
+        "note_size", "copy_sizes", "hold_back", "release", "release_seen", "release_all", "mark_whole",
     ),
 }  # fmt: skip
 
@@ -223,7 +224,12 @@ def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int
     clean = copied(start, folder / "clean")
     whole = Death()
     assert run_once(clean, embedder, full=full, death=whole).state == "completed"
-    expected = (live_points(clean), documents(clean)) if scene != "taken back" else old
+    fresh = copied(start, folder / "fresh", indexed=False)
+    assert run_once(fresh, embedder).state == "completed"
+    expected = live_points(clean), documents(clean)
+    assert expected == (live_points(fresh), documents(fresh)), "the run differs from one that starts from nothing"
+    if scene == "undone":
+        expected = old
     assert whole.writes > 20
 
     moments = range(1 + random.Random(SEED).randrange(every), whole.writes + 1, every)
@@ -235,7 +241,7 @@ def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int
         seen = live_points(victim)
         if full:
             assert seen in (old[0], expected[0]), f"readers see a half-built index after {where}"
-        if scene == "taken back":
+        if scene == "undone":
             shutil.copy(folder / "before.db", victim.folder / "source.db")
         outcome = run_once(victim, embedder, full=full and seen != expected[0])
         assert outcome.state == "completed", (where, outcome)
@@ -279,6 +285,8 @@ def test_one_death_after_another(folder, embedder, record_property):
     record_property("deaths", died)
 
 
-def copied(project: Project, folder: Path) -> Project:
+def copied(project: Project, folder: Path, *, indexed: bool = True) -> Project:
     shutil.copytree(project.folder, folder)
+    if not indexed:
+        shutil.rmtree(folder / ".rag-index", ignore_errors=True)
     return project_in(folder)

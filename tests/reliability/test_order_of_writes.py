@@ -1,0 +1,147 @@
+"""The order of writes in every kind of run, checked at each write of the ledger.
+
+What the ledger says is in the store, whole, with nothing left over, and survives a power cut: `test_every_step` shows
+what follows from that, and could not tell if a flush were missing.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+
+import pytest
+
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.indexing.driver import index_pages
+from rag_index.indexing.run import RunOptions, open_run
+from tests.project import Project
+from tests.reliability.scenario import make_project
+from tests.reliability.test_every_step import SCENES, embedder, folder, pages, run_once  # noqa: F401
+
+
+class Watch:
+    """Checks the writes to a store and a ledger against each other."""
+
+    def __init__(self, store, ledger) -> None:
+        self.store, self.ledger = _Watched(store, self), _Watched(ledger, self)
+        self._store, self._ledger = store, ledger
+        self._unflushed: set[str] = set()
+        self.checked: dict[str, int] = {}
+
+    def name(self, collection_id: int) -> str:
+        with self._ledger.transaction() as connection:
+            return str(
+                connection.exec_driver_sql(
+                    "SELECT name FROM rag_index_collections WHERE id = ?", (collection_id,)
+                ).scalar()
+            )
+
+    def before(self, method: str, arguments: tuple) -> None:
+        check = getattr(self, f"before_{method}", None)
+        if check is not None:
+            check(*arguments)
+            self.checked[method] = self.checked.get(method, 0) + 1
+
+    def before_upsert(self, collection: str, batch) -> None:
+        keys = {payload[RESERVED_KEY]["key"] for payload in batch.payloads}
+        self._are_pending(collection, keys)
+        self._unflushed.add(collection)
+
+    def before_update_payloads(self, collection: str, payloads) -> None:
+        self._are_pending(collection, {payload[RESERVED_KEY]["key"] for _, payload in payloads})
+        self._unflushed.add(collection)
+
+    def before_delete_points(self, collection: str, ids) -> None:
+        self._unflushed |= {collection} if ids else set()
+
+    def before_delete_chunks(self, collection: str, first) -> None:
+        self._are_pending(collection, set(first))
+        self._unflushed |= {collection} if first else set()
+
+    def after_flush(self, collection: str) -> None:
+        self._unflushed.discard(collection)
+
+    def before_record(self, collection_id: int, rows) -> None:
+        name = self.name(collection_id)
+        for key, text_hash, payload_hash, chunks in rows:
+            assert name not in self._unflushed, f"{key} is recorded before its points are durable"
+            points = [p for p in self._store.scroll(name) if p.payload[RESERVED_KEY]["key"] == key]
+            ours = sorted((p.payload[RESERVED_KEY] for p in points), key=lambda one: one["chunk"])
+            assert [one["chunk"] for one in ours] == list(range(chunks)), f"{key} has stale or missing chunks"
+            assert {(one["text_hash"], one["payload_hash"]) for one in ours} <= {(text_hash.hex(), payload_hash.hex())}
+
+    def before_forget(self, collection_id: int, keys) -> None:
+        name = self.name(collection_id)
+        assert name not in self._unflushed, "documents are forgotten before their deletion is durable"
+        assert self._store.count(name, keys=list(keys)) == 0, "documents are forgotten that have points"
+
+    def before_unmark_pending(self, collection_id: int, *_) -> None:
+        assert self.name(collection_id) not in self._unflushed
+
+    def _are_pending(self, collection: str, keys: set[str]) -> None:
+        known = self._ledger.known(self._ledger.collection(collection).id, sorted(keys))
+        assert {key for key, row in known.items() if row.pending} == keys, "written before it is marked pending"
+
+
+class _Watched:
+    """A store or a ledger whose calls are checked before they are made."""
+
+    def __init__(self, thing, watch: Watch) -> None:
+        self._thing, self._watch = thing, watch
+
+    def __getattr__(self, name):
+        attribute = getattr(self._thing, name)
+        if not callable(attribute):
+            return attribute
+
+        def call(*arguments, **named):
+            arguments = tuple(list(one) if name == "record" and i else one for i, one in enumerate(arguments))
+            self._watch.before(name, arguments)
+            result = attribute(*arguments, **named)
+            if name == "flush":
+                self._watch.after_flush(*arguments)
+            return result
+
+        return call
+
+
+def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, int]:  # noqa: F811
+    """Run once, and return how many writes were checked."""
+    options = RunOptions(full=full, allow_deletes=True)
+    with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
+        watch = Watch(run.store, run.ledger)
+        run.store, run.ledger = watch.store, watch.ledger
+        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
+        scan.sharder._documents = 12
+        index_pages(scan, pages(run), embedder)
+        scan.delete_gone()
+        scan.publish()
+        assert run.finish().state == "completed"
+    return watch.checked
+
+
+@pytest.mark.parametrize("scene", [name for name in SCENES if name != "undone"])
+def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene):  # noqa: F811
+    before, change, full = SCENES[scene]
+    project = make_project(folder / "p", 60)
+    if before is not None:
+        run_once(before(project), embedder)
+    change(project)
+    checked = run_watched(project, embedder, full=full)
+    assert checked["record"] > 3
+    if scene == "second":
+        assert {"upsert", "update_payloads", "delete_points", "record", "forget"} <= checked.keys()
+
+
+def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):  # noqa: F811
+    """Documents that are pending and gone, emptied, changed or shorter: the store is searched for their chunks."""
+    project = make_project(folder / "p", 60)
+    run_once(project, embedder)
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        db.execute("UPDATE rag_index_documents SET pending = 1, chunks = 1")
+    project.execute("DELETE FROM note WHERE id <= 5")
+    project.execute("UPDATE note SET title = '', body = '' WHERE id BETWEEN 6 AND 10")
+    project.execute("UPDATE note SET title = 'short', body = '' WHERE id BETWEEN 11 AND 20")
+    checked = run_watched(project, embedder)
+    assert {"delete_chunks", "forget", "record"} <= checked.keys()
+    assert sorted(map(int, project.texts())) == [i for i in range(11, 61) if i != 41]
