@@ -345,6 +345,10 @@ def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.QueryRequest.model_validate(body)
+    expected = fake.client.get_collection(name).config.params.vectors.size
+    given = getattr(request.query, "nearest", request.query)
+    if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
+        raise Refused(400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}")
     return fake.client.query_points(
         name,
         query=request.query,
