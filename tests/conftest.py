@@ -11,6 +11,7 @@ import pytest
 
 from rag_index.orchestration.api_server import send_pending_logs, temporary_server
 from rag_index.orchestration.launch import quiet
+from tests import counted
 
 pytest_plugins = ["tests.live.fixtures"]
 
@@ -40,6 +41,10 @@ def pytest_configure(config):
     hypothesis.settings.load_profile("tests")
     for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
         del os.environ[name]  # a person's own settings must not change the tests
+
+
+def pytest_runtest_setup(item):
+    counted.begin(item.user_properties)
 
 
 def pytest_collection_finish():

@@ -10,6 +10,7 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.stores import open_store
+from tests.counted import count
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -133,7 +134,7 @@ def test_a_rebuild_of_a_source_that_was_emptied_is_not_published(project):
     assert len(project.texts()) == 450
 
 
-def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch, record_property):
+def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch):
     """Search from another thread of the process that holds the embedded store."""
     from rag_index.indexing import run as run_module
     from rag_index.indexing.publish import roll_back
@@ -169,7 +170,8 @@ def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(p
         stop.set()
         asking.join()
         store.close()
-    record_property("searches", len(answers))
+    count("searches", len(answers))
+    count("searches_failed", len(errors) + answers.count(0))
     assert not errors
     assert len(answers) > 100
     assert set(answers) == {5}

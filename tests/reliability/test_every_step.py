@@ -21,6 +21,7 @@ from rag_index.embedders import open_embedder
 from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.stores import open_store
+from tests.counted import count
 from tests.project import Project
 from tests.reliability.scenario import edit_corpus, make_project
 from tests.reliability.victim import project_in
@@ -207,12 +208,12 @@ def test_death_at_some_writes(folder, embedder, scene):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("half", [False, True], ids=["before", "during"])
 @pytest.mark.parametrize("scene", SCENES)
-def test_death_at_every_write(folder, embedder, scene, half, record_property):
-    record_property("deaths", deaths(folder, embedder, scene, half=half, every=1))
+def test_death_at_every_write(folder, embedder, scene, half):
+    deaths(folder, embedder, scene, half=half, every=1)
 
 
-def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int:
-    """Die at every `every`th write of a run, from a random one on, and return the number of deaths."""
+def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> None:
+    """Die at every `every`th write of a run, from a random one on."""
     before, change, full = SCENES[scene]
     start = make_project(folder / "start", DOCUMENTS)
     if before is not None:
@@ -245,14 +246,16 @@ def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> int
             shutil.copy(folder / "before.db", victim.folder / "source.db")
         outcome = run_once(victim, embedder, full=full and seen != expected[0])
         assert outcome.state == "completed", (where, outcome)
-        assert (live_points(victim), documents(victim)) == expected, where
+        found = live_points(victim), documents(victim)
+        count("documents_lost", len({row[0] for row in expected[1]} - {row[0] for row in found[1]}))
+        assert found == expected, where
         shutil.rmtree(victim.folder)
-    return len(moments)
+    count("deaths", len(moments))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-def test_one_death_after_another(folder, embedder, record_property):
+def test_one_death_after_another(folder, embedder):
     """The run that repairs is killed too, four times, while the source changes back and forth."""
     random_ = random.Random(SEED)
     start = make_project(folder / "start", DOCUMENTS)
@@ -282,7 +285,7 @@ def test_one_death_after_another(folder, embedder, record_property):
         assert run_once(victim, embedder).state == "completed", (SEED, chain, deaths)
         assert (live_points(victim), documents(victim)) == expected[name], (SEED, chain, deaths, name)
         shutil.rmtree(victim.folder)
-    record_property("deaths", died)
+    count("deaths", died)
 
 
 def copied(project: Project, folder: Path, *, indexed: bool = True) -> Project:
