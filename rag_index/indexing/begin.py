@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rag_index.database.urls import redacted_url
 from rag_index.errors import SourceUnavailable
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.delete_guard import DeleteGuard
@@ -13,7 +14,7 @@ from rag_index.indexing.search_index import make_searchable
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
-from rag_index.settings.index import CODE
+from rag_index.settings.index import CODE, SQL
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -57,7 +58,9 @@ def begin_scan(
         sharder=_sharder(run, chars_per_second or first_rate(identity.kind, index, collection.chars_per_second)),
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(
-            run.source, index, ledger, collection.id, full=rebuild, retry=run.options.retry_failed
+            run.source, index, ledger, collection.id,
+            full=rebuild, retry=run.options.retry_failed,
+            database=redacted_url(run.settings.source_url) if index.kind == SQL else "",
         ),
         reuse=reuse,
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),

@@ -1,7 +1,8 @@
 """Which documents a run may leave unread, and what it leaves to the next run.
 
 A source is given a `ScanState`. Everything is read when nothing is known yet, when the settings of the index changed,
-for a rebuild, and every `full_compare_days`: that finds changes which cannot be seen without reading.
+for a rebuild, from another database, and every `full_compare_days`: that finds changes which cannot be seen without
+reading.
 """
 
 from __future__ import annotations
@@ -28,14 +29,22 @@ class LedgerScanState:
     """The `sources.ScanState` of one run, kept in the ledger. A source that reads everything does not use it."""
 
     def __init__(
-        self, source: Source, index: IndexSettings, ledger: Ledger, collection_id: int, *, full: bool, retry: bool
+        self,
+        source: Source,
+        index: IndexSettings,
+        ledger: Ledger,
+        collection_id: int,
+        *,
+        full: bool,
+        retry: bool,
+        database: str = "",
     ) -> None:
         self._ledger = ledger
         self._collection = collection_id
         self._retry = retry
         self._next_watermark: str | None = None
         self._gives_stamps = False
-        self._settings = hash_text(index.model_dump_json()).hex()
+        self._settings = hash_text(index.model_dump_json() + database).hex()
         before = ledger.scan_state(collection_id)
         self._full_at = ledger.clock()
         self._watermark: str | None = None

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from rag_index.doctor.checkup import examine
@@ -143,6 +147,23 @@ def test_a_slow_decline_is_no_loss(tmp_path, clock):
         project.execute("DELETE FROM note WHERE id <= ?", 40 * (week + 1))
         assert run_plain(project, clock=clock).deleted == 40
     assert len(ids(project)) == 680
+
+
+def test_what_a_wrong_database_overwrote_is_read_again_with_changed_since(project, clock):
+    """A copy of the database for tests, say, with the same keys and newer times."""
+    project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2020-01-01'")
+    settings = project.config.read_text() + 'changed_since = "at"\n'
+    project.write_settings(settings)
+    run_plain(project, clock=clock)
+    right = project.points()
+    shutil.copy(project.folder / "source.db", project.folder / "copy.db")
+    with closing(sqlite3.connect(project.folder / "copy.db")) as db, db:
+        db.execute("UPDATE note SET body = 'only a test', at = '2024-01-01'")
+    project.write_settings(settings.replace("source.db", "copy.db"))
+    assert run_plain(project, clock=clock).changed == 300
+    project.write_settings(settings)
+    assert run_plain(project, clock=clock).changed == 300
+    assert project.points() == right
 
 
 def test_emptied_texts_are_held_back_until_they_have_text_again(project, clock):
