@@ -94,16 +94,18 @@ def test_few_failures_are_tolerated_where_the_settings_say_so(project, fake):
     assert (report.state, report.exit_code, report.indexes[0].failed) == ("completed", 0, 1)
 
 
-@pytest.mark.parametrize("settings", [{"workers": 2, "shard_documents": 40}, {}], ids=["two workers", "default"])
-def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(project, fake, settings):
-    project.fill(720, first=81)  # by default fewer are embedded in the flow's process
+@pytest.mark.parametrize(
+    ("settings", "documents"), [({"workers": 2, "shard_documents": 40}, 80), ({}, 800)], ids=["two workers", "default"]
+)
+def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(project, fake, settings, documents):
+    project.fill(documents - 80, first=81)  # by default 80 are embedded in the flow's process
     project.execute("UPDATE note SET body = 'KILLS' WHERE id = 33")
     fake.fault("kill_client", marker="KILLS")
     report = project.index(**settings)
-    assert (report.state, report.indexes[0].failed, report.indexes[0].new) == ("partial", 1, 799)
+    assert (report.state, report.indexes[0].failed, report.indexes[0].new) == ("partial", 1, documents - 1)
     assert listed(project).keys() == {"33"}
     assert "worker process dies" in listed(project)["33"][0]
-    assert len(project.texts()) == 799
+    assert len(project.texts()) == documents - 1
 
 
 @pytest.mark.parametrize("times", [1, 9])
@@ -140,14 +142,16 @@ def test_a_run_survives_the_death_of_the_process_that_workers_are_forked_from(pr
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("arguments", [["--workers", "2", "--shard-documents", "10"], []], ids=["two", "default"])
-def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake, arguments):
-    project.fill(720, first=81)
+@pytest.mark.parametrize(
+    ("arguments", "documents"), [(["--workers", "2", "--shard-documents", "10"], 80), ([], 800)], ids=["two", "default"]
+)
+def test_a_worker_that_is_killed_as_it_starts_does_not_stop_the_run(project, fake, arguments, documents):
+    project.fill(documents - 80, first=81)
     with Victim(project, *arguments) as run:
         eventually(run.workers, lambda: run.output)[0].kill()
         assert run.process.wait(200) == 0, run.output
         assert "Traceback" not in run.output
-    assert len(project.texts()) == 800
+    assert len(project.texts()) == documents
 
 
 @pytest.mark.long
