@@ -9,6 +9,7 @@ from prefect import flow
 from rag_index.orchestration.cluster import Workers
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.states import benchmark_state, flow_run_id
+from rag_index.orchestration.stopping import stoppable
 from rag_index.orchestration.warm_up import warm_up
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, open_bench
@@ -42,7 +43,7 @@ def benchmark(
         workers: The numbers of Dask workers to try; by default 1, 2, 4, … up to what the settings say.
     """
     settings = run_settings(config)
-    with open_bench(settings, index, sample_size) as bench:
+    with stoppable() as stop, open_bench(settings, index, sample_size) as bench:
         opaque = Opaque(bench)
         take_sample(opaque)
         identity = identify_embedder(opaque)
@@ -50,7 +51,7 @@ def benchmark(
         for count in bench.worker_counts(workers):
             with Workers(bench.parallel(count)) as pool:
                 benchmark_workers.with_options(task_runner=pool.task_runner())(opaque, identity, count)
-        return benchmark_state(bench.report, project=settings.project)
+    return stop.state or benchmark_state(bench.report, project=settings.project)
 
 
 @flow(name="benchmark-workers", flow_run_name="benchmark {workers} workers", validate_parameters=False)

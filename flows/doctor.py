@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from rag_index.orchestration.states import diagnosis_state, run_name
+from rag_index.orchestration.stopping import stoppable
 from rag_index.settings import run_settings
 from tasks.examine import examine_index
 
@@ -28,4 +29,6 @@ def doctor(config: str | None = None, indexes: list[str] | None = None, wait: fl
         wait: Seconds to wait for services that are down at the start.
     """
     settings = run_settings(config, wait=wait)
-    return diagnosis_state(settings.project, [examine_index(settings, one.name) for one in settings.named(indexes)])
+    with stoppable() as stop:
+        found = [examine_index(settings, one.name) for one in settings.named(indexes)]
+    return stop.state or diagnosis_state(settings.project, found)

@@ -11,8 +11,8 @@ from flows.index_collection import index_collection
 from rag_index.orchestration.artifacts import outcome_table
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.service_checks import shared_checks
-from rag_index.orchestration.signals import stoppable
 from rag_index.orchestration.states import outcome_of, report_state, run_name
+from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport
 from rag_index.settings import run_settings
 
@@ -50,7 +50,7 @@ def index_all(
     started = time.monotonic()
     settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
     report = RunReport()
-    with stoppable(), run_workers(settings) as pool, shared_checks(settings.run.wait):
+    with stoppable() as stop, run_workers(settings) as pool, shared_checks(settings.run.wait):
         for index in settings.named(indexes):
             subflow = index_collection.with_options(task_runner=pool.task_runner())
             state = subflow(
@@ -65,7 +65,11 @@ def index_all(
                 wait,
                 return_state=True,
             )
+            if state.is_cancelled():
+                break
             report.indexes.append(outcome_of(state, index.name))
+    if stop.state:
+        return stop.state
     report.seconds = time.monotonic() - started
     outcome_table(report, project=settings.project)
     return report_state(report)

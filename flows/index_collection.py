@@ -10,8 +10,8 @@ from rag_index.errors import RagIndexError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.cluster import OwnWorkers
-from rag_index.orchestration.signals import stoppable
 from rag_index.orchestration.states import failed_to_start, flow_run_id, report_state, reported
+from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport
 from rag_index.settings import run_settings
 from tasks.delete import delete_gone
@@ -55,17 +55,21 @@ def index_collection(
     try:
         settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
         options = RunOptions(full=full, allow_deletes=allow_deletes, retry_failed=retry_failed)
-        with stoppable(), collect_seldom(), open_run(settings, index, options, run_id=flow_run_id()) as run:
-            with reported(run):
-                check_source(run)
-                check_store(run)
-                workers, chunker = check_workers(run), check_chunker(run)
-                scan = run.begin(check_embedder(run), chunker, workers=workers)
-                for shard in embed_mapped(scan, scan.shards(pages(run))):
-                    scan.commit(upsert(scan, shard))
-                delete_gone(scan)
-                publish(scan)
-                build_search_index(scan)
-            return report_state(RunReport([run.outcome], run.outcome.seconds))
+        with (
+            stoppable() as stop,
+            collect_seldom(),
+            open_run(settings, index, options, run_id=flow_run_id()) as run,
+            reported(run),
+        ):
+            check_source(run)
+            check_store(run)
+            workers, chunker = check_workers(run), check_chunker(run)
+            scan = run.begin(check_embedder(run), chunker, workers=workers)
+            for shard in embed_mapped(scan, scan.shards(pages(run))):
+                scan.commit(upsert(scan, shard))
+            delete_gone(scan)
+            publish(scan)
+            build_search_index(scan)
+        return stop.state or report_state(RunReport([run.outcome], run.outcome.seconds))
     except RagIndexError as error:
         return report_state(RunReport([failed_to_start(index, error)]))

@@ -7,6 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from rag_index.database.upsert import insert_for
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import RunRecord
 from rag_index.ledger.tables import runs
@@ -22,10 +23,14 @@ class RunRows(LedgerConnection):
     """The runs of each index: when they ran, how they ended, and their metrics."""
 
     def start_run(self, run_id: str, alias: str, *, host: str, pid: int) -> None:
-        """Record that a run has begun."""
-        values = {"id": run_id, "alias": alias, "host": host, "pid": pid, "started_at": self.clock()}
+        """Record that a run has begun; also again, if Prefect starts a run once more under its id."""
+        values = {
+            "alias": alias, "host": host, "pid": pid, "started_at": self.clock(), "ended_at": None,
+            "state": "running", "message": "", "report": "{}",
+        }  # fmt: skip
         with self.transaction() as connection:
-            connection.execute(runs.insert().values(state="running", message="", report="{}", **values))
+            statement = insert_for(connection.dialect)(runs).values(id=run_id, **values)
+            connection.execute(statement.on_conflict_do_update(index_elements=[runs.c.id], set_=values))
 
     def finish_run(self, run_id: str, *, state: str, message: str, report: dict[str, Any]) -> None:
         """Record how a run ended."""

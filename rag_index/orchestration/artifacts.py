@@ -45,6 +45,7 @@ __all__ = [
     "benchmark_table",
     "diagnosis_table",
     "failed_table",
+    "impatient",
     "outcome_table",
     "run_report",
     "tag_run",
@@ -200,7 +201,7 @@ def diagnosis_table(diagnosis: Diagnosis, said: str, *, project: str) -> None:
 def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Return what the call returns, or None if the server refuses: an artifact never ends the run that it shows."""
     try:
-        with _impatient():
+        with impatient():
             return call(*arguments, **named)
     except (httpx.HTTPError, PrefectException, OSError) as error:
         logger.warning("an artifact could not be sent to the Prefect server: %s", error)
@@ -210,7 +211,7 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
 _IMPATIENT: ContextVar[tuple[Settings, Settings] | None] = ContextVar("impatient settings", default=None)
 
 
-def _impatient() -> SettingsContext:
+def impatient() -> SettingsContext:
     """Return Prefect's settings without retries and with a short time limit, made once a run: that takes 0.1 s."""
     context = get_settings_context()
     made = _IMPATIENT.get()

@@ -3,6 +3,8 @@
 rag-index: not complete     a run ended as Failed: it failed, was partial, or the doctor found something
 rag-index: crashed          a run's process died
 rag-index: not heard of     no heartbeat for some minutes: marked as Crashed, which the one above then reports
+rag-index: not begun        a run that was taken up and never sent a heartbeat: likewise
+rag-index: not cancelled    a run that nobody is there to cancel: marked as Cancelled
 rag-index: late             a scheduled run was not started in time: there is no worker
 rag-index: missing          no run of index-all for more than a day: no schedule, or a paused one
 """
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
+    from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore
 
 __all__ = ["FLOWS", "create_automations", "server_url"]
@@ -24,11 +27,16 @@ FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
 """The names of flows and of deployments."""
 BLOCK = "rag-index-webhook"
 RUN = "prefect.flow-run."
-ENDS = ("Completed", "Failed", "Crashed", "Cancelled")
+HEARTBEAT = f"{RUN}heartbeat"
+ENDS = ("Completed", "Failed", "Crashed", "Cancelled", "AwaitingRetry")
+CANCEL_SECONDS = 120.0
+"""Longer than Prefect's worker takes at most, which kills a run after 30 s."""
 
 EVERY_RUN: dict[str, Any] = {"prefect.resource.id": f"{RUN}*"}
 OUR_DEPLOYMENTS: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": list(FLOWS)}
 OUR_FLOWS: dict[str, Any] = {"prefect.resource.role": "flow", "prefect.resource.name": list(FLOWS)}
+OUR_TAG: dict[str, Any] = {"prefect.resource.role": "tag", "prefect.resource.id": "prefect.tag.rag-index"}
+"""The tag that `prefect.yaml` gives to deployments: heartbeats do not name theirs."""
 NIGHTLY: dict[str, Any] = {"prefect.resource.role": "deployment", "prefect.resource.name": ["index-all"]}
 
 
@@ -81,6 +89,8 @@ def automations(block: Any, page: str, *, silent: float, late: float, missing: f
         _ended(block, "not complete", _payload("ended incomplete", page), "Failed"),
         _ended(block, "crashed", _payload("died", page), "Crashed"),
         _not_heard_of(silent),
+        _not_begun(silent),
+        _not_cancelled(),
         _not_started(block, _payload("was not started: is a worker running?", page), late),
         _missing(block, missing),
     ]
@@ -106,25 +116,63 @@ def _ended(block: Any, name: str, payload: str, *states: str) -> AutomationCore:
 
 def _not_heard_of(silent: float) -> AutomationCore:
     """Return the automation that marks a run as crashed if it sends no heartbeat any more."""
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-
-    heartbeat = f"{RUN}heartbeat"
     return _proactive(
         "not heard of",
         f"a run whose process sends no heartbeat for {silent:.0f} s is marked as crashed",
+        _mark_crashed(f"not heard of for {silent:.0f} s"),
+        match_related=OUR_FLOWS,
+        for_each={"prefect.resource.id"},
+        after={HEARTBEAT},
+        expect={HEARTBEAT, *(RUN + state for state in ENDS)},
+        within=timedelta(seconds=silent),
+    )
+
+
+def _not_begun(silent: float) -> AutomationCore:
+    """Return the automation that marks a run as crashed if it was taken up and never sent a heartbeat.
+
+    It is for deployed runs only: those of the command line send none.
+    """
+    return _proactive(
+        "not begun",
+        f"a run that sends no heartbeat {silent:.0f} s after it was taken up is marked as crashed",
+        _mark_crashed(f"not heard of {silent:.0f} s after it was taken up"),
+        match_related=OUR_TAG,
+        for_each={"prefect.resource.id"},
+        after={f"{RUN}Pending", f"{RUN}Running"},
+        expect={HEARTBEAT, *(RUN + state for state in ENDS)},
+        within=timedelta(seconds=silent),
+    )
+
+
+def _mark_crashed(what: str) -> ChangeFlowRunState:
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+
+    why = "its process or its machine died (killed, out of memory?)"
+    kept = "what was committed is kept, the next run continues from there"
+    return ChangeFlowRunState(force=False, state=StateType.CRASHED, name="Crashed", message=f"{what}: {why}; {kept}")
+
+
+def _not_cancelled() -> AutomationCore:
+    """Return the automation that ends a cancelled run if neither its worker nor its process is there to do it."""
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+
+    return _proactive(
+        "not cancelled",
+        f"a run that is still cancelling after {CANCEL_SECONDS:.0f} s is marked as cancelled",
         ChangeFlowRunState(
-            force=False,
-            state=StateType.CRASHED,
-            name="Crashed",
-            message=f"not heard of for {silent:.0f} s: its process or its machine died (killed, out of memory?); "
-            "what was committed is kept, the next run continues from there",
+            force=True,
+            state=StateType.CANCELLED,
+            name="Cancelled",
+            message="cancelled; its process is not heard of, and what was committed is kept",
         ),
         match_related=OUR_FLOWS,
         for_each={"prefect.resource.id"},
-        after={heartbeat},
-        expect={heartbeat, *(RUN + state for state in ENDS)},
-        within=timedelta(seconds=silent),
+        after={f"{RUN}Cancelling"},
+        expect={RUN + state for state in ENDS},
+        within=timedelta(seconds=CANCEL_SECONDS),
     )
 
 

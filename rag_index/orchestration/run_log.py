@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from prefect.exceptions import CancelledRun, FailedRun
+from prefect.exceptions import CancelledRun, FailedRun, UnfinishedRun
 
 __all__ = ["end_with_state"]
 
@@ -16,7 +16,7 @@ class _RaisedState(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for a record that only repeats the final state."""
-        return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun))
+        return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun | UnfinishedRun))
 
 
 def end_with_state() -> None:

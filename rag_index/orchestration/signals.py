@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["stoppable", "terminable"]
+__all__ = ["hold_sigterm", "terminable"]
 
 LATER = 0.02
 """Seconds until a signal is sent again that arrived where its exception would be lost."""
@@ -26,8 +26,10 @@ UNRAISABLE = {"__del__", "_gc_callback"}
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
+def hold_sigterm(take: Callable[[], bool]) -> Iterator[None]:
     """Let a SIGTERM end the block of a flow, whatever became of its exception on the way here.
+
+    Then `take` is asked whether it takes care of the end. If not, the handler of the signal is called again.
 
     The handler stays Prefect's own, or Prefect would not see a cancelled run as cancelled: Python also reports each
     signal through `signal.set_wakeup_fd`.
@@ -41,17 +43,17 @@ def stoppable() -> Iterator[None]:
         there.setblocking(False)
         before = signal.set_wakeup_fd(there.fileno(), warn_on_full_buffer=False)
         came = False
+        handler = signal.getsignal(signal.SIGTERM)
         try:
             try:
                 yield
             finally:
                 signal.set_wakeup_fd(before, warn_on_full_buffer=False)
                 came = _has_sigterm(here, before)
-        except Exception:
-            if not came:
+        except BaseException:
+            if not came or not callable(handler):
                 raise
-    handler = signal.getsignal(signal.SIGTERM)
-    if came and callable(handler):
+    if came and not take() and callable(handler):
         handler(signal.SIGTERM, None)
 
 

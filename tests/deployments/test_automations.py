@@ -13,7 +13,7 @@ from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.waiting import eventually
 
-NAMES = ["not complete", "crashed", "not heard of", "late", "missing"]
+NAMES = ["not complete", "crashed", "not heard of", "not begun", "not cancelled", "late", "missing"]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_partial_run_calls_the_webhook_and_no_automation_is_made_twice(
     project.execute("INSERT INTO note VALUES (31, 'blob', ?, 'a', 1)", b"\x00\x01")
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
         run = deployed.wait_for_end(deployed.start("index-all/index-all", serial=True)["id"])
-        assert (run["state_name"], run["tags"]) == ("Failed", ["partial"])
+        assert (run["state_name"], run["tags"]) == ("Failed", ["partial", "rag-index"])
         eventually(lambda: calls_about(calls, "Failed"), "the webhook is called", every=0.25)
     call = calls[0]
     assert all(one == call for one in calls), "Prefect delivers at least once"
@@ -124,3 +124,30 @@ def test_a_night_that_does_not_happen_is_reported(deployed, receiver, automation
     assert "was not started: is a worker running?" in call["text"]
     eventually(lambda: calls_about(calls, "Missing"), "the webhook is called for a missing run", every=0.25)
     deployed.delete(f"/flow_runs/{run}")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_a_run_that_dies_before_its_first_heartbeat_becomes_crashed(deployed, receiver, automations, state):
+    calls, _ = receiver
+    automations("--silent-after", "10")
+    run = deployed.start("index-all/index-all")["id"]
+    for reached in ["PENDING", "RUNNING"][: 1 + (state == "RUNNING")]:  # as a worker does, whose machine then dies
+        deployed.post(f"/flow_runs/{run}/set_state", state={"type": reached})
+    eventually(lambda: calls_about(calls, "Crashed"), "the webhook is called", every=0.25)
+    ended = deployed.run(run)
+    assert ended["state_name"] == "Crashed"
+    assert "not heard of 10 s after it was taken up" in ended["state"]["message"]
+
+
+@pytest.mark.long
+def test_a_cancel_that_nobody_sees_ends(deployed, automations):
+    (made,) = [one for one in automations() if one["name"] == "rag-index: not cancelled"]
+    assert made["trigger"]["within"] == 120
+    made["trigger"]["within"] = 10
+    deployed.client.put(f"/automations/{made['id']}", json=made).raise_for_status()
+    run = deployed.start("index-all/index-all")["id"]
+    for state in ("PENDING", "RUNNING", "CANCELLING"):
+        deployed.post(f"/flow_runs/{run}/set_state", state={"type": state})
+    ended = deployed.wait_for_end(run)
+    assert (ended["state_name"], ended["state_type"]) == ("Cancelled", "CANCELLED")

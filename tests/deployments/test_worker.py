@@ -6,12 +6,15 @@ SCREENSHOTS=docs/images pytest tests/deployments/test_worker.py    # also makes 
 from __future__ import annotations
 
 import re
+import signal
 import sqlite3
 
 import psutil
 import pytest
 
-from tests.dask_workers import workers_among
+from rag_index.orchestration.stopping import CANCELLED
+from rag_index.orchestration.witness import PUT_OFF
+from tests.dask_workers import command, workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.waiting import eventually
@@ -159,34 +162,97 @@ def test_the_benchmark_runs_as_a_deployment(deployed, project, worker):
     assert run["state_name"] == "Completed", run["state"]
 
 
-@pytest.mark.parametrize("way", ["cancel", "SIGTERM to the worker"])
-def test_a_run_that_is_stopped_leaves_no_process_and_keeps_finished_work(deployed, project, fake, tmp_path, way):
+def states(deployed, run_id) -> list[tuple[str, str]]:
+    """Return the name and message of each state that a run had."""
+    found = deployed.get(f"/flow_run_states/?flow_run_id={run_id}")
+    return [(one["name"], one["message"] or "") for one in sorted(found, key=lambda one: one["timestamp"])]
+
+
+def cancel(deployed, run_id) -> None:
+    deployed.post(f"/flow_runs/{run_id}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+
+
+def lease_holders(project) -> list[str | None]:
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
+        return [row[0] for row in ledger.execute("SELECT run_id FROM rag_index_leases")]
+
+
+def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker):
+    fake.seconds_per_text = 0.1
+    run = deployed.start("index-all/index-all", workers=2, shard_documents=10)["id"]
+    eventually(lambda: len(fake.embeds()) > 5, "documents are being embedded", every=0.25)
+    below = psutil.Process(worker.pid).children(recursive=True)
+    assert dask_workers(worker)
+    cancel(deployed, run)
+    eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
+    assert deployed.wait_for_end(run)["state_type"] == "CANCELLED"
+    assert lease_holders(project) == [None], "the lease is released"
+    kept = len(project.texts())
+    assert 0 < kept < 240
+    fake.seconds_per_text = 0
+    again = deployed.start("index-collection/index-collection", index="notes", serial=True)["id"]
+    assert deployed.wait_for_end(again)["state_name"] == "Completed"
+    assert len(project.texts()) == 240
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_a_run_that_its_worker_does_not_cancel_cancels_itself(deployed, project, fake, worker, acknowledged):
+    """Prefect's worker may miss the event, or send SIGTERM before the run could acknowledge: neither is a crash."""
+    fake.seconds_per_text = 0.2
+    run = deployed.start("index-all/index-all", serial=True)["id"]
+    eventually(fake.embeds, "documents are being embedded", every=0.25)
+    below = psutil.Process(worker.pid).children(recursive=True)
+    worker.send_signal(signal.SIGSTOP)
+    try:
+        cancel(deployed, run)
+        if not acknowledged:
+            engine(below).terminate()
+        ended = deployed.wait_for_end(run)
+        eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
+    finally:
+        worker.send_signal(signal.SIGCONT)
+    assert (ended["state_type"], ended["state"]["message"]) == ("CANCELLED", CANCELLED)
+    assert [name for name, _ in states(deployed, run)][-3:] == ["Running", "Cancelling", "Cancelled"]
+    (subflow,) = [
+        one for one in deployed.runs() if one["name"] == "index notes" and one["start_time"] > ended["start_time"]
+    ]
+    assert subflow["state_type"] == "CANCELLED"
+    assert "Traceback" not in "".join(deployed.logs(run))
+    assert lease_holders(project) == [None]
+
+
+def test_a_run_whose_worker_is_stopped_is_resumed_by_the_next(deployed, project, fake, tmp_path):
     fake.seconds_per_text = 0.1
     environment = {"RAG_INDEX_CONFIG": str(project.config)}
     with deployed.worker(tmp_path / "elsewhere", **environment) as worker:
         run = deployed.start("index-all/index-all", workers=2, shard_documents=10)["id"]
         eventually(lambda: len(fake.embeds()) > 5, "documents are being embedded", every=0.25)
         below = psutil.Process(worker.pid).children(recursive=True)
-        assert dask_workers(worker)
-        if way == "cancel":
-            deployed.post(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
-        else:
-            worker.terminate()
-            worker.wait(timeout=120)
+        worker.terminate()
+        worker.wait(timeout=120)
         eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
-        if way == "cancel":
-            assert deployed.wait_for_end(run)["state_type"] == "CANCELLED"
-    if way == "cancel":  # Prefect 3.8.8 kills the run's process 30 ms after the worker's SIGTERM: too early to clean up
-        with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
-            assert ledger.execute("SELECT run_id FROM rag_index_leases").fetchall() == [(None,)], (
-                "the lease is released"
-            )
+    put_off = deployed.run(run)
+    assert (put_off["state_name"], put_off["state"]["message"]) == ("AwaitingRetry", PUT_OFF)
     kept = len(project.texts())
-    fake.seconds_per_text = 0
     assert 0 < kept < 240
+    fake.seconds_per_text = 0
     with deployed.worker(tmp_path / "elsewhere", **environment):
-        again = deployed.wait_for_end(
-            deployed.start("index-collection/index-collection", index="notes", serial=True)["id"]
-        )
-    assert again["state_name"] == "Completed", again["state"]
+        ended = deployed.wait_for_end(run)
+    assert ended["state_name"] == "Completed", ended["state"]["message"]
     assert len(project.texts()) == 240
+    names = [name for name, _ in states(deployed, run)]
+    assert "Crashed" not in names
+
+
+def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deployed, project, fake, worker):
+    fake.seconds_per_text = 0.2
+    run = deployed.start("index-all/index-all", serial=True)["id"]
+    eventually(fake.embeds, "documents are being embedded", every=0.25)
+    engine(psutil.Process(worker.pid).children(recursive=True)).kill()
+    eventually(lambda: deployed.run(run)["state_name"] == "Crashed", "the run is marked as crashed", every=0.25)
+
+
+def engine(processes) -> psutil.Process:
+    """Return the process of the run, which is Prefect's engine."""
+    (found,) = [one for one in processes if "prefect.engine" in command(one)]
+    return found

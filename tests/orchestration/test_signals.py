@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from rag_index.orchestration.signals import stoppable, terminable
+from rag_index.orchestration.signals import hold_sigterm, terminable
 
 
 def test_a_signal_during_a_destructor_still_ends_the_block():
@@ -56,7 +56,7 @@ def test_the_exception_of_a_flow_engine_ends_the_flow():
 
     before = signal.signal(signal.SIGTERM, engine)
     try:
-        with pytest.raises(Termination), stoppable():
+        with pytest.raises(Termination), hold_sigterm(lambda: False):
             work()
         assert signal.getsignal(signal.SIGTERM) is engine
     finally:

@@ -1,0 +1,143 @@
+"""Runs that are told to stop: each ends within seconds, in a state that says why.
+
+A run that is cancelled ends as Cancelled, whoever learns of it first: Prefect's worker, which sends SIGTERM, or the run
+itself, which looks at its own state every few seconds. A deployed run whose worker is stopped is put off, and resumed
+when there is a worker again.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import httpx
+from prefect import get_client, runtime
+from prefect.exceptions import PrefectException
+from prefect.logging import get_logger
+from prefect.states import AwaitingRetry, Cancelled
+
+from rag_index.orchestration.artifacts import impatient
+from rag_index.orchestration.run_log import end_with_state
+from rag_index.orchestration.signals import hold_sigterm
+from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS, witnessed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prefect.client.schemas.objects import State
+
+__all__ = ["Stop", "stoppable"]
+
+logger = get_logger("rag_index.stopping")
+
+POLL_SECONDS = 3.0
+GRACE_SECONDS = 20.0
+"""How long a cancelled run may take to clean up. Prefect's worker kills it after 30 s."""
+CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
+_TOP: ContextVar[str | None] = ContextVar("id of the outermost run", default=None)
+
+
+@dataclass(slots=True)
+class Stop:
+    """Whether a flow was told to stop: `state` is what it then returns, and None otherwise."""
+
+    state: State[Any] | None = None
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """End the block if the flow run is cancelled or its worker is stopped, and say in which state the flow ends.
+
+    Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `Stop.state`.
+    """
+    stop, top = Stop(), _TOP.get()
+    if top is not None:
+        with hold_sigterm(lambda: _end_part(stop, top)):
+            yield stop
+        return
+    run_id = str(runtime.flow_run.id)
+    token = _TOP.set(run_id)
+    try:
+        witness = witnessed(run_id if runtime.deployment.id else None)
+        with witness, hold_sigterm(lambda: _end(stop, run_id)), _watched(run_id):
+            yield stop
+    finally:
+        _TOP.reset(token)
+
+
+def _end_part(stop: Stop, run_id: str) -> bool:
+    """Choose the state of a subflow that got SIGTERM, and return whether there is one."""
+    if not _is_cancelled(run_id):
+        return False
+    stop.state = Cancelled(message=CANCELLED)
+    return True
+
+
+def _end(stop: Stop, run_id: str) -> bool:
+    """Choose the state of a run that got SIGTERM, and return whether there is one."""
+    if _is_cancelled(run_id):
+        # The caller of a flow that is not deployed gets what Ctrl-C would be.
+        stop.state = Cancelled(message=CANCELLED, data=None if runtime.deployment.id else KeyboardInterrupt(CANCELLED))
+    elif runtime.deployment.id:
+        later = datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)
+        stop.state = AwaitingRetry(message=PUT_OFF, scheduled_time=later)
+    else:
+        return False
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not end the run before its state is reported
+    if runtime.deployment.id:
+        end_with_state()
+    return True
+
+
+@contextmanager
+def _watched(run_id: str) -> Iterator[None]:
+    """Look at the state of this run every few seconds, and send SIGTERM to this thread if the run is cancelled."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ended = threading.Event()
+    context = contextvars.copy_context()  # it has the settings, with the address of the server
+    threading.Thread(target=context.run, args=(_watch, run_id, ended), daemon=True, name="cancellation").start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _watch(run_id: str, ended: threading.Event) -> None:
+    while not ended.wait(POLL_SECONDS):
+        if _is_cancelled(run_id):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            if not ended.wait(GRACE_SECONDS):
+                _end_process(run_id)
+            return
+
+
+def _end_process(run_id: str) -> None:
+    """End this process: it has been cancelled, and the main thread does not come back from what it does."""
+    logger.warning("the run is still busy %.0f s after it was cancelled, so its process ends now", GRACE_SECONDS)
+    try:
+        with impatient(), get_client(sync_client=True) as client:
+            client.set_flow_run_state(UUID(run_id), Cancelled(message=CANCELLED), force=True)
+    finally:
+        os._exit(0)
+
+
+def _is_cancelled(run_id: str) -> bool:
+    """Return whether the run is Cancelling or Cancelled; False if the server cannot be asked now."""
+    try:
+        with impatient(), get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(run_id)).state
+    except (httpx.HTTPError, PrefectException, OSError) as error:
+        logger.debug("the state of the run cannot be read: %s", error)
+        return False
+    return state is not None and (state.is_cancelling() or state.is_cancelled())

@@ -1,0 +1,81 @@
+"""What a run over several indexes shows of all of them, beside what each index shows.
+
+<project>-all-progress   how much of all indexes is done, and how far the current one is; at the end the run's message
+<project>-all-outcome    a table with one row for each index
+<project>-all-failed     a table of the failed documents of all indexes
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+from rag_index.orchestration.artifacts import ProgressArtifact, all_failed_table, outcome_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rag_index.orchestration.artifacts import Row
+    from rag_index.reports.outcome import RunReport
+    from rag_index.reports.progress import Progress
+
+__all__ = ["WholeRun", "current_whole_run", "whole_run"]
+
+
+class WholeRun:
+    """A display of progress over several indexes, one after another, that also collects their failed documents."""
+
+    def __init__(self, project: str, indexes: int) -> None:
+        self._project = project
+        self._indexes = indexes
+        self._done = 0
+        self._failed: list[Row] = []
+        self._artifact = ProgressArtifact(project, "all", "progress")
+
+    def begin(self) -> None:
+        """Create the artifact. Call it in the flow run over all indexes: the artifact belongs to it from then on."""
+        self._artifact.update(0.0, f"0 of {self._indexes} indexes")
+
+    def show(self, progress: Progress) -> None:
+        """Display how far the current index is."""
+        number = f"{self._done + 1} of {self._indexes}, " if self._indexes > 1 else ""
+        self._artifact.update(self._percent(progress.percent()), f"{number}{progress.index}: {progress.card()}")
+
+    def finish(self, progress: Progress, sentence: str) -> None:
+        """Take note that an index is done."""
+        self._done += 1
+        self._artifact.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
+
+    def add_failed(self, rows: list[Row]) -> None:
+        """Take note of failed documents of an index."""
+        self._failed += rows
+
+    def end(self, report: RunReport) -> None:
+        """Display how the run ended."""
+        outcome_table(report, project=self._project)
+        all_failed_table(self._failed, project=self._project)
+        self._artifact.update(self._percent(0.0), report.sentence(), force=True)
+
+    def _percent(self, of_current: float) -> float:
+        return min(100.0, (100.0 * self._done + of_current) / max(1, self._indexes))
+
+
+_CURRENT: ContextVar[WholeRun | None] = ContextVar("the run over several indexes", default=None)
+
+
+@contextmanager
+def whole_run(project: str, indexes: int) -> Iterator[WholeRun]:
+    """Give the runs of single indexes within the block a display of the whole: see `current_whole_run`."""
+    whole = WholeRun(project, indexes)
+    whole.begin()
+    token = _CURRENT.set(whole)
+    try:
+        yield whole
+    finally:
+        _CURRENT.reset(token)
+
+
+def current_whole_run() -> WholeRun | None:
+    """Return the run over several indexes that this is a part of; None if there is none."""
+    return _CURRENT.get()

@@ -1,0 +1,90 @@
+"""The witness of a run: it puts the run off if its process was killed, and only then. The server is a real one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
+import pytest
+
+from tests.waiting import eventually
+
+RUN = """
+import os, psutil
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from rag_index.orchestration.witness import witnessed
+with temporary_settings({{PREFECT_API_URL: "{url}", PREFECT_API_AUTH_STRING: "me:secret"}}), witnessed("some-id"):
+    (witness,) = psutil.Process().children()
+    print(witness.pid, flush=True)
+    {end}
+"""
+KILLED = "os.kill(os.getpid(), 9)"
+
+
+class Api(ThreadingHTTPServer):
+    """The part of Prefect's API that a witness asks: one run in a state, and what is proposed for it."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.state = state
+        self.asked: list[tuple[str, str | None]] = []
+        self.proposed: list[dict] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Api
+
+    def do_GET(self):
+        self._answer({"state_type": self.server.state})
+
+    def do_POST(self):
+        self.server.proposed.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self._answer({"status": "ACCEPT"})
+
+    def _answer(self, value):
+        self.server.asked.append((self.path, self.headers["Authorization"]))
+        words = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(words)))
+        self.end_headers()
+        self.wfile.write(words)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def run(state: str, end: str) -> Api:
+    """Let a process with a witness end in this way, and return the server when the witness has ended, too."""
+    with Api(state) as api:
+        threading.Thread(target=api.serve_forever, daemon=True).start()
+        code = RUN.format(url=f"http://127.0.0.1:{api.server_port}/api", end=end)
+        ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=100)
+        witness = int(ended.stdout)
+        eventually(lambda: not psutil.pid_exists(witness), "the witness ends")
+        api.shutdown()
+    return api
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING"])
+def test_a_run_whose_process_was_killed_is_put_off(state):
+    api = run(state, KILLED)
+    (proposed,) = api.proposed
+    assert (proposed["state"]["type"], proposed["state"]["name"]) == ("SCHEDULED", "AwaitingRetry")
+    assert "worker of this run was stopped" in proposed["state"]["message"]
+    assert not proposed["force"], "the server decides whether a run that is being cancelled may be put off"
+    assert {path for path, _ in api.asked} == {"/api/flow_runs/some-id", "/api/flow_runs/some-id/set_state"}
+    assert {given for _, given in api.asked} == {"Basic bWU6c2VjcmV0"}
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "CANCELLING", "CANCELLED", "CRASHED"])
+def test_a_run_that_is_over_or_is_being_cancelled_stays_as_it_is(state):
+    assert run(state, KILLED).proposed == []
+
+
+@pytest.mark.parametrize("end", ["pass", "raise SystemExit(1)", "raise ValueError"])
+def test_a_process_that_exits_by_itself_needs_no_witness(end):
+    assert run("RUNNING", end).asked == []
