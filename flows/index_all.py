@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.index_collection import index_collection
-from rag_index.orchestration.artifacts import outcome_table
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.service_checks import shared_checks
 from rag_index.orchestration.states import outcome_of, report_state, run_name
 from rag_index.orchestration.stopping import stoppable
+from rag_index.orchestration.whole_run import whole_run
 from rag_index.reports.outcome import RunReport
 from rag_index.settings import run_settings
 
@@ -49,9 +49,14 @@ def index_all(
     """
     started = time.monotonic()
     settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
-    report = RunReport()
-    with stoppable() as stop, run_workers(settings) as pool, shared_checks(settings.run.wait):
-        for index in settings.named(indexes):
+    report, chosen = RunReport(), settings.named(indexes)
+    with (
+        stoppable() as stop,
+        run_workers(settings) as pool,
+        shared_checks(settings.run.wait),
+        whole_run(settings.project, len(chosen)) as whole,
+    ):
+        for index in chosen:
             subflow = index_collection.with_options(task_runner=pool.task_runner())
             state = subflow(
                 index.name,
@@ -71,5 +76,5 @@ def index_all(
     if stop.state:
         return stop.state
     report.seconds = time.monotonic() - started
-    outcome_table(report, project=settings.project)
+    whole.end(report)
     return report_state(report)

@@ -90,7 +90,7 @@ def _submit(scan: Scan, shard: Shard) -> Any:
     run = scan.run
     with run.stopwatch.stage("submit"):
         scan.mark_pending(shard)
-        label = _label(scan, shard)
+        label = scan.label(shard.number)
         embedded = embed_shard.submit(Opaque(scan.job(shard)), label)
         if run.store.embedded:
             return embedded
@@ -105,9 +105,5 @@ def _embed_here(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[Opaq
         yield from map(Opaque, embed_in_child(scan, shard, child))
         return
     with scan.run.stopwatch.stage("embed"):
-        embedded = embed_shard(Opaque(scan.job(shard)), _label(scan, shard))
+        embedded = embed_shard(Opaque(scan.job(shard)), scan.label(shard.number))
     yield embedded
-
-
-def _label(scan: Scan, shard: Shard) -> str:
-    return f"{scan.run.index.name} {shard.number}"

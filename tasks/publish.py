@@ -42,6 +42,7 @@ def build_search_index(scan: Scan) -> None:
 def _build_search_index(scan: Opaque[Scan]) -> None:
     """Build the search index. A failure costs searches time and nothing else, so the run continues."""
     run, collection = scan.value.run, scan.value.collection
+    run.progress.say("building the search index")
     try:
         with run.stopwatch.stage("search index"):
             run.store.optimize(collection.name)

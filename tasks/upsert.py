@@ -27,7 +27,7 @@ def upsert(scan: Scan, shard: Opaque[EmbeddedShard] | WrittenShard) -> WrittenSh
         return shard
     run = scan.run
     with run.stopwatch.stage("upsert"):
-        return upsert_shard(run.store, scan.collection.name, shard, f"{run.index.name} {shard.value.number}")
+        return upsert_shard(run.store, scan.collection.name, shard, scan.label(shard.value.number))
 
 
 @task(name="upsert", task_run_name="upsert {label}", **RETRIED)

@@ -115,7 +115,8 @@ class Scan:
         self.committer.take(to_embed.keys, known)
         done = len(documents) + len(page.unreadable) + len(page.unread) - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
-        self.sharder.expect(max(0, run.progress.total - outcome.documents))
+        all_new = not self.documents_before and run.progress.total >= outcome.documents
+        self.sharder.expect(max(0, run.progress.total - outcome.documents), all_new=all_new)
         yield from self.sharder.add(to_embed)
 
     def _record_page(self, page: SourcePage) -> dict[str, Known]:
@@ -144,6 +145,11 @@ class Scan:
     def is_suspect(self, shard: Shard) -> bool:
         """Return whether a document of the shard may kill the process that embeds it: see `indexing.child`."""
         return not self._progress.suspects.isdisjoint(shard.documents.keys)
+
+    def label(self, number: int) -> str:
+        """Return the name of a shard for people: "comments 31 of 140", or without the total while that is unknown."""
+        total = self.sharder.total
+        return f"{self.run.index.name} {number}" + (f" of {total}" if total is not None and total >= number else "")
 
     def mark_pending(self, shard: Shard) -> None:
         """Mark a shard's documents in the ledger as about to be written."""

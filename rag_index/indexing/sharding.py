@@ -103,12 +103,16 @@ class Sharder:
         self._chars = 0
         self._number = 0
         self._measured = False
+        self._new: int | None = None
         self._coming: float | None = None
         self._mean = MEAN_CHARS
+        self.total: int | None = None
+        """How many shards there will be, where that is known."""
 
-    def expect(self, documents: int) -> None:
-        """Take note that at most `documents` will follow those of the next `add`."""
+    def expect(self, documents: int, *, all_new: bool = False) -> None:
+        """Take note that at most `documents` will follow those of the next `add`; all of them if they are `all_new`."""
         self._coming = documents * self._mean
+        self._new = documents if all_new else None
 
     def observe(self, chars: int, seconds: float) -> None:
         """Take note that a worker embedded `chars` characters in `seconds`."""
@@ -123,6 +127,8 @@ class Sharder:
         given = float(sum(map(len, batch.texts)))
         if len(batch):
             self._mean = given / len(batch)
+        if self._documents and self._new is not None:
+            self.total = self._number - -(len(self._waiting) + len(batch) + self._new) // self._documents
         target = self._target(given)
         waiting = self._waiting
         for row, text in enumerate(batch.texts):
@@ -139,11 +145,13 @@ class Sharder:
 
     def rest(self) -> Iterator[Shard]:
         """Yield what is left, divided among all workers if that is worth it, the smallest shards last."""
-        self._coming = 0.0
+        self.expect(0)
         waiting, self._waiting, self._chars = self._waiting, DocumentBatch.empty(), 0
-        yield from self.add(waiting)
+        shards = list(self.add(waiting))
         if len(self._waiting):
-            yield self._next_shard()
+            shards.append(self._next_shard())
+        self.total = self._number
+        yield from shards
 
     def _target(self, given: float) -> float:
         """Return the characters that fill a shard, when `given` more are there beside those that wait."""

@@ -1,9 +1,9 @@
 """Artifacts: what a person sees of a run in Prefect's UI. An index has its own key, so that its history is together.
 
-<project>-<index>-progress   done of total, rate and time left; updated while the run lasts
+<project>-<index>-progress   done of total, failures, time left and rate; updated while the run lasts
 <project>-<index>-failed     a table of failed documents: why, how often they were tried, the command to retry
 <project>-<index>-report     the run's numbers, and what to do about them
-<project>-all-outcome        a table with one row for each index
+<project>-all-…              progress, outcomes and failed documents of all indexes of a run: see `whole_run`
 <project>-doctor             a table of findings
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 import httpx
@@ -41,9 +41,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactDisplay",
+    "ProgressArtifact",
+    "Row",
+    "all_failed_table",
     "artifact_key",
     "benchmark_table",
     "diagnosis_table",
+    "failed_rows",
     "failed_table",
     "impatient",
     "outcome_table",
@@ -52,6 +56,9 @@ __all__ = [
 ]
 
 logger = get_logger("rag_index.artifacts")
+
+Row: TypeAlias = dict[str, Any]
+"""A row of a table artifact, by column."""
 
 UPDATE_SECONDS = 2.0
 MAX_FAILED = 500
@@ -64,63 +71,85 @@ def artifact_key(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-class ArtifactDisplay:
-    """A display that updates a progress artifact every two seconds."""
+class ProgressArtifact:
+    """A progress artifact that is updated every two seconds at most. It belongs to the flow run that creates it."""
 
-    def __init__(self, project: str, index: str) -> None:
-        self._key = artifact_key(project, index, "progress")
+    def __init__(self, *key: str) -> None:
+        self._key = artifact_key(*key)
         self._id: UUID | None = None
         self._next = 0.0
 
-    def show(self, progress: Progress) -> None:
-        """Create the artifact the first time, then update it."""
+    def update(self, percent: float, description: str, *, force: bool = False) -> None:
+        """Create the artifact the first time, then update it; without `force`, only if the last time is old enough."""
         began = time.monotonic()
-        if began < self._next:
+        if began < self._next and not force:
             return
         if self._id is None:
-            self._id = _send(
-                create_progress_artifact, _percent(progress), key=self._key, description=progress.sentence()
-            )
+            self._id = _send(create_progress_artifact, percent, key=self._key, description=description)
         else:
-            _send(update_progress_artifact, self._id, _percent(progress), description=progress.sentence())
+            _send(update_progress_artifact, self._id, percent, description=description)
         ended = time.monotonic()
-        self._next = ended + max(
-            UPDATE_SECONDS, 10 * (ended - began)
-        )  # a slow server costs a tenth of the time, no more
+        # A slow server costs a tenth of the time, no more.
+        self._next = ended + max(UPDATE_SECONDS, 10 * (ended - began))
+
+
+class ArtifactDisplay:
+    """A display that updates the progress artifact of an index."""
+
+    def __init__(self, project: str, index: str) -> None:
+        self._artifact = ProgressArtifact(project, index, "progress")
+
+    def show(self, progress: Progress) -> None:
+        """Update the artifact."""
+        self._artifact.update(progress.percent(), progress.card())
 
     def finish(self, progress: Progress, sentence: str) -> None:
         """Update the artifact for the last time, to 100% if all is done."""
-        if self._id is None:
-            self.show(progress)
-        if self._id is not None:
-            _send(update_progress_artifact, self._id, _percent(progress), description=sentence)
+        said = sentence.removeprefix(f"{progress.index}: ")  # the artifact has the name of the index already
+        self._artifact.update(progress.percent(), said, force=True)
 
 
-def failed_table(run: IndexRun) -> None:
-    """Create the table of the documents that are listed as failed; nothing if the run ended before it had a scan."""
+def failed_rows(run: IndexRun) -> list[Row]:
+    """Return a row for each document that is listed as failed; none if the run ended before it had a scan."""
     if run.scan is None:
-        return
+        return []
     listed = run.ledger.failures(run.scan.collection.id).values()
-    failures = [failure for failure in listed if failure.kind != "skipped"]
-    name = run.index.name
-    rows = [
+    return [
         {
             "document": document_id(failure.key),
             "kind": failure.kind,
             "reason": " ".join(failure.reason.split())[:MAX_REASON],
             "tries": failure.tries,
-            "retry": f"rag-index retry-failed {name}",
+            "retry": f"rag-index retry-failed {run.index.name}",
             "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
         }
-        for failure in failures[:MAX_FAILED]
+        for failure in listed
+        if failure.kind != "skipped"
     ]
-    s = "s" if len(failures) != 1 else ""
-    said = f"{len(failures):,} document{s} of {name} could not be indexed, or lack something"
-    if len(failures) > MAX_FAILED:
+
+
+def failed_table(run: IndexRun, rows: list[Row]) -> None:
+    """Create the table of an index's failed documents; nothing if the run ended before it had a scan."""
+    if run.scan is None:
+        return
+    name = run.index.name
+    said = f"No document of {name} is listed as failed"
+    if rows:
+        s = "s" if len(rows) != 1 else ""
+        said = f"{len(rows):,} document{s} of {name} could not be indexed, or lack something"
+    if len(rows) > MAX_FAILED:
         said += f"; the first {MAX_FAILED}, `rag-index failed {name}` lists all"
     key = artifact_key(run.settings.project, name, "failed")
-    said = said if failures else f"No document of {name} is listed as failed"
-    _send(create_table_artifact, rows, key=key, description=said)
+    _send(create_table_artifact, rows[:MAX_FAILED], key=key, description=said)
+
+
+def all_failed_table(rows: list[Row], *, project: str) -> None:
+    """Create the table of the failed documents of all indexes of a run."""
+    s = "s" if len(rows) != 1 else ""
+    said = f"{len(rows):,} document{s} could not be indexed, or lack something" if rows else "No document failed"
+    if len(rows) > MAX_FAILED:
+        said += f"; the first {MAX_FAILED}, `rag-index failed` lists all"
+    _send(create_table_artifact, rows[:MAX_FAILED], key=artifact_key(project, "all", "failed"), description=said)
 
 
 def run_report(run: IndexRun, outcome: IndexOutcome) -> None:
@@ -222,9 +251,10 @@ def impatient() -> SettingsContext:
     return SettingsContext(profile=context.profile, settings=made[1])
 
 
-def _row(outcome: IndexOutcome) -> dict[str, Any]:
-    row = outcome.to_json()
-    return {"index": row.pop("index"), "state": row.pop("state"), **row}
+def _row(outcome: IndexOutcome) -> Row:
+    """Return an outcome with what matters first. The page takes its columns from the first row."""
+    row = {"message": "", **outcome.to_json()}
+    return {name: row.pop(name) for name in ("index", "state", "failed", "message")} | row
 
 
 def _number(value: Any) -> str:
@@ -246,9 +276,3 @@ def _advice(run: IndexRun, outcome: IndexOutcome) -> list[str]:
     if outcome.new or outcome.changed:
         advice.append(f"For speed: {run.advice}")
     return advice
-
-
-def _percent(progress: Progress) -> float:
-    if not progress.total:
-        return 100.0 if progress.done else 0.0
-    return min(100.0, 100.0 * progress.done / progress.total)

@@ -37,8 +37,7 @@ def watched_outages(progress: Progress) -> Iterator[None]:
                 logger.warning("%s", now[service].sentence())
             for service in known.keys() - now.keys():
                 logger.info("%s answers, or is not asked any more", service)
-            if now or known:
-                progress.tick()
+            progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
             known = now
 
     context = copy_context()  # displays talk to Prefect, which finds the run in the context

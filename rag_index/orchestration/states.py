@@ -16,6 +16,7 @@ from rag_index.orchestration.artifacts import (
     ArtifactDisplay,
     benchmark_table,
     diagnosis_table,
+    failed_rows,
     failed_table,
     run_report,
     tag_run,
@@ -23,6 +24,7 @@ from rag_index.orchestration.artifacts import (
 from rag_index.orchestration.outage_watch import watched_outages
 from rag_index.orchestration.run_log import end_with_state
 from rag_index.orchestration.service_checks import current_checks
+from rag_index.orchestration.whole_run import current_whole_run
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.reports.progress import open_display
 from rag_index.status.metrics_file import write_metrics
@@ -63,6 +65,8 @@ def run_name() -> str:
 def reported(run: IndexRun) -> Iterator[None]:
     """Report a run's progress and its end, on the terminal and as artifacts; an error of ours ends in its outcome."""
     run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
+    if (whole := current_whole_run()) is not None:
+        run.progress.displays.append(whole)
     try:
         with watched_outages(run.progress):
             yield
@@ -79,7 +83,10 @@ def reported(run: IndexRun) -> Iterator[None]:
 
 def _report_end(run: IndexRun, outcome: IndexOutcome) -> None:
     run.progress.finish(outcome.sentence())
-    failed_table(run)
+    rows = failed_rows(run)
+    failed_table(run, rows)
+    if (whole := current_whole_run()) is not None:
+        whole.add_failed(run.index.name, rows)
     run_report(run, outcome)
     try:
         write_metrics(run.settings)

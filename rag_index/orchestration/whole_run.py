@@ -47,9 +47,9 @@ class WholeRun:
         self._done += 1
         self._artifact.update(self._percent(0.0), f"{self._done} of {self._indexes} indexes, {sentence}", force=True)
 
-    def add_failed(self, rows: list[Row]) -> None:
+    def add_failed(self, index: str, rows: list[Row]) -> None:
         """Take note of failed documents of an index."""
-        self._failed += rows
+        self._failed += [{"index": index, **row} for row in rows]
 
     def end(self, report: RunReport) -> None:
         """Display how the run ended."""

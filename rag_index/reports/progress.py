@@ -173,6 +173,16 @@ class Progress:
         """Return what the headline leaves out: the note, the rates and the workload."""
         return ", ".join(filter(None, [self._note(), self._rate(), self._workload()]))
 
+    def card(self) -> str:
+        """Return the headline first, without needless words, and then the details: a card shows 40 characters of it."""
+        return ", ".join(filter(None, [self.headline().replace(" documents", "", 1), self.details()]))
+
+    def percent(self) -> float:
+        """Return how much is done, from 0 to 100."""
+        if not self.total:
+            return 100.0 if self.done else 0.0
+        return min(100.0, 100.0 * self.done / self.total)
+
     def _failed(self) -> str:
         return f"{self.failed:,} failed" if self.failed else ""
 

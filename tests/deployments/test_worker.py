@@ -70,14 +70,17 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
 
     def some_progress():
         found = deployed.artifacts().get("test-notes-progress")
-        if found and "of 240 documents" in found["description"]:  # the run of another test had other numbers
+        if found and "of 240, " in found["description"]:  # the run of another test had other numbers
             moved.add(found["description"])
-        rated = [one for one in moved if re.search(r"notes: \d+ of 240 documents, \d+/s.*, \d+ s left", one)]
+        rated = [one for one in moved if re.search(r"^\d+ of 240,.* \d+ s left, \d+/s", one)]
         return len(moved) > 3 and len(rated) > 1
 
     eventually(some_progress, "the progress artifact moves, with rate and time left", every=0.25)
     browser.open(f"{deployed.url}/runs/flow-run/{started}")
     browser.wait_for("index all", "Running")
+    whole = deployed.artifacts()["test-all-progress"]
+    assert whole["flow_run_id"] == started
+    assert re.match(r"notes: \d+ of 240, ", whole["description"])
 
     ended = deployed.wait_for_end(started)
     assert (ended["state_type"], ended["state_name"], ended["name"]) == ("FAILED", "Failed", "index all")
@@ -88,12 +91,17 @@ def test_a_night_with_failures_is_visible_in_the_browser(deployed, project, fake
     subflow = next(run for run in begun if run["name"] == "index notes")
     assert subflow["state"]["message"] == ended["state"]["message"]
     logs = "\n".join(deployed.logs(subflow["id"]))
-    assert "notes 1: documents 1 to 20 (20)" in logs
+    assert "notes 1 of 12: documents 1 to 20 (20)" in logs
     assert re.search(r"document 17 failed: .*cannot embed this", logs)
 
     browser.open(f"{deployed.url}/runs/flow-run/{started}")
     browser.wait_for("index all", "Failed", "partial", "238 documents indexed, 2 failed")
     browser.picture("run-partial.png")
+    browser.click("Artifacts")
+    browser.wait_for("test-all-progress", "test-all-outcome", "test-all-failed")
+    browser.picture("run-artifacts.png")
+    browser.click("test-all-failed")
+    browser.wait_for("2 documents could not be indexed", "17", "cannot embed this", "rag-index retry-failed notes")
     browser.open(f"{deployed.url}/runs/flow-run/{subflow['id']}")
     browser.wait_for("index notes", "Failed", "document 17 failed")
     browser.picture("run-index.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import closing
 from typing import Any
 
@@ -196,7 +197,8 @@ def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
             artifacts = (await client._client.post("/artifacts/latest/filter", json={})).json()
             return runs, tasks, artifacts
 
-    expected = {"embed notes 1", "embed notes 2", "embed notes 3", "upsert notes 1", "delete gone"}
+    embeds = {f"embed notes {number} of 3" for number in (1, 2, 3)}
+    expected = {*embeds, "upsert notes 1 of 3", "delete gone"}
     # Task runs reach the server as events, some moments later.
     eventually(lambda: expected <= {task.name for task in asyncio.run(seen())[1]}, every=0.3)
     runs, tasks, artifacts = asyncio.run(seen())
@@ -209,20 +211,39 @@ def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
     assert expected <= {task.name for task in tasks}
     keys = {artifact["key"]: artifact for artifact in artifacts}
     assert "failed" in keys["test-notes-progress"]["description"]
-    assert "51 documents" in keys["test-notes-progress"]["description"]
+    assert keys["test-notes-progress"]["description"].startswith("51 documents: 50 new, 1 failed")
     assert "# notes: partial" in keys["test-notes-report"]["data"]
     assert '"document": "51"' in keys["test-notes-failed"]["data"]
+    assert list(json.loads(keys["test-all-outcome"]["data"])[0])[:4] == ["index", "state", "failed", "message"]
     assert '"state": "partial"' in keys["test-all-outcome"]["data"]
+    whole = next(run.id for run in runs if run.name == "index all")
+    for name in ("progress", "outcome", "failed"):
+        assert keys[f"test-all-{name}"]["flow_run_id"] == str(whole), "it is on the page of the run over all indexes"
+    assert keys["test-all-progress"]["data"] == 100
+    assert keys["test-all-progress"]["description"] == names["index all"].message.removeprefix("partially indexed: ")
+    (failed,) = json.loads(keys["test-all-failed"]["data"])
+    assert (failed["index"], failed["document"]) == ("notes", "51")
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("mode", ["auto", "never"])
 def test_a_large_embedded_collection_gets_its_search_index(tmp_path, prefect_server, monkeypatch, mode):
+    said: list[str] = []
+
+    class Recorder:
+        def show(self, progress):
+            said.append(progress.sentence())
+
+        def finish(self, progress, sentence):
+            pass
+
+    monkeypatch.setattr("rag_index.orchestration.states.open_display", Recorder)
     monkeypatch.setattr("rag_index.indexing.search_index.AUTO_MB", 5)
     project = Project(tmp_path / "p", extra=f'[store]\nhnsw = "{mode}"')
     with project.source() as db:  # more than 10 MB of vectors
         db.executemany("INSERT INTO note (id, title, body) VALUES (?, 'note', ?)", ((i, f"{i}") for i in range(12_000)))
     assert project.index(serial=True).state == "completed"
+    assert any("building the search index" in one for one in said) == (mode == "auto")
     with closing(open_store(project.settings.store)) as store:
         assert store.indexed(store.aliases()["test_notes"]) == (mode == "auto")
     assert project.json("search", "note 77")["hits"]
