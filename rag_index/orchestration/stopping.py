@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextvars
 import os
 import signal
+import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,10 +40,22 @@ __all__ = ["Stop", "stoppable"]
 logger = get_logger("rag_index.stopping")
 
 POLL_SECONDS = 3.0
-GRACE_SECONDS = 20.0
-"""How long a cancelled run may take to clean up. Prefect's worker kills it after 30 s."""
+GRACE_SECONDS = 10.0
+"""How long a cancelled run may take to clean up. In a serial run a thread may be embedding that nothing interrupts."""
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
-_TOP: ContextVar[str | None] = ContextVar("id of the outermost run", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """The outermost run of this process."""
+
+    run_id: str
+    told: threading.Event
+    """Whether a part of it ends already, so that it needs no other signal."""
+    ended: threading.Event
+
+
+_TOP: ContextVar[_Top | None] = ContextVar("the outermost run", default=None)
 
 
 @dataclass(slots=True)
@@ -64,19 +77,21 @@ def stoppable() -> Iterator[Stop]:
             yield stop
         return
     run_id = str(runtime.flow_run.id)
-    token = _TOP.set(run_id)
+    top = _Top(run_id, threading.Event(), threading.Event())
+    token = _TOP.set(top)
     try:
         witness = witnessed(run_id if runtime.deployment.id else None)
-        with witness, hold_sigterm(lambda: _end(stop, run_id)), _watched(run_id):
+        with witness, hold_sigterm(lambda: _end(stop, run_id)), _watched(top):
             yield stop
     finally:
         _TOP.reset(token)
 
 
-def _end_part(stop: Stop, run_id: str) -> bool:
+def _end_part(stop: Stop, top: _Top) -> bool:
     """Choose the state of a subflow that got SIGTERM, and return whether there is one."""
-    if not _is_cancelled(run_id):
+    if not _is_cancelled(top.run_id):
         return False
+    top.told.set()
     stop.state = Cancelled(message=CANCELLED)
     return True
 
@@ -99,37 +114,41 @@ def _end(stop: Stop, run_id: str) -> bool:
 
 
 @contextmanager
-def _watched(run_id: str) -> Iterator[None]:
+def _watched(top: _Top) -> Iterator[None]:
     """Look at the state of this run every few seconds, and send SIGTERM to this thread if the run is cancelled."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ended = threading.Event()
     context = contextvars.copy_context()  # it has the settings, with the address of the server
-    threading.Thread(target=context.run, args=(_watch, run_id, ended), daemon=True, name="cancellation").start()
+    threading.Thread(
+        target=context.run, args=(_watch, top, bool(runtime.deployment.id)), daemon=True, name="cancellation"
+    ).start()
     try:
         yield
     finally:
-        ended.set()
+        top.ended.set()
 
 
-def _watch(run_id: str, ended: threading.Event) -> None:
-    while not ended.wait(POLL_SECONDS):
-        if _is_cancelled(run_id):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-            if not ended.wait(GRACE_SECONDS):
-                _end_process(run_id)
+def _watch(top: _Top, deployed: bool) -> None:
+    while not top.ended.wait(POLL_SECONDS):
+        if _is_cancelled(top.run_id):
+            if not top.told.is_set():
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            if not top.ended.wait(GRACE_SECONDS):
+                _end_process(top.run_id, deployed=deployed)
             return
 
 
-def _end_process(run_id: str) -> None:
+def _end_process(run_id: str, *, deployed: bool) -> None:
     """End this process: it has been cancelled, and the main thread does not come back from what it does."""
     logger.warning("the run is still busy %.0f s after it was cancelled, so its process ends now", GRACE_SECONDS)
     try:
         with impatient(), get_client(sync_client=True) as client:
             client.set_flow_run_state(UUID(run_id), Cancelled(message=CANCELLED), force=True)
     finally:
-        os._exit(0)
+        if not deployed:
+            sys.stderr.write(f"rag-index: {CANCELLED}\n")
+        os._exit(0 if deployed else 130)  # Prefect's worker would take another code for a crash
 
 
 def _is_cancelled(run_id: str) -> bool:

@@ -32,9 +32,7 @@ def test_a_run_in_a_terminal_that_is_cancelled_in_the_ui_ends(tmp_path, prefect_
             _, said = running.communicate(timeout=100)
         finally:
             running.kill()
-        assert (running.returncode, said.splitlines()[-1]) == (
-            130,
-            "rag-index: stopped; the next run resumes from here",
-        )
+        assert running.returncode == 130
+        assert "the next run" in said.splitlines()[-1], said
         state = api.get(f"/flow_runs/{run}").json()["state"]
         assert (state["type"], "cancelled" in state["message"]) == ("CANCELLED", True)
