@@ -71,9 +71,9 @@ def stoppable() -> Iterator[Stop]:
 
     Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `Stop.state`.
     """
-    stop, top = Stop(), _TOP.get()
-    if top is not None:
-        with hold_sigterm(lambda: _end_part(stop, top)):
+    stop, outer = Stop(), _TOP.get()
+    if outer is not None:
+        with hold_sigterm(lambda: _end_part(stop, outer)):
             yield stop
         return
     run_id = str(runtime.flow_run.id)
