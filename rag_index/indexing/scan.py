@@ -115,7 +115,7 @@ class Scan:
         self.committer.take(to_embed.keys, known)
         done = len(documents) + len(page.unreadable) + len(page.unread) - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
-        all_new = not self.documents_before and run.progress.total >= outcome.documents
+        all_new = not known and run.progress.total >= outcome.documents
         self.sharder.expect(max(0, run.progress.total - outcome.documents), all_new=all_new)
         yield from self.sharder.add(to_embed)
 
