@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rag_index.database.urls import database_url
-from rag_index.errors import SettingsError
-from rag_index.indexing.publish import publish_collection, roll_back
+from rag_index.errors import SettingsError, StoreMismatch
+from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
 from tests.project import Project
@@ -77,3 +77,14 @@ def test_with_none_kept_there_is_nothing_to_go_back_to(ledger, store):
     with pytest.raises(SettingsError, match="keep_previous"):
         roll_back(ledger, store, ALIAS)
     assert there(ledger, store) == ([2], 2)
+
+
+@pytest.mark.parametrize("pending", [[], ["2"]], ids=["all committed", "some pending"])
+def test_a_point_that_is_missing_after_the_run_is_noticed(ledger, store, pending):
+    publish(ledger, store, 1, keep=0)
+    [collection] = ledger.collections(ALIAS)
+    ledger.mark_pending(collection.id, pending)
+    assert verify_counts(ledger, store, collection) == (0, 0)
+    ledger.record(collection.id, [("1", b"t", b"p", 1)])
+    with pytest.raises(StoreMismatch, match="holds 0 points, the ledger explains 1"):
+        verify_counts(ledger, store, collection)
