@@ -15,7 +15,9 @@ from tests.waiting import eventually
 
 @pytest.mark.long
 def test_a_run_in_a_terminal_that_is_cancelled_in_the_ui_ends(tmp_path, prefect_server):
-    with FakeOllama() as fake, httpx.Client(base_url=prefect_server, trust_env=False, timeout=30) as api:
+    user, password = os.environ["PREFECT_API_AUTH_STRING"].split(":")
+    client = httpx.Client(base_url=prefect_server, auth=(user, password), trust_env=False, timeout=30)
+    with FakeOllama() as fake, client as api:
         fake.seconds_per_text = 0.2
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
         project = Project(tmp_path / "project", extra=embedder).fill(300)
