@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
-from rag_index.settings import SECTIONS, IndexSettings, load_settings
+from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.sources import open_source
 from rag_index.sources.scaffold import scaffold
 
@@ -105,7 +105,7 @@ def test_without_a_source_the_scaffold_holds_an_example(tmp_path):
 
 
 def test_each_commented_line_is_a_key_and_most_show_the_default():
-    section, seen, models = "", {}, {**SECTIONS, "indexes": IndexSettings}
+    section, seen, models = "", {}, {"": Settings, **SECTIONS, "indexes": IndexSettings}
     for line in scaffold(None).text.splitlines():
         if line.removeprefix("# ").startswith("["):
             section = line.removeprefix("# ").strip("[]")
