@@ -48,6 +48,10 @@ from tests.retrieve.desk import Desk
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from numpy.typing import NDArray
+
+    from rag_index.settings import EmbedderSettings
+
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 FIVE = ("comments", "descriptions", "solutions", "titles", "worklogs")
 PLURAL = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
@@ -342,8 +346,12 @@ def known_item(arguments: argparse.Namespace) -> None:
         started = time.perf_counter()
         program(config, "index-all", "--json")
         seconds = time.perf_counter() - started
+        print(f"{arguments.model}, indexed in {seconds:.0f} s: recall at 10, mean reciprocal rank")
         with Retriever.from_settings(config) as retriever:
-            print_ranks(retriever, items, arguments.model, seconds)
+            print_ranks(retriever, items)
+        print("with random vectors for the queries, so that meaning is noise:")
+        with Retriever(load_settings(config), open_embedder=NoiseEmbedder) as retriever:
+            print_weights(retriever, items, "everything")
 
 
 def embedder_settings(model: str, stack: ExitStack, folder: Path) -> str:
@@ -384,17 +392,53 @@ def known_items(database: Path, count: int) -> list[tuple[str, str, str]]:
     return [(PLURAL[table], name, summary) for table, name, summary in chosen]
 
 
-def print_ranks(retriever: Retriever, items: list[tuple[str, str, str]], model: str, seconds: float) -> None:
+WEIGHTS = (1.0, 0.7, 0.5, 0.3, 0.0)
+
+
+class NoiseEmbedder:
+    """An embedder whose vectors have nothing to do with the query."""
+
+    def __init__(self, settings: EmbedderSettings, *, expected: EmbedderIdentity) -> None:
+        self._identity = expected
+        self._chance = np.random.default_rng(1)
+
+    def identity(self) -> EmbedderIdentity:
+        return self._identity
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        vector = self._chance.normal(size=self._identity.dimension)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    def close(self) -> None:
+        pass
+
+
+def print_ranks(retriever: Retriever, items: list[tuple[str, str, str]]) -> None:
     five = sorted(PLURAL.values())
-    print(f"{model} (indexed in {seconds:.0f} s): recall at 10, mean reciprocal rank")
-    print_rank("the right index", [find_place(retriever, query, [index], index, name) for index, name, query in items])
+    print_weights(retriever, items, "right")
+    print_weights(retriever, items, "everything")
     for fusion in ("score", "rank"):
-        found = [find_place(retriever, query, five, index, name, fusion=fusion) for index, name, query in items]
-        print_rank(f"all five, fused by {fusion}", found)
-    found = [
-        find_place(retriever, query, ["everything"], "everything", f"{index}/{name}") for index, name, query in items
-    ]
-    print_rank("one index that holds all documents", found)
+        for weight in WEIGHTS:
+            found = [
+                find_place(retriever, query, five, index, name, fusion=fusion, dense_weight=weight)
+                for index, name, query in items
+            ]
+            print_rank(f"all five, fused by {fusion}, dense_weight {weight}", found)
+
+
+def print_weights(retriever: Retriever, items: list[tuple[str, str, str]], which: str) -> None:
+    """Print the ranks in one index: the right one, or the one that holds everything."""
+    for weight in WEIGHTS:
+        if which == "right":
+            found = [
+                find_place(retriever, query, [index], index, name, dense_weight=weight) for index, name, query in items
+            ]
+        else:
+            found = [
+                find_place(retriever, query, [which], which, f"{index}/{name}", dense_weight=weight)
+                for index, name, query in items
+            ]
+        print_rank(f"{which} index, dense_weight {weight}", found)
 
 
 def find_place(retriever: Retriever, query: str, indexes: list[str], index: str, name: str, **options: Any) -> int:

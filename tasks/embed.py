@@ -45,7 +45,7 @@ def embed_shard(job: Opaque[EmbedJob], label: str) -> Opaque[EmbeddedShard]:
     keys = work.shard.documents.keys
     logger.info("%s: documents %s to %s (%d)", label, document_id(keys[0]), document_id(keys[-1]), len(keys))
     with time_limit(work.timeout), collect_seldom():
-        embedded = embed.embed_shard(work.shard, work.chunker, process_embedder(work), known=work.known)
+        embedded = embed.embed_shard(work.shard, work.chunker, process_embedder(work), bm25=work.bm25, known=work.known)
     for failure in embedded.failures[:LOGGED_FAILURES]:
         logger.warning("document %s %s: %s", document_id(failure.key), failure.kind, failure.reason)
     return Opaque(embedded)

@@ -33,6 +33,10 @@ PARTIAL = 3
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Time limit of the whole search."
 )
+@click.option(
+    "--dense-weight", type=click.FloatRange(0, 1), metavar="A",
+    help="Weight of meaning against words: 1 for meaning alone, 0 for words alone.",
+)  # fmt: skip
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 @click.option("--repeat", type=click.IntRange(min=1), metavar="N", help="Search N times and show the timings.")
 @wait_option
@@ -49,7 +53,7 @@ def search(
     as_json: bool,
     **options: Any,
 ) -> int:
-    """Find the documents closest in meaning to TEXT, in all indexes at once."""
+    """Find the documents that fit TEXT best, by meaning and by words, in all indexes at once."""
     from rag_index.retrieve import Retriever
     from rag_index.retrieve.filters import parse_filters
 
@@ -97,7 +101,10 @@ def _place(hit: SearchHit) -> str:
 
 def _explanation(hit: SearchHit, fusion: str) -> str:
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
-    return f"rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
+    words = f", BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})" if hit.bm25 else ""
+    return (
+        f"cosine {hit.cosine:.4f}{words}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
+    )
 
 
 def _print_metrics(metrics: MetricsSnapshot) -> None:

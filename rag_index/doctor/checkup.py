@@ -19,6 +19,7 @@ from rag_index.doctor.scratch import Scratch
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
 from rag_index.embedders import identify
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import (
     EmbedderError,
     EmbedderUnavailable,
@@ -80,7 +81,8 @@ class Checkup:
         resources = self.resources
         fits = None
         if resources.identity is not None and (chunker := self._chunker()) is not None:
-            fits = Target(resources.ledger, resources.store, self.alias, resources.identity, chunker).fits
+            made = (resources.ledger, resources.store, self.alias, resources.identity, chunker)
+            fits = Target(*made, bm25=bm25_model(self.index)).fits
         keep = resources.settings.store.keep_previous
         return CollectionState.read(
             self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits

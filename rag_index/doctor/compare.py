@@ -15,7 +15,9 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.ids import point_id
 from rag_index.documents.keys import document_id
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.diff import diff
+from rag_index.stores.metadata import BM25
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,7 +52,8 @@ def scan_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, colle
     Raises StoreError if the store cannot read its own points, and what a ledger raises.
     """
     canonical = collection.chunking.endswith(f"canonical-{VERSION}")
-    for page in pages(store.scroll(collection.name, page=PAGE_POINTS)):
+    words = _lacking_words(store, collection.name)
+    for page in pages(store.scroll(collection.name, vectors=words is not None, page=PAGE_POINTS)):
         keys = {key for point in page if (key := typed_key(point, index)) is not None}
         known = ledger.known(collection.id, sorted(keys))
         tallies: dict[str, PointTally] = {}
@@ -70,6 +73,7 @@ def scan_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, colle
                         tally.points + 1,
                         tally.miscounted + (ours.get("chunks") != row.chunks),
                         tally.altered + _is_altered(point, key, row, canonical=canonical),
+                        tally.wordless + (words is not None and _is_wordless(point, words)),
                     )
         scratch.add_tallies(tallies)
         scratch.add_orphans(orphans)
@@ -115,6 +119,7 @@ def point_findings(index: str, scratch: Scratch, collection: Collection) -> Iter
         ),
         ("wrong_chunks", scratch.miscounted(cid), f"with another number of chunks in {name} than in the ledger"),
         ("wrong_payloads", scratch.altered(cid), f"whose payload in {name} does not match the ledger's hashes"),
+        ("missing_words", scratch.wordless(cid), f"with a point in {name} that lacks the sparse vector of its words"),
         ("unknown_documents", scratch.unknown_documents(), f"in the source and in {name}, but not in the ledger"),
     ):
         if found.count:
@@ -171,6 +176,22 @@ def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) ->
         or not isinstance(ours.get("text"), str)
         or (canonical and content_hash(point) != payload_hash)
     )
+
+
+def _lacking_words(store: Store, name: str) -> Bm25Encoder | None:
+    """Return what makes the collection's sparse vectors if some points have none; None if there is nothing to look for.
+
+    A point without a word has none, and lacks nothing.
+    """
+    model = Bm25Model.from_metadata(store.metadata(name).get(BM25))
+    if model is None or store.count_sparse(name) == store.count(name):
+        return None
+    return Bm25Encoder(model)
+
+
+def _is_wordless(point: StoredPoint, words: Bm25Encoder) -> bool:
+    """Return whether a point has no sparse vector although its text has words."""
+    return point.sparse is None and bool(words.query(str(point.payload[RESERVED_KEY].get("text", ""))))
 
 
 def _claimed_key(point: StoredPoint) -> str | None:

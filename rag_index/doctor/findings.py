@@ -17,6 +17,7 @@ unreadable_source       the source cannot be read                               
 missing_documents       they are committed, but have no point                     marks them as pending, and runs
 wrong_chunks            the number of chunks is not the ledger's                  marks them as pending, and runs
 wrong_payloads          a payload or its hashes are not the ledger's              marks them as pending, and runs
+missing_words           a point lacks the sparse vector of its words              marks them as pending, and runs
 unknown_documents       source and store have them, the ledger does not           marks them as pending, and runs
 orphan_points           nothing explains these points                             deletes them
 pending_documents       a run ended while it wrote them                           runs

@@ -33,6 +33,7 @@ NEED_RUN = {
     "missing_documents",
     "wrong_chunks",
     "wrong_payloads",
+    "missing_words",
     "unknown_documents",
     "pending_documents",
     "failed_documents",
@@ -200,7 +201,7 @@ class _IndexRepair:
     def _mark_pending(self, current: Collection, kinds: set[str]) -> None:
         """Mark the documents that a run has to write again."""
         scratch = self._resources.scratch
-        if kinds & {"missing_documents", "wrong_chunks", "wrong_payloads"}:
+        if kinds & {"missing_documents", "wrong_chunks", "wrong_payloads", "missing_words"}:
             scratch.mark_wrong_as_pending(current.id)
         if "unknown_documents" in kinds:
             scratch.add_unknown_as_pending(current.id)

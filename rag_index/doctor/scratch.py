@@ -35,6 +35,7 @@ tallies = _table(
     sa.Column("points", sa.Integer, nullable=False),
     sa.Column("miscounted", sa.Integer, nullable=False),
     sa.Column("altered", sa.Integer, nullable=False),
+    sa.Column("wordless", sa.Integer, nullable=False),
 )
 rebuilt = _table(
     "doctor_rebuilt",
@@ -65,6 +66,8 @@ class PointTally(NamedTuple):
     """Points that state another number of chunks than the ledger."""
     altered: int = 0
     """Points whose payload or hashes are not the ledger's."""
+    wordless: int = 0
+    """Points that lack the sparse vector of their words."""
 
 
 class Orphan(NamedTuple):
@@ -104,7 +107,7 @@ class Scratch:
     def add_tallies(self, page: Mapping[str, PointTally]) -> None:
         """Add the tallies of a page of points, by document key."""
         insert = self._insert(tallies)
-        columns = ("points", "miscounted", "altered")
+        columns = PointTally._fields
         self._write(
             insert.on_conflict_do_update(
                 index_elements=["key"], set_={name: tallies.c[name] + insert.excluded[name] for name in columns}
@@ -129,9 +132,15 @@ class Scratch:
         """Find documents with the right number of points, at least one of which disagrees with the ledger."""
         return self._find(*self._compare(collection_id, ~self._is_miscounted() & (tallies.c.altered > 0)))
 
+    def wordless(self, collection_id: int) -> Matches:
+        """Find documents with the right points, at least one of which lacks its sparse vector."""
+        right = ~self._is_miscounted() & (tallies.c.altered == 0)
+        return self._find(*self._compare(collection_id, right & (tallies.c.wordless > 0)))
+
     def mark_wrong_as_pending(self, collection_id: int) -> None:
-        """Mark all documents of `missing`, `miscounted` and `altered` as pending."""
-        wrong = tallies.c.key.is_(None) | self._is_miscounted() | (tallies.c.altered > 0)
+        """Mark all documents of `missing`, `miscounted`, `altered` and `wordless` as pending."""
+        damaged = (tallies.c.altered > 0) | (tallies.c.wordless > 0)
+        wrong = tallies.c.key.is_(None) | self._is_miscounted() | damaged
         source, where = self._compare(collection_id, wrong)
         keys = sa.select(documents.c.key).select_from(source).where(where).correlate(None)
         self._execute(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.documents.sparse import SparseVector, SparseVectors
+
 __all__ = [
     "ContextCounts",
     "ChunkedDocument",
@@ -210,6 +212,8 @@ class EmbeddedShard:
     vectors: NDArray[np.float32]
     failures: list[Failure]
     stats: ShardStats
+    sparse: SparseVectors | None = None
+    """A sparse vector for each row of `vectors`; None if the index has none."""
 
     @property
     def chunk_counts(self) -> list[int]:
@@ -224,11 +228,15 @@ class EmbeddedShard:
 
 @dataclass(frozen=True, slots=True)
 class PointBatch:
-    """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids), dimension)), payloads."""
+    """Points to write to the store: ids (UUIDs as text), vectors (float32, shape (len(ids), dimension)), payloads.
+
+    `sparse` has as many rows, or is None for a collection without sparse vectors. An empty row is not stored.
+    """
 
     ids: list[str]
     vectors: NDArray[np.float32]
     payloads: list[dict[str, Any]]
+    sparse: SparseVectors | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -236,12 +244,18 @@ class PointBatch:
 
 @dataclass(frozen=True, slots=True)
 class StoredPoint:
-    """A point read from the store. `vector` is None unless the caller asked for it; `score` is 0 outside searches."""
+    """A point read from the store.
+
+    `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is
+    the cosine and `bm25` the score of the sparse vector; both are 0 outside searches.
+    """
 
     id: str
     payload: dict[str, Any]
     vector: list[float] | None = None
     score: float = 0.0
+    sparse: SparseVector | None = None
+    bm25: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

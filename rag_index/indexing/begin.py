@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rag_index.database.urls import redacted_url
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.delete_guard import DeleteGuard
@@ -35,7 +36,7 @@ def begin_scan(
 ) -> Scan:
     """Choose the collection and prepare the scan. See `IndexRun.begin`."""
     ledger, store, index = run.ledger, run.store, run.index
-    target = Target(ledger, store, run.alias, identity, chunker, index=index.name)
+    target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
     known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
     rebuild = run.options.full and known
     collection = target.beside() if rebuild else target.current()

@@ -113,7 +113,9 @@ def _serve(connection: Connection) -> None:
         try:
             embedder = embedder or open_embedder(job.embedder, expected=job.identity)
             with end_process_after(job.timeout):
-                answer: EmbeddedShard | RagIndexError = embed_shard(job.shard, job.chunker, embedder, known=job.known)
+                answer: EmbeddedShard | RagIndexError = embed_shard(
+                    job.shard, job.chunker, embedder, bm25=job.bm25, known=job.known
+                )
         except RagIndexError as error:
             answer = error
         except Exception as error:  # noqa: BLE001 - whatever it is, the parent has to hear of it

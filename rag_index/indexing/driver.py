@@ -42,5 +42,5 @@ def _embedded(scan: Scan, pages: Iterable[SourcePage], embedder: Embedder) -> It
                 continue
             job = scan.job(shard)
             with scan.run.stopwatch.stage("embed"):
-                embedded = embed_shard(shard, job.chunker, embedder, known=job.known)
+                embedded = embed_shard(shard, job.chunker, embedder, bm25=job.bm25, known=job.known)
             yield embedded

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import ChunkedDocument, EmbeddedShard, Failure, ShardStats
-from rag_index.documents.canonical import byte_count
+from rag_index.documents.canonical import byte_count, decode_payload
+from rag_index.embedders.bm25 import Bm25Encoder
+from rag_index.embedders.identifiers import definitions, names_of
 from rag_index.errors import BadVectors, RagIndexError, TextTooLong
 from rag_index.machine.memory import peak_memory
 
@@ -24,11 +26,14 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.documents.batches import DocumentBatch, Shard
+    from rag_index.documents.sparse import SparseVectors
     from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.embedders.bm25 import Bm25Model
     from rag_index.settings import EmbedderSettings
 
 __all__ = ["EmbedJob", "embed_shard"]
 
+NO_FIELDS = b"{}"
 NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
@@ -43,6 +48,8 @@ class EmbedJob:
     embedder: EmbedderSettings
     identity: EmbedderIdentity
     """What the model has to be."""
+    bm25: Bm25Model | None = None
+    """How the sparse vectors are made; None if the index has none."""
     workers: int = 1
     known: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     """Vectors that need not be made, by text as it is embedded."""
@@ -51,9 +58,16 @@ class EmbedJob:
 
 
 def embed_shard(
-    shard: Shard, chunker: Chunker, embedder: Embedder, *, known: Mapping[str, NDArray[np.float32]] = NOTHING_KNOWN
+    shard: Shard,
+    chunker: Chunker,
+    embedder: Embedder,
+    *,
+    bm25: Bm25Model | None = None,
+    known: Mapping[str, NDArray[np.float32]] = NOTHING_KNOWN,
 ) -> EmbeddedShard:
     """Chunk and embed the shard's documents; texts in `known` take the vector given there.
+
+    With `bm25`, each chunk also gets a sparse vector.
 
     If one chunk of a document cannot be embedded, the whole document fails, so that no half of it is ever searched.
     Raises EmbedderUnavailable (RateLimited), ModelMissing, ModelChanged or BadVectors if the service is the reason.
@@ -66,6 +80,7 @@ def embed_shard(
     contexts = [document.context_counts for document in chunked if isinstance(document, ChunkedDocument)]
     chunked, sent = _embed(chunked, vectors, chunker, embedder)
     documents, whole, matrix, texts, failures = _gather(shard.documents, chunked, vectors)
+    sparse = _sparse_vectors(bm25, documents, whole, texts) if bm25 else None
     after = embedder.stats
     made = [text for text in texts if text not in known]
     stats = ShardStats(
@@ -91,7 +106,7 @@ def embed_shard(
         symbols=dict(sum((Counter(document.symbols) for document in whole), Counter())),
         peak_memory=peak_memory(),
     )
-    return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats)
+    return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)
 
 
 def _embed(
@@ -154,6 +169,23 @@ def _gather(
     rows = [vectors[text] for text in texts]
     matrix = np.asarray(rows, dtype=np.float32) if rows else np.empty((0, 0), dtype=np.float32)
     return documents.take(done) if len(done) < len(documents) else documents, whole, matrix, texts, failures
+
+
+def _sparse_vectors(
+    bm25: Bm25Model, documents: DocumentBatch, chunked: list[ChunkedDocument], texts: list[str]
+) -> SparseVectors:
+    """Return a sparse vector for each chunk, of what is embedded and, in source code, of the chunk's names."""
+    if bm25.identifiers:
+        payloads = [
+            {**decode_payload(payload), **decode_payload(own)}
+            for payload, document in zip(documents.payloads, chunked, strict=True)
+            for own in document.payloads or [NO_FIELDS] * len(document.chunks)
+        ]
+        texts = [
+            f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}\n{text}"
+            for payload, text in zip(payloads, texts, strict=True)
+        ]
+    return Bm25Encoder(bm25).documents(texts)
 
 
 def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors: Vectors) -> str:

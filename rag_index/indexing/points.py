@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rag_index.documents.batches import EmbeddedShard
+    from rag_index.documents.sparse import SparseVectors
     from rag_index.ledger import Known
     from rag_index.stores import Store
 
@@ -60,10 +61,14 @@ def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBat
             payloads.append(_payload(shard, i, number))
             row += 1
             if len(ids) == size:
-                yield PointBatch(ids, shard.vectors[first:row], payloads)
+                yield PointBatch(ids, shard.vectors[first:row], payloads, _rows(shard, first, row))
                 ids, payloads, first = [], [], row
     if ids:
-        yield PointBatch(ids, shard.vectors[first:row], payloads)
+        yield PointBatch(ids, shard.vectors[first:row], payloads, _rows(shard, first, row))
+
+
+def _rows(shard: EmbeddedShard, first: int, last: int) -> SparseVectors | None:
+    return shard.sparse.rows(first, last) if shard.sparse is not None else None
 
 
 def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tuple[str, int, Known | None]]) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders import open_embedder
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
@@ -164,7 +165,8 @@ class Scan:
         workers = self.run.metrics.workers
         rate = self.sharder.chars_per_second
         limit = hang_limit(settings, self.run.index, chars=shard.chars, chars_per_second=rate)
-        return EmbedJob(shard, self.chunker, settings.embedder, self.identity, workers, known, limit)
+        bm25 = bm25_model(self.run.index)
+        return EmbedJob(shard, self.chunker, settings.embedder, self.identity, bm25, workers, known, limit)
 
     def continue_alone(self, error: NoWorkers) -> None:
         """Note that this process embeds the rest, because workers do not start: late is better than not at all."""

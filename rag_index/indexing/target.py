@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import VERSION
 from rag_index.errors import FingerprintChanged, StoreMismatch
-from rag_index.stores.metadata import MOVED_TO
+from rag_index.stores.metadata import BM25, MOVED_TO
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
+    from rag_index.embedders.bm25 import Bm25Model
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store, StoreCatalog
 
@@ -48,13 +49,15 @@ def live_collection(ledger: Ledger, store: Store | StoreCatalog, alias: str) -> 
     return collection
 
 
-def check_fits(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, *, index: str) -> None:
+def check_fits(
+    collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None, *, index: str
+) -> None:
     """Check that the settings would make the vectors and chunks that the collection has.
 
     Raises:
         FingerprintChanged: another embedder made it, or its documents were chunked differently.
     """
-    if reason := _mismatch(collection, identity, _chunking(chunker)):
+    if reason := _mismatch(collection, identity, _chunking(chunker, bm25)):
         raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`, or restore the settings")
 
 
@@ -69,6 +72,7 @@ class Target:
         identity: EmbedderIdentity,
         chunker: Chunker,
         *,
+        bm25: Bm25Model | None = None,
         index: str | None = None,
     ) -> None:
         self._ledger = ledger
@@ -77,6 +81,7 @@ class Target:
         self._index = index or alias  # for messages: what a person types
         self._identity = identity
         self._chunker = chunker
+        self._bm25 = bm25
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.
@@ -94,7 +99,7 @@ class Target:
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             self._store.point_alias(self._alias, live.name)
             self._ledger.update_collection(live.id, state="ready")
-        check_fits(live, self._identity, self._chunker, index=self._index)
+        check_fits(live, self._identity, self._chunker, self._bm25, index=self._index)
         self._check_counts(live)
         return live
 
@@ -117,7 +122,7 @@ class Target:
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
-        return not _mismatch(collection, self._identity, _chunking(self._chunker))
+        return not _mismatch(collection, self._identity, _chunking(self._chunker, self._bm25))
 
     def _add_to_ledger(self) -> Collection:
         """Add a new collection to the ledger, under the next free number."""
@@ -129,7 +134,7 @@ class Target:
             store_id=str(uuid.uuid4()),
             embedder_fingerprint=self._identity.fingerprint,
             embedder=str(self._identity),
-            chunking=_chunking(self._chunker),
+            chunking=_chunking(self._chunker, self._bm25),
             dimension=self._identity.dimension,
             state="building",
         )
@@ -159,7 +164,9 @@ class Target:
                 "embedder_fingerprint": collection.embedder_fingerprint,
                 "embedder": collection.embedder,
                 "chunking": collection.chunking,
+                **({BM25: self._bm25.to_metadata()} if self._bm25 else {}),
             },
+            sparse=self._bm25 is not None,
             like=like,
         )
         return collection
@@ -185,16 +192,16 @@ class Target:
             )
 
 
-def _chunking(chunker: Chunker) -> str:
-    """Return everything that decides the chunks of a collection, as the ledger keeps it."""
-    return f"{chunker.fingerprint}/canonical-{VERSION}"
+def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
+    """Return everything that decides the chunks of a collection and their words, as the ledger keeps it."""
+    return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"canonical-{VERSION}"])
 
 
 def _mismatch(collection: Collection, identity: EmbedderIdentity, chunking: str) -> str:
     """Return how the collection differs from what the settings would make; "" if it does not."""
     if collection.chunking != chunking:
         return (
-            f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context), "
+            f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context/bm25), "
             f"settings say {chunking}"
         )
     if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):

@@ -24,7 +24,7 @@ def warm_up(scan: Scan) -> dict[int, str]:
     workers = scan.run.metrics.workers
     client.wait_for_workers(workers, timeout=START_SECONDS)
     nothing = Shard(scan.run.index.name, 0, DocumentBatch.empty(), 0)
-    job = EmbedJob(nothing, scan.chunker, scan.run.settings.embedder, scan.identity, workers)
+    job = EmbedJob(nothing, scan.chunker, scan.run.settings.embedder, scan.identity, workers=workers)
     addresses = list(client.scheduler_info(n_workers=-1)["workers"])
     futures = [client.submit(_load, job, workers=[address], pure=False) for address in addresses]
     return {pid: f"worker {number}" for number, pid in enumerate(client.gather(futures), 1)}

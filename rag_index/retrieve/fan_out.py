@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
+from rag_index.documents.sparse import SparseVector
+from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.errors import (
     BadVectors,
     FingerprintChanged,
@@ -15,7 +17,7 @@ from rag_index.errors import (
     StoreError,
 )
 from rag_index.retrieve.bulkhead import Bulkhead
-from rag_index.retrieve.fusion import document_hits
+from rag_index.retrieve.fusion import count_documents
 from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_cache import QueryCache, query_key
 from rag_index.retrieve.query_embedders import QueryEmbedders
@@ -29,9 +31,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.documents.batches import StoredPoint
     from rag_index.embedders import Embedder
     from rag_index.retrieve.metrics import Metrics
-    from rag_index.retrieve.results import SearchHit
     from rag_index.settings import Settings
     from rag_index.stores import Condition, Store
 
@@ -41,33 +43,42 @@ T = TypeVar("T")
 
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
+MIN_CANDIDATES = 50
+"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
 MAX_POINTS = 10_000
 """Points requested at most, when the chunks of long documents fill the answer."""
 MAX_LOAD_SECONDS = 300.0
 """How long loading a model into this process may take."""
+NO_WORDS = SparseVector((), ())
 ALIAS_SECONDS = 1.0
 """How long the aliases of a server are cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A validated search. `conditions` are the caller's; each index adds its required filter."""
+    """A validated search. `conditions` are the caller's; each index adds its required filter.
+
+    With a `dense_weight` of 1, words are not searched for.
+    """
 
     text: str
     limit: int
     conditions: tuple[Condition, ...]
     timeout: float
+    dense_weight: float = 1.0
 
 
 @dataclass(slots=True)
 class IndexAnswer:
-    """The answer of one index: its hits, best first, or an error.
+    """The answer of one index: its candidates in any order, or an error.
 
-    `live` is the collection that was searched, `seconds` how long that took.
+    `live` is the collection that was searched, `seconds` how long that took. If it was searched by words too
+    (`hybrid`), every candidate has both scores.
     """
 
     index: str
-    hits: list[SearchHit] = field(default_factory=list)
+    points: list[StoredPoint] = field(default_factory=list)
+    hybrid: bool = False
     live: LiveCollection | None = None
     seconds: float = 0.0
     error: Exception | None = None
@@ -162,8 +173,9 @@ class FanOut:
                 vector = await deadline.wait_for(vectors.get(live), " while the query was embedded")
                 began = time.perf_counter()
                 call = self._bulkhead.submit(answer.index, self._search, question, live, vector)
-                answer.hits = await deadline.capped(self._index_timeout).wait_for(result_of(call))
+                answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
                 answer.seconds, answer.live = time.perf_counter() - began, live
+                answer.hybrid = _is_hybrid(question, live)
             except StoreBusy:
                 raise
             except (StoreError, FingerprintChanged, BadVectors):
@@ -206,16 +218,22 @@ class FanOut:
         self._live_collections.forget(index)
         return live is not None and await self._live_collection(index, now, deadline) != live
 
-    def _search(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[SearchHit]:
-        """Return the best documents of an index. Runs in a thread."""
+    def _search(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[StoredPoint]:
+        """Return the candidates of an index: chunks of at least as many documents as wanted. Runs in a thread."""
         conditions = (*self._required_conditions[live.index], *question.conditions)
         limit = question.limit * CHUNKS_PER_DOCUMENT
+        sparse = NO_WORDS
+        if _is_hybrid(question, live) and live.bm25:
+            sparse = Bm25Encoder(live.bm25).query(question.text)
+            limit = max(limit, MIN_CANDIDATES)
         with self._store_holder.borrow() as store:
             while True:
-                points = store.search(live.collection, vector, limit=limit, conditions=conditions)
-                hits = document_hits(live.index, points)
-                if len(hits) >= question.limit or len(points) < limit or limit >= MAX_POINTS:
-                    return hits[: question.limit]
+                if sparse:
+                    points = store.search_hybrid(live.collection, vector, sparse, limit=limit, conditions=conditions)
+                else:
+                    points = store.search(live.collection, vector, limit=limit, conditions=conditions)
+                if count_documents(points) >= question.limit or len(points) < limit or limit >= MAX_POINTS:
+                    return points
                 limit = min(limit * 4, MAX_POINTS)
 
     def _open_store_afresh(self) -> Store:
@@ -256,6 +274,10 @@ class FanOut:
     def _start_embedding(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
         self._metrics.count_vector_made()
         return self._embedders.submit(live, text)
+
+
+def _is_hybrid(question: Question, live: LiveCollection) -> bool:
+    return live.bm25 is not None and question.dense_weight < 1
 
 
 class _QueryVectors:

@@ -1,10 +1,15 @@
 """From points to documents, and from the documents of several indexes to one list.
 
-There are two ways to fuse. **Reciprocal rank** (Cormack, Clarke and Büttcher: Reciprocal Rank Fusion outperforms
-Condorcet and individual Rank Learning Methods, SIGIR 2009): a document at rank r of a list, counted from 1, scores
-1 / (k + r) there, and the sum over all lists orders the documents, with k = 60 as in the paper. It looks at ranks
-alone, so it works whatever the scores mean. **Score**: the cosine similarity itself, which is comparable only among
-vectors of one model.
+A chunk of a **hybrid** search has two scores, the cosine c and the BM25 score b, which become one: a·c + (1 - a)·b / B,
+where B is the best BM25 score that the query has in any of the indexes asked, and a is `[retrieve] dense_weight`. Such
+a convex combination orders better than reciprocal ranks do (Bruch, Gai and Ingber: An Analysis of Fusion Functions for
+Hybrid Retrieval, ACM TOIS 42, 2023), and as B is one number for all indexes, so do the scores of different indexes.
+
+There are two ways to fuse indexes. **Reciprocal rank** (Cormack, Clarke and Büttcher: Reciprocal Rank Fusion
+outperforms Condorcet and individual Rank Learning Methods, SIGIR 2009): a document at rank r of a list, counted from 1,
+scores 1 / (k + r) there, and the sum over all lists orders the documents, with k = 60 as in the paper. It looks at
+ranks alone, so it works whatever the scores mean. **Score**: the score itself, which is comparable only among vectors
+of one model, if all the indexes are searched in the same way.
 
 A document is in one index. So reciprocal rank puts the first hit of each index first, then the second of each, and so
 on. Sorting is stable: equal hits keep the order in which the indexes were asked, and their ranks within an index.
@@ -12,7 +17,7 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -23,7 +28,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
 
-__all__ = ["by_rank", "by_score", "document_hits"]
+__all__ = ["Scoring", "by_rank", "by_score", "count_documents", "document_hits"]
 
 K = 60
 MAX_CHUNKS = 3
@@ -42,39 +47,66 @@ def by_score(lists: Iterable[Sequence[SearchHit]], *, limit: int) -> list[Search
     return [replace(hit, fused=hit.score) for hit in best]
 
 
-def document_hits(index: str, points: Iterable[StoredPoint]) -> list[SearchHit]:
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """The one score of a chunk's two. `best_bm25` is the best BM25 score of all candidates; 0 if none has a word."""
+
+    dense_weight: float = 1.0
+    best_bm25: float = 0.0
+
+    def score(self, point: StoredPoint) -> float:
+        """Return the convex combination of cosine and BM25 score, from -1 to 1."""
+        if self.dense_weight == 1:
+            return point.score
+        words = point.bm25 / self.best_bm25 if self.best_bm25 else 0.0
+        return self.dense_weight * point.score + (1 - self.dense_weight) * words
+
+
+BY_MEANING = Scoring()
+
+
+def document_hits(index: str, points: Iterable[StoredPoint], scoring: Scoring = BY_MEANING) -> list[SearchHit]:
     """Group the points of one index by document. Return each document once, best first, with its best chunks.
 
-    Points with equal scores are ordered by document and chunk number, so that the result does not depend on the order
-    in which a store returns them.
+    Points with equal scores are ordered by cosine, then by document and chunk number, so that the result does not
+    depend on the order in which a store returns them.
     """
-    points_by_document: dict[str, list[StoredPoint]] = {}
-    for point in sorted(points, key=_sort_key):
-        points_by_document.setdefault(_document_key(point), []).append(point)
+    points_by_document: dict[str, list[tuple[float, StoredPoint]]] = {}
+    scored = [(scoring.score(point), point) for point in points]
+    for score, point in sorted(scored, key=_sort_key):
+        points_by_document.setdefault(_document_key(point), []).append((score, point))
     return [_hit(index, rank, found) for rank, found in enumerate(points_by_document.values(), 1)]
 
 
-def _sort_key(point: StoredPoint) -> tuple[float, str, int]:
-    return -point.score, _document_key(point), point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
+def count_documents(points: Iterable[StoredPoint]) -> int:
+    """Return the number of documents that these points are chunks of."""
+    return len({_document_key(point) for point in points})
+
+
+def _sort_key(scored: tuple[float, StoredPoint]) -> tuple[float, float, str, int]:
+    score, point = scored
+    return -score, -point.score, _document_key(point), point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
 
 
 def _document_key(point: StoredPoint) -> str:
     return str(point.payload.get(RESERVED_KEY, {}).get("key", point.id))
 
 
-def _hit(index: str, rank: int, points: Sequence[StoredPoint]) -> SearchHit:
-    best = points[0]
+def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> SearchHit:
+    score, best = scored[0]
     return SearchHit(
         index,
         str(best.payload.get(RESERVED_KEY, {}).get("document_id", best.id)),
-        best.score,
+        score,
         rank,
         best.payload.get(RESERVED_KEY, {}).get("text", ""),
         {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
-        tuple(map(_chunk, points[:MAX_CHUNKS])),
+        tuple(_chunk(score, point) for score, point in scored[:MAX_CHUNKS]),
+        cosine=best.score,
+        bm25=best.bm25,
     )
 
 
-def _chunk(point: StoredPoint) -> ChunkHit:
+def _chunk(score: float, point: StoredPoint) -> ChunkHit:
     ours = point.payload.get(RESERVED_KEY, {})
-    return ChunkHit(ours.get("chunk", 0), point.score, ours.get("text", ""))
+    return ChunkHit(ours.get("chunk", 0), score, ours.get("text", ""))

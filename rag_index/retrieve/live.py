@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders import EmbedderIdentity
+from rag_index.embedders.bm25 import Bm25Model
+from rag_index.stores.metadata import BM25
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +35,8 @@ class LiveCollection:
     fingerprint: str
     embedder: str
     identity: EmbedderIdentity | None
+    bm25: Bm25Model | None = None
+    """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
 
 
 class LiveCollections:
@@ -82,9 +86,9 @@ class LiveCollections:
         identity = _identity(metadata.get("embedder_identity"))
         if identity is not None and identity.fingerprint != fingerprint:
             identity = None
-        live = LiveCollection(
-            index, collection, fingerprint, str(metadata.get("embedder", "another embedder")), identity
-        )
+        embedder = str(metadata.get("embedder", "another embedder"))
+        bm25 = Bm25Model.from_metadata(metadata.get(BM25))
+        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25)
         self._loaded[index] = (began, live)
         return live
 

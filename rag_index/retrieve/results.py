@@ -24,9 +24,11 @@ class ChunkHit:
 class SearchHit:
     """A document that was found.
 
-    `score` is the cosine similarity (-1 to 1) of its best chunk, and `text` is that chunk's text. `rank` counts from 1
-    in its own index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first;
-    `payload` holds the columns of the source.
+    `score` (-1 to 1) is that of its best chunk, and `text` is that chunk's text: the cosine similarity, and in a hybrid
+    search a weighted mean of it and of the BM25 score as a share of the query's best. `rank` counts from 1 in its own
+    index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first; `payload` holds
+    the columns of the source. `cosine` and `bm25` are what meaning and words gave the best chunk, and `matched` the
+    words of the query that it has.
     """
 
     index: str
@@ -37,9 +39,12 @@ class SearchHit:
     payload: Mapping[str, Any] = field(default_factory=dict)
     chunks: tuple[ChunkHit, ...] = ()
     fused: float = 0.0
+    cosine: float = 0.0
+    bm25: float = 0.0
+    matched: tuple[str, ...] = ()
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """Return the object that `rag-index search --json` prints; `explain` adds rank, fused score and chunks."""
+        """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
         plain = {
             "index": self.index,
             "document_id": self.document_id,
@@ -51,6 +56,9 @@ class SearchHit:
             plain |= {
                 "rank": self.rank,
                 "fused": round(self.fused, 6),
+                "cosine": round(self.cosine, 6),
+                "bm25": round(self.bm25, 6),
+                "matched": list(self.matched),
                 "chunks": [{"chunk": chunk.chunk, "score": round(chunk.score, 6)} for chunk in self.chunks],
             }
         return plain
@@ -62,13 +70,15 @@ class SearchResult:
 
     `hits` are best first. `errors` has the reason of each index that gave no answer. `timings_ms` has embed, each
     index by its name (an index named like a stage is "index NAME"), fuse and total. `fusion` says what the hits are
-    ordered by, rank or score; `collections` has the collection searched, by index.
+    ordered by, rank or score. `dense_weight` is the weight of meaning, 1 if words were not searched for. `collections`
+    has the collection searched, by index.
     """
 
     hits: tuple[SearchHit, ...]
     errors: Mapping[str, str]
     timings_ms: Mapping[str, float]
     fusion: str
+    dense_weight: float = 1.0
     collections: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
@@ -79,5 +89,6 @@ class SearchResult:
         if explain:
             plain["timings_ms"] = {name: round(value, 3) for name, value in self.timings_ms.items()}
             plain["fusion"] = self.fusion
+            plain["dense_weight"] = self.dense_weight
             plain["collections"] = dict(self.collections)
         return plain

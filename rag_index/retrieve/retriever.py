@@ -8,10 +8,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.retrieve.answers import fuse_answers
 from rag_index.retrieve.background_loop import BackgroundLoop
 from rag_index.retrieve.fan_out import FanOut, IndexAnswer, Question
 from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
-from rag_index.retrieve.fusion import by_rank, by_score
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.results import SearchResult
 from rag_index.settings import Settings, run_settings
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from rag_index.embedders import Embedder
     from rag_index.retrieve.filters import Filter
-    from rag_index.retrieve.results import SearchHit
     from rag_index.stores import Store
 
 __all__ = ["Retriever"]
@@ -88,20 +87,22 @@ class Retriever:
         filter: Filter | None = None,  # noqa: A002 - the word of the field
         timeout: float | None = None,
         fusion: Fusion | None = None,
+        dense_weight: float | None = None,
     ) -> SearchResult:
-        """Return the documents nearest to a query in meaning, from the named indexes (default: all that are filled).
+        """Return the documents that fit a query best, by meaning and words, from the named indexes (default: all).
 
         `filter` narrows the search by payload fields (see `rag_index.retrieve.filters`); an index's `required_filter`
         applies in any case. `timeout` is for the whole search, in seconds; each index has `[retrieve] index_timeout`
         within it. `fusion` is "score", "rank" (reciprocal rank), or "auto": score if all indexes that answered have
-        vectors of one model, else rank. Indexes that fail are in the result's `errors`.
+        vectors of one model and are searched in the same way, else rank. `dense_weight` is the weight of meaning
+        against words, 1 for meaning alone. Indexes that fail are in the result's `errors`.
 
         Raises:
             SettingsError: the query is empty, an index or a field does not exist, or a filter or limit is not valid.
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
-        question, names = self._question(query, indexes, limit, filter, timeout)
+        question, names = self._question(query, indexes, limit, filter, timeout, dense_weight)
         fusion = self._fusion(fusion)
         try:
             answers, embed_seconds = await self._fan_out.ask(question, names)
@@ -115,7 +116,7 @@ class Retriever:
         if not answered:
             raise _failure(answers)
         fusing = time.perf_counter()
-        hits, fused_by = _fuse(answered, limit, fusion)
+        hits, fused_by = fuse_answers(answered, question, fusion)
         ended = time.perf_counter()
         stages = {"embed": embed_seconds, "fuse": ended - fusing, "total": ended - began}
         self._metrics.add_search(stages)
@@ -124,6 +125,7 @@ class Retriever:
             {answer.index: str(answer.error) for answer in answers if answer.error is not None},
             _timings(stages, answered),
             fused_by,
+            question.dense_weight if any(answer.hybrid for answer in answered) else 1.0,
             {answer.index: answer.live.collection for answer in answered if answer.live},
         )
 
@@ -136,10 +138,19 @@ class Retriever:
         filter: Filter | None = None,  # noqa: A002
         timeout: float | None = None,
         fusion: Fusion | None = None,
+        dense_weight: float | None = None,
     ) -> SearchResult:
         """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
         return self._background.run(
-            self.search(query, indexes=indexes, limit=limit, filter=filter, timeout=timeout, fusion=fusion)
+            self.search(
+                query,
+                indexes=indexes,
+                limit=limit,
+                filter=filter,
+                timeout=timeout,
+                fusion=fusion,
+                dense_weight=dense_weight,
+            )
         )
 
     async def warm_up(self) -> None:
@@ -191,6 +202,7 @@ class Retriever:
         limit: int,
         given: Filter | None,
         timeout: float | None,
+        dense_weight: float | None,
     ) -> tuple[Question, list[str] | None]:
         if not query.strip():
             raise SettingsError("the text to search for is empty")
@@ -198,10 +210,14 @@ class Retriever:
             raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
         if timeout is not None and not timeout > 0:
             raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
+        if dense_weight is not None and not 0 <= dense_weight <= 1:
+            raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
         searched = self._settings.named([indexes] if isinstance(indexes, str) else indexes)
         conditions = conditions_of(given)
         check_fields(conditions, searched)
-        question = Question(query, limit, conditions, timeout or self._settings.retrieve.timeout)
+        retrieve = self._settings.retrieve
+        weight = retrieve.dense_weight if dense_weight is None else dense_weight
+        question = Question(query, limit, conditions, timeout or retrieve.timeout, weight)
         return question, [index.name for index in searched] if indexes else None
 
     def _fusion(self, given: Fusion | None) -> Fusion:
@@ -218,18 +234,6 @@ def _store_opener(settings: Settings) -> Callable[[], Store]:
     """
     timeout = min(settings.store.timeout, settings.retrieve.index_timeout)
     return lambda: open_store(settings.store, timeout=timeout, patience=REQUEST_PATIENCE)
-
-
-def _fuse(answered: Sequence[IndexAnswer], limit: int, fusion: Fusion) -> tuple[list[SearchHit], str]:
-    models = {answer.live.fingerprint: answer.live.embedder for answer in answered if answer.live}
-    one_model = len(models) <= 1
-    if fusion == "score" and not one_model:
-        raise SettingsError(
-            f"scores of different models cannot be compared ({'; '.join(models.values())}): fuse by rank"
-        )
-    by_scores = fusion == "score" or (fusion == "auto" and one_model)
-    fuse = by_score if by_scores else by_rank
-    return fuse([answer.hits for answer in answered], limit=limit), "score" if by_scores else "rank"
 
 
 def _timings(stages: dict[str, float], answered: Sequence[IndexAnswer]) -> dict[str, float]:

@@ -16,10 +16,17 @@ from rag_index.settings.values import Number, OptionalTable, PositiveInt, Sectio
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
-__all__ = ["CODE", "SQL", "IndexSettings"]
+__all__ = ["CODE", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings"]
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
+NO_LANGUAGE = "none"
+LANGUAGES = (
+    "arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish",
+    "french", "german", "greek", "hebrew", "hinglish", "hungarian", "indonesian", "italian", "japanese", "kazakh",
+    "nepali", "norwegian", "portuguese", "romanian", "russian", "slovene", "spanish", "swedish", "tajik", "turkish",
+)  # fmt: skip
+"""The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {"table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap"}
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
 CUSTOM_KEYS = {"options"}
@@ -91,6 +98,10 @@ class IndexSettings(Section):
     """The maximum length of a chunk, in characters."""
     chunk_overlap: Whole = Field(default=100, ge=0)
     """About how many characters a chunk repeats from the one before; at most half of `chunk_chars`."""
+    search: Literal["hybrid", "dense"] = "hybrid"
+    """How the index is searched: `hybrid` finds by meaning and by words, `dense` by meaning alone."""
+    language: str = "english"
+    """The language of the texts: its endings and stop words make no difference to a search by words; or `none`."""
     context: Annotated[ContextSettings | None, OptionalTable] = None
     """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
 
@@ -100,6 +111,13 @@ class IndexSettings(Section):
         needs = CODE if info.field_name == "root" else SQL
         if value is None and info.data.get("kind") == needs:
             raise PydanticCustomError("missing", "Field required")
+        return value
+
+    @field_validator("language")
+    @classmethod
+    def _check_language(cls, value: str) -> str:
+        if value not in (*LANGUAGES, NO_LANGUAGE):
+            raise ValueError(f"{value!r} is not a known language; use {NO_LANGUAGE} or one of {', '.join(LANGUAGES)}")
         return value
 
     @field_validator("languages")

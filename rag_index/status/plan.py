@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
 from rag_index.embedders import identify
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.diff import diff
@@ -111,7 +112,7 @@ def _check_fits(
         raise identity
     chunker = open_chunker(settings, index)
     if live is not None:
-        check_fits(live, identity, chunker, index=index.name)
+        check_fits(live, identity, chunker, bm25_model(index), index=index.name)
 
 
 def _compare(

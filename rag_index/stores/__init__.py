@@ -12,9 +12,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch, StoredPoint
+    from rag_index.documents.sparse import SparseVector
     from rag_index.settings import StoreSettings
 
-__all__ = ["Condition", "Store", "StoreCatalog", "live_aliases", "open_store", "read_catalog"]
+__all__ = ["Condition", "SPARSE", "Store", "StoreCatalog", "live_aliases", "open_store", "read_catalog"]
+
+SPARSE = "bm25"
+"""The name of a point's sparse vector."""
 
 LOOK_SECONDS = 2.0
 """How long a request of a command that only shows the status may take; it is repeated for half as long."""
@@ -38,6 +42,9 @@ class Condition:
 class Store(Protocol):
     """Collections of points with one unnamed cosine vector each, aliases and collection metadata.
 
+    A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
+    the inverse document frequency in the whole collection.
+
     Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused, PointsRefused or
     StoreError for others.
     Every write is complete when the call returns: a server has completed it; in the embedded engine it survives the
@@ -49,13 +56,16 @@ class Store(Protocol):
     embedded: bool
     """True if only one process at a time can hold the store, so that workers cannot write to it."""
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, like: str | None = None) -> None:
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
         """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
 
-        On a server it gets what was set by hand on the collection `like`: HNSW, quantization, disk, payload indexes.
+        With `sparse`, points can have sparse vectors. On a server it gets what was set by hand on the collection
+        `like`: HNSW, quantization, disk, payload indexes.
 
-        An existing collection of that name and dimension is kept, and the metadata is merged into its own. One of
-        another dimension raises StoreMismatch.
+        An existing collection of that name and kind is kept, and the metadata is merged into its own. One of another
+        dimension, or without sparse vectors where they are wanted, raises StoreMismatch.
         """
 
     def collections(self) -> dict[str, dict[str, Any]]:
@@ -107,6 +117,9 @@ class Store(Protocol):
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
 
+    def count_sparse(self, name: str) -> int:
+        """Return the exact number of points that have a sparse vector."""
+
     def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
         """Return the points with these ids that exist, in any order."""
 
@@ -123,6 +136,22 @@ class Store(Protocol):
         exact: bool = False,
     ) -> list[StoredPoint]:
         """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1)."""
+
+    def search_hybrid(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        sparse: SparseVector,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        exact: bool = False,
+    ) -> list[StoredPoint]:
+        """Return the `limit` nearest points and the `limit` best by sparse vector, each once, with both scores.
+
+        A point that has none of the words scores 0 by them. The order is undefined. Without sparse vectors in the
+        collection, or in the query, all is as `search`.
+        """
 
     def optimize(self, name: str) -> None:
         """Return once the search index (HNSW) is built; until then searches scan.
@@ -142,6 +171,9 @@ class Store(Protocol):
 
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
+
+    def has_sparse(self, name: str) -> bool:
+        """Return whether the collection's points can have sparse vectors."""
 
     def close(self) -> None:
         """Close the store."""

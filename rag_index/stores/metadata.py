@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-__all__ = ["MAKER_KEYS", "MOVED_ID", "MOVED_TO", "UNKNOWN"]
+__all__ = ["BM25", "MAKER_KEYS", "MOVED_ID", "MOVED_TO", "UNKNOWN"]
 
+BM25 = "bm25"
+"""Key for the model that made the sparse vectors; a collection without them does not have it."""
 MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"

@@ -45,12 +45,12 @@ def engine_ids(ids: Sequence[str]) -> list[int | str]:
     return found
 
 
-def unit_vectors(points: PointBatch, dimension: int, name: str) -> NDArray[np.float32]:
+def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool) -> NDArray[np.float32]:
     """Check the vectors of a batch and return them with length one (float32, shape (len(points), dimension)).
 
     The engine scales vectors for cosine anyway, but leaves very short ones as they are and overflows on very long
     ones, so it is done here, in float64. Raises PointsRefused with the ids of bad points: another dimension, values
-    that are not finite, all zero, ids that are not UUIDs.
+    that are not finite, all zero, ids that are not UUIDs, or sparse vectors for a collection without (`sparse`).
     """
     vectors = np.asarray(points.vectors)
     if not len(points.ids) == len(vectors) == len(points.payloads):
@@ -58,6 +58,9 @@ def unit_vectors(points: PointBatch, dimension: int, name: str) -> NDArray[np.fl
             f"a batch for {name} has {len(points.ids)} ids, {len(vectors)} vectors and {len(points.payloads)} payloads",
             tuple(points.ids),
         )
+    if points.sparse is not None and (not sparse or len(points.sparse) != len(points.ids)):
+        has = f"{len(points.sparse)} sparse vectors for {len(points.ids)} points" if sparse else "no sparse vectors"
+        raise PointsRefused(f"collection {name} has {has}: run `rag-index rebuild` for this index", tuple(points.ids))
     if vectors.ndim != 2 or vectors.shape[1] != dimension:
         found = f"{vectors.shape[1]}-d" if vectors.ndim == 2 else f"of shape {vectors.shape}"
         raise PointsRefused(

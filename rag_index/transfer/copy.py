@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import PointBatch
+from rag_index.documents.sparse import SparseVector, SparseVectors
 from rag_index.errors import StoreError
 from rag_index.transfer.export import json_line
 
@@ -26,6 +27,7 @@ __all__ = ["CopyCounts", "copy_points"]
 BATCH_POINTS = 500
 PASSES = 3
 """The first pass writes and the second finds no difference; the third is for a second pass that did find some."""
+NO_WORDS = SparseVector((), ())
 LAST_BITS = 2e-7
 """Tolerance for a value of a unit vector: a little over twice the distance between float32 numbers just below 1."""
 
@@ -120,6 +122,9 @@ def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[st
     """Upsert the missing points and delete the surplus ones; return their number."""
     if missing:
         vectors = np.asarray([point.vector for point in missing], dtype=np.float32)
-        store.upsert(name, PointBatch([point.id for point in missing], vectors, [point.payload for point in missing]))
+        ids, payloads = [point.id for point in missing], [point.payload for point in missing]
+        rows = [point.sparse or NO_WORDS for point in missing]
+        sparse = SparseVectors.from_rows(rows) if any(rows) else None
+        store.upsert(name, PointBatch(ids, vectors, payloads, sparse))
     store.delete_points(name, surplus)
     return len(missing) + len(surplus)

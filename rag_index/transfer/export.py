@@ -52,7 +52,7 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
 
 
 def json_line(point: StoredPoint) -> bytes:
-    """Return a point as a line of JSON: id, document_id, payload as stored, and the vector if the point has one."""
+    """Return a point as a line of JSON: id, document_id, payload as stored, and the vectors if the point has them."""
     ours = point.payload.get(RESERVED_KEY)
     written = {
         "id": point.id,
@@ -61,6 +61,9 @@ def json_line(point: StoredPoint) -> bytes:
     }
     if point.vector is not None:
         written["vector"] = np.asarray(point.vector, dtype=np.float32)
+    if point.sparse is not None:
+        indices, values = point.sparse.indices, np.asarray(point.sparse.values, dtype=np.float32)
+        written["sparse"] = {"indices": indices, "values": values}
     return orjson.dumps(written, option=_JSON)
 
 

@@ -243,7 +243,8 @@ class _IndexMove:
         """Copy one collection; the copy does not get its id yet."""
         name, metadata = collection.name, self._old.collections()[collection.name]
         incomplete = {"store_id": None, MOVED_TO: None, MOVED_ID: collection.store_id}
-        self._new.create(name, self._old.dimension(name), {**metadata, **incomplete})
+        sparse = self._old.has_sparse(name)
+        self._new.create(name, self._old.dimension(name), {**metadata, **incomplete}, sparse=sparse)
         if not self._old.embedded:  # from here on, the server refuses what workers of a dead run still send
             self._old.set_metadata(name, {"epoch": lease.epoch})
         if fields := metadata.get("payload_indexes"):

@@ -14,6 +14,7 @@ from rag_index.documents.batches import (
     ShardStats,
 )
 from rag_index.embedders import EmbedderIdentity
+from rag_index.embedders.bm25 import Bm25Model
 from rag_index.hosts import pool
 from rag_index.indexing import diff, guards, publish
 from rag_index.indexing.points import batches
@@ -40,7 +41,9 @@ def test_the_metadata_of_a_collection_is_as_documented(tmp_path):
     settings = Project(tmp_path / "project").settings
     ledger, store = Ledger(settings.ledger_url), edge_store.EdgeStore(settings.store.path)
     identity = EmbedderIdentity("local", "wordllama", "digest", 4)
-    collection = Target(ledger, store, "test_notes", identity, TextChunker(100, 10)).current()
+    collection = Target(
+        ledger, store, "test_notes", identity, TextChunker(100, 10), bm25=Bm25Model("english")
+    ).current()
     metadata = store.collections()[collection.name]
     store.close()
     ledger.close()

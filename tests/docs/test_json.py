@@ -16,6 +16,7 @@ from rag_index.cli import runs
 from rag_index.doctor import Advice, Diagnosis, Finding
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target
@@ -78,10 +79,11 @@ def index_one_document(project: Project) -> None:
     index, embedder = settings.index("notes"), open_embedder(settings.embedder)
     chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
     page, _ = RowReader(index).read([(1, "printer", "no paper", "kim", 1)])
-    shard = embed_shard(Shard("notes", 1, page, 20), chunker, embedder)
+    bm25 = bm25_model(index)
+    shard = embed_shard(Shard("notes", 1, page, 20), chunker, embedder, bm25=bm25)
     ledger, store = Ledger(settings.ledger_url), open_store(settings.store)
     try:
-        made = Target(ledger, store, settings.alias("notes"), embedder.identity(), chunker).current()
+        made = Target(ledger, store, settings.alias("notes"), embedder.identity(), chunker, bm25=bm25).current()
         for batch in batches(shard):
             store.upsert(made.name, batch)
         store.flush(made.name)

@@ -163,6 +163,23 @@ def test_damaged_points_and_rows_are_repaired(project, points):
     assert project.points() == points
 
 
+def test_points_that_lack_their_words_get_them_again(project, points):
+    with store_of(project) as store:
+        ids = ids_of(points, 7, 8)
+        stored = store.retrieve(NAME, ids, vectors=True)
+        assert all(point.sparse for point in stored)
+        vectors = np.asarray([point.vector for point in stored], dtype=np.float32)
+        store.upsert(NAME, PointBatch([p.id for p in stored], vectors, [p.payload for p in stored]))
+        store.flush(NAME)
+    diagnosis = examine(project.settings)
+    assert counts_by_kind(diagnosis) == {"missing_words": 2}
+    assert set(diagnosis.findings[0].examples) == {"7", "8"}
+    repair_all(project)
+    assert examine(project.settings).findings == []
+    with store_of(project) as store:
+        assert {p.id: p.sparse for p in store.retrieve(NAME, ids, vectors=True)} == {p.id: p.sparse for p in stored}
+
+
 @pytest.mark.long
 def test_orphans_are_deleted_without_a_run(project, points):
     vectors = np.ones((4, 256), dtype=np.float32)

@@ -248,7 +248,12 @@ def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.CreateCollection.model_validate(body)
-    return fake.client.create_collection(name, vectors_config=request.vectors, metadata=request.metadata)
+    return fake.client.create_collection(
+        name,
+        vectors_config=request.vectors,
+        sparse_vectors_config=request.sparse_vectors,
+        metadata=request.metadata,
+    )
 
 
 def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -344,7 +349,15 @@ def _count(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 
 def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
-    request = models.QueryRequest.model_validate(body)
+    return _answer_query(fake, name, models.QueryRequest.model_validate(body))
+
+
+def _query_batch(fake: FakeQdrant, name: str, body: Any) -> Any:
+    request = models.QueryRequestBatch.model_validate(body)
+    return [_answer_query(fake, name, search) for search in request.searches]
+
+
+def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> Any:
     expected = fake.client.get_collection(name).config.params.vectors.size
     given = getattr(request.query, "nearest", request.query)
     if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
@@ -352,10 +365,11 @@ def _query(fake: FakeQdrant, name: str, body: Any) -> Any:
     return fake.client.query_points(
         name,
         query=request.query,
+        using=request.using,
         limit=request.limit or 10,
         offset=request.offset,
         query_filter=request.filter,
-        with_payload=True,
+        with_payload=request.with_payload or False,
     )
 
 
@@ -382,4 +396,5 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("POST", f"{NAME}/points/scroll", _scroll),
     ("POST", f"{NAME}/points/count", _count),
     ("POST", f"{NAME}/points/query", _query),
+    ("POST", f"{NAME}/points/query/batch", _query_batch),
 ]

@@ -96,7 +96,12 @@ def _get(fake: FakeQdrant, request: Any) -> Any:
 
 def _create(fake: FakeQdrant, request: Any) -> Any:
     vectors = GrpcToRest.convert_vectors_config(request.vectors_config)
-    body = {"vectors": _json(vectors), "metadata": GrpcToRest.convert_payload(request.metadata)}
+    sparse = GrpcToRest.convert_sparse_vector_config(request.sparse_vectors_config)
+    body = {
+        "vectors": _json(vectors),
+        "sparse_vectors": {name: _json(one) for name, one in sparse.items()} or None,
+        "metadata": GrpcToRest.convert_payload(request.metadata),
+    }
     return proto.CollectionOperationResponse(
         result=_ask(fake, "PUT", f"/collections/{request.collection_name}", body), time=0.0
     )
@@ -228,18 +233,38 @@ def _count(fake: FakeQdrant, request: Any) -> Any:
 
 
 def _query(fake: FakeQdrant, request: Any) -> Any:
-    query = list(request.query.nearest.dense.data)
-    parameters = {"hnsw_ef": request.params.hnsw_ef or None, "exact": request.params.exact}
-    body = {
+    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/query", _query_body(request))
+    return proto.QueryResponse(result=_scored_points(found))
+
+
+def _query_batch(fake: FakeQdrant, request: Any) -> Any:
+    body = {"searches": [_query_body(one) for one in request.query_points]}
+    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/query/batch", body)
+    return proto.QueryBatchResponse(result=[proto.BatchResult(result=_scored_points(one)) for one in found])
+
+
+def _query_body(request: Any) -> dict[str, Any]:
+    nearest = request.query.nearest
+    if nearest.HasField("sparse"):
+        query: Any = {"indices": list(nearest.sparse.indices), "values": list(nearest.sparse.values)}
+    else:
+        query = list(nearest.dense.data)
+    return {
         "query": query,
+        "using": request.using or None,
         "limit": request.limit,
         "offset": request.offset or None,
         "filter": _filter(request),
-        "params": parameters,
+        "params": {"hnsw_ef": request.params.hnsw_ef or None, "exact": request.params.exact},
+        "with_payload": request.with_payload.enable,
     }
-    found = _ask(fake, "POST", f"/collections/{request.collection_name}/points/query", body)
-    points = [models.ScoredPoint.model_validate(point) for point in found["points"]]
-    return proto.QueryResponse(result=[RestToGrpc.convert_scored_point(point) for point in points])
+
+
+def _scored_points(found: Any) -> list[Any]:
+    points = [
+        models.ScoredPoint.model_validate(point | {"payload": point["payload"] or {}}) for point in found["points"]
+    ]
+    return [RestToGrpc.convert_scored_point(point) for point in points]
 
 
 def _list(fake: FakeQdrant, _: Any) -> Any:
@@ -280,4 +305,5 @@ CALLS: dict[str, Callable[[FakeQdrant, Any], Any]] = {
     "Scroll": _scroll,
     "Count": _count,
     "Query": _query,
+    "QueryBatch": _query_batch,
 }

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["forbidden", "strict_mode_refusal"]
 
-READS = ("/points", "/points/scroll", "/points/count", "/points/query")
+READS = ("/points", "/points/scroll", "/points/count", "/points/query", "/points/query/batch")
 
 
 def forbidden(method: str, path: str) -> str | None:
@@ -26,8 +26,10 @@ def strict_mode_refusal(strict: dict[str, Any], indexes: dict[str, str], call: s
     """Return why a call on the points of a collection is refused, or None. `call` is the end of its path."""
     if not strict.get("enabled"):
         return None
-    for refusal in _refusals(strict, indexes, call, body or {}):
-        return f"Bad request: {refusal}"
+    one = call.removesuffix("/batch") if call.endswith("/query/batch") else call
+    for part in (body or {}).get("searches", [body or {}]):
+        for refusal in _refusals(strict, indexes, one, part):
+            return f"Bad request: {refusal}"
     return None
 
 

@@ -13,12 +13,14 @@ from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.embedders import open_embedder
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import write_shard
 from rag_index.indexing.search_index import make_searchable
 from rag_index.retrieve import Retriever
 from rag_index.settings import Settings, load_settings
 from rag_index.stores import open_store
+from rag_index.stores.metadata import BM25
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,12 +120,14 @@ class Desk:
             identity = embedder.identity()
             for index, rows in documents.items():
                 alias = settings.alias(index)
-                name = f"{alias}__{number}"
-                described = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
-                store.create(name, identity.dimension, described)
+                name, bm25 = f"{alias}__{number}", bm25_model(settings.index(index))
+                described: dict[str, Any] = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
+                if bm25:
+                    described[BM25] = bm25.to_metadata()
+                store.create(name, identity.dimension, described, sparse=bm25 is not None)
                 make_searchable(store, name, identity, settings.index(index).indexed_fields)
                 chunker = TextChunker(settings.index(index).chunk_chars, settings.index(index).chunk_overlap)
-                write_shard(store, name, embed_shard(Shard(index, 0, page(rows), 0), chunker, embedder))
+                write_shard(store, name, embed_shard(Shard(index, 0, page(rows), 0), chunker, embedder, bm25=bm25))
                 if go_live:
                     store.point_alias(alias, name)
         return self

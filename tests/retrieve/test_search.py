@@ -37,7 +37,9 @@ def test_a_result_holds_all_that_the_documentation_names(full):
     result = asyncio.run(main())
     assert found(result) == [("titles", "t-1"), ("comments", "1"), ("comments", "2")]
     best = result.hits[0]
-    assert best.score == best.fused == pytest.approx(1.0, abs=1e-4)
+    assert best.cosine == pytest.approx(1.0, abs=1e-4)
+    assert best.score == best.fused == max(hit.score for hit in result.hits)
+    assert best.matched == ("Printer", "offline", "update")
     assert (best.rank, best.text) == (1, "Printer offline after update")
     assert best.payload == {"priority": "urgent", "number": 10, "author": "ann"}
     assert [hit.rank for hit in result.hits] == [1, 1, 2]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreError, StoreRefused
 from rag_index.stores import Condition
 from rag_index.stores.server.store import ServerStore
@@ -87,6 +89,24 @@ def test_pages_and_searches_stay_within_the_limit_of_strict_mode(server: Server)
     assert [point.id for point in server.store.search(server.name, QUERY, limit=90)] == [point.id for point in best]
     assert len(server.store.search(server.name, QUERY, limit=1000)) == 130
     assert len(server.store.retrieve(server.name, batch.ids)) == 130
+
+
+def test_hybrid_searches_stay_within_the_limits_of_strict_mode(server: Server) -> None:
+    name, batch = f"{server.name}_words", points(130)
+    encoder = Bm25Encoder(Bm25Model("english"))
+    server.store.create(name, len(QUERY), {}, sparse=True)
+    texts = [f"printer {n}" if n % 2 else "scanner" for n in range(130)]
+    server.store.upsert(name, replace(batch, sparse=encoder.documents(texts)))
+    query = encoder.query("printer 7")
+    found = server.store.search_hybrid(name, QUERY, query, limit=40)
+    limits = models.StrictModeConfig(enabled=True, max_query_limit=15, condition_max_size=10, search_max_hnsw_ef=64)
+    server.client.update_collection(name, strict_mode_config=limits)
+    limited = server.store.search_hybrid(name, QUERY, query, limit=40)
+    assert {(p.id, round(p.score, 5), round(p.bm25, 5)) for p in limited} == {
+        (p.id, round(p.score, 5), round(p.bm25, 5)) for p in found
+    }
+    assert len(limited) > 40
+    server.store.drop(name)
 
 
 def test_once_the_limit_is_known_nothing_is_refused(server: Server) -> None:

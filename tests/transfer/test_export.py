@@ -41,7 +41,7 @@ def test_every_point_is_exported_sorted_and_exact(project, tmp_path):
     assert [line["id"] for line in found] == sorted(points)
     for line in found:
         payload, vector = points[line["id"]]
-        assert set(line) == {"id", "document_id", "payload", "vector"}
+        assert set(line) == {"id", "document_id", "payload", "vector", "sparse"}
         assert line["payload"] == payload
         assert line["document_id"] == payload["_rag"]["document_id"]
         assert np.asarray(line["vector"], np.float32).tobytes() == np.asarray(vector, np.float32).tobytes()

@@ -65,8 +65,8 @@ class StoppableQdrant(FakeQdrant):
         def exact(name, points, **how):
             result = upsert(name, points, **how)
             kept = self.client._client.collections[name]
-            for point, vector in zip(points.ids, points.vectors, strict=True):
-                kept.vectors[""][kept.ids[point]] = np.asarray(vector, dtype=np.float32)
+            for point in points:
+                kept.vectors[""][kept.ids[point.id]] = np.asarray(point.vector[""], dtype=np.float32)
             return result
 
         self.client.upsert = exact

@@ -24,10 +24,11 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class CatalogEntry:
-    """A collection: the dimension of its vectors and its metadata."""
+    """A collection: the dimension of its vectors, its metadata, and whether its points have sparse vectors too."""
 
     dimension: int
     metadata: dict[str, Any]
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +70,12 @@ class Catalog:
     def __contains__(self, name: object) -> bool:
         return name in self._state.collections
 
-    def add(self, name: str, dimension: int, metadata: dict[str, Any]) -> None:
+    def add(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
         """Add a collection. Raises StoreMismatch if the name is an alias."""
         if name in self._state.aliases:
             target = self._state.aliases[name]
             raise StoreMismatch(f"{name} is an alias of {target}: a collection cannot have the same name")
-        entry = CatalogEntry(dimension, _without_none(metadata))
+        entry = CatalogEntry(dimension, _without_none(metadata), sparse)
         self._replace_state(replace(self._state, collections={**self._state.collections, name: entry}))
 
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
@@ -108,7 +109,7 @@ class Catalog:
         document = {
             "version": VERSION,
             "collections": {
-                name: {"dimension": entry.dimension, "metadata": entry.metadata}
+                name: {"dimension": entry.dimension, "sparse": entry.sparse, "metadata": entry.metadata}
                 for name, entry in state.collections.items()
             },
             "aliases": state.aliases,
@@ -144,7 +145,7 @@ class Catalog:
 
 def _parse(document: dict[str, Any]) -> _State:
     collections = {
-        name: CatalogEntry(int(entry["dimension"]), dict(entry["metadata"]))
+        name: CatalogEntry(int(entry["dimension"]), dict(entry["metadata"]), bool(entry.get("sparse")))
         for name, entry in document["collections"].items()
     }
     return _State(collections, dict(document["aliases"]))

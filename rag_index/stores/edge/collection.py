@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any, cast
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.sparse import SparseVector
 from rag_index.errors import PointsRefused, RagIndexError, StoreBusy, StoreError, StoreMismatch
+from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
 from rag_index.stores.edge.filter import EdgeDialect
 from rag_index.stores.edge.folder import disk_full, require_space
 from rag_index.stores.edge.payload_index import payload_kind
+from rag_index.stores.hybrid import LookUp, hybrid_points
 from rag_index.stores.points import SEARCH_EF, check_ids, engine_ids, unit_query, unit_vectors
 
 if TYPE_CHECKING:
@@ -56,9 +59,10 @@ shard.close()
 class EdgeCollection:
     """The points of one collection. Safe to use from several threads; raises the errors of the Store protocol."""
 
-    def __init__(self, name: str, folder: Path, dimension: int, *, min_free: int) -> None:
+    def __init__(self, name: str, folder: Path, dimension: int, *, min_free: int, sparse: bool = False) -> None:
         self.name = name
         self.dimension = dimension
+        self.sparse = sparse
         self._folder = folder
         self._min_free = min_free
         self._lock = threading.Lock()
@@ -73,8 +77,9 @@ class EdgeCollection:
         """
         require_space(self._folder.parent, self._min_free)
         vectors = e.EdgeVectorParams(size=self.dimension, distance=e.Distance.Cosine)
+        sparse = {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf)} if self.sparse else None
         with self._lock, self._engine_errors():
-            self._shard = e.EdgeShard.create(str(self._folder), e.EdgeConfig(vectors=vectors))
+            self._shard = e.EdgeShard.create(str(self._folder), e.EdgeConfig(vectors=vectors, sparse_vectors=sparse))
             self._shard.flush()
 
     def index_fields(self, fields: Mapping[str, str | None]) -> None:
@@ -92,7 +97,7 @@ class EdgeCollection:
 
     def upsert(self, points: PointBatch) -> None:
         """Write points. All are checked and converted before the first reaches the engine."""
-        vectors = unit_vectors(points, self.dimension, self.name)
+        vectors = unit_vectors(points, self.dimension, self.name, sparse=self.sparse)
         built = _engine_points(points, vectors)
         batches = [built[start : start + BATCH_POINTS] for start in range(0, len(built), BATCH_POINTS)]
         self._write([(e.UpdateOperation.upsert_points(batch), len(batch)) for batch in batches], vectors.nbytes * 3)
@@ -163,6 +168,13 @@ class EdgeCollection:
                 total += int(shard.count(e.CountRequest(exact=True, filter=e.Filter(must=[condition]))))
         return total
 
+    def count_sparse(self) -> int:
+        """Return the exact number of points that have a sparse vector."""
+        if not self.sparse:
+            return 0
+        with self._open() as shard:
+            return int(shard.count(e.CountRequest(exact=True, filter=e.Filter(must=[e.HasVectorCondition(SPARSE)]))))
+
     def retrieve(self, ids: Sequence[str], *, vectors: bool) -> list[StoredPoint]:
         """Return the points with these ids that exist."""
         check_ids(ids)
@@ -190,12 +202,48 @@ class EdgeCollection:
         self, vector: NDArray[np.float32], *, limit: int, conditions: Sequence[Condition], exact: bool
     ) -> list[StoredPoint]:
         """Return the nearest points, best first."""
+        query = e.Query.Nearest(unit_query(vector, self.dimension, self.name))
+        return self._query(query, limit, _conditions_filter(conditions), exact=exact)
+
+    def search_hybrid(
+        self,
+        vector: NDArray[np.float32],
+        sparse: SparseVector,
+        *,
+        limit: int,
+        conditions: Sequence[Condition],
+        exact: bool,
+    ) -> list[StoredPoint]:
+        """Return the best points by either vector, with both scores."""
+        if not (self.sparse and sparse):
+            return self.search(vector, limit=limit, conditions=conditions, exact=exact)
+        near = e.Query.Nearest(unit_query(vector, self.dimension, self.name))
+        words = e.Query.Nearest(e.SparseVector(list(sparse.indices), list(sparse.values)), using=SPARSE)
+        query_filter = _conditions_filter(conditions)
+
+        def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
+            return [
+                self._query(
+                    words if one.sparse else near,
+                    one.limit,
+                    e.Filter(must=[e.HasIdCondition(set(one.ids))]) if one.ids else query_filter,
+                    exact=exact or bool(one.ids),
+                    payload=not one.ids,
+                )
+                for one in wanted
+            ]
+
+        return hybrid_points(look_up, limit)
+
+    def _query(
+        self, query: e.Query, limit: int, query_filter: e.Filter | None, *, exact: bool, payload: bool = True
+    ) -> list[StoredPoint]:
         request = e.QueryRequest(
             limit=limit,
-            query=e.Query.Nearest(unit_query(vector, self.dimension, self.name)),
-            filter=cast("e.Filter | None", payload_filter(conditions, EdgeDialect())),
+            query=query,
+            filter=query_filter,
             params=e.SearchParams(hnsw_ef=SEARCH_EF, exact=exact),
-            with_payload=True,
+            with_payload=payload,
         )
         with self._open() as shard:
             return [_stored(point, point.score) for point in shard.query(request)]
@@ -204,7 +252,8 @@ class EdgeCollection:
         """Return False if more vectors lack a search index than a search should scan."""
         with self._open() as shard:
             info = shard.info()
-        unindexed = max(0, info.points_count - info.indexed_vectors_count)
+        indexed = info.indexed_vectors_count - self.count_sparse()  # sparse vectors are always indexed
+        unindexed = max(0, info.points_count - indexed)
         return bool(unindexed * self.dimension * 4 <= MAX_SCANNED_KB * 1024)
 
     def optimize(self, *, inherit: int) -> None:
@@ -297,7 +346,7 @@ def _engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.P
     for start in range(0, len(points), BATCH_POINTS):
         for i, vector in enumerate(vectors[start : start + BATCH_POINTS].tolist(), start):
             try:
-                built.append(e.Point(points.ids[i], vector, points.payloads[i]))
+                built.append(e.Point(points.ids[i], _named(vector, points, i), points.payloads[i]))
             except (TypeError, ValueError, OverflowError) as exc:
                 bad.append(points.ids[i])
                 reason = reason or exc
@@ -315,5 +364,23 @@ def _key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
     return [e.FieldCondition(field, match=e.MatchAny(unique[start : start + KEYS_PER_FILTER])) for start in starts]
 
 
+def _conditions_filter(conditions: Sequence[Condition]) -> e.Filter | None:
+    return cast("e.Filter | None", payload_filter(conditions, EdgeDialect()))
+
+
+def _named(vector: list[float], points: PointBatch, row: int) -> Any:
+    """Return the vectors of a point: the dense one alone, or both by name."""
+    sparse = points.sparse.row(row) if points.sparse is not None else None
+    if not sparse:
+        return vector
+    return {"": vector, SPARSE: e.SparseVector(list(sparse.indices), list(sparse.values))}
+
+
 def _stored(record: e.Record | e.ScoredPoint, score: float = 0.0) -> StoredPoint:
-    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", record.vector), score)
+    vector: Any = record.vector
+    sparse = None
+    if isinstance(vector, dict):
+        found = vector.get(SPARSE)
+        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
+        vector = vector.get("")
+    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", vector), score, sparse)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch, StoredPoint
+    from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
 __all__ = ["EdgeStore"]
@@ -72,8 +73,10 @@ class EdgeStore:
         self._open: dict[str, EdgeCollection] = {}
         self._closed = False
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, like: str | None = None) -> None:
-        """Create a collection, or keep the existing one of that name and dimension and merge its metadata.
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
+        """Create a collection, or keep the existing one of that name and kind and merge its metadata.
 
         Nothing can be set by hand on a collection of this store, so `like` has nothing to give.
         """
@@ -82,18 +85,21 @@ class EdgeStore:
         with self._mutex:
             self._check_open()
             if name in self._catalog:
-                found = self._catalog.entry(name).dimension
-                if found != dimension:
+                found = self._catalog.entry(name)
+                if found.dimension != dimension:
                     raise StoreMismatch(
-                        f"collection {name} holds {found}-d vectors, not {dimension}-d: run `rag-index rebuild`"
+                        f"collection {name} holds {found.dimension}-d vectors, not {dimension}-d: "
+                        "run `rag-index rebuild`"
                     )
+                if sparse and not found.sparse:
+                    raise StoreMismatch(f"collection {name} has no sparse vectors: run `rag-index rebuild`")
                 self._catalog.merge_metadata(name, metadata)
                 return
             self._discard(name)
-            created = self._collection(name, dimension)
+            created = self._collection(name, dimension, sparse=sparse)
             created.create()
             try:
-                self._catalog.add(name, dimension, metadata)
+                self._catalog.add(name, dimension, metadata, sparse=sparse)
             except BaseException:
                 created.close()
                 raise
@@ -156,6 +162,10 @@ class EdgeStore:
         """Return the exact number of points, of these document keys if given."""
         return self._get(name).count(keys)
 
+    def count_sparse(self, name: str) -> int:
+        """Return the exact number of points that have a sparse vector."""
+        return self._get(name).count_sparse()
+
     def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
         """Return the points with these ids that exist."""
         return self._get(name).retrieve(ids, vectors=vectors)
@@ -175,6 +185,19 @@ class EdgeStore:
     ) -> list[StoredPoint]:
         """Return the nearest points, best first."""
         return self._get(name).search(vector, limit=limit, conditions=conditions, exact=exact)
+
+    def search_hybrid(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        sparse: SparseVector,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        exact: bool = False,
+    ) -> list[StoredPoint]:
+        """Return the best points by either vector, each once, with both scores."""
+        return self._get(name).search_hybrid(vector, sparse, limit=limit, conditions=conditions, exact=exact)
 
     def optimize(self, name: str) -> None:
         """Build the search index (HNSW) of a collection; until then every search scans."""
@@ -200,6 +223,11 @@ class EdgeStore:
         with self._mutex:
             return self._catalog.entry(name).dimension
 
+    def has_sparse(self, name: str) -> bool:
+        """Return whether the collection's points can have sparse vectors."""
+        with self._mutex:
+            return self._catalog.entry(name).sparse
+
     def close(self) -> None:
         """Flush, close and release the lock. A second call does nothing."""
         with self._mutex:
@@ -218,11 +246,12 @@ class EdgeStore:
             self._check_open()
             resolved = self._catalog.resolve(name)
             if resolved not in self._open:
-                self._open[resolved] = self._collection(resolved, self._catalog.entry(resolved).dimension)
+                entry = self._catalog.entry(resolved)
+                self._open[resolved] = self._collection(resolved, entry.dimension, sparse=entry.sparse)
             return self._open[resolved]
 
-    def _collection(self, name: str, dimension: int) -> EdgeCollection:
-        return EdgeCollection(name, self._folders / name, dimension, min_free=self._min_free)
+    def _collection(self, name: str, dimension: int, *, sparse: bool) -> EdgeCollection:
+        return EdgeCollection(name, self._folders / name, dimension, min_free=self._min_free, sparse=sparse)
 
     def _check_open(self) -> None:
         if self._closed:

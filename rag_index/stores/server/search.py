@@ -1,19 +1,24 @@
-"""A search on a Qdrant server, in as many pages as its limits need."""
+"""Searches on a Qdrant server, in as many requests as its limits need."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from qdrant_client import models
 
+from rag_index.stores import SPARSE
 from rag_index.stores.points import SEARCH_EF
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from qdrant_client import QdrantClient
 
+    from rag_index.stores.hybrid import LookUp
     from rag_index.stores.server.limits import Limits
 
-__all__ = ["nearest"]
+__all__ = ["HybridSearch", "nearest"]
 
 
 def nearest(
@@ -40,3 +45,44 @@ def nearest(
         if len(points) < page:
             break
     return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class HybridSearch:
+    """A search by both vectors of a collection."""
+
+    near: list[float]
+    words: models.SparseVector
+    query_filter: models.Filter | None
+    exact: bool
+
+    def look_up(
+        self, client: QdrantClient, name: str, wanted: Sequence[LookUp], limits: Limits
+    ) -> list[list[models.ScoredPoint]]:
+        """Return the points of each look-up, of all in one request."""
+        requests = [(number, request) for number, one in enumerate(wanted) for request in self._requests(one, limits)]
+        found: list[list[models.ScoredPoint]] = [[] for _ in wanted]
+        answers = client.query_batch_points(name, [request for _, request in requests])
+        for (number, _), answer in zip(requests, answers, strict=True):
+            found[number] += answer.points
+        return [list({point.id: point for point in points}.values()) for points in found]
+
+    def _requests(self, wanted: LookUp, limits: Limits) -> Iterator[models.QueryRequest]:
+        """Yield the searches of a look-up: pages of the best points, or parts of its ids."""
+        search = models.QueryRequest(
+            query=self.words if wanted.sparse else self.near,
+            using=SPARSE if wanted.sparse else None,
+            filter=self.query_filter,
+            params=models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=self.exact and not wanted.sparse),
+            with_payload=not wanted.ids,
+        )
+        if wanted.ids:
+            size = min(limits.values, limits.page)
+            for start in range(0, len(wanted.ids), size):
+                ids = wanted.ids[start : start + size]
+                has_id: Any = models.HasIdCondition(has_id=list[Any](ids))
+                yield search.model_copy(update={"limit": len(ids), "filter": models.Filter(must=[has_id])})
+            return
+        for offset in range(0, wanted.limit, min(wanted.limit, limits.page)):
+            page = min(limits.page, wanted.limit - offset)
+            yield search.model_copy(update={"limit": page, "offset": offset or None})

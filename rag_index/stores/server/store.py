@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.sparse import SparseVector
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
+from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
+from rag_index.stores.hybrid import LookUp, hybrid_points
 from rag_index.stores.points import check_ids, engine_ids, unit_query
 from rag_index.stores.server import writes
 from rag_index.stores.server.carry_over import carry_over
@@ -19,7 +22,7 @@ from rag_index.stores.server.filter import ServerDialect, key_filter
 from rag_index.stores.server.limits import KnownLimits, Limits
 from rag_index.stores.server.link import Link
 from rag_index.stores.server.payload_index import payload_kind
-from rag_index.stores.server.search import nearest
+from rag_index.stores.server.search import HybridSearch, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,16 +85,23 @@ class ServerStore:
             raise TypeError("a store made from a client cannot be pickled: make it from a URL")
         return self._remake, ()
 
-    def create(self, name: str, dimension: int, metadata: dict[str, Any], *, like: str | None = None) -> None:
-        """Create a collection, or keep the existing one of that name and dimension and merge its metadata.
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
+        """Create a collection, or keep the existing one of that name and kind and merge its metadata.
 
         It gets what was set by hand on the collection `like`.
         """
         given = {key: value for key, value in metadata.items() if value is not None}
         if name not in self._names():
             vectors = models.VectorParams(size=dimension, distance=models.Distance.COSINE)
+            words = {SPARSE: models.SparseVectorParams(modifier=models.Modifier.IDF)} if sparse else None
             try:
-                self._ask(lambda client: client.create_collection(name, vectors_config=vectors, metadata=given))
+                self._ask(
+                    lambda client: client.create_collection(
+                        name, vectors_config=vectors, sparse_vectors_config=words, metadata=given
+                    )
+                )
             except StoreError:
                 if name not in self._names():  # else it exists: created by another process, or the answer was lost
                     raise
@@ -102,6 +112,8 @@ class ServerStore:
                 f"collection {name} holds {found.size}-d vectors ({found.distance.value}), not {dimension}-d (Cosine): "
                 "run `rag-index rebuild`"
             )
+        if sparse and not _has_sparse(info):
+            raise StoreMismatch(f"collection {name} has no sparse vectors: run `rag-index rebuild`")
         kinds = {"key": models.PayloadSchemaType.KEYWORD, "chunk": models.PayloadSchemaType.INTEGER}
         for field, kind in kinds.items():
             if f"{RESERVED_KEY}.{field}" not in info.payload_schema:
@@ -149,7 +161,14 @@ class ServerStore:
         """Write points; all are checked before the first is sent. Raises PointsRefused once all others are written."""
         if len(points):
             info = self._info(name)
-            writes.upsert(self._link, name, _vector_params(name, info).size, points, most=Limits.of(info).upsert)
+            writes.upsert(
+                self._link,
+                name,
+                _vector_params(name, info).size,
+                points,
+                sparse=_has_sparse(info),
+                most=Limits.of(info).upsert,
+            )
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each point. Raises StoreMismatch for points that do not exist."""
@@ -188,6 +207,10 @@ class ServerStore:
 
         return self._limits.within(name, count)
 
+    def count_sparse(self, name: str) -> int:
+        """Return the exact number of points that have a sparse vector."""
+        return self._count_sparse(name) if self.has_sparse(name) else 0
+
     def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
         """Return the points with these ids that exist."""
         check_ids(ids)
@@ -225,6 +248,32 @@ class ServerStore:
 
         return [_stored(point, point.score) for point in self._limits.within(name, search)]
 
+    def search_hybrid(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        sparse: SparseVector,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        exact: bool = False,
+    ) -> list[StoredPoint]:
+        """Return the best points by either vector, each once, with both scores."""
+        if not sparse:
+            return self.search(name, vector, limit=limit, conditions=conditions, exact=exact)
+        search = HybridSearch(
+            unit_query(vector, None, name),
+            models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)),
+            cast("models.Filter | None", payload_filter(conditions, ServerDialect())),
+            exact=exact,
+        )
+
+        def look_up(wanted: Sequence[LookUp], limits: Limits) -> list[list[StoredPoint]]:
+            found = self._ask(lambda client: search.look_up(client, name, wanted, limits))
+            return [[_stored(point, point.score) for point in points] for points in found]
+
+        return self._limits.within(name, lambda limits: hybrid_points(partial(look_up, limits=limits), limit))
+
     def optimize(self, name: str) -> None:
         """Wait until the server, by itself, has built the search index. Raises StoreUnavailable after 600 s."""
         deadline = self._link.clock() + INDEXING_WAIT
@@ -241,7 +290,8 @@ class ServerStore:
         threshold = info.config.optimizer_config.indexing_threshold
         if threshold == 0:  # the search index is turned off
             return True
-        unindexed = max(0, (info.points_count or 0) - (info.indexed_vectors_count or 0))
+        sparse = self._count_sparse(name) if _has_sparse(info) else 0  # counted among the indexed vectors
+        unindexed = max(0, (info.points_count or 0) - max(0, (info.indexed_vectors_count or 0) - sparse))
         scanned = unindexed * _vector_params(name, info).size * 4
         allowed = (threshold or MAX_SCANNED_KB) * 1024 * max(1, info.segments_count)
         return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
@@ -265,6 +315,10 @@ class ServerStore:
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
         return _vector_params(name, self._info(name)).size
+
+    def has_sparse(self, name: str) -> bool:
+        """Return whether the collection's points can have sparse vectors."""
+        return _has_sparse(self._info(name))
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""
@@ -301,6 +355,10 @@ class ServerStore:
     def _count(self, name: str, count_filter: models.Filter | None) -> int:
         return self._ask(lambda client: client.count(name, count_filter=count_filter, exact=True)).count
 
+    def _count_sparse(self, name: str) -> int:
+        condition: Any = models.HasVectorCondition(has_vector=SPARSE)
+        return self._count(name, models.Filter(must=[condition]))
+
     def _retrieve(self, name: str, ids: list[str], vectors: bool) -> list[StoredPoint]:
         records = self._ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
         return [_stored(record) for record in records]
@@ -324,10 +382,20 @@ def _vector_params(name: str, info: models.CollectionInfo) -> models.VectorParam
     return found
 
 
+def _has_sparse(info: models.CollectionInfo) -> bool:
+    return SPARSE in (info.config.params.sparse_vectors or {})
+
+
 def _batches(items: Sequence[T], most: int = BATCH_IDS) -> Iterator[Sequence[T]]:
     size = min(most, BATCH_IDS)
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _stored(record: models.Record | models.ScoredPoint, score: float = 0.0) -> StoredPoint:
-    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", record.vector), score)
+    vector: Any = record.vector
+    sparse = None
+    if isinstance(vector, dict):
+        found = vector.get(SPARSE)
+        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
+        vector = vector.get("")
+    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", vector), score, sparse)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import orjson
 from qdrant_client import QdrantClient, models
 
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
+from rag_index.stores import SPARSE
 from rag_index.stores.points import check_ids, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from numpy.typing import NDArray
+
     from rag_index.documents.batches import PointBatch
+    from rag_index.documents.sparse import SparseVector
     from rag_index.stores.server.link import Link
 
 __all__ = ["delete", "update_payloads", "upsert"]
@@ -27,21 +32,48 @@ NUMBER_BYTES = 22
 PointsSelector = models.PointIdsList | models.FilterSelector
 
 
-def upsert(link: Link, name: str, dimension: int, points: PointBatch, *, most: int = BATCH_POINTS) -> None:
+def upsert(
+    link: Link, name: str, dimension: int, points: PointBatch, *, sparse: bool, most: int = BATCH_POINTS
+) -> None:
     """Write points, at most `most` with each request; all are checked before the first is sent.
 
     Raises PointsRefused for those that the server refuses, once all others are written.
     """
-    vectors = unit_vectors(points, dimension, name)
-    sizes = [dimension * NUMBER_BYTES + size for size in _payload_sizes(points.ids, points.payloads)]
+    vectors = unit_vectors(points, dimension, name, sparse=sparse)
+    words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
+    sizes = [
+        (dimension + 2 * count) * NUMBER_BYTES + size
+        for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
+    ]
 
     def send(start: int, stop: int) -> None:
-        batch = models.Batch.model_construct(  # checked above: validating every number again adds a third
-            ids=points.ids[start:stop], vectors=vectors[start:stop].tolist(), payloads=points.payloads[start:stop]
-        )
+        batch = (
+            _points(points, vectors, start, stop)
+            if points.sparse is not None
+            else models.Batch.model_construct(
+                ids=points.ids[start:stop], vectors=vectors[start:stop].tolist(), payloads=points.payloads[start:stop]
+            )
+        )  # checked above: validating every number again adds a third
         _write(link, lambda client: [client.upsert(name, batch, wait=True)])
 
     _send_all(name, points.ids, sizes, send, most=most)
+
+
+def _points(points: PointBatch, vectors: NDArray[np.float32], start: int, stop: int) -> list[models.PointStruct]:
+    """Return points with both vectors; an empty sparse vector is left out."""
+    sparse = [points.sparse.row(row) if points.sparse is not None else None for row in range(start, stop)]
+    return [
+        models.PointStruct.model_construct(
+            id=points.ids[row],
+            vector={"": vector, SPARSE: _sparse_model(words)} if words else {"": vector},
+            payload=points.payloads[row],
+        )
+        for row, vector, words in zip(range(start, stop), vectors[start:stop].tolist(), sparse, strict=True)
+    ]
+
+
+def _sparse_model(words: SparseVector) -> models.SparseVector:
+    return models.SparseVector.model_construct(indices=list(words.indices), values=list(words.values))
 
 
 def update_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:

@@ -1,0 +1,64 @@
+"""Sparse vectors in columns: for each row, some of many dimensions and their values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["SparseVector", "SparseVectors"]
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """One sparse vector: dimensions in ascending order, each once, and the value at each (float32)."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.indices)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVectors:
+    """Sparse vectors in compressed rows.
+
+    Row i has the dimensions `indices[offsets[i]:offsets[i + 1]]` (uint32, ascending) and the values at the same places
+    of `values` (float32). A row may be empty.
+    """
+
+    offsets: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[SparseVector]) -> SparseVectors:
+        """Return the rows as columns."""
+        offsets = [0, *accumulate(len(row.indices) for row in rows)]
+        return cls(
+            np.asarray(offsets, dtype=np.int64),
+            np.fromiter((i for row in rows for i in row.indices), dtype=np.uint32, count=offsets[-1]),
+            np.fromiter((v for row in rows for v in row.values), dtype=np.float32, count=offsets[-1]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, number: int) -> SparseVector:
+        """Return one row."""
+        first, last = self.offsets[number], self.offsets[number + 1]
+        return SparseVector(tuple(self.indices[first:last].tolist()), tuple(self.values[first:last].tolist()))
+
+    def rows(self, first: int, last: int) -> SparseVectors:
+        """Return the rows from `first` to before `last`."""
+        offsets = self.offsets[first : last + 1]
+        begin, end = offsets[0], offsets[-1]
+        return SparseVectors(offsets - begin, self.indices[begin:end], self.values[begin:end])

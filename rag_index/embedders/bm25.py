@@ -1,0 +1,114 @@
+"""Sparse vectors by BM25: each word of a text is a dimension, and rare words count more.
+
+The weight of a word in a chunk is BM25's term frequency part, with k = 1.2, b = 0.75 and an average length of 256 words
+(Robertson and Zaragoza: The Probabilistic Relevance Framework: BM25 and Beyond, 2009). The store multiplies it by the
+word's inverse document frequency when it searches. Qdrant's own code makes the vectors, so the dimension of a word is
+the one that a server would compute.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import qdrant_edge as e
+
+from rag_index.documents.sparse import SparseVector, SparseVectors
+from rag_index.embedders.identifiers import definitions, split_identifiers
+from rag_index.settings.index import CODE, NO_LANGUAGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rag_index.settings import IndexSettings
+
+__all__ = ["Bm25Encoder", "Bm25Model", "bm25_model"]
+
+VERSION = 1
+"""Change it if the same text would get another sparse vector."""
+K, B, AVERAGE_LENGTH = 1.2, 0.75, 256.0
+WITHOUT_SPACES = frozenset({"chinese", "japanese"})
+"""Languages that do not separate words: a dictionary finds them."""
+_WORD = re.compile(r"\w+(?:[-.']\w+)*")
+
+
+@dataclass(frozen=True, slots=True)
+class Bm25Model:
+    """Everything that decides the sparse vector of a text. A collection records it in its metadata."""
+
+    language: str
+    identifiers: bool = False
+    """Whether names of source code are taken apart: see `identifiers`."""
+    version: int = VERSION
+
+    @property
+    def fingerprint(self) -> str:
+        """Name the model: when it changes, the index has to be rebuilt."""
+        return f"bm25-{self.version}-{self.language}{'-code' if self.identifiers else ''}"
+
+    def to_metadata(self) -> dict[str, Any]:
+        """Return the model as a collection's metadata record it."""
+        return asdict(self)
+
+    @classmethod
+    def from_metadata(cls, recorded: Any) -> Bm25Model | None:
+        """Return the recorded model; None if the collection has no sparse vectors, or a newer rag-index made them."""
+        try:
+            model = cls(**recorded)
+        except TypeError:
+            return None
+        return model if model.version == VERSION else None
+
+
+def bm25_model(index: IndexSettings) -> Bm25Model | None:
+    """Return the model of an index, None if it is searched by meaning alone."""
+    if index.search == "dense":
+        return None
+    return Bm25Model(index.language, identifiers=index.kind == CODE)
+
+
+class Bm25Encoder:
+    """A maker of sparse vectors. It takes 12 µs to make, and about 30 µs for a text of 800 characters."""
+
+    def __init__(self, model: Bm25Model) -> None:
+        self._split = model.identifiers
+        self._engine = _engine(model.language)
+
+    def documents(self, texts: Iterable[str]) -> SparseVectors:
+        """Return the sparse vector of each text; one without words gets an empty row."""
+        return SparseVectors.from_rows([_row(self._engine.embed_document(self._prepared(text))) for text in texts])
+
+    def query(self, text: str) -> SparseVector:
+        """Return the sparse vector of a query: 1 for each word."""
+        prepared = f"{self._prepared(text)} {definitions(text)}" if self._split else text
+        return _row(self._engine.embed_query(prepared))
+
+    def words(self, query: str) -> dict[str, frozenset[int]]:
+        """Return the words of a query that count, in order, with the dimensions of each."""
+        words = {word: frozenset(self.query(word).indices) for word in _WORD.findall(query)}
+        return {word: dimensions for word, dimensions in words.items() if dimensions}
+
+    def matched(self, words: Mapping[str, frozenset[int]], text: str) -> tuple[str, ...]:
+        """Return which of these words of a query the text has, in some form."""
+        found = set(self._engine.embed_query(self._prepared(text)).indices)
+        return tuple(word for word, dimensions in words.items() if not found.isdisjoint(dimensions))
+
+    def _prepared(self, text: str) -> str:
+        return split_identifiers(text) if self._split else text
+
+
+def _engine(language: str) -> e.Bm25:
+    """Return Qdrant's encoder for a language."""
+    parameters: dict[str, Any] = {"k": K, "b": B, "avg_len": AVERAGE_LENGTH}
+    if language == NO_LANGUAGE:
+        parameters |= {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}
+    else:
+        parameters["language"] = language
+    if language in WITHOUT_SPACES:
+        parameters["tokenizer"] = e.TokenizerType.Multilingual
+    return e.Bm25(e.Bm25Config(**parameters))
+
+
+def _row(vector: e.SparseVector) -> SparseVector:
+    return SparseVector(tuple(vector.indices), tuple(vector.values))

@@ -1,0 +1,63 @@
+"""From the answers of several indexes to the hits of one search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rag_index.embedders.bm25 import Bm25Encoder
+from rag_index.embedders.identifiers import names_of
+from rag_index.errors import SettingsError
+from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.retrieve.fan_out import IndexAnswer, Question
+    from rag_index.retrieve.results import SearchHit
+
+__all__ = ["fuse_answers"]
+
+
+def fuse_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> tuple[list[SearchHit], str]:
+    """Return the best hits of all indexes that answered, and how they were fused: by score or by rank.
+
+    Scores of different models cannot be compared, and those of an index that was searched by words too cannot be
+    compared with those of one that was not. `auto` then fuses by rank: each index orders its own hits, and takes turns
+    with the others. Raises SettingsError if `fusion` is "score" nevertheless.
+    """
+    models = {answer.live.fingerprint: answer.live.embedder for answer in answered if answer.live}
+    comparable = len(models) <= 1 and len({answer.hybrid for answer in answered}) <= 1
+    if fusion == "score" and not comparable:
+        if len(models) > 1:
+            raise SettingsError(
+                f"scores of different models cannot be compared ({'; '.join(models.values())}): fuse by rank"
+            )
+        raise SettingsError(
+            "scores of indexes that are searched by words too cannot be compared with those of others: fuse by rank"
+        )
+    best = max((point.bm25 for answer in answered for point in answer.points), default=0.0)
+    hybrid = Scoring(question.dense_weight, best)
+    lists = [
+        document_hits(answer.index, answer.points, hybrid if answer.hybrid else Scoring())[: question.limit]
+        for answer in answered
+    ]
+    by_scores = fusion == "score" or (fusion == "auto" and comparable)
+    hits = (by_score if by_scores else by_rank)(lists, limit=question.limit)
+    return _with_matches(hits, answered, question.text), "score" if by_scores else "rank"
+
+
+def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:
+    """Return the hits with the words of the query that each of them has."""
+    encoders = {
+        answer.index: Bm25Encoder(answer.live.bm25)
+        for answer in answered
+        if answer.hybrid and answer.live and answer.live.bm25
+    }
+    words = {index: encoder.words(query) for index, encoder in encoders.items()}
+    return [
+        replace(hit, matched=encoders[hit.index].matched(words[hit.index], f"{names_of(hit.payload)}\n{hit.text}"))
+        if hit.index in encoders and hit.bm25
+        else hit
+        for hit in hits
+    ]

@@ -1,0 +1,141 @@
+"""Sparse vectors: which words make which dimensions."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import qdrant_edge as e
+
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model
+from rag_index.embedders.identifiers import definitions, names_of, split_identifiers
+from rag_index.settings import IndexSettings
+from rag_index.settings.index import LANGUAGES
+
+ENGLISH, CODE = Bm25Encoder(Bm25Model("english")), Bm25Encoder(Bm25Model("english", identifiers=True))
+
+
+def words(text: str, encoder: Bm25Encoder = ENGLISH) -> set[int]:
+    return set(encoder.query(text).indices)
+
+
+def test_forms_of_a_word_are_one_dimension_and_frequent_words_are_none():
+    assert words("Printers") == words("printer") == words("PRINTER,")
+    assert not words("the and of")
+    assert words("the printer") == words("printer")
+
+
+def test_without_a_language_every_word_counts_as_it_is():
+    plain = Bm25Encoder(Bm25Model("none"))
+    assert words("printers", plain) != words("printer", plain)
+    assert words("the", plain)
+
+
+@pytest.mark.parametrize("language", [*LANGUAGES, "none"])
+def test_every_language_can_be_used(language):
+    assert Bm25Encoder(Bm25Model(language)).documents(["Tokio 42"]).row(0)
+
+
+def test_the_languages_are_those_of_the_engine():
+    names = {
+        name.lower() for name in (*dir(e.Language), *dir(e.SnowballLanguage), "korean") if not name.startswith("_")
+    }
+    for name in names - set(LANGUAGES):
+        with pytest.raises(ValueError, match="unsupported language"):
+            e.Bm25(e.Bm25Config(language=name))
+
+
+def test_texts_without_spaces_are_divided_into_words():
+    chinese = Bm25Encoder(Bm25Model("chinese"))
+    assert words("打印机", chinese) <= words("打印机离线了", chinese)
+
+
+def test_rows_are_the_vectors_of_the_texts():
+    texts = ["one printer", "", "of the", "two scanners and two printers"]
+    sparse = ENGLISH.documents(texts)
+    assert len(sparse) == 4
+    assert [bool(sparse.row(i)) for i in range(4)] == [True, False, False, True]
+    for i, text in enumerate(texts):
+        assert set(sparse.row(i).indices) == words(text)
+        assert list(sparse.row(i).indices) == sorted(sparse.row(i).indices)
+    part = sparse.rows(1, 4)
+    assert [part.row(i) for i in range(3)] == [sparse.row(i) for i in (1, 2, 3)]
+    assert (part.values.dtype, part.indices.dtype) == (np.float32, np.uint32)
+
+
+def test_a_word_that_is_repeated_weighs_more_and_one_in_a_long_text_less():
+    def weight(text: str) -> float:
+        row = ENGLISH.documents([text]).row(0)
+        return dict(zip(row.indices, row.values, strict=True))[next(iter(words("printer")))]
+
+    assert (
+        weight("printer printer scanner") > weight("printer cable scanner") > weight("printer cable " * 1 + "x9 " * 400)
+    )
+
+
+@pytest.mark.parametrize("query", ["JsonTreeReader", "json_tree_reader", "jsontreereader", "tree", "JSON reader"])
+def test_names_of_source_code_are_found_by_every_spelling_and_part(query):
+    assert words(query, CODE) & words("def parse(reader: JsonTreeReader): ...", CODE)
+    assert words(query, CODE) & words("x = json_tree_reader.next()", CODE)
+
+
+@pytest.mark.parametrize(
+    ("name", "spelled_out"),
+    [
+        ("HTTPServer2", "httpserver2 HTTP Server 2"),
+        ("getHTTPResponseCode", "gethttpresponsecode get HTTP Response Code"),
+        ("__init__", "init"),
+        ("MAX_SIZE", "maxsize MAX SIZE"),
+        ("naïve_größe", "naïvegröße naïve größe"),
+        ("word", "word"),
+        ("_", "_"),
+        ("a.b(c)", "a.b(c)"),
+        ("don't 42", "don't 42"),
+    ],
+)
+def test_a_compound_name_becomes_the_whole_and_its_parts(name, spelled_out):
+    assert split_identifiers(name) == spelled_out
+
+
+def test_a_query_asks_for_the_definitions_of_its_names():
+    assert definitions("JsonTreeReader.read_tree(x)") == "definesjsontreereader definesreadtree definesx"
+    assert words("json_tree_reader", CODE) & words("definesjsontreereader", CODE)
+    assert not words("json_tree_reader") & words("definesjsontreereader")
+
+
+def test_names_are_path_qualified_name_and_signature():
+    payload = {"path": "a/b.py", "qualified_name": "A.b", "signature": "def b()", "docstring": "No name."}
+    assert names_of(payload) == "a/b.py\nA.b\ndef b()"
+    assert names_of({"path": "a", "signature": None}) == "a"
+
+
+def test_matched_words_are_those_of_the_query_in_its_order():
+    query = ENGLISH.words("the printers' cable, offline printers")
+    assert list(query) == ["printers", "cable", "offline"]
+    assert ENGLISH.matched(query, "A cable for one printer.") == ("printers", "cable")
+    assert ENGLISH.matched(query, "bananas") == ()
+
+
+def test_a_model_is_read_from_metadata_only_if_it_makes_the_same_vectors():
+    model = Bm25Model("german", identifiers=True)
+    assert Bm25Model.from_metadata(model.to_metadata()) == model
+    for other in (None, {}, {"language": "german", "more": 1}, {**model.to_metadata(), "version": 99}):
+        assert Bm25Model.from_metadata(other) is None
+
+
+def test_the_model_follows_the_settings_of_the_index():
+    common = {"name": "x", "table": "t", "key": "id", "text": "body"}
+    assert bm25_model(IndexSettings(**common)) == Bm25Model("english")
+    assert bm25_model(IndexSettings(**common, language="none")) == Bm25Model("none")
+    assert bm25_model(IndexSettings(**common, search="dense")) is None
+    code = bm25_model(IndexSettings(name="x", kind="code", root="."))
+    assert code == Bm25Model("english", identifiers=True)
+    assert len({model.fingerprint for model in (Bm25Model("none"), Bm25Model("english"), code)}) == 3
+
+
+def test_one_encoder_serves_several_threads():
+    texts = [f"printer {n} offline" for n in range(200)]
+    expected = [ENGLISH.query(text) for text in texts]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ENGLISH.query, texts)) == expected

@@ -1,0 +1,122 @@
+"""Runs of hybrid indexes: every way to write a document writes its words too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rag_index import Retriever
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.stores import open_store
+from tests.project import SETTINGS, Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rag_index.documents.batches import StoredPoint
+
+DENSE = SETTINGS.format(extra="") + 'search = "dense"\n'
+
+
+@pytest.fixture
+def project(tmp_path: Path, prefect_server: str) -> Project:
+    return Project(tmp_path / "project").fill(60)
+
+
+def points(project: Project) -> dict[str, StoredPoint]:
+    """Return the live points with both vectors."""
+    store = open_store(project.settings.store)
+    try:
+        return {point.id: point for point in store.scroll(project.settings.alias("notes"), vectors=True)}
+    finally:
+        store.close()
+
+
+def check_words(project: Project, language: str = "english") -> dict[str, StoredPoint]:
+    """Check that every point has exactly the sparse vector of its text, and return the points."""
+    found, encoder = points(project), Bm25Encoder(Bm25Model(language))
+    for point in found.values():
+        assert point.sparse == encoder.documents([point.payload["_rag"]["text"]]).row(0)
+    return found
+
+
+def best(project: Project, query: str) -> str:
+    with Retriever.from_settings(project.config) as retriever:
+        return retriever.search_sync(query).hits[0].document_id
+
+
+def test_a_run_and_single_documents_write_words_that_follow_the_text(project: Project) -> None:
+    assert project.index().state == "completed"
+    before = check_words(project)
+    project.execute("UPDATE note SET body = 'the gate shows XQ-77' WHERE id = 10")  # it had several chunks
+    project.execute("UPDATE note SET author = 'somebody' WHERE id = 11")
+    project.execute("DELETE FROM note WHERE id = 12")
+    assert project.index().state == "completed"
+    after = check_words(project)
+    assert len(after) < len(before)
+    assert best(project, "XQ-77") == "10"
+    project.execute("UPDATE note SET body = 'the gate shows ZZ-12' WHERE id = 13")
+    assert project.cli("index", "notes", "--id", "13").returncode == 0
+    check_words(project)
+    assert best(project, "ZZ-12") == "13"
+
+
+def test_an_index_without_words_gets_them_by_a_rebuild_that_embeds_nothing(project: Project) -> None:
+    project.write_settings(DENSE)
+    assert project.index().state == "completed"
+    dense = points(project)
+    assert all(point.sparse is None for point in dense.values())
+    project.write_settings(SETTINGS.format(extra=""))
+    refused = project.index()
+    assert refused.indexes[0].state == "failed"
+    assert "bm25-1-english" in refused.indexes[0].message
+    assert "rag-index rebuild notes" in refused.indexes[0].message
+    assert best(project, "Note 7")  # it is searched by meaning until then
+    rebuilt = project.cli("rebuild", "notes", "--json")
+    assert rebuilt.returncode == 0, rebuilt.stdout
+    hybrid = check_words(project)
+    assert {i: point.vector for i, point in hybrid.items()} == {i: point.vector for i, point in dense.items()}
+    [metrics] = [run["metrics"] for run in project.json("report")["runs"] if run["metrics"].get("reused")]
+    assert (metrics["texts"], metrics["reused"]) == (0, len(hybrid))
+
+
+def test_a_change_of_language_makes_other_words(project: Project) -> None:
+    assert project.index().state == "completed"
+    project.write_settings(SETTINGS.format(extra="") + 'language = "none"\n')
+    assert project.index(full=True).state == "completed"
+    check_words(project, "none")
+
+
+def test_serial_and_parallel_runs_write_the_same_words(project: Project, tmp_path: Path) -> None:
+    assert project.index(serial=True).state == "completed"
+    other = Project(tmp_path / "other").fill(60)
+    assert other.index(workers=2, shard_documents=7).state == "completed"
+    serial, parallel = points(project), points(other)
+    assert {i: p.sparse for i, p in serial.items()} == {i: p.sparse for i, p in parallel.items()}
+
+
+def test_an_exact_name_of_source_code_is_found_first(tmp_path: Path, prefect_server: str) -> None:
+    project = Project(tmp_path / "project")
+    source = project.folder / "src"
+    source.mkdir()
+    for n in range(30):
+        (source / f"module_{n}.py").write_text(
+            f"class JsonTreeReader{n}:\n    def read_tree_{n}(self, path):\n        '''Read a tree of JSON.'''\n"
+            f"        return open(path)\n\n\ndef json_tree_writer_{n}(tree):\n    return JsonTreeReader{n}()\n"
+        )
+    project.write_settings(
+        '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n[embedder]\nkind = "local"\n[run]\nwait = 30\n'
+    )
+    assert project.index().state == "completed"
+    with Retriever.from_settings(project.config) as retriever:
+        for query, name, file in (
+            ("JsonTreeReader17", "JsonTreeReader17", "module_17.py"),
+            ("json_tree_reader_17", "JsonTreeReader17", "module_17.py"),
+            ("jsonTreeWriter9", "json_tree_writer_9", "module_9.py"),
+            ("read_tree_4", "JsonTreeReader4", "module_4.py"),  # a small class is one chunk
+            ("module_22", None, "module_22.py"),
+        ):
+            hit = retriever.search_sync(query, limit=3).hits[0]
+            assert (hit.document_id, hit.matched) == (file, (query,))
+            assert name in (None, hit.payload["name"]), query

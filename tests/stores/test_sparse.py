@@ -1,0 +1,161 @@
+"""The contract of every store on sparse vectors: written, read, counted and searched beside the dense ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from rag_index.documents.batches import PointBatch
+from rag_index.documents.sparse import SparseVector
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.errors import PointsRefused, StoreMismatch
+from rag_index.stores import Condition, Store
+from rag_index.stores.edge.store import EdgeStore
+from tests.stores.test_contract import DIMENSION, KINDS, batch, new_name, open_kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+
+TEXTS = ["The printer is offline", "A scanner is offline", "Printers printing to the printer", "Bananas", "the of and"]
+ENGLISH = Bm25Encoder(Bm25Model("english"))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with open_kind(request.param, tmp_path_factory.mktemp("store")) as store:
+        yield store
+        store.close()
+
+
+@pytest.fixture
+def name(store: Store) -> Iterator[str]:
+    """A collection with one point for each text; their dense vectors have nothing to do with them."""
+    name = new_name()
+    store.create(name, DIMENSION, {}, sparse=True)
+    store.upsert(name, points())
+    yield name
+    store.drop(name)
+
+
+def points() -> PointBatch:
+    payloads = [{"text": text} for text in TEXTS]
+    return replace(batch(list(range(len(TEXTS))), payloads), sparse=ENGLISH.documents(TEXTS))
+
+
+def bm25_by_hand(query: str, text: str) -> float:
+    """Return the score that Qdrant documents: term frequency part times ln(1 + (N - n + 0.5) / (n + 0.5))."""
+    vectors = [
+        dict(zip(v.indices, v.values, strict=True)) for v in map(ENGLISH.documents(TEXTS).row, range(len(TEXTS)))
+    ]
+    total = sum(map(bool, vectors))
+    score = 0.0
+    for word in ENGLISH.query(query).indices:
+        having = sum(word in vector for vector in vectors)
+        score += vectors[TEXTS.index(text)].get(word, 0.0) * np.log(1 + (total - having + 0.5) / (having + 0.5))
+    return float(score)
+
+
+def test_sparse_vectors_come_back_as_they_were_written(store: Store, name: str) -> None:
+    written = points()
+    assert written.sparse is not None
+    read = {point.id: point for point in store.scroll(name, vectors=True)}
+    for i, point_id in enumerate(written.ids):
+        assert read[point_id].sparse == (written.sparse.row(i) or None)
+        vector = written.vectors[i] / np.linalg.norm(written.vectors[i])
+        np.testing.assert_allclose(read[point_id].vector, vector, atol=1e-6)
+    assert all(point.sparse is None and point.vector is None for point in store.scroll(name))
+
+
+def test_points_without_words_have_no_sparse_vector(store: Store, name: str) -> None:
+    assert store.has_sparse(name)
+    assert (store.count(name), store.count_sparse(name)) == (5, 4)
+
+
+def test_both_scores_of_every_candidate_are_right(store: Store, name: str) -> None:
+    query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
+    for limit in (1, 2, 10):
+        found = store.search_hybrid(name, query, ENGLISH.query("printer offline"), limit=limit)
+        assert len({point.id for point in found}) == len(found)
+        for point in found:
+            text = point.payload["text"]
+            vector = points().vectors[TEXTS.index(text)]
+            cosine = float(vector @ query / np.linalg.norm(vector) / np.linalg.norm(query))
+            assert point.score == pytest.approx(cosine, abs=1e-5)
+            assert point.bm25 == pytest.approx(bm25_by_hand("printer offline", text), rel=1e-4)
+
+
+def test_the_best_of_both_vectors_are_candidates(store: Store, name: str) -> None:
+    dense = points().vectors[3]  # of "Bananas"
+    found = store.search_hybrid(name, dense, ENGLISH.query("printer"), limit=1)
+    assert {point.payload["text"] for point in found} == {"Bananas", "Printers printing to the printer"}
+
+
+def test_conditions_hold_for_both_vectors(store: Store, name: str) -> None:
+    conditions = [Condition("text", "eq", "A scanner is offline")]
+    found = store.search_hybrid(name, points().vectors[0], ENGLISH.query("offline"), limit=5, conditions=conditions)
+    assert [point.payload["text"] for point in found] == ["A scanner is offline"]
+    assert found[0].bm25 > 0
+
+
+def test_a_query_without_words_is_searched_by_meaning(store: Store, name: str) -> None:
+    found = store.search_hybrid(name, points().vectors[3], ENGLISH.query("the of"), limit=2)
+    assert [point.id for point in found] == [p.id for p in store.search(name, points().vectors[3], limit=2)]
+
+
+def test_a_collection_without_sparse_vectors_refuses_them(store: Store) -> None:
+    name = new_name()
+    store.create(name, DIMENSION, {})
+    assert not store.has_sparse(name)
+    with pytest.raises(PointsRefused, match="no sparse vectors: run `rag-index rebuild`"):
+        store.upsert(name, points())
+    with pytest.raises(StoreMismatch, match="no sparse vectors: run `rag-index rebuild`"):
+        store.create(name, DIMENSION, {}, sparse=True)
+    assert (store.count(name), store.count_sparse(name)) == (0, 0)
+    store.drop(name)
+
+
+def test_payload_updates_and_new_texts_leave_no_old_words(store: Store, name: str) -> None:
+    written = points()
+    store.update_payloads(name, [(written.ids[0], {"text": "other"})])
+    assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse == written.sparse.row(0)  # type: ignore[union-attr]
+    changed = PointBatch(written.ids[:1], written.vectors[:1], written.payloads[:1], ENGLISH.documents(["of the"]))
+    store.upsert(name, changed)
+    assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse is None
+    assert store.count_sparse(name) == 3
+
+
+def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path)
+    store.create("c", DIMENSION, {}, sparse=True)
+    store.upsert("c", points())
+    store.close()
+    store = EdgeStore(tmp_path)
+    assert store.has_sparse("c")
+    assert store.search_hybrid("c", points().vectors[0], SparseVector((), ()), limit=1)[0].bm25 == 0
+    store.optimize("c")
+    found = store.search_hybrid("c", points().vectors[0], ENGLISH.query("bananas"), limit=1)
+    assert {point.payload["text"] for point in found} == {"The printer is offline", "Bananas"}
+    store.close()
+
+
+def test_unindexed_dense_vectors_are_noticed_beside_indexed_sparse_ones(tmp_path: Path) -> None:
+    store = EdgeStore(tmp_path)
+    dimension, count = 512, 6_000  # 12 MB: more than a search should scan
+    store.create("c", dimension, {}, sparse=True)
+    vectors = np.random.default_rng(0).normal(size=(count, dimension)).astype(np.float32)
+    made = batch(list(range(count)))
+    sparse = ENGLISH.documents(["word"] * count)
+    store.upsert("c", PointBatch(made.ids, vectors, made.payloads, sparse))
+    assert not store.indexed("c")
+    store.optimize("c")
+    assert store.indexed("c")
+    store.close()
