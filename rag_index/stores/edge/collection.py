@@ -6,9 +6,6 @@ work is split into short calls, made one at a time under the collection's own lo
 
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
@@ -16,13 +13,15 @@ from typing import TYPE_CHECKING, Any, cast
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.documents.sparse import SparseVector
-from rag_index.errors import PointsRefused, RagIndexError, StoreBusy, StoreError, StoreMismatch
+from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
+from rag_index.stores.edge.errors import store_error
 from rag_index.stores.edge.filter import EdgeDialect
-from rag_index.stores.edge.folder import disk_full, require_space
+from rag_index.stores.edge.folder import require_space
 from rag_index.stores.edge.payload_index import payload_kind
+from rag_index.stores.edge.points import engine_points, engine_sparse, stored_point
+from rag_index.stores.edge.search_index import build_index
 from rag_index.stores.hybrid import LookUp, hybrid_points
 from rag_index.stores.points import SEARCH_EF, check_ids, engine_ids, unit_query, unit_vectors
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
+    from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
 __all__ = ["EdgeCollection"]
@@ -45,15 +45,6 @@ FLUSH_POINTS = 10_000
 """Points written between flushes; more would make the next open slow."""
 MAX_SCANNED_KB = 10_000
 """Vectors up to this size are scanned without a search index (the engine's own threshold)."""
-
-BUILD_INDEX = """\
-import sys
-import qdrant_edge
-shard = qdrant_edge.EdgeShard.load(sys.argv[1])
-shard.optimize()
-shard.flush()
-shard.close()
-"""
 
 
 class EdgeCollection:
@@ -98,7 +89,7 @@ class EdgeCollection:
     def upsert(self, points: PointBatch) -> None:
         """Write points. All are checked and converted before the first reaches the engine."""
         vectors = unit_vectors(points, self.dimension, self.name, sparse=self.sparse)
-        built = _engine_points(points, vectors)
+        built = engine_points(points, vectors)
         batches = [built[start : start + BATCH_POINTS] for start in range(0, len(built), BATCH_POINTS)]
         self._write([(e.UpdateOperation.upsert_points(batch), len(batch)) for batch in batches], vectors.nbytes * 3)
 
@@ -181,7 +172,7 @@ class EdgeCollection:
         found: list[StoredPoint] = []
         for start in range(0, len(ids), BATCH_POINTS):
             with self._open() as shard:
-                found += map(_stored, shard.retrieve(list(ids[start : start + BATCH_POINTS]), True, vectors))
+                found += map(stored_point, shard.retrieve(list(ids[start : start + BATCH_POINTS]), True, vectors))
         return found
 
     def scroll(self, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
@@ -194,7 +185,7 @@ class EdgeCollection:
             request = e.ScrollRequest(offset=offset, limit=page, filter=which, with_payload=True, with_vector=vectors)
             with self._open() as shard:
                 records, offset = shard.scroll(request)
-            yield from map(_stored, records)
+            yield from map(stored_point, records)
             if offset is None:
                 return
 
@@ -218,7 +209,7 @@ class EdgeCollection:
         if not (self.sparse and sparse):
             return self.search(vector, limit=limit, conditions=conditions, exact=exact)
         near = e.Query.Nearest(unit_query(vector, self.dimension, self.name))
-        words = e.Query.Nearest(e.SparseVector(list(sparse.indices), list(sparse.values)), using=SPARSE)
+        words = e.Query.Nearest(engine_sparse(sparse), using=SPARSE)
         query_filter = _conditions_filter(conditions)
 
         def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
@@ -246,7 +237,7 @@ class EdgeCollection:
             with_payload=payload,
         )
         with self._open() as shard:
-            return [_stored(point, point.score) for point in shard.query(request)]
+            return [stored_point(point, point.score) for point in shard.query(request)]
 
     def indexed(self) -> bool:
         """Return False if more vectors lack a search index than a search should scan."""
@@ -266,16 +257,7 @@ class EdgeCollection:
             self._close_shard()
             size = sum(file.stat().st_blocks * 512 for file in self._folder.rglob("*") if file.is_file())
             require_space(self._folder, self._min_free + 2 * size)
-            command = [sys.executable, "-P", "-c", BUILD_INDEX, str(self._folder)]
-            child = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", pass_fds=[inherit], check=False
-            )
-        if child.returncode:
-            reason = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
-            raise StoreError(
-                f"the search index of {self.name} was not built ({reason}), and searches work without it: "
-                "check free memory and disk space, then run `rag-index` again"
-            )
+            build_index(self._folder, self.name, inherit=inherit)
 
     def close(self) -> None:
         """Flush and close the shard."""
@@ -325,35 +307,7 @@ class EdgeCollection:
         except BaseException as exc:
             if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
                 raise
-            raise self._store_error(str(exc)) from exc
-
-    def _store_error(self, message: str) -> StoreError:
-        if "WouldBlock" in message:
-            return StoreBusy(f"collection {self.name} at {self._folder} is open in another process: wait for it")
-        if disk_full(message):
-            return StoreError(f"no space left for collection {self.name} at {self._folder}: free some, then run again")
-        if re.search("permission denied|read-only file system", message, re.IGNORECASE):
-            return StoreError(f"cannot write to {self._folder} ({message}): make it writable for this user")
-        if "does not exist" in message:
-            return StoreError(f"the folder of collection {self.name}, {self._folder}, is gone: run `rag-index rebuild`")
-        return StoreError(f"the embedded Qdrant failed on {self.name} at {self._folder}: {message}")
-
-
-def _engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
-    built: list[e.Point] = []
-    bad: list[str] = []
-    reason: Exception | None = None
-    for start in range(0, len(points), BATCH_POINTS):
-        for i, vector in enumerate(vectors[start : start + BATCH_POINTS].tolist(), start):
-            try:
-                built.append(e.Point(points.ids[i], _named(vector, points, i), points.payloads[i]))
-            except (TypeError, ValueError, OverflowError) as exc:
-                bad.append(points.ids[i])
-                reason = reason or exc
-    if bad:
-        what = f"payloads of {len(bad)} points cannot be stored"
-        raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
-    return built
+            raise store_error(str(exc), self.name, self._folder) from exc
 
 
 def _key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
@@ -366,21 +320,3 @@ def _key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
 
 def _conditions_filter(conditions: Sequence[Condition]) -> e.Filter | None:
     return cast("e.Filter | None", payload_filter(conditions, EdgeDialect()))
-
-
-def _named(vector: list[float], points: PointBatch, row: int) -> Any:
-    """Return the vectors of a point: the dense one alone, or both by name."""
-    sparse = points.sparse.row(row) if points.sparse is not None else None
-    if not sparse:
-        return vector
-    return {"": vector, SPARSE: e.SparseVector(list(sparse.indices), list(sparse.values))}
-
-
-def _stored(record: e.Record | e.ScoredPoint, score: float = 0.0) -> StoredPoint:
-    vector: Any = record.vector
-    sparse = None
-    if isinstance(vector, dict):
-        found = vector.get(SPARSE)
-        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
-        vector = vector.get("")
-    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", vector), score, sparse)

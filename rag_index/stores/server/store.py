@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.documents.sparse import SparseVector
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
@@ -19,6 +18,7 @@ from rag_index.stores.points import check_ids, engine_ids, unit_query
 from rag_index.stores.server import writes
 from rag_index.stores.server.carry_over import carry_over
 from rag_index.stores.server.filter import ServerDialect, key_filter
+from rag_index.stores.server.info import has_sparse, is_indexed, stored_point, vector_params
 from rag_index.stores.server.limits import KnownLimits, Limits
 from rag_index.stores.server.link import Link
 from rag_index.stores.server.payload_index import payload_kind
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
+    from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
 __all__ = ["ServerStore"]
@@ -41,8 +42,6 @@ T = TypeVar("T")
 
 BATCH_IDS = 1000
 """Ids or keys per request."""
-MAX_SCANNED_KB = 10_000
-"""Vectors up to this size are scanned without a search index, if the server does not name its own threshold."""
 INDEXING_WAIT = 600.0
 POLL = 0.5
 
@@ -106,13 +105,13 @@ class ServerStore:
                 if name not in self._names():  # else it exists: created by another process, or the answer was lost
                     raise
         info = self._info(name)
-        found = _vector_params(name, info)
+        found = vector_params(name, info)
         if found.size != dimension or found.distance != models.Distance.COSINE:
             raise StoreMismatch(
                 f"collection {name} holds {found.size}-d vectors ({found.distance.value}), not {dimension}-d (Cosine): "
                 "run `rag-index rebuild`"
             )
-        if sparse and not _has_sparse(info):
+        if sparse and not has_sparse(info):
             raise StoreMismatch(f"collection {name} has no sparse vectors: run `rag-index rebuild`")
         kinds = {"key": models.PayloadSchemaType.KEYWORD, "chunk": models.PayloadSchemaType.INTEGER}
         for field, kind in kinds.items():
@@ -164,9 +163,9 @@ class ServerStore:
             writes.upsert(
                 self._link,
                 name,
-                _vector_params(name, info).size,
+                vector_params(name, info).size,
                 points,
-                sparse=_has_sparse(info),
+                sparse=has_sparse(info),
                 most=Limits.of(info).upsert,
             )
 
@@ -222,7 +221,7 @@ class ServerStore:
         while True:
             ask = partial(self._page, name, offset, page, vectors)
             records, offset = self._limits.within(name, ask)
-            yield from map(_stored, records)
+            yield from map(stored_point, records)
             if offset is None:
                 return
 
@@ -246,7 +245,7 @@ class ServerStore:
                 )
             )
 
-        return [_stored(point, point.score) for point in self._limits.within(name, search)]
+        return [stored_point(point, point.score) for point in self._limits.within(name, search)]
 
     def search_hybrid(
         self,
@@ -270,7 +269,7 @@ class ServerStore:
 
         def look_up(wanted: Sequence[LookUp], limits: Limits) -> list[list[StoredPoint]]:
             found = self._ask(lambda client: search.look_up(client, name, wanted, limits))
-            return [[_stored(point, point.score) for point in points] for points in found]
+            return [[stored_point(point, point.score) for point in points] for points in found]
 
         return self._limits.within(name, lambda limits: hybrid_points(partial(look_up, limits=limits), limit))
 
@@ -287,14 +286,7 @@ class ServerStore:
     def indexed(self, name: str) -> bool:
         """Return False if the server is still building, or a search scans more vectors than it should."""
         info = self._info(name)
-        threshold = info.config.optimizer_config.indexing_threshold
-        if threshold == 0:  # the search index is turned off
-            return True
-        sparse = self._count_sparse(name) if _has_sparse(info) else 0  # counted among the indexed vectors
-        unindexed = max(0, (info.points_count or 0) - max(0, (info.indexed_vectors_count or 0) - sparse))
-        scanned = unindexed * _vector_params(name, info).size * 4
-        allowed = (threshold or MAX_SCANNED_KB) * 1024 * max(1, info.segments_count)
-        return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
+        return is_indexed(name, info, self._count_sparse(name) if has_sparse(info) else 0)
 
     def aliases(self) -> dict[str, str]:
         """Return the collection that each alias points at."""
@@ -314,11 +306,11 @@ class ServerStore:
 
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
-        return _vector_params(name, self._info(name)).size
+        return vector_params(name, self._info(name)).size
 
     def has_sparse(self, name: str) -> bool:
         """Return whether the collection's points can have sparse vectors."""
-        return _has_sparse(self._info(name))
+        return has_sparse(self._info(name))
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""
@@ -361,7 +353,7 @@ class ServerStore:
 
     def _retrieve(self, name: str, ids: list[str], vectors: bool) -> list[StoredPoint]:
         records = self._ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
-        return [_stored(record) for record in records]
+        return [stored_point(record) for record in records]
 
     def _page(
         self, name: str, offset: models.ExtendedPointId | None, page: int, vectors: bool, limits: Limits
@@ -375,27 +367,6 @@ class ServerStore:
         )
 
 
-def _vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
-    found = info.config.params.vectors
-    if not isinstance(found, models.VectorParams):
-        raise StoreMismatch(f"collection {name} has named vectors: rag-index did not make it; use another project name")
-    return found
-
-
-def _has_sparse(info: models.CollectionInfo) -> bool:
-    return SPARSE in (info.config.params.sparse_vectors or {})
-
-
 def _batches(items: Sequence[T], most: int = BATCH_IDS) -> Iterator[Sequence[T]]:
     size = min(most, BATCH_IDS)
     return (items[start : start + size] for start in range(0, len(items), size))
-
-
-def _stored(record: models.Record | models.ScoredPoint, score: float = 0.0) -> StoredPoint:
-    vector: Any = record.vector
-    sparse = None
-    if isinstance(vector, dict):
-        found = vector.get(SPARSE)
-        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
-        vector = vector.get("")
-    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", vector), score, sparse)

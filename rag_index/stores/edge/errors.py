@@ -1,0 +1,27 @@
+"""What the engine's bare exceptions mean, by their words."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from rag_index.errors import StoreBusy, StoreError
+from rag_index.stores.edge.folder import disk_full
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["store_error"]
+
+
+def store_error(message: str, name: str, folder: Path) -> StoreError:
+    """Return our error for the engine's message on collection `name`, whose shard is in `folder`."""
+    if "WouldBlock" in message:
+        return StoreBusy(f"collection {name} at {folder} is open in another process: wait for it")
+    if disk_full(message):
+        return StoreError(f"no space left for collection {name} at {folder}: free some, then run again")
+    if re.search("permission denied|read-only file system", message, re.IGNORECASE):
+        return StoreError(f"cannot write to {folder} ({message}): make it writable for this user")
+    if "does not exist" in message:
+        return StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`")
+    return StoreError(f"the embedded Qdrant failed on {name} at {folder}: {message}")

@@ -1,0 +1,55 @@
+"""What a server says of a collection, and its points as they come back."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from qdrant_client import models
+
+from rag_index.documents.batches import StoredPoint
+from rag_index.documents.sparse import SparseVector
+from rag_index.errors import StoreMismatch
+from rag_index.stores import SPARSE
+
+__all__ = ["has_sparse", "is_indexed", "stored_point", "vector_params"]
+
+MAX_SCANNED_KB = 10_000
+"""Vectors up to this size are scanned without a search index, if the server does not name its own threshold."""
+
+
+def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
+    """Return what the dense vectors are. Raises StoreMismatch if they have names, which rag-index gives none."""
+    found = info.config.params.vectors
+    if not isinstance(found, models.VectorParams):
+        raise StoreMismatch(f"collection {name} has named vectors: rag-index did not make it; use another project name")
+    return found
+
+
+def has_sparse(info: models.CollectionInfo) -> bool:
+    """Return whether points of the collection can have sparse vectors."""
+    return SPARSE in (info.config.params.sparse_vectors or {})
+
+
+def is_indexed(name: str, info: models.CollectionInfo, sparse: int) -> bool:
+    """Return False if the server is still building, or a search scans more vectors than it should.
+
+    `sparse` is the number of sparse vectors, which the server counts among the indexed ones.
+    """
+    threshold = info.config.optimizer_config.indexing_threshold
+    if threshold == 0:  # the search index is turned off
+        return True
+    unindexed = max(0, (info.points_count or 0) - max(0, (info.indexed_vectors_count or 0) - sparse))
+    scanned = unindexed * vector_params(name, info).size * 4
+    allowed = (threshold or MAX_SCANNED_KB) * 1024 * max(1, info.segments_count)
+    return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
+
+
+def stored_point(record: models.Record | models.ScoredPoint, score: float = 0.0) -> StoredPoint:
+    """Return a point that the server gave, with what it has of payload and vectors."""
+    vector: Any = record.vector
+    sparse = None
+    if isinstance(vector, dict):
+        found = vector.get(SPARSE)
+        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
+        vector = vector.get("")
+    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", vector), score, sparse)
