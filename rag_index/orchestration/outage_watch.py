@@ -25,7 +25,7 @@ INTERVAL_SECONDS = 1.0
 
 @contextmanager
 def watched_outages(progress: Progress) -> Iterator[None]:
-    """For the time of the block, show who does not answer beside the progress, and log it once with the run."""
+    """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
     logger, over = get_run_logger(), threading.Event()
 
     def watch() -> None:

@@ -36,7 +36,7 @@ ENDED = b"ended"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server keeps a run, and how it is asked."""
+    """The place where the server keeps a run, and how to ask it."""
 
     url: str
     headers: dict[str, str]

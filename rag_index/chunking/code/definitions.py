@@ -21,7 +21,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a node is: the nodes around it, the outermost first, and whether it is local to a function."""
+    """The place of a node: the nodes around it, the outermost first, and whether it is local to a function."""
 
     data: bytes
     """The file."""
