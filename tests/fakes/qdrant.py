@@ -164,10 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
                 result = answer(fake, self.command, path, json.loads(body) if body else None)
         except Refused as exc:
             return self._answer(exc.status, {"status": {"error": exc.error}, "time": 0.0})
-        if fault.update_status:
-            results = result if isinstance(result, list) else [result]
-            for one in results:
-                one["status"] = fault.update_status
+        waits = "wait=true" in urlsplit(self.path).query
+        status = fault.update_status or ("completed" if waits else "acknowledged")
+        for one in result if isinstance(result, list) else [result]:
+            if isinstance(one, dict) and one.get("status") == "completed":
+                one["status"] = status
         if fault.cut:
             return self._cut()
         if fault.garbage:

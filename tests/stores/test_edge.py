@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -194,6 +195,22 @@ for n in range(start, 1_000_000):
         assert found.entry("c").metadata["n"] in (done, done + 1)
         assert found.aliases()["live"] in ("c", "d")
     assert done > 20
+
+
+def test_a_change_of_the_catalog_that_does_not_reach_the_disk_changes_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    """It is replaced as a whole: a kill or a full disk never leaves half of it."""
+    file = tmp_path / "catalog.json"
+    catalog = Catalog(file)
+    catalog.add("c", 4, {"n": 1})
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="no space left"):
+        catalog.merge_metadata("c", {"n": 2})
+    for read in (catalog, Catalog(file)):
+        assert read.entry("c").metadata == {"n": 1}
 
 
 def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
@@ -444,3 +461,17 @@ print(log.read_bytes() == before, flush=True); input()
     writer.kill()
     with closing(EdgeStore(tmp_path)) as store:
         assert store.count("c") == 12_000
+
+
+def test_a_flush_leaves_nothing_for_the_next_open_to_replay(tmp_path: Path) -> None:
+    """What is flushed survives a power cut; the engine's log then begins behind it."""
+    log = tmp_path / "collections" / "c" / "wal" / "first-index"
+    with closing(EdgeStore(tmp_path)) as store:
+        store.create("c", DIMENSION, {})
+        for start in (0, 100):
+            before = log.read_bytes()
+            for first in range(start, start + 100, 10):
+                store.upsert("c", points(range(first, first + 10)))
+            assert log.read_bytes() == before
+            store.flush("c")
+            assert log.read_bytes() != before

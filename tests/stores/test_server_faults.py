@@ -277,6 +277,16 @@ def test_payload_indexes_that_a_crash_left_out_are_created_later(qdrant: FakeQdr
 # Requests
 
 
+def test_an_alias_moves_in_one_request(qdrant: FakeQdrant, store: ServerStore) -> None:
+    """Between two requests, readers would find no alias."""
+    store.create("d", 4, {})
+    store.point_alias("live", "c")
+    before = qdrant.requests("POST /collections/aliases")
+    store.point_alias("live", "d")
+    assert qdrant.requests("POST /collections/aliases") == before + 1
+    assert store.aliases() == {"live": "d"}
+
+
 def test_requests_are_bounded_by_points_and_by_bytes(qdrant: FakeQdrant, store: ServerStore) -> None:
     store.upsert("c", points(600))
     assert qdrant.requests(UPSERT) == 3

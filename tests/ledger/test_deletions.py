@@ -1,0 +1,80 @@
+"""By what the delete guard decides: which documents the collection had when it was whole, and how large it was."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.database.urls import database_url
+from rag_index.ledger import Counts, Ledger
+from rag_index.ledger.deletions import DAY, DAYS
+from rag_index.ledger.tables import sizes
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path, clock):
+    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=clock)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def collection_id(ledger) -> int:
+    return ledger.add_collection(
+        alias="a", name="a__1", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c", dimension=2,
+        state="ready",
+    ).id  # fmt: skip
+
+
+def test_a_document_that_is_written_again_was_there_when_the_collection_was_whole(ledger, clock, collection_id):
+    ledger.record(collection_id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1)])
+    ledger.mark_whole(collection_id)
+    clock.now += DAY
+    ledger.mark_pending(collection_id, ["1", "3"])
+    ledger.record(collection_id, [("1", b"other", b"p", 1), ("3", b"t", b"p", 1)])
+    assert ledger.count_documents(ledger.collection("a__1")) == Counts(all=3, whole=2, held=0)
+
+
+def test_a_size_counts_for_so_many_days_and_is_then_forgotten(ledger, clock, collection_id):
+    ledger.note_size(collection_id, 900)
+    clock.now += (DAYS - 1) * DAY
+    ledger.note_size(collection_id, 500)
+    assert ledger.largest_size(collection_id) == 900
+    clock.now += DAY
+    assert ledger.largest_size(collection_id) == 500
+    ledger.note_size(collection_id, 400)
+    with ledger.transaction() as connection:
+        kept = connection.scalars(sa.select(sizes.c.documents).order_by(sizes.c.day)).all()
+    assert kept == [500, 400]
+
+
+def test_a_size_of_a_day_that_is_yet_to_come_does_not_count(ledger, clock, collection_id):
+    """The clock was wrong and was set right."""
+    ledger.note_size(collection_id, 900)
+    clock.now -= 3 * DAY
+    assert ledger.largest_size(collection_id) == 0
+    ledger.note_size(collection_id, 500)
+    clock.now += 3 * DAY
+    assert ledger.largest_size(collection_id) == 500
+
+
+def test_the_largest_size_of_a_day_counts(ledger, collection_id):
+    for count in (300, 500, 400):
+        ledger.note_size(collection_id, count)
+    assert ledger.largest_size(collection_id) == 500
