@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["launch", "quiet", "trusted_folder"]
 
+UNREACHABLE = "Failed to reach API at "
+"""What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
+
 
 def launch(
     load: Callable[[], Callable[..., Any]],
@@ -39,7 +42,7 @@ def launch(
 
     Raises:
         BaseException: what ended the flow, where that is not the outcome of an index.
-        TransientError: Prefect's API has gone.
+        TransientError: Prefect's API does not answer, or has gone.
     """
     quiet(home, verbose=verbose)
     with trusted_folder(), terminable(), collect_seldom(), _likely_server() as server:
@@ -55,6 +58,13 @@ def launch(
             raise TransientError(
                 f"the Prefect server no longer answers ({error}); what was indexed is kept: check that the server "
                 "runs, then run again"
+            ) from error
+        except RuntimeError as error:
+            if not str(error).startswith(UNREACHABLE):
+                raise
+            raise TransientError(
+                f"the Prefect server at {str(error).removeprefix(UNREACHABLE).rstrip('/')} does not answer, so nothing "
+                "was done: start it, or correct PREFECT_API_URL; without one, a run starts a server of its own"
             ) from error
     return result
 

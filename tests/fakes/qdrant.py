@@ -22,7 +22,7 @@ from qdrant_client import QdrantClient, models
 from tests.fakes.qdrant_rules import forbidden, strict_mode_refusal
 
 POISON = "poison"
-"""A point whose payload has this key makes the server refuse the whole request with 400."""
+"""A point whose payload has a value under this key makes the server refuse the whole request with 400."""
 DISK_FULL = "Service internal error: No space left on device: WAL buffer size exceeds available disk space"
 
 
@@ -309,7 +309,7 @@ def _upsert(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = TypeAdapter(models.PointInsertOperations).validate_python(body)
     points = request.batch if isinstance(request, models.PointsBatch) else request.points
     payloads = points.payloads if isinstance(points, models.Batch) else [point.payload for point in points]
-    if any(payload and POISON in payload for payload in payloads or []):
+    if any(payload and payload.get(POISON) for payload in payloads or []):
         raise Refused(400, "Wrong input: this point is not to my taste")
     return fake.client.upsert(name, points)
 

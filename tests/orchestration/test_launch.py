@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+from tests.project import Project
+
 PROFILE = 'active = "team"\n\n[profiles.team]\nPREFECT_API_URL = "{url}"\n'
 ASK = """
 import json
@@ -39,3 +41,13 @@ def test_a_server_that_the_environment_names_is_used_and_none_is_started(tmp_pat
         "started": False,
         "running": False,
     }
+
+
+def test_a_prefect_server_that_does_not_answer_ends_the_run(tmp_path):
+    project = Project(tmp_path / "project").fill(5)
+    ended = project.cli("index-all", PREFECT_API_URL="http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES="0")
+    assert ended.returncode == 1
+    message = ended.stderr.strip().splitlines()[-1]
+    assert "the Prefect server at http://127.0.0.1:9/api does not answer" in message
+    assert "PREFECT_API_URL" in message
+    assert not list(project.folder.rglob("ledger.db")), "it had done something"

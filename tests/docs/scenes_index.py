@@ -1,0 +1,230 @@
+"""Scenes of failures of documents, store and ledger, and of changes: each provokes one line of docs/failures.md.
+
+A scene needs neither Prefect nor Dask. It checks what the run says, what the index then holds and what the next run
+does, and returns the exit code.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.retrieve import Retriever
+from rag_index.stores import open_store
+from rag_index.stores.edge.store import EdgeStore
+from tasks.upsert import upsert_shard
+from tests.docs.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
+from tests.fakes.qdrant import Fault
+from tests.waiting import when
+
+if TYPE_CHECKING:
+    from tests.fakes.qdrant import FakeQdrant
+
+# Single documents
+
+
+@line("The embedder refuses a text")
+def refused_text(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    stage.project.execute("UPDATE note SET body = 'POISON here' WHERE id = 10")
+    stage.project.execute("UPDATE note SET body = 'good' WHERE id = 8")
+    stage.fake.fault("status", code=400, marker="POISON", words="cannot embed this")
+    outcome = stage.run()
+    assert (outcome.failed, outcome.changed) == (1, 1)
+    assert stage.project.texts() == {**before, "8": ["Note 8\ngood"]}
+    for tries in (2, 3, 4, 5, 5):
+        assert stage.run().failed == 1
+        assert stage.listed() == {"10": tries}
+    stage.fake.clear()
+    assert stage.run().failed == 1, "it was given up"
+    stage.project.execute("UPDATE note SET body = 'good' WHERE id = 10")
+    does_the_rest(stage)
+    return exit_code(outcome)
+
+
+@line("A value in a text column is not text")
+def no_text(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    stage.project.execute("UPDATE note SET body = x'0001' WHERE id = 7")
+    outcomes = [stage.run() for _ in range(6)]
+    assert [one.failed for one in outcomes] == [1] * 6
+    assert stage.listed().keys() == {"7"}
+    assert stage.project.texts() == before
+    stage.project.execute("UPDATE note SET body = 'good' WHERE id = 7")
+    does_the_rest(stage, sure=DOCUMENTS - 1)
+    assert not stage.listed()
+    return exit_code(outcomes[-1])
+
+
+# Processes
+
+
+@line("Another run has this index")
+def another_run(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    with closing(Ledger(stage.project.settings.ledger_url)) as ledger, IndexLease(ledger, "test_notes", "another"):
+        code = fails(stage.run(), "is being written by process", "since")
+    assert stage.project.texts() == before
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+# Store, ledger and disk
+
+
+@line("Qdrant does not answer")
+def qdrant_away(stage: Stage, qdrant: FakeQdrant) -> int:
+    assert upsert_shard.retries == 3, "the line says how often an upsert is tried again"
+    stage.project = stage.make("server", f'[store]\nurl = "{qdrant.url}"\n')
+    stage.patch.setattr("rag_index.indexing.run.open_store", partial(open_store, patience=0.5))
+    with when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 3, qdrant.stop):
+        code = fails(stage.run(), qdrant.url.removeprefix("http://"))
+    qdrant.start()
+    does_the_rest(stage, sure=10)
+    return code
+
+
+@line("Qdrant refuses points")
+def refused_points(stage: Stage, qdrant: FakeQdrant) -> int:
+    stage.project = stage.make("server", f'[store]\nurl = "{qdrant.url}"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.fakes.qdrant.POISON", "author")
+        stage.project.execute("UPDATE note SET author = NULL WHERE id <> 25")
+        code = fails(stage.run(), "refuse")
+    points = {payload["_rag"]["document_id"] for payload, _ in stage.project.points().values()}
+    assert points == {str(number) for number in range(1, 31) if number != 25}, "the others of the shard are written"
+    does_the_rest(stage, sure=20)
+    return code
+
+
+@line("Qdrant refuses a request")
+def read_only(stage: Stage, qdrant: FakeQdrant) -> int:
+    stage.project = stage.make("server", f'[store]\nurl = "{qdrant.url}"\n')
+    stage.held()
+    stage.project.fill(10, first=DOCUMENTS + 1)
+    qdrant.read_only = True
+    code = fails(stage.run(), "may be for reading only", "[store] api_key")
+    assert fails(stage.run(), "may be for reading only") == code
+    qdrant.read_only = False
+    qdrant.faults.append(Fault(on="/points", times=None, status=400, error="Bad request: strict mode: too much"))
+    assert fails(stage.run(), "strict mode") == code
+    qdrant.faults.clear()
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+@line("The embedded store is in use")
+def store_in_use(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    with closing(open_store(stage.project.settings.store)):
+        code = fails(stage.run(), "process ", "--wait")
+    assert stage.project.texts() == before
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+@line("The disk is nearly full")
+def disk_full(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    stage.project.fill(10, first=DOCUMENTS + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(EdgeStore.__init__.__kwdefaults__, "min_free", 2**60)
+        code = fails(stage.run(), "no space left")
+    assert stage.project.texts() == before
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+@line("Ledger and store do not belong together")
+def lost(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    kept, codes = stage.project.folder / ".rag-index", set()
+    for what in ("ledger.db", "qdrant"):
+        (kept / what).rename(kept / f"lost {what}")
+        codes |= {fails(stage.run(), "rag-index rebuild") for _ in range(2)}
+        assert stage.run(full=True).state == "completed"
+        assert stage.project.texts() == before
+    [code] = codes
+    return code
+
+
+# Changes that need a person
+
+
+@line("The source lost more than")
+def guarded(stage: Stage, _: FakeQdrant) -> int:
+    stage.project.fill(260, first=DOCUMENTS + 1)
+    before = stage.held()
+    stage.project.execute("DELETE FROM note WHERE id > 100")
+    stage.project.fill(1, first=1000)
+    outcome = stage.run()
+    assert (outcome.held_back, outcome.new) == (200, 1)
+    assert "--allow-deletes" in outcome.message
+    assert stage.run().held_back == 200
+    assert stage.project.texts().items() >= before.items()
+    assert stage.run(allow_deletes=True).deleted == 200
+    assert len(stage.project.texts()) == 101
+    return exit_code(outcome)
+
+
+@line("Model, prefix or chunk size")
+def other_settings(stage: Stage, _: FakeQdrant) -> int:
+    before, codes = stage.held(), set()
+    right = stage.project.config.read_text()
+    for old, new, both in (
+        ("chunk_chars = 200", "chunk_chars = 100", ("/200/20", "/100/20")),
+        ("[parallel]", 'document_prefix = "passage: "\n[parallel]', ("fake-embed", "passage: ")),
+    ):
+        stage.project.write_settings(right)
+        stage.set(old, new)
+        codes |= {fails(stage.run(), *both, "rebuild notes") for _ in range(2)}
+        assert stage.project.texts() == before
+    stage.set("[parallel]", 'query_prefix = "query: "\n[parallel]')
+    with Retriever(stage.project.settings) as retriever:
+        assert retriever.search_sync("a question").hits
+    assert embeds(stage, "a question")
+    assert not embeds(stage, "query: a question")
+    stage.project.write_settings(right)
+    does_the_rest(stage, sure=DOCUMENTS)
+    [code] = codes
+    return code
+
+
+@line("A rebuild fails")
+def rebuild_fails(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    stage.set("chunk_chars = 200", "chunk_chars = 100")
+    stage.fake.clear()
+    stage.fake.seconds_per_text = 0.02
+    with when(lambda: embeds(stage, "ticket 30 "), stage.fake.stop_listening):
+        code = fails(stage.run(full=True), stage.fake.url.removeprefix("http://"))
+    assert stage.project.texts() == before
+    stage.fake.listen()
+    resumed = stage.run(full=True)
+    assert (resumed.state, resumed.unchanged > 0) == ("completed", True)
+    assert stage.project.texts() != before
+    return code
+
+
+@line("A rebuild has failed documents")
+def rebuild_lacks(stage: Stage, _: FakeQdrant) -> int:
+    stage.project.fill(160, first=DOCUMENTS + 1)
+    before = stage.held()
+    stage.project.execute("UPDATE note SET body = 'POISON' WHERE id = 9")
+    stage.fake.fault("status", code=400, marker="POISON")
+    outcome = stage.run(full=True)
+    assert "not published" in outcome.message
+    stage.fake.clear()
+    stage.project.execute("DELETE FROM note WHERE id > 80")
+    lacking = stage.run(full=True)
+    assert "lacks 120 of 200 documents" in lacking.message
+    assert stage.project.texts() == before
+    assert stage.run(full=True, allow_deletes=True).state == "completed"
+    assert len(stage.project.texts()) == 80
+    assert exit_code(lacking) == exit_code(outcome)
+    return exit_code(outcome)

@@ -1,0 +1,182 @@
+"""Scenes of failures of settings, source and embedder: each provokes one line of docs/failures.md.
+
+A scene needs neither Prefect nor Dask. It checks what the run says, what the index then holds and what the next run
+does, and returns the exit code.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rag_index.errors import SourceUnavailable
+from rag_index.sources.sql import SqlSource
+from tasks.embed import embed_shard
+from tasks.fetch import fetch_page
+from tests.docs.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
+from tests.waiting import when
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.fakes.qdrant import FakeQdrant
+
+ENDLESS = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n)"
+
+# Settings and source
+
+
+@line("A setting, a table or a column is missing")
+def wrong_settings(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    stage.project.execute("DELETE FROM note WHERE id = 1")
+    right = stage.project.config.read_text()
+    codes = set()
+    for old, new, words in (
+        ('table = "note"', 'table = "nothing"', "there is no table 'nothing'"),
+        ('"body"]', '"nothing"]', "nothing"),
+        ('table = "note"', 'query = "SELECT nullif(id, 3) AS id, title, body, author, priority FROM note"', "NULL"),
+    ):
+        stage.set(old, new)
+        codes |= {fails(stage.run(), words) for _ in range(2)}
+        assert stage.project.texts() == before
+        stage.project.write_settings(right)
+    stage.project.fill(20, first=DOCUMENTS + 1)
+    stage.set('table = "note"', 'query = "SELECT * FROM note UNION ALL SELECT * FROM note WHERE id = 60"')
+    pages_of(stage, 20)
+    codes |= {fails(stage.run(), "60") for _ in range(2)}
+    assert stage.project.texts().items() >= before.items(), "nothing was deleted"
+    stage.project.write_settings(right)
+    assert stage.run().deleted == 1
+    [code] = codes
+    return code
+
+
+def pages_of(stage: Stage, rows: int, then: Callable[[int], None] = lambda _: None) -> None:
+    """Read pages of so many rows, and do `then` with the number of each before it is read."""
+    read, numbers = SqlSource.page, iter(range(10_000))
+
+    def page(source, cursor, _):
+        then(next(numbers))
+        return read(source, cursor, rows)
+
+    stage.patch.setattr(SqlSource, "page", page)
+
+
+@line("The source does not answer at the start")
+def source_away(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    right = stage.project.config.read_text()
+    stage.set("sqlite:///source.db", "postgresql://nobody@127.0.0.1:9/nothing")
+    code = fails(stage.run(), "127.0.0.1:9", "does not answer")
+    assert stage.project.texts() == before
+    stage.project.write_settings(right)
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+@line("A query of the source hangs")
+def source_hangs(stage: Stage, _: FakeQdrant) -> int:
+    stage.held()
+    stage.project.execute("DELETE FROM note WHERE id = 1")
+    stage.project.fill(40, first=DOCUMENTS + 1)
+    right = stage.project.config.read_text()
+    columns = f"id, title, CASE WHEN id > 70 THEN {ENDLESS} ELSE body END AS body, author, priority"
+    stage.set('table = "note"', f'query = "SELECT {columns} FROM note"')
+    stage.set('source.db"', 'source.db"\ntimeout = 0.5')
+    pages_of(stage, 20)
+    code = fails(stage.run(), "did not answer a query within 0.5 s", "[source] timeout")
+    assert "1" in stage.project.texts(), "nothing was deleted"
+    assert len(stage.project.texts()) > DOCUMENTS
+    stage.project.write_settings(right)
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+@line("The source breaks off in the middle")
+def source_breaks_off(stage: Stage, _: FakeQdrant) -> int:
+    assert fetch_page.retries == 3, "the line says how often the page is read again"
+    stage.held()
+    stage.project.execute("DELETE FROM note WHERE id = 1")
+    stage.project.fill(40, first=DOCUMENTS + 1)
+
+    def breaks_off(number: int) -> None:
+        if number == 3:
+            raise SourceUnavailable("the database went away")
+
+    with pytest.MonkeyPatch.context() as stage.patch:
+        pages_of(stage, 20, breaks_off)
+        code = fails(stage.run(), "went away")
+    assert "1" in stage.project.texts(), "nothing was deleted"
+    assert len(stage.project.texts()) > DOCUMENTS
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+# The embedder
+
+
+@line("The embedder does not answer at the start")
+def embedder_away(stage: Stage, _: FakeQdrant) -> int:
+    before = stage.held()
+    assert stage.project.settings.embedder.start_timeout == 60
+    stage.fake.stop_listening()
+    code = fails(stage.run(), stage.fake.url.removeprefix("http://"))
+    stage.fake.restart(model="another")
+    assert fails(stage.run(), "ollama pull fake-embed") == code
+    assert stage.project.texts() == before
+    stage.fake.model = "fake-embed"
+    does_the_rest(stage, sure=DOCUMENTS)
+    return code
+
+
+@line("An Ollama server goes down in the middle")
+def embedder_goes_away(stage: Stage, _: FakeQdrant) -> int:
+    assert embed_shard.retries == 1, "the line says how often a shard is tried again"
+    stage.fake.seconds_per_text = 0.02
+    with when(lambda: embeds(stage, "ticket 31 "), stage.fake.stop_listening):
+        code = fails(stage.run(), stage.fake.url.removeprefix("http://"))
+    assert stage.project.texts()
+    stage.fake.listen()
+    does_the_rest(stage)
+    return code
+
+
+@line("The model's weights change in the middle")
+def weights_change(stage: Stage, _: FakeQdrant) -> int:
+    stage.fake.seconds_per_text, digest = 0.02, stage.fake.digest
+    with when(lambda: embeds(stage, "ticket 21 "), lambda: stage.fake.restart(digest="ee" * 32)):
+        code = fails(stage.run(), "with weights eeeeeeeeeeee")
+    assert stage.project.texts()
+    assert fails(stage.run(), "rebuild notes") == code
+    stage.fake.restart(digest=digest)
+    does_the_rest(stage)
+    return code
+
+
+@line("A chunk is too long for the model")
+def too_long(stage: Stage, _: FakeQdrant) -> int:
+    stage.fake.max_chars = 60
+    outcome = stage.run()
+    texts = stage.project.texts()
+    assert len(texts) == DOCUMENTS
+    assert max(len(text) for parts in texts.values() for text in parts) <= 60
+    assert stage.run().nothing_to_do
+    return exit_code(outcome)
+
+
+@line("A chunk gets no context")
+def no_context(stage: Stage, _: FakeQdrant) -> int:
+    table = f'[indexes.context]\nmodel = "{stage.fake.model}"\nhosts = ["{stage.fake.url}"]\n'
+    stage.project.write_settings(stage.project.config.read_text() + table)
+    stage.fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
+    outcome = stage.run()
+    assert (outcome.failed, outcome.incomplete) == (0, 1)
+    assert f"{outcome.contexts_missing} chunks are without context" in outcome.message
+    assert stage.listed().keys() == {"40"}
+    assert len(stage.project.texts()) == DOCUMENTS
+    assert stage.run().nothing_to_do
+    stage.project.write_settings(stage.project.config.read_text() + "required = true\n")
+    assert stage.run(full=True).failed == 1
+    return exit_code(outcome)

@@ -1,0 +1,61 @@
+"""docs/failures.md: each line of its tables happens as it says."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from tests.docs import scenes_index, scenes_services  # noqa: F401  they fill SCENES
+from tests.docs.pages import ROOT, page, tables
+from tests.docs.stage import SCENES, Stage
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
+
+LINES = {row[0]: row[1:] for rows in tables(page("failures"), "what fails") for row in rows}
+
+ELSEWHERE = {
+    "A document kills the worker": (3, "flows/test_failures.py", "a_document_that_kills_its_worker_is_found_and_the"),
+    "A document kills the flow's own process": (137, "flows/test_suspects.py", "the_next_run_finds_it_and_indexes"),
+    "A Dask worker is killed": (0, "flows/test_failures.py", "a_worker_that_is_killed_as_it_starts_does_not_stop"),
+    "A worker hangs at a shard": (3, "flows/test_code.py", "a_worker_that_hangs_is_killed_and_its_file_is_found"),
+    "The workers do not start": (0, "flows/test_failures.py", "workers_that_do_not_start_are_started_once_more"),
+    "The flow's process is killed": (137, "reliability/test_kill.py", "the_run_after_a_kill_loses_nothing"),
+    "You press Ctrl-C": (130, "cli/test_commands.py", "a_signal_stops_the_run_and_its_processes_and_the_next_run"),
+    "The worker of a deployed run": (137, "deployments/test_worker.py", "a_run_whose_worker_is_stopped_is_resumed"),
+    "A run is cancelled on Prefect's page": (130, "flows/test_cancel.py", "a_run_in_a_terminal_that_is_cancelled"),
+    "The Prefect server of": (1, "orchestration/test_launch.py", "a_prefect_server_that_does_not_answer_ends_the_run"),
+}
+"""The lines that only a run with other processes shows: the exit code, and the test that provokes each."""
+
+
+@pytest.fixture
+def stage(tmp_path, monkeypatch):
+    with FakeOllama() as fake:
+        yield Stage(tmp_path, fake, monkeypatch)
+
+
+def of(what: str, among: dict[str, object]) -> list[str]:
+    return [beginning for beginning in among if what.startswith(beginning)]
+
+
+@pytest.mark.parametrize("what", LINES)
+def test_each_line_has_one_scene_or_a_test_that_provokes_it(what):
+    assert len(of(what, SCENES) + of(what, ELSEWHERE)) == 1
+
+
+@pytest.mark.parametrize("beginning", SCENES)
+def test_the_line_is_what_happens(beginning, stage):
+    [line] = [line for what, line in LINES.items() if what.startswith(beginning)]
+    with FakeQdrant() as qdrant:
+        code = SCENES[beginning](stage, qdrant)
+    assert line[-1].split(",")[0] == str(code)
+
+
+@pytest.mark.parametrize("beginning", ELSEWHERE)
+def test_the_test_of_a_line_exists(beginning):
+    [line] = [line for what, line in LINES.items() if what.startswith(beginning)]
+    code, file, name = ELSEWHERE[beginning]
+    assert line[-1] == str(code)
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    assert [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith(f"test_{name}")]
