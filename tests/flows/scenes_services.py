@@ -14,7 +14,7 @@ from rag_index.errors import SourceUnavailable
 from rag_index.sources.sql import SqlSource
 from tasks.embed import embed_shard
 from tasks.fetch import fetch_page
-from tests.docs.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
+from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
 
 if TYPE_CHECKING:
