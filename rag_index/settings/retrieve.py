@@ -22,7 +22,7 @@ class RetrieveSettings(Section):
     """The maximum number of concurrent requests to the store, over all searches and indexes."""
     fusion: Literal["auto", "rank", "score"] = "auto"
     """How the hits of several indexes are merged. `auto` means `score` if all indexes have one model, else `rank`."""
-    dense_weight: Number = Field(default=0.5, ge=0, le=1)
+    dense_weight: Number = Field(default=0.4, ge=0, le=1)
     """The weight of meaning against words in a hybrid search, from 0 (words alone) to 1 (meaning alone)."""
     cache_size: Whole = Field(default=1000, ge=0)
     """The number of query vectors to cache; 0 switches the cache off."""

@@ -40,7 +40,8 @@ def hits(desk, *arguments):
 
 
 def test_printed_hits(desk):
-    lines = run(desk, "search", "Printer offline after update", "--limit", "2").stdout.splitlines()
+    search = ("search", "Printer offline after update", "--limit", "2", "--dense-weight", "1")
+    lines = run(desk, *search).stdout.splitlines()
     assert lines[0] == "1.000  titles: t-1"
     assert lines[1] == "       Printer offline after update"
     assert lines[2].endswith("comments: 1")
@@ -52,8 +53,8 @@ def test_json_has_the_five_keys_and_more_only_when_asked(desk):
     assert set(plain) == {"hits"}
     assert set(plain["hits"][0]) == {"index", "document_id", "score", "text", "payload"}
     full = json.loads(run(desk, "search", "printer", "--json", "--explain", "--repeat", "3").stdout)
-    assert set(full) == {"hits", "timings_ms", "fusion", "collections", "metrics"}
-    assert set(full["hits"][0]) == {*plain["hits"][0], "rank", "fused", "chunks"}
+    assert set(full) == {"hits", "timings_ms", "fusion", "dense_weight", "collections", "metrics"}
+    assert set(full["hits"][0]) == {*plain["hits"][0], "rank", "fused", "cosine", "bm25", "matched", "chunks"}
     assert set(full["timings_ms"]) == {"embed", "comments", "solutions", "titles", "fuse", "total"}
     assert full["metrics"]["total"]["count"] == full["metrics"]["indexes"]["titles"]["count"] == 3
     assert full["metrics"]["query_vectors"] == {"asked": 3, "made": 1}

@@ -216,7 +216,7 @@ def test_search_shows_the_place_and_the_signature(code):
     code.index()
     printed = code.project.cli("search", "--index", "code", "queue of things", "--limit", "3").stdout
     assert "code: rust/sample.rs:4\n       pub struct Queue<T>\n" in printed
-    assert "code: go/sample.go:17\n       func New() *Queue\n" in printed
+    assert "code: go/sample.go:5\n       type Queue struct\n" in printed
 
 
 @pytest.mark.long

@@ -42,7 +42,7 @@ def test_a_code_is_found_by_its_words_in_a_default_search(codes: Desk) -> None:
     assert found(hybrid)[0] == ("comments", "42")
     assert found(dense)[0] != ("comments", "42")
     assert hybrid.hits[0].matched == ("E-4142",)
-    assert (hybrid.dense_weight, hybrid.fusion) == (0.5, "score")
+    assert (hybrid.dense_weight, hybrid.fusion) == (0.4, "score")
 
 
 def test_a_score_is_the_weighted_mean_with_bm25_as_a_share_of_the_best_of_all_indexes(codes: Desk) -> None:

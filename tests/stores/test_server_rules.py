@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import tblib.pickling_support
 from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
@@ -136,11 +137,12 @@ def test_writes_stay_within_the_limits_of_strict_mode(server: Server) -> None:
 
 
 def test_a_limit_of_strict_mode_that_cannot_be_kept_is_named_with_the_remedy(server: Server) -> None:
+    tblib.pickling_support.install()  # as Dask does on a worker: the cause of an error is pickled too
     server.store.upsert(server.name, points(10))
     server.strict(search_allow_exact=False)
     with pytest.raises(StoreRefused, match=r"strict mode .*Exact search disabled.*docs/servers.md") as refused:
         server.store.count(server.name)
-    pickle.loads(pickle.dumps(refused.value))
+    assert str(pickle.loads(pickle.dumps(refused.value))) == str(refused.value)
     server.strict(search_allow_exact=True, max_collection_vector_size_bytes=1)
     before = len(server.fake.seen) if server.fake else 0
     with pytest.raises(StoreRefused, match=r"strict mode .*Max vector storage size limit.*strict_mode_config") as full:

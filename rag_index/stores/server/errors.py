@@ -5,6 +5,7 @@ from __future__ import annotations
 import copyreg
 import json
 import re
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
@@ -18,11 +19,6 @@ __all__ = ["FOREIGN", "short_reason", "translate"]
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, KeyError, RuntimeError)
 """All that a call of the client raises: AssertionError for an empty answer, the last three for wrong arguments and
 from the client in memory."""
-
-copyreg.pickle(
-    UnexpectedResponse,  # it cannot be unpickled by itself, and tblib, which Dask uses, pickles an error's cause too
-    lambda exc: (UnexpectedResponse, (exc.status_code, exc.reason_phrase, exc.content, exc.headers)),
-)
 
 PASSING_CODES = {
     grpc.StatusCode.UNAVAILABLE,
@@ -54,11 +50,13 @@ def translate(exc: Exception, url: str) -> RagIndexError:
         case ResourceExhaustedResponse():
             return StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}", float(exc.retry_after_s))
         case UnexpectedResponse():
+            copyreg.pickle(UnexpectedResponse, _as_text)
             return _from_status(exc.status_code or 0, _server_message(exc), url)
         case ResponseHandlingException():
             reason = str(exc.source) or type(exc.source).__name__
             return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
         case grpc.RpcError():
+            copyreg.pickle(type(exc), _as_text)
             return _from_code(exc, url)
         case KeyError():
             return StoreMismatch(f"No point with id {exc.args[0] if exc.args else ''} found")
@@ -70,6 +68,15 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             return PointsRefused(f"Qdrant at {url} cannot take the request: {_short(str(exc))}")
         case _:
             return StoreError(f"Qdrant at {url}: {exc}")
+
+
+def _as_text(exc: BaseException) -> tuple[Any, tuple[str]]:
+    """Return how to pickle an error that cannot be pickled by itself, because it holds a lock or takes arguments.
+
+    On a worker it becomes the cause of one of ours, and Dask pickles causes too (tblib). tblib replaces what is
+    registered when it is imported, so each class is registered when an error of it is met.
+    """
+    return RuntimeError, (str(exc),)
 
 
 def short_reason(error: StoreUnavailable, url: str) -> str:
