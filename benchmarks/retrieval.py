@@ -119,9 +119,9 @@ def parallel(arguments: argparse.Namespace) -> None:
     line("at once over one of them alone", f"{median(over_one):.3f} ({min(over_one):.3f} to {max(over_one):.3f})")
 
 
-def search_seconds(retriever: Retriever, query: str, indexes: list[str] | None) -> float:
+def search_seconds(retriever: Retriever, query: str, indexes: list[str] | None, **options: Any) -> float:
     started = time.perf_counter()
-    result = retriever.search_sync(query, indexes=indexes)
+    result = retriever.search_sync(query, indexes=indexes, **options)
     seconds = time.perf_counter() - started
     if result.errors:
         sys.exit(f"not all indexes answered: {result.errors}")
@@ -250,11 +250,17 @@ def desk(arguments: argparse.Namespace) -> None:
 
 
 def timed(settings: Settings, queries: list[str], how: str) -> None:
+    """Print the time of searches by meaning alone, and of hybrid ones."""
+    for weight, name in ((1.0, "by meaning"), (None, "hybrid")):
+        _timed(settings, queries, f"{how}, {name}", weight)
+
+
+def _timed(settings: Settings, queries: list[str], how: str, dense_weight: float | None) -> None:
     with Retriever(settings) as retriever:
         for query in queries[:50]:
-            retriever.search_sync(f"warm up {query}")
+            retriever.search_sync(f"warm up {query}", dense_weight=dense_weight)
         retriever.reset_metrics()
-        totals = [search_seconds(retriever, query, None) for query in queries]
+        totals = [search_seconds(retriever, query, None, dense_weight=dense_weight) for query in queries]
         used = memory()
         stages = retriever.metrics().stages
     line(f"a query in all five, {how}", *percentiles(totals))
