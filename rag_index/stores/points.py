@@ -1,13 +1,16 @@
-"""Checks that both stores make before they write, and vectors scaled to length one."""
+"""Checks that both stores make before they write, vectors scaled to length one, and points as they come back."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_index.documents.batches import StoredPoint
+from rag_index.documents.sparse import SparseVector
 from rag_index.errors import PointsRefused, StoreError
+from rag_index.stores import SPARSE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import PointBatch
 
-__all__ = ["SEARCH_EF", "check_ids", "engine_ids", "unit_query", "unit_vectors"]
+__all__ = ["SEARCH_EF", "check_ids", "engine_ids", "stored_point", "unit_query", "unit_vectors"]
 
 SEARCH_EF = 400
 """Candidates that a search of an HNSW index keeps. The engine's own 100 finds 96 % of the ten nearest short texts in
@@ -106,3 +109,13 @@ def _unit(vectors: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.float3
     kept = np.abs(lengths - 1) <= ROUNDED
     unit[kept] = vectors[kept]
     return unit
+
+
+def stored_point(record: Any, score: float = 0.0) -> StoredPoint:
+    """Return a point that either engine gave (id, payload, vector), with what it has of payload and vectors."""
+    vector, sparse = record.vector, None
+    if isinstance(vector, dict):
+        found = vector.get(SPARSE)
+        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
+        vector = vector.get("")
+    return StoredPoint(str(record.id), record.payload or {}, vector, score, sparse)

@@ -20,10 +20,10 @@ from rag_index.stores.edge.errors import store_error
 from rag_index.stores.edge.filter import EdgeDialect
 from rag_index.stores.edge.folder import require_space
 from rag_index.stores.edge.payload_index import payload_kind
-from rag_index.stores.edge.points import engine_points, engine_sparse, stored_point
+from rag_index.stores.edge.points import engine_points, engine_sparse
 from rag_index.stores.edge.search_index import build_index
 from rag_index.stores.hybrid import LookUp, hybrid_points
-from rag_index.stores.points import SEARCH_EF, check_ids, engine_ids, unit_query, unit_vectors
+from rag_index.stores.points import SEARCH_EF, check_ids, engine_ids, stored_point, unit_query, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
-from rag_index.documents.batches import StoredPoint
-from rag_index.documents.sparse import SparseVector
 from rag_index.errors import PointsRefused
 from rag_index.stores import SPARSE
 
@@ -16,8 +14,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
+    from rag_index.documents.sparse import SparseVector
 
-__all__ = ["engine_points", "engine_sparse", "stored_point"]
+__all__ = ["engine_points", "engine_sparse"]
 
 STEP = 500
 """Vectors turned into lists at a time."""
@@ -44,17 +43,6 @@ def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Po
         what = f"payloads of {len(bad)} points cannot be stored"
         raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
     return built
-
-
-def stored_point(record: e.Record | e.ScoredPoint, score: float = 0.0) -> StoredPoint:
-    """Return a point that the engine gave, with what it has of payload and vectors."""
-    vector: Any = record.vector
-    sparse = None
-    if isinstance(vector, dict):
-        found = vector.get(SPARSE)
-        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
-        vector = vector.get("")
-    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", vector), score, sparse)
 
 
 def _named(vector: list[float], points: PointBatch, row: int) -> Any:

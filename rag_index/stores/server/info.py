@@ -1,17 +1,13 @@
-"""What a server says of a collection, and its points as they come back."""
+"""What a server says of a collection."""
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 from qdrant_client import models
 
-from rag_index.documents.batches import StoredPoint
-from rag_index.documents.sparse import SparseVector
 from rag_index.errors import StoreMismatch
 from rag_index.stores import SPARSE
 
-__all__ = ["has_sparse", "is_indexed", "stored_point", "vector_params"]
+__all__ = ["has_sparse", "is_indexed", "vector_params"]
 
 MAX_SCANNED_KB = 10_000
 """Vectors up to this size are scanned without a search index, if the server does not name its own threshold."""
@@ -42,14 +38,3 @@ def is_indexed(name: str, info: models.CollectionInfo, sparse: int) -> bool:
     scanned = unindexed * vector_params(name, info).size * 4
     allowed = (threshold or MAX_SCANNED_KB) * 1024 * max(1, info.segments_count)
     return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
-
-
-def stored_point(record: models.Record | models.ScoredPoint, score: float = 0.0) -> StoredPoint:
-    """Return a point that the server gave, with what it has of payload and vectors."""
-    vector: Any = record.vector
-    sparse = None
-    if isinstance(vector, dict):
-        found = vector.get(SPARSE)
-        sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
-        vector = vector.get("")
-    return StoredPoint(str(record.id), record.payload or {}, cast("list[float] | None", vector), score, sparse)

@@ -14,11 +14,11 @@ from rag_index.errors import PointsRefused, StoreError, StoreMismatch, StoreRefu
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter, payload_path, unquoted
 from rag_index.stores.hybrid import LookUp, hybrid_points
-from rag_index.stores.points import check_ids, engine_ids, unit_query
+from rag_index.stores.points import check_ids, engine_ids, stored_point, unit_query
 from rag_index.stores.server import writes
 from rag_index.stores.server.carry_over import carry_over
 from rag_index.stores.server.filter import ServerDialect, key_filter
-from rag_index.stores.server.info import has_sparse, is_indexed, stored_point, vector_params
+from rag_index.stores.server.info import has_sparse, is_indexed, vector_params
 from rag_index.stores.server.limits import KnownLimits, Limits
 from rag_index.stores.server.link import Link
 from rag_index.stores.server.payload_index import payload_kind
