@@ -1,0 +1,113 @@
+"""Measures: by hand, and against ir-measures on random lists."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import ir_measures
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rag_index.errors import SettingsError
+from rag_index.evaluation.measures import Metric, measure, parse_metric
+
+OURS = ["recall", "precision", "success", "MRR", "nDCG"]
+THEIRS = {"recall": "R", "precision": "P", "success": "Success", "MRR": "RR", "nDCG": "nDCG"}
+
+
+def test_measures_of_a_list_by_hand():
+    ranked, relevant = ["x", "a", "y", "b"], ["a", "b", "c"]
+    values = {name: measure(f"{name}@10", ranked, relevant) for name in OURS}
+    ideal = 1 + 1 / math.log2(3) + 1 / 2
+    assert values == pytest.approx(
+        {
+            "recall": 2 / 3,
+            "precision": 0.2,
+            "success": 1,
+            "MRR": 1 / 2,
+            "nDCG": (1 / math.log2(3) + 1 / math.log2(5)) / ideal,
+        }
+    )
+    assert measure("recall@2", ranked, relevant) == pytest.approx(1 / 3)
+    assert measure("mrr@1", ranked, relevant) == 0
+
+
+def test_grades_count_for_ndcg_alone():
+    grades = {"a": 1, "b": 3, "z": 0}
+    assert measure("nDCG@5", ["b", "a"], grades) == 1
+    assert measure("nDCG@5", ["a", "b"], grades) == pytest.approx((1 + 3 / math.log2(3)) / (3 + 1 / math.log2(3)))
+    assert measure("recall@5", ["z", "a"], grades) == 1 / 2
+
+
+def test_an_empty_list_finds_nothing_and_no_relevant_document_cannot_be_found():
+    assert [measure(f"{name}@10", [], ["a"]) for name in OURS] == [0] * 5
+    with pytest.raises(ValueError, match="no document is relevant"):
+        measure("recall@10", ["a"], {"a": 0})
+
+
+def test_documents_may_be_anything_that_can_be_compared():
+    assert measure("recall@10", [("titles", "1"), ("notes", "2")], {("notes", "2"), ("notes", "3")}) == 0.5
+
+
+documents = st.lists(st.integers(0, 12), unique=True, max_size=12)
+grades = st.dictionaries(st.integers(0, 15), st.integers(1, 3), min_size=1, max_size=8)
+
+
+@settings(max_examples=60)
+@given(ranked=documents, relevant=grades, cutoff=st.integers(1, 12))
+def test_all_measures_are_those_of_ir_measures(ranked, relevant, cutoff):
+    judged = [ir_measures.Qrel("q", str(document), grade) for document, grade in relevant.items()]
+    run = [ir_measures.ScoredDoc("q", str(document), -rank) for rank, document in enumerate(ranked)]
+    theirs = {name: ir_measures.parse_measure(f"{short}@{cutoff}") for name, short in THEIRS.items()}
+    computed = ir_measures.calc_aggregate(theirs.values(), judged, run)
+    for name, other in theirs.items():
+        assert measure(Metric(name, cutoff), ranked, relevant) == pytest.approx(computed[other], abs=1e-6), name
+
+
+@pytest.mark.parametrize(
+    ("text", "metric"),
+    [
+        ("recall@10", "recall@10"),
+        ("RECALL@5", "recall@5"),
+        ("R@100", "recall@100"),
+        ("mrr@10", "MRR@10"),
+        ("RR@1000", "MRR@1000"),
+        (" ndcg @ 3 ", "nDCG@3"),
+        ("p@1", "precision@1"),
+        ("success@5", "success@5"),
+        ("AP@20", "AP@20"),
+    ],
+)
+def test_names_of_metrics(text, metric):
+    assert str(parse_metric(text)) == metric
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recall", "metric 'recall' needs a number of hits: write it as recall@10"),
+        ("recall@", "needs a number of hits"),
+        ("@10", "needs a number of hits"),
+        ("recall@ten", "needs a number of hits"),
+        ("recall@0", "looks at 0 hits, and a search returns 1 to 1,000"),
+        ("recall@1001", "looks at 1,001 hits"),
+        ("recal@10", "metric 'recal@10' is neither one of recall@k, precision@k, success@k, MRR@k, nDCG@k nor one"),
+    ],
+)
+def test_unknown_metrics(text, message):
+    with pytest.raises(SettingsError) as refused:
+        parse_metric(text)
+    assert message in str(refused.value)
+
+
+def test_another_measure_is_computed_by_ir_measures():
+    assert measure("AP@10", ["x", "a", "b"], ["a", "b"]) == pytest.approx((1 / 2 + 2 / 3) / 2)
+
+
+def test_without_ir_measures_its_measures_are_refused_with_the_remedy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    assert measure("recall@10", ["a"], ["a"]) == 1
+    with pytest.raises(SettingsError, match=r"pip install 'rag-index\[evaluate\]'"):
+        parse_metric("RBP@17")
