@@ -25,6 +25,9 @@
         │       └── WrongDimension  the digest is the same, but the dimension is another
         ├── ProcessDied             a process died while it embedded a shard
         ├── FileTimedOut            a file of source code could not be parsed within the time limit
+        ├── RequestTooLarge         the body of a request to the service is larger than allowed
+        ├── CannotListen            the service cannot listen on its address
+        ├── DocumentNotFound        an index has no document of that id
         ├── SearchFailed            no index answered a search, and the reasons differ
         ├── ContextMissing          a chunk has no context, and the settings require one
         ├── StoreError              the store refuses
@@ -50,7 +53,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadVectors",
+    "CannotListen",
     "ContextMissing",
+    "DocumentNotFound",
     "EmbedderError",
     "EmbedderUnavailable",
     "FileTimedOut",
@@ -68,6 +73,7 @@ __all__ = [
     "RagIndexError",
     "RateLimited",
     "RequestTimedOut",
+    "RequestTooLarge",
     "SearchFailed",
     "SearchTimedOut",
     "SettingsError",
@@ -206,6 +212,18 @@ class ProcessDied(TerminalError):
 
 class FileTimedOut(TerminalError):
     """The error of a source file that could not be parsed within the time limit."""
+
+
+class RequestTooLarge(TerminalError):
+    """The error of a request to the service whose body is larger than allowed; the rest of it is not read."""
+
+
+class CannotListen(TerminalError):
+    """The error of a service whose address is in use, or is not one of this machine."""
+
+
+class DocumentNotFound(TerminalError):
+    """The id of a document that an index does not have, or that is not for the one who asks."""
 
 
 class SearchFailed(TerminalError):

@@ -36,6 +36,7 @@ COMMANDS = (
     "report",
     "plan",
     "search",
+    "serve",
     "optimize",
     "rollback",
     "doctor",

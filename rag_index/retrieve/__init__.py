@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from rag_index.errors import SearchFailed
+from rag_index.retrieve.documents import Document, DocumentChunk
 from rag_index.retrieve.metrics import MetricsSnapshot, StageMetrics
 from rag_index.retrieve.results import ChunkHit, SearchHit, SearchResult
 from rag_index.retrieve.retriever import Retriever
 
-__all__ = ["ChunkHit", "MetricsSnapshot", "Retriever", "SearchFailed", "SearchHit", "SearchResult", "StageMetrics"]
+__all__ = [
+    "ChunkHit",
+    "Document",
+    "DocumentChunk",
+    "MetricsSnapshot",
+    "Retriever",
+    "SearchFailed",
+    "SearchHit",
+    "SearchResult",
+    "StageMetrics",
+]

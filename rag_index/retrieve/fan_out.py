@@ -139,6 +139,22 @@ class FanOut:
             vectors.cancel()
         return answers, vectors.seconds
 
+    async def read(self, index: str, timeout: float, call: Callable[[Store, str], T]) -> T:
+        """Return what a function returns that gets the store and the name of the index's live collection.
+
+        It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
+        """
+        deadline = _Deadline(timeout, extra=self._wait)
+        collection = (await deadline.wait_for(self._live_names(), " while the store was opened")).get(index)
+        if collection is None:
+            raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
+
+        def with_store() -> T:
+            with self._store_holder.borrow() as store:
+                return call(store, collection)
+
+        return await deadline.wait_for(result_of(self._bulkhead.submit(index, with_store)))
+
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
         self._bulkhead.close()

@@ -7,9 +7,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.errors import DocumentNotFound, RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.answers import fuse_answers
 from rag_index.retrieve.background_loop import BackgroundLoop
+from rag_index.retrieve.documents import read_document
 from rag_index.retrieve.fan_out import FanOut, IndexAnswer, Question
 from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rag_index.embedders import Embedder
+    from rag_index.retrieve.documents import Document
     from rag_index.retrieve.filters import Filter
     from rag_index.stores import Store
 
@@ -152,6 +154,27 @@ class Retriever:
                 dense_weight=dense_weight,
             )
         )
+
+    async def document(self, index: str, document_id: str, *, timeout: float | None = None) -> Document:
+        """Return a document of the live collection of an index: its chunks in order, and its payload.
+
+        A document that the index's `required_filter` keeps from searches is not found here either.
+
+        Raises:
+            UnknownIndex: the settings have no index of this name.
+            DocumentNotFound: the index has no such document.
+            StoreError: the index is empty, or the store refuses.
+        """
+        settings = self._settings.index(index)
+        conditions = required_conditions(settings)
+        found = await self._fan_out.read(
+            index,
+            timeout or self._settings.retrieve.index_timeout,
+            lambda store, collection: read_document(store, collection, settings, document_id, conditions),
+        )
+        if found is None:
+            raise DocumentNotFound(f"index {index} has no document {document_id!r}")
+        return found
 
     async def warm_up(self) -> None:
         """Load models and open collections, so that the first search does not have to.

@@ -16,6 +16,7 @@ from rag_index.settings.sections import (
     SourceSettings,
     StoreSettings,
 )
+from rag_index.settings.serve import ServeSettings
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -33,6 +34,7 @@ __all__ = [
     "run_settings",
     "RunSettings",
     "SECTIONS",
+    "ServeSettings",
     "Settings",
     "SourceSettings",
     "StoreSettings",

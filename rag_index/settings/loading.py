@@ -81,7 +81,13 @@ def _with_places(settings: Settings, path: Path) -> Settings:
     )
     if run.metrics_file is not None:
         run = run.model_copy(update={"metrics_file": folder / run.metrics_file.expanduser()})
-    resolved = {"data": data, "store": store, "ledger": ledger, "parallel": parallel, "embedder": embedder, "run": run}
+    serve = settings.serve
+    if serve.tokens_file is not None:
+        serve = serve.model_copy(update={"tokens_file": folder / serve.tokens_file.expanduser()})
+    resolved = {
+        "data": data, "store": store, "ledger": ledger, "parallel": parallel, "embedder": embedder, "run": run,
+        "serve": serve,
+    }  # fmt: skip
     project = settings.project or project_name(folder.name)
     return settings.model_copy(update={"path": path, "project": project, **resolved})
 
@@ -112,11 +118,14 @@ def run_settings(
     shard_documents: int | None = None,
     serial: bool | None = None,
     wait: float | None = None,
+    host: str | None = None,
+    port: int | None = None,
 ) -> Settings:
     """Load the settings of one run, with the overrides that are given. Raises SettingsError."""
     sections: dict[str, dict[str, Any]] = {
         "parallel": {"workers": workers, "shard_documents": shard_documents, "serial": serial or None},
         "run": {"wait": wait},
+        "serve": {"host": host, "port": port},
     }
     given = {name: {k: v for k, v in keys.items() if v is not None} for name, keys in sections.items()}
     return load_settings(config, **{name: keys for name, keys in given.items() if keys})

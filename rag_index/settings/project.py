@@ -22,6 +22,7 @@ from rag_index.settings.sections import (
     SourceSettings,
     StoreSettings,
 )
+from rag_index.settings.serve import ServeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "parallel": ParallelSettings,
     "run": RunSettings,
     "retrieve": RetrieveSettings,
+    "serve": ServeSettings,
 }
 """The tables of the file, except `[[indexes]]`."""
 
@@ -61,6 +63,7 @@ class Settings(BaseModel):
     parallel: ParallelSettings = ParallelSettings()
     run: RunSettings = RunSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
+    serve: ServeSettings = ServeSettings()
     indexes: list[IndexSettings] = Field(min_length=1)
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
     """The file that these settings come from."""

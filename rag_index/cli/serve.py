@@ -1,0 +1,47 @@
+"""The command `serve`."""
+
+from __future__ import annotations
+
+import click
+
+from rag_index.cli import Context, UnicodeText, command, wait_option
+
+__all__ = ["serve"]
+
+
+@command()
+@click.option("--host", metavar="ADDRESS", help="The address to listen on.")
+@click.option("--port", type=click.IntRange(0, 65_535), metavar="N", help="The port to listen on; 0 takes a free one.")
+@click.option("--new-token", metavar="NAME", type=UnicodeText(), help="Make a token for NAME instead of serving.")
+@click.option("--group", "groups", multiple=True, metavar="NAME", type=UnicodeText(),
+              help="A group of the new token (may be repeated).")  # fmt: skip
+@wait_option
+def serve(
+    context: Context, host: str | None, port: int | None, new_token: str | None, groups: tuple[str, ...],
+    wait: float | None,
+) -> None:  # fmt: skip
+    """Answer searches over HTTP, for agents and in a browser, until it is stopped."""
+    if new_token is not None:
+        _print_token(new_token, groups)
+        return
+    if groups:
+        raise click.UsageError("--group belongs to --new-token NAME")
+    from rag_index.service.server import serve
+
+    serve(context.settings(wait=wait, host=host, port=port), _announce)
+
+
+def _announce(url: str) -> None:
+    click.echo(f"rag-index answers at {url}")
+
+
+def _print_token(name: str, groups: tuple[str, ...]) -> None:
+    from rag_index.service.tokens import new_token, token_line
+
+    if not name.strip():
+        raise click.UsageError("--new-token needs the name of whoever gets the token")
+    token = new_token()
+    click.echo(f"The token, which is shown only now:\n\n  {token}\n")
+    click.echo(
+        f"The line for [serve] tokens, or for the file that tokens_file names:\n\n  {token_line(name, token, groups)}"
+    )

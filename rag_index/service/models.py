@@ -1,0 +1,166 @@
+"""The requests and answers of the HTTP interface as models: what is checked, and what OpenAPI shows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rag_index.retrieve.filters import parse_filters
+from rag_index.retrieve.retriever import MAX_HITS
+from rag_index.service.requests import SearchRequest
+
+__all__ = ["DocumentModel", "IndexesModel", "ProblemModel", "SearchAnswerModel", "SearchBody", "SearchQuery"]
+
+MAX_QUERY_CHARS = 10_000
+MAX_INDEXES = 1000
+Fusion = Literal["auto", "rank", "score"]
+FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
+
+
+class _Search(BaseModel):
+    """What both ways to search take."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
+    """The words to search for, as a person would say them."""
+    indexes: list[str] = Field(default=[], max_length=MAX_INDEXES, examples=[["comments", "solutions"]])
+    """The indexes to search; all that hold documents if there are none here."""
+    limit: int = Field(default=10, ge=1, le=MAX_HITS)
+    """The maximum number of documents."""
+    timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The time limit of the search, in seconds."""
+    fusion: Fusion | None = None
+    """How the hits of several indexes are merged."""
+    dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
+    explain: bool = False
+    """Whether to add ranks, scores, chunks and timings."""
+
+
+class SearchBody(_Search):
+    """The body of `POST /search`."""
+
+    filter: dict[str, Any] | list[str] | str | None = Field(default=None, examples=[FILTER])
+    """Which payload fields a document must match: a table, or text such as `priority=high`."""
+
+    def request(self) -> SearchRequest:
+        """Return the search that this asks for."""
+        return _request(self, self.filter)
+
+
+class SearchQuery(_Search):
+    """The parameters of `GET /search`."""
+
+    filter: list[str] = Field(default=[], max_length=100, examples=[["priority=high", "created_at>=2026-01-01"]])
+    """Which payload fields a document must match, as on the command line; all of them must."""
+
+    def request(self) -> SearchRequest:
+        """Return the search that this asks for."""
+        return _request(self, parse_filters(self.filter))
+
+
+def _request(asked: _Search, given: Any) -> SearchRequest:
+    return SearchRequest(
+        asked.query, tuple(asked.indexes), asked.limit, given, asked.timeout, asked.fusion, asked.dense_weight
+    )
+
+
+class ChunkModel(BaseModel):
+    """A chunk that was found, with its score."""
+
+    chunk: int
+    score: float
+
+
+class HitModel(BaseModel):
+    """A document that was found; the members after `payload` are there with `explain` alone."""
+
+    index: str
+    document_id: str
+    score: float
+    text: str
+    payload: dict[str, Any]
+    rank: int | None = None
+    fused: float | None = None
+    cosine: float | None = None
+    bm25: float | None = None
+    matched: list[str] | None = None
+    chunks: list[ChunkModel] | None = None
+
+
+class FreshnessModel(BaseModel):
+    """When a run last ended with everything in the index that the source had, and how the newest run ended."""
+
+    complete_at: str | None
+    age_seconds: int | None
+    last_run: str | None
+
+
+class SearchAnswerModel(BaseModel):
+    """The hits, best first. `errors` has the reason of each index that gave no answer, if there are any."""
+
+    hits: list[HitModel]
+    freshness: dict[str, FreshnessModel]
+    errors: dict[str, str] | None = None
+    timings_ms: dict[str, float] | None = None
+    fusion: str | None = None
+    dense_weight: float | None = None
+    collections: dict[str, str] | None = None
+
+
+class DocumentChunkModel(BaseModel):
+    """A chunk of a document; `payload` has fields of its own, if it has any."""
+
+    chunk: int
+    text: str
+    payload: dict[str, Any] | None = None
+
+
+class DocumentModel(BaseModel):
+    """A document: its payload, and its chunks in order."""
+
+    index: str
+    document_id: str
+    payload: dict[str, Any]
+    chunks: list[DocumentChunkModel]
+    freshness: FreshnessModel
+
+
+class FieldModel(BaseModel):
+    """A field that filters may name, and the kind of its payload index."""
+
+    name: str
+    kind: Literal["keyword", "integer", "float", "bool", "datetime"] | None
+
+
+class IndexModel(BaseModel):
+    """An index. `fields` is null if only its source knows them; counts are null if they are not told."""
+
+    name: str
+    kind: str
+    language: str
+    search: str
+    fields: list[FieldModel] | None
+    live: bool
+    documents: int | None
+    chunks: int | None
+    freshness: FreshnessModel
+
+
+class IndexesModel(BaseModel):
+    """All indexes."""
+
+    indexes: list[IndexModel]
+
+
+class ProblemModel(BaseModel):
+    """Problem details (RFC 9457). `code` names the problem for programs."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str | None = None
+    errors: Any = None

@@ -1,0 +1,105 @@
+"""Errors as problem details (RFC 9457): one form for everything that a request can meet."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from rag_index.errors import (
+    DocumentNotFound,
+    RagIndexError,
+    RequestTooLarge,
+    SearchFailed,
+    SearchTimedOut,
+    SettingsError,
+    UnknownIndex,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+__all__ = ["ProblemResponse", "add_problem_handlers", "problem", "problem_of"]
+
+RETRY_SECONDS = "5"
+STATUS_OF = (
+    (DocumentNotFound, HTTPStatus.NOT_FOUND),
+    (RequestTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (SettingsError, HTTPStatus.BAD_REQUEST),
+    (SearchTimedOut, HTTPStatus.GATEWAY_TIMEOUT),
+)
+"""The status of each kind of error; of all others it is 503, because nothing could be searched."""
+
+
+HEADERS_OF = {
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": RETRY_SECONDS},
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: {"Connection": "close"},  # what is left of the body is not read
+}
+
+
+class ProblemResponse(JSONResponse):
+    """A response with problem details."""
+
+    media_type = "application/problem+json"
+
+
+def problem(
+    status: int, detail: str, *, code: str = "", headers: Mapping[str, str] | None = None, **more: Any
+) -> ProblemResponse:
+    """Return a problem. `code` names it for programs, and `more` are further members."""
+    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    if code:
+        content["code"] = code
+    return ProblemResponse({**content, **more}, status, headers=dict(headers or {}))
+
+
+def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemResponse:
+    """Return the problem for an error of ours. With `in_path`, the address names an index that does not exist."""
+    found = next((status for kind, status in STATUS_OF if isinstance(error, kind)), HTTPStatus.SERVICE_UNAVAILABLE)
+    if in_path and isinstance(error, UnknownIndex):
+        found = HTTPStatus.NOT_FOUND
+    headers = HEADERS_OF.get(found, {})
+    more = {"errors": dict(error.errors)} if isinstance(error, SearchFailed) else {}
+    return problem(found, str(error), code=type(error).__name__, headers=headers, **more)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Answer every error of the app with problem details, also those that routing and validation find."""
+
+    @app.exception_handler(RagIndexError)
+    async def _ours(request: Request, error: RagIndexError) -> ProblemResponse:
+        return problem_of(error, in_path=request.url.path.startswith("/documents/"))
+
+    @app.exception_handler(UnicodeEncodeError)
+    async def _not_unicode(_: Request, error: UnicodeEncodeError) -> ProblemResponse:
+        return problem(HTTPStatus.BAD_REQUEST, "the request has text that is not valid Unicode", code="InvalidText")
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> ProblemResponse:
+        return problem(error.status_code, _detail(error), headers=error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> ProblemResponse:
+        errors = [_validation_error(one) for one in error.errors()]
+        detail = "; ".join(f"{one['field']}: {one['detail']}" if one["field"] else one["detail"] for one in errors)
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, detail, code="InvalidRequest", errors=errors)
+
+
+def _detail(error: HTTPException) -> str:
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return "there is nothing at this address; /openapi.json describes those that there are"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"this address takes {(error.headers or {}).get('Allow', 'another method')}"
+    return str(error.detail)
+
+
+def _validation_error(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the field and the message. The value is left out: it may be long, or not be JSON."""
+    field = ".".join(str(part) for part in found["loc"] if part not in ("body", "query", "path"))
+    return {"field": field.encode("utf-8", "replace").decode(), "detail": str(found["msg"])}

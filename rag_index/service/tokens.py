@@ -1,0 +1,140 @@
+"""Who may ask: tokens that are known by their hash alone, each with a name and groups.
+
+A token is 256 random bits, so one round of SHA-256 is enough: nobody finds it by trying, however fast hashing is.
+A line is `NAME sha256:HASH`, followed by the token's groups; names and groups are percent-encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
+
+from rag_index.errors import SettingsError
+from rag_index.service.requests import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from rag_index.settings import ServeSettings
+
+__all__ = ["TokenRegister", "new_token", "token_line"]
+
+PREFIX = "rag_"
+"""The beginning of every token, by which scanners for secrets can find one that went astray."""
+LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(?P<groups>(\s+\S+)*)")
+CHECK_SECONDS = 1.0
+"""How often the file is looked at for changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A known token: whom it stands for, and its hash."""
+
+    caller: Caller
+    digest: bytes
+
+
+class TokenRegister:
+    """The tokens of the settings and of the file that they name."""
+
+    def __init__(self, serve: ServeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read all tokens. Raises SettingsError if the file cannot be read or a line is not valid."""
+        self._clock = clock
+        self._given = _parse(serve.tokens, "[serve] tokens")
+        self._path = serve.tokens_file
+        self._stamp = _stamp(self._path) if self._path else None
+        self._checked_at = clock()
+        self._tokens = [*self._given, *self._read()]
+        self._required = bool(self._tokens) or self._path is not None
+
+    @property
+    def required(self) -> bool:
+        """Whether callers need a token. A file that has become empty does not open the service to everybody."""
+        return self._required
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a token at all."""
+        return bool(self._tokens)
+
+    def caller(self, token: str) -> Caller | None:
+        """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
+        self._refresh()
+        digest = _digest(token)
+        found = None
+        for known in self._tokens:
+            if hmac.compare_digest(known.digest, digest):
+                found = known.caller
+        return found
+
+    def _refresh(self) -> None:
+        """Read the file again if it has changed. If it cannot be read or is not valid, its tokens are unknown."""
+        if self._path is None or self._clock() - self._checked_at < CHECK_SECONDS:
+            return
+        self._checked_at = self._clock()
+        stamp = _stamp(self._path)
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        self._tokens = list(self._given)
+        self._tokens += self._read()
+
+    def _read(self) -> list[_Token]:
+        if self._path is None:
+            return []
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else "it is not text"
+            raise SettingsError(f"[serve] tokens_file {self._path} cannot be read: {reason}") from exc
+        return _parse(lines, str(self._path))
+
+
+def new_token() -> str:
+    """Return a token with 256 random bits."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def token_line(name: str, token: str, groups: Iterable[str]) -> str:
+    """Return the line by which a token is known."""
+    return " ".join([quote(name, safe=""), f"sha256:{_digest(token).hex()}", *(quote(one, safe="") for one in groups)])
+
+
+def _parse(lines: Iterable[str], where: str) -> list[_Token]:
+    """Return the tokens of these lines; empty lines and comments are left out.
+
+    A message does not repeat a line: it may hold a token in clear text.
+    """
+    tokens = []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        found = LINE.fullmatch(text)
+        if found is None:
+            raise SettingsError(
+                f"{where}: line {number} is not NAME sha256:HASH GROUP…; `rag-index serve --new-token NAME` prints one"
+            )
+        groups = frozenset(unquote(group) for group in found["groups"].split())
+        tokens.append(_Token(Caller(unquote(found["name"]), groups), bytes.fromhex(found["hash"])))
+    return tokens
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes when the file changes; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -1,0 +1,43 @@
+"""A filled project behind a real server on loopback, which the tests of a module share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.fakes.qdrant import FakeQdrant
+from tests.retrieve.conftest import template  # noqa: F401 - a fixture
+from tests.retrieve.desk import Desk
+from tests.service.live import Live
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory, template) -> Desk:  # noqa: F811
+    """A filled desk with the default settings."""
+    return Desk(tmp_path_factory.mktemp("desk"), template=template).fill()
+
+
+@pytest.fixture(scope="module")
+def live(desk: Desk) -> Iterator[Live]:
+    with Live(desk.settings) as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def client(live: Live) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=live.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def qdrant() -> Iterator[FakeQdrant]:
+    with FakeQdrant() as qdrant:
+        yield qdrant
+
+
+@pytest.fixture
+def served(qdrant: FakeQdrant, tmp_path) -> Desk:
+    """A filled desk on a fake server, whose faults a test can dial in."""
+    return Desk(tmp_path / "desk", f'[store]\nurl = "{qdrant.url}"').fill()

@@ -1,0 +1,45 @@
+"""The service on loopback: the real application in a real server, in a thread of the test."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from rag_index.retrieve import Retriever
+from rag_index.service.app import make_app
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from rag_index.settings import Settings
+
+__all__ = ["Live"]
+
+
+class Live:
+    """A service over the indexes of some settings, until the `with` block ends."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        self._settings = settings
+        self._options = options
+
+    def __enter__(self) -> Live:
+        self._retriever = Retriever(self._settings)
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        app = make_app(self._settings, self._retriever, **self._options)
+        self._server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
+        )
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._thread.start()
+        eventually(lambda: self._server.started, "the service starts")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.should_exit = True
+        self._thread.join()
+        self._socket.close()
+        self._retriever.close()
