@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.retriever import MAX_HITS
@@ -44,6 +45,15 @@ class SearchBody(_Search):
 
     filter: dict[str, Any] | list[str] | str | None = Field(default=None, examples=[FILTER])
     """Which payload fields a document must match: a table, or text such as `priority=high`."""
+
+    @field_validator("filter")
+    @classmethod
+    def _check_unicode(cls, value: Any) -> Any:
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("has text that is not valid Unicode") from None
+        return value
 
     def request(self) -> SearchRequest:
         """Return the search that this asks for."""

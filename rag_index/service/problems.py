@@ -101,5 +101,5 @@ def _detail(error: HTTPException) -> str:
 
 def _validation_error(found: Mapping[str, Any]) -> dict[str, str]:
     """Return the field and the message. The value is left out: it may be long, or not be JSON."""
-    field = ".".join(str(part) for part in found["loc"] if part not in ("body", "query", "path"))
+    field = ".".join(str(part) for part in found["loc"][1:])  # the first says whether it is body, query or path
     return {"field": field.encode("utf-8", "replace").decode(), "detail": str(found["msg"])}

@@ -26,10 +26,10 @@ class Live:
         self._options = options
 
     def __enter__(self) -> Live:
-        self._retriever = Retriever(self._settings)
+        self.retriever = Retriever(self._settings)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        app = make_app(self._settings, self._retriever, **self._options)
+        app = make_app(self._settings, self.retriever, **self._options)
         self._server = uvicorn.Server(
             uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
         )
@@ -42,4 +42,4 @@ class Live:
         self._server.should_exit = True
         self._thread.join()
         self._socket.close()
-        self._retriever.close()
+        self.retriever.close()

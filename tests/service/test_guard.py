@@ -1,0 +1,258 @@
+"""The guard: who may ask, from which pages, how much at once and for how long; and what the log does not tell."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+from contextlib import closing, suppress
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from rag_index.service.tokens import new_token, token_line
+from rag_index.settings import load_settings
+from tests.fakes.qdrant import FakeQdrant
+from tests.retrieve.desk import Desk
+from tests.service.live import Live
+from tests.service.test_http import ids, problem
+from tests.waiting import eventually
+
+TOKEN, OTHER = new_token(), new_token()
+CORS = "https://intranet.example.com"
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A filled desk on a fake server, which several services can ask at the same time."""
+    with FakeQdrant() as qdrant:
+        yield Desk(tmp_path_factory.mktemp("desk"), f'[store]\nurl = "{qdrant.url}"').fill()
+
+
+@pytest.fixture(scope="module")
+def closed(desk, tmp_path_factory):
+    """A service that wants tokens, with small limits and one foreign page that may ask."""
+    settings = load_settings(
+        desk.config,
+        serve={
+            "tokens": [token_line("bo", TOKEN, ["sales"]), token_line("kim", OTHER, [])],
+            "cors": [CORS],
+            "hosts": ["search.example.com"],
+            "max_body_bytes": 5000,
+        },
+    )
+    with Live(settings) as live:
+        yield live
+
+
+@pytest.fixture
+def anonymous(closed):
+    with httpx.Client(base_url=closed.url) as client:
+        yield client
+
+
+@pytest.fixture
+def bo(closed):
+    with httpx.Client(base_url=closed.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        yield client
+
+
+ASKED = {"query": "printer"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/search?query=printer", "/documents/comments/1", "/indexes", "/metrics", "/nothing", "/mcp"]
+)
+@pytest.mark.parametrize("header", [None, "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN, f"Bearer {TOKEN}x"])
+def test_without_a_valid_token_nothing_is_told(anonymous, path, header):
+    answer = anonymous.get(path, headers={"Authorization": header} if header else {})
+    problem(answer, 401)
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert "printer" not in answer.text
+
+
+def test_probes_need_no_token(anonymous):
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        assert anonymous.get(path).status_code == 200
+
+
+def test_a_token_opens_the_service(bo):
+    assert ids(bo.post("/search", json=ASKED))
+    assert bo.get("/metrics").status_code == 200
+
+
+def test_every_answer_has_security_headers(bo, anonymous):
+    for answer in (bo.get("/indexes"), anonymous.get("/indexes"), bo.get("/nothing"), bo.post("/search", json={})):
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+
+
+def test_a_page_that_may_ask_gets_answers_also_to_errors(bo):
+    preflight = bo.options(
+        "/search", headers={"Origin": CORS, "Access-Control-Request-Method": "POST",
+                            "Access-Control-Request-Headers": "authorization,content-type"}
+    )  # fmt: skip
+    assert preflight.status_code == 200
+    for answer in (bo.get("/indexes", headers={"Origin": CORS}), bo.get("/nothing", headers={"Origin": CORS})):
+        assert answer.headers["access-control-allow-origin"] == CORS
+    assert "access-control-allow-credentials" not in answer.headers
+
+
+def test_other_pages_may_not_ask(bo, client):
+    for asking in (bo, client):
+        for origin in ("https://evil.example.com", "null", "http://127.0.0.1:1"):
+            answer = asking.get("/search", params=ASKED, headers={"Origin": origin})
+            problem(answer, 403)
+            assert "access-control-allow-origin" not in answer.headers
+    own = f"http://{urlsplit(str(client.base_url)).netloc}"
+    assert client.get("/search", params=ASKED, headers={"Origin": own}).status_code == 200
+
+
+def test_a_name_that_points_here_is_not_answered(client, bo):
+    """A web page can have its own name point at 127.0.0.1; its requests carry that name."""
+    for name in ("evil.example.com", "evil.example.com:8765", "127.0.0.1.evil.example.com", "", "[::2]:80"):
+        problem(client.get("/search", params=ASKED, headers={"Host": name}), 421)
+        problem(bo.get("/search", params=ASKED, headers={"Host": name}), 421)
+    for name in ("localhost", "LOCALHOST:1", "127.0.0.1:99", "[::1]:99"):
+        assert client.get("/search", params=ASKED, headers={"Host": name}).status_code == 200
+    assert bo.get("/indexes", headers={"Host": "search.example.com"}).status_code == 200
+
+
+def test_a_large_body_is_refused_before_it_is_read(bo):
+    address = urlsplit(str(bo.base_url))
+    with closing(socket.create_connection((address.hostname, address.port))) as connection:
+        connection.sendall(
+            f"POST /search HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 104857600\r\n\r\n".encode()
+        )
+        answer = b"".join(iter(lambda: connection.recv(10_000), b""))  # to the end: the service closes
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"application/problem+json" in answer
+    assert b"5,000 bytes" in answer
+
+
+def test_a_large_body_in_parts_of_unknown_number_is_refused(bo):
+    def parts():
+        for _ in range(200):
+            yield b"x" * 1000
+
+    with suppress(httpx.TransportError):  # the service hangs up, perhaps while the client still writes
+        problem(bo.post("/search", content=parts()), 413)
+    assert bo.get("/indexes").status_code == 200
+
+
+def test_a_wrong_token_is_refused_before_the_body(anonymous):
+    problem(anonymous.post("/search", content=b"x" * 6000), 401)
+
+
+def test_too_many_requests_are_told_when_to_come_back(desk):
+    settings = load_settings(desk.config, serve={"rate_limit": 2.0})
+    with Live(settings) as live, httpx.Client(base_url=live.url) as client:
+        answers = [client.get("/healthz") for _ in range(8)]
+        assert [answer.status_code for answer in answers[:4]] == [200] * 4
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        problem(refused[0], 429)
+        assert int(refused[0].headers["retry-after"]) >= 1
+
+
+def test_one_token_does_not_use_up_the_rate_of_another(desk):
+    tokens = [token_line("bo", TOKEN, []), token_line("kim", OTHER, [])]
+    settings = load_settings(desk.config, serve={"rate_limit": 1.0, "tokens": tokens})
+    with Live(settings) as live, httpx.Client(base_url=live.url) as client:
+        statuses = [client.get("/indexes", headers={"Authorization": f"Bearer {TOKEN}"}).status_code for _ in range(5)]
+        assert 429 in statuses
+        assert client.get("/indexes", headers={"Authorization": f"Bearer {OTHER}"}).status_code == 200
+
+
+def test_a_request_that_takes_too_long_is_ended(served: Desk, qdrant):
+    settings = load_settings(served.config, serve={"timeout": 0.4})
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+        eventually(lambda: client.get("/search", params=ASKED).status_code == 200, "the model is loaded")
+        qdrant.break_next("/points/query", times=None, hang=3)
+        assert "0.4 s" in problem(client.get("/search", params=ASKED), 504)["detail"]
+        assert client.get("/healthz").status_code == 200
+
+
+def test_an_index_that_hangs_leaves_the_others(served: Desk, qdrant):
+    with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+        assert client.get("/search", params=ASKED).status_code == 200
+        qdrant.break_next("POST /collections/desk_titles__1/points/query", times=1, hang=3)
+        found = client.get("/search", params={**ASKED, "timeout": 0.5})
+        assert found.status_code == 200
+        assert found.json()["errors"] == {"titles": "timed out after 0.5 s"}
+        assert {index for index, _ in ids(found)} == {"comments", "solutions"}
+
+
+def test_a_store_that_is_down_is_a_problem_and_comes_back(served: Desk, qdrant):
+    settings = load_settings(served.config, retrieve={"timeout": 5.0})
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+        assert client.get("/search", params=ASKED).status_code == 200
+        qdrant.stop()
+        answer = client.get("/search", params=ASKED)
+        assert answer.status_code in (503, 504)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert client.get("/healthz").status_code == 200
+        qdrant.start()
+        eventually(lambda: client.get("/search", params=ASKED).status_code == 200, "the store is asked again")
+
+
+def test_a_client_that_hangs_up_cancels_its_search(served: Desk, qdrant):
+    with Live(served.settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+        assert client.get("/search", params=ASKED).status_code == 200
+        cancelled = threading.Event()
+        search = live.retriever.search
+
+        async def watched(*args, **kwargs):
+            import asyncio
+
+            try:
+                return await search(*args, **kwargs)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        live.retriever.search = watched
+        qdrant.break_next("/points/query", times=None, hang=3)
+        with pytest.raises(httpx.ReadTimeout):
+            client.get("/search", params=ASKED, timeout=0.3)
+        assert cancelled.wait(5)
+        eventually(lambda: 'status="499"' in client.get("/metrics").text, "the request is counted")
+
+
+def test_the_log_has_nothing_of_a_query(client, caplog):
+    with caplog.at_level(logging.DEBUG):
+        client.get("/search", params={"query": "my secret illness"})
+        client.post("/search", json={"query": "my secret illness", "filter": {"author": "secretperson"}})
+        client.get("/search", params={"query": "my secret illness", "indexes": "nothing"})
+    text = "\n".join(
+        record.getMessage() for record in caplog.records if record.name.startswith(("rag_index", "uvicorn"))
+    )
+    assert "GET /search 200" in text
+    assert "POST /search 200" in text
+    assert "secret" not in text
+
+
+def test_the_log_names_queries_if_it_is_asked_to(desk, caplog):
+    settings = load_settings(desk.config, serve={"log_queries": True})
+    with caplog.at_level(logging.INFO), Live(settings) as live:
+        httpx.get(f"{live.url}/search", params={"query": "printer offline"}, timeout=30)
+    assert "searches for 'printer offline'" in caplog.text
+
+
+def test_an_unexpected_error_is_a_problem_and_tells_nothing(desk, caplog):
+    with caplog.at_level(logging.INFO), Live(desk.settings) as live:
+
+        async def broken(*_, **__):
+            raise ValueError("my secret illness")
+
+        live.retriever.search = broken
+        answer = httpx.get(f"{live.url}/search", params=ASKED)
+        problem(answer, 500)
+    assert "secret" not in answer.text + caplog.text
+    assert "unexpected ValueError in" in caplog.text
