@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployments.browser import Browser, find_chromium
+from tests.browser import Browser, find_chromium
 from tests.deployments.server import PrefectServer
 
 

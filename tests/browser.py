@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over its DevTools protocol, to see Prefect's UI as a person does."""
+"""Headless Chromium, driven over its DevTools protocol, to see pages as a person does."""
 
 from __future__ import annotations
 
@@ -9,17 +9,23 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from websockets.sync.client import connect
 
 from tests.waiting import eventually
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 __all__ = ["Browser", "find_chromium"]
 
 SIZE = (1400, 1100)
+KEYS = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38, "Tab": 9}
+"""The codes of keys that type no character."""
 
 
 def find_chromium() -> Path | str:
@@ -33,7 +39,7 @@ def find_chromium() -> Path | str:
 class Browser:
     """One window, until the `with` block ends. Pictures are written to the folder $SCREENSHOTS if that is set.
 
-    SCREENSHOTS=docs/images makes the pictures of docs/operations.md.
+    SCREENSHOTS=docs/images makes the pictures of docs/operations.md and docs/page.md.
     """
 
     def __init__(self, program: Path, folder: Path) -> None:
@@ -74,9 +80,42 @@ class Browser:
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)
 
+    def type(self, words: str) -> None:
+        """Type into the element that has the focus."""
+        self._call("Input.insertText", text=words)
+
+    def press(self, key: str) -> None:
+        """Press a key, which the page sees as one of a keyboard."""
+        text = {"Enter": "\r"}.get(key, "" if key in KEYS else key)
+        code = KEYS.get(key, ord(key[0].upper()))
+        for kind in ("keyDown", "keyUp"):
+            typed = {"text": text} if text and kind == "keyDown" else {}
+            self._call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **typed)
+
+    def fill(self, selector: str, value: str) -> None:
+        """Give an input or a select a value, as a person does who then leaves it."""
+        found = json.dumps(selector), json.dumps(value)
+        script = (
+            f"(() => {{ const e = document.querySelector({found[0]}); if (!e) return false; e.value = {found[1]};"
+            "for (const kind of ['input', 'change']) e.dispatchEvent(new Event(kind, {bubbles: true}));"
+            "return true })()"
+        )
+        eventually(lambda: self.evaluate(script), lambda: f"there is no {selector}: {self.words()}", every=0.1)
+
+    @contextmanager
+    def screen(self, width: int, height: int, *, dark: bool = False) -> Iterator[None]:
+        """Give the window another size, and the colours that a person prefers, until the block ends."""
+        self._resize(width, height)
+        self._call("Emulation.setEmulatedMedia", features=[_prefers("dark" if dark else "light")])
+        try:
+            yield
+        finally:
+            self._call("Emulation.setEmulatedMedia", features=[])
+            self._call("Emulation.clearDeviceMetricsOverride")
+
     def words(self) -> str:
         """Return the text that is on the page now."""
-        return " ".join(str(self._evaluate("document.body ? document.body.innerText : ''")).split())
+        return " ".join(str(self.evaluate("document.body ? document.body.innerText : ''")).split())
 
     def wait_for(self, *expected: str) -> str:
         """Return the page's text as soon as it has all of these words."""
@@ -98,20 +137,24 @@ class Browser:
             f"e => e.innerText && e.innerText.trim() === {json.dumps(words)});"
             "if (found.length) found[found.length - 1].click(); return found.length })()"
         )
-        eventually(lambda: self._evaluate(script), lambda: f"no element says {words!r}: {self.words()}", every=0.25)
+        eventually(lambda: self.evaluate(script), lambda: f"no element says {words!r}: {self.words()}", every=0.25)
 
-    def picture(self, name: str, *, height: int = SIZE[1]) -> None:
+    def picture(self, name: str, *, width: int = SIZE[0], height: int = SIZE[1]) -> None:
         """Write a PNG of the window if pictures are wanted."""
         if self._pictures:
-            size = {"width": SIZE[0], "height": height, "deviceScaleFactor": 1, "mobile": False}
-            self._call("Emulation.setDeviceMetricsOverride", **size)
+            self._resize(width, height)
             time.sleep(2)  # until animations have ended
             shot = self._call("Page.captureScreenshot", format="png")
             self._pictures.mkdir(parents=True, exist_ok=True)
             (self._pictures / name).write_bytes(base64.b64decode(shot["data"]))
 
-    def _evaluate(self, script: str) -> Any:
+    def evaluate(self, script: str) -> Any:
+        """Return the value of an expression in the page."""
         return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def _resize(self, width: int, height: int) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self._call("Emulation.setDeviceMetricsOverride", **size)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
@@ -122,3 +165,7 @@ class Browser:
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
                 return result
+
+
+def _prefers(colours: str) -> dict[str, str]:
+    return {"name": "prefers-color-scheme", "value": colours}
