@@ -36,7 +36,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-		--editable ".[postgresql,mariadb,plots,code,evaluate]" --group dev
+		--editable ".[postgresql,mariadb,plots,mcp,code,evaluate]" --group dev
 	@touch $@
 
 clean:

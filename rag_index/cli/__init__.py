@@ -37,6 +37,7 @@ COMMANDS = (
     "plan",
     "search",
     "serve",
+    "mcp",
     "optimize",
     "rollback",
     "doctor",

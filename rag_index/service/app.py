@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from rag_index.service.guard import Guard
 from rag_index.service.http_metrics import HttpMetrics
+from rag_index.service.mcp_server import INSTALL, McpEndpoint, mcp_installed
+from rag_index.service.page import page_routes
 from rag_index.service.problems import add_problem_handlers
-from rag_index.service.routes import OPEN_FOLDER, OPEN_PATHS, make_router
+from rag_index.service.routes import OPEN_FOLDER, OPEN_PATHS, caller_of, make_router
 from rag_index.service.search_service import SearchService
 from rag_index.service.tokens import TokenRegister
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["make_app"]
 
+logger = logging.getLogger(__name__)
+
 CORS_SECONDS = 600
 
 
@@ -34,11 +39,16 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
     those of the settings. Raises SettingsError if a token is not valid.
     """
     service, metrics = SearchService(settings, retriever), HttpMetrics()
+    agents = McpEndpoint(service, caller_of) if mcp_installed() else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             stack.callback(asyncio.ensure_future(retriever.warm_up()).cancel)
+            if agents is None:
+                logger.warning("agents cannot ask at /mcp: it needs the package mcp (%s)", INSTALL)
+            else:
+                await stack.enter_async_context(agents.run())
             yield
 
     app = FastAPI(
@@ -51,15 +61,13 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
     app.state.service = service
     add_problem_handlers(app)
     app.include_router(make_router(service, lambda: service.metrics().to_prometheus() + metrics.to_prometheus()))
-    # The agents' interface is mounted at /mcp here; what it opens goes into the stack of `lifespan`.
-    # The page is mounted at / here, last, because it takes every address that is left.
+    app.router.routes.extend([*([agents.route()] if agents else []), *page_routes()])
     app.add_middleware(
         Guard,
         serve=settings.serve,
         tokens=tokens or TokenRegister(settings.serve),
         metrics=metrics,
         needs_token=_needs_token,
-        streams=_is_agents,
     )
     if settings.serve.cors:
         app.add_middleware(
@@ -74,7 +82,3 @@ def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | N
 
 def _needs_token(path: str) -> bool:
     return path not in OPEN_PATHS and not path.startswith(OPEN_FOLDER)
-
-
-def _is_agents(path: str) -> bool:
-    return path == "/mcp" or path.startswith("/mcp/")

@@ -94,20 +94,6 @@ class Exchange:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    def counted(self, receive: Receive) -> Receive:
-        """Return a `receive` that raises RequestTooLarge when the body becomes larger than allowed."""
-        size = 0
-
-        async def counting() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_body:
-                raise self._too_large()
-            return message
-
-        return counting
-
     async def send(self, message: Message) -> None:
         """Send a part of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":

@@ -42,8 +42,7 @@ GONE = 499
 class Guard:
     """An ASGI application in front of another.
 
-    `needs_token` says which addresses a caller without a token may not ask, and `streams` which answer for as long as
-    they like and read the body themselves: the agents' interface.
+    `needs_token` says which addresses a caller without a token may not ask.
     """
 
     def __init__(
@@ -54,10 +53,9 @@ class Guard:
         tokens: TokenRegister,
         metrics: HttpMetrics,
         needs_token: Callable[[str], bool],
-        streams: Callable[[str], bool],
     ) -> None:
         self._app, self._serve, self._tokens, self._metrics = app, serve, tokens, metrics
-        self._needs_token, self._streams = needs_token, streams
+        self._needs_token = needs_token
         self._hosts = allowed_hosts(serve, tokens)
         self._rates = RateLimit(serve.rate_limit)
         self._running = 0
@@ -89,10 +87,7 @@ class Guard:
         exchange.scope.setdefault("state", {})["caller"] = exchange.caller
         self._running += 1
         try:
-            if self._streams(exchange.scope["path"]):
-                await self._stream(exchange, receive)
-            else:
-                await self._answer_in_time(exchange, receive)
+            await self._answer_in_time(exchange, receive)
         finally:
             self._running -= 1
 
@@ -137,13 +132,6 @@ class Guard:
             exchange.caller = found
         return found is not None or not self._needs_token(exchange.scope["path"])
 
-    async def _stream(self, exchange: Exchange, receive: Receive) -> None:
-        """Run the application on a connection that it reads itself, up to the maximum size."""
-        try:
-            await self._app(exchange.scope, exchange.counted(receive), exchange.send)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
-            await self._fail(exchange, receive, error)
-
     async def _answer_in_time(self, exchange: Exchange, receive: Receive) -> None:
         try:
             async with asyncio.timeout(self._serve.timeout):
@@ -153,7 +141,7 @@ class Guard:
         except TimeoutError:
             detail = f"the request took longer than {self._serve.timeout:g} s, which [serve] timeout allows"
             await exchange.refuse(problem(HTTPStatus.GATEWAY_TIMEOUT, detail), receive)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             await self._fail(exchange, receive, error)
 
     async def _answer_until_gone(self, exchange: Exchange, body: bytes, receive: Receive) -> None:

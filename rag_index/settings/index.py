@@ -16,7 +16,7 @@ from rag_index.settings.values import Number, OptionalTable, PositiveInt, Sectio
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
-__all__ = ["CODE", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings"]
+__all__ = ["CODE", "CODE_FIELDS", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings"]
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""

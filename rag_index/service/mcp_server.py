@@ -1,0 +1,122 @@
+"""The tools over MCP: at /mcp of the service, and over standard input and output. Needs the extra `mcp`."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from rag_index.errors import RagIndexError, SettingsError
+from rag_index.retrieve import Retriever
+from rag_index.service.search_service import SearchService
+from rag_index.service.tools import INSTRUCTIONS, AgentTools
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from mcp.server.lowlevel import Server
+    from starlette.requests import Request
+    from starlette.routing import BaseRoute
+
+    from rag_index.service.requests import Caller
+    from rag_index.settings import Settings
+
+__all__ = ["INSTALL", "McpEndpoint", "mcp_installed", "serve_standard_streams"]
+
+PATH = "/mcp"
+INSTALL = "pip install 'rag-index[mcp]'"
+"""The command that installs what MCP needs."""
+
+
+def mcp_installed() -> bool:
+    """Return whether the package that speaks MCP is installed."""
+    return find_spec("mcp") is not None
+
+
+class McpEndpoint:
+    """MCP over HTTP, for one application: a route, and a context that must be open while the application serves.
+
+    There are no sessions: each request stands for itself, so nothing is kept for clients that never come back.
+    `caller_of` says who sent a request.
+    """
+
+    def __init__(self, service: SearchService, caller_of: Callable[[Request], Caller]) -> None:
+        from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+        server = _server(AgentTools(service), lambda context: caller_of(context.request))
+        self._manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
+
+    def route(self) -> BaseRoute:
+        """Return the route of the endpoint. Streams that a client would open with GET are not offered."""
+        from mcp.server.streamable_http_manager import StreamableHTTPASGIApp
+        from starlette.routing import Route
+
+        return Route(PATH, StreamableHTTPASGIApp(self._manager), methods=["POST"], include_in_schema=False)
+
+    @asynccontextmanager
+    async def run(self) -> AsyncIterator[None]:
+        """Answer requests until the block ends."""
+        async with self._manager.run():
+            yield
+
+
+async def serve_standard_streams(settings: Settings, caller: Caller) -> None:
+    """Answer a client on standard input and output until it closes them. Nothing else is written to the output.
+
+    Raises SettingsError if the extra is not installed.
+    """
+    if not mcp_installed():
+        raise SettingsError(f"rag-index mcp needs the package mcp, which is not installed: {INSTALL}")
+    from mcp.server.stdio import stdio_server
+
+    async with Retriever.from_settings(settings) as retriever:
+        server = _server(AgentTools(SearchService(settings, retriever)), lambda _: caller)
+        async with stdio_server() as (incoming, outgoing):
+            await server.run(incoming, outgoing, server.create_initialization_options())
+
+
+def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any]:
+    """Return a server of MCP that answers with these tools. An error is the answer of a tool, in one line."""
+    import mcp_types as types
+    from mcp.server.lowlevel import Server
+
+    async def list_tools(_: Any, __: Any) -> types.ListToolsResult:
+        hints = types.ToolAnnotations(read_only_hint=True, idempotent_hint=True, open_world_hint=False)
+        return types.ListToolsResult(
+            tools=[
+                types.Tool(
+                    name=tool.name,
+                    title=tool.title,
+                    description=tool.description,
+                    input_schema=tool.input_schema,
+                    output_schema=tool.output_schema,
+                    annotations=hints,
+                )
+                for tool in tools.descriptions()
+            ]
+        )
+
+    async def call_tool(context: Any, given: types.CallToolRequestParams) -> types.CallToolResult:
+        try:
+            answer = await tools.call(given.name, given.arguments or {}, caller_of(context))
+        except RagIndexError as exc:
+            return _result(" ".join(str(exc).split()), failed=True)
+        except Exception as exc:  # noqa: BLE001 - the client gets a line, and the log of this process the kind of fault
+            print(f"rag-index: unexpected {type(exc).__name__} in {given.name}", file=sys.stderr)  # noqa: T201
+            return _result(f"unexpected {type(exc).__name__}; the log of the service has more", failed=True)
+        return _result(answer.text, answer.structured)
+
+    def _result(text: str, structured: Any = None, *, failed: bool = False) -> types.CallToolResult:
+        content: list[Any] = [types.TextContent(text=text)]
+        return types.CallToolResult(content=content, structured_content=structured, is_error=failed)
+
+    return Server(
+        "rag-index",
+        version=version("rag-index"),
+        title=f"Search in {tools.project}",
+        instructions=INSTRUCTIONS,
+        on_list_tools=list_tools,
+        on_call_tool=call_tool,
+    )

@@ -1,0 +1,41 @@
+// Requests to the service that this page comes from, with the token of this tab if one was given.
+
+const KEY = "rag-index-token";
+
+export class Problem extends Error {
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export const token = {
+  get: () => sessionStorage.getItem(KEY),
+  set: (value) => sessionStorage.setItem(KEY, value),
+  forget: () => sessionStorage.removeItem(KEY),
+};
+
+// Return the object that the service answers. Raises Problem with the reason that the service gives.
+async function request(path, options = {}) {
+  const headers = { Accept: "application/json" };
+  if (token.get()) headers.Authorization = `Bearer ${token.get()}`;
+  if (options.body) headers["Content-Type"] = "application/json";
+  let answer;
+  try {
+    answer = await fetch(new URL(path, document.baseURI), { ...options, headers, cache: "no-store", redirect: "error" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("The service does not answer. Is it running?", 0);
+  }
+  const found = await answer.json().catch(() => null);
+  if (!answer.ok) throw new Problem(found?.detail || found?.title || `The service answers ${answer.status}.`, answer.status);
+  return found;
+}
+
+export const listIndexes = () => request("indexes");
+
+export const search = (asked, signal) =>
+  request("search", { method: "POST", body: JSON.stringify({ ...asked, explain: true }), signal });
+
+// One path segment holds the whole id, so that "a/../b" stays one; only "." and ".." would not.
+export const readDocument = (index, id) => request(`documents/${encodeURIComponent(index)}/${encodeURIComponent(id)}`);

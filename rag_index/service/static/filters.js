@@ -1,0 +1,116 @@
+// The rows with which a person filters: a field, a comparison that its kind allows, and a value.
+
+import { byId, make } from "./dom.js";
+
+const EQUAL = [["is", "is"], ["not", "is not"]];
+const ORDER = [["gte", "at least"], ["lte", "at most"], ["gt", "more than"], ["lt", "less than"]];
+const TIMES = [["gte", "on or after"], ["lt", "before"]];
+const EXISTS = [["exists", "has a value"], ["missing", "has none"]];
+const COMPARISONS = {
+  keyword: [...EQUAL, ...EXISTS],
+  integer: [...EQUAL, ...ORDER, ...EXISTS],
+  float: [...EQUAL, ...ORDER, ...EXISTS],
+  bool: [["is", "is"], ...EXISTS],
+  datetime: [...TIMES, ...EXISTS],
+};
+const ANY_KIND = [...EQUAL, ...ORDER, ...EXISTS];
+const NUMBER = /^[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?$/;
+
+let fields = new Map();
+
+// Offer these fields: a map from name to kind, or to null where the settings name no kind.
+export function offer(found) {
+  fields = found;
+  byId("filters").hidden = fields.size === 0;
+  for (const row of [...byId("filters").querySelectorAll(".row")]) {
+    if (!fields.has(row.field.value)) row.remove();
+    else row.field.replaceChildren(...options([...fields.keys()], row.field.value));
+  }
+}
+
+// Add a row; `given` has field, comparison and value.
+export function add(given = {}) {
+  const field = make("select", { ariaLabel: "Field" }, ...options([...fields.keys()], given.field));
+  const comparison = make("select", { ariaLabel: "Comparison" });
+  const remove = make("button", { type: "button", className: "quiet", ariaLabel: "Remove this filter" }, "✕");
+  const row = make("div", { className: "row" }, field, comparison, remove);
+  row.field = field;
+  row.comparison = comparison;
+  const refresh = (kept = {}) => {
+    comparison.replaceChildren(...options(COMPARISONS[fields.get(field.value)] ?? ANY_KIND, kept.comparison));
+    row.value?.remove();
+    row.value = input(fields.get(field.value), kept.value);
+    comparison.after(row.value);
+    needsValue();
+  };
+  const needsValue = () => {
+    const needed = !["exists", "missing"].includes(comparison.value);
+    row.value.hidden = !needed;
+    row.value.required = needed;
+  };
+  field.addEventListener("change", () => refresh());
+  comparison.addEventListener("change", needsValue);
+  remove.addEventListener("click", () => {
+    row.remove();
+    byId("add-filter").focus();
+    byId("filters").dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  byId("filters").querySelector(".rows").append(row);
+  refresh(given);
+  return row;
+}
+
+// Return the rows as plain objects, as an address keeps them.
+export function rows() {
+  return [...byId("filters").querySelectorAll(".row")].map((row) => ({
+    field: row.field.value, comparison: row.comparison.value, value: row.value.value,
+  }));
+}
+
+// Show exactly these rows.
+export function show(given) {
+  byId("filters").querySelector(".rows").replaceChildren();
+  for (const row of given) if (fields.has(row.field)) add(row);
+}
+
+// Return the filter that the service takes; null if there is none. "is" twice on one field means either.
+export function filter() {
+  const found = {};
+  for (const { field, comparison, value } of rows()) {
+    const wanted = (found[field] ??= {});
+    const kind = fields.get(field);
+    if (comparison === "exists" || comparison === "missing") wanted.exists = comparison === "exists";
+    else if (comparison === "is") wanted.any = [...(wanted.any ?? []), ...meanings(value, kind)];
+    else if (comparison === "not") wanted.not = [...(wanted.not ?? []), ...meanings(value, kind)];
+    else wanted[comparison] = bound(value, kind);
+  }
+  return Object.keys(found).length ? found : null;
+}
+
+// Return what a value may mean: a field without a kind may hold text, numbers or booleans.
+function meanings(value, kind) {
+  if (kind === "integer" || kind === "float") return [Number(value)];
+  if (kind === "bool") return [value === "true"];
+  if (kind) return [value];
+  if (NUMBER.test(value)) return [value, Number(value)];
+  return value === "true" || value === "false" ? [value, value === "true"] : [value];
+}
+
+function bound(value, kind) {
+  return kind === "datetime" || !NUMBER.test(value) ? value : Number(value);
+}
+
+function input(kind, value = "") {
+  if (kind === "bool") return make("select", { ariaLabel: "Value" }, ...options(["true", "false"], value));
+  const type = { integer: "number", float: "number", datetime: "date" }[kind] ?? "text";
+  const made = make("input", { type, ariaLabel: "Value", value });
+  if (kind === "float") made.step = "any";
+  return made;
+}
+
+function options(values, selected) {
+  return values.map((one) => {
+    const [value, label] = Array.isArray(one) ? one : [one, one];
+    return make("option", { value, selected: value === selected }, label);
+  });
+}

@@ -1,0 +1,226 @@
+// The page: what a person types becomes a search, and the address keeps it (after #, which no server is told).
+
+import { Problem, listIndexes, search, token } from "./api.js";
+import { byId, make } from "./dom.js";
+import * as filters from "./filters.js";
+import { showHits } from "./hits.js";
+import { age } from "./time.js";
+import { openDocument } from "./viewer.js";
+
+const FIRST = 20;
+const MOST = 100;
+
+let indexes = [];
+let limit = FIRST;
+let running = null;
+
+async function start() {
+  byId("forget").hidden = !token.get();
+  try {
+    indexes = (await listIndexes()).indexes;
+  } catch (error) {
+    return fail(error, start);
+  }
+  hide("problem");
+  if (!indexes.some((index) => index.live)) return explainEmpty();
+  indexes = indexes.filter((index) => index.live);
+  say("");
+  showIndexes();
+  restore();
+}
+
+function explainEmpty() {
+  say("");
+  problem("Nothing is indexed yet. Run this where the settings are, then reload the page:", "rag-index index-all");
+}
+
+function showIndexes() {
+  const choices = byId("indexes").querySelector(".choices");
+  choices.replaceChildren(...indexes.map((index) => {
+    const box = make("input", { type: "checkbox", value: index.name, checked: true });
+    const about = [index.documents?.toLocaleString(), age(index.freshness.complete_at)].filter(Boolean).join(" · ");
+    return make("label", { className: "choice", title: completed(index) }, box, index.name, make("small", {}, about));
+  }));
+  byId("indexes").hidden = false;
+  offerFields();
+}
+
+function completed(index) {
+  const { complete_at: time, last_run: run } = index.freshness;
+  const count = index.documents === null ? "" : `${index.documents.toLocaleString()} documents. `;
+  return `${count}Last complete: ${time ? new Date(time).toLocaleString() : "unknown"}. Last run: ${run ?? "none"}.`;
+}
+
+function chosen() {
+  return [...byId("indexes").querySelectorAll("input:checked")].map((box) => box.value);
+}
+
+function offerFields() {
+  const names = chosen();
+  const found = new Map();
+  for (const index of indexes) {
+    if (names.length && !names.includes(index.name)) continue;
+    for (const field of index.fields ?? []) found.set(field.name, found.get(field.name) ?? field.kind ?? null);
+  }
+  filters.offer(found);
+}
+
+async function ask() {
+  const query = byId("query").value.trim();
+  const names = chosen();
+  if (!query || !indexes.length) return;
+  running?.abort();
+  hide("problem");
+  if (!names.length) return nothing("Choose at least one index.");
+  const controller = (running = new AbortController());
+  const asked = { query, limit };
+  if (names.length < indexes.length) asked.indexes = names;
+  const filter = filters.filter();
+  if (filter) asked.filter = filter;
+  say("Searching …");
+  try {
+    const began = performance.now();
+    const result = await search(asked, controller.signal);
+    document.title = `${query} – rag-index`;
+    showHits(result, openDocument);
+    report(result, Boolean(filter), performance.now() - began);
+  } catch (error) {
+    if (error.name === "AbortError") return;
+    nothing("");
+    fail(error, ask);
+  } finally {
+    if (running === controller) running = null;
+  }
+}
+
+function report(result, filtered, milliseconds) {
+  const count = result.hits.length;
+  const words = count ? `${count} ${count === 1 ? "document" : "documents"}` : "Nothing found";
+  const advice = !count && filtered ? "; fewer filters may help" : "";
+  say(`${words}${advice} in ${Math.round(milliseconds)} ms.`);
+  byId("more").hidden = count < limit || limit >= MOST;
+  const errors = Object.entries(result.errors ?? {});
+  if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));
+}
+
+function nothing(words) {
+  byId("hits").replaceChildren();
+  byId("more").hidden = true;
+  say(words);
+}
+
+function say(words) {
+  byId("status").textContent = words;
+}
+
+function problem(words, command = "") {
+  byId("problem").replaceChildren(words, ...(command ? [make("pre", {}, command)] : []));
+  byId("problem").hidden = false;
+}
+
+function hide(id) {
+  byId(id).hidden = true;
+}
+
+// Show what went wrong. If a token is missing or wrong, ask for one and try again.
+function fail(error, again) {
+  say("");
+  if (error instanceof Problem && error.status === 401) return askForToken(error, again);
+  if (!(error instanceof Problem)) console.error(error);
+  return problem(error.message);
+}
+
+function askForToken(error, again) {
+  const dialog = byId("token");
+  dialog.querySelector(".wrong").textContent = token.get() ? error.message : "";
+  token.forget();
+  byId("token-value").value = "";
+  dialog.onclose = () => {
+    const value = byId("token-value").value.trim();
+    byId("token-value").value = "";
+    if (!value) return problem("Without a token nothing can be searched. Reload the page to enter one.");
+    token.set(value);
+    byId("forget").hidden = false;
+    return again();
+  };
+  if (!dialog.open) dialog.showModal();
+}
+
+function remember() {
+  const state = new URLSearchParams({ q: byId("query").value.trim() });
+  const names = chosen();
+  if (names.length < indexes.length) state.set("indexes", names.join(","));
+  if (filters.rows().length) state.set("filters", JSON.stringify(filters.rows()));
+  const address = `#${state}`;
+  if (location.hash !== address) history.pushState(null, "", address);
+}
+
+// Make the page what the address says, and search.
+function restore() {
+  limit = FIRST;
+  const state = new URLSearchParams(location.hash.slice(1));
+  byId("query").value = state.get("q") ?? "";
+  const names = state.get("indexes")?.split(",");
+  for (const box of byId("indexes").querySelectorAll("input")) box.checked = !names || names.includes(box.value);
+  offerFields();
+  try {
+    filters.show(JSON.parse(state.get("filters") ?? "[]"));
+  } catch {
+    filters.show([]);
+  }
+  if (byId("query").value) ask();
+  else nothing("");
+}
+
+function move(step) {
+  const buttons = [...document.querySelectorAll(".open")];
+  const at = buttons.findIndex((button) => button.closest(".hit").contains(document.activeElement));
+  const to = at + step;
+  if (to < 0) byId("query").focus();
+  else buttons[Math.min(to, buttons.length - 1)]?.focus();
+}
+
+function press(event) {
+  if (document.querySelector("dialog[open]") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const inHit = document.activeElement?.closest(".hit");
+  const inField = document.activeElement?.matches("input:not([type=checkbox]), select");
+  if (event.key === "/" && !inField) byId("query").select();
+  else if (event.key === "ArrowDown" && (inHit || document.activeElement === byId("query") || !inField)) move(1);
+  else if (event.key === "ArrowUp" && inHit) move(-1);
+  else if (event.key === "e" && inHit) inHit.querySelector("details").toggleAttribute("open");
+  else if (event.key === "Escape" && inHit) byId("query").select();
+  else return;
+  event.preventDefault();
+}
+
+function askAgain() {
+  limit = FIRST;
+  remember();
+  ask();
+}
+
+byId("search").addEventListener("submit", (event) => {
+  event.preventDefault();
+  askAgain();
+});
+byId("indexes").addEventListener("change", () => {
+  offerFields();
+  askAgain();
+});
+byId("filters").addEventListener("change", () => {
+  if (byId("search").checkValidity()) askAgain();
+});
+byId("more").addEventListener("click", async () => {
+  const seen = document.querySelectorAll(".open").length;
+  limit = MOST;
+  await ask();
+  document.querySelectorAll(".open")[seen]?.focus();
+});
+byId("add-filter").addEventListener("click", () => filters.add().field.focus());
+byId("forget").addEventListener("click", () => {
+  token.forget();
+  location.reload();
+});
+addEventListener("keydown", press);
+addEventListener("popstate", restore);
+start();

@@ -1,0 +1,38 @@
+// The dialog that shows a whole document: its fields and its chunks in order.
+
+import { readDocument } from "./api.js";
+import { byId, make } from "./dom.js";
+import { isCode, payload, place } from "./hits.js";
+import { fill } from "./marks.js";
+import { age } from "./time.js";
+
+// Show the document of a hit, with the chunk that was found in view.
+export async function openDocument(hit) {
+  const dialog = byId("document");
+  const body = dialog.querySelector(".body");
+  byId("document-title").textContent = `${hit.index}: ${place(hit)}`;
+  body.replaceChildren(make("p", { className: "note" }, "Reading the document …"));
+  if (!dialog.open) dialog.showModal();
+  body.focus();
+  try {
+    show(body, await readDocument(hit.index, hit.document_id), hit);
+  } catch (error) {
+    body.replaceChildren(make("p", { className: "wrong", role: "alert" }, error.message));
+  }
+}
+
+function show(body, found, hit) {
+  const best = hit.chunks?.[0]?.chunk;
+  const several = found.chunks.length > 1;
+  const fresh = age(found.freshness?.complete_at);
+  body.replaceChildren(payload(found.payload ?? {}));
+  if (fresh) body.append(make("p", { className: "note" }, `The index was last complete ${fresh}.`));
+  for (const chunk of found.chunks) {
+    const text = make("p", { className: isCode(hit) ? "text code" : "text" });
+    fill(text, chunk.text, hit.matched ?? []);
+    const section = make("section", {}, several ? make("h3", {}, `Chunk ${chunk.chunk}`) : null, text);
+    if (several && chunk.chunk === best) section.className = "found";
+    body.append(section);
+  }
+  body.querySelector(".found")?.scrollIntoView({ block: "nearest" });
+}

@@ -1,0 +1,215 @@
+"""The tools as agents call them: by the official client, over HTTP from a real server and over a real process."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+import httpx
+import httpx2
+import jsonschema
+import pytest
+from mcp import Client, MCPError, StdioServerParameters
+from mcp.client.streamable_http import streamable_http_client
+
+from rag_index import cli
+from rag_index.service import mcp_server
+from rag_index.service.tokens import new_token, token_line
+from rag_index.settings import ServeSettings
+from tests.project import PROGRAM
+from tests.retrieve.desk import DESK, Desk
+from tests.service.live import Live
+
+LONG = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
+MORE = {"payload_indexes": 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'}
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    desk = Desk(
+        tmp_path_factory.mktemp("agents"),
+        extra="[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30",
+        more={"comments": MORE["payload_indexes"]},
+    )
+    documents = {**DESK, "solutions": [*DESK["solutions"], ("tapes/robot", LONG, {"author": "<b>eve</b>"})]}
+    return desk.fill(documents)
+
+
+@pytest.fixture(scope="module")
+def live(desk):
+    with Live(desk.settings) as live:
+        yield live
+
+
+@pytest.fixture(params=["http", "http before 2026", "stdio"])
+def connect(request, desk):
+    """Return a function that connects a client in one of the ways that agents do."""
+    if request.param == "stdio":
+        server = StdioServerParameters(command=PROGRAM[0], args=[*PROGRAM[1:], "--config", str(desk.config), "mcp"])
+    else:
+        server = f"{request.getfixturevalue('live').url}/mcp"
+    mode = "legacy" if request.param == "http before 2026" else "auto"
+
+    @asynccontextmanager
+    async def connected():
+        async with Client(server, mode=mode) as client:
+            yield client
+
+    return connected
+
+
+def talk(connect, *calls):
+    """Return the tools, and the result of each call."""
+
+    async def conversation():
+        async with connect() as client:
+            return (await client.list_tools()).tools, [await client.call_tool(*call) for call in calls]
+
+    return asyncio.run(conversation())
+
+
+def text_of(result) -> str:
+    (content,) = result.content
+    return content.text
+
+
+def test_an_agent_finds_reads_and_cites(connect):
+    tools, (found, document, listed) = talk(
+        connect,
+        ("search", {"query": "printer offline", "filter": {"priority": "high"}, "indexes": ["comments", "titles"]}),
+        ("get_document", {"index": "comments", "document_id": "1"}),
+        ("list_indexes", {}),
+    )
+    assert [tool.name for tool in tools] == ["search", "get_document", "list_indexes"]
+    by_name = {tool.name: tool for tool in tools}
+    assert by_name["search"].annotations.read_only_hint
+    assert by_name["search"].input_schema["properties"]["indexes"]["items"]["enum"] == list(DESK)
+    for name, result in (("search", found), ("get_document", document), ("list_indexes", listed)):
+        assert not result.is_error, text_of(result)
+        jsonschema.validate(result.structured_content, by_name[name].output_schema)
+    first = found.structured_content["hits"][0]
+    assert (first["index"], first["document_id"]) == ("comments", "1")
+    assert first["matched"] == ["printer", "offline"]
+    assert first["citation"].startswith("comments/1")
+    assert found.structured_content["freshness"].keys() == {"comments", "titles"}
+    assert "[comments/1] score" in text_of(found)
+    assert DESK["comments"][0][1] in text_of(found)
+    assert document.structured_content["chunks"][0]["text"] == DESK["comments"][0][1]
+    assert document.structured_content["payload"]["author"] == "ann"
+    assert [index["name"] for index in listed.structured_content["indexes"]] == list(DESK)
+    assert "priority (keyword)" in text_of(listed)
+
+
+@pytest.mark.parametrize("connect", ["http"], indirect=True)
+def test_a_long_document_is_read_in_parts(connect):
+    where = {"index": "solutions", "document_id": "tapes/robot", "max_chunks": 10}
+    _, (first, last, beyond) = talk(
+        connect,
+        ("get_document", where),
+        ("get_document", {**where, "first_chunk": 10, "max_chunks": 200}),
+        ("get_document", {**where, "first_chunk": 999}),
+    )
+    total = first.structured_content["total_chunks"]
+    assert first.structured_content["next_chunk"] == 10
+    assert f"There are {total} chunks; go on with first_chunk 10." in text_of(first)
+    assert last.structured_content["next_chunk"] is None
+    chunks = first.structured_content["chunks"] + last.structured_content["chunks"]
+    assert [chunk["chunk"] for chunk in chunks] == list(range(total))
+    assert beyond.is_error
+    assert text_of(beyond) == f"first_chunk is 999, but the document has {total} chunks"
+
+
+@pytest.mark.parametrize("connect", ["http"], indirect=True)
+@pytest.mark.parametrize(
+    ("tool", "arguments", "words"),
+    [
+        ("search", {"query": "x", "indexes": ["coments"]}, "there is no index 'coments', did you mean 'comments'?"),
+        ("search", {"query": "x", "filter": {"colour": 1}}, "there is no field 'colour' to filter by"),
+        ("search", {"query": "x", "filter": {"created_at": {"gte": 5}}}, "compare it with times"),
+        ("search", {"query": " "}, "the text to search for is empty"),
+        (
+            "search",
+            {"query": "x", "top_k": 3},
+            "search has no argument 'top_k'; it takes query, indexes, filter, limit",
+        ),
+        ("search", {}, "search needs the argument 'query'"),
+        ("search", {"query": "x", "limit": 1000}, "the argument 'limit' of search: input should be less than or equal"),
+        ("search", {"query": ["x"]}, "the argument 'query' of search: input should be a valid string"),
+        ("get_document", {"index": "comments", "document_id": "99"}, "99"),
+        ("get_document", {"index": "nowhere", "document_id": "1"}, "there is no index 'nowhere'"),
+        ("list_indexes", {"verbose": True}, "list_indexes has no argument 'verbose'; it takes none"),
+        ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, list_indexes"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_to_do(connect, tool, arguments, words):
+    async def conversation():
+        async with connect() as client:
+            return await client.session.call_tool(tool, arguments)
+
+    result = asyncio.run(conversation())
+    assert result.is_error
+    assert words in text_of(result)
+    assert "\n" not in text_of(result)
+    assert "Traceback" not in text_of(result)
+
+
+def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
+    token = new_token()
+    tokens = tmp_path / "tokens"
+    tokens.write_text(token_line("agent", token, []), encoding="utf-8")
+    settings = desk.settings.model_copy(update={"serve": ServeSettings(tokens_file=tokens)})
+
+    async def hits(url, headers):
+        async with (
+            httpx2.AsyncClient(headers=headers) as http,
+            Client(streamable_http_client(url, http_client=http)) as client,
+        ):
+            return (await client.call_tool("search", {"query": "printer"})).structured_content["hits"]
+
+    with Live(settings) as live:
+        assert asyncio.run(hits(f"{live.url}/mcp", {"Authorization": f"Bearer {token}"}))
+        for headers in ({}, {"Authorization": f"Bearer {new_token()}"}):
+            assert httpx.post(f"{live.url}/mcp", headers=headers, json={}).status_code == 401
+            with pytest.raises((MCPError, ExceptionGroup)):
+                asyncio.run(hits(f"{live.url}/mcp", headers))
+
+
+def test_a_body_that_is_no_protocol_is_refused_and_nothing_breaks(live):
+    with httpx.Client(base_url=live.url, trust_env=False) as client:
+        kinds = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        for body in (b"", b"{", b"[]", b'{"jsonrpc": "2.0", "id": 1, "method": "nothing"}', b"\xff"):
+            assert client.post("/mcp", content=body, headers=kinds).status_code < 500, body
+        for method in ("GET", "DELETE"):
+            assert client.request(method, "/mcp").status_code == 405, "there are no sessions and no streams"
+
+
+@pytest.mark.long
+def test_the_output_of_the_process_is_protocol_alone(desk):
+    """A raw client of an older version; the process ends when its input does."""
+    started = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
+    messages = [
+        {"id": 1, "method": "initialize", "params": started},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": {"name": "search", "arguments": {"query": "printer"}}},
+    ]
+    command = [*PROGRAM, "--config", str(desk.config), "--verbose", "mcp"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for message in messages:
+            process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
+            process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+        rest, _ = process.communicate()
+    assert [answer["id"] for answer in answers] == [1, 2]
+    assert answers[1]["result"]["structuredContent"]["hits"]
+    assert (rest, process.returncode) == ("", 0)
+
+
+def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--config", str(desk.config), "mcp"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.strip().endswith(mcp_server.INSTALL)

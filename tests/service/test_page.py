@@ -1,0 +1,238 @@
+"""The page in a real browser: what a person types, sees, and reaches with the keyboard alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from rag_index.service.tokens import new_token, token_line
+from rag_index.settings import ServeSettings
+from tests.browser import Browser, find_chromium
+from tests.project import PROGRAM
+from tests.retrieve.desk import DESK, Desk
+from tests.service.live import Live
+
+pytestmark = pytest.mark.long
+WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
+MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p>'
+REFUSED = [{"field": "author", "comparison": "gte", "value": "x"}]
+ROBOT = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory):
+    program = find_chromium()
+    if not isinstance(program, Path):
+        pytest.skip(program)
+    with Browser(program, tmp_path_factory.mktemp("chromium")) as window:
+        yield window
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    desk = Desk(
+        tmp_path_factory.mktemp("page"),
+        extra="[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30",
+        more={"comments": WITH_KINDS},
+    )
+    odd = ("tapes/../robot #1?", ROBOT, {"author": MARKUP})
+    documents = {**DESK, "solutions": [*DESK["solutions"], odd, ("markup", MARKUP, {"author": "eve"})]}
+    return desk.fill(documents)
+
+
+@pytest.fixture(scope="module")
+def live(desk):
+    with Live(desk.settings) as live:
+        yield live
+
+
+@pytest.fixture
+def page(window, live):
+    """The page, newly opened, ready to type into."""
+    window.open(f"{live.url}/")
+    window.wait_for("comments", "Add a filter")
+    return window
+
+
+def hits(page) -> list[str]:
+    return page.evaluate("[...document.querySelectorAll('.hit h2')].map(e => e.innerText)")
+
+
+def test_a_search_by_keyboard_alone_from_question_to_document_and_back(page):
+    page.type("printer offline after update")
+    page.press("Enter")
+    page.wait_for("documents in")
+    assert page.evaluate("document.querySelector('.hit .place').innerText") == "comments"
+    assert page.evaluate("document.querySelector('.hit mark').innerText") == "printer"
+    page.press("ArrowDown")
+    page.press("e")
+    page.wait_for("cosine", "BM25", "Words found", "Rank in comments")
+    page.press("ArrowDown")
+    page.press("ArrowUp")
+    page.press("Enter")
+    page.wait_for("Close", "comments: 1")
+    page.press("Escape")
+    assert not page.evaluate("document.querySelector('dialog').open")
+    assert page.evaluate("document.activeElement.innerText") == "1"
+    page.press("/")
+    assert page.evaluate("document.activeElement.id") == "query"
+
+
+def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
+    page.type("printer")
+    page.press("Enter")
+    page.wait_for("documents in")
+    for name in ("solutions", "titles"):
+        page.evaluate(f"document.querySelector('#indexes [value={name}]').click()")
+    page.click("Add a filter")
+    assert page.evaluate("[...document.querySelectorAll('.row select')][1].innerText.split('\\n')") == [
+        "is", "is not", "has a value", "has none",
+    ]  # fmt: skip
+    page.fill(".row input", "low")
+    page.wait_for("1 document in")
+    assert hits(page) == ["2"]
+    page.evaluate("location.reload()")
+    page.wait_for("1 document in")
+    assert hits(page) == ["2"]
+    assert "priority" not in page.evaluate("location.search"), "nothing of a query is sent with the address"
+    page.evaluate("history.back()")
+    page.wait_for("documents in")
+
+
+def test_the_input_of_a_filter_fits_the_kind_of_its_field(page):
+    page.click("Add a filter")
+    kinds = {}
+    for field in ("priority", "number", "created_at", "author"):
+        page.fill(".row select", field)
+        kinds[field] = page.evaluate("document.querySelector('.row input').type")
+    assert kinds == {"priority": "text", "number": "number", "created_at": "date", "author": "text"}
+
+
+def test_what_a_document_holds_is_text_and_never_markup(page):
+    page.type("img script printer onerror")
+    page.press("Enter")
+    page.wait_for("<script>document.title = 2</script>")
+    assert page.evaluate("document.querySelectorAll('#hits img, #hits script').length") == 0
+    page.click("markup")
+    page.wait_for("solutions: markup")
+    assert page.evaluate("document.querySelectorAll('dialog img, dialog script').length") == 0
+    assert page.evaluate("document.title").startswith("img script")
+
+
+def test_a_document_with_an_odd_id_opens_at_the_chunk_that_was_found(page):
+    page.type("tape library robot paragraph 20")
+    page.press("Enter")
+    page.wait_for("documents in")
+    page.click("tapes/../robot #1?")
+    page.wait_for("Chunk 1", "Paragraph 29 about the tape library")
+    assert "Paragraph 20" in page.evaluate("document.querySelector('.found').innerText")
+
+
+def test_a_mistake_of_a_filter_is_said_and_nothing_is_lost(page):
+    page.evaluate("location.hash = 'q=printer&filters=' + " + json.dumps(json.dumps(REFUSED)))
+    page.wait_for("author")
+    assert page.evaluate("document.querySelector('#query').value") == "printer"
+    assert page.evaluate("document.querySelectorAll('.row').length") == 1
+
+
+def test_the_page_asks_nobody_else_and_runs_nothing_inline(live):
+    with httpx.Client(base_url=live.url, trust_env=False) as client:
+        answer = client.get("/")
+        policy = answer.headers["content-security-policy"]
+        assert "unsafe" not in policy
+        assert "default-src 'none'" in policy
+        assert answer.headers["content-type"].startswith("text/html")
+        for name in ("page.js", "api.js", "page.css", "icon.svg"):
+            text = client.get(f"/static/{name}").raise_for_status().text
+            assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+            assert "https://" not in text
+        assert "style=" not in answer.text
+        assert "onclick" not in answer.text
+
+
+def test_where_tokens_are_needed_the_page_asks_for_one_and_keeps_it_in_the_tab(window, desk):
+    token = new_token()
+    serve = ServeSettings(tokens=[token_line("ann", token, [])])
+    with Live(desk.settings.model_copy(update={"serve": serve})) as guarded:
+        window.open(f"{guarded.url}/#q=printer")
+        window.wait_for("A token is needed")
+        window.type("wrong")
+        window.press("Enter")
+        window.wait_for("A token is needed", "a valid token is needed")
+        window.type(token)
+        window.press("Enter")
+        window.wait_for("documents in", "Forget the token")
+        assert window.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
+        window.evaluate("location.reload()")
+        window.wait_for("documents in")
+        window.click("Forget the token")
+        window.wait_for("A token is needed")
+        assert window.evaluate("sessionStorage.length") == 0
+
+
+def test_no_index_yet_says_what_to_run(window, tmp_path):
+    with Live(Desk(tmp_path / "empty").settings) as live:
+        window.open(f"{live.url}/")
+        window.wait_for("Nothing is indexed yet", "rag-index index-all")
+        assert not window.evaluate("document.querySelector('#indexes').checkVisibility()")
+
+
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1280, 900)])
+def test_nothing_is_wider_than_the_window(window, live, width, height):
+    with window.screen(width, height):
+        window.open(f"{live.url}/#q=printer&filters=" + '[{"field":"author","comparison":"exists","value":""}]')
+        window.wait_for("in ")
+        assert window.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.fixture(scope="module")
+def help_desk(tmp_path_factory):
+    """The address of `rag-index serve` over a sample that a run has indexed."""
+    folder = tmp_path_factory.mktemp("desk")
+    command = [*PROGRAM, "--config", str(folder / "rag-index.toml")]
+    sample = ["sample", "servicedesk", "--documents", "2000", "--out", str(folder / "desk.db"), "--settings"]
+    for arguments in (sample, ["index-all", "--serial"]):
+        subprocess.run([*command, *arguments], check=True, capture_output=True, timeout=300)
+    with subprocess.Popen([*command, "serve", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
+        yield process.stdout.readline().split()[-1]
+        process.terminate()
+
+
+SCREENS = [
+    ("page.png", 1280, 860, False),
+    ("page-dark.png", 1280, 860, True),
+    ("page-phone.png", 390, 844, False),
+    ("page-phone-dark.png", 390, 844, True),
+]
+
+
+@pytest.mark.parametrize(("picture", "width", "height", "dark"), SCREENS)
+def test_a_person_looks_for_something(window, help_desk, picture, width, height, dark):
+    with window.screen(width, height, dark=dark):
+        window.open("about:blank")
+        window.open(f"{help_desk}/")
+        window.wait_for("worklogs", "Add a filter")
+        assert ("just now" in window.words()) == (width > 600)
+        window.type("VPN does not connect after the update")
+        window.press("Enter")
+        window.wait_for("20 documents in")
+        assert window.evaluate("document.querySelectorAll('mark').length") > 10
+        window.press("ArrowDown")
+        if not dark:
+            window.press("e")
+            window.wait_for("Words found")
+        ground = window.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+        assert (ground == "rgb(20, 23, 28)") == dark
+        window.picture(picture, width=width, height=height)
+
+
+def test_more_hits_are_shown_on_demand(window, help_desk):
+    window.open(f"{help_desk}/#q=printer+offline")
+    window.wait_for("20 documents in")
+    window.click("Show more")
+    window.wait_for("100 documents in")
+    assert window.evaluate("[...document.querySelectorAll('.open')].indexOf(document.activeElement)") == 20

@@ -1,0 +1,108 @@
+"""What an agent reads before it calls a tool: which indexes there are, and what their fields hold."""
+
+from __future__ import annotations
+
+import jsonschema
+import pytest
+
+from rag_index.service import tool_schemas
+from rag_index.settings import Settings
+
+SQL = {"table": "t", "key": "id", "text": "body"}
+COMMENTS = {
+    "name": "comments", **SQL, "payload": ["priority", "created_at", "ticket_id", "author"],
+    "payload_indexes": {"priority": "keyword", "created_at": "datetime", "ticket_id": "integer"},
+}  # fmt: skip
+TITLES = {
+    "name": "titles",
+    **SQL,
+    "payload": ["priority", "open"],
+    "payload_indexes": {"open": "bool", "priority": "keyword"},
+}
+CODE = {"name": "code", "kind": "code", "root": "."}
+OWN = {"name": "wiki", "kind": "confluence"}
+
+
+def settings(*indexes: dict) -> Settings:
+    return Settings.model_validate({"source": {"url": "sqlite://"}, "indexes": list(indexes)})
+
+
+def accepts(schema: dict, arguments: object) -> bool:
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema).is_valid(arguments)
+
+
+def search(*indexes: dict) -> dict:
+    return tool_schemas.search_input(settings(*indexes))
+
+
+def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
+    schema = search(COMMENTS, TITLES)
+    assert schema["properties"]["indexes"]["items"] == {"enum": ["comments", "titles"]}
+    fields = schema["properties"]["filter"]["properties"]
+    assert list(fields) == ["priority", "created_at", "ticket_id", "author", "open"]
+    assert fields["priority"]["description"] == "A field: text."
+    assert fields["ticket_id"]["description"] == "A field of comments: a whole number."
+    assert fields["open"]["description"] == "A field of titles: true or false."
+    assert fields["author"]["description"] == "A field of comments: text, numbers, or true and false."
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {},
+        {"priority": "high"},
+        {"priority": ["high", "urgent"]},
+        {"priority": {"not": ["low"]}},
+        {"created_at": {"gte": "2024-01-01", "lt": "2025-01-01"}},
+        {"ticket_id": 7, "author": True},
+        {"author": {"exists": False}},
+        {"author.name": "ann"},
+    ],
+)
+def test_what_a_search_understands_fits_the_schema(wanted):
+    assert accepts(search(COMMENTS, TITLES), {"query": "printer", "filter": wanted, "limit": 5, "indexes": ["titles"]})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"query": ""},
+        {"query": "x", "indexes": ["unknown"]},
+        {"query": "x", "limit": 0},
+        {"query": "x", "top_k": 5},
+        {"query": "x", "filter": {"priority": 5}},
+        {"query": "x", "filter": {"priority": {"gte": "a"}}},
+        {"query": "x", "filter": {"ticket_id": "seven"}},
+        {"query": "x", "filter": {"open": {"like": "t"}}},
+    ],
+)
+def test_what_a_search_would_refuse_does_not_fit(arguments):
+    assert not accepts(search(COMMENTS, TITLES), arguments)
+
+
+def test_a_field_that_does_not_exist_fits_only_where_names_are_not_all_known():
+    given = {"query": "x", "filter": {"nothing": 1}}
+    assert not accepts(search(TITLES), given)
+    assert not accepts(search(CODE), given)
+    assert accepts(search(COMMENTS), given), "a field without a kind may hold JSON, into which a dot leads"
+    assert accepts(search(TITLES, OWN), given), "only the source of the index knows its fields"
+
+
+def test_indexes_that_disagree_about_a_kind_make_a_field_of_any_kind():
+    other = {**TITLES, "name": "other", "payload_indexes": {"priority": "integer", "open": "bool"}}
+    schema = search(TITLES, other)
+    assert accepts(schema, {"query": "x", "filter": {"priority": "high"}})
+    assert accepts(schema, {"query": "x", "filter": {"priority": {"gte": 3}}})
+
+
+def test_the_fields_of_source_code_have_kinds():
+    fields = search(CODE)["properties"]["filter"]["properties"]
+    assert fields["path"]["description"] == "A field: text."
+    assert accepts(search(CODE), {"query": "x", "filter": {"lines": {"gte": 10}, "language": "python"}})
+    assert not accepts(search(CODE), {"query": "x", "filter": {"lines": "ten"}})
+
+
+def test_an_index_without_fields_has_a_filter_without_properties():
+    assert search({"name": "bare", **SQL})["properties"]["filter"]["properties"] == {}
