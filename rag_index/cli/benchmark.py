@@ -46,7 +46,8 @@ def benchmark(
     context: Context, name: str | None, sample_size: int, workers: list[int] | None, plot: Path | None, as_json: bool
 ) -> int:
     """Compare the usual serial script with parallel runs on a sample. Real collections are not touched."""
-    from rag_index.tuning.plot import draw, require_plots
+    from rag_index.reports.plots import require_plots
+    from rag_index.tuning.plot import draw
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name

@@ -71,13 +71,10 @@ def _start_servers(settings: Settings) -> Any:
 
 def _write(settings: Settings, outcome: Outcome) -> list[str]:
     """Write the changes to the settings file. Return the environment variables that override them."""
-    from rag_index.settings import origins
-    from rag_index.tuning.settings_file import write_keys
+    from rag_index.tuning.settings_file import overriding_variables, write_keys
 
     write_keys(settings.path, outcome.changes)
-    places = origins(settings.path)
-    origins_of_changes = (places.get(place, settings.path.name) for place in outcome.changes)
-    return [name for name in origins_of_changes if name != settings.path.name]
+    return overriding_variables(settings.path, outcome.changes)
 
 
 def _print_outcome(settings: Settings, outcome: Outcome, *, local_servers: bool) -> None:

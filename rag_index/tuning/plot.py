@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from rag_index.errors import SettingsError
+from rag_index.reports.plots import require_plots, save_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rag_index.tuning.benchmark_report import BenchmarkReport
 
-__all__ = ["draw", "require_plots"]
-
-_NOT_WRITTEN = "the plot cannot be written to {path}: {reason}; name another file with --plot"
-
-
-def require_plots(path: Path) -> None:
-    """Raise SettingsError if matplotlib is missing or the file cannot be written. To be called before the work."""
-    if find_spec("matplotlib") is None:
-        raise SettingsError("a plot needs matplotlib, which is not installed: pip install 'rag-index[plots]'")
-    try:
-        path.open("ab").close()
-    except OSError as exc:
-        raise SettingsError(_NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc
+__all__ = ["draw"]
 
 
 def draw(report: BenchmarkReport, path: Path) -> None:
@@ -51,7 +38,4 @@ def draw(report: BenchmarkReport, path: Path) -> None:
     axes.set_ylim(0, 1.2 * max(serial.rate, *rates))
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
-    try:
-        figure.savefig(path, format="png", dpi=120)
-    except OSError as exc:
-        raise SettingsError(_NOT_WRITTEN.format(path=path, reason=exc.strerror)) from exc
+    save_figure(figure, path)

@@ -9,13 +9,13 @@ from tomlkit.exceptions import TOMLKitError
 
 from rag_index.database.files import replacement
 from rag_index.errors import SettingsError
-from rag_index.settings import load_settings
+from rag_index.settings import load_settings, origins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["write_keys"]
+__all__ = ["overriding_variables", "write_keys"]
 
 
 def write_keys(path: Path, changed: Mapping[tuple[str, str], Any]) -> None:
@@ -38,6 +38,13 @@ def write_keys(path: Path, changed: Mapping[tuple[str, str], Any]) -> None:
         raise SettingsError(f"{path} is not TOML: {exc}") from exc
     except OSError as exc:
         raise SettingsError(f"{path} cannot be written: {exc.strerror}") from exc
+
+
+def overriding_variables(path: Path, keys: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the environment variables that override these (table, key) of the settings file."""
+    places = origins(path)
+    found = (places.get(key, path.name) for key in keys)
+    return [name for name in found if name != path.name]
 
 
 def _set(document: tomlkit.TOMLDocument, table: str, key: str, value: Any) -> None:

@@ -1,11 +1,11 @@
-"""The plot of a benchmark: a file that cannot be written is refused before the work."""
+"""Plots: a file that cannot be written is refused before the work."""
 
 from __future__ import annotations
 
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.tuning.plot import require_plots
+from rag_index.reports.plots import require_plots
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_the_benchmark(tmp_path):
