@@ -16,10 +16,16 @@ if TYPE_CHECKING:
     from rag_index.retrieve.fan_out import IndexAnswer, Question
     from rag_index.retrieve.results import SearchHit
 
-__all__ = ["fuse_answers"]
+__all__ = ["fuse_answers", "order_answers"]
 
 
 def fuse_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> tuple[list[SearchHit], str]:
+    """Return what `order_answers` does, and in each hit the words of the query that it has. Raises as that."""
+    hits, fused_by = order_answers(answered, question, fusion)
+    return _with_matches(hits, answered, question.text), fused_by
+
+
+def order_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> tuple[list[SearchHit], str]:
     """Return the best hits of all indexes that answered, and how they were fused: by score or by rank.
 
     Scores of different models cannot be compared, and those of an index that was searched by words too cannot be
@@ -39,12 +45,12 @@ def fuse_answers(answered: Sequence[IndexAnswer], question: Question, fusion: st
     best = max((point.bm25 for answer in answered for point in answer.points), default=0.0)
     hybrid = Scoring(question.dense_weight, best)
     lists = [
-        document_hits(answer.index, answer.points, hybrid if answer.hybrid else Scoring())[: question.limit]
+        document_hits(answer.index, answer.points, hybrid if answer.hybrid else Scoring(), limit=question.limit)
         for answer in answered
     ]
     by_scores = fusion == "score" or (fusion == "auto" and comparable)
     hits = (by_score if by_scores else by_rank)(lists, limit=question.limit)
-    return _with_matches(hits, answered, question.text), "score" if by_scores else "rank"
+    return hits, "score" if by_scores else "rank"
 
 
 def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:

@@ -18,6 +18,7 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -65,8 +66,12 @@ class Scoring:
 BY_MEANING = Scoring()
 
 
-def document_hits(index: str, points: Iterable[StoredPoint], scoring: Scoring = BY_MEANING) -> list[SearchHit]:
+def document_hits(
+    index: str, points: Iterable[StoredPoint], scoring: Scoring = BY_MEANING, *, limit: int | None = None
+) -> list[SearchHit]:
     """Group the points of one index by document. Return each document once, best first, with its best chunks.
+
+    At most `limit` documents are returned.
 
     Points with equal scores are ordered by cosine, then by document and chunk number, so that the result does not
     depend on the order in which a store returns them.
@@ -75,7 +80,8 @@ def document_hits(index: str, points: Iterable[StoredPoint], scoring: Scoring = 
     scored = [(scoring.score(point), point) for point in points]
     for score, point in sorted(scored, key=_sort_key):
         points_by_document.setdefault(_document_key(point), []).append((score, point))
-    return [_hit(index, rank, found) for rank, found in enumerate(points_by_document.values(), 1)]
+    best = islice(points_by_document.values(), limit)
+    return [_hit(index, rank, found) for rank, found in enumerate(best, 1)]
 
 
 def count_documents(points: Iterable[StoredPoint]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_index.errors import DocumentNotFound, RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.answers import fuse_answers
 from rag_index.retrieve.background_loop import BackgroundLoop
+from rag_index.retrieve.candidates import Candidates
 from rag_index.retrieve.documents import read_document
 from rag_index.retrieve.fan_out import FanOut, IndexAnswer, Question
 from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
@@ -33,6 +34,8 @@ __all__ = ["Retriever"]
 Fusion = Literal["auto", "rank", "score"]
 
 MAX_HITS = 1000
+HYBRID = 0.5
+"""A weight with which an index is asked for candidates by meaning and by words."""
 STAGES = ("embed", "fuse", "total")
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
@@ -130,6 +133,17 @@ class Retriever:
             question.dense_weight if any(answer.hybrid for answer in answered) else 1.0,
             {answer.index: answer.live.collection for answer in answered if answer.live},
         )
+
+    async def candidates(self, query: str, *, indexes: Sequence[str] | None = None, limit: int = 10) -> Candidates:
+        """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
+
+        Raises as `search`. It counts as no search in the metrics.
+        """
+        question, names = self._question(query, indexes, limit, None, None, HYBRID)
+        answers, _ = await self._fan_out.ask(question, names)
+        if all(answer.error is not None for answer in answers):
+            raise _failure(answers)
+        return Candidates.of(question, answers, self._settings.retrieve.fusion)
 
     def search_sync(
         self,

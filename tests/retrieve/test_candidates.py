@@ -1,0 +1,49 @@
+"""Candidates in any order of weights: always what a search with that weight returns."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.errors import RagIndexError
+from tests.retrieve.desk import DESK, Desk, found
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
+
+
+def texts(seed: int) -> list[tuple[int, str]]:
+    """Return 150 documents of few words, some of several chunks, so that no search sees all chunks."""
+    return [
+        (n, " ".join(WORDS[(n * seed + k * (n % 5 + 1)) % len(WORDS)] for k in range(60 if n % 9 == 0 else 7)))
+        for n in range(150)
+    ]
+
+
+def test_the_order_is_that_of_a_search_with_the_same_weight(embedded: Desk) -> None:
+    embedded.fill({"comments": texts(3), "titles": texts(7)}, number=2)
+    with embedded.retriever() as retriever:
+        for query in ("printer offline", "backup of the mail server", "license", "nothing of the kind"):
+            candidates = retriever._background.run(retriever.candidates(query, limit=10))
+            for indexes in (None, ["titles"], ["titles", "comments"]):
+                for weight in (1.0, 0.99, 0.4, 0.05, 0.0):
+                    searched = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
+                    assert candidates.ranked(weight, indexes) == found(searched), (query, indexes, weight)
+                    assert len(searched.hits) == 10
+
+
+def test_candidates_say_what_was_searched_and_hold_no_texts(full: Desk) -> None:
+    with full.retriever() as retriever:
+        candidates = retriever._background.run(retriever.candidates("printer", indexes=["comments", "titles"]))
+    assert candidates.hybrid == {"comments": True, "titles": True}
+    assert candidates.collections == {"comments": "desk_comments__1", "titles": "desk_titles__1"}
+    assert candidates.errors == {}
+    assert candidates.documents() == {(name, str(row[0])) for name in ("comments", "titles") for row in DESK[name]}
+    assert not any("text" in point.payload["_rag"] for answer in candidates.answers for point in answer.points)
+
+
+def test_if_no_index_answers_its_error_is_raised(empty: Desk) -> None:
+    with empty.retriever() as retriever, pytest.raises(RagIndexError, match="index titles is empty"):
+        retriever._background.run(retriever.candidates("printer", indexes=["titles"]))
