@@ -38,6 +38,7 @@ COMMANDS = (
     "search",
     "serve",
     "mcp",
+    "evaluate",
     "optimize",
     "rollback",
     "doctor",

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+import rag_index.cli.evaluate
 import rag_index.doctor
 import rag_index.indexing.publish
 import rag_index.status.failed
@@ -17,6 +18,8 @@ from rag_index.doctor import Advice, Diagnosis, Finding
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.evaluation.estimates import Estimate
+from rag_index.evaluation.report import Evaluation, PoorQuery, Scope, Way
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target
@@ -51,7 +54,7 @@ def documented_json() -> dict[str, object]:
 
 
 RUNS = ["index", "index-all", "rebuild", "retry-failed"]
-MAIN = {*RUNS, "status", "failed", "plan", "search", "rollback", "doctor"}
+MAIN = {*RUNS, "status", "failed", "plan", "search", "evaluate", "rollback", "doctor"}
 FINDING = Finding("notes", "kind", 1, "what", "remedy", ("7",))
 OUTCOME = IndexOutcome("notes", state="partial", message="why", verified="how")
 ARGUMENTS = {
@@ -60,13 +63,19 @@ ARGUMENTS = {
     "retry-failed": ["notes"],
     "search": ["x"],
     "rollback": ["notes"],
+    "evaluate": ["golden.jsonl"],
 }
 
 
 FAILED = rag_index.status.failed.FailedDocument("notes", "7", "why", 1, "then", "now")
+METRICS = ("recall@10", "MRR@10", "nDCG@10")
+POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
+WAY = Way("dense", 1.0, dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6)))
+SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.status.failed, "failed", [FAILED]),
+    "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1")),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
 }

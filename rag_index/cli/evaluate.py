@@ -1,0 +1,268 @@
+"""The command `evaluate`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rag_index.cli import Context, UnicodeText, command, json_option, print_json, wait_option
+from rag_index.cli.tables import print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rag_index.evaluation.evaluate import EvaluationOptions
+    from rag_index.evaluation.fusion_weight import WeightChoice
+    from rag_index.evaluation.golden import GoldenQuery
+    from rag_index.evaluation.report import Evaluation, PoorQuery
+    from rag_index.settings import Settings
+
+__all__ = ["evaluate"]
+
+METRICS = ("recall@10", "MRR@10", "nDCG@10")
+TUNE_METRIC = "nDCG@10"
+"""The metric that the weight is chosen for, if none is named: it counts every rank."""
+WEIGHT = ("retrieve", "dense_weight")
+FILE = click.Path(dir_okay=False, path_type=Path)
+SHORT = 70
+"""Characters of a query that are printed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """Where the queries come from, as the command line says it."""
+
+    golden: Path | None
+    queries: Path | None
+    query_column: str | None
+    generate: bool
+    model: str | None
+    count: int
+    documents: int
+    out: Path | None
+
+
+@command()
+@click.argument("golden", required=False, type=FILE, metavar="[GOLDEN]")
+@click.option("--queries", type=FILE, help="The texts of the queries, if GOLDEN is a file of TREC qrels.")
+@click.option("--query-column", type=UnicodeText(), metavar="NAME", help="Make queries of this column of the source.")
+@click.option("--generate", is_flag=True, help="Have a model write questions about the documents; needs --out.")
+@click.option("--model", type=UnicodeText(), metavar="NAME", help="The model that writes [that of indexes.context].")
+@click.option(
+    "--count", type=click.IntRange(min=1), default=200, show_default=True, help="Queries to make for each index."
+)
+@click.option(
+    "--documents", type=click.IntRange(min=1), default=5000, show_default=True,
+    help="Documents of each index that are indexed again, if its text contains --query-column.",
+)  # fmt: skip
+@click.option("--out", type=FILE, help="Write the queries that were made to this file, to be edited.")
+@click.option("--index", "indexes", multiple=True, metavar="NAME", help="Evaluate only this index (may be repeated).")
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME@K", default=METRICS, show_default=True,
+    help="What to measure (may be repeated).",
+)  # fmt: skip
+@click.option("--worst", type=click.IntRange(min=0), default=5, show_default=True, help="Poor queries to show.")
+@click.option("--plot", type=FILE, help="Draw a PNG (needs the extra `plots`).")
+@click.option("--tune-fusion", is_flag=True, help="Choose the weight of meaning against words with held-out queries.")
+@click.option("--write", is_flag=True, help="Write the weight to the settings file, if it is really better.")
+@wait_option
+@json_option
+def evaluate(
+    context: Context,
+    indexes: tuple[str, ...],
+    metrics: tuple[str, ...],
+    worst: int,
+    plot: Path | None,
+    tune_fusion: bool,
+    write: bool,
+    wait: float | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Measure how well searches find what they should: by meaning, by words and by both, side by side."""
+    from rag_index.evaluation.evaluate import EvaluationOptions
+    from rag_index.evaluation.measures import parse_metric
+    from rag_index.reports.plots import require_plots
+
+    asked = _check(_Given(**given), tune_fusion=tune_fusion, write=write)
+    tuned = click.get_current_context().get_parameter_source("metrics") is click.core.ParameterSource.DEFAULT
+    tune_metric = (TUNE_METRIC if tuned else metrics[0]) if tune_fusion else None
+    parsed = tuple(dict.fromkeys(map(parse_metric, metrics)))
+    options = EvaluationOptions(parsed, worst, parse_metric(tune_metric) if tune_metric else None)
+    settings = context.settings(wait=wait)
+    names = [index.name for index in settings.named(indexes)]
+    if plot:
+        require_plots(plot)
+    evaluation = _evaluate(settings, names, asked, options)
+    if plot:
+        _draw(evaluation, plot)
+    written = _write(settings, evaluation.weight) if write and evaluation.weight else None
+    if as_json:
+        print_json(
+            evaluation.to_json() | ({"written": written is not None, "overridden": written or []} if write else {})
+        )
+        return evaluation.exit_code
+    _print(evaluation)
+    if evaluation.weight:
+        _print_weight(evaluation.weight, written)
+    return evaluation.exit_code
+
+
+def _check(given: _Given, *, tune_fusion: bool, write: bool) -> _Given:
+    """Refuse options that do not go together."""
+    ways = [given.golden is not None, given.query_column is not None, given.generate]
+    made = given.query_column is not None or given.generate
+    if sum(ways) != 1:
+        raise click.UsageError("name one of these: a golden file, --query-column NAME, or --generate")
+    needs = {
+        "--queries needs a golden file of TREC qrels": given.queries is not None and given.golden is None,
+        "--model needs --generate": given.model is not None and not given.generate,
+        "--generate needs --out FILE, for questions that you can read and edit": given.generate and given.out is None,
+        "--out needs --query-column or --generate: a golden file exists already": given.out is not None and not made,
+        "--write needs --tune-fusion": write and not tune_fusion,
+    }
+    for message, wrong in needs.items():
+        if wrong:
+            raise click.UsageError(message)
+    if given.out is not None and given.out.exists():
+        raise click.UsageError(f"{given.out} exists already: name another file, or evaluate it: rag-index evaluate")
+    if given.out is not None and not given.out.resolve().parent.is_dir():
+        raise click.UsageError(f"{given.out} cannot be written: there is no folder {given.out.parent}")
+    return given
+
+
+def _evaluate(settings: Settings, names: list[str], given: _Given, options: EvaluationOptions) -> Evaluation:
+    """Read or make the queries, and evaluate the indexes with them."""
+    from rag_index.evaluation.evaluate import evaluate
+    from rag_index.evaluation.golden import read_golden
+
+    if given.query_column is not None:
+        return _evaluate_column(settings, names, given, given.query_column, options)
+    queries = _generate(settings, names, given) if given.golden is None else read_golden(given.golden, given.queries)
+    return evaluate(settings, queries, names, options, _counter(len(queries)))
+
+
+def _evaluate_column(
+    settings: Settings, names: list[str], given: _Given, column: str, options: EvaluationOptions
+) -> Evaluation:
+    from rag_index.evaluation.golden import write_golden
+    from rag_index.tuning.column_evaluation import evaluate_items, read_items
+
+    items = read_items(settings, names, column, queries=given.count, documents=given.documents)
+    if given.out:
+        write_golden(given.out, items.queries)
+    if items.samples:
+        sizes = ", ".join(f"{len(sample.documents):,} of {name}" for name, sample in items.samples.items())
+        _say(f"The text contains {column}. Indexing documents without it, in a temporary store: {sizes} …")
+    return evaluate_items(items, options, _counter(len(items.queries)))
+
+
+def _generate(settings: Settings, names: list[str], given: _Given) -> list[GoldenQuery]:
+    """Return questions about documents of each index, after writing them to the file."""
+    from rag_index.evaluation.golden import write_golden
+    from rag_index.evaluation.questions import model_of, write_questions
+    from rag_index.settings.context import ContextSettings
+    from rag_index.sources.sample import read_sample
+
+    found, missing = [], []
+    for name in names:
+        index = settings.index(name)
+        model = ContextSettings(model=given.model) if given.model else model_of(settings, index)
+        sample = read_sample(settings, index, given.count)
+        _say(f"{model.model} writes questions about {len(sample.documents):,} documents of {name} …")
+        questions = write_questions(settings, index, sample.documents, model)
+        found += questions.queries
+        missing += questions.reasons
+    if missing:
+        _say(f"{len(missing):,} documents have no question: {missing[0]}")
+    write_golden(given.out or Path("golden.jsonl"), found)
+    _say(f"{len(found):,} questions are in {given.out}: read them, and remove those that nobody would ask.")
+    return found
+
+
+def _say(message: str) -> None:
+    click.echo(message, err=True)
+
+
+def _counter(total: int) -> Callable[[int], None]:
+    """Return a function that prints how many queries are done, now and then."""
+
+    def print_count(done: int) -> None:
+        if done % max(100, total // 10) == 0 and done < total:
+            _say(f"{done:,} of {total:,} queries")
+
+    return print_count
+
+
+def _draw(evaluation: Evaluation, path: Path) -> None:
+    from rag_index.evaluation.plot import draw
+
+    draw(evaluation, path)
+
+
+def _write(settings: Settings, weight: WeightChoice) -> list[str] | None:
+    """Write the weight if it is better. Return the environment variables that override it, or None if not written."""
+    from rag_index.tuning.settings_file import overriding_variables, write_keys
+
+    if not weight.worthwhile:
+        return None
+    write_keys(settings.path, {WEIGHT: weight.best_weight})
+    return overriding_variables(settings.path, [WEIGHT])
+
+
+def _print(evaluation: Evaluation) -> None:
+    rows = [("index", "queries", "searched", *evaluation.scopes[0].ways[0].metrics)] if evaluation.scopes else []
+    for scope in evaluation.scopes:
+        for number, way in enumerate(scope.ways):
+            head = (scope.name, f"{scope.queries:,}") if number == 0 else ("", "")
+            name = f"{way.name} {way.dense_weight:g}" if way.name == "hybrid" else way.name
+            cells = [f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})" for one in way.metrics.values()]
+            rows.append((*head, name, *cells))
+    if rows:
+        print_table(rows)
+    for scope in evaluation.scopes[-1:]:  # --json has those of each index
+        if scope.worst:
+            click.echo(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
+            for query in scope.worst:
+                _print_poor(query, several=scope.fused)
+    if evaluation.missing:
+        named = ", ".join(f"{document_id} of {index}" for index, document_id in evaluation.missing[:5])
+        more = ", …" if len(evaluation.missing) > 5 else ""
+        click.echo(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
+    for index, reason in evaluation.errors.items():
+        _say(f"rag-index: {index} did not answer {reason}")
+
+
+def _print_poor(query: PoorQuery, *, several: bool) -> None:
+    def name(document: tuple[str, str]) -> str:
+        return f"{document[0]}: {document[1]}" if several else document[1]
+
+    ranks = ", ".join(
+        f"{name(document)} at {rank}" if rank else f"{name(document)} not found"
+        for document, rank in query.ranks.items()
+    )
+    values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
+    text = " ".join(query.query.split())
+    click.echo(f"  {text if len(text) <= SHORT else f'{text[: SHORT - 1]}…'}")
+    click.echo(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")
+
+
+def _print_weight(weight: WeightChoice, written: list[str] | None) -> None:
+    click.echo(
+        f"\nWeight of meaning by {weight.metric}, {weight.queries:,} queries in {weight.folds} held-out folds: "
+        f"{weight.present_weight:g} (now) {weight.present.mean:.3f}, {weight.best_weight:g} {weight.best.mean:.3f}, "
+        f"gain {weight.gain.mean:+.3f} ({weight.gain.low:+.3f} to {weight.gain.high:+.3f})."
+    )
+    if weight.best_weight == weight.present_weight:
+        click.echo("No other weight is better.")
+    elif not weight.worthwhile:
+        click.echo("The gain may be chance: the weight stays as it is.")
+    elif written is None:
+        click.echo(f"[retrieve] dense_weight = {weight.best_weight:g} is better: --write writes it.")
+    else:
+        click.echo(f"Written: [retrieve] dense_weight = {weight.best_weight:g}")
+        for variable in written:
+            click.echo(f"The environment variable {variable} overrides it: unset it.")

@@ -1,0 +1,160 @@
+"""How well an index, or all at once, find what they should: by meaning, by words and by both, side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_index.errors import SettingsError
+from rag_index.evaluation.asking import Asked, ask, wanted_of
+from rag_index.evaluation.estimates import estimate
+from rag_index.evaluation.fusion_weight import choose_weight
+from rag_index.evaluation.measures import measure
+from rag_index.evaluation.missing import missing_documents
+from rag_index.evaluation.report import DENSE, FUSED, HYBRID, SPARSE, Evaluation, PoorQuery, Scope, Way
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rag_index.evaluation.asking import Document
+    from rag_index.evaluation.fusion_weight import WeightChoice
+    from rag_index.evaluation.golden import GoldenQuery
+    from rag_index.evaluation.measures import Metric
+    from rag_index.settings import Settings
+
+__all__ = ["EvaluationOptions", "evaluate"]
+
+MAX_FOUND = 3
+"""Hits that the report of a poor query names."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOptions:
+    """What is measured: the metrics, the first of which decides, and how many poor queries are reported."""
+
+    metrics: tuple[Metric, ...]
+    worst: int = 5
+    tune_metric: Metric | None = None
+    """The metric for which the weight of fusion is chosen; None leaves the weight alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """The queries of a scope that were answered, and what each should find there."""
+
+    name: str
+    indexes: tuple[str, ...]
+    asked: list[Asked]
+    relevant: list[Mapping[Document, int]]
+
+    def ranked(self, dense_weight: float) -> list[list[Document]]:
+        """Return the documents that each query finds with this weight of meaning, best first."""
+        return [one.candidates.ranked(dense_weight, self.indexes) for one in self.asked if one.candidates]
+
+    @property
+    def hybrid(self) -> bool:
+        """Whether some index of the scope is searched by words too."""
+        return any(
+            hybrid
+            for one in self.asked[:1]
+            if one.candidates
+            for index, hybrid in one.candidates.hybrid.items()
+            if index in self.indexes
+        )
+
+
+def evaluate(
+    settings: Settings,
+    golden: Iterable[GoldenQuery],
+    indexes: Sequence[str],
+    options: EvaluationOptions,
+    on_answer: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """Ask these indexes the golden queries, and measure what they find. `on_answer` gets the number of queries done.
+
+    Raises SettingsError if the queries do not fit the indexes, and as a search does if no index answers.
+    """
+    wanted = wanted_of(golden, indexes, settings)
+    metrics = [*options.metrics, *([options.tune_metric] if options.tune_metric else [])]
+    asked = ask(settings, wanted, indexes, max(metric.cutoff for metric in metrics), on_answer)
+    judged = [one for one in _scopes(asked, indexes) if one.asked]
+    scopes = tuple(_measure(one, settings.retrieve.dense_weight, options) for one in judged)
+    weight = _weight(judged[-1], settings, options.tune_metric) if options.tune_metric and judged else None
+    return Evaluation(scopes, _errors(asked, indexes), missing_documents(settings, asked), weight)
+
+
+def _scopes(asked: Sequence[Asked], indexes: Sequence[str]) -> list[_Judged]:
+    """Return a scope for each index that a query is about, and for several indexes one of all of them, at the end.
+
+    A query belongs to a scope if all indexes of the scope answered it.
+    """
+    names = [index for index in indexes if any(index == name for one in asked for name, _ in one.wanted.relevant)]
+    scopes = [_scope(index, (index,), asked) for index in names]
+    return [*scopes, _scope(FUSED, tuple(indexes), asked)] if len(indexes) > 1 else scopes
+
+
+def _scope(name: str, indexes: tuple[str, ...], asked: Sequence[Asked]) -> _Judged:
+    judged = _Judged(name, indexes, [], [])
+    for one in asked:
+        relevant = {document: grade for document, grade in one.wanted.relevant.items() if document[0] in indexes}
+        if relevant and one.candidates and one.candidates.hybrid.keys() >= set(indexes):
+            judged.asked.append(one)
+            judged.relevant.append(relevant)
+    return judged
+
+
+def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -> Scope:
+    weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
+    ways, usual = [], judged.ranked(dense_weight)
+    for name, weight in weights.items():
+        ranked = usual if weight == dense_weight else judged.ranked(weight)
+        values = {
+            str(metric): estimate([measure(metric, *pair) for pair in zip(ranked, judged.relevant, strict=True)])
+            for metric in options.metrics
+        }
+        ways.append(Way(name, weight, values))
+    worst = _worst(judged, usual, options)
+    return Scope(judged.name, judged.name == FUSED and len(judged.indexes) > 1, len(judged.asked), tuple(ways), worst)
+
+
+def _worst(judged: _Judged, ranked: Sequence[Sequence[Document]], options: EvaluationOptions) -> tuple[PoorQuery, ...]:
+    """Return the queries with the lowest measures, the first metric first; those that are right are left out."""
+    queries = [
+        PoorQuery(
+            one.wanted.query,
+            {str(metric): measure(metric, found, relevant) for metric in options.metrics},
+            {document: found.index(document) + 1 if document in found else None for document in relevant},
+            tuple(found[:MAX_FOUND]),
+        )
+        for one, found, relevant in zip(judged.asked, ranked, judged.relevant, strict=True)
+    ]
+    poor = [query for query in queries if min(query.metrics.values()) < 1]
+    return tuple(sorted(poor, key=lambda query: tuple(query.metrics.values()))[: options.worst])
+
+
+def _weight(judged: _Judged, settings: Settings, metric: Metric) -> WeightChoice:
+    if not judged.hybrid:
+        raise SettingsError(
+            f"{', '.join(judged.indexes)} cannot be searched by words, so there is no weight to choose: set "
+            f'search = "hybrid" and run `rag-index rebuild`'
+        )
+
+    def values(weight: float) -> list[float]:
+        return [measure(metric, *pair) for pair in zip(judged.ranked(weight), judged.relevant, strict=True)]
+
+    return choose_weight(values, settings.retrieve.dense_weight, str(metric))
+
+
+def _errors(asked: Sequence[Asked], indexes: Sequence[str]) -> dict[str, str]:
+    """Return a sentence for each index that left queries unanswered: how many, and the most common reason."""
+    reasons: dict[str, Counter[str]] = {index: Counter() for index in indexes}
+    for one in asked:
+        failed = one.candidates.errors if one.candidates else dict.fromkeys(indexes, one.error)
+        for index, reason in failed.items():
+            reasons[index][reason] += 1
+    return {
+        index: f"{found.total():,} of {len(asked):,} queries: {found.most_common(1)[0][0]}"
+        for index, found in reasons.items()
+        if found
+    }

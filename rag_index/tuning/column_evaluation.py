@@ -1,0 +1,69 @@
+"""An evaluation with known items: the values of a column are the queries, and each should find its own document.
+
+Where the text of an index contains the column, the live index would find each document by its own words. So samples of
+all indexes are then indexed without the column, in a store that is thrown away, and that store is searched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_index.evaluation.evaluate import evaluate
+from rag_index.evaluation.known_items import column_queries, in_text, with_column
+from rag_index.sources import open_source
+from rag_index.sources.sample import Sample, read_sample
+from rag_index.tuning.temporary_index import temporary_indexes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rag_index.evaluation.evaluate import EvaluationOptions
+    from rag_index.evaluation.golden import GoldenQuery
+    from rag_index.evaluation.report import Evaluation
+    from rag_index.settings import IndexSettings, Settings
+
+__all__ = ["ColumnItems", "evaluate_items", "read_items"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnItems:
+    """Queries made of a column, and where they are asked: a sample of each index, or None for the live indexes."""
+
+    settings: Settings
+    queries: list[GoldenQuery]
+    samples: dict[str, Sample] | None
+
+
+def read_items(settings: Settings, names: Sequence[str], column: str, *, queries: int, documents: int) -> ColumnItems:
+    """Read at most `queries` values of the column from each index, and its sample if the live ones cannot be asked.
+
+    Raises SettingsError or SourceError if an index has no such column, or nothing else than it to search.
+    """
+    given = [settings.index(name) for name in names]
+    temporary = any(in_text(index, column) for index in given)
+    indexes = [with_column(index, column) for index in given]
+    changed = settings.model_copy(update={"indexes": indexes})
+    samples = {index.name: _sample(changed, index, documents if temporary else queries) for index in indexes}
+    made = [
+        query for index in indexes for query in column_queries(index, column, samples[index.name].documents, queries)
+    ]
+    return ColumnItems(changed, made, samples if temporary else None)
+
+
+def evaluate_items(items: ColumnItems, options: EvaluationOptions, on_answer: Callable[[int], None]) -> Evaluation:
+    """Evaluate the indexes with these queries. Raises as `evaluate` and `temporary_indexes`."""
+    names = [index.name for index in items.settings.indexes]
+    if items.samples is None:
+        return evaluate(items.settings, items.queries, names, options, on_answer)
+    with temporary_indexes(items.settings, items.samples) as settings:
+        return evaluate(settings, items.queries, names, options, on_answer)
+
+
+def _sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
+    source = open_source(settings, index)
+    try:
+        source.check()
+    finally:
+        source.close()
+    return read_sample(settings, index, size)

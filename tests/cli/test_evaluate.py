@@ -1,0 +1,181 @@
+"""`rag-index evaluate` as a user calls it."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+
+import pytest
+
+from rag_index.cli import main
+from rag_index.evaluation.golden import GoldenQuery, read_golden, write_golden
+from tests.fakes.ollama import FakeOllama
+from tests.indexing.plain import run_plain
+from tests.project import Project
+from tests.retrieve.desk import Desk
+
+NAMES = "printer network password invoice keyboard server monitor license update backup".split()
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """Two indexes whose documents are found by codes, and a golden file for them."""
+    folder = tmp_path_factory.mktemp("desk")
+    desk = Desk(folder, names=("comments", "titles"), extra="[retrieve]\nidle_seconds = 0.05 # short\n")
+    texts = {
+        index: [(n, f"The {NAMES[n % 10]} {index} reports error E-{first + n} and stops") for n in range(40)]
+        for index, first in {"comments": 4100, "titles": 7100}.items()
+    }
+    desk.fill(texts)
+    first = {"comments": 4100, "titles": 7100}
+    write_golden(
+        folder / "golden.jsonl",
+        [GoldenQuery(f"what is E-{first[i] + n}", {str(n): 1}, i) for i in first for n in range(0, 40, 2)]
+        + [GoldenQuery("nothing of the kind", {"1": 1}, "titles")],
+    )
+    return desk
+
+
+def run(project, *arguments, code=0):
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["--config", str(project.config), "evaluate", *map(str, arguments)])
+    assert ended.value.code == code, (out.getvalue(), err.getvalue())
+    assert "Traceback" not in err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def evaluated(project, *arguments, code=0):
+    return json.loads(run(project, *arguments, "--json", code=code)[0])
+
+
+def test_a_golden_file_is_measured_in_three_ways_of_each_index_and_of_all(desk):
+    lines = run(desk, desk.folder / "golden.jsonl")[0].splitlines()
+    assert lines[0].split() == ["index", "queries", "searched", "recall@10", "MRR@10", "nDCG@10"]
+    assert [line.split()[:3] for line in (lines[1], lines[4], lines[7])] == [
+        ["comments", "20", "dense"],
+        ["titles", "21", "dense"],
+        ["all", "41", "dense"],
+    ]
+    assert [line.split()[0] for line in lines[2:4]] == ["sparse", "hybrid"]
+    assert lines[2].split()[1:5] == ["1.000", "(1.000", "to", "1.000)"]
+    assert lines[3].split()[1] == "0.4"
+    printed = "\n".join(lines)
+    worst = "Queries that do worst in all, hybrid:\n  nothing of the kind\n      recall@10 0.00, MRR@10 0.00"
+    assert worst in printed
+    assert "titles: 1 not found; first: " in printed
+    assert printed.count("Queries that do worst") == 1
+
+
+def test_json_has_everything_and_more_only_when_asked(desk):
+    golden = desk.folder / "golden.jsonl"
+    plain = evaluated(desk, golden, "--index", "titles", "--metric", "recall@1", "--worst", "1")
+    assert set(plain) == {"scopes"}
+    [scope] = plain["scopes"]
+    assert (scope["index"], scope["queries"], len(scope["worst"])) == ("titles", 21, 1)
+    assert [(way["way"], way["dense_weight"]) for way in scope["ways"]] == [
+        ("dense", 1),
+        ("sparse", 0),
+        ("hybrid", 0.4),
+    ]
+    assert scope["ways"][1]["metrics"]["recall@1"]["mean"] == pytest.approx(20 / 21, abs=1e-6)
+    assert scope["worst"][0]["relevant"] == [{"index": "titles", "document_id": "1", "rank": None}]
+    assert [one["index"] for one in evaluated(desk, golden)["scopes"]] == ["comments", "titles", None]
+
+
+def test_qrels(desk):
+    (desk.folder / "qrels").write_text("1 0 4 1\n2 0 6 2\n")
+    (desk.folder / "topics.tsv").write_text("1\twhat is E-4104\n2\twhat is E-4106\n")
+    given = (desk.folder / "qrels", "--queries", desk.folder / "topics.tsv", "--index", "comments")
+    assert evaluated(desk, *given)["scopes"][0]["ways"][1]["metrics"]["MRR@10"]["mean"] == 1
+
+
+def test_a_plot(desk):
+    pytest.importorskip("matplotlib")
+    drawn = desk.folder / "plot.png"
+    run(desk, desk.folder / "golden.jsonl", "--plot", drawn, "--index", "titles")
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    assert "No such file" in run(desk, desk.folder / "golden.jsonl", "--plot", "/nowhere/x.png", code=2)[1]
+
+
+def test_the_weight_is_written_only_if_it_is_better(desk):
+    golden, before = desk.folder / "golden.jsonl", desk.config.read_text(encoding="utf-8")
+    printed = run(desk, golden, "--tune-fusion", "--write")[0]
+    assert "Weight of meaning by nDCG@10, 41 queries in 5 held-out folds: 0.4 (now)" in printed
+    assert "the weight stays as it is" in printed or "No other weight is better." in printed
+    assert desk.config.read_text(encoding="utf-8") == before
+
+
+def test_a_better_weight_is_written_and_comments_stay(desk, monkeypatch):
+    golden, before = desk.folder / "golden.jsonl", desk.config.read_text(encoding="utf-8")
+    far = before.replace("# short\n", "# short\ndense_weight = 0.98\n")
+    try:
+        desk.config.write_text(far, encoding="utf-8")
+        assert "is better: --write writes it." in run(desk, golden, "--tune-fusion", "--metric", "MRR@10")[0]
+        assert desk.config.read_text(encoding="utf-8") == far
+        answer = evaluated(desk, golden, "--tune-fusion", "--write")
+        weight = answer["fusion"]["best"]["dense_weight"]
+        assert (answer["written"], answer["overridden"], answer["fusion"]["worthwhile"]) == (True, [], True)
+        assert weight < 0.95
+        assert desk.config.read_text(encoding="utf-8") == far.replace("0.98", str(weight))
+        monkeypatch.setenv("RAG_INDEX_RETRIEVE__DENSE_WEIGHT", "0.99")
+        printed = run(desk, golden, "--tune-fusion", "--write")[0]
+        assert "The environment variable RAG_INDEX_RETRIEVE__DENSE_WEIGHT overrides it" in printed
+    finally:
+        desk.config.write_text(before, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name one of these: a golden file, --query-column NAME, or --generate"),
+        (["golden.jsonl", "--generate"], "name one of these"),
+        (["--generate"], "--generate needs --out FILE"),
+        (["golden.jsonl", "--out", "x.jsonl"], "--out needs --query-column or --generate"),
+        (["golden.jsonl", "--write"], "--write needs --tune-fusion"),
+        (["golden.jsonl", "--model", "m"], "--model needs --generate"),
+        (["--query-column", "title", "--queries", "x"], "--queries needs a golden file of TREC qrels"),
+        (["--query-column", "title", "--out", "/nowhere/x.jsonl"], "there is no folder /nowhere"),
+        (["missing.jsonl"], "missing.jsonl cannot be read: No such file"),
+        (["missing.jsonl", "--metric", "recal@10"], "metric 'recal@10'"),
+        (["missing.jsonl", "--index", "title"], "did you mean 'titles'?"),
+    ],
+)
+def test_wrong_usage(desk, arguments, message):
+    assert message in " ".join(run(desk, *arguments, code=2)[1].split())
+
+
+def test_an_index_that_does_not_answer_is_reported_and_the_exit_code_is_3(tmp_path):
+    desk = Desk(tmp_path, names=("comments", "titles")).fill({"titles": [(1, "printer")]})
+    (tmp_path / "golden.jsonl").write_text('{"query": "printer", "relevant": ["1"], "index": "titles"}\n')
+    out, err = run(desk, tmp_path / "golden.jsonl", code=3)
+    assert "titles" in out
+    assert "rag-index: comments did not answer 1 of 1 queries: index comments is empty" in err
+
+
+def test_queries_of_a_column_are_written_to_be_edited(tmp_path):
+    project = Project(tmp_path / "p").fill(40)
+    out = tmp_path / "titles.jsonl"
+    printed, progress = run(project, "--query-column", "title", "--count", "12", "--documents", "30", "--out", out)
+    assert "The text contains title. Indexing documents without it, in a temporary store: 30 of notes" in progress
+    assert printed.splitlines()[1].split()[:3] == ["notes", "12", "dense"]
+    assert len(read_golden(out)) == 12
+    assert "exists already: name another file" in run(project, "--query-column", "title", "--out", out, code=2)[1]
+    assert len(read_golden(out)) == 12
+
+
+def test_questions_are_written_to_be_edited_and_measured(tmp_path):
+    with FakeOllama(model="writer") as ollama:
+        project = Project(
+            tmp_path / "p", extra=f'[embedder]\nkind = "ollama"\nmodel = "writer"\nhosts = ["{ollama.url}"]'
+        )
+        run_plain(project.fill(8))
+        out = tmp_path / "golden.jsonl"
+        printed, progress = run(project, "--generate", "--model", "writer", "--count", "5", "--out", out)
+        assert f"5 questions are in {out}: read them, and remove those that nobody would ask." in progress
+        assert printed.splitlines()[1].split()[:3] == ["notes", "5", "dense"]
+        assert all(one.note and one.index == "notes" for one in read_golden(out))
+        assert [way["way"] for way in evaluated(project, out)["scopes"][0]["ways"]] == ["dense", "sparse", "hybrid"]
+        asked = "no index has a table [indexes.context], which names the model"
+        assert asked in run(project, "--generate", "--out", tmp_path / "other.jsonl", code=2)[1]

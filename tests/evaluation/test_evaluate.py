@@ -1,0 +1,147 @@
+"""Evaluations: they measure what searches return, one index at a time and all at once, and say what is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.errors import RagIndexError, SettingsError, UnknownIndex
+from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
+from rag_index.evaluation.golden import GoldenQuery
+from rag_index.evaluation.measures import measure, parse_metric
+from tests.indexing.plain import run_plain
+from tests.project import Project
+from tests.retrieve.desk import Desk
+
+OPTIONS = EvaluationOptions((parse_metric("recall@5"), parse_metric("MRR@10")))
+BOTH = ["comments", "titles"]
+GOLDEN = [
+    *[GoldenQuery(f"what does E-{4100 + n} mean", {str(n): 1}, "comments") for n in range(0, 60, 4)],
+    *[GoldenQuery(f"help with E-{7100 + n}", {str(n): 1}, "titles") for n in range(0, 60, 5)],
+    GoldenQuery("printer", {"0": 2, "10": 1}, "comments"),
+    GoldenQuery("printer", {"20": 1}, "titles"),
+]
+
+
+def scopes(evaluation):
+    return {scope.name: scope for scope in evaluation.scopes}
+
+
+def means(scope):
+    return {(way.name, metric): one.mean for way in scope.ways for metric, one in way.metrics.items()}
+
+
+def searched(retriever, indexes, weight):
+    """Return the mean measures of real searches."""
+    totals: dict[str, list[float]] = {"recall@5": [], "MRR@10": []}
+    relevant: dict[str, set[tuple[str, str]]] = {}
+    for one in GOLDEN:
+        if one.index in indexes:
+            relevant.setdefault(one.query, set()).update((one.index, document) for document in one.relevant)
+    for query, wanted in relevant.items():
+        result = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
+        found = [(hit.index, hit.document_id) for hit in result.hits]
+        for metric, values in totals.items():
+            values.append(measure(metric, found, wanted))
+    return {metric: sum(values) / len(values) for metric, values in totals.items()}
+
+
+def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_desk):
+    evaluation = evaluate(codes_desk.settings, GOLDEN, BOTH, OPTIONS)
+    found = scopes(evaluation)
+    assert [(one.name, one.fused, one.queries) for one in evaluation.scopes] == [
+        ("comments", False, 16),
+        ("titles", False, 13),
+        ("all", True, 28),
+    ]
+    with codes_desk.retriever() as retriever:
+        for name, indexes in {"comments": ["comments"], "titles": ["titles"], "all": BOTH}.items():
+            for way, weight in {"dense": 1.0, "sparse": 0.0, "hybrid": 0.4}.items():
+                expected = searched(retriever, indexes, weight)
+                measured = {metric: means(found[name])[way, metric] for metric in expected}
+                assert measured == pytest.approx(expected), (name, way)
+    assert means(found["all"])["hybrid", "recall@5"] > means(found["all"])["dense", "recall@5"] + 0.3
+    assert (evaluation.errors, evaluation.missing, evaluation.exit_code) == ({}, (), 0)
+
+
+def test_the_weight_of_the_settings_is_that_of_hybrid(codes_desk):
+    settings = codes_desk.settings
+    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
+    [scope] = evaluate(settings, GOLDEN, ["titles"], OPTIONS).scopes
+    assert [(way.name, way.dense_weight) for way in scope.ways] == [("dense", 1), ("sparse", 0), ("hybrid", 1)]
+    assert scope.ways[0].metrics == scope.ways[2].metrics != scope.ways[1].metrics
+
+
+def test_the_worst_queries_come_first_and_right_ones_not_at_all(codes_desk):
+    golden = [
+        GoldenQuery("E-4101", {"1": 1}),
+        GoldenQuery("E-4102", {"7": 1}),
+        GoldenQuery("E-4103", {"3": 1, "9": 1}),
+    ]
+    options = EvaluationOptions((parse_metric("recall@1"),), worst=5)
+    [scope] = evaluate(codes_desk.settings, golden, ["comments"], options).scopes
+    assert [(one.query, dict(one.metrics)) for one in scope.worst] == [
+        ("E-4102", {"recall@1": 0.0}),
+        ("E-4103", {"recall@1": 0.5}),
+    ]
+    assert scope.worst[0].ranks == {("comments", "7"): None}
+    assert scope.worst[0].found == (("comments", "2"),)
+    assert (
+        evaluate(codes_desk.settings, golden, ["comments"], EvaluationOptions(options.metrics, 1)).scopes[0].worst
+        == (scope.worst[:1])
+    )
+
+
+def test_queries_without_an_index_belong_to_the_only_one(codes_desk):
+    golden = [GoldenQuery("E-4101", {"1": 1})]
+    assert evaluate(codes_desk.settings, golden, ["comments"], OPTIONS).scopes[0].queries == 1
+    with pytest.raises(SettingsError, match="the query 'E-4101' names no index, but 2 are evaluated"):
+        evaluate(codes_desk.settings, golden, BOTH, OPTIONS)
+    with pytest.raises(UnknownIndex, match="did you mean 'titles'"):
+        evaluate(codes_desk.settings, [GoldenQuery("x", {"1": 1}, "title")], BOTH, OPTIONS)
+    with pytest.raises(SettingsError, match="no query has a relevant document in titles"):
+        evaluate(codes_desk.settings, [GoldenQuery("x", {"1": 1}, "comments")], ["titles"], OPTIONS)
+
+
+def test_an_index_that_does_not_answer_is_said_and_the_others_are_measured(tmp_path):
+    desk = Desk(tmp_path, names=("comments", "titles")).fill({"titles": [(1, "printer"), (2, "mail")]})
+    golden = [GoldenQuery("printer", {"1": 1}, "titles"), GoldenQuery("mail", {"2": 1}, "comments")]
+    evaluation = evaluate(desk.settings, golden, BOTH, OPTIONS)
+    assert [scope.name for scope in evaluation.scopes] == ["titles"]
+    assert list(evaluation.errors) == ["comments"]
+    assert evaluation.errors["comments"].startswith("2 of 2 queries: index comments is empty")
+    assert evaluation.exit_code == 3
+    with pytest.raises(RagIndexError, match="index comments is empty"):
+        evaluate(desk.settings, golden, ["comments"], OPTIONS)
+
+
+def test_an_index_without_words_is_measured_by_meaning_alone_and_has_no_weight(tmp_path):
+    desk = Desk(tmp_path, names=("titles",), more={"titles": 'search = "dense"'}).fill({"titles": [(1, "printer")]})
+    golden = [GoldenQuery("printer", {"1": 1})]
+    [scope] = evaluate(desk.settings, golden, ["titles"], OPTIONS).scopes
+    assert [way.name for way in scope.ways] == ["dense"]
+    tuned = EvaluationOptions(OPTIONS.metrics, tune_metric=parse_metric("nDCG@10"))
+    with pytest.raises(SettingsError, match="titles cannot be searched by words, so there is no weight to choose"):
+        evaluate(desk.settings, golden, ["titles"], tuned)
+
+
+def test_documents_that_no_index_has_are_named(tmp_path):
+    project = Project(tmp_path).fill(30)
+    project.execute("INSERT INTO note VALUES (900, '', '', 'kim', 1)")
+    run_plain(project)
+    golden = [
+        GoldenQuery("Note 7 ticket 7", {"7": 1, "8": 1, "700": 1}, "notes"),
+        GoldenQuery("ticket of long ago", {"29": 1, "900": 1, "no number": 1}, "notes"),
+    ]
+    evaluation = evaluate(project.settings, golden, ["notes"], EvaluationOptions((parse_metric("recall@1"),)))
+    assert set(evaluation.missing) == {("notes", "700"), ("notes", "900"), ("notes", "no number")}
+
+
+def test_a_better_weight_is_found_for_texts_that_an_embedder_does_not_understand(codes_desk):
+    settings = codes_desk.settings
+    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 0.95})})
+    options = EvaluationOptions(OPTIONS.metrics, tune_metric=parse_metric("nDCG@10"))
+    weight = evaluate(settings, GOLDEN, BOTH, options).weight
+    assert weight is not None
+    assert weight.worthwhile
+    assert weight.best_weight < 0.9
+    assert weight.queries == 28
