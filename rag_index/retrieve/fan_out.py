@@ -95,11 +95,12 @@ class FanOut:
         *,
         open_store: Callable[[], Store],
         open_embedder: Callable[..., Embedder] | None,
+        collections: Mapping[str, str] | None = None,
     ) -> None:
         retrieve, embedded = settings.retrieve, settings.store.url is None
         self._wait, self._index_timeout = settings.run.wait, retrieve.index_timeout
         self._required_conditions, self._metrics = required_conditions, metrics
-        self._live_collections = LiveCollections(settings, 0.0 if embedded else ALIAS_SECONDS)
+        self._live_collections = LiveCollections(settings, 0.0 if embedded else ALIAS_SECONDS, pinned=collections)
         self._open_store = open_store
         self._store_holder = StoreHolder(
             self._open_store_afresh, wait=self._wait, idle=retrieve.idle_seconds if embedded else None

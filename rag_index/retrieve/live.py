@@ -46,8 +46,17 @@ class LiveCollections:
     collection come from one model even if the alias moves meanwhile. Safe to use from several threads.
     """
 
-    def __init__(self, settings: Settings, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        seconds: float,
+        *,
+        pinned: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`pinned` names the collection of an index in place of the live one."""
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
+        self._pinned = dict(pinned or {})
         self._seconds, self._clock = seconds, clock
         self._names: Mapping[str, str] = {}
         self._names_read_at = -float("inf")
@@ -64,7 +73,8 @@ class LiveCollections:
         """
         began = self._clock()
         aliases = store.aliases()
-        self._names = {index: aliases[alias] for index, alias in self._aliases.items() if alias in aliases}
+        live = {index: aliases[alias] for index, alias in self._aliases.items() if alias in aliases}
+        self._names = live | self._pinned
         self._names_read_at = began
         return self._names
 

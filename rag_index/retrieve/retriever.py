@@ -20,7 +20,7 @@ from rag_index.settings import Settings, run_settings
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -58,10 +58,12 @@ class Retriever:
         *,
         open_store: Callable[[], Store] | None = None,
         open_embedder: Callable[..., Embedder] | None = None,
+        collections: Mapping[str, str] | None = None,
     ) -> None:
         """Check each `required_filter` (SettingsError if it is not valid). Nothing is opened yet.
 
-        `open_store` and `open_embedder` replace those that the settings name.
+        `open_store` and `open_embedder` replace those that the settings name. `collections` names a collection by
+        index, which is searched in place of the live one.
         """
         self._settings = settings
         self._metrics = Metrics()
@@ -71,6 +73,7 @@ class Retriever:
             self._metrics,
             open_store=open_store or _store_opener(settings),
             open_embedder=open_embedder,
+            collections=collections,
         )
         self._background = BackgroundLoop()
 

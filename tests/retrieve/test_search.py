@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from rag_index import Retriever
 from rag_index.errors import RagIndexError, SettingsError, StoreError, UnknownIndex
 from rag_index.retrieve import SearchFailed
-from rag_index.stores import Condition
+from rag_index.stores import Condition, open_store
+from rag_index.stores.lent import lend
 from tests.retrieve.desk import DESK, Desk, found
 
 pytestmark = [
@@ -273,3 +275,17 @@ def test_fifty_callers_at_once(full):
     assert metrics.errors == {}
     assert set(metrics.indexes) == set(DESK)
     assert np.isfinite(metrics.stages["total"].p99_ms)
+
+
+def test_a_collection_can_be_named_that_is_not_live(empty):
+    """The store is lent: the retriever leaves it open."""
+    rows = {"titles": [("t-1", "Printer offline after update")]}
+    empty.fill(rows).fill({"titles": [("t-2", "Printer on fire")]}, number=2, go_live=False)
+    alias = empty.settings.alias("titles")
+    with closing(open_store(empty.settings.store, wait=30)) as store:
+        named = {"titles": f"{alias}__2"}
+        with Retriever(empty.settings, open_store=lambda: lend(store), collections=named) as retriever:
+            result = retriever.search_sync("printer", indexes=["titles"])
+        assert (found(result), result.collections) == ([("titles", "t-2")], named)
+        assert store.aliases()[alias] == f"{alias}__1"
+    empty.drop("titles", 2)
