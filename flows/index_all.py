@@ -31,6 +31,7 @@ def index_all(
     serial: bool = False,
     full: bool = False,
     allow_deletes: bool = False,
+    allow_loss: bool = False,
     retry_failed: bool = False,
     wait: float | None = None,
 ) -> State[RunReport]:
@@ -44,6 +45,7 @@ def index_all(
         serial: Embed in one process, without a Dask cluster.
         full: Rebuild each index beside the live one, and publish it once it is verified.
         allow_deletes: Delete what the source no longer has, however many documents that is.
+        allow_loss: Publish rebuilt collections without asking their gates.
         retry_failed: Try failed documents again, however often they were tried.
         wait: Seconds to wait for services that are down at the start.
     """
@@ -66,6 +68,7 @@ def index_all(
                 serial,
                 full,
                 allow_deletes,
+                allow_loss,
                 retry_failed,
                 wait,
                 return_state=True,

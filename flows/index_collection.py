@@ -36,6 +36,7 @@ def index_collection(
     serial: bool = False,
     full: bool = False,
     allow_deletes: bool = False,
+    allow_loss: bool = False,
     retry_failed: bool = False,
     wait: float | None = None,
 ) -> State[RunReport]:
@@ -49,12 +50,13 @@ def index_collection(
         serial: Embed in one process, without a Dask cluster.
         full: Rebuild the index beside the live one, and publish it once it is verified.
         allow_deletes: Delete what the source no longer has, however many documents that is.
+        allow_loss: Publish rebuilt collections without asking their gates.
         retry_failed: Try failed documents again, however often they were tried.
         wait: Seconds to wait for services that are down at the start.
     """
     try:
         settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
-        options = RunOptions(full=full, allow_deletes=allow_deletes, retry_failed=retry_failed)
+        options = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss, retry_failed=retry_failed)
         with (
             stoppable() as stop,
             collect_seldom(),

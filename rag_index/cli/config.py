@@ -30,10 +30,16 @@ def config(
     wait: float | None,
     as_json: bool,
 ) -> None:
-    """Show every effective setting and where it comes from. Secrets are masked."""
+    """Show every effective setting and where it comes from. Secrets are masked.
+
+    A golden file that a gate could not use is an error, as it is for a rebuild.
+    """
+    from rag_index.evaluation.gate import check_gate
     from rag_index.status.effective_settings import effective_settings, machine_facts
 
     settings = context.settings(workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
+    for index in settings.indexes:
+        check_gate(settings, index)
     given = {"parallel.workers": workers, "parallel.shard_documents": shard_documents, "run.wait": wait}
     values = effective_settings(settings, given | {"parallel.serial": serial or None})
     facts = machine_facts(settings) if explain else []

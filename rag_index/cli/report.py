@@ -14,6 +14,8 @@ SHORT = 0.05
 """Seconds. Shorter stages are left out."""
 SMALL = 100_000
 """Bytes. Less is printed in kB."""
+MAX_WORSE = 20
+"""Queries of a gate that are printed."""
 
 
 @command()
@@ -32,8 +34,25 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
         return
     for one in found:
         click.echo(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")
-        for line in [*filter(None, [one.get("message")]), *_metrics(one)]:
+        for line in [*filter(None, [one.get("message")]), *_gate(one), *_metrics(one)]:
             click.echo(f"  {line}")
+
+
+def _gate(run: dict[str, Any]) -> list[str]:
+    """Return the lines about the queries that a rebuilt collection answers worse; none if no gate was asked."""
+    gate = run.get("gate")
+    if not gate:
+        return []
+    worse = gate["worse"]
+    means = f"{gate['before']:.3f} before, {gate['after']:.3f} now, p = {gate['p']:.2g}"
+    changed = f"{len(worse):,} worse, {gate['better']:,} better"
+    lines = [f"{gate['metric']} of {gate['queries']:,} golden queries: {means}; {changed}"]
+    for one in worse[:MAX_WORSE]:
+        lost = f", lost {', '.join(one['lost'])}" if one["lost"] else ""
+        lines.append(f"  {one['before']:.3f} → {one['after']:.3f}  {one['query']}{lost}")
+    if len(worse) > MAX_WORSE:
+        lines.append(f"  and {len(worse) - MAX_WORSE:,} more, which --json prints")
+    return lines
 
 
 def _metrics(run: dict[str, Any]) -> list[str]:

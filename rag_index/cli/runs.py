@@ -33,6 +33,7 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--allow-deletes", is_flag=True, help="Delete what the source lost, however much, and what was held back."
         ),
+        click.option("--allow-loss", is_flag=True, help="Publish a rebuilt collection without asking its gate."),
         click.option(
             "--wait",
             type=click.FloatRange(min=0),
@@ -50,9 +51,9 @@ def run_indexes(context: Context, names: list[str] | None, *, as_json: bool, wai
     """Run the flow over these indexes (None: all), print the report and return the exit code."""
     parallel = {key: options[key] for key in ("workers", "shard_documents", "serial")}
     settings = context.settings(wait=wait, **parallel)
-    report = _settings_errors(settings, settings.named(names)) or _launch(
-        context, settings, names, wait=wait, **options
-    )
+    asks_gates = bool(options.get("full")) and not options["allow_loss"]
+    mistakes = _settings_errors(settings, settings.named(names), gates=asks_gates)
+    report = mistakes or _launch(context, settings, names, wait=wait, **options)
     return print_report(report, as_json=as_json)
 
 
@@ -111,16 +112,20 @@ def _needs_workers_early(settings: Settings, names: list[str] | None) -> bool:
     return False
 
 
-def _settings_errors(settings: Settings, indexes: list[IndexSettings]) -> RunReport | None:
-    """Check the sources before anything starts. Return a failed report if the settings fit none of them, else None.
+def _settings_errors(settings: Settings, indexes: list[IndexSettings], *, gates: bool) -> RunReport | None:
+    """Check the sources, and the gates if the run asks them, before anything starts.
 
-    Raises SettingsError if there is only one source.
+    Return a failed report if the settings are wrong for every index, else None. Raises SettingsError if there is only
+    one index.
     """
+    from rag_index.evaluation.gate import check_gate
     from rag_index.sources import open_source
 
     outcomes = []
     for one in indexes:
         try:
+            if gates:
+                check_gate(settings, one)
             source = open_source(settings, one)
             try:
                 source.check()

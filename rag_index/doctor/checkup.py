@@ -26,10 +26,12 @@ from rag_index.errors import (
     LedgerError,
     LedgerUnavailable,
     RagIndexError,
+    SettingsError,
     StoreBusy,
     StoreError,
     StoreRefused,
 )
+from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.guards import held_back
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
@@ -107,6 +109,7 @@ class Checkup:
         if current is not None:
             self._scan_store(current, diagnosis)
             self._report_failed(current, diagnosis)
+        self._check_gate(diagnosis)
         self._advise(state, changes, diagnosis)
         if self.context_error:
             message = (
@@ -168,6 +171,14 @@ class Checkup:
                     f"retry-failed {name}`, which --repair does too", examples,
                 )
             )  # fmt: skip
+
+    def _check_gate(self, diagnosis: Diagnosis) -> None:
+        """Add a finding about a golden file that the gate cannot use: the next rebuild would refuse to start."""
+        try:
+            check_gate(self.resources.settings, self.index)
+        except SettingsError as error:
+            remedy = "correct it, or remove the table; until then a rebuild ends at its start"
+            diagnosis.findings.append(Finding(self.index.name, "unusable_gate", 1, str(error), remedy))
 
     def _advise(self, state: CollectionState, changes: SourceChanges | None, diagnosis: Diagnosis) -> None:
         """Add advice about work that the next run would do."""

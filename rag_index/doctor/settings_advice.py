@@ -10,7 +10,9 @@ import psutil
 
 from rag_index.database.urls import is_file
 from rag_index.doctor.findings import Advice
-from rag_index.errors import RagIndexError
+from rag_index.errors import RagIndexError, SettingsError
+from rag_index.evaluation.gate import check_gate
+from rag_index.evaluation.significance import needed_queries
 from rag_index.machine.resources import cpu_count
 
 if TYPE_CHECKING:
@@ -46,8 +48,28 @@ def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Ite
         yield Advice(None, "delete_guard = 1: if a table is emptied by mistake, its index is emptied too")
     if store.keep_previous == 0:
         yield Advice(None, "keep_previous = 0: after a rebuild there is nothing to roll back to")
+    yield from _small_gates(settings, indexes)
     yield from _network_filesystems(settings)
     yield from _long_chunks(settings, indexes)
+
+
+def _small_gates(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
+    """Yield advice about gates with too few queries to tell the loss that they should stop from chance."""
+    for index in indexes:
+        try:
+            queries = len(check_gate(settings, index))
+        except SettingsError:
+            continue  # a finding
+        if index.gate is None:
+            continue
+        needed = needed_queries(index.gate.max_loss)
+        if needed is not None and queries < needed:
+            golden = "golden query" if queries == 1 else "golden queries"
+            yield Advice(
+                index.name,
+                f"{queries:,} {golden} for the gate: telling a loss of max_loss ({index.gate.max_loss:g}) from chance "
+                f"takes {needed:,}, so any measured loss above it stops a rebuild; add queries",
+            )
 
 
 def _network_filesystems(settings: Settings) -> Iterator[Advice]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
 from rag_index.errors import RagIndexError
+from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.begin import begin_scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
@@ -28,10 +29,11 @@ from rag_index.sources import open_source
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
+    from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.scan import Scan
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source
@@ -48,6 +50,8 @@ class RunOptions:
     """Rebuild the index beside the live collection."""
     allow_deletes: bool = False
     """Delete and publish whatever `delete_guard` says."""
+    allow_loss: bool = False
+    """Publish a rebuilt collection without asking the gate."""
     retry_failed: bool = False
     """Try failed documents again, however often they were tried."""
 
@@ -66,6 +70,7 @@ class IndexRun:
         ledger: Ledger,
         lease: IndexLease,
         store: Store,
+        golden: Sequence[GoldenQuery] = (),
     ) -> None:
         self.settings = settings
         self.index = index
@@ -75,6 +80,8 @@ class IndexRun:
         self.ledger = ledger
         self.lease = lease
         self.store = store
+        self.golden = golden
+        """The queries of the gate, if this run rebuilds and asks it."""
         self.alias = settings.alias(index.name)
         self.outcome = IndexOutcome(index.name)
         self.progress = Progress(index.name)
@@ -164,13 +171,17 @@ class IndexRun:
 def open_run(settings: Settings, name: str, options: RunOptions, *, run_id: str) -> Iterator[IndexRun]:
     """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
 
+    A rebuild reads the golden queries of its gate first: a mistake in them must not wait until all is embedded.
+
     Raises UnknownIndex, SettingsError, SourceError, LedgerError, LedgerUnavailable, IndexLocked, StoreBusy.
     """
     index = settings.index(name)
+    golden = check_gate(settings, index) if options.full and not options.allow_loss else ()
     with ExitStack() as stack:
         source: Any = stack.enter_context(closing(open_source(settings, index)))
         ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         store: Any = stack.enter_context(closing(open_store(settings.store, wait=settings.run.wait)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
-        yield IndexRun(settings, index, options, run_id=run_id, source=source, ledger=ledger, lease=lease, store=store)
+        opened = {"source": source, "ledger": ledger, "lease": lease, "store": store}
+        yield IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)

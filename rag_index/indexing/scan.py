@@ -18,6 +18,7 @@ from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob
+from rag_index.indexing.gate import note_first, refused_by_gate
 from rag_index.indexing.guards import held_back, too_few_left, too_many_failed
 from rag_index.indexing.hang_limit import hang_limit
 from rag_index.indexing.payload_updates import update_payloads
@@ -246,6 +247,8 @@ class Scan:
                 self._publish_rebuilt()
             else:
                 verify_counts(run.ledger, run.store, self.collection)
+                if not self.guard.any_documents:
+                    note_first(run)
         if self._progress.deletes_done:
             self.state.complete()
 
@@ -260,6 +263,7 @@ class Scan:
         guard = None if live is None else DeleteGuard(run.ledger, live, limits.delete_guard)
         if guard is not None and not run.options.allow_deletes:
             refused = too_few_left(name, guard.loss_by(self.collection), limits.delete_guard) or refused
+        refused = refused or refused_by_gate(run, self.collection)
         if refused:
             run.outcome.hold(refused)
             return

@@ -3,6 +3,7 @@
 <project>-<index>-progress   done of total, failures, time left and rate; updated while the run lasts
 <project>-<index>-failed     a table of failed documents: why, how often they were tried, the command to retry
 <project>-<index>-report     the run's numbers, and what to do about them
+<project>-<index>-gate       a table of the golden queries that a rebuilt collection answers worse
 <project>-all-…              progress, outcomes and failed documents of all indexes of a run: see `whole_run`
 <project>-doctor             a table of findings
 """
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from rag_index.doctor.findings import Diagnosis
     from rag_index.indexing.run import IndexRun
+    from rag_index.reports.gate import GateVerdict
     from rag_index.reports.outcome import IndexOutcome, RunReport
     from rag_index.reports.progress import Progress
     from rag_index.tuning.benchmark_report import BenchmarkReport
@@ -49,6 +51,7 @@ __all__ = [
     "diagnosis_table",
     "failed_rows",
     "failed_table",
+    "gate_table",
     "impatient",
     "outcome_table",
     "run_report",
@@ -64,6 +67,8 @@ UPDATE_SECONDS = 2.0
 MAX_FAILED = 500
 """Rows of the table of failed documents; `rag-index failed` has no limit."""
 MAX_REASON = 300
+MAX_WORSE = 500
+"""Rows of the table of a gate; `rag-index report --json` has no limit."""
 
 
 def artifact_key(*parts: str) -> str:
@@ -162,7 +167,8 @@ def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
     """Return the report as Markdown."""
     values = outcome.to_json()
     state, message = values.pop("state"), values.pop("message", "")
-    values.pop("index")
+    for name in ("index", "gate"):
+        values.pop(name, None)
     embedded = outcome.new + outcome.changed
     if embedded and outcome.seconds:
         values["documents embedded a second"] = round(embedded / outcome.seconds, 1)
@@ -189,6 +195,16 @@ def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
     if advice := _advice(run, outcome):
         lines += ["", "## What to do", "", *[f"- {line}" for line in advice]]
     return "\n".join(lines)
+
+
+def gate_table(run: IndexRun, verdict: GateVerdict | None) -> None:
+    """Create the table of the golden queries that a rebuilt collection answers worse; nothing if none were asked."""
+    if verdict is None:
+        return
+    rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.worse[:MAX_WORSE]]
+    said = f"{'Passed' if verdict.passed else 'Not published'} (max_loss {verdict.max_loss:g}): {verdict.sentence()}"
+    key = artifact_key(run.settings.project, run.index.name, "gate")
+    _send(create_table_artifact, rows, key=key, description=said)
 
 
 def outcome_table(report: RunReport, *, project: str) -> None:
@@ -254,6 +270,7 @@ def impatient() -> SettingsContext:
 def _row(outcome: IndexOutcome) -> Row:
     """Return an outcome with what matters first. The page takes its columns from the first row."""
     row = {"message": "", **outcome.to_json()}
+    row.pop("gate", None)
     return {name: row.pop(name) for name in ("index", "state", "failed", "message")} | row
 
 

@@ -18,6 +18,7 @@ from rag_index.orchestration.artifacts import (
     diagnosis_table,
     failed_rows,
     failed_table,
+    gate_table,
     run_report,
     tag_run,
 )
@@ -88,6 +89,7 @@ def _report_end(run: IndexRun, outcome: IndexOutcome) -> None:
     if (whole := current_whole_run()) is not None:
         whole.add_failed(run.index.name, rows)
     run_report(run, outcome)
+    gate_table(run, outcome.gate)
     try:
         write_metrics(run.settings)
     except OSError as error:

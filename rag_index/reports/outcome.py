@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.documents.batches import Failure, WrittenShard
+    from rag_index.reports.gate import GateVerdict
 
 __all__ = ["IndexOutcome", "RunReport", "State"]
 
@@ -52,6 +53,8 @@ class IndexOutcome:
     """Sentences that say why the state is not completed, or what the index lacks although it is."""
     verified: str = ""
     """A sentence that says what a rebuild verified before its collection went live."""
+    gate: GateVerdict | None = None
+    """What the gate of a rebuild found, if it was asked."""
     exit_code: int | None = None
     """The exit code of the error that ended the run of this index, if there was one."""
 
@@ -95,8 +98,9 @@ class IndexOutcome:
         """Return the documented keys; keys such as `message` only if they have a value."""
         values = asdict(self)
         values.pop("exit_code")
+        values["gate"] = self.gate.to_json() if self.gate else None
         values["seconds"] = round(self.seconds, 3)
-        for name in ("message", "verified", "held_back", "skipped", "incomplete", *CONTEXTS):
+        for name in ("message", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS):
             if not values[name]:
                 values.pop(name)
         return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import CONFIG_VARIABLE, ENV_PREFIX
+from rag_index.settings.gate import GateSettings
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.loading import find_config, load_settings, origins, run_settings
 from rag_index.settings.project import FILE_NAME, SECTIONS, Settings
@@ -25,6 +26,7 @@ __all__ = [
     "ENV_PREFIX",
     "FILE_NAME",
     "find_config",
+    "GateSettings",
     "IndexSettings",
     "LedgerSettings",
     "load_settings",

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from rag_index.settings.context import ContextSettings  # noqa: TC001 - pydantic looks it up
+from rag_index.settings.gate import GateSettings  # noqa: TC001 - pydantic looks it up
 from rag_index.settings.values import Number, OptionalTable, PositiveInt, Section, Table, Whole
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class IndexSettings(Section):
     """The language of the texts: its endings and stop words make no difference to a search by words; or `none`."""
     context: Annotated[ContextSettings | None, OptionalTable] = None
     """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
+    gate: Annotated[GateSettings | None, OptionalTable] = None
+    """What a rebuilt collection must still find before it goes live. By default that is not asked."""
 
     @field_validator("key", "text", "root")
     @classmethod

@@ -25,6 +25,7 @@ EXPECTED = {
     "shard_documents": 'should be a whole number above 0 or "auto"',
     "key": "should be the name of a column, or a list of names",
     "text": "should be the name of a column, a list of names, or a template",
+    "metric": "should be a measure and a number of hits, such as recall@10, MRR@10 or nDCG@10",
 }
 """Messages for keys whose values may have several types, for each of which pydantic reports an error."""
 TYPE_MESSAGES = {
@@ -50,6 +51,7 @@ MISSING_REMEDIES = {
     "indexes.key": "name the column or columns that identify a document",
     "indexes.text": "name the columns that the text consists of",
     "indexes.root": "name the folder with the files",
+    "indexes.gate.queries": 'name a golden file, which has queries and what each should find, such as "golden.jsonl"',
     "indexes.context.model": "name a generative model of the Ollama servers, for example llama3.2",
 }
 ORDER = ("extra_forbidden", "missing")

@@ -14,6 +14,7 @@ from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import Overlay, keys_of
+from rag_index.settings.gate import GateSettings
 from rag_index.settings.sections import KNOWN_PREFIXES
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
 
@@ -21,6 +22,7 @@ PAGE = page("configuration")
 MODELS: dict[str, type[BaseModel]] = {
     **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
     "### `[[indexes]]`": IndexSettings,
+    "### `[indexes.gate]`": GateSettings,
     "### `[indexes.context]`": ContextSettings,
 }
 TOML = [(name, text) for name, content in ALL.items() for text in blocks(content, "toml")]

@@ -392,6 +392,24 @@ def test_a_run_that_died_while_it_published_is_corrected(project):
     assert repair_all(project)[1] == []
 
 
+@pytest.mark.parametrize("content", [None, '{"query": "printer"}'], ids=["missing", "broken"])
+def test_a_golden_file_that_the_gate_cannot_use_is_a_finding(project, content):
+    project.write_settings(f"{project.config.read_text()}[indexes.gate]\nqueries = 'golden.jsonl'\n")
+    if content is not None:
+        (project.folder / "golden.jsonl").write_text(content)
+    [finding] = examine(project.settings).findings
+    assert (finding.kind, finding.index) == ("unusable_gate", "notes")
+    assert "golden.jsonl" in finding.message
+
+
+def test_a_gate_with_too_few_queries_is_advised_against(project):
+    project.write_settings(f"{project.config.read_text()}[indexes.gate]\nqueries = 'golden.jsonl'\n")
+    (project.folder / "golden.jsonl").write_text('{"query": "printer", "relevant": ["1"]}')
+    diagnosis = examine(project.settings)
+    assert diagnosis.findings == []
+    assert [one.message for one in diagnosis.advice if "1 golden query for the gate" in one.message]
+
+
 def test_an_unreadable_source_is_a_finding_and_nothing_is_deleted(project, points):
     with ledger_of(project) as ledger, ledger.transaction() as connection:
         connection.execute(documents.delete().where(documents.c.key == key_of(51)))

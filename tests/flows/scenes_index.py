@@ -6,6 +6,7 @@ does, and returns the exit code.
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
@@ -209,6 +210,24 @@ def rebuild_fails(stage: Stage, _: FakeQdrant) -> int:
     assert (resumed.state, resumed.unchanged > 0) == ("completed", True)
     assert stage.project.texts() != before
     return code
+
+
+@line("A rebuild finds less")
+def rebuild_finds_less(stage: Stage, _: FakeQdrant) -> int:
+    queries = [{"query": f"Note {number}", "relevant": [str(number)]} for number in range(1, DOCUMENTS + 1)]
+    golden = stage.project.folder / "golden.jsonl"
+    golden.write_text("".join(f"{json.dumps(query)}\n" for query in queries))
+    stage.project.write_settings(f"{stage.project.config.read_text()}[indexes.gate]\nqueries = 'golden.jsonl'\n")
+    before = stage.held()
+    stage.project.execute("UPDATE note SET title = 'gone', body = 'gone' WHERE id BETWEEN 21 AND 30")
+    outcome = stage.run(full=True)
+    assert "'Note 21'" in outcome.message
+    assert "was not published" in outcome.message
+    assert stage.run(full=True).state == "partial"
+    assert stage.project.texts() == before
+    assert stage.run(full=True, allow_loss=True).state == "completed"
+    assert stage.project.texts() != before
+    return exit_code(outcome)
 
 
 @line("A rebuild has failed documents")

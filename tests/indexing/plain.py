@@ -39,6 +39,7 @@ def run_plain(
     *,
     full: bool = False,
     allow_deletes: bool = False,
+    allow_loss: bool = False,
     clock: Nights | None = None,
     delete: bool = True,
 ) -> IndexOutcome:
@@ -48,7 +49,7 @@ def run_plain(
     def ledger(url):
         return Ledger(url, clock=clock) if clock else Ledger(url)
 
-    options = RunOptions(full=full, allow_deletes=allow_deletes)
+    options = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss)
     with (
         mock.patch.object(run_module, "Ledger", ledger),
         open_run(settings, "notes", options, run_id=str(uuid.uuid4())) as run,

@@ -25,6 +25,7 @@ from rag_index.settings import (
 )
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
+from rag_index.settings.gate import GateSettings
 from rag_index.settings.index import CodeLanguage
 from rag_index.settings.renamed import RENAMED_KEYS
 
@@ -467,6 +468,7 @@ EXAMPLES = {
     "indexes.languages": ('{".h": "cpp"}', {".h": "cpp"}),
     "indexes.options": ('{"a": 1}', {"a": 1}),
     "indexes.context": ('{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
+    "indexes.gate": ('{"queries": "golden.jsonl"}', GateSettings(queries=Path("golden.jsonl"))),
     "embedder.device": ("cpu", "cpu"),
 }
 """By key: a value in the environment, and the same value in the settings (None for a secret)."""

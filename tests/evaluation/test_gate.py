@@ -1,0 +1,156 @@
+"""The gate's verdict on two rankings of the same queries, and the checks of its golden file."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.errors import SettingsError
+from rag_index.evaluation.gate import check_gate, judge
+from rag_index.evaluation.golden import GoldenQuery
+from rag_index.settings import GateSettings
+from tests.project import Project
+
+FOUND, LOST = ("right", "other"), ("other",)
+
+
+def golden(count: int) -> list[GoldenQuery]:
+    return [GoldenQuery(f"query {number}", {"right": 1}) for number in range(count)]
+
+
+def verdict_on(before, after, **settings):
+    gate = GateSettings(queries="golden.jsonl", **settings)
+    return judge(gate, golden(len(before)), before, after)
+
+
+def changed(worse: int, better: int = 0, queries: int = 300):
+    """Rankings of which so many lose and gain their right answer; half of the others have it before and after."""
+    same = queries - worse - better
+    rest = [FOUND] * (same // 2) + [LOST] * (same - same // 2)
+    return [FOUND] * worse + [LOST] * better + rest, [LOST] * worse + [FOUND] * better + rest
+
+
+def test_three_points_of_300_queries_are_caught():
+    verdict = verdict_on(*changed(9))
+    assert not verdict.passed
+    assert verdict.loss == pytest.approx(0.03)
+    assert [one.query for one in verdict.worse] == [f"query {number}" for number in range(9)]
+    assert {one.lost for one in verdict.worse} == {("right",)}
+    refusal = verdict.refusal("p_notes__2", "notes")
+    assert "recall@10 of 300 golden queries fell from 0.51" in refusal
+    assert "worse: 'query 0', 'query 1', 'query 2' and 6 more" in refusal
+    assert "rag-index rebuild notes --allow-loss" in refusal
+
+
+@pytest.mark.parametrize(("worse", "better"), [(0, 0), (6, 0), (9, 3), (0, 9), (40, 40), (3, 90)])
+def test_a_loss_of_no_more_than_max_loss_is_let_through(worse, better):
+    verdict = verdict_on(*changed(worse, better))
+    assert verdict.passed
+    assert list(verdict.notes()) == []
+
+
+@pytest.mark.parametrize("queries", [1, 5, 300])
+def test_an_identical_collection_is_let_through_even_if_nothing_may_be_lost(queries):
+    assert verdict_on(*changed(0, queries=queries), max_loss=0).passed
+
+
+def test_with_no_loss_allowed_the_first_lost_answer_stops_the_rebuild():
+    verdict = verdict_on(*changed(1), max_loss=0)
+    assert not verdict.passed
+    assert "max_loss is 0, so any loss stops a rebuild" in verdict.too_few
+
+
+def test_a_loss_that_chance_explains_is_let_through_and_told():
+    verdict = verdict_on(*changed(30, 20))
+    assert verdict.loss == pytest.approx(10 / 300)
+    assert verdict.passed
+    [note] = verdict.notes()
+    assert note.startswith("the gate took a loss of 0.033 for chance (p = 0.1)")
+
+
+def test_the_same_means_are_a_loss_if_the_same_queries_lost():
+    """It is pairs that are compared: without them, 10 of 300 answers more or less are always chance."""
+    assert not verdict_on(*changed(10, 0)).passed
+    assert verdict_on(*changed(60, 50)).passed
+
+
+def test_with_few_queries_chance_is_given_no_credit_and_the_verdict_says_so():
+    verdict = verdict_on(*changed(3, 2, queries=20))
+    assert not verdict.passed
+    assert verdict.p > 0.05
+    assert "too few queries to call it chance" in verdict.refusal("p_notes__2", "notes")
+    assert verdict.too_few == (
+        "20 golden queries can tell no loss below 0.250 from chance: any measured loss above max_loss (0.02) stops a "
+        "rebuild; 250 queries would do"
+    )
+    assert list(verdict_on(*changed(0, queries=20)).notes()) == [verdict.too_few]
+    assert "1 golden query can tell no loss from chance" in verdict_on(*changed(0, queries=1)).too_few
+
+
+def test_the_worst_queries_come_first_whatever_the_metric():
+    before = [("right", "x"), ("right", "x"), ("x", "right")]
+    after = [("x", "right"), ("x", "y", "z"), ("right", "x")]
+    verdict = verdict_on(before, after, metric="MRR@10")
+    assert [(one.query, one.before, one.after, one.lost) for one in verdict.worse] == [
+        ("query 1", 1.0, 0.0, ("right",)),
+        ("query 0", 1.0, 0.5, ()),
+    ]
+    assert (verdict.better, verdict.metric) == (1, "MRR@10")
+
+
+def test_a_verdict_as_json_has_what_a_person_needs():
+    shown = verdict_on(*changed(9, 1)).to_json()
+    assert shown.keys() == {"metric", "queries", "before", "after", "max_loss", "p", "passed", "better", "worse"}
+    assert (shown["passed"], shown["better"], len(shown["worse"])) == (False, 1, 9)
+    assert shown["worse"][0] == {"query": "query 0", "before": 1.0, "after": 0.0, "lost": ["right"]}
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project")
+
+
+def queries_of(project: Project, content: str | None, table: str = 'queries = "golden.jsonl"'):
+    if content is not None:
+        (project.folder / "golden.jsonl").write_text(content)
+    project.write_settings(f"{project.config.read_text()}[indexes.gate]\n{table}\n")
+    settings = project.settings
+    return check_gate(settings, settings.index("notes"))
+
+
+LINE = '{"query": "printer", "relevant": ["1"]}\n'
+
+
+def test_an_index_without_a_gate_has_no_queries(project):
+    settings = project.settings
+    assert check_gate(settings, settings.index("notes")) == []
+
+
+def test_the_queries_of_an_index_are_its_own_and_those_of_no_index(project):
+    other = '{"query": "vpn", "relevant": ["2"], "index": "solutions"}\n'
+    own = '{"query": "disk", "relevant": ["3"], "index": "notes"}\n'
+    assert [one.query for one in queries_of(project, LINE + other + own)] == ["printer", "disk"]
+
+
+@pytest.mark.parametrize(
+    ("content", "table", "message"),
+    [
+        (None, 'queries = "golden.jsonl"', r"index notes, \[indexes.gate\]: .*golden.jsonl cannot be read"),
+        ("{", 'queries = "golden.jsonl"', r"golden.jsonl, line 1: .* is not JSON"),
+        ("", 'queries = "golden.jsonl"', "has no query"),
+        (
+            '{"query": "vpn", "relevant": ["2"], "index": "solutions"}',
+            'queries = "golden.jsonl"',
+            "no query for this index; leave out their index, or name notes",
+        ),
+        (LINE, 'queries = "golden.jsonl"\nmetric = "taste@10"', "metric 'taste@10' is n.* one of recall@k"),
+        (LINE, 'queries = "golden.jsonl"\nmetric = "recall"', "metric should be a measure and a number of hits"),
+        (LINE, 'queries = "golden.jsonl"\nmax_loss = 2', "max_loss should be less than or equal to 1, not 2"),
+        (LINE, "max_loss = 0.1", "queries is missing: name a golden file"),
+        (LINE, 'queries = "golden.jsonl"\nmax_los = 1', "did you mean 'max_loss'"),
+    ],
+    ids=["missing", "broken", "empty", "another index's", "metric", "no number of hits", "share", "required", "typo"],
+)
+def test_what_a_gate_cannot_use_is_one_line_with_the_remedy(project, content, table, message):
+    with pytest.raises(SettingsError, match=message) as raised:
+        queries_of(project, content, table)
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,69 @@
+"""The paired randomisation test of the gate: known values, sides, and how seldom chance is taken for a loss."""
+
+from __future__ import annotations
+
+import itertools
+from math import comb
+
+import numpy as np
+import pytest
+
+from rag_index.evaluation.significance import LEAST_WORSE, LEVEL, chance_of_loss, needed_queries, smallest_loss
+
+
+def exact(worse: int, better: int) -> float:
+    """Return the probability of at least `worse` heads, if each changed query is a coin."""
+    changed = worse + better
+    return sum(comb(changed, heads) for heads in range(worse, changed + 1)) / 2**changed
+
+
+def changes(worse: int, better: int, queries: int = 300) -> list[float]:
+    return [-1.0] * worse + [1.0] * better + [0.0] * (queries - worse - better)
+
+
+@pytest.mark.parametrize(("worse", "better"), [(9, 0), (5, 0), (4, 0), (12, 5), (7, 7), (0, 9), (30, 20)])
+def test_whole_answers_lost_and_gained_are_as_probable_as_coins(worse, better):
+    assert chance_of_loss(changes(worse, better)) == pytest.approx(exact(worse, better), abs=0.005)
+
+
+def test_graded_differences_are_as_probable_as_all_their_signs_say():
+    differences = [-0.61, -0.37, -0.5, 0.07, -0.37, 0.2, -0.11, 0.5, -0.25, -0.63]
+    sums = [np.dot(signs, np.abs(differences)) for signs in itertools.product((-1, 1), repeat=len(differences))]
+    expected = np.mean(np.array(sums) <= sum(differences) + 1e-9)
+    assert chance_of_loss(differences) == pytest.approx(expected, abs=0.005)
+
+
+def test_what_is_identical_is_no_loss():
+    assert chance_of_loss([0.0] * 300) == 1.0
+    assert chance_of_loss([]) == 1.0
+
+
+def test_a_gain_is_no_loss_however_large():
+    assert chance_of_loss(changes(0, 100)) == pytest.approx(1.0)
+
+
+def test_queries_that_did_not_change_say_nothing():
+    assert chance_of_loss(changes(9, 2, queries=11)) == chance_of_loss(changes(9, 2, queries=5000))
+
+
+def test_the_same_differences_give_the_same_value():
+    values = list(np.random.default_rng(1).normal(size=50))
+    assert chance_of_loss(values) == chance_of_loss(values)
+
+
+@pytest.mark.parametrize("changed", [5, 12, 25])
+def test_chance_is_taken_for_a_loss_no_more_often_than_the_level_says(changed):
+    """Of all ways in which so many answers can change if nothing is lost."""
+    taken = [worse for worse in range(changed + 1) if chance_of_loss(changes(worse, changed - worse)) <= LEVEL]
+    assert 0 < sum(comb(changed, worse) for worse in taken) / 2**changed <= LEVEL
+
+
+def test_what_so_many_queries_can_show():
+    least = changes(LEAST_WORSE, 0)
+    assert chance_of_loss(least) <= LEVEL < chance_of_loss(least[1:])
+    assert smallest_loss(300) == LEAST_WORSE / 300
+    assert smallest_loss(LEAST_WORSE - 1) is None, "if all of them were lost, it could be chance"
+    assert needed_queries(0.02) == 250
+    assert smallest_loss(250) == 0.02
+    assert needed_queries(0.0) is None
+    assert needed_queries(1.0) == LEAST_WORSE

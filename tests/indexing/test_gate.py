@@ -1,0 +1,200 @@
+"""The gate of a rebuild: a collection that finds less than the live one does not go live."""
+
+from __future__ import annotations
+
+import json
+from unittest import mock
+
+import pytest
+
+from rag_index.errors import SettingsError
+from rag_index.evaluation import gate as gate_module
+from rag_index.reports.outcome import RunReport
+from rag_index.stores import open_store
+from rag_index.stores.edge.store import EdgeStore
+from tests.fakes.ollama import FakeOllama
+from tests.indexing.plain import run_plain
+from tests.project import Project
+
+NOTES = 60
+
+
+def golden(project: Project, numbers=range(1, NOTES + 1)) -> None:
+    """Write a golden file: each note must be found by its title."""
+    lines = [json.dumps({"query": f"Note {number}", "relevant": [str(number)]}) for number in numbers]
+    (project.folder / "golden.jsonl").write_text("\n".join(lines))
+
+
+def set_gate(project: Project, more: str = "") -> Project:
+    table = f'[indexes.gate]\nqueries = "golden.jsonl"\n{more}\n'
+    project.write_settings(f"{project.config.read_text()}{table}")
+    return project
+
+
+def lose(project: Project, *numbers: int) -> None:
+    """Let notes lose the words by which their queries find them."""
+    for number in numbers:
+        project.execute("UPDATE note SET title = 'gone', body = 'gone with the wind' WHERE id = ?", number)
+
+
+def live(project: Project) -> str:
+    store = open_store(project.settings.store)
+    try:
+        return store.aliases()["test_notes"]
+    finally:
+        store.close()
+
+
+@pytest.fixture
+def plain(tmp_path) -> Project:
+    """A project without a gate, indexed once."""
+    project = Project(tmp_path / "project").fill(NOTES)
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture
+def project(plain) -> Project:
+    """The same with a gate."""
+    golden(plain)
+    return set_gate(plain)
+
+
+def test_without_a_gate_nothing_is_asked(plain):
+    lose(plain, 3, 4, 5)
+    with mock.patch.object(gate_module, "Retriever", side_effect=AssertionError("a search")):
+        outcome = run_plain(plain, full=True)
+    assert (outcome.state, outcome.gate, outcome.message) == ("completed", None, "")
+    assert "gate" not in outcome.to_json()
+    assert live(plain) == "test_notes__2"
+
+
+def test_a_rebuild_that_finds_as_much_goes_live_and_says_so(project):
+    outcome = run_plain(project, full=True)
+    assert outcome.state == "completed"
+    assert outcome.verified.endswith("; recall@10 of 60 golden queries 1.000 before, 1.000 now (none changed)"), (
+        outcome.verified
+    )
+    assert outcome.message == (
+        "60 golden queries can tell no loss below 0.083 from chance: any measured loss above max_loss (0.02) stops a "
+        "rebuild; 250 queries would do"
+    )
+    assert live(project) == "test_notes__2"
+
+
+def test_a_rebuild_that_finds_less_stays_beside_the_live_collection_until_a_person_allows_it(project):
+    before = project.points()
+    lose(project, 3, 4, 5)
+    for _ in range(2):  # the second resumes the collection of the first and asks again
+        with mock.patch.object(EdgeStore, "point_alias", side_effect=AssertionError("the alias moved")):
+            outcome = run_plain(project, full=True)
+        assert (outcome.state, RunReport([outcome]).exit_code) == ("partial", 3)
+        assert "recall@10 of 60 golden queries fell from 1.000 to 0.950" in outcome.message
+        assert "the rebuilt test_notes__2 was not published" in outcome.message
+        assert "'Note 3'" in outcome.message
+        assert "--allow-loss" in outcome.message
+        assert [(one.query, one.lost) for one in outcome.gate.worse] == [(f"Note {n}", (str(n),)) for n in (3, 4, 5)]
+        assert [one["query"] for one in outcome.to_json()["gate"]["worse"]] == ["Note 3", "Note 4", "Note 5"]
+    assert project.points() == before
+    allowed = run_plain(project, full=True, allow_loss=True)
+    assert (allowed.state, allowed.gate) == ("completed", None)
+    assert allowed.message == "the gate was not asked (--allow-loss)"
+    assert live(project) == "test_notes__2"
+
+
+def test_a_refused_rebuild_is_published_once_it_finds_everything_again(project):
+    lose(project, 3, 4)
+    assert run_plain(project, full=True).state == "partial"
+    project.execute("UPDATE note SET title = 'Note ' || id, body = 'ticket ' || id WHERE id IN (3, 4)")
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.gate.passed) == ("completed", True)
+    assert live(project) == "test_notes__2"
+
+
+def test_an_ordinary_run_after_a_refused_rebuild_publishes_nothing(project):
+    lose(project, 3, 4)
+    assert run_plain(project, full=True).state == "partial"
+    assert run_plain(project).state == "completed"
+    assert live(project) == "test_notes__1"
+
+
+def test_max_loss_is_what_may_be_lost(project):
+    project.write_settings(project.config.read_text() + "max_loss = 0.05\n")
+    lose(project, 3, 4, 5)
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.gate.loss) == ("completed", pytest.approx(0.05))
+
+
+def test_nothing_lost_passes_a_gate_that_allows_no_loss(project):
+    project.write_settings(project.config.read_text() + 'max_loss = 0\nmetric = "nDCG@5"\n')
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.gate.metric, outcome.gate.p) == ("completed", "nDCG@5", 1.0)
+
+
+def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_so(tmp_path):
+    project = set_gate(Project(tmp_path / "project").fill(5))
+    golden(project)
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.gate) == ("completed", None)
+    assert outcome.message == "the gate had nothing to compare with, because no collection was live"
+    assert run_plain(project).message == "", "the second run has one"
+
+
+def test_each_collection_is_asked_with_the_model_that_made_it(tmp_path):
+    """From an Ollama server to the embedder in the process: other vectors, another dimension."""
+    with FakeOllama() as fake:
+        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+        project = Project(tmp_path / "project", extra=embedder).fill(NOTES)
+        golden(project)
+        set_gate(project)
+        run_plain(project)
+        hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
+        project.write_settings(project.config.read_text().replace(embedder, hosts))
+        outcome = run_plain(project, full=True)
+        assert outcome.gate.queries == NOTES
+        assert outcome.gate.passed
+        assert live(project) == "test_notes__2"
+
+
+@pytest.mark.parametrize("gone", ["model", "server"])
+def test_a_live_collection_that_cannot_be_asked_keeps_the_alias(tmp_path, monkeypatch, gone):
+    monkeypatch.setattr(gate_module, "PAUSE", 0.0)
+    with FakeOllama() as fake:
+        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+        project = set_gate(Project(tmp_path / "project", extra=embedder).fill(5))
+        golden(project, [1])
+        run_plain(project)
+        hosts = f'[embedder]\nhosts = ["{fake.url}"]\n'
+        project.write_settings(project.config.read_text().replace(embedder, hosts))
+        if gone == "server":
+            fake.stop_listening()
+        else:
+            fake.fault("status", code=404)
+        outcome = run_plain(project, full=True)
+        assert outcome.state == "partial"
+        assert "the gate could not compare test_notes__1 with the rebuilt test_notes__2" in outcome.message
+        assert outcome.message.endswith("or run `rag-index rebuild notes --allow-loss`")
+        assert "rebuild the index with" not in outcome.message
+        assert "\n" not in outcome.message
+        assert live(project) == "test_notes__1"
+
+
+def test_a_golden_file_that_cannot_be_used_ends_a_rebuild_before_anything_is_written(project):
+    (project.folder / "golden.jsonl").write_text('{"query": "a"}')
+    with pytest.raises(SettingsError, match=r"golden.jsonl, line 1"):
+        run_plain(project, full=True)
+    assert live(project) == "test_notes__1"
+    assert run_plain(project).state == "completed", "the nightly run asks no gate"
+    assert run_plain(project, full=True, allow_loss=True).state == "completed"
+
+
+def test_the_queries_are_those_of_the_start_of_the_run(project):
+    """Whoever edits the golden file during the run decides on the next one."""
+    verify = EdgeStore.retrieve
+
+    def edited(store, *arguments, **named):
+        (project.folder / "golden.jsonl").write_text("{")
+        return verify(store, *arguments, **named)
+
+    with mock.patch.object(EdgeStore, "retrieve", edited):
+        assert run_plain(project, full=True).gate.queries == NOTES
