@@ -85,11 +85,7 @@ class Guard:
             await exchange.refuse(refusal, receive)
             return
         exchange.scope.setdefault("state", {})["caller"] = exchange.caller
-        self._running += 1
-        try:
-            await self._answer_in_time(exchange, receive)
-        finally:
-            self._running -= 1
+        await self._answer_in_time(exchange, receive)
 
     def _refusal(self, exchange: Exchange) -> ProblemResponse | None:
         """Return the problem of a request that its first lines make unwelcome."""
@@ -117,9 +113,6 @@ class Guard:
             exchange.check_length()
         except RequestTooLarge as error:
             return problem_of(error)
-        if self._running >= self._serve.max_requests:
-            headers = {"Retry-After": "1"}
-            return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is busy; come back later", headers=headers)
         return None
 
     def _identify(self, exchange: Exchange) -> bool:
@@ -137,12 +130,25 @@ class Guard:
             async with asyncio.timeout(self._serve.timeout):
                 body = await exchange.read_body(receive)
                 if body is not None:
-                    await self._answer_until_gone(exchange, body, receive)
+                    await self._answer_if_free(exchange, body, receive)
         except TimeoutError:
             detail = f"the request took longer than {self._serve.timeout:g} s, which [serve] timeout allows"
             await exchange.refuse(problem(HTTPStatus.GATEWAY_TIMEOUT, detail), receive)
         except Exception as error:  # noqa: BLE001 - whatever it is, the client gets an answer
             await self._fail(exchange, receive, error)
+
+    async def _answer_if_free(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
+        """Answer, unless too many requests are being answered. One whose body is still to come does not count."""
+        if self._running >= self._serve.max_requests:
+            headers = {"Retry-After": "1"}
+            busy = problem(HTTPStatus.SERVICE_UNAVAILABLE, "the service is busy; come back later", headers=headers)
+            await exchange.refuse(busy, receive)
+            return
+        self._running += 1
+        try:
+            await self._answer_until_gone(exchange, body, receive)
+        finally:
+            self._running -= 1
 
     async def _answer_until_gone(self, exchange: Exchange, body: bytes, receive: Receive) -> None:
         """Run the application, and cancel it if the client hangs up."""
