@@ -19,6 +19,7 @@ import pytest
 import yaml
 from qdrant_client.common.version_check import is_compatible
 
+from rag_index.service.tokens import new_token, token_line
 from tests.deployments.server import ROOT, PrefectServer, free_port
 from tests.deployments.test_cluster import kill, psutil_children
 from tests.fakes.ollama import FakeOllama
@@ -79,10 +80,10 @@ def test_services_wait_only_for_services_with_a_health_check():
 
 def test_the_systemd_units_are_valid_and_listen_on_loopback():
     units = sorted((FOLDER / "systemd").glob("*.service"))
-    assert [unit.name for unit in units] == ["rag-index-prefect.service", "rag-index-worker.service"]
+    assert [unit.stem for unit in units] == ["rag-index-prefect", "rag-index-serve", "rag-index-worker"]
     for unit in units:
         text = unit.read_text()
-        assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/prefect ", text, re.MULTILINE)
+        assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/(prefect|rag-index serve$)", text, re.MULTILINE)
         assert not re.search(r"(?i)password|0\.0\.0\.0", text)
     if Path("/usr/bin/systemd-analyze").exists():
         ended = subprocess.run(
@@ -127,7 +128,11 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
             "/data": str(tmp_path / "data"),
         }
         ports = {"4200": str(free_port()), "8786": str(free_port()), "8787": "0"}
-        variables = {"PREFECT_AUTH": auth, "QDRANT_API_KEY": key, "MODEL": ollama.model, "PREFECT_UI_API_URL": ""}
+        token = new_token()
+        variables = {
+            "PREFECT_AUTH": auth, "QDRANT_API_KEY": key, "MODEL": ollama.model, "PREFECT_UI_API_URL": "",
+            "SEARCH_TOKENS": token_line("desk", token, []),
+        }  # fmt: skip
 
         def here(text: str) -> str:
             for place, value in places.items():
@@ -148,10 +153,10 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
                 "PREFECT_WORKER_WEBSERVER_PORT": str(free_port()), "PREFECT_WORKER_QUERY_SECONDS": "1", **own,
             }  # fmt: skip
 
-        def start(name: str) -> Path:
+        def start(name: str, *more: str) -> Path:
             folder = tmp_path / f"at-{name}"
             folder.mkdir()
-            command = [here(part) for part in SERVICES[name]["command"]]
+            command = [*(here(part) for part in SERVICES[name]["command"]), *more]
             log = folder / "log"
             process = subprocess.Popen(
                 command, cwd=folder, env=environment(name), stdout=log.open("wb"), stderr=subprocess.STDOUT
@@ -191,6 +196,13 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         )
         assert "60 documents indexed" in ended["state"]["message"]
         server.client.close()
+        search = start("search", "--port", str(port := free_port()))
+        url = f"http://127.0.0.1:{port}"
+        eventually(lambda: "answers at" in search.read_text(), "the service listens")
+        assert asked.get(f"{url}/indexes").status_code == 401
+        asked.headers["Authorization"] = f"Bearer {token}"
+        eventually(lambda: asked.get(f"{url}/readyz").status_code == 200, "the service is ready")
+        assert len(asked.get(f"{url}/search", params={"query": "note"}).json()["hits"]) == 10
         with postgres.connect(ledger_db) as connection:
             assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)
         with postgres.connect(prefect_db) as connection:
