@@ -19,7 +19,7 @@ class RetrieveSettings(Section):
     index_timeout: Number = Field(default=5.0, gt=0)
     """The time limit of each index within a search, in seconds."""
     concurrency: PositiveInt = 32
-    """The maximum number of concurrent requests to the store, over all searches and indexes."""
+    """The maximum number of concurrent requests to the store, over all searches; each index has at least one."""
     fusion: Literal["auto", "rank", "score"] = "auto"
     """How the hits of several indexes are merged. `auto` means `score` if all indexes have one model, else `rank`."""
     dense_weight: Number = Field(default=0.4, ge=0, le=1)

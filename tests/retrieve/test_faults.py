@@ -75,7 +75,7 @@ def test_if_all_indexes_hang_each_is_named(served, qdrant):
 
 def test_an_index_that_hangs_delays_no_other_however_often_it_is_asked(served, qdrant):
     async def main():
-        async with served.retriever(retrieve={"concurrency": 3}) as retriever:
+        async with served.retriever(retrieve={"concurrency": 1}) as retriever:
             await retriever.warm_up()
             qdrant.break_next(TITLES, times=None, hang=6)
             results = await asyncio.gather(*(retriever.search(f"printer {n}", timeout=3.0) for n in range(15)))
