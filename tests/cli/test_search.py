@@ -57,7 +57,7 @@ def test_json_has_the_five_keys_and_more_only_when_asked(desk):
     assert set(full["hits"][0]) == {*plain["hits"][0], "rank", "fused", "cosine", "bm25", "matched", "chunks"}
     assert set(full["timings_ms"]) == {"embed", "comments", "solutions", "titles", "fuse", "total"}
     assert full["metrics"]["total"]["count"] == full["metrics"]["indexes"]["titles"]["count"] == 3
-    assert full["metrics"]["query_vectors"] == {"asked": 3, "made": 1}
+    assert full["metrics"]["query_vectors"] == {"asked": 3, "made": 3}, "each search embeds the query"
     assert full["fusion"] == "score"
 
 
@@ -96,6 +96,7 @@ def test_printed_explanation_and_timings(desk):
     assert "rank 1 in titles, fused by rank 0.0164; chunk 0 0." in printed
     assert "Fused by rank. embed " in printed
     assert "titles in desk_titles__1" in printed
+    assert "Each search embedded the query. The first one, which opened store and model, is not counted.\n" in printed
     table = printed[printed.index("ms ") :].splitlines()
     assert table[0].split() == ["ms", "count", "mean", "p50", "p95", "p99"]
     assert [line.split()[:2] for line in table[1:4]] == [["embed", "5"], ["fuse", "5"], ["total", "5"]]
