@@ -2,6 +2,8 @@
 
     python benchmarks/retrieval.py parallel [--repeat 20]            five indexes of 100 ms each, at once and in turn
     python benchmarks/retrieval.py overhead [--repeat 300]           fan-out, fusion and metrics beyond embed and store
+    python benchmarks/retrieval.py queries [--count 20] [--repeat 5]
+                                                                     different queries at once on 1, 2 and 4 hosts
     python benchmarks/retrieval.py desk [--documents 20000] [--queries 1000] [--folder DIR]
                                                                      five embedded collections: scanned, then with HNSW
     python benchmarks/retrieval.py callers [--documents 20000] [--callers 50] [--seconds 60] [--folder DIR]
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.searches.callers import callers
 from benchmarks.searches.fan_out import overhead, parallel
 from benchmarks.searches.known_items import known_item
+from benchmarks.searches.queries import queries
 from benchmarks.searches.service_desk import desk
 
 
@@ -41,6 +44,10 @@ def main() -> None:
     command.set_defaults(run=known_item)
     command.add_argument("--documents", type=int, default=1000)
     command.add_argument("--model", choices=["wordllama", "minilm"], default="wordllama")
+    command = commands.add_parser("queries")
+    command.set_defaults(run=queries)
+    command.add_argument("--count", type=int, default=20)
+    command.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
     arguments.run(arguments)
 

@@ -65,6 +65,12 @@ class Embedder(Protocol):
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the vector of a query (float32, shape (dimension,)), after putting the query prefix before it."""
 
+    def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Return one entry per query, in order: its vector, or the error that `embed_query` would raise for it.
+
+        Raises as `embed_documents`.
+        """
+
     def close(self) -> None:
         """Release connections and models."""
 

@@ -20,7 +20,7 @@ from rag_index.hosts.stats import RequestStats
 
 if TYPE_CHECKING:
     from collections import deque
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class Dispatch(HostCalls[Batch]):
         stats: OllamaStats,
         clock: Clock,
         *,
-        texts: Sequence[str],
+        texts: Sequence[str] | Mapping[int, str],
         batches: deque[Batch],
         patience: float,
     ) -> None:
@@ -85,14 +85,20 @@ class Dispatch(HostCalls[Batch]):
         while self._waiting:
             batch = self._waiting[0]
             now = self._clock.now()
-            host = self._pool.pick(
-                now, chars=batch.chars, waiting=self._chars, alone=batch.tries > 0, avoid=batch.avoided
-            )
+            host = self._pick(batch, now)
             if host is None:
                 return
             self._waiting.popleft()
             self._chars -= batch.chars
             self._send_or_blame(batch, host, now)
+
+    def _pick(self, batch: Batch, now: float) -> Host | None:
+        """Return the host that gets a batch now, or None if none should."""
+        return self._pool.pick(now, chars=batch.chars, waiting=self._chars, alone=batch.tries > 0, avoid=batch.avoided)
+
+    def _settle(self, row: int, entry: NDArray[np.float32] | Exception) -> None:
+        """Record the vector or the error of a text."""
+        self._entries[row] = entry
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
         self._stats.splits += batch.is_part and batch.sends == 0
@@ -130,7 +136,7 @@ class Dispatch(HostCalls[Batch]):
         if len(batch.rows) > 1:
             self._requeue_halves(batch, refused=not isinstance(error, BadVectors))
         elif isinstance(error, TextTooLong):
-            self._entries[batch.rows[0]] = error
+            self._settle(batch.rows[0], error)
         else:
             host.revoke_admission()
             self._record_failure(batch, host, error)
@@ -141,7 +147,7 @@ class Dispatch(HostCalls[Batch]):
         for row, vector in zip(batch.rows, vectors, strict=True):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
-                self._entries[row] = vector
+                self._settle(row, vector)
                 continue
             error = BadVectors(f"{host.url} returned a vector of {why} for the text {self._texts[row][:60]!r}")
             alone = Batch([row], len(self._texts[row]), is_part=batch.is_part, sends=batch.sends)
@@ -165,4 +171,5 @@ class Dispatch(HostCalls[Batch]):
         error = batch.error
         if isinstance(error, EmbedderUnavailable):
             error = TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)")
-        self._entries[batch.rows[0]] = error
+        if error is not None:
+            self._settle(batch.rows[0], error)

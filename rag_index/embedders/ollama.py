@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.batches import make_batches
 from rag_index.embedders.dispatch import Dispatch, OllamaStats
+from rag_index.embedders.query_dispatch import QueryDispatch
+from rag_index.embedders.query_stream import QueryStream
 from rag_index.errors import TextRefused
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.model import KnownModel, plain_vector
@@ -17,11 +19,13 @@ from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.embedders.queries import Query
     from rag_index.hosts.ollama_client import ModelDetails
     from rag_index.hosts.stats import RequestStats
     from rag_index.settings import EmbedderSettings
@@ -59,6 +63,7 @@ class OllamaEmbedder:
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
         self._loop = EventLoopThread("rag-index-ollama")
+        self._queries = QueryStream(self._new_query_pool, self._new_query_dispatch)
         self._turn = asyncio.Lock()
         self._stats = OllamaStats()
         self.stats: RequestStats = self._stats
@@ -116,8 +121,20 @@ class OllamaEmbedder:
             raise entry
         return entry
 
+    def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Return one entry per query, as `embed_query`."""
+        return self._embed(texts, self._settings.query_prefix or "", 0.0)
+
+    def take_queries(self, queries: Sequence[Query]) -> None:
+        """Start embedding queries, together with others that wait, as `TakesQueries` says."""
+        for query in queries:
+            refused = _sending_error(query.text)
+            if refused is not None:
+                query.settle(refused)
+        self._loop.call_soon(self._queries.add, [query for query in queries if query.wanted])
+
     def close(self) -> None:
-        """Close the connections and end the thread."""
+        """Close the connections and end the thread, after the queries under way."""
         if self._loop.running:
             self._loop.run(self._close_endpoints())
             self._loop.stop()
@@ -152,7 +169,19 @@ class OllamaEmbedder:
     async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
         return (await plain_vector(endpoint, self._settings.model)).size
 
+    def _new_query_pool(self) -> Pool:
+        return Pool(self._endpoints, home=0, workers=1, in_flight=1)
+
+    def _new_query_dispatch(self, pool: Pool, queue: deque[Query]) -> QueryDispatch:
+        settings = self._settings
+        return QueryDispatch(
+            pool, self._model, self._clock, queue,
+            prefix=settings.query_prefix or "", max_texts=settings.batch_texts, max_chars=settings.batch_chars,
+            stats=self._stats,
+        )  # fmt: skip
+
     async def _close_endpoints(self) -> None:
+        await self._queries.close()
         for endpoint in self._endpoints:
             await endpoint.close()
 

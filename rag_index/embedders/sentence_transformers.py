@@ -68,10 +68,15 @@ class SentenceTransformersEmbedder:
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
-        vector = self._embed([(self._settings.query_prefix or "") + text])[0]
+        vector = self.embed_queries([text])[0]
         if isinstance(vector, Exception):
             raise vector
         return vector
+
+    def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """Return one entry per query, in order, as `embed_documents` does for documents."""
+        prefix = self._settings.query_prefix or ""
+        return self._embed([prefix + text for text in texts])
 
     def close(self) -> None:
         """Release the model."""

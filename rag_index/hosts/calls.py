@@ -144,11 +144,14 @@ class HostCalls(ABC, Generic[Req]):
         if self._call is not None:
             self._call.failed(error)
 
+    def _wake_times(self, now: float) -> list[float | None]:
+        """Return the moments at which there may be something to do although no task ends."""
+        return [self._pool.wake_at(now), None if self._in_flight else self._recovery.next_check(now)]
+
     async def _wait_for_event(self) -> None:
         """Wait until a task ends, a host may be probed again, or it is time to log the wait or to give up."""
         now = self._clock.now()
-        wake_times = [self._pool.wake_at(now), None if self._in_flight else self._recovery.next_check(now)]
-        seconds = min([MAX_SLEEP, *(at - now for at in wake_times if at is not None)])
+        seconds = min([MAX_SLEEP, *(at - now for at in self._wake_times(now) if at is not None)])
         timer = asyncio.ensure_future(self._clock.sleep(max(0.0, seconds)))
         try:
             done, _ = await asyncio.wait({*self._tasks, timer}, return_when=asyncio.FIRST_COMPLETED)

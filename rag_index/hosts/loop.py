@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
 __all__ = ["EventLoopThread"]
 
@@ -30,20 +30,28 @@ class EventLoopThread:
     def run(self, work: Coroutine[None, None, T]) -> T:
         """Run the coroutine and return its result. An interrupt in the caller's thread cancels it."""
         with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True).start()
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
             return future.result()
         finally:
             future.cancel()
+
+    def call_soon(self, function: Callable[..., object], *args: object) -> None:
+        """Have the thread call the function, and return at once."""
+        with self._starting:
+            self._started().call_soon_threadsafe(function, *args)
 
     def stop(self) -> None:
         """Stop the thread; the next `run` starts another."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._loop = None
+
+    def _started(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True).start()
+        return self._loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rag_index.hosts.pace import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from rag_index.hosts.ollama_client import Endpoint
 
@@ -128,6 +128,14 @@ class Host:
         pause = FIRST_PAUSE * 2 ** (self.failures - 1) if rests < 0 else FIRST_REST * 2 ** min(rests, 10)
         self.not_before = max(self.not_before, self.failed_at + clock.jitter(min(pause, MAX_REST)))
 
+    def put_aside(self, error: Exception, clock: Clock) -> None:
+        """Take the host down at once, because it answers but cannot be used: it may have another model."""
+        self.revoke_admission()
+        self.failures = max(self.failures + 1, MAX_FAILURES)
+        self.failed_at, self.error = clock.now(), error
+        rest = min(FIRST_REST * 2 ** min(self.failures - MAX_FAILURES, 10), MAX_REST)
+        self.not_before = max(self.not_before, self.failed_at + clock.jitter(rest))
+
     def record_timeout(self, started: float, now: float) -> None:
         """Halve the capacity, because a request sent at `started` timed out, perhaps while waiting behind others.
 
@@ -211,13 +219,21 @@ class Pool:
         ]
 
     def pick(
-        self, now: float, *, chars: int, waiting: int, alone: bool = False, avoid: Host | None = None
+        self,
+        now: float,
+        *,
+        chars: int,
+        waiting: int,
+        alone: bool = False,
+        avoid: Host | None = None,
+        silent: Collection[Host] = (),
     ) -> Host | None:
         """Return the host for a batch of `chars` characters, or None if no host should get it now.
 
         `waiting` is the number of characters of all batches that wait, this one included. A slow host is passed over if
         the others would finish them all before it finishes this batch. With `alone`, only a host without requests in
-        flight is chosen. `avoid` is chosen only if no other host is in use.
+        flight is chosen. `avoid` is chosen only if no other host is in use. No host is passed over for one of the
+        `silent` ones, which may not answer for long.
         """
         used = self.in_use(now)
         free_slots = self._max_in_flight - sum(host.in_flight for host in self.hosts)
@@ -226,7 +242,7 @@ class Pool:
         if free_slots <= 0:
             return None
         for host in sorted(free, key=lambda host: host.in_flight):
-            if not _others_are_sooner(host, used, now, chars, waiting):
+            if not _others_are_sooner(host, [one for one in used if one not in silent], now, chars, waiting):
                 return host
         return None
 

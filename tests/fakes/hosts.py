@@ -67,6 +67,7 @@ class FakeHost:
     def __init__(self, url: str, *, seconds_per_text: float, timeout: float) -> None:
         self.url = url
         self.seconds_per_text = seconds_per_text
+        self.seconds_per_request = 0.001
         self.timeout = timeout
         self.digest = "d1" * 32
         self.sent: list[list[str]] = []
@@ -112,7 +113,7 @@ class FakeHost:
             await asyncio.sleep(self.timeout)
             raise outcome
         async with self._turn:
-            await asyncio.sleep(0.001 + self.seconds_per_text * len(texts))
+            await asyncio.sleep(self.seconds_per_request + self.seconds_per_text * len(texts))
         if self._stops > stops:
             raise EmbedderUnavailable(f"{self.url} broke off")
         if outcome is not None:

@@ -99,6 +99,8 @@ class FakeOllama:
     """Duration of a request to /api/generate."""
     together: int = 0
     """Requests for the model's work wait, until this many of them have been under way at once."""
+    gate: threading.Event | None = None
+    """Requests for the model's work wait for it, if there is one."""
     answers_wait: bool = False
     """Whether requests to /api/generate wait for each other, as in an Ollama with one slot."""
     chars_per_token: float = 4.0
@@ -305,6 +307,8 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if embeds and fake.together:
                 fake._crowded.wait(120)
+            if embeds and fake.gate:
+                fake.gate.wait(120)
             fault = fake.take_fault(path, texts)
             if fault is not None and self._fails_before_work(fault):
                 return

@@ -11,6 +11,7 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.embedders.queries import Query
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
 from rag_index.settings import EmbedderSettings
 from tests.live.models import write_embedding_gguf
@@ -54,6 +55,15 @@ def test_a_text_has_the_same_vector_alone_and_in_a_batch(embedder):
         alone = embedder.embed_documents([TEXTS[row]])[0]
         assert np.abs(alone - together[row]).max() < 1e-6
     assert np.allclose([np.linalg.norm(vector) for vector in together], 1, atol=1e-5)
+
+
+def test_queries_together_have_the_vectors_of_single_ones_and_only_a_bad_one_fails(embedder):
+    queries = [Query(text) for text in [*TEXTS[:30], "word " * 5000, *TEXTS[30:]]]
+    embedder.take_queries(queries)
+    with pytest.raises(TextTooLong):
+        queries.pop(30).future.result(120)
+    for query in queries:
+        assert np.abs(query.future.result(120) - embedder.embed_query(query.text)).max() < 1e-6
 
 
 def test_only_the_text_that_is_too_long_fails(embedder):

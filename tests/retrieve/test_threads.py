@@ -89,12 +89,12 @@ class ThreadUnsafe(LocalEmbedder):
 
     inside = 0
 
-    def embed_query(self, text):
+    def embed_queries(self, texts):
         type(self).inside += 1
         try:
             assert type(self).inside == 1, "two threads in a model that is not thread-safe"
             time.sleep(0.001)
-            return super().embed_query(text)
+            return super().embed_queries(texts)
         finally:
             type(self).inside -= 1
 

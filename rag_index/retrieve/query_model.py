@@ -1,0 +1,215 @@
+"""One model that embeds queries: its embedder, the queries that wait for it, and what its errors mean."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_index.documents.vectors import broken_reason
+from rag_index.embedders.queries import Query, TakesQueries
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    FingerprintChanged,
+    ModelChanged,
+    ModelMissing,
+    RagIndexError,
+    RateLimited,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.retrieve.live import LiveCollection
+    from rag_index.settings import EmbedderSettings
+
+__all__ = ["QueryModel"]
+
+MAX_QUERIES = 32
+"""Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
+UNAVAILABLE = (EmbedderUnavailable, ModelChanged, ModelMissing)
+"""Errors of which no query can be the reason."""
+
+
+class QueryModel:
+    """One model's embedder, and a thread that opens it.
+
+    An embedder on servers takes the queries as they come (`TakesQueries`). One in the process need not be thread-safe,
+    so the thread calls it, with all queries that wait by then.
+    """
+
+    def __init__(self, settings: EmbedderSettings, opener: Callable[..., Embedder]) -> None:
+        self._settings, self._opener = settings, opener
+        self._thread = ThreadPoolExecutor(1, "rag-index-embed")
+        self._embedder: Embedder | None = None
+        self._queue: deque[_LiveQuery] = deque()
+
+    def submit(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
+        """Start embedding a query, as `QueryEmbedders.submit` says."""
+        query = _LiveQuery(text, live=live, settings=self._settings)
+        self._queue.append(query)
+        try:
+            self._thread.submit(self._embed_queue)
+        except RuntimeError as exc:
+            raise EmbedderUnavailable("the retriever is closed") from exc
+        return query.future
+
+    def load(self, live: LiveCollection) -> Future[None] | None:
+        """Start loading the model, as `QueryEmbedders.load` says."""
+        if self._embedder is not None or self._settings_for(live).kind == "ollama":
+            return None
+        try:
+            return self._thread.submit(self._load, live)
+        except RuntimeError as exc:
+            raise EmbedderUnavailable("the retriever is closed") from exc
+
+    def close(self) -> None:
+        """Close the embedder after the calls under way, without waiting for them."""
+        with suppress(RuntimeError):
+            self._thread.submit(self._close_embedder)
+        self._thread.shutdown(wait=False)
+
+    # In the thread
+
+    def _load(self, live: LiveCollection) -> None:
+        with suppress(RagIndexError):
+            self._opened(live)
+
+    def _embed_queue(self) -> None:
+        """Embed the queries that wait, or some of them if there are many; none if an earlier call took them."""
+        queries = [query for query in self._take() if query.wanted]
+        if not queries:
+            return
+        try:
+            embedder = self._opened(queries[0].live)
+            if isinstance(embedder, TakesQueries):
+                embedder.take_queries(queries)
+            else:
+                self._embed_here(embedder, queries)
+        except Exception as exc:  # noqa: BLE001 - whoever waits has it
+            for query in queries:
+                query.settle(exc)
+
+    def _take(self) -> list[_LiveQuery]:
+        return [self._queue.popleft() for _ in range(min(MAX_QUERIES, len(self._queue)))]
+
+    def _embed_here(self, embedder: Embedder, queries: Sequence[_LiveQuery]) -> None:
+        entries = _embed_together(embedder, [query.text for query in queries])
+        on_server = self._settings_for(queries[0].live).kind == "ollama"
+        if on_server and any(isinstance(entry, (*UNAVAILABLE, BadVectors)) for entry in entries):
+            self._close_embedder()  # its pauses suit runs, which can wait
+        for query, entry in zip(queries, entries, strict=True):
+            query.settle(entry)
+
+    def _opened(self, live: LiveCollection) -> Embedder:
+        if self._embedder is None:
+            self._embedder = self._open_embedder(live)
+        return self._embedder
+
+    def _open_embedder(self, live: LiveCollection) -> Embedder:
+        embedder = self._opener(self._settings_for(live), expected=live.identity)
+        if live.identity is not None and isinstance(embedder, TakesQueries):
+            return embedder  # it compares the model of each server itself, and does not wait for one that hangs
+        try:
+            found = embedder.identity()
+            if found.fingerprint != live.fingerprint:
+                raise FingerprintChanged(
+                    f"{live.collection} holds vectors of {live.embedder}, settings say {found}: "
+                    "put the settings back, or rebuild the index with `rag-index index --full`"
+                )
+        except BaseException:
+            embedder.close()
+            raise
+        return embedder
+
+    def _close_embedder(self) -> None:
+        embedder, self._embedder = self._embedder, None
+        if embedder is not None:
+            embedder.close()
+
+    def _settings_for(self, live: LiveCollection) -> EmbedderSettings:
+        """Return the settings of the embedder that made a live collection."""
+        identity = live.identity
+        if identity is None:
+            return self._settings
+        recorded = ("kind", "model", "document_prefix", "query_prefix")
+        return self._settings.model_copy(update={name: getattr(identity, name) for name in recorded})
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _LiveQuery(Query):
+    """A query for a live collection, whose errors name the collection and the remedy."""
+
+    live: LiveCollection
+    settings: EmbedderSettings
+
+    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
+        """Give the query its vector, if it fits the collection, or its error."""
+        if isinstance(entry, Exception):
+            Query.settle(self, self._explained(entry))
+            return
+        live = self.live
+        reason = broken_reason(entry, live.identity.dimension if live.identity else None)
+        if reason is not None:
+            wrong = f"the embedder returned {reason} for the query"
+            Query.settle(self, BadVectors(f"{wrong}; {live.collection} holds vectors of {live.embedder}"))
+            return
+        vector = entry.copy()  # it may be a row of a matrix, which would stay in memory as long as the vector
+        vector.setflags(write=False)
+        Query.settle(self, vector)
+
+    def _explained(self, error: Exception) -> Exception:
+        live, explained = self.live, error
+        if isinstance(error, ModelChanged | ModelMissing):
+            explained = FingerprintChanged(
+                f"{live.collection} holds vectors of {live.embedder}, and that model is no longer available ({error}): "
+                "put it back, or rebuild the index with `rag-index index --full`"
+            )
+        elif (
+            isinstance(error, EmbedderUnavailable)
+            and not isinstance(error, RateLimited)
+            and _differs(self.settings, live.identity)
+        ):
+            explained = EmbedderUnavailable(
+                f"{error} ({live.collection} holds vectors of {live.embedder}, settings say "
+                f"{self.settings.model}: rebuild the index with `rag-index index --full`)"
+            )
+        if explained is not error:
+            explained.__cause__ = error
+        return explained
+
+
+def _differs(settings: EmbedderSettings, identity: EmbedderIdentity | None) -> bool:
+    """Return whether the settings name another model than the one that made the collection."""
+    model = settings.model.removesuffix(":latest")
+    return identity is not None and (identity.kind, identity.model) != (settings.kind, model)
+
+
+def _embed_together(embedder: Embedder, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+    """Return one entry per query. An embedder without `embed_queries`, or one that raises, gets them one by one."""
+    together = getattr(embedder, "embed_queries", None)
+    if together is not None:
+        try:
+            entries: list[NDArray[np.float32] | Exception] = together(texts)
+        except UNAVAILABLE as exc:
+            return [exc] * len(texts)
+        except Exception as exc:  # noqa: BLE001 - a query may be at fault, and must not fail the others
+            if len(texts) == 1:
+                return [exc]
+        else:
+            return entries
+    return [_embed_alone(embedder, text) for text in texts]
+
+
+def _embed_alone(embedder: Embedder, text: str) -> NDArray[np.float32] | Exception:
+    try:
+        return embedder.embed_query(text)
+    except Exception as exc:  # noqa: BLE001 - whoever waits has it
+        return exc

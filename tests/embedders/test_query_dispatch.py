@@ -1,0 +1,345 @@
+"""Queries that come one by one and leave together: which host gets which, and what a fault costs the others.
+
+The hosts live in this process and time is virtual, so every outcome below is the same on any machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from rag_index.embedders.queries import Query
+from rag_index.embedders.query_dispatch import QueryDispatch
+from rag_index.embedders.query_stream import QueryStream
+from rag_index.errors import (
+    EmbedderUnavailable,
+    ModelChanged,
+    RateLimited,
+    TextRefused,
+    TextTooLong,
+)
+from rag_index.hosts.model import KnownModel
+from rag_index.hosts.pool import Clock, Pool
+from tests.fakes.hosts import HANG, PLAIN_TEXT, FakeHosts
+from tests.fakes.ollama import vector_of
+
+TWENTY = [f"query {number}" for number in range(20)]
+PREFIX = "search_query: "
+
+
+class Queries:
+    """Queries to fake hosts: `ask` them at some moment, `run` until all are settled."""
+
+    def __init__(self, hosts: FakeHosts, *, max_texts: int = 64, max_chars: int = 16_000) -> None:
+        self.hosts, self.loop = hosts, hosts.loop
+        model = KnownModel("fake-embed", "d1" * 32, 8)
+        clock = Clock(now=self.loop.time, chance=lambda: 0.5)
+        self.stream = QueryStream(
+            lambda: Pool(hosts.hosts, home=0, workers=1, in_flight=1),
+            lambda pool, queue: QueryDispatch(
+                pool, model, clock, queue, prefix=PREFIX, max_texts=max_texts, max_chars=max_chars
+            ),
+        )
+        self.settled_at: dict[str, float] = {}
+
+    def ask(self, *texts: str, at: float = 0.0) -> list[Query]:
+        """Add the queries at once, after `at` virtual seconds."""
+        queries = [Query(text) for text in texts]
+        for query in queries:
+            query.future.add_done_callback(lambda _, text=query.text: self._note(text))
+        self.loop.call_later(at, self.stream.add, queries)
+        return queries
+
+    def run(self, *asked: list[Query]) -> None:
+        async def wait():
+            while not all(query.future.done() for queries in asked for query in queries):
+                await asyncio.sleep(0.02)
+
+        self.began = self.loop.time()
+        self.loop.run_until_complete(wait())
+
+    def rest(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        self.loop.run_until_complete(asyncio.sleep(seconds))
+
+    def close(self) -> None:
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.loop.run_until_complete(asyncio.sleep(0.1))
+        self.loop.close()
+
+    def seconds(self, text: str) -> float:
+        return self.settled_at[text] - self.began
+
+    def sent(self, number: int) -> list[list[str]]:
+        """Return the queries of each request to a host, without the plain texts that try it out."""
+        requests = [texts for texts in self.hosts[number].sent if texts != [PLAIN_TEXT]]
+        assert all(text.startswith(PREFIX) for texts in requests for text in texts)
+        return [[text.removeprefix(PREFIX) for text in texts] for texts in requests]
+
+    def _note(self, text: str) -> None:
+        self.settled_at.setdefault(text, self.loop.time())
+
+
+def assert_right(queries: list[Query]) -> None:
+    for query in queries:
+        assert np.array_equal(query.future.result(), np.asarray(vector_of(PREFIX + query.text), dtype=np.float32))
+
+
+@pytest.fixture
+def make():
+    made = []
+
+    def open_hosts(count, *, warm=True, request=0.1, **settings):
+        limits = {name: settings.pop(name) for name in ("max_texts", "max_chars") if name in settings}
+        queries = Queries(FakeHosts(count, **{"seconds_per_text": [0.0] * count, **settings}), **limits)
+        made.append(queries)
+        if warm:  # every host has embedded a plain text
+            queries.run(queries.ask(*(f"warm up {number}" for number in range(count))))
+            queries.rest(1.0)
+            queries.run(queries.ask(*(f"warm up again {number}" for number in range(count))))
+        for host in queries.hosts.hosts:
+            host.seconds_per_request = request
+            host.sent.clear()
+        return queries
+
+    yield open_hosts
+    for queries in made:
+        queries.close()
+
+
+# Together
+
+
+def test_a_lone_query_waits_for_nothing(make):
+    queries = make(2)
+    asked = queries.ask("alone")
+    queries.run(asked)
+    assert_right(asked)
+    assert queries.seconds("alone") < 0.102
+    assert queries.sent(0) + queries.sent(1) == [["alone"]]
+
+
+def test_queries_at_once_go_to_all_hosts_in_equal_shares(make):
+    queries = make(4)
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    assert_right(asked)
+    assert [[len(texts) for texts in queries.sent(number)] for number in range(4)] == [[5]] * 4
+    assert max(map(queries.seconds, TWENTY)) < 0.102
+
+
+def test_queries_that_come_one_by_one_take_two_requests_of_time(make):
+    """The first goes alone, since nothing tells that others will come; those that come meanwhile go together."""
+    queries = make(2)
+    asked = [queries.ask(text, at=0.001 * number) for number, text in enumerate(TWENTY)]
+    queries.run(*asked)
+    assert max(map(queries.seconds, TWENTY)) < 0.21
+    assert sum(len(queries.sent(number)) for number in range(2)) <= 4
+    for one in asked:
+        assert_right(one)
+
+
+def test_queries_gather_while_every_host_works(make):
+    queries = make(1)
+    first = queries.ask("first")
+    others = [queries.ask(text, at=0.01 + 0.001 * number) for number, text in enumerate(TWENTY)]
+    queries.run(first, *others)
+    assert queries.sent(0) == [["first"], TWENTY]
+
+
+def test_requests_are_bounded_by_texts_and_by_characters(make):
+    queries = make(1, max_texts=8)
+    queries.run(queries.ask(*TWENTY))
+    assert [len(texts) for texts in queries.sent(0)] == [8, 8, 4]
+    queries = make(1, max_chars=100)
+    long = "a query of very many characters " * 9
+    queries.run(queries.ask("short", long, "short too"))
+    assert queries.sent(0) == [["short"], [long], ["short too"]]
+
+
+def test_many_queries_are_not_all_for_the_host_that_is_free_first(make):
+    queries = make(2, request=0.001, seconds_per_text=[0.01, 0.01])
+    asked = queries.ask(*(f"{text} {number}" for text in TWENTY for number in range(5)))
+    queries.run(asked)
+    texts = [sum(map(len, queries.sent(number))) for number in range(2)]
+    assert min(texts) >= 40
+
+
+# One bad query
+
+
+@pytest.mark.parametrize("error", [TextRefused("invalid input"), TextTooLong("the input length exceeds")])
+def test_a_bad_query_fails_alone(make, error):
+    queries = make(2)
+    for host in queries.hosts.hosts:
+        host.always("bad", error)
+    asked, bad = queries.ask(*TWENTY[:10], *TWENTY[10:]), queries.ask("a bad one")
+    queries.run(asked, bad)
+    assert_right(asked)
+    with pytest.raises(type(error)):
+        bad[0].future.result()
+    again = queries.ask("after it")
+    queries.run(again)
+    assert_right(again)
+
+
+# Hosts
+
+
+def test_a_host_that_hangs_delays_only_its_own_queries_and_another_answers_them(make):
+    queries = make(2, timeout=10.0)
+    queries.hosts[0].always("query 0", HANG)
+    stuck = queries.ask("query 0")
+    later = [queries.ask(text, at=0.05 * number) for number, text in enumerate(TWENTY[1:], 1)]
+    queries.run(stuck, *later)
+    for one in (stuck, *later):
+        assert_right(one)
+    assert queries.sent(0) == [["query 0"]]
+    assert queries.seconds("query 0") < 1.25
+    waits = [queries.seconds(text) - 0.05 * number for number, text in enumerate(TWENTY[1:], 1)]
+    assert max(waits) < 0.25
+
+
+def test_a_host_that_hung_is_used_again(make):
+    queries = make(2, timeout=10.0)
+    queries.hosts[0].outcomes("query 0", [HANG])
+    queries.run(queries.ask("query 0"))
+    queries.rest(60)
+    queries.run(queries.ask(*TWENTY))
+    queries.rest(60)
+    queries.hosts[0].sent.clear()
+    queries.run(queries.ask(*TWENTY))
+    assert queries.sent(0)
+
+
+def test_another_host_stands_in_for_one_that_is_down(make):
+    queries = make(2)
+    queries.hosts[0].stop()
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    assert_right(asked)
+    assert max(map(queries.seconds, TWENTY)) < 0.35
+
+
+def test_if_all_hosts_are_down_every_query_says_why_and_the_next_one_tries_again(make):
+    queries = make(2)
+    for host in queries.hosts.hosts:
+        host.stop()
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    for query in asked:
+        with pytest.raises(EmbedderUnavailable, match="host0:11434 accepts no connection"):
+            query.future.result()
+    assert max(map(queries.seconds, TWENTY)) < 1
+    queries.hosts[1].start()
+    again = queries.ask("again")
+    queries.run(again)
+    assert_right(again)
+    assert queries.seconds("again") < 0.25
+
+
+def test_a_pause_that_all_hosts_ask_for_is_kept(make):
+    queries = make(1)
+    queries.hosts[0].outcomes("query", [RateLimited("busy", 30.0)])
+    asked = queries.ask("query")
+    queries.run(asked)
+    with pytest.raises(RateLimited):
+        asked[0].future.result()
+    again = queries.ask("query again")
+    queries.run(again)
+    with pytest.raises(RateLimited):
+        again[0].future.result()
+    assert queries.sent(0) == [["query"]]
+    queries.rest(31)
+    last = queries.ask("query at last")
+    queries.run(last)
+    assert_right(last)
+
+
+def test_a_host_with_another_model_gets_no_query(make):
+    queries = make(2, warm=False)
+    queries.hosts[0].digest = "d2" * 32
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    assert_right(asked)
+    assert queries.sent(0) == []
+
+
+def test_a_host_whose_model_changes_is_noticed_before_it_gets_a_query(make):
+    queries = make(2)
+    queries.hosts[0].digest = "d2" * 32
+    queries.rest(20)
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    assert_right(asked)
+    assert queries.sent(0) == []
+
+
+def test_if_no_host_has_the_model_every_query_says_so_until_one_has_it(make):
+    queries = make(2)
+    for host in queries.hosts.hosts:
+        host.digest = "d2" * 32
+    queries.rest(20)
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    for query in asked:
+        with pytest.raises(ModelChanged, match="weights d2d2d2d2d2d2"):
+            query.future.result()
+    assert queries.sent(0) + queries.sent(1) == []
+    queries.hosts[1].digest = "d1" * 32
+    again = queries.ask("again")
+    queries.run(again)
+    assert_right(again)
+
+
+def test_models_are_compared_although_queries_never_cease(make):
+    queries = make(2, request=0.6)
+    asked = [queries.ask(f"query {number}", at=0.5 * number) for number in range(80)]
+    queries.hosts.at(5, lambda: setattr(queries.hosts[0], "digest", "d2" * 32))
+    queries.hosts.at(22, queries.hosts[0].sent.clear)
+    queries.run(*asked)
+    assert queries.sent(0) == []
+    assert len(queries.sent(1)) > 30
+
+
+# Queries that nobody waits for
+
+
+def test_a_query_that_is_cancelled_before_its_turn_is_not_sent(make):
+    queries = make(1)
+    first, given_up = queries.ask("first"), queries.ask("given up", at=0.01)
+    queries.hosts.at(0.05, given_up[0].future.cancel)
+    queries.run(first, given_up)
+    queries.rest(1)
+    assert queries.sent(0) == [["first"]]
+
+
+def test_cancelled_queries_are_not_sent_again(make):
+    queries = make(2, timeout=10.0)
+    for host in queries.hosts.hosts:
+        host.always("stuck", HANG)
+    stuck = queries.ask(*(f"stuck {number}" for number in range(10)))
+    for query in stuck:
+        queries.hosts.at(0.5, query.future.cancel)
+    queries.run(stuck)
+    queries.rest(100)
+    assert len(queries.sent(0) + queries.sent(1)) == 2
+    assert queries.stream._task.done()
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    assert_right(asked)
+
+
+def test_closing_waits_for_the_queries_that_somebody_waits_for_and_no_longer(make):
+    queries = make(2, timeout=10.0)
+    queries.hosts[0].always("stuck", HANG)
+    given_up, wanted = queries.ask("stuck"), queries.ask("wanted")
+    queries.hosts.at(0.05, given_up[0].future.cancel)
+    queries.rest(0.01)
+    began = queries.loop.time()
+    queries.loop.run_until_complete(queries.stream.close())
+    assert_right(wanted)
+    assert queries.loop.time() - began < 0.3

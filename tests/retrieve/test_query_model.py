@@ -1,0 +1,183 @@
+"""Queries for a model in the process: embedded together by one thread, and one bad query fails alone."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from rag_index.embedders.local import LocalEmbedder
+from rag_index.errors import EmbedderUnavailable, TextRefused
+from rag_index.retrieve.live import LiveCollection
+from rag_index.retrieve.query_embedders import QueryEmbedders
+from rag_index.retrieve.query_model import MAX_QUERIES
+from rag_index.settings import EmbedderSettings
+from tests.waiting import eventually
+
+TEXTS = [f"printer {number}" for number in range(20)]
+SETTINGS = EmbedderSettings()
+
+
+@pytest.fixture(scope="module")
+def local():
+    embedder = LocalEmbedder(SETTINGS)
+    yield embedder
+    embedder.close()
+
+
+@pytest.fixture(scope="module")
+def live(local):
+    identity = local.identity()
+    return LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
+
+
+@dataclass
+class Gated:
+    """A model that works once its gate is open, and notes which queries it got together."""
+
+    inner: LocalEmbedder
+    gate: threading.Event = field(default_factory=threading.Event)
+    arrays: list[list[str]] = field(default_factory=list)
+
+    def identity(self):
+        return self.inner.identity()
+
+    def embed_queries(self, texts):
+        self.arrays.append(list(texts))
+        self.gate.wait(60)
+        return self.inner.embed_queries(texts)
+
+    def embed_query(self, text):
+        return self.inner.embed_query(text)
+
+    def close(self):
+        pass
+
+
+class OneByOne(Gated):
+    """A model of somebody's own, which knows no arrays."""
+
+    embed_queries = None
+
+    def embed_query(self, text):
+        self.arrays.append([text])
+        return self.inner.embed_query(text)
+
+
+class Fragile(Gated):
+    """A model that raises, whatever else is in the array."""
+
+    def embed_queries(self, texts):
+        self.arrays.append(list(texts))
+        if any("bad" in text for text in texts):
+            raise TextRefused("a bad text")
+        return self.inner.embed_queries(texts)
+
+    def embed_query(self, text):
+        return self.embed_queries([text])[0]
+
+
+@pytest.fixture
+def opened():
+    """Embedders of one model, and the model."""
+    made = []
+
+    def make(model):
+        made.append(QueryEmbedders(SETTINGS, opener=lambda *_, **__: model))
+        return made[-1]
+
+    yield make
+    for embedders in made:
+        embedders.close()
+
+
+def started(embedders, model, live):
+    """Submit a query, and return its future when the model works on it."""
+    first = embedders.submit(live, "first")
+    eventually(lambda: model.arrays)
+    return first
+
+
+def test_queries_that_wait_are_embedded_together_and_have_the_vectors_of_single_ones(opened, local, live):
+    model = Gated(local)
+    embedders = opened(model)
+    first = started(embedders, model, live)
+    futures = [embedders.submit(live, text) for text in TEXTS]
+    model.gate.set()
+    for text, future in zip(["first", *TEXTS], [first, *futures], strict=True):
+        assert np.array_equal(future.result(30), local.embed_query(text))
+    assert model.arrays == [["first"], TEXTS]
+
+
+def test_arrays_are_bounded(opened, local, live):
+    model = Gated(local)
+    embedders = opened(model)
+    first = started(embedders, model, live)
+    futures = [embedders.submit(live, f"printer {number}") for number in range(3 * MAX_QUERIES + 1)]
+    model.gate.set()
+    for future in (first, *futures):
+        future.result(30)
+    assert list(map(len, model.arrays)) == [1, MAX_QUERIES, MAX_QUERIES, MAX_QUERIES, 1]
+
+
+def test_a_query_that_is_given_up_is_not_embedded(opened, local, live):
+    model = Gated(local)
+    embedders = opened(model)
+    first = started(embedders, model, live)
+    kept, given_up = embedders.submit(live, "kept"), embedders.submit(live, "given up")
+    assert given_up.cancel()
+    model.gate.set()
+    first.result(30), kept.result(30)
+    assert model.arrays == [["first"], ["kept"]]
+
+
+@pytest.mark.parametrize("kind", [LocalEmbedder, Fragile])
+def test_a_bad_query_fails_alone(opened, local, live, kind):
+    """Whether the model returns the error or raises it."""
+    bad = "bad \ud800"
+    model = Gated(local) if kind is LocalEmbedder else Fragile(local)
+    embedders = opened(model)
+    futures = [embedders.submit(live, text) for text in (*TEXTS[:10], bad, *TEXTS[10:])]
+    model.gate.set()
+    with pytest.raises(TextRefused):
+        futures.pop(10).result(30)
+    for text, future in zip(TEXTS, futures, strict=True):
+        assert np.array_equal(future.result(30), local.embed_query(text))
+
+
+def test_a_model_without_arrays_gets_one_query_at_a_time(opened, local, live):
+    model = OneByOne(local)
+    embedders = opened(model)
+    futures = [embedders.submit(live, text) for text in TEXTS]
+    for text, future in zip(TEXTS, futures, strict=True):
+        assert np.array_equal(future.result(30), local.embed_query(text))
+    assert model.arrays == [[text] for text in TEXTS]
+
+
+def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, live):
+    class Absent(Gated):
+        times = 0
+
+        def embed_queries(self, texts):
+            self.times += 1
+            if self.times == 1:
+                raise EmbedderUnavailable("not there")
+            return self.inner.embed_queries(texts)
+
+    model = Absent(local)
+    embedders = opened(model)
+    with pytest.raises(EmbedderUnavailable, match="not there"):
+        embedders.submit(live, "first").result(30)
+    assert model.times == 1, "it is not asked for each query in turn"
+    assert embedders.submit(live, "second").result(30).shape == (256,)
+
+
+def test_a_vector_keeps_no_other_alive(opened, local, live):
+    model = Gated(local)
+    embedders = opened(model)
+    first = started(embedders, model, live)
+    futures = [embedders.submit(live, text) for text in TEXTS]
+    model.gate.set()
+    assert all(future.result(30).base is None for future in (first, *futures))
