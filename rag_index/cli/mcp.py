@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import TYPE_CHECKING
 
 import click
@@ -26,4 +27,5 @@ def mcp(context: Context, groups: Sequence[str], wait: float | None) -> None:
     from rag_index.service.mcp_server import serve_standard_streams
 
     settings = context.settings(wait=wait)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a thread that waits for input could not be told to stop
     asyncio.run(serve_standard_streams(settings, Caller("standard input", frozenset(groups) or None)))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import logging
+import traceback
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 __all__ = ["INSTALL", "McpEndpoint", "mcp_installed", "serve_standard_streams"]
+
+logger = logging.getLogger(__name__)
 
 PATH = "/mcp"
 INSTALL = "pip install 'rag-index[mcp]'"
@@ -103,9 +106,10 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
             answer = await tools.call(given.name, given.arguments or {}, caller_of(context))
         except RagIndexError as exc:
             return _result(" ".join(str(exc).split()), failed=True)
-        except Exception as exc:  # noqa: BLE001 - the client gets a line, and the log of this process the kind of fault
-            print(f"rag-index: unexpected {type(exc).__name__} in {given.name}", file=sys.stderr)  # noqa: T201
-            return _result(f"unexpected {type(exc).__name__}; the log of the service has more", failed=True)
+        except Exception as exc:  # noqa: BLE001 - the client gets a line, and the log the place, but not what was asked
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            logger.error("unexpected %s in %s line %s", type(exc).__name__, place.filename, place.lineno)
+            return _result("an unexpected error; the log of rag-index has its place", failed=True)
         return _result(answer.text, answer.structured)
 
     def _result(text: str, structured: Any = None, *, failed: bool = False) -> types.CallToolResult:

@@ -41,7 +41,7 @@ def serve(settings: Settings, announce: Callable[[str], object]) -> None:
         app = make_app(settings, retriever, tokens)
         _allow_connections()
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
-        for name in ("httpx", "uvicorn.error"):
+        for name in ("httpx", "mcp", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
         with listen(settings.serve.host, settings.serve.port) as listening:
             server = uvicorn.Server(_config(app))

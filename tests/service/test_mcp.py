@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -187,8 +188,9 @@ def test_a_body_that_is_no_protocol_is_refused_and_nothing_breaks(live):
 
 
 @pytest.mark.long
-def test_the_output_of_the_process_is_protocol_alone(desk):
-    """A raw client of an older version; the process ends when its input does."""
+@pytest.mark.parametrize("stop", [0, signal.SIGINT, signal.SIGTERM])
+def test_the_output_of_the_process_is_protocol_alone(desk, stop):
+    """A raw client of an older version; the process ends when its input does, or at a signal."""
     started = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
     messages = [
         {"id": 1, "method": "initialize", "params": started},
@@ -201,10 +203,13 @@ def test_the_output_of_the_process_is_protocol_alone(desk):
             process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
             process.stdin.flush()
         answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+        if stop:
+            process.send_signal(stop)  # the input is still open
+            process.wait(timeout=60)
         rest, _ = process.communicate()
     assert [answer["id"] for answer in answers] == [1, 2]
     assert answers[1]["result"]["structuredContent"]["hits"]
-    assert (rest, process.returncode) == ("", 0)
+    assert (rest, process.returncode) == ("", -stop)
 
 
 def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, capsys):
@@ -213,3 +218,11 @@ def test_without_the_extra_the_command_says_what_to_install(desk, monkeypatch, c
         cli.main(["--config", str(desk.config), "mcp"])
     assert ended.value.code == 2
     assert capsys.readouterr().err.strip().endswith(mcp_server.INSTALL)
+
+
+def test_without_the_extra_the_service_works_and_says_that_agents_cannot_ask(desk, monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "mcp", None)
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url, trust_env=False) as client:
+        assert client.get("/indexes").status_code == 200
+        assert client.post("/mcp", json={}).status_code == 404
+    assert f"agents cannot ask at /mcp: it needs the package mcp ({mcp_server.INSTALL})" in caplog.text
