@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from rag_index import cli
 from rag_index.service import mcp_server
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
+from tests.fakes.qdrant import FakeQdrant
 from tests.project import PROGRAM
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
@@ -226,3 +228,41 @@ def test_without_the_extra_the_service_works_and_says_that_agents_cannot_ask(des
         assert client.get("/indexes").status_code == 200
         assert client.post("/mcp", json={}).status_code == 404
     assert f"agents cannot ask at /mcp: it needs the package mcp ({mcp_server.INSTALL})" in caplog.text
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", "2026-07-28"])
+def test_an_agent_that_hangs_up_cancels_its_search(tmp_path, version):
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": version,
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"name": "search", "arguments": {"query": "printer"}, "_meta": meta}
+    headers = {
+        "Accept": "application/json, text/event-stream", "MCP-Protocol-Version": version,
+        "Mcp-Method": "tools/call", "Mcp-Name": "search",
+    }  # fmt: skip
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    ended: queue.Queue[type | None] = queue.Queue()
+    with FakeQdrant() as qdrant:
+        desk = Desk(tmp_path, f'[store]\nurl = "{qdrant.url}"').fill()
+        with Live(desk.settings) as live, httpx.Client(base_url=live.url, headers=headers, trust_env=False) as client:
+            answer = client.post("/mcp", json=asked)
+            assert answer.json()["result"]["structuredContent"]["hits"], answer.text
+            search = live.retriever.search
+
+            async def watched(*args, **options):
+                kind = None
+                try:
+                    return await search(*args, **options)
+                except BaseException as error:
+                    kind = type(error)
+                    raise
+                finally:
+                    ended.put(kind)
+
+            live.retriever.search = watched
+            qdrant.break_next("/points/query", times=None, hang=3)
+            with pytest.raises(httpx.ReadTimeout):
+                client.post("/mcp", json=asked, timeout=0.5)
+            assert ended.get(timeout=60) is asyncio.CancelledError
