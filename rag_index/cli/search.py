@@ -9,6 +9,8 @@ import click
 from rag_index.cli import Context, UnicodeText, command, json_option, print_json, wait_option
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rag_index.retrieve import MetricsSnapshot, SearchHit, SearchResult
     from rag_index.settings import Settings
 
@@ -28,6 +30,11 @@ PARTIAL = 3
     "--filter", "filters", multiple=True, metavar="FIELD=VALUE", type=UnicodeText(),
     help="Only documents whose payload matches: =, !=, >=, <=, >, <; a,b means either; FIELD exists, !FIELD does not.",
 )  # fmt: skip
+@click.option(
+    "--group", "groups", multiple=True, metavar="GROUP", type=UnicodeText(),
+    help="Search as a caller of this group (may be repeated); without any, an index with access finds nothing.",
+)  # fmt: skip
+@click.option("--all-groups", is_flag=True, help="See all documents, whatever groups they are for.")
 @click.option(
     "--fusion", type=click.Choice(["auto", "rank", "score"]), help="How to merge the results of several indexes."
 )
@@ -51,6 +58,8 @@ def search(
     indexes: tuple[str, ...],
     limit: int,
     filters: tuple[str, ...],
+    groups: tuple[str, ...],
+    all_groups: bool,
     repeat: int | None,
     wait: float | None,
     explain: bool,
@@ -58,13 +67,18 @@ def search(
     **options: Any,
 ) -> int:
     """Find the documents that fit TEXT best, by meaning and by words, in all indexes at once."""
-    from rag_index.retrieve import Retriever
+    from rag_index.retrieve import ALL_GROUPS, Retriever
     from rag_index.retrieve.filters import parse_filters
 
     if not text.strip():
         raise click.UsageError("the text to search for is empty")
+    if groups and all_groups:
+        raise click.UsageError("--group and --all-groups cannot be combined; leave one of them out")
     conditions = parse_filters(filters)
     settings = context.settings(wait=wait)
+    if not (groups or all_groups):
+        _warn_of_access(settings, indexes)
+    options["groups"] = ALL_GROUPS if all_groups else groups
     with Retriever.from_settings(_without_cache(settings) if repeat else settings) as retriever:
         result = retriever.search_sync(text, indexes=indexes, limit=limit, filter=conditions, **options)
         retriever.reset_metrics()  # the first search opened the store and loaded the model
@@ -81,6 +95,17 @@ def search(
 def _without_cache(settings: Settings) -> Settings:
     """Return the settings without the cache of query vectors: it would spare the model all searches but the first."""
     return settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"cache_size": 0})})
+
+
+def _warn_of_access(settings: Settings, names: Sequence[str]) -> None:
+    """Say which of the searched indexes answer nothing, because the caller has no group."""
+    closed = [index.name for index in settings.named(names) if index.access is not None]
+    if closed:
+        click.echo(
+            f"rag-index: nothing is searched in {', '.join(closed)}, which {'has' if len(closed) == 1 else 'have'} "
+            "`access`: give --group GROUP, or --all-groups to see everything",
+            err=True,
+        )
 
 
 def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot | None) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.doctor.findings import Finding, count_phrase
 from rag_index.doctor.scratch import Orphan, PointTally
+from rag_index.documents.access import stored_groups, with_groups
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.ids import point_id
@@ -149,10 +150,11 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
 
 
 def content_hash(point: StoredPoint) -> str:
-    """Return the hash over a point's payload without our own part and the chunk's, as the source's page has it."""
+    """Return the hash over a point's payload as the source's page has it: without what belongs to chunk and store."""
     left_out = {RESERVED_KEY, *point.payload.get(RESERVED_KEY, {}).get("own", ())}
     payload = {name: value for name, value in point.payload.items() if name not in left_out}
-    return hash_bytes(encode_payload(payload)).hex()
+    groups = stored_groups(point.payload)
+    return hash_bytes(encode_payload(payload) if groups is None else with_groups(payload, groups)).hex()
 
 
 def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[list[StoredPoint]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from rag_index.documents.access import GROUPS, access_part, stored_groups
 from rag_index.documents.batches import RESERVED_KEY, PointBatch, WrittenShard
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.ids import point_id
@@ -92,9 +93,18 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tup
 
 def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
     """Return the whole payload of a point whose document changed in its payload alone."""
-    own = {name: old[name] for name in old[RESERVED_KEY].get("own", ())}
-    ours = {**old[RESERVED_KEY], "payload_hash": payload_hash.hex()}
-    return {**decode_payload(payload), **own, RESERVED_KEY: ours}
+    before = {name: value for name, value in old[RESERVED_KEY].items() if name != GROUPS}
+    own = {name: old[name] for name in before.get("own", ())}
+    now = decode_payload(payload)
+    ours = {**before, **_take_access(now), "payload_hash": payload_hash.hex()}
+    return {**now, **own, RESERVED_KEY: ours}
+
+
+def _take_access(payload: dict[str, Any]) -> dict[str, Any]:
+    """Remove our own part of a document's payload, and return what it says about access."""
+    groups = stored_groups(payload)
+    payload.pop(RESERVED_KEY, None)
+    return {} if groups is None else access_part(groups)
 
 
 def _payload(shard: EmbeddedShard, i: int, number: int) -> dict[str, Any]:
@@ -102,6 +112,7 @@ def _payload(shard: EmbeddedShard, i: int, number: int) -> dict[str, Any]:
     key = documents.keys[i]
     payload = decode_payload(documents.payloads[i])
     ours: dict[str, Any] = {
+        **_take_access(payload),
         "key": key,
         "document_id": document_id(key),
         "chunk": number,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.indexing.access_updates import outdated_groups, update_access
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rag_index.embedders import EmbedderIdentity
     from rag_index.errors import NoWorkers
     from rag_index.indexing.commit import Committer
+    from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan_state import LedgerScanState
     from rag_index.indexing.sharding import Sharder
@@ -103,6 +105,8 @@ class Scan:
         self._progress.suspects.update(key for key, row in known.items() if row.pending)
         self._progress.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
         changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
+        if run.index.access is not None:
+            self._update_access(page, known, changes)
         run.ledger.note_emptied(changes.emptied)
         run.ledger.record(cid, changes.newly_empty)
         if changes.recovered:
@@ -120,6 +124,15 @@ class Scan:
         all_new = not known and run.progress.total >= outcome.documents
         self.sharder.expect(max(0, run.progress.total - outcome.documents), all_new=all_new)
         yield from self.sharder.add(to_embed)
+
+    def _update_access(self, page: SourcePage, known: dict[str, Known], changes: PageDiff) -> None:
+        """Give points of documents that are not up to date soon the groups that may see them now; update `known`."""
+        run, cid = self.run, self.collection.id
+        known_too = {**known, **run.ledger.known(cid, list(page.groups))}
+        outdated = outdated_groups(page, known_too, set(changes.payload_only.keys))
+        if outdated:
+            updated = update_access(run.index.name, run.ledger, run.store, self.collection, outdated, known_too)
+            known.update(run.ledger.known(cid, sorted(updated & known.keys())))
 
     def _record_page(self, page: SourcePage) -> dict[str, Known]:
         """Note what the page holds, and return what the ledger knows of its documents."""

@@ -48,8 +48,10 @@ class DocumentRows(FailureRows):
         with self.transaction() as connection:
             connection.execute(statement, {"keys": self._bind_keys(keys)})
 
-    def record(self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]]) -> None:
-        """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures."""
+    def record(
+        self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]], *, clear_failures: bool = True
+    ) -> None:
+        """Record documents as written: (key, text hash, payload hash, chunks). Clear their failures by default."""
         now = self.clock()
         values = [(collection_id, key, text, payload, chunks, 0, now) for key, text, payload, chunks in rows]
         if not values:
@@ -68,7 +70,8 @@ class DocumentRows(FailureRows):
         )
         with self.transaction() as connection:
             self._execute_many(connection, statement, names, values)
-            self.clear_failures(collection_id, [str(row[1]) for row in values])
+            if clear_failures:
+                self.clear_failures(collection_id, [str(row[1]) for row in values])
 
     def unmark_pending(self, collection_id: int, *, known: Sequence[str], new: Sequence[str]) -> None:
         """Undo `mark_pending` for documents that were not written: known ones stay as before, new ones are deleted."""

@@ -7,19 +7,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.ids import point_id
 from rag_index.documents.keys import key_parts, possible_keys
-from rag_index.stores import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.settings import IndexSettings
-    from rag_index.stores import Store
+    from rag_index.stores import Condition, Store
 
 __all__ = ["Document", "DocumentChunk", "read_document"]
 
@@ -63,23 +60,22 @@ class Document:
 def read_document(
     store: Store, collection: str, index: IndexSettings, document_id: str, conditions: Sequence[Condition] = ()
 ) -> Document | None:
-    """Return the document of this id; None if there is none, or none that meets the conditions.
+    """Return the document of this id with the chunks that meet the conditions; None if there are none.
 
-    Chunks are read by the ids of their points, which needs no search. Raises SettingsError if the id cannot be one of
-    this index, because its key has several columns, and what the store raises.
+    Chunks are read by the ids of their points, as many as the first one says, which needs no search. Raises
+    SettingsError if the id cannot be one of this index, because its key has several columns, and what the store raises.
     """
     keys = _keys(index, document_id)
-    found = store.retrieve(collection, [point_id(index.name, key, 0) for key in keys], vectors=bool(conditions))
     firsts = {
         key: point
-        for point in found
+        for point in store.retrieve(collection, [point_id(index.name, key, 0) for key in keys])
         if (key := str(_ours(point).get("key"))) in keys and _ours(point).get("document_id") == document_id
     }
     for key in keys:
-        first = firsts.get(key)
-        if first is not None and _meets(store, collection, key, first, conditions):
-            rest = [point_id(index.name, key, number) for number in range(1, int(_ours(first).get("chunks", 1)))]
-            points = [first, *(store.retrieve(collection, rest) if rest else [])]
+        count = int(_ours(firsts[key]).get("chunks", 1)) if key in firsts else 0
+        ids = [point_id(index.name, key, number) for number in range(count)]
+        points = store.retrieve(collection, ids, conditions=conditions) if ids else []
+        if points:
             return _document(index.name, document_id, collection, points)
     return None
 
@@ -95,15 +91,6 @@ def _keys(index: IndexSettings, document_id: str) -> list[str]:
             if parts and all(isinstance(part, str | int | float) for part in parts):
                 keys += possible_keys(parts)
     return keys
-
-
-def _meets(store: Store, collection: str, key: str, point: StoredPoint, conditions: Sequence[Condition]) -> bool:
-    """Return whether a point of the document meets the conditions, which only a search of the store can tell."""
-    if not conditions:
-        return True
-    vector = np.asarray(point.vector, dtype=np.float32)
-    own = Condition(f"{RESERVED_KEY}.key", "eq", key)
-    return bool(store.search(collection, vector, limit=1, conditions=(own, *conditions)))
 
 
 def _document(index: str, document_id: str, collection: str, points: Sequence[StoredPoint]) -> Document:

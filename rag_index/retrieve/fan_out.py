@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.embedders import Embedder
+    from rag_index.retrieve.access import AccessRules, CallerGroups
     from rag_index.retrieve.metrics import Metrics
     from rag_index.settings import Settings
     from rag_index.stores import Condition, Store
@@ -56,7 +57,7 @@ ALIAS_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A validated search. `conditions` are the caller's; each index adds its required filter.
+    """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
 
     With a `dense_weight` of 1, words are not searched for.
     """
@@ -66,6 +67,7 @@ class Question:
     conditions: tuple[Condition, ...]
     timeout: float
     dense_weight: float = 1.0
+    groups: CallerGroups = frozenset()
 
 
 @dataclass(slots=True)
@@ -90,7 +92,7 @@ class FanOut:
     def __init__(
         self,
         settings: Settings,
-        required_conditions: Mapping[str, tuple[Condition, ...]],
+        access: AccessRules,
         metrics: Metrics,
         *,
         open_store: Callable[[], Store],
@@ -99,7 +101,7 @@ class FanOut:
     ) -> None:
         retrieve, embedded = settings.retrieve, settings.store.url is None
         self._wait, self._index_timeout = settings.run.wait, retrieve.index_timeout
-        self._required_conditions, self._metrics = required_conditions, metrics
+        self._access, self._metrics = access, metrics
         self._live_collections = LiveCollections(settings, 0.0 if embedded else ALIAS_SECONDS, pinned=collections)
         self._open_store = open_store
         self._store_holder = StoreHolder(
@@ -117,8 +119,9 @@ class FanOut:
     async def ask(self, question: Question, indexes: Sequence[str] | None) -> tuple[list[IndexAnswer], float]:
         """Return the answers in the order of `indexes`, and the seconds that embedding took.
 
-        If `indexes` is None, all indexes that hold something are asked. Raises only if none can be asked: StoreError
-        if nothing is indexed yet, and whatever error the store raises instead of answering.
+        If `indexes` is None, all indexes that hold something are asked. Those that are closed to the caller's groups
+        are left out. Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the
+        store raises instead of answering.
         """
         deadline = _Deadline(question.timeout)
         began = time.monotonic()
@@ -128,9 +131,13 @@ class FanOut:
             deadline.at += time.monotonic() - began
         if not collections:
             collections = await deadline.wait_for(self._live_names(fresh=True), during)
-        if indexes is None and not collections:
+        names = [
+            name
+            for name in (collections if indexes is None else indexes)
+            if self._access.is_open(name, question.groups)
+        ]
+        if indexes is None and not names:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        names = list(collections) if indexes is None else indexes
         vectors = _QueryVectors(self._embed, question.text)
         try:
             answers = await asyncio.gather(
@@ -237,7 +244,10 @@ class FanOut:
 
     def _search(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[StoredPoint]:
         """Return the candidates of an index: chunks of at least as many documents as wanted. Runs in a thread."""
-        conditions = (*self._required_conditions[live.index], *question.conditions)
+        own = self._access.conditions(live.index, question.groups)
+        if own is None:
+            return []
+        conditions = (*own, *question.conditions)
         limit = question.limit * CHUNKS_PER_DOCUMENT
         sparse = NO_WORDS
         if _is_hybrid(question, live) and live.bm25:

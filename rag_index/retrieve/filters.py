@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError, StoreError
 from rag_index.stores import Condition
 from rag_index.stores.conditions import payload_filter
@@ -84,7 +85,8 @@ def check_fields(conditions: Sequence[Condition], indexes: Sequence[IndexSetting
         SettingsError: a condition fails one of the two.
     """
     for condition in conditions:
-        if not any(index.has_field(condition.field) for index in indexes):
+        ours = condition.field.partition(".")[0] == RESERVED_KEY
+        if ours or not any(index.has_field(condition.field) for index in indexes):
             raise SettingsError(f"there is no field {condition.field!r} to filter by; {_known_fields(indexes)}")
         for index in indexes:
             _check_kind(condition, index.indexed_fields.get(condition.field))

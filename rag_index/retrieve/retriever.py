@@ -8,12 +8,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from rag_index.errors import DocumentNotFound, RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
 from rag_index.retrieve.answers import fuse_answers
 from rag_index.retrieve.background_loop import BackgroundLoop
 from rag_index.retrieve.candidates import Candidates
 from rag_index.retrieve.documents import read_document
 from rag_index.retrieve.fan_out import FanOut, IndexAnswer, Question
-from rag_index.retrieve.filters import check_fields, conditions_of, required_conditions
+from rag_index.retrieve.filters import check_fields, conditions_of
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.results import SearchResult
 from rag_index.settings import Settings, run_settings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rag_index.embedders import Embedder
+    from rag_index.retrieve.access import Groups
     from rag_index.retrieve.documents import Document
     from rag_index.retrieve.filters import Filter
     from rag_index.stores import Store
@@ -67,9 +69,10 @@ class Retriever:
         """
         self._settings = settings
         self._metrics = Metrics()
+        self._access = AccessRules(settings)
         self._fan_out = FanOut(
             settings,
-            {index.name: required_conditions(index) for index in settings.indexes},
+            self._access,
             self._metrics,
             open_store=open_store or _store_opener(settings),
             open_embedder=open_embedder,
@@ -93,6 +96,7 @@ class Retriever:
         indexes: Sequence[str] | None = None,
         limit: int = 10,
         filter: Filter | None = None,  # noqa: A002 - the word of the field
+        groups: Groups = None,
         timeout: float | None = None,
         fusion: Fusion | None = None,
         dense_weight: float | None = None,
@@ -100,28 +104,31 @@ class Retriever:
         """Return the documents that fit a query best, by meaning and words, from the named indexes (default: all).
 
         `filter` narrows the search by payload fields (see `rag_index.retrieve.filters`); an index's `required_filter`
-        applies in any case. `timeout` is for the whole search, in seconds; each index has `[retrieve] index_timeout`
-        within it. `fusion` is "score", "rank" (reciprocal rank), or "auto": score if all indexes that answered have
-        vectors of one model and are searched in the same way, else rank. `dense_weight` is the weight of meaning
-        against words, 1 for meaning alone. Indexes that fail are in the result's `errors`.
+        applies in any case. An index with `access` answers with documents that one of the caller's `groups` may see,
+        and with nothing to a caller without groups; `ALL_GROUPS` sees all. `timeout` is for the whole search, in
+        seconds; each index has `[retrieve] index_timeout` within it. `fusion` is "score", "rank" (reciprocal rank), or
+        "auto": score if all indexes that answered have vectors of one model and are searched in the same way, else
+        rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. Indexes that fail are in the
+        result's `errors`.
 
         Raises:
             SettingsError: the query is empty, an index or a field does not exist, or a filter or limit is not valid.
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
-        question, names = self._question(query, indexes, limit, filter, timeout, dense_weight)
+        question, names = self._question(query, indexes, limit, filter, timeout, dense_weight, groups)
         fusion = self._fusion(fusion)
+        asked = [name for name in names or self._all_names() if self._access.is_open(name, question.groups)]
         try:
-            answers, embed_seconds = await self._fan_out.ask(question, names)
+            answers, embed_seconds = await self._fan_out.ask(question, names) if asked else ([], 0.0)
         except RagIndexError:
-            self._metrics.add_answers(dict.fromkeys(names or [index.name for index in self._settings.indexes]))
+            self._metrics.add_answers(dict.fromkeys(asked))
             raise
         self._metrics.add_answers(
             {answer.index: answer.seconds if answer.error is None else None for answer in answers}
         )
         answered = [answer for answer in answers if answer.error is None]
-        if not answered:
+        if answers and not answered:
             raise _failure(answers)
         fusing = time.perf_counter()
         hits, fused_by = fuse_answers(answered, question, fusion)
@@ -155,6 +162,7 @@ class Retriever:
         indexes: Sequence[str] | None = None,
         limit: int = 10,
         filter: Filter | None = None,  # noqa: A002
+        groups: Groups = None,
         timeout: float | None = None,
         fusion: Fusion | None = None,
         dense_weight: float | None = None,
@@ -166,29 +174,36 @@ class Retriever:
                 indexes=indexes,
                 limit=limit,
                 filter=filter,
+                groups=groups,
                 timeout=timeout,
                 fusion=fusion,
                 dense_weight=dense_weight,
             )
         )
 
-    async def document(self, index: str, document_id: str, *, timeout: float | None = None) -> Document:
+    async def document(
+        self, index: str, document_id: str, *, groups: Groups = None, timeout: float | None = None
+    ) -> Document:
         """Return a document of the live collection of an index: its chunks in order, and its payload.
 
-        A document that the index's `required_filter` keeps from searches is not found here either.
+        A document that the index's `required_filter` keeps from searches is not found here either, and one that none
+        of the caller's `groups` may see looks as if it were not there.
 
         Raises:
             UnknownIndex: the settings have no index of this name.
+            SettingsError: a group is not a text, or the key has several columns and the id is no array of them.
             DocumentNotFound: the index has no such document.
             StoreError: the index is empty, or the store refuses.
         """
         settings = self._settings.index(index)
-        conditions = required_conditions(settings)
-        found = await self._fan_out.read(
-            index,
-            timeout or self._settings.retrieve.index_timeout,
-            lambda store, collection: read_document(store, collection, settings, document_id, conditions),
-        )
+        conditions = self._access.conditions(settings.name, caller_groups(groups))
+        found = None
+        if conditions is not None:
+            found = await self._fan_out.read(
+                settings.name,
+                timeout or self._settings.retrieve.index_timeout,
+                lambda store, collection: read_document(store, collection, settings, document_id, conditions),
+            )
         if found is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
@@ -198,7 +213,7 @@ class Retriever:
 
         Counts as no search in the metrics, and raises nothing.
         """
-        question = Question("warm up", 1, (), self._settings.retrieve.timeout)
+        question = Question("warm up", 1, (), self._settings.retrieve.timeout, groups=ALL_GROUPS)
         with suppress(RagIndexError):
             await self._fan_out.ask(question, None)
 
@@ -243,6 +258,7 @@ class Retriever:
         given: Filter | None,
         timeout: float | None,
         dense_weight: float | None,
+        groups: Groups,
     ) -> tuple[Question, list[str] | None]:
         if not query.strip():
             raise SettingsError("the text to search for is empty")
@@ -257,8 +273,11 @@ class Retriever:
         check_fields(conditions, searched)
         retrieve = self._settings.retrieve
         weight = retrieve.dense_weight if dense_weight is None else dense_weight
-        question = Question(query, limit, conditions, timeout or retrieve.timeout, weight)
+        question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, caller_groups(groups))
         return question, [index.name for index in searched] if indexes else None
+
+    def _all_names(self) -> list[str]:
+        return [index.name for index in self._settings.indexes]
 
     def _fusion(self, given: Fusion | None) -> Fusion:
         fusion = given or self._settings.retrieve.fusion

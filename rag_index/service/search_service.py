@@ -49,6 +49,7 @@ class SearchService:
             indexes=list(request.indexes) or None,
             limit=request.limit,
             filter=request.filter,
+            groups=caller.groups,
             timeout=request.timeout,
             fusion=request.fusion,
             dense_weight=request.dense_weight,
@@ -60,7 +61,7 @@ class SearchService:
 
         Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), and other RagIndexError.
         """
-        return await self._retriever.document(index, document_id)
+        return await self._retriever.document(index, document_id, groups=caller.groups)
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""

@@ -17,7 +17,7 @@ from rag_index.settings.values import Number, OptionalTable, PositiveInt, Sectio
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
-__all__ = ["CODE", "CODE_FIELDS", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings"]
+__all__ = ["CODE", "CODE_FIELDS", "GROUPS_FIELD", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings"]
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
@@ -28,7 +28,10 @@ LANGUAGES = (
     "nepali", "norwegian", "portuguese", "romanian", "russian", "slovene", "spanish", "swedish", "tajik", "turkish",
 )  # fmt: skip
 """The languages whose stop words Qdrant knows; it stems some of them."""
-SQL_KEYS = {"table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap"}
+SQL_KEYS = {
+    "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
+    "access_separator",
+}  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
 CUSTOM_KEYS = {"options"}
 """Keys that belong to one kind only."""
@@ -37,6 +40,8 @@ CODE_FIELDS = (
 )  # fmt: skip
 """The payload fields of source code."""
 RESERVED = "_rag"
+GROUPS_FIELD = f"{RESERVED}.groups"
+"""The payload field with the groups that may see a document."""
 CodeLanguage = Literal[
     "c", "cpp", "go", "java", "javascript", "python", "ruby", "rust", "text", "tsx", "typescript",
 ]  # fmt: skip
@@ -50,6 +55,10 @@ def _payload_kind(value: Any) -> str | None:
         kinds = {_payload_kind(item) for item in value}
         return kinds.pop() if len(kinds) == 1 else None
     return {str: "keyword", bool: "bool", int: "float", float: "float"}.get(type(value))
+
+
+def _is_select(access: str) -> bool:
+    return re.match(r"\s*(select|with)\s", access, re.IGNORECASE) is not None
 
 
 class IndexSettings(Section):
@@ -75,6 +84,10 @@ class IndexSettings(Section):
     """Payload columns that searches filter by, with the kind of their values."""
     required_filter: Annotated[dict[str, Any], Table] = Field(default={})
     """A filter that applies to every search of this index, whatever the caller passes; it is written like a filter."""
+    access: str | None = Field(default=None, min_length=1)
+    """Who may see a document: the column with its group or groups, or a SELECT that gives pairs of key and group."""
+    access_separator: str = ","
+    """What separates several groups in a column of text that is no array; empty: such a text is one group."""
     changed_since: str | None = None
     """A column with the time of a row's last change. A run then reads only the rows in full that have changed since."""
     changed_overlap: Number = Field(default=3600.0, ge=0)
@@ -197,9 +210,20 @@ class IndexSettings(Section):
 
     @property
     def indexed_fields(self) -> dict[str, str]:
-        """Return the kind of each indexed payload field: those of `payload_indexes` and of `required_filter`."""
+        """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter` and `access`."""
         required = {field: _payload_kind(value) for field, value in self.required_filter.items()}
-        return {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes}
+        access = {GROUPS_FIELD: "keyword"} if self.access is not None else {}
+        return {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes, **access}
+
+    @property
+    def access_column(self) -> str | None:
+        """Return the column that has the groups of each document, if there is one."""
+        return None if self.access is None or _is_select(self.access) else self.access
+
+    @property
+    def access_query(self) -> str | None:
+        """Return the query that gives pairs of key and group, if there is one."""
+        return self.access if self.access is not None and _is_select(self.access) else None
 
     @property
     def key_columns(self) -> list[str]:

@@ -36,6 +36,8 @@ class SourcePage:
     """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
     stamps: dict[str, str] = field(default_factory=dict)
     """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
+    groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
 
 
 class ScanState(Protocol):

@@ -9,6 +9,9 @@ known row whose time does not rise above `since`.
 database's own clock (a row dated 2099 would hide all changes until then), minus `changed_overlap` for rows that are
 committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted. Times
 that are text (SQLite) are compared as text, and by the day.
+
+Who may see a document can change without any time: the groups of all rows are read each time, and a row whose groups
+are not those of its committed state (a stamp in the ledger) is read in full.
 """
 
 from __future__ import annotations
@@ -21,13 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from rag_index.documents.access import access_stamp, groups_in
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
 from rag_index.sources.sql import TIMEOUT, SqlSource, not_unique
 from rag_index.sources.statement import untyped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
@@ -39,6 +43,8 @@ __all__ = ["ChangedSource"]
 
 ANY_ZONE = dt.timedelta(hours=12)
 DAY = dt.timedelta(days=1)
+MAX_MOVED = 200
+"""Rows of a page that are read for their groups alone; if there are more, the whole page is."""
 
 
 class ChangedSource(SqlSource):
@@ -50,6 +56,7 @@ class ChangedSource(SqlSource):
         self._overlap = dt.timedelta(seconds=index.changed_overlap)
         self._since: Any = None
         self._must_read: Callable[[Sequence[str]], bool] = lambda keys: True
+        self._unchanged: Callable[[Mapping[str, str]], set[str]] = set
 
     def use_scan_state(self, state: ScanState) -> None:
         """As `Source.use_scan_state`."""
@@ -58,7 +65,7 @@ class ChangedSource(SqlSource):
             return
         state.set_watermark(watermark)
         if state.watermark is not None:
-            self.read_since(state.watermark, state.must_read)
+            self.read_since(state.watermark, state.must_read, state.unchanged)
 
     def watermark(self) -> str | None:
         """Return the argument of `read_since` for the scan after the one that begins now; None if it must read all.
@@ -76,54 +83,92 @@ class ChangedSource(SqlSource):
             )
         return None if latest is None else _encode_time(_subtract_overlap(latest, self._overlap))
 
-    def read_since(self, watermark: str, must_read: Callable[[Sequence[str]], bool]) -> None:
-        """Leave rows older than `watermark` unread from now on, except on pages for which `must_read(keys)` is true."""
+    def read_since(
+        self,
+        watermark: str,
+        must_read: Callable[[Sequence[str]], bool],
+        unchanged: Callable[[Mapping[str, str]], set[str]] = set,
+    ) -> None:
+        """Leave rows older than `watermark` unread from now on, except on pages for which `must_read(keys)` is true.
+
+        With `access`, a row is read also if `unchanged(stamps)` does not have its key: its groups have changed.
+        """
         self._since = _decode_time(watermark)
         self._must_read = must_read
+        self._unchanged = unchanged
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """As `Source.page`; the keys of rows that stay unread are in `unread`."""
         if self._since is None:
-            return super().page(cursor, rows)
+            return self._with_stamps(super().page(cursor, rows))
         width = len(self._keys)
         changed = sa.case((self._changed(), 1), else_=0)
-        statement = self._in_order(sa.select(*self._keys, changed), cursor).limit(rows + 1)
+        access = [self._from.c[name] for name in filter(None, [self._index.access_column])]
+        statement = self._in_order(sa.select(*self._keys, changed, *access), cursor).limit(rows + 1)
         with self._connect() as connection:
-            found = [tuple(row) for row in connection.execute(statement)]
-            following = found[rows][:width] if len(found) > rows else None
-            found = found[:rows]
-            last = found[-1][:width] if found else None
-            if following is not None and last is not None and (last == following or self._is_shared(connection, last)):
+            found, following = self._fetch_page(connection, statement, rows)
+            last = tuple(found[-1][:width]) if found else None
+            if following is None or last is None:
+                end = None
+            elif last == tuple(following[:width]) or self._is_shared(connection, last):
                 raise not_unique(self._index, encode_key(last))
-            flags = {encode_key(row[:width]): bool(row[width]) for row in found}
-            if len(flags) < len(found):
-                keys = [encode_key(row[:width]) for row in found]
+            else:
+                end = last
+            keys = [encode_key(row[:width]) for row in found]
+            if len(set(keys)) < len(keys):
                 raise not_unique(self._index, next(key for i, key in enumerate(keys) if key in keys[:i]))
-            end = last if following is not None else None
-            in_full = self._must_read([key for key, is_changed in flags.items() if not is_changed])
-            if in_full or any(flags.values()):
-                found_rows, too_long = self._fetch_rows(connection, in_full, cursor, end)
+            flags = {key: bool(row[width]) for key, row in zip(keys, found, strict=True)}
+            moved = self._with_other_groups(connection, found, flags)
+            unchanged = [key for key, is_changed in flags.items() if not (is_changed or key in moved)]
+            in_full = self._must_read(unchanged) or len(moved) > MAX_MOVED
+            if in_full or moved or any(flags.values()):
+                found_rows, too_long = self._fetch_rows(connection, cursor, end, None if in_full else moved.values())
                 if too_long is not None:  # too many characters for one page
                     return self.page(cursor, len(found_rows))
-                page = self._read(found_rows, None)
+                page = self._read(found_rows, None, self._groups(found_rows, connection))
             else:
-                page = self._read([], None)
+                page = self._read([], None, [])
         read = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
-        unread = [] if in_full else [key for key, is_changed in flags.items() if not is_changed and key not in read]
-        return replace(page, cursor=end, unread=unread)
+        unread = [] if in_full else [key for key in unchanged if key not in read]
+        return self._with_stamps(replace(page, cursor=end, unread=unread))
+
+    def _with_other_groups(
+        self, connection: Connection, rows: Sequence[Sequence[Any]], flags: Mapping[str, bool]
+    ) -> dict[str, Sequence[Any]]:
+        """Return the keys of those rows that have not changed (`flags`) and are for other groups than they were."""
+        groups = self._groups(rows, connection)
+        if groups is None:
+            return {}
+        pairs = zip(flags.items(), groups, strict=True)
+        stamps = {key: access_stamp(some) for (key, is_changed), some in pairs if not is_changed}
+        same = self._unchanged(stamps)
+        width = len(self._keys)
+        return {key: row[:width] for key, row in zip(flags, rows, strict=True) if key in stamps and key not in same}
+
+    def _with_stamps(self, page: SourcePage) -> SourcePage:
+        """Return the page with stamps of its documents' groups, so that a change of these is found without a time."""
+        if self._index.access is None:
+            return page
+        pairs = zip(page.documents.keys, map(groups_in, page.documents.payloads), strict=True)
+        return replace(page, stamps={key: access_stamp(groups or ()) for key, groups in pairs})
 
     def _fetch_rows(
-        self, connection: Connection, in_full: bool, first: Any, last: Any
+        self, connection: Connection, first: Any, last: Any, moved: Iterable[Sequence[Any]] | None
     ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
-        """Read the rows of a page, or only the changed ones, from after `first` to `last` (None: to the end).
+        """Read the rows of a page from after `first` to `last` (None: to the end).
 
-        Returns them, and the row after them if all of them are too long for a page.
+        These are the changed ones and those with the keys `moved`, or all if `moved` is None. Returns them, and the
+        row after them if all of them are too long for a page.
         """
         statement = self._in_order(self._select(), first)
         if last is not None:
             statement = statement.where(sa.not_(self._after(last)))
-        if not in_full:
-            statement = statement.where(self._changed())
+        if moved is not None:
+            by_key = [
+                sa.and_(*[column == untyped(value) for column, value in zip(self._keys, key, strict=True)])
+                for key in moved
+            ]
+            statement = statement.where(sa.or_(self._changed(), *by_key))
         return self._fetch_page(connection, statement, sys.maxsize)
 
     def _changed(self) -> sa.ColumnElement[bool]:

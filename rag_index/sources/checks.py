@@ -98,7 +98,8 @@ def _missing_table(inspector: Any, index: IndexSettings) -> str:
 
 
 def _check_columns(index: IndexSettings, columns: list[str], place: str) -> None:
-    for name in [*index.key_columns, *index.text_columns, *index.payload, *filter(None, [index.changed_since])]:
+    more = filter(None, [index.changed_since, index.access_column])
+    for name in [*index.key_columns, *index.text_columns, *index.payload, *more]:
         if name not in columns:
             raise SettingsError(
                 f"index {index.name}: there is no column {name!r} in {place}{_suggestion(name, columns)}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import DocumentBatch, Failure
+from rag_index.documents.access import access_part
+from rag_index.documents.batches import RESERVED_KEY, DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
 from rag_index.documents.keys import encode_keys
 
@@ -18,30 +19,37 @@ __all__ = ["RowReader"]
 
 
 class RowReader:
-    """Converts rows of (key columns, text columns, payload columns) as the settings of an index say."""
+    """Converts rows of (key columns, text columns, payload columns, …) as the settings of an index say."""
 
     def __init__(self, index: IndexSettings) -> None:
         self._text_names = index.text_columns
         self._text_start = len(index.key_columns)
         self._payload_start = self._text_start + len(self._text_names)
         self._payload_names = index.payload
+        self._payload_end = self._payload_start + len(self._payload_names)
         self._template: list[tuple[str, int | None]] | None = None
         """Pairs of a literal text and the number of the text column after it."""
         if (template := index.template) is not None:
             numbers = {name: number for number, name in enumerate(self._text_names)}
             self._template = [(literal, numbers[name] if name else None) for literal, name in template]
 
-    def read(self, rows: Sequence[Sequence[Any]]) -> tuple[DocumentBatch, list[Failure]]:
+    def read(
+        self, rows: Sequence[Sequence[Any]], groups: Sequence[Sequence[str]] | None = None
+    ) -> tuple[DocumentBatch, list[Failure]]:
         """Return the documents of these rows, in order, and the failures of those whose text is not text.
+
+        `groups` are those of each row, for an index with `access`: they become a part of the payload.
 
         Raises:
             SourceError: a value cannot be a key.
         """
-        width = self._payload_start + len(self._payload_names)
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * width
+        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._payload_end
         keys = encode_keys(columns[: self._text_start])
         texts = self._texts(columns[self._text_start : self._payload_start])
-        payloads = encode_payloads(self._payload_names, columns[self._payload_start :], len(rows))
+        names, values = self._payload_names, columns[self._payload_start : self._payload_end]
+        if groups is not None:
+            names, values = [*names, RESERVED_KEY], [*values, [access_part(some) for some in groups]]
+        payloads = encode_payloads(names, values, len(rows))
         unreadable: list[Failure] = []
         if None in texts:
             bad = [number for number, text in enumerate(texts) if text is None]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -18,6 +19,7 @@ from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SourceError, SourceUnavailable
 from rag_index.outages import asking
 from rag_index.sources import SourcePage
+from rag_index.sources.access import AccessReader
 from rag_index.sources.checks import check_query, check_table
 from rag_index.sources.engine import open_read_only, source_error
 from rag_index.sources.lookup import find_rows
@@ -65,6 +67,7 @@ class SqlSource:
         self._name = f"source {redacted_url(url)}"
         self._engine = open_read_only(url)
         self._reader = RowReader(index)
+        self._access = None if index.access is None else AccessReader(index)
         self._from = self._documents()
         self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
         backend = url.get_backend_name()
@@ -86,6 +89,9 @@ class SqlSource:
                 check_query(connection, self._index, self._from)
             no_key = sa.or_(*[key.is_(None) for key in self._keys])
             nulls = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(no_key))
+            if self._access is not None:
+                keys = sa.select(*self._keys).where(*self._keys_not_null()).limit(1)
+                self._access.check(connection, connection.execute(keys).fetchone())
         if nulls:
             raise SourceError(
                 f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
@@ -110,12 +116,12 @@ class SqlSource:
             statement = statement.where(self._after(cursor))
         with self._connect() as connection:
             found, following = self._fetch_page(connection, statement.order_by(*self._order).limit(rows + 1), rows)
-            if following is None:
-                return self._read(found, None)
-            width = len(self._keys)
-            last = tuple(found[-1][:width])
-            if last == tuple(following[:width]) or self._is_shared(connection, last):  # the next page begins after both
-                raise not_unique(self._index, encode_key(last))
+            last = None
+            if following is not None:
+                width = len(self._keys)
+                last = tuple(found[-1][:width])  # the next page begins after all rows of this key
+                if last == tuple(following[:width]) or self._is_shared(connection, last):
+                    raise not_unique(self._index, encode_key(last))
         return self._read(found, last)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
@@ -137,7 +143,8 @@ class SqlSource:
     def _documents(self) -> FromClause:
         """Return the table, or the query as a subquery, without types: odd values arrive as the driver has them."""
         index = self._index
-        names = [*index.key_columns, *index.text_columns, *index.payload, *filter(None, [index.changed_since])]
+        more = filter(None, [index.changed_since, index.access_column])
+        names = [*index.key_columns, *index.text_columns, *index.payload, *more]
         columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in dict.fromkeys(names)]
         if index.table is not None:
             return sa.table(index.table, *columns, schema=index.db_schema)
@@ -145,7 +152,8 @@ class SqlSource:
 
     def _select(self) -> Select[Any]:
         columns, index = self._from.c, self._index
-        read = [*self._keys, *[columns[n] for n in index.text_columns], *[columns[n] for n in index.payload]]
+        names = [*index.text_columns, *index.payload, *filter(None, [index.access_column])]
+        read = [*self._keys, *[columns[name] for name in names]]
         return sa.select(*read).where(*self._keys_not_null())
 
     def _keys_not_null(self) -> list[sa.ColumnElement[bool]]:
@@ -170,12 +178,30 @@ class SqlSource:
         same = [key == untyped(value) for key, value in zip(self._keys, last, strict=True)]
         return int(connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same)) or 0) > 1
 
-    def _read(self, rows: Sequence[Sequence[Any]], cursor: Any) -> SourcePage:
-        documents, unreadable = self._reader.read(rows)
+    def _read(
+        self, rows: Sequence[Sequence[Any]], cursor: Any, groups: Sequence[Sequence[str]] | None = None
+    ) -> SourcePage:
+        """Return a page of these rows, whose groups are read unless they are given."""
+        if groups is None:
+            groups = self._groups(rows)
+        documents, unreadable = self._reader.read(rows, groups)
         keys = [*documents.keys, *(failure.key for failure in unreadable)]
         if len(set(keys)) < len(keys):
             raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
-        return SourcePage(documents, cursor, unreadable)
+        page = SourcePage(documents, cursor, unreadable)
+        if groups is None or not unreadable:
+            return page
+        groups_by_key = {encode_key(row[: len(self._keys)]): some for row, some in zip(rows, groups, strict=True)}
+        return replace(page, groups={failure.key: groups_by_key[failure.key] for failure in unreadable})
+
+    def _groups(self, rows: Sequence[Sequence[Any]], connection: Connection | None = None) -> list[list[str]] | None:
+        """Return the groups of each row; None for an index without `access`."""
+        if self._access is None or self._index.access_query is None:
+            return self._access.in_rows(rows) if self._access is not None else None
+        if connection is not None:
+            return self._access.in_pairs(connection, rows)
+        with self._connect() as own:  # that of a stream is busy
+            return self._access.in_pairs(own, rows)
 
     def _fetch(self, connection: Connection, statement: Select[Any]) -> Sequence[Sequence[Any]]:
         """Return all rows of a statement that has few."""

@@ -120,8 +120,10 @@ class Store(Protocol):
     def count_sparse(self, name: str) -> int:
         """Return the exact number of points that have a sparse vector."""
 
-    def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
-        """Return the points with these ids that exist, in any order."""
+    def retrieve(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+    ) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions, in any order."""
 
     def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
         """Return all points in order of their id, with one page in memory at a time."""

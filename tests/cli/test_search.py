@@ -141,3 +141,22 @@ def test_optimize(desk):
     done = json.loads(run(desk, "optimize", "titles", "--json").stdout)["indexes"]
     assert done == [{"index": "titles", "collection": "desk_titles__1", "points": 2, "built": False, "seconds": 0.0}]
     assert "did you mean 'titles'" in run(desk, "optimize", "title", code=2).stderr
+
+
+def test_an_index_with_access_is_searched_for_a_group_and_otherwise_says_what_to_give(tmp_path):
+    groups = {1: ["staff"], 2: ["board"], 3: []}
+    rows = [(number, "The printer is offline", {"_rag": {"groups": some}}) for number, some in groups.items()]
+    desk = Desk(tmp_path / "desk", names=("comments", "titles"), more={"comments": 'access = "acl"'})
+    desk.fill({"comments": rows, "titles": [("t-1", "Printer offline")]})
+    assert hits(desk, "search", "printer", "--group", "staff") == [("titles", "t-1"), ("comments", "1")]
+    assert len(hits(desk, "search", "printer", "--group", "staff", "--group", "board")) == 3
+    assert len(hits(desk, "search", "printer", "--all-groups")) == 4
+    closed = run(desk, "search", "printer", "--json")
+    assert [hit["index"] for hit in json.loads(closed.stdout)["hits"]] == ["titles"]
+    assert closed.stderr == (
+        "rag-index: nothing is searched in comments, which has `access`: give --group GROUP, or --all-groups to see "
+        "everything\n"
+    )
+    assert run(desk, "search", "printer", "--index", "comments").stdout == "Nothing found.\n"
+    both = run(desk, "search", "printer", "--group", "staff", "--all-groups", code=2)
+    assert "--group and --all-groups cannot be combined" in both.stderr

@@ -202,6 +202,7 @@ def _scroll(fake: FakeQdrant, request: Any) -> Any:
         f"/collections/{request.collection_name}/points/scroll",
         {
             "limit": request.limit,
+            "filter": _filter(request),
             "offset": GrpcToRest.convert_point_id(request.offset) if request.HasField("offset") else None,
             "with_payload": request.with_payload.enable,
             "with_vector": request.with_vectors.enable,

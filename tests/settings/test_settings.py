@@ -461,6 +461,8 @@ EXAMPLES = {
     "indexes.payload_indexes": ("{}", {}),
     "indexes.required_filter": ("{}", {}),
     "indexes.chunk_chars": ("500", 500),
+    "indexes.access": ("acl", "acl"),
+    "indexes.access_separator": (";", ";"),
     "indexes.kind": ("sql", "sql"),
     "indexes.root": ("src", Path("src")),
     "indexes.include": ("**/*.py, *.ts", ["**/*.py", "*.ts"]),

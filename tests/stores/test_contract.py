@@ -554,6 +554,22 @@ def test_payload_indexes_are_created_changed_and_removed(store: Store, name: str
         store.index_fields("contract_none", {"a": "keyword"})
 
 
+def test_points_are_read_under_conditions(store: Store, name: str) -> None:
+    payloads = [{"groups": ["a", "b"] if n % 2 else ["b"], "n": n} for n in range(1200)]
+    points = batch(list(range(1200)), payloads)
+    store.upsert(name, points)
+    store.index_fields(name, {"groups": "keyword"})
+    condition = Condition("groups", "any", ["a", "c"])
+    found = store.retrieve(name, [*points.ids, point_id("none")], conditions=[condition])
+    assert sorted(point.payload["n"] for point in found) == list(range(1, 1200, 2))
+    assert all(point.vector is None for point in found)
+    few = store.retrieve(name, points.ids[:3], conditions=[condition, Condition("n", "eq", 1)], vectors=True)
+    assert [point.payload["n"] for point in few] == [1]
+    assert few[0].vector is not None
+    assert store.retrieve(name, points.ids[:1], conditions=[condition]) == []
+    assert store.retrieve(name, [], conditions=[condition]) == []
+
+
 # Aliases
 
 

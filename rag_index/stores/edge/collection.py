@@ -166,13 +166,17 @@ class EdgeCollection:
         with self._open() as shard:
             return int(shard.count(e.CountRequest(exact=True, filter=e.Filter(must=[e.HasVectorCondition(SPARSE)]))))
 
-    def retrieve(self, ids: Sequence[str], *, vectors: bool) -> list[StoredPoint]:
-        """Return the points with these ids that exist."""
+    def retrieve(self, ids: Sequence[str], *, vectors: bool, conditions: Sequence[Condition] = ()) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions."""
         check_ids(ids)
         found: list[StoredPoint] = []
         for start in range(0, len(ids), BATCH_POINTS):
+            some = ids[start : start + BATCH_POINTS]
+            if conditions:
+                found += self._scroll(_conditions_filter(conditions, some), vectors=vectors, page=len(some))
+                continue
             with self._open() as shard:
-                found += map(stored_point, shard.retrieve(list(ids[start : start + BATCH_POINTS]), True, vectors))
+                found += map(stored_point, shard.retrieve(list(some), True, vectors))
         return found
 
     def scroll(self, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
@@ -318,5 +322,9 @@ def _key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
     return [e.FieldCondition(field, match=e.MatchAny(unique[start : start + KEYS_PER_FILTER])) for start in starts]
 
 
-def _conditions_filter(conditions: Sequence[Condition]) -> e.Filter | None:
-    return cast("e.Filter | None", payload_filter(conditions, EdgeDialect()))
+def _conditions_filter(conditions: Sequence[Condition], ids: Sequence[str] = ()) -> e.Filter | None:
+    """Return a filter for points that meet all conditions, of these ids if there are any."""
+    found = cast("e.Filter | None", payload_filter(conditions, EdgeDialect()))
+    if not ids or found is None:
+        return found
+    return e.Filter(must=[e.HasIdCondition(set(ids)), found])

@@ -166,9 +166,11 @@ class EdgeStore:
         """Return the exact number of points that have a sparse vector."""
         return self._get(name).count_sparse()
 
-    def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
-        """Return the points with these ids that exist."""
-        return self._get(name).retrieve(ids, vectors=vectors)
+    def retrieve(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+    ) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions."""
+        return self._get(name).retrieve(ids, vectors=vectors, conditions=conditions)
 
     def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
         """Return all points in order of their id, with one page in memory at a time."""

@@ -1,4 +1,4 @@
-"""Searches on a Qdrant server, in as many requests as its limits need."""
+"""Searches and filtered reads on a Qdrant server, in as many requests as its limits need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from rag_index.stores.hybrid import LookUp
     from rag_index.stores.server.limits import Limits
 
-__all__ = ["HybridSearch", "nearest"]
+__all__ = ["HybridSearch", "meeting", "nearest"]
+
+MAX_IDS = 1000
+"""Ids per request."""
 
 
 def nearest(
@@ -45,6 +48,20 @@ def nearest(
         if len(points) < page:
             break
     return list(found.values())
+
+
+def meeting(
+    client: QdrantClient, *, name: str, ids: Sequence[str], wanted: models.Filter, vectors: bool, limits: Limits
+) -> list[models.Record]:
+    """Return those of the points with these ids that meet a filter, with payload: only a scroll can ask for both."""
+    found: list[models.Record] = []
+    size = min(MAX_IDS, limits.values, limits.page)
+    for start in range(0, len(ids), size):
+        some = list[Any](ids[start : start + size])
+        has_id: Any = models.HasIdCondition(has_id=some)
+        which = models.Filter(must=[has_id, wanted])
+        found += client.scroll(name, which, limit=len(some), with_payload=True, with_vectors=vectors)[0]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from rag_index.stores.server.info import has_sparse, is_indexed, vector_params
 from rag_index.stores.server.limits import KnownLimits, Limits
 from rag_index.stores.server.link import Link
 from rag_index.stores.server.payload_index import payload_kind
-from rag_index.stores.server.search import HybridSearch, nearest
+from rag_index.stores.server.search import HybridSearch, meeting, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -210,9 +210,16 @@ class ServerStore:
         """Return the exact number of points that have a sparse vector."""
         return self._count_sparse(name) if self.has_sparse(name) else 0
 
-    def retrieve(self, name: str, ids: Sequence[str], *, vectors: bool = False) -> list[StoredPoint]:
-        """Return the points with these ids that exist."""
+    def retrieve(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+    ) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions."""
         check_ids(ids)
+        if conditions:
+            wanted: Any = payload_filter(conditions, ServerDialect())
+            ask = partial(meeting, name=name, ids=ids, wanted=wanted, vectors=vectors)
+            found = self._limits.within(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
+            return list(map(stored_point, found))
         return [point for batch in _batches(ids) for point in self._retrieve(name, list(batch), vectors)]
 
     def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:

@@ -1,0 +1,116 @@
+"""Groups that may see a document: read from the values of a source, and kept in our own part of its payload.
+
+The part of a document's payload with its groups is hashed with the rest, so a change of rights is a payload update.
+Nothing is guessed: a value that cannot be read gives no group, and nobody sees a document without groups.
+"""
+
+from __future__ import annotations
+
+import decimal
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes, plain_decimal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+__all__ = ["GROUPS", "access_part", "access_stamp", "groups_in", "groups_of", "stored_groups", "with_groups"]
+
+GROUPS = "groups"
+"""The key of the groups in our own part of a payload. A document of an index without `access` does not have it."""
+_ELEMENT = r'\s*("(?:[^"\\]|\\.)*"|[^"\\{},\s](?:[^"\\{},]*[^"\\{},\s])?)\s*'
+_ARRAY_TEXT = re.compile(rf"\{{(?:{_ELEMENT}(?:,{_ELEMENT})*)?\}}", re.DOTALL)
+"""A one-dimensional array as PostgreSQL writes it."""
+_ELEMENTS = re.compile(_ELEMENT, re.DOTALL)
+
+
+def groups_of(value: Any, separator: str = ",") -> list[str]:
+    """Return the groups that a value of the source stands for, sorted, each once.
+
+    The value is one group, a list, a text that is a JSON array or an array as PostgreSQL writes it, or groups with a
+    separator between them ("" for none). NULL, and a text that begins as an array but is none, stand for no group.
+    """
+    if isinstance(value, str):
+        return _unique(_texts(value, separator))
+    if isinstance(value, list | tuple | set | frozenset):
+        return _unique(value)
+    return _unique([value])
+
+
+def access_part(groups: Iterable[str]) -> dict[str, list[str]]:
+    """Return what our own part of a payload has for these groups."""
+    return {GROUPS: list(groups)}
+
+
+def groups_in(payload: bytes) -> list[str] | None:
+    """Return the groups in a document's payload (canonical JSON); None if its index has no `access`."""
+    return stored_groups(decode_payload(payload))
+
+
+def stored_groups(payload: Mapping[str, Any]) -> list[str] | None:
+    """Return the groups in the payload of a document or a point; None if its index has no `access`."""
+    ours = payload.get(RESERVED_KEY)
+    groups = ours.get(GROUPS) if isinstance(ours, Mapping) else None
+    return groups if isinstance(groups, list) else None
+
+
+def with_groups(payload: Mapping[str, Any], groups: Sequence[str]) -> bytes:
+    """Return the payload of a document as canonical JSON, with these groups in place of those that it has."""
+    return encode_payload({**payload, RESERVED_KEY: access_part(groups)})
+
+
+def access_stamp(groups: Sequence[str]) -> str:
+    """Return a short text that is the same for the same groups."""
+    return hash_bytes(orjson.dumps(list(groups))).hex()
+
+
+def _texts(text: str, separator: str) -> list[Any]:
+    """Return the parts of a text: of an array, or between separators."""
+    stripped = text.strip()
+    if stripped.startswith("["):
+        try:
+            found = json.loads(stripped)
+        except ValueError:
+            return []
+        return found if isinstance(found, list) else []
+    if stripped.startswith("{"):
+        if _ARRAY_TEXT.fullmatch(stripped) is None:
+            return []
+        return [_unquoted(one) for one in _ELEMENTS.findall(stripped[1:-1]) if one.upper() != "NULL"]
+    return list(text.split(separator)) if separator else [text]
+
+
+def _unquoted(element: str) -> str:
+    return re.sub(r"\\(.)", r"\1", element[1:-1], flags=re.DOTALL) if element.startswith('"') else element
+
+
+def _unique(values: Iterable[Any]) -> list[str]:
+    return sorted({group for value in values if (group := _group(value)) is not None})
+
+
+def _group(value: Any) -> str | None:
+    """Return the name of a group; None for what cannot be one."""
+    if isinstance(value, str):
+        name = value.strip()
+        return name if name and _is_unicode(name) else None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int | uuid.UUID):
+        return str(value)
+    return plain_decimal(value) if isinstance(value, decimal.Decimal) and value.is_finite() else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text can be stored as it is; replacing what cannot might make it the name of another group."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\N{REPLACEMENT CHARACTER}" not in text

@@ -1,0 +1,200 @@
+"""A change of rights is in force after the next run, or at once, and embeds nothing, whatever else happens."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from rag_index.doctor import examine
+from rag_index.documents.access import stored_groups
+from rag_index.indexing import guards
+from rag_index.indexing.single import index_documents
+from rag_index.ledger import Ledger
+from rag_index.status.failed import failed
+from rag_index.status.plan import plan_runs
+from rag_index.stores import open_store
+from tests.fakes.ollama import FakeOllama
+from tests.indexing.plain import run_plain
+from tests.project import SETTINGS, Project
+from tests.twin import twin
+
+COLUMN = 'access = "acl"\n'
+PAIRS = 'access = "SELECT note_id, name FROM acl"\n'
+COUNT = 30
+
+
+def make_project(folder, access: str, extra: str = "") -> Project:
+    """Return a project whose notes 1 to 30 are for staff; every tenth has several chunks."""
+    project = Project(folder, extra=extra)
+    project.write_settings(SETTINGS.format(extra=extra) + access)
+    project.execute("ALTER TABLE note ADD COLUMN acl TEXT")
+    project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2024-01-01'")
+    project.execute("CREATE TABLE acl (note_id INTEGER, name TEXT)")
+    with project.source() as db:
+        rows = [(i, f"Note {i}", f"text {i} " * (60 if i % 10 == 0 else 1), "ann", 1) for i in range(1, COUNT + 1)]
+        db.executemany("INSERT INTO note (id, title, body, author, priority) VALUES (?, ?, ?, ?, ?)", rows)
+        db.execute("UPDATE note SET acl = 'staff'")
+        db.execute("INSERT INTO acl SELECT id, 'staff' FROM note")
+    return project
+
+
+def grant(project: Project, number: int, *names: str) -> None:
+    """Give a note to these groups, in the column and in the pairs."""
+    project.execute("UPDATE note SET acl = ? WHERE id = ?", ",".join(names) or None, number)
+    project.execute("DELETE FROM acl WHERE note_id = ?", number)
+    for name in names:
+        project.execute("INSERT INTO acl VALUES (?, ?)", number, name)
+
+
+def groups(project: Project) -> dict[str, list[str]]:
+    """Return the groups of each document's points, which must all have the same."""
+    found: dict[str, list[str]] = {}
+    for payload, _ in project.points().values():
+        own = stored_groups(payload)
+        assert own is not None
+        assert found.setdefault(payload["_rag"]["document_id"], own) == own
+        assert "acl" not in payload
+    return found
+
+
+def doctor_finds(project: Project) -> list[str]:
+    kinds = [finding.kind for finding in examine(project.settings).findings]
+    return [kind for kind in kinds if kind != "failed_documents"]
+
+
+@pytest.fixture(scope="module", params=[COLUMN, PAIRS], ids=["column", "pairs"])
+def clean(request, tmp_path_factory) -> Project:
+    project = make_project(tmp_path_factory.mktemp("access") / "project", request.param)
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture
+def project(clean, tmp_path) -> Project:
+    return twin(clean, tmp_path / "project")
+
+
+def test_a_change_of_rights_is_a_payload_update(project):
+    before = {point: vector for point, (_, vector) in project.points().items()}
+    assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)}
+    grant(project, 10, "board", "staff")
+    grant(project, 11)
+    plan = plan_runs(project.settings, project.settings.indexes)[0]
+    assert (plan.payload_only, plan.changed, plan.unchanged) == (2, 0, COUNT - 2)
+    outcome = run_plain(project)
+    assert (outcome.payload_only, outcome.changed, outcome.unchanged) == (2, 0, COUNT - 2)
+    assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)} | {"10": ["board", "staff"], "11": []}
+    assert {point: vector for point, (_, vector) in project.points().items()} == before
+    assert run_plain(project).unchanged == COUNT
+    assert doctor_finds(project) == []
+
+
+def test_a_change_is_in_force_in_a_moment_with_index_id(project):
+    grant(project, 3, "board")
+    grant(project, 4, "board")
+    outcome = index_documents(project.settings, "notes", ["3"])
+    assert (outcome.state, outcome.payload_only) == ("completed", 1)
+    assert (groups(project)["3"], groups(project)["4"]) == (["board"], ["staff"])
+
+
+def test_a_rebuild_has_the_rights_of_the_source_and_the_store_an_index_of_them(project):
+    grant(project, 3, "board")
+    assert run_plain(project, full=True).state == "completed"
+    assert groups(project)["3"] == ["board"]
+    with closing(open_store(project.settings.store)) as store:
+        assert store.metadata("test_notes")["payload_indexes"] == {"_rag.groups": "keyword"}
+
+
+def test_an_index_gets_access_later_and_loses_it_again(tmp_path):
+    project = make_project(tmp_path / "project", "")
+    run_plain(project)
+    assert all(stored_groups(payload) is None for payload, _ in project.points().values())
+    project.write_settings(SETTINGS.format(extra="") + COLUMN)
+    assert run_plain(project).payload_only == COUNT
+    assert groups(project)["1"] == ["staff"]
+    project.write_settings(SETTINGS.format(extra=""))
+    assert run_plain(project).payload_only == COUNT
+    assert all(stored_groups(payload) is None for payload, _ in project.points().values())
+    assert doctor_finds(project) == []
+
+
+@pytest.mark.parametrize("clean", [PAIRS], indirect=True)
+def test_pairs_that_change_alone_are_found_with_changed_since(project):
+    project.write_settings(project.config.read_text() + 'changed_since = "at"\n')
+    project.execute("UPDATE note SET at = date('now', '-2 days') WHERE id = 30")
+    run_plain(project)
+    grant(project, 5, "board")
+    outcome = run_plain(project)
+    assert (outcome.payload_only, outcome.changed, outcome.documents) == (1, 0, COUNT)
+    assert groups(project)["5"] == ["board"]
+
+
+# Documents that cannot be brought up to date
+
+
+@pytest.fixture
+def fake():
+    with FakeOllama() as server:
+        yield server
+
+
+@pytest.fixture
+def hosted(tmp_path, fake) -> Project:
+    hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
+    project = make_project(tmp_path / "project", COLUMN, hosts)
+    run_plain(project)
+    return project
+
+
+def failures(project: Project) -> dict[str, int]:
+    return {one.document_id: one.tries for one in failed(project.settings, project.settings.indexes)}
+
+
+def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_embedded(hosted, fake):
+    fake.fault("status", code=400, marker="POISON", words="cannot embed this")
+    hosted.execute("UPDATE note SET body = 'POISON' WHERE id = 10")
+    grant(hosted, 10, "board")
+    assert run_plain(hosted).state == "partial"
+    assert groups(hosted)["10"] == ["board"]
+    assert "text 10" in hosted.texts()["10"][0], "the text is the old one"
+    assert doctor_finds(hosted) == []
+    for tries in (2, 3, 4, 5):
+        run_plain(hosted)
+        assert failures(hosted) == {"10": tries}
+    grant(hosted, 10)
+    run_plain(hosted)
+    assert groups(hosted)["10"] == []
+    assert failures(hosted) == {"10": 5}, "it is still given up"
+    assert doctor_finds(hosted) == []
+    fake.clear()
+    hosted.execute("UPDATE note SET body = 'good again' WHERE id = 10")
+    grant(hosted, 10, "staff")
+    assert run_plain(hosted).changed == 1
+    assert (groups(hosted)["10"], hosted.texts()["10"]) == (["staff"], ["Note 10\ngood again"])
+
+
+def test_rights_of_a_document_that_cannot_be_read_any_more_follow_the_source(project):
+    project.execute("UPDATE note SET body = X'01' WHERE id = 10")
+    grant(project, 10, "board")
+    assert run_plain(project).failed == 1
+    assert groups(project)["10"] == ["board"]
+    assert doctor_finds(project) == []
+
+
+def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):
+    monkeypatch.setattr(guards, "UNGUARDED_DELETES", 5)
+    project.execute("UPDATE note SET title = '', body = ''")
+    grant(project, 10)
+    assert run_plain(project).held_back == COUNT
+    assert len(groups(project)) == COUNT, "the guard keeps them"
+    assert groups(project)["10"] == []
+
+
+def test_rights_of_what_a_dead_run_left_follow_the_source(hosted, fake):
+    with closing(Ledger(hosted.settings.ledger_url)) as ledger:
+        ledger.mark_pending(ledger.collections("test_notes")[-1].id, ["10"])
+    fake.fault("status", code=400, marker="Note 10")
+    grant(hosted, 10, "board")
+    run_plain(hosted)
+    assert groups(hosted).get("10", ["board"]) == ["board"]
