@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.retrieve import Retriever
+from rag_index.retrieve import ALL_GROUPS, Retriever
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,7 +94,8 @@ async def _ask(
         nonlocal done
         async with free:
             try:
-                asked = Asked(one, await retriever.candidates(one.query, indexes=indexes, limit=limit))
+                found = await retriever.candidates(one.query, indexes=indexes, limit=limit, groups=ALL_GROUPS)
+                asked = Asked(one, found)
             except RagIndexError as exc:
                 errors.append(exc)
                 asked = Asked(one, None, str(exc))

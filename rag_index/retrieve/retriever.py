@@ -144,14 +144,16 @@ class Retriever:
             {answer.index: answer.live.collection for answer in answered if answer.live},
         )
 
-    async def candidates(self, query: str, *, indexes: Sequence[str] | None = None, limit: int = 10) -> Candidates:
+    async def candidates(
+        self, query: str, *, indexes: Sequence[str] | None = None, limit: int = 10, groups: Groups = None
+    ) -> Candidates:
         """Return what `search` would choose from, by meaning and by words, to be put in order with any weight.
 
         Raises as `search`. It counts as no search in the metrics.
         """
-        question, names = self._question(query, indexes, limit, None, None, HYBRID)
+        question, names = self._question(query, indexes, limit, None, None, HYBRID, groups)
         answers, _ = await self._fan_out.ask(question, names)
-        if all(answer.error is not None for answer in answers):
+        if answers and all(answer.error is not None for answer in answers):
             raise _failure(answers)
         return Candidates.of(question, answers, self._settings.retrieve.fusion)
 

@@ -100,7 +100,7 @@ class Catalog:
         return Freshness(iso_time(entry.complete_at), age, entry.last_run)
 
     def _info(self, index: IndexSettings, entry: _Entry) -> IndexInfo:
-        told = not getattr(index, "access", None)
+        told = index.access is None
         kinds = index.indexed_fields
         fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
         return IndexInfo(
