@@ -17,7 +17,7 @@ from rag_index.evaluation.golden import read_golden
 from rag_index.evaluation.measures import measure, parse_metric
 from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries, smallest_loss
 from rag_index.reports.gate import GateVerdict, WorseQuery
-from rag_index.retrieve import Retriever
+from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.stores.lent import lend
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _ranking(retriever: Retriever, name: str, query: str, limit: int) -> Ranking
     """Return the documents that a query finds. A passing fault, such as a busy embedder, is tried again."""
     for tried in range(1, TRIES + 1):
         try:
-            result = retriever.search_sync(query, indexes=[name], limit=limit)
+            result = retriever.search_sync(query, indexes=[name], limit=limit, groups=ALL_GROUPS)
         except TransientError:
             if tried == TRIES:
                 raise
