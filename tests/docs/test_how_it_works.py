@@ -29,7 +29,7 @@ PAGE = page("how-it-works")
 
 
 def test_the_payload_of_a_point_is_as_documented():
-    documents = DocumentBatch(["7"], ["text"], [b'{"author":"kim"}'], [b"t"], [b"p"])
+    documents = DocumentBatch(["7"], ["text"], [b'{"_rag":{"groups":["staff"]},"author":"kim"}'], [b"t"], [b"p"])
     vectors = np.ones((1, 2), dtype=np.float32)
     (batch,) = batches(EmbeddedShard("notes", 1, documents, [ChunkedDocument(["text"])], vectors, [], ShardStats()))
     documented = [code(row[0]) for row in table(section(PAGE, "## Points"), f"key in `{RESERVED_KEY}`")]
