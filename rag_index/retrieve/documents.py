@@ -82,6 +82,10 @@ def read_document(
 
 def _keys(index: IndexSettings, document_id: str) -> list[str]:
     """Return the typed keys that the id may stand for."""
+    try:
+        document_id.encode()
+    except UnicodeEncodeError:
+        return []
     if index.key_columns:
         return possible_keys(key_parts(document_id, index.key_columns))
     keys = possible_keys([document_id])
