@@ -1,6 +1,6 @@
 """Callers of `rag-index serve` over HTTP, next to the same callers of a Retriever. docs/service.md quotes the results.
 
-    python benchmarks/service.py [--documents 20000] [--callers 50] [--seconds 60] [--pause 1.0] [--folder DIR]
+    python benchmarks/service.py [--documents 20000] [--callers 50] [--seconds 60] [--pause 3.0] [--folder DIR]
 
 Each caller waits `--pause` seconds on average between an answer and its next search, as people and programs do. With 0
 it asks at once, which measures how much one process can answer. With `--folder`, an existing index is used again.
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--callers", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--pause", type=float, default=1.0)
+    parser.add_argument("--pause", type=float, default=3.0)
     parser.add_argument("--folder", type=Path)
     arguments = parser.parse_args()
     queries = desk_queries(5000)
