@@ -145,7 +145,8 @@ async def _ask_service(
     connections = [await _Connection.open(port) for _ in range(arguments.callers)]
     calls = [_call(one.search, n, queries, arguments.pause, until) for n, one in enumerate(connections)]
     measured = await _all([*calls, watch()])
-    _, text = await first.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    last = await _Connection.open(port)  # the service has closed the first meanwhile
+    _, text = await last.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     found = re.findall(r'rag_index_search_seconds\{quantile="([\d.]+)",stage="total"\} (\S+)', text.decode())
     return measured, [f"p{100 * float(q):.0f} {1000 * float(seconds):.1f} ms" for q, seconds in found], samples
 
