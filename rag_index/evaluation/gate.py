@@ -3,7 +3,8 @@
 The rebuilt one is refused if it measures worse by more than `max_loss`, unless chance explains the difference: queries
 whose answers change back and forth lose as often as they gain, and a rebuild that lost nothing must not be stopped. See
 `significance` for the test. With too few queries to show even a loss of whole answers of that size, chance is given no
-credit, and the measured loss alone decides: who cannot tell does not publish.
+credit, and the measured loss alone decides: who cannot tell does not publish. Nor is a collection published if no query
+finds anything in either one, because then the golden file's ids are wrong.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def judge(
         after=sum(new for _, new in measured) / len(queries),
         max_loss=gate.max_loss,
         p=p,
-        passed=not lost_too_much or (enough and p > LEVEL),
+        passed=any(old or new for old, new in measured) and (not lost_too_much or (enough and p > LEVEL)),
         needed=needed,
         smallest=smallest_loss(len(queries)),
         better=sum(difference > EPSILON for difference in differences),
@@ -140,8 +141,8 @@ def _gate(index: IndexSettings) -> GateSettings:
 
 def _patient(settings: Settings, index: IndexSettings, queries: int) -> Settings:
     """Return settings with the index under two names, which have time and keep the vectors of all queries."""
-    retrieve = settings.retrieve.model_copy(
-        update={"timeout": SECONDS, "index_timeout": SECONDS, "cache_size": queries, "cache_seconds": SECONDS * queries}
-    )
+    limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
+    cache = {"cache_size": queries, "cache_seconds": SECONDS * queries}
     both = [index.model_copy(update={"name": name}) for name in (LIVE, REBUILT)]
+    retrieve = settings.retrieve.model_copy(update={**limits, **cache})
     return settings.model_copy(update={"indexes": both, "retrieve": retrieve})

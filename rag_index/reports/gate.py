@@ -116,6 +116,12 @@ class GateVerdict:
 
     def refusal(self, collection: str, index: str) -> str:
         """Return why the rebuilt collection is not published, and what to do."""
+        if not self.before and not self.after:
+            return (
+                f"none of {_queries(self.queries)} finds a relevant document in the live collection or in the rebuilt "
+                f"{collection}, which was not published: correct the ids in the golden file and run again, or run "
+                f"`rag-index rebuild {index} --allow-loss`"
+            )
         chance = f"chance explains it with p = {self.p:.2g}" if self.enough else "too few queries to call it chance"
         named = ", ".join(repr(_short(one.query)) for one in self.worse[:NAMED])
         more = f" and {len(self.worse) - NAMED:,} more" if len(self.worse) > NAMED else ""

@@ -25,7 +25,7 @@ def verdict_on(before, after, **settings):
 def changed(worse: int, better: int = 0, queries: int = 300):
     """Rankings of which so many lose and gain their right answer; half of the others have it before and after."""
     same = queries - worse - better
-    rest = [FOUND] * (same // 2) + [LOST] * (same - same // 2)
+    rest = [FOUND] * (same - same // 2) + [LOST] * (same // 2)
     return [FOUND] * worse + [LOST] * better + rest, [LOST] * worse + [FOUND] * better + rest
 
 
@@ -84,6 +84,13 @@ def test_with_few_queries_chance_is_given_no_credit_and_the_verdict_says_so():
     )
     assert list(verdict_on(*changed(0, queries=20)).notes()) == [verdict.too_few]
     assert "1 golden query can tell no loss from chance" in verdict_on(*changed(0, queries=1)).too_few
+
+
+def test_queries_that_find_nothing_in_either_collection_prove_nothing():
+    verdict = verdict_on([LOST] * 300, [LOST] * 300)
+    assert not verdict.passed
+    assert "none of 300 golden queries finds a relevant document" in verdict.refusal("p_notes__2", "notes")
+    assert verdict_on([LOST] * 300, [FOUND] * 300).passed, "what was empty may be filled"
 
 
 def test_the_worst_queries_come_first_whatever_the_metric():

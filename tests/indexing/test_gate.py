@@ -13,6 +13,7 @@ from rag_index.reports.outcome import RunReport
 from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
 from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
 
@@ -138,6 +139,24 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
     assert (outcome.state, outcome.gate) == ("completed", None)
     assert outcome.message == "the gate had nothing to compare with, because no collection was live"
     assert run_plain(project).message == "", "the second run has one"
+
+
+def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path):
+    with FakeQdrant() as qdrant, FakeOllama() as fake:
+        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+        project = Project(tmp_path / "project", extra=f'{embedder}[store]\nurl = "{qdrant.url}"\n').fill(20)
+        golden(project, range(1, 21))
+        set_gate(project)
+        run_plain(project)
+        lose(project, 3, 4)
+        fake.requests.clear()
+        outcome = run_plain(project, full=True)
+        assert (outcome.state, [one.query for one in outcome.gate.worse]) == ("partial", ["Note 3", "Note 4"])
+        asked = [
+            text for request in fake.requests for text in request.texts if text.startswith("Note ") and len(text) < 9
+        ]
+        assert sorted(asked) == sorted(f"Note {number}" for number in range(1, 21))
+        assert run_plain(project, full=True, allow_loss=True).state == "completed"
 
 
 def test_each_collection_is_asked_with_the_model_that_made_it(tmp_path):
