@@ -16,6 +16,7 @@ from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
+from tests.twin import twin
 
 NOTES = 60
 
@@ -46,12 +47,18 @@ def live(project: Project) -> str:
         store.close()
 
 
-@pytest.fixture
-def plain(tmp_path) -> Project:
-    """A project without a gate, indexed once."""
-    project = Project(tmp_path / "project").fill(NOTES)
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory) -> Project:
+    """A project without a gate that was indexed once; tests use copies of it."""
+    project = Project(tmp_path_factory.mktemp("gate") / "project").fill(NOTES)
     assert run_plain(project).state == "completed"
     return project
+
+
+@pytest.fixture
+def plain(indexed, tmp_path) -> Project:
+    """A project without a gate, indexed once."""
+    return twin(indexed, tmp_path / "project")
 
 
 @pytest.fixture
