@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rag_index.evaluation.evaluate import EvaluationOptions
     from rag_index.evaluation.fusion_weight import WeightChoice
     from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.evaluation.report import Evaluation, PoorQuery
+    from rag_index.evaluation.report import Evaluation, PoorQuery, Scope
     from rag_index.settings import Settings
 
 __all__ = ["evaluate"]
@@ -224,6 +224,7 @@ def _print(evaluation: Evaluation) -> None:
     if rows:
         print_table(rows)
     for scope in evaluation.scopes[-1:]:  # --json has those of each index
+        _print_gains(scope)
         if scope.worst:
             click.echo(f"\nQueries that do worst in {scope.name}, {scope.ways[-1].name}:")
             for query in scope.worst:
@@ -234,6 +235,17 @@ def _print(evaluation: Evaluation) -> None:
         click.echo(f"\nRelevant documents that are not indexed, so nothing finds them: {named}{more}")
     for index, reason in evaluation.errors.items():
         _say(f"rag-index: {index} did not answer {reason}")
+
+
+def _print_gains(scope: Scope) -> None:
+    """Print by how much hybrid is better than each other way."""
+    gains = [(way.name, way.hybrid_gain) for way in scope.ways if way.hybrid_gain]
+    if gains:
+        click.echo(f"\nHybrid in {scope.name}, query by query, is better by")
+        rows = [("than", *gains[0][1])]
+        for name, gain in gains:
+            rows.append((name, *(f"{one.mean:+.3f} ({one.low:+.3f} to {one.high:+.3f})" for one in gain.values())))
+        print_table(rows)
 
 
 def _print_poor(query: PoorQuery, *, several: bool) -> None:

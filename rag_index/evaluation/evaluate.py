@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rag_index.errors import SettingsError
 from rag_index.evaluation.asking import Asked, ask, wanted_of
 from rag_index.evaluation.estimates import estimate
@@ -16,6 +18,8 @@ from rag_index.evaluation.report import DENSE, FUSED, HYBRID, SPARSE, Evaluation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from rag_index.evaluation.asking import Document
     from rag_index.evaluation.fusion_weight import WeightChoice
@@ -106,16 +110,28 @@ def _scope(name: str, indexes: tuple[str, ...], asked: Sequence[Asked]) -> _Judg
 
 def _measure(judged: _Judged, dense_weight: float, options: EvaluationOptions) -> Scope:
     weights = {DENSE: 1.0, SPARSE: 0.0, HYBRID: dense_weight} if judged.hybrid else {DENSE: 1.0}
-    ways, usual = [], judged.ranked(dense_weight)
-    for name, weight in weights.items():
-        ranked = usual if weight == dense_weight else judged.ranked(weight)
-        values = {
-            str(metric): estimate([measure(metric, *pair) for pair in zip(ranked, judged.relevant, strict=True)])
-            for metric in options.metrics
-        }
-        ways.append(Way(name, weight, values))
-    worst = _worst(judged, usual, options)
-    return Scope(judged.name, judged.name == FUSED and len(judged.indexes) > 1, len(judged.asked), tuple(ways), worst)
+    ranked = {weight: judged.ranked(weight) for weight in {*weights.values(), dense_weight}}
+    values = {name: _values(judged, ranked[weight], options.metrics) for name, weight in weights.items()}
+    ways = tuple(_way(name, weights[name], values) for name in weights)
+    worst = _worst(judged, ranked[dense_weight], options)
+    return Scope(judged.name, judged.name == FUSED and len(judged.indexes) > 1, len(judged.asked), ways, worst)
+
+
+_Values = dict[str, "NDArray[np.float64]"]
+"""The measure of each query, by metric."""
+
+
+def _values(judged: _Judged, ranked: Sequence[Sequence[Document]], metrics: Sequence[Metric]) -> _Values:
+    pairs = list(zip(ranked, judged.relevant, strict=True))
+    return {str(metric): np.array([measure(metric, *pair) for pair in pairs]) for metric in metrics}
+
+
+def _way(name: str, dense_weight: float, values: Mapping[str, _Values]) -> Way:
+    """Return the estimates of a way, and of the difference between hybrid and it."""
+    own, hybrid = values[name], values.get(HYBRID, {})
+    metrics = {metric: estimate(measured) for metric, measured in own.items()}
+    gain = {metric: estimate(measured - own[metric]) for metric, measured in hybrid.items()} if name != HYBRID else {}
+    return Way(name, dense_weight, metrics, gain)
 
 
 def _worst(judged: _Judged, ranked: Sequence[Sequence[Document]], options: EvaluationOptions) -> tuple[PoorQuery, ...]:

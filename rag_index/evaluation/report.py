@@ -23,16 +23,24 @@ PARTIAL = 3
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to search, and how good it is: an estimate for each metric."""
+    """A way to search, and how good it is: an estimate for each metric.
+
+    `hybrid_gain` is by how much hybrid is better, query by query; it is empty for hybrid itself.
+    """
 
     name: str
     dense_weight: float
     metrics: Mapping[str, Estimate]
+    hybrid_gain: Mapping[str, Estimate] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `rag-index evaluate --json` prints."""
-        metrics = {name: one.to_json() for name, one in self.metrics.items()}
-        return {"way": self.name, "dense_weight": self.dense_weight, "metrics": metrics}
+        plain: dict[str, Any] = {"way": self.name, "dense_weight": self.dense_weight, "metrics": _json(self.metrics)}
+        return plain | ({"hybrid_gain": _json(self.hybrid_gain)} if self.hybrid_gain else {})
+
+
+def _json(metrics: Mapping[str, Estimate]) -> dict[str, dict[str, float]]:
+    return {name: one.to_json() for name, one in metrics.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,8 @@ ARGUMENTS = {
 FAILED = rag_index.status.failed.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
-WAY = Way("dense", 1.0, dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6)))
+ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
+WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
 SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),

@@ -9,7 +9,7 @@ from rag_index.evaluation.evaluate import EvaluationOptions, evaluate
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.evaluation.measures import measure, parse_metric
 from tests.indexing.plain import run_plain
-from tests.project import Project
+from tests.project import SETTINGS, Project
 from tests.retrieve.desk import Desk
 
 OPTIONS = EvaluationOptions((parse_metric("recall@5"), parse_metric("MRR@10")))
@@ -46,7 +46,9 @@ def searched(retriever, indexes, weight):
 
 
 def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_desk):
-    evaluation = evaluate(codes_desk.settings, GOLDEN, BOTH, OPTIONS)
+    done: list[int] = []
+    evaluation = evaluate(codes_desk.settings, GOLDEN, BOTH, OPTIONS, done.append)
+    assert done == list(range(1, 29))
     found = scopes(evaluation)
     assert [(one.name, one.fused, one.queries) for one in evaluation.scopes] == [
         ("comments", False, 16),
@@ -60,6 +62,13 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_de
                 measured = {metric: means(found[name])[way, metric] for metric in expected}
                 assert measured == pytest.approx(expected), (name, way)
     assert means(found["all"])["hybrid", "recall@5"] > means(found["all"])["dense", "recall@5"] + 0.3
+    for scope in evaluation.scopes:
+        dense, sparse, hybrid = scope.ways
+        assert hybrid.hybrid_gain == {}
+        for way in (dense, sparse):
+            for metric, gain in way.hybrid_gain.items():
+                assert gain.mean == pytest.approx(hybrid.metrics[metric].mean - way.metrics[metric].mean)
+                assert gain.low <= gain.mean <= gain.high
     assert (evaluation.errors, evaluation.missing, evaluation.exit_code) == ({}, (), 0)
 
 
@@ -126,14 +135,16 @@ def test_an_index_without_words_is_measured_by_meaning_alone_and_has_no_weight(t
 
 def test_documents_that_no_index_has_are_named(tmp_path):
     project = Project(tmp_path).fill(30)
+    project.write_settings(SETTINGS.format(extra="").replace('key = "id"', 'key = ["id", "priority"]'))
     project.execute("INSERT INTO note VALUES (900, '', '', 'kim', 1)")
     run_plain(project)
     golden = [
-        GoldenQuery("Note 7 ticket 7", {"7": 1, "8": 1, "700": 1}, "notes"),
-        GoldenQuery("ticket of long ago", {"29": 1, "900": 1, "no number": 1}, "notes"),
+        GoldenQuery("Note 7 ticket 7", {"[7,1]": 1, "[8,2]": 1, "[700,1]": 1}, "notes"),
+        GoldenQuery("ticket of long ago", {"[29,2]": 1, "[900,1]": 1, "29": 1}, "notes"),
     ]
     evaluation = evaluate(project.settings, golden, ["notes"], EvaluationOptions((parse_metric("recall@1"),)))
-    assert set(evaluation.missing) == {("notes", "700"), ("notes", "900"), ("notes", "no number")}
+    assert set(evaluation.missing) == {("notes", "[700,1]"), ("notes", "[900,1]"), ("notes", "29")}
+    assert evaluation.scopes[0].ways[-1].metrics["recall@1"].mean > 0
 
 
 def test_a_better_weight_is_found_for_texts_that_an_embedder_does_not_understand(codes_desk):

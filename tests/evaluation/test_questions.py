@@ -48,6 +48,7 @@ def test_each_document_gets_a_question_about_one_of_its_passages(project, ollama
         "of ticket 3 does not work" in prompt for prompt in prompts(ollama) if by_id["3"] in " ".join(prompt.split())
     )
     assert len(prompts(ollama)) == 10
+    assert all("Write one question, in the language of the document" in prompt for prompt in prompts(ollama))
 
 
 def test_questions_that_were_written_are_not_asked_for_again(project, ollama):

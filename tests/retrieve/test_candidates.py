@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rag_index.errors import RagIndexError
@@ -32,6 +34,18 @@ def test_the_order_is_that_of_a_search_with_the_same_weight(embedded: Desk) -> N
                     searched = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
                     assert candidates.ranked(weight, indexes) == found(searched), (query, indexes, weight)
                     assert len(searched.hits) == 10
+
+
+def test_with_the_whole_weight_on_meaning_an_index_without_words_can_be_compared(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, names=("comments", "titles"), more={"comments": 'search = "dense"'})
+    desk.fill({"comments": texts(3), "titles": texts(7)})
+    with desk.retriever() as retriever:
+        candidates = retriever._background.run(retriever.candidates("printer offline"))
+        assert candidates.hybrid == {"comments": False, "titles": True}
+        for weight in (1.0, 0.4):
+            searched = retriever.search_sync("printer offline", dense_weight=weight)
+            assert searched.fusion == ("score" if weight == 1 else "rank")
+            assert candidates.ranked(weight) == found(searched)
 
 
 def test_candidates_say_what_was_searched_and_hold_no_texts(full: Desk) -> None:
