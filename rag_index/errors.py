@@ -31,7 +31,7 @@
         ├── SearchFailed            no index answered a search, and the reasons differ
         ├── ContextMissing          a chunk has no context, and the settings require one
         ├── StoreError              the store refuses
-        │   ├── StoreBusy           the embedded store is open in another process
+        │   ├── StoreBusy           another process writes the embedded store
         │   ├── StoreRefused        the server refuses a request: a limit, or what the API key may not do
         │   ├── PointsRefused       the store refuses points because of their content
         │   └── StoreMismatch       the store is not the one that the ledger describes
@@ -244,7 +244,7 @@ class StoreError(TerminalError):
 
 
 class StoreBusy(StoreError):
-    """The error of an embedded store that another process has open; the message says which, and since when."""
+    """The error of an embedded store that another process writes; the message says which, and since when."""
 
 
 class StoreRefused(StoreError):

@@ -15,7 +15,17 @@ if TYPE_CHECKING:
     from rag_index.documents.sparse import SparseVector
     from rag_index.settings import StoreSettings
 
-__all__ = ["Condition", "SPARSE", "Store", "StoreCatalog", "live_aliases", "open_store", "read_catalog"]
+__all__ = [
+    "Condition",
+    "SPARSE",
+    "Store",
+    "StoreCatalog",
+    "StoreReader",
+    "live_aliases",
+    "open_reader",
+    "open_store",
+    "read_catalog",
+]
 
 SPARSE = "bm25"
 """The name of a point's sparse vector."""
@@ -39,80 +49,25 @@ class Condition:
     value: Any = None
 
 
-class Store(Protocol):
-    """Collections of points with one unnamed cosine vector each, aliases and collection metadata.
+class StoreReader(Protocol):
+    """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
 
     A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
     the inverse document frequency in the whole collection.
 
-    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused, PointsRefused or
-    StoreError for others.
-    Every write is complete when the call returns: a server has completed it; in the embedded engine it survives the
-    end of the process, and survives a power cut once `flush` has returned. A call that reads or writes points takes an
-    alias in place of a collection. Empty lists of points, ids, keys or payloads do nothing and are not an error.
-    Vectors are stored with length one; payloads are JSON objects. All calls may be made from several threads.
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused or StoreError for others.
+    A call that reads points takes an alias in place of a collection. Empty lists of ids or keys do nothing and are not
+    an error. All calls may be made from several threads.
     """
 
     embedded: bool
-    """True if only one process at a time can hold the store, so that workers cannot write to it."""
-
-    def create(
-        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
-    ) -> None:
-        """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
-
-        With `sparse`, points can have sparse vectors. On a server it gets what was set by hand on the collection
-        `like`: HNSW, quantization, disk, payload indexes.
-
-        An existing collection of that name and kind is kept, and the metadata is merged into its own. One of another
-        dimension, or without sparse vectors where they are wanted, raises StoreMismatch.
-        """
+    """True if only one process at a time can write to the store, so that workers cannot."""
 
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return all collections by name, with their metadata."""
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
-
-    def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
-        """Merge into the collection's metadata, key by key; a value of None removes the key."""
-
-    def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
-        """Create payload indexes by field: keyword, integer, float, bool or datetime; None removes one.
-
-        They spare filters from reading every payload. An index of the same kind is kept; one of another kind is
-        replaced. They do not change what a search finds, as long as it compares with values of that kind.
-        """
-
-    def drop(self, name: str) -> None:
-        """Delete a collection and the aliases that point at it. A missing collection is not an error."""
-
-    def upsert(self, name: str, points: PointBatch) -> None:
-        """Write points, replacing those of the same id as a whole, in as many requests as the store needs.
-
-        Raises PointsRefused before anything is written if a vector is of another dimension, not finite or all zero.
-        """
-
-    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Replace the whole payload of each (point id, payload).
-
-        Raises StoreMismatch for ids that do not exist, once all others are written.
-        """
-
-    def delete_points(self, name: str, ids: Sequence[str]) -> None:
-        """Delete points by id, as `scroll` returns it: the number of a point of another program too.
-
-        A missing id is not an error.
-        """
-
-    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
-        """Delete the points of these documents, by key, from the given chunk number on.
-
-        The embedded store reads every payload for this. Use `delete_points` if the ids are known.
-        """
-
-    def flush(self, name: str) -> None:
-        """Make all writes durable. The embedded store writes them to disk; a server has done so before it answers."""
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
@@ -155,21 +110,11 @@ class Store(Protocol):
         collection, or in the query, all is as `search`.
         """
 
-    def optimize(self, name: str) -> None:
-        """Return once the search index (HNSW) is built; until then searches scan.
-
-        The embedded store builds it in a child process, and other calls on this collection wait. A server builds it
-        by itself, and this call waits for that.
-        """
-
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
 
     def aliases(self) -> dict[str, str]:
         """Return the collection that each alias points at."""
-
-    def point_alias(self, alias: str, collection: str) -> None:
-        """Point the alias at this collection in one step: a reader sees the old or the new one."""
 
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
@@ -179,6 +124,80 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Close the store."""
+
+
+class Store(StoreReader, Protocol):
+    """A store that this process may also write.
+
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused, PointsRefused or
+    StoreError for others.
+    Every write is complete when the call returns: a server has completed it; in the embedded engine it survives the
+    end of the process, and survives a power cut once `flush` has returned. A call that writes points takes an alias in
+    place of a collection. Empty lists of points, ids, keys or payloads do nothing and are not an error. Vectors are
+    stored with length one; payloads are JSON objects.
+    """
+
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
+        """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
+
+        With `sparse`, points can have sparse vectors. On a server it gets what was set by hand on the collection
+        `like`: HNSW, quantization, disk, payload indexes.
+
+        An existing collection of that name and kind is kept, and the metadata is merged into its own. One of another
+        dimension, or without sparse vectors where they are wanted, raises StoreMismatch.
+        """
+
+    def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
+        """Merge into the collection's metadata, key by key; a value of None removes the key."""
+
+    def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
+        """Create payload indexes by field: keyword, integer, float, bool or datetime; None removes one.
+
+        They spare filters from reading every payload. An index of the same kind is kept; one of another kind is
+        replaced. They do not change what a search finds, as long as it compares with values of that kind.
+        """
+
+    def drop(self, name: str) -> None:
+        """Delete a collection and the aliases that point at it. A missing collection is not an error."""
+
+    def upsert(self, name: str, points: PointBatch) -> None:
+        """Write points, replacing those of the same id as a whole, in as many requests as the store needs.
+
+        Raises PointsRefused before anything is written if a vector is of another dimension, not finite or all zero.
+        """
+
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Replace the whole payload of each (point id, payload).
+
+        Raises StoreMismatch for ids that do not exist, once all others are written.
+        """
+
+    def delete_points(self, name: str, ids: Sequence[str]) -> None:
+        """Delete points by id, as `scroll` returns it: the number of a point of another program too.
+
+        A missing id is not an error.
+        """
+
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete the points of these documents, by key, from the given chunk number on.
+
+        The embedded store reads every payload for this. Use `delete_points` if the ids are known.
+        """
+
+    def flush(self, name: str) -> None:
+        """Make all writes durable. The embedded store writes them to disk; a server has done so before it answers."""
+
+    def optimize(self, name: str) -> None:
+        """Return once the search index (HNSW) is built; until then searches scan.
+
+        The embedded store builds it in a child process, and other calls on this collection wait. A server builds it
+        by itself, and this call waits for that.
+        """
+
+    def point_alias(self, alias: str, collection: str) -> None:
+        """Point the alias at this collection in one step: a reader sees the old or the new one."""
 
 
 def open_store(
@@ -193,10 +212,29 @@ def open_store(
         from rag_index.stores.edge.store import EdgeStore
 
         return EdgeStore(settings.path, wait=wait)
+    return _open_server(settings, settings.url, timeout=timeout, patience=patience)
+
+
+def open_reader(
+    settings: StoreSettings, *, wait: float = 0.0, timeout: float | None = None, patience: float | None = None
+) -> StoreReader:
+    """Open the store that the settings name for reading. The embedded one may be written by another process meanwhile.
+
+    `wait` is how long that process may take to let go of a collection. `timeout` and `patience` are as for
+    `open_store`.
+    """
+    if settings.url is None:
+        from rag_index.stores.edge.reader import EdgeReader
+
+        return EdgeReader(settings.path, wait=wait)
+    return _open_server(settings, settings.url, timeout=timeout, patience=patience)
+
+
+def _open_server(settings: StoreSettings, url: str, *, timeout: float | None, patience: float | None) -> Store:
     from rag_index.stores.server.store import ServerStore
 
     return ServerStore(
-        settings.url,
+        url,
         api_key=settings.secret_api_key(),
         timeout=settings.timeout if timeout is None else timeout,
         patience=30.0 if patience is None else patience,

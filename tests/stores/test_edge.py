@@ -306,8 +306,8 @@ def test_a_damaged_catalog_is_named(tmp_path: Path, content: str) -> None:
 
 def test_a_catalog_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     EdgeStore(tmp_path).close()
-    (tmp_path / "catalog.json").write_text(json.dumps({"version": 2, "collections": []}))
-    with pytest.raises(StoreError, match=r"newer rag-index .version 2.: upgrade"):
+    (tmp_path / "catalog.json").write_text(json.dumps({"version": 3, "collections": []}))
+    with pytest.raises(StoreError, match=r"newer rag-index .version 3.: upgrade"):
         EdgeStore(tmp_path)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Catalog", "CatalogEntry"]
 
-VERSION = 1
+VERSION = 2
+"""Version 2 has folders of other names than their collection. A catalog without any is written as version 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,20 @@ class CatalogEntry:
     dimension: int
     metadata: dict[str, Any]
     sparse: bool = False
+    folder: str = ""
+    """The folder that readers link."""
+    writing: str = ""
+    """The folder that a writer changes or, if it was killed, has changed: `folder` itself, or a copy of it."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the folder that readers would link is being written."""
+        return self.writing == self.folder
+
+    @property
+    def newest(self) -> str:
+        """The folder with all writes."""
+        return self.writing or self.folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +56,20 @@ class _State:
 class Catalog:
     """The catalog file and its content. A change is on disk before a reader sees it; one that fails changes nothing.
 
-    Not thread-safe: the store calls it under its own lock.
+    Safe to use from several threads. One process at a time may change it, and others may `refresh` theirs.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._lock = threading.RLock()
+        self._stamp: tuple[int, ...] | None = None
         self._state = self._load()
+
+    def refresh(self) -> None:
+        """Read the file again if another process has replaced it."""
+        with self._lock:
+            if _stamp(self._file) != self._stamp:
+                self._state = self._load()
 
     def collections(self) -> dict[str, CatalogEntry]:
         """Return a copy of all collections by name."""
@@ -70,31 +94,39 @@ class Catalog:
     def __contains__(self, name: object) -> bool:
         return name in self._state.collections
 
-    def add(self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False) -> None:
-        """Add a collection. Raises StoreMismatch if the name is an alias."""
+    def add(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, folder: str = ""
+    ) -> None:
+        """Add a collection, whose folder has its own name by default. Raises StoreMismatch if the name is an alias."""
         if name in self._state.aliases:
             target = self._state.aliases[name]
             raise StoreMismatch(f"{name} is an alias of {target}: a collection cannot have the same name")
-        entry = CatalogEntry(dimension, _without_none(metadata), sparse)
-        self._replace_state(replace(self._state, collections={**self._state.collections, name: entry}))
+        with self._lock:
+            self._replace_entry(name, CatalogEntry(dimension, _without_none(metadata), sparse, folder or name))
+
+    def set_folders(self, name: str, *, folder: str, writing: str) -> None:
+        """Set the folder of a collection that readers link, and the one that is written; "" if none is."""
+        with self._lock:
+            self._replace_entry(name, replace(self._state.collections[name], folder=folder, writing=writing))
 
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         """Merge into a collection's metadata, key by key; None removes a key."""
-        name = self.resolve(name)
-        entry = self._state.collections[name]
-        merged = _without_none({**entry.metadata, **metadata})
-        if merged != entry.metadata:
-            collections = {**self._state.collections, name: replace(entry, metadata=merged)}
-            self._replace_state(replace(self._state, collections=collections))
+        with self._lock:
+            name = self.resolve(name)
+            entry = self._state.collections[name]
+            merged = _without_none({**entry.metadata, **metadata})
+            if merged != entry.metadata:
+                self._replace_entry(name, replace(entry, metadata=merged))
 
     def remove(self, name: str) -> None:
         """Remove a collection and the aliases that point at it."""
-        self._replace_state(
-            _State(
-                {key: entry for key, entry in self._state.collections.items() if key != name},
-                {alias: target for alias, target in self._state.aliases.items() if target != name},
+        with self._lock:
+            self._replace_state(
+                _State(
+                    {key: entry for key, entry in self._state.collections.items() if key != name},
+                    {alias: target for alias, target in self._state.aliases.items() if target != name},
+                )
             )
-        )
 
     def point_alias(self, alias: str, collection: str) -> None:
         """Point an alias at a collection."""
@@ -102,18 +134,17 @@ class Catalog:
             raise StoreError(f"alias {alias} cannot point at {collection!r}: there is no such collection")
         if alias in self._state.collections:
             raise StoreMismatch(f"{alias} is a collection: an alias cannot have the same name; drop or rename it")
-        if self._state.aliases.get(alias) != collection:
-            self._replace_state(replace(self._state, aliases={**self._state.aliases, alias: collection}))
+        with self._lock:
+            if self._state.aliases.get(alias) != collection:
+                self._replace_state(replace(self._state, aliases={**self._state.aliases, alias: collection}))
+
+    def _replace_entry(self, name: str, entry: CatalogEntry) -> None:
+        self._replace_state(replace(self._state, collections={**self._state.collections, name: entry}))
 
     def _replace_state(self, state: _State) -> None:
-        document = {
-            "version": VERSION,
-            "collections": {
-                name: {"dimension": entry.dimension, "sparse": entry.sparse, "metadata": entry.metadata}
-                for name, entry in state.collections.items()
-            },
-            "aliases": state.aliases,
-        }
+        collections = {name: _entry_document(name, entry) for name, entry in state.collections.items()}
+        version = VERSION if any("folder" in one or "writing" in one for one in collections.values()) else 1
+        document = {"version": version, "collections": collections, "aliases": state.aliases}
         try:
             content = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False).encode()
             kept = json.loads(content)
@@ -122,9 +153,11 @@ class Catalog:
         with folder_errors(self._file.parent):
             replace_file(self._file, content)
         self._state = _parse(kept)
+        self._stamp = _stamp(self._file)
 
     def _load(self) -> _State:
         with folder_errors(self._file.parent):
+            self._stamp = _stamp(self._file)  # before reading: if the file is replaced in between, it is read again
             try:
                 content = self._file.read_bytes()
             except FileNotFoundError:
@@ -143,9 +176,30 @@ class Catalog:
             ) from exc
 
 
+def _stamp(file: Path) -> tuple[int, ...] | None:
+    """Return what differs whenever the file was replaced; None if there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _entry_document(name: str, entry: CatalogEntry) -> dict[str, Any]:
+    document = {"dimension": entry.dimension, "sparse": entry.sparse, "metadata": entry.metadata}
+    folder = {"folder": entry.folder} if entry.folder != name else {}
+    return {**document, **folder, **({"writing": entry.writing} if entry.writing else {})}
+
+
 def _parse(document: dict[str, Any]) -> _State:
     collections = {
-        name: CatalogEntry(int(entry["dimension"]), dict(entry["metadata"]), bool(entry.get("sparse")))
+        name: CatalogEntry(
+            int(entry["dimension"]),
+            dict(entry["metadata"]),
+            bool(entry.get("sparse")),
+            str(entry.get("folder", name)),
+            str(entry.get("writing", "")),
+        )
         for name, entry in document["collections"].items()
     }
     return _State(collections, dict(document["aliases"]))

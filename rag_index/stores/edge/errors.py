@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rag_index.errors import StoreBusy, StoreError
+from rag_index.errors import RagIndexError, StoreBusy, StoreError
 from rag_index.stores.edge.folder import disk_full
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["store_error"]
+__all__ = ["engine_errors", "store_error"]
+
+
+@contextmanager
+def engine_errors(name: str, folder: Path) -> Iterator[None]:
+    """Turn the engine's bare exceptions and panics into errors of ours."""
+    try:
+        yield
+    except RagIndexError:
+        raise
+    except BaseException as exc:
+        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+            raise
+        raise store_error(str(exc), name, folder) from exc
 
 
 def store_error(message: str, name: str, folder: Path) -> StoreError:

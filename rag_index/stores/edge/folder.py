@@ -20,7 +20,7 @@ from rag_index.errors import StoreBusy, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FolderLock", "disk_full", "folder_errors", "require_space"]
+__all__ = ["FolderLock", "disk_full", "folder_errors", "holder", "require_space"]
 
 POLL = 0.1
 COMMAND_CHARS = 120
@@ -95,6 +95,14 @@ def _own_process() -> bytes:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     ).encode()
+
+
+def holder(folder: Path) -> str:
+    """Return who holds the lock of the store's folder, in words."""
+    try:
+        return _holder((folder / ".lock").read_bytes())
+    except OSError:
+        return "another process"
 
 
 def _holder(content: bytes) -> str:

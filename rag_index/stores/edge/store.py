@@ -1,8 +1,9 @@
-"""The embedded store: Qdrant inside this process (qdrant-edge), one process at a time.
+"""The embedded store: Qdrant inside this process (qdrant-edge). One process at a time writes, others may search.
 
-    PATH/.lock              the holder of the store
+    PATH/.lock              the writer of the store
     PATH/catalog.json       collections, metadata, aliases
-    PATH/collections/NAME   the shard folder of a collection
+    PATH/collections/NAME   the shard folder of a collection; NAME~… is one that was made as a copy
+    PATH/readers/ID         a process that searches, see `readers.py`
     PATH/trash/             shard folders that are being deleted
 
 The catalog decides which collections exist. A crash left behind any folder that has no entry.
@@ -14,14 +15,17 @@ import re
 import shutil
 import threading
 import uuid
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import leftovers
 from rag_index.database.private import private_folder
-from rag_index.errors import StoreError, StoreMismatch
+from rag_index.errors import RagIndexError, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.collection import EdgeCollection
+from rag_index.stores.edge.claims import COPY_MARK, WriteClaim
+from rag_index.stores.edge.collection import EdgeCollection, create_shard
 from rag_index.stores.edge.folder import FolderLock, folder_errors
+from rag_index.stores.edge.readers import remove_dead_readers, viewed_folders, wanted_collections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +42,8 @@ __all__ = ["EdgeStore"]
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
+LOOK_SECONDS = 0.1
+"""How often to look whether a reader wants a collection that is written in place."""
 
 
 class EdgeStore:
@@ -45,7 +51,8 @@ class EdgeStore:
 
     Opening locks the folder, and raises StoreBusy if another process does not release it within `wait` seconds.
     Writes raise StoreError while fewer than `min_free` bytes are free on the disk. Other threads can search while
-    points are written; during `optimize` the calls on that one collection wait.
+    points are written; during `optimize` the calls on that one collection wait. Other processes search with an
+    `EdgeReader`, and find what was written once this store is closed.
     """
 
     embedded = True
@@ -66,12 +73,15 @@ class EdgeStore:
             for leftover in leftovers(path / "catalog.json"):
                 leftover.unlink(missing_ok=True)
             self._catalog = Catalog(path / "catalog.json")
+            remove_dead_readers(path)
+            self._finish_for_killed_writer()
         except BaseException:
             self._folder_lock.release()
             raise
         self._mutex = threading.RLock()
         self._open: dict[str, EdgeCollection] = {}
-        self._closed = False
+        self._closed = threading.Event()
+        self._watching = False
 
     def create(
         self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
@@ -95,15 +105,12 @@ class EdgeStore:
                     raise StoreMismatch(f"collection {name} has no sparse vectors: run `rag-index rebuild`")
                 self._catalog.merge_metadata(name, metadata)
                 return
-            self._discard(name)
-            created = self._collection(name, dimension, sparse=sparse)
-            created.create()
-            try:
-                self._catalog.add(name, dimension, metadata, sparse=sparse)
-            except BaseException:
-                created.close()
-                raise
-            self._open[name] = created
+            folder = self._folders / name
+            self._discard(folder)
+            if name in viewed_folders(self._path):  # a reader still has the one that was dropped
+                folder = self._folders / f"{name}{COPY_MARK}{uuid.uuid4().hex[:8]}"
+            create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
+            self._catalog.add(name, dimension, metadata, sparse=sparse, folder=folder.name)
 
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return all collections by name, with their metadata."""
@@ -132,11 +139,13 @@ class EdgeStore:
             self._check_open()
             if name not in self._catalog:
                 return
+            entry = self._catalog.entry(name)
             self._catalog.remove(name)
             collection = self._open.pop(name, None)
             if collection is not None:
-                collection.close()
-            self._discard(name)
+                collection.abandon()
+            for folder in {entry.folder, entry.newest}:
+                self._discard(self._folders / folder)
 
     def upsert(self, name: str, points: PointBatch) -> None:
         """Write points; all are checked before the first is written."""
@@ -231,40 +240,70 @@ class EdgeStore:
             return self._catalog.entry(name).sparse
 
     def close(self) -> None:
-        """Flush, close and release the lock. A second call does nothing."""
+        """Flush, close, let readers have what was written, and release the lock. A second call does nothing."""
         with self._mutex:
-            if self._closed:
+            if self._closed.is_set():
                 return
-            self._closed = True
-            try:
+            self._closed.set()
+            with ExitStack() as stack:
+                stack.callback(self._folder_lock.release)
                 for collection in self._open.values():
-                    collection.close()
-            finally:
+                    stack.callback(collection.close)
                 self._open.clear()
-                self._folder_lock.release()
 
     def _get(self, name: str) -> EdgeCollection:
         with self._mutex:
             self._check_open()
             resolved = self._catalog.resolve(name)
             if resolved not in self._open:
-                entry = self._catalog.entry(resolved)
-                self._open[resolved] = self._collection(resolved, entry.dimension, sparse=entry.sparse)
+                self._open[resolved] = self._collection(resolved)
+                self._watch()
             return self._open[resolved]
 
-    def _collection(self, name: str, dimension: int, *, sparse: bool) -> EdgeCollection:
-        return EdgeCollection(name, self._folders / name, dimension, min_free=self._min_free, sparse=sparse)
+    def _collection(self, name: str) -> EdgeCollection:
+        entry = self._catalog.entry(name)
+        claim = WriteClaim(name, self._path, self._catalog, min_free=self._min_free, discard=self._discard)
+        return EdgeCollection(name, claim, entry.dimension, min_free=self._min_free, sparse=entry.sparse)
+
+    def _watch(self) -> None:
+        """Start the thread that lets readers in, once."""
+        if not self._watching:
+            self._watching = True
+            threading.Thread(target=self._let_readers_in, name="rag-index-readers", daemon=True).start()
+
+    def _let_readers_in(self) -> None:
+        while not self._closed.wait(LOOK_SECONDS):
+            with suppress(OSError):  # a reader that leaves
+                for name in wanted_collections(self._path):
+                    with self._mutex:
+                        collection = self._open.get(name)
+                    if collection is not None:
+                        collection.let_readers_in()
+
+    def _finish_for_killed_writer(self) -> None:
+        """Complete what a killed writer wrote, let readers have it, and delete copies that it did not finish."""
+        for name, entry in self._catalog.collections().items():
+            if entry.writing:
+                collection = self._collection(name)
+                try:
+                    collection.complete()
+                    collection.close()
+                except RagIndexError:  # whoever uses the collection is told
+                    collection.abandon()
+        named = {folder for entry in self._catalog.collections().values() for folder in (entry.folder, entry.newest)}
+        for folder in self._folders.glob(f"*{COPY_MARK}*"):
+            if folder.name not in named:
+                self._discard(folder)
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed.is_set():
             raise StoreError(f"the store at {self._path} is closed")
 
-    def _discard(self, name: str) -> None:
+    def _discard(self, folder: Path) -> None:
         """Delete a shard folder. It is renamed first, so that half a folder is never taken for a collection."""
-        folder = self._folders / name
         with folder_errors(self._path):
             if folder.exists():
-                folder.rename(self._trash / f"{name}-{uuid.uuid4().hex}")
+                folder.rename(self._trash / f"{folder.name}-{uuid.uuid4().hex}")
         self._empty_trash()
 
     def _empty_trash(self) -> None:

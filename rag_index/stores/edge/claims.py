@@ -1,0 +1,125 @@
+"""The right of a writer to change the folder of a collection, which other processes may be searching.
+
+No folder is written while a reader has a view of it. Without readers the writer changes the folder in place, as the
+catalog then says; otherwise it changes a copy, which `publish` puts in the folder's place. A kill at any moment leaves
+the name of the folder with all writes in the catalog.
+"""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from typing import TYPE_CHECKING
+
+from rag_index.stores.edge.folder import folder_errors, require_space
+from rag_index.stores.edge.locks import FileLock
+from rag_index.stores.edge.readers import remove_dead_readers, viewed_folders
+from rag_index.stores.edge.shard_files import allocated_bytes, copy_shard
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rag_index.stores.edge.catalog import Catalog
+
+__all__ = ["COPY_MARK", "WriteClaim"]
+
+COPY_MARK = "~"
+"""What follows the collection in the name of a copied folder. No collection's name contains it."""
+LINK_SECONDS = 1.0
+"""How long to wait for a reader that is linking the folder. After that it counts as one that has a view."""
+
+
+class WriteClaim:
+    """The claim of the one writer on the folder of one collection. The collection calls it under its own lock.
+
+    `discard` deletes a folder that no process needs by its name any more.
+    """
+
+    def __init__(
+        self, name: str, path: Path, catalog: Catalog, *, min_free: int, discard: Callable[[Path], None]
+    ) -> None:
+        self._name, self._path, self._catalog = name, path, catalog
+        self._min_free, self._discard = min_free, discard
+        self._lock: FileLock | None = None
+        self._held = False
+
+    @property
+    def folder(self) -> Path:
+        """The folder with all writes."""
+        return self._folder(self._catalog.entry(self._name).newest)
+
+    @property
+    def held(self) -> bool:
+        """Whether the folder may be written."""
+        return self._held
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the folder that readers would link is being written."""
+        return self._held and self._catalog.entry(self._name).in_place
+
+    def take_in_place(self) -> bool:
+        """Return whether the folder itself may be written from now on: no reader has a view of it.
+
+        The shard must be loaded: if a writer was killed, that has completed what it wrote.
+        """
+        entry = self._catalog.entry(self._name)
+        if entry.writing and not entry.in_place:  # a copy that a killed writer left, which no reader can have
+            self._held = True
+            return True
+        with folder_errors(self._path):
+            remove_dead_readers(self._path)
+            lock = FileLock(self.folder)
+            if not lock.take(wait=LINK_SECONDS):
+                return False
+        try:
+            if self.folder.name in viewed_folders(self._path):
+                lock.release()
+                return False
+            self._catalog.set_folders(self._name, folder=self.folder.name, writing=self.folder.name)
+        except BaseException:
+            lock.release()
+            raise
+        self._lock, self._held = lock, True
+        return True
+
+    def move_to_copy(self) -> None:
+        """Copy the folder; the copy may be written from now on. The shard must be flushed and closed.
+
+        Raises StoreError if the disk has no room for it.
+        """
+        source = self.folder
+        target = self._folder(f"{self._name}{COPY_MARK}{uuid.uuid4().hex[:8]}")
+        with folder_errors(self._path):
+            require_space(self._path, self._min_free + allocated_bytes(source))
+            try:
+                copy_shard(source, target)
+                self._catalog.set_folders(self._name, folder=source.name, writing=target.name)
+            except BaseException:
+                shutil.rmtree(target, ignore_errors=True)
+                raise
+        self._held = True
+
+    def publish(self) -> None:
+        """Let readers have everything that was written, and give the claim back. The shard must be flushed.
+
+        A copy must be closed too. Without a claim this does nothing.
+        """
+        if not self._held:
+            return
+        entry = self._catalog.entry(self._name)
+        self._catalog.set_folders(self._name, folder=entry.newest, writing="")
+        self.release()
+        if entry.newest != entry.folder:
+            self._discard(self._folder(entry.folder))
+
+    def release(self) -> None:
+        """Unlock the folder. Without `publish`, the catalog still says that it was being written."""
+        self._held = False
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _folder(self, name: str) -> Path:
+        return self._path / "collections" / name
