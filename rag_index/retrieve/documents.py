@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.settings import IndexSettings
-    from rag_index.stores import Condition, Store
+    from rag_index.stores import Condition, StoreReader
 
 __all__ = ["Document", "DocumentChunk", "read_document"]
 
@@ -58,7 +58,7 @@ class Document:
 
 
 def read_document(
-    store: Store, collection: str, index: IndexSettings, document_id: str, conditions: Sequence[Condition] = ()
+    store: StoreReader, collection: str, index: IndexSettings, document_id: str, conditions: Sequence[Condition] = ()
 ) -> Document | None:
     """Return the document of this id with the chunks that meet the conditions; None if there are none.
 

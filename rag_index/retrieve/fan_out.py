@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.access import AccessRules, CallerGroups
     from rag_index.retrieve.metrics import Metrics
     from rag_index.settings import Settings
-    from rag_index.stores import Condition, Store
+    from rag_index.stores import Condition, StoreReader
 
 __all__ = ["FanOut", "IndexAnswer", "Question"]
 
@@ -95,7 +95,7 @@ class FanOut:
         access: AccessRules,
         metrics: Metrics,
         *,
-        open_store: Callable[[], Store],
+        open_store: Callable[[], StoreReader],
         open_embedder: Callable[..., Embedder] | None,
         collections: Mapping[str, str] | None = None,
     ) -> None:
@@ -147,7 +147,7 @@ class FanOut:
             vectors.cancel()
         return answers, vectors.seconds
 
-    async def read(self, index: str, timeout: float, call: Callable[[Store, str], T]) -> T:
+    async def read(self, index: str, timeout: float, call: Callable[[StoreReader, str], T]) -> T:
         """Return what a function returns that gets the store and the name of the index's live collection.
 
         It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
@@ -263,7 +263,7 @@ class FanOut:
                     return points
                 limit = min(limit * 4, MAX_POINTS)
 
-    def _open_store_afresh(self) -> Store:
+    def _open_store_afresh(self) -> StoreReader:
         store = self._open_store()
         self._live_collections.forget()  # another process may have changed anything while it held the store
         return store

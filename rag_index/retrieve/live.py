@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from rag_index.settings import Settings
-    from rag_index.stores import Store
+    from rag_index.stores import StoreReader
 
 __all__ = ["LiveCollection", "LiveCollections"]
 
@@ -66,7 +66,7 @@ class LiveCollections:
         """Return the collection's name by index, or None if the cache is too old."""
         return self._names if self._clock() - self._names_read_at < self._seconds else None
 
-    def look_up_names(self, store: Store) -> Mapping[str, str]:
+    def look_up_names(self, store: StoreReader) -> Mapping[str, str]:
         """Return the collection's name by index, read from the store now. An index without one is left out.
 
         Raises what the store raises.
@@ -88,7 +88,7 @@ class LiveCollections:
         fresh = live is not None and live.collection == collection and self._clock() - read_at < METADATA_SECONDS
         return live if fresh else None
 
-    def load(self, store: Store, index: str, collection: str) -> LiveCollection:
+    def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
         """Read from a collection's metadata which model made it. Raises what the store raises."""
         began = self._clock()
         metadata = store.metadata(collection)

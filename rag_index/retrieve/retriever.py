@@ -18,7 +18,7 @@ from rag_index.retrieve.filters import check_fields, conditions_of
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.results import SearchResult
 from rag_index.settings import Settings, run_settings
-from rag_index.stores import open_store
+from rag_index.stores import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.access import Groups
     from rag_index.retrieve.documents import Document
     from rag_index.retrieve.filters import Filter
-    from rag_index.stores import Store
+    from rag_index.stores import StoreReader
 
 __all__ = ["Retriever"]
 
@@ -50,15 +50,16 @@ class Retriever:
             result = await retriever.search("printer offline", indexes=["comments", "solutions"])
 
     One object serves any number of callers at once: `search` in any event loop, `search_sync` in any thread. Store
-    and models are opened when they are first needed. An embedded store is closed after `[retrieve] idle_seconds`
-    without a search, and the next search opens it again. `close` (or the end of the `with` block) closes everything.
+    and models are opened when they are first needed. An embedded store may be written by another process at any time.
+    It is closed after `[retrieve] idle_seconds` without a search, and the next search opens it again. `close` (or the
+    end of the `with` block) closes everything.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        open_store: Callable[[], Store] | None = None,
+        open_store: Callable[[], StoreReader] | None = None,
         open_embedder: Callable[..., Embedder] | None = None,
         collections: Mapping[str, str] | None = None,
     ) -> None:
@@ -84,7 +85,8 @@ class Retriever:
     def from_settings(cls, config: str | Path | Settings | None = None, *, wait: float | None = None) -> Retriever:
         """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here or above).
 
-        `wait` is how many seconds to wait for an embedded store that another process holds, by default `[run] wait`.
+        `wait` is how many seconds to wait for a collection that another process writes in an embedded store and does
+        not let go of, by default `[run] wait`.
         Raises SettingsError.
         """
         return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
@@ -288,13 +290,10 @@ class Retriever:
         return fusion
 
 
-def _store_opener(settings: Settings) -> Callable[[], Store]:
-    """Return a function that opens the store. A request to a server may take no longer than an index may.
-
-    It does not wait for an embedded store that is in use: StoreHolder does.
-    """
+def _store_opener(settings: Settings) -> Callable[[], StoreReader]:
+    """Return a function that opens the store. A request to a server may take no longer than an index may."""
     timeout = min(settings.store.timeout, settings.retrieve.index_timeout)
-    return lambda: open_store(settings.store, timeout=timeout, patience=REQUEST_PATIENCE)
+    return lambda: open_reader(settings.store, wait=settings.run.wait, timeout=timeout, patience=REQUEST_PATIENCE)
 
 
 def _timings(stages: dict[str, float], answered: Sequence[IndexAnswer]) -> dict[str, float]:

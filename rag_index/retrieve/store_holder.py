@@ -1,7 +1,7 @@
 """The store of a Retriever: opened when needed, and closed after a while without use.
 
-Only one process at a time can hold the embedded store. A service that last searched an hour ago must not block the
-nightly run, so an idle store is closed. The next search opens it again, or says which process holds it.
+A run must copy what it changes in an embedded store while somebody searches that. A service that last searched an hour
+ago must not cost a copy, so an idle store is closed. The next search opens it again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rag_index.errors import StoreBusy, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rag_index.stores import Store
+    from rag_index.stores import StoreReader
 
 __all__ = ["StoreHolder"]
 
@@ -26,13 +26,13 @@ POLL = 0.1
 class StoreHolder:
     """One store, lent to several threads.
 
-    If another process holds the embedded store, borrowing waits up to `wait` seconds and then raises StoreBusy. A
-    store that nobody borrows for `idle` seconds is closed (None: never). `close` also ends the waiting.
+    If opening raises StoreBusy, borrowing tries again for up to `wait` seconds. A store that nobody borrows for `idle`
+    seconds is closed (None: never). `close` also ends the waiting.
     """
 
     def __init__(
         self,
-        opener: Callable[[], Store],
+        opener: Callable[[], StoreReader],
         *,
         wait: float = 0.0,
         idle: float | None = None,
@@ -41,7 +41,7 @@ class StoreHolder:
         self._opener, self._wait, self._idle, self._clock = opener, wait, idle, clock
         self._changed = threading.Condition()
         self._closing = threading.Event()
-        self._store: Store | None = None
+        self._store: StoreReader | None = None
         self._borrowers = 0
         self._used_at = 0.0
 
@@ -51,7 +51,7 @@ class StoreHolder:
         return self._store is not None
 
     @contextmanager
-    def borrow(self) -> Iterator[Store]:
+    def borrow(self) -> Iterator[StoreReader]:
         """Lend the store for the time of the block. Raises StoreBusy, and whatever opening a store raises."""
         store = self._acquire()
         try:
@@ -68,7 +68,7 @@ class StoreHolder:
             self._changed.notify_all()
             self._close_store()
 
-    def _acquire(self) -> Store:
+    def _acquire(self) -> StoreReader:
         deadline = self._clock() + self._wait
         while True:
             with self._changed:
@@ -84,7 +84,7 @@ class StoreHolder:
                     return store
             self._closing.wait(POLL)
 
-    def _open_if_needed(self) -> Store:
+    def _open_if_needed(self) -> StoreReader:
         if self._store is None:
             self._store = self._opener()
             self._used_at = self._clock()

@@ -29,4 +29,4 @@ class RetrieveSettings(Section):
     cache_seconds: Number = Field(default=3600.0, gt=0)
     """How long a query vector stays in the cache, in seconds."""
     idle_seconds: Number = Field(default=10.0, gt=0)
-    """The seconds without a search after which an embedded store is closed, so that other processes can open it."""
+    """The seconds without a search after which an embedded store is closed, so that a run need not copy it."""

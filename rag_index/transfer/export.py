@@ -18,7 +18,7 @@ import orjson
 from rag_index.database.files import replacement
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import RagIndexError, SettingsError, StoreError, TerminalError
-from rag_index.stores import open_store
+from rag_index.stores import open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +35,11 @@ _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NE
 def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> int:
     """Write an index's points to the file `out`, or to standard output for `-`, and return their number.
 
-    A regular file is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet, or the
-    store is in use) and SettingsError if the file cannot be written.
+    A regular file is replaced as a whole, at the end. Raises UnknownIndex, StoreError (nothing is indexed yet) and
+    SettingsError if the file cannot be written.
     """
     index = settings.index(name)
-    with closing(open_store(settings.store, wait=settings.run.wait)) as store:
+    with closing(open_reader(settings.store, wait=settings.run.wait)) as store:
         live = store.aliases().get(settings.alias(index.name))
         if live is None:
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")

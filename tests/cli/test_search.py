@@ -7,14 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import time
+import uuid
 from contextlib import closing, redirect_stderr, redirect_stdout
-from pathlib import Path
 
 import pytest
 
 from rag_index.cli import main
 from rag_index.stores import open_store
+from rag_index.stores.edge import views
 from tests.project import PROGRAM
 from tests.retrieve.desk import Desk
 from tests.waiting import eventually
@@ -117,19 +117,23 @@ def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
     assert "index comments is empty" in run(desk, "search", "printer", "--index", "comments", code=1).stderr
 
 
-def test_waiting_for_a_store_can_be_interrupted(desk):
-    with closing(open_store(desk.settings.store)):
-        ended = run(desk, "search", "printer", "--json", code=1)
-        assert f"process {os.getpid()}" in json.loads(ended.stdout)["error"]
-        waiting = subprocess.Popen(
-            [*PROGRAM, "--config", str(desk.config), "search", "printer", "--wait", "60"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        eventually(lambda: "qdrant_edge" in Path(f"/proc/{waiting.pid}/maps").read_text(), every=0.1)
-        time.sleep(1)  # by then it has asked for the store, and it waits for a minute
-        waiting.send_signal(signal.SIGINT)
-        _, stderr = waiting.communicate(timeout=120)
-        assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
+def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):
+    monkeypatch.setattr(views, "ASK_SECONDS", 0.2)
+    command = ["search", "printer", "--index", "titles"]
+    with closing(open_store(desk.settings.store)) as store:
+        store.delete_points("desk_titles__1", [str(uuid.uuid4())])
+        with store._get("desk_titles__1")._lock:  # it writes in place, and does not let go
+            ended = run(desk, *command, "--json", code=1)
+            assert f"is being written by process {os.getpid()}" in json.loads(ended.stdout)["error"]
+            waiting = subprocess.Popen(
+                [*PROGRAM, "--config", str(desk.config), *command, "--wait", "60"],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            wanted = desk.settings.store.path / "readers"
+            eventually(lambda: any(wanted.glob("*/wanted/desk_titles__1")))
+            waiting.send_signal(signal.SIGINT)
+            _, stderr = waiting.communicate(timeout=120)
+            assert (waiting.returncode, stderr.strip()) == (130, "rag-index: stopped")
 
 
 def test_optimize(desk):

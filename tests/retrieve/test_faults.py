@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.errors import EmbedderError, FingerprintChanged, SettingsError, StoreBusy, StoreUnavailable
+from rag_index.errors import EmbedderError, FingerprintChanged, SettingsError, StoreUnavailable
 from rag_index.retrieve import Retriever, SearchFailed
 from rag_index.stores import open_store
 from tests.retrieve.desk import DESK, found, ollama_toml
@@ -185,13 +185,11 @@ def test_a_collection_made_again_under_the_same_name_by_another_model(ollama_des
     """Happens if ledger and store are thrown away: the first run uses the first names again."""
     with ollama_desk.retriever() as retriever:
         retriever.search_sync("printer")
-        with pytest.raises(StoreBusy):
-            open_store(ollama_desk.settings.store)
-        store = retriever._fan_out._store_holder._store
-        for name in DESK:
-            store.drop(f"desk_{name}__1")
-        ollama.restart(digest="d2" * 32)
-        ollama_desk.fill_in(store)
+        with closing(open_store(ollama_desk.settings.store)) as store:
+            for name in DESK:
+                store.drop(f"desk_{name}__1")
+            ollama.restart(digest="d2" * 32)
+            ollama_desk.fill_in(store)
         result = retriever.search_sync("mailbox")
         assert (documents(result), result.errors) == (ALL, {})
 

@@ -15,7 +15,7 @@ import pytest
 from rag_index.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreError
 from rag_index.stores import open_store
-from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.edge.reader import EdgeReader
 from rag_index.transfer.export import export
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
@@ -110,7 +110,7 @@ def test_points_of_other_programs_are_exported_too(project, tmp_path):
 def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch):
     out = tmp_path / "out.jsonl"
     out.write_text("as before")
-    scroll = EdgeStore.scroll
+    scroll = EdgeReader.scroll
 
     def broken(self, name, **how):
         for number, point in enumerate(scroll(self, name, **how)):
@@ -118,7 +118,7 @@ def test_a_failed_export_keeps_the_existing_file(project, tmp_path, monkeypatch)
                 raise StoreError("the store broke")
             yield point
 
-    monkeypatch.setattr(EdgeStore, "scroll", broken)
+    monkeypatch.setattr(EdgeReader, "scroll", broken)
     with pytest.raises(StoreError, match="broke"):
         export(project.settings, "notes", str(out))
     assert out.read_text() == "as before"
