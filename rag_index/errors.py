@@ -23,6 +23,7 @@
         │   ├── TextRefused         one text is refused for another reason
         │   └── BadVectors          vectors are missing, not finite, all zero, or of another dimension
         │       └── WrongDimension  the digest is the same, but the dimension is another
+        ├── RerankerError           the reranker cannot be loaded, or its numbers cannot be right
         ├── ProcessDied             a process died while it embedded a shard
         ├── FileTimedOut            a file of source code could not be parsed within the time limit
         ├── RequestTooLarge         the body of a request to the service is larger than allowed
@@ -74,6 +75,7 @@ __all__ = [
     "RateLimited",
     "RequestTimedOut",
     "RequestTooLarge",
+    "RerankerError",
     "SearchFailed",
     "SearchTimedOut",
     "SettingsError",
@@ -204,6 +206,10 @@ class BadVectors(EmbedderError):
 
 class WrongDimension(BadVectors):
     """Vectors of another dimension, although the digest of the model is the same."""
+
+
+class RerankerError(TerminalError):
+    """The error of a reranker that cannot be loaded, or whose numbers cannot be right."""
 
 
 class ProcessDied(TerminalError):

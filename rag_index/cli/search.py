@@ -45,6 +45,7 @@ PARTIAL = 3
     "--dense-weight", type=click.FloatRange(0, 1), metavar="A",
     help="Weight of meaning against words: 1 for meaning alone, 0 for words alone.",
 )  # fmt: skip
+@click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 @click.option(
     "--repeat", type=click.IntRange(min=1), metavar="N",
@@ -64,6 +65,7 @@ def search(
     wait: float | None,
     explain: bool,
     as_json: bool,
+    no_rerank: bool,
     **options: Any,
 ) -> int:
     """Find the documents that fit TEXT best, by meaning and by words, in all indexes at once."""
@@ -79,6 +81,8 @@ def search(
     if not (groups or all_groups):
         _warn_of_access(settings, indexes)
     options["groups"] = ALL_GROUPS if all_groups else groups
+    if no_rerank:
+        settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"reranker": None})})
     with Retriever.from_settings(_without_cache(settings) if repeat else settings) as retriever:
         result = retriever.search_sync(text, indexes=indexes, limit=limit, filter=conditions, **options)
         retriever.reset_metrics()  # the first search opened the store and loaded the model
@@ -118,10 +122,13 @@ def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot 
         click.echo("Nothing found.")
     for index, reason in result.errors.items():
         click.echo(f"rag-index: {index} did not answer: {reason}", err=True)
+    if result.rerank_error:
+        click.echo(f"rag-index: the hits are not reranked: {result.rerank_error}", err=True)
     if explain:
         times = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in result.timings_ms.items())
         searched = ", ".join(f"{index} in {name}" for index, name in result.collections.items())
-        click.echo(f"\nFused by {result.fusion}. {times}.\nSearched: {searched}.")
+        order = ", best hits reranked" if result.reranked else ""
+        click.echo(f"\nFused by {result.fusion}{order}. {times}.\nSearched: {searched}.")
     if metrics:
         click.echo("\nEach search embedded the query. The first one, which opened store and model, is not counted.")
         _print_metrics(metrics)
@@ -140,9 +147,9 @@ def _place(hit: SearchHit) -> str:
 def _explanation(hit: SearchHit, fusion: str) -> str:
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
     words = f", BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})" if hit.bm25 else ""
-    return (
-        f"cosine {hit.cosine:.4f}{words}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
-    )
+    reranked = f", rerank score {hit.rerank_score:.4f}" if hit.rerank_score is not None else ""
+    scores = f"cosine {hit.cosine:.4f}{words}{reranked}"
+    return f"{scores}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
 
 
 def _print_metrics(metrics: MetricsSnapshot) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.identifiers import names_of
-from rag_index.errors import SettingsError
+from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.fan_out import IndexAnswer, Question
     from rag_index.retrieve.results import SearchHit
 
-__all__ = ["fuse_answers", "order_answers"]
+__all__ = ["failure_of", "fuse_answers", "order_answers"]
 
 
 def fuse_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> tuple[list[SearchHit], str]:
@@ -67,3 +67,14 @@ def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query:
         else hit
         for hit in hits
     ]
+
+
+def failure_of(answers: Sequence[IndexAnswer]) -> Exception:
+    """Return the error that all indexes have in common, or else one with the reasons of all."""
+    errors = [answer.error for answer in answers if answer.error is not None]
+    if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], SearchTimedOut):
+        return errors[0]
+    reasons = {answer.index: str(answer.error) for answer in answers}
+    codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
+    all_reasons = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
+    return SearchFailed(f"no index answered: {all_reasons}", reasons, codes.pop() if len(codes) == 1 else 1)

@@ -75,7 +75,8 @@ class IndexAnswer:
     """The answer of one index: its candidates in any order, or an error.
 
     `live` is the collection that was searched, `seconds` how long that took. If it was searched by words too
-    (`hybrid`), every candidate has both scores.
+    (`hybrid`), every candidate has both scores. `until` is the moment by which the whole search has to end, of
+    time.monotonic().
     """
 
     index: str
@@ -83,6 +84,7 @@ class IndexAnswer:
     hybrid: bool = False
     live: LiveCollection | None = None
     seconds: float = 0.0
+    until: float = 0.0
     error: Exception | None = None
 
 
@@ -173,7 +175,7 @@ class FanOut:
     async def _answer(
         self, question: Question, index: str, collection: str | None, vectors: _QueryVectors, deadline: _Deadline
     ) -> IndexAnswer:
-        answer = IndexAnswer(index)
+        answer = IndexAnswer(index, until=deadline.at)
         try:
             await self._ask_index(answer, question, collection, vectors, deadline)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
@@ -194,6 +196,7 @@ class FanOut:
             try:
                 live = await self._live_collection(answer.index, collection, deadline.capped(self._index_timeout))
                 deadline = await self._after_loading(live, question.text, deadline)
+                answer.until = deadline.at
                 vector = await deadline.wait_for(vectors.get(live), " while the query was embedded")
                 began = time.perf_counter()
                 call = self._bulkhead.submit(answer.index, self._search, question, live, vector)

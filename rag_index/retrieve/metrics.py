@@ -51,9 +51,9 @@ class StageMetrics:
 class MetricsSnapshot:
     """The measurements of a Retriever so far.
 
-    `stages` has embed, fuse and total; `indexes` the response times of each index; `errors` how often each index
-    failed to answer. `vectors_asked` counts the query vectors that searches needed, `vectors_made` those of them that
-    had to be embedded.
+    `stages` has embed, fuse, rerank (if there is a reranker) and total; `indexes` the response times of each index;
+    `errors` how often each index failed to answer. `vectors_asked` counts the query vectors that searches needed,
+    `vectors_made` those of them that had to be embedded.
     """
 
     stages: Mapping[str, StageMetrics]
@@ -118,10 +118,10 @@ class Metrics:
             self._vectors_asked = self._vectors_made = 0
 
     def add_search(self, stages: Mapping[str, float]) -> None:
-        """Record the seconds that the stages of one search took: embed, fuse and total."""
+        """Record the seconds that the stages of one search took: embed, fuse, rerank (if it was done) and total."""
         with self._lock:
             for name, seconds in stages.items():
-                self._stages[name].add(seconds)
+                self._stages.setdefault(name, _Histogram()).add(seconds)
 
     def add_answers(self, indexes: Mapping[str, float | None]) -> None:
         """Record the response time of each index that one search asked, None for an index that failed to answer."""

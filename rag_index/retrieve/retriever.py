@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from rag_index.errors import DocumentNotFound, RagIndexError, SearchFailed, SearchTimedOut, SettingsError
+from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError
+from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
-from rag_index.retrieve.answers import fuse_answers
+from rag_index.retrieve.answers import failure_of, fuse_answers
 from rag_index.retrieve.background_loop import BackgroundLoop
 from rag_index.retrieve.candidates import Candidates
 from rag_index.retrieve.documents import read_document
 from rag_index.retrieve.fan_out import FanOut, IndexAnswer, Question
 from rag_index.retrieve.filters import check_fields, conditions_of
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
+from rag_index.retrieve.reranking import Reranked, Reranking
 from rag_index.retrieve.results import SearchResult
 from rag_index.settings import Settings, run_settings
 from rag_index.stores import open_reader
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from rag_index.embedders import Embedder
+    from rag_index.rerankers import Reranker
     from rag_index.retrieve.access import Groups
     from rag_index.retrieve.documents import Document
     from rag_index.retrieve.filters import Filter
@@ -38,7 +42,7 @@ Fusion = Literal["auto", "rank", "score"]
 MAX_HITS = 1000
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
-STAGES = ("embed", "fuse", "total")
+STAGES = ("embed", "fuse", "rerank", "total")
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
@@ -62,11 +66,12 @@ class Retriever:
         open_store: Callable[[], StoreReader] | None = None,
         open_embedder: Callable[..., Embedder] | None = None,
         collections: Mapping[str, str] | None = None,
+        open_reranker: Callable[[], Reranker] | None = None,
     ) -> None:
-        """Check each `required_filter` (SettingsError if it is not valid). Nothing is opened yet.
+        """Check each `required_filter` and that the reranker's library is installed. Nothing is opened yet.
 
-        `open_store` and `open_embedder` replace those that the settings name. `collections` names a collection by
-        index, which is searched in place of the live one.
+        `open_store`, `open_embedder` and `open_reranker` replace those that the settings name. `collections` names a
+        collection by index, which is searched in place of the live one. Raises SettingsError.
         """
         self._settings = settings
         self._metrics = Metrics()
@@ -79,17 +84,26 @@ class Retriever:
             open_embedder=open_embedder,
             collections=collections,
         )
+        opener = open_reranker or reranker_opener(settings)
+        self._reranking = Reranking(opener, settings.retrieve.rerank_top) if opener else None
         self._background = BackgroundLoop()
 
     @classmethod
-    def from_settings(cls, config: str | Path | Settings | None = None, *, wait: float | None = None) -> Retriever:
+    def from_settings(
+        cls,
+        config: str | Path | Settings | None = None,
+        *,
+        wait: float | None = None,
+        open_reranker: Callable[[], Reranker] | None = None,
+    ) -> Retriever:
         """Make a Retriever from settings, or from a file (RAG_INDEX_CONFIG, or rag-index.toml here or above).
 
         `wait` is how many seconds to wait for a collection that another process writes in an embedded store and does
-        not let go of, by default `[run] wait`.
-        Raises SettingsError.
+        not let go of, by default `[run] wait`. `open_reranker` replaces the reranker that the settings name. Raises
+        SettingsError.
         """
-        return cls(config if isinstance(config, Settings) else run_settings(config, wait=wait))
+        settings = config if isinstance(config, Settings) else run_settings(config, wait=wait)
+        return cls(settings, open_reranker=open_reranker)
 
     async def search(
         self,
@@ -102,6 +116,7 @@ class Retriever:
         timeout: float | None = None,
         fusion: Fusion | None = None,
         dense_weight: float | None = None,
+        rerank: bool | None = None,
     ) -> SearchResult:
         """Return the documents that fit a query best, by meaning and words, from the named indexes (default: all).
 
@@ -110,15 +125,19 @@ class Retriever:
         and with nothing to a caller without groups; `ALL_GROUPS` sees all. `timeout` is for the whole search, in
         seconds; each index has `[retrieve] index_timeout` within it. `fusion` is "score", "rank" (reciprocal rank), or
         "auto": score if all indexes that answered have vectors of one model and are searched in the same way, else
-        rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. Indexes that fail are in the
-        result's `errors`.
+        rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. `rerank` is False to leave the
+        reranker out. Indexes that fail are in the result's `errors`.
 
         Raises:
-            SettingsError: the query is empty, an index or a field does not exist, or a filter or limit is not valid.
+            SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
+                `rerank` is True and there is no reranker.
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
+        reranking = self._chosen_reranking(rerank)
         question, names = self._question(query, indexes, limit, filter, timeout, dense_weight, groups)
+        if reranking:
+            question = replace(question, limit=max(limit, reranking.top))
         fusion = self._fusion(fusion)
         asked = [name for name in names or self._all_names() if self._access.is_open(name, question.groups)]
         try:
@@ -131,19 +150,26 @@ class Retriever:
         )
         answered = [answer for answer in answers if answer.error is None]
         if answers and not answered:
-            raise _failure(answers)
+            raise failure_of(answers)
         fusing = time.perf_counter()
         hits, fused_by = fuse_answers(answered, question, fusion)
-        ended = time.perf_counter()
-        stages = {"embed": embed_seconds, "fuse": ended - fusing, "total": ended - began}
+        stages = {"embed": embed_seconds, "fuse": time.perf_counter() - fusing}
+        reranked = Reranked(hits)
+        if reranking and hits:
+            until = max(answer.until for answer in answers)
+            reranked = await reranking.rerank(query, hits, until=until, timeout=question.timeout)
+            stages["rerank"] = reranked.seconds
+        stages["total"] = time.perf_counter() - began
         self._metrics.add_search(stages)
         return SearchResult(
-            tuple(hits),
+            tuple(reranked.hits[:limit]),
             {answer.index: str(answer.error) for answer in answers if answer.error is not None},
             _timings(stages, answered),
             fused_by,
             question.dense_weight if any(answer.hybrid for answer in answered) else 1.0,
             {answer.index: answer.live.collection for answer in answered if answer.live},
+            "rerank" in stages and not reranked.error,
+            reranked.error,
         )
 
     async def candidates(
@@ -156,7 +182,7 @@ class Retriever:
         question, names = self._question(query, indexes, limit, None, None, HYBRID, groups)
         answers, _ = await self._fan_out.ask(question, names)
         if answers and all(answer.error is not None for answer in answers):
-            raise _failure(answers)
+            raise failure_of(answers)
         return Candidates.of(question, answers, self._settings.retrieve.fusion)
 
     def search_sync(
@@ -170,6 +196,7 @@ class Retriever:
         timeout: float | None = None,
         fusion: Fusion | None = None,
         dense_weight: float | None = None,
+        rerank: bool | None = None,
     ) -> SearchResult:
         """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
         return self._background.run(
@@ -182,6 +209,7 @@ class Retriever:
                 timeout=timeout,
                 fusion=fusion,
                 dense_weight=dense_weight,
+                rerank=rerank,
             )
         )
 
@@ -220,6 +248,9 @@ class Retriever:
         question = Question("warm up", 1, (), self._settings.retrieve.timeout, groups=ALL_GROUPS)
         with suppress(RagIndexError):
             await self._fan_out.ask(question, None)
+        if self._reranking:
+            with suppress(Exception):  # the first search says what is wrong
+                await self._reranking.load()
 
     def metrics(self) -> MetricsSnapshot:
         """Return count, mean, p50, p95 and p99 so far of embed, each index, fuse and total."""
@@ -233,6 +264,8 @@ class Retriever:
         """Close store, models and threads; searches under way end with an error. A second call does nothing."""
         self._background.close()
         self._fan_out.close()
+        if self._reranking:
+            self._reranking.close()
 
     async def aclose(self) -> None:
         """Close without blocking the event loop."""
@@ -283,6 +316,11 @@ class Retriever:
     def _all_names(self) -> list[str]:
         return [index.name for index in self._settings.indexes]
 
+    def _chosen_reranking(self, rerank: bool | None) -> Reranking | None:
+        if rerank and self._reranking is None:
+            raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
+        return None if rerank is False else self._reranking
+
     def _fusion(self, given: Fusion | None) -> Fusion:
         fusion = given or self._settings.retrieve.fusion
         if fusion not in ("auto", "rank", "score"):
@@ -300,15 +338,4 @@ def _timings(stages: dict[str, float], answered: Sequence[IndexAnswer]) -> dict[
     timings = {"embed": 1000 * stages["embed"]}
     for answer in answered:
         timings[f"index {answer.index}" if answer.index in STAGES else answer.index] = 1000 * answer.seconds
-    return {**timings, "fuse": 1000 * stages["fuse"], "total": 1000 * stages["total"]}
-
-
-def _failure(answers: Sequence[IndexAnswer]) -> Exception:
-    """Return the error that all indexes have in common, or else one with the reasons of all."""
-    errors = [answer.error for answer in answers if answer.error is not None]
-    if len({(type(error), str(error)) for error in errors}) == 1 and not isinstance(errors[0], SearchTimedOut):
-        return errors[0]
-    reasons = {answer.index: str(answer.error) for answer in answers}
-    codes = {error.exit_code for error in errors if isinstance(error, RagIndexError)}
-    all_reasons = "; ".join(f"{index}: {reason}" for index, reason in reasons.items())
-    return SearchFailed(f"no index answered: {all_reasons}", reasons, codes.pop() if len(codes) == 1 else 1)
+    return timings | {stage: 1000 * seconds for stage, seconds in stages.items()}

@@ -72,6 +72,9 @@ def _with_places(settings: Settings, path: Path) -> Settings:
         ledger = ledger.model_copy(update={"url": SecretStr(f"sqlite:///{data / 'ledger.db'}")})
     if embedder.kind == "sentence-transformers" and (folder / embedder.model).is_dir():
         embedder = embedder.model_copy(update={"model": str(folder / embedder.model)})
+    retrieve = settings.retrieve
+    if retrieve.reranker and (folder / retrieve.reranker).is_dir():
+        retrieve = retrieve.model_copy(update={"reranker": str(folder / retrieve.reranker)})
     parallel = settings.parallel.model_copy(
         update={
             name: folder / file.expanduser()
@@ -86,7 +89,7 @@ def _with_places(settings: Settings, path: Path) -> Settings:
         serve = serve.model_copy(update={"tokens_file": folder / serve.tokens_file.expanduser()})
     resolved = {
         "data": data, "store": store, "ledger": ledger, "parallel": parallel, "embedder": embedder, "run": run,
-        "serve": serve,
+        "retrieve": retrieve, "serve": serve,
     }  # fmt: skip
     project = settings.project or project_name(folder.name)
     return settings.model_copy(update={"path": path, "project": project, **resolved})

@@ -94,7 +94,7 @@ class EmbedderSettings(Section):
     num_thread: PositiveInt | None = None
     """The number of threads that an Ollama server uses for a request. By default the server chooses."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-    """The device that the model runs on (sentence-transformers)."""
+    """The device that a sentence-transformers model runs on, the reranker too."""
     keep_alive: str = "30m"
     """How long an Ollama server keeps the model loaded after a request."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)

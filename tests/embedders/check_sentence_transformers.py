@@ -9,13 +9,15 @@ import hashlib
 import multiprocessing
 import pickle
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from rag_index.embedders import open_embedder
-from rag_index.errors import ModelMissing, TextTooLong
+from rag_index.errors import ModelMissing, RerankerError, TextTooLong
+from rag_index.rerankers.cross_encoder import CrossEncoderReranker
 from rag_index.settings import EmbedderSettings
 
 TEXTS = [f"The printer on floor {number} does not print " + "any more " * (number % 20) for number in range(80)]
@@ -44,6 +46,27 @@ def raised(kind: type[Exception], call: Callable[[], object]) -> str:
     except kind as error:
         return str(error)
     raise AssertionError(f"no {kind.__name__} was raised")
+
+
+def check_reranker(model: str) -> None:
+    """Check the CrossEncoder with the model's weights and a head that is made up: its numbers are equal each time."""
+    from sentence_transformers import CrossEncoder
+
+    folder = tempfile.mkdtemp()
+    made = CrossEncoder(model, num_labels=1, device="cpu")
+    made.save_pretrained(folder)
+    reranker = CrossEncoderReranker(folder, "cpu")
+    scores = reranker.score("printer", TEXTS)
+    expected = made.predict([("printer", text) for text in TEXTS], show_progress_bar=False)
+    assert np.abs(np.array(scores) - expected).max() < 1e-5
+    assert len(set(scores)) > 1
+    assert abs(reranker.score("printer", ["word " * 5000])[0]) < 100
+    reranker.close()
+    assert "nothing-here" in raised(RerankerError, lambda: CrossEncoderReranker(f"{model}/nothing-here", "cpu"))
+    assert "set [embedder] device" in raised(RerankerError, lambda: CrossEncoderReranker(folder, "cuda"))
+    two = tempfile.mkdtemp()
+    CrossEncoder(model, num_labels=2, device="cpu").save_pretrained(two)
+    assert "gives 2 numbers" in raised(RerankerError, lambda: CrossEncoderReranker(two, "cpu"))
 
 
 def main(model: str) -> None:
@@ -78,6 +101,8 @@ def main(model: str) -> None:
     assert raised(TypeError, lambda: pickle.dumps(embedder))
     missing = open_embedder(settings(str(Path(model).parent / "nothing-here")))
     assert "nothing-here" in raised(ModelMissing, lambda: missing.embed_query("x"))
+
+    check_reranker(model)
 
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         found = set(pool.map(in_a_process, [model] * 2, chunksize=1))

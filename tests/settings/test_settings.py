@@ -423,6 +423,7 @@ EXAMPLES = {
     "source.url": ("sqlite:///other.db", None),
     "embedder.kind": ("local", "local"),
     "embedder.model": ("wordllama", "wordllama"),
+    "retrieve.reranker": ("mini", "mini"),
     "embedder.hosts": ('["http://a", "http://b/"]', ["http://a", "http://b"]),
     "embedder.document_prefix": ("", ""),
     "embedder.query_prefix": ("[q] ", "[q] "),

@@ -1,0 +1,119 @@
+"""The last stage of a search: a reranker reads the best hits of all indexes and puts them in its own order.
+
+It never costs an answer: if it is late or fails, the hits stay in the order that fusion gave them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rag_index.embedders.identifiers import names_of
+from rag_index.errors import RerankerError
+from rag_index.retrieve.single_flight import result_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rag_index.rerankers import Reranker
+    from rag_index.retrieve.results import SearchHit
+
+__all__ = ["Reranked", "Reranking"]
+
+TEXTS_AT_ONCE = 16
+"""Texts in a call of the reranker. Between two calls, one whose search has given up ends."""
+MAX_LOAD_SECONDS = 300.0
+"""How long loading the model may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The hits in their new order; if there is an `error`, in their old one."""
+
+    hits: list[SearchHit]
+    seconds: float = 0.0
+    error: str = ""
+
+
+class Reranking:
+    """A reranker in a thread of its own. It is opened when it is first needed. Safe to use from any event loop."""
+
+    def __init__(self, open_reranker: Callable[[], Reranker], top: int) -> None:
+        self.top = top
+        """The number of hits that the reranker reads."""
+        self._open = open_reranker
+        self._thread = ThreadPoolExecutor(1, "rag-index-rerank")
+        self._reranker: Reranker | None = None
+
+    async def rerank(self, query: str, hits: list[SearchHit], *, until: float, timeout: float) -> Reranked:
+        """Order the best hits by how well they fit the query; the others follow as they are.
+
+        `until` is the moment by which it must be done, of time.monotonic(), and `timeout` the time limit of the search
+        that set it. Loading the model does not count. Raises nothing.
+        """
+        abandoned, began = threading.Event(), time.perf_counter()
+        try:
+            until += await self.load()
+            began = time.perf_counter()
+            call = self._thread.submit(self._scores, query, [_text(hit) for hit in hits[: self.top]], abandoned)
+            scores = await asyncio.wait_for(result_of(call), until - time.monotonic())
+        except TimeoutError:
+            return Reranked(hits, time.perf_counter() - began, f"timed out after {timeout:g} s")
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the hits are there
+            return Reranked(hits, time.perf_counter() - began, " ".join(str(exc).split()) or type(exc).__name__)
+        finally:
+            abandoned.set()
+        scored = [replace(hit, rerank_score=score) for hit, score in zip(hits, scores, strict=False)]
+        best_first = sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0))
+        return Reranked([*best_first, *hits[len(scored) :]], time.perf_counter() - began)
+
+    async def load(self) -> float:
+        """Open the reranker if it is not open, and return the seconds that took. Raises what opening raises."""
+        if self._reranker is not None:
+            return 0.0
+        began = time.monotonic()
+        await asyncio.wait_for(result_of(self._thread.submit(self._load)), MAX_LOAD_SECONDS)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        """Close the reranker after the call under way, without waiting for it."""
+        with suppress(RuntimeError):
+            self._thread.submit(self._close)
+        self._thread.shutdown(wait=False)
+
+    def _load(self) -> None:
+        if self._reranker is None:
+            self._reranker = self._open()
+
+    def _close(self) -> None:
+        reranker, self._reranker = self._reranker, None
+        if reranker is not None:
+            reranker.close()
+
+    def _scores(self, query: str, texts: Sequence[str], abandoned: threading.Event) -> list[float]:
+        if self._reranker is None:
+            raise RerankerError("the retriever is closed")
+        scores: list[float] = []
+        for start in range(0, len(texts), TEXTS_AT_ONCE):
+            if abandoned.is_set():
+                raise RerankerError("the search has ended")
+            part = texts[start : start + TEXTS_AT_ONCE]
+            found = [float(score) for score in self._reranker.score(query, part)]
+            if len(found) != len(part):
+                raise RerankerError(f"the reranker returned {len(found)} numbers for {len(part)} texts")
+            scores += found
+        if not all(map(math.isfinite, scores)):
+            raise RerankerError("the reranker returned a number that is not finite")
+        return scores
+
+
+def _text(hit: SearchHit) -> str:
+    """Return what the reranker reads: the best chunk, and for source code its path, name and signature before it."""
+    names = names_of(hit.payload)
+    return f"{names}\n{hit.text}" if names else hit.text
