@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.identifiers import names_of
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
-from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits
+from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits, trusted_weight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rag_index.documents.batches import StoredPoint
     from rag_index.retrieve.fan_out import IndexAnswer, Question
     from rag_index.retrieve.results import SearchHit
 
-__all__ = ["failure_of", "fuse_answers", "order_answers"]
+__all__ = ["Ordered", "failure_of", "fuse_answers", "order_answers"]
 
 
-def fuse_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> tuple[list[SearchHit], str]:
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """The hits of all indexes, best first, and what they are ordered by: score or rank.
+
+    `dense_weight` is the weight of meaning that the scores have: see `fusion.trusted_weight`. It is 1 if words were not
+    searched for, and the lowest if there are several models.
+    """
+
+    hits: list[SearchHit]
+    fusion: str
+    dense_weight: float
+
+
+def fuse_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> Ordered:
     """Return what `order_answers` does, and in each hit the words of the query that it has. Raises as that."""
-    hits, fused_by = order_answers(answered, question, fusion)
-    return _with_matches(hits, answered, question.text), fused_by
+    ordered = order_answers(answered, question, fusion)
+    return replace(ordered, hits=_with_matches(ordered.hits, answered, question.text))
 
 
-def order_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> tuple[list[SearchHit], str]:
-    """Return the best hits of all indexes that answered, and how they were fused: by score or by rank.
+def order_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> Ordered:
+    """Return the best hits of all indexes that answered, fused by score or by rank.
 
     Scores of different models cannot be compared, and those of an index that was searched by words too cannot be
     compared with those of one that was not. `auto` then fuses by rank: each index orders its own hits, and takes turns
@@ -43,14 +57,29 @@ def order_answers(answered: Sequence[IndexAnswer], question: Question, fusion: s
             "scores of indexes that are searched by words too cannot be compared with those of others: fuse by rank"
         )
     best = max((point.bm25 for answer in answered for point in answer.points), default=0.0)
-    hybrid = Scoring(question.dense_weight, best)
+    weights = _weights(answered, question.dense_weight)
     lists = [
-        document_hits(answer.index, answer.points, hybrid if answer.hybrid else Scoring(), limit=question.limit)
+        document_hits(
+            answer.index, answer.points, Scoring(weights.get(_model(answer), 1.0), best), limit=question.limit
+        )
         for answer in answered
     ]
     by_scores = fusion == "score" or (fusion == "auto" and comparable)
     hits = (by_score if by_scores else by_rank)(lists, limit=question.limit)
-    return hits, "score" if by_scores else "rank"
+    return Ordered(hits, "score" if by_scores else "rank", min(weights.values(), default=1.0))
+
+
+def _weights(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, float]:
+    """Return the weight of meaning by model, for the indexes that were searched by words too."""
+    points: dict[str, list[StoredPoint]] = {}
+    for answer in answered:
+        if answer.hybrid:
+            points.setdefault(_model(answer), []).extend(answer.points)
+    return {model: trusted_weight(found, dense_weight) for model, found in points.items()}
+
+
+def _model(answer: IndexAnswer) -> str:
+    return answer.live.fingerprint if answer.live and answer.hybrid else ""
 
 
 def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:

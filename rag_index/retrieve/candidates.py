@@ -72,8 +72,8 @@ class Candidates:
             for answer in self.answers
             if answer.error is None and (indexes is None or answer.index in indexes)
         ]
-        hits, _ = order_answers(chosen, replace(self.question, dense_weight=dense_weight), self.fusion)
-        return [(hit.index, hit.document_id) for hit in hits]
+        ordered = order_answers(chosen, replace(self.question, dense_weight=dense_weight), self.fusion)
+        return [(hit.index, hit.document_id) for hit in ordered.hits]
 
 
 def _without_texts(point: StoredPoint) -> StoredPoint:

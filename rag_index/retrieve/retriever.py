@@ -152,12 +152,12 @@ class Retriever:
         if answers and not answered:
             raise failure_of(answers)
         fusing = time.perf_counter()
-        hits, fused_by = fuse_answers(answered, question, fusion)
+        ordered = fuse_answers(answered, question, fusion)
         stages = {"embed": embed_seconds, "fuse": time.perf_counter() - fusing}
-        reranked = Reranked(hits)
-        if reranking and hits:
+        reranked = Reranked(ordered.hits)
+        if reranking and ordered.hits:
             until = max(answer.until for answer in answers)
-            reranked = await reranking.rerank(query, hits, until=until, timeout=question.timeout)
+            reranked = await reranking.rerank(query, ordered.hits, until=until, timeout=question.timeout)
             stages["rerank"] = reranked.seconds
         stages["total"] = time.perf_counter() - began
         self._metrics.add_search(stages)
@@ -165,8 +165,8 @@ class Retriever:
             tuple(reranked.hits[:limit]),
             {answer.index: str(answer.error) for answer in answers if answer.error is not None},
             _timings(stages, answered),
-            fused_by,
-            question.dense_weight if any(answer.hybrid for answer in answered) else 1.0,
+            ordered.fusion,
+            ordered.dense_weight,
             {answer.index: answer.live.collection for answer in answered if answer.live},
             "rerank" in stages and not reranked.error,
             reranked.error,
