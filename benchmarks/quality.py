@@ -1,0 +1,105 @@
+"""What searches find by meaning, by words and by both, in texts that are on every machine. docs/retrieval.md quotes it.
+
+    python benchmarks/quality.py [--sets docstrings functions packages] [--queries 1000] [--model wordllama|minilm]
+
+Each text is searched by what its author wrote about it: see benchmarks/searches/texts.py. The table has recall at 10;
+"fixed weight" is both without the check that meaning and words agree. `--model minilm` needs an Ollama server (found or
+built as for the tests) and the package index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import sqlite3
+import sys
+import tempfile
+import warnings
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.searches.known_items import NoiseEmbedder, embedder_settings
+from benchmarks.searches.printing import line
+from benchmarks.searches.project import program
+from benchmarks.searches.texts import SETS, known_texts
+from rag_index import Retriever
+from rag_index.retrieve.fusion import Scoring, document_hits
+from rag_index.settings import load_settings
+
+if TYPE_CHECKING:
+    from benchmarks.searches.texts import KnownText
+    from rag_index.retrieve.candidates import Candidates
+
+warnings.filterwarnings("ignore", category=SyntaxWarning)
+
+CONFIG = """\
+[source]
+url = "sqlite:///texts.db"
+[[indexes]]
+name = "texts"
+table = "texts"
+key = "id"
+text = "body"
+"""
+COLUMNS = ("meaning", "words", "fixed weight", "both")
+SEED = 7
+
+
+def measure(which: str, model: str, queries: int) -> None:
+    texts = known_texts(which)
+    asked = [text for text in texts if text.query]
+    asked = random.Random(SEED).sample(asked, min(queries, len(asked)))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with closing(sqlite3.connect(folder / "texts.db")) as db, db:
+            db.execute("CREATE TABLE texts (id TEXT PRIMARY KEY, body TEXT)")
+            db.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?)", [(text.name, text.text) for text in texts])
+        config = folder / "rag-index.toml"
+        config.write_text(CONFIG + embedder_settings(model, stack, folder))
+        program(config, "index-all", "--json")
+        print(f"\n{which}: {len(texts):,} texts, {len(asked):,} queries, recall at 10")
+        line("", *(f"{name:>12}" for name in COLUMNS))
+        for name, options in ((model, {}), ("random vectors for the queries", {"open_embedder": NoiseEmbedder})):
+            found = asyncio.run(hits(config, asked, options))
+            line(name, *(f"{100 * share:12.1f}" for share in found.mean(axis=0)))
+
+
+async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) -> Any:
+    """Return whether each query found its text, in a column for each way of searching."""
+    settings = load_settings(config)
+    weight = settings.retrieve.dense_weight
+    rows = []
+    async with Retriever(settings, **options) as retriever:
+        for text in asked:
+            found = await retriever.candidates(text.query)
+            ways = (found.ranked(1.0), found.ranked(0.0), with_fixed_weight(found, weight), found.ranked(weight))
+            rows.append([("texts", text.name) in way for way in ways])
+    return np.array(rows)
+
+
+def with_fixed_weight(found: Candidates, weight: float) -> list[tuple[str, str]]:
+    """Return the best documents of one index, in the order of a weight that nothing lowers."""
+    (answer,) = found.answers
+    best = max((point.bm25 for point in answer.points), default=0.0)
+    ordered = document_hits(answer.index, answer.points, Scoring(weight, best), limit=found.question.limit)
+    return [(hit.index, hit.document_id) for hit in ordered]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--model", choices=["wordllama", "minilm"], default="wordllama")
+    arguments = parser.parse_args()
+    for which in arguments.sets:
+        measure(which, arguments.model, arguments.queries)
+
+
+if __name__ == "__main__":
+    main()
