@@ -119,6 +119,8 @@ def test_a_long_document_is_read_in_parts(connect):
     assert first.structured_content["next_chunk"] == 10
     assert f"There are {total} chunks; go on with first_chunk 10." in text_of(first)
     assert last.structured_content["next_chunk"] is None
+    _, (exact,) = talk(connect, ("get_document", {**where, "first_chunk": 10, "max_chunks": total - 10}))
+    assert exact.structured_content == last.structured_content
     chunks = first.structured_content["chunks"] + last.structured_content["chunks"]
     assert [chunk["chunk"] for chunk in chunks] == list(range(total))
     assert beyond.is_error

@@ -18,7 +18,7 @@ from tests.service.live import Live
 
 pytestmark = pytest.mark.long
 WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
-MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p>'
+MARKUP = '<img src=x onerror="document.title=1"><script>document.title = 2</script> printer </p><i>end</i>'
 REFUSED = [{"field": "author", "comparison": "gte", "value": "x"}]
 ROBOT = " ".join(f"Paragraph {number} about the tape library and its robot." for number in range(30))
 
@@ -116,10 +116,10 @@ def test_what_a_document_holds_is_text_and_never_markup(page):
     page.type("img script printer onerror")
     page.press("Enter")
     page.wait_for("<script>document.title = 2</script>")
-    assert page.evaluate("document.querySelectorAll('#hits img, #hits script').length") == 0
+    assert page.evaluate("document.querySelectorAll('#hits :is(img, script, i)').length") == 0
     page.click("markup")
     page.wait_for("solutions: markup")
-    assert page.evaluate("document.querySelectorAll('dialog img, dialog script').length") == 0
+    assert page.evaluate("document.querySelectorAll('dialog :is(img, script, i)').length") == 0
     assert page.evaluate("document.title").startswith("img script")
 
 
