@@ -5,84 +5,38 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rag_index.documents.access import access_part
 from rag_index.errors import DocumentNotFound, SettingsError, StoreError
 from rag_index.retrieve import ALL_GROUPS, Retriever
-from tests.retrieve.desk import Desk
+from rag_index.settings.index import GROUPS_FIELD
+from rag_index.stores import open_store
+from tests.retrieve.conftest import KINDS
+from tests.retrieve.conftest import _desk as make_desks
+from tests.retrieve.desk import Desk, found
+from tests.retrieve.secret_documents import GROUPS, SECRETS, WORDS, check_told, guard, random_filter, random_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
     pytest.mark.filterwarnings("ignore:Local mode performs exact"),
 ]
 
-GROUPS = ["staff", "board", "audit", "a,b", "7", "Grüße", "STAFF"]
-WORDS = "printer network password invoice keyboard server monitor license update backup account mail".split()
-SIZE = 40
-ACCESS = 'access = "acl"'
+CLOSED = ["comments", "solutions"]
 
 
-@dataclass(frozen=True)
-class Secret:
-    """A document: its words, which are nowhere else, say whose it is."""
-
-    index: str
-    number: int
-    groups: tuple[str, ...] | None
-    """None in an index that is open to everybody."""
-
-    @property
-    def mark(self) -> str:
-        return f"SECRET{self.index}{self.number}X"
-
-    def is_for(self, groups: Any) -> bool:
-        if self.groups is None or groups is ALL_GROUPS:
-            return True
-        given = [groups] if isinstance(groups, str) else groups or ()
-        return not set(given).isdisjoint(self.groups)
-
-
-def make_secrets() -> list[Secret]:
-    chance = random.Random(7)
-    secrets = [Secret("titles", number, None) for number in range(SIZE)]
-    for index in ("comments", "solutions"):
-        for number in range(SIZE):
-            secrets.append(Secret(index, number, tuple(sorted(chance.sample(GROUPS, chance.choice([0, 1, 1, 2, 3]))))))
-    return secrets
-
-
-SECRETS = make_secrets()
-
-
-def rows(index: str) -> list[tuple[Any, str, dict[str, Any]]]:
-    """Return the documents of an index, of one to four chunks."""
-    found = []
-    for one in (secret for secret in SECRETS if secret.index == index):
-        chance = random.Random(one.mark)
-        text = "\n\n".join(
-            f"{one.mark} {' '.join(chance.choices(WORDS, k=12))}." for _ in range(chance.choice([1, 1, 2, 4]))
-        )
-        payload: dict[str, Any] = {"priority": chance.choice(["low", "high"]), "author": one.mark, "number": one.number}
-        payload |= {"tenant": chance.choice(["acme", "other"])}
-        access = {} if one.groups is None else {"_rag": access_part(one.groups)}
-        found.append((one.number, text, {**payload, **access}))
-    return found
-
-
-@pytest.fixture
-def guarded(empty: Desk) -> Desk:
-    """Two indexes with access, one of them with a required filter too, and one without."""
-    required = f'{ACCESS}\nrequired_filter = {{ tenant = "acme" }}'
-    empty.more = {"comments": ACCESS, "solutions": required}
-    empty.write()
-    return empty.fill({name: rows(name) for name in empty.names})
+@pytest.fixture(scope="module", params=KINDS)
+def guarded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, template: Path) -> Iterator[Desk]:
+    """A desk with documents for groups, that tests only read."""
+    for desk in make_desks(request.param, tmp_path_factory.mktemp("desk"), template):
+        yield guard(desk)
 
 
 @pytest.fixture
@@ -91,42 +45,17 @@ def retriever(guarded: Desk) -> Iterator[Retriever]:
         yield retriever
 
 
-def random_groups(chance: random.Random) -> Any:
-    kind = chance.randrange(8)
-    if kind == 0:
-        return None
-    if kind == 1:
-        return chance.choice([[], (), "", [""], frozenset()])
-    if kind == 2:
-        return chance.choice(GROUPS)
-    if kind == 3:
-        return chance.choice([["nobody"], ["staff "], ["a"], ["*"], ["null"], ['["staff"]'], ["Staff"]])
-    return chance.sample(GROUPS, chance.randint(1, 3))
-
-
-def random_filter(chance: random.Random, secret: Secret) -> Any:
-    return chance.choice(
-        [
-            None, None, {"author": secret.mark}, {"number": secret.number}, {"priority": ["low", "high"]},
-            {"number": {"gte": 0}}, {"author": {"exists": True}}, {"author": {"not": "nobody"}}, "tenant=acme,other",
-            {"tenant": "other"}, {"_rag.groups": "staff"}, {"_rag.key": str(secret.number)}, {"acl": "staff"},
-            {"_rag": {"exists": True}},
-        ]
-    )  # fmt: skip
-
-
 async def ask(retriever: Retriever, chance: random.Random, groups: Any) -> str:
     """Do something as a caller of these groups; return all that the caller is told."""
     secret = chance.choice(SECRETS)
     try:
         if chance.random() < 0.3:
-            found = await retriever.document(secret.index, str(secret.number), groups=groups)
-            assert [chunk.chunk for chunk in found.chunks] == list(range(len(found.chunks)))
-            return json.dumps(asdict(found), ensure_ascii=False)
-        query = chance.choice([secret.mark, " ".join(chance.choices(WORDS, k=3)), f"{secret.mark} printer"])
+            document = await retriever.document(secret.index, str(secret.number), groups=groups)
+            assert [chunk.chunk for chunk in document.chunks] == list(range(len(document.chunks)))
+            return json.dumps(asdict(document), ensure_ascii=False)
         result = await retriever.search(
-            query,
-            indexes=chance.choice([None, [secret.index], ["comments", "solutions"]]),
+            chance.choice([secret.mark, " ".join(chance.choices(WORDS, k=3)), f"{secret.mark} printer"]),
+            indexes=chance.choice([None, [secret.index], CLOSED]),
             limit=chance.choice([1, 5, 100, 1000]),
             filter=random_filter(chance, secret),
             groups=groups,
@@ -138,35 +67,89 @@ async def ask(retriever: Retriever, chance: random.Random, groups: Any) -> str:
         return repr(error)
 
 
-def _in_reach(one: Secret) -> bool:
-    """Return whether the required filter lets the document through."""
-    return one.index != "solutions" or TENANTS[one.number] == "acme"
-
-
-TENANTS = {number: payload["tenant"] for number, _, payload in rows("solutions")}
-
-
-async def check(retriever: Retriever, number: int, seed: int) -> int:
-    """Ask `number` times and return how many documents were seen; no answer tells of what the caller may not see."""
+async def ask_often(retriever: Retriever, number: int, seed: int) -> int:
+    """Ask `number` times, some at the same time, and return how many documents callers were told of."""
     chance = random.Random(seed)
-    seen = 0
-    for _ in range(number):
-        own = random_groups(chance)
-        told = await ask(retriever, chance, own)
-        for one in SECRETS:
-            if one.mark in told:
-                assert one.is_for(own), (one, own, told)
-                assert _in_reach(one), (one, own)
-                seen += 1
-    return seen
+    told = 0
+    for _ in range(0, number, 5):
+        callers = [random_groups(chance) for _ in range(5)]
+        same = chance.getrandbits(64)
+        seeds = [same if chance.random() < 0.5 else chance.getrandbits(64) for _ in callers]
+        asked = (ask(retriever, random.Random(one), groups) for one, groups in zip(seeds, callers, strict=True))
+        answers = await asyncio.gather(*asked)
+        told += sum(check_told(answer, groups) for answer, groups in zip(answers, callers, strict=True))
+    return told
 
 
-def test_random_callers_see_what_is_for_them_and_nothing_else(retriever):
-    assert asyncio.run(check(retriever, 150, seed=1)) > 300
+def test_random_callers_see_what_is_for_them_and_nothing_else(retriever: Retriever) -> None:
+    assert asyncio.run(ask_often(retriever, 150, seed=1)) > 300
     metrics = json.dumps(retriever.metrics().to_json()) + retriever.metrics().to_prometheus()
     assert not any(one.mark in metrics for one in SECRETS)
 
 
 @pytest.mark.long
-def test_ten_thousand_questions_of_random_callers(retriever):
-    assert asyncio.run(check(retriever, 10_000, seed=2)) > 20_000
+def test_ten_thousand_questions_of_random_callers(retriever: Retriever) -> None:
+    assert asyncio.run(ask_often(retriever, 10_000, seed=2)) > 20_000
+
+
+def test_everything_that_is_for_a_caller_is_found_by_meaning_and_by_words(retriever: Retriever) -> None:
+    for groups in (None, ["staff"], "Grüße", ["board", "a,b"], ALL_GROUPS):
+        expected = {(one.index, str(one.number)) for one in SECRETS if one.is_for(groups)}
+        for weight in (0.0, 1.0):
+            result = retriever.search_sync("printer network mail", limit=1000, groups=groups, dense_weight=weight)
+            assert set(found(result)) == expected
+        assert all("_rag" not in hit.payload and "acl" not in hit.payload for hit in result.hits)
+
+
+def test_callers_who_ask_the_same_at_the_same_time_share_no_answer(retriever: Retriever) -> None:
+    async def together() -> list[Any]:
+        asked = [retriever.search("printer network", limit=1000, groups=[group]) for group in GROUPS]
+        return await asyncio.gather(*asked, retriever.search("printer network", limit=1000))
+
+    *answers, nobody = asyncio.run(together())
+    for group, answer in zip(GROUPS, answers, strict=True):
+        assert set(found(answer)) == {(one.index, str(one.number)) for one in SECRETS if one.is_for([group])}
+    assert {hit.index for hit in nobody.hits} == {"titles"}
+
+
+def test_without_groups_a_closed_index_is_as_if_it_were_not_there(empty: Desk) -> None:
+    guarded = guard(empty)
+    with guarded.retriever() as retriever:
+        result = retriever.search_sync("printer", indexes=CLOSED)
+        assert (result.hits, result.errors, result.collections) == ((), {}, {})
+        assert retriever.metrics().indexes == {}
+        both = retriever.search_sync("printer", indexes=["titles", "comments"])
+        assert (set(both.collections), set(both.timings_ms)) == ({"titles"}, {"embed", "titles", "fuse", "total"})
+        with pytest.raises(DocumentNotFound) as there:
+            asyncio.run(retriever.document("comments", "1"))
+        with pytest.raises(DocumentNotFound) as missing:
+            asyncio.run(retriever.document("comments", "1000"))
+        assert str(there.value).replace("'1'", "'1000'") == str(missing.value)
+    with closing(open_store(guarded.settings.store, wait=30)) as store:
+        for name in list(store.collections()):
+            if name.endswith("titles__1"):
+                store.drop(name)
+    with guarded.retriever() as retriever, pytest.raises(StoreError, match="nothing is indexed yet"):
+        retriever.search_sync("printer")
+
+
+def test_groups_that_cannot_be_right_are_refused(retriever: Retriever) -> None:
+    for groups in ([7], 7, [None], [["staff"]], b"staff"):
+        with pytest.raises(SettingsError, match="groups are texts"):
+            retriever.search_sync("printer", groups=groups)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=r"there is no field '_rag\.groups' to filter by"):
+        retriever.search_sync("printer", filter={"_rag.groups": "staff"}, groups=["staff"])
+
+
+@pytest.mark.parametrize("change", [["board"], []])
+def test_a_change_of_rights_in_the_store_is_in_force_at_once(empty: Desk, change: list[str]) -> None:
+    guarded = guard(empty)
+    with closing(open_store(guarded.settings.store, wait=30)) as store:
+        name = guarded.settings.alias("comments")
+        points = [(point.id, point.payload) for point in store.scroll(name)]
+        store.update_payloads(name, [(i, {**p, "_rag": {**p["_rag"], "groups": change}}) for i, p in points])
+        assert store.metadata(name)["payload_indexes"] == {GROUPS_FIELD: "keyword"}
+    with guarded.retriever() as retriever:
+        assert retriever.search_sync("printer", indexes=["comments"], groups=["staff"]).hits == ()
+        hits = retriever.search_sync("printer", indexes=["comments"], groups=["board"], limit=1000).hits
+        assert len(hits) == (40 if change else 0)

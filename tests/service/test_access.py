@@ -1,0 +1,124 @@
+"""Random callers over HTTP and MCP are told of nothing that is not for the groups of their token."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import httpx2
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+
+from rag_index.service.tokens import token_line
+from rag_index.settings import load_settings
+from tests.fakes.qdrant import FakeQdrant
+from tests.retrieve.desk import Desk
+from tests.retrieve.secret_documents import SECRETS, WORDS, check_told, guard, random_filter
+from tests.service.live import Live
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CALLERS: list[list[str]] = [[], ["staff"], ["board", "7"], ["a,b", "Grüße"], ["STAFF", "audit"], ["nobody"]]
+TOKENS = [f"rag_{number}{'x' * 42}" for number in range(len(CALLERS))]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A service over documents for groups, with a token for each caller."""
+    with FakeQdrant() as qdrant:
+        desk = guard(Desk(tmp_path_factory.mktemp("desk"), f'[store]\nurl = "{qdrant.url}"'))
+        lines = [token_line(f"caller{n}", TOKENS[n], groups) for n, groups in enumerate(CALLERS)]
+        settings = load_settings(desk.config, serve={"tokens": lines, "rate_limit": 0})
+        with Live(settings) as live:
+            yield live
+
+
+def search(chance: random.Random) -> dict[str, Any]:
+    secret = chance.choice(SECRETS)
+    asked: dict[str, Any] = {"query": chance.choice([secret.mark, " ".join(chance.choices(WORDS, k=3))])}
+    if indexes := chance.choice([None, [secret.index], ["comments", "solutions"]]):
+        asked["indexes"] = indexes
+    if wanted := random_filter(chance, secret):
+        asked["filter"] = wanted
+    return {**asked, "limit": chance.choice([1, 20, 50])}
+
+
+def ask_http(client: httpx.Client, chance: random.Random, caller: int) -> str:
+    """Do something with the token of a caller; return all that the caller is told."""
+    secret = chance.choice(SECRETS)
+    headers = {"Authorization": f"Bearer {TOKENS[caller]}"}
+    kind = chance.random()
+    if kind < 0.3:
+        answer = client.get(f"/documents/{secret.index}/{secret.number}", headers=headers)
+    elif kind < 0.4:
+        answer = client.get(chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"]), headers=headers)
+    else:
+        answer = client.post("/search", json={**search(chance), "explain": True}, headers=headers)
+    assert answer.status_code < 500, answer.text
+    is_json = "json" in answer.headers["content-type"]
+    return json.dumps(answer.json(), ensure_ascii=False) if is_json else answer.text
+
+
+def check_http(live: Live, number: int, seed: int) -> int:
+    """Ask `number` times over HTTP and return how many documents callers were told of."""
+    chance = random.Random(seed)
+    with httpx.Client(base_url=live.url, timeout=60) as client:
+        callers = [chance.randrange(len(CALLERS)) for _ in range(number)]
+        return sum(check_told(ask_http(client, chance, caller), CALLERS[caller]) for caller in callers)
+
+
+async def check_mcp(live: Live, number: int, seed: int) -> int:
+    """Call tools `number` times and return how many documents agents were told of."""
+    chance = random.Random(seed)
+    seen = 0
+    for token, groups in zip(TOKENS, CALLERS, strict=True):
+        async with (
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
+            Client(streamable_http_client(f"{live.url}/mcp", http_client=http)) as client,
+        ):
+            for _ in range(number // len(CALLERS)):
+                secret = chance.choice(SECRETS)
+                one = {"index": secret.index, "document_id": str(secret.number)}
+                calls = [("get_document", one), ("search", search(chance)), ("list_indexes", {})]
+                answer = await client.call_tool(*chance.choices(calls, [3, 6, 1])[0])
+                told = json.dumps(
+                    [answer.structured_content, [part.text for part in answer.content]], ensure_ascii=False
+                )
+                seen += check_told(told, groups)
+    return seen
+
+
+def test_random_callers_over_http(live: Live) -> None:
+    assert check_http(live, 60, seed=3) > 60
+
+
+def test_random_agents(live: Live) -> None:
+    assert asyncio.run(check_mcp(live, 30, seed=4)) > 20
+
+
+@pytest.mark.long
+def test_thousands_of_random_callers_over_http_and_mcp(live: Live) -> None:
+    assert check_http(live, 3000, seed=5) > 3000
+    assert asyncio.run(check_mcp(live, 1500, seed=6)) > 1000
+
+
+def test_a_document_that_is_not_for_a_caller_is_not_there(live: Live) -> None:
+    secret = next(one for one in SECRETS if one.index == "comments" and one.groups == ("staff",))
+    path = f"/documents/comments/{secret.number}"
+    with httpx.Client(base_url=live.url, timeout=60) as client:
+
+        def get(path: str, caller: int) -> httpx.Response:
+            return client.get(path, headers={"Authorization": f"Bearer {TOKENS[caller]}"})
+
+        assert get(path, 1).json()["document_id"] == str(secret.number)
+        for caller in (0, 2, 5):
+            hidden, missing = get(path, caller), get("/documents/comments/1000", caller)
+            assert (hidden.status_code, missing.status_code) == (404, 404)
+            assert hidden.text.replace(str(secret.number), "1000") == missing.text
+        counts = {one["name"]: one["documents"] for one in get("/indexes", 1).json()["indexes"]}
+        assert (counts["comments"], counts["solutions"]) == (None, None)
