@@ -130,6 +130,14 @@ def test_pairs_that_change_alone_are_found_with_changed_since(project):
     assert groups(project)["5"] == ["board"]
 
 
+def test_groups_that_another_program_changed_are_found_by_the_doctor(project):
+    with closing(open_store(project.settings.store)) as store:
+        point = next(point for point in store.scroll("test_notes") if point.payload["_rag"]["document_id"] == "7")
+        ours = {**point.payload["_rag"], "groups": ["everybody"]}
+        store.update_payloads("test_notes", [(point.id, {**point.payload, "_rag": ours})])
+    assert doctor_finds(project) == ["wrong_payloads"]
+
+
 # Documents that cannot be brought up to date
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 import sqlalchemy as sa
 
+from rag_index.documents.access import groups_in
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import SettingsError
 from rag_index.settings.sections import IndexSettings
@@ -59,6 +60,19 @@ def test_all_rows_are_read_in_order(table, how):
     keys = [key for page in pages(source) for key in page.documents.keys]
     print(f"\n{ROWS:,} rows in {time.monotonic() - began:.1f} s")
     assert keys == [str(number) for number in range(1, ROWS + 1)]
+
+
+def test_pairs_of_key_and_group_are_read_for_each_page(table):
+    pairs = "SELECT id, CONCAT('team ', id % 3) FROM note WHERE id <= 500 AND id % 2 = 0"
+    source = SqlSource(table.url, index(query="SELECT * FROM note WHERE id <= 700", table=None, access=pairs))
+    source.check()
+    found = {}
+    for page in pages(source, 300):
+        documents = page.documents
+        found |= dict(zip(documents.keys, map(groups_in, documents.payloads), strict=True))
+    assert found == {
+        str(number): [f"team {number % 3}"] if number <= 500 and number % 2 == 0 else [] for number in range(1, 701)
+    }
 
 
 def test_types_are_converted(table):

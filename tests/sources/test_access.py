@@ -271,3 +271,21 @@ def test_arrays_and_pairs_of_postgresql(postgres, tmp_path):
         index = IndexSettings(name="n", table="note", key="id", text="body", access="SELECT id::text, name FROM seen")
         with closing(SqlSource(postgres.url(name), index)) as source, pytest.raises((SettingsError, SourceError)):
             source.check()
+
+
+def test_a_change_of_an_array_of_postgresql_is_found_with_changed_since(postgres):
+    with postgres.database() as name, closing(postgres.connect(name)) as db:
+        db.execute("CREATE TABLE note (id integer PRIMARY KEY, body text, at timestamptz, acl text[])")
+        db.execute("INSERT INTO note SELECT n, 'text', '2024-01-01', '{staff}' FROM generate_series(1, 100) n")
+        values = {"name": "n", "table": "note", "key": "id", "text": "body", "access": "acl", "changed_since": "at"}
+
+        def scan(state):
+            with closing(ChangedSource(postgres.url(name), IndexSettings(**values))) as source:
+                return night(source, state)
+
+        _, state = scan(State())
+        db.execute("UPDATE note SET at = '2024-01-09' WHERE id = 100")
+        _, state = scan(state)
+        db.execute("UPDATE note SET acl = '{board,staff}' WHERE id = 7")
+        read, _ = scan(state)
+        assert {key: read[key] for key in read if key != "100"} == {"7": ["board", "staff"]}

@@ -22,6 +22,7 @@ import pytest
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import StoreBusy, StoreError
+from rag_index.stores import Condition
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.store import EdgeStore
 from tests.waiting import eventually
@@ -475,3 +476,29 @@ def test_a_flush_leaves_nothing_for_the_next_open_to_replay(tmp_path: Path) -> N
             assert log.read_bytes() == before
             store.flush("c")
             assert log.read_bytes() != before
+
+
+@pytest.mark.long
+def test_a_search_index_finds_what_a_filter_lets_through_however_little_that_is(tmp_path):
+    """The filter is applied inside the search of the graph: otherwise few of ten would be left of a rare group."""
+    count, dimension, chance = 20_000, 32, np.random.default_rng(3)
+    vectors = chance.normal(size=(count, dimension)).astype(np.float32)
+    groups = [["all", *[f"1 in {share}" for share in (10, 100, 1000) if n % share == 0]] for n in range(count)]
+    payloads = [{RESERVED_KEY: {"key": str(n), "chunk": 0, "groups": some}} for n, some in enumerate(groups)]
+    ids = [str(uuid.UUID(int=n + 1)) for n in range(count)]
+    with closing(EdgeStore(tmp_path / "store")) as store:
+        store.create("c", dimension, {})
+        store.index_fields("c", {f"{RESERVED_KEY}.groups": "keyword"})
+        store.upsert("c", PointBatch(ids, vectors, payloads))
+        store.optimize("c")
+        assert store.indexed("c")
+        for group in ("all", "1 in 10", "1 in 100", "1 in 1000"):
+            condition = Condition(f"{RESERVED_KEY}.groups", "any", [group])
+            hit = wanted = 0
+            for query in chance.normal(size=(50, dimension)).astype(np.float32):
+                exact = {p.id for p in store.search("c", query, limit=10, conditions=[condition], exact=True)}
+                found = store.search("c", query, limit=10, conditions=[condition])
+                assert all(group in point.payload[RESERVED_KEY]["groups"] for point in found)
+                hit, wanted = hit + len(exact & {point.id for point in found}), wanted + len(exact)
+            print(f"\n{group}: {hit} of the {wanted} nearest found")
+            assert hit >= 0.95 * wanted
