@@ -10,6 +10,7 @@ import click
 
 from rag_index.cli import Context, UnicodeText, command, json_option, print_json, wait_option
 from rag_index.cli.tables import print_table
+from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -178,6 +179,11 @@ def _generate(settings: Settings, names: list[str], given: _Given) -> list[Golde
         missing += questions.reasons
     if missing:
         _say(f"{len(missing):,} documents have no question: {missing[0]}")
+    if not found:
+        raise SettingsError(
+            f"the model wrote no question that can be used ({missing[0] if missing else 'there is no text'}): name "
+            f"another with --model"
+        )
     write_golden(given.out or Path("golden.jsonl"), found)
     _say(f"{len(found):,} questions are in {given.out}: read them, and remove those that nobody would ask.")
     return found

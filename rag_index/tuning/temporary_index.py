@@ -66,8 +66,10 @@ def _pages(sample: Sample, rows: int) -> Iterator[SourcePage]:
 
 
 def _in_folder(settings: Settings, folder: Path) -> Settings:
-    """Return the settings with everything that is written in this folder, and without contexts, which take long."""
+    """Return the settings with everything that is written in this folder, without gates, and without contexts, which
+    take long.
+    """
     store = settings.store.model_copy(update={"path": folder / "qdrant", "url": None})
     ledger = LedgerSettings(url=SecretStr(f"sqlite:///{folder / 'ledger.db'}"))
-    indexes = [index.model_copy(update={"context": None}) for index in settings.indexes]
+    indexes = [index.model_copy(update={"context": None, "gate": None}) for index in settings.indexes]
     return settings.model_copy(update={"store": store, "ledger": ledger, "indexes": indexes})

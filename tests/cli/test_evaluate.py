@@ -179,5 +179,11 @@ def test_questions_are_written_to_be_edited_and_measured(tmp_path):
         assert printed.splitlines()[1].split()[:3] == ["notes", "5", "dense"]
         assert all(one.note and one.index == "notes" for one in read_golden(out))
         assert [way["way"] for way in evaluated(project, out)["scopes"][0]["ways"]] == ["dense", "sparse", "hybrid"]
+        ollama.fault("generated", response="", path="/api/generate")
+        ollama.digest = "d2" * 32  # another model, whose questions are not in the cache
+        other = ("--generate", "--model", "writer", "--out", tmp_path / "other.jsonl")
+        unusable = "the model wrote no question that can be used (the answer is empty): name another with --model"
+        assert unusable in " ".join(run(project, *other, code=2)[1].split())
+        assert not other[-1].exists()
         asked = "no index has a table [indexes.context], which names the model"
         assert asked in run(project, "--generate", "--out", tmp_path / "other.jsonl", code=2)[1]
