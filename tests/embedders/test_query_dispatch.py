@@ -16,6 +16,7 @@ from rag_index.embedders.query_stream import QueryStream
 from rag_index.errors import (
     EmbedderUnavailable,
     ModelChanged,
+    ModelMissing,
     RateLimited,
     TextRefused,
     TextTooLong,
@@ -54,7 +55,8 @@ class Queries:
 
     def run(self, *asked: list[Query]) -> None:
         async def wait():
-            while not all(query.future.done() for queries in asked for query in queries):
+            until = self.loop.time() + 1000
+            while self.loop.time() < until and not all(query.future.done() for queries in asked for query in queries):
                 await asyncio.sleep(0.02)
 
         self.began = self.loop.time()
@@ -161,11 +163,11 @@ def test_requests_are_bounded_by_texts_and_by_characters(make):
 
 
 def test_many_queries_are_not_all_for_the_host_that_is_free_first(make):
-    queries = make(2, request=0.001, seconds_per_text=[0.01, 0.01])
-    asked = queries.ask(*(f"{text} {number}" for text in TWENTY for number in range(5)))
-    queries.run(asked)
-    texts = [sum(map(len, queries.sent(number))) for number in range(2)]
-    assert min(texts) >= 40
+    queries = make(2, seconds_per_text=[0.01, 0.01])
+    first = [queries.ask("first"), queries.ask("second", at=0.01)]
+    asked = queries.ask(*(f"{text} {number}" for text in TWENTY for number in range(3)), at=0.05)
+    queries.run(*first, asked)
+    assert [[len(texts) for texts in queries.sent(number)] for number in range(2)] == [[1, 30], [1, 16, 14]]
 
 
 # One bad query
@@ -268,6 +270,15 @@ def test_a_host_with_another_model_gets_no_query(make):
     assert queries.sent(0) == []
 
 
+def test_a_host_that_loses_the_model_gets_no_more_queries_and_the_other_takes_over(make):
+    queries = make(2)
+    queries.hosts[0].always("query", ModelMissing("run `ollama pull`"))
+    asked = queries.ask(*TWENTY)
+    queries.run(asked)
+    assert_right(asked)
+    assert len(queries.sent(0)) == 1
+
+
 def test_a_host_whose_model_changes_is_noticed_before_it_gets_a_query(make):
     queries = make(2)
     queries.hosts[0].digest = "d2" * 32
@@ -315,6 +326,17 @@ def test_a_query_that_is_cancelled_before_its_turn_is_not_sent(make):
     queries.run(first, given_up)
     queries.rest(1)
     assert queries.sent(0) == [["first"]]
+
+
+def test_a_query_that_is_cancelled_at_once_harms_no_other(make):
+    queries = make(1, warm=False)
+    given_up = queries.ask("given up")
+    given_up[0].future.cancel()
+    queries.rest(1)
+    asked = queries.ask("query")
+    queries.run(asked)
+    assert_right(asked)
+    assert queries.sent(0) == [["query"]]
 
 
 def test_cancelled_queries_are_not_sent_again(make):
