@@ -58,6 +58,15 @@ class Slow(Catalog):
         return super()._read()
 
 
+def at_once(coroutine):
+    """Return the result of a coroutine that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as ended:
+        return ended.value
+    raise AssertionError("it waits")
+
+
 def test_a_ledger_that_hangs_is_waited_for_once_and_briefly(project):
     now = [1000.0]
 
@@ -65,7 +74,7 @@ def test_a_ledger_that_hangs_is_waited_for_once_and_briefly(project):
         slow = Slow(project.settings, clock=lambda: now[0])
         assert await slow.freshness() == {}
         now[0] += 1
-        assert [await slow.freshness() for _ in range(100)] == [{}] * 100
+        assert at_once(slow.freshness()) == {}
         assert slow.readings == 1
         slow.free.set()
         assert [one.name for one in await slow.indexes()] == ["notes"]

@@ -71,6 +71,7 @@ def test_a_file_has_comments_and_its_changes_are_in_force_at_once(tmp_path):
     clock.now += 2
     assert known.caller(token) is None
     assert known.required  # an emptied file does not open the service
+    assert TokenRegister(ServeSettings(tokens_file=path)).required
     path.unlink()
     clock.now += 2
     with pytest.raises(SettingsError, match="cannot be read"):

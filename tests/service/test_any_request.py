@@ -1,0 +1,95 @@
+"""Whatever is asked, the answer is JSON or a problem that is the caller's, and never an unexpected error."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates().map(str)
+    | st.sampled_from(["printer", "high", "1", "titles", "2024-01-01"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from(["gte", "lt", "eq", "any", "not", "exists", "x"]) | st.text(max_size=5), inner,
+                      max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+FIELDS = st.sampled_from(["priority", "number", "created_at", "author", "tenant", "tenant.inner", "_rag.key", ""])
+FILTERS = st.dictionaries(FIELDS | st.text(max_size=5), VALUES, max_size=3) | st.lists(st.text(max_size=20), max_size=3)
+BODIES = st.fixed_dictionaries(
+    {"query": st.text(min_size=1, max_size=50)},
+    optional={
+        "indexes": st.lists(st.sampled_from(["comments", "titles"]), max_size=3) | VALUES,
+        "limit": st.integers(1, 1000) | VALUES,
+        "filter": FILTERS | VALUES,
+        "timeout": st.floats(0.5, 5) | VALUES,
+        "fusion": st.sampled_from(["auto", "rank", "score"]) | VALUES,
+        "dense_weight": st.floats(0, 1) | VALUES,
+        "explain": st.booleans() | VALUES,
+    },
+)
+QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=3000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def check(answer: httpx.Response) -> None:
+    assert answer.status_code in (200, 400, 404, 405, 422), answer.text
+    kind = answer.headers["content-type"]
+    if answer.status_code == 200 and kind != "text/html; charset=utf-8":  # which is the page
+        answer.json()
+    elif answer.status_code != 200:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["detail"]
+
+
+def any_search(client: httpx.Client, body) -> None:
+    import json
+
+    content = json.dumps(body).encode()  # NaN and Infinity too, as careless programs send them
+    check(client.post("/search", content=content, headers={"Content-Type": "application/json"}))
+
+
+def any_address(client: httpx.Client, method: str, path: str, parameters) -> None:
+    check(client.request(method, path, params=parameters))
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+PATHS = st.one_of(
+    TEXT.map(lambda text: f"/documents/comments/{quote(text)}"),
+    TEXT.map(lambda text: f"/documents/{quote(text)}/1"),
+    TEXT.map(lambda text: f"/{quote(text)}"),
+    st.sampled_from(["/search", "/indexes", "/documents"]),
+)
+PARAMETERS = st.dictionaries(
+    st.sampled_from(["query", "filter", "limit", "indexes", "timeout", "explain"]) | TEXT, TEXT, max_size=4
+)
+METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
+
+
+@QUICK
+@given(body=BODIES)
+def test_any_search_is_answered(client, body):
+    any_search(client, body)
+
+
+@QUICK
+@given(method=METHODS, path=PATHS, parameters=PARAMETERS)
+def test_any_address_is_answered(client, method, path, parameters):
+    any_address(client, method, path, parameters)
+
+
+@pytest.mark.long
+@MANY
+@given(body=BODIES)
+def test_any_of_thousands_of_searches_is_answered(client, body):
+    any_search(client, body)
+
+
+@pytest.mark.long
+@MANY
+@given(method=METHODS, path=PATHS, parameters=PARAMETERS)
+def test_any_of_thousands_of_addresses_is_answered(client, method, path, parameters):
+    any_address(client, method, path, parameters)
