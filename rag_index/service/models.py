@@ -97,6 +97,7 @@ class HitModel(BaseModel):
     cosine: float | None = None
     bm25: float | None = None
     matched: list[str] | None = None
+    rerank_score: float | None = None
     chunks: list[ChunkModel] | None = None
 
 
@@ -118,6 +119,8 @@ class SearchAnswerModel(BaseModel):
     fusion: str | None = None
     dense_weight: float | None = None
     collections: dict[str, str] | None = None
+    reranked: bool | None = None
+    rerank_error: str | None = None
 
 
 class DocumentChunkModel(BaseModel):

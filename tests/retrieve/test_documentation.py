@@ -20,8 +20,8 @@ def block(language: str, having: str) -> str:
 
 
 def test_the_settings_of_the_documentation_are_the_defaults():
-    written = tomllib.loads(block("toml", "[retrieve]"))
-    assert written["retrieve"] == RetrieveSettings().model_dump()
+    written = tomllib.loads(block("toml", "[retrieve]\ntimeout"))
+    assert written["retrieve"] == RetrieveSettings().model_dump(exclude_none=True)
     assert written["store"]["hnsw"] == StoreSettings().hnsw
 
 
