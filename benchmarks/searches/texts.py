@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from rag_index.samples.entries import split_docstring
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ def known_texts(which: str) -> list[KnownText]:
 
 
 def _texts(which: str) -> Iterator[KnownText]:
-    paths = sysconfig.get_paths()
-    for name, lines, node in _definitions(Path(paths["purelib" if which == "packages" else "stdlib"])):
+    root = Path(np.__file__).parents[1] if which == "packages" else Path(sysconfig.get_paths()["stdlib"])
+    for name, lines, node in _definitions(root):
         docstring = ast.get_docstring(node)
         query, body = split_docstring(docstring or "")
         text = _without_docstring(lines, node) if which == "functions" else body

@@ -127,9 +127,9 @@ def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot 
     if explain:
         times = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in result.timings_ms.items())
         searched = ", ".join(f"{index} in {name}" for index, name in result.collections.items())
-        weight = f", meaning weighs {result.dense_weight:g}" if result.dense_weight < 1 else ""
+        weight = f" Meaning weighs {result.dense_weight:g}." if result.dense_weight < 1 else ""
         order = ", best hits reranked" if result.reranked else ""
-        click.echo(f"\nFused by {result.fusion}{weight}{order}. {times}.\nSearched: {searched}.")
+        click.echo(f"\nFused by {result.fusion}{order}. {times}.{weight}\nSearched: {searched}.")
     if metrics:
         click.echo("\nEach search embedded the query. The first one, which opened store and model, is not counted.")
         _print_metrics(metrics)
