@@ -201,3 +201,11 @@ def test_tables_of_an_index_from_the_environment(tmp_path, monkeypatch):
     index = load_settings(tmp_path / "rag-index.toml").index("comments")
     assert index.required_filter == {"tenant": ["a"]}
     assert index.indexed_fields == {"tenant": "keyword", "priority": "keyword"}
+
+
+@pytest.mark.parametrize("field", ["_rag", "_rag.groups", "_rag.text_hash"])
+def test_our_own_part_of_a_payload_is_no_field_even_if_nobody_knows_the_fields(field):
+    own = IndexSettings(name="own", kind="own")
+    assert own.has_field(field), "a source of your own may have any field"
+    with pytest.raises(SettingsError, match="there is no field"):
+        check_fields(conditions_of({field: "staff"}), [own])
