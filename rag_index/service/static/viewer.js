@@ -34,5 +34,5 @@ function show(body, found, hit) {
     if (several && chunk.chunk === best) section.className = "found";
     body.append(section);
   }
-  body.querySelector(".found")?.scrollIntoView({ block: "nearest" });
+  body.querySelector(".found")?.scrollIntoView({ block: "center" });
 }
