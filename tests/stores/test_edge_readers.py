@@ -7,6 +7,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ import pytest
 
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores import Condition
+from rag_index.stores.edge import reader as reader_module
 from rag_index.stores.edge import views
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.reader import EdgeReader
+from rag_index.stores.edge.reading import CollectionReader
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.test_edge import DIMENSION, PROCESS, clustered, points, run
 from tests.waiting import eventually
@@ -40,6 +43,12 @@ from rag_index.stores.edge.reader import EdgeReader
 reader = EdgeReader(Path(sys.argv[1]))
 print(reader.count("c"), flush=True)
 """
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches wait for the newest state, however slow the machine is."""
+    monkeypatch.setattr(reader_module, "FRESH_SECONDS", 100.0)
 
 
 def fill(path: Path, count: int = 1000, dimension: int = WIDE) -> None:
@@ -137,6 +146,29 @@ def test_what_is_written_beside_a_reader_is_found_once_the_writer_is_done(tmp_pa
         assert numbers(reader) == set(range(500, 3000))
         assert eventually(lambda: len(list((tmp_path / "readers").glob("*/views/*"))) == 1), "the old view stays"
     assert only_live_folder(tmp_path)
+
+
+def test_searches_go_to_the_older_state_while_the_newest_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    may_load = threading.Event()
+    load = CollectionReader.load
+    with closing(EdgeReader(tmp_path)) as reader:
+        assert reader.count("live") == 997
+        monkeypatch.setattr(reader_module, "FRESH_SECONDS", 0.01)
+        monkeypatch.setattr(CollectionReader, "load", lambda self: may_load.wait() and load(self))
+        with closing(EdgeStore(tmp_path)) as writer:
+            writer.delete_points("live", points(range(500)).ids)
+        assert reader.count("live") == 997
+        may_load.set()
+        assert eventually(lambda: reader.count("live") == 500)
+        may_load.clear()
+        with closing(EdgeStore(tmp_path)) as writer:
+            writer.drop("c")
+            writer.create("c", DIMENSION, {})
+        threading.Timer(0.3, may_load.set).start()
+        assert reader.count("c") == 0, "what was dropped is searched"
 
 
 def test_nothing_is_copied_without_readers_or_without_writes(tmp_path: Path) -> None:

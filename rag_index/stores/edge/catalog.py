@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+import uuid
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ class CatalogEntry:
     sparse: bool = False
     folder: str = ""
     """The folder that readers link."""
+    made: str = ""
+    """What tells a collection from an earlier one of the same name."""
     writing: str = ""
     """The folder that a writer changes or, if it was killed, has changed: `folder` itself, or a copy of it."""
 
@@ -102,7 +105,8 @@ class Catalog:
             target = self._state.aliases[name]
             raise StoreMismatch(f"{name} is an alias of {target}: a collection cannot have the same name")
         with self._lock:
-            self._replace_entry(name, CatalogEntry(dimension, _without_none(metadata), sparse, folder or name))
+            made = uuid.uuid4().hex[:8]
+            self._replace_entry(name, CatalogEntry(dimension, _without_none(metadata), sparse, folder or name, made))
 
     def set_folders(self, name: str, *, folder: str, writing: str) -> None:
         """Set the folder of a collection that readers link, and the one that is written; "" if none is."""
@@ -186,7 +190,7 @@ def _stamp(file: Path) -> tuple[int, ...] | None:
 
 
 def _entry_document(name: str, entry: CatalogEntry) -> dict[str, Any]:
-    document = {"dimension": entry.dimension, "sparse": entry.sparse, "metadata": entry.metadata}
+    document = {"dimension": entry.dimension, "sparse": entry.sparse, "made": entry.made, "metadata": entry.metadata}
     folder = {"folder": entry.folder} if entry.folder != name else {}
     return {**document, **folder, **({"writing": entry.writing} if entry.writing else {})}
 
@@ -198,6 +202,7 @@ def _parse(document: dict[str, Any]) -> _State:
             dict(entry["metadata"]),
             bool(entry.get("sparse")),
             str(entry.get("folder", name)),
+            str(entry.get("made", "")),
             str(entry.get("writing", "")),
         )
         for name, entry in document["collections"].items()

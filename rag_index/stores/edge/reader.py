@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgeReader"]
 
-FRESH_SECONDS = 0.5
+FRESH_SECONDS = 2.0
 """How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
 LOADERS = 8
 
@@ -159,12 +159,13 @@ class EdgeReader:
         resolved = self._fresh().resolve(name)
         with self._mutex:
             view = self._views.get(resolved)
-            folder = self._catalog.entry(resolved).folder
-            loading = None if view is not None and view.folder == folder else self._start_loading(resolved)
+            entry = self._catalog.entry(resolved)
+            loading = None if view is not None and view.folder == entry.folder else self._start_loading(resolved)
             self._retire_dropped()
         if loading is not None:
+            older = view is not None and view.made == entry.made
             with suppress(TimeoutError, CancelledError):
-                loading.result(FRESH_SECONDS if view is not None else None)
+                loading.result(FRESH_SECONDS if older else None)
         with self._mutex:
             self._check_open()
             lent = self._views.get(resolved)

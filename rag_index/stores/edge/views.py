@@ -31,6 +31,7 @@ class View:
     """A collection as it was when a reader linked it, and how many calls use it now."""
 
     folder: str
+    made: str
     path: Path
     collection: CollectionReader
     users: int = 0
@@ -64,9 +65,11 @@ class ViewLoader:
             while not self._closed.is_set():
                 catalog.refresh()
                 if catalog.entry(name).in_place:
-                    self._ask_writer(catalog, name, deadline)
+                    self._ask_writer(catalog, name)
                 elif view := self._link(catalog, name):
                     return view
+                if time.monotonic() >= deadline:
+                    raise self._busy(name)
                 self._closed.wait(POLL)
         finally:
             self._reader.stop_wanting(name)
@@ -91,7 +94,7 @@ class ViewLoader:
             if not folder.exists() and still_valid():
                 raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`")
             return None
-        view = View(entry.folder, path, CollectionReader(name, path, entry.dimension, sparse=entry.sparse))
+        view = View(entry.folder, entry.made, path, CollectionReader(name, path, entry.dimension, sparse=entry.sparse))
         try:
             view.collection.load()
         except BaseException:
@@ -99,7 +102,7 @@ class ViewLoader:
             raise
         return view
 
-    def _ask_writer(self, catalog: Catalog, name: str, deadline: float) -> None:
+    def _ask_writer(self, catalog: Catalog, name: str) -> None:
         """Ask the writer to let go of the collection, or complete what a killed writer wrote."""
         if finish_for_killed_writer(self._path):
             catalog.refresh()
@@ -110,11 +113,12 @@ class ViewLoader:
                 )
             return
         self._reader.want(name)
-        if time.monotonic() >= deadline:
-            raise StoreBusy(
-                f"collection {name} of the store at {self._path} is being written by {holder(self._path)}, which does "
-                "not let go of it: wait for it (--wait SECONDS) or use a Qdrant server"
-            )
+
+    def _busy(self, name: str) -> StoreBusy:
+        return StoreBusy(
+            f"collection {name} of the store at {self._path} is being written by {holder(self._path)}, which does "
+            "not let go of it: wait for it (--wait SECONDS) or use a Qdrant server"
+        )
 
 
 def finish_for_killed_writer(path: Path) -> bool:
