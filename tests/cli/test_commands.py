@@ -241,7 +241,8 @@ def children(pid: int) -> list[psutil.Process]:
         return []
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_run_and_its_processes_and_the_next_run_resumes(tmp_path, number):
     """The run starts its own temporary Prefect server, as for a user without one."""
     project = Project(tmp_path / "project").fill(6000)

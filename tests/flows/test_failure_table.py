@@ -44,6 +44,7 @@ def test_each_line_has_one_scene_or_a_test_that_provokes_it(what):
     assert len(of(what, SCENES) + of(what, ELSEWHERE)) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("beginning", SCENES)
 def test_the_line_is_what_happens(beginning, stage):
     [line] = [line for what, line in LINES.items() if what.startswith(beginning)]

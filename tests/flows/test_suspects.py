@@ -37,18 +37,22 @@ def listed(project: Project) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["index-all"], pytest.param(["index-all", "--serial"], marks=pytest.mark.long)],
-    ids=["default", "serial"],
+    ("arguments", "more_tries"),
+    [
+        (["index-all"], []),
+        pytest.param(["index-all"], [3, 4, 5, 5], marks=pytest.mark.long),
+        pytest.param(["index-all", "--serial"], [3, 4, 5, 5], marks=pytest.mark.long),
+    ],
+    ids=["default", "until it is given up", "serial"],
 )
-def test_the_next_run_finds_it_and_indexes_the_rest(project, arguments):
+def test_the_next_run_finds_it_and_indexes_the_rest(project, arguments, more_tries):
     assert project.cli(*arguments).returncode == KILLED
     assert "901" not in project.texts()
     answer = project.json(*arguments, code=3)["indexes"][0]
     assert (answer["failed"], answer["new"]) == (1, 1), answer
     assert project.texts()["901"] == ["good\nharmless"]
     assert listed(project) == {"900": 2}, "the run that died was a try as well"
-    for tries in (3, 4, 5, 5):
+    for tries in more_tries:
         assert project.json(*arguments, code=3)["indexes"][0]["failed"] == 1
         assert listed(project) == {"900": tries}
     assert project.json("doctor", code=3)["findings"][0]["kind"] == "failed_documents"

@@ -134,6 +134,7 @@ def test_an_ollama_server_that_is_down_ends_the_run_and_is_named(tmp_path, prefe
     assert "127.0.0.1:9" in report.indexes[0].message
 
 
+@pytest.mark.long
 def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
     """They are not in the output (even with --verbose), in Prefect's database or in the ledger."""
     secret = "hunter2-correct-horse"

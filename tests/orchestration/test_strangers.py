@@ -46,6 +46,7 @@ def shared_place():
         yield Path(name)
 
 
+@pytest.mark.long
 @needs_second_user
 def test_another_user_can_read_nothing_that_a_run_writes(shared_place):
     project = Project(shared_place / "project").fill(300)

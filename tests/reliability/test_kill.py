@@ -32,7 +32,7 @@ def bench(services, tmp_path_factory):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=case.target, marks=() if case.target in ("flow", "worker") else pytest.mark.long)
+        pytest.param(case, id=case.target, marks=() if case.target == "worker" else pytest.mark.long)
         for case in (
             Case("flow", run="second", own_prefect=True),
             Case("group", embedder="ollama", run="first"),

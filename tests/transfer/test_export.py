@@ -58,7 +58,7 @@ def test_vectors_can_be_left_out(project, tmp_path):
     assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
 
 
-@pytest.mark.parametrize("kind", ["embedded", "server"])
+@pytest.mark.parametrize("kind", ["embedded", pytest.param("server", marks=pytest.mark.long)])
 def test_memory_does_not_grow_with_the_index(tmp_path, kind):
     """Measure Python's own memory; the native part of the embedded store is not counted."""
     with ExitStack() as stack:
