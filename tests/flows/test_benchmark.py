@@ -7,6 +7,7 @@ import importlib.util
 import pytest
 
 from rag_index.errors import SettingsError
+from rag_index.reports import plots
 from rag_index.tuning import plot
 from rag_index.tuning.benchmark import open_bench
 from rag_index.tuning.benchmark_report import STAGES, BenchmarkReport, Measured
@@ -93,7 +94,7 @@ def test_a_parity_fault_is_reported():
 
 
 def test_a_missing_matplotlib_is_reported_before_the_work(monkeypatch, tmp_path):
-    monkeypatch.setattr(plot, "find_spec", lambda name: None)
+    monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"pip install 'rag-index\[plots\]'"):
         plot.draw(report(), tmp_path / "x.png")
 
