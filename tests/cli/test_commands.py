@@ -185,14 +185,15 @@ def test_debug_shows_where_an_error_comes_from(project):
     assert "Traceback" in ended.stderr
 
 
-def test_a_store_in_use_is_an_error_that_names_the_process(indexed):
+def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(indexed):
     from rag_index.stores import open_store
 
     store = open_store(indexed.settings.store)
     try:
-        message = one_line(indexed.cli("search", "printer"), 1)
+        message = one_line(indexed.cli("optimize", "notes"), 1)
         assert f"process {os.getpid()}" in message
         assert "--wait" in message
+        assert indexed.cli("search", "printer").returncode == 0
     finally:
         store.close()
 

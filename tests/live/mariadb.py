@@ -48,7 +48,10 @@ class MariadbServer:
         if root:
             os.chown(self._folder, user.pw_uid, user.pw_gid)
         self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if root else {}
-        data = self._folder / "data"
+        data, temporary = self._folder / "data", self._folder / "tmp"
+        temporary.mkdir()
+        if root:
+            os.chown(temporary, user.pw_uid, user.pw_gid)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -58,7 +61,9 @@ class MariadbServer:
             "GRANT ALL ON *.* TO owner@'127.0.0.1';\n"
         )
         init.chmod(0o644)
-        install = [self._install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal"]
+        # a server deletes the temporary tables that it finds when it starts: those of another one, in a shared folder
+        folders = [f"--datadir={data}", f"--tmpdir={temporary}"]
+        install = [self._install, "--no-defaults", *folders, "--auth-root-authentication-method=normal"]
         made = subprocess.run(
             [*install, "--skip-test-db", "--innodb-use-native-aio=0"],  # the kernel's limit on AIO is shared by all
             check=False, capture_output=True, text=True, timeout=120, cwd="/", **self._as,
@@ -67,7 +72,7 @@ class MariadbServer:
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    self._server, "--no-defaults", f"--datadir={data}", f"--port={self.port}",
+                    self._server, "--no-defaults", *folders, f"--port={self.port}",
                     "--bind-address=127.0.0.1", f"--socket={self._folder}/socket", f"--pid-file={self._folder}/pid",
                     f"--init-file={init}", "--innodb-flush-log-at-trx-commit=0", "--innodb-use-native-aio=0",
                     "--skip-name-resolve",
