@@ -83,5 +83,5 @@ def night(server) -> tuple[str, float]:
     run = server.start("index-all/index-all")["id"]
     began = time.monotonic()
     ended = server.wait_for_end(run)
-    assert ended["state_name"] == "Completed", ended["state"]
+    assert ended["state_name"] == "Completed", ended["state"]["message"]
     return ended["state"]["message"], time.monotonic() - began
