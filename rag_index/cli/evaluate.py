@@ -34,7 +34,7 @@ SHORT = 70
 
 @dataclass(frozen=True, slots=True)
 class _Given:
-    """Where the queries come from, as the command line says it."""
+    """The origin of the queries, as the command line says it."""
 
     golden: Path | None
     queries: Path | None

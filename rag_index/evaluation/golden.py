@@ -54,7 +54,7 @@ def read_golden(path: Path, queries: Path | None = None) -> list[GoldenQuery]:
     elif _looks_like_qrels(text):
         raise SettingsError(
             f"{path} looks like TREC qrels, which have no texts: name the file of its queries (topic, tab, text) too, "
-            f"with --queries FILE"
+            "with --queries FILE (a gate takes JSON lines alone)"
         )
     else:
         lines = enumerate(text.split("\n"), 1)

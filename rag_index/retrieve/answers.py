@@ -1,4 +1,4 @@
-"""From the answers of several indexes to the hits of one search."""
+"""The answers of several indexes, made into the hits of one search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From points to documents, and from the documents of several indexes to one list.
+"""Fusion: points become documents, and the documents of several indexes become one list.
 
 A chunk of a **hybrid** search has two scores, the cosine c and the BM25 score b, which become one: a·c + (1 - a)·b / B,
 where B is the best BM25 score that the query has in any of the indexes asked, and a is `[retrieve] dense_weight`. Such

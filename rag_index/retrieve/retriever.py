@@ -139,18 +139,8 @@ class Retriever:
         if reranking:
             question = replace(question, limit=max(limit, reranking.top))
         fusion = self._fusion(fusion)
-        asked = [name for name in names or self._all_names() if self._access.is_open(name, question.groups)]
-        try:
-            answers, embed_seconds = await self._fan_out.ask(question, names) if asked else ([], 0.0)
-        except RagIndexError:
-            self._metrics.add_answers(dict.fromkeys(asked))
-            raise
-        self._metrics.add_answers(
-            {answer.index: answer.seconds if answer.error is None else None for answer in answers}
-        )
+        answers, embed_seconds = await self._answers(question, names)
         answered = [answer for answer in answers if answer.error is None]
-        if answers and not answered:
-            raise failure_of(answers)
         fusing = time.perf_counter()
         ordered = fuse_answers(answered, question, fusion)
         stages = {"embed": embed_seconds, "fuse": time.perf_counter() - fusing}
@@ -313,8 +303,24 @@ class Retriever:
         question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, caller_groups(groups))
         return question, [index.name for index in searched] if indexes else None
 
-    def _all_names(self) -> list[str]:
-        return [index.name for index in self._settings.indexes]
+    async def _answers(self, question: Question, names: list[str] | None) -> tuple[list[IndexAnswer], float]:
+        """Ask the indexes that are open to the caller, and count their answers. Return these, and the seconds of embed.
+
+        Raises as `search`, if no index answers.
+        """
+        all_names = [index.name for index in self._settings.indexes]
+        asked = [name for name in names or all_names if self._access.is_open(name, question.groups)]
+        try:
+            answers, embed_seconds = await self._fan_out.ask(question, names) if asked else ([], 0.0)
+        except RagIndexError:
+            self._metrics.add_answers(dict.fromkeys(asked))
+            raise
+        self._metrics.add_answers(
+            {answer.index: answer.seconds if answer.error is None else None for answer in answers}
+        )
+        if answers and all(answer.error is not None for answer in answers):
+            raise failure_of(answers)
+        return answers, embed_seconds
 
     def _chosen_reranking(self, rerank: bool | None) -> Reranking | None:
         if rerank and self._reranking is None:

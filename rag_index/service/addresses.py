@@ -1,4 +1,4 @@
-"""Where the service listens, and under which names it may be asked."""
+"""The addresses on which the service listens, and the names under which it may be asked."""
 
 from __future__ import annotations
 
