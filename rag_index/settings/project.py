@@ -23,6 +23,7 @@ from rag_index.settings.sections import (
     StoreSettings,
 )
 from rag_index.settings.serve import ServeSettings
+from rag_index.settings.watch import WatchSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "run": RunSettings,
     "retrieve": RetrieveSettings,
     "serve": ServeSettings,
+    "watch": WatchSettings,
 }
 """The tables of the file, except `[[indexes]]`."""
 
@@ -64,6 +66,7 @@ class Settings(BaseModel):
     run: RunSettings = RunSettings()
     retrieve: RetrieveSettings = RetrieveSettings()
     serve: ServeSettings = ServeSettings()
+    watch: WatchSettings = WatchSettings()
     indexes: list[IndexSettings] = Field(min_length=1)
     path: Path = Field(default=Path(FILE_NAME), exclude=True)
     """The file that these settings come from."""

@@ -66,6 +66,8 @@ class SourceSettings(Section):
     """The maximum number of rows that one query reads."""
     timeout: Number = Field(default=600.0, gt=0)
     """The time limit of one query, in seconds."""
+    changes: Literal["wal", "queue", "poll"] = "poll"
+    """How `rag-index watch` learns of changes: the write-ahead log of PostgreSQL, triggers, or repeated queries."""
 
 
 class EmbedderSettings(Section):

@@ -1,0 +1,73 @@
+"""Changes of a source between two runs: feeds that tell which documents to read again.
+
+A feed gives keys alone: a document is read as in any run. What a feed has given is written into the ledger's inbox
+(`rag_index.ledger.inbox`) before it is acknowledged, so that a death at any moment loses no change, and so that a
+source never has to keep changes while an embedder or a store is down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ChangeFeed", "DocumentChange", "Received"]
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentChange:
+    """A document that has to be read again: it was inserted, updated or deleted, or a row that it shows changed."""
+
+    index: str
+    """The name of the index."""
+    id: str
+    """The document's id in the form that people see (`documents.keys.document_id`)."""
+    changed_at: float
+    """The time of the change, in seconds since 1970 by the clock of the source; its commit where the source knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a feed gave at once."""
+
+    changes: Sequence[DocumentChange]
+    """In any order; a document may occur several times."""
+    position: Any = None
+    """What `acknowledge` needs."""
+    more: bool = False
+    """Whether the feed has more to give right now."""
+    overflow: Sequence[str] = field(default=())
+    """The indexes of which the feed cannot say what changed, such as after a lost slot: these need a full scan."""
+
+
+class ChangeFeed(Protocol):
+    """Tells what changed in a source. Used by one thread."""
+
+    def check(self) -> None:
+        """Check that everything that the feed needs is set up.
+
+        Raises SourceUnavailable, or SettingsError, which names `rag-index watch --setup`.
+        """
+
+    def receive(self, limit: int) -> Received:
+        """Return changes that are not acknowledged yet, about `limit` at most; it does not wait for any.
+
+        Without an `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError.
+        """
+
+    def acknowledge(self, received: Received) -> None:
+        """Let the source forget these changes: they are in the ledger's inbox.
+
+        Raises SourceUnavailable or SourceError; then they come again, which is harmless.
+        """
+
+    def wait(self, seconds: float) -> None:
+        """Return when there may be changes, or after this many seconds. Raises nothing."""
+
+    def backlog(self) -> int | None:
+        """Return how many changes, or bytes of them, the source still keeps for the feed; None if it cannot say."""
+
+    def close(self) -> None:
+        """Close connections and watches."""
