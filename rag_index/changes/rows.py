@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["RowChange", "WatchedTable"]
+__all__ = ["ReceivedRows", "RowChange", "RowFeed", "WatchedTable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,39 @@ class RowChange:
     """The value of each of `table.columns`, of the type that the driver gives when it reads that column."""
     changed_at: float
     """As `DocumentChange.changed_at`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRows:
+    """What a feed of rows gave at once: `Received` before it is known which documents show these rows."""
+
+    changes: Sequence[RowChange]
+    """In any order; a row may occur several times."""
+    position: Any = None
+    """What `acknowledge` needs."""
+    more: bool = False
+    """Whether the feed has more to give right now."""
+    overflow: Sequence[WatchedTable] = field(default=())
+    """The tables of which the feed cannot say what changed, such as after TRUNCATE or when it has just been set up."""
+
+
+class RowFeed(Protocol):
+    """Tells which rows of watched tables changed, as `ChangeFeed` tells which documents did. Used by one thread."""
+
+    def check(self) -> None:
+        """As `ChangeFeed.check`."""
+
+    def receive(self, limit: int) -> ReceivedRows:
+        """As `ChangeFeed.receive`."""
+
+    def acknowledge(self, received: ReceivedRows) -> None:
+        """As `ChangeFeed.acknowledge`."""
+
+    def wait(self, seconds: float) -> None:
+        """As `ChangeFeed.wait`."""
+
+    def backlog(self) -> int | None:
+        """As `ChangeFeed.backlog`."""
+
+    def close(self) -> None:
+        """As `ChangeFeed.close`."""
