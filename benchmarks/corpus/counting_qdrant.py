@@ -1,0 +1,97 @@
+"""A Qdrant server that counts points and keeps none, in a process of its own: real REST and gRPC on loopback.
+
+It takes at most `rate` points a second. What no first run and no run without changes asks for (searches, scrolling)
+finds nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from qdrant_client import grpc as proto
+
+from tests.fakes.qdrant import FakeQdrant
+from tests.fakes.qdrant_grpc import CALLS, FakeQdrantGrpc
+
+if TYPE_CHECKING:
+    from multiprocessing.sharedctypes import Synchronized
+    from multiprocessing.synchronize import Event
+
+__all__ = ["CountingQdrant"]
+
+START_SECONDS = 60
+REST_PORT, GRPC_PORT = 6333, 6334
+"""The usual ports, because only there a client looks for gRPC by itself."""
+
+
+class CountingQdrant:
+    """The server, used as a context manager. `url` is its address, `points` how many it has taken."""
+
+    url = f"http://127.0.0.1:{REST_PORT}"
+
+    def __init__(self, rate: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._points = context.Value(ctypes.c_int64, 0)
+        self._ready = context.Event()
+        self._process = context.Process(target=_serve, args=(rate, self._points, self._ready), daemon=True)
+
+    @property
+    def points(self) -> int:
+        return int(self._points.value)
+
+    def __enter__(self) -> CountingQdrant:
+        self._process.start()
+        if not self._ready.wait(START_SECONDS):
+            raise SystemExit("the counting Qdrant server did not start: are the ports 6333 and 6334 free?")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(rate: float, points: Synchronized[int], ready: Event) -> None:
+    counter = _Counter(rate, points)
+    CALLS["Upsert"] = counter.upsert
+    CALLS["Count"] = counter.count
+    fake = FakeQdrant()
+    fake._port = REST_PORT
+    server = FakeQdrantGrpc(fake)
+    server.port = GRPC_PORT
+    with fake, server:
+        ready.set()
+        while True:
+            time.sleep(10)
+            fake.seen.clear()
+            fake.bodies.clear()
+
+
+class _Counter:
+    """The answers that depend on the count of points."""
+
+    def __init__(self, rate: float, points: Synchronized[int]) -> None:
+        self._rate = rate
+        self._points = points
+        self._free_at = time.monotonic()
+        self._lock = threading.Lock()
+
+    def upsert(self, _: FakeQdrant, request: Any) -> Any:
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(now, self._free_at) + len(request.points) / self._rate
+            self._points.value += len(request.points)
+            wait = self._free_at - now - 0.5
+        if wait > 0:
+            time.sleep(wait)
+        done = proto.UpdateResult(operation_id=0, status=proto.UpdateStatus.Completed)
+        return proto.PointsOperationResponse(result=done)
+
+    def count(self, _: FakeQdrant, request: Any) -> Any:
+        """Count all points, or all that have a vector; with any other filter none."""
+        conditions = request.filter.must
+        counted = not conditions or conditions[0].HasField("has_vector")
+        return proto.CountResponse(result=proto.CountResult(count=self._points.value if counted else 0))
