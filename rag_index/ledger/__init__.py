@@ -10,13 +10,36 @@ from rag_index.ledger.collections import CollectionRows
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.files import FileRows
-from rag_index.ledger.records import Collection, Counts, FailedDocument, Known, RunRecord, ScanRecord, Totals
+from rag_index.ledger.inbox import InboxRows
+from rag_index.ledger.records import (
+    Collection,
+    Counts,
+    FailedDocument,
+    Known,
+    RunRecord,
+    ScanRecord,
+    Totals,
+    WaitingChange,
+    WatchRecord,
+)
 from rag_index.ledger.runs import RunRows
+from rag_index.ledger.watches import WatchRows
 
-__all__ = ["Collection", "Counts", "FailedDocument", "Known", "Ledger", "RunRecord", "ScanRecord", "Totals"]
+__all__ = [
+    "Collection",
+    "Counts",
+    "FailedDocument",
+    "Known",
+    "Ledger",
+    "RunRecord",
+    "ScanRecord",
+    "Totals",
+    "WaitingChange",
+    "WatchRecord",
+]
 
 
-class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows):
+class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows, InboxRows, WatchRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.

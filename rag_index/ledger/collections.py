@@ -9,7 +9,15 @@ import sqlalchemy as sa
 from rag_index.errors import LedgerError
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import Collection
-from rag_index.ledger.tables import collections, documents, failed_documents, file_hashes, scan_states, sizes
+from rag_index.ledger.tables import (
+    batch_deletions,
+    collections,
+    documents,
+    failed_documents,
+    file_hashes,
+    scan_states,
+    sizes,
+)
 
 __all__ = ["CollectionRows"]
 
@@ -48,6 +56,6 @@ class CollectionRows(LedgerConnection):
     def drop_collection(self, collection_id: int) -> None:
         """Delete a collection with everything that belongs to it."""
         with self.transaction() as connection:
-            for table in (documents, failed_documents, scan_states, file_hashes, sizes):
+            for table in (documents, failed_documents, scan_states, file_hashes, sizes, batch_deletions):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))
             connection.execute(collections.delete().where(collections.c.id == collection_id))

@@ -8,9 +8,11 @@ import sqlalchemy as sa
 
 from rag_index.ledger.records import Counts
 from rag_index.ledger.scan import ScanRows
-from rag_index.ledger.tables import collections, documents, sizes
+from rag_index.ledger.tables import batch_deletions, collections, documents, sizes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rag_index.ledger.records import Collection
 
 __all__ = ["DAYS", "DeletionRows"]
@@ -18,6 +20,9 @@ __all__ = ["DAYS", "DeletionRows"]
 DAYS = 30
 """Days for which sizes are kept: what an index lost in this time is one loss."""
 DAY = 86_400
+HOUR = 3_600
+HOURS = 24
+"""Hours in which deletions by the batches of a watch count together."""
 
 
 class DeletionRows(ScanRows):
@@ -56,6 +61,52 @@ class DeletionRows(ScanRows):
         with self.transaction() as connection:
             return Counts(*map(int, connection.execute(sa.select(*sums).select_from(joined)).one()))
 
+    def count_named(self, collection: Collection, keys: Sequence[str]) -> Counts:
+        """Count those of these documents that have points and that are not held back."""
+        named = self._is_in_keys(documents.c.key) & documents.c.held_at.is_(None)
+        return self._count(collection, named, keys)
+
+    def hold_back_named(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Hold back these documents, as far as they have points."""
+        d = documents.c
+        named = (d.collection_id == collection_id) & (d.chunks > 0) & d.held_at.is_(None) & self._is_in_keys(d.key)
+        with self.transaction() as connection:
+            statement = documents.update().where(named).values(held_at=self.clock())
+            connection.execute(statement, {"keys": self._bind_keys(keys)})
+
+    def held_of(self, collection_id: int, keys: Sequence[str]) -> set[str]:
+        """Return those of these documents that are held back."""
+        d = documents.c
+        held = sa.select(d.key).where(d.collection_id == collection_id, d.held_at.is_not(None), self._is_in_keys(d.key))
+        with self.transaction() as connection:
+            return {str(key) for key in connection.scalars(held, {"keys": self._bind_keys(keys)})}
+
+    def release_named(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Hold these documents back no longer."""
+        d = documents.c
+        held = (d.collection_id == collection_id) & d.held_at.is_not(None) & self._is_in_keys(d.key)
+        with self.transaction() as connection:
+            connection.execute(documents.update().where(held).values(held_at=None), {"keys": self._bind_keys(keys)})
+
+    def note_batch_deletions(self, collection_id: int, count: int) -> None:
+        """Add to what batches have deleted in this hour; forget what is no longer counted."""
+        now, b = int(self.clock() // HOUR), batch_deletions.c
+        insert = self._insert(batch_deletions).values(collection_id=collection_id, hour=now, documents=count)
+        statement = insert.on_conflict_do_update(
+            index_elements=["collection_id", "hour"], set_={"documents": b.documents + insert.excluded.documents}
+        )
+        outdated = (b.collection_id == collection_id) & ((b.hour < now - HOURS) | (b.hour > now))
+        with self.transaction() as connection:
+            connection.execute(batch_deletions.delete().where(outdated))
+            connection.execute(statement)
+
+    def count_batch_deletions(self, collection_id: int) -> int:
+        """Count what batches have deleted in this hour and the `HOURS` before it."""
+        now, b = int(self.clock() // HOUR), batch_deletions.c
+        recent = (b.collection_id == collection_id) & (b.hour >= now - HOURS) & (b.hour <= now)
+        with self.transaction() as connection:
+            return int(connection.scalar(sa.select(sa.func.sum(b.documents)).where(recent)) or 0)
+
     def hold_back(self, collection: Collection, *, whole: bool) -> None:
         """Hold back what the scan would delete (with `whole`, only of what was there when the index was last whole)."""
         d = documents.c
@@ -81,11 +132,12 @@ class DeletionRows(ScanRows):
             connection.execute(documents.update().where(held, seen).values(held_at=None))
 
     def release_all(self, collection_id: int) -> None:
-        """Hold nothing back any longer, and forget earlier sizes: a person allowed it."""
+        """Hold nothing back any longer, and forget earlier sizes and deletions: a person allowed it."""
         held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
         with self.transaction() as connection:
             connection.execute(documents.update().where(held).values(held_at=None))
-            connection.execute(sizes.delete().where(sizes.c.collection_id == collection_id))
+            for table in (sizes, batch_deletions):
+                connection.execute(table.delete().where(table.c.collection_id == collection_id))
 
     def count_held(self, collection_id: int) -> int:
         """Count the documents that are held back."""
@@ -119,22 +171,27 @@ class DeletionRows(ScanRows):
             return int(connection.scalar(sa.select(sa.func.max(s.documents)).where(recent)) or 0)
 
     def copy_sizes(self, collection_id: int, other_id: int) -> None:
-        """Give another collection the sizes of this one, which it replaces."""
-        s = sizes.c
-        rows = sa.select(sa.literal(other_id), s.day, s.documents).where(s.collection_id == collection_id)
-        insert = self._insert(sizes).from_select(["collection_id", "day", "documents"], rows)
+        """Give another collection the sizes of this one, which it replaces, and what batches deleted from it."""
         with self.transaction() as connection:
-            connection.execute(sizes.delete().where(s.collection_id == other_id))
-            connection.execute(insert)
+            for table in (sizes, batch_deletions):
+                day = table.c.day if table is sizes else table.c.hour
+                rows = sa.select(sa.literal(other_id), day, table.c.documents)
+                rows = rows.where(table.c.collection_id == collection_id)
+                connection.execute(table.delete().where(table.c.collection_id == other_id))
+                insert = self._insert(table).from_select(["collection_id", day.name, "documents"], rows)
+                connection.execute(insert)
 
-    def _count(self, collection: Collection, where: sa.ColumnElement[bool]) -> Counts:
+    def _count(
+        self, collection: Collection, where: sa.ColumnElement[bool], keys: Sequence[str] | None = None
+    ) -> Counts:
         d = documents.c
         whole = d.added_at <= collection.whole_at
         statement = sa.select(*_counts(whole, whole & d.held_at.is_not(None))).where(
             d.collection_id == collection.id, d.chunks > 0, where
         )
         with self.transaction() as connection:
-            return Counts(*map(int, connection.execute(statement).one()))
+            bound = {} if keys is None else {"keys": self._bind_keys(keys)}
+            return Counts(*map(int, connection.execute(statement, bound).one()))
 
     def _is_lost(self) -> sa.ColumnElement[bool]:
         """Return the condition for a document that the scan did not see, or found emptied."""

@@ -71,11 +71,32 @@ def _remember_what_is_held_back(connection: Connection) -> None:
     )
 
 
+def _add_inbox(connection: Connection) -> None:
+    """Version 6: keep changes that a watch has received until they are indexed (see `ledger.inbox`)."""
+    number = "DOUBLE PRECISION" if connection.dialect.name == "postgresql" else "FLOAT"
+    connection.exec_driver_sql(
+        "CREATE TABLE rag_index_inbox (alias TEXT NOT NULL, document_id TEXT NOT NULL, number BIGINT NOT NULL, "
+        f"changed_at {number} NOT NULL, received_at {number} NOT NULL, PRIMARY KEY (alias, document_id))"
+    )
+    connection.exec_driver_sql("CREATE INDEX rag_index_inbox_numbers ON rag_index_inbox (alias, number)")
+    connection.exec_driver_sql(
+        f"CREATE TABLE rag_index_watches (alias TEXT NOT NULL PRIMARY KEY, since {number} NOT NULL, "
+        "last_number BIGINT NOT NULL, full_number BIGINT, asked BIGINT NOT NULL, answered BIGINT NOT NULL, "
+        f"state TEXT NOT NULL, message TEXT NOT NULL, caught_up_at {number}, applied_at {number}, "
+        f"missed INTEGER NOT NULL, missed_at {number}, missed_ids TEXT NOT NULL)"
+    )
+    connection.exec_driver_sql(
+        "CREATE TABLE rag_index_batch_deletions (collection_id INTEGER NOT NULL, hour INTEGER NOT NULL, "
+        "documents INTEGER NOT NULL, PRIMARY KEY (collection_id, hour))"
+    )
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
     4: _rename_to_one_vocabulary,
     5: _remember_what_is_held_back,
+    6: _add_inbox,
 }
 """The migration to each version after the first."""
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
 
-__all__ = ["Collection", "Counts", "FailedDocument", "Known", "RunRecord", "ScanRecord", "Totals"]
+__all__ = [
+    "Collection",
+    "Counts",
+    "FailedDocument",
+    "Known",
+    "RunRecord",
+    "ScanRecord",
+    "Totals",
+    "WaitingChange",
+    "WatchRecord",
+]
 
 
 class Known(NamedTuple):
@@ -47,6 +57,46 @@ class ScanRecord(NamedTuple):
     watermark: str
     settings: str
     full_at: float
+
+
+class WaitingChange(NamedTuple):
+    """A document of the inbox, which has to be read again. `number` grows each time that it arrives."""
+
+    document_id: str
+    number: int
+    changed_at: float
+    """The time of the earliest change that waits, by the clock of the source."""
+    received_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRecord:
+    """What the ledger keeps about the watch of an index. Times are seconds since 1970, None for never."""
+
+    alias: str
+    since: float
+    """Since when the watch has followed the index without a gap."""
+    last_number: int
+    """The number of the last arrival in the inbox."""
+    full_number: int | None
+    """A complete scan that begins at this number or later is needed, since nobody knows what changed; or None."""
+    asked: int
+    """How often somebody asked the watch to look at its feed."""
+    answered: int
+    """The last of these questions after which the feed had nothing more to give."""
+    state: str
+    """`running`, `catching up`, `waiting`, `backing off`, `failing` or `stopped`."""
+    message: str
+    """Why it is in this state."""
+    caught_up_at: float | None
+    """When every change that was known was last in the index."""
+    applied_at: float | None
+    """When a batch last ended."""
+    missed: int
+    """Changes that the last complete run had to make although the watch should have made them."""
+    missed_at: float | None
+    missed_ids: list[str]
+    """The first of these documents."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,11 @@ from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import RunRecord
 from rag_index.ledger.tables import runs
 
-__all__ = ["SINGLE", "RunRows"]
+__all__ = ["BATCH", "SINGLE", "RunRows"]
 
 
+BATCH = "watch-"
+"""Prefix of the id of a watch's batches; the alias follows. The ledger keeps the last batch of each index alone."""
 SINGLE = "id-"
 """Prefix of the ids of runs over single documents, which must not hide how the last run over all documents went."""
 
@@ -40,11 +42,12 @@ class RunRows(LedgerConnection):
             connection.execute(statement.values(**values))
 
     def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
-        """Return the newest run of an index over all its documents.
+        """Return the newest run of an index over all its documents, which is no batch of a watch.
 
         With `run_id`, return the newest run of any kind whose id begins with it.
         """
-        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else ~runs.c.id.startswith(SINGLE)
+        whole = ~runs.c.id.startswith(SINGLE) & ~runs.c.id.startswith(BATCH)
+        wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else whole
         statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.started_at.desc()).limit(1)
         with self.transaction() as connection:
             row = connection.execute(statement).mappings().first()

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 __all__ = [
-    "collections", "documents", "failed_documents", "file_hashes", "leases", "metadata", "runs", "scan_states",
-    "schema_version", "sizes",
+    "batch_deletions", "collections", "documents", "failed_documents", "file_hashes", "inbox", "leases", "metadata",
+    "runs", "scan_states", "schema_version", "sizes", "watches",
 ]  # fmt: skip
 
 metadata = sa.MetaData()
@@ -119,4 +119,41 @@ sizes = sa.Table(
     sa.Column("collection_id", sa.Integer, primary_key=True),
     sa.Column("day", sa.Integer, primary_key=True),
     sa.Column("documents", sa.Integer, nullable=False),
+)
+
+batch_deletions = sa.Table(
+    "rag_index_batch_deletions",
+    metadata,
+    sa.Column("collection_id", sa.Integer, primary_key=True),
+    sa.Column("hour", sa.Integer, primary_key=True),
+    sa.Column("documents", sa.Integer, nullable=False),
+)
+
+inbox = sa.Table(
+    "rag_index_inbox",
+    metadata,
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("document_id", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False),
+    sa.Column("received_at", sa.Float, nullable=False),
+)
+sa.Index("rag_index_inbox_numbers", inbox.c.alias, inbox.c.number)
+
+watches = sa.Table(
+    "rag_index_watches",
+    metadata,
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("last_number", sa.BigInteger, nullable=False),
+    sa.Column("full_number", sa.BigInteger),
+    sa.Column("asked", sa.BigInteger, nullable=False),
+    sa.Column("answered", sa.BigInteger, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("caught_up_at", sa.Float),
+    sa.Column("applied_at", sa.Float),
+    sa.Column("missed", sa.Integer, nullable=False),
+    sa.Column("missed_at", sa.Float),
+    sa.Column("missed_ids", sa.Text, nullable=False),
 )

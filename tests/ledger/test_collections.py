@@ -26,6 +26,7 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(tmp_path):
             ledger.record_scan(made.id, "w", settings="s", full_at=1.0)
             ledger.note_files(made.id, [("1", "stamp", b"t", b"p")])
             ledger.note_size(made.id, 1)
+            ledger.note_batch_deletions(made.id, 1)
 
         def rows() -> dict[str, int]:
             with ledger.transaction() as connection:

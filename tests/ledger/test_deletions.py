@@ -78,3 +78,28 @@ def test_the_largest_size_of_a_day_counts(ledger, collection_id):
     for count in (300, 500, 400):
         ledger.note_size(collection_id, count)
     assert ledger.largest_size(collection_id) == 500
+
+
+def test_deletions_of_batches_count_for_a_day(ledger, clock, collection_id):
+    ledger.note_batch_deletions(collection_id, 10)
+    clock.now += 23 * 3600
+    ledger.note_batch_deletions(collection_id, 5)
+    ledger.note_batch_deletions(collection_id, 5)
+    assert ledger.count_batch_deletions(collection_id) == 20
+    clock.now += 2 * 3600
+    assert ledger.count_batch_deletions(collection_id) == 10
+    clock.now -= 100 * DAY  # the clock was set back
+    ledger.note_batch_deletions(collection_id, 1)
+    assert ledger.count_batch_deletions(collection_id) == 1
+    ledger.release_all(collection_id)
+    assert ledger.count_batch_deletions(collection_id) == 0
+
+
+def test_documents_that_are_named_are_held_back_and_released(ledger, collection_id):
+    ledger.record(collection_id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1), ("3", b"t", b"p", 0)])
+    assert ledger.count_named(ledger.collection("a__1"), ["1", "3", "4"]).all == 1
+    ledger.hold_back_named(collection_id, ["1", "3", "4"])
+    assert (ledger.held_of(collection_id, ["1", "2", "3"]), ledger.count_held(collection_id)) == ({"1"}, 1)
+    assert ledger.count_named(ledger.collection("a__1"), ["1", "2"]).all == 1
+    ledger.release_named(collection_id, ["1"])
+    assert ledger.count_held(collection_id) == 0

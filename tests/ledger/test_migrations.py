@@ -71,7 +71,18 @@ CREATE INDEX rag_index_pending_documents ON rag_index_documents (collection_id) 
 UPDATE rag_index_schema_version SET version = 4;
 """
 )
-VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4}
+VERSION_5 = (
+    VERSION_4
+    + """
+ALTER TABLE rag_index_collections ADD COLUMN whole_at FLOAT NOT NULL DEFAULT 0;
+ALTER TABLE rag_index_documents ADD COLUMN added_at FLOAT NOT NULL DEFAULT 0;
+ALTER TABLE rag_index_documents ADD COLUMN held_at FLOAT;
+CREATE TABLE rag_index_sizes (collection_id INTEGER NOT NULL, day INTEGER NOT NULL, documents INTEGER NOT NULL,
+  PRIMARY KEY (collection_id, day));
+UPDATE rag_index_schema_version SET version = 5;
+"""
+)
+VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5}
 
 
 @pytest.fixture(params=VERSIONS)

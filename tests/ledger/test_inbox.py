@@ -1,0 +1,106 @@
+"""The inbox of changes: nothing that arrived is lost, whatever happens between arrival and the end of its batch."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from rag_index.database.urls import database_url
+from rag_index.ledger import Ledger
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request, tmp_path):
+    if request.param == "sqlite":
+        with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=Clock())) as opened:
+            yield opened
+        return
+    postgres = request.getfixturevalue("postgres")
+    with postgres.database() as name, closing(Ledger(postgres.url(name), clock=Clock())) as opened:
+        yield opened
+
+
+def ids(ledger, alias="p_notes"):
+    return [change.document_id for change in ledger.waiting_changes(alias, 100)]
+
+
+def test_a_document_waits_once_with_its_earliest_change_and_its_last_number(ledger):
+    ledger.put_changes([("p_notes", "1", 10.0), ("p_notes", "2", 11.0), ("p_notes", "1", 9.0)])
+    first = {change.document_id: change for change in ledger.waiting_changes("p_notes", 100)}
+    ledger.put_changes([("p_notes", "1", 12.0), ("p_other", "1", 12.0)])
+    again = {change.document_id: change for change in ledger.waiting_changes("p_notes", 100)}
+    assert (again["1"].changed_at, again["2"]) == (9.0, first["2"])
+    assert again["1"].number > first["1"].number
+    assert ids(ledger) == ["2", "1"]  # what has waited longest comes first
+    assert (ledger.count_waiting("p_notes"), ledger.count_waiting("p_other")) == (2, 1)
+    assert (ledger.waiting_since("p_notes"), ledger.waiting_since("p_nothing")) == (9.0, None)
+    assert ledger.are_waiting("p_notes", ["2", "3"]) == {"2"}
+
+
+def test_a_document_that_arrives_while_its_batch_runs_stays(ledger):
+    ledger.put_changes([("p_notes", "1", 10.0), ("p_notes", "2", 10.0)])
+    batch = ledger.waiting_changes("p_notes", 100)
+    ledger.put_changes([("p_notes", "2", 20.0), ("p_notes", "3", 20.0)])
+    ledger.remove_changes("p_notes", batch)
+    assert ids(ledger) == ["2", "3"]
+
+
+def test_numbers_grow_although_the_inbox_was_emptied(ledger):
+    ledger.put_changes([("p_notes", "1", 10.0)])
+    batch = ledger.waiting_changes("p_notes", 100)
+    ledger.remove_changes("p_notes", batch)
+    ledger.put_changes([("p_notes", "1", 10.0)])
+    ledger.remove_changes("p_notes", batch)  # a batch that ends late must not take the new arrival with it
+    assert ids(ledger) == ["1"]
+
+
+def test_a_complete_scan_clears_what_had_arrived_when_it_began(ledger):
+    assert ledger.last_number("p_notes") == 0
+    ledger.put_changes([("p_notes", "1", 10.0), ("p_notes", "2", 10.0)])
+    number = ledger.last_number("p_notes")
+    ledger.put_changes([("p_notes", "2", 11.0), ("p_notes", "3", 11.0), ("p_other", "1", 11.0)])
+    ledger.clear_changes("p_notes", number)
+    assert (ids(ledger), ids(ledger, "p_other")) == (["2", "3"], ["1"])
+
+
+def test_a_need_for_a_complete_scan_ends_with_one_that_began_after_it(ledger):
+    earlier = ledger.last_number("p_notes")
+    ledger.need_full_scan("p_notes")
+    ledger.clear_changes("p_notes", earlier)
+    assert ledger.watch("p_notes").full_number is not None
+    ledger.clear_changes("p_notes", ledger.last_number("p_notes"))
+    assert ledger.watch("p_notes").full_number is None
+
+
+def test_a_put_that_dies_leaves_nothing(ledger):
+    def die():
+        with ledger.transaction():
+            ledger.put_changes([("p_notes", "1", 10.0)])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        die()
+    assert ids(ledger) == []
+
+
+def test_a_watch_is_asked_and_answers(ledger):
+    ledger.begin_watch("p_notes")
+    ledger.begin_watch("p_notes")
+    assert ledger.questions(["p_notes", "p_other"]) == {}
+    assert [ledger.ask_watch("p_notes"), ledger.ask_watch("p_notes")] == [1, 2]
+    assert ledger.questions(["p_notes", "p_other"]) == {"p_notes": 2}
+    ledger.update_watch("p_notes", answered=2)
+    assert ledger.questions(["p_notes"]) == {}
+    ledger.record_missed("p_notes", 3, ["1", "2"])
+    record = ledger.watch("p_notes")
+    assert (record.missed, record.missed_at, record.missed_ids) == (3, 1000.0, ["1", "2"])
+    assert ledger.watch("p_other") is None
