@@ -8,12 +8,12 @@ source never has to keep changes while an embedder or a store is down.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ChangeFeed", "DocumentChange", "Received"]
+__all__ = ["ChangeFeed", "DocumentChange", "Received", "WatchableSource"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Received:
     more: bool = False
     """Whether the feed has more to give right now."""
     overflow: Sequence[str] = field(default=())
-    """The indexes of which the feed cannot say what changed, such as after a lost slot: these need a full scan."""
+    """The indexes of which the feed cannot say what changed, such as after a lost slot: these need a full scan, which
+    also reads the rows that `changed_since` would leave unread."""
 
 
 class ChangeFeed(Protocol):
@@ -54,7 +55,8 @@ class ChangeFeed(Protocol):
     def receive(self, limit: int) -> Received:
         """Return changes that are not acknowledged yet, about `limit` at most; it does not wait for any.
 
-        Without an `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError.
+        Without an `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError, and
+        errors of the store where it is asked which documents showed a row.
         """
 
     def acknowledge(self, received: Received) -> None:
@@ -71,3 +73,11 @@ class ChangeFeed(Protocol):
 
     def close(self) -> None:
         """Close connections and watches."""
+
+
+@runtime_checkable
+class WatchableSource(Protocol):
+    """The additional method of a source of another package that can tell what changed (see `sources.Source`)."""
+
+    def open_feed(self) -> ChangeFeed:
+        """Return a feed of the changes of this source's index. The source stays open until the feed is closed."""

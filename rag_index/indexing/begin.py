@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.database.urls import redacted_url
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable
 from rag_index.indexing.commit import Committer
@@ -15,7 +14,8 @@ from rag_index.indexing.search_index import make_searchable
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
-from rag_index.settings.index import CODE, SQL
+from rag_index.settings.index import CODE
+from rag_index.sources import scan_settings
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -60,8 +60,7 @@ def begin_scan(
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(
             run.source, index, ledger, collection.id,
-            full=rebuild, retry=run.options.retry_failed,
-            database=redacted_url(run.settings.source_url) if index.kind == SQL else "",
+            full=rebuild, retry=run.options.retry_failed, settings=scan_settings(run.settings, index),
         ),
         reuse=reuse,
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),

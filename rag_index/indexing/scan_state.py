@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.documents.canonical import hash_text
 from rag_index.indexing.diff import MAX_TRIES
 
 if TYPE_CHECKING:
@@ -37,14 +36,14 @@ class LedgerScanState:
         *,
         full: bool,
         retry: bool,
-        database: str = "",
+        settings: str = "",
     ) -> None:
         self._ledger = ledger
         self._collection = collection_id
         self._retry = retry
         self._next_watermark: str | None = None
         self._gives_stamps = False
-        self._settings = hash_text(index.model_dump_json() + database).hex()
+        self._settings = settings
         before = ledger.scan_state(collection_id)
         self._full_at = ledger.clock()
         self._watermark: str | None = None

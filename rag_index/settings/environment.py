@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Overlay", "keys_of", "tables_of"]
+__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Overlay", "entries_of", "keys_of", "tables_of"]
 
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
@@ -46,9 +46,19 @@ def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 def tables_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Return the models of those keys of a model that are tables with keys of their own."""
+    return _inner_models(model, in_lists=False)
+
+
+def entries_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the models of the entries of those keys of a model that are lists of tables."""
+    return _inner_models(model, in_lists=True)
+
+
+def _inner_models(model: type[BaseModel], *, in_lists: bool) -> dict[str, type[BaseModel]]:
     return {
         key: kind
         for key, field in keys_of(model).items()
+        if (typing.get_origin(field.annotation) is list) == in_lists
         for kind in (field.annotation, *typing.get_args(field.annotation))
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     }

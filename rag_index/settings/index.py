@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from rag_index.settings.context import ContextSettings  # noqa: TC001 - pydantic looks it up
 from rag_index.settings.gate import GateSettings  # noqa: TC001 - pydantic looks it up
 from rag_index.settings.values import Number, OptionalTable, PositiveInt, Section, Table, Whole
+from rag_index.settings.watch import DependsOn  # noqa: TC001 - pydantic looks it up
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
@@ -30,7 +31,7 @@ LANGUAGES = (
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
-    "access_separator",
+    "access_separator", "depends_on",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
 CUSTOM_KEYS = {"options"}
@@ -92,6 +93,8 @@ class IndexSettings(Section):
     """A column with the time of a row's last change. A run then reads only the rows in full that have changed since."""
     changed_overlap: Number = Field(default=3600.0, ge=0)
     """The seconds by which a change may be committed later than its time in `changed_since`."""
+    depends_on: list[DependsOn] = Field(default=[])
+    """The tables whose rows the documents show, beside those of `table`: a watch then follows these, too."""
     full_compare_days: Number = Field(default=7.0, ge=0)
     """The days after which a source that skips unchanged documents reads all of them again."""
     root: Path | None = Field(default=None, validate_default=True)
@@ -187,6 +190,10 @@ class IndexSettings(Section):
             raise ValueError(f'text {self.text!r} is a template that names no column; write it as "{{column}}"')
         if RESERVED in self.payload:
             raise ValueError("payload column _rag is reserved; rename it in a query (SELECT _rag AS …)")
+
+        for number, entry in enumerate(self.depends_on):
+            if entry in self.depends_on[:number]:
+                raise ValueError(f"depends_on has table {entry.table!r} with column {entry.column!r} twice; remove one")
 
     def _check_fields(self) -> None:
         """Refuse a field that the index does not have."""

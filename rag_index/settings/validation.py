@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel
 
-from rag_index.settings.environment import TOP_KEYS, keys_of, tables_of
+from rag_index.settings.environment import TOP_KEYS, entries_of, keys_of, tables_of
 from rag_index.settings.renamed import new_name
 
 if TYPE_CHECKING:
@@ -25,12 +25,14 @@ EXPECTED = {
     "shard_documents": 'should be a whole number above 0 or "auto"',
     "key": "should be the name of a column, or a list of names",
     "text": "should be the name of a column, a list of names, or a template",
+    "depends_on": 'should be a list of tables: [{table = "customer", key = "id", column = "customer_id"}]',
     "metric": "should be a measure and a number of hits, such as recall@10, MRR@10 or nDCG@10",
 }
 """Messages for keys whose values may have several types, for each of which pydantic reports an error."""
 TYPE_MESSAGES = {
     "string_pattern_mismatch": "should contain only letters, digits, - and single _ between them",
     "string_type": "should be a text in quotes",
+    "model_type": "should be a table of keys",
     "list_type": 'should be a list, for example ["one", "two"]',
     "too_short": "should have at least one entry",
     "int_type": "should be a whole number",
@@ -51,6 +53,7 @@ MISSING_REMEDIES = {
     "indexes.key": "name the column or columns that identify a document",
     "indexes.text": "name the columns that the text consists of",
     "indexes.root": "name the folder with the files",
+    "indexes.depends_on": "an entry has table, key (a column of that table) and column (of the index)",
     "indexes.gate.queries": 'name a golden file, which has queries and what each should find, such as "golden.jsonl"',
     "indexes.context.model": "name a generative model of the Ollama servers, for example llama3.2",
 }
@@ -137,6 +140,11 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
     model = _model_of(root, "indexes")
     if len(location) == 2:
         return _Location(location, model, index, "")
+    if entry := entries_of(model).get(str(location[2])):
+        number = f"{location[2]}, entry {int(location[3]) + 1}" if len(location) > 3 else str(location[2])
+        if len(location) > 4:
+            return _Location(location[:3], entry, f"{index}, {number}", str(location[4]))
+        return _Location(location[:3], entry, index, number)
     number = f"[{location[-1]}]" if len(location) > 3 and isinstance(location[-1], int) else ""
     inner = tables_of(model).get(str(location[2]))
     if inner is not None and len(location) > 3:

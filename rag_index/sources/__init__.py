@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from rag_index.database.urls import redacted_url
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import Failure
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["GROUP", "ScanState", "SingleDocumentSource", "Source", "SourcePage", "open_source", "page_of"]
+__all__ = [
+    "GROUP",
+    "ScanState",
+    "SingleDocumentSource",
+    "Source",
+    "SourcePage",
+    "open_source",
+    "page_of",
+    "scan_settings",
+]
 
 GROUP = "rag_index.sources"
 """The group of entry points of sources. Each is called with the settings and the index, and returns a `Source`."""
@@ -118,6 +128,12 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
     batch.text_hashes.extend(map(hash_text, batch.texts))
     batch.payload_hashes.extend(map(hash_bytes, batch.payloads))
     return batch
+
+
+def scan_settings(settings: Settings, index: IndexSettings) -> str:
+    """Return a hash of what a scan's watermark depends on: the settings of the index, and its database."""
+    database = redacted_url(settings.source_url) if index.kind == SQL else ""
+    return hash_text(index.model_dump_json() + database).hex()
 
 
 def open_source(settings: Settings, index: IndexSettings) -> Source:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,12 @@ import sqlalchemy as sa
 from rag_index.documents.access import access_stamp, groups_in
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
+from rag_index.sources.pages import STREAMED
 from rag_index.sources.sql import TIMEOUT, SqlSource, not_unique
 from rag_index.sources.statement import untyped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection
     from sqlalchemy.sql.selectable import Select
@@ -82,6 +84,24 @@ class ChangedSource(SqlSource):
                 )
             )
         return None if latest is None else _encode_time(_subtract_overlap(latest, self._overlap))
+
+    def changed_keys(self, watermark: str | None) -> Iterator[tuple[str, Any]]:
+        """Yield typed key and time of each row that changed since a watermark, if there is one.
+
+        Rows without a time are left out.
+
+        They are fetched as they are consumed. Raises SourceUnavailable or SourceError.
+        """
+        statement = sa.select(*self._keys, self._time).where(*self._keys_not_null(), self._time.is_not(None))
+        if watermark is not None:
+            statement = statement.where(self._time >= untyped(_decode_time(watermark)))
+        with self._connect() as connection, connection.execute(statement, execution_options=STREAMED) as result:
+            for row in result:
+                yield encode_key(row[:-1]), row[-1]
+
+    def watermark_at(self, time: Any, overlap: float) -> str:
+        """Return the watermark that lies `overlap` seconds before a time of the column."""
+        return _encode_time(_subtract_overlap(time, dt.timedelta(seconds=overlap), whole_days=False))
 
     def read_since(
         self,
@@ -207,12 +227,22 @@ def _check_date(text: str, index: IndexSettings) -> None:
         ) from None
 
 
-def _subtract_overlap(latest: Any, overlap: dt.timedelta) -> Any:
+def _subtract_overlap(latest: Any, overlap: dt.timedelta, *, whole_days: bool = True) -> Any:
     if isinstance(latest, dt.datetime):
         return latest - overlap
     if isinstance(latest, str):
+        if not whole_days and (earlier := _earlier_text(latest, overlap)):
+            return earlier
         return (dt.date.fromisoformat(latest[:10]) - overlap - DAY).isoformat()
     return latest - overlap - DAY
+
+
+def _earlier_text(latest: str, overlap: dt.timedelta) -> str:
+    """Return a time as text in the same form, `overlap` earlier; "" if the form is not one that can be kept."""
+    for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"):
+        with suppress(ValueError):
+            return (dt.datetime.strptime(latest, form) - overlap).strftime(form)  # noqa: DTZ007 - as the text has it
+    return ""
 
 
 def _encode_time(value: Any) -> str:

@@ -98,7 +98,7 @@ def _missing_table(inspector: Any, index: IndexSettings) -> str:
 
 
 def _check_columns(index: IndexSettings, columns: list[str], place: str) -> None:
-    more = filter(None, [index.changed_since, index.access_column])
+    more = filter(None, [index.changed_since, index.access_column, *[entry.column for entry in index.depends_on]])
     for name in [*index.key_columns, *index.text_columns, *index.payload, *more]:
         if name not in columns:
             raise SettingsError(

@@ -99,6 +99,16 @@ class CodeSource:
                 self._read_file(page, encode_key([file.path]), file, stamp, listing.listed_at)
         return page
 
+    def stamps(self) -> tuple[set[str], dict[str, str], set[str]]:
+        """Return the folders that are listed, the stamp of each file by typed key, and the folders that are unreadable.
+
+        Folders are paths from the root with / at the end. Raises SourceUnavailable.
+        """
+        listing = self._list()
+        pairs = [(encode_key([file.path]), self._stamp(file)) for file in listing.files]
+        stamps = {key: str(stamp) for key, stamp in pairs if stamp}
+        return set(listing.folders), stamps, set(listing.unreadable_folders)
+
     def close(self) -> None:
         """Forget the list of files; no file is open."""
         self._listing = None

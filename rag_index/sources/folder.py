@@ -45,6 +45,8 @@ class Listing:
     files: list[File] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     """Links, names and folders that cannot be read."""
+    folders: list[str] = field(default_factory=list)
+    """Paths from the root, with / at the end, of the folders that were listed; "" is the root."""
     unreadable_folders: list[str] = field(default_factory=list)
     """Paths from the root, with / at the end, of folders that cannot be listed."""
 
@@ -126,6 +128,7 @@ class _Walk:
             except OSError as exc:
                 self._fail_folder(folder, exc)
                 continue
+            self._listing.folders.append(folder)
             if any(entry.name == IGNORE for entry in listed):
                 ignore_files = [*ignore_files, *_read_ignore_file(self._root / folder / IGNORE, folder)]
             for entry in listed:

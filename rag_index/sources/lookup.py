@@ -14,6 +14,7 @@ from sqlalchemy import exc
 
 from rag_index.database.urls import is_transient
 from rag_index.documents.keys import document_id, encode_key, values_of
+from rag_index.sources.pages import STREAMED
 from rag_index.sources.statement import untyped
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import Select
 
-__all__ = ["find_rows"]
+__all__ = ["find_keys", "find_rows"]
+
+VALUES = 500
+"""Values that one statement compares with: databases limit the parameters of a statement."""
 
 
 def find_rows(
@@ -50,6 +54,25 @@ def find_rows(
         if found:
             return found
     return []
+
+
+def find_keys(
+    connection: Connection,
+    keys: Sequence[sa.ColumnElement[Any]],
+    column: sa.ColumnElement[Any],
+    values: Sequence[Any],
+) -> Iterator[str]:
+    """Yield the typed keys of the rows that have one of the values in a column, as they are fetched.
+
+    Raises the driver's errors.
+    """
+    known = [key.is_not(None) for key in keys]
+    for first in range(0, len(values), VALUES):
+        condition = column.in_([untyped(value) for value in values[first : first + VALUES]])
+        statement = sa.select(*keys).where(condition, *known)
+        with connection.execute(statement, execution_options=STREAMED) as result:
+            for row in result:
+                yield encode_key(row)
 
 
 def _canonical_id(parts: Sequence[Any]) -> str:

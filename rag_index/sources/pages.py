@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import CursorResult
 
-__all__ = ["FETCH_ROWS", "PAGE_CHARS", "PageReader"]
+__all__ = ["FETCH_ROWS", "PAGE_CHARS", "STREAMED", "PageReader"]
 
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
@@ -18,6 +18,9 @@ documents, in shards), which is most of what the flow's process takes."""
 FIRST_ROWS = 8
 FETCH_ROWS = 100
 """The most rows that are fetched at a time: long texts may follow short ones."""
+
+STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
+"""Rows are fetched from a server as they are read. SQLite does so anyway."""
 
 
 class PageReader:

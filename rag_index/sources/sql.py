@@ -22,8 +22,8 @@ from rag_index.sources import SourcePage
 from rag_index.sources.access import AccessReader
 from rag_index.sources.checks import check_query, check_table
 from rag_index.sources.engine import open_read_only, source_error
-from rag_index.sources.lookup import find_rows
-from rag_index.sources.pages import FETCH_ROWS, PageReader
+from rag_index.sources.lookup import find_keys, find_rows
+from rag_index.sources.pages import STREAMED, PageReader
 from rag_index.sources.rows import RowReader
 from rag_index.sources.statement import single_select, untyped
 from rag_index.sources.time_limit import limit_on_server, limited
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from rag_index.sources import ScanState
 
 __all__ = ["SqlSource", "not_unique", "open_read_only"]
-
-STREAMED = {"stream_results": True, "max_row_buffer": FETCH_ROWS}
-"""Rows are fetched from a server as they are read. SQLite does so anyway."""
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
@@ -135,6 +132,14 @@ class SqlSource:
                 found += find_rows(connection, self._select(), self._keys, parts, self._fetch)
         return self._read(found, None)
 
+    def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
+        """Yield the typed keys of the documents that have one of these values in a column of `depends_on`.
+
+        They are fetched as they are consumed. Raises SourceUnavailable or SourceError.
+        """
+        with self._connect() as connection:
+            yield from find_keys(connection, self._keys, self._from.c[column], values)
+
     def close(self) -> None:
         """Close the connections."""
         self._end_stream()
@@ -143,7 +148,7 @@ class SqlSource:
     def _documents(self) -> FromClause:
         """Return the table, or the query as a subquery, without types: odd values arrive as the driver has them."""
         index = self._index
-        more = filter(None, [index.changed_since, index.access_column])
+        more = filter(None, [index.changed_since, index.access_column, *[entry.column for entry in index.depends_on]])
         names = [*index.key_columns, *index.text_columns, *index.payload, *more]
         columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in dict.fromkeys(names)]
         if index.table is not None:

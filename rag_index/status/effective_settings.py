@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
 from rag_index.database.urls import database_url
 from rag_index.errors import RagIndexError
@@ -133,7 +133,9 @@ def _redact(settings: Settings, value: Any) -> Any:
         except ValueError:
             return MASK
         return url.set(query={}).render_as_string(hide_password=True)
-    return value if isinstance(value, str | int | float | bool | list | None) else str(value)
+    if isinstance(value, list):
+        return [entry.model_dump() if isinstance(entry, BaseModel) else entry for entry in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 _MEMORY_BASIS = {

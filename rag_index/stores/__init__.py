@@ -80,8 +80,10 @@ class StoreReader(Protocol):
     ) -> list[StoredPoint]:
         """Return the points with these ids that exist and meet the conditions, in any order."""
 
-    def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
-        """Return all points in order of their id, with one page in memory at a time."""
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
 
     def search(
         self,

@@ -28,10 +28,13 @@ from rag_index.settings.environment import keys_of
 from rag_index.settings.gate import GateSettings
 from rag_index.settings.index import CodeLanguage
 from rag_index.settings.renamed import RENAMED_KEYS
+from rag_index.settings.watch import DependsOn
 
 SOURCE = '[source]\nurl = "sqlite:///a.db"\n'
 INDEX = '[[indexes]]\nname = "comments"\ntable = "comment"\nkey = "id"\ntext = "body"\n'
 CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
+
+DEPENDS = "{table = 'c', key = 'id', column = 'x'}"
 
 
 @pytest.fixture
@@ -337,6 +340,17 @@ def test_known_models_get_their_prefixes(model, prefixes):
         ),
         (SOURCE + INDEX.replace("comments", "a__3"), "index a__3: the name 'a__3' must not contain two underscores"),
         (SOURCE + INDEX.replace('table = "comment"\n', ""), "index comments: needs either table or query"),
+        (
+            SOURCE + INDEX + "depends_on = [{tabel = 'c', key = 'id', column = 'c_id'}]\n",
+            "unknown key 'tabel' in index comments, depends_on, entry 1, did you mean 'table'?",
+        ),
+        (SOURCE + INDEX + "depends_on = [{table = 'c', key = 'id'}]\n", "depends_on, entry 1: column is missing"),
+        (SOURCE + INDEX + "depends_on = ['c']\n", "depends_on, entry 1 should be a table of keys, not 'c'"),
+        (
+            SOURCE + INDEX + f"depends_on = [{', '.join(2 * [DEPENDS])}]\n",
+            "index comments: depends_on has table 'c' with column 'x' twice; remove one",
+        ),
+        (CODE + f"depends_on = [{DEPENDS}]\n", "depends_on belongs to kind 'sql'"),
         (SOURCE + INDEX + "query = 'SELECT 1'\n", "index comments: needs either table or query"),
         (SOURCE + INDEX.replace("table", "query") + "schema = 'x'\n", "index comments: schema belongs to table"),
         (
@@ -440,6 +454,7 @@ EXAMPLES = {
     "parallel.tls_ca_file": ("/ca.pem", Path("/ca.pem")),
     "parallel.tls_cert": ("/cert.pem", Path("/cert.pem")),
     "parallel.tls_key": ("/key.pem", Path("/key.pem")),
+    "source.changes": ("queue", "queue"),
     "run.delete_guard": ("0.5", 0.5),
     "run.tolerate_failed": ("0", 0.0),
     "run.metrics_file": ("/run.prom", Path("/run.prom")),
@@ -462,6 +477,10 @@ EXAMPLES = {
     "indexes.payload_indexes": ("{}", {}),
     "indexes.required_filter": ("{}", {}),
     "indexes.chunk_chars": ("500", 500),
+    "indexes.depends_on": (
+        '[{"table": "c", "key": "id", "column": "c_id"}]',
+        [DependsOn(table="c", key="id", column="c_id")],
+    ),
     "indexes.access": ("acl", "acl"),
     "indexes.access_separator": (";", ";"),
     "indexes.kind": ("sql", "sql"),

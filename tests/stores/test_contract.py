@@ -272,6 +272,14 @@ def test_scroll_is_complete_and_in_order_of_id(store: Store, name: str) -> None:
     assert np.isclose(np.linalg.norm(first.vector), 1.0, atol=1e-5)
 
 
+def test_scroll_returns_the_points_that_meet_conditions(store: Store, name: str) -> None:
+    points = batch(list(range(30)), [{"owner": n % 3, "state": "open" if n % 2 else "closed"} for n in range(30)])
+    store.upsert(name, points)
+    wanted = [Condition("owner", "any", [1, 2]), Condition("state", "eq", "open")]
+    found = {point.id for point in store.scroll(name, page=4, conditions=wanted)}
+    assert found == {point_id(f"None{n}") for n in range(30) if n % 3 and n % 2}
+
+
 def test_empty_calls_do_nothing(store: Store, name: str) -> None:
     store.upsert(name, batch([1]))
     store.upsert(name, PointBatch([], np.zeros((0, DIMENSION), np.float32), []))

@@ -97,10 +97,12 @@ class EdgeReader:
         with self._lend(name) as collection:
             return collection.retrieve(ids, vectors=vectors, conditions=conditions)
 
-    def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
-        """Return all points in order of their id, as they were when the first was read."""
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions, as they were when the first was read."""
         with self._lend(name) as collection:
-            yield from collection.scroll(vectors=vectors, page=page)
+            yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)
 
     def search(
         self,

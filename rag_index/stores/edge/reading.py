@@ -89,9 +89,9 @@ class CollectionReader:
                 found += map(stored_point, shard.retrieve(list(some), True, vectors))
         return found
 
-    def scroll(self, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
-        """Return all points in order of their id."""
-        return self._scroll(None, vectors=vectors, page=page)
+    def scroll(self, *, vectors: bool, page: int, conditions: Sequence[Condition] = ()) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions in order of their id."""
+        return self._scroll(_conditions_filter(conditions), vectors=vectors, page=page)
 
     def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
         offset: e.PointId | None = None

@@ -181,9 +181,11 @@ class EdgeStore:
         """Return the points with these ids that exist and meet the conditions."""
         return self._get(name).retrieve(ids, vectors=vectors, conditions=conditions)
 
-    def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
-        """Return all points in order of their id, with one page in memory at a time."""
-        return self._get(name).scroll(vectors=vectors, page=page)
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions, with one page in memory at a time."""
+        return self._get(name).scroll(vectors=vectors, page=page, conditions=conditions)
 
     def search(
         self,

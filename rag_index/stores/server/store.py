@@ -222,11 +222,14 @@ class ServerStore:
             return list(map(stored_point, found))
         return [point for batch in _batches(ids) for point in self._retrieve(name, list(batch), vectors)]
 
-    def scroll(self, name: str, *, vectors: bool = False, page: int = 1000) -> Iterator[StoredPoint]:
-        """Return all points in order of their id, with one page in memory at a time."""
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions, with one page in memory at a time."""
+        wanted = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
         offset: models.ExtendedPointId | None = None
         while True:
-            ask = partial(self._page, name, offset, page, vectors)
+            ask = partial(self._page, name, offset, page, vectors, wanted)
             records, offset = self._limits.within(name, ask)
             yield from map(stored_point, records)
             if offset is None:
@@ -363,14 +366,19 @@ class ServerStore:
         return [stored_point(record) for record in records]
 
     def _page(
-        self, name: str, offset: models.ExtendedPointId | None, page: int, vectors: bool, limits: Limits
+        self,
+        name: str,
+        offset: models.ExtendedPointId | None,
+        page: int,
+        vectors: bool,
+        wanted: models.Filter | None,
+        limits: Limits,
     ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
         limit = min(page, limits.page)
+        options: dict[str, Any] = {"scroll_filter": wanted, "with_payload": True, "with_vectors": vectors}
         return cast(
             "tuple[list[models.Record], models.ExtendedPointId | None]",
-            self._ask(
-                lambda client: client.scroll(name, offset=offset, limit=limit, with_payload=True, with_vectors=vectors)
-            ),
+            self._ask(lambda client: client.scroll(name, offset=offset, limit=limit, **options)),
         )
 
 

@@ -1,0 +1,141 @@
+"""Changed files of a folder of source code.
+
+A change is a difference between two listings of the folder, by the rules and stamps of any scan. So a renamed folder, a
+file that an editor replaces, another branch or a changed .gitignore need no rules of their own. The first listing is
+compared with the ledger: nothing that changed before the watch began is missed.
+
+Events of the file system only say when to list again. Where there are none, such as on a network folder, it is listed
+every few seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag_index.changes import DocumentChange, Received
+from rag_index.changes.file_events import FileEvents, has_events
+from rag_index.documents.keys import document_id
+from rag_index.sources.code import CodeSource
+from rag_index.stores import live_aliases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rag_index.ledger import Ledger
+    from rag_index.settings import IndexSettings, Settings
+
+__all__ = ["FileFeed"]
+
+MAX_FILES = 2000
+"""More changed files than this are left to an ordinary run, which parses on all workers."""
+SWEEP_SECONDS = 600.0
+"""Seconds after which the folder is listed without an event: a system under load may drop events."""
+SHARE = 0.1
+"""The share of the time that listing may take."""
+
+
+class FileFeed:
+    """The files of one index of source code, as a `ChangeFeed`."""
+
+    def __init__(
+        self, settings: Settings, index: IndexSettings, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._index = index
+        self._ledger = ledger
+        self._clock = clock
+        self._root = settings.root(index)
+        self._source = CodeSource(self._root, index)
+        self._stamps: Mapping[str, str] | None = None
+        """The stamps of the files by typed key, in the last listing that was acknowledged."""
+        self._given = True
+        """Whether the last listing was acknowledged."""
+        self._events: FileEvents | None = None
+        self._no_events = "" if has_events(self._root) else "it is on a network, which has no events"
+        self._next = self._sweep = float("-inf")
+        """When the folder may be listed again, and when it has to be."""
+
+    @property
+    def note(self) -> str:
+        """What a person should know about this folder; "" if events say when it changes."""
+        if not self._no_events:
+            return ""
+        seconds = self._settings.watch.poll_seconds
+        return f"index {self._index.name}: {self._root} is listed every {seconds:g} s or less often: {self._no_events}"
+
+    def check(self) -> None:
+        """As `ChangeFeed.check`."""
+        self._source.check()
+        self._open_events()
+
+    def receive(self, limit: int) -> Received:
+        """As `ChangeFeed.receive`; at most `MAX_FILES` changes."""
+        self._open_events()
+        due = self._events is None or self._events.seen or not self._given
+        if self._clock() < self._next or not (due or self._clock() >= self._sweep):
+            return Received(())
+        started, now = self._clock(), time.time()
+        self._given = False
+        if self._events is not None:
+            self._events.seen = False
+        folders, stamps, kept = self._source.stamps()
+        took = self._clock() - started
+        pause = took / SHARE if self._events is not None else max(took / SHARE, self._settings.watch.poll_seconds)
+        self._next, self._sweep = self._clock() + pause, self._clock() + SWEEP_SECONDS
+        if self._events is not None:
+            self._events.folders = folders
+        before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
+        gone = [key for key in before.keys() - stamps.keys() if not _is_below(document_id(key), kept)]
+        stamps |= {key: before[key] for key in before.keys() - stamps.keys() - set(gone)}
+        changed = [*gone, *(key for key, stamp in stamps.items() if before.get(key) != stamp)]
+        if len(changed) > MAX_FILES:
+            return Received((), stamps, overflow=(self._index.name,))
+        return Received([DocumentChange(self._index.name, document_id(key), now) for key in sorted(changed)], stamps)
+
+    def acknowledge(self, received: Received) -> None:
+        """As `ChangeFeed.acknowledge`."""
+        if received.position is not None:
+            self._stamps, self._given = received.position, True
+
+    def wait(self, seconds: float) -> None:
+        """As `ChangeFeed.wait`."""
+        early = self._next - self._clock()
+        if self._events is None or self._events.seen or not self._given or early > 0:
+            time.sleep(max(0.0, min(seconds, early)))
+        else:
+            self._events.wait(seconds)
+
+    def backlog(self) -> int | None:
+        """As `ChangeFeed.backlog`: nobody knows before the next listing."""
+        return None
+
+    def close(self) -> None:
+        """As `ChangeFeed.close`."""
+        if self._events is not None:
+            self._events.close()
+        self._source.close()
+
+    def _open_events(self) -> None:
+        """Ask for events, if there can be any. Without them the folder is listed every few seconds."""
+        if self._events is not None or self._no_events:
+            return
+        try:
+            self._events = FileEvents(self._root, self._index)
+        except OSError as error:
+            self._no_events = f"its events cannot be had ({error.strerror or error})"
+
+    def _in_ledger(self, stamps: Mapping[str, str]) -> dict[str, str]:
+        """Return the stamps that the ledger has of these files, and an empty one for each other known document."""
+        live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
+        collection = self._ledger.collection(live) if live else None
+        if collection is None:
+            return {}
+        known = dict.fromkeys(self._ledger.keys_under(collection.id, ""), "")
+        return known | self._ledger.committed_stamps(collection.id, list(stamps))
+
+
+def _is_below(path: str, folders: set[str]) -> bool:
+    """Return whether a path is in one of these folders, at any depth."""
+    return bool(folders) and any(f"{parent.as_posix()}/" in folders for parent in Path(path).parents)

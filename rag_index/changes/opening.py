@@ -1,0 +1,115 @@
+"""The feeds that a watch of some indexes needs, as one feed."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from rag_index.changes import WatchableSource
+from rag_index.changes.files import FileFeed
+from rag_index.changes.joined import JoinedFeed
+from rag_index.changes.poll import PollFeed
+from rag_index.changes.routing import RoutedFeed, Router
+from rag_index.changes.tables import plan_tables
+from rag_index.errors import SettingsError
+from rag_index.settings.index import CODE, SQL
+from rag_index.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.changes import ChangeFeed
+    from rag_index.changes.rows import RowFeed, WatchedTable
+    from rag_index.ledger import Ledger
+    from rag_index.settings import IndexSettings, Settings
+
+__all__ = ["open_feed"]
+
+
+def open_feed(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> JoinedFeed:
+    """Return the feed of these indexes: one of the database for all, and one for each other index.
+
+    An index of which no change can be seen is left out, and a note says why.
+
+    Raises SourceUnavailable, SourceError, and SettingsError if none of the indexes can be watched.
+    """
+    with ExitStack() as opened:
+        opening = _Opening(settings, ledger, opened)
+        opening.add_tables([index for index in indexes if index.kind == SQL])
+        for index in indexes:
+            if index.kind == CODE:
+                opening.add_files(index)
+            elif index.kind != SQL:
+                opening.add_own(index)
+        if not opening.feeds:
+            raise SettingsError(f"no index can be watched: {'; '.join(opening.notes)}")
+        opened.pop_all()
+    return JoinedFeed(opening.feeds, notes=opening.notes, unwatched=opening.unwatched)
+
+
+class _Opening:
+    """The feeds that are open so far, and what is to be said about them."""
+
+    def __init__(self, settings: Settings, ledger: Ledger, opened: ExitStack) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._opened = opened
+        self.feeds: list[ChangeFeed] = []
+        self.notes: list[str] = []
+        self.unwatched: list[str] = []
+
+    def add_tables(self, indexes: Sequence[IndexSettings]) -> None:
+        """Add the feeds of the indexes of the database."""
+        changes = self._settings.source.changes
+        if not indexes:
+            return
+        if changes == "poll":
+            for index in indexes:
+                self._add_poll(index, 'it has no changed_since; name one, or set [source] changes to "queue" or "wal"')
+            return
+        plan = plan_tables(self._settings, indexes)
+        self.notes += plan.notes
+        if plan.routes:
+            router = Router(self._settings, plan.routes)
+            self._add(RoutedFeed(_row_feed(self._settings, plan.tables), router))
+        for name, reason in plan.unwatched.items():
+            self._add_poll(self._settings.index(name), reason)
+
+    def add_files(self, index: IndexSettings) -> None:
+        """Add the feed of an index of source code."""
+        feed = FileFeed(self._settings, index, self._ledger)
+        self._add(feed)
+        if feed.note:
+            self.notes.append(feed.note)
+
+    def add_own(self, index: IndexSettings) -> None:
+        """Add the feed that the source of another package brings, if it does."""
+        source = open_source(self._settings, index)
+        self._opened.callback(source.close)
+        if isinstance(source, WatchableSource):
+            self._add(source.open_feed())
+        else:
+            self._leave_out(index, f"its source, of kind {index.kind!r}, does not tell what changed")
+
+    def _add_poll(self, index: IndexSettings, reason: str) -> None:
+        """Poll an index by `changed_since`. Leave it out if it has none, for the reason that is given."""
+        if index.changed_since is None:
+            self._leave_out(index, reason)
+            return
+        feed = PollFeed(self._settings, index, self._ledger)
+        self._add(feed)
+        self.notes.append(feed.note)
+
+    def _leave_out(self, index: IndexSettings, reason: str) -> None:
+        self.unwatched.append(index.name)
+        self.notes.append(f"index {index.name} is not watched, and brought up to date by the next run: {reason}")
+
+    def _add(self, feed: ChangeFeed) -> None:
+        self._opened.callback(feed.close)
+        self.feeds.append(feed)
+
+
+def _row_feed(settings: Settings, tables: Sequence[WatchedTable]) -> RowFeed:
+    raise SettingsError(
+        f'[source] changes = "{settings.source.changes}" is not known for {len(tables)} tables; set it to "poll"'
+    )

@@ -1,0 +1,181 @@
+"""Polling: the rows whose `changed_since` has risen, asked for every few seconds, for any database.
+
+A row may be committed later than it is dated. So each poll looks back from the latest time that it knows: usually
+`QUICK_OVERLAP`, and every `THOROUGH_SECONDS` as far as the next run will (`changed_overlap`, and more where the column
+does not tell its time zone). What was given within that time is remembered by key and time, and not given again.
+
+The first poll begins at the watermark of the last complete run. That run read everything before, and a change since
+then is given whether or not a watch was running.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from rag_index.changes import DocumentChange, Received
+from rag_index.documents.keys import document_id
+from rag_index.sources import scan_settings
+from rag_index.sources.changed import ChangedSource
+from rag_index.stores import live_aliases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rag_index.ledger import Ledger
+    from rag_index.settings import IndexSettings, Settings
+
+__all__ = ["PollFeed"]
+
+QUICK_OVERLAP = 60.0
+"""Seconds by which most late commits are late."""
+THOROUGH_SECONDS = 60.0
+"""Seconds between two polls that look back as far as the next run."""
+FUTURE = dt.timedelta(hours=14)
+"""A time without a zone may be this much later than UTC. A later one is an error, and never the latest."""
+
+Change = tuple[str, Any]
+"""The typed key of a row and the time of its change."""
+
+
+class PollFeed:
+    """The rows of one index whose time of change has risen, as a `ChangeFeed`."""
+
+    def __init__(
+        self, settings: Settings, index: IndexSettings, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._index = index
+        self._ledger = ledger
+        self._clock = clock
+        self._source = ChangedSource(settings.source_url, index, timeout=settings.source.timeout)
+        self._floor: Any = None
+        """After more changes than a burst, the latest time among them: a run takes care of all up to it."""
+        self._started = False
+        self._latest: Any = None
+        self._given: dict[str, Any] = {}
+        """The times, by key, that were acknowledged and may be found again."""
+        self._found: dict[str, Any] = {}
+        """The times, by key, that were found and are not acknowledged."""
+        self._next_poll = self._next_thorough = float("-inf")
+
+    @property
+    def note(self) -> str:
+        """What this way of following changes cannot see."""
+        return (
+            f"index {self._index.name}: polled by {self._index.changed_since!r} every "
+            f"{self._settings.watch.poll_seconds:g} s: deletions, rows without a time, and changes that are committed "
+            f"more than {self._index.changed_overlap:g} s after their time are found by the next run; the column needs "
+            "a database index"
+        )
+
+    def check(self) -> None:
+        """As `ChangeFeed.check`."""
+        self._source.check()
+        self._source.watermark()  # raises SettingsError if the column holds no times
+
+    def receive(self, limit: int) -> Received:
+        """As `ChangeFeed.receive`. Between two polls it gives what the last one found beyond `limit`."""
+        if not self._found and self._clock() >= self._next_poll:
+            if (overflow := self._poll()) is not None:
+                return overflow
+            self._next_poll = self._clock() + self._settings.watch.poll_seconds
+        some = list(islice(self._found.items(), limit))
+        name, now = self._index.name, time.time()
+        changes = [DocumentChange(name, document_id(key), _seconds(changed_at, now)) for key, changed_at in some]
+        return Received(changes, some, more=len(some) < len(self._found))
+
+    def acknowledge(self, received: Received) -> None:
+        """As `ChangeFeed.acknowledge`."""
+        if received.overflow:
+            self._started, self._floor = True, received.position
+            return
+        for key, changed_at in received.position:
+            self._given[key] = changed_at
+            self._found.pop(key, None)
+
+    def wait(self, seconds: float) -> None:
+        """As `ChangeFeed.wait`."""
+        time.sleep(max(0.0, min(seconds, self._next_poll - self._clock())))
+
+    def backlog(self) -> int | None:
+        """As `ChangeFeed.backlog`: what the last poll found."""
+        return len(self._found)
+
+    def close(self) -> None:
+        """As `ChangeFeed.close`."""
+        self._source.close()
+
+    def _poll(self) -> Received | None:
+        """Look for changes. Return an overflow if they are too many, or if no run has read this index yet."""
+        thorough = self._clock() >= self._next_thorough or self._latest is None
+        if not self._started:
+            since = self._watermark_of_last_run()
+            if since is None:
+                return Received((), None, overflow=(self._index.name,))
+            self._started = True
+        elif thorough:
+            since = self._source.watermark()
+        else:
+            since = self._source.watermark_at(self._latest, min(QUICK_OVERLAP, self._index.changed_overlap))
+        if not self._collect(since, forget=thorough):
+            return Received((), self._latest, overflow=(self._index.name,))
+        if thorough:
+            self._next_thorough = self._clock() + THOROUGH_SECONDS
+        return None
+
+    def _collect(self, since: str | None, *, forget: bool) -> bool:
+        """Find what changed since a watermark and was not given. Return False if it is more than a burst.
+
+        With `forget`, what is not found any more is forgotten.
+        """
+        still: dict[str, Any] = {}
+        too_many = False
+        for key, changed_at in self._source.changed_keys(since):
+            self._latest = _later(self._latest, changed_at)
+            if self._given.get(key) == changed_at:
+                still[key] = changed_at
+            elif not too_many and _is_later(changed_at, self._floor):
+                self._found[key] = changed_at
+                too_many = len(self._found) > self._settings.watch.burst_documents
+        if too_many:
+            self._found.clear()
+        elif forget:
+            self._given = still
+        return not too_many
+
+    def _watermark_of_last_run(self) -> str | None:
+        """Return the watermark that the last complete run of this index left, None if there was none."""
+        live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
+        collection = self._ledger.collection(live) if live else None
+        record = self._ledger.scan_state(collection.id) if collection else None
+        if record is None or record.settings != scan_settings(self._settings, self._index):
+            return None
+        return record.watermark
+
+
+def _later(latest: Any, changed_at: Any) -> Any:
+    """Return the later of two times, unless it cannot be true."""
+    now = dt.datetime.now(dt.UTC) + FUTURE
+    if isinstance(changed_at, dt.datetime):
+        limit: Any = now if changed_at.tzinfo is not None else now.replace(tzinfo=None)
+    elif isinstance(changed_at, dt.date):
+        limit = now.date()
+    else:
+        limit, changed_at = f"{now.date()}~", str(changed_at)  # no text that begins with this date is later
+    if changed_at > limit:
+        return latest
+    return changed_at if latest is None or changed_at > latest else latest
+
+
+def _is_later(changed_at: Any, floor: Any) -> bool:
+    return floor is None or (changed_at if isinstance(changed_at, dt.date) else str(changed_at)) > floor
+
+
+def _seconds(changed_at: Any, now: float) -> float:
+    """Return a time in seconds since 1970: that of the poll, if the column does not tell its time zone."""
+    if isinstance(changed_at, dt.datetime) and changed_at.tzinfo is not None:
+        return min(changed_at.timestamp(), now)
+    return now

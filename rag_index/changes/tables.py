@@ -1,0 +1,172 @@
+"""Which tables of a database have to be watched for which indexes, and which indexes cannot be watched this way."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from rag_index.changes.routing import RowRoute
+from rag_index.changes.rows import WatchedTable
+from rag_index.errors import SettingsError
+from rag_index.settings.index import SQL
+from rag_index.sources.engine import open_read_only, source_error
+from rag_index.sources.reads import tables_read
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.engine import Connection
+
+    from rag_index.settings import IndexSettings, Settings
+
+__all__ = ["TablePlan", "plan_tables"]
+
+
+@dataclass(slots=True)
+class TablePlan:
+    """The tables to watch, and what their rows mean."""
+
+    routes: list[RowRoute] = field(default_factory=list)
+    unwatched: dict[str, str] = field(default_factory=dict)
+    """Why an index cannot be watched by its tables, by its name."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know, such as tables of a query that are not watched."""
+
+    @property
+    def tables(self) -> list[WatchedTable]:
+        """Return each table once, sorted by its name."""
+        return sorted({route.table for route in self.routes}, key=str)
+
+
+class _Name(NamedTuple):
+    """A table, by its schema (None: the default one) and name."""
+
+    schema: str | None
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A route whose table is not complete yet: other indexes may need more of its columns."""
+
+    index: IndexSettings
+    name: _Name
+    keys: tuple[str, ...]
+    column: str | None
+    used: frozenset[str] | None
+
+
+def plan_tables(settings: Settings, indexes: Sequence[IndexSettings]) -> TablePlan:
+    """Return the tables to watch for those of the indexes that are of kind sql.
+
+    Raises SourceUnavailable, SourceError, and SettingsError if `depends_on` names what does not exist.
+    """
+    url = settings.source_url
+    engine = open_read_only(url)
+    try:
+        with closing(engine.connect()) as connection:
+            planner = _Planner(connection)
+            for index in indexes:
+                if index.kind == SQL:
+                    planner.add(index)
+            return planner.plan()
+    except exc.SQLAlchemyError as error:
+        raise source_error(error, url, "the tables of the source") from error
+    finally:
+        engine.dispose()
+
+
+class _Planner:
+    """Collects what the indexes need of the tables of one database."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._inspector: Any = sa.inspect(connection)
+        self._views: dict[str | None, set[str]] = {}
+        self._wanted: list[_Wanted] = []
+        self._plan = TablePlan()
+
+    def add(self, index: IndexSettings) -> None:
+        """Add the tables of an index, or the reason why it cannot be watched by its tables."""
+        own = None if index.table is None else self._name(index.db_schema, index.table)
+        if own is not None and not self._is_view(own):
+            keys = tuple(index.key_columns)
+            used = [*keys, *index.text_columns, *index.payload, *filter(None, [index.access_column])]
+            self._wanted.append(_Wanted(index, own, keys, None, frozenset(used)))
+        elif not index.depends_on:
+            what = "query" if own is None else f"view {index.table}"
+            self._plan.unwatched[index.name] = (
+                f"list the tables that its {what} reads in depends_on, so that a change of them can be followed"
+            )
+            return
+        for entry in index.depends_on:
+            schema, _, table = entry.table.rpartition(".")
+            name = self._name(schema or None, table)
+            self._check(index, name, entry.key)
+            is_key = index.key_columns == [entry.column]
+            self._wanted.append(_Wanted(index, name, (entry.key,), None if is_key else entry.column, None))
+        self._note_blind_spots(index)
+
+    def plan(self) -> TablePlan:
+        """Return what was added, with each table once."""
+        columns: dict[_Name, set[str]] = {}
+        used: dict[_Name, frozenset[str] | None] = {}
+        for wanted in self._wanted:
+            columns.setdefault(wanted.name, set()).update(wanted.keys)
+            so_far = used.setdefault(wanted.name, frozenset())
+            used[wanted.name] = None if so_far is None or wanted.used is None else so_far | wanted.used
+        tables = {}
+        for name, names in columns.items():
+            some = used[name]
+            needed = None if some is None else frozenset(some | names)
+            tables[name] = WatchedTable(name.table, name.schema, tuple(sorted(names)), needed)
+        for w in self._wanted:
+            self._plan.routes.append(RowRoute(w.index, tables[w.name], w.keys, w.column))
+        return self._plan
+
+    def _name(self, schema: str | None, table: str) -> _Name:
+        return _Name(None if schema == self._inspector.default_schema_name else schema, table)
+
+    def _is_view(self, name: _Name) -> bool:
+        return name.table in self._views_of(name.schema)
+
+    def _views_of(self, schema: str | None) -> set[str]:
+        if schema not in self._views:
+            found = set(self._inspector.get_view_names(schema=schema))
+            if self._connection.dialect.name == "postgresql":
+                found |= set(self._inspector.get_materialized_view_names(schema=schema))
+            self._views[schema] = found
+        return self._views[schema]
+
+    def _check(self, index: IndexSettings, name: _Name, key: str) -> None:
+        """Check that a table of `depends_on` exists, is no view and has the column."""
+        label = f"{name.schema}.{name.table}" if name.schema else name.table
+        if self._is_view(name):
+            raise SettingsError(f"index {index.name}: depends_on names {label}, a view; name the tables that it reads")
+        if not self._inspector.has_table(name.table, schema=name.schema):
+            raise SettingsError(f"index {index.name}: depends_on names {label}, which does not exist; correct it")
+        columns = [column["name"] for column in self._inspector.get_columns(name.table, schema=name.schema)]
+        if key not in columns:
+            raise SettingsError(
+                f"index {index.name}: depends_on names column {key!r} of {label}, which has only {', '.join(columns)}"
+            )
+
+    def _note_blind_spots(self, index: IndexSettings) -> None:
+        """Note what a watch of an index with `depends_on` will not see."""
+        watched = {wanted.name.table for wanted in self._wanted if wanted.index is index}
+        forgotten = sorted(tables_read(self._connection, index) - watched)
+        if forgotten:
+            self._plan.notes.append(
+                f"index {index.name}: depends_on does not list {', '.join(forgotten)}, which the documents show too: "
+                "a change there is found by the next run"
+            )
+        for entry in index.depends_on:
+            if entry.column not in (*index.payload, *index.key_columns):
+                self._plan.notes.append(
+                    f"index {index.name}: column {entry.column!r} is not in payload, so a document that the join no "
+                    f"longer gives after a change of {entry.table} is deleted by the next run"
+                )

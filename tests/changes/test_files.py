@@ -1,0 +1,211 @@
+"""Changed files: what people and their tools do in a folder of source code."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import closing
+
+import pytest
+
+from rag_index.changes import files as files_module
+from rag_index.changes.file_events import has_events
+from rag_index.changes.files import FileFeed
+from rag_index.indexing.single import index_documents
+from rag_index.ledger import Ledger
+from tests.project import Project
+from tests.waiting import eventually
+
+SETTINGS = """\
+project = "test"
+[[indexes]]
+name = "notes"
+kind = "code"
+root = "src"
+exclude = ["vendor/**"]
+"""
+
+
+class Folder:
+    """A project of source code that is indexed, and the feed of its index."""
+
+    def __init__(self, path) -> None:
+        self.project = Project(path)
+        self.project.write_settings(SETTINGS)
+        self.root = path / "src"
+        for name in ("a.py", "pkg/b.py", "pkg/deep/c.py", "vendor/v.py"):
+            self.write(name)
+        self.write(".gitignore", "out/\n*.tmp.py\n")
+        self.ledger = Ledger(self.project.settings.ledger_url)
+        index_documents(self.project.settings, "notes", ["a.py", "pkg/b.py", "pkg/deep/c.py"])
+        self.feed = self.open()
+
+    def open(self, **more) -> FileFeed:
+        settings = self.project.settings
+        return FileFeed(settings, settings.indexes[0], self.ledger, **more)
+
+    def write(self, name: str, text: str = "def f():\n    return 1\n") -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def changes(self) -> set[str]:
+        """Wait for changes, and return their ids."""
+        found: set[str] = set()
+
+        def some() -> bool:
+            self.feed.wait(0.2)
+            received = self.feed.receive(1000)
+            self.feed.acknowledge(received)
+            found.update(change.id for change in received.changes)
+            return bool(found or received.overflow)
+
+        eventually(some)
+        return found
+
+    def settle(self) -> None:
+        """Take what the first listing differs in from the ledger."""
+        self.feed.check()
+        self.feed.acknowledge(self.feed.receive(1000))
+
+    def close(self) -> None:
+        self.feed.close()
+        self.ledger.close()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    with closing(Folder(tmp_path / "project")) as made:
+        yield made
+
+
+def test_files_that_are_written_replaced_and_deleted_are_given(folder):
+    folder.settle()
+    folder.write("a.py", "def g(): pass\n")
+    assert folder.changes() == {"a.py"}
+    folder.write(".a.py.swp", "x")  # as editors save: beside it, and then over it
+    folder.write("a.tmp.py", "def h(): pass\n")
+    (folder.root / "a.tmp.py").replace(folder.root / "a.py")
+    assert folder.changes() == {"a.py"}
+    (folder.root / "a.py").unlink()
+    assert folder.changes() == {"a.py"}
+
+
+def test_a_renamed_folder_is_all_its_files_twice(folder):
+    folder.settle()
+    (folder.root / "pkg").rename(folder.root / "lib")
+    assert folder.changes() == {"pkg/b.py", "pkg/deep/c.py", "lib/b.py", "lib/deep/c.py"}
+
+
+def test_a_deleted_folder_is_all_its_files(folder):
+    folder.settle()
+    shutil.rmtree(folder.root / "pkg")
+    assert folder.changes() == {"pkg/b.py", "pkg/deep/c.py"}
+
+
+def test_files_in_folders_made_later_are_seen(folder):
+    folder.settle()
+    (folder.root / "new" / "deep").mkdir(parents=True)
+    folder.feed.wait(0.3)
+    folder.feed.acknowledge(folder.feed.receive(1000))
+    folder.write("new/deep/d.py")
+    assert folder.changes() == {"new/deep/d.py"}
+
+
+def test_what_is_excluded_does_not_wake_the_watch(folder):
+    folder.settle()
+    for name in ("out/x.py", "vendor/w.py", ".git/index", "notes.txt"):
+        folder.write(name)
+    folder.feed.wait(0.3)
+    folder.feed.acknowledge(folder.feed.receive(1000))
+    folder.write("out/x.py", "changed")
+    folder.write(".git/index", "changed")
+    folder.write("notes.txt", "changed")
+    assert folder.feed._events is not None
+    folder.feed._events.wait(0.3)
+    assert not folder.feed._events.seen
+
+
+def test_a_changed_gitignore_takes_files_out_and_in(folder):
+    folder.settle()
+    folder.write(".gitignore", "pkg/\n")
+    assert folder.changes() == {"pkg/b.py", "pkg/deep/c.py"}
+
+
+def test_what_changed_before_the_watch_began_is_not_missed(folder):
+    folder.write("a.py", "def other(): pass\n")
+    folder.write("z.py")
+    (folder.root / "pkg" / "b.py").unlink()
+    folder.feed.check()
+    received = folder.feed.receive(1000)
+    assert {"a.py", "z.py", "pkg/b.py"} <= {change.id for change in received.changes}
+    again = folder.open()
+    with closing(again):
+        assert {"a.py", "z.py", "pkg/b.py"} <= {change.id for change in again.receive(1000).changes}
+
+
+def test_without_an_acknowledgement_the_same_comes_again(folder):
+    folder.settle()
+    folder.write("a.py", "def g(): pass\n")
+    seen = []
+
+    def given() -> bool:
+        folder.feed.wait(0.2)
+        found = [change.id for change in folder.feed.receive(1000).changes]
+        seen.extend([found] if found else [])
+        return len(seen) == 2
+
+    eventually(given)
+    assert seen == [["a.py"], ["a.py"]]
+
+
+def test_another_branch_with_thousands_of_files_is_left_to_a_run(folder, monkeypatch):
+    monkeypatch.setattr(files_module, "MAX_FILES", 20)
+    folder.settle()
+    for number in range(30):
+        folder.write(f"branch/m{number}.py")
+
+    def overflows() -> bool:
+        folder.feed.wait(0.2)
+        received = folder.feed.receive(1000)
+        folder.feed.acknowledge(received)
+        return received.overflow == ("notes",)
+
+    eventually(overflows)
+
+
+def test_documents_in_a_folder_that_cannot_be_read_are_kept(folder, monkeypatch):
+    folder.settle()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("pkg/") or str(path).endswith("pkg"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("rag_index.sources.folder.os.scandir", scandir)
+    folder.write("z.py")
+    assert folder.changes() == {"z.py"}
+
+
+def test_without_events_the_folder_is_listed_again_and_again(folder, monkeypatch):
+    monkeypatch.setattr(files_module, "has_events", lambda root: False)
+    with closing(folder.open()) as feed:
+        assert "on a network" in feed.note
+        feed.check()
+        feed.acknowledge(feed.receive(1000))
+        assert feed._events is None
+        folder.write("a.py", "def g(): pass\n")
+        found: list[str] = []
+
+        def given() -> bool:
+            feed.wait(5)
+            found.extend(change.id for change in feed.receive(1000).changes)
+            return bool(found)
+
+        eventually(given)
+    assert found == ["a.py"]
+
+
+def test_a_folder_of_this_machine_has_events(tmp_path):
+    assert has_events(tmp_path)

@@ -1,0 +1,184 @@
+"""Polling by `changed_since`: what is given, once, and what is given again."""
+
+from __future__ import annotations
+
+import datetime as dt
+from contextlib import closing
+
+import pytest
+
+from rag_index.changes.poll import THOROUGH_SECONDS, PollFeed
+from rag_index.errors import SettingsError
+from rag_index.ledger import Ledger
+from tests.indexing.plain import run_plain
+from tests.project import Project
+
+SETTINGS = """\
+project = "test"
+[source]
+url = "sqlite:///source.db"
+[watch]
+burst_documents = 20
+[[indexes]]
+name = "notes"
+table = "note"
+key = "id"
+text = "body"
+changed_since = "at"
+"""
+
+
+class Clock:
+    """The seconds of a watch."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Polled:
+    """A project whose table has times, and the feed of its index."""
+
+    def __init__(self, folder) -> None:
+        self.project = Project(folder)
+        self.project.write_settings(SETTINGS)
+        self.project.execute("DROP TABLE note")
+        self.project.execute("CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT, at TEXT)")
+        self.clock = Clock()
+        self.ledger = Ledger(self.project.settings.ledger_url)
+        self.feed = self.open()
+
+    def open(self) -> PollFeed:
+        settings = self.project.settings
+        return PollFeed(settings, settings.indexes[0], self.ledger, clock=self.clock)
+
+    def restart(self) -> None:
+        self.feed.close()
+        self.feed = self.open()
+
+    def put(self, *numbers: int, body: str = "x", **past) -> None:
+        at = (dt.datetime.now(dt.UTC) - dt.timedelta(**past)).strftime("%Y-%m-%d %H:%M:%S")
+        for number in numbers:
+            self.project.execute("INSERT OR REPLACE INTO note VALUES (?, ?, ?)", number, body, at)
+
+    def receive(self, *, after: float = 10.0, acknowledge: bool = True) -> set[str]:
+        """Return the ids that the feed gives after so many seconds, all pages of them."""
+        self.clock.now += after
+        found: set[str] = set()
+        more = True
+        while more:
+            received = self.feed.receive(5)
+            assert not received.overflow
+            found |= {change.id for change in received.changes}
+            more = received.more and acknowledge
+            if acknowledge:
+                self.feed.acknowledge(received)
+        return found
+
+    def close(self) -> None:
+        self.feed.close()
+        self.ledger.close()
+
+
+@pytest.fixture
+def polled(tmp_path):
+    made = Polled(tmp_path / "project")
+    made.put(*range(1, 16), days=3)
+    run_plain(made.project)
+    with closing(made):
+        yield made
+
+
+def test_what_rises_is_given_once(polled):
+    assert polled.receive() <= {str(number) for number in range(1, 16)}  # the time of the last run is not exact
+    polled.put(3, 99)
+    assert polled.receive() == {"3", "99"}
+    assert polled.receive() == set()
+    assert polled.receive(after=THOROUGH_SECONDS + 1) == set()
+    polled.put(3, minutes=-1)
+    assert polled.receive() == {"3"}
+
+
+def test_between_two_polls_nobody_asks(polled):
+    polled.receive()
+    polled.put(3)
+    assert polled.receive(after=0.5) == set()
+    assert polled.receive(after=2.0) == {"3"}
+
+
+def test_without_an_acknowledgement_the_same_comes_again(polled):
+    polled.receive()
+    polled.put(3, 99)
+    assert polled.receive(acknowledge=False) == {"3", "99"}
+    assert polled.receive(acknowledge=False) == {"3", "99"}
+    assert polled.receive() == {"3", "99"}
+    assert polled.receive() == set()
+
+
+def test_a_late_commit_is_found_within_the_overlap(polled):
+    polled.put(50)
+    polled.receive()
+    polled.put(51, seconds=30)
+    polled.put(52, minutes=50)  # changed_overlap is an hour
+    assert polled.receive(after=5) == {"51"}
+    assert polled.receive(after=THOROUGH_SECONDS) == {"52"}
+
+
+def test_what_changed_between_the_last_run_and_the_start_of_the_watch_is_not_missed(polled):
+    polled.put(16, hours=30)
+    run_plain(polled.project)
+    polled.put(3, hours=20)
+    polled.put(4)
+    polled.restart()
+    assert polled.receive() >= {"3", "4"}
+    polled.restart()  # nothing was indexed by a run since
+    assert polled.receive() >= {"3", "4"}
+
+
+def test_an_index_that_no_run_has_read_needs_one(tmp_path):
+    with closing(Polled(tmp_path / "project")) as polled:
+        polled.put(1, 2)
+        polled.clock.now += 10
+        received = polled.feed.receive(5)
+        assert (list(received.changes), received.overflow) == ([], ("notes",))
+        assert polled.feed.receive(5).overflow == ("notes",)  # until it is acknowledged
+        polled.feed.acknowledge(received)
+        polled.receive()
+        polled.put(3)
+        assert polled.receive() == {"3"}
+
+
+def test_a_burst_is_left_to_a_run_and_said_once(polled):
+    polled.receive()
+    polled.put(*range(100, 150))
+    polled.clock.now += 10
+    received = polled.feed.receive(5)
+    assert (list(received.changes), received.overflow) == ([], ("notes",))
+    polled.feed.acknowledge(received)
+    polled.receive(after=THOROUGH_SECONDS + 1)
+    polled.put(3, minutes=-1)
+    assert polled.receive() == {"3"}
+
+
+def test_a_row_of_the_far_future_hides_nothing(polled):
+    polled.receive()
+    polled.put(77, days=-9999)
+    assert polled.receive() == {"77"}
+    polled.put(3)
+    assert polled.receive() == {"3"}
+
+
+def test_what_polling_cannot_see_is_said(polled):
+    assert "deletions" in polled.feed.note
+    assert "committed more than 3600 s after their time" in polled.feed.note
+    polled.project.execute("DELETE FROM note WHERE id = 3")
+    assert "3" not in polled.receive()
+
+
+def test_a_column_without_times_is_refused_at_the_start(polled):
+    polled.feed.check()
+    polled.project.execute("UPDATE note SET at = 17")
+    with pytest.raises(SettingsError, match=r"not times|does not begin with a date"):
+        polled.feed.check()

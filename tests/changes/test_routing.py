@@ -1,0 +1,175 @@
+"""Rows of several tables, and the documents that show them; on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+
+import pytest
+
+from rag_index.changes.routing import Router
+from rag_index.changes.rows import RowChange
+from rag_index.changes.tables import plan_tables
+from rag_index.errors import SettingsError
+from rag_index.indexing.single import index_documents
+from rag_index.settings import load_settings
+from tests.live.postgres import postgres
+
+__all__ = ["postgres"]
+
+TICKETS = """\
+[[indexes]]
+name = "tickets"
+query = "SELECT t.id, t.body, t.customer_id, c.name FROM ticket t JOIN customer c ON c.id = t.customer_id"
+key = "id"
+text = "{name}: {body}"
+payload = ["customer_id"]
+depends_on = [{table = "ticket", key = "id", column = "id"},
+              {table = "customer", key = "id", column = "customer_id"}]
+"""
+LINES = """\
+[[indexes]]
+name = "lines"
+table = "line"
+key = ["ticket_id", "number"]
+text = "body"
+"""
+
+
+class Desk:
+    """A service desk with three customers and 40 tickets."""
+
+    def __init__(self, folder, server=None) -> None:
+        self.folder = folder
+        if server is None:
+            self.url = f"sqlite:///{folder}/s.db"
+            self._db = sqlite3.connect(folder / "s.db", isolation_level=None)
+        else:
+            self._context = server.database()
+            name = self._context.__enter__()
+            self.url = server.url(name).render_as_string(hide_password=False)
+            self._db = server.connect(name)
+        self._server = server
+        self.run("CREATE TABLE customer (id integer PRIMARY KEY, name text)")
+        self.run("CREATE TABLE ticket (id integer PRIMARY KEY, body text, customer_id integer, at timestamp)")
+        self.run("CREATE TABLE line (ticket_id integer, number integer, body text, PRIMARY KEY (ticket_id, number))")
+        for number in (1, 2, 3):
+            self.run(f"INSERT INTO customer VALUES ({number}, 'customer {number}')")
+        for number in range(40):
+            self.run(f"INSERT INTO ticket VALUES ({number}, 'the printer is broken', {number % 3 + 1}, NULL)")
+
+    def run(self, statement: str) -> None:
+        self._db.execute(statement)
+
+    def close(self) -> None:
+        self._db.close()
+        if self._server is not None:
+            self._context.__exit__(None, None, None)
+
+    def settings(self, indexes: str, sections: str = ""):
+        path = self.folder / "rag-index.toml"
+        path.write_text(f'project = "desk"\n[source]\nurl = "{self.url}"\nchanges = "queue"\n{sections}\n{indexes}')
+        return load_settings(path)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def desk(request, tmp_path):
+    made = Desk(tmp_path, request.getfixturevalue("postgres") if request.param == "postgresql" else None)
+    with closing(made):
+        yield made
+
+
+def documents(settings, table: str, *values: dict):
+    """Return the ids of the documents that show such rows, by index, and the indexes with too many."""
+    plan = plan_tables(settings, settings.indexes)
+    (watched,) = [one for one in plan.tables if one.name == table]
+    with closing(Router(settings, plan.routes)) as router:
+        changes, overflow = router.documents([RowChange(watched, row, time.time()) for row in values])
+    found: dict[str, set[str]] = {}
+    for change in changes:
+        found.setdefault(change.index, set()).add(change.id)
+    return found, overflow
+
+
+def test_a_row_of_the_own_table_is_the_document_of_its_key(desk):
+    settings = desk.settings(LINES)
+    rows = [{"ticket_id": 3, "number": 1}, {"ticket_id": 3, "number": 2}, {"ticket_id": None, "number": 2}]
+    assert documents(settings, "line", *rows) == ({"lines": {"[3,1]", "[3,2]"}}, [])
+
+
+def test_a_row_of_a_joined_table_is_every_document_that_shows_it(desk):
+    found, overflow = documents(desk.settings(TICKETS), "customer", {"id": 2}, {"id": 99}, {"id": None})
+    assert (found, overflow) == ({"tickets": {str(number) for number in range(1, 40, 3)}}, [])
+
+
+def test_where_the_column_is_the_key_the_value_is_the_id_even_of_a_deleted_row(desk):
+    assert documents(desk.settings(TICKETS), "ticket", {"id": 12345}) == ({"tickets": {"12345"}}, [])
+
+
+def test_documents_that_a_join_no_longer_gives_are_found_in_the_index(desk):
+    settings = desk.settings(TICKETS)
+    index_documents(settings, "tickets", [str(number) for number in range(40)])
+    desk.run("DELETE FROM customer WHERE id = 2")
+    found, _ = documents(settings, "customer", {"id": 2})
+    assert found == {"tickets": {str(number) for number in range(1, 40, 3)}}
+
+
+def test_more_documents_than_a_burst_are_not_named_one_by_one(desk):
+    settings = desk.settings(TICKETS, "[watch]\nburst_documents = 10")
+    assert documents(settings, "customer", {"id": 2}) == ({}, ["tickets"])
+    settings = desk.settings(TICKETS, "[watch]\nburst_documents = 13")
+    assert len(documents(settings, "customer", {"id": 2})[0]["tickets"]) == 13
+
+
+def test_a_table_is_watched_once_with_all_that_the_indexes_need(desk):
+    own = TICKETS.replace("tickets", "own").split("query")[0] + 'table = "ticket"\nkey = "id"\ntext = "body"\n'
+    plan = plan_tables(settings := desk.settings(TICKETS + own), settings.indexes)
+    assert [(str(table), table.columns, table.used) for table in plan.tables] == [
+        ("customer", ("id",), None),
+        ("ticket", ("id",), None),
+    ]
+    assert documents(settings, "ticket", {"id": 5})[0] == {"tickets": {"5"}, "own": {"5"}}
+    plan = plan_tables(settings := desk.settings(own), settings.indexes)
+    assert [table.used for table in plan.tables] == [frozenset({"id", "body"})]
+
+
+def test_a_query_without_depends_on_is_not_watched_and_the_reason_says_what_to_do(desk):
+    plan = plan_tables(settings := desk.settings(TICKETS.split("depends_on", maxsplit=1)[0]), settings.indexes)
+    assert not plan.routes
+    assert "list the tables that its query reads in depends_on" in plan.unwatched["tickets"]
+
+
+def test_a_view_is_watched_by_the_tables_below_it(desk):
+    desk.run("CREATE VIEW shown AS SELECT t.id, t.body, t.customer_id FROM ticket t JOIN customer c ON c.id = t.id")
+    view = TICKETS.replace("query", "# query").replace('key = "id"\n', 'table = "shown"\nkey = "id"\n', 1)
+    settings = desk.settings(view.replace("{name}: {body}", "body"))
+    plan = plan_tables(settings, settings.indexes)
+    assert [str(table) for table in plan.tables] == ["customer", "ticket"]
+    assert plan.notes == []
+    without = desk.settings(view.split("depends_on")[0].replace("{name}: {body}", "body"))
+    assert "view shown" in plan_tables(without, without.indexes).unwatched["tickets"]
+
+
+def test_a_table_that_depends_on_forgets_is_named(desk):
+    only = TICKETS.replace(',\n              {table = "customer", key = "id", column = "customer_id"}', "")
+    settings = desk.settings(only)
+    (note,) = plan_tables(settings, settings.indexes).notes
+    assert "depends_on does not list customer" in note
+
+
+def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
+    settings = desk.settings(TICKETS.replace('payload = ["customer_id"]', ""))
+    (note,) = plan_tables(settings, settings.indexes).notes
+    assert "'customer_id' is not in payload" in note
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [("custmer", "custmer, which does not exist"), ("shown", "shown, a view"), ("line", "column 'id' of line")],
+)
+def test_what_depends_on_names_must_exist(desk, table, message):
+    desk.run("CREATE VIEW shown AS SELECT id FROM ticket")
+    settings = desk.settings(TICKETS.replace('table = "customer"', f'table = "{table}"'))
+    with pytest.raises(SettingsError, match=message):
+        plan_tables(settings, settings.indexes)
