@@ -85,10 +85,11 @@ def _encode(payload: dict[str, Any], *, find_long_numbers: bool) -> bytes:
     try:
         encoded = orjson.dumps(payload, default=_to_json_value, option=_JSON)
     except orjson.JSONEncodeError:
-        return orjson.dumps(_repair(payload), option=_JSON)
-    if find_long_numbers and _LONG_NUMBER.search(encoded):
-        return orjson.dumps(_repair(payload), option=_JSON)
-    return encoded
+        encoded = orjson.dumps(_repair(payload), option=_JSON)
+    else:
+        if find_long_numbers and _LONG_NUMBER.search(encoded):
+            encoded = orjson.dumps(_repair(payload), option=_JSON)
+    return b"%b" % encoded  # a copy of its own size: what orjson returns keeps a buffer of about 4 KB
 
 
 def _may_have_long_numbers(column: Sequence[Any]) -> bool:

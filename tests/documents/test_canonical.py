@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import json
+import subprocess
+import sys
 import uuid
 from decimal import Decimal
 
@@ -281,3 +283,18 @@ def test_rows_of_different_drivers_have_the_same_payload():
     one = {"price": Decimal("10.50"), "count": Decimal(3), "at": NOON}
     other = {"at": NOON.astimezone(CET), "count": 3, "price": 10.5}
     assert encode_payload(one) == encode_payload(other)
+
+
+def test_many_small_payloads_take_little_memory():
+    payloads = 20_000
+    code = (
+        "import re\n"
+        "from rag_index.documents.canonical import encode_payloads\n"
+        "def private(): return int(re.search(r'RssAnon:\\s+(\\d+)', open('/proc/self/status').read())[1])\n"
+        f"column = [f'p{{i}}' for i in range({payloads})]\n"
+        "before = private()\n"
+        f"kept = encode_payloads(['priority'], [column], {payloads})\n"
+        "print(private() - before)"
+    )
+    kilobytes = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout)
+    assert kilobytes * 1024 / payloads < 500  # bytes for each payload of 20 characters
