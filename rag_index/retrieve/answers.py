@@ -11,13 +11,13 @@ from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, Settin
 from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits, trusted_weight
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
-    from rag_index.retrieve.fan_out import IndexAnswer, Question
+    from rag_index.retrieve.question import IndexAnswer, Question
     from rag_index.retrieve.results import SearchHit
 
-__all__ = ["Ordered", "failure_of", "fuse_answers", "order_answers"]
+__all__ = ["Ordered", "compares_scores", "failure_of", "fuse_answers", "order_answers", "scorings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,16 @@ class Ordered:
     dense_weight: float
 
 
-def fuse_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> Ordered:
+def fuse_answers(
+    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring]
+) -> Ordered:
     """Return what `order_answers` does, and in each hit the words of the query that it has. Raises as that."""
-    ordered = order_answers(answered, question, fusion)
+    ordered = order_answers(answered, question, fusion, scoring)
     return replace(ordered, hits=_with_matches(ordered.hits, answered, question.text))
 
 
-def order_answers(answered: Sequence[IndexAnswer], question: Question, fusion: str) -> Ordered:
-    """Return the best hits of all indexes that answered, fused by score or by rank.
+def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
+    """Return whether the hits of these indexes are fused by score, and not by rank.
 
     Scores of different models cannot be compared, and those of an index that was searched by words too cannot be
     compared with those of one that was not. `auto` then fuses by rank: each index orders its own hits, and takes turns
@@ -56,17 +58,31 @@ def order_answers(answered: Sequence[IndexAnswer], question: Question, fusion: s
         raise SettingsError(
             "scores of indexes that are searched by words too cannot be compared with those of others: fuse by rank"
         )
+    return fusion == "score" or (fusion == "auto" and comparable)
+
+
+def scorings(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, Scoring]:
+    """Return by index how the two scores of each of its candidates become one."""
     best = max((point.bm25 for answer in answered for point in answer.points), default=0.0)
-    weights = _weights(answered, question.dense_weight)
+    weights = _weights(answered, dense_weight)
+    return {answer.index: Scoring(weights.get(_model(answer), 1.0), best) for answer in answered}
+
+
+def order_answers(
+    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring] | None = None
+) -> Ordered:
+    """Return the best hits of all indexes that answered, fused by score or by rank. Raises as `compares_scores`.
+
+    `scoring` is that of all candidates, if the answers have only the best of them.
+    """
+    together = compares_scores(answered, fusion)
+    scoring = scorings(answered, question.dense_weight) if scoring is None else scoring
     lists = [
-        document_hits(
-            answer.index, answer.points, Scoring(weights.get(_model(answer), 1.0), best), limit=question.limit
-        )
-        for answer in answered
+        document_hits(answer.index, answer.points, scoring[answer.index], limit=question.limit) for answer in answered
     ]
-    by_scores = fusion == "score" or (fusion == "auto" and comparable)
-    hits = (by_score if by_scores else by_rank)(lists, limit=question.limit)
-    return Ordered(hits, "score" if by_scores else "rank", min(weights.values(), default=1.0))
+    hits = (by_score if together else by_rank)(lists, limit=question.limit)
+    weight = min((scoring[answer.index].dense_weight for answer in answered), default=1.0)
+    return Ordered(hits, "score" if together else "rank", weight)
 
 
 def _weights(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, float]:

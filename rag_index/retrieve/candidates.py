@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
-    from rag_index.retrieve.fan_out import IndexAnswer, Question
+    from rag_index.retrieve.question import IndexAnswer, Question
 
 __all__ = ["Candidates"]
 

@@ -4,88 +4,48 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_index.documents.sparse import SparseVector
-from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.errors import (
     BadVectors,
     FingerprintChanged,
-    SearchTimedOut,
     StoreBusy,
     StoreError,
 )
 from rag_index.retrieve.bulkhead import Bulkhead
-from rag_index.retrieve.fusion import count_documents
+from rag_index.retrieve.deadline import Countdown, Deadline
+from rag_index.retrieve.index_reader import IndexReader, is_hybrid
 from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_cache import QueryCache, query_key
 from rag_index.retrieve.query_embedders import QueryEmbedders
+from rag_index.retrieve.query_vectors import QueryVectors
+from rag_index.retrieve.question import IndexAnswer, Question
 from rag_index.retrieve.single_flight import SingleFlight, result_of
 from rag_index.retrieve.store_holder import StoreHolder
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import StoredPoint
     from rag_index.embedders import Embedder
-    from rag_index.retrieve.access import AccessRules, CallerGroups
+    from rag_index.retrieve.access import AccessRules
     from rag_index.retrieve.metrics import Metrics
     from rag_index.settings import Settings
-    from rag_index.stores import Condition, StoreReader
+    from rag_index.stores import StoreReader
 
-__all__ = ["FanOut", "IndexAnswer", "Question"]
+__all__ = ["FanOut"]
 
 T = TypeVar("T")
 
-CHUNKS_PER_DOCUMENT = 3
-"""Chunks requested for each document wanted, since several chunks of one document may match."""
-MIN_CANDIDATES = 50
-"""Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
-MAX_POINTS = 10_000
-"""Points requested at most, when the chunks of long documents fill the answer."""
 MAX_LOAD_SECONDS = 300.0
 """How long loading a model into this process may take."""
-NO_WORDS = SparseVector((), ())
 ALIAS_SECONDS = 1.0
 """How long the aliases of a server are cached."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
-
-    With a `dense_weight` of 1, words are not searched for.
-    """
-
-    text: str
-    limit: int
-    conditions: tuple[Condition, ...]
-    timeout: float
-    dense_weight: float = 1.0
-    groups: CallerGroups = frozenset()
-
-
-@dataclass(slots=True)
-class IndexAnswer:
-    """The answer of one index: its candidates in any order, or an error.
-
-    `live` is the collection that was searched, `seconds` how long that took. If it was searched by words too
-    (`hybrid`), every candidate has both scores. `until` is the moment by which the whole search has to end, of
-    time.monotonic().
-    """
-
-    index: str
-    points: list[StoredPoint] = field(default_factory=list)
-    hybrid: bool = False
-    live: LiveCollection | None = None
-    seconds: float = 0.0
-    until: float = 0.0
-    error: Exception | None = None
 
 
 class FanOut:
@@ -109,6 +69,7 @@ class FanOut:
         self._store_holder = StoreHolder(
             self._open_store_afresh, wait=self._wait, idle=retrieve.idle_seconds if embedded else None
         )
+        self._reader = IndexReader(access, self._store_holder)
         timeout = min(settings.embedder.timeout, retrieve.timeout)
         query_settings = settings.embedder.model_copy(update={"timeout": timeout})
         self._embedders = QueryEmbedders(query_settings, opener=open_embedder)
@@ -125,10 +86,10 @@ class FanOut:
         are left out. Raises only if none can be asked: StoreError if nothing is indexed yet, and whatever error the
         store raises instead of answering.
         """
-        deadline = _Deadline(question.timeout)
+        deadline = Deadline(question.timeout)
         began = time.monotonic()
         during = " while the store was opened"
-        collections = await _Deadline(question.timeout, extra=self._wait).wait_for(self._live_names(), during)
+        collections = await Deadline(question.timeout, extra=self._wait).wait_for(self._live_names(), during)
         if self._wait:
             deadline.at += time.monotonic() - began
         if not collections:
@@ -140,10 +101,14 @@ class FanOut:
         ]
         if indexes is None and not names:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        vectors = _QueryVectors(self._embed, question.text)
+        vectors = QueryVectors(self._embed, question.text)
+        others = Countdown(len(names))
         try:
             answers = await asyncio.gather(
-                *(self._answer(question, name, collections.get(name), vectors, deadline) for name in names)
+                *(
+                    self._answer_early(question, name, collections.get(name), vectors, deadline, others)
+                    for name in names
+                )
             )
         finally:
             vectors.cancel()
@@ -154,7 +119,7 @@ class FanOut:
 
         It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
         """
-        deadline = _Deadline(timeout, extra=self._wait)
+        deadline = Deadline(timeout, extra=self._wait)
         collection = (await deadline.wait_for(self._live_names(), " while the store was opened")).get(index)
         if collection is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
@@ -165,6 +130,29 @@ class FanOut:
 
         return await deadline.wait_for(result_of(self._bulkhead.submit(index, with_store)))
 
+    async def ask_again(self, question: Question, answer: IndexAnswer) -> None:
+        """Ask the index of an answer for whole candidates; the answer gets them, or an error."""
+        deadline = Deadline.until(answer.until, question.timeout)
+        vectors = QueryVectors(self._embed, question.text)
+        began = time.perf_counter()
+        try:
+            collection = (await deadline.wait_for(self._live_names(fresh=True))).get(answer.index)
+            await self._ask_index(answer, replace(question, payloads=True), collection, vectors, deadline)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
+            answer.error = exc
+        finally:
+            vectors.cancel()
+        answer.seconds = time.perf_counter() - began
+
+    async def payloads(self, question: Question, answer: IndexAnswer, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the payloads of candidates by id. One that is gone, or no longer for the caller, is left out.
+
+        Raises SearchTimedOut, and what the store raises.
+        """
+        deadline = Deadline.until(answer.until, question.timeout).capped(self._index_timeout)
+        call = self._bulkhead.submit(answer.index, self._reader.payloads, question, answer, ids)
+        return await deadline.wait_for(result_of(call))
+
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
         self._bulkhead.close()
@@ -172,8 +160,31 @@ class FanOut:
         self._embedders.close()
         self._store_holder.close()
 
+    async def _answer_early(
+        self,
+        question: Question,
+        index: str,
+        collection: str | None,
+        vectors: QueryVectors,
+        deadline: Deadline,
+        others: Countdown,
+    ) -> IndexAnswer:
+        """Return the answer of an index, with all payloads if another index takes half of the time that is left.
+
+        That one may take all of it, and then no time would be left to read any.
+        """
+        answer = await self._answer(question, index, collection, vectors, deadline)
+        others.count()
+        if not answer.whole and not await others.done_within((answer.until - time.monotonic()) / 2):
+            with suppress(Exception):  # it is read, or asked, again
+                payloads = await self.payloads(question, answer, [point.id for point in answer.points])
+                answer.points = [
+                    replace(point, payload=payloads[point.id]) for point in answer.points if point.id in payloads
+                ]
+        return answer
+
     async def _answer(
-        self, question: Question, index: str, collection: str | None, vectors: _QueryVectors, deadline: _Deadline
+        self, question: Question, index: str, collection: str | None, vectors: QueryVectors, deadline: Deadline
     ) -> IndexAnswer:
         answer = IndexAnswer(index, until=deadline.at)
         try:
@@ -187,8 +198,8 @@ class FanOut:
         answer: IndexAnswer,
         question: Question,
         collection: str | None,
-        vectors: _QueryVectors,
-        deadline: _Deadline,
+        vectors: QueryVectors,
+        deadline: Deadline,
     ) -> None:
         """Search the index. If that fails and its live collection has changed meanwhile, search the new one once."""
         for last in (False, True):
@@ -199,10 +210,11 @@ class FanOut:
                 answer.until = deadline.at
                 vector = await deadline.wait_for(vectors.get(live), " while the query was embedded")
                 began = time.perf_counter()
-                call = self._bulkhead.submit(answer.index, self._search, question, live, vector)
+                call = self._bulkhead.submit(answer.index, self._reader.candidates, question, live, vector)
                 answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
                 answer.seconds, answer.live = time.perf_counter() - began, live
-                answer.hybrid = _is_hybrid(question, live)
+                answer.hybrid = is_hybrid(question, live)
+                answer.whole = question.payloads or all(point.payload for point in answer.points)
             except StoreBusy:
                 raise
             except (StoreError, FingerprintChanged, BadVectors):
@@ -212,7 +224,7 @@ class FanOut:
             else:
                 return
 
-    async def _live_collection(self, index: str, collection: str | None, deadline: _Deadline) -> LiveCollection:
+    async def _live_collection(self, index: str, collection: str | None, deadline: Deadline) -> LiveCollection:
         if collection is None:
             raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
         cached = self._live_collections.cached(index, collection)
@@ -221,7 +233,7 @@ class FanOut:
         call = self._bulkhead.submit(index, self._load_live_collection, index, collection)
         return await deadline.wait_for(result_of(call), " while its collection was read")
 
-    async def _after_loading(self, live: LiveCollection, text: str, deadline: _Deadline) -> _Deadline:
+    async def _after_loading(self, live: LiveCollection, text: str, deadline: Deadline) -> Deadline:
         """Wait until the model is loaded, if it runs in this process, and return the deadline, later by as long.
 
         It is loaded once, however long that takes; a time limit for it would make every first search fail.
@@ -232,11 +244,11 @@ class FanOut:
         loading = self._embedders.load(live)
         if loading is None:
             return deadline
-        await _Deadline(MAX_LOAD_SECONDS).wait_for(result_of(loading), " while the model was loaded")
+        await Deadline(MAX_LOAD_SECONDS).wait_for(result_of(loading), " while the model was loaded")
         return deadline.later(time.monotonic() - began)
 
     async def _has_changed(
-        self, index: str, collection: str | None, live: LiveCollection | None, deadline: _Deadline
+        self, index: str, collection: str | None, live: LiveCollection | None, deadline: Deadline
     ) -> bool:
         """Return whether the live collection of an index is no longer the one that was searched."""
         now = (await deadline.wait_for(self._live_names(fresh=True))).get(index)
@@ -244,27 +256,6 @@ class FanOut:
             return now != collection
         self._live_collections.forget(index)
         return live is not None and await self._live_collection(index, now, deadline) != live
-
-    def _search(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[StoredPoint]:
-        """Return the candidates of an index: chunks of at least as many documents as wanted. Runs in a thread."""
-        own = self._access.conditions(live.index, question.groups)
-        if own is None:
-            return []
-        conditions = (*own, *question.conditions)
-        limit = question.limit * CHUNKS_PER_DOCUMENT
-        sparse = NO_WORDS
-        if _is_hybrid(question, live) and live.bm25:
-            sparse = Bm25Encoder(live.bm25).query(question.text)
-            limit = max(limit, MIN_CANDIDATES)
-        with self._store_holder.borrow() as store:
-            while True:
-                if sparse:
-                    points = store.search_hybrid(live.collection, vector, sparse, limit=limit, conditions=conditions)
-                else:
-                    points = store.search(live.collection, vector, limit=limit, conditions=conditions)
-                if count_documents(points) >= question.limit or len(points) < limit or limit >= MAX_POINTS:
-                    return points
-                limit = min(limit * 4, MAX_POINTS)
 
     def _open_store_afresh(self) -> StoreReader:
         store = self._open_store()
@@ -304,62 +295,3 @@ class FanOut:
     def _start_embedding(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
         self._metrics.count_vector_made()
         return self._embedders.submit(live, text)
-
-
-def _is_hybrid(question: Question, live: LiveCollection) -> bool:
-    return live.bm25 is not None and question.dense_weight < 1
-
-
-class _QueryVectors:
-    """The vectors of one question, made once for each fingerprint. `seconds` is how long the slowest took."""
-
-    def __init__(self, embed: Callable[[LiveCollection, str], Awaitable[NDArray[np.float32]]], text: str) -> None:
-        self._embed, self._text = embed, text
-        self._tasks: dict[str, asyncio.Task[NDArray[np.float32]]] = {}
-        self.seconds = 0.0
-
-    async def get(self, live: LiveCollection) -> NDArray[np.float32]:
-        """Return the vector that fits a live collection; indexes of one model wait for the same vector."""
-        task = self._tasks.get(live.fingerprint)
-        if task is None:
-            task = self._tasks[live.fingerprint] = asyncio.ensure_future(self._embed_timed(live))
-        return await asyncio.shield(task)
-
-    def cancel(self) -> None:
-        """Stop waiting for any vector that is still being made."""
-        for task in self._tasks.values():
-            task.cancel()
-
-    async def _embed_timed(self, live: LiveCollection) -> NDArray[np.float32]:
-        began = time.perf_counter()
-        try:
-            return await self._embed(live, self._text)
-        finally:
-            self.seconds = max(self.seconds, time.perf_counter() - began)
-
-
-class _Deadline:
-    """A moment (`at`, monotonic time) by which work must be done, and the time limit that set it."""
-
-    def __init__(self, seconds: float, *, extra: float = 0.0) -> None:
-        self.seconds = seconds
-        self.at = time.monotonic() + seconds + extra
-
-    def capped(self, seconds: float) -> _Deadline:
-        """Return the earlier of this deadline and one in `seconds` from now."""
-        own = _Deadline(seconds)
-        return own if own.at < self.at else self
-
-    def later(self, seconds: float) -> _Deadline:
-        """Return the deadline moved by so many seconds, which do not count."""
-        moved = _Deadline(self.seconds)
-        moved.at = self.at + seconds
-        return moved
-
-    async def wait_for(self, work: Awaitable[T], during: str = "") -> T:
-        """Return the result of the work. Raises SearchTimedOut if the deadline passes first."""
-        try:
-            async with asyncio.timeout(self.at - time.monotonic()):
-                return await work
-        except TimeoutError:
-            raise SearchTimedOut(f"timed out after {self.seconds:g} s{during}") from None

@@ -15,9 +15,10 @@ from rag_index.retrieve.answers import failure_of, fuse_answers
 from rag_index.retrieve.background_loop import BackgroundLoop
 from rag_index.retrieve.candidates import Candidates
 from rag_index.retrieve.documents import read_document
-from rag_index.retrieve.fan_out import FanOut, IndexAnswer, Question
-from rag_index.retrieve.filters import check_fields, conditions_of
+from rag_index.retrieve.fan_out import FanOut
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
+from rag_index.retrieve.payloads import load_payloads
+from rag_index.retrieve.question import IndexAnswer, Question, make_question
 from rag_index.retrieve.reranking import Reranked, Reranking
 from rag_index.retrieve.results import SearchResult
 from rag_index.settings import Settings, run_settings
@@ -33,13 +34,13 @@ if TYPE_CHECKING:
     from rag_index.retrieve.access import Groups
     from rag_index.retrieve.documents import Document
     from rag_index.retrieve.filters import Filter
+    from rag_index.retrieve.fusion import Scoring
     from rag_index.stores import StoreReader
 
 __all__ = ["Retriever"]
 
 Fusion = Literal["auto", "rank", "score"]
 
-MAX_HITS = 1000
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
 STAGES = ("embed", "fuse", "rerank", "total")
@@ -135,14 +136,14 @@ class Retriever:
         """
         began = time.perf_counter()
         reranking = self._chosen_reranking(rerank)
-        question, names = self._question(query, indexes, limit, filter, timeout, dense_weight, groups)
+        question, names = make_question(self._settings, query, indexes, limit, filter, timeout, dense_weight, groups)
         if reranking:
             question = replace(question, limit=max(limit, reranking.top))
         fusion = self._fusion(fusion)
-        answers, embed_seconds = await self._answers(question, names)
+        answers, scoring, embed_seconds = await self._answers(replace(question, payloads=False), names, fusion)
         answered = [answer for answer in answers if answer.error is None]
         fusing = time.perf_counter()
-        ordered = fuse_answers(answered, question, fusion)
+        ordered = fuse_answers(answered, question, fusion, scoring)
         stages = {"embed": embed_seconds, "fuse": time.perf_counter() - fusing}
         reranked = Reranked(ordered.hits)
         if reranking and ordered.hits:
@@ -169,7 +170,7 @@ class Retriever:
 
         Raises as `search`. It counts as no search in the metrics.
         """
-        question, names = self._question(query, indexes, limit, None, None, HYBRID, groups)
+        question, names = make_question(self._settings, query, indexes, limit, None, None, HYBRID, groups)
         answers, _ = await self._fan_out.ask(question, names)
         if answers and all(answer.error is not None for answer in answers):
             raise failure_of(answers)
@@ -277,41 +278,19 @@ class Retriever:
     ) -> None:
         await self.aclose()
 
-    def _question(
-        self,
-        query: str,
-        indexes: Sequence[str] | None,
-        limit: int,
-        given: Filter | None,
-        timeout: float | None,
-        dense_weight: float | None,
-        groups: Groups,
-    ) -> tuple[Question, list[str] | None]:
-        if not query.strip():
-            raise SettingsError("the text to search for is empty")
-        if not 1 <= limit <= MAX_HITS:
-            raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
-        if timeout is not None and not timeout > 0:
-            raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
-        if dense_weight is not None and not 0 <= dense_weight <= 1:
-            raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
-        searched = self._settings.named([indexes] if isinstance(indexes, str) else indexes)
-        conditions = conditions_of(given)
-        check_fields(conditions, searched)
-        retrieve = self._settings.retrieve
-        weight = retrieve.dense_weight if dense_weight is None else dense_weight
-        question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, caller_groups(groups))
-        return question, [index.name for index in searched] if indexes else None
+    async def _answers(
+        self, question: Question, names: list[str] | None, fusion: Fusion
+    ) -> tuple[list[IndexAnswer], Mapping[str, Scoring], float]:
+        """Ask the indexes that are open to the caller, and count their answers.
 
-    async def _answers(self, question: Question, names: list[str] | None) -> tuple[list[IndexAnswer], float]:
-        """Ask the indexes that are open to the caller, and count their answers. Return these, and the seconds of embed.
-
-        Raises as `search`, if no index answers.
+        Return these with the best candidates, the scoring of all by index, and the seconds of embed. Raises as
+        `search`, if no index answers.
         """
         all_names = [index.name for index in self._settings.indexes]
         asked = [name for name in names or all_names if self._access.is_open(name, question.groups)]
         try:
             answers, embed_seconds = await self._fan_out.ask(question, names) if asked else ([], 0.0)
+            scoring = await load_payloads(self._fan_out, question, answers, fusion)
         except RagIndexError:
             self._metrics.add_answers(dict.fromkeys(asked))
             raise
@@ -320,7 +299,7 @@ class Retriever:
         )
         if answers and all(answer.error is not None for answer in answers):
             raise failure_of(answers)
-        return answers, embed_seconds
+        return answers, scoring, embed_seconds
 
     def _chosen_reranking(self, rerank: bool | None) -> Reranking | None:
         if rerank and self._reranking is None:

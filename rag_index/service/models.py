@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rag_index.retrieve.filters import parse_filters
-from rag_index.retrieve.retriever import MAX_HITS
+from rag_index.retrieve.question import MAX_HITS
 from rag_index.service.requests import SearchRequest
 
 __all__ = ["DocumentModel", "IndexesModel", "ProblemModel", "SearchAnswerModel", "SearchBody", "SearchQuery"]
@@ -36,6 +36,8 @@ class _Search(BaseModel):
     """How the hits of several indexes are merged."""
     dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
+    rerank: bool | None = None
+    """False leaves the reranker out, if there is one; true is an error if there is none."""
     explain: bool = False
     """Whether to add ranks, scores, chunks and timings."""
 
@@ -73,7 +75,14 @@ class SearchQuery(_Search):
 
 def _request(asked: _Search, given: Any) -> SearchRequest:
     return SearchRequest(
-        asked.query, tuple(asked.indexes), asked.limit, given, asked.timeout, asked.fusion, asked.dense_weight
+        asked.query,
+        tuple(asked.indexes),
+        asked.limit,
+        given,
+        asked.timeout,
+        asked.fusion,
+        asked.dense_weight,
+        asked.rerank,
     )
 
 

@@ -33,3 +33,4 @@ class SearchRequest:
     timeout: float | None = None
     fusion: Literal["auto", "rank", "score"] | None = None
     dense_weight: float | None = None
+    rerank: bool | None = None

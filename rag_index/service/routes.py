@@ -85,11 +85,13 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
         """List the indexes: their fields for filters, how much they hold, and how fresh they are."""
         return JSONResponse({"indexes": [one.to_json() for one in await service.indexes(caller_of(request))]})
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", summary="Is the process alive")
     async def healthz() -> JSONResponse:
         """Answer, which is all that this asks."""
         return JSONResponse({"status": "alive"})
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", responses={503: PROBLEMS[503]}, summary="Can it search")
     async def readyz() -> JSONResponse:
         """Answer 200 if the store can be reached and at least one index is live."""

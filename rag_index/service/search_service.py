@@ -53,6 +53,7 @@ class SearchService:
             timeout=request.timeout,
             fusion=request.fusion,
             dense_weight=request.dense_weight,
+            rerank=request.rerank,
         )
         return SearchAnswer(result, await self.freshness(result.collections))
 

@@ -42,7 +42,15 @@ FILTER = (
 
 
 def search_input(settings: Settings) -> Schema:
-    """Return the schema of a search's arguments. It names the indexes and their fields."""
+    """Return the schema of a search's arguments. It names the indexes and their fields, and a reranker if there is one.
+
+    A caller who is in a hurry may leave the reranker out.
+    """
+    reranker: Schema = {
+        "type": "boolean",
+        "default": True,
+        "description": "Whether a model reads the best hits again to put them in a better order, which takes longer.",
+    }
     return _object(
         {
             "query": {
@@ -63,6 +71,7 @@ def search_input(settings: Settings) -> Schema:
                 "default": 10,
                 "description": "The maximum number of documents.",
             },
+            **({"rerank": reranker} if settings.retrieve.reranker else {}),
         },
         required=["query"],
     )

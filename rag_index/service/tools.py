@@ -60,6 +60,7 @@ class _SearchArguments(_Arguments):
     indexes: list[str] | None = None
     filter: dict[str, Any] | None = None
     limit: int = Field(default=10, ge=1, le=100)
+    rerank: bool | None = None
 
 
 class _DocumentArguments(_Arguments):
@@ -126,7 +127,9 @@ class AgentTools:
 
     async def _search(self, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
         given = _checked(_SearchArguments, arguments)
-        request = SearchRequest(given.query, tuple(given.indexes or ()), given.limit, given.filter or None)
+        request = SearchRequest(
+            given.query, tuple(given.indexes or ()), given.limit, given.filter or None, rerank=given.rerank
+        )
         answer = await self._service.search(request, caller)
         hits = [
             {

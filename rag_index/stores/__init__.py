@@ -105,11 +105,12 @@ class StoreReader(Protocol):
         limit: int,
         conditions: Sequence[Condition] = (),
         exact: bool = False,
+        payload: bool = True,
     ) -> list[StoredPoint]:
         """Return the `limit` nearest points and the `limit` best by sparse vector, each once, with both scores.
 
-        A point that has none of the words scores 0 by them. The order is undefined. Without sparse vectors in the
-        collection, or in the query, all is as `search`.
+        A point that has none of the words scores 0 by them. The order is undefined. Without `payload`, the points come
+        without theirs. Without sparse vectors in the collection, or in the query, all is as `search`.
         """
 
     def indexed(self, name: str) -> bool:

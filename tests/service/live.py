@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -13,20 +14,36 @@ from rag_index.service.app import make_app
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from fastapi import FastAPI
+
+    from rag_index.rerankers import Reranker
     from rag_index.settings import Settings
 
-__all__ = ["Live"]
+__all__ = ["Live", "in_process"]
+
+
+@asynccontextmanager
+async def in_process(settings: Settings) -> AsyncIterator[FastAPI]:
+    """The application without a socket, for tests that ask ten thousand questions."""
+    async with Retriever(settings) as retriever:
+        app = make_app(settings, retriever)
+        async with app.router.lifespan_context(app):
+            yield app
 
 
 class Live:
     """A service over the indexes of some settings, until the `with` block ends."""
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, *, open_reranker: Callable[[], Reranker] | None = None, **options: Any
+    ) -> None:
+        self._settings, self._open_reranker = settings, open_reranker
         self._options = options
 
     def __enter__(self) -> Live:
-        self.retriever = Retriever(self._settings)
+        self.retriever = Retriever(self._settings, open_reranker=self._open_reranker)
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         app = make_app(self._settings, self.retriever, **self._options)

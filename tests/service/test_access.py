@@ -18,11 +18,14 @@ from rag_index.settings import load_settings
 from tests.fakes.qdrant import FakeQdrant
 from tests.retrieve.desk import Desk
 from tests.retrieve.secret_documents import SECRETS, WORDS, check_told, guard, random_filter
-from tests.service.live import Live
+from tests.service.live import Live, in_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rag_index.settings import Settings
+
+IN_PROCESS = "http://127.0.0.1"
 CALLERS: list[list[str]] = [[], ["staff"], ["board", "7"], ["a,b", "Grüße"], ["STAFF", "audit"], ["nobody"]]
 TOKENS = [f"rag_{number}{'x' * 42}" for number in range(len(CALLERS))]
 
@@ -32,10 +35,19 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A service over documents for groups, with a token for each caller."""
     with FakeQdrant() as qdrant:
         desk = guard(Desk(tmp_path_factory.mktemp("desk"), f'[store]\nurl = "{qdrant.url}"'))
-        lines = [token_line(f"caller{n}", TOKENS[n], groups) for n, groups in enumerate(CALLERS)]
-        settings = load_settings(desk.config, serve={"tokens": lines, "rate_limit": 0})
-        with Live(settings) as live:
+        with Live(with_tokens(desk)) as live:
             yield live
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The settings of the same with an embedded store."""
+    return with_tokens(guard(Desk(tmp_path_factory.mktemp("desk"))))
+
+
+def with_tokens(desk: Desk) -> Settings:
+    lines = [token_line(f"caller{n}", TOKENS[n], groups) for n, groups in enumerate(CALLERS)]
+    return load_settings(desk.config, serve={"tokens": lines, "rate_limit": 0})
 
 
 def search(chance: random.Random) -> dict[str, Any]:
@@ -48,38 +60,41 @@ def search(chance: random.Random) -> dict[str, Any]:
     return {**asked, "limit": chance.choice([1, 20, 50])}
 
 
-def ask_http(client: httpx.Client, chance: random.Random, caller: int) -> str:
+async def ask_http(client: httpx.AsyncClient, chance: random.Random, caller: int) -> str:
     """Do something with the token of a caller; return all that the caller is told."""
     secret = chance.choice(SECRETS)
     headers = {"Authorization": f"Bearer {TOKENS[caller]}"}
     kind = chance.random()
     if kind < 0.3:
-        answer = client.get(f"/documents/{secret.index}/{secret.number}", headers=headers)
+        answer = await client.get(f"/documents/{secret.index}/{secret.number}", headers=headers)
     elif kind < 0.4:
-        answer = client.get(chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"]), headers=headers)
+        path = chance.choice(["/indexes", "/metrics", "/openapi.json", "/readyz"])
+        answer = await client.get(path, headers=headers)
     else:
-        answer = client.post("/search", json={**search(chance), "explain": True}, headers=headers)
+        answer = await client.post("/search", json={**search(chance), "explain": True}, headers=headers)
     assert answer.status_code < 500, answer.text
     is_json = "json" in answer.headers["content-type"]
     return json.dumps(answer.json(), ensure_ascii=False) if is_json else answer.text
 
 
-def check_http(live: Live, number: int, seed: int) -> int:
+async def check_http(client: httpx.AsyncClient, number: int, seed: int) -> int:
     """Ask `number` times over HTTP and return how many documents callers were told of."""
-    chance = random.Random(seed)
-    with httpx.Client(base_url=live.url, timeout=60) as client:
-        callers = [chance.randrange(len(CALLERS)) for _ in range(number)]
-        return sum(check_told(ask_http(client, chance, caller), CALLERS[caller]) for caller in callers)
+    chance, seen = random.Random(seed), 0
+    async with client:
+        for _ in range(number):
+            caller = chance.randrange(len(CALLERS))
+            seen += check_told(await ask_http(client, chance, caller), CALLERS[caller])
+    return seen
 
 
-async def check_mcp(live: Live, number: int, seed: int) -> int:
+async def check_mcp(url: str, number: int, seed: int, transport: httpx2.AsyncBaseTransport | None = None) -> int:
     """Call tools `number` times and return how many documents agents were told of."""
     chance = random.Random(seed)
     seen = 0
     for token, groups in zip(TOKENS, CALLERS, strict=True):
         async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60) as http,
-            Client(streamable_http_client(f"{live.url}/mcp", http_client=http)) as client,
+            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60, transport=transport) as http,
+            Client(streamable_http_client(f"{url}/mcp", http_client=http)) as client,
         ):
             for _ in range(number // len(CALLERS)):
                 secret = chance.choice(SECRETS)
@@ -94,21 +109,32 @@ async def check_mcp(live: Live, number: int, seed: int) -> int:
 
 
 def test_random_callers_over_http(live: Live) -> None:
-    assert check_http(live, 60, seed=3) > 60
+    assert asyncio.run(check_http(httpx.AsyncClient(base_url=live.url, timeout=60), 60, seed=3)) > 60
 
 
 def test_random_agents(live: Live) -> None:
-    assert asyncio.run(check_mcp(live, 30, seed=4)) > 20
+    assert asyncio.run(check_mcp(live.url, 30, seed=4)) > 20
 
 
 @pytest.mark.long
-def test_a_thousand_random_callers_over_http(live: Live) -> None:
-    assert check_http(live, 1000, seed=5) > 1000
+@pytest.mark.timeout(1200)
+def test_ten_thousand_random_callers_over_http(embedded: Settings) -> None:
+    async def main() -> int:
+        async with in_process(embedded) as app:
+            client = httpx.AsyncClient(base_url=IN_PROCESS, timeout=60, transport=httpx.ASGITransport(app))
+            return await check_http(client, 10_000, seed=5)
+
+    assert asyncio.run(main()) > 10_000
 
 
 @pytest.mark.long
-def test_hundreds_of_random_agents(live: Live) -> None:
-    assert asyncio.run(check_mcp(live, 300, seed=6)) > 200
+@pytest.mark.timeout(1200)
+def test_ten_thousand_random_agents(embedded: Settings) -> None:
+    async def main() -> int:
+        async with in_process(embedded) as app:
+            return await check_mcp(IN_PROCESS, 10_000, seed=6, transport=httpx2.ASGITransport(app))
+
+    assert asyncio.run(main()) > 7000
 
 
 def test_a_document_that_is_not_for_a_caller_is_not_there(live: Live) -> None:

@@ -28,6 +28,7 @@ BODIES = st.fixed_dictionaries(
         "timeout": st.floats(0.5, 5) | VALUES,
         "fusion": st.sampled_from(["auto", "rank", "score"]) | VALUES,
         "dense_weight": st.floats(0, 1) | VALUES,
+        "rerank": st.booleans() | VALUES,
         "explain": st.booleans() | VALUES,
     },
 )
@@ -67,7 +68,7 @@ PATHS = st.one_of(
     st.sampled_from(["/search", "/indexes", "/documents"]),
 )
 PARAMETERS = st.dictionaries(
-    st.sampled_from(["query", "filter", "limit", "indexes", "timeout", "explain"]) | TEXT, TEXT, max_size=4
+    st.sampled_from(["query", "filter", "limit", "indexes", "timeout", "rerank", "explain"]) | TEXT, TEXT, max_size=4
 )
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from rag_index.service.catalog import SECONDS, Catalog
+from rag_index.service.catalog import OLD_SECONDS, SECONDS, Catalog
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.service.live import Live
@@ -83,5 +83,28 @@ def test_a_ledger_that_hangs_is_waited_for_once_and_briefly(project):
         now[0] += SECONDS + 1
         await asyncio.gather(*(slow.indexes() for _ in range(50)))
         assert slow.readings == 2
+
+    asyncio.run(main())
+
+
+def test_a_search_is_told_what_is_known_while_that_is_read_again(project):
+    now = [1000.0]
+
+    async def main():
+        slow = Slow(project.settings, clock=lambda: now[0])
+        slow.free.set()
+        assert (await slow.freshness())["notes"].last_run == "completed"
+        slow.free.clear()
+        now[0] += SECONDS + 1
+        assert at_once(slow.freshness())["notes"].last_run == "completed"
+        assert at_once(slow.freshness())["notes"].last_run == "completed"
+        await asyncio.sleep(0)  # the reading begins
+        slow.free.set()
+        await slow.indexes()
+        assert slow.readings == 2
+        now[0] += OLD_SECONDS + 1
+        waiting = slow.freshness()
+        assert (await waiting)["notes"].last_run == "completed"
+        assert slow.readings == 3
 
     asyncio.run(main())

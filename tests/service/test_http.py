@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from tests.retrieve.desk import DESK, Desk
@@ -70,6 +71,9 @@ def test_indexes_tell_their_fields_and_whether_they_can_be_searched(client):
 def test_probes_and_metrics(client):
     assert client.get("/healthz").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    for probe in ("/healthz", "/readyz"):
+        answer = client.head(probe)
+        assert (answer.status_code, answer.content) == (200, b"")
     client.get("/search", params={"query": "mailbox full"})
     metrics = client.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain")
@@ -92,6 +96,8 @@ def test_probes_and_metrics(client):
         ({"query": "x", "timeout": -1}, 422, "timeout"),
         ({"query": "x" * 10_001}, 422, "query"),
         ({"query": "x", "dense_weight": 2}, 422, "dense_weight"),
+        ({"query": "x", "rerank": True}, 400, "there is no reranker"),
+        ({"query": "x", "rerank": "maybe"}, 422, "rerank"),
         ({"query": "x", "filter": {"priority": {"like": "h"}}}, 400, "'like' is not known"),
     ],
 )
@@ -150,3 +156,34 @@ def test_with_nothing_indexed_it_says_what_to_run(tmp_path):
         assert "rag-index index-all" in problem(client.get("/readyz"), 503)["detail"]
         assert client.get("/healthz").status_code == 200
         assert [one["live"] for one in client.get("/indexes").json()["indexes"]] == [False] * 3
+
+
+def test_a_caller_may_leave_the_reranker_out(desk):
+    class Longest:
+        def score(self, query, texts):
+            return [len(text) for text in texts]
+
+        def close(self):
+            pass
+
+    asked = {"query": "printer", "explain": True}
+    with Live(desk.settings, open_reranker=Longest) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+        plain = client.post("/search", json={**asked, "rerank": False}).json()
+        assert "rerank" not in plain["timings_ms"]
+        for answer in (client.post("/search", json=asked), client.get("/search", params={**asked, "rerank": True})):
+            hits = answer.json()["hits"]
+            lengths = [len(hit["text"]) for hit in hits]
+            assert lengths == sorted(lengths, reverse=True) == [hit["rerank_score"] for hit in hits]
+            assert answer.json()["reranked"] is True
+        arguments = {"name": "search", "arguments": {"query": "printer", "rerank": False}}
+        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": arguments}
+        told = client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"})
+        assert told.status_code == 200
+        for agent, page in zip(_told_hits(told.text), plain["hits"], strict=True):
+            assert agent["document_id"] == page["document_id"]
+
+
+def _told_hits(told):
+    """Return the hits of an agent's search, which come as an event."""
+    line = next(line for line in told.splitlines() if "jsonrpc" in line)
+    return json.loads(line.removeprefix("data: "))["result"]["structuredContent"]["hits"]

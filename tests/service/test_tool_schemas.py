@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 
 from rag_index.service import tool_schemas
-from rag_index.settings import Settings
+from rag_index.settings import RetrieveSettings, Settings
 
 SQL = {"table": "t", "key": "id", "text": "body"}
 COMMENTS = {
@@ -45,6 +45,12 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
     assert fields["ticket_id"]["description"] == "A field of comments: a whole number."
     assert fields["open"]["description"] == "A field of titles: true or false."
     assert fields["author"]["description"] == "A field of comments: text, numbers, or true and false."
+
+
+def test_only_where_there_is_a_reranker_an_agent_may_leave_it_out():
+    reranked = settings(COMMENTS).model_copy(update={"retrieve": RetrieveSettings(reranker="model")})
+    assert accepts(tool_schemas.search_input(reranked), {"query": "printer", "rerank": False})
+    assert "rerank" not in search(COMMENTS)["properties"]
 
 
 @pytest.mark.parametrize(

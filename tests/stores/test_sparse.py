@@ -106,6 +106,16 @@ def test_conditions_hold_for_both_vectors(store: Store, name: str) -> None:
     assert found[0].bm25 > 0
 
 
+def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store: Store, name: str) -> None:
+    dense, words = points().vectors[3], ENGLISH.query("printer offline")
+    whole = store.search_hybrid(name, dense, words, limit=3)
+    lean = store.search_hybrid(name, dense, words, limit=3, payload=False)
+    scores = [{point.id: [point.score, point.bm25] for point in found} for found in (whole, lean)]
+    assert scores[0] == {one: pytest.approx(both, abs=1e-6) for one, both in scores[1].items()}
+    assert all(point.payload for point in whole)
+    assert not any(point.payload for point in lean)
+
+
 def test_a_query_without_words_is_searched_by_meaning(store: Store, name: str) -> None:
     found = store.search_hybrid(name, points().vectors[3], ENGLISH.query("the of"), limit=2)
     assert [point.id for point in found] == [p.id for p in store.search(name, points().vectors[3], limit=2)]

@@ -126,10 +126,13 @@ class EdgeReader:
         limit: int,
         conditions: Sequence[Condition] = (),
         exact: bool = False,
+        payload: bool = True,
     ) -> list[StoredPoint]:
         """Return the best points by either vector, each once, with both scores."""
         with self._lend(name) as collection:
-            return collection.search_hybrid(vector, sparse, limit=limit, conditions=conditions, exact=exact)
+            return collection.search_hybrid(
+                vector, sparse, limit=limit, conditions=conditions, exact=exact, payload=payload
+            )
 
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""

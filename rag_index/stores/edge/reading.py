@@ -118,6 +118,7 @@ class CollectionReader:
         limit: int,
         conditions: Sequence[Condition],
         exact: bool,
+        payload: bool,
     ) -> list[StoredPoint]:
         """Return the best points by either vector, with both scores."""
         if not (self.sparse and sparse):
@@ -133,7 +134,7 @@ class CollectionReader:
                     one.limit,
                     e.Filter(must=[e.HasIdCondition(set(one.ids))]) if one.ids else query_filter,
                     exact=exact or bool(one.ids),
-                    payload=not one.ids,
+                    payload=payload and not one.ids,
                 )
                 for one in wanted
             ]

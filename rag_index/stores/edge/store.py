@@ -208,9 +208,13 @@ class EdgeStore:
         limit: int,
         conditions: Sequence[Condition] = (),
         exact: bool = False,
+        payload: bool = True,
     ) -> list[StoredPoint]:
         """Return the best points by either vector, each once, with both scores."""
-        return self._get(name).search_hybrid(vector, sparse, limit=limit, conditions=conditions, exact=exact)
+        collection = self._get(name)
+        return collection.search_hybrid(
+            vector, sparse, limit=limit, conditions=conditions, exact=exact, payload=payload
+        )
 
     def optimize(self, name: str) -> None:
         """Build the search index (HNSW) of a collection; until then every search scans."""

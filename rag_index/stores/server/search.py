@@ -72,6 +72,7 @@ class HybridSearch:
     words: models.SparseVector
     query_filter: models.Filter | None
     exact: bool
+    payload: bool
 
     def look_up(
         self, client: QdrantClient, name: str, wanted: Sequence[LookUp], limits: Limits
@@ -91,7 +92,7 @@ class HybridSearch:
             using=SPARSE if wanted.sparse else None,
             filter=self.query_filter,
             params=models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=self.exact and not wanted.sparse),
-            with_payload=not wanted.ids,
+            with_payload=self.payload and not wanted.ids,
         )
         if wanted.ids:
             size = min(limits.values, limits.page)

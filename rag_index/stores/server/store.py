@@ -266,6 +266,7 @@ class ServerStore:
         limit: int,
         conditions: Sequence[Condition] = (),
         exact: bool = False,
+        payload: bool = True,
     ) -> list[StoredPoint]:
         """Return the best points by either vector, each once, with both scores."""
         if not sparse:
@@ -275,6 +276,7 @@ class ServerStore:
             models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)),
             cast("models.Filter | None", payload_filter(conditions, ServerDialect())),
             exact=exact,
+            payload=payload,
         )
 
         def look_up(wanted: Sequence[LookUp], limits: Limits) -> list[list[StoredPoint]]:

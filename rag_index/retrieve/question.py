@@ -1,0 +1,92 @@
+"""A search as the indexes are asked it, and what each of them answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rag_index.errors import SettingsError
+from rag_index.retrieve.access import caller_groups
+from rag_index.retrieve.filters import check_fields, conditions_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.documents.batches import StoredPoint
+    from rag_index.retrieve.access import CallerGroups, Groups
+    from rag_index.retrieve.filters import Filter
+    from rag_index.retrieve.live import LiveCollection
+    from rag_index.settings import Settings
+    from rag_index.stores import Condition
+
+__all__ = ["MAX_HITS", "IndexAnswer", "Question", "make_question"]
+
+MAX_HITS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
+
+    With a `dense_weight` of 1, words are not searched for. Without `payloads`, the candidates of a hybrid search come
+    without theirs: `payloads.load_payloads` reads those of the best.
+    """
+
+    text: str
+    limit: int
+    conditions: tuple[Condition, ...]
+    timeout: float
+    dense_weight: float = 1.0
+    groups: CallerGroups = frozenset()
+    payloads: bool = True
+
+
+@dataclass(slots=True)
+class IndexAnswer:
+    """The answer of one index: its candidates in any order, or an error.
+
+    `live` is the collection that was searched, `seconds` how long that took. If it was searched by words too
+    (`hybrid`), every candidate has both scores. `whole` says that the candidates have their payloads, and belong to as
+    many documents as wanted, if there are so many. `until` is the moment by which the whole search has to end, of
+    time.monotonic().
+    """
+
+    index: str
+    points: list[StoredPoint] = field(default_factory=list)
+    hybrid: bool = False
+    whole: bool = True
+    live: LiveCollection | None = None
+    seconds: float = 0.0
+    until: float = 0.0
+    error: Exception | None = None
+
+
+def make_question(
+    settings: Settings,
+    query: str,
+    indexes: Sequence[str] | None,
+    limit: int,
+    given: Filter | None,
+    timeout: float | None,
+    dense_weight: float | None,
+    groups: Groups,
+) -> tuple[Question, list[str] | None]:
+    """Return the question that the arguments of a search make, and the indexes that it names, if it names any.
+
+    Raises SettingsError for an argument that is not valid.
+    """
+    if not query.strip():
+        raise SettingsError("the text to search for is empty")
+    if not 1 <= limit <= MAX_HITS:
+        raise SettingsError(f"limit is from 1 to {MAX_HITS:,}, not {limit}")
+    if timeout is not None and not timeout > 0:
+        raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
+    if dense_weight is not None and not 0 <= dense_weight <= 1:
+        raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
+    searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
+    conditions = conditions_of(given)
+    check_fields(conditions, searched)
+    retrieve = settings.retrieve
+    weight = retrieve.dense_weight if dense_weight is None else dense_weight
+    question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, caller_groups(groups))
+    return question, [index.name for index in searched] if indexes else None

@@ -1,0 +1,174 @@
+"""The two halves of a hybrid search: what happens to the best candidates before their payloads are read."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rag_index.documents.access import access_part
+from rag_index.documents.batches import StoredPoint
+from rag_index.errors import StoreError
+from rag_index.retrieve import Retriever
+from rag_index.stores import open_store
+from rag_index.stores.lent import lend
+from tests.retrieve.desk import Desk, found
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rag_index.stores import Store
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+ROWS = {
+    name: [(n, f"The printer of {name} number {n} is offline", {"number": n}) for n in range(80)]
+    for name in ("comments", "solutions", "titles")
+}
+
+
+class Halved:
+    """A store in which something happens before payloads are read."""
+
+    def __init__(self, store: Store, happen: Callable[[Store, str], object]) -> None:
+        self._store, self._happen = store, happen
+        self.read: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def retrieve(self, name: str, ids: list[str], **options: Any) -> list[StoredPoint]:
+        self.read += ids
+        self._happen(self._store, name)
+        return self._store.retrieve(name, ids, **options)
+
+
+@pytest.fixture
+def desk(empty: Desk) -> Desk:
+    return empty.fill(ROWS)
+
+
+@pytest.fixture
+def opened(desk: Desk) -> Iterator[Store]:
+    with closing(open_store(desk.settings.store, wait=30)) as store:
+        yield store
+
+
+def retriever_of(desk: Desk, halved: Halved) -> Retriever:
+    return Retriever(desk.settings, open_store=lambda: lend(halved))
+
+
+def test_only_the_payloads_of_the_best_are_read(desk: Desk, opened: Store) -> None:
+    halved = Halved(opened, lambda *_: None)
+    with retriever_of(desk, halved) as retriever:
+        result = retriever.search_sync("the printer of titles number 7")
+    assert found(result)[0] == ("titles", "7")
+    assert result.hits[0].payload == {"number": 7}
+    assert 10 <= len(halved.read) < 100
+
+
+def test_a_document_that_is_deleted_meanwhile_makes_room_for_the_next(desk: Desk, opened: Store) -> None:
+    with retriever_of(desk, Halved(opened, lambda *_: None)) as retriever:
+        before = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
+    gone = [point.id for point in opened.scroll("desk_titles__1") if point.payload["number"] in range(0, 80, 2)]
+    halved = Halved(opened, lambda store, name: store.delete_points(name, gone))
+    with retriever_of(desk, halved) as retriever:
+        after = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
+    assert len(before) == len(after) == 20
+    assert all(int(document) % 2 for _, document in after)
+
+
+def test_a_document_that_is_taken_from_the_caller_meanwhile_is_not_shown(empty: Desk) -> None:
+    empty.more = {"titles": 'access = "acl"'}
+    empty.write()
+    empty.fill(
+        {"titles": [(n, f"Printer {n} is offline", {"number": n, "_rag": access_part(("staff",))}) for n in range(60)]}
+    )
+
+    def take(store: Store, name: str) -> None:
+        points = list(store.scroll(name))
+        changed = {point.id: {**point.payload, "_rag": {**point.payload["_rag"]}} for point in points}
+        for payload in changed.values():
+            if payload["number"] % 2:
+                payload["_rag"] |= access_part(("board",))
+        store.update_payloads(name, list(changed.items()))
+
+    with closing(open_store(empty.settings.store, wait=30)) as store:
+        with retriever_of(empty, Halved(store, lambda *_: None)) as retriever:
+            numbers = [hit.payload["number"] for hit in retriever.search_sync("offline", groups=["staff"]).hits]
+            assert any(number % 2 for number in numbers)
+        with retriever_of(empty, Halved(store, take)) as retriever:
+            hits = retriever.search_sync("offline", groups=["staff"]).hits
+    assert len(hits) == 10
+    assert not any(hit.payload["number"] % 2 for hit in hits)
+
+
+def test_a_collection_that_is_replaced_meanwhile_is_searched_anew(desk: Desk, opened: Store) -> None:
+    desk.fill_in(opened, {"titles": ROWS["titles"][:5]}, number=2, go_live=False)
+
+    def replace(store: Store, _: str) -> None:
+        store.point_alias("desk_titles", "desk_titles__2")
+        store.drop("desk_titles__1")
+
+    with retriever_of(desk, Halved(opened, replace)) as retriever:
+        result = retriever.search_sync("printer of titles number 3", indexes=["titles"])
+        assert result.errors == {}
+        assert result.collections == {"titles": "desk_titles__2"}
+        assert sorted(found(result)) == [("titles", str(n)) for n in range(5)]
+
+
+def test_an_index_whose_payloads_cannot_be_read_is_asked_for_all(desk: Desk, opened: Store) -> None:
+    def refuse(_: Store, name: str) -> None:
+        if name == "desk_titles__1":
+            raise StoreError("no payloads today")
+
+    with retriever_of(desk, Halved(opened, lambda *_: None)) as retriever:
+        expected = retriever.search_sync("the printer of titles number 7")
+    with retriever_of(desk, Halved(opened, refuse)) as retriever:
+        result = retriever.search_sync("the printer of titles number 7")
+        assert found(result) == found(expected)
+        assert result.errors == {}
+
+
+def test_an_index_that_fails_between_the_halves_is_named_and_the_others_answer(desk: Desk, opened: Store) -> None:
+    def fail(_: Store, name: str) -> None:
+        if name == "desk_titles__1":
+            raise OSError("the disk is gone")
+
+    with retriever_of(desk, Halved(opened, fail)) as retriever:
+        result = retriever.search_sync("the printer of titles number 7")
+        assert result.errors == {"titles": "the disk is gone"}
+        assert len(result.hits) == 10
+        assert {hit.index for hit in result.hits} <= {"comments", "solutions"}
+        assert retriever.metrics().errors == {"titles": 1}
+
+
+def test_the_weight_is_that_of_all_candidates(desk: Desk, opened: Store) -> None:
+    """Ten chunks have the words, and forty others are near. Of the thirty best, some of the ten are near too."""
+    ids = [point.id for point in opened.scroll("desk_titles__1")]
+    near = [StoredPoint(one, {}, score=0.9 - n / 100) for n, one in enumerate(ids[:40])]
+    worded = [StoredPoint(one, {}, score=0.01, bm25=9.0 - n / 10) for n, one in enumerate(ids[40:50])]
+
+    class Given(Halved):
+        def search_hybrid(self, *_: Any, **__: Any) -> list[StoredPoint]:
+            return [*near, *worded]
+
+    with retriever_of(desk, Given(opened, lambda *_: None)) as retriever:
+        result = retriever.search_sync("printer", indexes=["titles"])
+    assert result.dense_weight == 0.2
+    assert result.hits[0].score == pytest.approx(0.2 * 0.01 + 0.8)
+
+
+def test_the_chunks_of_long_documents_do_not_fill_the_answer(empty: Desk) -> None:
+    sentence = "The printer is offline and prints nothing, says the office of department {n}.\n\n"
+    long = [(n, "".join(sentence.format(n=k) for k in range(90))) for n in (1, 2)]
+    short = [(n, f"A printer that is not online, number {n}") for n in range(3, 40)]
+    empty.fill({"comments": [*long, *short], "titles": [(99, "Nothing of the kind")]})
+    with empty.retriever() as retriever:
+        for indexes in (["comments"], ["comments", "titles"]):
+            hits = retriever.search_sync("the printer is offline and prints nothing", indexes=indexes, limit=20).hits
+            assert len(hits) == 20
+            assert {"1", "2"} <= {hit.document_id for hit in hits[:2]}
