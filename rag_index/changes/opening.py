@@ -10,6 +10,7 @@ from rag_index.changes.files import FileFeed
 from rag_index.changes.joined import JoinedFeed
 from rag_index.changes.poll import PollFeed
 from rag_index.changes.routing import RoutedFeed, Router
+from rag_index.changes.row_feeds import open_row_feed
 from rag_index.changes.tables import plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings.index import CODE, SQL
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.changes import ChangeFeed
-    from rag_index.changes.rows import RowFeed, WatchedTable
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
@@ -71,7 +71,7 @@ class _Opening:
         self.notes += plan.notes
         if plan.routes:
             router = Router(self._settings, plan.routes)
-            self._add(RoutedFeed(_row_feed(self._settings, plan.tables), router))
+            self._add(RoutedFeed(open_row_feed(self._settings, plan.tables), router))
         for name, reason in plan.unwatched.items():
             self._add_poll(self._settings.index(name), reason)
 
@@ -107,9 +107,3 @@ class _Opening:
     def _add(self, feed: ChangeFeed) -> None:
         self._opened.callback(feed.close)
         self.feeds.append(feed)
-
-
-def _row_feed(settings: Settings, tables: Sequence[WatchedTable]) -> RowFeed:
-    raise SettingsError(
-        f'[source] changes = "{settings.source.changes}" is not known for {len(tables)} tables; set it to "poll"'
-    )

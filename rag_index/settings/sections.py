@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from rag_index.database.urls import database_url
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.values import (
     Auto,
@@ -68,6 +69,17 @@ class SourceSettings(Section):
     """The time limit of one query, in seconds."""
     changes: Literal["wal", "queue", "poll"] = "poll"
     """How `rag-index watch` learns of changes: the write-ahead log of PostgreSQL, triggers, or repeated queries."""
+
+    @model_validator(mode="after")
+    def _check_changes(self) -> SourceSettings:
+        ways = {"wal": ("postgresql",), "queue": ("postgresql", "mariadb", "mysql", "sqlite")}
+        if self.url is None or self.changes not in ways:
+            return self
+        kind = database_url(self.url.get_secret_value(), Path()).get_backend_name()
+        if kind not in ways[self.changes]:
+            possible = [way for way, kinds in ways.items() if kind in kinds] or ["poll"]
+            raise ValueError(f'changes = "{self.changes}" does not work with {kind}; set it to "{possible[0]}"')
+        return self
 
 
 class EmbedderSettings(Section):

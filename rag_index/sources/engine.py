@@ -14,7 +14,7 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
-__all__ = ["open_read_only", "source_error"]
+__all__ = ["open_read_only", "open_writable", "source_error"]
 
 CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
@@ -26,11 +26,29 @@ def open_read_only(url: URL) -> Engine:
     Raises:
         SettingsError: no driver is installed for this kind of database, or an SQLite file does not exist.
     """
+    engine = _open(url, "ro")
+    if url.get_backend_name() == "postgresql":
+        return engine.execution_options(postgresql_readonly=True)
+    if url.get_backend_name() in ("mysql", "mariadb"):
+        event.listen(engine, "connect", _read_only_session)
+    return engine
+
+
+def open_writable(url: URL) -> Engine:
+    """Return an engine that may write, for the table in which triggers note changes; it creates no file.
+
+    Raises SettingsError, as `open_read_only` does.
+    """
+    return _open(url, "rw")
+
+
+def _open(url: URL, mode: str) -> Engine:
+    """Return an engine; `mode` is that of a SQLite file."""
     if is_file(url):
         if not Path(str(url.database)).is_file():
             raise SettingsError(f"source: there is no file {url.database}; correct [source] url")
         quoted = Path(str(url.database)).absolute().as_uri()  # file:///…, with ? and # quoted
-        url = url.set(database=quoted, query={**url.query, "mode": "ro", "uri": "true"})
+        url = url.set(database=quoted, query={**url.query, "mode": mode, "uri": "true"})
     backend = url.get_backend_name()
     options: dict[str, Any] = {"pool_pre_ping": backend != "sqlite"}
     if backend in ("postgresql", "mysql", "mariadb") and "connect_timeout" not in url.query:
@@ -48,12 +66,8 @@ def open_read_only(url: URL) -> Engine:
             f"source: {url.drivername!r} is an asynchronous driver; name a synchronous one, such as "
             f"{_synchronous_driver(url)}"
         )
-    if backend == "postgresql":
-        if engine.dialect.driver == "psycopg":
-            event.listen(engine, "connect", _read_dates_beyond_python)
-        return engine.execution_options(postgresql_readonly=True)
-    if backend in ("mysql", "mariadb"):
-        event.listen(engine, "connect", _read_only_session)
+    if backend == "postgresql" and engine.dialect.driver == "psycopg":
+        event.listen(engine, "connect", _read_dates_beyond_python)
     return engine
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.live.models import write_embedding_gguf, write_generating_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
-from tests.live.postgres import postgres
+from tests.live.postgres import logical_postgres, postgres
 
-__all__ = ["postgres", "ollama_generating_model", "ollama_model", "ollama_program", "ollama_server"]
+__all__ = ["logical_postgres", "postgres", "ollama_generating_model", "ollama_model", "ollama_program", "ollama_server"]
 
 
 @pytest.fixture(scope="session")

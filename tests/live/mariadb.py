@@ -58,7 +58,7 @@ class MariadbServer:
         init = self._folder / "init.sql"
         init.write_text(
             f"CREATE DATABASE desk CHARACTER SET utf8mb4;\nCREATE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"
-            "GRANT ALL ON *.* TO owner@'127.0.0.1';\n"
+            "GRANT ALL ON *.* TO owner@'127.0.0.1' WITH GRANT OPTION;\n"
         )
         init.chmod(0o644)
         # a server deletes the temporary tables that it finds when it starts: those of another one, in a shared folder

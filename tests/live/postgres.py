@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-__all__ = ["PostgresServer", "find_postgres", "postgres"]
+__all__ = ["PostgresServer", "find_postgres", "logical_postgres", "postgres"]
 
 PASSWORD = "s3cret@:/x"
 START_SECONDS = 60
@@ -36,8 +36,9 @@ def find_postgres():
 class PostgresServer:
     """A server that runs until the `with` block ends. It refuses to run as root, so root starts it as another user."""
 
-    def __init__(self, programs):
+    def __init__(self, programs, *settings):
         self._programs = programs
+        self._settings = settings
         self._process = None
         self.port = 0
 
@@ -69,9 +70,8 @@ class PostgresServer:
                 free.bind(("127.0.0.1", 0))
                 self.port = free.getsockname()[1]
         settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}", "fsync=off"]
-        options = [
-            part for setting in [*settings, "full_page_writes=off", "shared_buffers=16MB"] for part in ("-c", setting)
-        ]
+        settings += ["full_page_writes=off", "shared_buffers=16MB", *self._settings]
+        options = [part for setting in settings for part in ("-c", setting)]
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [self._programs / "postgres", "-D", self._folder / "data", "-p", str(self.port), *options],
@@ -144,4 +144,16 @@ def postgres():
     if not isinstance(programs, Path):
         pytest.skip(programs)
     with PostgresServer(programs) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def logical_postgres():
+    """A running server whose log can be decoded."""
+    programs = find_postgres()
+    if not isinstance(programs, Path):
+        pytest.skip(programs)
+    with PostgresServer(
+        programs, "wal_level=logical", "max_replication_slots=30", "max_slot_wal_keep_size=1GB"
+    ) as server:
         yield server

@@ -1,0 +1,145 @@
+"""The feed of a queue: a table in the source that triggers fill (`queues`)."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import exc
+
+from rag_index.changes.queues import SETUP, open_queue
+from rag_index.changes.rows import ReceivedRows, RowChange
+from rag_index.errors import SettingsError, SourceError
+from rag_index.sources.engine import open_read_only, open_writable, source_error
+from rag_index.sources.time_limit import limited
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from sqlalchemy.engine import URL, Connection, Engine
+
+    from rag_index.changes.rows import WatchedTable
+
+__all__ = ["QueueFeed"]
+
+TIMEOUT = 600.0
+PROBE_SECONDS = 0.2
+"""The time between two looks whether the queue has rows."""
+MAX_COUNT = 1_000_000
+"""Where counting the rows of a queue ends."""
+
+
+class QueueFeed:
+    """The changes that triggers noted. Rows are read without a lock, and deleted after they were acknowledged."""
+
+    def __init__(
+        self,
+        url: URL,
+        tables: Sequence[WatchedTable],
+        project: str,
+        *,
+        timeout: float = TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = url
+        self._timeout = timeout
+        self._clock = clock
+        self._engine = open_read_only(url)
+        self._writer = open_writable(url)
+        self._queue = open_queue(self._engine.dialect.name, tables, project)
+        self._probe: Any = None
+        self._version: Any = None
+
+    def check(self) -> None:
+        """As `ChangeFeed.check`."""
+        with self._connect(self._engine) as connection:
+            for problem in self._queue.problems(connection):
+                raise SettingsError(problem)
+        try:
+            with self._connect(self._writer) as connection:
+                self._queue.delete(connection, self._queue.no_rows)
+        except SourceError as error:
+            raise SettingsError(f"rows of the queue cannot be deleted: {error}; {SETUP}") from error
+
+    def receive(self, limit: int) -> ReceivedRows:
+        """As `ChangeFeed.receive`."""
+        with self._connect(self._engine) as connection:
+            rows = self._queue.read(connection, limit)
+        changes = [
+            RowChange(row.table, dict(zip(row.table.columns, row.values, strict=True)), row.changed_at)
+            for row in rows
+            if row.table is not None and row.values is not None
+        ]
+        overflow = {row.table for row in rows if row.table is not None and row.values is None}
+        return ReceivedRows(changes, [row.token for row in rows], len(rows) >= limit, sorted(overflow, key=str))
+
+    def acknowledge(self, received: ReceivedRows) -> None:
+        """As `ChangeFeed.acknowledge`: delete exactly the rows that were received."""
+        if received.position:
+            with self._connect(self._writer) as connection:
+                self._queue.delete(connection, received.position)
+            if self._engine.dialect.name == "sqlite":  # hold the file open for writing no longer than needed
+                self._writer.dispose()
+
+    def wait(self, seconds: float) -> None:
+        """As `ChangeFeed.wait`: return when the queue has rows, or when the file of SQLite has changed."""
+        until = self._clock() + seconds
+        while (left := until - self._clock()) > 0:
+            if self._may_have_rows():
+                return
+            time.sleep(min(left, PROBE_SECONDS))
+
+    def backlog(self) -> int | None:
+        """Return how many rows the queue has."""
+        with self._connect(self._engine) as connection:
+            return self._queue.count(connection, MAX_COUNT)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._close_probe()
+        self._engine.dispose()
+        self._writer.dispose()
+
+    def _may_have_rows(self) -> bool:
+        """Return whether to look at the queue; True if the database does not answer, so that `receive` says so."""
+        try:
+            if self._probe is None:
+                self._probe = self._engine.raw_connection()
+                if self._engine.dialect.name == "postgresql":
+                    self._probe.driver_connection.autocommit = True
+            cursor = self._probe.cursor()
+            try:
+                if self._engine.dialect.name == "sqlite":
+                    return self._file_changed(cursor)
+                cursor.execute(self._queue.has_changes)
+                found = cursor.fetchone() is not None
+                if self._engine.dialect.name != "postgresql":
+                    self._probe.rollback()  # the next look needs a new snapshot
+                return found
+            finally:
+                cursor.close()
+        except Exception:  # noqa: BLE001 - whatever it is, `receive` finds it too
+            self._close_probe()
+            return True
+
+    def _file_changed(self, cursor: Any) -> bool:
+        """Return whether another connection has written the file since the last look."""
+        before = self._version
+        self._version = cursor.execute("PRAGMA data_version").fetchone()[0]
+        return bool(before != self._version)
+
+    def _close_probe(self) -> None:
+        if self._probe is not None:
+            with suppress(Exception):
+                self._probe.invalidate()
+        self._probe = self._version = None
+
+    @contextmanager
+    def _connect(self, engine: Engine) -> Iterator[Connection]:
+        """Yield a connection, and raise its errors as ours."""
+        try:
+            with engine.connect() as connection, limited(connection, self._timeout, "the queue of changes"):
+                yield connection
+        except exc.SQLAlchemyError as error:
+            raise source_error(error, self._url, "the queue of changes") from error

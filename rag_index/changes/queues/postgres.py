@@ -1,0 +1,217 @@
+"""The queue in PostgreSQL: a table without an index, in a schema of its own, and a trigger function for each table.
+
+The table has no sequence, because `lastval()` of an application would return its number. A row is known by its place
+(`ctid`) and its time. Inserts and deletes have statement triggers with transition tables, which cost bulk writers less;
+updates have row triggers, whose condition skips rows of which no document shows a change. There is no NOTIFY: it makes
+all commits of the database wait for each other (`benchmarks/watch_writers.py` measures it).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from rag_index.changes.names import object_name
+from rag_index.changes.postgres import PostgresTable, TextReader, quoted, table_in_catalogue
+from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
+from rag_index.changes.statements import Setup, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy.engine import Connection
+
+    from rag_index.changes.rows import WatchedTable
+
+__all__ = ["PostgresQueue"]
+
+SCHEMA = "rag_index"
+PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1042, 1043, 1700, 2950})
+"""bool, int8, int2, int4, text, char, varchar, numeric, uuid: their text does not depend on a session's settings."""
+PADDED_TYPE = 1042
+KINDS = ("insert", "update", "delete", "truncate")
+COSTS = (
+    "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
+    "transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.",
+    "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often.",
+    "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
+    "Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run sees it.",
+)
+_TRIGGERS = sa.text("SELECT tgname FROM pg_trigger WHERE tgrelid = :oid AND tgenabled IN ('O', 'A')")
+_OLD_FUNCTIONS = sa.text("""
+    SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname = :schema AND p.prorettype = 'trigger'::regtype AND starts_with(p.proname, :prefix)
+""")
+
+
+class PostgresQueue:
+    """As `Queue`."""
+
+    def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
+        self._watched = list(tables)
+        self._by_name = {str(table): table for table in tables}
+        self._project = project
+        self._name = object_name(project)
+        self._table = f"{SCHEMA}.{self._name}"
+        self._readers: dict[WatchedTable, Sequence[int]] = {}
+        self.has_changes = f"SELECT 1 FROM {self._table} LIMIT 1"
+        self.no_rows: Sequence[Any] = (("(0,0)", "1970-01-01 00:00:00+00"),)
+
+    def setup(self, connection: Connection) -> Setup:
+        """As `Queue.setup`."""
+        tables = [table_in_catalogue(connection, table) for table in self._watched]
+        names = [self._names(table.watched)["truncate"] for table in tables]
+        found = connection.execute(_OLD_FUNCTIONS, {"schema": SCHEMA, "prefix": f"{self._name}_"})
+        old = [name for [name] in found]
+        drops = [f"DROP FUNCTION IF EXISTS {SCHEMA}.{name} CASCADE" for name in dict.fromkeys([*old, *names])]
+        role = quoted(str(connection.scalar(sa.text("SELECT current_user"))))
+        steps = [
+            Step("BEGIN", "Writers of these tables wait until COMMIT."),
+            Step("SET LOCAL lock_timeout = '30s'"),
+            Step(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"),
+            *(Step(sql) for sql in drops if old),
+            Step(f"DROP TABLE IF EXISTS {self._table}"),
+            Step(
+                f"CREATE TABLE {self._table} (\n"
+                "    source text NOT NULL,\n    row_key text[],\n"
+                "    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()\n"
+                ") WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)",
+                "The queue. It has no index and no sequence; a row without a key means that all of a table changed.",
+            ),
+            *(step for table in tables for step in self._triggers(table)),
+            Step(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", "The role that reads the source empties the queue."),
+            Step(f"GRANT SELECT, DELETE ON {self._table} TO {role}"),
+            Step(
+                f"INSERT INTO {self._table} (source) VALUES " + ", ".join(f"({_text(str(t))})" for t in self._watched),
+                "It tells the watch to compare everything once: nobody knows what changed before the triggers.",
+            ),
+            Step("COMMIT"),
+        ]
+        removal = (*drops, f"DROP TABLE {self._table}", f"DROP SCHEMA {SCHEMA}")
+        return Setup(f"rag-index: follow changes by triggers (queue {self._table})", COSTS, tuple(steps), removal)
+
+    def problems(self, connection: Connection) -> list[str]:
+        """As `Queue.problems`."""
+        if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": self._table}) is None:
+            return [f"the source has no queue {self._table}; {SETUP}"]
+        found = []
+        for watched in self._watched:
+            table = table_in_catalogue(connection, watched)
+            present = {name for [name] in connection.execute(_TRIGGERS, {"oid": table.oid})}
+            if not present.issuperset(self._names(watched).values()):
+                found.append(f"table {watched} has no triggers, or not those that fit the settings; {SETUP} again")
+        allowed = sa.text("SELECT has_table_privilege(:name, 'SELECT') AND has_table_privilege(:name, 'DELETE')")
+        if not connection.scalar(allowed, {"name": self._table}):
+            found.append(f"the role of the source may not read and delete rows of {self._table}; {SETUP}")
+        return found
+
+    def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
+        """As `Queue.read`."""
+        statement = sa.text(
+            f"SELECT ctid::text, source, row_key, changed_at::text, extract(epoch FROM changed_at)::float8 "
+            f"FROM {self._table} LIMIT :limit"
+        )
+        rows = connection.execute(statement, {"limit": limit}).fetchall()
+        readers = {
+            table: TextReader(connection, self._types(connection, table))
+            for table in {self._by_name[row[1]] for row in rows if row[1] in self._by_name}
+        }
+        return [self._read(row, readers) for row in rows]
+
+    def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
+        """As `Queue.delete`. A row at the same place with another time is another row."""
+        statement = sa.text(
+            f"DELETE FROM {self._table} q "
+            "USING unnest(CAST(:places AS tid[]), CAST(:times AS timestamptz[])) AS r(p, t) "
+            "WHERE q.ctid = r.p AND q.changed_at = r.t"
+        )
+        connection.execute(statement, {"places": [place for place, _ in tokens], "times": [at for _, at in tokens]})
+        connection.commit()
+
+    def count(self, connection: Connection, limit: int) -> int:
+        """As `Queue.count`."""
+        statement = f"SELECT count(*) FROM (SELECT FROM {self._table} LIMIT {limit:d}) AS waiting"
+        return int(connection.scalar(sa.text(statement)) or 0)
+
+    def _read(self, row: Any, readers: dict[WatchedTable, TextReader]) -> QueuedRow:
+        place, source, key, at, changed_at = row
+        table = self._by_name.get(source)
+        values = None
+        if table is not None and key is not None:
+            values = readers[table].values([None if text is None else text.encode() for text in key])
+        return QueuedRow((place, at), table, values, changed_at)
+
+    def _types(self, connection: Connection, table: WatchedTable) -> Sequence[int]:
+        if table not in self._readers:
+            types = table_in_catalogue(connection, table).types
+            self._readers[table] = [types[name] for name in table.columns]
+        return self._readers[table]
+
+    def _names(self, table: WatchedTable) -> dict[str, str]:
+        return trigger_names(self._project, table, KINDS)
+
+    def _triggers(self, table: PostgresTable) -> Iterator[Step]:
+        names = self._names(table.watched)
+        function = f"{SCHEMA}.{names['truncate']}"
+        yield Step(self._function(table, function), f"Changes of {table.watched}.")
+        rows = table.partitioned or table.inherits  # a statement for a part of a table fires no trigger of the whole
+        each = "FOR EACH ROW" if rows else "REFERENCING {} TABLE AS changed_rows FOR EACH STATEMENT"
+        do = f"EXECUTE FUNCTION {function}()"
+        on = f"ON {table.quoted}"
+        yield Step(f"CREATE TRIGGER {names['insert']} AFTER INSERT {on} {each.format('NEW')} {do}")
+        yield Step(f"CREATE TRIGGER {names['delete']} AFTER DELETE {on} {each.format('OLD')} {do}")
+        condition = f"FOR EACH ROW WHEN ({_differs(table.watched)})"
+        yield Step(f"CREATE TRIGGER {names['update']} AFTER UPDATE {on} {condition} {do}")
+        yield Step(f"CREATE TRIGGER {names['truncate']} AFTER TRUNCATE {on} FOR EACH STATEMENT {do}")
+        for name in names.values():  # also for rows that a subscription of another server writes
+            yield Step(f"ALTER TABLE {table.quoted} ENABLE ALWAYS TRIGGER {name}")
+
+    def _function(self, table: PostgresTable, function: str) -> str:
+        columns = table.watched.columns
+        settings = "SET search_path = ''"
+        if not PLAIN_TYPES.issuperset(table.types[name] for name in columns):
+            settings += " SET datestyle = 'ISO' SET bytea_output = 'hex' SET extra_float_digits = 1"
+        old, new, changed = (_key(columns, table.types, prefix) for prefix in ("OLD.", "NEW.", ""))
+        into, name = f"INSERT INTO {self._table} (source, row_key)", _text(str(table.watched))
+        return (
+            f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER {settings} AS $$\n"
+            "BEGIN\n"
+            "    IF TG_OP = 'TRUNCATE' THEN\n"
+            f"        {into} VALUES ({name}, NULL);\n"
+            "    ELSIF TG_LEVEL = 'STATEMENT' THEN\n"
+            f"        {into} SELECT {name}, {changed} FROM changed_rows;\n"
+            "    ELSE\n"
+            "        IF TG_OP <> 'INSERT' THEN\n"
+            f"            {into} VALUES ({name}, {old});\n"
+            "        END IF;\n"
+            "        IF TG_OP = 'INSERT' THEN\n"
+            f"            {into} VALUES ({name}, {new});\n"
+            f"        ELSIF TG_OP = 'UPDATE' AND {old} <> {new} THEN\n"
+            f"            {into} VALUES ({name}, {new});\n"
+            "        END IF;\n"
+            "    END IF;\n"
+            "    RETURN NULL;\n"
+            "END $$"
+        )
+
+
+def _key(columns: Sequence[str], types: Mapping[str, int], prefix: str) -> str:
+    texts = [f"{prefix}{quoted(name)}" for name in columns]
+    for number, name in enumerate(columns):
+        if types[name] == PADDED_TYPE:  # a cast would remove the blanks at its end
+            texts[number] = f"pg_catalog.bpcharout({texts[number]})"
+    return f"ARRAY[{', '.join(f'{text}::text' for text in texts)}]"
+
+
+def _differs(table: WatchedTable) -> str:
+    """Return the condition that a row differs, by its bytes: for some collations "a" equals "A"."""
+    if table.used is None:
+        return "OLD.* OPERATOR(pg_catalog.*<>) NEW.*"
+    names = sorted({*table.used, *table.columns})
+    old, new = (f"ROW({', '.join(f'{row}.{quoted(name)}' for name in names)})::record" for row in ("OLD", "NEW"))
+    return f"{old} OPERATOR(pg_catalog.*<>) {new}"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

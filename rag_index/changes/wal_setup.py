@@ -1,0 +1,133 @@
+"""The SQL for `changes = "wal"`: replica identities, publication, slot, and the rights of the reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from rag_index.changes.names import object_name
+from rag_index.changes.postgres import PostgresTable, quoted, table_in_catalogue
+from rag_index.changes.slot import MIN_VERSION, SlotState
+from rag_index.changes.statements import Setup, Step
+from rag_index.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy.engine import Connection
+
+    from rag_index.changes.rows import WatchedTable
+
+__all__ = ["wal_setup"]
+
+COLUMN_LISTS = 150_000
+"""PostgreSQL 15 is the first that can publish some columns of a table."""
+COSTS = (
+    "The server writes more log (wal_level = logical): with each update that changes a key, and each delete, the old",
+    "key. A table with REPLICA IDENTITY FULL writes the whole old row with each update and delete.",
+    "The slot keeps the log until a watch has read it. While no watch runs, the log grows until",
+    "max_slot_wal_keep_size is reached, or without that setting until the disk is full. `rag-index doctor` tells.",
+    "The watch reads all of the log, that of other tables too: about one process of the server at a fifth of its time.",
+    "With a list of columns, a new primary key must be added to the publication first, or updates are refused.",
+)
+_VERSION = sa.text("SELECT current_setting('server_version_num')::int, current_setting('wal_level')")
+_ROLE = sa.text("SELECT rolname, rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user")
+_KEEP = sa.text("SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")
+_PUBLICATION = sa.text("SELECT 1 FROM pg_publication WHERE pubname = :name")
+
+
+def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: str) -> Setup:
+    """Return the SQL that brings the source from how it is now to what the feed needs.
+
+    Raises:
+        SettingsError: the database is not PostgreSQL 14 or newer, or a table cannot be followed.
+    """
+    if connection.dialect.name != "postgresql":
+        raise SettingsError(
+            f'changes = "wal" needs PostgreSQL, and the source is {connection.dialect.name}; use "queue"'
+        )
+    [[version, level]] = connection.execute(_VERSION)
+    if version < MIN_VERSION:
+        raise SettingsError(f'changes = "wal" needs PostgreSQL 14 or newer, not {version // 10_000}; use "queue"')
+    name = object_name(project)
+    tables = [table_in_catalogue(connection, table) for table in watched]
+    steps = [
+        *_server(connection, level),
+        *(Step(sql, reason) for table in tables for sql, reason in _identity(table)),
+        *_publication(connection, name, tables, lists=version >= COLUMN_LISTS),
+        *_rights(connection),
+        *_slot(connection, name),
+    ]
+    removal = (f"SELECT pg_drop_replication_slot('{name}')", f"DROP PUBLICATION {name}")
+    title = f"rag-index: follow changes by the write-ahead log of PostgreSQL (slot and publication {name})"
+    return Setup(title, COSTS, tuple(steps), removal)
+
+
+def _server(connection: Connection, level: str) -> Iterator[Step]:
+    if level != "logical":
+        reason = f"It is {level} now. Restart PostgreSQL after this, and only then go on."
+        yield Step("ALTER SYSTEM SET wal_level = logical", reason)
+    if int(connection.scalar(_KEEP) or 0) < 0:
+        reason = "How much log any slot may hold back; a slot that needs more is lost, which `rag-index doctor` mends."
+        yield Step("ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'", reason)
+        yield Step("SELECT pg_reload_conf()")
+
+
+def _identity(table: PostgresTable) -> Iterator[tuple[str, str]]:
+    """Yield the statement that puts the watched columns into the log with each update and delete, if it is needed."""
+    if table.has_identity:
+        return
+    wanted = ", ".join(table.watched.columns)
+    index = next((index for index in table.unique if index.columns.issuperset(table.watched.columns)), None)
+    if index is not None:
+        kind = "DEFAULT" if index.primary else f"USING INDEX {quoted(index.name)}"
+        yield f"ALTER TABLE {table.quoted} REPLICA IDENTITY {kind}", f"So that the log has the old value of {wanted}."
+    else:
+        reason = (
+            f"No unique index has {wanted}, so the log needs whole old rows. An index without NULLs would be cheaper."
+        )
+        yield f"ALTER TABLE {table.quoted} REPLICA IDENTITY FULL", reason
+
+
+def _publication(connection: Connection, name: str, tables: Sequence[PostgresTable], *, lists: bool) -> Iterator[Step]:
+    entries = ", ".join(f"{table.quoted}{_columns(table) if lists else ''}" for table in tables)
+    options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
+    reason = "It names the tables to follow" + (", and only the columns that tell which row it is." if lists else ".")
+    if connection.scalar(_PUBLICATION, {"name": name}):
+        yield Step(f"ALTER PUBLICATION {name} SET TABLE {entries}", reason)
+        yield Step(f"ALTER PUBLICATION {name} SET ({options})")
+    else:
+        yield Step(f"CREATE PUBLICATION {name} FOR TABLE {entries} WITH ({options})", reason)
+
+
+def _columns(table: PostgresTable) -> str:
+    """Return the list of published columns, "" for all. It must have the replica identity, or updates are refused."""
+    wanted = set(table.watched.columns)
+    if table.has_identity and table.identity is not None:
+        return _list(wanted | table.identity)
+    index = next((index for index in table.unique if index.columns >= wanted), None)
+    return "" if index is None or table.has_identity else _list(index.columns)
+
+
+def _list(columns: set[str] | frozenset[str]) -> str:
+    return f" ({', '.join(map(quoted, sorted(columns)))})"
+
+
+def _rights(connection: Connection) -> Iterator[Step]:
+    [[role, enough]] = connection.execute(_ROLE)
+    if not enough:
+        yield Step(f"ALTER ROLE {quoted(role)} REPLICATION", "The role that reads the source may then read the slot.")
+
+
+def _slot(connection: Connection, name: str) -> Iterator[Step]:
+    state = SlotState.read(connection, name)
+    if state.exists and state.problem():
+        yield Step(f"SELECT pg_drop_replication_slot('{name}')", "It cannot be read any more.")
+    if not state.exists or state.problem():
+        reason = "After the publication. It waits until transactions that are under way have ended."
+        yield Step(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')", reason)
+    yield Step(
+        f"SELECT pg_logical_emit_message(true, '{name}', 'set up')",
+        "It tells the watch to compare everything once: nobody knows what changed before the slot was there.",
+    )

@@ -1,0 +1,112 @@
+"""Databases whose changes are followed, each with one way to follow them."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.engine import URL
+
+from rag_index.changes.queue import QueueFeed
+from rag_index.changes.setup import setup_for
+from rag_index.changes.wal import WalFeed
+
+PROJECT = "desk"
+
+
+class Followed:
+    """A database that a test writes, and a feed of its changes. `changes` is "wal" or "queue"."""
+
+    def __init__(self, url: URL, changes: str):
+        self.url, self.changes = url, changes
+        self.dialect = url.get_backend_name()
+        self._open = []
+
+    def run(self, *statements):
+        with self.session() as session:
+            for statement in statements:
+                session.run(statement)
+        return self
+
+    @contextmanager
+    def session(self):
+        """Yield a session; each statement is a transaction of its own until `begin`."""
+        session = Session(self.url)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def set_up(self, *tables):
+        """Run what `--setup` prints, and take the first overflow, which it causes."""
+        self.tables = tables
+        self.run(*(step.sql for step in setup_for(self.url, self.changes, tables, PROJECT).steps))
+        feed = self.feed()
+        feed.check()
+        first = feed.receive(100)
+        assert sorted(map(str, first.overflow)) == sorted(map(str, tables))
+        feed.acknowledge(first)
+        return feed
+
+    def feed(self, **given):
+        kind = WalFeed if self.changes == "wal" else QueueFeed
+        self._open.append(kind(self.url, self.tables, PROJECT, **given))
+        return self._open[-1]
+
+    def close(self):
+        for feed in self._open:
+            feed.close()
+
+
+class Session:
+    """A connection that may write."""
+
+    def __init__(self, url):
+        self._url = url
+        backend = url.get_backend_name()
+        if backend == "sqlite":
+            self.connection = sqlite3.connect(url.database, timeout=30, isolation_level=None, check_same_thread=False)
+        elif backend == "postgresql":
+            text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            self.connection = psycopg.connect(text, autocommit=True)
+        else:
+            import pymysql
+
+            self.connection = pymysql.connect(
+                host=url.host, port=url.port, user=url.username, password=url.password, database=url.database,
+                autocommit=True,
+            )  # fmt: skip
+
+    def run(self, statement, *values):
+        cursor = self.connection.cursor()
+        cursor.execute(statement, values or None) if values else cursor.execute(statement)
+        rows = cursor.fetchall() if cursor.description else []
+        cursor.close()
+        return rows
+
+    def close(self):
+        self.connection.close()
+
+
+def take(feed, limit=1000):
+    """Receive and acknowledge everything, and return the values of the changed rows by table, and the overflow."""
+    found, overflow = {}, set()
+    while True:
+        received = feed.receive(limit)
+        for change in received.changes:
+            values = tuple(change.values[name] for name in change.table.columns)
+            found.setdefault(str(change.table), set()).add(values)
+        overflow |= set(map(str, received.overflow))
+        feed.acknowledge(received)
+        if not received.more:
+            return found, overflow
+
+
+def table_names(url):
+    engine = sa.create_engine(url)
+    try:
+        return sa.inspect(engine).get_table_names()
+    finally:
+        engine.dispose()

@@ -1,0 +1,192 @@
+"""Feeds of the log and of queues, all on real databases: what changed is received, and nothing is lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.changes.rows import WatchedTable
+from tests.changes.databases import take
+
+TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
+TABLE = "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(2000), seen integer)"
+
+
+@pytest.fixture
+def tickets(followed):
+    """A table of three tickets that is followed."""
+    followed.run(TABLE, "INSERT INTO ticket VALUES (1, 'one', 0), (2, 'two', 0), (3, 'three', 0)")
+    followed.feed_ = followed.set_up(TICKET)
+    return followed
+
+
+def ids(feed):
+    found, overflow = take(feed)
+    assert not overflow
+    return {key for keys in found.values() for (key,) in keys}
+
+
+def test_inserts_updates_deletes_and_changes_of_key(tickets):
+    feed = tickets.feed_
+    assert ids(feed) == set()
+    tickets.run("INSERT INTO ticket VALUES (4, 'four', 0), (5, 'five', 0)", "UPDATE ticket SET body = 'x' WHERE id = 1")
+    assert ids(feed) == {1, 4, 5}
+    tickets.run("DELETE FROM ticket WHERE id IN (2, 5)")
+    assert ids(feed) == {2, 5}
+    tickets.run("UPDATE ticket SET id = 30 WHERE id = 3")
+    assert ids(feed) == {3, 30}
+    assert ids(feed) == set()
+
+
+def test_an_update_of_columns_that_no_document_shows_is_not_queued(tickets):
+    if tickets.changes == "wal":
+        pytest.skip("the log has all updates")
+    tickets.run("UPDATE ticket SET seen = seen + 1", "UPDATE ticket SET body = body")
+    assert ids(tickets.feed_) == set()
+    tickets.run("UPDATE ticket SET seen = 7, body = 'ONE' WHERE id = 1")
+    assert ids(tickets.feed_) == {1}
+    tickets.run("UPDATE ticket SET body = 'one' WHERE id = 1")  # equal for a collation that ignores case
+    assert ids(tickets.feed_) == {1}
+
+
+def test_what_is_not_acknowledged_comes_again_also_after_the_process_died(tickets):
+    feed = tickets.feed_
+    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+    first = feed.receive(100)
+    tickets.run("UPDATE ticket SET body = 'y' WHERE id = 2")
+    assert [change.values for change in first.changes] == [{"id": 1}] or len(first.changes) == 2
+    again = tickets.feed().receive(100)
+    assert {change.values["id"] for change in again.changes} == {1, 2}
+    feed.acknowledge(first)
+    assert ids(tickets.feed()) == {2}
+
+
+def test_a_late_commit_is_received(tickets):
+    """A position by number or time would be past it."""
+    feed = tickets.feed_
+    with tickets.session() as slow:
+        if tickets.dialect == "sqlite":
+            return  # it has one writer at a time
+        slow.run("BEGIN")
+        slow.run("UPDATE ticket SET body = 'late' WHERE id = 1")
+        tickets.run("UPDATE ticket SET body = 'soon' WHERE id = 2")
+        assert ids(feed) == {2}
+        slow.run("COMMIT")
+        assert ids(feed) == {1}
+
+
+def test_what_is_rolled_back_is_not_received(tickets):
+    with tickets.session() as session:
+        session.run("BEGIN")
+        session.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+        session.run("SAVEPOINT s")
+        session.run("UPDATE ticket SET body = 'x' WHERE id = 2")
+        session.run("ROLLBACK TO SAVEPOINT s")
+        session.run("COMMIT")
+        session.run("BEGIN")
+        session.run("DELETE FROM ticket")
+        session.run("ROLLBACK")
+    assert ids(tickets.feed_) == {1}
+
+
+def test_many_changes_come_in_parts(tickets):
+    for start in range(0, 300, 50):
+        values = ", ".join(f"({100 + start + i}, 'x', 0)" for i in range(50))
+        tickets.run(f"INSERT INTO ticket VALUES {values}")
+    first = tickets.feed_.receive(60)
+    assert first.more
+    assert len(first.changes) < 200
+    assert tickets.feed_.backlog() > 0
+    assert ids(tickets.feed_) == set(range(100, 400))
+    assert ids(tickets.feed_) == set()
+
+
+def test_times_of_changes_are_those_of_the_source(tickets):
+    with tickets.session() as session:
+        now = {
+            "postgresql": "SELECT extract(epoch FROM clock_timestamp())",
+            "mariadb": "SELECT UNIX_TIMESTAMP(NOW(6))",
+            "sqlite": "SELECT (julianday('now') - 2440587.5) * 86400.0",
+        }[tickets.dialect]
+        [[before]] = session.run(now)
+        session.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+        [[after]] = session.run(now)
+    [change] = tickets.feed_.receive(10).changes
+    assert float(before) - 0.01 <= change.changed_at <= float(after) + 0.01
+
+
+def test_setting_up_again_says_that_everything_may_have_changed(tickets):
+    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+    tickets.set_up(TICKET)
+    tickets.run("UPDATE ticket SET body = 'y' WHERE id = 2")
+    assert ids(tickets.feed()) == {2}
+
+
+def test_waiting_ends_when_something_changes(tickets):
+    feed = tickets.feed_
+    assert ids(feed) == set()
+    feed.wait(0.3)
+    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+    feed.wait(600)  # would exceed the time limit of the test
+    assert ids(feed) == {1}
+
+
+def test_names_are_quoted_and_keys_have_several_columns(followed):
+    quote = "`" if followed.dialect == "mariadb" else '"'
+    name = f"{quote}Odd 'table'{quote}"
+    a, b = f"{quote}Key A{quote}", f"{quote}order{quote}"
+    followed.run(
+        f"CREATE TABLE {name} ({a} varchar(40) NOT NULL, {b} integer NOT NULL, body text, PRIMARY KEY ({a}, {b}))",
+        f"INSERT INTO {name} VALUES ('it''s; \\\\ x', 1, 'x')",
+    )
+    feed = followed.set_up(WatchedTable("Odd 'table'", None, ("Key A", "order"), None))
+    followed.run(f"UPDATE {name} SET {b} = 2", f"INSERT INTO {name} VALUES ('ü🖨', 7, 'x')")
+    with followed.session() as session:
+        kept = [tuple(row) for row in session.run(f"SELECT {a}, {b} FROM {name} WHERE {b} = 2")]
+    assert take(feed)[0] == {"Odd 'table'": {(kept[0][0], 1), (kept[0][0], 2), ("ü🖨", 7)}}
+
+
+TYPES = {
+    "postgresql": {
+        "integer": "7", "bigint": "-9000000000", "text": "'a:b'", "uuid": "'0e37df36-f698-11e6-8dd4-cb9ced3df976'",
+        "numeric(12, 3)": "12.500", "timestamp": "'2026-03-04 05:06:07.089'", "date": "'2026-03-04'",
+        "timestamptz": "'2026-03-04 05:06:07+03'", "bytea": "'\\x00ff61'", "boolean": "true", "char(5)": "'ab'",
+        "double precision": "0.1", "color": "'red'", "small": "5",
+    },
+    "mariadb": {
+        "int": "7", "bigint unsigned": "18000000000000000000", "varchar(20)": "'a:b'", "decimal(12, 3)": "12.500",
+        "datetime(6)": "'2026-03-04 05:06:07.089000'", "datetime": "'2026-03-04 05:06:07'", "date": "'2026-03-04'",
+        "binary(4)": "X'00ff6100'", "varbinary(9)": "X'0aff'", "char(5)": "'ab'", "enum('red', 'blue')": "'red'",
+        "double": "0.1", "varchar(9) CHARACTER SET latin1": "'ü'",
+    },
+    "sqlite": {
+        "integer": "7", "text": "'a:b'", "blob": "X'00ff61'", "real": "0.1", "numeric": "12.5", "anything": "'7'",
+        "datetime": "'2026-03-04 05:06:07'",
+    },
+}  # fmt: skip
+
+
+def test_keys_have_the_value_that_reading_the_row_gives(followed):
+    kinds = TYPES[followed.dialect]
+    if followed.dialect == "postgresql":
+        followed.run("CREATE TYPE color AS ENUM ('red', 'blue')", "CREATE DOMAIN small AS integer CHECK (VALUE < 10)")
+    tables = []
+    for number, kind in enumerate(kinds):
+        followed.run(f"CREATE TABLE t{number} (k {kind} NOT NULL PRIMARY KEY, body varchar(9))")
+        tables.append(WatchedTable(f"t{number}", None, ("k",), frozenset({"k", "body"})))
+    feed = followed.set_up(*tables)
+    expected = {}
+    with followed.session() as session:
+        if followed.dialect == "postgresql":
+            for setting in ("TimeZone = 'Asia/Kolkata'", "DateStyle = 'German'", "bytea_output = 'escape'"):
+                session.run(f"SET {setting}")
+        for number, value in enumerate(kinds.values()):
+            session.run(f"INSERT INTO t{number} VALUES ({value}, 'x')")
+    with feed._engine.connect() as connection:
+        for number in range(len(kinds)):
+            [key] = connection.exec_driver_sql(f"SELECT k FROM t{number}").fetchone()
+            expected[f"t{number}"] = {(key,)}
+    found, overflow = take(feed)
+    assert found == expected
+    assert not overflow
+    types = {name: type(next(iter(keys))[0]) for name, keys in found.items()}
+    assert types == {name: type(next(iter(keys))[0]) for name, keys in expected.items()}
