@@ -13,10 +13,6 @@ __all__ = ["mariadb"]
 WAYS = ["wal", "postgresql", "mariadb", "sqlite"]
 
 
-def open_postgres(server, name, changes):
-    return Followed(server.url(name), changes)
-
-
 @pytest.fixture
 def sqlite_file(tmp_path):
     path = tmp_path / "desk.db"
@@ -31,21 +27,29 @@ def followed(request):
     """An empty database that is followed in each of the ways."""
     way = request.param
     if way == "sqlite":
-        database = Followed(request.getfixturevalue("sqlite_file"), "queue")
-        yield database
-        database.close()
+        yield from open_sqlite(request.getfixturevalue("sqlite_file"))
     elif way == "mariadb":
-        server = request.getfixturevalue("mariadb")
-        admin = Session(server.url)
-        admin.run("DROP DATABASE IF EXISTS followed")
-        admin.run("CREATE DATABASE followed CHARACTER SET utf8mb4")
-        database = Followed(server.url.set(database="followed"), "queue")
-        yield database
-        database.close()
-        admin.run("DROP DATABASE followed")
-        admin.close()
+        yield from open_mariadb(request)
     else:
         yield from _followed_postgres(request, "wal" if way == "wal" else "queue")
+
+
+def open_sqlite(url):
+    database = Followed(url, "queue")
+    yield database
+    database.close()
+
+
+def open_mariadb(request):
+    server = request.getfixturevalue("mariadb")
+    admin = Session(server.url)
+    admin.run("DROP DATABASE IF EXISTS followed")
+    admin.run("CREATE DATABASE followed CHARACTER SET utf8mb4")
+    database = Followed(server.url.set(database="followed"), "queue")
+    yield database
+    database.close()
+    admin.run("DROP DATABASE followed")
+    admin.close()
 
 
 @pytest.fixture

@@ -153,7 +153,5 @@ def logical_postgres():
     programs = find_postgres()
     if not isinstance(programs, Path):
         pytest.skip(programs)
-    with PostgresServer(
-        programs, "wal_level=logical", "max_replication_slots=30", "max_slot_wal_keep_size=1GB"
-    ) as server:
+    with PostgresServer(programs, "wal_level=logical", "max_replication_slots=30") as server:
         yield server

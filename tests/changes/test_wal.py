@@ -1,0 +1,271 @@
+"""The log of a real PostgreSQL: when the slot moves, and what only the log has."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from rag_index.changes.rows import WatchedTable
+from rag_index.changes.setup import setup_for
+from rag_index.changes.slot import SlotState
+from rag_index.changes.wal import WalFeed
+from rag_index.errors import SettingsError, SourceError
+from rag_index.sources.engine import open_read_only
+from tests.changes.databases import PROJECT, take
+
+TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
+CUSTOMER = WatchedTable("customer", "sales", ("code", "id"), None)
+SLOT = "rag_index_desk"
+
+
+@pytest.fixture
+def desk(wal):
+    wal.run("CREATE TABLE ticket (id integer PRIMARY KEY, body text)", "CREATE TABLE other (id serial, body text)")
+    wal.run("INSERT INTO ticket SELECT i, 'x' FROM generate_series(1, 10) i")
+    return wal
+
+
+def ids(feed, limit=1000):
+    return {key for (key,) in take(feed, limit)[0].get("ticket", ())}
+
+
+def position(desk):
+    with desk.session() as session:
+        return session.run("SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = %s", SLOT)[0][
+            0
+        ]
+
+
+def test_the_slot_moves_only_after_acknowledge(desk):
+    feed = desk.set_up(TICKET)
+    take(feed)
+    before = position(desk)
+    desk.run("UPDATE ticket SET body = 'y' WHERE id = 1", "INSERT INTO other (body) VALUES ('x')")
+    received = feed.receive(100)
+    assert [change.values for change in received.changes] == [{"id": 1}]
+    assert position(desk) == before
+    feed.receive(100)
+    feed.wait(0.6)
+    assert position(desk) == before
+    feed.acknowledge(received)
+    assert position(desk) != before
+    assert not feed.receive(100).changes
+
+
+def test_a_receiver_that_is_killed_before_acknowledge_loses_nothing(desk):
+    desk.set_up(TICKET)
+    desk.run("DELETE FROM ticket WHERE id IN (3, 4)")
+    program = (
+        "from rag_index.changes.rows import WatchedTable; from rag_index.changes.wal import WalFeed\n"
+        "from sqlalchemy.engine import make_url; import sys, time\n"
+        "table = WatchedTable('ticket', None, ('id',), None)\n"
+        f"feed = WalFeed(make_url(sys.argv[1]), [table], {PROJECT!r})\n"
+        "print(len(feed.receive(100).changes), flush=True); time.sleep(600)\n"
+    )
+    url = desk.url.render_as_string(hide_password=False)
+    with subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "2\n"
+        process.send_signal(signal.SIGKILL)
+    assert ids(desk.feed()) == {3, 4}
+
+
+def test_a_transaction_is_given_whole_and_the_next_afterwards(desk):
+    feed = desk.set_up(TICKET)
+    desk.run("INSERT INTO ticket SELECT i, 'x' FROM generate_series(101, 400) i")
+    desk.run("UPDATE ticket SET body = 'y' WHERE id = 1")
+    first = feed.receive(10)
+    assert {change.values["id"] for change in first.changes} == set(range(101, 401))
+    assert first.more
+    feed.acknowledge(first)
+    assert ids(feed) == {1}
+
+
+def test_a_huge_transaction_does_not_fill_the_memory(desk):
+    desk.set_up(TICKET)
+    feed = desk.feed(max_rows=5000)
+    desk.run("INSERT INTO ticket SELECT i, 'x' FROM generate_series(101, 20000) i")
+    received = feed.receive(100)
+    assert (received.changes, received.overflow) == ([], [TICKET])
+    feed.acknowledge(received)
+    desk.run("UPDATE ticket SET body = 'y' WHERE id < 5001")
+    assert len(feed.receive(100).changes) == 4910
+
+
+def test_truncate_is_an_overflow(desk):
+    desk.run("CREATE SCHEMA sales", "CREATE TABLE sales.customer (code text, id integer, PRIMARY KEY (id, code))")
+    feed = desk.set_up(TICKET, CUSTOMER)
+    desk.run("TRUNCATE ticket")
+    assert take(feed) == ({}, {"ticket"})
+    desk.run("INSERT INTO sales.customer VALUES ('a', 1)", "UPDATE sales.customer SET code = 'b'")
+    assert take(feed) == ({"sales.customer": {("a", 1), ("b", 1)}}, set())
+
+
+def test_the_slot_passes_over_transactions_of_other_tables(desk):
+    """An idle slot would hold back the log of a database that is busy with other tables."""
+    desk.set_up(TICKET)
+    now = [0.0]
+    feed = desk.feed(clock=lambda: now[0])
+    take(feed)
+    for _ in range(3):
+        before = position(desk)
+        desk.run("INSERT INTO other (body) SELECT repeat('x', 2000) FROM generate_series(1, 500)")
+        now[0] += 100
+        assert feed.receive(100).changes == []
+        assert position(desk) != before
+    desk.run("INSERT INTO other (body) VALUES ('x')")
+    before = position(desk)
+    feed.receive(100)
+    assert position(desk) == before  # each move reads the log once more, so not all the time
+    with open_read_only(desk.url).connect() as connection:
+        assert SlotState.read(connection, SLOT).held_bytes < 20_000_000
+
+
+def test_a_commit_that_readers_do_not_see_yet_is_held_back(desk):
+    """A server that waits for a standby has the commit in its log, but shows the old rows until the standby answers."""
+    feed = desk.set_up(TICKET)
+    server = desk.server
+    try:
+        desk.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+        with desk.session() as session, desk.session() as watcher:
+            writer = threading.Thread(target=session.run, args=("UPDATE ticket SET body = 'y' WHERE id = 1",))
+            writer.start()
+            while not watcher.run("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"):
+                pass
+            assert feed.receive(100).changes == []
+            assert feed.receive(100).position is None
+            watcher.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+            writer.join()
+            assert [change.values for change in feed.receive(100).changes] == [{"id": 1}]
+    finally:
+        with server.connect() as connection:
+            connection.execute("SET synchronous_commit = off")
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def test_a_table_without_the_key_in_its_identity_gets_another_identity(desk):
+    desk.run(
+        "CREATE TABLE a (id serial PRIMARY KEY, code text NOT NULL UNIQUE, body text)",
+        "CREATE TABLE b (code text, body text)",
+        "CREATE TABLE c (id integer PRIMARY KEY, customer integer, body text)",
+    )
+    tables = [WatchedTable("a", None, ("code",), None), WatchedTable("b", None, ("code",), None)]
+    tables.append(WatchedTable("c", None, ("customer", "id"), None))
+    feed = desk.set_up(*tables)
+    with desk.session() as session:
+        kinds = dict(session.run("SELECT relname, relreplident FROM pg_class WHERE relname IN ('a', 'b', 'c')"))
+        assert kinds == {"a": "i", "b": "f", "c": "f"}
+    for table in "ab":
+        desk.run(f"INSERT INTO {table} (code, body) VALUES ('x', repeat('long text ', 2000))")
+        take(feed)
+        desk.run(f"UPDATE {table} SET code = 'y'", f"DELETE FROM {table}")
+        assert take(feed)[0] == {table: {("x",), ("y",)}}
+    desk.run("INSERT INTO c VALUES (1, 5, 'x')", "UPDATE c SET customer = 6", "DELETE FROM c")
+    assert take(feed)[0] == {"c": {(5, 1), (6, 1)}}
+    desk.run("ALTER TABLE a REPLICA IDENTITY DEFAULT")
+    with pytest.raises(SettingsError, match=r"no old values of code of table a.*watch --setup"):
+        feed.check()
+
+
+def test_a_long_value_that_did_not_change_is_known_from_the_old_row(desk):
+    desk.run("CREATE TABLE long (k text, n integer)", "ALTER TABLE long ALTER k SET STORAGE EXTERNAL")
+    feed = desk.set_up(WatchedTable("long", None, ("k",), None))
+    key = "k" * 5000
+    desk.run(f"INSERT INTO long VALUES ('{key}', 1)")
+    take(feed)
+    desk.run("UPDATE long SET n = 2")
+    assert take(feed)[0] == {"long": {(key,)}}
+
+
+def test_partitions_are_seen_as_their_table(desk):
+    desk.run(
+        "CREATE TABLE p (id integer PRIMARY KEY, body text) PARTITION BY RANGE (id)",
+        "CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100)",
+        "CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200)",
+    )
+    feed = desk.set_up(WatchedTable("p", None, ("id",), None))
+    desk.run("INSERT INTO p VALUES (1, 'x')", "INSERT INTO p2 VALUES (101, 'x')", "UPDATE p SET id = 150 WHERE id = 1")
+    assert take(feed)[0] == {"p": {(1,), (101,), (150,)}}
+
+
+def test_columns_that_come_and_go(desk):
+    feed = desk.set_up(TICKET)
+    desk.run("UPDATE ticket SET body = 'y' WHERE id = 1", "ALTER TABLE ticket ADD more text, DROP COLUMN body")
+    desk.run("UPDATE ticket SET more = 'y' WHERE id = 2", "ALTER TABLE ticket ADD body text")
+    desk.run("UPDATE ticket SET body = 'y' WHERE id = 3")
+    assert ids(feed) == {1, 2, 3}
+
+
+def test_a_lost_slot_says_so_and_setting_up_again_compares_everything(desk):
+    feed = desk.set_up(TICKET)
+    with desk.server.connect() as connection:
+        connection.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        connection.execute("SELECT pg_reload_conf()")
+    try:
+        for _ in range(3):
+            desk.run("INSERT INTO other (body) SELECT repeat('x', 2000) FROM generate_series(1, 9000)")
+            desk.run("SELECT pg_switch_wal()", "CHECKPOINT")
+        with pytest.raises(SourceError, match=r"slot rag_index_desk is lost.*watch --setup"):
+            feed.receive(100)
+        with pytest.raises(SettingsError, match="is lost"):
+            feed.check()
+        steps = [step.sql for step in setup_for(desk.url, "wal", [TICKET], PROJECT).steps]
+        assert any("pg_drop_replication_slot" in step for step in steps)
+        desk.run("UPDATE ticket SET body = 'unseen' WHERE id = 1", *steps)
+        assert take(feed) == ({}, {"ticket"})
+        desk.run("UPDATE ticket SET body = 'seen' WHERE id = 2")
+        assert ids(feed) == {2}
+    finally:
+        with desk.server.connect() as connection:
+            connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def test_a_role_that_may_only_read_can_follow_after_the_setup(desk):
+    desk.run("CREATE ROLE reader LOGIN PASSWORD 'reads'", "GRANT SELECT ON ticket TO reader")
+    try:
+        url = desk.url.set(username="reader", password="reads")
+        setup = setup_for(url, "wal", [TICKET], PROJECT)
+        desk.run(*(step.sql for step in setup.steps))
+        feed = WalFeed(url, [TICKET], PROJECT)
+        feed.check()
+        take(feed)
+        desk.run("DELETE FROM ticket WHERE id = 5")
+        assert ids(feed) == {5}
+        feed.close()
+        desk.run(*setup.removal)
+    finally:
+        desk.run("DROP OWNED BY reader", "DROP ROLE reader")
+
+
+def test_what_is_missing_is_named(desk, postgres):
+    desk.tables = (TICKET,)
+    feed = desk.feed()
+    for setup in ["no publication rag_index_desk", "no slot rag_index_desk"]:
+        with pytest.raises(SettingsError, match=f"the source has {setup}; run the SQL that `rag-index watch --setup`"):
+            feed.check()
+        with pytest.raises(SourceError, match="no slot"):
+            feed.receive(10)
+        desk.run("DROP PUBLICATION IF EXISTS rag_index_desk", "CREATE PUBLICATION rag_index_desk FOR TABLE ticket")
+    desk.tables = (TICKET, WatchedTable("missing", None, ("id",), None))
+    with pytest.raises(SettingsError, match="there is no table 'missing'"):
+        desk.feed().check()
+    desk.run("CREATE VIEW seen AS SELECT * FROM ticket")
+    desk.tables = (WatchedTable("seen", None, ("id",), None),)
+    with pytest.raises(SettingsError, match=r"'seen' is a view.*depends_on"):
+        desk.feed().check()
+    with postgres.database() as name:
+        feed = WalFeed(postgres.url(name), [TICKET], PROJECT)
+        with pytest.raises(SettingsError, match="wal_level = logical"):
+            feed.check()
+        feed.close()
+
+
+def test_two_watches_of_one_project_do_not_share_a_slot(desk):
+    feed = desk.set_up(TICKET)
+    desk.run("UPDATE ticket SET body = 'y'")
+    assert len(feed.receive(100).changes) == len(desk.feed().receive(100).changes) == 10
