@@ -37,6 +37,9 @@ logger = logging.getLogger("rag_index.workers")
 ALIKE = ("rag-index", "prefect", "distributed", "cloudpickle")
 """Packages whose versions must be the same in the flow and on workers, because tasks travel between them."""
 CONNECT_SECONDS = 10
+MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
+"""Dask keeps the last messages of each connection for its developers, 1,000 by default. A message that submits a task
+holds its shard, so that a long run would keep a thousand of these, about a megabyte each."""
 
 
 class Workers:
@@ -71,7 +74,7 @@ class Workers:
             import dask
 
             # The scheduler's dashboard is open on its own machine at most: an empty link keeps it out of the log.
-            self._config.enter_context(dask.config.set({"distributed.dashboard.link": ""}))
+            self._config.enter_context(dask.config.set({"distributed.dashboard.link": "", **MESSAGES_KEPT}))
             return DaskTaskRunner(address=self._settings.address, client_kwargs={"security": _security(self._settings)})
         return DaskTaskRunner(cluster_class=self.cluster)
 
@@ -119,7 +122,8 @@ class Workers:
         config = {f"distributed.worker.memory.{name}": value for name, value in measures.items()}
         # Dask would give up a worker that is slow to restart, or dies twice, after 15 seconds. It reads this when a
         # worker dies, so it has to be set as long as the workers live.
-        lasting: dict[str, Any] = {"distributed.deploy.lost-worker-timeout": "365 days", **self._closed_to_others()}
+        lasting: dict[str, Any] = {"distributed.deploy.lost-worker-timeout": "365 days", **MESSAGES_KEPT}
+        lasting |= self._closed_to_others()
         if _forked():
             lasting["distributed.worker.multiprocessing-method"] = "forkserver"
         self._config.enter_context(dask.config.set(lasting))
