@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.changes import DocumentChange, Received
 from rag_index.documents.keys import document_id
 from rag_index.sources import scan_settings
+from rag_index.sources.buckets import time_watermark
 from rag_index.sources.changed import ChangedSource
 from rag_index.stores import live_aliases
 
@@ -153,7 +154,7 @@ class PollFeed:
         record = self._ledger.scan_state(collection.id) if collection else None
         if record is None or record.settings != scan_settings(self._settings, self._index):
             return None
-        return record.watermark
+        return time_watermark(record.watermark)
 
 
 def _later(latest: Any, changed_at: Any) -> Any:

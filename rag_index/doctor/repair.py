@@ -201,6 +201,7 @@ class _IndexRepair:
     def _mark_pending(self, current: Collection, kinds: set[str]) -> None:
         """Mark the documents that a run has to write again."""
         scratch = self._resources.scratch
+        self._resources.ledger.forget_digests(current.id)
         if kinds & {"missing_documents", "wrong_chunks", "wrong_payloads", "missing_words"}:
             scratch.mark_wrong_as_pending(current.id)
         if "unknown_documents" in kinds:

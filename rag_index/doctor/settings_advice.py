@@ -48,9 +48,23 @@ def settings_advice(settings: Settings, indexes: Sequence[IndexSettings]) -> Ite
         yield Advice(None, "delete_guard = 1: if a table is emptied by mistake, its index is emptied too")
     if store.keep_previous == 0:
         yield Advice(None, "keep_previous = 0: after a rebuild there is nothing to roll back to")
+    yield from _digests(settings, indexes)
     yield from _small_gates(settings, indexes)
     yield from _network_filesystems(settings)
     yield from _long_chunks(settings, indexes)
+
+
+def _digests(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:
+    """Yield advice about indexes that digests of the source's rows do not serve, or that need nothing else."""
+    if not settings.source.digest:
+        return
+    for index in indexes:
+        if index.access_query is not None:
+            message = "access is a query, so [source] digest has no effect here: the rights are not in the rows"
+            yield Advice(index.name, message)
+        elif index.changed_since is not None:
+            message = "[source] digest finds every change, so runs do not use changed_since; a watch that polls does"
+            yield Advice(index.name, message)
 
 
 def _small_gates(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterator[Advice]:

@@ -15,7 +15,7 @@ from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.target import Target
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
 from rag_index.settings.index import CODE
-from rag_index.sources import scan_settings
+from rag_index.sources import has_digests, scan_settings
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -61,6 +61,7 @@ def begin_scan(
         state=LedgerScanState(
             run.source, index, ledger, collection.id,
             full=rebuild, retry=run.options.retry_failed, settings=scan_settings(run.settings, index),
+            digests=has_digests(run.settings, index),
         ),
         reuse=reuse,
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),

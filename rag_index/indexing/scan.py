@@ -100,7 +100,7 @@ class Scan:
         """Compare a page with the ledger, do what needs no embedding, and yield the shards that are full."""
         run, cid, documents = self.run, self.collection.id, page.documents
         run.lease.check()
-        known = self._record_page(page)
+        known, unread = self._record_page(page)
         failed = run.ledger.failures(cid, documents.keys) if self._progress.any_failures else {}
         self._progress.suspects.update(key for key, row in known.items() if row.pending)
         self._progress.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
@@ -119,7 +119,7 @@ class Scan:
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
         self.committer.take(to_embed.keys, known)
-        done = len(documents) + len(page.unreadable) + len(page.unread) - len(to_embed)
+        done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
         all_new = not known and run.progress.total >= outcome.documents
         self.sharder.expect(max(0, run.progress.total - outcome.documents), all_new=all_new)
@@ -134,20 +134,22 @@ class Scan:
             updated = update_access(run.index.name, run.ledger, run.store, self.collection, outdated, known_too)
             known.update(run.ledger.known(cid, sorted(updated & known.keys())))
 
-    def _record_page(self, page: SourcePage) -> dict[str, Known]:
-        """Note what the page holds, and return what the ledger knows of its documents."""
+    def _record_page(self, page: SourcePage) -> tuple[dict[str, Known], int]:
+        """Note what the page holds. Return what the ledger knows of its documents, and how many were not read."""
         run, documents = self.run, page.documents
         self._progress.pages += 1
         unreadable = [failure.key for failure in page.unreadable]
-        if twice := run.ledger.see([*documents.keys, *unreadable, *page.unread], page=self._progress.pages):
+        keys = [*documents.keys, *unreadable, *page.unread]
+        buckets = [page.digests[key].bucket for key in keys] if page.digests else None
+        if twice := run.ledger.see(keys, page=self._progress.pages, buckets=buckets):
             raise not_unique(run.index, twice[0])
-        self.state.note(page, run.outcome)
+        unread = self.state.note(page, run.outcome)
         run.metrics.read_bytes += sum(map(byte_count, documents.texts)) + sum(map(len, documents.payloads))
         run.outcome.documents += len(documents) + len(unreadable)
         run.outcome.count(page.unreadable)
         run.ledger.fail(self.collection.id, page.unreadable)
         self._exclude(page.unreadable)
-        return run.ledger.known(self.collection.id, documents.keys)
+        return run.ledger.known(self.collection.id, documents.keys), unread
 
     def _exclude(self, failures: list[Failure]) -> None:
         """Mark indexed documents for deletion that a rule of the source now excludes."""

@@ -7,9 +7,10 @@ reading.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rag_index.indexing.diff import MAX_TRIES
+from rag_index.sources.buckets import add_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,10 +19,38 @@ if TYPE_CHECKING:
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import IndexSettings
     from rag_index.sources import Source, SourcePage
+    from rag_index.sources.buckets import BucketDigest
 
 __all__ = ["LedgerScanState"]
 
 DAY = 86_400
+
+
+class Counted(Protocol):
+    """Numbers of documents: those of a run or of a plan."""
+
+    documents: int
+    unchanged: int
+    empty: int
+    failed: int
+    skipped: int
+
+
+class Unread(NamedTuple):
+    """Numbers of documents that were not read, by what the ledger has of them."""
+
+    documents: int = 0
+    empty: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add_to(self, counts: Counted) -> None:
+        """Add them to the numbers of a run or of a plan."""
+        counts.documents += self.documents
+        counts.empty += self.empty
+        counts.failed += self.failed
+        counts.skipped += self.skipped
+        counts.unchanged += self.documents - self.empty - self.failed - self.skipped
 
 
 class LedgerScanState:
@@ -37,6 +66,7 @@ class LedgerScanState:
         full: bool,
         retry: bool,
         settings: str = "",
+        digests: bool = False,
     ) -> None:
         self._ledger = ledger
         self._collection = collection_id
@@ -47,15 +77,32 @@ class LedgerScanState:
         before = ledger.scan_state(collection_id)
         self._full_at = ledger.clock()
         self._watermark: str | None = None
+        self._last_watermark: str | None = None
         if before is not None and before.settings == self._settings and not full:
             fresh = self._full_at - before.full_at < index.full_compare_days * DAY
             self._watermark, self._full_at = (before.watermark, before.full_at) if fresh else (None, self._full_at)
+            self._last_watermark = before.watermark
+        self._digests = digests
+        self._read: dict[int, BucketDigest] = {}
+        self._unread: set[int] = set()
+        self._any_pages = False
         source.use_scan_state(self)
 
     @property
     def watermark(self) -> str | None:
         """As `ScanState.watermark`."""
         return self._watermark
+
+    @property
+    def last_watermark(self) -> str | None:
+        """As `ScanState.last_watermark`."""
+        return self._last_watermark
+
+    def digests(self) -> dict[int, str]:
+        """As `ScanState.digests`."""
+        unfinished = self._ledger.unfinished_buckets(self._collection, max_tries=None if self._retry else MAX_TRIES)
+        digests = self._ledger.digests(self._collection)
+        return {bucket: digest for bucket, digest in digests.items() if bucket not in unfinished}
 
     def set_watermark(self, watermark: str) -> None:
         """As `ScanState.set_watermark`."""
@@ -79,32 +126,48 @@ class LedgerScanState:
         """As `ScanState.keys_under`."""
         return self._ledger.keys_under(self._collection, prefix)
 
-    def note(self, page: SourcePage, outcome: IndexOutcome) -> None:
-        """Record a page that was read: count its unread documents as the ledger has them, and keep its stamps."""
-        if page.unread:
-            self._count_unread(page.unread, outcome)
+    def note(self, page: SourcePage, outcome: IndexOutcome) -> int:
+        """Record a page that was read: count its unread documents as the ledger has them, and keep stamps and digests.
+
+        Returns how many documents it has that were not read.
+        """
+        unread = self.leave_unread(page)
+        unread.add_to(outcome)
+        if self._digests and self._watermark is None and not self._any_pages:
+            self._ledger.forget_digests(self._collection)  # the buckets of this scan may have other numbers
+        self._any_pages = True
+        add_rows(self._read, page.digests.values())
         documents, stamps = page.documents, page.stamps
         rows = zip(documents.keys, documents.text_hashes, documents.payload_hashes, strict=True)
         self._ledger.note_files(self._collection, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
         self._gives_stamps = self._gives_stamps or bool(stamps)
+        return unread.documents
 
     def complete(self) -> None:
         """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""
         if self._next_watermark is not None:
-            self._ledger.record_scan(
-                self._collection, self._next_watermark, settings=self._settings, full_at=self._full_at
-            )
+            with self._ledger.transaction():
+                if self._digests:
+                    digests = {bucket: digest.encode() for bucket, digest in self._read.items()}
+                    self._ledger.record_digests(self._collection, digests, unread=self._unread)
+                self._ledger.record_scan(
+                    self._collection, self._next_watermark, settings=self._settings, full_at=self._full_at
+                )
         if self._gives_stamps:
             self._ledger.forget_unseen_files(self._collection)
 
-    def _count_unread(self, unread: Sequence[str], outcome: IndexOutcome) -> None:
+    def leave_unread(self, page: SourcePage) -> Unread:
+        """Let the scan see the documents of a page that were not read, and count them as the ledger has them."""
+        if page.unread_buckets:
+            self._unread.update(page.unread_buckets)
+            self._ledger.leave_unread(page.unread_buckets)
+            return Unread(sum(page.unread_buckets.values()), *self._ledger.count_unread(self._collection))
+        return self._count_unread(page.unread) if page.unread else Unread()
+
+    def _count_unread(self, unread: Sequence[str]) -> Unread:
         known = self._ledger.known(self._collection, unread)
         failed = self._ledger.failures(self._collection, unread)  # tried often enough, and not changed since
         failed = {key: failure for key, failure in failed.items() if failure.kind != "incomplete"}
         skipped = sum(failure.kind == "skipped" for failure in failed.values())
         empty = sum(row.chunks == 0 for key, row in known.items() if key not in failed)
-        outcome.documents += len(unread)
-        outcome.failed += len(failed) - skipped
-        outcome.skipped += skipped
-        outcome.empty += empty
-        outcome.unchanged += len(unread) - len(failed) - empty
+        return Unread(len(unread), empty, len(failed) - skipped, skipped)

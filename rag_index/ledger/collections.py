@@ -11,6 +11,7 @@ from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import Collection
 from rag_index.ledger.tables import (
     batch_deletions,
+    buckets,
     collections,
     documents,
     failed_documents,
@@ -56,6 +57,6 @@ class CollectionRows(LedgerConnection):
     def drop_collection(self, collection_id: int) -> None:
         """Delete a collection with everything that belongs to it."""
         with self.transaction() as connection:
-            for table in (documents, failed_documents, scan_states, file_hashes, sizes, batch_deletions):
+            for table in (documents, failed_documents, scan_states, file_hashes, sizes, batch_deletions, buckets):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))
             connection.execute(collections.delete().where(collections.c.id == collection_id))

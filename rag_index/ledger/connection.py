@@ -94,6 +94,22 @@ class LedgerConnection:
         """Return the value of the bound parameter `keys`."""
         return json.dumps(list(keys)) if self.engine.dialect.name == "sqlite" else list(keys)
 
+    def _pairs_as_rows(self) -> sa.Select[Any]:
+        """Return a SELECT with a row for each pair of a key and a number of `_bind_pairs`."""
+        if self.engine.dialect.name == "sqlite":
+            pair = sa.func.json_each(sa.bindparam("pairs")).table_valued("value").c.value
+            return sa.select(sa.func.json_extract(pair, "$[0]"), sa.func.json_extract(pair, "$[1]"))
+        keys = sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))
+        numbers = sa.bindparam("numbers", type_=postgresql.ARRAY(sa.BigInteger))
+        pairs = sa.func.unnest(keys, numbers).table_valued("key", "number").render_derived()
+        return sa.select(pairs.c.key, pairs.c.number)
+
+    def _bind_pairs(self, keys: Sequence[str], numbers: Sequence[int]) -> dict[str, Any]:
+        """Return the bound parameters of `_pairs_as_rows`."""
+        if self.engine.dialect.name == "sqlite":
+            return {"pairs": json.dumps(list(zip(keys, numbers, strict=True)))}
+        return {"keys": list(keys), "numbers": list(numbers)}
+
     @contextmanager
     def _map_errors(self) -> Iterator[None]:
         """Raise errors of SQLAlchemy as errors of the ledger."""

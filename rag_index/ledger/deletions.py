@@ -34,7 +34,7 @@ class DeletionRows(ScanRows):
 
     def count_deletions(self, collection: Collection) -> Counts:
         """Count the documents that the scan did not see or found emptied."""
-        return self._count(collection, self._is_lost())
+        return self._count(collection, self._is_lost(collection.id))
 
     def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
@@ -110,7 +110,7 @@ class DeletionRows(ScanRows):
     def hold_back(self, collection: Collection, *, whole: bool) -> None:
         """Hold back what the scan would delete (with `whole`, only of what was there when the index was last whole)."""
         d = documents.c
-        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost()
+        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost(collection.id)
         if whole:
             lost &= d.added_at <= collection.whole_at
         with self.transaction() as connection:
@@ -121,7 +121,7 @@ class DeletionRows(ScanRows):
         """Hold documents back no longer that the scan saw, and found with text."""
         held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
         with self.transaction() as connection:
-            connection.execute(documents.update().where(held, ~self._is_lost()).values(held_at=None))
+            connection.execute(documents.update().where(held, ~self._is_lost(collection_id)).values(held_at=None))
 
     def release_seen(self, collection_id: int) -> None:
         """Hold documents back no longer that the scan saw, whether or not they have text."""
@@ -193,10 +193,13 @@ class DeletionRows(ScanRows):
             bound = {} if keys is None else {"keys": self._bind_keys(keys)}
             return Counts(*map(int, connection.execute(statement, bound).one()))
 
-    def _is_lost(self) -> sa.ColumnElement[bool]:
+    def _is_lost(self, collection_id: int) -> sa.ColumnElement[bool]:
         """Return the condition for a document that the scan did not see, or found emptied."""
-        seen, emptied, key = self._scanned.seen, self._scanned.emptied, documents.c.key
-        return ~sa.exists().where(seen.c.key == key) | sa.exists().where(emptied.c.key == key)
+        tables, key = self._scanned, documents.c.key
+        unseen = self._is_unseen(collection_id)
+        if self._any_unread:  # by keys: with an OR, the whole collection would be looked at
+            return key.in_(sa.union(sa.select(tables.lost.c.key), sa.select(tables.emptied.c.key)))
+        return unseen | sa.exists().where(tables.emptied.c.key == key)
 
 
 def _counts(whole: sa.ColumnElement[bool], held: sa.ColumnElement[bool]) -> list[sa.ColumnElement[Any]]:

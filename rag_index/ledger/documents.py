@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from rag_index.ledger.buckets import BucketRows
 from rag_index.ledger.failures import FailureRows
 from rag_index.ledger.records import Known, Totals
 from rag_index.ledger.tables import documents
@@ -20,7 +21,7 @@ COLUMNS = (d.collection_id, d.key, d.text_hash, d.payload_hash, d.chunks, d.pend
 """What is written of a document; `added_at` only when it is new."""
 
 
-class DocumentRows(FailureRows):
+class DocumentRows(FailureRows, BucketRows):
     """The documents of each collection. A row that is not pending is exactly what the store holds."""
 
     def known(self, collection_id: int, keys: Sequence[str]) -> dict[str, Known]:
@@ -36,17 +37,18 @@ class DocumentRows(FailureRows):
         }
 
     def mark_pending(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Mark documents as pending; new ones get a row without hashes."""
+        """Mark documents as pending; new ones get a row without hashes. The digests of their buckets are forgotten."""
         if not keys:
             return
         key = self._keys_as_rows().subquery().c[0]
         rows = sa.select(sa.literal(collection_id), key, sa.literal(b""), sa.literal(b""), sa.literal(0), sa.literal(1))
-        rows = rows.add_columns(sa.literal(self.clock()))
-        names = [column.name for column in COLUMNS]
+        rows = rows.add_columns(sa.literal(self.clock()), self._known_bucket(collection_id, key))
+        names = [*[column.name for column in COLUMNS], "bucket"]
         insert = self._insert(documents).from_select(names, rows.where(sa.true()))
         statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1})
         with self.transaction() as connection:
             connection.execute(statement, {"keys": self._bind_keys(keys)})
+            self._forget_digests(collection_id, keys)
 
     def record(
         self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]], *, clear_failures: bool = True
@@ -87,6 +89,7 @@ class DocumentRows(FailureRows):
     def forget(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete documents and their failures from the ledger."""
         with self.transaction() as connection:
+            self._forget_digests(collection_id, keys)
             statement = documents.delete().where(
                 documents.c.collection_id == collection_id, self._is_in_keys(documents.c.key)
             )

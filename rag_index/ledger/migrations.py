@@ -91,12 +91,27 @@ def _add_inbox(connection: Connection) -> None:
     )
 
 
+def _remember_digests(connection: Connection) -> None:
+    """Version 7: keep the digests of the source's buckets, and in which bucket each document is (`[source] digest`)."""
+    for table in ("rag_index_documents", "rag_index_failed_documents"):
+        connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN bucket BIGINT")
+    connection.exec_driver_sql(
+        "CREATE TABLE rag_index_buckets (collection_id INTEGER NOT NULL, bucket BIGINT NOT NULL, digest TEXT NOT NULL, "
+        "PRIMARY KEY (collection_id, bucket))" + (" WITHOUT ROWID" if connection.dialect.name == "sqlite" else "")
+    )
+    for name, rows in (("held", "held_at IS NOT NULL"), ("empty", "chunks = 0 AND pending = 0")):
+        connection.exec_driver_sql(
+            f"CREATE INDEX rag_index_{name}_documents ON rag_index_documents (collection_id) WHERE {rows}"
+        )
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
     4: _rename_to_one_vocabulary,
     5: _remember_what_is_held_back,
     6: _add_inbox,
+    7: _remember_digests,
 }
 """The migration to each version after the first."""
 

@@ -22,19 +22,22 @@ __all__ = ["ScanRows"]
 class _ScanTables(NamedTuple):
     """The temporary tables of a connection: keys that the scan has seen, documents that it found emptied, and texts.
 
-    `texts` has, for one collection, a document of each text.
+    `texts` has, for one collection, a document of each text. `unread` has the buckets whose documents count as seen
+    although they were not read, and `lost` the documents that are neither in one of these nor in `seen`.
     """
 
     seen: sa.Table
     emptied: sa.Table
     texts: sa.Table
+    unread: sa.Table
+    lost: sa.Table
 
     @classmethod
     def create(cls, connection: Connection) -> _ScanTables:
         metadata = sa.MetaData()
         seen = sa.Table(
             "seen", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("page", sa.Integer),
-            prefixes=["TEMPORARY"], sqlite_with_rowid=False,
+            sa.Column("bucket", sa.BigInteger), prefixes=["TEMPORARY"], sqlite_with_rowid=False,
         )  # fmt: skip
         emptied = sa.Table(
             "emptied", metadata, sa.Column("key", sa.Text, primary_key=True), sa.Column("text_hash", sa.LargeBinary),
@@ -44,9 +47,17 @@ class _ScanTables(NamedTuple):
             "texts", metadata, sa.Column("text_hash", sa.LargeBinary, primary_key=True), sa.Column("key", sa.Text),
             prefixes=["TEMPORARY"], sqlite_with_rowid=False,
         )  # fmt: skip
-        for table in (seen, emptied, texts):
+        unread = sa.Table(
+            "unread", metadata, sa.Column("bucket", sa.BigInteger, primary_key=True, autoincrement=False),
+            prefixes=["TEMPORARY"], sqlite_with_rowid=False,
+        )  # fmt: skip
+        lost = sa.Table(
+            "lost", metadata, sa.Column("key", sa.Text, primary_key=True), prefixes=["TEMPORARY"],
+            sqlite_with_rowid=False,
+        )  # fmt: skip
+        for table in (seen, emptied, texts, unread, lost):
             table.create(connection)
-        return cls(seen, emptied, texts)
+        return cls(seen, emptied, texts, unread, lost)
 
 
 class ScanRows(LedgerConnection):
@@ -55,6 +66,10 @@ class ScanRows(LedgerConnection):
     _scan: _ScanTables | None = None
     _texts_of: int | None = None
     """The collection whose texts are in the temporary table, once it was asked for them."""
+    _any_unread = False
+    """Whether the scan left buckets unread."""
+    _lost_of: int | None = None
+    """The collection whose lost documents are in the temporary table, after the last page."""
 
     def begin_scan(self) -> None:
         """Create the temporary tables, or empty them if an earlier scan used them."""
@@ -63,17 +78,29 @@ class ScanRows(LedgerConnection):
                 self._scan = _ScanTables.create(connection)
             for table in self._scan:
                 connection.execute(table.delete())
-            self._texts_of = None
+            self._texts_of = self._lost_of = None
+            self._any_unread = False
 
-    def see(self, keys: Sequence[str], *, page: int) -> list[str]:
-        """Record the keys of a page as seen. Return those that occur twice, in this page or also in an earlier one."""
+    def see(self, keys: Sequence[str], *, page: int, buckets: Sequence[int] | None = None) -> list[str]:
+        """Record the keys of a page as seen, with the bucket of each if it is known.
+
+        Return those that occur twice, in this page or also in an earlier one.
+        """
         if not keys:
             return []
         seen = self._scanned.seen
-        rows = sa.select(self._keys_as_rows().subquery().c[0], sa.literal(page))
-        insert = self._insert(seen).from_select(["key", "page"], rows.where(sa.true())).on_conflict_do_nothing()
+        self._lost_of = None
+        if buckets is None:
+            bound = {"keys": self._bind_keys(keys)}
+            rows = sa.select(self._keys_as_rows().subquery().c[0], sa.null(), sa.literal(page))
+        else:
+            bound = self._bind_pairs(keys, buckets)
+            pairs = self._pairs_as_rows().subquery()
+            rows = sa.select(pairs.c[0], pairs.c[1], sa.literal(page))
+        names = ["key", "bucket", "page"]
+        insert = self._insert(seen).from_select(names, rows.where(sa.true())).on_conflict_do_nothing()
         with self.transaction() as connection:
-            if connection.execute(insert, {"keys": self._bind_keys(keys)}).rowcount == len(keys):
+            if connection.execute(insert, bound).rowcount == len(keys):
                 return []
             earlier = sa.select(seen.c.key).where(self._is_in_keys(seen.c.key), seen.c.page < page)
             duplicates = {str(key) for key in connection.scalars(earlier, {"keys": self._bind_keys(keys)})}
@@ -111,8 +138,10 @@ class ScanRows(LedgerConnection):
 
     def forget_unseen_failures(self, collection_id: int) -> None:
         """Delete the failures of documents that the source no longer has."""
-        seen, f = self._scanned.seen, failed_documents.c
-        unseen = ~sa.exists().where(seen.c.key == f.key)
+        tables, f = self._scanned, failed_documents.c
+        unseen = ~sa.exists().where(tables.seen.c.key == f.key)
+        if self._any_unread:
+            unseen &= sa.or_(f.bucket.is_(None), f.bucket.not_in(sa.select(tables.unread.c.bucket)))
         with self.transaction() as connection:
             connection.execute(failed_documents.delete().where(f.collection_id == collection_id, unseen))
 
@@ -130,8 +159,23 @@ class ScanRows(LedgerConnection):
             return int(connection.scalar(statement) or 0)
 
     def _select_unseen(self, collection_id: int, column: Any) -> sa.Select[Any]:
-        unseen = ~sa.exists().where(self._scanned.seen.c.key == documents.c.key)
+        unseen = self._is_unseen(collection_id)
         return sa.select(column).select_from(documents).where(documents.c.collection_id == collection_id, unseen)
+
+    def _is_unseen(self, collection_id: int) -> sa.ColumnElement[bool]:
+        """Return the condition for a document that the scan did not see."""
+        tables, d = self._scanned, documents.c
+        unseen = ~sa.exists().where(tables.seen.c.key == d.key)
+        if not self._any_unread:
+            return unseen
+        if self._lost_of != collection_id:  # found once, because each time the whole collection is looked at
+            elsewhere = sa.or_(d.bucket.is_(None), d.bucket.not_in(sa.select(tables.unread.c.bucket)))
+            rows = sa.select(d.key).where(d.collection_id == collection_id, elsewhere, unseen)
+            with self.transaction() as connection:
+                connection.execute(tables.lost.delete())
+                connection.execute(tables.lost.insert().from_select(["key"], rows))
+            self._lost_of = collection_id
+        return d.key.in_(sa.select(tables.lost.c.key))
 
     @property
     def _scanned(self) -> _ScanTables:

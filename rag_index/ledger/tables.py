@@ -8,8 +8,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 __all__ = [
-    "batch_deletions", "collections", "documents", "failed_documents", "file_hashes", "inbox", "leases", "metadata",
-    "runs", "scan_states", "schema_version", "sizes", "watches",
+    "batch_deletions", "buckets", "collections", "documents", "failed_documents", "file_hashes", "inbox", "leases",
+    "metadata", "runs", "scan_states", "schema_version", "sizes", "watches",
 ]  # fmt: skip
 
 metadata = sa.MetaData()
@@ -44,6 +44,7 @@ documents = sa.Table(
     sa.Column("pending", sa.Integer, nullable=False),
     sa.Column("added_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("held_at", sa.Float),
+    sa.Column("bucket", sa.BigInteger),
     sqlite_with_rowid=False,
 )
 sa.Index(
@@ -52,6 +53,14 @@ sa.Index(
     sqlite_where=documents.c.pending == 1,
     postgresql_where=documents.c.pending == 1,
 )
+sa.Index(
+    "rag_index_held_documents",
+    documents.c.collection_id,
+    sqlite_where=documents.c.held_at.is_not(None),
+    postgresql_where=documents.c.held_at.is_not(None),
+)
+_EMPTY = (documents.c.chunks == 0) & (documents.c.pending == 0)
+sa.Index("rag_index_empty_documents", documents.c.collection_id, sqlite_where=_EMPTY, postgresql_where=_EMPTY)
 
 failed_documents = sa.Table(
     "rag_index_failed_documents",
@@ -64,6 +73,16 @@ failed_documents = sa.Table(
     sa.Column("first_at", sa.Float, nullable=False),
     sa.Column("last_at", sa.Float, nullable=False),
     sa.Column("kind", sa.Text, nullable=False, server_default="failed"),
+    sa.Column("bucket", sa.BigInteger),
+)
+
+buckets = sa.Table(
+    "rag_index_buckets",
+    metadata,
+    sa.Column("collection_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("bucket", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 runs = sa.Table(

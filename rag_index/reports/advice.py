@@ -130,7 +130,7 @@ def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings) -> str:
     share = f"{metrics.stages[longest] / seconds:.0%}"
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column or larger page_rows would help",
-        "diff": f"comparing with the ledger took {share} and most documents had not changed: changed_since avoids it",
+        "diff": f"comparing with the ledger took {share} and most documents had not changed: digest avoids it",
         "submit": f"submit took {share} of the time: larger shards ({_shard_setting(metrics, parallel)}) would help",
         "search index": f'building the search index took {share}: hnsw = "never" leaves it to `rag-index optimize`',
         "upsert": f"writing took {share}: a Qdrant server accepts vectors directly from the workers",

@@ -69,6 +69,8 @@ class SourceSettings(Section):
     """The time limit of one query, in seconds."""
     changes: Literal["wal", "queue", "poll"] = "poll"
     """How `rag-index watch` learns of changes: the write-ahead log of PostgreSQL, triggers, or repeated queries."""
+    digest: bool = False
+    """Whether the database computes digests of its rows, so that a run reads only rows near those that changed."""
 
     @model_validator(mode="after")
     def _check_changes(self) -> SourceSettings:

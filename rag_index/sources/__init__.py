@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rag_index.database.urls import redacted_url
 from rag_index.documents.batches import DocumentBatch
-from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
+from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError
 from rag_index.settings.index import CODE, SQL
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import Failure
     from rag_index.settings import IndexSettings, Settings
+    from rag_index.sources.buckets import RowDigest
 
 __all__ = [
     "GROUP",
@@ -25,6 +26,7 @@ __all__ = [
     "SingleDocumentSource",
     "Source",
     "SourcePage",
+    "has_digests",
     "open_source",
     "page_of",
     "scan_settings",
@@ -46,6 +48,10 @@ class SourcePage:
     """Keys of documents that the source has but did not read, because they have not changed (see `ScanState`)."""
     stamps: dict[str, str] = field(default_factory=dict)
     """Stamps, by key, of the documents that were read. The next scan passes its stamps to `ScanState.unchanged`."""
+    digests: Mapping[str, RowDigest] = field(default_factory=dict)
+    """The bucket and the digest of each row that was read, by key, of a source with digests (`sources.buckets`)."""
+    unread_buckets: Mapping[int, int] = field(default_factory=dict)
+    """Buckets that stay unread, with the number of their rows, because their digests are those of the last scan."""
     groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """The groups that may see the unreadable documents, by key: an earlier state of them may be in the index."""
 
@@ -60,6 +66,13 @@ class ScanState(Protocol):
     @property
     def watermark(self) -> str | None:
         """The watermark that the last complete scan set; None means that everything has to be read."""
+
+    @property
+    def last_watermark(self) -> str | None:
+        """As `watermark`, also where everything has to be read again; None if the settings of the index changed."""
+
+    def digests(self) -> Mapping[int, str]:
+        """Return the digests that complete scans left, by bucket. Those of buckets that must be read are left out."""
 
     def set_watermark(self, watermark: str) -> None:
         """Keep this watermark for the next scan, if the scan that begins now reaches its end."""
@@ -133,7 +146,8 @@ def page_of(documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> Document
 def scan_settings(settings: Settings, index: IndexSettings) -> str:
     """Return a hash of what a scan's watermark depends on: the settings of the index, and its database."""
     database = redacted_url(settings.source_url) if index.kind == SQL else ""
-    return hash_text(index.model_dump_json() + database).hex()
+    digests = f"digests of canonical values, version {VERSION}" if has_digests(settings, index) else ""
+    return hash_text(index.model_dump_json() + database + digests).hex()
 
 
 def open_source(settings: Settings, index: IndexSettings) -> Source:
@@ -144,15 +158,25 @@ def open_source(settings: Settings, index: IndexSettings) -> Source:
     """
     if index.kind == SQL:
         from rag_index.sources.changed import ChangedSource
+        from rag_index.sources.digest import DigestSource
         from rag_index.sources.sql import SqlSource
 
         source = SqlSource if index.changed_since is None else ChangedSource
+        source = DigestSource if has_digests(settings, index) else source
         return source(settings.source_url, index, timeout=settings.source.timeout)
     if index.kind == CODE:
         from rag_index.sources.code import CodeSource
 
         return CodeSource(settings.root(index), index)
     return _open_installed(settings, index)
+
+
+def has_digests(settings: Settings, index: IndexSettings) -> bool:
+    """Return whether digests tell which documents of an index have to be read: `[source] digest`.
+
+    Who may see a document is in no digest if a query of its own says it; then `changed_since` tells it, or all is read.
+    """
+    return settings.source.digest and index.kind == SQL and index.access_query is None
 
 
 def _open_installed(settings: Settings, index: IndexSettings) -> Source:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
 
-__all__ = ["SqlSource", "not_unique", "open_read_only"]
+__all__ = ["SqlSource", "not_unique", "open_read_only", "replace_invalid"]
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
@@ -229,7 +229,7 @@ class SqlSource:
         finally:
             driver.text_factory = str
         width = len(self._keys)
-        return [(*row[:width], *map(_replace_invalid, row[width:])) for row in page], following
+        return [(*row[:width], *map(replace_invalid, row[width:])) for row in page], following
 
     def _read_stream(self, cursor: Any, rows: int) -> SourcePage:
         try:
@@ -268,11 +268,11 @@ class SqlSource:
         self._connection = self._stream = None
 
     @contextmanager
-    def _connect(self) -> Iterator[Connection]:
+    def _connect(self, *, patience: float = USUAL_SECONDS) -> Iterator[Connection]:
         """Yield a connection, and raise its errors as ours."""
         try:
             with (
-                asking(self._name, patience=USUAL_SECONDS),
+                asking(self._name, patience=patience),
                 self._engine.connect() as connection,
                 self._limited(connection),
             ):
@@ -299,6 +299,6 @@ def _execute(
         return PageReader(result).page(rows)
 
 
-def _replace_invalid(value: Any) -> Any:
+def replace_invalid(value: Any) -> Any:
     """Return a text with U+FFFD in place of bytes that are not UTF-8."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value

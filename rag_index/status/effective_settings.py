@@ -21,7 +21,7 @@ from rag_index.machine.resources import (
 )
 from rag_index.settings import SECTIONS, IndexSettings, origins
 from rag_index.settings.environment import keys_of, tables_of
-from rag_index.sources import open_source
+from rag_index.sources import has_digests, open_source
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
@@ -239,6 +239,8 @@ def _index_documents(settings: Settings, index: IndexSettings, ledger: Ledger, c
             count = source.count()
         collection = ledger.collection(collection_name)
         documents = _work(ledger, collection, count)
+        if has_digests(settings, index):
+            documents += _digests(ledger, collection)
     except RagIndexError as error:
         return Fact(name, None, f"not known: {error}")
     measured = collection.chars_per_second if collection else None
@@ -247,6 +249,14 @@ def _index_documents(settings: Settings, index: IndexSettings, ledger: Ledger, c
     basis = "measured in the last run" if measured else "a guess until it is measured"
     chars = f"{rate:,.0f} characters/s per worker ({basis}), shards of about {shard:,} documents of {MEAN_CHARS:.0f}"
     return Fact(name, count, f"{documents}; {chars}")
+
+
+def _digests(ledger: Ledger, collection: Collection | None) -> str:
+    """Return the end of a sentence about the digests by which the next run finds what changed."""
+    buckets = 0 if collection is None else ledger.count_buckets(collection.id)
+    if not buckets:
+        return "; no digests yet, so the next run reads everything"
+    return f"; digests of {buckets:,} buckets of the source, so a run reads those that changed"
 
 
 def _work(ledger: Ledger, collection: Collection | None, count: int) -> str:

@@ -15,7 +15,7 @@ from rag_index.indexing.diff import diff
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.target import check_fits, live_collection
 from rag_index.ledger import Ledger
-from rag_index.sources import open_source
+from rag_index.sources import has_digests, open_source, scan_settings
 from rag_index.sources.sql import not_unique
 from rag_index.stores import read_catalog
 
@@ -121,7 +121,11 @@ def _compare(
     """Read the whole source and count its documents."""
     collection_id = live.id if live else NO_COLLECTION
     ledger.begin_scan()
-    LedgerScanState(source, index, ledger, collection_id, full=True, retry=False)
+    digests = has_digests(settings, index)  # what they leave unread is unchanged beyond doubt
+    state = LedgerScanState(
+        source, index, ledger, collection_id, full=not digests, retry=False,
+        settings=scan_settings(settings, index), digests=digests,
+    )  # fmt: skip
     cursor: Any = None
     number = 0
     while number == 0 or cursor is not None:
@@ -129,6 +133,7 @@ def _compare(
         unreadable = [failure.key for failure in page.unreadable]
         if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
             raise not_unique(index, repeated[0])
+        state.leave_unread(page).add_to(plan)
         _count(plan, page, ledger, collection_id)
         cursor = page.cursor
     plan.gone = ledger.count_gone(collection_id)
@@ -143,11 +148,11 @@ def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) 
     changes = diff(page.documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
     skipped = [failure for failure in page.unreadable if failure.kind == "skipped"]
     ledger.note_emptied([*changes.emptied, *_indexed(skipped, ledger, collection_id)])
-    plan.documents += len(keys) + len(page.unreadable) + len(page.unread)
+    plan.documents += len(keys) + len(page.unreadable)
     plan.new += changes.new
     plan.changed += len(changes.to_embed) - changes.new
     plan.payload_only += len(changes.payload_only)
-    plan.unchanged += changes.unchanged + len(page.unread)
+    plan.unchanged += changes.unchanged
     plan.empty += changes.empty
     plan.failed += changes.given_up + len(page.unreadable) - len(skipped)
     plan.skipped += len(skipped)

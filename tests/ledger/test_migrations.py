@@ -82,7 +82,21 @@ CREATE TABLE rag_index_sizes (collection_id INTEGER NOT NULL, day INTEGER NOT NU
 UPDATE rag_index_schema_version SET version = 5;
 """
 )
-VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5}
+VERSION_6 = (
+    VERSION_5
+    + """
+CREATE TABLE rag_index_inbox (alias TEXT NOT NULL, document_id TEXT NOT NULL, number BIGINT NOT NULL,
+  changed_at FLOAT NOT NULL, received_at FLOAT NOT NULL, PRIMARY KEY (alias, document_id));
+CREATE INDEX rag_index_inbox_numbers ON rag_index_inbox (alias, number);
+CREATE TABLE rag_index_watches (alias TEXT NOT NULL PRIMARY KEY, since FLOAT NOT NULL, last_number BIGINT NOT NULL,
+  full_number BIGINT, asked BIGINT NOT NULL, answered BIGINT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL,
+  caught_up_at FLOAT, applied_at FLOAT, missed INTEGER NOT NULL, missed_at FLOAT, missed_ids TEXT NOT NULL);
+CREATE TABLE rag_index_batch_deletions (collection_id INTEGER NOT NULL, hour INTEGER NOT NULL,
+  documents INTEGER NOT NULL, PRIMARY KEY (collection_id, hour));
+UPDATE rag_index_schema_version SET version = 6;
+"""
+)
+VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5, 6: VERSION_6}
 
 
 @pytest.fixture(params=VERSIONS)

@@ -1,0 +1,183 @@
+"""Runs of an index whose source has digests: nothing is lost by what they leave unread."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from rag_index.ledger import Ledger
+from rag_index.sources.digest import DigestSource
+from tests.fakes.ollama import FakeOllama
+from tests.project import Project
+
+DOCUMENTS = 400
+
+
+@pytest.fixture
+def project(tmp_path, prefect_server) -> Project:
+    return with_digests(Project(tmp_path / "project").fill(DOCUMENTS))
+
+
+def with_digests(project: Project) -> Project:
+    project.write_settings(project.config.read_text().replace("[source]", "[source]\ndigest = true"))
+    return project
+
+
+@pytest.fixture(autouse=True)
+def rows_read(monkeypatch) -> list[int]:
+    """The rows that each page of the source had."""
+    found: list[int] = []
+    page = DigestSource.page
+
+    def counted(self, cursor, rows):
+        read = page(self, cursor, rows)
+        found.append(len(read.documents) + len(read.unreadable))
+        return read
+
+    monkeypatch.setattr(DigestSource, "page", counted)
+    return found
+
+
+def figures(project, **parameters) -> dict:
+    outcome = project.index(serial=True, **parameters).indexes[0].to_json()
+    assert outcome["state"] == "completed", outcome
+    names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed")
+    assert outcome["documents"] == sum(outcome[name] for name in names if name != "deleted")
+    return {name: outcome[name] for name in names if outcome[name]}
+
+
+def change(project, number: int, body: str = "Another story.") -> None:
+    project.execute("UPDATE note SET body = ? WHERE id = ?", body, number)
+
+
+def test_changes_of_every_kind_are_found_and_little_is_read(project, rows_read):
+    assert figures(project) == {"new": DOCUMENTS}
+    rows_read.clear()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert sum(rows_read) == 0
+    change(project, 7)
+    project.execute("DELETE FROM note WHERE id IN (40, 41)")
+    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1), (902, 'Two', 'came later', 'a', 1)")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id = 50")
+    project.execute("UPDATE note SET author = 'nobody' WHERE id = 60")
+    project.execute("UPDATE note SET id = 77000 WHERE id = 77")
+    expected = {"new": 3, "changed": 1, "payload_only": 1, "unchanged": 394, "empty": 1, "deleted": 4}
+    assert figures(project) == expected
+    assert 0 < sum(rows_read) < 60
+    assert project.texts()["7"] == ["Note 7\nAnother story."]
+    assert not {"40", "41", "50", "77"} & project.texts().keys()
+    assert figures(project) == {"unchanged": 399, "empty": 1}
+    project.execute("DELETE FROM note WHERE id = 50")
+    assert figures(project) == {"unchanged": 399, "deleted": 1}
+
+
+def test_a_plan_reads_as_little_and_says_what_a_run_does(project):
+    figures(project)
+    change(project, 7)
+    project.execute("DELETE FROM note WHERE id = 40")
+    [plan] = project.json("plan")["indexes"]
+    assert (plan["documents"], plan["changed"], plan["gone"], plan["unchanged"]) == (399, 1, 1, 398)
+    assert figures(project) == {"changed": 1, "unchanged": 398, "deleted": 1}
+
+
+def test_a_single_document_that_was_indexed_and_changed_back_is_read_again(project):
+    figures(project)
+    before = project.texts()["7"]
+    change(project, 7)
+    assert project.cli("index", "notes", "--id", "7").returncode == 0
+    assert project.texts()["7"] == ["Note 7\nAnother story."]
+    with closing(sqlite3.connect(project.folder / "source.db")) as db, db:
+        db.execute("UPDATE note SET body = ? WHERE id = 7", (before[0].split("\n", 1)[1],))
+    assert figures(project) == {"changed": 1, "unchanged": DOCUMENTS - 1}
+    assert project.texts()["7"] == before
+
+
+def test_a_single_document_that_came_and_went_is_deleted(project):
+    figures(project)
+    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
+    assert project.cli("index", "notes", "--id", "901").returncode == 0
+    project.execute("DELETE FROM note WHERE id = 901")
+    assert figures(project) == {"unchanged": DOCUMENTS, "deleted": 1}
+
+
+def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again(project):
+    figures(project)
+    lost = project.folder / "whole.db"
+    shutil.copy(project.folder / "source.db", lost)
+    project.execute("DELETE FROM note WHERE id > 250")
+    assert project.index(serial=True).indexes[0].held_back == 150
+    assert project.index(serial=True).indexes[0].held_back == 150
+    change(project, 7)
+    assert project.index(serial=True).indexes[0].held_back == 150
+    shutil.copy(lost, project.folder / "source.db")
+    outcome = project.index(serial=True).indexes[0]
+    assert (outcome.state, outcome.held_back, outcome.unchanged, outcome.changed) == ("completed", 0, 399, 1)
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert len(project.texts()) == DOCUMENTS
+
+
+def test_everything_is_read_after_some_days_and_after_other_settings(project, rows_read):
+    figures(project)
+    with closing(Ledger(project.settings.ledger_url)) as ledger, ledger.transaction() as connection:
+        connection.exec_driver_sql("UPDATE rag_index_scan_states SET full_at = full_at - 7 * 86400")
+    rows_read.clear()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert sum(rows_read) == DOCUMENTS
+    project.write_settings(project.config.read_text().replace('["author", "priority"]', '["author"]'))
+    assert figures(project) == {"payload_only": DOCUMENTS}
+    rows_read.clear()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert sum(rows_read) == 0
+
+
+def test_a_source_that_loses_and_regains_everything(project):
+    figures(project)
+    with project.source() as db:
+        db.execute("ALTER TABLE note RENAME TO kept")
+        db.execute("CREATE TABLE note AS SELECT * FROM kept WHERE 0")
+    assert figures(project, allow_deletes=True) == {"deleted": DOCUMENTS}
+    with project.source() as db:
+        db.execute("DROP TABLE note")
+        db.execute("ALTER TABLE kept RENAME TO note")
+    assert figures(project) == {"new": DOCUMENTS}
+    assert figures(project) == {"unchanged": DOCUMENTS}
+
+
+def test_turning_digests_off_and_on_loses_nothing(project):
+    figures(project)
+    settings = project.config.read_text()
+    project.write_settings(settings.replace("digest = true", ""))
+    change(project, 7)
+    project.execute("DELETE FROM note WHERE id = 40")
+    project.execute("INSERT INTO note VALUES (901, 'New', 'came later', 'a', 1)")
+    assert figures(project) == {"new": 1, "changed": 1, "unchanged": 398, "deleted": 1}
+    project.write_settings(settings)
+    project.execute("DELETE FROM note WHERE id = 901")
+    assert figures(project) == {"unchanged": 399, "deleted": 1}
+    project.write_settings(settings.replace("[[indexes]]", "[[indexes]]\nchanged_since = 'body'"))
+    assert figures(project) == {"unchanged": 399}, "digests find more than times, so the column is not used"
+
+
+@pytest.mark.long
+def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, prefect_server, rows_read):
+    with FakeOllama() as fake:
+        hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
+        project = with_digests(Project(tmp_path / "p", extra=hosts).fill(150))
+        project.execute("UPDATE note SET body = 'POISON' WHERE id IN (17, 90)")
+        project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
+        fake.fault("status", code=400, marker="POISON")
+        for _ in range(5):
+            assert project.index(serial=True).indexes[0].failed == 2
+        rows_read.clear()
+        given_up = project.index(serial=True).indexes[0]
+        assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 148, 0)
+        fake.clear()
+        assert project.cli("index", "notes", "--id", "17").returncode == 0
+        assert figures(project) == {"unchanged": 149, "failed": 1}, "a document that had failed is not taken for gone"
+        project.execute("DELETE FROM note WHERE id = 90")
+        assert figures(project) == {"unchanged": 149}
+        project.execute("INSERT INTO note VALUES (90, 'Note 90', 'POISON', 'a', 1)")
+        assert figures(project) == {"new": 1, "unchanged": 149}

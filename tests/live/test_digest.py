@@ -1,0 +1,127 @@
+"""Digests of buckets on PostgreSQL and MariaDB: every random edit of values of any type is found."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rag_index.settings import IndexSettings
+from rag_index.sources.digest import DigestSource
+from tests.live.mariadb import mariadb
+from tests.sources.digests import Corpus, edits
+
+__all__ = ["mariadb"]
+
+pytest_plugins = ["tests.live.fixtures"]
+SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+TIMES = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2037, 1, 1))  # noqa: DTZ001
+DECIMALS = st.decimals(-(10**12), 10**12, places=4, allow_nan=False)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(-1, 1), TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=5,
+).map(json.dumps)
+POSTGRES = {
+    "body": ("text", TEXT),
+    "an_int": ("bigint", st.integers(-(2**63), 2**63 - 1)),
+    "a_float": ("double precision", st.floats()),
+    "a_real": ("real", st.floats(width=32)),
+    "a_number": ("numeric", DECIMALS),
+    "a_time": ("timestamptz", TIMES.map(lambda at: at.replace(tzinfo=dt.UTC))),
+    "a_day": ("date", st.dates()),
+    "a_flag": ("boolean", st.booleans()),
+    "raw": ("bytea", st.binary(max_size=9)),
+    "a_json": ("json", JSON.filter(lambda text: "\\u0000" not in text)),
+    "a_jsonb": ("jsonb", JSON.filter(lambda text: "\\u0000" not in text)),
+    "words": ("text[]", st.lists(st.one_of(st.none(), TEXT), max_size=3)),
+    "numbers": ("int[]", st.lists(st.integers(-9, 9), max_size=3)),
+    "padded": ("char(5)", st.text("ab ", max_size=5)),
+}
+MARIADB = {
+    "body": ("LONGTEXT", TEXT),
+    "an_int": ("BIGINT", st.integers(-(2**63), 2**63 - 1)),
+    "a_float": ("DOUBLE", st.floats(allow_nan=False, allow_infinity=False)),
+    "a_real": ("FLOAT", st.floats(-(2.0**99), 2.0**99, width=32)),
+    "a_number": ("DECIMAL(30,4)", DECIMALS),
+    "a_time": ("TIMESTAMP(6) NULL", TIMES),
+    "a_day": ("DATE", st.dates(dt.date(1, 1, 1))),
+    "a_span": ("TIME(6)", st.timedeltas(dt.timedelta(hours=-800), dt.timedelta(hours=800))),
+    "a_flag": ("BOOLEAN", st.booleans()),
+    "raw": ("LONGBLOB", st.binary(max_size=9)),
+    "bits": ("BIT(12)", st.integers(0, 4095)),
+    "a_json": ("JSON", JSON),
+    "latin": ("TEXT CHARACTER SET latin1", st.text("aé ", max_size=5)),
+    "a_choice": ("ENUM('', 'one', 'One more')", st.sampled_from(["", "one", "One more"])),
+}
+KEYS = {
+    "numbers": ("BIGINT", st.integers(-50, 400)),
+    "texts": ("VARCHAR(9)", st.text("abcxyz01_", min_size=1, max_size=4)),
+    "times": ("TIMESTAMP", TIMES.map(lambda at: at.replace(microsecond=0))),
+}
+
+
+class Server(Corpus):
+    """A table on a server, over a connection that may write."""
+
+    def __init__(self, connection, url, columns, key) -> None:
+        self.connection, self.url, self.columns = connection, url, columns
+        names = ", ".join(f"{name} {kind}" for name, (kind, _) in columns.items())
+        self.execute("DROP TABLE IF EXISTS note")
+        self.execute(f"CREATE TABLE note (id {key} PRIMARY KEY, {names})")
+
+    def execute(self, statement, values=None):
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, values)
+
+    def source(self, **more) -> DigestSource:
+        payload = [name for name in self.columns if name != "body"]
+        given = {"name": "n", "key": "id", "text": "body", "payload": payload, **more}
+        given = given if "query" in given else {"table": "note", **given}
+        return DigestSource(self.url, IndexSettings(**given))
+
+
+@pytest.fixture(scope="module")
+def on_postgres(postgres):
+    with postgres.database() as name, postgres.connect(name) as connection:
+        yield connection, postgres.url(name)
+
+
+@pytest.fixture(scope="module")
+def on_mariadb(mariadb):
+    connection = mariadb.connect()
+    yield connection, mariadb.url
+    connection.close()
+
+
+def some_columns(data, columns):
+    names = data.draw(st.lists(st.sampled_from(sorted(columns)), max_size=3, unique=True), label="columns")
+    return {name: columns[name] for name in {"body": 0, **dict.fromkeys(names)}}
+
+
+@pytest.mark.parametrize("keys", KEYS)
+@SLOW
+@given(data=st.data())
+def test_every_edit_of_postgresql_is_found(on_postgres, keys, data):
+    column, key = KEYS[keys]
+    columns = some_columns(data, POSTGRES)
+    corpus = Server(*on_postgres, columns, column)
+    more = data.draw(st.sampled_from([{}, {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}]))
+    values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
+    edits(corpus, data, key, values, rounds=2, **more)
+
+
+@pytest.mark.parametrize("keys", KEYS)
+@SLOW
+@given(data=st.data())
+def test_every_edit_of_mariadb_is_found(on_mariadb, keys, data):
+    column, key = KEYS[keys]
+    columns = some_columns(data, MARIADB)
+    corpus = Server(*on_mariadb, columns, column)
+    more = data.draw(st.sampled_from([{}, {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}]))
+    values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
+    edits(corpus, data, key, values, rounds=2, **more)
