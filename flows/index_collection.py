@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from rag_index.errors import RagIndexError
-from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.run import RunOptions
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.cluster import OwnWorkers
-from rag_index.orchestration.states import failed_to_start, flow_run_id, report_state, reported
+from rag_index.orchestration.hand_over import open_run
+from rag_index.orchestration.states import flow_run_id, report_state, reported
 from rag_index.orchestration.stopping import stoppable
-from rag_index.reports.outcome import RunReport
+from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
 from tasks.delete import delete_gone
 from tasks.embed import embed_mapped

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from rag_index.embedders import EmbedderIdentity, identify
 from rag_index.orchestration.cluster import count_workers
 from rag_index.orchestration.retries import transient_for
-from rag_index.orchestration.service_checks import current_checks
+from rag_index.orchestration.service_checks import RETRY_SECONDS, current_checks, patience
 from rag_index.settings.index import SQL
 
 if TYPE_CHECKING:
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_chunker", "check_embedder", "check_source", "check_store", "check_workers"]
 
-RETRY_SECONDS = 5.0
-QUICK_SECONDS = 15.0
-"""How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
 _CHECK: dict[str, Any] = {"retry_jitter_factor": 0.3, "cache_policy": NO_CACHE, "persist_result": False}
 """The policy of all checks. Each has a time limit of its own: that of the database's driver, of the survey of hosts,
 of the store's requests, or of the connection to the cluster. Jitter, so that runs on many machines ask apart."""
@@ -54,6 +51,8 @@ def _check_workers(run: IndexRun) -> int:
 
 def check_source(run: IndexRun) -> None:
     """Check that source and settings fit; wait `[run] wait` seconds for a database that is down."""
+    if run.scan is not None:  # as for the other services: a run that was handed over has found them in order
+        return
     sql = run.index.kind == SQL
     current_checks().check(
         "source" if sql else ("source", run.index.name), lambda: _check_source.with_options(**_patience(run))(run)
@@ -62,17 +61,23 @@ def check_source(run: IndexRun) -> None:
 
 def check_embedder(run: IndexRun) -> EmbedderIdentity:
     """Return what the embedder is, by a real embed; wait `[run] wait` seconds for servers that are down."""
+    if run.scan is not None:
+        return run.scan.identity
     return current_checks().remember("embedder", lambda: _check_embedder.with_options(**_patience(run))(run))
 
 
 def check_store(run: IndexRun) -> None:
     """Check that the store answers; wait `[run] wait` seconds for a server that is down."""
-    patience = _patience(run, min_retries=0)  # a store waits some seconds by itself
-    current_checks().check("store", lambda: _check_store.with_options(**patience)(run))
+    if run.scan is not None:
+        return
+    policy = _patience(run, min_retries=0)  # a store waits some seconds by itself
+    current_checks().check("store", lambda: _check_store.with_options(**policy)(run))
 
 
 def check_chunker(run: IndexRun) -> Chunker:
     """Return the chunker; if a model writes contexts, check that it does, and wait for its servers as for others."""
+    if run.scan is not None:
+        return run.scan.chunker
     if run.index.context is None:
         return run.open_chunker()
     service = ("context", run.index.context.model, *(run.index.context.hosts or []))
@@ -87,9 +92,9 @@ def check_workers(run: IndexRun) -> int:
 
 
 def _patience(run: IndexRun, *, min_retries: int = 1) -> dict[str, Any]:
-    wait = run.settings.run.wait
+    retries, seconds = patience(run.settings.run.wait, min_retries=min_retries)
     return {
-        "retries": min_retries + int(wait / RETRY_SECONDS),
+        "retries": retries,
         "retry_delay_seconds": RETRY_SECONDS,
-        "retry_condition_fn": transient_for(max(wait, QUICK_SECONDS)),
+        "retry_condition_fn": transient_for(seconds),
     }

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 from prefect.logging import get_run_logger
 
-from rag_index.errors import StoreError
-from rag_index.indexing.search_index import search_index_due
+from rag_index.indexing import search_index
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
 
@@ -33,7 +32,7 @@ def _publish(scan: Opaque[Scan]) -> None:
 def build_search_index(scan: Scan) -> None:
     """Build the search index if `[store] hnsw` and the size of the collection ask for it."""
     run, collection = scan.run, scan.collection
-    if search_index_due(run.store, collection.name, collection.dimension, run.settings.store.hnsw):
+    if search_index.search_index_due(run.store, collection.name, collection.dimension, run.settings.store.hnsw):
         with run.stopwatch.stage("search index"):
             _build_search_index(Opaque(scan))
 
@@ -41,16 +40,4 @@ def build_search_index(scan: Scan) -> None:
 @task(name="build search index", task_run_name="build search index")
 def _build_search_index(scan: Opaque[Scan]) -> None:
     """Build the search index. A failure costs searches time and nothing else, so the run continues."""
-    run, collection = scan.value.run, scan.value.collection
-    run.progress.say("building the search index")
-    try:
-        with run.stopwatch.stage("search index"):
-            run.store.optimize(collection.name)
-    except StoreError as error:
-        get_run_logger().warning(
-            "the search index of %s was not built (%s); searches scan until `rag-index optimize %s` builds it",
-            collection.name, error, run.index.name,
-        )  # fmt: skip
-        return
-    seconds = run.stopwatch.seconds["search index"]
-    get_run_logger().info("the search index of %s was built in %.1f s", collection.name, seconds)
+    search_index.build_search_index(scan.value.run, scan.value.collection, get_run_logger())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,10 +71,35 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
 
 
 def _launch(context: Context, settings: Settings, names: list[str] | None, **options: Any) -> RunReport:
-    early = settings if options.get("full") or _needs_workers_early(settings, names) else None
-    click.echo("Starting Prefect, then indexing one index after another …", err=True)
-    report: RunReport = launch_flow(context, settings, load_index_all, early=early, indexes=names, **options)
-    return report
+    """Run the flow where Prefect's settings name an API, or there is a cluster already; else plainly, if that will do.
+
+    Whoever has an API wants to see the runs there.
+    """
+    from rag_index.orchestration.launch import FlowStart, names_api
+
+    home, parallel = settings.data / "prefect", settings.parallel
+    if names_api(home) or (parallel.address and not parallel.serial):
+        early = settings if options.get("full") or _needs_workers_early(settings, names) else None
+        report: RunReport = launch_flow(context, settings, load_index_all, early=early, indexes=names, **options)
+        return report
+    from rag_index.database.private import private_folder
+    from rag_index.indexing.run import RunOptions
+    from rag_index.orchestration.plain_run import run_plainly
+
+    _log(verbose=context.verbose)
+    if home.exists():
+        private_folder(home)  # an earlier version may have left it open to other users
+    start = FlowStart(load_index_all, home, verbose=context.verbose, early=settings)
+    asked = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions) if field.name in options})
+    return run_plainly(start, settings, settings.named(names), asked, config=str(settings.path), **options)
+
+
+def _log(*, verbose: bool) -> None:
+    """Print the log, or keep it off the terminal: Python writes warnings there that no handler takes."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    else:
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 def launch_flow(

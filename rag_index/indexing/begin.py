@@ -8,7 +8,8 @@ from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.delete_guard import DeleteGuard
-from rag_index.indexing.scan import Scan, ScanProgress
+from rag_index.indexing.scan import Scan
+from rag_index.indexing.scan_progress import ScanProgress
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import make_searchable
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars

@@ -18,6 +18,7 @@ from rag_index.chunking import open_chunker
 from rag_index.errors import RagIndexError
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.begin import begin_scan
+from rag_index.indexing.paging import Paging
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
@@ -87,6 +88,7 @@ class IndexRun:
         self.progress = Progress(index.name)
         self.stopwatch = Stopwatch()
         self.metrics = RunMetrics()
+        self.paging = Paging()
         self.advice = ""
         """What would make the next run faster; known once the run has ended."""
         self.scan: Scan | None = None
@@ -119,7 +121,7 @@ class IndexRun:
         documents: int | None = None,
         chars_per_second: float | None = None,
     ) -> Scan:
-        """Choose the collection and start the scan.
+        """Choose the collection and start the scan, or return the scan of a run that has begun already.
 
         Args:
             identity: What the embedder is.
@@ -130,6 +132,8 @@ class IndexRun:
 
         Raises as `indexing.target.Target`.
         """
+        if self.scan is not None:
+            return self.scan
         self.metrics.workers = self.own_workers() if workers is None else workers
         self.scan = begin_scan(self, identity, chunker, documents=documents, chars_per_second=chars_per_second)
         self.stopwatch.count_rest("start")

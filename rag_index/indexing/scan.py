@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
@@ -24,6 +24,7 @@ from rag_index.indexing.guards import held_back, too_few_left, too_many_failed
 from rag_index.indexing.hang_limit import hang_limit
 from rag_index.indexing.payload_updates import update_payloads
 from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
+from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.sources.sql import not_unique
 
 if TYPE_CHECKING:
@@ -36,27 +37,14 @@ if TYPE_CHECKING:
     from rag_index.indexing.commit import Committer
     from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan_progress import ScanProgress
     from rag_index.indexing.scan_state import LedgerScanState
     from rag_index.indexing.sharding import Sharder
     from rag_index.indexing.vector_reuse import VectorReuse
     from rag_index.ledger import Collection, Known
     from rag_index.sources import SourcePage
 
-__all__ = ["Scan", "ScanProgress"]
-
-
-@dataclass(slots=True)
-class ScanProgress:
-    """The mutable part of a scan."""
-
-    pages: int = 0
-    any_failures: bool = False
-    """Whether the ledger lists failed documents, so that pages have to look for theirs."""
-    suspects: set[str] = field(default_factory=set)
-    """Documents that must not be embedded in this process: see `indexing.child`."""
-    excluded: list[Failure] = field(default_factory=list)
-    """Indexed documents that a rule of the source now keeps out."""
-    deletes_done: bool = False
+__all__ = ["Scan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +72,37 @@ class Scan:
         Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way.
         If the size of shards is `auto`, and the whole source does not fill one, the shards are marked `in_process`:
         starting workers, however many, would take longer than embedding.
+
+        A scan that was left in the middle is continued by another call, with the pages that follow.
         """
-        any_shard = False
+        progress = self._progress
+        yield from progress.take()
         for page in pages:
             with self.run.stopwatch.stage("diff"):
-                shards = list(self._diff_page(page))
-            any_shard = any_shard or bool(shards)
-            yield from shards
+                progress.shards.extend(self._diff_page(page))
+            progress.any_shard = progress.any_shard or bool(progress.shards)
+            yield from progress.take()
         parallel = self.run.settings.parallel
-        in_process = not any_shard and parallel.shard_documents == "auto" and not parallel.address
-        for shard in self.sharder.rest():
-            yield replace(shard, in_process=in_process)
+        in_process = not progress.any_shard and parallel.shard_documents == "auto" and not parallel.address
+        progress.shards.extend(replace(shard, in_process=in_process) for shard in self.sharder.rest())
+        yield from progress.take()
+
+    def put_back(self, shard: Shard) -> None:
+        """Give back a shard of which nothing was done: whoever continues the scan gets it first."""
+        self._progress.shards.appendleft(shard)
+
+    @property
+    def seconds_left(self) -> float:
+        """About how long one process would take for what is left to embed.
+
+        What was not read yet is assumed to have changed as much as what was; before the first page, all of it if the
+        collection is new, and else nothing.
+        """
+        run, seen = self.run, self.run.outcome.documents
+        unread = max(0, run.progress.total - seen)
+        new = self.rebuild or not self.guard.any_documents
+        chars = self._progress.chars * (1 + unread / seen) if seen else unread * MEAN_CHARS * new
+        return max(0.0, chars - run.metrics.chars) / self.sharder.chars_per_second
 
     def _diff_page(self, page: SourcePage) -> Iterator[Shard]:
         """Compare a page with the ledger, do what needs no embedding, and yield the shards that are full."""
@@ -118,6 +126,7 @@ class Scan:
         outcome.failed += changes.given_up
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
+        self._progress.chars += sum(map(len, to_embed.texts))
         self.committer.take(to_embed.keys, known)
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))

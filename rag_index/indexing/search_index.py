@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.embedders import EmbedderIdentity
+    from rag_index.indexing.run import IndexRun
+    from rag_index.ledger import Collection
     from rag_index.settings import Settings
     from rag_index.stores import Store
 
-__all__ = ["Optimized", "make_searchable", "optimize", "search_index_due"]
+__all__ = ["Optimized", "build_search_index", "make_searchable", "optimize", "search_index_due"]
 
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
@@ -81,3 +84,21 @@ def search_index_due(store: Store, collection: str, dimension: int, mode: Litera
     if mode == "never" or not store.embedded or store.indexed(collection):
         return False
     return store.count(collection) * dimension * 4 > AUTO_MB * 1024 * 1024
+
+
+def build_search_index(
+    run: IndexRun, collection: Collection, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+) -> None:
+    """Build the search index of a run's collection. A failure costs searches time and nothing else: it is logged."""
+    run.progress.say("building the search index")
+    try:
+        with run.stopwatch.stage("search index"):
+            run.store.optimize(collection.name)
+    except StoreError as error:
+        logger.warning(
+            "the search index of %s was not built (%s); searches scan until `rag-index optimize %s` builds it",
+            collection.name, error, run.index.name,
+        )  # fmt: skip
+        return
+    seconds = run.stopwatch.seconds["search index"]
+    logger.info("the search index of %s was built in %.1f s", collection.name, seconds)

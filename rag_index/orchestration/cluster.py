@@ -84,6 +84,11 @@ class Workers:
         if self._starting is None and not alone:
             self._starting = ThreadPoolExecutor(1, thread_name_prefix="cluster").submit(self._start)
 
+    def wait_early(self) -> None:
+        """Wait until the cluster that was started early is there, or has failed to start, which `cluster` raises."""
+        if self._starting is not None:
+            self._starting.exception()
+
     def cluster(self) -> AbstractContextManager[LocalCluster]:
         """Return the cluster, started on first use. Leaving the context that is returned does not stop it.
 
@@ -187,15 +192,13 @@ _EARLY: ContextVar[Workers | None] = ContextVar("early workers", default=None)
 
 
 @contextmanager
-def early_workers(settings: Settings) -> Iterator[None]:
-    """Start workers beside the Prefect server, for the flow that calls `run_workers` within the block."""
-    with workers_of(settings) as workers:
-        workers.start_early()
-        token = _EARLY.set(workers)
-        try:
-            yield
-        finally:
-            _EARLY.reset(token)
+def early_workers(workers: Workers) -> Iterator[None]:
+    """Give these workers to the flow that calls `run_workers` within the block."""
+    token = _EARLY.set(workers)
+    try:
+        yield
+    finally:
+        _EARLY.reset(token)
 
 
 def workers_of(settings: Settings) -> Workers:

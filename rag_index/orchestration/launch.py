@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import stat
-from contextlib import AbstractContextManager, chdir, nullcontext
+import threading
+import tomllib
+from contextlib import AbstractContextManager, ExitStack, chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +20,10 @@ from rag_index.orchestration.signals import terminable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rag_index.orchestration.cluster import Workers
     from rag_index.settings import Settings
 
-__all__ = ["launch", "quiet", "trusted_folder"]
+__all__ = ["FlowStart", "launch", "names_api", "quiet", "trusted_folder"]
 
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
@@ -36,22 +39,92 @@ def launch(
 ) -> Any:
     """Run a flow in this process with `parameters` and return what its final state holds.
 
-    `load` imports the flow and returns it. It is called while the API server starts, because either takes a second or
-    two. `home` is the folder where a temporary API server keeps its data. Give `early` where workers will be needed
-    for certain: they then start beside the API server.
-
-    Raises:
-        BaseException: what ended the flow, where that is not the outcome of an index.
-        TransientError: Prefect's API does not answer, or has gone.
+    The arguments are those of `FlowStart`. Raises as `FlowStart.call`.
     """
-    quiet(home, verbose=verbose)
-    with trusted_folder(), terminable(), collect_seldom(), _likely_server() as server:
+    with terminable(), collect_seldom(), FlowStart(load, home, verbose=verbose, early=early) as start:
+        start.begin()
+        return start.call(**parameters)
+
+
+class FlowStart:
+    """The start of a flow from the command line: an API server, Prefect's modules and, if wanted, workers.
+
+    Nothing is started before `begin`, or `begin_beside`, which returns at once and leaves the start to a thread.
+    Leaving a `with` block ends what was started.
+
+    `load` imports the flow and returns it: that takes a second or two, in which the server starts. `home` is the folder
+    where a temporary API server keeps its data. Give `early` where workers will be needed for certain: they then start
+    beside the API server.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Callable[..., Any]],
+        home: Path,
+        *,
+        verbose: bool = False,
+        early: Settings | None = None,
+    ) -> None:
+        self._load, self._home, self._verbose, self._early = load, home, verbose, early
+        self._stack = ExitStack()
+        self._server: ApiServer | None = None
+        self._workers: Workers | None = None
+        self._flow: Callable[..., Any] | None = None
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> FlowStart:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._server is not None:
+            self._server.end()  # nobody waits for its answer any more
+        if self._thread is not None:
+            self._thread.join()
+        self._stack.close()
+
+    def begin(self) -> None:
+        """Start the server, unless the environment names one."""
+        quiet(self._home, verbose=self._verbose)
+        self._stack.enter_context(trusted_folder())
+        self._server = self._stack.enter_context(_likely_server())
+
+    def begin_beside(self) -> None:
+        """Start everything beside what this process does next."""
+        self.begin()
+        self._thread = threading.Thread(target=self._prepare_beside, name="start of the flow", daemon=True)
+        self._thread.start()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the start has begun beside something else."""
+        return self._thread is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether the start that `begin_beside` began has ended, well or not, so that `call` need not wait for it."""
+        return self._thread is not None and not self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Wait until a start that `begin_beside` began has ended, well or not."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def call(self, **parameters: Any) -> Any:
+        """Run the flow with `parameters` and return what its final state holds.
+
+        Raises:
+            BaseException: what ended the flow, where that is not the outcome of an index.
+            TransientError: Prefect's API does not answer, or has gone.
+        """
         import httpx
 
-        flow = load()
+        if self._thread is None:
+            self._prepare()
+        self.wait()
         try:
-            with _early_workers(early), prefect_api(server):
-                result = flow(**parameters, return_state=True).result(raise_on_failure=False)
+            with self._early_workers(), prefect_api(self._server):
+                result = self._prepared()(**parameters, return_state=True).result(raise_on_failure=False)
                 if isinstance(result, BaseException):
                     raise result
         except httpx.TransportError as error:
@@ -66,7 +139,37 @@ def launch(
                 f"the Prefect server at {str(error).removeprefix(UNREACHABLE).rstrip('/')} does not answer, so nothing "
                 "was done: start it, or correct PREFECT_API_URL; without one, a run starts a server of its own"
             ) from error
-    return result
+        return result
+
+    def _prepare(self) -> None:
+        self._flow = self._load()  # first: two threads that import parts of distributed at once get in each other's way
+        if self._early is not None:
+            from rag_index.orchestration.cluster import workers_of
+
+            self._workers = self._stack.enter_context(workers_of(self._early))
+            self._workers.start_early()
+
+    def _prepare_beside(self) -> None:
+        try:
+            self._prepare()
+            if self._server is not None:
+                self._server.wait()
+            if self._workers is not None:
+                self._workers.wait_early()
+        except BaseException as error:  # noqa: BLE001 - `call` raises it
+            self._error = error
+
+    def _prepared(self) -> Callable[..., Any]:
+        if self._flow is None or self._error is not None:
+            raise self._error or TransientError("the flow was not loaded; run again")
+        return self._flow
+
+    def _early_workers(self) -> AbstractContextManager[None]:
+        if self._workers is None:
+            return nullcontext()
+        from rag_index.orchestration.cluster import early_workers
+
+        return early_workers(self._workers)
 
 
 def trusted_folder() -> AbstractContextManager[None]:
@@ -78,14 +181,6 @@ def trusted_folder() -> AbstractContextManager[None]:
     here = Path().stat()
     trusted = here.st_uid in (0, os.geteuid()) and not here.st_mode & stat.S_IWOTH
     return nullcontext() if trusted else chdir("/")
-
-
-def _early_workers(settings: Settings | None) -> AbstractContextManager[None]:
-    if settings is None:
-        return nullcontext()
-    from rag_index.orchestration.cluster import early_workers
-
-    return early_workers(settings)
 
 
 def quiet(home: Path, *, verbose: bool = False) -> None:
@@ -118,3 +213,36 @@ def _likely_server() -> AbstractContextManager[ApiServer | None]:
     Prefect's own settings, in files of several kinds, are only known once Prefect is imported, which takes a second.
     """
     return nullcontext() if "PREFECT_API_URL" in os.environ else ApiServer()
+
+
+def names_api(home: Path) -> bool:
+    """Return whether the environment or a file of Prefect's settings may name an API. Prefect is not imported for it.
+
+    `home` is the folder of Prefect where the environment names none.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        return True
+    home = Path(os.environ.get("PREFECT_HOME") or home)
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    chosen = _toml(profiles).get("profiles", {}).get(os.environ.get("PREFECT_PROFILE") or _toml(profiles).get("active"))
+    tables = [_toml(Path("prefect.toml")), _toml(Path("pyproject.toml")).get("tool", {}).get("prefect", {})]
+    return (
+        "PREFECT_API_URL" in (chosen or {})
+        or any("url" in table.get("api", {}) for table in tables)
+        or "PREFECT_API_URL" in _text(Path(".env"))
+    )
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    """Return what a file says, or that it names an API if only Prefect can tell."""
+    try:
+        return tomllib.loads(_text(path))
+    except tomllib.TOMLDecodeError:
+        return {"api": {"url": ""}}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -6,43 +6,17 @@ and shows them beside the progress. In a serial run they are in the same process
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rag_index.orchestration.dask_client import current_worker, flow_client
+from rag_index.reports.log_notes import LOGGERS, LogNotes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-__all__ = ["captured_logs", "forward_logs", "subscribe_logs"]
+__all__ = ["forward_logs", "subscribe_logs"]
 
 TOPIC = "rag-index"
-LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
-
-
-class _Handler(logging.Handler):
-    """A handler that gives each warning to `say`."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
-        self._say = say
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._say(record.getMessage())
-
-
-@contextmanager
-def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
-    """Give what this process logs to `say`, which may be called from any thread."""
-    handler = _Handler(say)
-    for logger in LOGGERS:
-        logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        for logger in LOGGERS:
-            logger.removeHandler(handler)
 
 
 def forward_logs() -> None:
@@ -50,7 +24,7 @@ def forward_logs() -> None:
     worker = current_worker()
     if worker is None:
         return
-    handler = _Handler(lambda line: worker.log_event(TOPIC, line))
+    handler = LogNotes(lambda line: worker.log_event(TOPIC, line))
     for logger in LOGGERS:
         logger.addHandler(handler)
 

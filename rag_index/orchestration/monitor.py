@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rag_index.orchestration.liveness import Liveness
-from rag_index.orchestration.log_forwarding import captured_logs, subscribe_logs
+from rag_index.orchestration.log_forwarding import subscribe_logs
 from rag_index.orchestration.worker_status import subscribe_status
+from rag_index.reports.log_notes import captured_logs
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager

@@ -9,7 +9,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.tasks import exponential_backoff
 
-from rag_index.errors import SourceTimedOut, TransientError
+from rag_index.errors import TransientError
+from rag_index.indexing.retries import JITTER, MAX_RETRIES, tries_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,21 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["RETRIED", "error_of", "transient_for"]
 
 
-MAX_TIMED_OUT = 1
-"""How often a query is tried again that took all of its time."""
-
-
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Return whether the error that ended the task is transient: Prefect's retry condition."""
     error = error_of(state)
     transient = isinstance(error, TransientError)
-    left = (MAX_TIMED_OUT if isinstance(error, SourceTimedOut) else task.retries) - run.run_count + 1
-    if transient and left > 0:
+    left = tries_left(error, run.run_count, retries=task.retries)
+    if left:
         get_run_logger().warning("transient, trying again (%d tries left): %s", left, error)
     else:
         kind = "transient, but tried too often" if transient else "terminal, not tried again"
         get_run_logger().error("%s: %s: %s", kind, type(error).__name__, error)
-    return transient and left > 0
+    return left > 0
 
 
 def transient_for(seconds: float) -> Callable[[Task[Any, Any], TaskRun, State[Any]], bool]:
@@ -57,9 +54,9 @@ def error_of(state: State[Any]) -> BaseException | None:
 
 
 RETRIED: dict[str, Any] = {
-    "retries": 3,
+    "retries": MAX_RETRIES,
     "retry_delay_seconds": exponential_backoff(1),
-    "retry_jitter_factor": 0.5,
+    "retry_jitter_factor": JITTER,
     "retry_condition_fn": is_transient,
     "cache_policy": NO_CACHE,  # hashing what a task is given costs more than the task
     "persist_result": False,

@@ -16,10 +16,13 @@ from rag_index.errors import TransientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-__all__ = ["ServiceChecks", "current_checks", "shared_checks"]
+__all__ = ["RETRY_SECONDS", "ServiceChecks", "current_checks", "patience", "shared_checks"]
 
 T = TypeVar("T")
 
+RETRY_SECONDS = 5.0
+QUICK_SECONDS = 15.0
+"""How long a check that fails may have taken to be tried once more, in a run that is not to wait for services."""
 MIN_SECONDS = 30.0
 """The time that a run may spend in all on a service that does not answer, even if it is not to wait for services."""
 
@@ -77,3 +80,8 @@ def shared_checks(wait: float) -> Iterator[None]:
 def current_checks() -> ServiceChecks:
     """Return the checks of the run of several indexes that this is called in, or new ones."""
     return _SHARED.get() or ServiceChecks()
+
+
+def patience(wait: float, *, min_retries: int = 1) -> tuple[int, float]:
+    """Return how often a check may be tried again, and for how many seconds, in a run that may wait for services."""
+    return min_retries + int(wait / RETRY_SECONDS), max(wait, QUICK_SECONDS)

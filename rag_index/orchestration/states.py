@@ -22,10 +22,10 @@ from rag_index.orchestration.artifacts import (
     run_report,
     tag_run,
 )
-from rag_index.orchestration.outage_watch import watched_outages
 from rag_index.orchestration.run_log import end_with_state
 from rag_index.orchestration.service_checks import current_checks
 from rag_index.orchestration.whole_run import current_whole_run
+from rag_index.reports.outage_watch import watched_outages
 from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.reports.progress import open_display
 from rag_index.status.metrics_file import write_metrics
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 __all__ = [
     "benchmark_state",
     "diagnosis_state",
-    "failed_to_start",
     "flow_run_id",
     "outcome_of",
     "report_state",
@@ -65,11 +64,12 @@ def run_name() -> str:
 @contextmanager
 def reported(run: IndexRun) -> Iterator[None]:
     """Report a run's progress and its end, on the terminal and as artifacts; an error of ours ends in its outcome."""
-    run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
+    terminal = run.progress.displays or [open_display()]  # a run that was handed over has its display already
+    run.progress.displays = [*terminal, ArtifactDisplay(run.settings.project, run.index.name)]
     if (whole := current_whole_run()) is not None:
         run.progress.displays.append(whole)
     try:
-        with watched_outages(run.progress):
+        with watched_outages(run.progress, get_run_logger()):
             yield
     except RagIndexError as error:
         get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
@@ -94,11 +94,6 @@ def _report_end(run: IndexRun, outcome: IndexOutcome) -> None:
         write_metrics(run.settings)
     except OSError as error:
         get_run_logger().warning("[run] metrics_file %s cannot be written: %s", error.filename, error.strerror)
-
-
-def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:
-    """Return the outcome of an index whose run could not be opened."""
-    return IndexOutcome(index, state="failed", message=str(error), exit_code=error.exit_code)
 
 
 def outcome_of(state: State[Any], index: str) -> IndexOutcome:

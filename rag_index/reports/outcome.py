@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.documents.batches import Failure, WrittenShard
+    from rag_index.errors import RagIndexError
     from rag_index.reports.gate import GateVerdict
 
-__all__ = ["IndexOutcome", "RunReport", "State"]
+__all__ = ["IndexOutcome", "RunReport", "State", "failed_to_start"]
 
 State = Literal["completed", "partial", "failed"]
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
@@ -142,6 +143,11 @@ class IndexOutcome:
         chunks += "".join(f", {count:,} contexts {origin}" for count, origin in contexts if count)
         notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
         return f"{self.index}: {self.documents:,} documents: {counts}{chunks} in {self.seconds:.1f} s{notes}"
+
+
+def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:
+    """Return the outcome of an index whose run could not be opened."""
+    return IndexOutcome(index, state="failed", message=str(error), exit_code=error.exit_code)
 
 
 @dataclass(slots=True)

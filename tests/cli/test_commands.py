@@ -44,7 +44,7 @@ def test_everything_that_is_kept_lies_in_the_folder_data(project, tmp_path):
     without_server = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     before = {path.name for path in project.folder.iterdir()}
     ended = subprocess.run(
-        [*PROGRAM, "--config", str(project.config), "index-all"],
+        [*PROGRAM, "--config", str(project.config), "index-all", "--shard-documents", "10"],
         env={**without_server, "RAG_INDEX_DATA": str(kept)}, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr

@@ -27,7 +27,7 @@ def port_of(server: psutil.Process) -> int | None:
 
 def test_nobody_uses_the_server_of_a_run_without_its_password(tmp_path):
     project = Project(tmp_path / "project").fill(300)
-    with Victim(project, "--workers", "1", own_prefect=True) as victim:
+    with Victim(project, "--workers", "1", "--shard-documents", "100", own_prefect=True) as victim:
         run = psutil.Process(victim.process.pid)
         [server] = eventually(lambda: servers_below(run), "the run starts a server")
         url = f"http://127.0.0.1:{eventually(lambda: port_of(server))}/api"

@@ -51,7 +51,7 @@ def shared_place():
 def test_another_user_can_read_nothing_that_a_run_writes(shared_place):
     project = Project(shared_place / "project").fill(300)
     project.folder.chmod(0o755)
-    ended = run(project, project.folder, "index-all", "--workers", "1")
+    ended = run(project, project.folder, "index-all", "--workers", "1", "--shard-documents", "100")
     assert ended.returncode == 0, ended.stderr
     data = project.folder / ".rag-index"
     assert sorted(path.name for path in data.iterdir()) == ["ledger.db", "prefect", "qdrant"]
@@ -71,7 +71,7 @@ def test_a_folder_that_a_command_is_started_in_is_not_imported_from(tmp_path):
     place.mkdir()
     for name in IMPORTED:
         (place / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name + chr(10)!r})\n")
-    ended = run(project, place, "index-all", "--workers", "1")
+    ended = run(project, place, "index-all", "--workers", "1", "--shard-documents", "100")
     ran = (tmp_path / "ran").read_text().split() if (tmp_path / "ran").exists() else []
     assert (ended.returncode, ran) == (0, []), ended.stderr
     project.execute("UPDATE note SET body = 'changed' WHERE id = 7")
@@ -106,10 +106,11 @@ def prepared(tmp_path) -> Path:
 def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path, prepared):
     project = Project(tmp_path / "project").fill(300)
     os.chown(prepared, NOBODY, NOBODY)
-    ended = run(project, prepared, "index-all", "--workers", "1")
+    ended = run(project, prepared, "index-all", "--workers", "1", "--shard-documents", "100")
     assert (ended.returncode, (tmp_path / "ran").exists()) == (0, False), ended.stderr
     os.chown(prepared, 0, 0)
-    run(project, prepared, "index-all")
+    project.fill(300, first=301)
+    run(project, prepared, "index-all", "--shard-documents", "100")
     assert (tmp_path / "ran").exists(), "otherwise this tests nothing"
 
 

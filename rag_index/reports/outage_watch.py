@@ -7,12 +7,11 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
-from prefect.logging import get_run_logger
-
 from rag_index.outages import outages
 from rag_index.reports.processes import FLOW
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator
 
     from rag_index.outages import Outage
@@ -24,9 +23,11 @@ INTERVAL_SECONDS = 1.0
 
 
 @contextmanager
-def watched_outages(progress: Progress) -> Iterator[None]:
+def watched_outages(
+    progress: Progress, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+) -> Iterator[None]:
     """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
-    logger, over = get_run_logger(), threading.Event()
+    over = threading.Event()
 
     def watch() -> None:
         known: dict[str, Outage] = {}

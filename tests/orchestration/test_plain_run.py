@@ -1,0 +1,191 @@
+"""Runs without Prefect: the same outcome, ledger, store, files and exit codes as by the flow, and nothing is started.
+
+Each project is run in both ways, step by step, and compared after every step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from tests.fakes.ollama import FakeOllama
+from tests.project import PROGRAM, Project
+from tests.waiting import eventually
+
+LOUD = """
+import atexit, sys
+heavy = {"prefect", "dask", "distributed"}
+atexit.register(lambda: print("imported:", *sorted(heavy & set(sys.modules)), file=sys.stderr))
+from rag_index.cli import main
+main()
+"""
+TIMES = ("seconds", "started", "ended", "run", "stages", "load", "peak_memory", "by_worker", "by_host", "advice",
+         "worker_seconds", "idle_seconds", "embed_seconds", "chunk_seconds", "write_seconds", "first_shard_after",
+         "utilisation", "speed_up")  # fmt: skip
+"""What differs between two runs in the same way."""
+LOOSE = '[[indexes]]\nname = "loose"\ntable = "loose"\nkey = "id"\ntext = "body"\n'
+
+
+def plainly(project: Project, *arguments: str, program: list[str] = PROGRAM) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user without a Prefect server does."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [*program, "--config", str(project.config), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=clean, check=False)
+
+
+def by_flow(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user with a Prefect server does; the fixture `prefect_server` has set its address."""
+    assert "PREFECT_API_URL" in os.environ
+    return project.cli(*arguments, timeout=240)
+
+
+def timeless(value):
+    """Return a report without what differs between two runs in the same way."""
+    if isinstance(value, dict):
+        return {name: timeless(inner) for name, inner in value.items() if name not in TIMES}
+    return [timeless(one) for one in value] if isinstance(value, list) else value
+
+
+class Both:
+    """Two projects that are always the same, one for each way."""
+
+    def __init__(self, folder, *, extra: str = "") -> None:
+        self.projects = [Project(folder / "plain", extra=extra), Project(folder / "flow", extra=extra)]
+
+    def each(self, change) -> None:
+        for project in self.projects:
+            change(project)
+
+    def run(self, *arguments: str) -> dict:
+        """Run a command in both ways, compare everything that it leaves, and return what it printed."""
+        ended = [
+            way(project, *arguments, "--json") for way, project in zip((plainly, by_flow), self.projects, strict=True)
+        ]
+        plain, flow = ended
+        assert plain.returncode == flow.returncode, (plain, flow)
+        printed = [timeless(json.loads(one.stdout)) for one in ended]
+        folders = [str(project.folder) for project in self.projects]
+        assert json.loads(json.dumps(printed[0]).replace(*folders)) == printed[1]
+        assert "Traceback" not in plain.stderr
+        left = [self._left(project) for project in self.projects]
+        assert left[0] == left[1]
+        return {**printed[0], "code": plain.returncode}
+
+    def _left(self, project: Project) -> dict:
+        """Return what a run has left in ledger, store and metrics file, and what `status` and `report` say of it."""
+        found = {command: timeless(project.json(command)) for command in ("status", "report")}
+        metrics = project.folder / "metrics.json"
+        found["metrics"] = timeless(json.loads(metrics.read_text())) if metrics.exists() else None
+        with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+            for table, order in (("documents", "key"), ("failed_documents", "key"), ("leases", "name")):
+                columns = [row[1] for row in db.execute(f"PRAGMA table_info(rag_index_{table})")]
+                kept = [
+                    c for c in columns if not c.endswith(("_at", "since", "_started")) and c not in ("pid", "run_id")
+                ]
+                rows = db.execute(f"SELECT {', '.join(kept)} FROM rag_index_{table} ORDER BY {order}")
+                found[table] = rows.fetchall()
+            found["runs"] = db.execute("SELECT state, message FROM rag_index_runs ORDER BY started_at").fetchall()
+            assert not db.execute("SELECT * FROM rag_index_leases WHERE run_id IS NOT NULL").fetchall()
+        if found["status"]["indexes"][0]["collection"]:
+            found["points"] = project.points()
+        return json.loads(json.dumps(found, default=bytes.hex).replace(str(project.folder), "FOLDER"))
+
+
+METRICS = '[run]\nmetrics_file = "metrics.json"\n'
+
+
+def test_small_work_starts_and_imports_nothing(tmp_path):
+    project = Project(tmp_path / "project").fill(300)
+    for said in ("Completed: 1 index: 300 documents indexed", "Nothing changed."):
+        ended = plainly(project, "index-all", program=[sys.executable, "-c", LOUD])
+        assert (ended.returncode, ended.stdout.startswith(said)) == (0, True), ended
+        assert ended.stderr.splitlines()[-1] == "imported:", ended.stderr
+    assert sorted(path.name for path in (project.folder / ".rag-index").iterdir()) == ["ledger.db", "qdrant"]
+    assert len(project.texts()) == 300
+
+
+def test_both_ways_leave_the_same(tmp_path, prefect_server):
+    both = Both(tmp_path, extra=METRICS)
+    both.each(lambda project: project.fill(300))
+    first = both.run("index-all")
+    assert (first["code"], first["indexes"][0]["new"]) == (0, 300)
+    both.each(lambda project: project.execute("UPDATE note SET body = 'changed' WHERE id % 50 = 0"))
+    both.each(lambda project: project.execute("UPDATE note SET author = 'another' WHERE id % 50 = 1"))
+    both.each(lambda project: project.execute("UPDATE note SET title = '', body = '' WHERE id = 7"))
+    both.each(lambda project: project.execute("DELETE FROM note WHERE id = 9"))
+    second = both.run("index", "notes")["indexes"][0]
+    assert [second[name] for name in ("changed", "payload_only", "empty", "deleted")] == [6, 6, 1, 2]
+    both.each(lambda project: project.execute("DELETE FROM note WHERE id > 20"))
+    assert both.run("index-all")["code"] == 3, "the delete guard"
+    assert both.run("index-all", "--allow-deletes")["indexes"][0]["deleted"] > 200
+    assert both.run("rebuild", "notes")["indexes"][0]["verified"]
+
+
+def test_one_index_that_fails_does_not_stop_the_others(tmp_path, prefect_server):
+    both = Both(tmp_path)
+    both.each(lambda project: project.fill(30))
+    both.each(lambda project: project.execute("CREATE TABLE loose (id INTEGER, body TEXT)"))
+    both.each(lambda project: project.execute("INSERT INTO loose VALUES (NULL, 'a text')"))
+    both.each(
+        lambda project: project.write_settings(project.config.read_text().replace("[[indexes]]", LOOSE + "[[indexes]]"))
+    )
+    report = both.run("index-all")
+    assert (report["code"], [one["state"] for one in report["indexes"]]) == (1, ["failed", "completed"])
+
+
+@pytest.mark.long
+def test_an_embedder_that_is_down_or_refuses_ends_both_ways_alike(tmp_path, prefect_server):
+    with FakeOllama() as fake:
+        embedder = (
+            f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 1\n'
+        )
+        both = Both(tmp_path, extra=embedder)
+        both.each(lambda project: project.fill(40))
+        fake.fault("status", code=400, marker="ticket 13 ")
+        refused = both.run("index-all")
+        assert (refused["code"], refused["indexes"][0]["failed"], refused["indexes"][0]["new"]) == (3, 1, 39)
+        fake.clear()
+        assert both.run("retry-failed")["indexes"][0]["new"] == 1
+        both.each(lambda project: project.execute("UPDATE note SET body = 'changed' WHERE id = 3"))
+        fake.fault("status", code=503)
+        assert both.run("index-all")["code"] == 1
+        fake.stop_listening()
+        assert both.run("index-all")["code"] == 1
+        fake.listen()
+        fake.clear()
+        assert both.run("index-all", "--wait", "30")["indexes"][0]["changed"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path, number):
+    with FakeOllama() as fake:
+        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+        project = Project(tmp_path / "project", extra=embedder).fill(60)
+        fake.fault("hang", marker="ticket 41 ")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        running = subprocess.Popen(
+            [*PROGRAM, "--config", str(project.config), "index-all"], env=clean,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            eventually(lambda: any("ticket 41 " in text for one in fake.embeds() for text in one.texts))
+            running.send_signal(number)
+            _, said = running.communicate(timeout=120)
+        finally:
+            running.kill()
+        assert (running.returncode, said.splitlines()[-1]) == (
+            130,
+            "rag-index: stopped",
+        )
+        assert "Traceback" not in said
+        assert project.json("status")["indexes"][0]["last_run"]["state"] == "failed"
+        fake.clear()
+        next_run = json.loads(plainly(project, "index-all", "--json").stdout)["indexes"][0]
+        assert next_run["new"] + next_run["changed"] > 0
+        assert next_run["new"] + next_run["changed"] + next_run["unchanged"] == len(project.texts()) == 60
