@@ -53,16 +53,24 @@ def texts_of(settings: Settings) -> list[list[str]]:
     return parts
 
 
-def bare(parts: list[list[str]], workers: int, embed: Callable[[list[str]], int]) -> float:
-    """Return the seconds that `embed` alone needs for all texts in `workers` processes, without start-up."""
+def bare(
+    parts: list[list[str]],
+    workers: int,
+    embed: Callable[[list[str]], float],
+    take: Callable[[float], object] = lambda answer: None,
+) -> float:
+    """Return the seconds that `embed` alone needs for all texts in `workers` processes, without start-up.
+
+    `take` gets what `embed` returns for each batch.
+    """
     texts = [text for part in parts for text in part]
     size = max(1, min(5000, len(texts) // (4 * workers)))
     batches = [texts[i : i + size] for i in range(0, len(texts), size)]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         pool.map(embed, [["warm up"]] * workers * 4, chunksize=1)
         started = time.perf_counter()
-        for _ in pool.imap_unordered(embed, batches):
-            pass
+        for answer in pool.imap_unordered(embed, batches):
+            take(answer)
         return time.perf_counter() - started
 
 

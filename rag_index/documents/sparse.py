@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -42,11 +42,16 @@ class SparseVectors:
     @classmethod
     def from_rows(cls, rows: Sequence[SparseVector]) -> SparseVectors:
         """Return the rows as columns."""
-        offsets = [0, *accumulate(len(row.indices) for row in rows)]
+        return cls.from_lists([row.indices for row in rows], [row.values for row in rows])
+
+    @classmethod
+    def from_lists(cls, indices: Sequence[Sequence[int]], values: Sequence[Sequence[float]]) -> SparseVectors:
+        """Return the columns of rows that are given by their dimensions and their values."""
+        offsets = [0, *accumulate(map(len, indices))]
         return cls(
             np.asarray(offsets, dtype=np.int64),
-            np.fromiter((i for row in rows for i in row.indices), dtype=np.uint32, count=offsets[-1]),
-            np.fromiter((v for row in rows for v in row.values), dtype=np.float32, count=offsets[-1]),
+            np.fromiter(chain.from_iterable(indices), dtype=np.uint32, count=offsets[-1]),
+            np.fromiter(chain.from_iterable(values), dtype=np.float32, count=offsets[-1]),
         )
 
     def __len__(self) -> int:
@@ -56,6 +61,12 @@ class SparseVectors:
         """Return one row."""
         first, last = self.offsets[number], self.offsets[number + 1]
         return SparseVector(tuple(self.indices[first:last].tolist()), tuple(self.values[first:last].tolist()))
+
+    def lists(self) -> Iterator[tuple[list[int], list[float]]]:
+        """Yield the dimensions and the values of each row, as lists. Every row passes here on its way to a store."""
+        indices, values = self.indices.tolist(), self.values.tolist()
+        for first, last in pairwise(self.offsets.tolist()):
+            yield indices[first:last], values[first:last]
 
     def rows(self, first: int, last: int) -> SparseVectors:
         """Return the rows from `first` to before `last`."""

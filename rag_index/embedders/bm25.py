@@ -80,7 +80,8 @@ class Bm25Encoder:
 
     def documents(self, texts: Iterable[str]) -> SparseVectors:
         """Return the sparse vector of each text; one without words gets an empty row."""
-        return SparseVectors.from_rows([_row(self._engine.embed_document(self._prepared(text))) for text in texts])
+        found = [self._engine.embed_document(self._prepared(text)) for text in texts]
+        return SparseVectors.from_lists([vector.indices for vector in found], [vector.values for vector in found])
 
     def query(self, text: str) -> SparseVector:
         """Return the sparse vector of a query: 1 for each word."""

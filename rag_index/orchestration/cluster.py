@@ -40,6 +40,13 @@ CONNECT_SECONDS = 10
 MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
 """Dask keeps the last messages of each connection for its developers, 1,000 by default. A message that submits a task
 holds its shard, so that a long run would keep a thousand of these, about a megabyte each."""
+UNOBSERVED: dict[str, Any] = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "2s",
+}
+"""Less of what Dask measures for its dashboard, which runs do not have. That wakes each process 50 to 100 times a
+second, and with many workers it fills a core."""
 
 
 class Workers:
@@ -128,7 +135,7 @@ class Workers:
         # Dask would give up a worker that is slow to restart, or dies twice, after 15 seconds. It reads this when a
         # worker dies, so it has to be set as long as the workers live.
         lasting: dict[str, Any] = {"distributed.deploy.lost-worker-timeout": "365 days", **MESSAGES_KEPT}
-        lasting |= self._closed_to_others()
+        lasting |= UNOBSERVED | self._closed_to_others()
         if _forked():
             lasting["distributed.worker.multiprocessing-method"] = "forkserver"
         self._config.enter_context(dask.config.set(lasting))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import repeat
+from typing import TYPE_CHECKING
 
 import qdrant_edge as e
 
@@ -20,6 +21,7 @@ __all__ = ["engine_points", "engine_sparse"]
 
 STEP = 500
 """Vectors turned into lists at a time."""
+NO_WORDS: tuple[list[int], list[float]] = ([], [])
 
 
 def engine_sparse(vector: SparseVector) -> e.SparseVector:
@@ -32,22 +34,16 @@ def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Po
     built: list[e.Point] = []
     bad: list[str] = []
     reason: Exception | None = None
-    for start in range(0, len(points), STEP):
-        for i, vector in enumerate(vectors[start : start + STEP].tolist(), start):
-            try:
-                built.append(e.Point(points.ids[i], _named(vector, points, i), points.payloads[i]))
-            except (TypeError, ValueError, OverflowError) as exc:
-                bad.append(points.ids[i])
-                reason = reason or exc
+    sparse = points.sparse.lists() if points.sparse is not None else repeat(NO_WORDS, len(points))
+    rows = (row for start in range(0, len(points), STEP) for row in vectors[start : start + STEP].tolist())
+    for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
+        try:
+            vector = {"": row, SPARSE: e.SparseVector(indices, values)} if indices else row
+            built.append(e.Point(point_id, vector, payload))
+        except (TypeError, ValueError, OverflowError) as exc:
+            bad.append(point_id)
+            reason = reason or exc
     if bad:
         what = f"payloads of {len(bad)} points cannot be stored"
         raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
     return built
-
-
-def _named(vector: list[float], points: PointBatch, row: int) -> Any:
-    """Return the vectors of a point: the dense one alone, or both by name."""
-    sparse = points.sparse.row(row) if points.sparse is not None else None
-    if not sparse:
-        return vector
-    return {"": vector, SPARSE: engine_sparse(sparse)}

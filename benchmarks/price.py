@@ -1,0 +1,124 @@
+"""The price of a document: CPU time of all processes of a first run, for each chunk, beyond the bare embedder's.
+
+    python benchmarks/price.py [--documents 64000] [--store embedded,server] [--search hybrid,dense] [--workers N]
+                               [--repeat 3]
+
+Each figure is the difference between two first runs, over all documents and over a quarter of them, divided by the
+difference in chunks, so start-up is in none of them. The documents are excerpts of prose as in `local.py`. The server
+is one on loopback that counts points and keeps none: its own CPU time is not counted. The bare embedder is ours
+(`throughput.embed`), and its CPU time is measured on the same texts in the same run, after start-up. A search by words
+needs a sparse vector for each chunk, so `hybrid` and `dense` have prices of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from corpus.counting_qdrant import CountingQdrant
+from local import Desk, prose
+from throughput import bare, embed, run, texts_of
+
+from rag_index.machine.resources import default_worker_count
+from rag_index.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MICRO = 1e6
+MANY = 1e9
+"""Points a second that the server on loopback takes: as many as come."""
+
+
+def embed_and_clock(texts: list[str]) -> float:
+    """Embed and discard. Return the seconds of CPU that it took."""
+    before = time.process_time()
+    embed(texts)
+    return time.process_time() - before
+
+
+def bare_seconds(texts: list[str], workers: int) -> float:
+    """Return the CPU seconds of the bare embedder for these texts."""
+    seconds: list[float] = []
+    bare([texts], workers, embed_and_clock, seconds.append)
+    return sum(seconds)
+
+
+@contextmanager
+def desks(documents: int, search: str, url: str | None) -> Iterator[tuple[Desk, Desk]]:
+    """Yield a desk of a quarter of the documents and one of all."""
+    with prose(documents // 4) as few, prose(documents) as many:
+        for made in (few, many):
+            text = made.config.read_text() + f'search = "{search}"\n'
+            made.config.write_text(text + (f'[store]\nurl = "{url}"\n' if url else ""))
+        yield few, many
+
+
+def cpu(made: Desk, workers: int) -> tuple[dict[str, float], float]:
+    """Make a first run; return the CPU seconds of each kind of process, and the seconds of the run itself."""
+    report, _, watch = run(made.reset().config, "--workers", str(workers))
+    return watch.cpu, sum(one["seconds"] for one in report["indexes"])
+
+
+def measure(given: argparse.Namespace, store: str, search: str) -> None:
+    prices: list[float] = []
+    ratios: list[float] = []
+    kinds: dict[str, list[float]] = defaultdict(list)
+    url = CountingQdrant.url if store == "server" else None
+    with ExitStack() as stack:
+        few, many = stack.enter_context(desks(given.documents, search, url))
+        chunks = [[text for part in texts_of(load_settings(made.config)) for text in part] for made in (few, many)]
+        more = len(chunks[1]) - len(chunks[0])
+        for _ in range(given.repeat):
+            alone = (bare_seconds(chunks[1], given.workers) - bare_seconds(chunks[0], given.workers)) / more
+            costs = []
+            for made in (few, many):
+                with ExitStack() as server:
+                    if store == "server":
+                        server.enter_context(CountingQdrant(MANY))
+                    costs.append(cpu(made, given.workers))
+            spent = {kind: (costs[1][0][kind] - costs[0][0].get(kind, 0.0)) / more for kind in costs[1][0]}
+            for kind, seconds in spent.items():
+                kinds[kind].append(seconds)
+            prices.append(sum(spent.values()) - alone)
+            ratios.append(sum(spent.values()) / alone)
+            kinds["bare embedder"].append(alone)
+    print(f"\n{store}, {search}: {more:,} chunks more, {given.workers} worker{'s' if given.workers > 1 else ''}")
+    for kind, seconds in sorted(kinds.items()):
+        print(f"  {kind:<16} {median(seconds) * MICRO:8.0f} µs a chunk")
+    spread = f"{min(prices) * MICRO:.0f} to {max(prices) * MICRO:.0f}"
+    print(f"  price            {median(prices) * MICRO:8.0f} µs a chunk ({spread}); goal: at most 150")
+    print(
+        f"  all CPU over the bare embedder's {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); goal: 1.5"
+    )
+    sys.stdout.flush()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=64_000)
+    parser.add_argument("--store", default="embedded,server")
+    parser.add_argument("--search", default="hybrid,dense")
+    parser.add_argument("--workers", type=int, default=default_worker_count())
+    parser.add_argument("--repeat", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        os.environ.update(PREFECT_HOME=home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
+        for store in given.store.split(","):
+            for search in given.search.split(","):
+                measure(given, store, search)
+
+
+if __name__ == "__main__":
+    main()
