@@ -1,6 +1,7 @@
 """A hook that Python loads in every process whose PYTHONPATH names this folder. It replaces or times the embedder.
 
 BENCHMARK_AT_ONCE   use an embedder that answers at once, with vectors made in advance
+BENCHMARK_TEXT_SECONDS  how long that embedder sleeps for each text, as if another machine embedded it
 BENCHMARK_FIRST     a file to write the time of the first embedding to, in seconds since 1970
 """
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 AT_ONCE, FIRST = os.environ.get("BENCHMARK_AT_ONCE"), os.environ.get("BENCHMARK_FIRST")
+TEXT_SECONDS = float(os.environ.get("BENCHMARK_TEXT_SECONDS", "0"))
 
 if AT_ONCE or FIRST:
     from rag_index import embedders
@@ -36,6 +38,8 @@ if AT_ONCE or FIRST:
             return embedders.EmbedderIdentity("local", "at once", "0" * 32, 256)
 
         def embed_documents(self, texts: Sequence[str]) -> list[Any]:
+            if TEXT_SECONDS:
+                time.sleep(len(texts) * TEXT_SECONDS)
             return (self._vectors * (len(texts) // len(self._vectors) + 1))[: len(texts)]
 
         def embed_query(self, text: str) -> Any:
