@@ -67,13 +67,15 @@ class _Opening:
             for index in indexes:
                 self._add_poll(index, 'it has no changed_since; name one, or set [source] changes to "queue" or "wal"')
             return
-        plan = plan_tables(self._settings, indexes)
+        # log and queue have the changes of all indexes; watching some must not forget those of the others
+        plan = plan_tables(self._settings, [index for index in self._settings.indexes if index.kind == SQL])
         self.notes += plan.notes
         if plan.routes:
             router = Router(self._settings, plan.routes)
             self._add(RoutedFeed(open_row_feed(self._settings, plan.tables), router))
-        for name, reason in plan.unwatched.items():
-            self._add_poll(self._settings.index(name), reason)
+        for index in indexes:
+            if index.name in plan.unwatched:
+                self._add_poll(index, plan.unwatched[index.name])
 
     def add_files(self, index: IndexSettings) -> None:
         """Add the feed of an index of source code."""

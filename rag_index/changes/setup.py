@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from sqlalchemy import exc
 
 from rag_index.changes.queues import open_queue
+from rag_index.changes.tables import plan_tables
 from rag_index.changes.wal_setup import wal_setup
 from rag_index.errors import SettingsError
+from rag_index.settings.index import SQL
 from rag_index.sources.engine import open_read_only, source_error
 
 if TYPE_CHECKING:
@@ -18,8 +20,27 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
     from rag_index.changes.statements import Setup
+    from rag_index.settings import Settings
 
-__all__ = ["setup_for"]
+__all__ = ["setup_for", "setup_script"]
+
+
+def setup_script(settings: Settings) -> str:
+    """Return the SQL for all indexes of the settings, with what cannot be followed as comments.
+
+    Raises SettingsError, SourceUnavailable or SourceError, as `setup_for` does.
+    """
+    changes = settings.source.changes
+    if changes == "poll":
+        raise SettingsError(
+            'changes = "poll" needs nothing in the source; set [source] changes to "queue", or to "wal" for PostgreSQL'
+        )
+    plan = plan_tables(settings, [index for index in settings.indexes if index.kind == SQL])
+    notes = [*plan.notes, *(f"index {name} is not followed: {reason}" for name, reason in plan.unwatched.items())]
+    if not plan.tables:
+        raise SettingsError(f"there is no table to follow: {'; '.join(notes) or 'no index is of kind sql'}")
+    setup = setup_for(settings.source_url, changes, plan.tables, settings.project)
+    return "".join(f"-- {note}\n" for note in notes) + setup.script()
 
 
 def setup_for(url: URL, changes: str, tables: Sequence[WatchedTable], project: str) -> Setup:

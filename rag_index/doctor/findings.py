@@ -14,6 +14,7 @@ unreadable_collection   the store cannot read its own collection                
 metadata_differs        ledger and store disagree on what made the vectors        rebuilds
 other_fingerprint       the settings would make other vectors or chunks           rebuilds, but not after a rollback
 unreadable_source       the source cannot be read                                 nothing
+broken_feed             a watch cannot learn of the source's changes              nothing: `watch --setup` prints SQL
 unusable_gate           the golden file of the gate cannot be used                nothing
 missing_documents       they are committed, but have no point                     marks them as pending, and runs
 wrong_chunks            the number of chunks is not the ledger's                  marks them as pending, and runs

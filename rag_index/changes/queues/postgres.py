@@ -70,7 +70,7 @@ class PostgresQueue:
             Step("BEGIN", "Writers of these tables wait until COMMIT."),
             Step("SET LOCAL lock_timeout = '30s'"),
             Step(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"),
-            *(Step(sql) for sql in drops if old),
+            *(Step(sql) for sql in drops),
             Step(f"DROP TABLE IF EXISTS {self._table}"),
             Step(
                 f"CREATE TABLE {self._table} (\n"

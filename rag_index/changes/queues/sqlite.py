@@ -54,7 +54,7 @@ class SqliteQueue:
         names = ", ".join(f"('{_escaped(str(table))}', 1, {NOW})" for table in self._watched)
         steps = [
             Step("BEGIN IMMEDIATE"),
-            *(Step(f"DROP TRIGGER {name}") for name in old),
+            *(Step(f"DROP TRIGGER IF EXISTS {name}") for name in dict.fromkeys([*old, *own])),
             Step(f"DROP TABLE IF EXISTS {self._name}"),
             Step(
                 f"CREATE TABLE {self._name} (\n"

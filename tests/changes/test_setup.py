@@ -1,0 +1,140 @@
+"""What `watch --setup` prints, run as it is printed, and what the doctor says before and after."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+
+import pytest
+
+from rag_index.changes.health import feed_health
+from rag_index.changes.names import object_name
+from rag_index.changes.setup import setup_script
+from rag_index.errors import SettingsError
+from rag_index.settings import load_settings
+from tests.live.postgres import find_postgres
+
+SETTINGS = """
+project = "shop"
+[source]
+url = "{url}"
+changes = "{changes}"
+[[indexes]]
+name = "tickets"
+table = "ticket"
+key = "id"
+text = "body"
+[[indexes]]
+name = "views"
+query = "SELECT t.id, t.body, c.name FROM ticket t JOIN customer c ON c.id = t.customer"
+key = "id"
+text = ["body", "name"]
+depends_on = [{{table = "customer", key = "id", column = "id"}}, {{table = "ticket", key = "id", column = "id"}}]
+"""
+TABLES = [
+    "CREATE TABLE customer (id integer PRIMARY KEY, name varchar(90))",
+    "CREATE TABLE ticket (id integer PRIMARY KEY, customer integer, body varchar(90))",
+]
+
+
+def settings_of(folder, url, changes):
+    path = folder / "rag-index.toml"
+    text = url.render_as_string(hide_password=False)
+    path.write_text(SETTINGS.format(url=text, changes=changes))
+    return load_settings(path)
+
+
+def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
+    settings = settings_of(tmp_path, sqlite_file, "queue")
+    with closing(sqlite3.connect(sqlite_file.database)) as db:
+        db.executescript(";".join(TABLES))
+        assert "the source has no queue rag_index_shop" in feed_health(settings).broken[0]
+        script = setup_script(settings)
+        db.executescript(script)
+        assert feed_health(settings).broken == []
+        db.executescript(script)
+        assert feed_health(settings) == feed_health(settings)
+        db.execute("UPDATE rag_index_shop SET changed_at = ?", (time.time() - 7200,))
+        db.commit()
+        [warning] = feed_health(settings).warnings
+        assert "has 2 rows, the first of them 2.0 hours old: start `rag-index watch`" in warning
+        removal = script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
+        db.executescript(removal)
+        left = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        assert not [name for name in left if name.startswith("rag_index")]
+    assert "What it costs:" in script
+
+
+@pytest.mark.parametrize("changes", ["wal", "queue"])
+def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, logical_postgres, changes):
+    psql = find_postgres() / "psql"
+    with logical_postgres.database() as name:
+        url = logical_postgres.url(name)
+        settings = settings_of(tmp_path, url, changes)
+
+        def run(sql):
+            text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            ended = subprocess.run(
+                [psql, "-v", "ON_ERROR_STOP=1", "-q", text],
+                input=sql, text=True, capture_output=True, check=False,
+            )  # fmt: skip
+            assert ended.returncode == 0, ended.stderr
+
+        run(";".join(TABLES) + ";")
+        assert "rag_index_shop" in " ".join(feed_health(settings).broken)
+        script = setup_script(settings)
+        run(script)
+        assert feed_health(settings).broken == []
+        run(setup_script(settings))
+        assert feed_health(settings).broken == []
+        removal = script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
+        run(removal)
+        with logical_postgres.connect(name) as connection:
+            left = connection.execute(
+                "SELECT proname FROM pg_proc WHERE proname LIKE 'rag_index%' UNION ALL "
+                "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'rag_index%' UNION ALL "
+                "SELECT pubname FROM pg_publication UNION ALL SELECT slot_name FROM pg_replication_slots "
+                "WHERE database = current_database()"
+            ).fetchall()
+            connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+            connection.execute("SELECT pg_reload_conf()")
+        assert left == []
+
+
+def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, logical_postgres, monkeypatch):
+    with logical_postgres.database() as name, logical_postgres.connect(name) as connection:
+        settings = settings_of(tmp_path, logical_postgres.url(name), "wal")
+        for statement in TABLES:
+            connection.execute(statement)
+        connection.execute(
+            "CREATE PUBLICATION rag_index_shop FOR TABLE ticket, customer WITH (publish_via_partition_root)"
+        )
+        connection.execute("SELECT pg_create_logical_replication_slot('rag_index_shop', 'pgoutput')")
+        try:
+            assert [warning.partition(",")[0] for warning in feed_health(settings).warnings] == [
+                "the source has no max_slot_wal_keep_size"
+            ]
+            monkeypatch.setattr("rag_index.changes.health.HELD_BYTES", 1 << 20)
+            connection.execute("INSERT INTO ticket SELECT i, 1, repeat('x', 80) FROM generate_series(1, 20000) i")
+            [held, _] = feed_health(settings).warnings
+            assert "slot rag_index_shop holds back" in held
+            assert "MB of the source's log: start `rag-index watch`" in held
+        finally:
+            connection.execute("SELECT pg_drop_replication_slot('rag_index_shop')")
+        assert "the source has no slot rag_index_shop" in feed_health(settings).broken[0]
+
+
+def test_poll_needs_no_setup_and_the_log_needs_postgresql(tmp_path, sqlite_file):
+    with pytest.raises(SettingsError, match=r'needs nothing in the source; set \[source\] changes to "queue"'):
+        setup_script(settings_of(tmp_path, sqlite_file, "poll"))
+    with pytest.raises(SettingsError, match='changes = "wal" does not work with sqlite; set it to "queue"'):
+        settings_of(tmp_path, sqlite_file, "wal")
+
+
+def test_names_of_projects_differ_and_are_allowed_for_slots():
+    assert object_name("shop") == "rag_index_shop"
+    names = {object_name(project) for project in ("shop", "Shop", "shop-1", "shop_1", "s" * 60, "s" * 61)}
+    assert len(names) == 6
+    assert all(len(name) <= 60 and name.replace("_", "").isalnum() and name == name.lower() for name in names)
