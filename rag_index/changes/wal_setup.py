@@ -24,8 +24,8 @@ __all__ = ["wal_setup"]
 COLUMN_LISTS = 150_000
 """PostgreSQL 15 is the first that can publish some columns of a table."""
 COSTS = (
-    "The server writes more log (wal_level = logical): with each update that changes a key, and each delete, the old",
-    "key. A table with REPLICA IDENTITY FULL writes the whole old row with each update and delete.",
+    "The server writes more log (wal_level = logical): with an update of any table the whole new row, with a delete",
+    "the old key, and with REPLICA IDENTITY FULL the whole old row with both. Writers need next to no more CPU.",
     "The slot keeps the log until a watch has read it. While no watch runs, the log grows until",
     "max_slot_wal_keep_size is reached, or without that setting until the disk is full. `rag-index doctor` tells.",
     "The watch reads all of the log, that of other tables too: about one process of the server at a fifth of its time.",

@@ -82,7 +82,7 @@ def test_postgresql_rows_that_were_moved_meanwhile_are_not_forgotten(queue):
     feed = queue.set_up(TICKET)
     for number in range(1, 9):
         queue.run(f"UPDATE ticket SET body = 'y' WHERE id = {number}")
-    first = feed.receive(4)
+    first = feed.receive(2)
     taken = {change.values["id"] for change in first.changes}
     feed.acknowledge(first)
     second = feed.receive(2)

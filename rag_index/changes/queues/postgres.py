@@ -33,7 +33,7 @@ PADDED_TYPE = 1042
 KINDS = ("insert", "update", "delete", "truncate")
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
-    "transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.",
+    "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
     "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often.",
     "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
     "Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run sees it.",
