@@ -103,7 +103,7 @@ def embed_shard(
             host: seconds - before.host_seconds.get(host, 0.0) for host, seconds in after.host_seconds.items()
         },
         worker=f"{socket.gethostname()}:{os.getpid()}",
-        symbols=dict(sum((Counter(document.symbols) for document in whole), Counter())),
+        symbols=dict(sum((Counter(document.symbols) for document in whole if document.symbols), Counter())),
         peak_memory=peak_memory(),
     )
     return EmbeddedShard(shard.index, shard.number, documents, whole, matrix, failures, stats, sparse)

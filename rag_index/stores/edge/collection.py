@@ -39,7 +39,9 @@ FLUSH_POINTS = 10_000
 def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -> None:
     """Create a shard folder, which must not exist. Raises StoreError.
 
-    There is no index on key and chunk number, as a server has: it would be in memory and grow with the points.
+    There is no index on key and chunk number, as a server has: it would be in memory and grow with the points. The
+    engine could do without its log, since the ledger waits for `flush`; but then a kill leaves points with the vector
+    of a document's new text and the payload of its old one.
     """
     require_space(folder.parent, min_free)
     vectors = e.EdgeVectorParams(size=dimension, distance=e.Distance.Cosine)
