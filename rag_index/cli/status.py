@@ -23,9 +23,12 @@ def status(context: Context, as_json: bool) -> None:
         print_json({"indexes": [one.to_json() for one in indexes]})
         return
     any_held = any(one.held_back for one in indexes)
-    rows = [("index", "collection", "documents", "points", "failed", *["held back"] * any_held, "last run")]
+    on_server = any(one.indexed is not None for one in indexes)
+    head = ("documents", "points", *["indexed"] * on_server, "failed", *["held back"] * any_held)
+    rows = [("index", "collection", *head, "last run")]
     for one in indexes:
-        numbers = [one.documents, one.points, one.failed, *[one.held_back] * any_held]
+        numbers = [one.documents, one.points, *[one.indexed or 0] * on_server, one.failed]
+        numbers += [one.held_back] * any_held
         rows.append((one.index, one.collection or "-", *(f"{n:,}" for n in numbers), _last_run(one.last_run)))
     print_table(rows)
     for one in indexes:

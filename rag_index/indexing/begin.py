@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable
+from rag_index.indexing.bulk import begin_bulk, loads_first
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.scan import Scan
@@ -17,6 +19,7 @@ from rag_index.indexing.target import Target
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
 from rag_index.settings.index import CODE
 from rag_index.sources import has_digests, scan_settings
+from rag_index.stores import server_collections
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection
 
 __all__ = ["begin_scan"]
+
+logger = logging.getLogger("rag_index.indexing")
 
 
 def begin_scan(
@@ -39,9 +44,11 @@ def begin_scan(
     ledger, store, index = run.ledger, run.store, run.index
     target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
     known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
-    rebuild = run.options.full and known
+    first = loads_first(run)
+    rebuild = (run.options.full and known) or first
     collection = target.beside() if rebuild else target.current()
     epoch = 0 if store.embedded else _raise_epoch(run, collection)
+    _configure(run, collection)
     make_searchable(store, collection.name, identity, index.indexed_fields)
     guard = DeleteGuard(ledger, collection, run.settings.run.delete_guard)
     guard.note_size()
@@ -49,12 +56,14 @@ def begin_scan(
     if reuse is None and index.kind == CODE and guard.any_documents:
         reuse = VectorReuse(index.name, ledger, store, collection, own=True)
     ledger.begin_scan()
+    expected = _expected(run) if documents is None else documents
     scan = Scan(
         run=run,
         identity=identity,
         chunker=chunker,
         collection=collection,
         rebuild=rebuild,
+        first=first,
         epoch=epoch,
         guard=guard,
         sharder=_sharder(run, chars_per_second or first_rate(identity.kind, index, collection.chars_per_second)),
@@ -66,9 +75,23 @@ def begin_scan(
         ),
         reuse=reuse,
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
+        bulk=begin_bulk(run, collection, published_later=rebuild),  # last: from here on, the end of the run undoes it
     )  # fmt: skip
-    run.progress.start(_expected(run) if documents is None else documents)
+    run.progress.start(expected)
     return scan
+
+
+def _configure(run: IndexRun, collection: Collection) -> None:
+    """Give a server's collection what `[store.server]` says, and say what cannot be done and what is slow."""
+    server = server_collections(run.store)
+    if server is None:
+        return
+    run.outcome.say(server.configure(collection.name))
+    if reason := server.fallback():
+        logger.warning(
+            "%s, so points are sent over REST, which is slower: set [store.server] grpc_port (0 if REST is meant)",
+            reason,
+        )
 
 
 def _raise_epoch(run: IndexRun, collection: Collection) -> int:

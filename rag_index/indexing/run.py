@@ -18,6 +18,7 @@ from rag_index.chunking import open_chunker
 from rag_index.errors import RagIndexError
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.begin import begin_scan
+from rag_index.indexing.bulk import end_bulk
 from rag_index.indexing.paging import Paging
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
@@ -55,6 +56,8 @@ class RunOptions:
     """Publish a rebuilt collection without asking the gate."""
     retry_failed: bool = False
     """Try failed documents again, however often they were tried."""
+    single: bool = False
+    """Look at single documents alone, so that the collection is never complete enough to be published by this run."""
 
 
 class IndexRun:
@@ -188,4 +191,6 @@ def open_run(settings: Settings, name: str, options: RunOptions, *, run_id: str)
         store: Any = stack.enter_context(closing(open_store(settings.store, wait=settings.run.wait)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         opened = {"source": source, "ledger": ledger, "lease": lease, "store": store}
-        yield IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)
+        run = IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)
+        stack.callback(end_bulk, run)
+        yield run

@@ -15,6 +15,7 @@ from rag_index.documents.canonical import byte_count
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.access_updates import outdated_groups, update_access
+from rag_index.indexing.bulk import build_index
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
@@ -56,7 +57,11 @@ class Scan:
     chunker: Chunker
     collection: Collection
     rebuild: bool
-    """Whether the collection is a new one beside the live one."""
+    """Whether the collection is a new one, which is published at the end: beside the live one, or the first."""
+    first: bool
+    """Whether no collection is live, so that the new one has nothing to be compared with."""
+    bulk: bool
+    """Whether the server builds no search index until all is loaded."""
     epoch: int
     """Written into a server's collection: a server refuses workers of an earlier run by it. 0 in an embedded store."""
     guard: DeleteGuard
@@ -279,9 +284,15 @@ class Scan:
     def _publish_rebuilt(self) -> None:
         """Move the alias to the rebuilt collection, unless a guard refuses."""
         run, limits, name = self.run, self.run.settings.run, self.collection.name
+        if self.bulk:
+            build_index(run, self.collection)
         with closing(open_embedder(run.settings.embedder, expected=self.identity)) as embedder:
             verified = verify_sample(run.ledger, run.store, run.index.name, self.collection, embedder)
         run.outcome.verified = verified.sentence()
+        if self.first:  # nothing better is live: as without bulk, what failed is only listed
+            note_first(run)
+            publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)
+            return
         refused = too_many_failed(name, run.outcome.failed, run.outcome.documents, limits.tolerate_failed)
         live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
         guard = None if live is None else DeleteGuard(run.ledger, live, limits.delete_guard)

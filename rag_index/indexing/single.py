@@ -35,7 +35,7 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     written, if an id cannot be one, if neither source nor index has it, or if the index's source cannot be asked for
     single documents; otherwise raises as `open_run`. Every other error of ours ends in the outcome.
     """
-    with open_run(settings, name, RunOptions(retry_failed=True), run_id=f"{SINGLE}{uuid.uuid4()}") as run:
+    with open_run(settings, name, RunOptions(retry_failed=True, single=True), run_id=f"{SINGLE}{uuid.uuid4()}") as run:
         try:
             _bring_up_to_date(run, list(dict.fromkeys(ids)))
         except SettingsError as error:

@@ -14,6 +14,7 @@ from rag_index.settings.sections import (
     LedgerSettings,
     ParallelSettings,
     RunSettings,
+    ServerSettings,
     SourceSettings,
     StoreSettings,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "run_settings",
     "RunSettings",
     "SECTIONS",
+    "ServerSettings",
     "ServeSettings",
     "Settings",
     "SourceSettings",

@@ -1,7 +1,8 @@
 """Settings from the environment.
 
-A key at the top of the file is RAG_INDEX_<KEY>, a key of a section is RAG_INDEX_<SECTION>__<KEY>, a key of one index is
-RAG_INDEX_INDEXES__<NAME>__<KEY>, and a key of a table within it is RAG_INDEX_INDEXES__<NAME>__<TABLE>__<KEY>.
+A key at the top of the file is RAG_INDEX_<KEY>, a key of a section is RAG_INDEX_<SECTION>__<KEY>, and one of a table
+within it RAG_INDEX_<SECTION>__<TABLE>__<KEY>. A key of one index is RAG_INDEX_INDEXES__<NAME>__<KEY>, and a key of a
+table within it is RAG_INDEX_INDEXES__<NAME>__<TABLE>__<KEY>.
 
 Values are written as in the file, but without quotes. A list is written as JSON, as TOML or with commas. An empty value
 is an empty text, or removes an optional key. A variable that looks like a setting but is not one is an error.
@@ -23,7 +24,7 @@ from rag_index.settings.index import IndexSettings
 from rag_index.settings.renamed import new_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -35,6 +36,9 @@ TOP_KEYS = {f"{ENV_PREFIX}{key.upper()}": key for key in ("project", "data")}
 """The variables of the keys at the top of the file, which belong to no section."""
 MIN_SIMILARITY = 0.75
 """A variable without a section that is this similar to one of ours counts as a typing mistake. Others are ignored."""
+
+SECTION_DEPTH = 2
+"""The length of the place of a key that is directly in a section."""
 
 Place = tuple[str | int, ...]
 
@@ -64,6 +68,15 @@ def _inner_models(model: type[BaseModel], *, in_lists: bool) -> dict[str, type[B
     }
 
 
+def _places(section: str, model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield the place and the field of each key of a section, and of the tables within it."""
+    for key, field in keys_of(model).items():
+        yield (section, key), field
+    for table, inner in tables_of(model).items():
+        for key, field in keys_of(inner).items():
+            yield (section, table, key), field
+
+
 class _IndexVariable(NamedTuple):
     """A variable for one index. `place` is a key of the index, or the name of a table and a key there."""
 
@@ -81,10 +94,11 @@ class Overlay:
         self.origin: dict[Place, str] = {}
         self._sections = sections
         self._known = {
-            f"{ENV_PREFIX}{section}__{key}".upper(): (section, key, field)
+            f"{ENV_PREFIX}{'__'.join(place)}".upper(): (place, field)
             for section, model in sections.items()
-            for key, field in keys_of(model).items()
+            for place, field in _places(section, model)
         }
+        self._table_values: list[tuple[tuple[str, ...], Any]] = []
         self._index_variables: list[_IndexVariable] = []
         for name, value in environ.items():
             if name.upper().startswith(ENV_PREFIX) and name.upper() != CONFIG_VARIABLE:
@@ -101,6 +115,11 @@ class Overlay:
             below = content.get(section, {})
             if isinstance(keys, dict) and isinstance(below, dict):
                 merged[section] = {**below, **keys}
+        for place, value in self._table_values:
+            section, *_ = place
+            if isinstance(merged.get(section, {}), dict):
+                merged[section] = dict(merged.get(section, {}))
+                _put(merged, place, value)
         indexes = merged.get("indexes")
         if self._index_variables and isinstance(indexes, list):
             merged["indexes"] = [dict(index) if isinstance(index, dict) else index for index in indexes]
@@ -112,9 +131,13 @@ class Overlay:
 
     def _add(self, variable: str, upper: str, value: str) -> None:
         if upper in self._known:
-            section, key, field = self._known[upper]
-            self.values.setdefault(section, {})[key] = _parse_value(variable, key, field, value)
-            self.origin[section, key] = variable
+            place, field = self._known[upper]
+            parsed = _parse_value(variable, place[-1], field, value)
+            if len(place) > SECTION_DEPTH:
+                self._table_values.append((place, parsed))
+            else:
+                self.values.setdefault(place[0], {})[place[1]] = parsed
+            self.origin[place] = variable
         elif upper in TOP_KEYS:
             self.values[TOP_KEYS[upper]] = value
             self.origin[(TOP_KEYS[upper],)] = variable

@@ -18,6 +18,8 @@ from rag_index.settings.validation import first_problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import BaseModel
+
     from rag_index.settings.environment import Place
 
 __all__ = ["find_config", "load_settings", "origins", "run_settings"]
@@ -105,13 +107,21 @@ def origins(path: Path) -> dict[Place, str]:
     content = _read_file(path)
     merged = overlay.merge(content)
     result: dict[Place, str] = {(key,): path.name for key in TOP_KEYS.values() if key in content}
-    result |= {(section, key): path.name for section in SECTIONS for key in content.get(section, {})}
+    for section, model in SECTIONS.items():
+        result |= _places_in(path.name, (section,), model, content.get(section, {}))
     origin = overlay.origin.get(("indexes",), path.name)
     for number, table in enumerate(merged.get("indexes", [])):
-        result |= {("indexes", number, key): origin for key in table}
-        inner = {name: table[name] for name in tables_of(IndexSettings) if isinstance(table.get(name), dict)}
-        result |= {("indexes", number, name, key): origin for name, keys in inner.items() for key in keys}
+        result |= _places_in(origin, ("indexes", number), IndexSettings, table)
     return result | overlay.origin
+
+
+def _places_in(origin: str, place: Place, model: type[BaseModel], table: Mapping[str, Any]) -> dict[Place, str]:
+    """Return this origin for the keys of a table and of the tables within it."""
+    inner = {name: table[name] for name in tables_of(model) if isinstance(table.get(name), dict)}
+    return {
+        **{(*place, key): origin for key in table},
+        **{(*place, name, key): origin for name, keys in inner.items() for key in keys},
+    }
 
 
 def run_settings(

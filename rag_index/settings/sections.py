@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from rag_index.database.urls import database_url
 from rag_index.settings.index import IndexSettings
+from rag_index.settings.server import ServerSettings
 from rag_index.settings.values import (
     Auto,
     DaskAddress,
@@ -20,6 +21,7 @@ from rag_index.settings.values import (
     PositiveInt,
     Section,
     Share,
+    Table,
     Whole,
 )
 
@@ -29,6 +31,7 @@ __all__ = [
     "LedgerSettings",
     "ParallelSettings",
     "RunSettings",
+    "ServerSettings",
     "SourceSettings",
     "StoreSettings",
 ]
@@ -152,6 +155,8 @@ class StoreSettings(Section):
     """The number of older collections of an index that a rebuild keeps for a rollback."""
     hnsw: Literal["auto", "never"] = "auto"
     """Whether a run builds the search index of large embedded collections. `rag-index optimize` always does."""
+    server: Annotated[ServerSettings, Table] = ServerSettings()
+    """The collections of a server: `[store.server]`."""
 
     def secret_api_key(self) -> str | None:
         """Return the key in clear text, for the client only."""

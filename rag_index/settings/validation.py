@@ -134,6 +134,9 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
         return _Location(location, root, table, "" if is_section else str(head))
     if head != "indexes":
         model = _model_of(root, str(head))
+        below = tables_of(model).get(str(location[1]))
+        if below is not None and len(location) > 2:
+            return _Location(location[:3], below, f"[{head}.{location[1]}]", str(location[2]))
         number = f"[{location[2]}]" if len(location) > 2 and isinstance(location[2], int) else ""
         return _Location(location[:2], model, f"[{head}]", f"{location[1]}{number}")
     index = _index_name(values, location[1])

@@ -67,7 +67,7 @@ def _parse_table(value: Any) -> Any:
     if isinstance(value, str):
         with suppress(ValueError):
             value = json.loads(value)
-    if not isinstance(value, dict):
+    if not isinstance(value, dict | BaseModel):
         raise ValueError('should be a table such as {column = "value"}, or {"column": "value"} in the environment')
     return value
 

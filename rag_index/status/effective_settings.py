@@ -87,6 +87,9 @@ def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[Eff
         model = getattr(settings, section)
         for key, name in _attributes(type(model)):
             dotted = f"{section}.{key}"
+            if key in tables_of(type(model)):
+                values += _table_values(settings, dotted, getattr(model, name), (section, key), places)
+                continue
             source = COMMAND if given.get(dotted) is not None else places.get((section, key), DEFAULT)
             value = _redact(settings, getattr(model, name))
             values.append(EffectiveValue(dotted, value, source, why.get(dotted, "")))
@@ -105,7 +108,7 @@ def effective_settings(settings: Settings, given: Mapping[str, Any]) -> list[Eff
 def _table_values(
     settings: Settings, dotted: str, table: Any, place: Place, places: Mapping[Place, str]
 ) -> Iterator[EffectiveValue]:
-    """Yield the values of a table within an index."""
+    """Yield the values of a table within a section or an index."""
     for key, name in _attributes(type(table)):
         source = places.get((*place, key), DEFAULT)
         yield EffectiveValue(f"{dotted}.{key}", _redact(settings, getattr(table, name)), source)

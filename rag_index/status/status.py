@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.status.runs import iso_time
-from rag_index.stores import live_aliases
+from rag_index.stores import count_indexed, live_aliases
 
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
@@ -25,6 +25,8 @@ class IndexStatus:
     collection: str | None
     documents: int
     points: int
+    indexed: int | None
+    """About how many points the search index of a server has; None in the embedded store, or if nothing is indexed."""
     failed: int
     held_back: int
     """Documents that the source no longer has and that the delete guard keeps in the index."""
@@ -40,22 +42,28 @@ class IndexStatus:
 def status(settings: Settings) -> list[IndexStatus]:
     """Return the status of all indexes.
 
-    This reads only the ledger and the aliases, so it answers while a run holds the embedded store.
+    This reads only the ledger and the names in the store, and asks a server for its search indexes. So it answers while
+    a run holds the embedded store.
     """
     with closing(Ledger(settings.ledger_url)) as ledger:
         live = live_aliases(settings.store)
-        return [_index_status(settings, index, ledger, live) for index in settings.indexes]
+        ours = {live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
+        indexed = count_indexed(settings.store, ours)
+        return [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
 
 
-def _index_status(settings: Settings, index: IndexSettings, ledger: Ledger, live: dict[str, str]) -> IndexStatus:
+def _index_status(
+    settings: Settings, index: IndexSettings, ledger: Ledger, live: dict[str, str], indexed: dict[str, int]
+) -> IndexStatus:
     alias = settings.alias(index.name)
     run = _last_run(ledger, alias)
     collection = ledger.collection(live[alias]) if alias in live else None
     if collection is None:
-        return IndexStatus(index.name, live.get(alias), 0, 0, 0, 0, run)
+        return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run)
     totals = ledger.totals(collection.id)
     failed, held = ledger.count_failures(collection.id), ledger.count_held(collection.id)
-    return IndexStatus(index.name, collection.name, totals.documents, totals.points, failed, held, run)
+    built = indexed.get(collection.name)
+    return IndexStatus(index.name, collection.name, totals.documents, totals.points, built, failed, held, run)
 
 
 def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:

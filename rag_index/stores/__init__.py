@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import PointBatch, StoredPoint
     from rag_index.documents.sparse import SparseVector
     from rag_index.settings import StoreSettings
+    from rag_index.stores.server.store import ServerStore
 
 __all__ = [
     "Condition",
+    "count_indexed",
     "SPARSE",
+    "ServerCollections",
     "Store",
     "StoreCatalog",
     "StoreReader",
@@ -25,6 +28,7 @@ __all__ = [
     "open_reader",
     "open_store",
     "read_catalog",
+    "server_collections",
 ]
 
 SPARSE = "bm25"
@@ -203,6 +207,33 @@ class Store(StoreReader, Protocol):
         """Point the alias at this collection in one step: a reader sees the old or the new one."""
 
 
+class ServerCollections(Protocol):
+    """What a store on a server can do besides: its collections have settings, and it builds search indexes itself."""
+
+    def configure(self, name: str) -> str:
+        """Give a collection what `[store.server]` says; return what only a rebuild changes, "" if there is nothing."""
+
+    def pause_indexing(self, name: str) -> None:
+        """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.
+
+        What was set before is noted in the metadata (`metadata.BULK`), so that another process can restore it.
+        """
+
+    def resume_indexing(self, name: str) -> None:
+        """Undo `pause_indexing`, whoever called it. It does nothing where nobody has."""
+
+    def count_indexed(self, name: str) -> int:
+        """Return about how many points of a collection or alias the search index has."""
+
+    def fallback(self) -> str:
+        """Return why the server is not asked over gRPC although that is wanted; otherwise ""."""
+
+
+def server_collections(store: StoreReader) -> ServerCollections | None:
+    """Return the store as one on a server, None if it is embedded."""
+    return None if store.embedded else cast("ServerCollections", store)
+
+
 def open_store(
     settings: StoreSettings, *, wait: float = 0.0, timeout: float | None = None, patience: float | None = None
 ) -> Store:
@@ -233,7 +264,7 @@ def open_reader(
     return _open_server(settings, settings.url, timeout=timeout, patience=patience)
 
 
-def _open_server(settings: StoreSettings, url: str, *, timeout: float | None, patience: float | None) -> Store:
+def _open_server(settings: StoreSettings, url: str, *, timeout: float | None, patience: float | None) -> ServerStore:
     from rag_index.stores.server.store import ServerStore
 
     return ServerStore(
@@ -241,6 +272,7 @@ def _open_server(settings: StoreSettings, url: str, *, timeout: float | None, pa
         api_key=settings.secret_api_key(),
         timeout=settings.timeout if timeout is None else timeout,
         patience=30.0 if patience is None else patience,
+        settings=settings.server,
     )
 
 
@@ -253,11 +285,31 @@ def live_aliases(settings: StoreSettings) -> dict[str, str]:
         from rag_index.stores.edge.catalog import Catalog
 
         return Catalog(settings.path / "catalog.json").aliases()
-    store = open_store(settings, timeout=min(settings.timeout, LOOK_SECONDS), patience=LOOK_SECONDS / 2)
+    store = _open_to_look(settings, settings.url)
     try:
         return store.aliases()
     finally:
         store.close()
+
+
+def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, int]:
+    """Return about how many points of each of these collections a server's search index has.
+
+    It is empty for the embedded store, and leaves collections out that do not exist. A server has `LOOK_SECONDS` to
+    answer. Raises as `StoreReader`.
+    """
+    if settings.url is None:
+        return {}
+    store = _open_to_look(settings, settings.url)
+    try:
+        there = store.names()
+        return {name: store.count_indexed(name) for name in names if name in there}
+    finally:
+        store.close()
+
+
+def _open_to_look(settings: StoreSettings, url: str) -> ServerStore:
+    return _open_server(settings, url, timeout=min(settings.timeout, LOOK_SECONDS), patience=LOOK_SECONDS / 2)
 
 
 @dataclass(frozen=True, slots=True)

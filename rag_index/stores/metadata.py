@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["BM25", "MAKER_KEYS", "MOVED_ID", "MOVED_TO", "UNKNOWN"]
+__all__ = ["BM25", "BULK", "MAKER_KEYS", "MOVED_ID", "MOVED_TO", "UNKNOWN"]
 
 BM25 = "bm25"
 """Key for the model that made the sparse vectors; a collection without them does not have it."""
+BULK = "indexing_threshold"
+"""Key for what a server's `indexing_threshold` was before a run turned it off to load the collection; else missing."""
 MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"

@@ -8,6 +8,7 @@ import pytest
 
 from rag_index.machine.resources import Machine, choose_worker_count
 from rag_index.settings import SECTIONS, IndexSettings
+from rag_index.settings.environment import tables_of
 from rag_index.status import effective_settings
 from tests.project import Project
 
@@ -46,7 +47,9 @@ def test_every_key_of_every_table_is_listed(project, monkeypatch):
     keys = {value.key for value in effective_settings.effective_settings(project.settings, {})}
     assert {key.split(".")[0] for key in keys} == {"project", "data", "indexes", *SECTIONS}
     for section, model in SECTIONS.items():
-        assert {f"{section}.{name}" for name in model.model_fields} <= keys
+        tables = tables_of(model)
+        assert {f"{section}.{name}" for name in model.model_fields.keys() - tables.keys()} <= keys
+        assert {f"{section}.{table}.{name}" for table, inner in tables.items() for name in inner.model_fields} <= keys
     assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
 
 

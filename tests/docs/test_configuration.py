@@ -16,11 +16,13 @@ from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import Overlay, keys_of
 from rag_index.settings.gate import GateSettings
 from rag_index.settings.sections import KNOWN_PREFIXES
+from rag_index.settings.server import ServerSettings
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
 
 PAGE = page("configuration")
 MODELS: dict[str, type[BaseModel]] = {
     **{f"### `[{name}]`": model for name, model in SECTIONS.items()},
+    "### `[store.server]`": ServerSettings,
     "### `[[indexes]]`": IndexSettings,
     "### `[indexes.gate]`": GateSettings,
     "### `[indexes.context]`": ContextSettings,
@@ -30,7 +32,7 @@ TOML = [(name, text) for name, content in ALL.items() for text in blocks(content
 
 def default_cell(value: object) -> str:
     """Return a default as the file would have it, or a dash."""
-    if value is None:
+    if value is None or isinstance(value, BaseModel):
         return "–"
     if isinstance(value, SecretStr):
         value = value.get_secret_value()
@@ -44,7 +46,7 @@ def test_every_setting_is_documented_with_default_and_variable(heading):
     rows = {code(row[0]): row for row in table(section(PAGE, heading), "key")}
     keys = keys_of(MODELS[heading])
     assert rows.keys() == keys.keys()
-    name = heading.strip("#` []").upper().replace("INDEXES.", "INDEXES__COMMENTS__")
+    name = heading.strip("#` []").upper().replace("INDEXES.", "INDEXES__COMMENTS__").replace(".", "__")
     for key, field in keys.items():
         _, default, _, meaning, variable = rows[key]
         assert default == ("required" if field.is_required() else default_cell(field.default)), key

@@ -64,7 +64,16 @@ class FakeQdrant:
         self.indexes: dict[str, dict[str, str]] = {}
         self.index_params: dict[tuple[str, str], dict[str, Any]] = {}
         self.configs: dict[str, dict[str, Any]] = {}
-        """What was set with PATCH, by collection: the parts of `config` that differ from the defaults."""
+        """What was set with PUT or PATCH, by collection: the parts of `config` that differ from the defaults."""
+        self.quantizations: dict[str, Any] = {}
+        self.threshold = 10_000
+        """Kilobytes of vectors from which the server builds a search index, unless a collection says otherwise."""
+        self.indexed: dict[str, int] = {}
+        """How many points the search index has, by collection. Each look at a collection builds some of the rest."""
+        self.stuck = False
+        """The server builds no search index, and stays yellow."""
+        self.searches: list[Any] = []
+        """The parameters of all searches."""
         self.read_only = False
         """The API key may only read."""
         self.lock = threading.Lock()
@@ -244,17 +253,50 @@ def _collection(fake: FakeQdrant, name: str, _: Any) -> Any:
         field: {"data_type": kind, "params": fake.index_params.get((name, field)), "points": 0}
         for field, kind in fake.indexes.get(name, {}).items()
     }
-    return info | {"config": _merged(info["config"], fake.configs.get(name, {})), "payload_schema": schema}
+    defaults = {"optimizer_config": {"indexing_threshold": fake.threshold}, "params": {"on_disk_payload": True}}
+    config = _merged(info["config"], defaults)
+    info |= {"config": _merged(config, fake.configs.get(name, {})), "payload_schema": schema}
+    info["config"]["quantization_config"] = fake.quantizations.get(name)
+    return info | _optimize(fake, name, info)
+
+
+def _optimize(fake: FakeQdrant, name: str, info: Any) -> Any:
+    """Build a part of the search index, as Qdrant's optimizer does; return status and number of indexed vectors."""
+    points, size = info["points_count"], info["config"]["params"]["vectors"].get("size", 0)
+    threshold, done = info["config"]["optimizer_config"]["indexing_threshold"], fake.indexed.get(name, 0)
+    due = threshold > 0 and (points - done) * size * 4 > threshold * 1024
+    if due and not fake.stuck:
+        fake.indexed[name] = done = min(points, done + max(1, points // 3))
+    sparse = 0  # Qdrant counts sparse vectors as indexed ones
+    for words in info["config"]["params"]["sparse_vectors"] or {}:
+        has_vector = models.Filter(must=[models.HasVectorCondition(has_vector=words)])
+        sparse += fake.client.count(name, has_vector).count
+    return {"status": "yellow" if due else "green", "indexed_vectors_count": min(points, done) + sparse}
 
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
     request = models.CreateCollection.model_validate(body)
-    return fake.client.create_collection(
+    made = fake.client.create_collection(
         name,
         vectors_config=request.vectors,
         sparse_vectors_config=request.sparse_vectors,
         metadata=request.metadata,
     )
+    params = {key: body[key] for key in IN_PARAMS if body.get(key) is not None}
+    if body["vectors"].get("on_disk") is not None:
+        params["vectors"] = {"on_disk": body["vectors"]["on_disk"]}
+    given = {
+        "params": params,
+        "hnsw_config": body.get("hnsw_config"),
+        "optimizer_config": body.get("optimizers_config"),
+    }
+    if given := {key: value for key, value in given.items() if value}:
+        fake.configs[name] = given
+    fake.quantizations[name] = body.get("quantization_config")
+    return made
+
+
+IN_PARAMS = ("shard_number", "replication_factor", "write_consistency_factor", "on_disk_payload")
 
 
 def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -265,8 +307,11 @@ def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
     if "vectors" in given:
         given["params"] = _merged(given.get("params", {}), {"vectors": given.pop("vectors")[""]})
     metadata = given.pop("metadata", None)
+    quantization = given.pop("quantization_config", None)
+    fake.client.get_collection(name)
+    if quantization is not None:  # replaced as a whole
+        fake.quantizations[name] = None if quantization == models.Disabled.DISABLED else quantization
     if given:
-        fake.client.get_collection(name)
         fake.configs[name] = _merged(fake.configs.get(name, {}), given)
     return metadata is None or fake.client.update_collection(name, metadata=metadata)
 
@@ -282,6 +327,8 @@ def _merged(config: Any, changes: Any) -> Any:
 def _drop(fake: FakeQdrant, name: str, _: Any) -> Any:
     fake.indexes.pop(name, None)
     fake.configs.pop(name, None)
+    fake.quantizations.pop(name, None)
+    fake.indexed.pop(name, None)
     return fake.client.delete_collection(name)
 
 
@@ -359,6 +406,7 @@ def _query_batch(fake: FakeQdrant, name: str, body: Any) -> Any:
 
 
 def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> Any:
+    fake.searches.append(request.params)
     expected = fake.client.get_collection(name).config.params.vectors.size
     given = getattr(request.query, "nearest", request.query)
     if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points

@@ -13,7 +13,7 @@ from qdrant_client import grpc as proto
 from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc
 
-from tests.fakes.qdrant import Refused, answer
+from tests.fakes.qdrant import IN_PARAMS, Refused, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +101,12 @@ def _create(fake: FakeQdrant, request: Any) -> Any:
         "vectors": _json(vectors),
         "sparse_vectors": {name: _json(one) for name, one in sparse.items()} or None,
         "metadata": GrpcToRest.convert_payload(request.metadata),
+        **{field: getattr(request, field) for field in IN_PARAMS if request.HasField(field)},
+        **{
+            field: _given(convert(getattr(request, field)))
+            for field, convert in CONFIGS.items()
+            if request.HasField(field)
+        },
     }
     return proto.CollectionOperationResponse(
         result=_ask(fake, "PUT", f"/collections/{request.collection_name}", body), time=0.0
@@ -111,13 +117,20 @@ def _update(fake: FakeQdrant, request: Any) -> Any:
     body: dict[str, Any] = {"metadata": GrpcToRest.convert_payload(request.metadata) if request.metadata else None}
     for field, convert in DIFFS.items():
         if request.HasField(field):
-            body[field] = _given(convert(getattr(request, field)))
+            found = convert(getattr(request, field))
+            body[field] = found.value if found == models.Disabled.DISABLED else _given(found)
     if request.HasField("vectors_config"):
         body["vectors"] = {"": _given(GrpcToRest.convert_vector_params_diff(request.vectors_config.params))}
     return proto.CollectionOperationResponse(
         result=_ask(fake, "PATCH", f"/collections/{request.collection_name}", body)
     )
 
+
+CONFIGS: dict[str, Callable[[Any], Any]] = {
+    "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
+    "hnsw_config": GrpcToRest.convert_hnsw_config_diff,
+    "quantization_config": GrpcToRest.convert_quantization_config,
+}
 
 DIFFS: dict[str, Callable[[Any], Any]] = {
     "optimizers_config": GrpcToRest.convert_optimizers_config_diff,
@@ -256,7 +269,7 @@ def _query_body(request: Any) -> dict[str, Any]:
         "limit": request.limit,
         "offset": request.offset or None,
         "filter": _filter(request),
-        "params": {"hnsw_ef": request.params.hnsw_ef or None, "exact": request.params.exact},
+        "params": _json(GrpcToRest.convert_search_params(request.params)),
         "with_payload": request.with_payload.enable,
     }
 

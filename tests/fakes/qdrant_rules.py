@@ -63,9 +63,11 @@ def _refusals(strict: dict[str, Any], indexes: dict[str, str], call: str, body: 
     if exact and strict.get("search_allow_exact") is False:
         yield "Exact search disabled!. Help: Set exact=false."
     yield from _above(parameters.get("hnsw_ef") or 0, strict.get("search_max_hnsw_ef"), "hnsw_ef")
+    factor = (parameters.get("quantization") or {}).get("oversampling") or 0
+    yield from _above(factor, strict.get("search_max_oversampling"), "oversampling")
 
 
-def _above(value: int, most: int | None, name: str) -> Iterator[str]:
+def _above(value: float, most: float | None, name: str) -> Iterator[str]:
     if most is not None and value > most:
         yield f'Limit exceeded {value} > {most} for "{name}". Help: Reduce the "{name}" parameter to or below {most}.'
 

@@ -28,6 +28,7 @@ from rag_index.settings.environment import keys_of
 from rag_index.settings.gate import GateSettings
 from rag_index.settings.index import CodeLanguage
 from rag_index.settings.renamed import RENAMED_KEYS
+from rag_index.settings.server import ServerSettings
 from rag_index.settings.watch import DependsOn
 
 SOURCE = '[source]\nurl = "sqlite:///a.db"\n'
@@ -446,6 +447,7 @@ EXAMPLES = {
     "store.path": ("/tmp/store", Path("/tmp/store")),
     "store.api_key": ("12345", None),
     "store.hnsw": ("never", "never"),
+    "store.server": ('{"hnsw_m": 32}', ServerSettings(hnsw_m=32)),
     "ledger.url": ("sqlite:///l.db", None),
     "parallel.workers": ("3", 3),
     "parallel.shard_documents": ("auto", "auto"),
@@ -534,6 +536,35 @@ def test_every_key_can_come_from_the_environment(load, monkeypatch, name):
     part: BaseModel = settings.indexes[0] if section == "indexes" else getattr(settings, section)
     found = getattr(part, {"schema": "db_schema"}.get(key, key))
     assert found.get_secret_value() == value if expected is None else found == expected
+
+
+@pytest.mark.parametrize("key", keys_of(ServerSettings))
+def test_every_key_of_the_servers_table_can_come_from_the_environment(load, monkeypatch, key):
+    flags = ("on_disk_vectors", "on_disk_payload", "quantized_in_memory", "rescore", "bulk")
+    value = "true" if key in flags else "turbo" if key == "quantization" else "8"
+    monkeypatch.setenv(f"RAG_INDEX_STORE__SERVER__{key.upper()}", value)
+    text = "[store]\nkeep_previous = 3\n[store.server]\nhnsw_m = 5\nreplication_factor = 9\n" + SOURCE + INDEX
+    settings = load(text)
+    assert str(getattr(settings.store.server, key)) in (value, f"{value}.0", value.capitalize())
+    assert settings.store.keep_previous == 3
+    assert key in ("hnsw_m", "replication_factor") or settings.store.server.replication_factor == 9
+    places = origins(settings.path)
+    assert places["store", "server", key] == f"RAG_INDEX_STORE__SERVER__{key.upper()}"
+    if key != "hnsw_m":
+        assert places["store", "server", "hnsw_m"] == "rag-index.toml"
+
+
+def test_a_mistake_in_the_servers_table_is_named(refused, monkeypatch):
+    begin = SOURCE + INDEX
+    assert refused("[store.server]\nhnsw_mm = 3\n" + begin) == (
+        "rag-index.toml: unknown key 'hnsw_mm' in [store.server], did you mean 'hnsw_m'?"
+    )
+    assert "[store.server] quantization should be" in refused("[store.server]\nquantization = 'zip'\n" + begin)
+    assert "write_consistency_factor 3 is more than replication_factor 2" in refused(
+        "[store.server]\nreplication_factor = 2\nwrite_consistency_factor = 3\n" + begin
+    )
+    monkeypatch.setenv("RAG_INDEX_STORE__SERVER__HNSW_M", "many")
+    assert refused(begin) == "RAG_INDEX_STORE__SERVER__HNSW_M should be a whole number, not 'many'"
 
 
 def test_the_environment_overrides_only_the_keys_that_it_names(load, monkeypatch):

@@ -38,3 +38,14 @@ def test_a_server_that_is_silent_is_named(project, qdrant):
     assert ended.returncode == 1
     assert f"{qdrant.url} does not answer as it should" in ended.stderr
     assert qdrant.requests("GET /aliases") == 1
+
+
+def test_status_says_how_much_of_an_index_the_server_has_indexed(project, qdrant):
+    qdrant.threshold = 10  # kilobytes: 10 vectors
+    assert project.fill(60).json("index", "notes", "--serial")
+    for _ in range(5):  # the server works on it
+        [notes] = project.json("status")["indexes"]
+    assert notes["points"] - 10 <= notes["indexed"] <= notes["points"]
+    lines = project.cli("status").stdout.splitlines()
+    assert lines[0].split()[:5] == ["index", "collection", "documents", "points", "indexed"]
+    assert lines[1].split()[4] == str(notes["indexed"])

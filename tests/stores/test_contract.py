@@ -48,7 +48,7 @@ def open_kind(kind: str, folder: Path) -> Iterator[Store]:
         case "grpc":
             with FakeQdrant() as qdrant, FakeQdrantGrpc(qdrant) as fast:
                 yield ServerStore(qdrant.url, patience=1, grpc_port=fast.port)
-                assert {call for call in qdrant.seen if not call.startswith("GRPC")} <= {"GET /"}
+                assert {call for call in qdrant.seen if not call.startswith("GRPC")} <= {"GET /", "GET /collections"}
         case _:
             if "QDRANT_URL" not in os.environ:
                 pytest.skip("needs a Qdrant server: set QDRANT_URL")

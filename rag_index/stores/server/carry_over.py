@@ -13,6 +13,7 @@ from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.stores.conditions import unquoted
+from rag_index.stores.metadata import BULK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +37,12 @@ def carry_over(client: QdrantClient, old: models.CollectionInfo, name: str) -> N
 def _changes(old: models.CollectionInfo, new: models.CollectionInfo) -> dict[str, Any]:
     """Return the arguments of `update_collection` that give the new collection what the old one has."""
     was, now = old.config, new.config
+    optimizers, paused = was.optimizer_config, (was.metadata or {}).get(BULK)
+    if paused is not None:  # rag-index turned its search index off, nobody by hand
+        optimizers = optimizers.model_copy(update={"indexing_threshold": int(paused)})
     found: dict[str, Any] = {
         "hnsw_config": _difference(models.HnswConfigDiff, was.hnsw_config, now.hnsw_config),
-        "optimizers_config": _difference(models.OptimizersConfigDiff, was.optimizer_config, now.optimizer_config),
+        "optimizers_config": _difference(models.OptimizersConfigDiff, optimizers, now.optimizer_config),
         "collection_params": _difference(models.CollectionParamsDiff, was.params, now.params),
         "strict_mode_config": _difference(models.StrictModeConfig, was.strict_mode_config, now.strict_mode_config),
     }

@@ -7,10 +7,10 @@ from qdrant_client import models
 from rag_index.errors import StoreMismatch
 from rag_index.stores import SPARSE
 
-__all__ = ["has_sparse", "is_indexed", "vector_params"]
+__all__ = ["DEFAULT_THRESHOLD", "has_sparse", "indexed_points", "is_indexed", "vector_params"]
 
-MAX_SCANNED_KB = 10_000
-"""Vectors up to this size are scanned without a search index, if the server does not name its own threshold."""
+DEFAULT_THRESHOLD = 10_000
+"""Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
 
 
 def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
@@ -34,7 +34,12 @@ def is_indexed(name: str, info: models.CollectionInfo, sparse: int) -> bool:
     threshold = info.config.optimizer_config.indexing_threshold
     if threshold == 0:  # the search index is turned off
         return True
-    unindexed = max(0, (info.points_count or 0) - max(0, (info.indexed_vectors_count or 0) - sparse))
+    unindexed = (info.points_count or 0) - indexed_points(info, sparse)
     scanned = unindexed * vector_params(name, info).size * 4
-    allowed = (threshold or MAX_SCANNED_KB) * 1024 * max(1, info.segments_count)
+    allowed = (threshold or DEFAULT_THRESHOLD) * 1024 * max(1, info.segments_count)
     return info.status in (models.CollectionStatus.GREEN, models.CollectionStatus.GREY) and scanned <= allowed
+
+
+def indexed_points(info: models.CollectionInfo, sparse: int) -> int:
+    """Return how many points the search index has. `sparse` is as for `is_indexed`."""
+    return min(info.points_count or 0, max(0, (info.indexed_vectors_count or 0) - sparse))

@@ -30,6 +30,7 @@ class Limits:
     upsert: int = NO_LIMIT
     """Points of an upsert."""
     hnsw_ef: int = NO_LIMIT
+    oversampling: float = NO_LIMIT
 
     @classmethod
     def of(cls, info: models.CollectionInfo) -> Limits:
@@ -42,6 +43,7 @@ class Limits:
             values=strict.condition_max_size or NO_LIMIT,
             upsert=strict.upsert_max_batchsize or NO_LIMIT,
             hnsw_ef=strict.search_max_hnsw_ef or NO_LIMIT,
+            oversampling=strict.search_max_oversampling or NO_LIMIT,
         )
 
 

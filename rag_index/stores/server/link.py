@@ -27,7 +27,10 @@ __all__ = ["Link"]
 
 T = TypeVar("T")
 
-REST_PORT, GRPC_PORT = 6333, 6334
+REST_PORT = 6333
+MAX_PORT = 65_535
+WEB_PORTS = (80, 443)
+"""Ports of proxies, beside which no gRPC port can be guessed."""
 MIN_VERSION = (1, 16)
 """The first version that stores metadata of a collection."""
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0
@@ -39,9 +42,9 @@ USUAL_SILENCE = 10.0
 class Link:
     """A connection that retries a call while that may help, for at most `patience` seconds.
 
-    It uses gRPC if the same server answers on `grpc_port`, and REST otherwise. The default `grpc_port` is 6334 if the
-    URL's port is 6333; any other port gives no hint of where gRPC is. Each request may take `timeout` seconds, so a
-    call ends within about `patience + timeout`.
+    It uses gRPC if the same server answers on `grpc_port`, and REST otherwise. By default that is the URL's port plus
+    one, as for a server with Qdrant's own ports; 0 means REST alone. Each request may take `timeout` seconds, so a call
+    ends within about `patience + timeout`.
     """
 
     def __init__(
@@ -61,13 +64,25 @@ class Link:
         self._api_key = api_key
         self._timeout = timeout
         self._patience = patience
-        self._grpc_port = grpc_port
+        self._grpc_port = _usual_grpc_port(url) if grpc_port is None else grpc_port
         self._client = client
+        self._version = ""
+        self._fallback = ""
         self._closed = False
         self._mutex = threading.Lock()
         self.sleep = sleep
         self.clock = clock
         self._jitter = jitter
+
+    def version(self) -> str:
+        """Return the version of the server, "" for a client that was given. Raises as `call`."""
+        self.call(lambda client: client)
+        return self._version
+
+    def fallback(self) -> str:
+        """Return why REST is used although gRPC was wanted, "" if gRPC is used or not wanted. Raises as `call`."""
+        self.call(lambda client: client)
+        return self._fallback
 
     def call(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
@@ -112,7 +127,9 @@ class Link:
         try:
             found = rest.info()
             self._check_version(found.version)
-            if self._grpc_port_open() and self._grpc_answers(found):
+            self._version = found.version
+            self._fallback = self._why_rest(rest, found)
+            if self._grpc_port and not self._fallback:
                 rest.close()
                 return self._new_client(grpc=True)
         except BaseException:
@@ -120,11 +137,25 @@ class Link:
             raise
         return rest
 
-    def _grpc_answers(self, found: models.VersionInfo) -> bool:
-        """Return whether the same Qdrant server is behind the gRPC port."""
+    def _why_rest(self, rest: QdrantClient, found: models.VersionInfo) -> str:
+        """Return why gRPC cannot be used, "" if it can or is not wanted."""
+        if self._grpc_port == 0:
+            return ""
+        if self._grpc_port is None:
+            return f"the port of {self.url} does not tell where Qdrant answers gRPC"
+        if not self._grpc_port_open() or not self._grpc_answers(rest, found):
+            return f"Qdrant at {self.url} does not answer gRPC on port {self._grpc_port}"
+        return ""
+
+    def _grpc_answers(self, rest: QdrantClient, found: models.VersionInfo) -> bool:
+        """Return whether the same Qdrant server is behind the gRPC port: one of this version with these collections.
+
+        The version alone would not do: on one machine several servers may be of the same.
+        """
+        names = _names(rest)
         probe = self._new_client(grpc=True, timeout=PROBE_SECONDS)
         try:
-            return bool(probe.info() == found)
+            return bool(probe.info() == found) and _names(probe) == names
         except FOREIGN:
             return False
         finally:
@@ -139,16 +170,16 @@ class Link:
                 api_key=self._api_key,
                 timeout=math.ceil(timeout or self._timeout),
                 prefer_grpc=grpc,
-                grpc_port=self._grpc_port or GRPC_PORT,
+                grpc_port=self._grpc_port or REST_PORT + 1,
                 check_compatibility=False,
             )
 
     def _grpc_port_open(self) -> bool:
         parts = urlsplit(self.url)
-        if not parts.hostname or (self._grpc_port is None and (parts.port or REST_PORT) != REST_PORT):
+        if not parts.hostname:
             return False
         try:
-            with socket.create_connection((parts.hostname, self._grpc_port or GRPC_PORT), timeout=PROBE_SECONDS):
+            with socket.create_connection((parts.hostname, self._grpc_port), timeout=PROBE_SECONDS):
                 return True
         except OSError:
             return False
@@ -160,3 +191,13 @@ class Link:
                 f"Qdrant at {self.url} is version {version}: upgrade it to {'.'.join(map(str, MIN_VERSION))} or newer, "
                 "which stores metadata of collections"
             )
+
+
+def _usual_grpc_port(url: str) -> int | None:
+    """Return the port where Qdrant usually answers gRPC, None if the URL does not tell."""
+    port = urlsplit(url).port or REST_PORT
+    return None if port in WEB_PORTS or port == MAX_PORT else port + 1
+
+
+def _names(client: QdrantClient) -> set[str]:
+    return {found.name for found in client.get_collections().collections}

@@ -9,19 +9,30 @@ from qdrant_client import models
 
 from rag_index.stores import SPARSE
 from rag_index.stores.points import SEARCH_EF
+from rag_index.stores.server.configuration import search_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qdrant_client import QdrantClient
 
+    from rag_index.settings import ServerSettings
     from rag_index.stores.hybrid import LookUp
     from rag_index.stores.server.limits import Limits
 
-__all__ = ["HybridSearch", "meeting", "nearest"]
+__all__ = ["HybridSearch", "meeting", "nearest", "search_params"]
 
 MAX_IDS = 1000
 """Ids per request."""
+
+
+def search_params(settings: ServerSettings, limits: Limits, *, exact: bool) -> models.SearchParams:
+    """Return how the server searches. An exact search reads the vectors themselves, whatever is compressed."""
+    return models.SearchParams(
+        hnsw_ef=min(SEARCH_EF, limits.hnsw_ef),
+        exact=exact,
+        quantization=None if exact else search_quantization(settings, limits.oversampling),
+    )
 
 
 def nearest(
@@ -31,11 +42,10 @@ def nearest(
     *,
     limit: int,
     query_filter: models.Filter | None,
-    exact: bool,
+    parameters: models.SearchParams,
     limits: Limits,
 ) -> list[models.ScoredPoint]:
     """Return the points nearest to a query, best first."""
-    parameters = models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=exact)
     found: dict[object, models.ScoredPoint] = {}
     for offset in range(0, limit, min(limit, limits.page)):
         page = min(limits.page, limit - offset)
@@ -73,6 +83,7 @@ class HybridSearch:
     query_filter: models.Filter | None
     exact: bool
     payload: bool
+    settings: ServerSettings
 
     def look_up(
         self, client: QdrantClient, name: str, wanted: Sequence[LookUp], limits: Limits
@@ -85,13 +96,17 @@ class HybridSearch:
             found[number] += answer.points
         return [list({point.id: point for point in points}.values()) for points in found]
 
+    def _params(self, wanted: LookUp, limits: Limits) -> models.SearchParams:
+        params = search_params(self.settings, limits, exact=self.exact and not wanted.sparse)
+        return params.model_copy(update={"quantization": None}) if wanted.sparse else params
+
     def _requests(self, wanted: LookUp, limits: Limits) -> Iterator[models.QueryRequest]:
         """Yield the searches of a look-up: pages of the best points, or parts of its ids."""
         search = models.QueryRequest(
             query=self.words if wanted.sparse else self.near,
             using=SPARSE if wanted.sparse else None,
             filter=self.query_filter,
-            params=models.SearchParams(hnsw_ef=min(SEARCH_EF, limits.hnsw_ef), exact=self.exact and not wanted.sparse),
+            params=self._params(wanted, limits),
             with_payload=self.payload and not wanted.ids,
         )
         if wanted.ids:

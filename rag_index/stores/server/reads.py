@@ -1,0 +1,167 @@
+"""Reading points of a Qdrant server: by id, page by page, by vector, and counted."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from qdrant_client import models
+
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.stores.conditions import payload_filter
+from rag_index.stores.hybrid import LookUp, hybrid_points
+from rag_index.stores.points import check_ids, stored_point, unit_query
+from rag_index.stores.server.filter import ServerDialect, key_filter
+from rag_index.stores.server.search import HybridSearch, meeting, nearest, search_params
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.documents.sparse import SparseVector
+    from rag_index.settings import ServerSettings
+    from rag_index.stores import Condition
+    from rag_index.stores.server.limits import KnownLimits, Limits
+    from rag_index.stores.server.requests import Requests
+
+__all__ = ["Reads", "id_batches"]
+
+T = TypeVar("T")
+
+BATCH_IDS = 1000
+"""Ids or keys per request."""
+
+
+class Reads:
+    """Reads of a server's collections, in as many requests as its limits need."""
+
+    def __init__(self, requests: Requests, limits: KnownLimits, settings: ServerSettings) -> None:
+        self._requests = requests
+        self._limits = limits
+        self._settings = settings
+
+    def count(self, name: str, keys: Sequence[str] | None) -> int:
+        """Return the exact number of points, of these document keys if given."""
+        if keys is None:
+            return self._requests.count(name, None)
+        unique = list(dict.fromkeys(keys))
+
+        def count(limits: Limits) -> int:
+            return sum(
+                self._requests.count(name, key_filter(RESERVED_KEY, batch))
+                for batch in id_batches(unique, limits.values)
+            )
+
+        return self._limits.within(name, count)
+
+    def retrieve(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+    ) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions."""
+        check_ids(ids)
+        if conditions:
+            wanted: Any = payload_filter(conditions, ServerDialect())
+            ask = partial(meeting, name=name, ids=ids, wanted=wanted, vectors=vectors)
+            found = self._limits.within(
+                name, lambda limits: self._requests.ask(lambda client: ask(client, limits=limits))
+            )
+            return list(map(stored_point, found))
+        return [point for batch in id_batches(ids) for point in self._retrieve(name, list(batch), vectors)]
+
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions, with one page in memory at a time."""
+        wanted = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
+        offset: models.ExtendedPointId | None = None
+        while True:
+            ask = partial(self._page, name, offset, page, vectors, wanted)
+            records, offset = self._limits.within(name, ask)
+            yield from map(stored_point, records)
+            if offset is None:
+                return
+
+    def search(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        exact: bool = False,
+    ) -> list[StoredPoint]:
+        """Return the nearest points, best first, in as many pages as the server's limits need."""
+        query = unit_query(vector, None, name)
+        query_filter = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
+
+        def search(limits: Limits) -> list[models.ScoredPoint]:
+            return self._requests.ask(
+                lambda client: nearest(
+                    client,
+                    name,
+                    query,
+                    limit=limit,
+                    query_filter=query_filter,
+                    parameters=search_params(self._settings, limits, exact=exact),
+                    limits=limits,
+                )
+            )
+
+        return [stored_point(point, point.score) for point in self._limits.within(name, search)]
+
+    def search_hybrid(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        sparse: SparseVector,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        exact: bool = False,
+        payload: bool = True,
+    ) -> list[StoredPoint]:
+        """Return the best points by either vector, each once, with both scores."""
+        if not sparse:
+            return self.search(name, vector, limit=limit, conditions=conditions, exact=exact)
+        search = HybridSearch(
+            unit_query(vector, None, name),
+            models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)),
+            cast("models.Filter | None", payload_filter(conditions, ServerDialect())),
+            exact=exact,
+            payload=payload,
+            settings=self._settings,
+        )
+
+        def look_up(wanted: Sequence[LookUp], limits: Limits) -> list[list[StoredPoint]]:
+            found = self._requests.ask(lambda client: search.look_up(client, name, wanted, limits))
+            return [[stored_point(point, point.score) for point in points] for points in found]
+
+        return self._limits.within(name, lambda limits: hybrid_points(partial(look_up, limits=limits), limit))
+
+    def _retrieve(self, name: str, ids: list[str], vectors: bool) -> list[StoredPoint]:
+        records = self._requests.ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
+        return [stored_point(record) for record in records]
+
+    def _page(
+        self,
+        name: str,
+        offset: models.ExtendedPointId | None,
+        page: int,
+        vectors: bool,
+        wanted: models.Filter | None,
+        limits: Limits,
+    ) -> tuple[list[models.Record], models.ExtendedPointId | None]:
+        limit = min(page, limits.page)
+        options: dict[str, Any] = {"scroll_filter": wanted, "with_payload": True, "with_vectors": vectors}
+        return cast(
+            "tuple[list[models.Record], models.ExtendedPointId | None]",
+            self._requests.ask(lambda client: client.scroll(name, offset=offset, limit=limit, **options)),
+        )
+
+
+def id_batches(items: Sequence[T], most: int = BATCH_IDS) -> Iterator[Sequence[T]]:
+    """Yield ids or keys in parts that one request may have, of at most `most`."""
+    size = min(most, BATCH_IDS)
+    return (items[start : start + size] for start in range(0, len(items), size))

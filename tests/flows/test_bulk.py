@@ -1,0 +1,198 @@
+"""Loading in bulk: the search index is off meanwhile, on again in any case, and the collection is then published."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from rag_index.embedders import open_embedder
+from rag_index.errors import RagIndexError
+from rag_index.indexing import bulk
+from rag_index.indexing.driver import index_pages
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.single import index_documents
+from rag_index.stores import open_store
+from rag_index.stores.metadata import BULK
+from tests.fakes.qdrant import FakeQdrant
+from tests.project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ALIAS = "test_notes"
+
+
+@pytest.fixture
+def qdrant() -> Iterator[FakeQdrant]:
+    with FakeQdrant() as fake:
+        fake.threshold = 10  # kilobytes: 10 vectors
+        yield fake
+
+
+@pytest.fixture
+def project(tmp_path: Path, qdrant: FakeQdrant) -> Project:
+    extra = f'[store]\nurl = "{qdrant.url}"\n[store.server]\ngrpc_port = 0\nbulk = true\n'
+    return Project(tmp_path / "project", extra=extra).fill(60)
+
+
+def threshold(qdrant: FakeQdrant, name: str) -> int | None:
+    client = QdrantClient(qdrant.url, check_compatibility=False)
+    try:
+        found = client.get_collection(name)
+        assert (BULK in (found.config.metadata or {})) == (found.config.optimizer_config.indexing_threshold == 0)
+        return found.config.optimizer_config.indexing_threshold
+    finally:
+        client.close()
+
+
+def aliases(project: Project) -> dict[str, str]:
+    store = open_store(project.settings.store)
+    try:
+        return store.aliases()
+    finally:
+        store.close()
+
+
+def run(project: Project, *, full: bool = False, until: str = "") -> str:
+    """Run the steps of a flow in this process; return the message. `until`: raise there, as a fault would."""
+    with open_run(project.settings, "notes", RunOptions(full=full), run_id=f"run {full} {until}") as found:
+        embedder = open_embedder(project.settings.embedder)
+        scan = found.begin(embedder.identity(), found.open_chunker(), workers=1)
+        pages = [found.source.page(None, 1000)]
+        index_pages(scan, pages, embedder)
+        if until == "loaded":
+            raise RagIndexError("the network is gone")
+        scan.delete_gone()
+        scan.publish()
+        embedder.close()
+        return found.finish().message
+
+
+def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(project, qdrant, monkeypatch):
+    seen = []
+    wait = bulk.build_index
+
+    def watch(*given):
+        seen.append((threshold(qdrant, f"{ALIAS}__1"), qdrant.indexed.get(f"{ALIAS}__1", 0), aliases(project)))
+        wait(*given)
+        seen.append((threshold(qdrant, f"{ALIAS}__1"), aliases(project)))
+        assert qdrant.indexed[f"{ALIAS}__1"] >= 60
+
+    monkeypatch.setattr("rag_index.indexing.scan.build_index", watch)
+    run(project)
+    assert seen == [(0, 0, {}), (10, {})]
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+    before = qdrant.requests("PATCH")
+    assert run(project) == ""
+    assert threshold(qdrant, f"{ALIAS}__1") == 10
+    assert qdrant.requests("PATCH") == before + 1, "the epoch alone is written when nothing changed"
+
+
+def test_a_rebuild_is_loaded_in_bulk_and_the_live_collection_is_not(project, qdrant, monkeypatch):
+    run(project)
+    qdrant.configs.clear()  # as if nothing had ever been set by hand
+    project.fill(40, first=100)
+    seen = []
+    monkeypatch.setattr("rag_index.indexing.scan.build_index", lambda *given: seen.append(given) or wait(*given))
+    wait = bulk.build_index
+    run(project)
+    assert not seen, "people search the live collection"
+    assert threshold(qdrant, f"{ALIAS}__1") == 10
+    run(project, full=True)
+    assert [collection.name for _, collection in seen] == [f"{ALIAS}__2"]
+    assert aliases(project) == {ALIAS: f"{ALIAS}__2"}
+    assert threshold(qdrant, f"{ALIAS}__2") == 10
+
+
+def test_an_error_in_the_middle_turns_the_search_index_on(project, qdrant):
+    with pytest.raises(RagIndexError, match="the network is gone"):
+        run(project, until="loaded")
+    assert aliases(project) == {}
+    assert threshold(qdrant, f"{ALIAS}__1") == 10
+    run(project)
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tests.flows import test_bulk
+from tests.project import Project
+from rag_index.indexing.scan import Scan
+
+project = Project.__new__(Project)
+object.__setattr__(project, "folder", Path(sys.argv[1]))
+project.config = project.folder / "rag-index.toml"
+Scan.delete_gone = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+test_bulk.run(project, full=sys.argv[2] == "full")
+"""
+
+
+def kill(project: Project, kind: str) -> None:
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(project.folder), kind], capture_output=True, check=False)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr.decode()
+
+
+def test_a_killed_first_load_is_resumed_and_its_search_index_restored(project, qdrant):
+    kill(project, "first")
+    assert threshold(qdrant, f"{ALIAS}__1") == 0
+    assert aliases(project) == {}
+    upserts = qdrant.requests("/points")
+    run(project)
+    assert threshold(qdrant, f"{ALIAS}__1") == 10
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+    assert qdrant.requests(f"PUT /collections/{ALIAS}__1/points") <= upserts, "what was loaded is not loaded again"
+
+
+def test_the_next_run_restores_what_a_killed_rebuild_left_off(project, qdrant):
+    run(project)
+    kill(project, "full")
+    assert threshold(qdrant, f"{ALIAS}__2") == 0
+    run(project)
+    assert threshold(qdrant, f"{ALIAS}__2") == 10
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+
+
+def test_a_collection_that_a_single_document_made_live_is_not_left_off(project, qdrant):
+    kill(project, "first")
+    index_documents(project.settings, "notes", ["7"])
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+    assert threshold(qdrant, f"{ALIAS}__1") == 10
+
+
+def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monkeypatch):
+    qdrant.stuck = True
+    monkeypatch.setattr("rag_index.stores.server.collections.BUSY_WAIT", 0.0)
+    with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
+        run(project)
+    assert aliases(project) == {}
+    assert threshold(qdrant, f"{ALIAS}__1") == 10
+    qdrant.stuck = False
+    run(project)
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+
+
+def test_without_bulk_a_first_collection_is_searchable_from_the_start(project, qdrant):
+    project.write_settings(project.config.read_text().replace("bulk = true", "bulk = false"))
+    with pytest.raises(RagIndexError):
+        run(project, until="loaded")
+    assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+    assert threshold(qdrant, f"{ALIAS}__1") == 10
+
+
+def test_a_number_of_shards_that_only_a_rebuild_changes_is_said_by_every_run(project, qdrant):
+    run(project)
+    qdrant.configs[f"{ALIAS}__1"] = {"params": {"shard_number": 1}}
+    project.write_settings(project.config.read_text().replace("bulk = true", "shard_number = 2"))
+    assert "shard_number says 2: `rag-index rebuild` makes" in run(project)
+    assert run(project, full=True) == ""
+    client = QdrantClient(qdrant.url, check_compatibility=False)
+    assert client.get_collection(f"{ALIAS}__2").config.params.shard_number == 2
+    assert isinstance(client.get_collection(ALIAS), models.CollectionInfo)
+    client.close()
