@@ -7,6 +7,7 @@
     python benchmarks/retrieval.py desk [--documents 20000] [--queries 1000] [--folder DIR]
                                                                      five embedded collections: scanned, then with HNSW
     python benchmarks/retrieval.py callers [--documents 20000] [--callers 50] [--seconds 60] [--folder DIR]
+                                                                     queries embedded together, and one at a time
     python benchmarks/retrieval.py known-item [--documents 1000] [--model wordllama|minilm]
 
 `desk --documents 214072` is the whole service desk. With `--folder`, existing indexes in the folder are used again.

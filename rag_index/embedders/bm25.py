@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
@@ -102,8 +103,9 @@ class Bm25Encoder:
         return split_identifiers(text) if self._split else text
 
 
+@lru_cache(maxsize=64)
 def _engine(language: str) -> e.Bm25:
-    """Return Qdrant's encoder for a language."""
+    """Return Qdrant's encoder for a language. It never changes, and making one takes longer than encoding a query."""
     parameters: dict[str, Any] = {"k": K, "b": B, "avg_len": AVERAGE_LENGTH}
     if language == NO_LANGUAGE:
         parameters |= {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}

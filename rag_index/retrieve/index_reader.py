@@ -24,7 +24,7 @@ __all__ = ["CHUNKS_PER_DOCUMENT", "MIN_CANDIDATES", "IndexReader", "is_hybrid"]
 
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
-MIN_CANDIDATES = 50
+MIN_CANDIDATES = 30
 """Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
 MAX_POINTS = 10_000
 """Points requested at most, when the chunks of long documents fill the answer."""

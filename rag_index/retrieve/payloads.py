@@ -1,6 +1,6 @@
 """The second half of a hybrid search: reading the payloads of the best candidates alone.
 
-Meaning and words propose a hundred chunks in each index, of which ten documents are shown. Their order needs no
+Meaning and words propose up to sixty chunks in each index, of which ten documents are shown. Their order needs no
 payload, and reading one takes longer than finding it. So the candidates come with their scores alone, are put in order
 over all indexes, and the payloads of the first are read, until they belong to as many documents as wanted.
 """

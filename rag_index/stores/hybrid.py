@@ -6,13 +6,13 @@ takes at most two rounds of requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from rag_index.documents.batches import StoredPoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from rag_index.documents.batches import StoredPoint
 
 __all__ = ["LookUp", "hybrid_points"]
 
@@ -43,7 +43,7 @@ def hybrid_points(look_up: Callable[[Sequence[LookUp]], list[list[StoredPoint]]]
         (bm25 if asked.sparse else cosines).update((point.id, point.score) for point in points)
     candidates = {point.id: point for point in (*near, *worded)}
     return [
-        replace(point, score=cosines[point.id], bm25=bm25.get(point.id, 0.0))
+        StoredPoint(point.id, point.payload, score=cosines[point.id], bm25=bm25.get(point.id, 0.0))
         for point in candidates.values()
         if point.id in cosines  # else it was deleted between the rounds
     ]

@@ -33,7 +33,7 @@ BODIES = st.fixed_dictionaries(
     },
 )
 QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(max_examples=3000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+MANY = settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def check(answer: httpx.Response) -> None:

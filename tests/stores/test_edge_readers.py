@@ -21,6 +21,7 @@ from rag_index.stores.edge import views
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.reading import CollectionReader
+from rag_index.stores.edge.shard_files import MIN_LINKED, link_shard
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.test_edge import DIMENSION, PROCESS, clustered, points, run
 from tests.waiting import eventually
@@ -364,3 +365,19 @@ store.upsert('c', points(range(1000, 1100), {WIDE}))
         with closing(EdgeStore(tmp_path)) as store:
             assert numbers(store) == set(range(3, 1000))
     assert only_live_folder(tmp_path)
+
+
+def test_a_view_shares_no_file_that_loading_may_correct(tmp_path: Path) -> None:
+    """Only with tens of thousands of points these files are as large as those that are linked."""
+    shard = tmp_path / "shard" / "segments" / "one"
+    shard.mkdir(parents=True)
+    (tmp_path / "shard" / "edge_config.json").write_text("{}")
+    for name in ("id_tracker.versions", "matrix.mmap"):
+        (shard / name).write_bytes(os.urandom(MIN_LINKED))
+    before = digests(tmp_path / "shard")
+    link_shard(tmp_path / "shard", tmp_path / "view")
+    view = tmp_path / "view" / "segments" / "one"
+    assert (view / "matrix.mmap").samefile(shard / "matrix.mmap")
+    with (view / "id_tracker.versions").open("r+b") as file:
+        file.write(b"corrected")
+    assert digests(tmp_path / "shard") == before
