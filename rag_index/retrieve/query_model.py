@@ -139,7 +139,9 @@ class QueryModel:
         identity = live.identity
         if identity is None:
             return self._settings
-        recorded = ("kind", "model", "document_prefix", "query_prefix")
+        recorded = ["kind", "document_prefix", "query_prefix"]
+        if _differs(self._settings, identity):  # else the settings know the folder too, or who made it
+            recorded.append("model")
         return self._settings.model_copy(update={name: getattr(identity, name) for name in recorded})
 
 
@@ -189,6 +191,8 @@ class _LiveQuery(Query):
 def _differs(settings: EmbedderSettings, identity: EmbedderIdentity | None) -> bool:
     """Return whether the settings name another model than the one that made the collection."""
     model = settings.model.removesuffix(":latest")
+    if settings.kind == "sentence-transformers":  # of a folder or a name on the hub, the last part is recorded
+        model = model.rstrip("/").rsplit("/", 1)[-1]
     return identity is not None and (identity.kind, identity.model) != (settings.kind, model)
 
 

@@ -15,6 +15,8 @@ import pytest
 from rag_index.embedders import open_embedder
 from rag_index.embedders import sentence_transformers as ours
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
+from rag_index.retrieve.live import LiveCollection
+from rag_index.retrieve.query_embedders import QueryEmbedders
 from rag_index.settings import EmbedderSettings, load_settings
 from tests.fakes.ollama import vector_of
 from tests.project import Project
@@ -149,6 +151,16 @@ def test_a_relative_model_folder_is_next_to_the_settings_file(model, tmp_path):
     assert load_settings(project.config).embedder.model == "all-MiniLM-L6-v2"
     with pytest.raises(ValueError, match="needs a model"):
         EmbedderSettings(kind="sentence-transformers")
+
+
+def test_a_query_is_embedded_by_the_model_in_its_folder(model):
+    settings = EmbedderSettings(kind="sentence-transformers", model=str(model))
+    embedder = open_embedder(settings)
+    identity = embedder.identity()
+    live = LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
+    queries = QueryEmbedders(settings)
+    assert np.array_equal(queries.submit(live, "printer").result(60), embedder.embed_query("printer"))
+    queries.close()
 
 
 @pytest.mark.long
