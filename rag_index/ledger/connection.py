@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.dialects import postgresql
 
 from rag_index.database.interrupts import interrupts_deferred
 from rag_index.database.private import private_file
@@ -82,13 +81,13 @@ class LedgerConnection:
         """Return the condition that `column` is one of `keys`, which is one bound parameter for any number of keys."""
         if self.engine.dialect.name == "sqlite":
             return column.in_(self._keys_as_rows())  # type: ignore[no-any-return]
-        return column == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text)))  # type: ignore[no-any-return]
+        return column == sa.any_(sa.bindparam("keys", type_=_array(sa.Text)))  # type: ignore[no-any-return]
 
     def _keys_as_rows(self) -> sa.Select[Any]:
         """Return a SELECT with a row for each key of the bound parameter `keys`."""
         if self.engine.dialect.name == "sqlite":
             return sa.select(sa.func.json_each(sa.bindparam("keys")).table_valued("value").c.value)
-        return sa.select(sa.func.unnest(sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))))
+        return sa.select(sa.func.unnest(sa.bindparam("keys", type_=_array(sa.Text))))
 
     def _bind_keys(self, keys: Sequence[str]) -> Any:
         """Return the value of the bound parameter `keys`."""
@@ -99,8 +98,8 @@ class LedgerConnection:
         if self.engine.dialect.name == "sqlite":
             pair = sa.func.json_each(sa.bindparam("pairs")).table_valued("value").c.value
             return sa.select(sa.func.json_extract(pair, "$[0]"), sa.func.json_extract(pair, "$[1]"))
-        keys = sa.bindparam("keys", type_=postgresql.ARRAY(sa.Text))
-        numbers = sa.bindparam("numbers", type_=postgresql.ARRAY(sa.BigInteger))
+        keys = sa.bindparam("keys", type_=_array(sa.Text))
+        numbers = sa.bindparam("numbers", type_=_array(sa.BigInteger))
         pairs = sa.func.unnest(keys, numbers).table_valued("key", "number").render_derived()
         return sa.select(pairs.c.key, pairs.c.number)
 
@@ -117,6 +116,13 @@ class LedgerConnection:
             yield
         except exc.SQLAlchemyError as error:
             raise _map_error(error, self._url) from error
+
+
+def _array(of: Any) -> Any:
+    """Return PostgreSQL's type of arrays. Its dialect is imported for it alone: that takes 20 ms."""
+    from sqlalchemy.dialects import postgresql
+
+    return postgresql.ARRAY(of)
 
 
 def _engine(url: URL) -> Engine:

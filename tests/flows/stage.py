@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError
-from rag_index.orchestration.states import failed_to_start
-from rag_index.reports.outcome import IndexOutcome, RunReport
+from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
 from rag_index.status.failed import failed
 from tests.indexing.plain import run_plain
 from tests.project import Project
