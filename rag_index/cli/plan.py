@@ -45,5 +45,8 @@ def _print_plans(plans: list[RunPlan]) -> None:
     for one in plans:
         if one.error:
             click.echo(f"rag-index: {one.index}: a run would fail: {one.error}", err=True)
-        elif one.message:
+            continue
+        if one.cost:
+            click.echo(f"{one.index}: {one.cost.sentence()}")
+        if one.message:
             click.echo(f"{one.index}: {one.message}")

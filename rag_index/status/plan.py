@@ -17,12 +17,13 @@ from rag_index.indexing.target import check_fits, live_collection
 from rag_index.ledger import Ledger
 from rag_index.sources import has_digests, open_source, scan_settings
 from rag_index.sources.sql import not_unique
+from rag_index.status.cost import CostCounter, RunCost
 from rag_index.stores import read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.documents.batches import Failure
+    from rag_index.documents.batches import DocumentBatch, Failure
     from rag_index.embedders import EmbedderIdentity
     from rag_index.ledger import Collection
     from rag_index.settings import IndexSettings, Settings
@@ -56,6 +57,8 @@ class RunPlan:
     """Documents that cannot be read, or that failed too often to be tried again."""
     skipped: int = 0
     """Documents that a rule of the source excludes."""
+    cost: RunCost | None = None
+    """What embedding new and changed documents costs at most; None if there are none."""
     message: str = ""
     """What a person should know about the run."""
     error: str = ""
@@ -65,7 +68,7 @@ class RunPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints. `message` and `error` are left out if they are empty."""
-        values = asdict(self)
+        values = {**asdict(self), "cost": self.cost and self.cost.to_json()}
         values.pop("exit_code")
         return {name: value for name, value in values.items() if value != ""}
 
@@ -120,6 +123,7 @@ def _compare(
 ) -> None:
     """Read the whole source and count its documents."""
     collection_id = live.id if live else NO_COLLECTION
+    cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan()
     digests = has_digests(settings, index)  # what they leave unread is unchanged beyond doubt
     state = LedgerScanState(
@@ -134,16 +138,19 @@ def _compare(
         if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
             raise not_unique(index, repeated[0])
         state.leave_unread(page).add_to(plan)
-        _count(plan, page, ledger, collection_id)
+        cost.add(_count(plan, page, ledger, collection_id))
         cursor = page.cursor
+    plan.cost = cost.cost() if plan.new + plan.changed else None
     plan.gone = ledger.count_gone(collection_id)
     if live is not None:
         plan.held_back, reason = DeleteGuard(ledger, live, settings.run.delete_guard).foresee(index.name)
         plan.message = "; ".join(filter(None, [plan.message, reason]))
 
 
-def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) -> None:
-    """Count the documents of a page, and note in the ledger's temporary tables which ones lose their points."""
+def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) -> DocumentBatch:
+    """Count the documents of a page, note in the ledger's temporary tables which ones lose their points, and return
+    those that have to be embedded.
+    """
     keys = page.documents.keys
     changes = diff(page.documents, ledger.known(collection_id, keys), ledger.failures(collection_id, keys))
     skipped = [failure for failure in page.unreadable if failure.kind == "skipped"]
@@ -156,6 +163,7 @@ def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) 
     plan.empty += changes.empty
     plan.failed += changes.given_up + len(page.unreadable) - len(skipped)
     plan.skipped += len(skipped)
+    return changes.to_embed
 
 
 def _indexed(skipped: Sequence[Failure], ledger: Ledger, collection_id: int) -> list[tuple[str, bytes, bytes]]:

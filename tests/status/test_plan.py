@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from rag_index.documents.batches import Failure
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import encode_key
 from rag_index.ledger import Ledger
+from rag_index.settings import ContextSettings, EmbedderSettings
+from rag_index.sources import open_source
+from rag_index.status.cost import CostCounter
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -123,3 +128,56 @@ def test_deletions_that_a_run_would_hold_back_are_said(project):
     assert counts(plan) == {"documents": 150, "gone": 250, "held_back": 260, "unchanged": 140, "empty": 10}
     assert plan["message"] == "the run would hold back 260 of 400 documents, more than delete_guard (20%) allows"
     assert plan["message"] in project.cli("plan").stdout
+
+
+def test_the_cost_of_a_first_run_is_its_chunks_and_no_time(project):
+    (plan,) = project.json("plan")["indexes"]
+    said = project.cli("plan").stdout.splitlines()[-1]
+    project.index(serial=True)
+    status = project.json("status")["indexes"][0]
+    cost = plan["cost"]
+    with project.source() as db:
+        (characters,) = db.execute("SELECT sum(length(title || char(10) || body)) FROM note").fetchone()
+    assert cost["chunks"] == status["points"]
+    assert not cost["chunks_estimated"]
+    assert abs(cost["characters"] - characters) <= 60, "title and body are joined"
+    assert (cost["requests"], cost["context_requests"], cost["chars_per_second"], cost["seconds"]) == (None,) * 4
+    assert said.startswith(f"notes: {cost['chunks']:,} chunks of {cost['characters']:,} characters to embed; ")
+    assert said.endswith("how long that takes is unknown until the first run has measured it")
+
+
+def test_the_cost_of_a_change_is_at_the_rate_of_the_last_run(project):
+    project.index(serial=True)
+    assert project.json("plan")["indexes"][0]["cost"] is None
+    project.execute("UPDATE note SET body = 'another text' WHERE id <= 3")
+    (plan,) = project.json("plan", RAG_INDEX_PARALLEL__SERIAL="true")["indexes"]
+    cost = plan["cost"]
+    assert (plan["changed"], cost["chunks"], cost["workers"]) == (3, 3, 1)
+    assert cost["chars_per_second"] > 0
+    assert cost["seconds"] == pytest.approx(cost["characters"] / cost["chars_per_second"], abs=0.1)
+    assert "as the last run measured" in project.cli("plan").stdout
+
+
+def test_the_cost_of_requests_and_contexts_is_counted_and_the_chunks_of_many_documents_estimated(tmp_path):
+    project = Project(tmp_path / "project").fill(1_200)
+    exact = CostCounter(project.settings, project.settings.indexes[0], None)
+    counter = CostCounter(project.settings, project.settings.indexes[0], 1_000.0)
+    with closing(open_source(project.settings, project.settings.indexes[0])) as source:
+        documents = source.page(None, 2_000).documents
+    for start in range(0, 1_200, 400):
+        exact.add(documents.take(list(range(start, start + 400))))
+    counter.add(documents)
+    cost, true = counter.cost(), exact.cost()
+    assert (cost.chunks_estimated, true.chunks_estimated) == (True, False)
+    assert cost.characters == true.characters == sum(map(len, documents.texts))
+    assert cost.chunks == pytest.approx(true.chunks, rel=0.1)
+    assert cost.seconds == pytest.approx(cost.characters / 1_000 / cost.workers)
+    embedder = EmbedderSettings(kind="ollama", model="m", batch_texts=10, batch_chars=1_000_000)
+    context = ContextSettings(model="writer")
+    index = project.settings.indexes[0].model_copy(update={"context": context})
+    asked = CostCounter(project.settings.model_copy(update={"embedder": embedder}), index, None)
+    asked.add(documents.take(list(range(25))))
+    found = asked.cost()
+    assert found.requests == -(-found.chunks // 10)
+    assert found.context_requests == found.chunks
+    assert f"in about {found.requests} requests and at most {found.chunks} requests for contexts" in found.sentence()
