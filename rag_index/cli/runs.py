@@ -107,9 +107,12 @@ def launch_flow(
 ) -> Any:
     """Run the flow that `load` returns on these settings, as `launch` does, and return its result."""
     from rag_index.orchestration.launch import launch
+    from rag_index.orchestration.prefect_history import prune_history
 
     home = settings.data / "prefect"
-    return launch(load, home, verbose=context.verbose, early=early, config=str(settings.path), **parameters)
+    result = launch(load, home, verbose=context.verbose, early=early, config=str(settings.path), **parameters)
+    prune_history(home, settings.run.keep_days)
+    return result
 
 
 def load_index_all() -> Any:

@@ -16,6 +16,7 @@ from rag_index.database.urls import is_file
 from rag_index.doctor.collection_state import CollectionState
 from rag_index.doctor.compare import point_findings, scan_source, scan_store
 from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase
+from rag_index.doctor.history import history_advice
 from rag_index.doctor.scratch import Scratch
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
@@ -207,6 +208,7 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
         return Diagnosis([damaged_ledger(settings, damage)])
     diagnosis = Diagnosis()
     with open_resources(settings) as resources:
+        diagnosis.advice += history_advice(settings, resources.ledger)
         for index in indexes:
             with lock_index(resources, index):
                 found = Checkup(resources, index).diagnose()

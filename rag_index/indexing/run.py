@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
     from rag_index.stores import Store
 
 __all__ = ["IndexRun", "RunOptions", "open_run"]
+
+logger = logging.getLogger("rag_index.indexing")
+
+DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,7 @@ class IndexRun:
             outcome.hold(f"{outcome.failed:,} document{s} failed: `rag-index failed {self.index.name}` lists them")
         outcome.say(outcome.missing_contexts)
         self._record()
+        self._prune()
         return outcome
 
     def fail(self, error: BaseException) -> IndexOutcome:
@@ -161,6 +167,14 @@ class IndexRun:
         outcome.exit_code = getattr(error, "exit_code", 1)
         self._record()
         return outcome
+
+    def _prune(self) -> None:
+        """Delete what `[run] keep_days` says from the ledger. A fault is left to the next run."""
+        before = self.ledger.clock() - self.settings.run.keep_days * DAY
+        try:
+            self.ledger.prune(before, {self.settings.alias(index.name) for index in self.settings.indexes})
+        except RagIndexError as error:
+            logger.warning("old runs were not deleted from the ledger: %s", error)
 
     def _record(self) -> None:
         """Write metrics, advice and outcome into the ledger."""

@@ -11,6 +11,7 @@ from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.files import FileRows
 from rag_index.ledger.inbox import InboxRows
+from rag_index.ledger.pruning import PrunedRows
 from rag_index.ledger.records import (
     Collection,
     Counts,
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows, InboxRows, WatchRows):
+class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows, PrunedRows, InboxRows, WatchRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.

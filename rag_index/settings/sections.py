@@ -231,6 +231,8 @@ class RunSettings(Section):
     """The share of documents that may fail in a run that still counts as completed."""
     wait: Number = Field(default=0.0, ge=0)
     """How long a run waits at its start for services that are down, in seconds."""
+    keep_days: Number = Field(default=90.0, ge=1)
+    """How long the history of runs is kept, and lists of failed documents of indexes that are gone, in days."""
     metrics_file: Path | None = None
     """The file for the metrics of each index's last run, written by every run: .json, or .prom for Prometheus."""
 

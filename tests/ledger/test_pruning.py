@@ -1,0 +1,115 @@
+"""What the ledger forgets: old runs and failed documents of indexes that are gone, and never what is in use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rag_index.documents.batches import Failure
+from rag_index.embedders import open_embedder
+from rag_index.indexing.driver import index_pages
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.settings import load_settings
+from tests.project import Project
+
+DAY = 86_400.0
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    import sqlalchemy as sa
+
+    clock = Clock()
+    ledger = Ledger(sa.make_url(f"sqlite:///{tmp_path / 'ledger.db'}"), clock=clock)
+    ledger.now = clock
+    yield ledger
+    ledger.close()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 1_000 * DAY
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def run(ledger: Any, run_id: str, alias: str, day: float) -> None:
+    ledger.now.at = day * DAY
+    ledger.start_run(run_id, alias, host="h", pid=1)
+    ledger.finish_run(run_id, state="completed", message="", report={})
+
+
+def collection(ledger: Any, alias: str) -> int:
+    given = {"store_id": "s", "embedder_fingerprint": "e", "embedder": "e", "chunking": "c", "dimension": 4}
+    return ledger.add_collection(alias=alias, name=f"{alias}__1", state="ready", **given).id
+
+
+def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
+    for day in (800, 801, 999):
+        run(ledger, f"run {day}", "test_notes", day)
+    run(ledger, "run of another", "other_notes", 700)
+    run(ledger, "id-1", "test_notes", 800)
+    run(ledger, "id-2", "test_notes", 999)
+    run(ledger, "watch-test_notes", "test_notes", 700)
+    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == (3, 0)
+    assert ledger.prune(910 * DAY, ["test_notes"]) == (3, 0)
+    assert ledger.count_runs() == 4
+    assert ledger.last_run("test_notes").id == "run 999"
+    assert ledger.last_run("other_notes").id == "run of another"
+    assert ledger.last_run("test_notes", "id-").id == "id-2"
+    assert ledger.prune(910 * DAY, ["test_notes"]) == (0, 0)
+
+
+def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
+    ledger.now.at = 1_000 * DAY
+    with IndexLease(ledger, "test_notes", "long"):
+        ledger.now.at = 800 * DAY
+        ledger.start_run("long", "test_notes", host="h", pid=1)
+        run(ledger, "newer", "test_notes", 900)
+        assert ledger.prune(950 * DAY, ["test_notes"]) == (0, 0)
+    assert ledger.prune(950 * DAY, ["test_notes"]) == (1, 0)
+
+
+def test_failed_documents_of_indexes_that_are_gone_go(ledger):
+    ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
+    ledger.now.at = 700 * DAY
+    for one in (ours, other, gone, 4711):
+        ledger.fail(one, [Failure("k", "reason", b"h")])
+    for alias in ("test_notes", "test_gone"):
+        run(ledger, f"run {alias}", alias, 700)
+    run(ledger, "another project runs every night", "other_notes", 999)
+    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == (0, 2)
+    assert ledger.prune(910 * DAY, ["test_notes"]) == (0, 2)
+    assert [ledger.count_failures(one) for one in (ours, other, gone, 4711)] == [1, 1, 0, 0]
+
+
+def index(project: Project) -> None:
+    with open_run(project.settings, "notes", RunOptions(), run_id=str(object())) as found:
+        embedder = open_embedder(project.settings.embedder)
+        scan = found.begin(embedder.identity(), found.open_chunker(), workers=1)
+        index_pages(scan, [found.source.page(None, 1000)], embedder)
+        scan.delete_gone()
+        scan.publish()
+        found.finish()
+        embedder.close()
+
+
+def test_a_run_prunes_with_default_settings_and_leaves_another_project_of_the_folder_alone(tmp_path):
+    project = Project(tmp_path / "project").fill(3)
+    second = project.config.read_text().replace('project = "test"', 'project = "second"')
+    (project.folder / "second.toml").write_text(second)
+    ledger = Ledger(load_settings(project.config).ledger_url)
+    now = ledger.clock()
+    for name, alias, days in (("a", "test_notes", 200), ("b", "second_notes", 200), ("c", "second_notes", 100)):
+        ledger.clock = lambda days=days: now - days * DAY
+        ledger.start_run(name, alias, host="h", pid=1)
+        ledger.finish_run(name, state="completed", message="", report={})
+    index(project)
+    assert ledger.last_run("test_notes", "a") is None
+    assert ledger.last_run("test_notes").state == "completed"
+    assert ledger.last_run("second_notes").id == "c", "the last one says how it went"
+    ledger.close()

@@ -1,0 +1,56 @@
+"""The pruning of what Prefect's temporary server keeps."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from rag_index.orchestration.prefect_history import FILE_NAME, prune_history
+from tests.project import Project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DAY = 86_400.0
+
+
+def counts(file: Path) -> dict[str, int]:
+    connection = sqlite3.connect(file)
+    try:
+        tables = ("flow_run", "task_run", "flow_run_state", "task_run_state", "log")
+        return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
+    finally:
+        connection.close()
+
+
+def test_runs_that_ended_long_ago_are_deleted_with_all_that_belongs_to_them(tmp_path):
+    project = Project(tmp_path / "project").fill(20)
+    assert project.cli("index", "notes", "--full", "--workers", "1").returncode == 0
+    home = project.settings.data / "prefect"
+    file = home / FILE_NAME
+    if not file.is_file():  # the run needed no server
+        assert prune_history(home, 90) == 0
+        return
+    before = counts(file)
+    assert before["flow_run"] > 0
+    assert prune_history(home, 90) == 0
+    assert counts(file) == before, "nothing is old"
+    with sqlite3.connect(file) as db:  # one that runs now, or was killed
+        columns = [row[1] for row in db.execute("PRAGMA table_info(flow_run)")]
+        values = ", ".join({"id": f"'{uuid.uuid4()}'", "end_time": "NULL"}.get(name, name) for name in columns)
+        db.execute(f"INSERT INTO flow_run SELECT {values} FROM flow_run LIMIT 1")
+    assert prune_history(home, 90, clock=lambda: time.time() + 91 * DAY) > 0
+    assert counts(file)["flow_run"] == 1, "a run without an end may live"
+    assert counts(file)["task_run"] == 0
+    prune_history(home, 90, clock=lambda: time.time() + 122 * DAY)
+    assert counts(file)["flow_run"] == counts(file)["flow_run_state"] == counts(file)["log"] == 0
+    assert project.cli("index", "notes", "--full", "--workers", "1").returncode == 0, "Prefect works with what is left"
+
+
+def test_a_database_in_use_and_one_of_another_kind_are_left_alone(tmp_path):
+    assert prune_history(tmp_path, 90) == 0
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("CREATE TABLE other (id INTEGER)")
+    assert prune_history(tmp_path, 90) == 0
