@@ -51,7 +51,8 @@ def begin_scan(
     _configure(run, collection)
     make_searchable(store, collection.name, identity, index.indexed_fields)
     guard = DeleteGuard(ledger, collection, run.settings.run.delete_guard)
-    guard.note_size()
+    if not run.options.single:
+        guard.note_size()
     reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
     if reuse is None and index.kind == CODE and guard.any_documents:
         reuse = VectorReuse(index.name, ledger, store, collection, own=True)
@@ -70,8 +71,8 @@ def begin_scan(
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(
             run.source, index, ledger, collection.id,
-            full=rebuild, retry=run.options.retry_failed, settings=scan_settings(run.settings, index),
-            digests=has_digests(run.settings, index),
+            full=rebuild, retry=run.options.retry_failed, single=run.options.single,
+            settings=scan_settings(run.settings, index), digests=has_digests(run.settings, index),
         ),
         reuse=reuse,
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),

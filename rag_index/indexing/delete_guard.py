@@ -6,25 +6,34 @@ A document that is held back stays in the index until the source has it again or
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from rag_index.indexing.guards import Loss, deletion_refused, held_back
+from rag_index.indexing.guards import Loss, batch_refused, deletion_refused, held_back
 
 if TYPE_CHECKING:
-    from rag_index.ledger import Collection, Ledger
+    from collections.abc import Sequence
+
+    from rag_index.ledger import Collection, Counts, Ledger
 
 __all__ = ["DeleteGuard"]
 
 
 class DeleteGuard:
-    """The delete guard of a scan into `collection`, made before the scan writes anything."""
+    """The delete guard of a scan into `collection`. A scan of all documents calls `note_size` before it writes."""
 
     def __init__(self, ledger: Ledger, collection: Collection, share: float) -> None:
         self._ledger = ledger
         self._collection = collection
         self._share = share
-        self._before = ledger.count_documents(collection)
-        self._largest = max(self._before.whole, ledger.largest_size(collection.id))
+
+    @cached_property
+    def _before(self) -> Counts:
+        return self._ledger.count_documents(self._collection)
+
+    @cached_property
+    def _largest(self) -> int:
+        return max(self._before.whole, self._ledger.largest_size(self._collection.id))
 
     @property
     def any_documents(self) -> bool:
@@ -62,6 +71,22 @@ class DeleteGuard:
         refused = deletion_refused(loss, self._share)
         if refused:
             self._ledger.hold_back(self._collection, whole=loss.is_of_whole(self._share))
+        return refused
+
+    def hold_back_named(self, keys: Sequence[str]) -> str:
+        """Hold back these documents, which a batch would delete, if it is too much, and return the reason.
+
+        What the batches of a day delete counts together, or many small ones would be a way around the guard.
+        """
+        cid, deletions = self._collection.id, self._ledger.count_named(self._collection, keys)
+        if not deletions.all:
+            return ""
+        earlier = self._ledger.count_batch_deletions(cid)
+        refused = batch_refused(Loss(deletions, self._before, self._largest), earlier, self._share)
+        if refused:
+            self._ledger.hold_back_named(cid, keys)
+        else:
+            self._ledger.note_batch_deletions(cid, deletions.all)
         return refused
 
     def allow(self) -> None:

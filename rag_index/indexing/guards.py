@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag_index.ledger.deletions import DAYS
+from rag_index.ledger.deletions import DAYS, HOURS
 
 if TYPE_CHECKING:
     from rag_index.ledger import Counts
 
-__all__ = ["UNGUARDED_DELETES", "Loss", "deletion_refused", "held_back", "too_few_left", "too_many_failed"]
+__all__ = [
+    "UNGUARDED_DELETES", "Loss", "batch_refused", "deletion_refused", "held_back", "too_few_left", "too_many_failed",
+]  # fmt: skip
 
 UNGUARDED_DELETES = 100
 """Up to this many deletions are never guarded."""
@@ -64,6 +66,22 @@ def deletion_refused(loss: Loss, share: float) -> str:
     return (
         f"{lost} would be deleted, more than delete_guard ({share:.0%}) allows; nothing was deleted: "
         "if the source is right, run again with --allow-deletes"
+    )
+
+
+def batch_refused(loss: Loss, earlier: int, share: float) -> str:
+    """Return why a batch deletes nothing, if the batches of a day, which deleted `earlier` documents, would delete
+    more than `share` of the index, or if a run that deleted the same would be refused.
+    """
+    lost, together = loss.deletions.all, earlier + loss.deletions.all
+    which = loss.sentence(share)
+    if not which and _too_many(together, loss.before.all + earlier, share):
+        which = f"{lost:,} documents ({together:,} with those deleted in the last {HOURS} hours)"
+    if not which:
+        return ""
+    return (
+        f"{which} would be deleted, more than delete_guard ({share:.0%}) allows; they are held back: "
+        "if the source is right, `rag-index index` with --allow-deletes deletes them"
     )
 
 

@@ -23,6 +23,7 @@ from rag_index.indexing.bulk import end_bulk
 from rag_index.indexing.paging import Paging
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
 from rag_index.reports.advice import advice
 from rag_index.reports.metrics import RunMetrics, Stopwatch
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from rag_index.sources import Source
     from rag_index.stores import Store
 
-__all__ = ["IndexRun", "RunOptions", "open_run"]
+__all__ = ["IndexRun", "Opened", "RunOptions", "open_run"]
 
 logger = logging.getLogger("rag_index.indexing")
 
@@ -62,7 +63,15 @@ class RunOptions:
     retry_failed: bool = False
     """Try failed documents again, however often they were tried."""
     single: bool = False
-    """Look at single documents alone, so that the collection is never complete enough to be published by this run."""
+    """Look at single documents alone: nothing is known of the others, so the run never completes the collection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a caller keeps open from run to run, and closes itself."""
+
+    source: Source
+    ledger: Ledger
 
 
 class IndexRun:
@@ -189,8 +198,12 @@ class IndexRun:
 
 
 @contextmanager
-def open_run(settings: Settings, name: str, options: RunOptions, *, run_id: str) -> Iterator[IndexRun]:
+def open_run(
+    settings: Settings, name: str, options: RunOptions, *, run_id: str, keep: Opened | None = None
+) -> Iterator[IndexRun]:
     """Open all that a run needs, in the order in which it is taken: source, ledger, lease, store.
+
+    What the caller wants to `keep` is used, and left open.
 
     A rebuild reads the golden queries of its gate first: a mistake in them must not wait until all is embedded.
 
@@ -199,10 +212,15 @@ def open_run(settings: Settings, name: str, options: RunOptions, *, run_id: str)
     index = settings.index(name)
     golden = check_gate(settings, index) if options.full and not options.allow_loss else ()
     with ExitStack() as stack:
-        source: Any = stack.enter_context(closing(open_source(settings, index)))
-        ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
+        if keep is None:
+            source: Any = stack.enter_context(closing(open_source(settings, index)))
+            ledger: Any = stack.enter_context(closing(Ledger(settings.ledger_url)))
+        else:
+            source, ledger = keep.source, keep.ledger
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
-        store: Any = stack.enter_context(closing(open_store(settings.store, wait=settings.run.wait)))
+        brief = run_id.startswith(BATCH)
+        wait = 0.0 if brief else settings.run.wait
+        store: Any = stack.enter_context(closing(open_store(settings.store, wait=wait, brief=brief)))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         opened = {"source": source, "ledger": ledger, "lease": lease, "store": store}
         run = IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)

@@ -121,6 +121,7 @@ class Scan:
         if run.index.access is not None:
             self._update_access(page, known, changes)
         run.ledger.note_emptied(changes.emptied)
+        self._progress.emptied.update(row[0] for row in changes.emptied)
         run.ledger.record(cid, changes.newly_empty)
         if changes.recovered:
             run.ledger.clear_failures(cid, changes.recovered)
@@ -171,6 +172,7 @@ class Scan:
         known = self.run.ledger.known(self.collection.id, list(skipped)) if skipped else {}
         indexed = [key for key, row in known.items() if row.chunks or row.pending]
         self.run.ledger.note_emptied([(key, b"", b"") for key in indexed])
+        self._progress.emptied.update(indexed)
         self._progress.excluded += [skipped[key] for key in indexed]
 
     def is_suspect(self, shard: Shard) -> bool:
@@ -257,6 +259,26 @@ class Scan:
             run.ledger.release_seen(self.collection.id)  # whoever names a document allows its deletion
             for deleted in delete_named(run.ledger, run.store, self.collection, run.index.name, keys):
                 run.outcome.deleted += deleted
+
+    def delete_changed(self, keys: Sequence[str], *, seen: Sequence[str]) -> None:
+        """Delete these documents, which the source no longer has, and the points of emptied ones, unless refused.
+
+        For a batch of changes, which nobody named: `delete_guard` holds, and counts all batches of a day together.
+        The documents `seen` are no longer held back, unless they are empty.
+        """
+        run, cid = self.run, self.collection.id
+        with run.stopwatch.stage("delete"):
+            run.lease.check()
+            lost = {*keys, *self._progress.emptied}
+            run.ledger.release_named(cid, sorted(set(seen) - lost))
+            lost -= run.ledger.held_of(cid, sorted(lost))
+            if lost and (refused := self.guard.hold_back_named(sorted(lost))):
+                run.outcome.hold_back(len(lost), refused)
+            held = run.ledger.held_of(cid, keys)
+            gone = [key for key in keys if key not in held]
+            for deleted in delete_named(run.ledger, run.store, self.collection, run.index.name, gone):
+                run.outcome.deleted += deleted
+            run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
 
     def verify(self) -> None:
         """Check that the store holds what the ledger says. Raises StoreMismatch."""

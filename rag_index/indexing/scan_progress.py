@@ -31,6 +31,8 @@ class ScanProgress:
     """Characters of all documents that have to be embedded, as far as the source was read."""
     excluded: list[Failure] = field(default_factory=list)
     """Indexed documents that a rule of the source now keeps out."""
+    emptied: set[str] = field(default_factory=set)
+    """Documents with points that have no text any more, or that a rule of the source now keeps out."""
     deletes_done: bool = False
 
     def take(self) -> Iterator[Shard]:

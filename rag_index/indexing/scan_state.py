@@ -65,6 +65,7 @@ class LedgerScanState:
         *,
         full: bool,
         retry: bool,
+        single: bool = False,
         settings: str = "",
         digests: bool = False,
     ) -> None:
@@ -86,7 +87,8 @@ class LedgerScanState:
         self._read: dict[int, BucketDigest] = {}
         self._unread: set[int] = set()
         self._any_pages = False
-        source.use_scan_state(self)
+        if not single:
+            source.use_scan_state(self)
 
     @property
     def watermark(self) -> str | None:

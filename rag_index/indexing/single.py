@@ -18,14 +18,14 @@ from rag_index.ledger.runs import SINGLE
 from rag_index.sources import SingleDocumentSource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.indexing.run import IndexRun
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
     from rag_index.sources import SourcePage
 
-__all__ = ["index_documents"]
+__all__ = ["gone_keys", "index_documents", "keys_of", "known_keys", "single_document_source"]
 
 
 def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexOutcome:
@@ -50,38 +50,57 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
 
 
 def _bring_up_to_date(run: IndexRun, ids: list[str]) -> None:
-    settings, source = run.settings.embedder, run.source
-    if not isinstance(source, SingleDocumentSource):
+    settings, source = run.settings.embedder, single_document_source(run)
+    with run.stopwatch.stage("fetch"):
+        page = source.documents(ids)
+        known = known_keys(run, ids)
+        there = keys_of(page)
+        for given, keys in known.items():
+            if not keys and there.isdisjoint(possible_keys(key_parts(given, _columns(run)))):
+                raise SettingsError(
+                    f"index {run.index.name}: neither the source nor the index has a document {given}; nothing was done"
+                )
+    with closing(open_embedder(settings.model_copy(update={"wait_for_recovery": run.settings.run.wait}))) as embedder:
+        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1, documents=len(ids))
+        index_pages(scan, [page], embedder)
+    scan.delete(gone_keys(known, there))
+    scan.verify()
+
+
+def single_document_source(run: IndexRun) -> SingleDocumentSource:
+    """Return the source of a run. Raises SettingsError if it cannot be asked for single documents."""
+    if not isinstance(run.source, SingleDocumentSource):
         raise SettingsError(
             f"index {run.index.name}: its source cannot be asked for single documents; "
             f"`rag-index index {run.index.name}` brings all of it up to date"
         )
-    with run.stopwatch.stage("fetch"):
-        page = source.documents(ids)
-        gone = _gone(run, ids, page)
-    with closing(open_embedder(settings.model_copy(update={"wait_for_recovery": run.settings.run.wait}))) as embedder:
-        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1, documents=len(ids))
-        index_pages(scan, [page], embedder)
-    scan.delete(gone)
-    scan.verify()
+    return run.source
 
 
-def _gone(run: IndexRun, ids: Sequence[str], page: SourcePage) -> list[str]:
-    """Return the typed keys of what the index has, or lists as failed, under these ids, and the source does not.
+def keys_of(page: SourcePage) -> set[str]:
+    """Return the typed keys of all documents that the source has, whether or not their text can be read."""
+    return {*page.documents.keys, *(failure.key for failure in page.unreadable)}
 
-    Raises:
-        SettingsError: source and index both have nothing under one of the ids.
+
+def known_keys(run: IndexRun, ids: Sequence[str]) -> dict[str, set[str]]:
+    """Return the typed keys of what the index has, or lists as failed, under each of these document ids.
+
+    Raises SettingsError if a text cannot be an id.
     """
-    columns, ledger = run.index.key_columns or ["id"], run.ledger  # without columns an id is the key itself
-    there = {*page.documents.keys, *(failure.key for failure in page.unreadable)}
+    columns, ledger = _columns(run), run.ledger
+    by_id = {given: possible_keys(key_parts(given, columns)) for given in ids}
     collection = ledger.collection(run.store.aliases().get(run.alias, ""))
-    gone: list[str] = []
-    for given in ids:
-        keys = possible_keys(key_parts(given, columns))
-        known = {*ledger.known(collection.id, keys), *ledger.failures(collection.id, keys)} if collection else set()
-        if known.isdisjoint(keys) and there.isdisjoint(keys):
-            raise SettingsError(
-                f"index {run.index.name}: neither the source nor the index has a document {given}; nothing was done"
-            )
-        gone += sorted(known - there)
-    return gone
+    if collection is None:
+        return {given: set() for given in ids}
+    keys = [key for some in by_id.values() for key in some]
+    known = {*ledger.known(collection.id, keys), *ledger.failures(collection.id, keys)}
+    return {given: known.intersection(some) for given, some in by_id.items()}
+
+
+def gone_keys(known: Mapping[str, set[str]], there: set[str]) -> list[str]:
+    """Return the typed keys of what the index has (see `known_keys`) and the source does not."""
+    return sorted({key for keys in known.values() for key in keys} - there)
+
+
+def _columns(run: IndexRun) -> list[str]:
+    return run.index.key_columns or ["id"]  # without columns an id is the key itself

@@ -17,6 +17,7 @@ import psutil
 import sqlalchemy as sa
 
 from rag_index.errors import IndexLocked, RagIndexError
+from rag_index.ledger.runs import BATCH
 from rag_index.ledger.tables import leases
 
 if TYPE_CHECKING:
@@ -28,12 +29,17 @@ __all__ = ["LEASE_SECONDS", "IndexLease", "holder"]
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
+BATCH_SECONDS = 300.0
+"""How long a run waits for a batch of a watch, which gives the lease back when it ends."""
+BATCH_POLL = 0.02
+"""A watch leaves the lease alone between two batches for some times as long."""
 
 
 class IndexLease:
     """The lease of one index, held during a `with` block. `epoch` is higher than that of every earlier holder.
 
-    Entering the block raises IndexLocked if another run holds the lease.
+    Entering the block raises IndexLocked if another run holds the lease. A batch of a watch is waited for, except by
+    another batch.
     """
 
     def __init__(self, ledger: Ledger, name: str, run_id: str) -> None:
@@ -45,7 +51,7 @@ class IndexLease:
         self.epoch = 0
 
     def __enter__(self) -> IndexLease:
-        self.epoch = self._acquire()
+        self.epoch = self._wait_and_acquire()
         self._renewer = threading.Thread(target=self._renew, name=f"lease {self._name}", daemon=True)
         self._renewer.start()
         return self
@@ -72,6 +78,18 @@ class IndexLease:
 
     def _is_mine(self) -> sa.ColumnElement[bool]:
         return (leases.c.name == self._name) & (leases.c.epoch == self.epoch)
+
+    def _wait_and_acquire(self) -> int:
+        """Take the lease and return its new epoch, once a batch that holds it has ended. Raises IndexLocked."""
+        deadline = time.monotonic() + BATCH_SECONDS
+        while True:
+            try:
+                return self._acquire()
+            except IndexLocked:
+                held = str((_read_row(self._ledger, self._name) or {}).get("run_id") or BATCH)  # it may be free by now
+                if not held.startswith(BATCH) or self._run_id.startswith(BATCH) or time.monotonic() > deadline:
+                    raise
+            time.sleep(BATCH_POLL)
 
     def _acquire(self) -> int:
         """Take the lease and return its new epoch. Raises IndexLocked."""

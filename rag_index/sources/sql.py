@@ -124,12 +124,10 @@ class SqlSource:
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """As `SingleDocumentSource.documents`."""
         wanted = [key_parts(text, self._index.key_columns) for text in ids]
-        found: list[Sequence[Any]] = []
         with self._connect() as connection:
             if self._index.table is not None:  # SQLite reads the name of a missing column as a text
                 check_table(connection, self._index)
-            for parts in {encode_key(parts): parts for parts in wanted}.values():
-                found += find_rows(connection, self._select(), self._keys, parts, self._fetch)
+            found = find_rows(connection, self._select(), self._keys, wanted, self._fetch)
         return self._read(found, None)
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:

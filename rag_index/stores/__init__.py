@@ -234,18 +234,28 @@ def server_collections(store: StoreReader) -> ServerCollections | None:
     return None if store.embedded else cast("ServerCollections", store)
 
 
+BRIEF_SECONDS = 60.0
+"""How long an opener of the embedded store waits for a batch of a watch, which ends soon."""
+
+
 def open_store(
-    settings: StoreSettings, *, wait: float = 0.0, timeout: float | None = None, patience: float | None = None
+    settings: StoreSettings,
+    *,
+    wait: float = 0.0,
+    timeout: float | None = None,
+    patience: float | None = None,
+    brief: bool = False,
 ) -> Store:
     """Open the store that the settings name. The embedded one is locked; `wait` is how long to wait for its holder.
 
+    A holder that is `brief`, because it writes one batch, is waited for in any case; a brief opener waits for nobody.
     A request to a server may take `timeout` seconds (default: as the settings say), and one with a passing fault is
     retried for `patience` seconds (default: 30).
     """
     if settings.url is None:
         from rag_index.stores.edge.store import EdgeStore
 
-        return EdgeStore(settings.path, wait=wait)
+        return EdgeStore(settings.path, wait=wait, brief=brief, brief_wait=0.0 if brief else BRIEF_SECONDS)
     return _open_server(settings, settings.url, timeout=timeout, patience=patience)
 
 

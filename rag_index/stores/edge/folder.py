@@ -24,20 +24,24 @@ __all__ = ["FolderLock", "disk_full", "folder_errors", "holder", "require_space"
 
 POLL = 0.1
 COMMAND_CHARS = 120
+BRIEF_POLL = 0.01
+"""A holder that writes one batch after another unlocks the folder in between for some times as long."""
 
 
 class FolderLock:
     """An exclusive lock on `FOLDER/.lock`, held until `release` or the end of the process, however it ends.
 
-    The file names the holder. Locking waits up to `wait` seconds, then raises StoreBusy with the holder's name.
+    The file names the holder. Locking waits up to `wait` seconds, then raises StoreBusy with the holder's name; for a
+    holder that is `brief` it waits `brief_wait` seconds, if that is more.
     """
 
-    def __init__(self, folder: Path, *, wait: float = 0.0) -> None:
+    def __init__(self, folder: Path, *, wait: float = 0.0, brief: bool = False, brief_wait: float = 0.0) -> None:
         self._folder = folder
+        self._brief = brief
         with folder_errors(folder):
             self._file: int | None = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._lock(self._file, wait)
+            self._lock(self._file, wait, max(wait, brief_wait))
         except BaseException:
             self._close()
             raise
@@ -56,22 +60,23 @@ class FolderLock:
                 os.ftruncate(self._file, 0)
         self._close()
 
-    def _lock(self, file: int, wait: float) -> None:
-        deadline = time.monotonic() + wait
+    def _lock(self, file: int, wait: float, brief_wait: float) -> None:
+        began = time.monotonic()
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as exc:
-                left = deadline - time.monotonic()
+                brief = _is_brief(os.pread(file, 4096, 0))
+                left = began + (brief_wait if brief else wait) - time.monotonic()
                 if left <= 0:
                     raise StoreBusy(self._busy_message(file)) from exc
-                time.sleep(min(POLL, left))
+                time.sleep(min(BRIEF_POLL if brief else POLL, left))
             except OSError as exc:
                 raise StoreError(f"cannot lock the store at {self._folder}: {exc.strerror}; use a local disk") from exc
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             os.ftruncate(file, 0)
-            os.pwrite(file, _own_process(), 0)
+            os.pwrite(file, _own_process(brief=self._brief), 0)
 
     def _busy_message(self, file: int) -> str:
         return (
@@ -85,7 +90,7 @@ class FolderLock:
             self._file = None
 
 
-def _own_process() -> bytes:
+def _own_process(*, brief: bool) -> bytes:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
     return json.dumps(
         {
@@ -93,8 +98,17 @@ def _own_process() -> bytes:
             "host": socket.gethostname(),
             "command": command[:COMMAND_CHARS],
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "brief": brief,
         }
     ).encode()
+
+
+def _is_brief(content: bytes) -> bool:
+    """Return whether the holder unlocks the folder soon: it writes one batch."""
+    try:
+        return bool(json.loads(content).get("brief"))
+    except (ValueError, AttributeError):
+        return False
 
 
 def holder(folder: Path) -> str:

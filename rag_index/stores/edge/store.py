@@ -49,7 +49,8 @@ LOOK_SECONDS = 0.1
 class EdgeStore:
     """The Store protocol on a folder of this machine.
 
-    Opening locks the folder, and raises StoreBusy if another process does not release it within `wait` seconds.
+    Opening locks the folder, and raises StoreBusy if another process does not release it within `wait` seconds (one
+    that opened it as `brief`, for a batch: within `brief_wait` seconds).
     Writes raise StoreError while fewer than `min_free` bytes are free on the disk. Other threads can search while
     points are written; during `optimize` the calls on that one collection wait. Other processes search with an
     `EdgeReader`, and find what was written once this store is closed.
@@ -57,14 +58,16 @@ class EdgeStore:
 
     embedded = True
 
-    def __init__(self, path: Path, *, wait: float = 0.0, min_free: int = MIN_FREE) -> None:
+    def __init__(
+        self, path: Path, *, wait: float = 0.0, brief: bool = False, brief_wait: float = 0.0, min_free: int = MIN_FREE
+    ) -> None:
         self._path = path
         self._min_free = min_free
         self._folders = path / "collections"
         self._trash = path / "trash"
         with folder_errors(path):
             private_folder(path)
-        self._folder_lock = FolderLock(path, wait=wait)
+        self._folder_lock = FolderLock(path, wait=wait, brief=brief, brief_wait=brief_wait)
         try:
             with folder_errors(path):
                 self._folders.mkdir(exist_ok=True)

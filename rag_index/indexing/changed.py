@@ -1,0 +1,126 @@
+"""A batch of changed documents, brought up to date in the ordinary way and taken out of the ledger's inbox.
+
+The steps, the order of writes, the lease and the ledger are those of any run. What a batch needs and is slow to open
+stays open from batch to batch; lease and store are opened for each, so that other runs come in between.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag_index.embedders import open_embedder
+from rag_index.errors import IndexLocked, RagIndexError, StoreBusy
+from rag_index.indexing.driver import index_pages
+from rag_index.indexing.run import Opened, RunOptions, open_run
+from rag_index.indexing.single import gone_keys, keys_of, known_keys, single_document_source
+from rag_index.ledger import Ledger
+from rag_index.ledger.runs import BATCH
+from rag_index.sources import open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rag_index.chunking import Chunker
+    from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.indexing.run import IndexRun
+    from rag_index.ledger import WaitingChange
+    from rag_index.reports.outcome import IndexOutcome
+    from rag_index.settings import Settings
+    from rag_index.sources import Source
+
+__all__ = ["Applied", "BatchIndexer"]
+
+IDENTITY_SECONDS = 30.0
+"""How long the identity of an embedder is believed; a server may get another model at any time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How a batch, or a run in its place, ended: with its outcome, or with the error that ended it."""
+
+    outcome: IndexOutcome | None
+    error: RagIndexError | None = None
+
+
+class BatchIndexer:
+    """What stays open between batches: the ledger, the sources, the embedder and the chunkers. Used by one thread."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._ledger: Ledger | None = None
+        self._sources: dict[str, Source] = {}
+        self._chunkers: dict[str, Chunker] = {}
+        self._embedder: Embedder | None = None
+        self._identity: tuple[EmbedderIdentity, float] | None = None
+
+    def index(self, name: str, changes: Sequence[WaitingChange]) -> Applied:
+        """Bring these documents of the index `name` up to date, and take them out of the inbox.
+
+        They stay there if an error of ours ends the batch, which is returned: IndexLocked and StoreBusy if another run
+        holds the index, and whatever source, embedder, store and ledger raise.
+        """
+        try:
+            keep = self._opened(name)
+            run_id = f"{BATCH}{self._settings.alias(name)}"
+            with open_run(self._settings, name, RunOptions(single=True), run_id=run_id, keep=keep) as run:
+                applied = self._index(run, changes)
+        except RagIndexError as error:
+            applied = Applied(None, error)
+        if applied.error is not None and not isinstance(applied.error, IndexLocked | StoreBusy):
+            self.close()  # a connection may be broken
+        return applied
+
+    def close(self) -> None:
+        """Close everything. The next batch opens it again."""
+        sources, self._sources, self._chunkers = self._sources, {}, {}
+        for one in (*sources.values(), self._embedder, self._ledger):
+            if one is not None:
+                one.close()
+        self._embedder = self._ledger = self._identity = None
+
+    def _index(self, run: IndexRun, changes: Sequence[WaitingChange]) -> Applied:
+        try:
+            self._bring_up_to_date(run, [change.document_id for change in changes])
+            run.ledger.remove_changes(run.alias, changes)
+        except RagIndexError as error:
+            return Applied(run.fail(error), error)
+        except BaseException as error:
+            run.fail(error)
+            raise
+        return Applied(run.finish())
+
+    def _bring_up_to_date(self, run: IndexRun, ids: list[str]) -> None:
+        source = single_document_source(run)
+        with run.stopwatch.stage("fetch"):
+            page = source.documents(ids)
+            gone = gone_keys(known_keys(run, ids), keys_of(page))
+        if run.index.name not in self._chunkers:
+            self._chunkers[run.index.name] = run.open_chunker()
+        embedder, identity = self._embedder_now()
+        scan = run.begin(identity, self._chunkers[run.index.name], workers=1, documents=len(ids))
+        index_pages(scan, [page], embedder)
+        scan.delete_changed(gone, seen=page.documents.keys)
+
+    def _opened(self, name: str) -> Opened:
+        if self._ledger is None:
+            self._ledger = Ledger(self._settings.ledger_url)
+        if name not in self._sources:
+            self._sources[name] = open_source(self._settings, self._settings.index(name))
+        return Opened(self._sources[name], self._ledger)
+
+    def _embedder_now(self) -> tuple[Embedder, EmbedderIdentity]:
+        """Return the embedder and its identity. One that is down fails at once: what waits is kept in the inbox."""
+        now = self._clock()
+        if self._embedder is None:
+            settings = self._settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
+            self._embedder = open_embedder(settings)
+        believed = self._settings.embedder.kind != "ollama" or self._is_fresh(now)
+        if self._identity is None or not believed:
+            self._identity = self._embedder.identity(), now
+        return self._embedder, self._identity[0]
+
+    def _is_fresh(self, now: float) -> bool:
+        return self._identity is not None and now - self._identity[1] < IDENTITY_SECONDS

@@ -1,0 +1,217 @@
+"""Batches of changed documents: what they leave is what a run would, and a death at any step loses nothing."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from unittest import mock
+
+import pytest
+
+from rag_index.errors import EmbedderUnavailable, IndexLocked, StoreBusy
+from rag_index.indexing import changed, driver
+from rag_index.indexing.changed import BatchIndexer
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.runs import BATCH
+from rag_index.status.failed import failed
+from rag_index.stores import open_store
+from tests.indexing.plain import Died, Nights, run_plain
+from tests.project import Project
+from tests.waiting import when
+
+ALIAS = "test_notes"
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    project = Project(tmp_path / "project").fill(30)
+    run_plain(project)
+    return project
+
+
+@pytest.fixture
+def ledger(project):
+    with closing(Ledger(project.settings.ledger_url)) as opened:
+        yield opened
+
+
+def put(ledger, *ids):
+    ledger.put_changes([(ALIAS, one, time.time()) for one in ids])
+
+
+def batch(project, ledger, *, limit=1000):
+    """Index what waits by a process of its own, as it were."""
+    with closing(BatchIndexer(project.settings)) as indexer:
+        return indexer.index("notes", ledger.waiting_changes(ALIAS, limit))
+
+
+def waiting(ledger):
+    return [change.document_id for change in ledger.waiting_changes(ALIAS, 1000)]
+
+
+def test_inserts_updates_deletes_and_what_came_and_went_are_as_a_run_leaves_them(project, ledger, tmp_path):
+    project.fill(1, first=31)
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    project.execute("UPDATE note SET author = 'somebody else' WHERE id = 6")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id = 7")
+    project.execute("DELETE FROM note WHERE id = 8")
+    put(ledger, "31", "5", "6", "7", "8", "999", "9")  # 999 came and went, and 9 is as it was
+    outcome = batch(project, ledger).outcome
+    assert (outcome.state, outcome.new, outcome.changed, outcome.payload_only) == ("completed", 1, 1, 1)
+    assert (outcome.empty, outcome.deleted, outcome.unchanged) == (1, 2, 1)
+    assert waiting(ledger) == []
+    found = project.points()
+    again = run_plain(project)
+    assert again.nothing_to_do
+    assert project.points() == found
+
+
+@pytest.mark.parametrize("step", ["mark_pending", "record", "forget", "remove_changes", "finish_run"])
+def test_a_death_at_any_step_loses_nothing(project, ledger, step):
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    project.execute("DELETE FROM note WHERE id = 8")
+    put(ledger, "5", "8")
+
+    def die(*args, **kwargs):
+        raise Died
+
+    with mock.patch.object(Ledger, step, die), pytest.raises(Died):
+        batch(project, ledger)
+    if step != "finish_run":
+        assert waiting(ledger) == ["5", "8"]
+    assert batch(project, ledger).error is None
+    assert waiting(ledger) == []
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+    assert "8" not in project.texts()
+    assert run_plain(project).nothing_to_do
+
+
+def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project, ledger):
+    project.execute("UPDATE note SET body = 'first' WHERE id = 5")
+    put(ledger, "5", "6")
+    whole = driver.index_pages
+
+    def change_meanwhile(*args):
+        project.execute("UPDATE note SET body = 'second' WHERE id = 5")
+        put(ledger, "5")
+        whole(*args)
+
+    with mock.patch.object(changed, "index_pages", change_meanwhile):
+        batch(project, ledger)
+    assert waiting(ledger) == ["5"]
+    batch(project, ledger)
+    assert project.texts()["5"] == ["Note 5\nsecond"]
+
+
+def test_what_waits_stays_while_the_embedder_is_down(project, ledger):
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    put(ledger, "5")
+
+    def down(*args):
+        raise EmbedderUnavailable("it is down")
+
+    with mock.patch.object(changed, "index_pages", down):
+        applied = batch(project, ledger)
+    assert isinstance(applied.error, EmbedderUnavailable)
+    assert waiting(ledger) == ["5"]
+
+
+def test_a_document_that_cannot_be_read_is_listed_as_failed_and_leaves_the_inbox(project, ledger):
+    with project.source() as db:
+        db.execute("UPDATE note SET body = ? WHERE id = 5", (b"\x01",))
+    put(ledger, "5")
+    assert batch(project, ledger).outcome.failed == 1
+    assert waiting(ledger) == []
+    assert [one.document_id for one in failed(project.settings, project.settings.indexes)] == ["5"]
+
+
+def test_a_batch_waits_for_no_other_run(project, ledger):
+    put(ledger, "5")
+    with IndexLease(ledger, ALIAS, "a run"):
+        assert isinstance(batch(project, ledger).error, IndexLocked)
+    store = open_store(project.settings.store)
+    assert isinstance(batch(project, ledger).error, StoreBusy)
+    store.close()
+    assert waiting(ledger) == ["5"]
+    assert batch(project, ledger).error is None
+
+
+def test_a_run_waits_for_a_batch_to_end(project, ledger):
+    settings = project.settings
+    with closing(Ledger(settings.ledger_url)) as other:
+        lease = IndexLease(other, ALIAS, f"{BATCH}{ALIAS}")
+        lease.__enter__()
+        asked = []
+        row = Ledger.transaction
+
+        def count(self):
+            asked.append(self)
+            return row(self)
+
+        with (
+            mock.patch.object(Ledger, "transaction", count),
+            when(lambda: len(asked) > 10, lambda: lease.__exit__(None, None, None)),
+            IndexLease(ledger, ALIAS, "a run"),
+        ):
+            pass
+    brief = open_store(settings.store, brief=True)
+    began = time.monotonic()
+    with when(lambda: time.monotonic() - began > 0.1, brief.close):
+        open_store(settings.store).close()  # without `wait`
+
+
+def remove(project, ledger, first, last):
+    project.execute("DELETE FROM note WHERE id BETWEEN ? AND ?", first, last)
+    put(ledger, *map(str, range(first, last + 1)))
+
+
+def test_small_batches_are_no_way_around_the_delete_guard(tmp_path):
+    project = Project(tmp_path / "project").fill(700)
+    clock = Nights()
+    run_plain(project, clock=clock)
+    with (
+        mock.patch.object(changed, "Ledger", lambda url: Ledger(url, clock=clock)),
+        closing(Ledger(project.settings.ledger_url, clock=clock)) as ledger,
+    ):
+        for first in range(1, 141, 20):  # 140 of 700 are as many as delete_guard (20 %) allows
+            remove(project, ledger, first, first + 19)
+            assert batch(project, ledger).outcome.state == "completed"
+        remove(project, ledger, 141, 145)
+        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 700")
+        put(ledger, "700")
+        outcome = batch(project, ledger).outcome
+        assert (outcome.state, outcome.held_back, outcome.deleted, outcome.changed) == ("partial", 5, 0, 1)
+        assert "145 with those deleted" in outcome.message
+        assert "--allow-deletes" in outcome.message
+        assert (waiting(ledger), len(project.texts())) == ([], 560)
+        [collection] = ledger.collections(ALIAS)
+        assert ledger.count_held(collection.id) == 5
+        project.execute("INSERT INTO note VALUES (141, 'Note 141', 'it is back', 'a', 1)")
+        put(ledger, "141", "142")  # the latter is held back already
+        assert batch(project, ledger).outcome.state == "completed"
+        assert (ledger.count_held(collection.id), len(project.texts())) == (4, 560)
+    run_plain(project, allow_deletes=True, clock=clock)
+    assert len(project.texts()) == 556
+
+
+def test_what_was_added_during_the_day_is_guarded_too(tmp_path):
+    """What came after the last whole run is not `whole`, and batches delete it little by little."""
+    project = Project(tmp_path / "project").fill(10)
+    clock = Nights()
+    run_plain(project, clock=clock)
+    with (
+        mock.patch.object(changed, "Ledger", lambda url: Ledger(url, clock=clock)),
+        closing(Ledger(project.settings.ledger_url, clock=clock)) as ledger,
+    ):
+        project.fill(590, first=11)
+        put(ledger, *map(str, range(11, 601)))
+        batch(project, ledger)
+        states = []
+        for first in range(11, 211, 20):
+            remove(project, ledger, first, first + 19)
+            states.append(batch(project, ledger).outcome.state)
+        assert states == 6 * ["completed"] + 4 * ["partial"]
+        clock.sleep(1.1)
+        remove(project, ledger, 300, 319)
+        assert batch(project, ledger).outcome.state == "completed"  # a day later
