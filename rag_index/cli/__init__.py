@@ -36,6 +36,7 @@ COMMANDS = (
     "report",
     "plan",
     "search",
+    "watch",
     "serve",
     "mcp",
     "evaluate",

@@ -58,6 +58,7 @@ def begin_scan(
         reuse = VectorReuse(index.name, ledger, store, collection, own=True)
     ledger.begin_scan()
     expected = _expected(run) if documents is None else documents
+    inbox_number = ledger.last_number(run.alias)  # before the first page: what arrives later may be seen or not
     scan = Scan(
         run=run,
         identity=identity,
@@ -71,10 +72,11 @@ def begin_scan(
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(
             run.source, index, ledger, collection.id,
-            full=rebuild, retry=run.options.retry_failed, single=run.options.single,
+            full=rebuild or _must_read_all(run), retry=run.options.retry_failed, single=run.options.single,
             settings=scan_settings(run.settings, index), digests=has_digests(run.settings, index),
         ),
         reuse=reuse,
+        inbox_number=inbox_number,
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
         bulk=begin_bulk(run, collection, published_later=rebuild),  # last: from here on, the end of the run undoes it
     )  # fmt: skip
@@ -93,6 +95,16 @@ def _configure(run: IndexRun, collection: Collection) -> None:
             "%s, so points are sent over REST, which is slower: set [store.server] grpc_port (0 if REST is meant)",
             reason,
         )
+
+
+def _must_read_all(run: IndexRun) -> bool:
+    """Return whether a watch leaves so much to this run that rows which `changed_since` would leave unread count."""
+    if run.options.single:
+        return False
+    record = run.ledger.watch(run.alias)
+    if record is None:
+        return False
+    return record.full_number is not None or run.ledger.count_waiting(run.alias) > run.settings.watch.burst_documents
 
 
 def _raise_epoch(run: IndexRun, collection: Collection) -> int:

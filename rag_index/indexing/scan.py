@@ -26,6 +26,7 @@ from rag_index.indexing.hang_limit import hang_limit
 from rag_index.indexing.payload_updates import update_payloads
 from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
 from rag_index.indexing.sharding import MEAN_CHARS
+from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Scan:
     committer: Committer
     state: LedgerScanState
     reuse: VectorReuse | None
+    inbox_number: int
+    """The last arrival in the ledger's inbox when the scan began."""
     _progress: ScanProgress
 
     def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
@@ -291,20 +294,22 @@ class Scan:
         Raises:
             StoreMismatch: store and ledger differ, or sampled chunks do not find themselves.
         """
-        run = self.run
+        run, published = self.run, True
         with run.stopwatch.stage("publish"):
             run.ledger.update_collection(self.collection.id, chars_per_second=self.sharder.chars_per_second)
             if self.rebuild:
-                self._publish_rebuilt()
+                published = self._publish_rebuilt()
             else:
                 verify_counts(run.ledger, run.store, self.collection)
                 if not self.guard.any_documents:
                     note_first(run)
         if self._progress.deletes_done:
             self.state.complete()
+        if published and (self.state.read_all or run.index.kind == CODE):
+            run.ledger.clear_changes(run.alias, self.inbox_number)  # the watch need not read them again
 
-    def _publish_rebuilt(self) -> None:
-        """Move the alias to the rebuilt collection, unless a guard refuses."""
+    def _publish_rebuilt(self) -> bool:
+        """Move the alias to the rebuilt collection, unless a guard refuses; return whether it was moved."""
         run, limits, name = self.run, self.run.settings.run, self.collection.name
         if self.bulk:
             build_index(run, self.collection)
@@ -314,7 +319,7 @@ class Scan:
         if self.first:  # nothing better is live: as without bulk, what failed is only listed
             note_first(run)
             publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)
-            return
+            return True
         refused = too_many_failed(name, run.outcome.failed, run.outcome.documents, limits.tolerate_failed)
         live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
         guard = None if live is None else DeleteGuard(run.ledger, live, limits.delete_guard)
@@ -323,7 +328,8 @@ class Scan:
         refused = refused or refused_by_gate(run, self.collection)
         if refused:
             run.outcome.hold(refused)
-            return
+            return False
         if guard is not None and not run.options.allow_deletes:
             guard.hand_over(self.collection)
         publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)
+        return True

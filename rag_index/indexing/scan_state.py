@@ -91,6 +91,11 @@ class LedgerScanState:
             source.use_scan_state(self)
 
     @property
+    def read_all(self) -> bool:
+        """Whether the source reads every document, as far as this state decides it."""
+        return self._watermark is None
+
+    @property
     def watermark(self) -> str | None:
         """As `ScanState.watermark`."""
         return self._watermark

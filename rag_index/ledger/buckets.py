@@ -27,6 +27,11 @@ class BucketRows(ScanRows):
     _without_digests: int | None = None
     """The collection that is known to have no digests."""
 
+    def begin_scan(self) -> None:
+        """As `ScanRows.begin_scan`: another process may have recorded digests since the last scan of this ledger."""
+        super().begin_scan()
+        self._without_digests = None
+
     def digests(self, collection_id: int) -> dict[int, str]:
         """Return the digests that the last complete scans left, by bucket."""
         b = buckets.c

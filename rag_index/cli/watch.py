@@ -1,0 +1,44 @@
+"""The command `watch`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import click
+
+from rag_index.cli import Context, command
+
+if TYPE_CHECKING:
+    from rag_index.settings import Settings
+
+__all__ = ["watch"]
+
+
+@command()
+@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
+def watch(context: Context, names: tuple[str, ...], once: bool) -> int:
+    """Follow changes of the source and index them within seconds, until it is stopped."""
+    settings = context.settings()
+    chosen = [index.name for index in settings.named(names)]
+    click.echo(f"Watching {', '.join(chosen)}; Ctrl-C ends it after the current batch.", err=True)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
+    logging.getLogger("rag_index.watch").setLevel(logging.INFO)
+    caught_up = _watch_plainly(settings, chosen, once=once)
+    return 0 if caught_up else 1
+
+
+def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
+    """Watch without Prefect, and return whether everything was indexed."""
+    from rag_index.watch.opening import open_watch
+    from rag_index.watch.plain import PlainRunner
+    from rag_index.watch.stop import Stop, stopped_by_signals
+
+    stop = Stop()
+    runner = PlainRunner(settings, stop)
+    try:
+        with stopped_by_signals(stop), open_watch(settings, names, runner, stop) as opened:
+            return opened.run(once=once)
+    finally:
+        runner.close()

@@ -1,0 +1,110 @@
+"""The collecting half of a watch: a thread that moves changes from a feed into the ledger's inbox.
+
+It goes on while batches wait for a lease, an embedder or a store, so that the source never has to keep changes for
+them. A change is in the inbox before the source may forget it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from rag_index.errors import RagIndexError
+
+if TYPE_CHECKING:
+    from rag_index.changes import ChangeFeed, Received
+    from rag_index.ledger import Ledger
+    from rag_index.settings import Settings
+
+__all__ = ["Collector"]
+
+RECEIVE = 5_000
+"""About how many changes are received at once."""
+MAX_PAUSE = 60.0
+logger = logging.getLogger("rag_index.watch")
+
+
+class Collector:
+    """The thread and what it reports. Used as a context manager; leaving the block ends the thread."""
+
+    def __init__(self, settings: Settings, names: list[str], feed: ChangeFeed, ledger: Ledger) -> None:
+        self._settings = settings
+        self._aliases = {name: settings.alias(name) for name in names}
+        self._feed = feed
+        self._ledger = ledger
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watch-collector", daemon=True)
+        self.arrived = threading.Event()
+        """Set whenever something arrived or the state of the feed changed."""
+        self.drained = threading.Event()
+        """Set once the feed had nothing more to give, since the collector began."""
+        self.error: RagIndexError | None = None
+        """Why the feed cannot be read now."""
+        self.died: BaseException | None = None
+        """What ended the thread, if it was no error of ours."""
+
+    def __enter__(self) -> Collector:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = 0.0
+        try:
+            while not self._stop.is_set():
+                try:
+                    empty = self._collect()
+                    pause = 0.0
+                except RagIndexError as error:
+                    pause = min(MAX_PAUSE, pause * 2 or 1.0)
+                    self._note_error(error, pause)
+                    self._stop.wait(pause)
+                    continue
+                self._note_error(None)
+                if empty:
+                    if not self.drained.is_set():
+                        self.drained.set()
+                        self.arrived.set()
+                    self._feed.wait(self._settings.watch.poll_seconds)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the watch raises it
+            self.died = error
+            self.arrived.set()
+
+    def _collect(self) -> bool:
+        """Receive once, and return whether the feed has nothing more to give now."""
+        questions = self._ledger.questions(list(self._aliases.values()))
+        received = self._feed.receive(RECEIVE)
+        self._put(received)
+        self._feed.acknowledge(received)
+        if received.changes or received.overflow:
+            self.arrived.set()
+        if received.more:
+            return False
+        for alias, asked in questions.items():
+            self._ledger.update_watch(alias, answered=asked)
+        return not received.changes
+
+    def _put(self, received: Received) -> None:
+        """Write what was received into the inbox, in one transaction."""
+        wanted = [change for change in received.changes if change.index in self._aliases]
+        if not wanted and not received.overflow:
+            return
+        with self._ledger.transaction():
+            self._ledger.put_changes((self._aliases[one.index], one.id, one.changed_at) for one in wanted)
+            for name in received.overflow:
+                if name in self._aliases:
+                    self._ledger.need_full_scan(self._aliases[name])
+
+    def _note_error(self, error: RagIndexError | None, pause: float = 0.0) -> None:
+        if str(error or "") == str(self.error or ""):
+            return
+        if error is not None:
+            logger.warning("changes cannot be received: %s; trying again every %.0f s or more", error, pause)
+        else:
+            logger.info("changes are received again")
+        self.error = error
+        self.arrived.set()

@@ -1,0 +1,251 @@
+"""The watch: what a feed says that changed is indexed in batches, until the watch is told to stop.
+
+The collector fills the inbox; the loop empties it, an index at a time. How a batch is run (with Prefect or without) is
+up to the `Runner`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from rag_index.errors import IndexLocked, LedgerUnavailable, SourceUnavailable, StoreBusy, TransientError
+from rag_index.ledger.lease import IndexLease, holder
+from rag_index.watch.collector import Collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rag_index.changes import ChangeFeed
+    from rag_index.indexing.changed import Applied
+    from rag_index.ledger import Ledger, WaitingChange
+    from rag_index.settings import Settings
+    from rag_index.watch.stop import Stop
+
+__all__ = ["Runner", "Watch", "is_watched"]
+
+GAP_SECONDS = 0.05
+"""Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
+LOCKED_SECONDS = 1.0
+"""Between two tries while another run holds the index or the embedded store."""
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+"""Between two tries while a service is down, doubled each time."""
+FAILING_PAUSE = 60.0
+"""Between two tries where somebody has to act."""
+NOTE_SECONDS = 30.0
+"""How often a watch that has nothing to do says that it lives."""
+logger = logging.getLogger("rag_index.watch")
+
+
+class Runner(Protocol):
+    """How batches, and the runs that take their place, are carried out. Used by one thread."""
+
+    def index_changes(self, name: str, changes: Sequence[WaitingChange]) -> Applied:
+        """Index these documents of an index, and take them out of the inbox."""
+
+    def index_whole(self, name: str, reason: str) -> Applied:
+        """Run the index over all its documents."""
+
+
+def is_watched(ledger: Ledger, project: str) -> bool:
+    """Return whether a process watches the project now."""
+    return holder(ledger, _lease_name(project)) is not None
+
+
+@contextmanager
+def _watching(ledger: Ledger, project: str) -> Iterator[None]:
+    """Hold the lease of the watch of a project, of which there is one at a time. Raises IndexLocked."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(IndexLease(ledger, _lease_name(project), "watch"))
+        except IndexLocked as error:
+            raise IndexLocked(f"project {project} is watched already, by another process: stop that first") from error
+        yield
+
+
+def _lease_name(project: str) -> str:
+    """Return the name of the lease of a project's watch, which is the name of no alias."""
+    return f"{project} watch"
+
+
+@dataclass(slots=True)
+class _Index:
+    """What the loop knows of an index that it watches."""
+
+    name: str
+    alias: str
+    not_before: float = 0.0
+    """When the next batch may be tried, by the monotonic clock."""
+    pause: float = 0.0
+    state: str = ""
+    message: str = ""
+    noted: float = field(default=float("-inf"))
+    """When the ledger last heard of it."""
+    failed: bool = False
+    """Whether the last try failed for another reason than another run."""
+
+
+class Watch:
+    """A watch of some indexes. `run` returns when `stop` is set, or once everything is indexed if asked for that."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: Sequence[str],
+        feed: ChangeFeed,
+        ledger: Ledger,
+        runner: Runner,
+        stop: Stop,
+        *,
+        changed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare a watch. `changed` is called whenever the state that the ledger has of the watch has changed."""
+        self._settings = settings
+        self._indexes = [_Index(name, settings.alias(name)) for name in names]
+        self._feed = feed
+        self._ledger = ledger
+        self._runner = runner
+        self._stop = stop
+        self._changed = changed
+        self._clock = clock
+
+    def run(self, *, once: bool = False) -> bool:
+        """Watch until told to stop; with `once`, until everything is indexed that the feed knew at the start.
+
+        Return whether every index was caught up at the end. Raises IndexLocked if the project is watched already, and
+        what ends the collector if that is no error of ours.
+        """
+        names = [index.name for index in self._indexes]
+        with (
+            _watching(self._ledger, self._settings.project),
+            Collector(self._settings, names, self._feed, self._ledger) as collector,
+        ):
+            for index in self._indexes:
+                self._ledger.begin_watch(index.alias)
+                self._note(index, "running", "")
+            try:
+                return self._loop(collector, once=once)
+            finally:
+                for index in self._indexes:
+                    self._note(index, "stopped", "")
+
+    def _loop(self, collector: Collector, *, once: bool) -> bool:
+        while not self._stop.is_set():
+            if collector.died is not None:
+                raise collector.died
+            collector.arrived.clear()
+            drained = collector.drained.is_set()
+            idle = True
+            for index in self._indexes:
+                if self._stop.is_set():
+                    break
+                idle = not self._step(index, collector) and idle
+            if once and (drained or collector.error) and idle and self._ended(collector):
+                break
+            if idle:
+                self._wait(collector)
+            else:
+                self._stop.wait(GAP_SECONDS)
+        if collector.died is not None:
+            raise collector.died
+        return not once or (collector.error is None and not any(self._is_behind(index) for index in self._indexes))
+
+    def _ended(self, collector: Collector) -> bool:
+        """Return whether a watch that is to catch up once has nothing left to do, or nothing that it can do."""
+        if collector.error is not None:
+            return True
+        return all(index.failed or not self._is_behind(index) for index in self._indexes)
+
+    def _is_behind(self, index: _Index) -> bool:
+        record = self._ledger.watch(index.alias)
+        needs_whole = record is not None and record.full_number is not None
+        return needs_whole or self._ledger.count_waiting(index.alias) > 0
+
+    def _wait(self, collector: Collector) -> None:
+        """Wait until something arrives, or an index may be tried again."""
+        now = self._clock()
+        tries = [index.not_before - now for index in self._indexes if index.not_before > now]
+        self._stop.wait(min([NOTE_SECONDS, *tries]), until=collector.arrived)
+
+    def _step(self, index: _Index, collector: Collector) -> bool:
+        """Index a batch of what waits; return whether there was one to try."""
+        if self._clock() < index.not_before:
+            return False
+        try:
+            record = self._ledger.watch(index.alias)
+            waiting = self._ledger.count_waiting(index.alias)
+            whole = self._whole_reason(waiting, needed=record is not None and record.full_number is not None)
+            if not waiting and not whole:
+                self._note_idle(index, collector)
+                return False
+            if whole:
+                self._note(index, "catching up", f"an ordinary run takes over: {whole}")
+                logger.warning("%s: an ordinary run takes over: %s", index.name, whole)
+                applied = self._runner.index_whole(index.name, whole)
+            else:
+                changes = self._ledger.waiting_changes(index.alias, self._settings.watch.batch_documents)
+                applied = self._runner.index_changes(index.name, changes)
+            self._note_end(index, applied)
+        except LedgerUnavailable as error:
+            self._back_off(index, error)
+        return True
+
+    def _whole_reason(self, waiting: int, *, needed: bool) -> str:
+        """Return why an ordinary run has to take over; "" if it need not."""
+        if needed:
+            return "the source cannot say what changed"
+        if waiting > self._settings.watch.burst_documents:
+            return f"{waiting:,} documents wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
+        return ""
+
+    def _note_idle(self, index: _Index, collector: Collector) -> None:
+        if collector.error is not None:
+            self._note(index, "backing off", f"changes cannot be received: {collector.error}")
+        elif collector.drained.is_set():
+            self._note(index, "running", "", caught_up_at=self._ledger.clock())
+        else:
+            self._note(index, "running", "")
+
+    def _note_end(self, index: _Index, applied: Applied) -> None:
+        error = applied.error
+        if error is not None:
+            self._back_off(index, error)
+            return
+        index.not_before, index.pause, index.failed = 0.0, 0.0, False
+        message = applied.outcome.message if applied.outcome is not None else ""
+        if applied.outcome is not None:
+            logger.info("%s", applied.outcome.sentence())
+        self._note(index, "running", message, applied_at=self._ledger.clock())
+
+    def _back_off(self, index: _Index, error: Exception) -> None:
+        """Choose when the next batch is tried, and say why."""
+        if isinstance(error, IndexLocked | StoreBusy):
+            index.pause, state = LOCKED_SECONDS, "waiting"
+        elif isinstance(error, TransientError):
+            index.pause, state = min(MAX_PAUSE, index.pause * 2 or FIRST_PAUSE), "backing off"
+        else:
+            index.pause, state = FAILING_PAUSE, "failing"
+        index.failed = state != "waiting"
+        index.not_before = self._clock() + index.pause
+        if (state, str(error)) != (index.state, index.message):
+            level = logging.ERROR if state == "failing" else logging.WARNING
+            logger.log(level, "%s: %s: %s", index.name, state, error)
+        self._note(index, state, str(error))
+
+    def _note(self, index: _Index, state: str, message: str, **values: float) -> None:
+        """Record the state of an index: at once if it changed, otherwise every `NOTE_SECONDS`."""
+        now = self._clock()
+        same = (state, message) == (index.state, index.message) and "applied_at" not in values
+        if same and now - index.noted < NOTE_SECONDS:
+            return
+        index.state, index.message = state, message
+        try:
+            self._ledger.update_watch(index.alias, state=state, message=message, **values)
+        except (LedgerUnavailable, SourceUnavailable):
+            return
+        index.noted = now
+        self._changed()

@@ -1,0 +1,83 @@
+"""A feed whose changes a test gives, and a watch in a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import closing, contextmanager
+
+from rag_index.changes import DocumentChange, Received
+from rag_index.ledger import Ledger
+from rag_index.watch.loop import Watch
+from rag_index.watch.plain import PlainRunner
+from rag_index.watch.stop import Stop
+
+
+class ListFeed:
+    """A feed of what a test says; it keeps a change until it is acknowledged."""
+
+    def __init__(self) -> None:
+        self._changes: list[DocumentChange] = []
+        self._lock = threading.Lock()
+        self._arrived = threading.Event()
+        self.overflow: list[str] = []
+        self.error: Exception | None = None
+
+    def give(self, *ids: str, index: str = "notes") -> None:
+        with self._lock:
+            self._changes += [DocumentChange(index, one, time.time()) for one in ids]
+        self._arrived.set()
+
+    def check(self) -> None:
+        pass
+
+    def receive(self, limit: int) -> Received:
+        if self.error is not None:
+            raise self.error
+        with self._lock:
+            self._arrived.clear()
+            some = self._changes[:limit]
+            return Received(some, len(some), len(self._changes) > limit, tuple(self.overflow))
+
+    def acknowledge(self, received: Received) -> None:
+        with self._lock:
+            del self._changes[: received.position]
+            self.overflow = []
+
+    def wait(self, seconds: float) -> None:
+        self._arrived.wait(seconds)
+
+    def backlog(self) -> int | None:
+        return len(self._changes)
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def watched(project, feed, *, runner=None, names=("notes",), **arguments):
+    """Watch a project in a thread for the time of the block; yield the ledger. An error of the watch is raised."""
+    settings, stop = project.settings, Stop()
+    errors: list[BaseException] = []
+    made = runner or PlainRunner(settings, stop)
+    with closing(Ledger(settings.ledger_url)) as ledger, closing(Ledger(settings.ledger_url)) as own:
+        watch = Watch(settings, list(names), feed, own, made, stop, **arguments)
+
+        def run() -> None:
+            try:
+                watch.run()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield ledger
+        finally:
+            stop.set()
+            thread.join(60)
+            if runner is None:
+                made.close()
+    assert not thread.is_alive()
+    if errors:
+        raise errors[0]

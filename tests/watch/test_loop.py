@@ -1,0 +1,270 @@
+"""A watch indexes what changed, lets other runs come in between, and loses nothing whatever is down."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from unittest import mock
+
+import pytest
+
+from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SourceUnavailable
+from rag_index.indexing import changed
+from rag_index.indexing.changed import Applied
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.reports.outcome import IndexOutcome
+from rag_index.stores import open_store
+from rag_index.watch import collector as collector_module
+from rag_index.watch import loop
+from rag_index.watch.loop import Watch, is_watched
+from rag_index.watch.plain import PlainRunner
+from rag_index.watch.stop import Stop
+from tests.indexing.plain import run_plain
+from tests.project import Project
+from tests.waiting import eventually
+from tests.watch.feeds import ListFeed, watched
+
+ALIAS = "test_notes"
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    project = Project(tmp_path / "project").fill(30)
+    run_plain(project)
+    return project
+
+
+@pytest.fixture
+def feed() -> ListFeed:
+    return ListFeed()
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    for name in ("LOCKED_SECONDS", "FIRST_PAUSE", "MAX_PAUSE", "FAILING_PAUSE"):
+        monkeypatch.setattr(loop, name, 0.05)
+    monkeypatch.setattr(collector_module, "MAX_PAUSE", 0.05)
+
+
+def change(project, feed, number, text):
+    project.execute("UPDATE note SET body = ? WHERE id = ?", text, number)
+    feed.give(str(number))
+
+
+def applied(ledger):
+    return ledger.count_waiting(ALIAS) == 0 and ledger.watch(ALIAS).applied_at is not None
+
+
+def hash_of(project, number):
+    """Return what the ledger has of a document, which says when it has changed there."""
+    with closing(sqlite3.connect(project.settings.ledger_url.database)) as db:
+        return db.execute("SELECT text_hash FROM rag_index_documents WHERE key = ?", (str(number),)).fetchone()
+
+
+def test_changes_are_indexed_while_the_watch_runs(project, feed):
+    before = hash_of(project, 5)
+    with watched(project, feed) as ledger:
+        change(project, feed, 5, "the pump is mended")
+        eventually(lambda: hash_of(project, 5) != before)
+        eventually(lambda: applied(ledger) and ledger.watch(ALIAS).state == "running")
+        assert is_watched(ledger, "test")
+        again = hash_of(project, 5)
+        change(project, feed, 5, "the valve is mended")
+        eventually(lambda: hash_of(project, 5) != again)
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        assert (ledger.watch(ALIAS).state, is_watched(ledger, "test")) == ("stopped", False)
+    assert project.texts()["5"] == ["Note 5\nthe valve is mended"]
+
+
+def test_a_project_is_watched_by_one_process_at_a_time(project, feed):
+    with watched(project, feed) as ledger:
+        eventually(lambda: is_watched(ledger, "test"))
+        with pytest.raises(IndexLocked, match="watched already"):
+            Watch(project.settings, ["notes"], feed, ledger, PlainRunner(project.settings, Stop()), Stop()).run()
+
+
+def test_while_another_run_holds_the_index_changes_are_collected_and_then_indexed(project, feed):
+    before = hash_of(project, 5)
+    with closing(Ledger(project.settings.ledger_url)) as other, IndexLease(other, ALIAS, "nightly"):
+        with watched(project, feed) as ledger:
+            change(project, feed, 5, "the pump is mended")
+            eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "waiting")
+            assert "is being written by" in ledger.watch(ALIAS).message
+            assert feed.backlog() == 0  # the source need not keep it
+        assert hash_of(project, 5) == before
+    with watched(project, feed):
+        eventually(lambda: hash_of(project, 5) != before)
+
+
+def test_a_nightly_run_comes_in_while_changes_never_cease(project, feed):
+    numbers = iter(range(1, 1_000_000))
+    with watched(project, feed) as ledger:
+        over = threading.Event()
+
+        def write():
+            while not over.is_set():
+                change(project, feed, 1 + next(numbers) % 30, f"text {next(numbers)}")
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        try:
+            eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).applied_at)
+            for _ in range(3):
+                assert run_plain(project).state == "completed"
+            open_store(project.settings.store).close()
+        finally:
+            over.set()
+            thread.join()
+        eventually(lambda: feed.backlog() == 0 and ledger.count_waiting(ALIAS) == 0)
+    assert run_plain(project).nothing_to_do
+
+
+def test_an_embedder_that_is_down_is_waited_for(project, feed):
+    down, whole = threading.Event(), changed.index_pages
+    down.set()
+
+    def index_pages(*args):
+        if down.is_set():
+            raise EmbedderUnavailable("http://gpu:11434 does not answer")
+        whole(*args)
+
+    before = hash_of(project, 5)
+    with mock.patch.object(changed, "index_pages", index_pages), watched(project, feed) as ledger:
+        change(project, feed, 5, "the pump is mended")
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
+        assert "http://gpu:11434 does not answer" in ledger.watch(ALIAS).message
+        assert (ledger.count_waiting(ALIAS), feed.backlog()) == (1, 0)
+        down.clear()
+        eventually(lambda: hash_of(project, 5) != before)
+        eventually(lambda: ledger.watch(ALIAS).state == "running")
+
+
+def test_a_fault_that_somebody_has_to_mend_is_said_and_ends_when_it_is_mended(project, feed):
+    wrong, whole = threading.Event(), changed.index_pages
+    wrong.set()
+
+    def index_pages(*args):
+        if wrong.is_set():
+            raise FingerprintChanged("run `rag-index rebuild notes`")
+        whole(*args)
+
+    with mock.patch.object(changed, "index_pages", index_pages), watched(project, feed) as ledger:
+        change(project, feed, 5, "the pump is mended")
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "failing")
+        wrong.clear()
+        eventually(lambda: applied(ledger) and ledger.watch(ALIAS).state == "running")
+
+
+def test_a_source_that_is_down_is_waited_for_and_said(project, feed):
+    feed.error = SourceUnavailable("source sqlite does not answer")
+    with watched(project, feed) as ledger:
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
+        feed.error = None
+        change(project, feed, 5, "the pump is mended")
+        eventually(lambda: applied(ledger))
+
+
+class CountingRunner:
+    """A runner that takes batches and whole runs, and does what a complete run does to the inbox."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.whole: list[str] = []
+        self.sizes: list[int] = []
+
+    def index_changes(self, name, changes):
+        self.sizes.append(len(changes))
+        self.ledger.remove_changes(ALIAS, changes)
+        return Applied(IndexOutcome(name))
+
+    def index_whole(self, name, reason):
+        self.whole.append(reason)
+        self.ledger.clear_changes(ALIAS, self.ledger.last_number(ALIAS))
+        return Applied(IndexOutcome(name))
+
+
+def test_a_burst_is_left_to_an_ordinary_run_and_smaller_ones_are_batches(project, feed):
+    project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 40\nburst_documents = 100\n")
+    with closing(Ledger(project.settings.ledger_url)) as own:
+        runner = CountingRunner(own)
+        feed.give(*map(str, range(100)))
+        with watched(project, feed, runner=runner):
+            eventually(lambda: sum(runner.sizes) == 100)
+            assert (runner.sizes, runner.whole) == ([40, 40, 20], [])
+            feed.give(*map(str, range(101)))
+            eventually(lambda: runner.whole)
+        assert "101 documents wait, more than burst_documents (100)" in runner.whole[0]
+
+
+def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed):
+    feed.overflow = ["notes"]
+    with closing(Ledger(project.settings.ledger_url)) as own:
+        with watched(project, feed, runner=mock.Mock(index_whole=lambda *_: Applied(None, IndexLocked("held")))) as led:
+            eventually(lambda: led.watch(ALIAS) and led.watch(ALIAS).full_number is not None)
+        assert feed.overflow == []  # it is in the ledger now
+        runner = CountingRunner(own)
+        with watched(project, feed, runner=runner):
+            eventually(lambda: runner.whole == ["the source cannot say what changed"])
+
+
+@pytest.mark.parametrize("step", ["put_changes", "acknowledge"])
+def test_a_death_while_changes_are_received_loses_none(project, feed, step):
+    class Died(BaseException):
+        pass
+
+    def die(*args):
+        raise Died
+
+    where = Ledger if step == "put_changes" else ListFeed
+    before = hash_of(project, 5)
+    change(project, feed, 5, "the pump is mended")
+    with pytest.raises(Died), mock.patch.object(where, step, die), watched(project, feed) as ledger:
+        eventually(lambda: not is_watched(ledger, "test") and feed.backlog() == 1)
+    with watched(project, feed):
+        eventually(lambda: hash_of(project, 5) != before)
+
+
+def test_once_ends_when_everything_is_indexed(project, feed):
+    stop = Stop()
+    change(project, feed, 5, "the pump is mended")
+    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings, stop)) as runner:
+        assert Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
+        assert ledger.count_waiting(ALIAS) == 0
+        change(project, feed, 6, "the pump is mended")
+        feed.error = SourceUnavailable("it is down")
+        assert not Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+
+
+def test_a_run_takes_what_waited_when_it_began_out_of_the_inbox(project):
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        ledger.begin_watch(ALIAS)
+        ledger.put_changes([(ALIAS, "5", 1.0)])
+        ledger.need_full_scan(ALIAS)
+        see = Ledger.see
+
+        def arrive(self, *args, **kwargs):
+            ledger.put_changes([(ALIAS, "6", 2.0)])
+            return see(self, *args, **kwargs)
+
+        with mock.patch.object(Ledger, "see", arrive):
+            run_plain(project)
+        assert [one.document_id for one in ledger.waiting_changes(ALIAS, 10)] == ["6"]
+        assert ledger.watch(ALIAS).full_number is None
+
+
+def test_a_run_that_leaves_rows_unread_leaves_the_inbox_to_the_watch(tmp_path):
+    """A row of another table changed, which `changed_since` does not tell."""
+    project = Project(tmp_path / "project").fill(5)
+    project.execute("ALTER TABLE note ADD COLUMN changed TEXT DEFAULT '2020-01-01 00:00:00'")
+    project.write_settings(project.config.read_text() + 'changed_since = "changed"\n[watch]\nburst_documents = 2\n')
+    run_plain(project)
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        ledger.put_changes([(ALIAS, "1", 1.0)])
+        run_plain(project)
+        assert ledger.count_waiting(ALIAS) == 1
+        ledger.put_changes([(ALIAS, "2", 1.0), (ALIAS, "3", 1.0)])
+        run_plain(project)  # a burst: it reads all rows in full
+        assert ledger.count_waiting(ALIAS) == 0
