@@ -16,8 +16,10 @@ from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import Opened, RunOptions, open_run
 from rag_index.indexing.single import gone_keys, keys_of, known_keys, single_document_source
 from rag_index.ledger import Ledger
+from rag_index.ledger.lease import holder
 from rag_index.ledger.runs import BATCH
 from rag_index.sources import open_source
+from rag_index.stores import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -72,6 +74,20 @@ class BatchIndexer:
         if applied.error is not None and not isinstance(applied.error, IndexLocked | StoreBusy):
             self.close()  # a connection may be broken
         return applied
+
+    def locked(self, name: str) -> RagIndexError | None:
+        """Return the error that a batch would end with at once, because another run holds the index or the store."""
+        try:
+            ledger, alias = self._opened(name).ledger, self._settings.alias(name)
+            if holder(ledger, alias) is not None:
+                return IndexLocked(f"index {alias} is being written by another run: wait until it is done, or stop it")
+            if self._settings.store.url is None:
+                open_store(self._settings.store, brief=True).close()
+        except (IndexLocked, StoreBusy) as error:
+            return error
+        except RagIndexError:
+            self.close()
+        return None
 
     def close(self) -> None:
         """Close everything. The next batch opens it again."""

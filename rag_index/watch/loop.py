@@ -84,6 +84,8 @@ class _Index:
     message: str = ""
     noted: float = field(default=float("-inf"))
     """When the ledger last heard of it."""
+    caught_up: bool = False
+    """Whether the ledger knows that everything that the feed gave is indexed."""
     failed: bool = False
     """Whether the last try failed for another reason than another run."""
 
@@ -182,6 +184,7 @@ class Watch:
             if not waiting and not whole:
                 self._note_idle(index, collector)
                 return False
+            index.caught_up = False
             if whole:
                 self._note(index, "catching up", f"an ordinary run takes over: {whole}")
                 logger.warning("%s: an ordinary run takes over: %s", index.name, whole)
@@ -206,6 +209,9 @@ class Watch:
         if collector.error is not None:
             self._note(index, "backing off", f"changes cannot be received: {collector.error}")
         elif collector.drained.is_set():
+            if not index.caught_up:
+                index.noted = float("-inf")
+            index.caught_up = True
             self._note(index, "running", "", caught_up_at=self._ledger.clock())
         else:
             self._note(index, "running", "")
