@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.doctor.findings import Advice
+from rag_index.doctor.findings import Advice, count_phrase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,11 +30,12 @@ def history_advice(settings: Settings, ledger: Ledger) -> Iterator[Advice]:
     if not runs and not failed and sum(sizes.values()) < LARGE:
         return
     files = ", ".join(f"{name} has {size / 1e6:.0f} MB" for name, size in sizes.items() if size)
+    there = ", ".join([f"the ledger has {count_phrase(ledger.count_runs(), 'run')}", *filter(None, [files])])
+    deleted = f"{count_phrase(runs, 'run')} and {count_phrase(failed, 'failed document')} of indexes that are gone"
     yield Advice(
         None,
-        f"the ledger has {ledger.count_runs():,} runs{f', {files}' if files else ''}; the next run deletes {runs:,} "
-        f"runs and {failed:,} failed documents of indexes that are gone, and from Prefect's history what is older than "
-        f"{keep:g} days ([run] keep_days)",
+        f"{there}; the next run deletes {deleted}, and from Prefect's history what is older than {keep:g} days "
+        "([run] keep_days)",
     )
 
 
