@@ -436,6 +436,7 @@ def test_settings_redact_their_secrets(load):
 EXAMPLES = {
     "indexes.changed_since": ("updated_at", "updated_at"),
     "source.url": ("sqlite:///other.db", None),
+    "source.digest": ("true", True),
     "embedder.kind": ("local", "local"),
     "embedder.model": ("wordllama", "wordllama"),
     "retrieve.reranker": ("mini", "mini"),
