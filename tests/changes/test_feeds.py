@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rag_index.changes.rows import WatchedTable
+from rag_index.errors import SourceUnavailable
 from tests.changes.databases import take
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
@@ -190,3 +191,24 @@ def test_keys_have_the_value_that_reading_the_row_gives(followed):
     assert not overflow
     types = {name: type(next(iter(keys))[0]) for name, keys in found.items()}
     assert types == {name: type(next(iter(keys))[0]) for name, keys in expected.items()}
+
+
+def test_a_database_that_goes_down_and_comes_back_loses_nothing(tickets):
+    if tickets.dialect != "postgresql":
+        pytest.skip("the server of PostgreSQL can be stopped")
+    feed = tickets.feed_
+    assert ids(feed) == set()
+    feed.wait(0.1)
+    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+    received = feed.receive(100)
+    tickets.server.stop()
+    try:
+        with pytest.raises(SourceUnavailable):
+            feed.acknowledge(received)
+        feed.wait(0.3)  # raises nothing
+        with pytest.raises(SourceUnavailable):
+            feed.receive(100)
+    finally:
+        tickets.server.start()
+    tickets.run("DELETE FROM ticket WHERE id = 2")
+    assert ids(feed) == {1, 2}
