@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rag_index.cli import Context, command
+from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from rag_index.settings import Settings
@@ -18,15 +19,28 @@ __all__ = ["watch"]
 @command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
-def watch(context: Context, names: tuple[str, ...], once: bool) -> int:
+@click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
+def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> int:
     """Follow changes of the source and index them within seconds, until it is stopped."""
     settings = context.settings()
+    if setup:
+        return _print_setup(settings, names)
     chosen = [index.name for index in settings.named(names)]
     click.echo(f"Watching {', '.join(chosen)}; Ctrl-C ends it after the current batch.", err=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
     caught_up = _watch_plainly(settings, chosen, once=once)
     return 0 if caught_up else 1
+
+
+def _print_setup(settings: Settings, names: tuple[str, ...]) -> int:
+    """Print SQL for all indexes, which share one queue or one slot; nothing is run."""
+    from rag_index.changes.setup import setup_script
+
+    if names:
+        raise SettingsError("--setup is for all indexes, which share a slot or a queue; leave out the names")
+    click.echo(setup_script(settings), nl=False)
+    return 0
 
 
 def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:

@@ -31,6 +31,7 @@ class Collector:
     def __init__(self, settings: Settings, names: list[str], feed: ChangeFeed, ledger: Ledger) -> None:
         self._settings = settings
         self._aliases = {name: settings.alias(name) for name in names}
+        self._all_aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._feed = feed
         self._ledger = ledger
         self._stop = threading.Event()
@@ -89,15 +90,18 @@ class Collector:
         return not received.changes
 
     def _put(self, received: Received) -> None:
-        """Write what was received into the inbox, in one transaction."""
-        wanted = [change for change in received.changes if change.index in self._aliases]
-        if not wanted and not received.overflow:
+        """Write what was received into the inbox, in one transaction.
+
+        The log or the queue of a database also gives changes of indexes that are not watched now, and then forgets
+        them. They wait in the inbox for the next watch of all indexes, or for a run.
+        """
+        if not received.changes and not received.overflow:
             return
+        aliases = self._all_aliases
         with self._ledger.transaction():
-            self._ledger.put_changes((self._aliases[one.index], one.id, one.changed_at) for one in wanted)
+            self._ledger.put_changes((aliases[one.index], one.id, one.changed_at) for one in received.changes)
             for name in received.overflow:
-                if name in self._aliases:
-                    self._ledger.need_full_scan(self._aliases[name])
+                self._ledger.need_full_scan(aliases[name])
 
     def _note_error(self, error: RagIndexError | None, pause: float = 0.0) -> None:
         if str(error or "") == str(self.error or ""):

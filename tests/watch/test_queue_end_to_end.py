@@ -1,0 +1,58 @@
+"""A queue of triggers in SQLite, from the printed SQL to what a search finds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.project import SETTINGS, Project
+
+SECOND = """
+[[indexes]]
+name = "titles"
+table = "note"
+key = "id"
+text = "title"
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project(tmp_path / "project", extra='changes = "queue"').fill(30)
+    project.write_settings(SETTINGS.format(extra='changes = "queue"') + SECOND)
+    return project
+
+
+def run(project, *arguments):
+    ended = project.cli(*arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def documents(project, name):
+    """Return the ids of the documents that the index has."""
+    run(project, "export", name, "--out", str(project.folder / "out.jsonl"), "--no-vectors")
+    text = (project.folder / "out.jsonl").read_text()
+    return {line.partition('"document_id":')[2].partition(",")[0].strip(' "') for line in text.splitlines()}
+
+
+def test_changes_are_indexed_and_those_of_an_index_that_is_not_watched_wait(project):
+    refused = project.cli("watch", "--once")
+    assert refused.returncode == 2
+    assert "the source has no queue rag_index_test; run the SQL that `rag-index watch --setup` prints" in refused.stderr
+    script = run(project, "watch", "--setup")
+    with project.source() as db:
+        db.executescript(script)
+    run(project, "watch", "--once")
+    everything = {str(number) for number in range(1, 31)}
+    assert documents(project, "notes") == documents(project, "titles") == everything
+    with project.source() as db:
+        db.execute("DELETE FROM note WHERE id = 7")
+        db.execute("UPDATE note SET id = 400 WHERE id = 8")
+        db.commit()
+    run(project, "watch", "notes", "--once")
+    after = everything - {"7", "8"} | {"400"}
+    assert documents(project, "notes") == after
+    assert documents(project, "titles") == everything
+    run(project, "watch", "--once")
+    assert documents(project, "titles") == after
+    assert "leave out the names" in project.cli("watch", "notes", "--setup").stderr
