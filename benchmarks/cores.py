@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from corpus.counting_qdrant import CountingQdrant
+from corpus.counting_qdrant import CountingQdrant, free_ports, store_settings
 from local import HOOKS, Desk, prose
-from throughput import run
+from throughput import run, running_prefect
 
 from rag_index.machine.resources import cpu_count
 
@@ -58,31 +58,35 @@ class Cost(NamedTuple):
 
 
 @contextmanager
-def desk(documents: int, store: str) -> Iterator[Desk]:
+def desk(documents: int, ports: tuple[int, int] | None) -> Iterator[Desk]:
+    """Yield a desk, with a server on these ports as its store, or the embedded store."""
     with prose(documents) as made:
-        if store == "server":
-            made.config.write_text(made.config.read_text() + f'[store]\nurl = "{CountingQdrant.url}"\n')
+        if ports:
+            made.config.write_text(made.config.read_text() + store_settings(ports))
         yield made
 
 
-def first_run(made: Desk, store: str, *arguments: str, text_seconds: float = 0.0) -> Cost:
+def first_run(made: Desk, ports: tuple[int, int] | None, *arguments: str, text_seconds: float = 0.0) -> Cost:
     hooked = {"PYTHONPATH": HOOKS, "BENCHMARK_AT_ONCE": "1", "BENCHMARK_TEXT_SECONDS": str(text_seconds)}
+    server: dict[str, float] = {}
     with ExitStack() as stack:
-        if store == "server":
-            stack.enter_context(CountingQdrant(MANY))
-        report, _, watch = run(made.reset().config, *arguments, **hooked)
-    return Cost(sum(one["seconds"] for one in report["indexes"]), watch.cpu)
+        if ports:
+            stack.enter_context(CountingQdrant(MANY, *ports))
+        variables = stack.enter_context(running_prefect(server))
+        report, _, watch = run(made.reset().config, *arguments, **hooked, **variables)
+    return Cost(sum(one["seconds"] for one in report["indexes"]), watch.cpu | server)
 
 
 def curve(given: argparse.Namespace) -> None:
     shard = max(1, round(SHARD_SECONDS / given.text_seconds))
     print(f"{given.store}, {given.text_seconds * 1000:g} ms a text, shards of {shard} texts, {cpu_count()} cores")
+    ports = free_ports() if given.store == "server" else None
     for workers in map(int, given.workers.split(",")):
         costs = []
         for shards in (SHORT, LONG):
-            with desk(workers * shards * shard, given.store) as made:
+            with desk(workers * shards * shard, ports) as made:
                 options = ("--workers", str(workers), "--shard-documents", str(shard))
-                costs.append(first_run(made, given.store, *options, text_seconds=given.text_seconds))
+                costs.append(first_run(made, ports, *options, text_seconds=given.text_seconds))
         more, documents = costs[1].beyond(costs[0]), workers * (LONG - SHORT) * shard
         ideal = documents * given.text_seconds / workers
         busy = ", ".join(f"{kind} {cpu / more.seconds:.2f}" for kind, cpu in sorted(more.cpu.items()))
@@ -96,11 +100,9 @@ def curve(given: argparse.Namespace) -> None:
 
 def model(given: argparse.Namespace) -> None:
     costs = []
-    with desk(given.documents // 4, "embedded") as few, desk(given.documents, "embedded") as many:
+    with desk(given.documents // 4, None) as few, desk(given.documents, None) as many:
         for _ in range(given.repeat):
-            costs.append(
-                first_run(many, "embedded", "--workers", "1").beyond(first_run(few, "embedded", "--workers", "1"))
-            )
+            costs.append(first_run(many, None, "--workers", "1").beyond(first_run(few, None, "--workers", "1")))
     more = given.documents - given.documents // 4
     flow, worker, server = (
         median(cost.cpu.get(kind, 0.0) for cost in costs) / more for kind in ("flow", "worker", "Prefect server")

@@ -4,10 +4,11 @@
                                [--repeat 3]
 
 Each figure is the difference between two first runs, over all documents and over a quarter of them, divided by the
-difference in chunks, so start-up is in none of them. The documents are excerpts of prose as in `local.py`. The server
-is one on loopback that counts points and keeps none: its own CPU time is not counted. The bare embedder is ours
-(`throughput.embed`), and its CPU time is measured on the same texts in the same run, after start-up. A search by words
-needs a sparse vector for each chunk, so `hybrid` and `dense` have prices of their own.
+difference in chunks, so start-up is in none of them. Both are the flow from the start, with a Prefect server. The
+documents are excerpts of prose as in `local.py`. The store's server is one on loopback that counts points and keeps
+none: its own CPU time is not counted. The bare embedder is ours (`throughput.embed`), and its CPU time is measured on
+the same texts in the same run, after start-up. A search by words needs a sparse vector for each chunk, so `hybrid` and
+`dense` have prices of their own.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from corpus.counting_qdrant import CountingQdrant
+from corpus.counting_qdrant import CountingQdrant, free_ports, store_settings
 from local import Desk, prose
-from throughput import bare, embed, run, texts_of
+from throughput import bare, embed, run, running_prefect, texts_of
 
 from rag_index.machine.resources import default_worker_count
 from rag_index.settings import load_settings
@@ -56,28 +57,32 @@ def bare_seconds(texts: list[str], workers: int) -> float:
 
 
 @contextmanager
-def desks(documents: int, search: str, url: str | None) -> Iterator[tuple[Desk, Desk]]:
-    """Yield a desk of a quarter of the documents and one of all."""
+def desks(documents: int, search: str, store: str) -> Iterator[tuple[Desk, Desk]]:
+    """Yield a desk of a quarter of the documents and one of all, whose settings end with `store`."""
     with prose(documents // 4) as few, prose(documents) as many:
         for made in (few, many):
             text = made.config.read_text() + f'search = "{search}"\n'
-            made.config.write_text(text + (f'[store]\nurl = "{url}"\n' if url else ""))
+            made.config.write_text(text + store)
         yield few, many
 
 
-def cpu(made: Desk, workers: int) -> tuple[dict[str, float], float]:
-    """Make a first run; return the CPU seconds of each kind of process, and the seconds of the run itself."""
-    report, _, watch = run(made.reset().config, "--workers", str(workers))
-    return watch.cpu, sum(one["seconds"] for one in report["indexes"])
+def cpu(made: Desk, workers: int) -> dict[str, float]:
+    """Make a first run, and return the CPU seconds of each kind of process."""
+    server: dict[str, float] = {}
+    with running_prefect(server) as variables:
+        _, _, watch = run(made.reset().config, "--workers", str(workers), **variables)
+    return watch.cpu | server
 
 
 def measure(given: argparse.Namespace, store: str, search: str) -> None:
     prices: list[float] = []
     ratios: list[float] = []
     kinds: dict[str, list[float]] = defaultdict(list)
-    url = CountingQdrant.url if store == "server" else None
+    ports = free_ports()
     with ExitStack() as stack:
-        few, many = stack.enter_context(desks(given.documents, search, url))
+        few, many = stack.enter_context(
+            desks(given.documents, search, store_settings(ports) if store == "server" else "")
+        )
         chunks = [[text for part in texts_of(load_settings(made.config)) for text in part] for made in (few, many)]
         more = len(chunks[1]) - len(chunks[0])
         for _ in range(given.repeat):
@@ -86,9 +91,9 @@ def measure(given: argparse.Namespace, store: str, search: str) -> None:
             for made in (few, many):
                 with ExitStack() as server:
                     if store == "server":
-                        server.enter_context(CountingQdrant(MANY))
+                        server.enter_context(CountingQdrant(MANY, *ports))
                     costs.append(cpu(made, given.workers))
-            spent = {kind: (costs[1][0][kind] - costs[0][0].get(kind, 0.0)) / more for kind in costs[1][0]}
+            spent = {kind: (costs[1][kind] - costs[0].get(kind, 0.0)) / more for kind in costs[1]}
             for kind, seconds in spent.items():
                 kinds[kind].append(seconds)
             prices.append(sum(spent.values()) - alone)

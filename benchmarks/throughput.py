@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from rag_index.samples import servicedesk
 from rag_index.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 
@@ -127,6 +128,21 @@ class Watch(threading.Thread):
         for (name, _), seconds in self._cpu.items():
             sums[name] += seconds
         return dict(sums)
+
+
+@contextmanager
+def running_prefect(cpu: dict[str, float]) -> Iterator[dict[str, str]]:
+    """Start a Prefect server and yield the variables that lead to it; at the end add its CPU seconds to `cpu`.
+
+    With them every run is the flow from its start, however small: otherwise a small run starts nothing.
+    """
+    from rag_index.orchestration.api_server import temporary_server
+
+    with temporary_server() as variables:
+        servers = [one for one in psutil.Process().children() if kind(" ".join(one.cmdline())) == "Prefect server"]
+        before = sum(sum(one.cpu_times()[:2]) for one in servers)
+        yield variables
+        cpu["Prefect server"] = sum(sum(one.cpu_times()[:2]) for one in servers) - before
 
 
 def kind(command: str) -> str:

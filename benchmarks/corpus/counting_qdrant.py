@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -21,23 +22,35 @@ if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
     from multiprocessing.synchronize import Event
 
-__all__ = ["CountingQdrant"]
+__all__ = ["CountingQdrant", "free_ports", "store_settings"]
 
 START_SECONDS = 60
 REST_PORT, GRPC_PORT = 6333, 6334
 """The usual ports, because only there a client looks for gRPC by itself."""
 
 
+def free_ports() -> tuple[int, int]:
+    """Return two ports that are free now, for REST and gRPC."""
+    with socket.create_server(("127.0.0.1", 0)) as rest, socket.create_server(("127.0.0.1", 0)) as grpc:
+        return rest.getsockname()[1], grpc.getsockname()[1]
+
+
+def store_settings(ports: tuple[int, int]) -> str:
+    """Return the part of a settings file that names a server on these ports."""
+    return f'[store]\nurl = "http://127.0.0.1:{ports[0]}"\n[store.server]\ngrpc_port = {ports[1]}\n'
+
+
 class CountingQdrant:
     """The server, used as a context manager. `url` is its address, `points` how many it has taken."""
 
-    url = f"http://127.0.0.1:{REST_PORT}"
-
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, rest_port: int = REST_PORT, grpc_port: int = GRPC_PORT) -> None:
+        self.url = f"http://127.0.0.1:{rest_port}"
         context = multiprocessing.get_context("spawn")
         self._points = context.Value(ctypes.c_int64, 0)
         self._ready = context.Event()
-        self._process = context.Process(target=_serve, args=(rate, self._points, self._ready), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(rate, (rest_port, grpc_port), self._points, self._ready), daemon=True
+        )
 
     @property
     def points(self) -> int:
@@ -46,7 +59,7 @@ class CountingQdrant:
     def __enter__(self) -> CountingQdrant:
         self._process.start()
         if not self._ready.wait(START_SECONDS):
-            raise SystemExit("the counting Qdrant server did not start: are the ports 6333 and 6334 free?")
+            raise SystemExit("the counting Qdrant server did not start: are its ports free?")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -54,14 +67,14 @@ class CountingQdrant:
         self._process.join()
 
 
-def _serve(rate: float, points: Synchronized[int], ready: Event) -> None:
+def _serve(rate: float, ports: tuple[int, int], points: Synchronized[int], ready: Event) -> None:
     counter = _Counter(rate, points)
     CALLS["Upsert"] = counter.upsert
     CALLS["Count"] = counter.count
     fake = FakeQdrant()
-    fake._port = REST_PORT
+    fake._port = ports[0]
     server = FakeQdrantGrpc(fake)
-    server.port = GRPC_PORT
+    server.port = ports[1]
     with fake, server:
         ready.set()
         while True:
