@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RoutedFeed", "Router", "RowRoute"]
 
+STORE_SECONDS = 30.0
+"""How long a batch that is being written may keep the embedded store from being read."""
 CONDITION_VALUES = 100
 """Values of one condition that the store is asked for."""
 
@@ -120,7 +122,7 @@ class Router:
             return
         alias = self._settings.alias(index.name)
         stored = [decode_payload(encode_payload({column: value}))[column] for value in values]
-        with closing(open_reader(self._settings.store)) as reader:
+        with closing(open_reader(self._settings.store, wait=STORE_SECONDS)) as reader:
             if alias not in reader.aliases():
                 return
             for first in range(0, len(stored), CONDITION_VALUES):

@@ -1,0 +1,131 @@
+"""All feeds of a watch as one: what is watched how, and what is said about the rest."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+import pytest
+
+from rag_index.changes import DocumentChange, Received
+from rag_index.changes.joined import JoinedFeed
+from rag_index.changes.opening import open_feed
+from rag_index.errors import SettingsError, SourceUnavailable
+from rag_index.ledger import Ledger
+from tests.project import Project
+
+NOTES = '[[indexes]]\nname = "notes"\ntable = "note"\nkey = "id"\ntext = "body"\n'
+TIMED = NOTES.replace("notes", "timed") + 'changed_since = "title"\n'
+CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n'
+
+
+class Given:
+    """A feed that gives what a test puts there."""
+
+    def __init__(self, *ids: str, overflow: tuple[str, ...] = ()) -> None:
+        self.waiting = list(ids)
+        self.overflow = overflow
+        self.error: Exception | None = None
+        self.wakes = False
+        self.closed = False
+
+    def check(self) -> None:
+        """Nothing to set up."""
+
+    def receive(self, limit: int) -> Received:
+        if self.error is not None:
+            raise self.error
+        some = self.waiting[:limit]
+        return Received([DocumentChange("i", one, 0.0) for one in some], some, len(self.waiting) > limit, self.overflow)
+
+    def acknowledge(self, received: Received) -> None:
+        self.waiting = [one for one in self.waiting if one not in received.position]
+
+    def wait(self, seconds: float) -> None:
+        time.sleep(0 if self.wakes else seconds)
+
+    def backlog(self) -> int | None:
+        return len(self.waiting) or None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def everything(feed: JoinedFeed, limit: int) -> list[str]:
+    found: list[str] = []
+    more = True
+    while more:
+        received = feed.receive(limit)
+        assert len(received.changes) <= limit
+        feed.acknowledge(received)
+        found += [change.id for change in received.changes]
+        more = received.more
+    return found
+
+
+def test_each_feed_has_its_turn_and_is_acknowledged_for_its_own_changes():
+    one, other = Given("a", "b", "c"), Given("x", "y")
+    feed = JoinedFeed([one, other])
+    assert feed.backlog() == 5
+    assert sorted(everything(feed, 2)) == ["a", "b", "c", "x", "y"]
+    assert feed.backlog() is None
+    feed.close()
+    assert (one.closed, other.closed) == (True, True)
+
+
+def test_a_feed_that_fails_does_not_stop_the_others_and_is_heard_of_then():
+    down, other = Given(), Given("x")
+    down.error = SourceUnavailable("the database does not answer")
+    feed = JoinedFeed([down, other])
+    received = feed.receive(10)
+    assert [change.id for change in received.changes] == ["x"]
+    feed.acknowledge(received)
+    with pytest.raises(SourceUnavailable):
+        feed.receive(10)
+
+
+def test_a_change_in_any_feed_ends_the_waiting():
+    quiet, other = Given(), Given()
+    other.wakes = True
+    started = time.monotonic()
+    JoinedFeed([quiet, other]).wait(60)
+    assert time.monotonic() - started < 30
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """A function that opens the feed of a project with these settings."""
+    project = Project(tmp_path / "project")
+    (project.folder / "src").mkdir()
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+
+        def opened(indexes: str, source: str = "") -> JoinedFeed:
+            project.write_settings(f'project = "test"\n[source]\nurl = "sqlite:///source.db"\n{source}\n{indexes}')
+            settings = project.settings
+            return open_feed(settings, settings.indexes, ledger)
+
+        yield opened
+
+
+def test_an_index_without_times_is_not_polled_and_the_reason_is_said(opened):
+    with closing(opened(NOTES + TIMED + CODE)) as feed:
+        assert feed.unwatched == ("notes",)
+        left_out, polled = feed.notes
+        assert "index notes is not watched" in left_out
+        assert "it has no changed_since" in left_out
+        assert polled.startswith("index timed: polled by 'title'")
+        assert len(feed._feeds) == 2
+
+
+def test_where_nothing_can_be_watched_the_reasons_are_the_error(opened):
+    with pytest.raises(SettingsError, match="no index can be watched: index notes is not watched"):
+        opened(NOTES)
+
+
+def test_the_indexes_of_a_database_share_one_feed(opened):
+    query = NOTES.replace('table = "note"', 'query = "SELECT id, body, title FROM note"').replace("notes", "query")
+    timed = query.replace('"query"', '"both"') + 'changed_since = "title"\n'
+    with closing(opened(NOTES + query + timed, 'changes = "queue"')) as feed:
+        assert feed.unwatched == ("query",)
+        assert len(feed._feeds) == 2  # the queue, and the poll of the query that has a time
+        assert any("list the tables that its query reads in depends_on" in note for note in feed.notes)

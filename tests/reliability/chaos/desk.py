@@ -1,0 +1,205 @@
+"""A service desk on a database that can be killed, its index, and what the index should show."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from rag_index.changes.setup import setup_for
+from rag_index.changes.tables import plan_tables
+from rag_index.settings import load_settings
+from rag_index.stores import open_reader
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sqlalchemy.engine import URL
+
+__all__ = ["Desk", "Session", "sqlite_url"]
+
+SETTINGS = """\
+project = "chaos"
+[source]
+url = "{url}"
+changes = "{changes}"
+[run]
+delete_guard = 1.0
+[watch]
+poll_seconds = 0.2
+batch_documents = 200
+{services}
+[[indexes]]
+name = "tickets"
+query = "SELECT t.id, t.body, t.state, t.customer_id, c.name FROM ticket t JOIN customer c ON c.id = t.customer_id"
+key = "id"
+text = "{{name}}: {{body}} of ticket {{id_text}}"
+payload = ["customer_id", "state"]
+depends_on = [{{table = "ticket", key = "id", column = "id"}},
+              {{table = "customer", key = "id", column = "customer_id"}}]
+[[indexes]]
+name = "customers"
+table = "customer"
+key = "id"
+text = "name"
+"""
+
+
+class Session:
+    """A connection that may write; each statement is a transaction of its own until it begins one."""
+
+    def __init__(self, url: URL) -> None:
+        backend = url.get_backend_name()
+        self._connection: Any
+        if backend == "sqlite":
+            self._connection = sqlite3.connect(
+                str(url.database), timeout=30, isolation_level=None, check_same_thread=False
+            )
+        elif backend == "postgresql":
+            import psycopg
+
+            text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+            self._connection = psycopg.connect(text, autocommit=True)
+        else:
+            import pymysql
+
+            self._connection = pymysql.connect(
+                host=url.host, port=url.port or 0, user=url.username, password=url.password or "",
+                database=url.database, autocommit=True,
+            )  # fmt: skip
+
+    def run(self, statement: str) -> list[Any]:
+        cursor = self._connection.cursor()
+        try:
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+        finally:
+            cursor.close()
+
+    def abandon(self) -> None:
+        with suppress(Exception):
+            self._connection.close()
+
+
+class Desk:
+    """Tickets that show their customers."""
+
+    def __init__(self, folder: Path, url: URL, changes: str, *, services: str = "", tickets: int = 1000) -> None:
+        self.folder = folder
+        self.url = url
+        self.tickets = tickets
+        self.customers = max(2, tickets // 25)
+        self.begin = {"sqlite": "BEGIN IMMEDIATE"}.get(url.get_backend_name(), "BEGIN")
+        self.config = folder / "rag-index.toml"
+        shown = url.render_as_string(hide_password=False)
+        text = SETTINGS.format(url=shown, changes=changes, services=services)
+        cast = "CAST(t.id AS CHAR(12))" if url.get_backend_name() != "sqlite" else "CAST(t.id AS TEXT)"
+        self.config.write_text(text.replace("SELECT t.id,", f"SELECT t.id, {cast} AS id_text,"))
+        self._fill()
+        settings = load_settings(self.config)
+        plan = plan_tables(settings, settings.indexes)
+        with ClosingSession(self.session()) as session:
+            for step in setup_for(settings.source_url, changes, plan.tables, settings.project).steps:
+                session.run(step.sql)
+
+    def session(self) -> Session:
+        return Session(self.url)
+
+    def any_ticket(self, session: Session, chance: random.Random) -> int | None:
+        """Return the id of a ticket that exists for this session."""
+        lowest, highest = session.run("SELECT MIN(id), MAX(id) FROM ticket")[0]
+        if lowest is None:
+            return None
+        least = chance.randint(lowest, highest)
+        found = session.run(f"SELECT id FROM ticket WHERE id >= {least} ORDER BY id LIMIT 1")
+        return found[0][0] if found else None
+
+    def expected(self) -> dict[str, dict[str, tuple[str, Any, Any]]]:
+        """Return text and payload of what the source has, by index and document id."""
+        with ClosingSession(self.session()) as session:
+            joined = session.run(
+                "SELECT t.id, t.body, t.state, t.customer_id, c.name"
+                " FROM ticket t JOIN customer c ON c.id = t.customer_id"
+            )
+            customers = session.run("SELECT id, name FROM customer")
+        return {
+            "tickets": {str(i): (f"{name}: {body} of ticket {i}", who, state) for i, body, state, who, name in joined},
+            "customers": {str(number): (name, None, None) for number, name in customers},
+        }
+
+    def indexed(self) -> dict[str, dict[str, tuple[str, Any, Any]]]:
+        """Return text and payload of what the store has, as `expected`. Each document is one point."""
+        settings = load_settings(self.config)
+        found: dict[str, dict[str, tuple[str, Any, Any]]] = {"tickets": {}, "customers": {}}
+        with closing(open_reader(settings.store, wait=10)) as reader:
+            for name, documents in found.items():
+                for point in reader.scroll(settings.alias(name)):
+                    ours = point.payload["_rag"]
+                    assert ours["document_id"] not in documents, "two points of a document"
+                    documents[ours["document_id"]] = (
+                        ours["text"].strip(), point.payload.get("customer_id"), point.payload.get("state"),
+                    )  # fmt: skip
+        return found
+
+    def differences(self) -> dict[str, list[str]]:
+        """Return the ids of the documents that differ, by index."""
+        expected, indexed = self.expected(), self.indexed()
+        return {
+            name: wrong
+            for name, documents in expected.items()
+            if (
+                wrong := sorted(
+                    number
+                    for number in documents.keys() | indexed[name].keys()
+                    if documents.get(number) != indexed[name].get(number)
+                )
+            )
+        }
+
+    def _fill(self) -> None:
+        with ClosingSession(self.session()) as session:
+            session.run("CREATE TABLE customer (id integer PRIMARY KEY, name varchar(200))")
+            session.run(
+                "CREATE TABLE ticket"
+                " (id integer PRIMARY KEY, body varchar(200), state varchar(50), customer_id integer)"
+            )
+            session.run("CREATE INDEX ticket_customer ON ticket (customer_id)")
+            session.run(self.begin)
+            for number in range(self.customers):
+                session.run(f"INSERT INTO customer VALUES ({number}, 'customer {number}')")
+            for number in range(self.tickets):
+                session.run(f"INSERT INTO ticket VALUES ({number}, 'first', 'new', {number % self.customers})")
+            session.run("COMMIT")
+
+
+class ClosingSession:
+    """A session that ends with the block."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __enter__(self) -> Session:
+        return self._session
+
+    def __exit__(self, *_: object) -> None:
+        self._session.abandon()
+
+
+def sqlite_url(folder: Path) -> URL:
+    from sqlalchemy.engine import URL
+
+    file = folder / "source.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA journal_mode=WAL")
+    return URL.create("sqlite", database=str(file))
+
+
+def crash(server: Any) -> None:
+    """Kill a database server as a power cut of its processes would, and start it again."""
+    process = server._process
+    os.kill(process.pid, signal.SIGQUIT if "Postgres" in type(server).__name__ else signal.SIGKILL)
+    process.wait(timeout=60)
+    server.start()

@@ -1,0 +1,93 @@
+"""A watch in a process of its own, without Prefect, which writes down each text that it embeds.
+
+python -m tests.reliability.chaos.watcher SETTINGS TEXTS
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+from rag_index.embedders import open_embedder
+from rag_index.embedders.local import LocalEmbedder
+from rag_index.errors import RagIndexError
+from rag_index.indexing.changed import Applied
+from rag_index.indexing.driver import index_pages
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.settings import Settings, load_settings
+from rag_index.watch.opening import open_watch
+from rag_index.watch.plain import PlainRunner
+from rag_index.watch.stop import Stop, stopped_by_signals
+
+__all__ = ["note_embedded", "whole_run"]
+
+
+class Runner(PlainRunner):
+    """The runner of a watch without Prefect, whose ordinary runs are in this process too: they start at once."""
+
+    def __init__(self, settings: Settings, stop: Stop) -> None:
+        super().__init__(settings, stop)
+        self._all = settings
+
+    def index_whole(self, name: str, reason: str) -> Applied:
+        self.close()
+        try:
+            return Applied(whole_run(self._all, name))
+        except RagIndexError as error:
+            return Applied(None, error)
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = load_settings(Path(sys.argv[1]))
+    note_embedded(Path(sys.argv[2]))
+    stop = Stop()
+    with (
+        closing(Runner(settings, stop)) as runner,
+        stopped_by_signals(stop),
+        open_watch(settings, None, runner, stop) as watch,
+    ):
+        watch.run()
+
+
+def whole_run(settings: Settings, name: str):
+    """Bring an index up to date by reading everything, and return the outcome."""
+    with (
+        open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as run,
+        closing(open_embedder(settings.embedder)) as embedder,
+    ):
+        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
+        index_pages(scan, _pages(run), embedder)
+        scan.delete_gone()
+        scan.publish()
+        return run.finish()
+
+
+def _pages(run):
+    cursor = None
+    while True:
+        page = run.source.page(cursor, 2000)
+        yield page
+        if (cursor := page.cursor) is None:
+            return
+
+
+def note_embedded(file: Path) -> None:
+    """Append each text that this process embeds to a file, a line each."""
+    embed = LocalEmbedder.embed_documents
+
+    def noting(self, texts):
+        made = embed(self, texts)
+        with file.open("a", encoding="utf-8") as lines:
+            lines.write("".join(f"{text}\n" for text in texts))
+        return made
+
+    LocalEmbedder.embed_documents = noting
+
+
+if __name__ == "__main__":
+    main()
