@@ -32,8 +32,17 @@ def status(context: Context, as_json: bool) -> None:
         rows.append((one.index, one.collection or "-", *(f"{n:,}" for n in numbers), _last_run(one.last_run)))
     print_table(rows)
     for one in indexes:
+        if one.watch:
+            click.echo(f"{one.index}: {_watch(one.watch)}")
         if one.last_run and one.last_run["message"]:
             click.echo(f"{one.index}: {one.last_run['message']}")
+
+
+def _watch(watch: dict[str, Any]) -> str:
+    waiting = f", {watch['changes_waiting']:,} changes wait" if watch["changes_waiting"] else ""
+    behind = f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 1 else ""
+    why = f": {watch['message']}" if watch["message"] else ""
+    return f"watch {watch['state']}{waiting}{behind}{why}"
 
 
 def _last_run(run: dict[str, Any] | None) -> str:

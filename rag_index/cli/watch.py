@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import os
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,8 +30,17 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     click.echo(f"Watching {', '.join(chosen)}; Ctrl-C ends it after the current batch.", err=True)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("rag_index.watch").setLevel(logging.INFO)
-    caught_up = _watch_plainly(settings, chosen, once=once)
-    return 0 if caught_up else 1
+    if os.environ.get("PREFECT_API_URL"):
+        from rag_index.cli.runs import launch_flow
+
+        return 0 if launch_flow(context, settings, _load_watch, indexes=chosen, once=once) else 1
+    return 0 if _watch_plainly(settings, chosen, once=once) else 1
+
+
+def _load_watch() -> Any:
+    from flows.watch import watch as watch_flow
+
+    return watch_flow
 
 
 def _print_setup(settings: Settings, names: tuple[str, ...]) -> int:
@@ -45,6 +55,7 @@ def _print_setup(settings: Settings, names: tuple[str, ...]) -> int:
 
 def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
     """Watch without Prefect, and return whether everything was indexed."""
+    from rag_index.status.metrics_file import try_to_write_metrics
     from rag_index.watch.opening import open_watch
     from rag_index.watch.plain import PlainRunner
     from rag_index.watch.stop import Stop, stopped_by_signals
@@ -52,7 +63,10 @@ def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
     stop = Stop()
     runner = PlainRunner(settings, stop)
     try:
-        with stopped_by_signals(stop), open_watch(settings, names, runner, stop) as opened:
+        with (
+            stopped_by_signals(stop),
+            open_watch(settings, names, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
+        ):
             return opened.run(once=once)
     finally:
         runner.close()

@@ -14,7 +14,12 @@ from rag_index.ledger.tables import watches
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["WatchRows"]
+__all__ = ["WatchRows", "lease_name"]
+
+
+def lease_name(project: str) -> str:
+    """Return the name of the lease of a project's watch, which is the name of no alias."""
+    return f"{project} watch"
 
 
 class WatchRows(LedgerConnection):

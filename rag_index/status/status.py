@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.status.runs import iso_time
+from rag_index.status.watches import watch_report
 from rag_index.stores import count_indexed, live_aliases
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class IndexStatus:
     """started and ended (ISO, UTC), state, message, seconds. `ended` is None while the run is under way; if its process
     died, `seconds` is None too and the state is interrupted."""
 
+    watch: dict[str, Any] | None = None
+    """How the watch of the index is, as `watches.watch_report` returns it; None if it was never watched."""
+
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
         return asdict(self)
@@ -56,14 +60,14 @@ def _index_status(
     settings: Settings, index: IndexSettings, ledger: Ledger, live: dict[str, str], indexed: dict[str, int]
 ) -> IndexStatus:
     alias = settings.alias(index.name)
-    run = _last_run(ledger, alias)
+    run, watch = _last_run(ledger, alias), watch_report(settings, index, ledger)
     collection = ledger.collection(live[alias]) if alias in live else None
     if collection is None:
-        return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run)
+        return IndexStatus(index.name, live.get(alias), 0, 0, None, 0, 0, run, watch)
     totals = ledger.totals(collection.id)
     failed, held = ledger.count_failures(collection.id), ledger.count_held(collection.id)
     built = indexed.get(collection.name)
-    return IndexStatus(index.name, collection.name, totals.documents, totals.points, built, failed, held, run)
+    return IndexStatus(index.name, collection.name, totals.documents, totals.points, built, failed, held, run, watch)
 
 
 def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag_index.errors import IndexLocked, LedgerUnavailable, SourceUnavailable, StoreBusy, TransientError
 from rag_index.ledger.lease import IndexLease, holder
+from rag_index.ledger.watches import lease_name
 from rag_index.watch.collector import Collector
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Runner(Protocol):
 
 def is_watched(ledger: Ledger, project: str) -> bool:
     """Return whether a process watches the project now."""
-    return holder(ledger, _lease_name(project)) is not None
+    return holder(ledger, lease_name(project)) is not None
 
 
 @contextmanager
@@ -60,15 +61,10 @@ def _watching(ledger: Ledger, project: str) -> Iterator[None]:
     """Hold the lease of the watch of a project, of which there is one at a time. Raises IndexLocked."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(IndexLease(ledger, _lease_name(project), "watch"))
+            stack.enter_context(IndexLease(ledger, lease_name(project), "watch"))
         except IndexLocked as error:
             raise IndexLocked(f"project {project} is watched already, by another process: stop that first") from error
         yield
-
-
-def _lease_name(project: str) -> str:
-    """Return the name of the lease of a project's watch, which is the name of no alias."""
-    return f"{project} watch"
 
 
 @dataclass(slots=True)

@@ -1,0 +1,110 @@
+"""The batches of a watch as flow runs, and how the flow of a watch ends."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from prefect import runtime
+from prefect.states import Completed, Failed
+
+from rag_index.errors import IndexLocked, RagIndexError, TransientError
+from rag_index.indexing.changed import Applied, BatchIndexer
+from rag_index.orchestration.opaque import Opaque
+from rag_index.orchestration.states import outcome_of
+from rag_index.orchestration.stopping import stoppable
+from rag_index.reports.outcome import failed_to_start
+from rag_index.watch.stop import Stop, stopped_by_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from prefect.client.schemas.objects import State
+
+    from rag_index.ledger import WaitingChange
+    from rag_index.reports.outcome import IndexOutcome
+    from rag_index.settings import Settings
+
+__all__ = ["Batch", "FlowRunner", "StoppableWatch", "stoppable_watch", "watch_state"]
+
+
+@dataclass(slots=True)
+class Batch:
+    """A batch on its way through a flow run. `applied` is what became of it."""
+
+    indexer: BatchIndexer
+    changes: Sequence[WaitingChange]
+    applied: Applied | None = None
+
+    def run(self, name: str) -> IndexOutcome:
+        """Index the batch and return its outcome, also if an error of ours ended it."""
+        self.applied = self.indexer.index(name, self.changes)
+        if self.applied.outcome is not None:
+            return self.applied.outcome
+        return failed_to_start(name, self.applied.error or TransientError("the batch did not begin"))
+
+
+class FlowRunner:
+    """The `Runner` of a watch under Prefect. A batch that another run keeps waiting makes no flow run."""
+
+    def __init__(self, settings: Settings, index_changes: Callable[..., Any], index_whole: Callable[..., Any]) -> None:
+        self._settings = settings
+        self._index_changes = index_changes
+        self._index_whole = index_whole
+        self._batches = BatchIndexer(settings)
+
+    def index_changes(self, name: str, changes: Sequence[WaitingChange]) -> Applied:
+        """As `Runner.index_changes`."""
+        if (locked := self._batches.locked(name)) is not None:
+            return Applied(None, locked)
+        batch = Batch(self._batches, changes)
+        state = self._index_changes(name, len(changes), Opaque(batch), return_state=True)
+        return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
+
+    def index_whole(self, name: str, reason: str) -> Applied:
+        """As `Runner.index_whole`: the flow of one index, with workers of its own."""
+        self._batches.close()
+        state = self._index_whole(name, str(self._settings.path), return_state=True)
+        outcome = outcome_of(state, name)
+        return Applied(outcome, None if outcome.state != "failed" else _error(outcome.message))
+
+    def close(self) -> None:
+        """Close what is kept open between batches."""
+        self._batches.close()
+
+
+def _error(message: str) -> RagIndexError:
+    """Return the error of a run that failed: another run may hold the index, otherwise it is tried again."""
+    return IndexLocked(message) if "is being written by" in message else TransientError(message)
+
+
+@dataclass(slots=True)
+class StoppableWatch:
+    """How a watch is told to end: `flag`; and the state in which its flow then ends, None if it just completes."""
+
+    flag: Stop = field(default_factory=Stop)
+    state: State[Any] | None = None
+
+
+@contextmanager
+def stoppable_watch() -> Iterator[StoppableWatch]:
+    """End a watch after its batch if it gets SIGTERM. A deployed one is then cancelled or put off, as other runs are.
+
+    One that a command started completes, since that is how it is meant to end.
+    """
+    told = StoppableWatch()
+    if not runtime.deployment.id:
+        with stopped_by_signals(told.flag):
+            yield told
+        return
+    with stoppable() as stop, stopped_by_signals(told.flag):
+        yield told
+    told.state = stop.state
+
+
+def watch_state(caught_up: bool) -> State[bool]:
+    """Return the final state of a watch that was not stopped by Prefect."""
+    if caught_up:
+        return Completed(message="the watch has ended; what changes now is indexed by the next", data=True)
+    return Failed(message="not everything that changed could be indexed: `rag-index status` says why", data=False)

@@ -1,0 +1,66 @@
+"""What `status` and the metrics file say of a watch."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+
+import pytest
+
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.watches import lease_name
+from rag_index.status.metrics_file import write_metrics
+from rag_index.status.status import status
+from tests.project import Project
+
+ALIAS = "test_notes"
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "project", extra='[run]\nmetrics_file = "metrics.json"')
+
+
+@pytest.fixture
+def ledger(project):
+    with closing(Ledger(project.settings.ledger_url)) as opened:
+        yield opened
+
+
+def test_an_index_that_was_never_watched_says_nothing(project, ledger):
+    assert status(project.settings)[0].watch is None
+    write_metrics(project.settings)
+    assert "watches" not in json.loads((project.folder / "metrics.json").read_text())
+
+
+def test_what_waits_and_since_when_is_said(project, ledger):
+    now = ledger.clock()
+    ledger.begin_watch(ALIAS)
+    ledger.update_watch(ALIAS, state="backing off", message="it is down", applied_at=now - 500, caught_up_at=now - 400)
+    ledger.put_changes([(ALIAS, "1", now - 100), (ALIAS, "2", now - 50)])
+    with IndexLease(ledger, lease_name("test"), "watch"):
+        found = status(project.settings)[0].watch
+        assert (found["state"], found["message"], found["changes_waiting"]) == ("backing off", "it is down", 2)
+        assert 100 <= found["seconds_behind"] < 300
+        ledger.clear_changes(ALIAS, ledger.last_number(ALIAS))
+        assert status(project.settings)[0].watch["seconds_behind"] == 0
+        write_metrics(project.settings)
+        assert json.loads((project.folder / "metrics.json").read_text())["watches"][0]["index"] == "notes"
+        assert "watch backing off: it is down" in project.cli("status").stdout
+    found = status(project.settings)[0].watch  # nobody knows what has changed since it died
+    assert found["state"] == "killed"
+    assert 400 <= found["seconds_behind"] < 600
+
+
+def test_prometheus_reads_it(project, ledger):
+    project.write_settings(project.config.read_text().replace("metrics.json", "metrics.prom"))
+    ledger.begin_watch(ALIAS)
+    ledger.put_changes([(ALIAS, "1", ledger.clock())])
+    ledger.update_watch(ALIAS, applied_at=1000.0)
+    with IndexLease(ledger, lease_name("test"), "watch"):
+        write_metrics(project.settings)
+    text = (project.folder / "metrics.prom").read_text()
+    assert 'rag_index_watch_state{index="notes",state="running"} 1.0' in text
+    assert 'rag_index_watch_changes_waiting{index="notes"} 1.0' in text
+    assert 'rag_index_watch_last_applied_timestamp_seconds{index="notes"} 1000.0' in text
