@@ -76,7 +76,7 @@ def fake():
 def project(tmp_path, fake) -> Project:
     """A project whose embedder is slow enough, by the assumed rate, to be worth workers."""
     embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-    return Project(tmp_path / "project", extra=embedder + "[parallel]\nshard_seconds = 2\n").fill(2500)
+    return Project(tmp_path / "project", extra=embedder + "[parallel]\nmax_shard_documents = 200\n").fill(2500)
 
 
 def query(project: Project, statement: str) -> list:
