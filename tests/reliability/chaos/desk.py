@@ -30,7 +30,7 @@ changes = "{changes}"
 delete_guard = 1.0
 [watch]
 poll_seconds = 0.2
-batch_documents = 200
+batch_documents = {batch}
 {services}
 [[indexes]]
 name = "tickets"
@@ -87,7 +87,9 @@ class Session:
 class Desk:
     """Tickets that show their customers."""
 
-    def __init__(self, folder: Path, url: URL, changes: str, *, services: str = "", tickets: int = 1000) -> None:
+    def __init__(
+        self, folder: Path, url: URL, changes: str, *, services: str = "", tickets: int = 1000, batch: int = 200
+    ) -> None:
         self.folder = folder
         self.url = url
         self.tickets = tickets
@@ -95,7 +97,7 @@ class Desk:
         self.begin = {"sqlite": "BEGIN IMMEDIATE"}.get(url.get_backend_name(), "BEGIN")
         self.config = folder / "rag-index.toml"
         shown = url.render_as_string(hide_password=False)
-        text = SETTINGS.format(url=shown, changes=changes, services=services)
+        text = SETTINGS.format(url=shown, changes=changes, services=services, batch=batch)
         cast = "CAST(t.id AS CHAR(12))" if url.get_backend_name() != "sqlite" else "CAST(t.id AS TEXT)"
         self.config.write_text(text.replace("SELECT t.id,", f"SELECT t.id, {cast} AS id_text,"))
         self._fill()

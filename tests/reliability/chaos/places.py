@@ -23,14 +23,15 @@ class Missing(Exception):
     """A program that is not installed here."""
 
 
-def open_desk(stack: ExitStack, folder: Path, way: str, *, tickets: int) -> tuple[Desk, dict[str, Any]]:
+def open_desk(
+    stack: ExitStack, folder: Path, way: str, *, tickets: int, services: str = "", batch: int = 200
+) -> tuple[Desk, dict[str, Any]]:
     """Return a desk, and what of it a trial may kill."""
     database, changes, *store = way.split("-")
     what: dict[str, Any] = {}
-    services = ""
     if store:
         what["qdrant"] = stack.enter_context(FakeQdrant())
-        services = f'[store]\nurl = "{what["qdrant"].url}"'
+        services += f'[store]\nurl = "{what["qdrant"].url}"'
     if database == "sqlite":
         url = sqlite_url(folder)
     elif database == "postgresql":
@@ -45,4 +46,4 @@ def open_desk(stack: ExitStack, folder: Path, way: str, *, tickets: int) -> tupl
         if isinstance(found, str):
             raise Missing(found)
         url = stack.enter_context(MariadbServer(*found)).url  # it loses commits when it is killed: that is not tried
-    return Desk(folder, url, changes, services=services, tickets=tickets), what
+    return Desk(folder, url, changes, services=services, tickets=tickets, batch=batch), what

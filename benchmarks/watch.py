@@ -1,0 +1,193 @@
+"""How soon a watch has indexed a change, how fast it works through a burst, and what it costs while nothing changes.
+
+    python benchmarks/watch.py [--ways sqlite-queue postgresql-wal postgresql-queue] [--rates 1 10 100] [--seconds 30]
+                               [--documents 20000] [--burst 5000] [--idle 60] [--ollama]
+
+Starts `rag-index watch` on a service desk whose tickets show their customers, with the embedded store, and with the
+embedder in the process or a real Ollama server (`--ollama`: a tiny model). Tickets are then changed one by one at each
+rate, each in a transaction of its own. A change counts as indexed when the ledger has its text as committed, which is
+after the store has acknowledged it; the ledger is looked at every 20 ms. A burst is one transaction. It is compared
+with a run in one process over the same number of changes. Idle time is CPU time and memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from rag_index.documents.canonical import hash_text
+from rag_index.settings import load_settings
+from tests.live.models import write_embedding_gguf
+from tests.live.ollama_server import OllamaServer, find_ollama
+from tests.project import PROGRAM
+from tests.reliability.chaos.places import WAYS, open_desk
+from tests.reliability.chaos.watcher import whole_run
+
+if TYPE_CHECKING:
+    from tests.reliability.chaos.desk import Desk
+
+LOOK_SECONDS = 0.02
+PATIENCE = 300.0
+"""Seconds after which a change that is not indexed ends the benchmark."""
+
+
+class Watched:
+    """A desk with a watch, and the ledger in which its progress is seen."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._session = desk.session()
+        self._ledger = sqlite3.connect(
+            f"file:{desk.folder}/.rag-index/ledger.db?mode=ro", uri=True, timeout=30, isolation_level=None
+        )
+        log = (desk.folder / "watch.log").open("wb")
+        self._process = subprocess.Popen([*PROGRAM, "--config", str(desk.config), "watch"], stdout=log, stderr=log)
+        self.process = psutil.Process(self._process.pid)
+        self._version = 0
+        self.change([0])
+        self.follow()  # the first changes come with an overflow, since nobody knows what happened before
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.wait(timeout=60)
+        self._session.abandon()
+        self._ledger.close()
+
+    def change(self, numbers: list[int]) -> None:
+        """Change these tickets in one transaction, and wait for them in `follow`."""
+        self._version += 1
+        self._session.run(self.desk.begin)
+        for number in numbers:
+            self._session.run(f"UPDATE ticket SET body = 'version {self._version}' WHERE id = {number}")
+        self._session.run("COMMIT")
+        now = time.monotonic()
+        for number in numbers:
+            customer = number % self.desk.customers
+            text = f"customer {customer}: version {self._version} of ticket {number}"
+            self._waiting[str(number)] = hash_text(text), now
+
+    _waiting: dict[str, tuple[bytes, float]] = {}  # noqa: RUF012 - one watch at a time
+    delays: list[float] = []  # noqa: RUF012
+
+    def look(self) -> None:
+        """Take what is committed from what is waited for."""
+        keys = list(self._waiting)
+        for first in range(0, len(keys), 500):
+            some = keys[first : first + 500]
+            marks = ",".join("?" * len(some))
+            query = f"SELECT key, text_hash FROM rag_index_documents WHERE pending = 0 AND key IN ({marks})"
+            rows = self._ledger.execute(query, some).fetchall()
+            now = time.monotonic()
+            for key, text_hash in rows:
+                if key in self._waiting and self._waiting[key][0] == bytes(text_hash):
+                    self.delays.append(now - self._waiting.pop(key)[1])
+
+    def follow(self) -> list[float]:
+        """Wait until everything is indexed, and return the delays since the last call."""
+        deadline = time.monotonic() + PATIENCE
+        while self._waiting:
+            assert time.monotonic() < deadline, (self.desk.folder / "watch.log").read_text()[-3000:]
+            self.look()
+            time.sleep(LOOK_SECONDS)
+        found = list(self.delays)
+        self.delays.clear()
+        return found
+
+
+def latency(watched: Watched, rate: int, seconds: float, documents: int) -> dict[str, Any]:
+    """Change tickets at a rate, and return how long each took."""
+    began = time.monotonic()
+    for number in range(round(rate * seconds)):
+        while time.monotonic() < began + number / rate:
+            watched.look()
+            time.sleep(min(LOOK_SECONDS, max(0.0, began + number / rate - time.monotonic())))
+        watched.change([number * 7 % documents])
+    delays = sorted(watched.follow())
+    return {
+        "rate": rate, "changes": len(delays), "p50": round(statistics.median(delays), 2),
+        "p95": round(delays[int(len(delays) * 0.95) - 1], 2), "max": round(delays[-1], 2),
+    }  # fmt: skip
+
+
+def burst(watched: Watched, count: int) -> dict[str, Any]:
+    """Return the seconds for a burst by the watch, and by an ordinary run in one process after it is stopped."""
+    began = time.monotonic()
+    watched.change(list(range(count)))
+    watched.follow()
+    by_watch = time.monotonic() - began
+    watched._process.terminate()
+    watched._process.wait(timeout=60)
+    watched.change(list(range(count)))
+    began = time.monotonic()
+    outcome = whole_run(load_settings(watched.desk.config), "tickets")
+    by_run = time.monotonic() - began
+    watched._waiting.clear()
+    assert outcome.changed == count, outcome
+    return {"changes": count, "watch_per_s": round(count / by_watch), "run_per_s": round(count / by_run)}
+
+
+def idle(watched: Watched, seconds: float) -> dict[str, Any]:
+    """Return CPU share and growth of memory while nothing changes."""
+    time.sleep(5)
+    before, memory = sum(watched.process.cpu_times()[:2]), watched.process.memory_info().rss
+    time.sleep(seconds)
+    cpu = sum(watched.process.cpu_times()[:2]) - before
+    grown = watched.process.memory_info().rss - memory
+    return {
+        "seconds": seconds, "cpu_percent": round(100 * cpu / seconds, 2), "grown_mb": round(grown / 1e6, 1),
+        "memory_mb": round(memory / 1e6),
+    }  # fmt: skip
+
+
+def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of one way."""
+    folder = Path(tempfile.mkdtemp(prefix="watch-"))
+    with ExitStack() as stack:
+        services = ""
+        if given.ollama:
+            program = find_ollama()
+            assert isinstance(program, Path), program
+            server = stack.enter_context(OllamaServer(program, folder / "ollama"))
+            model = server.create("tiny-embed", write_embedding_gguf(folder / "tiny.gguf"))
+            services = f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{server.url}"]\n'
+        desk, _ = open_desk(stack, folder, way, tickets=given.documents, services=services, batch=1000)
+        settings = load_settings(desk.config)
+        for index in settings.indexes:
+            whole_run(settings, index.name)
+        watched = stack.enter_context(closing(Watched(desk)))
+        rates = [latency(watched, rate, given.seconds, given.documents) for rate in given.rates]
+        still = idle(watched, given.idle)
+        return {"way": way, "ollama": given.ollama, "rates": rates, "idle": still, "burst": burst(watched, given.burst)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=["sqlite-queue", "postgresql-wal", "postgresql-queue"]
+    )
+    parser.add_argument("--rates", nargs="+", type=int, default=[1, 10, 100])
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--documents", type=int, default=20_000)
+    parser.add_argument("--burst", type=int, default=5_000)
+    parser.add_argument("--idle", type=float, default=60.0)
+    parser.add_argument("--ollama", action="store_true")
+    given = parser.parse_args()
+    for way in given.ways:
+        print(json.dumps(measure(way, given)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
