@@ -176,7 +176,7 @@ class Watch:
         try:
             record = self._ledger.watch(index.alias)
             waiting = self._ledger.count_waiting(index.alias)
-            whole = self._whole_reason(waiting, needed=record is not None and record.full_number is not None)
+            whole = self._whole_reason(index, waiting, needed=record is not None and record.full_number is not None)
             if not waiting and not whole:
                 self._note_idle(index, collector)
                 return False
@@ -193,10 +193,12 @@ class Watch:
             self._back_off(index, error)
         return True
 
-    def _whole_reason(self, waiting: int, *, needed: bool) -> str:
+    def _whole_reason(self, index: _Index, waiting: int, *, needed: bool) -> str:
         """Return why an ordinary run has to take over; "" if it need not."""
         if needed:
             return "the source cannot say what changed"
+        if waiting and not self._ledger.collections(index.alias):
+            return "nothing is indexed yet"
         if waiting > self._settings.watch.burst_documents:
             return f"{waiting:,} documents wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
         return ""

@@ -268,3 +268,13 @@ def test_a_run_that_leaves_rows_unread_leaves_the_inbox_to_the_watch(tmp_path):
         ledger.put_changes([(ALIAS, "2", 1.0), (ALIAS, "3", 1.0)])
         run_plain(project)  # a burst: it reads all rows in full
         assert ledger.count_waiting(ALIAS) == 0
+
+
+def test_an_index_that_was_never_indexed_is_left_to_a_run(tmp_path, feed):
+    project = Project(tmp_path / "new").fill(3)
+    with closing(Ledger(project.settings.ledger_url)) as own:
+        runner = CountingRunner(own)
+        feed.give("1")
+        with watched(project, feed, runner=runner):
+            eventually(lambda: runner.whole == ["nothing is indexed yet"])
+    assert runner.sizes == []
