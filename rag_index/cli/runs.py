@@ -75,20 +75,21 @@ def _launch(context: Context, settings: Settings, names: list[str] | None, **opt
 
     Whoever has an API wants to see the runs there.
     """
-    from rag_index.orchestration.launch import FlowStart, names_api
+    from rag_index.orchestration.launch import FlowStart, make_folder, names_api
 
     home, parallel = settings.data / "prefect", settings.parallel
     if names_api(home) or (parallel.address and not parallel.serial):
         early = settings if options.get("full") or _needs_workers_early(settings, names) else None
         report: RunReport = launch_flow(context, settings, load_index_all, early=early, indexes=names, **options)
         return report
-    from rag_index.database.private import private_folder
     from rag_index.indexing.run import RunOptions
     from rag_index.orchestration.plain_run import run_plainly
 
     _log(verbose=context.verbose)
+    if not settings.data.exists():
+        make_folder(settings.data)
     if home.exists():
-        private_folder(home)  # an earlier version may have left it open to other users
+        make_folder(home)  # an earlier version may have left it open to other users
     start = FlowStart(load_index_all, home, verbose=context.verbose, early=settings)
     asked = RunOptions(**{field.name: options[field.name] for field in fields(RunOptions) if field.name in options})
     return run_plainly(start, settings, settings.named(names), asked, config=str(settings.path), **options)

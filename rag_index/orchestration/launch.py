@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rag_index.orchestration.cluster import Workers
     from rag_index.settings import Settings
 
-__all__ = ["FlowStart", "launch", "names_api", "quiet", "trusted_folder"]
+__all__ = ["FlowStart", "launch", "make_folder", "names_api", "quiet", "trusted_folder"]
 
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
@@ -187,7 +187,7 @@ def quiet(home: Path, *, verbose: bool = False) -> None:
     """Set what Prefect and Dask read from the environment on import, unless the user has set it."""
     values = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     if "PREFECT_API_URL" not in os.environ:
-        _make_folder(home)
+        make_folder(home)
         values["PREFECT_HOME"] = str(home)
     if not verbose:
         values["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
@@ -198,12 +198,13 @@ def quiet(home: Path, *, verbose: bool = False) -> None:
         os.environ.setdefault(name, value)
 
 
-def _make_folder(home: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder in `data` that other users cannot read. Raises SettingsError if that is impossible."""
     try:
-        private_folder(home)
+        private_folder(folder)
     except OSError as error:
         raise SettingsError(
-            f"{home} cannot be created: {error.strerror}; set `data` to a folder that can be written"
+            f"{folder} cannot be created: {error.strerror}; set `data` to a folder that can be written"
         ) from error
 
 
