@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import marshal
+import struct
 import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
 __all__ = [
-    "BucketDigest", "BucketLayout", "RowDigest", "add_rows", "choose_layout", "digest_columns", "read_digest",
-    "row_digest", "sum_columns", "time_watermark", "value_bucket",
+    "BucketDigest", "BucketLayout", "RowDigest", "add_rows", "add_values", "choose_layout", "digest_columns",
+    "read_digest", "row_digest", "sum_columns", "time_watermark", "value_bucket",
 ]  # fmt: skip
 
 VERSION = 1
@@ -41,6 +42,8 @@ TEXT_KEYS = -(1 << 40)
 """The number below which SQLite's keys are that are no numbers although most are: ranges cannot have them."""
 HALF = 1 << 64
 """A digest is two numbers below this."""
+UNPACK = struct.Struct(">QQ16x").unpack
+"""Returns the two halves of a digest, of which SHA-256 gives more."""
 
 
 class RowDigest(NamedTuple):
@@ -143,9 +146,34 @@ def row_digest(layout: BucketLayout, row: tuple[Any, ...], width: int) -> RowDig
 
     `marshal` in its version 0 writes each value with its type and its length, and nothing else decides the bytes.
     """
-    digest = hashlib.sha256(marshal.dumps(row, 0)).digest()
-    first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
-    return RowDigest(value_bucket(layout, row[:width]), first, second)
+    return RowDigest(value_bucket(layout, row[:width]), *UNPACK(hashlib.sha256(marshal.dumps(row, 0)).digest()))
+
+
+def add_values(
+    found: dict[int, BucketDigest], layout: BucketLayout, rows: Iterable[tuple[Any, ...]], width: int
+) -> tuple[int, tuple[Any, ...]]:
+    """Add rows as SQLite gives them to the digests of their buckets; return their number and the last of them.
+
+    As `row_digest` and `add_rows`, for a whole source: rows in the order of their keys are added up bucket by bucket.
+    """
+    row: tuple[Any, ...] = ()
+    number, count, rows_of, first, second = 0, 0, 0, 0, 0
+    for row in rows:
+        bucket = value_bucket(layout, row[:width])
+        if bucket != number and rows_of:
+            _add(found, number, rows_of, first, second)
+            count, rows_of, first, second = count + rows_of, 0, 0, 0
+        number = bucket
+        one, other = UNPACK(hashlib.sha256(marshal.dumps(row, 0)).digest())
+        rows_of, first, second = rows_of + 1, first + one, second + other
+    _add(found, number, rows_of, first, second)
+    return count + rows_of, row
+
+
+def _add(found: dict[int, BucketDigest], bucket: int, rows: int, first: int, second: int) -> None:
+    if rows:
+        known = found.get(bucket, NO_ROWS)
+        found[bucket] = BucketDigest.of(known.rows + rows, known.first + first, known.second + second)
 
 
 def digest_columns(

@@ -25,7 +25,7 @@ from rag_index.sources import SourcePage
 from rag_index.sources.buckets import (
     BucketDigest,
     BucketLayout,
-    add_rows,
+    add_values,
     choose_layout,
     digest_columns,
     read_digest,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
-    from rag_index.sources.buckets import RowDigest
 
 __all__ = ["BACKENDS", "DigestSource"]
 
@@ -174,14 +173,17 @@ class DigestSource(SqlSource):
         """Return the digest of each bucket, as the database computes it."""
         if self._backend == "sqlite":
             return self._digests_of_sqlite(connection)
+        found = connection.execute(self.digest_statement(), execution_options={"stream_results": True})
+        return {int(row[0]): BucketDigest.of(*row[1:]) for row in found}
+
+    def digest_statement(self) -> Select[Any]:
+        """Return the query of all digests, after the scan has begun. Not for SQLite, which has none."""
         bucket, digest = self._digest_columns()
         rows = sa.select(bucket.label("bucket"), digest.label("digest")).where(*self._keys_not_null())
         if self._backend == "postgresql":  # keeps each digest from being computed once for each half
             rows = rows.offset(sa.literal_column("0"))
         every = rows.subquery("digests")
-        statement = sa.select(every.c.bucket, *sum_columns(self._backend, every.c.digest)).group_by(every.c.bucket)
-        found = connection.execute(statement, execution_options={"stream_results": True})
-        return {int(row[0]): BucketDigest.of(*row[1:]) for row in found}
+        return sa.select(every.c.bucket, *sum_columns(self._backend, every.c.digest)).group_by(every.c.bucket)
 
     def _digests_of_sqlite(self, connection: Connection) -> dict[int, BucketDigest]:
         """Return the digest of each bucket, page by page, so that writers need not wait for all of them."""
@@ -191,39 +193,40 @@ class DigestSource(SqlSource):
             statement = self._select().order_by(*self._order).limit(SQLITE_ROWS)
             if cursor is not None:
                 statement = statement.where(self._after(cursor))
-            rows, last = self._digest_page(connection, statement)
-            add_rows(found, rows)
-            if len(rows) < SQLITE_ROWS:
+            rows, last = self._digest_page(connection, statement, found)
+            if rows < SQLITE_ROWS:
                 return found
             cursor = last
 
-    def _digest_page(self, connection: Connection, statement: Select[Any]) -> tuple[list[RowDigest], Any]:
-        """Return the digests of the rows of one query, which are not kept, and the last key."""
+    def _digest_page(
+        self, connection: Connection, statement: Select[Any], found: dict[int, BucketDigest]
+    ) -> tuple[int, Any]:
+        """Add the rows of one query, which are not kept, to the digests; return their number and the last key."""
         driver: Any = connection.connection.driver_connection
+        before = dict(found)
         try:
-            return self._digest_rows(connection, statement)
+            return self._digest_rows(connection, statement, found)
         except sqlite3.OperationalError as error:
             if "decode to UTF-8" not in str(error):
                 raise sa.exc.OperationalError(str(statement), {}, error) from error
+            found.clear()
+            found.update(before)
         driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
         try:
-            return self._digest_rows(connection, statement, invalid=True)
+            return self._digest_rows(connection, statement, found, invalid=True)
         finally:
             driver.text_factory = str
 
     def _digest_rows(
-        self, connection: Connection, statement: Select[Any], *, invalid: bool = False
-    ) -> tuple[list[RowDigest], Any]:
-        layout, width = self._known_layout, len(self._keys)
-        digests: list[RowDigest] = []
-        row: Any = ()
+        self, connection: Connection, statement: Select[Any], found: dict[int, BucketDigest], *, invalid: bool = False
+    ) -> tuple[int, Any]:
+        width = len(self._keys)
         with connection.execute(statement) as result:
             rows: Any = result.cursor  # that of the driver: every row of the source passes here
-            for row in rows:
-                if invalid:
-                    row = (*row[:width], *map(replace_invalid, row[width:]))  # noqa: PLW2901
-                digests.append(row_digest(layout, row, width))
-        return digests, tuple(row[:width])
+            if invalid:
+                rows = ((*row[:width], *map(replace_invalid, row[width:])) for row in rows)
+            count, last = add_values(found, self._known_layout, rows, width)
+        return count, last[:width]
 
     def _select(self) -> Select[Any]:
         statement = super()._select()

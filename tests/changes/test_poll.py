@@ -126,7 +126,10 @@ def test_a_late_commit_is_found_within_the_overlap(polled):
     assert polled.receive(after=THOROUGH_SECONDS) == {"52"}
 
 
-def test_what_changed_between_the_last_run_and_the_start_of_the_watch_is_not_missed(polled):
+@pytest.mark.parametrize("digest", [False, True])
+def test_what_changed_between_the_last_run_and_the_start_of_the_watch_is_not_missed(polled, digest):
+    if digest:
+        polled.project.write_settings(SETTINGS.replace("[source]", "[source]\ndigest = true"))
     polled.put(16, hours=30)
     run_plain(polled.project)
     polled.put(3, hours=20)

@@ -20,6 +20,7 @@ from rag_index.errors import IndexLocked, UnknownIndex
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.tables import documents
+from rag_index.settings import load_settings
 from rag_index.stores import open_store
 from tests.project import Project
 from tests.twin import twin
@@ -490,6 +491,19 @@ def test_advice_about_harmful_settings(project, monkeypatch):
     ):  # fmt: skip
         assert sum(part in message for message in messages) == 1, (part, messages)
     assert len(messages) == 7
+
+
+def test_advice_about_digests_that_do_not_serve_an_index(project):
+    def messages(more):
+        text = project.config.read_text().replace("[source]", "[source]\ndigest = true") + more
+        settings_file = project.folder / "other.toml"
+        settings_file.write_text(text)
+        settings = load_settings(settings_file)
+        return [advice.message for advice in settings_advice.settings_advice(settings, settings.indexes)]
+
+    assert not any("digest" in message for message in messages(""))
+    assert sum("runs do not use changed_since" in one for one in messages('changed_since = "at"\n')) == 1
+    assert sum("no effect here" in one for one in messages('access = "SELECT id, team FROM rights"\n')) == 1
 
 
 def test_an_embedder_that_does_not_answer_is_advice(project):

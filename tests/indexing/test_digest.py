@@ -157,8 +157,11 @@ def test_turning_digests_off_and_on_loses_nothing(project):
     project.write_settings(settings)
     project.execute("DELETE FROM note WHERE id = 901")
     assert figures(project) == {"unchanged": 399, "deleted": 1}
-    project.write_settings(settings.replace("[[indexes]]", "[[indexes]]\nchanged_since = 'body'"))
-    assert figures(project) == {"unchanged": 399}, "digests find more than times, so the column is not used"
+    project.execute("ALTER TABLE note ADD COLUMN at TEXT DEFAULT '2024-01-01 00:00:00'")
+    project.write_settings(settings.replace("[[indexes]]", "[[indexes]]\nchanged_since = 'at'"))
+    assert figures(project) == {"unchanged": 399}
+    change(project, 7, "changed without a new time")
+    assert figures(project) == {"changed": 1, "unchanged": 398}, "digests find more than times"
 
 
 @pytest.mark.long

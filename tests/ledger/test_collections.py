@@ -27,6 +27,8 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(tmp_path):
             ledger.note_files(made.id, [("1", "stamp", b"t", b"p")])
             ledger.note_size(made.id, 1)
             ledger.note_batch_deletions(made.id, 1)
+            ledger.begin_scan()
+            ledger.record_digests(made.id, {1: "1:00"}, unread=())
 
         def rows() -> dict[str, int]:
             with ledger.transaction() as connection:

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rag_index.database.urls import database_url
+from rag_index.errors import SettingsError
 from rag_index.settings import IndexSettings
 from rag_index.sources.digest import DigestSource
-from tests.sources.digests import Corpus, edits
+from tests.sources.digests import Corpus, State, edits, scan
 
 VALUES = st.one_of(
     st.none(),
@@ -63,7 +64,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("keys", KEYS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_edit_of_sqlite_is_found(folder, keys, data):
     column, key = KEYS[keys]
@@ -73,3 +74,57 @@ def test_every_edit_of_sqlite_is_found(folder, keys, data):
     columns = {"body": TEXTS, "one": VALUES, "two": VALUES}
     edits(corpus, data, key, columns, rounds=3)
     corpus.db.close()
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    corpus = SqliteCorpus(tmp_path)
+    corpus.db.executemany("INSERT INTO note VALUES (?, ?, 1, NULL)", [(n, f"text {n}") for n in range(1, 5001)])
+    corpus.db.commit()
+    yield corpus
+    corpus.db.close()
+
+
+def rescan(corpus, state) -> int:
+    with closing(corpus.source()) as source:
+        scan(source, state)
+    return state.rows_read
+
+
+def test_only_the_ranges_of_keys_with_changes_are_read(corpus):
+    state = State()
+    assert rescan(corpus, state) == 5000
+    assert rescan(corpus, state) == 0
+    corpus.execute("UPDATE note SET two = '' WHERE id = 2500")
+    assert rescan(corpus, state) < 200
+    for number in range(5001, 5101):
+        corpus.execute("INSERT INTO note VALUES (%s, 'new', 1, NULL)", (number,))
+    assert 100 <= rescan(corpus, state) < 300
+    corpus.execute("UPDATE note SET one = 2")
+    assert rescan(corpus, state) == 5100, "everything changed"
+    assert rescan(corpus, state) == 0
+
+
+def test_bytes_that_are_no_text_are_seen_as_they_are_read(corpus):
+    state = State()
+    corpus.execute("UPDATE note SET body = CAST(x'ff41' AS TEXT) WHERE id = 7")
+    rescan(corpus, state)
+    assert rescan(corpus, state) == 0
+    corpus.execute("UPDATE note SET body = CAST(x'ff42' AS TEXT) WHERE id = 7")
+    assert 0 < rescan(corpus, state) < 200
+    assert rescan(corpus, state) == 0
+
+
+def test_a_digest_of_another_version_and_a_corpus_that_grew_are_read_whole(corpus):
+    state = State()
+    rescan(corpus, state)
+    layout = state.watermark
+    state.watermark = layout.replace("[1,", "[0,")
+    assert rescan(corpus, state) == 5000
+    assert state.watermark == layout
+
+
+def test_a_database_without_digests_is_refused_in_one_line(tmp_path):
+    url = database_url("mssql+pyodbc://h/d", tmp_path)
+    with pytest.raises(SettingsError, match=r"digest = true.*mssql|mssql"):
+        DigestSource(url, index())
