@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from prefect import task
@@ -10,7 +9,7 @@ from prefect import task
 from rag_index.indexing.points import write_shard
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
-from rag_index.stores import open_store
+from rag_index.orchestration.worker import process_store
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import EmbeddedShard, WrittenShard
@@ -41,5 +40,5 @@ def upsert_from_worker(
     settings: Opaque[StoreSettings], collection: str, shard: Opaque[EmbeddedShard], label: str, epoch: int
 ) -> WrittenShard:
     """Write a shard's points from the worker that has them, so that vectors never pass through the flow."""
-    with closing(open_store(settings.value)) as store:
+    with process_store(settings.value) as store:
         return write_shard(store, collection, shard.value, epoch=epoch)

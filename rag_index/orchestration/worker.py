@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
@@ -9,22 +10,29 @@ from rag_index.machine.watchdog import end_process_after
 from rag_index.orchestration.dask_client import worker_name
 from rag_index.orchestration.log_forwarding import forward_logs
 from rag_index.orchestration.worker_status import forward_status
+from rag_index.stores import open_store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.indexing.embed import EmbedJob
-    from rag_index.settings import EmbedderSettings
+    from rag_index.settings import EmbedderSettings, StoreSettings
+    from rag_index.stores import Store
 
-__all__ = ["process_embedder", "time_limit"]
+__all__ = ["process_embedder", "process_store", "time_limit"]
 
 
 class _Process:
-    """The one global: a model takes seconds and memory to load, so a process keeps its embedder."""
+    """The one global: a model takes seconds and memory to load, so a process keeps its embedder.
+
+    It keeps its connection to the store too, since opening one for each shard takes a tenth of a second.
+    """
 
     made_for: tuple[EmbedderSettings, EmbedderIdentity] | None = None
     embedder: Embedder | None = None
+    store: tuple[StoreSettings, Store] | None = None
 
 
 def process_embedder(job: EmbedJob) -> Embedder:
@@ -39,6 +47,20 @@ def process_embedder(job: EmbedJob) -> Embedder:
         _Process.embedder = open_embedder(job.embedder, home=_home(), workers=job.workers, expected=job.identity)
         _Process.made_for = wanted
     return _Process.embedder
+
+
+@contextmanager
+def process_store(settings: StoreSettings) -> Iterator[Store]:
+    """Lend this process's store, opened on first use and again after an error. Other threads may have it as well."""
+    kept = _Process.store
+    if kept is None or kept[0] != settings:
+        _Process.store = kept = (settings, open_store(settings))
+    try:
+        yield kept[1]
+    except BaseException:
+        if _Process.store is kept:
+            _Process.store = None  # the server may speak another protocol now
+        raise
 
 
 def time_limit(seconds: float | None) -> AbstractContextManager[None]:
