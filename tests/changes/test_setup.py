@@ -15,6 +15,7 @@ from rag_index.changes.setup import setup_script
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
 from tests.live.postgres import find_postgres
+from tests.waiting import eventually
 
 SETTINGS = """
 project = "shop"
@@ -105,6 +106,9 @@ def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, logical_po
 
 def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, logical_postgres, monkeypatch):
     with logical_postgres.database() as name, logical_postgres.connect(name) as connection:
+        connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")  # another test sets it
+        connection.execute("SELECT pg_reload_conf()")
+        eventually(lambda: connection.execute("SHOW max_slot_wal_keep_size").fetchone() == ("-1",))
         settings = settings_of(tmp_path, logical_postgres.url(name), "wal")
         for statement in TABLES:
             connection.execute(statement)

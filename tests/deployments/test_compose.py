@@ -80,10 +80,10 @@ def test_services_wait_only_for_services_with_a_health_check():
 
 def test_the_systemd_units_are_valid_and_listen_on_loopback():
     units = sorted((FOLDER / "systemd").glob("*.service"))
-    assert [unit.stem for unit in units] == ["rag-index-prefect", "rag-index-serve", "rag-index-worker"]
+    assert [unit.stem.removeprefix("rag-index-") for unit in units] == ["prefect", "serve", "watch", "worker"]
     for unit in units:
         text = unit.read_text()
-        assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/(prefect|rag-index serve$)", text, re.MULTILINE)
+        assert re.search(r"^ExecStart=/opt/rag-index/venv/bin/(prefect|rag-index (serve|watch)$)", text, re.MULTILINE)
         assert not re.search(r"(?i)password|0\.0\.0\.0", text)
     if Path("/usr/bin/systemd-analyze").exists():
         ended = subprocess.run(

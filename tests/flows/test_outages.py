@@ -106,7 +106,7 @@ def patient(monkeypatch) -> None:
     """Let four seconds of waiting count as a wait that is not repeated, and be told soon."""
     monkeypatch.setattr("rag_index.orchestration.service_checks.MIN_SECONDS", 3.0)
     monkeypatch.setattr("rag_index.hosts.survey.MIN_SILENCE", 1.0)
-    monkeypatch.setattr("tasks.health.QUICK_SECONDS", 3.0)
+    monkeypatch.setattr("rag_index.orchestration.service_checks.QUICK_SECONDS", 3.0)
 
 
 def assert_ended_once(report, shown: Recorder, url: str) -> None:
