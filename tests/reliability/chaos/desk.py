@@ -98,7 +98,7 @@ class Desk:
         self.config = folder / "rag-index.toml"
         shown = url.render_as_string(hide_password=False)
         text = SETTINGS.format(url=shown, changes=changes, services=services, batch=batch)
-        cast = "CAST(t.id AS CHAR(12))" if url.get_backend_name() != "sqlite" else "CAST(t.id AS TEXT)"
+        cast = "CAST(t.id AS CHAR(12))" if url.get_backend_name() == "mariadb" else "CAST(t.id AS TEXT)"
         self.config.write_text(text.replace("SELECT t.id,", f"SELECT t.id, {cast} AS id_text,"))
         self._fill()
         settings = load_settings(self.config)
