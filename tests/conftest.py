@@ -15,7 +15,7 @@ from tests import counted
 
 pytest_plugins = ["tests.live.fixtures"]
 
-MAY_SKIP = {"qdrant_server", "mount"}
+MAY_SKIP = {"qdrant_server", "mount", "not_root"}
 """Markers of tests whose needs CI cannot meet."""
 
 

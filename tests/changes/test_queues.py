@@ -120,9 +120,8 @@ def test_postgresql_writers_need_no_rights_and_the_reader_few(queue):
             queue.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
+@pytest.mark.parametrize("followed", ["postgresql", "mariadb", "sqlite"], indirect=True)
 def test_triggers_that_are_missing_or_do_not_fit_are_named(followed):
-    if followed.changes == "wal":
-        pytest.skip("the log has no triggers")
     followed.run("CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(90), title varchar(90))")
     feed = followed.set_up(TICKET)
     feed.check()
@@ -197,6 +196,7 @@ def test_sqlite_a_writer_does_not_disturb(sqlite):
     assert ids(feed) == {1}
 
 
+@pytest.mark.not_root
 def test_sqlite_a_file_that_may_not_be_written_is_named(sqlite):
     sqlite.run(TABLE)
     feed = sqlite.set_up(TICKET)

@@ -25,6 +25,7 @@ def test_it_finds_working_settings_and_leaves_no_server_running(tmp_path, ollama
     assert answer["knee"]["texts_per_second"] >= 0.9 * answer["best"]["texts_per_second"]
     assert "2" in answer["servers"]
     assert answer["written"]
-    assert project.settings.embedder.hosts == [ollama_server.url]
+    one, several = [ollama_server.url], [f"http://127.0.0.1:{port}" for port in range(11434, 11450)]
+    assert project.settings.embedder.hosts in (one, several[: len(project.settings.embedder.hosts)])  # what is faster
     left = [process for process in psutil.process_iter(["exe"]) if process.pid not in before]
     assert not [process for process in left if process.info["exe"] == str(ollama_program)]

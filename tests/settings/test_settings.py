@@ -262,7 +262,7 @@ def test_known_models_get_their_prefixes(model, prefixes):
         (SOURCE + "[parallel]\nworkrs = 2\n" + INDEX, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
         (
             SOURCE + "[run]\nzzz = 2\n" + INDEX,
-            "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait, metrics_file",
+            "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait, keep_days, metrics_file",
         ),
         (SOURCE + INDEX.replace("key", "kye"), "unknown key 'kye' in index comments, did you mean 'key'?"),
         (SOURCE + INDEX + "db_schema = 'x'\n", "unknown key 'db_schema' in index comments, did you mean 'schema'?"),
