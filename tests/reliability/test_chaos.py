@@ -15,7 +15,7 @@ SEED = random.SystemRandom().randrange(1_000_000)
 SHORT = {"sqlite-queue": 1_000, "postgresql-wal": 1_500}
 LONG = dict.fromkeys(WAYS, 12_000) | {"mariadb-queue": 4_000}
 UNEXPLAINED = pytest.mark.xfail(
-    reason="once, on a busy machine, 5 of 12,000 changes were missing at the end; the cause is not known yet (seed 145087)",
+    reason="once, 5 of 12,000 changes were missing at the end; the cause is not known yet (seed 145087)",
     strict=False,
 )
 
