@@ -16,7 +16,7 @@ from rag_index.ledger.records import WaitingChange
 from rag_index.ledger.tables import inbox, watches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from sqlalchemy.engine import Connection
 
@@ -76,13 +76,6 @@ class InboxRows(LedgerConnection):
             earliest = connection.scalar(statement)
         return None if earliest is None else float(earliest)
 
-    def are_waiting(self, alias: str, document_ids: Sequence[str]) -> set[str]:
-        """Return those of these documents that wait."""
-        i = inbox.c
-        statement = sa.select(i.document_id).where(i.alias == alias, self._is_in_keys(i.document_id))
-        with self.transaction() as connection:
-            return {str(one) for one in connection.scalars(statement, {"keys": self._bind_keys(document_ids)})}
-
     def remove_changes(self, alias: str, done: Iterable[WaitingChange]) -> None:
         """Delete documents that are indexed now, unless they have arrived once more since."""
         numbers: dict[int, list[str]] = {}
@@ -120,8 +113,7 @@ class InboxRows(LedgerConnection):
     def _next_number(self, connection: Connection, alias: str) -> int:
         """Raise the number of the index and return it; the first arrival makes the row of its watch."""
         values = {
-            "alias": alias, "since": self.clock(), "last_number": 1, "asked": 0, "answered": 0, "state": "stopped",
-            "message": "", "missed": 0, "missed_ids": "[]",
+            "alias": alias, "since": self.clock(), "last_number": 1, "state": "stopped", "message": "",
         }  # fmt: skip
         insert = self._insert(watches).values(**values)
         statement = insert.on_conflict_do_update(

@@ -81,9 +81,8 @@ def _add_inbox(connection: Connection) -> None:
     connection.exec_driver_sql("CREATE INDEX rag_index_inbox_numbers ON rag_index_inbox (alias, number)")
     connection.exec_driver_sql(
         f"CREATE TABLE rag_index_watches (alias TEXT NOT NULL PRIMARY KEY, since {number} NOT NULL, "
-        "last_number BIGINT NOT NULL, full_number BIGINT, asked BIGINT NOT NULL, answered BIGINT NOT NULL, "
-        f"state TEXT NOT NULL, message TEXT NOT NULL, caught_up_at {number}, applied_at {number}, "
-        f"missed INTEGER NOT NULL, missed_at {number}, missed_ids TEXT NOT NULL)"
+        "last_number BIGINT NOT NULL, full_number BIGINT, "
+        f"state TEXT NOT NULL, message TEXT NOT NULL, caught_up_at {number}, applied_at {number})"
     )
     connection.exec_driver_sql(
         "CREATE TABLE rag_index_batch_deletions (collection_id INTEGER NOT NULL, hour INTEGER NOT NULL, "

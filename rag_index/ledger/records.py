@@ -80,10 +80,6 @@ class WatchRecord:
     """The number of the last arrival in the inbox."""
     full_number: int | None
     """A complete scan that begins at this number or later is needed, since nobody knows what changed; or None."""
-    asked: int
-    """How often somebody asked the watch to look at its feed."""
-    answered: int
-    """The last of these questions after which the feed had nothing more to give."""
     state: str
     """`running`, `catching up`, `waiting`, `backing off`, `failing` or `stopped`."""
     message: str
@@ -92,11 +88,6 @@ class WatchRecord:
     """When every change that was known was last in the index."""
     applied_at: float | None
     """When a batch last ended."""
-    missed: int
-    """Changes that the last complete run had to make although the watch should have made them."""
-    missed_at: float | None
-    missed_ids: list[str]
-    """The first of these documents."""
 
 
 @dataclass(frozen=True, slots=True)

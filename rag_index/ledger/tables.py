@@ -166,13 +166,8 @@ watches = sa.Table(
     sa.Column("since", sa.Float, nullable=False),
     sa.Column("last_number", sa.BigInteger, nullable=False),
     sa.Column("full_number", sa.BigInteger),
-    sa.Column("asked", sa.BigInteger, nullable=False),
-    sa.Column("answered", sa.BigInteger, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("caught_up_at", sa.Float),
     sa.Column("applied_at", sa.Float),
-    sa.Column("missed", sa.Integer, nullable=False),
-    sa.Column("missed_at", sa.Float),
-    sa.Column("missed_ids", sa.Text, nullable=False),
 )

@@ -77,17 +77,12 @@ class Collector:
 
     def _collect(self) -> bool:
         """Receive once, and return whether the feed has nothing more to give now."""
-        questions = self._ledger.questions(list(self._aliases.values()))
         received = self._feed.receive(RECEIVE)
         self._put(received)
         self._feed.acknowledge(received)
         if received.changes or received.overflow:
             self.arrived.set()
-        if received.more:
-            return False
-        for alias, asked in questions.items():
-            self._ledger.update_watch(alias, answered=asked)
-        return not received.changes
+        return not received.more and not received.changes
 
     def _put(self, received: Received) -> None:
         """Write what was received into the inbox, in one transaction.

@@ -43,7 +43,6 @@ def test_a_document_waits_once_with_its_earliest_change_and_its_last_number(ledg
     assert ids(ledger) == ["2", "1"]  # what has waited longest comes first
     assert (ledger.count_waiting("p_notes"), ledger.count_waiting("p_other")) == (2, 1)
     assert (ledger.waiting_since("p_notes"), ledger.waiting_since("p_nothing")) == (9.0, None)
-    assert ledger.are_waiting("p_notes", ["2", "3"]) == {"2"}
 
 
 def test_a_document_that_arrives_while_its_batch_runs_stays(ledger):
@@ -92,15 +91,10 @@ def test_a_put_that_dies_leaves_nothing(ledger):
     assert ids(ledger) == []
 
 
-def test_a_watch_is_asked_and_answers(ledger):
+def test_a_watch_that_begins_again_keeps_what_is_known_about_it(ledger):
     ledger.begin_watch("p_notes")
+    ledger.update_watch("p_notes", state="stopped", applied_at=900.0)
     ledger.begin_watch("p_notes")
-    assert ledger.questions(["p_notes", "p_other"]) == {}
-    assert [ledger.ask_watch("p_notes"), ledger.ask_watch("p_notes")] == [1, 2]
-    assert ledger.questions(["p_notes", "p_other"]) == {"p_notes": 2}
-    ledger.update_watch("p_notes", answered=2)
-    assert ledger.questions(["p_notes"]) == {}
-    ledger.record_missed("p_notes", 3, ["1", "2"])
     record = ledger.watch("p_notes")
-    assert (record.missed, record.missed_at, record.missed_ids) == (3, 1000.0, ["1", "2"])
+    assert (record.state, record.applied_at) == ("stopped", 900.0)
     assert ledger.watch("p_other") is None

@@ -89,8 +89,8 @@ CREATE TABLE rag_index_inbox (alias TEXT NOT NULL, document_id TEXT NOT NULL, nu
   changed_at FLOAT NOT NULL, received_at FLOAT NOT NULL, PRIMARY KEY (alias, document_id));
 CREATE INDEX rag_index_inbox_numbers ON rag_index_inbox (alias, number);
 CREATE TABLE rag_index_watches (alias TEXT NOT NULL PRIMARY KEY, since FLOAT NOT NULL, last_number BIGINT NOT NULL,
-  full_number BIGINT, asked BIGINT NOT NULL, answered BIGINT NOT NULL, state TEXT NOT NULL, message TEXT NOT NULL,
-  caught_up_at FLOAT, applied_at FLOAT, missed INTEGER NOT NULL, missed_at FLOAT, missed_ids TEXT NOT NULL);
+  full_number BIGINT, state TEXT NOT NULL, message TEXT NOT NULL,
+  caught_up_at FLOAT, applied_at FLOAT);
 CREATE TABLE rag_index_batch_deletions (collection_id INTEGER NOT NULL, hour INTEGER NOT NULL,
   documents INTEGER NOT NULL, PRIMARY KEY (collection_id, hour));
 UPDATE rag_index_schema_version SET version = 6;
