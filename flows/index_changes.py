@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["index_changes"]
 
 
-@flow(name="index-changes", flow_run_name="{index}: {documents} changes", validate_parameters=False)
-def index_changes(index: str, documents: int, batch: Opaque[Batch]) -> State[RunReport]:
-    """Bring the documents of a batch up to date, which are in the ledger's inbox.
+@flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False)
+def index_changes(index: str, changes: int, batch: Opaque[Batch]) -> State[RunReport]:
+    """Bring documents up to date that are in the ledger's inbox, or that show what is there.
 
     Args:
         index: The name of the index.
-        documents: How many documents the batch has.
+        changes: How many changes the batch takes from the inbox.
         batch: The batch itself; it keeps what became of it.
     """
     outcome = batch.value.run(index)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ChangeFeed", "DocumentChange", "Received", "WatchableSource"]
+__all__ = ["ChangeFeed", "DocumentChange", "LookUp", "Received", "WatchableSource"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,24 @@ class DocumentChange:
 
 
 @dataclass(frozen=True, slots=True)
+class LookUp:
+    """A row that documents show changed. These have, or had, a value in a column, and are still to be looked up.
+
+    That is done under the lease of the index (`indexing.look_ups`). While a run writes documents that it read before
+    the change, neither the source nor the store need to know that these show the row.
+    """
+
+    index: str
+    """The name of the index."""
+    column: str
+    """The column of the index."""
+    value: str
+    """The value in the typed form of a key (`documents.keys.encode_key`)."""
+    changed_at: float
+    """As `DocumentChange.changed_at`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Received:
     """What a feed gave at once."""
 
@@ -41,6 +59,13 @@ class Received:
     overflow: Sequence[str] = field(default=())
     """The indexes of which the feed cannot say what changed, such as after a lost slot: these need a full scan, which
     also reads the rows that `changed_since` would leave unread."""
+    look_ups: Sequence[LookUp] = field(default=())
+    """In any order; a value may occur several times."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing changed."""
+        return not (self.changes or self.look_ups or self.overflow)
 
 
 class ChangeFeed(Protocol):
@@ -55,8 +80,7 @@ class ChangeFeed(Protocol):
     def receive(self, limit: int) -> Received:
         """Return changes that are not acknowledged yet, about `limit` at most; it does not wait for any.
 
-        Without an `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError, and
-        errors of the store where it is asked which documents showed a row.
+        Without an `acknowledge` in between, the same changes come again. Raises SourceUnavailable or SourceError.
         """
 
     def acknowledge(self, received: Received) -> None:

@@ -11,7 +11,7 @@ from rag_index.errors import RagIndexError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.changes import ChangeFeed, DocumentChange
+    from rag_index.changes import ChangeFeed, DocumentChange, LookUp
 
 __all__ = ["JoinedFeed"]
 
@@ -39,27 +39,30 @@ class JoinedFeed:
     def receive(self, limit: int) -> Received:
         """As `ChangeFeed.receive`. A feed that fails is heard of once the others have nothing to give."""
         changes: list[DocumentChange] = []
+        look_ups: list[LookUp] = []
         parts: list[tuple[ChangeFeed, Received]] = []
         overflow: dict[str, None] = {}
         error: RagIndexError | None = None
         more = False
         for feed in self._feeds:
-            if len(changes) >= limit:
+            if len(changes) + len(look_ups) >= limit:
                 more = True  # perhaps: the next call asks it first
                 break
             try:
-                received = feed.receive(limit - len(changes))
+                received = feed.receive(limit - len(changes) - len(look_ups))
             except RagIndexError as failed:
                 error = error or failed
                 continue
             changes += received.changes
+            look_ups += received.look_ups
             overflow.update(dict.fromkeys(received.overflow))
             parts.append((feed, received))
             more = more or received.more
         self._feeds = [*self._feeds[1:], *self._feeds[:1]]
-        if error is not None and not changes and not overflow:
+        joined = Received(changes, parts, more, tuple(overflow), look_ups)
+        if error is not None and joined.is_empty:
             raise error
-        return Received(changes, parts, more, tuple(overflow))
+        return joined
 
     def acknowledge(self, received: Received) -> None:
         """As `ChangeFeed.acknowledge`."""

@@ -71,8 +71,7 @@ class _Opening:
         plan = plan_tables(self._settings, [index for index in self._settings.indexes if index.kind == SQL])
         self.notes += plan.notes
         if plan.routes:
-            router = Router(self._settings, plan.routes)
-            self._add(RoutedFeed(open_row_feed(self._settings, plan.tables), router))
+            self._add(RoutedFeed(open_row_feed(self._settings, plan.tables), Router(plan.routes)))
         for index in indexes:
             if index.name in plan.unwatched:
                 self._add_poll(index, plan.unwatched[index.name])

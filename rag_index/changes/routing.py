@@ -1,35 +1,25 @@
 """Which documents show a row: changes of rows become changes of documents.
 
 A row of an index's own table is the document of its key. For a row of a table in `depends_on`, the documents that show
-it have the same value in `column`. If that column is the key, the value is the id. Otherwise the source is asked which
-documents have it now, and the index which documents had it when they were indexed: a join may no longer give them.
+it have the same value in `column`. If that column is the key, the value is the id. Otherwise it becomes a look-up.
 """
 
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rag_index.changes import DocumentChange, Received
-from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.canonical import decode_payload, encode_payload
+from rag_index.changes import DocumentChange, LookUp, Received
 from rag_index.documents.keys import document_id, encode_key
-from rag_index.sources.sql import SqlSource
-from rag_index.stores import Condition, open_reader
+from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from rag_index.changes.rows import ReceivedRows, RowChange, RowFeed, WatchedTable
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.settings import IndexSettings
 
-__all__ = ["RoutedFeed", "Router", "RowRoute"]
-
-STORE_SECONDS = 30.0
-"""How long a batch that is being written may keep the embedded store from being read."""
-CONDITION_VALUES = 100
-"""Values of one condition that the store is asked for."""
+__all__ = ["Routed", "RoutedFeed", "Router", "RowRoute"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,100 +34,54 @@ class RowRoute:
     """The column of the index to look up; None if the values of `keys` are the document's key."""
 
 
-@dataclass(slots=True)
-class _LookUp:
-    """Values of a column of an index whose documents are sought, and the time of the first change."""
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """What changed rows mean: documents, and look-ups of documents; each once, with the time of the first change."""
 
-    changed_at: float
-    values: dict[Any, None] = field(default_factory=dict)
+    changes: Sequence[DocumentChange]
+    look_ups: Sequence[LookUp]
+    overflow: Sequence[str]
+    """The indexes whose documents cannot be looked up by these rows."""
 
 
 class Router:
-    """Finds the documents that show changed rows."""
+    """Finds the documents that show changed rows, or what to look them up by."""
 
-    def __init__(self, settings: Settings, routes: Sequence[RowRoute]) -> None:
-        self._settings = settings
+    def __init__(self, routes: Sequence[RowRoute]) -> None:
         self._routes: dict[WatchedTable, list[RowRoute]] = {}
         for route in routes:
             self._routes.setdefault(route.table, []).append(route)
-        self._sources: dict[str, SqlSource] = {}
 
     def indexes(self, tables: Sequence[WatchedTable]) -> list[str]:
         """Return the names of the indexes that show rows of these tables."""
         return sorted({route.index.name for table in tables for route in self._routes.get(table, ())})
 
-    def documents(self, rows: Sequence[RowChange]) -> tuple[list[DocumentChange], list[str]]:
-        """Return the documents that show these rows, and the indexes of which they are too many to be named.
-
-        Raises SourceUnavailable, SourceError, StoreUnavailable, StoreBusy or StoreError.
-        """
-        changes: dict[tuple[str, str], DocumentChange] = {}
-        look_ups: dict[tuple[str, str], _LookUp] = {}
+    def route(self, rows: Sequence[RowChange]) -> Routed:
+        """Return what these rows mean."""
+        documents: dict[tuple[str, str], float] = {}
+        look_ups: dict[tuple[str, str, str], float] = {}
+        overflow: dict[str, None] = {}
         for row in rows:
             for route in self._routes.get(row.table, ()):
-                values = [row.values[name] for name in route.keys]
+                values, name, at = [row.values[key] for key in route.keys], route.index.name, row.changed_at
                 if None in values:  # a document has a whole key, and NULL joins with nothing
                     continue
+                try:
+                    key = encode_key(values)
+                except SourceError:  # a value of a type that no key has
+                    overflow[name] = None
+                    continue
                 if route.column is None:
-                    _add(changes, route.index.name, encode_key(values), row.changed_at)
+                    given = document_id(key)
+                    documents[name, given] = min(at, documents.get((name, given), at))
                 else:
-                    sought = look_ups.setdefault((route.index.name, route.column), _LookUp(row.changed_at))
-                    sought.values[values[0]] = None
-                    sought.changed_at = min(sought.changed_at, row.changed_at)
-        overflow: list[str] = []
-        for (name, column), sought in look_ups.items():
-            if name not in overflow and not self._look_up(name, column, sought, changes):
-                overflow.append(name)
-        return [change for change in changes.values() if change.index not in overflow], overflow
-
-    def close(self) -> None:
-        """Close the sources."""
-        for source in self._sources.values():
-            source.close()
-        self._sources.clear()
-
-    def _look_up(self, name: str, column: str, sought: _LookUp, changes: dict[tuple[str, str], DocumentChange]) -> bool:
-        """Add the documents that have, or had, one of the values. Return False if they are more than a burst."""
-        index = self._settings.index(name)
-        most = self._settings.watch.burst_documents
-        found = 0
-        values = list(sought.values)
-        for keys in (self._in_source(index, column, values), self._in_store(index, column, values)):
-            for key in keys:
-                found += _add(changes, name, key, sought.changed_at)
-                if found > most:
-                    return False
-        return True
-
-    def _in_source(self, index: IndexSettings, column: str, values: Sequence[Any]) -> Iterator[str]:
-        """Yield the typed keys of the documents that have one of the values now."""
-        if index.name not in self._sources:
-            timeout = self._settings.source.timeout
-            self._sources[index.name] = SqlSource(self._settings.source_url, index, timeout=timeout)
-        yield from self._sources[index.name].keys_with(column, values)
-
-    def _in_store(self, index: IndexSettings, column: str, values: Sequence[Any]) -> Iterator[str]:
-        """Yield the typed keys of the documents that had one of the values when they were indexed."""
-        if column not in index.payload:
-            return
-        alias = self._settings.alias(index.name)
-        stored = [decode_payload(encode_payload({column: value}))[column] for value in values]
-        with closing(open_reader(self._settings.store, wait=STORE_SECONDS)) as reader:
-            if alias not in reader.aliases():
-                return
-            for first in range(0, len(stored), CONDITION_VALUES):
-                wanted = Condition(column, "any", stored[first : first + CONDITION_VALUES])
-                for point in reader.scroll(alias, conditions=[wanted]):
-                    yield str(point.payload[RESERVED_KEY]["key"])
-
-
-def _add(changes: dict[tuple[str, str], DocumentChange], index: str, key: str, changed_at: float) -> bool:
-    """Add a document, by its typed key, with the time of its first change. Return whether it is a new one."""
-    given = document_id(key)
-    known = changes.get((index, given))
-    if known is None or changed_at < known.changed_at:
-        changes[index, given] = DocumentChange(index, given, changed_at)
-    return known is None
+                    sought = (name, route.column, key)
+                    look_ups[sought] = min(at, look_ups.get(sought, at))
+        return Routed(
+            [DocumentChange(*one, at) for one, at in documents.items()],
+            [LookUp(*one, at) for one, at in look_ups.items()],
+            list(overflow),
+        )
 
 
 class RoutedFeed:
@@ -152,11 +96,11 @@ class RoutedFeed:
         self._feed.check()
 
     def receive(self, limit: int) -> Received:
-        """As `ChangeFeed.receive`. Also raises StoreUnavailable, StoreBusy and StoreError."""
+        """As `ChangeFeed.receive`."""
         received = self._feed.receive(limit)
-        changes, overflow = self._router.documents(received.changes)
-        lost = [*self._router.indexes(received.overflow), *overflow]
-        return Received(changes, received, received.more, tuple(dict.fromkeys(lost)))
+        routed = self._router.route(received.changes)
+        lost = [*self._router.indexes(received.overflow), *routed.overflow]
+        return Received(routed.changes, received, received.more, tuple(dict.fromkeys(lost)), routed.look_ups)
 
     def acknowledge(self, received: Received) -> None:
         """As `ChangeFeed.acknowledge`."""
@@ -174,4 +118,3 @@ class RoutedFeed:
     def close(self) -> None:
         """As `ChangeFeed.close`."""
         self._feed.close()
-        self._router.close()

@@ -21,9 +21,9 @@ from rag_index.documents.canonical import plain_decimal, utc_iso
 from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-__all__ = ["document_id", "encode_key", "encode_keys", "key_parts", "possible_keys", "values_of"]
+__all__ = ["decode_key", "document_id", "encode_key", "encode_keys", "key_parts", "possible_keys", "values_of"]
 
 
 def encode_key(values: Sequence[Any]) -> str:
@@ -73,6 +73,23 @@ def _encode_key_value(value: Any) -> str:
     raise SourceError(
         f"a key of type {type(value).__name__} ({value!r:.60}) cannot be used; cast it to text in a query"
     )
+
+
+def decode_key(key: str) -> Any:
+    """Return the value whose typed form (see `encode_key`) this is; a list of values if the key has several columns.
+
+    A time with a time zone is in UTC.
+    """
+    return _decode(json.loads(key))  # unlike orjson, it reads integers of any size
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return list(map(_decode, value))
+    if not isinstance(value, dict):
+        return value
+    [(kind, text)] = value.items()
+    return _DECODERS[kind](text)
 
 
 def document_id(key: str) -> str:
@@ -157,6 +174,15 @@ def _read_bool(text: str) -> bool:
     return {"true": True, "false": False}[text]
 
 
+_DECODERS: dict[str, Callable[[str], Any]] = {
+    "uuid": uuid.UUID,
+    "float": float,
+    "decimal": decimal.Decimal,
+    "time": dt.datetime.fromisoformat,
+    "date": dt.date.fromisoformat,
+    "bytes": bytes.fromhex,
+}
+"""How the text of each type that JSON lacks becomes a value again."""
 _READERS = (
     _read_int,
     _read_float,

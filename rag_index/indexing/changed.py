@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked, RagIndexError, StoreBusy
 from rag_index.indexing.driver import index_pages
+from rag_index.indexing.look_ups import look_up
 from rag_index.indexing.run import Opened, RunOptions, open_run
 from rag_index.indexing.single import gone_keys, keys_of, known_keys, single_document_source
 from rag_index.ledger import Ledger
@@ -22,12 +23,11 @@ from rag_index.sources import open_source
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.indexing.run import IndexRun
-    from rag_index.ledger import WaitingChange
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
     from rag_index.sources import Source
@@ -58,17 +58,18 @@ class BatchIndexer:
         self._embedder: Embedder | None = None
         self._identity: tuple[EmbedderIdentity, float] | None = None
 
-    def index(self, name: str, changes: Sequence[WaitingChange]) -> Applied:
-        """Bring these documents of the index `name` up to date, and take them out of the inbox.
+    def index(self, name: str) -> Applied:
+        """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.
 
-        They stay there if an error of ours ends the batch, which is returned: IndexLocked and StoreBusy if another run
-        holds the index, and whatever source, embedder, store and ledger raise.
+        Look-ups that wait are done before. What waits stays there if an error of ours ends the batch, which is
+        returned: IndexLocked and StoreBusy if another run holds the index, and whatever source, embedder, store and
+        ledger raise.
         """
         try:
             keep = self._opened(name)
             run_id = f"{BATCH}{self._settings.alias(name)}"
             with open_run(self._settings, name, RunOptions(single=True), run_id=run_id, keep=keep) as run:
-                applied = self._index(run, changes)
+                applied = self._index(run)
         except RagIndexError as error:
             applied = Applied(None, error)
         if applied.error is not None and not isinstance(applied.error, IndexLocked | StoreBusy):
@@ -97,10 +98,14 @@ class BatchIndexer:
                 one.close()
         self._embedder = self._ledger = self._identity = None
 
-    def _index(self, run: IndexRun, changes: Sequence[WaitingChange]) -> Applied:
+    def _index(self, run: IndexRun) -> Applied:
+        size = self._settings.watch.batch_documents
         try:
-            self._bring_up_to_date(run, [change.document_id for change in changes])
-            run.ledger.remove_changes(run.alias, changes)
+            look_up(run, limit=size)
+            changes = run.ledger.waiting_changes(run.alias, size)
+            if changes:
+                self._bring_up_to_date(run, [change.document_id for change in changes])
+                run.ledger.remove_changes(run.alias, changes)
         except RagIndexError as error:
             return Applied(run.fail(error), error)
         except BaseException as error:

@@ -21,6 +21,7 @@ from rag_index.ledger.records import (
     ScanRecord,
     Totals,
     WaitingChange,
+    WaitingLookUp,
     WatchRecord,
 )
 from rag_index.ledger.runs import RunRows
@@ -36,6 +37,7 @@ __all__ = [
     "ScanRecord",
     "Totals",
     "WaitingChange",
+    "WaitingLookUp",
     "WatchRecord",
 ]
 

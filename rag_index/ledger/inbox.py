@@ -1,32 +1,34 @@
-"""The inbox: documents that have to be read again, because the source said that they changed.
+"""The inbox: documents that have to be read again, because the source said that they, or rows that they show, changed.
 
 A watch writes what a feed gave into the inbox before the source may forget it, so that a death at any moment loses no
 change. A document is in the inbox once; each arrival of it raises its number, by which a batch knows that the document
-changed once more while it was being indexed.
+changed once more while it was being indexed. Of a row that documents show the inbox keeps a look-up, until a batch that
+holds the lease finds these documents (see `indexing.look_ups`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
-from rag_index.ledger.records import WaitingChange
-from rag_index.ledger.tables import inbox, watches
+from rag_index.ledger.records import WaitingChange, WaitingLookUp
+from rag_index.ledger.tables import inbox, look_ups, watches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.engine import Connection
 
 __all__ = ["InboxRows"]
 
 COLUMNS = ("alias", "document_id", "number", "changed_at", "received_at")
+LOOK_UP_COLUMNS = ("alias", "column_name", "value", "number", "changed_at")
 
 
 class InboxRows(LedgerConnection):
-    """The changes of each index that wait to be indexed."""
+    """The changes of each index that wait to be indexed. What counts them counts documents and look-ups."""
 
     def put_changes(self, changes: Iterable[tuple[str, str, float]]) -> None:
         """Add documents (alias, document id, time of the change), all of them or none.
@@ -39,21 +41,24 @@ class InboxRows(LedgerConnection):
             earliest[alias, document_id] = changed_at if known is None else min(known, changed_at)
         if not earliest:
             return
-        insert = self._insert(inbox).values({name: sa.bindparam(name) for name in COLUMNS})
-        new, old = insert.excluded, inbox.c
-        statement = insert.on_conflict_do_update(
-            index_elements=["alias", "document_id"],
-            set_={
-                "number": new.number,
-                "changed_at": sa.case((new.changed_at < old.changed_at, new.changed_at), else_=old.changed_at),
-                "received_at": new.received_at,
-            },
-        )
         now = self.clock()
         with self.transaction() as connection:
-            numbers = {alias: self._next_number(connection, alias) for alias in dict.fromkeys(a for a, _ in earliest)}
+            numbers = self._next_numbers(connection, (alias for alias, _ in earliest))
             rows = [(alias, one, numbers[alias], at, now) for (alias, one), at in earliest.items()]
-            self._execute_many(connection, statement, COLUMNS, rows)
+            self._put(connection, inbox, COLUMNS, rows)
+
+    def put_look_ups(self, wanted: Iterable[tuple[str, str, str, float]]) -> None:
+        """Add look-ups (alias, column, value, time of the change), all of them or none; otherwise as `put_changes`."""
+        earliest: dict[tuple[str, str, str], float] = {}
+        for *which, changed_at in wanted:
+            alias, column, value = which
+            earliest[alias, column, value] = min(changed_at, earliest.get((alias, column, value), changed_at))
+        if not earliest:
+            return
+        with self.transaction() as connection:
+            numbers = self._next_numbers(connection, (alias for alias, _, _ in earliest))
+            rows = [(alias, column, value, numbers[alias], at) for (alias, column, value), at in earliest.items()]
+            self._put(connection, look_ups, LOOK_UP_COLUMNS, rows)
 
     def waiting_changes(self, alias: str, limit: int) -> list[WaitingChange]:
         """Return the documents that have waited longest."""
@@ -63,18 +68,30 @@ class InboxRows(LedgerConnection):
             rows = connection.execute(statement.order_by(i.number, i.document_id).limit(limit)).fetchall()
         return [WaitingChange(*row) for row in rows]
 
-    def count_waiting(self, alias: str) -> int:
-        """Count the documents that wait."""
-        statement = sa.select(sa.func.count()).select_from(inbox).where(inbox.c.alias == alias)
+    def waiting_look_ups(self, alias: str, limit: int) -> list[WaitingLookUp]:
+        """Return the look-ups that have waited longest."""
+        u = look_ups.c
+        statement = sa.select(u.column_name, u.value, u.number, u.changed_at).where(u.alias == alias)
         with self.transaction() as connection:
-            return int(connection.scalar(statement) or 0)
+            rows = connection.execute(statement.order_by(u.number, u.column_name, u.value).limit(limit)).fetchall()
+        return [WaitingLookUp(*row) for row in rows]
+
+    def count_waiting(self, alias: str) -> int:
+        """Count the documents and look-ups that wait."""
+        with self.transaction() as connection:
+            return sum(
+                int(connection.scalar(sa.select(sa.func.count()).select_from(table).where(table.c.alias == alias)) or 0)
+                for table in (inbox, look_ups)
+            )
 
     def waiting_since(self, alias: str) -> float | None:
         """Return the earliest time of a change that waits; None if none does."""
-        statement = sa.select(sa.func.min(inbox.c.changed_at)).where(inbox.c.alias == alias)
         with self.transaction() as connection:
-            earliest = connection.scalar(statement)
-        return None if earliest is None else float(earliest)
+            times = [
+                connection.scalar(sa.select(sa.func.min(table.c.changed_at)).where(table.c.alias == alias))
+                for table in (inbox, look_ups)
+            ]
+        return min((float(at) for at in times if at is not None), default=None)
 
     def remove_changes(self, alias: str, done: Iterable[WaitingChange]) -> None:
         """Delete documents that are indexed now, unless they have arrived once more since."""
@@ -89,6 +106,20 @@ class InboxRows(LedgerConnection):
             for number, ids in numbers.items():
                 connection.execute(statement, {"seen": number, "keys": self._bind_keys(ids)})
 
+    def replace_look_ups(self, alias: str, done: Iterable[WaitingLookUp], found: Iterable[tuple[str, float]]) -> None:
+        """Put the documents that look-ups found (id, time of the change) in their place, all at once.
+
+        A look-up that has arrived once more since stays.
+        """
+        u = look_ups.c
+        names = ("column_name", "value", "number")
+        same = [u[name] == sa.bindparam(f"done_{name}") for name in names]
+        rows = [{f"done_{name}": value for name, value in zip(names, one[:3], strict=True)} for one in done]
+        with self.transaction() as connection:
+            self.put_changes((alias, document_id, at) for document_id, at in found)
+            if rows:
+                connection.execute(look_ups.delete().where(u.alias == alias, *same), rows)
+
     def last_number(self, alias: str) -> int:
         """Return the number of the last arrival; 0 if there was none."""
         statement = sa.select(watches.c.last_number).where(watches.c.alias == alias)
@@ -97,9 +128,10 @@ class InboxRows(LedgerConnection):
 
     def clear_changes(self, alias: str, number: int) -> None:
         """Delete what arrived up to this number: a complete scan that began after it has seen all of that."""
-        i, w = inbox.c, watches.c
+        w = watches.c
         with self.transaction() as connection:
-            connection.execute(inbox.delete().where(i.alias == alias, i.number <= number))
+            for table in (inbox, look_ups):
+                connection.execute(table.delete().where(table.c.alias == alias, table.c.number <= number))
             settled = (w.alias == alias) & (w.full_number <= number)
             connection.execute(watches.update().where(settled).values(full_number=None))
 
@@ -109,6 +141,19 @@ class InboxRows(LedgerConnection):
             number = self._next_number(connection, alias)
             values = {"full_number": number, "since": self.clock()}
             connection.execute(watches.update().where(watches.c.alias == alias).values(**values))
+
+    def _put(self, connection: Connection, table: sa.Table, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
+        """Insert rows. One that is there gets the new number and keeps its earliest time of change."""
+        insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
+        new, old = insert.excluded, table.c
+        renewed = {name: new[name] for name in names if name in ("number", "received_at")}
+        earliest = sa.case((new.changed_at < old.changed_at, new.changed_at), else_=old.changed_at)
+        keys = [column.name for column in table.primary_key]
+        statement = insert.on_conflict_do_update(index_elements=keys, set_={**renewed, "changed_at": earliest})
+        self._execute_many(connection, statement, names, rows)
+
+    def _next_numbers(self, connection: Connection, aliases: Iterable[str]) -> dict[str, int]:
+        return {alias: self._next_number(connection, alias) for alias in dict.fromkeys(aliases)}
 
     def _next_number(self, connection: Connection, alias: str) -> int:
         """Raise the number of the index and return it; the first arrival makes the row of its watch."""

@@ -104,6 +104,15 @@ def _remember_digests(connection: Connection) -> None:
         )
 
 
+def _add_look_ups(connection: Connection) -> None:
+    """Version 8: keep what documents have to be looked up by until that can be done (see `ledger.inbox`)."""
+    number = "DOUBLE PRECISION" if connection.dialect.name == "postgresql" else "FLOAT"
+    connection.exec_driver_sql(
+        "CREATE TABLE rag_index_look_ups (alias TEXT NOT NULL, column_name TEXT NOT NULL, value TEXT NOT NULL, "
+        f"number BIGINT NOT NULL, changed_at {number} NOT NULL, PRIMARY KEY (alias, column_name, value))"
+    )
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
@@ -111,6 +120,7 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     5: _remember_what_is_held_back,
     6: _add_inbox,
     7: _remember_digests,
+    8: _add_look_ups,
 }
 """The migration to each version after the first."""
 

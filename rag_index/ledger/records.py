@@ -17,6 +17,7 @@ __all__ = [
     "ScanRecord",
     "Totals",
     "WaitingChange",
+    "WaitingLookUp",
     "WatchRecord",
 ]
 
@@ -67,6 +68,17 @@ class WaitingChange(NamedTuple):
     changed_at: float
     """The time of the earliest change that waits, by the clock of the source."""
     received_at: float
+
+
+class WaitingLookUp(NamedTuple):
+    """Documents to be looked up by a value that they have, or had, in a column (see `changes.LookUp`)."""
+
+    column: str
+    value: str
+    number: int
+    """Grows each time that the same look-up arrives."""
+    changed_at: float
+    """As `WaitingChange.changed_at`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 __all__ = [
     "batch_deletions", "buckets", "collections", "documents", "failed_documents", "file_hashes", "inbox", "leases",
-    "metadata", "runs", "scan_states", "schema_version", "sizes", "watches",
+    "look_ups", "metadata", "runs", "scan_states", "schema_version", "sizes", "watches",
 ]  # fmt: skip
 
 metadata = sa.MetaData()
@@ -158,6 +158,16 @@ inbox = sa.Table(
     sa.Column("received_at", sa.Float, nullable=False),
 )
 sa.Index("rag_index_inbox_numbers", inbox.c.alias, inbox.c.number)
+
+look_ups = sa.Table(
+    "rag_index_look_ups",
+    metadata,
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("column_name", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("changed_at", sa.Float, nullable=False),
+)
 
 watches = sa.Table(
     "rag_index_watches",

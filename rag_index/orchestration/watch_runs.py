@@ -18,11 +18,10 @@ from rag_index.reports.outcome import failed_to_start
 from rag_index.watch.stop import Stop, stopped_by_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from prefect.client.schemas.objects import State
 
-    from rag_index.ledger import WaitingChange
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
 
@@ -34,12 +33,11 @@ class Batch:
     """A batch on its way through a flow run. `applied` is what became of it."""
 
     indexer: BatchIndexer
-    changes: Sequence[WaitingChange]
     applied: Applied | None = None
 
     def run(self, name: str) -> IndexOutcome:
         """Index the batch and return its outcome, also if an error of ours ended it."""
-        self.applied = self.indexer.index(name, self.changes)
+        self.applied = self.indexer.index(name)
         if self.applied.outcome is not None:
             return self.applied.outcome
         return failed_to_start(name, self.applied.error or TransientError("the batch did not begin"))
@@ -54,12 +52,13 @@ class FlowRunner:
         self._index_whole = index_whole
         self._batches = BatchIndexer(settings)
 
-    def index_changes(self, name: str, changes: Sequence[WaitingChange]) -> Applied:
+    def index_changes(self, name: str, waiting: int) -> Applied:
         """As `Runner.index_changes`."""
         if (locked := self._batches.locked(name)) is not None:
             return Applied(None, locked)
-        batch = Batch(self._batches, changes)
-        state = self._index_changes(name, len(changes), Opaque(batch), return_state=True)
+        batch = Batch(self._batches)
+        changes = min(waiting, self._settings.watch.batch_documents)
+        state = self._index_changes(name, changes, Opaque(batch), return_state=True)
         return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
 
     def index_whole(self, name: str, reason: str) -> Applied:

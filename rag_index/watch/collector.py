@@ -80,9 +80,9 @@ class Collector:
         received = self._feed.receive(RECEIVE)
         self._put(received)
         self._feed.acknowledge(received)
-        if received.changes or received.overflow:
+        if not received.is_empty:
             self.arrived.set()
-        return not received.more and not received.changes
+        return not received.more and received.is_empty
 
     def _put(self, received: Received) -> None:
         """Write what was received into the inbox, in one transaction.
@@ -90,11 +90,14 @@ class Collector:
         The log or the queue of a database also gives changes of indexes that are not watched now, and then forgets
         them. They wait in the inbox for the next watch of all indexes, or for a run.
         """
-        if not received.changes and not received.overflow:
+        if received.is_empty:
             return
         aliases = self._all_aliases
         with self._ledger.transaction():
             self._ledger.put_changes((aliases[one.index], one.id, one.changed_at) for one in received.changes)
+            self._ledger.put_look_ups(
+                (aliases[one.index], one.column, one.value, one.changed_at) for one in received.look_ups
+            )
             for name in received.overflow:
                 self._ledger.need_full_scan(aliases[name])
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rag_index.changes import ChangeFeed
     from rag_index.indexing.changed import Applied
-    from rag_index.ledger import Ledger, WaitingChange
+    from rag_index.ledger import Ledger
     from rag_index.settings import Settings
     from rag_index.watch.stop import Stop
 
@@ -44,8 +44,8 @@ logger = logging.getLogger("rag_index.watch")
 class Runner(Protocol):
     """How batches, and the runs that take their place, are carried out. Used by one thread."""
 
-    def index_changes(self, name: str, changes: Sequence[WaitingChange]) -> Applied:
-        """Index these documents of an index, and take them out of the inbox."""
+    def index_changes(self, name: str, waiting: int) -> Applied:
+        """Index a batch of what waits in the inbox for an index, of which there are so many changes."""
 
     def index_whole(self, name: str, reason: str) -> Applied:
         """Run the index over all its documents."""
@@ -186,8 +186,7 @@ class Watch:
                 logger.warning("%s: an ordinary run takes over: %s", index.name, whole)
                 applied = self._runner.index_whole(index.name, whole)
             else:
-                changes = self._ledger.waiting_changes(index.alias, self._settings.watch.batch_documents)
-                applied = self._runner.index_changes(index.name, changes)
+                applied = self._runner.index_changes(index.name, waiting)
             self._note_end(index, applied)
         except LedgerUnavailable as error:
             self._back_off(index, error)
@@ -200,7 +199,7 @@ class Watch:
         if waiting and not self._ledger.collections(index.alias):
             return "nothing is indexed yet"
         if waiting > self._settings.watch.burst_documents:
-            return f"{waiting:,} documents wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
+            return f"{waiting:,} changes wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
         return ""
 
     def _note_idle(self, index: _Index, collector: Collector) -> None:

@@ -12,9 +12,6 @@ from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.reports.outcome import IndexOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rag_index.ledger import WaitingChange
     from rag_index.settings import Settings
     from rag_index.watch.stop import Stop
 
@@ -32,9 +29,9 @@ class PlainRunner:
         self._stop = stop
         self._batches = BatchIndexer(settings)
 
-    def index_changes(self, name: str, changes: Sequence[WaitingChange]) -> Applied:
+    def index_changes(self, name: str, waiting: int) -> Applied:
         """As `Runner.index_changes`."""
-        return self._batches.index(name, changes)
+        return self._batches.index(name)
 
     def index_whole(self, name: str, reason: str) -> Applied:
         """As `Runner.index_whole`: `rag-index index NAME`, which is told to stop when the watch is."""

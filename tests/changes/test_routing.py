@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sqlite3
 import time
 from contextlib import closing
@@ -12,7 +13,6 @@ from rag_index.changes.routing import Router
 from rag_index.changes.rows import RowChange
 from rag_index.changes.tables import plan_tables
 from rag_index.errors import SettingsError
-from rag_index.indexing.single import index_documents
 from rag_index.settings import load_settings
 from tests.live.postgres import postgres
 
@@ -80,46 +80,46 @@ def desk(request, tmp_path):
         yield made
 
 
-def documents(settings, table: str, *values: dict):
-    """Return the ids of the documents that show such rows, by index, and the indexes with too many."""
+def route(settings, table: str, *values: dict):
+    """Return what such rows mean: the ids of documents by index; look-ups by index and column; what is overflowed."""
     plan = plan_tables(settings, settings.indexes)
     (watched,) = [one for one in plan.tables if one.name == table]
-    with closing(Router(settings, plan.routes)) as router:
-        changes, overflow = router.documents([RowChange(watched, row, time.time()) for row in values])
+    routed = Router(plan.routes).route([RowChange(watched, row, time.time()) for row in values])
     found: dict[str, set[str]] = {}
-    for change in changes:
+    for change in routed.changes:
         found.setdefault(change.index, set()).add(change.id)
-    return found, overflow
+    sought: dict[tuple[str, str], list[str]] = {}
+    for look_up in routed.look_ups:
+        sought.setdefault((look_up.index, look_up.column), []).append(look_up.value)
+    return found, sought, routed.overflow
 
 
 def test_a_row_of_the_own_table_is_the_document_of_its_key(desk):
     settings = desk.settings(LINES)
     rows = [{"ticket_id": 3, "number": 1}, {"ticket_id": 3, "number": 2}, {"ticket_id": None, "number": 2}]
-    assert documents(settings, "line", *rows) == ({"lines": {"[3,1]", "[3,2]"}}, [])
+    assert route(settings, "line", *rows) == ({"lines": {"[3,1]", "[3,2]"}}, {}, [])
 
 
-def test_a_row_of_a_joined_table_is_every_document_that_shows_it(desk):
-    found, overflow = documents(desk.settings(TICKETS), "customer", {"id": 2}, {"id": 99}, {"id": None})
-    assert (found, overflow) == ({"tickets": {str(number) for number in range(1, 40, 3)}}, [])
+def test_a_row_of_a_joined_table_is_a_look_up_of_the_documents_that_show_it(desk):
+    rows = [{"id": 2}, {"id": 99}, {"id": None}, {"id": 2}]
+    assert route(desk.settings(TICKETS), "customer", *rows) == ({}, {("tickets", "customer_id"): ["2", "99"]}, [])
+
+
+def test_a_value_that_cannot_be_looked_up_asks_for_a_full_scan(desk):
+    assert route(desk.settings(TICKETS), "customer", {"id": dt.time(10)}) == ({}, {}, ["tickets"])
+
+
+def test_a_change_keeps_the_time_of_the_first(desk):
+    plan = plan_tables(settings := desk.settings(TICKETS), settings.indexes)
+    customer, ticket = plan.tables
+    rows = [RowChange(table, {"id": 1}, at) for table in (customer, ticket) for at in (8.0, 7.0, 9.0)]
+    routed = Router(plan.routes).route(rows)
+    assert [change.changed_at for change in routed.changes] == [7.0]
+    assert [look_up.changed_at for look_up in routed.look_ups] == [7.0]
 
 
 def test_where_the_column_is_the_key_the_value_is_the_id_even_of_a_deleted_row(desk):
-    assert documents(desk.settings(TICKETS), "ticket", {"id": 12345}) == ({"tickets": {"12345"}}, [])
-
-
-def test_documents_that_a_join_no_longer_gives_are_found_in_the_index(desk):
-    settings = desk.settings(TICKETS)
-    index_documents(settings, "tickets", [str(number) for number in range(40)])
-    desk.run("DELETE FROM customer WHERE id = 2")
-    found, _ = documents(settings, "customer", {"id": 2})
-    assert found == {"tickets": {str(number) for number in range(1, 40, 3)}}
-
-
-def test_more_documents_than_a_burst_are_not_named_one_by_one(desk):
-    settings = desk.settings(TICKETS, "[watch]\nburst_documents = 10")
-    assert documents(settings, "customer", {"id": 2}) == ({}, ["tickets"])
-    settings = desk.settings(TICKETS, "[watch]\nburst_documents = 13")
-    assert len(documents(settings, "customer", {"id": 2})[0]["tickets"]) == 13
+    assert route(desk.settings(TICKETS), "ticket", {"id": 12345}) == ({"tickets": {"12345"}}, {}, [])
 
 
 def test_a_table_is_watched_once_with_all_that_the_indexes_need(desk):
@@ -129,7 +129,7 @@ def test_a_table_is_watched_once_with_all_that_the_indexes_need(desk):
         ("customer", ("id",), None),
         ("ticket", ("id",), None),
     ]
-    assert documents(settings, "ticket", {"id": 5})[0] == {"tickets": {"5"}, "own": {"5"}}
+    assert route(settings, "ticket", {"id": 5})[0] == {"tickets": {"5"}, "own": {"5"}}
     plan = plan_tables(settings := desk.settings(own), settings.indexes)
     assert [table.used for table in plan.tables] == [frozenset({"id", "body"})]
 

@@ -40,10 +40,10 @@ def put(ledger, *ids):
     ledger.put_changes([(ALIAS, one, time.time()) for one in ids])
 
 
-def batch(project, ledger, *, limit=1000):
+def batch(project):
     """Index what waits by a process of its own, as it were."""
     with closing(BatchIndexer(project.settings)) as indexer:
-        return indexer.index("notes", ledger.waiting_changes(ALIAS, limit))
+        return indexer.index("notes")
 
 
 def waiting(ledger):
@@ -57,7 +57,7 @@ def test_inserts_updates_deletes_and_what_came_and_went_are_as_a_run_leaves_them
     project.execute("UPDATE note SET title = '', body = NULL WHERE id = 7")
     project.execute("DELETE FROM note WHERE id = 8")
     put(ledger, "31", "5", "6", "7", "8", "999", "9")  # 999 came and went, and 9 is as it was
-    outcome = batch(project, ledger).outcome
+    outcome = batch(project).outcome
     assert (outcome.state, outcome.new, outcome.changed, outcome.payload_only) == ("completed", 1, 1, 1)
     assert (outcome.empty, outcome.deleted, outcome.unchanged) == (1, 2, 1)
     assert waiting(ledger) == []
@@ -77,17 +77,17 @@ def test_a_death_at_any_step_loses_nothing(project, ledger, step):
         raise Died
 
     with mock.patch.object(Ledger, step, die), pytest.raises(Died):
-        batch(project, ledger)
+        batch(project)
     if step != "finish_run":
         assert waiting(ledger) == ["5", "8"]
-    assert batch(project, ledger).error is None
+    assert batch(project).error is None
     assert waiting(ledger) == []
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
     assert "8" not in project.texts()
     assert run_plain(project).nothing_to_do
 
 
-def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project, ledger):
+def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project):
     project.execute("UPDATE note SET body = 'first' WHERE id = 5")
     put(ledger, "5", "6")
     whole = driver.index_pages
@@ -98,9 +98,9 @@ def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(pr
         whole(*args)
 
     with mock.patch.object(changed, "index_pages", change_meanwhile):
-        batch(project, ledger)
+        batch(project)
     assert waiting(ledger) == ["5"]
-    batch(project, ledger)
+    batch(project)
     assert project.texts()["5"] == ["Note 5\nsecond"]
 
 
@@ -112,7 +112,7 @@ def test_what_waits_stays_while_the_embedder_is_down(project, ledger):
         raise EmbedderUnavailable("it is down")
 
     with mock.patch.object(changed, "index_pages", down):
-        applied = batch(project, ledger)
+        applied = batch(project)
     assert isinstance(applied.error, EmbedderUnavailable)
     assert waiting(ledger) == ["5"]
 
@@ -121,7 +121,7 @@ def test_a_document_that_cannot_be_read_is_listed_as_failed_and_leaves_the_inbox
     with project.source() as db:
         db.execute("UPDATE note SET body = ? WHERE id = 5", (b"\x01",))
     put(ledger, "5")
-    assert batch(project, ledger).outcome.failed == 1
+    assert batch(project).outcome.failed == 1
     assert waiting(ledger) == []
     assert [one.document_id for one in failed(project.settings, project.settings.indexes)] == ["5"]
 
@@ -129,12 +129,12 @@ def test_a_document_that_cannot_be_read_is_listed_as_failed_and_leaves_the_inbox
 def test_a_batch_waits_for_no_other_run(project, ledger):
     put(ledger, "5")
     with IndexLease(ledger, ALIAS, "a run"):
-        assert isinstance(batch(project, ledger).error, IndexLocked)
+        assert isinstance(batch(project).error, IndexLocked)
     store = open_store(project.settings.store)
-    assert isinstance(batch(project, ledger).error, StoreBusy)
+    assert isinstance(batch(project).error, StoreBusy)
     store.close()
     assert waiting(ledger) == ["5"]
-    assert batch(project, ledger).error is None
+    assert batch(project).error is None
 
 
 def test_a_run_waits_for_a_batch_to_end(project, ledger):
@@ -176,11 +176,11 @@ def test_small_batches_are_no_way_around_the_delete_guard(tmp_path):
     ):
         for first in range(1, 141, 20):  # 140 of 700 are as many as delete_guard (20 %) allows
             remove(project, ledger, first, first + 19)
-            assert batch(project, ledger).outcome.state == "completed"
+            assert batch(project).outcome.state == "completed"
         remove(project, ledger, 141, 145)
         project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 700")
         put(ledger, "700")
-        outcome = batch(project, ledger).outcome
+        outcome = batch(project).outcome
         assert (outcome.state, outcome.held_back, outcome.deleted, outcome.changed) == ("partial", 5, 0, 1)
         assert "145 with those deleted" in outcome.message
         assert "--allow-deletes" in outcome.message
@@ -189,7 +189,7 @@ def test_small_batches_are_no_way_around_the_delete_guard(tmp_path):
         assert ledger.count_held(collection.id) == 5
         project.execute("INSERT INTO note VALUES (141, 'Note 141', 'it is back', 'a', 1)")
         put(ledger, "141", "142")  # the latter is held back already
-        assert batch(project, ledger).outcome.state == "completed"
+        assert batch(project).outcome.state == "completed"
         assert (ledger.count_held(collection.id), len(project.texts())) == (4, 560)
     run_plain(project, allow_deletes=True, clock=clock)
     assert len(project.texts()) == 556
@@ -206,12 +206,12 @@ def test_what_was_added_during_the_day_is_guarded_too(tmp_path):
     ):
         project.fill(590, first=11)
         put(ledger, *map(str, range(11, 601)))
-        batch(project, ledger)
+        batch(project)
         states = []
         for first in range(11, 211, 20):
             remove(project, ledger, first, first + 19)
-            states.append(batch(project, ledger).outcome.state)
+            states.append(batch(project).outcome.state)
         assert states == 6 * ["completed"] + 4 * ["partial"]
         clock.sleep(1.1)
         remove(project, ledger, 300, 319)
-        assert batch(project, ledger).outcome.state == "completed"  # a day later
+        assert batch(project).outcome.state == "completed"  # a day later

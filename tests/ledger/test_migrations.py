@@ -96,7 +96,19 @@ CREATE TABLE rag_index_batch_deletions (collection_id INTEGER NOT NULL, hour INT
 UPDATE rag_index_schema_version SET version = 6;
 """
 )
-VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5, 6: VERSION_6}
+VERSION_7 = (
+    VERSION_6
+    + """
+ALTER TABLE rag_index_documents ADD COLUMN bucket BIGINT;
+ALTER TABLE rag_index_failed_documents ADD COLUMN bucket BIGINT;
+CREATE TABLE rag_index_buckets (collection_id INTEGER NOT NULL, bucket BIGINT NOT NULL, digest TEXT NOT NULL,
+  PRIMARY KEY (collection_id, bucket)) WITHOUT ROWID;
+CREATE INDEX rag_index_held_documents ON rag_index_documents (collection_id) WHERE held_at IS NOT NULL;
+CREATE INDEX rag_index_empty_documents ON rag_index_documents (collection_id) WHERE chunks = 0 AND pending = 0;
+UPDATE rag_index_schema_version SET version = 7;
+"""
+)
+VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5, 6: VERSION_6, 7: VERSION_7}
 
 
 @pytest.fixture(params=VERSIONS)

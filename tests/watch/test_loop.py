@@ -174,7 +174,8 @@ class CountingRunner:
         self.whole: list[str] = []
         self.sizes: list[int] = []
 
-    def index_changes(self, name, changes):
+    def index_changes(self, name, waiting):
+        changes = self.ledger.waiting_changes(ALIAS, 40)
         self.sizes.append(len(changes))
         self.ledger.remove_changes(ALIAS, changes)
         return Applied(IndexOutcome(name))
@@ -195,7 +196,7 @@ def test_a_burst_is_left_to_an_ordinary_run_and_smaller_ones_are_batches(project
             assert (runner.sizes, runner.whole) == ([40, 40, 20], [])
             feed.give(*map(str, range(101)))
             eventually(lambda: runner.whole)
-        assert "101 documents wait, more than burst_documents (100)" in runner.whole[0]
+        assert "101 changes wait, more than burst_documents (100)" in runner.whole[0]
 
 
 def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed):

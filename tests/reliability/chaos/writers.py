@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Writers"]
 
 KINDS = {
-    "text": 40, "payload": 10, "insert": 14, "delete": 14, "key": 8, "move": 6, "rename": 3, "drop": 1, "return": 1,
+    "text": 40, "payload": 10, "insert": 14, "delete": 14, "key": 8, "move": 6, "rename": 3, "drop": 2, "return": 3,
 }  # fmt: skip
 """Kinds of changes and how frequent they are; the last three are of a customer, whom many tickets show."""
 ROLLED_BACK, LONG = 0.1, 0.01
