@@ -87,7 +87,7 @@ def test_a_death_at_any_step_loses_nothing(project, ledger, step):
     assert run_plain(project).nothing_to_do
 
 
-def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project):
+def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project, ledger):
     project.execute("UPDATE note SET body = 'first' WHERE id = 5")
     put(ledger, "5", "6")
     whole = driver.index_pages
