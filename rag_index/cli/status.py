@@ -8,6 +8,7 @@ import click
 
 from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.tables import print_table
+from rag_index.machine.garbage import collect_seldom
 
 __all__ = ["status"]
 
@@ -16,9 +17,11 @@ __all__ = ["status"]
 @json_option
 def status(context: Context, as_json: bool) -> None:
     """Show each index: its collection, documents, points, failures and last run."""
-    from rag_index.status.status import status
+    settings = context.settings()
+    with collect_seldom():
+        from rag_index.status.status import status
 
-    indexes = status(context.settings())
+        indexes = status(settings)
     if as_json:
         print_json({"indexes": [one.to_json() for one in indexes]})
         return

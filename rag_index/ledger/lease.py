@@ -13,7 +13,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import sqlalchemy as sa
 
 from rag_index.errors import IndexLocked, RagIndexError
@@ -93,6 +92,8 @@ class IndexLease:
 
     def _acquire(self) -> int:
         """Take the lease and return its new epoch. Raises IndexLocked."""
+        import psutil
+
         now = self._ledger.clock()
         process = psutil.Process()
         mine = {
@@ -168,6 +169,8 @@ def _alive(row: dict[str, Any], now: float) -> bool:
     renewed_lately = abs(now - renewed_at) <= LEASE_SECONDS
     if row["host"] != socket.gethostname():
         return renewed_lately or renewed_at > now
+    import psutil  # here, because `status` rarely needs it
+
     try:
         process = psutil.Process(row["pid"])
         if process.status() == psutil.STATUS_ZOMBIE:  # killed, and its parent has not asked how it ended

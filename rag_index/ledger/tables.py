@@ -47,20 +47,16 @@ documents = sa.Table(
     sa.Column("bucket", sa.BigInteger),
     sqlite_with_rowid=False,
 )
-sa.Index(
-    "rag_index_pending_documents",
-    documents.c.collection_id,
-    sqlite_where=documents.c.pending == 1,
-    postgresql_where=documents.c.pending == 1,
-)
-sa.Index(
-    "rag_index_held_documents",
-    documents.c.collection_id,
-    sqlite_where=documents.c.held_at.is_not(None),
-    postgresql_where=documents.c.held_at.is_not(None),
-)
-_EMPTY = (documents.c.chunks == 0) & (documents.c.pending == 0)
-sa.Index("rag_index_empty_documents", documents.c.collection_id, sqlite_where=_EMPTY, postgresql_where=_EMPTY)
+for _name, _rows in (
+    ("pending", "pending = 1"),
+    ("held", "held_at IS NOT NULL"),
+    ("empty", "chunks = 0 AND pending = 0"),
+):  # not as sa.Index, which imports the dialects of both databases for its conditions
+    sa.event.listen(
+        documents,
+        "after_create",
+        sa.DDL(f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"),
+    )
 
 failed_documents = sa.Table(
     "rag_index_failed_documents",

@@ -165,6 +165,18 @@ def test_a_migrated_ledger_has_the_tables_and_columns_of_a_new_one(url, tmp_path
     assert found[0] == found[1]
 
 
+def test_a_migrated_ledger_has_the_indexes_of_a_new_one(url, tmp_path):
+    new = database_url(f"sqlite:///{tmp_path}/new.db", tmp_path)
+    found = []
+    for one in (url, new):
+        Ledger(one).close()
+        with closing(sqlite3.connect(one.database)) as db:
+            rows = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL")
+            found.append(dict(rows.fetchall()))
+    assert found[0] == found[1]
+    assert "rag_index_pending_documents" in found[0]
+
+
 def test_a_killed_migration_is_repeated_by_the_next_run(url, version, monkeypatch):
     for number in range(version + 1, max(MIGRATIONS) + 1):
 

@@ -1,0 +1,63 @@
+"""What the quick commands import: most of their time is imports, so a new one here is a decision, not an accident."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.project import Project
+
+LISTED = """
+import atexit, json, sys
+before = set(sys.modules)
+atexit.register(lambda: print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr))
+from rag_index.cli import main
+main()
+"""
+SETTINGS = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
+DATABASE = {"greenlet", "sqlalchemy"}
+
+
+def imported(project: Project, *arguments: str) -> set[str]:
+    """Return the modules that a command imports."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", LISTED, "--config", str(project.config), *arguments],
+        capture_output=True, text=True, timeout=120, env=clean, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return set(json.loads(ended.stderr.splitlines()[-1]))
+
+
+def packages(modules: set[str]) -> set[str]:
+    """Return the packages of modules that are neither Python's nor ours."""
+    found = {module.split(".")[0] for module in modules if not module.startswith("_")}
+    return found - sys.stdlib_module_names - {"rag_index", "cython_runtime"}
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("imports") / "project").fill(5)
+    imported(project, "index-all")
+    return project
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_help_and_version_import_nothing_but_click(indexed, option):
+    assert packages(imported(indexed, option)) == {"click"}
+
+
+def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(indexed):
+    modules = imported(indexed, "status")
+    assert packages(modules) <= {"click"} | SETTINGS | DATABASE
+    assert not {name for name in modules if name.startswith(("sqlalchemy.orm", "sqlalchemy.ext."))}
+    assert "sqlalchemy.dialects.postgresql" not in modules, "the ledger is in SQLite"
+    assert {name for name in modules if name.startswith("rag_index.cli.")} == {
+        "rag_index.cli.status", "rag_index.cli.tables",
+    }  # fmt: skip
+    rooms = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
+    assert rooms == {"cli", "database", "errors", "ledger", "machine", "settings", "status", "stores"}
