@@ -96,11 +96,17 @@ def embed_as_a_script(texts: list[str]) -> int:
 
 
 class Watch(threading.Thread):
-    """Peak RssAnon in MB and CPU seconds of a process and its children, by the kind of process."""
+    """Peak RssAnon in MB and CPU seconds of a process and its children, by the kind of process.
 
-    def __init__(self, pid: int) -> None:
+    It looks every `interval` seconds. Looking at many processes takes time that they could use.
+    """
+
+    def __init__(self, pid: int, interval: float = 0.2) -> None:
         super().__init__(daemon=True)
+        self.interval = interval
         self.peaks: dict[str, float] = defaultdict(float)
+        self.course: list[tuple[float, dict[str, float]]] = []
+        """The CPU seconds until each look, with its time in seconds since 1970."""
         self._cpu: dict[tuple[str, int], float] = {}
         self._process = psutil.Process(pid)
 
@@ -120,7 +126,8 @@ class Watch(threading.Thread):
                 if match := re.search(r"RssAnon:\s+(\d+) kB", status):
                     self.peaks[name] = max(self.peaks[name], int(match[1]) / 1024)
                 self._cpu[name, process.pid] = times.user + times.system
-            time.sleep(0.2)
+            self.course.append((time.time(), self.cpu))
+            time.sleep(self.interval)
 
     @property
     def cpu(self) -> dict[str, float]:
@@ -158,7 +165,7 @@ def kind(command: str) -> str:
     return "flow"
 
 
-def run(config: Path, *arguments: str, **more: str) -> tuple[dict, float, Watch]:
+def run(config: Path, *arguments: str, interval: float = 0.2, **more: str) -> tuple[dict, float, Watch]:
     """Run `index-all` with `more` in its environment. Return its report, wall seconds and a watch of its processes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
     environment |= more
@@ -167,7 +174,7 @@ def run(config: Path, *arguments: str, **more: str) -> tuple[dict, float, Watch]
         [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
     )  # fmt: skip
-    watch = Watch(process.pid)
+    watch = Watch(process.pid, interval)
     watch.start()
     output, _ = process.communicate()
     if process.returncode:

@@ -56,6 +56,12 @@ class CountingQdrant:
     def points(self) -> int:
         return int(self._points.value)
 
+    @property
+    def pid(self) -> int:
+        """The number of the server's process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def __enter__(self) -> CountingQdrant:
         self._process.start()
         if not self._ready.wait(START_SECONDS):

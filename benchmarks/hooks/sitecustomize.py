@@ -2,6 +2,7 @@
 
 BENCHMARK_AT_ONCE   use an embedder that answers at once, with vectors made in advance
 BENCHMARK_TEXT_SECONDS  how long that embedder sleeps for each text, as if another machine embedded it
+BENCHMARK_SPANS     a folder in which each process writes when that embedder began and ended, in seconds since 1970
 BENCHMARK_FIRST     a file to write the time of the first embedding to, in seconds since 1970
 """
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 AT_ONCE, FIRST = os.environ.get("BENCHMARK_AT_ONCE"), os.environ.get("BENCHMARK_FIRST")
 TEXT_SECONDS = float(os.environ.get("BENCHMARK_TEXT_SECONDS", "0"))
+SPANS = os.environ.get("BENCHMARK_SPANS")
 
 if AT_ONCE or FIRST:
     from rag_index import embedders
@@ -38,8 +40,12 @@ if AT_ONCE or FIRST:
             return embedders.EmbedderIdentity("local", "at once", "0" * 32, 256)
 
         def embed_documents(self, texts: Sequence[str]) -> list[Any]:
+            began = time.time()
             if TEXT_SECONDS:
                 time.sleep(len(texts) * TEXT_SECONDS)
+            if SPANS:
+                with (Path(SPANS) / str(os.getpid())).open("a") as file:
+                    file.write(f"{began} {time.time()}\n")
             return (self._vectors * (len(texts) // len(self._vectors) + 1))[: len(texts)]
 
         def embed_query(self, text: str) -> Any:
