@@ -52,11 +52,8 @@ for _name, _rows in (
     ("held", "held_at IS NOT NULL"),
     ("empty", "chunks = 0 AND pending = 0"),
 ):  # not as sa.Index, which imports the dialects of both databases for its conditions
-    sa.event.listen(
-        documents,
-        "after_create",
-        sa.DDL(f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"),
-    )
+    _index = f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"
+    sa.event.listen(documents, "after_create", sa.DDL(_index))  # type: ignore[no-untyped-call]
 
 failed_documents = sa.Table(
     "rag_index_failed_documents",
