@@ -3,6 +3,7 @@
     python benchmarks/cores.py curve [--workers 1,2,4,8,16,32] [--store server|embedded] [--text-seconds 0.01]
                                      [--shard-seconds 10]
     python benchmarks/cores.py model [--documents 100000] [--repeat 2]
+    python benchmarks/cores.py acknowledge [--milliseconds 50] [--repeat 2]
 
 curve   Documents/s with an embedder whose time is sleep, as if it ran on another machine. Only the steady state counts:
         from the moment in which every worker has its second shard until the first worker has none left. The efficiency
@@ -15,6 +16,9 @@ model   The CPU time that a document takes in the flow's process, on a worker wi
         these, the documents/s of a machine with more cores; and the documents/s of this machine with one and two
         workers, predicted and measured. If workers wrote the embedded store, in segments of their own, the flow would
         have to do what it does with a server.
+acknowledge  Documents/s of one worker in the steady state, with an embedder that sleeps and a server that takes its time
+        to acknowledge each request: if the worker waits for that before it embeds more, and as it is. Also with a
+        server that acknowledges at once.
 """
 
 from __future__ import annotations
@@ -47,6 +51,8 @@ if TYPE_CHECKING:
 
 SHARDS = 7
 """Shards for each worker in a run of `curve`."""
+ACKNOWLEDGED_SHARD, ACKNOWLEDGED_TEXT_SECONDS = 5000, 0.0002
+"""The texts of a shard, and the embedder's time for each, with which 50 ms for each request take as long as embedding."""
 MANY = 1e9
 """Points a second that the server takes: as many as come."""
 LOOK_SECONDS = 1.0
@@ -90,12 +96,14 @@ def desk(documents: int, ports: Ports, search: str = "hybrid") -> Iterator[Desk]
 
 
 @contextmanager
-def servers(ports: Ports) -> Iterator[tuple[dict[str, str], dict[str, Watch]]]:
+def servers(ports: Ports, acknowledge: float = 0.0) -> Iterator[tuple[dict[str, str], dict[str, Watch]]]:
     """Start Prefect's server and, if there are ports, a Qdrant server; yield the variables and a watch of each."""
     with ExitStack() as stack:
         watches = {}
         if ports:
-            watches[QDRANT] = Watch(stack.enter_context(CountingQdrant(MANY, *ports)).pid, LOOK_SECONDS)
+            watches[QDRANT] = Watch(
+                stack.enter_context(CountingQdrant(MANY, *ports, acknowledge=acknowledge)).pid, LOOK_SECONDS
+            )
         variables = stack.enter_context(running_prefect({}))
         (prefect,) = (one for one in psutil.Process().children() if kind(" ".join(one.cmdline())) == PREFECT)
         watches[PREFECT] = Watch(prefect.pid, LOOK_SECONDS)
@@ -114,12 +122,14 @@ def cpu_of(watch: Watch, begin: float, end: float, name: str = "") -> Costs:
     return costs
 
 
-def steady_run(made: Desk, ports: Ports, workers: int, shard: int, text_seconds: float) -> Steady:
+def steady_run(
+    made: Desk, ports: Ports, workers: int, shard: int, text_seconds: float, acknowledge: float = 0.0, **hooks: str
+) -> Steady:
     """Make a first run and return its steady state."""
-    with servers(ports) as (variables, watches), tempfile.TemporaryDirectory() as spans:
+    with servers(ports, acknowledge) as (variables, watches), tempfile.TemporaryDirectory() as spans:
         sleeping = {"BENCHMARK_AT_ONCE": "1", "BENCHMARK_TEXT_SECONDS": str(text_seconds), "BENCHMARK_SPANS": spans}
         arguments = ("--workers", str(workers), "--shard-documents", str(shard))
-        variables |= {"PYTHONPATH": HOOKS, **sleeping}
+        variables |= {"PYTHONPATH": HOOKS, **sleeping, **hooks}
         _, _, watches[FLOW] = run(made.reset().config, *arguments, interval=LOOK_SECONDS, **variables)
         busy = [np.loadtxt(file, ndmin=2) for file in Path(spans).iterdir()]
     if len(busy) != workers:
@@ -181,6 +191,27 @@ def price_of(given: argparse.Namespace, search: str, ports: Ports, workers: int)
     return costs, [more / one.seconds for one in runs]
 
 
+def acknowledge(given: argparse.Namespace) -> None:
+    ports, seconds = free_ports(), given.milliseconds / 1000
+    ways: dict[str, tuple[float, dict[str, str]]] = {
+        "at once": (0.0, {}),
+        "in turn": (seconds, {"BENCHMARK_IN_TURN": "1"}),
+        "meanwhile": (seconds, {}),
+    }
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    shard, text_seconds = ACKNOWLEDGED_SHARD, ACKNOWLEDGED_TEXT_SECONDS
+    print(f"{seconds * 1000:g} ms to acknowledge each request, {text_seconds * 1000:g} ms a text, one worker")
+    with desk(SHARDS * shard, ports) as made:
+        for _ in range(given.repeat):
+            for way, (delay, hook) in ways.items():
+                steady = steady_run(made, ports, 1, shard, text_seconds, delay, **hook)
+                rates[way].append(steady.efficiency / text_seconds)
+                print(f"  {way:<9} {rates[way][-1]:8,.0f} documents/s in {steady.seconds:.0f} s", flush=True)
+    for way in ("in turn", "at once"):
+        ratios = [now / other for now, other in zip(rates["meanwhile"], rates[way], strict=True)]
+        print(f"  meanwhile over {way}: {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+
+
 def model(given: argparse.Namespace) -> None:
     ports = free_ports()
     with prose(given.documents // 4) as made:
@@ -223,20 +254,24 @@ def rate(cores: int, workers: int, costs: Costs) -> float:
     return min(1 / costs[FLOW], workers / costs[WORKER], cores / sum(costs.values()))
 
 
+COMMANDS = {"curve": curve, "model": model, "acknowledge": acknowledge}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=("curve", "model"))
+    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--workers", default="1,2,4,8,16,32")
     parser.add_argument("--store", choices=("server", "embedded"), default="server")
     parser.add_argument("--text-seconds", type=float, default=0.01)
     parser.add_argument("--shard-seconds", type=float, default=10.0)
     parser.add_argument("--search", default="hybrid,dense")
     parser.add_argument("--documents", type=int, default=100_000)
+    parser.add_argument("--milliseconds", type=float, default=50.0)
     parser.add_argument("--repeat", type=int, default=2)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ.update(PREFECT_HOME=home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
-        (curve if given.command == "curve" else model)(given)
+        COMMANDS[given.command](given)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.index_collection import index_collection
+from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.service_checks import shared_checks
 from rag_index.orchestration.states import outcome_of, report_state, run_name
@@ -54,6 +55,7 @@ def index_all(
     report, chosen = RunReport(), settings.named(indexes)
     with (
         stoppable() as stop,
+        light_clients(settings),
         run_workers(settings) as pool,
         shared_checks(settings.run.wait),
         whole_run(settings.project, len(chosen)) as whole,

@@ -18,7 +18,7 @@ from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
-from rag_index.orchestration.window import SHARDS_PER_WORKER, Window
+from rag_index.orchestration.window import Window, shards_per_worker
 from rag_index.orchestration.worker import process_embedder, time_limit
 from tasks.upsert import upsert_from_worker
 
@@ -52,7 +52,7 @@ def embed_shard(job: Opaque[EmbedJob], label: str) -> Opaque[EmbeddedShard]:
 
 
 def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[EmbeddedShard] | WrittenShard]:
-    """Map the embed task over shards, `SHARDS_PER_WORKER` of them in flight, and yield results as they come.
+    """Map the embed task over shards, a few of them in flight for each worker, and yield results as they come.
 
     If the store is a server, the upsert task is given the embed task's future, so what comes back is written already.
     If no workers start, this process embeds everything, and the outcome says so. It also does if memory has room for
@@ -60,9 +60,8 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
     """
     alone, serial = not scan.run.any_workers, scan.run.settings.parallel.serial
     with Monitor(scan.run) as monitor, ChildEmbedder(scan.run.stopwatch) as child:
-        window: Window[Shard, Any] = Window(
-            partial(_submit, scan), SHARDS_PER_WORKER * scan.run.metrics.workers, monitor
-        )
+        size = shards_per_worker(embedded=scan.run.store.embedded) * scan.run.metrics.workers
+        window: Window[Shard, Any] = Window(partial(_submit, scan), size, monitor)
         try:
             for shard in shards:
                 if not (alone or shard.in_process or (serial and scan.is_suspect(shard))):

@@ -9,7 +9,7 @@ from prefect import task
 from rag_index.indexing.points import write_shard
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED
-from rag_index.orchestration.worker import process_store
+from rag_index.orchestration.worker import begin_next, process_store
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import EmbeddedShard, WrittenShard
@@ -39,6 +39,10 @@ def upsert_shard(store: Store, collection: str, shard: Opaque[EmbeddedShard], la
 def upsert_from_worker(
     settings: Opaque[StoreSettings], collection: str, shard: Opaque[EmbeddedShard], label: str, epoch: int
 ) -> WrittenShard:
-    """Write a shard's points from the worker that has them, so that vectors never pass through the flow."""
+    """Write a shard's points from the worker that has them, so that vectors never pass through the flow.
+
+    The worker embeds its next shard meanwhile: a server's acknowledgements take time, and none of the processor's.
+    """
+    begin_next()
     with process_store(settings.value) as store:
         return write_shard(store, collection, shard.value, epoch=epoch)

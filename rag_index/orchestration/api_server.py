@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import replace_file
+from rag_index.database.private import private_folder
 from rag_index.errors import TransientError
 from rag_index.machine.garbage import collect_seldom
 from rag_index.machine.patience import Patience, processor_seconds
@@ -22,8 +23,9 @@ from rag_index.machine.patience import Patience, processor_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rag_index.settings import Settings
 
-__all__ = ["ApiServer", "prefect_api", "send_pending_logs", "temporary_server"]
+__all__ = ["ApiServer", "light_clients", "prefect_api", "send_pending_logs", "temporary_server"]
 
 
 USER = "rag-index"
@@ -68,11 +70,30 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
                 send_pending_logs()
 
 
+@contextmanager
+def light_clients(settings: Settings) -> Iterator[None]:
+    """Spare Prefect's clients within the block, and those of tasks, the certificates if the API has no TLS.
+
+    Nothing changes with workers on other machines, which do not have the file, and for users who name a file.
+    """
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings
+
+    unencrypted = (PREFECT_API_URL.value() or "").startswith("http://")
+    changed = {}
+    if unencrypted and not settings.parallel.address and not PREFECT_API_SSL_CERT_FILE.value():
+        folder = settings.data / "prefect"
+        with suppress(OSError):
+            private_folder(folder)
+            changed[PREFECT_API_SSL_CERT_FILE] = _one_authority(folder)
+    with temporary_settings(changed) if changed else nullcontext():
+        yield
+
+
 def _one_authority(folder: Path) -> str:
     """Return a file with one of the certificates that Prefect trusts.
 
-    Prefect reads all 150 for each client, and makes three clients for a task: a twentieth of what a worker does, for a
-    server on loopback that has no TLS.
+    Prefect reads all 150 for each client, which takes 20 to 50 ms, and makes three clients for a task. A server without
+    TLS needs none of them.
     """
     import certifi
 

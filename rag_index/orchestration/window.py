@@ -17,13 +17,19 @@ if TYPE_CHECKING:
 
     from prefect.futures import PrefectWrappedFuture
 
-__all__ = ["SHARDS_PER_WORKER", "Watcher", "Window"]
+__all__ = ["Watcher", "Window", "shards_per_worker"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 TICK_SECONDS = 1.0
-SHARDS_PER_WORKER = 2
-"""Shards in flight for each worker: one that it embeds, and one that waits for it."""
+
+
+def shards_per_worker(*, embedded: bool) -> int:
+    """Return how many shards are in flight for each worker: one that it embeds, and one that waits for it.
+
+    If workers write to a server there is a third, which waits for the server to acknowledge its points.
+    """
+    return 2 if embedded else 3
 
 
 class Watcher(Protocol):

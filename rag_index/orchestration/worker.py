@@ -5,9 +5,12 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from distributed import secede
+from distributed.threadpoolexecutor import thread_state
+
 from rag_index.embedders import open_embedder
 from rag_index.machine.watchdog import end_process_after
-from rag_index.orchestration.dask_client import worker_name
+from rag_index.orchestration.dask_client import current_worker, worker_name
 from rag_index.orchestration.log_forwarding import forward_logs
 from rag_index.orchestration.worker_status import forward_status
 from rag_index.stores import open_store
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, StoreSettings
     from rag_index.stores import Store
 
-__all__ = ["process_embedder", "process_store", "time_limit"]
+__all__ = ["begin_next", "process_embedder", "process_store", "time_limit"]
 
 
 class _Process:
@@ -61,6 +64,16 @@ def process_store(settings: StoreSettings) -> Iterator[Store]:
         if _Process.store is kept:
             _Process.store = None  # the server may speak another protocol now
         raise
+
+
+def begin_next() -> None:
+    """Let this worker begin its next task beside the one that calls, which is going to wait for a server.
+
+    The calling thread leaves the worker's pool until its task ends. A second call, as in a retry, does nothing, and
+    neither does a call outside a worker. How many tasks can wait at once is up to who submits them.
+    """
+    if current_worker() is not None and thread_state.proceed:
+        secede()
 
 
 def time_limit(seconds: float | None) -> AbstractContextManager[None]:

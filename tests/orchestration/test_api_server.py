@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 import psutil
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from rag_index.errors import TransientError
 from rag_index.machine.patience import Patience, processor_seconds
 from rag_index.orchestration import api_server
-from rag_index.orchestration.api_server import ApiServer
+from rag_index.orchestration.api_server import ApiServer, light_clients
 from tests.dask_workers import command
 from tests.project import Project
 from tests.reliability.victim import Victim
@@ -98,3 +100,27 @@ def test_a_server_that_ends_is_named_with_its_code(monkeypatch):
         server.end()
         with pytest.raises(TransientError, match="the temporary Prefect server ended with -15"):
             server.wait()
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "named", "light"),
+    [
+        ("http://prefect.example/api", "", None, True),
+        ("https://prefect.example/api", "", None, False),
+        ("http://prefect.example/api", '[parallel]\naddress = "tcp://10.0.0.7:8786"', None, False),
+        ("http://prefect.example/api", "", "/etc/authority.pem", False),
+    ],
+    ids=["no TLS", "TLS", "workers elsewhere", "a file that the user named"],
+)
+def test_clients_of_an_api_without_tls_read_one_certificate(tmp_path, url, more, named, light):
+    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings
+
+    project = Project(tmp_path / "project", extra=more)
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_SSL_CERT_FILE: named}):
+        with light_clients(project.settings):
+            file = PREFECT_API_SSL_CERT_FILE.value()
+        assert PREFECT_API_SSL_CERT_FILE.value() == named
+    if light:
+        assert len(ssl.create_default_context(cafile=file).get_ca_certs()) == 1
+    else:
+        assert file == named

@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.orchestration.window import shards_per_worker
 from tests.fakes.qdrant import FakeQdrant
 from tests.reliability.cases import Case, TooLate, Trial
 from tests.reliability.scenario import SHARD_DOCUMENTS, edit_corpus, make_project
@@ -120,7 +121,7 @@ class _Attempt:
         self.changes = {
             key for key in {*self.before, *self.clean.rows} if self.before.get(key) != self.clean.rows.get(key)
         }
-        self.window = 2 * case.workers * SHARD_DOCUMENTS[case.run]
+        self.window = shards_per_worker(embedded=qdrant is None) * case.workers * SHARD_DOCUMENTS[case.run]
         self.trial = Trial(case)
 
     def run(self) -> Trial:

@@ -62,7 +62,7 @@ class Link:
     ) -> None:
         self.url = url
         self._api_key = api_key
-        self._timeout = timeout
+        self.timeout = timeout
         self._patience = patience
         self._grpc_port = _usual_grpc_port(url) if grpc_port is None else grpc_port
         self._client = client
@@ -168,7 +168,7 @@ class Link:
             return QdrantClient(
                 url=self.url,
                 api_key=self._api_key,
-                timeout=math.ceil(timeout or self._timeout),
+                timeout=math.ceil(timeout or self.timeout),
                 prefer_grpc=grpc,
                 grpc_port=self._grpc_port or REST_PORT + 1,
                 check_compatibility=False,
