@@ -16,9 +16,9 @@ model   The CPU time that a document takes in the flow's process, on a worker wi
         these, the documents/s of a machine with more cores; and the documents/s of this machine with one and two
         workers, predicted and measured. If workers wrote the embedded store, in segments of their own, the flow would
         have to do what it does with a server.
-acknowledge  Documents/s of one worker in the steady state, with an embedder that sleeps and a server that takes its time
-        to acknowledge each request: if the worker waits for that before it embeds more, and as it is. Also with a
-        server that acknowledges at once.
+acknowledge  Documents/s of one worker in the steady state, with an embedder that sleeps and a server that takes its
+        time to acknowledge each request: if the worker waits for that before it embeds more, and as it is. Also with
+        a server that acknowledges at once.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 SHARDS = 7
 """Shards for each worker in a run of `curve`."""
 ACKNOWLEDGED_SHARD, ACKNOWLEDGED_TEXT_SECONDS = 5000, 0.0002
-"""The texts of a shard, and the embedder's time for each, with which 50 ms for each request take as long as embedding."""
+"""The texts of a shard, and the embedder's time for each: embedding takes as long as 50 ms for each request."""
 MANY = 1e9
 """Points a second that the server takes: as many as come."""
 LOOK_SECONDS = 1.0

@@ -181,7 +181,7 @@ class ParallelSettings(Section):
     """How long an automatic shard should take, in seconds."""
     min_shard_documents: PositiveInt = 1
     """The minimum number of documents in an automatic shard."""
-    max_shard_documents: PositiveInt = 6_000
+    max_shard_documents: PositiveInt = 12_000
     """The maximum number of documents in an automatic shard. Even short ones take memory in flow and worker."""
     memory: PositiveInt | Auto = "auto"
     """Megabytes for the flow, its server and all workers together. `auto`: the memory of the machine or its cgroup."""
