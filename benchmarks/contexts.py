@@ -19,10 +19,12 @@ from pydantic import SecretStr
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rag_index.chunking.context import ContextChunker, Recipe, Servers
+from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.chunking.context.service import Recipe, Servers
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import DocumentBatch
+from rag_index.documents.canonical import hash_text
 from tests.fakes.ollama import FakeOllama
 
 MODEL = "fake-talk"
@@ -83,7 +85,7 @@ def measure(chunker: ContextChunker, given: argparse.Namespace) -> None:
 def documents(name: str, chunks: int) -> DocumentBatch:
     """Return one document with this many chunks."""
     text = "\n\n".join(f"This is {name}, sentence {number:03}." for number in range(chunks))
-    return DocumentBatch(["1"], [text], [b"{}"], [b""], [b""])
+    return DocumentBatch(["1"], [text], [b"{}"], [hash_text(text)], [b""])
 
 
 if __name__ == "__main__":

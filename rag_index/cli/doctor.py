@@ -58,6 +58,8 @@ def _print_diagnosis(diagnosis: Diagnosis, *, repairing: bool) -> None:
         click.echo(f"    {finding.remedy}")
     for advice in diagnosis.advice:
         click.echo(f"{_prefix(advice.index)}advice: {advice.message}")
+    if diagnosis.kept is not None:
+        click.echo(diagnosis.kept.sentence())
     left, repaired = len(diagnosis.findings), len(diagnosis.repaired)
     if repairing and repaired:
         click.echo(f"{repaired} of {repaired + left} findings repaired.")

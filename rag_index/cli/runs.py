@@ -75,16 +75,25 @@ def _launch(context: Context, settings: Settings, names: list[str] | None, **opt
 
     Whoever has an API wants to see the runs there.
     """
-    from rag_index.orchestration.launch import FlowStart, make_folder, names_api
+    from rag_index.orchestration.launch import names_api
 
     home, parallel = settings.data / "prefect", settings.parallel
     if names_api(home) or (parallel.address and not parallel.serial):
         early = settings if options.get("full") or _needs_workers_early(settings, names) else None
         report: RunReport = launch_flow(context, settings, load_index_all, early=early, indexes=names, **options)
         return report
+    report = _run_plainly(context, settings, names, **options)
+    _prune_history(settings)  # a run that was handed over has added to it
+    return report
+
+
+def _run_plainly(context: Context, settings: Settings, names: list[str] | None, **options: Any) -> RunReport:
+    """Run the indexes in this process, until workers are worth their start."""
     from rag_index.indexing.run import RunOptions
+    from rag_index.orchestration.launch import FlowStart, make_folder
     from rag_index.orchestration.plain_run import run_plainly
 
+    home = settings.data / "prefect"
     _log(verbose=context.verbose)
     if not settings.data.exists():
         make_folder(settings.data)
@@ -108,12 +117,18 @@ def launch_flow(
 ) -> Any:
     """Run the flow that `load` returns on these settings, as `launch` does, and return its result."""
     from rag_index.orchestration.launch import launch
-    from rag_index.orchestration.prefect_history import prune_history
 
     home = settings.data / "prefect"
     result = launch(load, home, verbose=context.verbose, early=early, config=str(settings.path), **parameters)
-    prune_history(home, settings.run.keep_days)
+    _prune_history(settings)
     return result
+
+
+def _prune_history(settings: Settings) -> None:
+    """Delete old runs from the database of the server that commands start for themselves. It is not running now."""
+    from rag_index.orchestration.prefect_history import prune_history
+
+    prune_history(settings.data / "prefect", settings.run.keep_days)
 
 
 def load_index_all() -> Any:

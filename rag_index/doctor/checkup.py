@@ -16,7 +16,7 @@ from rag_index.database.urls import is_file
 from rag_index.doctor.collection_state import CollectionState
 from rag_index.doctor.compare import point_findings, scan_source, scan_store
 from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase
-from rag_index.doctor.history import history_advice
+from rag_index.doctor.history import kept_history, trash_bytes
 from rag_index.doctor.scratch import Scratch
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
@@ -39,7 +39,7 @@ from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
-from rag_index.stores import open_store
+from rag_index.stores import REST_REMEDY, open_store, server_collections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -206,14 +206,17 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
     indexes = settings.named(names)
     if damage := ledger_damage(settings):
         return Diagnosis([damaged_ledger(settings, damage)])
-    diagnosis = Diagnosis()
+    diagnosis, trash = Diagnosis(), trash_bytes(settings)
     with open_resources(settings) as resources:
-        diagnosis.advice += history_advice(settings, resources.ledger)
+        diagnosis.kept = kept_history(settings, resources.ledger, trash=trash)
         for index in indexes:
             with lock_index(resources, index):
                 found = Checkup(resources, index).diagnose()
             diagnosis.findings += found.findings
             diagnosis.advice += found.advice
+        server = server_collections(resources.store)
+        if server is not None and (reason := server.fallback()):
+            diagnosis.advice.append(Advice(None, f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}"))
         if error := resources.embedder_error:
             message = f"the embedder does not answer, so settings and vectors were not compared: {error}"
             diagnosis.advice.append(Advice(None, message))

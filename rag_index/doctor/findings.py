@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rag_index.doctor.history import Kept
+
 __all__ = ["Advice", "Diagnosis", "Finding", "count_phrase"]
 
 MAX_EXAMPLES = 5
@@ -84,6 +86,8 @@ class Diagnosis:
     findings: list[Finding] = field(default_factory=list)
     advice: list[Advice] = field(default_factory=list)
     repaired: list[Finding] = field(default_factory=list)
+    kept: Kept | None = None
+    """How much is kept of what grows with every run; None if the ledger cannot be read."""
 
     @property
     def exit_code(self) -> int:
@@ -96,6 +100,7 @@ class Diagnosis:
             "findings": [finding.to_json() for finding in self.findings],
             "repaired": [finding.to_json() for finding in self.repaired],
             "advice": [advice.to_json() for advice in self.advice],
+            "kept": self.kept and self.kept.to_json(),
         }
 
     def kinds(self, index: str | None) -> set[str]:

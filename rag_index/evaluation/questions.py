@@ -82,7 +82,7 @@ def write_questions(
         if isinstance(chunked, ChunkedDocument) and chunked.chunks
     ]
     with closing(ContextWriter(service.servers, recipe, service.cache, home=os.getpid())) as writer:
-        written = writer.write([(text, [passage]) for _, text, passage in passages])
+        written = writer.write([(hash_text(text), text, [passage]) for _, text, passage in passages])
     questions = Questions([], [])
     for (key, _, passage), one in zip(passages, written, strict=True):
         query = one.contexts[0].strip(MARKS)

@@ -19,7 +19,7 @@ from rag_index.indexing.target import Target
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
 from rag_index.settings.index import CODE
 from rag_index.sources import has_digests, scan_settings
-from rag_index.stores import server_collections
+from rag_index.stores import REST_REMEDY, server_collections
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -91,10 +91,10 @@ def _configure(run: IndexRun, collection: Collection) -> None:
         return
     run.outcome.say(server.configure(collection.name))
     if reason := server.fallback():
-        logger.warning(
-            "%s, so points are sent over REST, which is slower: set [store.server] grpc_port (0 if REST is meant)",
-            reason,
-        )
+        slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
+        logger.warning("%s", slow)
+        if run.settings.store.server.grpc_port is not None:
+            run.outcome.say(slow)  # somebody means it to be used
 
 
 def _must_read_all(run: IndexRun) -> bool:

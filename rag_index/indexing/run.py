@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -21,6 +20,7 @@ from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.begin import begin_scan
 from rag_index.indexing.bulk import end_bulk
 from rag_index.indexing.paging import Paging
+from rag_index.indexing.pruning import prune
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
@@ -44,10 +44,6 @@ if TYPE_CHECKING:
     from rag_index.stores import Store
 
 __all__ = ["IndexRun", "Opened", "RunOptions", "open_run"]
-
-logger = logging.getLogger("rag_index.indexing")
-
-DAY = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +161,8 @@ class IndexRun:
             outcome.hold(f"{outcome.failed:,} document{s} failed: `rag-index failed {self.index.name}` lists them")
         outcome.say(outcome.missing_contexts)
         self._record()
-        self._prune()
+        if not self.run_id.startswith(BATCH):  # batches are too many and too small for it
+            prune(self.settings, self.ledger)
         return outcome
 
     def fail(self, error: BaseException) -> IndexOutcome:
@@ -176,14 +173,6 @@ class IndexRun:
         outcome.exit_code = getattr(error, "exit_code", 1)
         self._record()
         return outcome
-
-    def _prune(self) -> None:
-        """Delete what `[run] keep_days` says from the ledger. A fault is left to the next run."""
-        before = self.ledger.clock() - self.settings.run.keep_days * DAY
-        try:
-            self.ledger.prune(before, {self.settings.alias(index.name) for index in self.settings.indexes})
-        except RagIndexError as error:
-            logger.warning("old runs were not deleted from the ledger: %s", error)
 
     def _record(self) -> None:
         """Write metrics, advice and outcome into the ledger."""

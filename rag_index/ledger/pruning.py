@@ -1,50 +1,117 @@
-"""What the ledger no longer needs: old runs, and lists of failed documents that no index has any more."""
+"""What the ledger no longer needs: old runs, and what it keeps for indexes that are gone."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.runs import BATCH, SINGLE
-from rag_index.ledger.tables import collections, failed_documents, leases, runs
+from rag_index.ledger.tables import buckets, collections, failed_documents, inbox, leases, runs, watches
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["PrunedRows"]
+    from sqlalchemy.engine import Connection
+
+__all__ = ["Prunable", "PrunedRows"]
+
+
+class Prunable(NamedTuple):
+    """Numbers of rows that have grown old."""
+
+    runs: int
+    failed: int
+    """Failed documents of indexes that are gone."""
+    changes: int
+    """Changes that wait for indexes that are gone."""
+    watches: int
+    """Watches of indexes that are gone and have no collection."""
+    buckets: int
+    """Digests of the source of indexes that are gone."""
 
 
 class PrunedRows(LedgerConnection):
-    """The deletion of rows that have grown old. Several projects may share a ledger, so age alone decides."""
+    """The deletion of rows that have grown old. Several projects may share a ledger, so age alone decides.
 
-    def prune(self, before: float, aliases: Collection[str]) -> tuple[int, int]:
-        """Delete what is older than a time; return how many runs and how many failed documents went.
+    An index is gone if it is none of the caller's and nothing has run or watched it since. If it comes back all the
+    same, its next run reads everything.
+    """
 
-        The newest run of each index stays, and so does a run that holds a lease. Failed documents go with their
-        collection, or if no run has touched their index since, and it is none of these aliases.
+    def prune(self, before: float, aliases: Collection[str]) -> Prunable:
+        """Delete what is older than a time and belongs to none of these aliases, or to a run; return how much that was.
+
+        The newest run of each index stays, and so does a run that holds a lease.
         """
         with self.transaction() as connection:
-            failed = connection.execute(failed_documents.delete().where(_forgotten(before, aliases))).rowcount
-            return connection.execute(runs.delete().where(_old(before))).rowcount, failed
+            failed = connection.execute(failed_documents.delete().where(_is_forgotten(before, aliases))).rowcount
+            digests = connection.execute(buckets.delete().where(_is_outdated(before, aliases))).rowcount
+            changes, watched = self._forget_watches(connection, before, aliases)
+            old = connection.execute(runs.delete().where(_is_old(before))).rowcount
+            return Prunable(old, failed, changes, watched, digests)
 
-    def count_prunable(self, before: float, aliases: Collection[str]) -> tuple[int, int]:
-        """Return how many runs and how many failed documents `prune` would delete."""
+    def count_prunable(self, before: float, aliases: Collection[str]) -> Prunable:
+        """Return how much `prune` would delete."""
+
+        def count(table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
+            return int(connection.scalar(sa.select(sa.func.count()).select_from(table).where(condition)) or 0)
+
         with self.transaction() as connection:
-            one, other = (
-                connection.scalar(sa.select(sa.func.count()).select_from(table).where(condition)) or 0
-                for table, condition in ((runs, _old(before)), (failed_documents, _forgotten(before, aliases)))
+            gone = self._unwatched(connection, before, aliases)
+            return Prunable(
+                count(runs, _is_old(before)),
+                count(failed_documents, _is_forgotten(before, aliases)),
+                count(inbox, inbox.c.alias.in_(gone)),
+                count(watches, watches.c.alias.in_(gone) & ~_has_collection(watches.c.alias)),
+                count(buckets, _is_outdated(before, aliases)),
             )
-            return int(one), int(other)
 
     def count_runs(self) -> int:
         """Count the runs of all indexes."""
         with self.transaction() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(runs)) or 0)
 
+    def chunkings(self) -> list[tuple[int, str]]:
+        """Return the id of each collection of all indexes, and the fingerprint of what made its chunks."""
+        with self.transaction() as connection:
+            found = connection.execute(sa.select(collections.c.id, collections.c.chunking).order_by(collections.c.id))
+            return [(int(row[0]), str(row[1])) for row in found]
 
-def _old(before: float) -> sa.ColumnElement[bool]:
+    def _forget_watches(self, connection: Connection, before: float, aliases: Collection[str]) -> tuple[int, int]:
+        """Delete the changes and the watches of indexes that are gone; return their numbers.
+
+        The changes would be lost to a collection that is still there. So its watch stays, and notes that everything has
+        to be read.
+        """
+        gone = self._unwatched(connection, before, aliases)
+        changed = sa.exists().where(inbox.c.alias == watches.c.alias)
+        there = _has_collection(watches.c.alias)
+        is_gone = watches.c.alias.in_(gone)
+        connection.execute(watches.update().where(is_gone, there, changed).values(full_number=watches.c.last_number))
+        watched = connection.execute(watches.delete().where(is_gone, ~there)).rowcount
+        return connection.execute(inbox.delete().where(inbox.c.alias.in_(gone))).rowcount, watched
+
+    def _unwatched(self, connection: Connection, before: float, aliases: Collection[str]) -> list[str]:
+        """Return the aliases of watches that are gone. An index has changes in the inbox only if it has a watch."""
+        w = watches.c
+        since = sa.func.coalesce(w.caught_up_at, w.since), sa.func.coalesce(w.applied_at, w.since), w.since
+        arrived = sa.exists().where(inbox.c.alias == w.alias, inbox.c.received_at >= before)
+        statement = sa.select(w.alias).where(
+            w.alias.not_in(list(aliases)), *(at < before for at in since), ~arrived, ~_has_run(w.alias, before)
+        )
+        return [str(alias) for alias in connection.scalars(statement)]
+
+
+def _has_run(alias: Any, since: float) -> sa.ColumnElement[bool]:
+    return sa.exists().where(runs.c.alias == alias, runs.c.started_at >= since)
+
+
+def _has_collection(alias: Any) -> sa.ColumnElement[bool]:
+    return sa.exists().where(collections.c.alias == alias)
+
+
+def _is_old(before: float) -> sa.ColumnElement[bool]:
     """Return the condition for runs that may go."""
     other: Any = runs.alias()
     newer = sa.exists().where(
@@ -58,10 +125,19 @@ def _old(before: float) -> sa.ColumnElement[bool]:
     return sa.and_(runs.c.started_at < before, ~runs.c.id.startswith(BATCH), sa.or_(newer, ~whole), ~live)
 
 
-def _forgotten(before: float, aliases: Collection[str]) -> sa.ColumnElement[bool]:
+def _is_outdated(before: float, aliases: Collection[str]) -> sa.ColumnElement[bool]:
+    """Return the condition for digests of buckets that may go. Without them, a scan reads everything."""
+    return buckets.c.collection_id.in_(_abandoned(before, aliases))
+
+
+def _is_forgotten(before: float, aliases: Collection[str]) -> sa.ColumnElement[bool]:
     """Return the condition for failed documents that may go."""
-    f, c = failed_documents.c, collections.c
-    there = sa.exists().where(c.id == f.collection_id)
-    recent = sa.exists().where(runs.c.alias == c.alias, runs.c.started_at >= before)
-    abandoned = sa.exists().where(c.id == f.collection_id, c.alias.not_in(list(aliases)), ~recent)
-    return sa.or_(~there, sa.and_(f.last_at < before, abandoned))
+    f = failed_documents.c
+    there = sa.exists().where(collections.c.id == f.collection_id)
+    return sa.or_(~there, sa.and_(f.last_at < before, f.collection_id.in_(_abandoned(before, aliases))))
+
+
+def _abandoned(before: float, aliases: Collection[str]) -> sa.Select[Any]:
+    """Return the SELECT for the collections of indexes that are gone."""
+    c = collections.c
+    return sa.select(c.id).where(c.alias.not_in(list(aliases)), c.created_at < before, ~_has_run(c.alias, before))

@@ -232,7 +232,7 @@ class RunSettings(Section):
     wait: Number = Field(default=0.0, ge=0)
     """How long a run waits at its start for services that are down, in seconds."""
     keep_days: Number = Field(default=90.0, ge=1)
-    """How long the history of runs is kept, and lists of failed documents of indexes that are gone, in days."""
+    """Days for which runs are kept, contexts that nothing needs, and what the ledger has of indexes that are gone."""
     metrics_file: Path | None = None
     """The file for the metrics of each index's last run, written by every run: .json, or .prom for Prometheus."""
 

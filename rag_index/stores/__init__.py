@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Condition",
     "count_indexed",
+    "REST_REMEDY",
     "SPARSE",
     "ServerCollections",
     "Store",
@@ -34,6 +35,8 @@ __all__ = [
 SPARSE = "bm25"
 """The name of a point's sparse vector."""
 
+REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST is meant)"
+"""What to do if a server does not answer gRPC."""
 LOOK_SECONDS = 2.0
 """How long a request of a command that only shows the status may take; it is repeated for half as long."""
 

@@ -15,6 +15,7 @@ from rag_index import cli
 from rag_index.chunking.text import TextChunker
 from rag_index.cli import runs
 from rag_index.doctor import Advice, Diagnosis, Finding
+from rag_index.doctor.history import Kept
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
@@ -69,6 +70,7 @@ ARGUMENTS = {
 
 FAILED = rag_index.status.failed.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
+KEPT = Kept(90.0, *[0] * 10)
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
 ESTIMATES = dict.fromkeys(METRICS, Estimate(0.5, 0.4, 0.6))
 WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
@@ -78,7 +80,7 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     "failed": (rag_index.status.failed, "failed", [FAILED]),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1")),
-    "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING])),
+    "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING], KEPT)),
 }
 """What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""
 

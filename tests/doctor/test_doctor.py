@@ -525,7 +525,8 @@ def test_doctor_command(project, points):
     answer = project.json("doctor", "notes", "--repair")
     assert answer["findings"] == []
     assert {finding["kind"] for finding in answer["repaired"]} == {"missing_documents", "orphan_points"}
-    assert project.json("doctor") == {"findings": [], "repaired": [], "advice": []}
+    again = project.json("doctor")
+    assert (again["findings"], again["repaired"], again["advice"]) == ([], [], [])
     assert project.points() == points
     assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]
 

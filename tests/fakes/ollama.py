@@ -183,7 +183,7 @@ class FakeOllama:
         """Return the requests in the log to generate more than one token; those for one token are probes."""
         with self._lock:
             found = [request for request in self.requests if request.path == "/api/generate"]
-        return [request for request in found if request.body["options"]["num_predict"] > 1]
+        return [one for one in found if one.body.get("options", {}).get("num_predict", 0) > 1]
 
     # Called by the handler
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from qdrant_client import QdrantClient, models
 
+from rag_index.doctor import examine
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError
 from rag_index.indexing import bulk
@@ -196,3 +197,17 @@ def test_a_number_of_shards_that_only_a_rebuild_changes_is_said_by_every_run(pro
     assert client.get_collection(f"{ALIAS}__2").config.params.shard_number == 2
     assert isinstance(client.get_collection(ALIAS), models.CollectionInfo)
     client.close()
+
+
+def test_a_grpc_port_that_does_not_answer_is_said_by_runs_and_doctor_and_rest_alone_is_not(project, qdrant):
+    settings = project.config.read_text()
+    assert run(project) == ""
+    port = int(qdrant.url.rpartition(":")[2])
+    said = f"does not answer gRPC on port {port}, so"
+    project.write_settings(settings.replace("grpc_port = 0", f"grpc_port = {port}"))
+    assert said in run(project)
+    (advice,) = examine(project.settings).advice
+    assert said in advice.message
+    assert "grpc_port" in advice.message
+    project.write_settings(settings)
+    assert not examine(project.settings).advice

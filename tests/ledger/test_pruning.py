@@ -1,4 +1,4 @@
-"""What the ledger forgets: old runs and failed documents of indexes that are gone, and never what is in use."""
+"""What the ledger forgets: old runs and what it has of indexes that are gone, and never what is in use."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
+from rag_index.ledger.pruning import Prunable
 from rag_index.settings import load_settings
 from tests.project import Project
 
 DAY = 86_400.0
+NOTHING = Prunable(0, 0, 0, 0, 0)
 
 
 @pytest.fixture
@@ -55,13 +57,13 @@ def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
     run(ledger, "id-1", "test_notes", 800)
     run(ledger, "id-2", "test_notes", 999)
     run(ledger, "watch-test_notes", "test_notes", 700)
-    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == (3, 0)
-    assert ledger.prune(910 * DAY, ["test_notes"]) == (3, 0)
+    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(3, 0, 0, 0, 0)
+    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(3, 0, 0, 0, 0)
     assert ledger.count_runs() == 4
     assert ledger.last_run("test_notes").id == "run 999"
     assert ledger.last_run("other_notes").id == "run of another"
     assert ledger.last_run("test_notes", "id-").id == "id-2"
-    assert ledger.prune(910 * DAY, ["test_notes"]) == (0, 0)
+    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING
 
 
 def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
@@ -70,21 +72,74 @@ def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
         ledger.now.at = 800 * DAY
         ledger.start_run("long", "test_notes", host="h", pid=1)
         run(ledger, "newer", "test_notes", 900)
-        assert ledger.prune(950 * DAY, ["test_notes"]) == (0, 0)
-    assert ledger.prune(950 * DAY, ["test_notes"]) == (1, 0)
+        assert ledger.prune(950 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.prune(950 * DAY, ["test_notes"]).runs == 1
 
 
 def test_failed_documents_of_indexes_that_are_gone_go(ledger):
-    ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
     ledger.now.at = 700 * DAY
+    ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
     for one in (ours, other, gone, 4711):
         ledger.fail(one, [Failure("k", "reason", b"h")])
     for alias in ("test_notes", "test_gone"):
         run(ledger, f"run {alias}", alias, 700)
     run(ledger, "another project runs every night", "other_notes", 999)
-    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == (0, 2)
-    assert ledger.prune(910 * DAY, ["test_notes"]) == (0, 2)
+    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 2, 0, 0, 0)
+    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 2, 0, 0, 0)
     assert [ledger.count_failures(one) for one in (ours, other, gone, 4711)] == [1, 1, 0, 0]
+
+
+def test_digests_of_indexes_that_are_gone_go_and_their_next_scan_reads_everything(ledger):
+    ledger.now.at = 700 * DAY
+    ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
+    for one in (ours, other, gone):
+        ledger.begin_scan()
+        ledger.record_digests(one, {1: "one", 2: "two"}, unread=())
+    run(ledger, "another project runs every night", "other_notes", 999)
+    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 0, 0, 0, 2)
+    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 0, 0, 2)
+    assert [len(ledger.digests(one)) for one in (ours, other, gone)] == [2, 2, 0]
+    ledger.now.at = 999 * DAY
+    new = collection(ledger, "test_new")
+    ledger.begin_scan()
+    ledger.record_digests(new, {1: "one"}, unread=())
+    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING, "of a first run that is under way elsewhere"
+
+
+def waits(ledger: Any, alias: str, day: float) -> None:
+    ledger.now.at = day * DAY
+    ledger.put_changes([(alias, "1", day * DAY), (alias, "2", day * DAY)])
+
+
+def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
+    for alias in ("test_notes", "test_gone", "other_lives", "other_runs", "other_watched"):
+        waits(ledger, alias, 700)
+    waits(ledger, "other_lives", 950)
+    run(ledger, "another project runs every night", "other_runs", 999)
+    ledger.update_watch("other_watched", caught_up_at=950 * DAY)
+    before = {alias: ledger.watch(alias) for alias in ("test_notes", "other_lives", "other_runs", "other_watched")}
+    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 1, 0)
+    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 1, 0)
+    assert ledger.count_prunable(910 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.count_waiting("test_gone") == 0
+    assert ledger.watch("test_gone") is None
+    assert {alias: ledger.watch(alias) for alias in before} == before
+    assert [ledger.count_waiting(alias) for alias in before] == [2, 2, 2, 2]
+
+
+def test_an_index_that_comes_back_with_its_collection_has_lost_no_change(ledger):
+    waits(ledger, "test_gone", 700)
+    collection(ledger, "test_gone")
+    assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 0, 0)
+    back = ledger.watch("test_gone")
+    assert back is not None
+    assert back.full_number == back.last_number, "everything has to be read once"
+    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.watch("test_gone") == back
+    ledger.clear_changes("test_gone", back.last_number)
+    assert ledger.watch("test_gone").full_number is None
+    assert ledger.prune(910 * DAY, ["test_notes"]) == NOTHING
+    assert ledger.watch("test_gone").full_number is None, "nothing waited"
 
 
 def index(project: Project) -> None:

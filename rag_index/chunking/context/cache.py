@@ -1,7 +1,7 @@
 """A cache of the contexts that were written before: a database table that processes share and fill as answers arrive.
 
 Deleting it costs time and nothing else. If it cannot be read or written, contexts are requested from the model all the
-same, and one warning says so.
+same, and one warning says so. A row has the day of its last use, so that old rows can be pruned (`context.pruning`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ from rag_index.database.upsert import insert_for
 from rag_index.database.urls import first_line, is_file, redacted_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from sqlalchemy.engine import URL, Connection
 
-__all__ = ["FILE_NAME", "ContextCache", "cache_url"]
+__all__ = ["FILE_NAME", "ContextCache", "cache_url", "contexts", "day_of", "open_engine"]
 
 FILE_NAME = "contexts.db"
 CONNECT_SECONDS = 10
+DAY = 86_400.0
 
 T = TypeVar("T")
 
@@ -42,8 +43,15 @@ contexts = sa.Table(
     sa.Column("recipe", sa.Text, primary_key=True),
     sa.Column("context", sa.Text, nullable=False),
     sa.Column("made_at", sa.Float, nullable=False),
+    sa.Column("used_day", sa.Integer, nullable=False),
     sqlite_with_rowid=False,
 )
+sa.Index("rag_index_contexts_by_use", contexts.c.used_day)
+
+
+def day_of(time: float) -> int:
+    """Return the day of a time, counted from 1970."""
+    return int(time // DAY)
 
 
 def cache_url(ledger: URL) -> URL:
@@ -62,19 +70,29 @@ class ContextCache:
         self._engine: sa.Engine | None = None
         self._unusable = False
 
-    def known(self, document: bytes) -> dict[bytes, str]:
-        """Return the contexts of a document's chunks, by the hash of the chunk."""
-        c = contexts.c
-        statement = sa.select(c.chunk, c.context).where(c.document == document, c.recipe == self._recipe)
-        none: dict[bytes, str] = {}
-        return self._in_transaction(
-            lambda connection: {bytes(chunk): context for chunk, context in connection.execute(statement)}, none
+    def known(self, documents: Collection[bytes]) -> dict[bytes, dict[bytes, str]]:
+        """Return the contexts of each document's chunks, by the hash of the chunk, and note that they are used.
+
+        That is noted once a day, so that reading seldom writes.
+        """
+        c, today = contexts.c, day_of(self._clock())
+        statement = sa.select(c.chunk, c.context, c.used_day).where(
+            c.document == sa.bindparam("wanted"), c.recipe == self._recipe
         )
+
+        def read(connection: Connection) -> dict[bytes, list[Any]]:
+            return {one: list(connection.execute(statement, {"wanted": one})) for one in documents}
+
+        nothing: dict[bytes, list[Any]] = {}
+        found = self._in_transaction(read, nothing)
+        self._note_use([one for one, rows in found.items() if any(day < today for *_, day in rows)], today)
+        return {one: {bytes(chunk): text for chunk, text, _ in found.get(one, ())} for one in documents}
 
     def put(self, document: bytes, chunk: bytes, context: str) -> None:
         """Write a context at once, unless there is one for this chunk already."""
         row = {"document": document, "chunk": chunk, "recipe": self._recipe}
-        values = {**row, "context": context, "made_at": self._clock()}
+        now = self._clock()
+        values = {**row, "context": context, "made_at": now, "used_day": day_of(now)}
 
         def insert(connection: Connection) -> None:
             connection.execute(insert_for(connection.dialect)(contexts).on_conflict_do_nothing(), values)
@@ -87,13 +105,22 @@ class ContextCache:
             self._engine.dispose()
             self._engine = None
 
+    def _note_use(self, documents: list[bytes], today: int) -> None:
+        c = contexts.c
+        statement = contexts.update().where(
+            c.document == sa.bindparam("used"), c.recipe == self._recipe, c.used_day < today
+        )
+        if documents:
+            rows = [{"used": one} for one in documents]
+            self._in_transaction(lambda connection: connection.execute(statement.values(used_day=today), rows), None)
+
     def _in_transaction(self, work: Callable[[Connection], T], default: T) -> T:
         """Return the result of the work, or `default` if the database cannot be used or could not be used before."""
         if self._unusable:
             return default
         try:
             if self._engine is None:
-                self._engine = _open_engine(self._url)
+                self._engine = open_engine(self._url)
             with self._engine.begin() as connection:
                 return work(connection)
         except (exc.SQLAlchemyError, OSError, ImportError) as error:
@@ -106,8 +133,11 @@ class ContextCache:
             return default
 
 
-def _open_engine(url: URL) -> sa.Engine:
-    """Return an engine for the database, in which the table exists."""
+def open_engine(url: URL, *, create: bool = True) -> sa.Engine:
+    """Return an engine for the database, in which the table exists (or may be missing, if it shall not be created).
+
+    Raises SQLAlchemyError, OSError, ImportError.
+    """
     if is_file(url):
         private_file(Path(str(url.database)))
     is_sqlite = url.get_backend_name() == "sqlite"
@@ -115,15 +145,29 @@ def _open_engine(url: URL) -> sa.Engine:
     if is_sqlite:
         event.listen(engine, "connect", _set_pragmas)
     try:
-        _create_table(engine)
-    except (exc.IntegrityError, exc.ProgrammingError):  # another process created it at the same moment
-        _create_table(engine)
+        _create_table(engine, create=create)
+    except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as error:
+        if isinstance(error, exc.OperationalError) and not is_sqlite:
+            raise  # no answer
+        _create_table(engine, create=create)  # another process created or upgraded it at the same moment
     return engine
 
 
-def _create_table(engine: sa.Engine) -> None:
+def _create_table(engine: sa.Engine, *, create: bool) -> None:
+    """Create the table, or give one of an earlier version the day of the last use, which is today."""
     with engine.begin() as connection:
-        connection.execute(sa.schema.CreateTable(contexts, if_not_exists=True))
+        inspector = sa.inspect(connection)
+        if not inspector.has_table(contexts.name):
+            if not create:
+                return
+            connection.execute(sa.schema.CreateTable(contexts, if_not_exists=True))
+        elif "used_day" not in {column["name"] for column in inspector.get_columns(contexts.name)}:
+            column = f"used_day INTEGER NOT NULL DEFAULT {day_of(time.time())}"
+            connection.exec_driver_sql(f"ALTER TABLE {contexts.name} ADD COLUMN {column}")
+        else:
+            return
+        for index in contexts.indexes:
+            connection.execute(sa.schema.CreateIndex(index, if_not_exists=True))
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:

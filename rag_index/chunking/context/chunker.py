@@ -79,7 +79,8 @@ class ContextChunker:
         ]
         if several:
             writer = process_writer(self.servers, self.recipe, self.cache, home=os.getpid())
-            contexts = writer.write([(documents.texts[row], document.chunks) for row, document in several])
+            hashes, texts = documents.text_hashes, documents.texts
+            contexts = writer.write([(hashes[row], texts[row], document.chunks) for row, document in several])
             for (row, document), document_contexts in zip(several, contexts, strict=True):
                 chunked[row] = self._add_contexts(document, document_contexts)
         return chunked

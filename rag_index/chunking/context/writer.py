@@ -58,24 +58,23 @@ class ContextWriter:
         self._loop, self._lock = EventLoopThread("rag-index-contexts"), threading.Lock()
         self.stats = RequestStats()
 
-    def write(self, documents: Sequence[tuple[str, Sequence[str]]]) -> list[DocumentContexts]:
-        """Return the contexts of each document, given as text and chunks. Equal ones are requested only once.
+    def write(self, documents: Sequence[tuple[bytes, str, Sequence[str]]]) -> list[DocumentContexts]:
+        """Return the contexts of each document, given as text hash, text and chunks. Equal ones are requested once.
 
         Raises EmbedderUnavailable (or its kind RateLimited) if no host recovers in time, ModelMissing, ModelChanged
         and EmbedderError. The contexts that were written before the error are in the cache.
         """
         with self._lock:
-            known = {key: self._cache.known(key) for key in {hash_text(text) for text, _ in documents}}
+            known = self._cache.known({key for key, _, _ in documents})
             requests: dict[tuple[bytes, bytes], ContextRequest] = {}
-            for text, chunks in documents:
-                key = hash_text(text)
+            for key, text, chunks in documents:
                 for passage in passages(text, chunks):
                     chunk = hash_text(passage.chunk)
                     if chunk not in known[key]:
                         requests.setdefault((key, chunk), ContextRequest(passage, self._recipe.question_tokens))
             if requests:
                 self._send(requests)
-        return [_document_contexts(text, chunks, known, requests) for text, chunks in documents]
+        return [_document_contexts(key, chunks, known, requests) for key, _, chunks in documents]
 
     def close(self) -> None:
         """Close the connections and end the thread."""
@@ -106,12 +105,11 @@ class ContextWriter:
 
 
 def _document_contexts(
-    text: str,
+    key: bytes,
     chunks: Sequence[str],
     known: dict[bytes, dict[bytes, str]],
     requests: dict[tuple[bytes, bytes], ContextRequest],
 ) -> DocumentContexts:
-    key = hash_text(text)
     hashes = [hash_text(chunk) for chunk in chunks]
     sent = [requests.get((key, chunk)) for chunk in hashes]
     contexts = [known[key][chunk] if one is None else one.context for chunk, one in zip(hashes, sent, strict=True)]

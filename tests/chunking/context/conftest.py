@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context import ContextChunker, Recipe, Servers
+from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
+from rag_index.chunking.context.service import Recipe, Servers
 from rag_index.chunking.context.writer import _Process
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import DocumentBatch
@@ -20,6 +22,16 @@ def no_writer_of_another_test():
     if _Process.writer is not None:
         _Process.writer.close()
     _Process.writer = _Process.made_for = None
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield make_url(f"sqlite:///{tmp_path / 'folder' / 'contexts.db'}")
+        return
+    postgres = request.getfixturevalue("postgres")
+    with postgres.database() as name:
+        yield postgres.url(name)
 
 
 @pytest.fixture

@@ -16,17 +16,12 @@ from rag_index.chunking.context.cache import ContextCache, cache_url, contexts
 from rag_index.documents.canonical import hash_text
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT, ONE, TWO = hash_text("document"), hash_text("one"), hash_text("two")
+DOCUMENT, ANOTHER, ONE, TWO = map(hash_text, ("document", "another", "one", "two"))
+DAY = 86_400.0
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield make_url(f"sqlite:///{tmp_path / 'folder' / 'contexts.db'}")
-        return
-    postgres = request.getfixturevalue("postgres")
-    with postgres.database() as name:
-        yield postgres.url(name)
+def known(cache):
+    return cache.known([DOCUMENT])[DOCUMENT]
 
 
 @pytest.fixture
@@ -37,27 +32,28 @@ def cache(url):
 
 
 def test_a_written_context_is_known_to_others(cache, url):
-    assert cache.known(DOCUMENT) == {}
+    assert known(cache) == {}
     cache.put(DOCUMENT, ONE, "first")
     cache.put(DOCUMENT, TWO, "sécond 漢字")
-    cache.put(hash_text("another"), ONE, "other")
+    cache.put(ANOTHER, ONE, "other")
     other = ContextCache(url, "recipe")
-    assert other.known(DOCUMENT) == {ONE: "first", TWO: "sécond 漢字"}
+    assert known(other) == {ONE: "first", TWO: "sécond 漢字"}
+    assert other.known([ANOTHER, hash_text("none")]) == {ANOTHER: {ONE: "other"}, hash_text("none"): {}}
     other.close()
 
 
 def test_an_existing_context_is_not_replaced(cache):
     cache.put(DOCUMENT, ONE, "first")
     cache.put(DOCUMENT, ONE, "another")
-    assert cache.known(DOCUMENT) == {ONE: "first"}
+    assert known(cache) == {ONE: "first"}
 
 
 def test_recipes_do_not_share_contexts(cache, url):
     cache.put(DOCUMENT, ONE, "first")
     other = ContextCache(url, "another recipe")
-    assert other.known(DOCUMENT) == {}
+    assert known(other) == {}
     other.put(DOCUMENT, ONE, "second")
-    assert (other.known(DOCUMENT), cache.known(DOCUMENT)) == ({ONE: "second"}, {ONE: "first"})
+    assert (known(other), known(cache)) == ({ONE: "second"}, {ONE: "first"})
     other.close()
 
 
@@ -72,7 +68,7 @@ sys.stdin.readline()
 for number in range(100):
     cache.put(hash_text("document"), hash_text(f"{sys.argv[2]} {number}"), "context")
     cache.put(hash_text("document"), hash_text(f"same {number}"), "context")
-print(len(cache.known(hash_text("document"))))
+print(len(cache.known([hash_text("document")])[hash_text("document")]))
 """
 
 
@@ -96,7 +92,7 @@ def test_processes_write_side_by_side_from_the_first_moment(cache, url):
         writer.stdin.flush()
     ended = [writer.communicate(timeout=60) for writer in writers]
     assert [error for _, error in ended] == [""] * 3
-    assert len(cache.known(DOCUMENT)) == 400
+    assert len(known(cache)) == 400
 
 
 def test_a_table_that_another_process_creates_at_the_same_moment_is_found(postgres):
@@ -105,14 +101,14 @@ def test_a_table_that_another_process_creates_at_the_same_moment_is_found(postgr
         engine, cache, found = sa.create_engine(url), ContextCache(url, "recipe"), []
         with engine.connect() as connection:
             connection.execute(sa.schema.CreateTable(contexts))
-            reader = threading.Thread(target=lambda: found.append(cache.known(DOCUMENT)))
+            reader = threading.Thread(target=lambda: found.append(known(cache)))
             reader.start()
             time.sleep(0.5)
             connection.commit()
         reader.join(timeout=30)
         cache.put(DOCUMENT, ONE, "first")
         assert found == [{}]
-        assert cache.known(DOCUMENT) == {ONE: "first"}
+        assert known(cache) == {ONE: "first"}
         cache.close()
         engine.dispose()
 
@@ -125,7 +121,7 @@ def test_the_cache_is_beside_the_ledger_or_in_its_database():
 
 def test_a_database_that_cannot_be_used_is_warned_about_once_without_its_password(caplog):
     cache = ContextCache(make_url("postgresql+psycopg://me:s3cret@127.0.0.1:9/none"), "recipe")
-    assert cache.known(DOCUMENT) == {}
+    assert known(cache) == {}
     cache.put(DOCUMENT, ONE, "context")
     assert caplog.text.count("contexts are not kept for the next run") == 1
     assert "127.0.0.1:9/none" in caplog.text
@@ -135,6 +131,65 @@ def test_a_database_that_cannot_be_used_is_warned_about_once_without_its_passwor
 def test_a_damaged_file_is_warned_about(tmp_path, caplog):
     (tmp_path / "contexts.db").write_bytes(b"not a database at all, but some text" * 100)
     cache = ContextCache(make_url(f"sqlite:///{tmp_path / 'contexts.db'}"), "recipe")
-    assert cache.known(DOCUMENT) == {}
+    assert known(cache) == {}
     cache.put(DOCUMENT, ONE, "context")
     assert caplog.text.count("contexts are not kept for the next run") == 1
+
+
+def days(url):
+    engine = sa.create_engine(url)
+    with engine.connect() as connection:
+        c = contexts.c
+        found = {bytes(row[0]): row[1] for row in connection.execute(sa.select(c.document, c.used_day))}
+    engine.dispose()
+    return found
+
+
+def test_a_read_notes_the_day_once(url):
+    now = [1_000 * DAY]
+    cache = ContextCache(url, "recipe", clock=lambda: now[0])
+    writes = []
+    cache.put(DOCUMENT, ONE, "first")
+    cache.put(ANOTHER, ONE, "second")
+    sa.event.listen(
+        cache._engine, "before_cursor_execute", lambda *a: writes.append(a[2]) if "UPDATE" in a[2] else None
+    )
+    now[0] += 0.9 * DAY
+    known(cache)
+    assert writes == [], "the same day"
+    now[0] += DAY
+    for _ in range(3):
+        known(cache)
+    assert len(writes) == 1
+    assert days(url) == {DOCUMENT: 1_001, ANOTHER: 1_000}
+    now[0] -= 10 * DAY
+    known(cache)
+    assert days(url)[DOCUMENT] == 1_001, "a clock that was set back makes nothing older"
+    cache.close()
+
+
+OLD = """
+CREATE TABLE rag_index_contexts (document BLOB NOT NULL, chunk BLOB NOT NULL, recipe TEXT NOT NULL,
+context TEXT NOT NULL, made_at FLOAT NOT NULL, PRIMARY KEY (document, chunk, recipe))
+"""
+
+
+def test_a_cache_of_an_earlier_version_keeps_its_contexts_which_count_as_used_today(url):
+    engine = sa.create_engine(url)
+    if engine.dialect.name == "sqlite":
+        Path(url.database).parent.mkdir()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(OLD.replace("BLOB", "BYTEA") if engine.dialect.name == "postgresql" else OLD)
+        row = {"document": DOCUMENT, "chunk": ONE, "recipe": "recipe", "context": "first", "made_at": 1.0}
+        names = [contexts.c[name] for name in row]
+        connection.execute(sa.insert(sa.table(contexts.name, *(sa.column(c.name, c.type) for c in names))), row)
+    engine.dispose()
+    before = time.time()
+    found = []
+    readers = [threading.Thread(target=lambda: found.append(known(ContextCache(url, "recipe")))) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join(timeout=60)
+    assert found == [{ONE: "first"}] * 4
+    assert before // DAY <= days(url)[DOCUMENT] <= time.time() // DAY

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from rag_index.chunking.context import ContextChunker, Recipe, Servers
+from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.service import check_model
+from rag_index.chunking.context.service import Recipe, Servers, check_model
 from rag_index.chunking.context.writer import _Process
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import ContextCounts

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rag_index.chunking import open_chunker
-from rag_index.chunking.context import ContextChunker
-from rag_index.chunking.context.chunker import DEFAULT_HOST
+from rag_index.chunking.context.chunker import DEFAULT_HOST, ContextChunker
 from rag_index.chunking.context.service import Servers, check_model
 from rag_index.doctor.checkup import Checkup, Resources
 from rag_index.embedders import open_embedder
