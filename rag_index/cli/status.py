@@ -42,7 +42,8 @@ def status(context: Context, as_json: bool) -> None:
 
 
 def _watch(watch: dict[str, Any]) -> str:
-    waiting = f", {watch['changes_waiting']:,} changes wait" if watch["changes_waiting"] else ""
+    count = watch["changes_waiting"]
+    waiting = f", {count:,} change{'s wait' if count != 1 else ' waits'}" if count else ""
     behind = f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 1 else ""
     why = f": {watch['message']}" if watch["message"] else ""
     return f"watch {watch['state']}{waiting}{behind}{why}"

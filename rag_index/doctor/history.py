@@ -78,7 +78,8 @@ def kept_history(settings: Settings, ledger: Ledger, *, trash: int) -> Kept:
     Raises what a ledger raises.
     """
     keep, cache = settings.run.keep_days, cache_url(settings.ledger_url)
-    old = ledger.count_prunable(ledger.clock() - keep * DAY, {settings.alias(index.name) for index in settings.indexes})
+    before = max(0.0, ledger.clock() - keep * DAY)
+    old = ledger.count_prunable(before, {settings.alias(index.name) for index in settings.indexes})
     return Kept(
         keep_days=keep,
         runs=ledger.count_runs(),

@@ -28,7 +28,7 @@ logger = logging.getLogger("rag_index.indexing")
 
 def prune(settings: Settings, ledger: Ledger) -> None:
     """Delete what is older than `[run] keep_days`. A fault is logged, and left to the next run."""
-    before = ledger.clock() - settings.run.keep_days * DAY
+    before = max(0.0, ledger.clock() - settings.run.keep_days * DAY)
     try:
         ledger.prune(before, {settings.alias(index.name) for index in settings.indexes})
         prune_contexts(cache_url(settings.ledger_url), before, lambda: _indexed_texts(ledger), clock=ledger.clock)

@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import time
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["FILE_NAME", "prune_history"]
 
 FILE_NAME = "prefect.db"
+DAY = 86_400.0
 BUSY_SECONDS = 1.0
 """How long to wait for another run's server. What is not deleted now is deleted by the next run."""
 MAX_ROWS = 2_000
@@ -43,9 +44,9 @@ def prune_history(home: Path, keep_days: float, *, clock: Callable[[], float] = 
     file = home / FILE_NAME
     if not file.is_file():
         return 0
-    now = datetime.fromtimestamp(clock(), UTC)
-    times = {"old": keep_days, "dead": keep_days + ABANDONED_DAYS}
-    values = {name: (now - timedelta(days=days)).strftime("%Y-%m-%d %H:%M:%S.%f") for name, days in times.items()}
+    now, days = clock(), {"old": keep_days, "dead": keep_days + ABANDONED_DAYS}
+    times = {name: datetime.fromtimestamp(max(0.0, now - kept * DAY), UTC) for name, kept in days.items()}
+    values = {name: at.strftime("%Y-%m-%d %H:%M:%S.%f") for name, at in times.items()}
     deleted = 0
     try:
         with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as connection:

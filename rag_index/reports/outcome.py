@@ -138,11 +138,15 @@ class IndexOutcome:
             if count
         ]  # fmt: skip
         counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
-        chunks = f", {self.chunks_embedded:,} chunks embedded" if self.chunks_embedded else ""
+        chunks = f", {_count(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
         contexts = ((self.contexts_made, "written"), (self.contexts_cached, "from the cache"))
-        chunks += "".join(f", {count:,} contexts {origin}" for count, origin in contexts if count)
+        chunks += "".join(f", {_count(count, 'context')} {origin}" for count, origin in contexts if count)
         notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
-        return f"{self.index}: {self.documents:,} documents: {counts}{chunks} in {self.seconds:.1f} s{notes}"
+        return f"{self.index}: {_count(self.documents, 'document')}: {counts}{chunks} in {self.seconds:.1f} s{notes}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:

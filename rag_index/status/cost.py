@@ -48,19 +48,18 @@ class RunCost:
     def sentence(self) -> str:
         """Return the cost in one line for a person."""
         about = "about " if self.chunks_estimated else ""
-        parts = [f"{about}{self.chunks:,} chunks of {self.characters:,} characters to embed"]
+        parts = [f"{about}{_count(self.chunks, 'chunk')} of {_count(self.characters, 'character')} to embed"]
         if self.requests is not None:
-            parts.append(f"in about {self.requests:,} requests")
+            parts.append(f"in about {_count(self.requests, 'request')}")
         if self.context_requests is not None:
-            parts.append(f"and at most {self.context_requests:,} requests for contexts")
+            parts.append(f"and at most {_count(self.context_requests, 'request')} for contexts")
         return f"{' '.join(parts)}; {self._time()}"
 
     def _time(self) -> str:
         if self.seconds is None or self.chars_per_second is None:
             return "how long that takes is unknown until the first run has measured it"
         rate = f"{self.chars_per_second:,.0f} characters/s per worker"
-        workers = f"{self.workers} worker{'s' if self.workers != 1 else ''}"
-        return f"{_duration(self.seconds)} with {workers} at {rate}, as the last run measured"
+        return f"{_duration(self.seconds)} with {_count(self.workers, 'worker')} at {rate}, as the last run measured"
 
     def _measured(self) -> list[tuple[str, float | None]]:
         return [("chars_per_second", self.chars_per_second), ("seconds", self.seconds)]
@@ -106,6 +105,10 @@ class CostCounter:
             chars_per_second=self._rate,
             seconds=None if self._rate is None else self._characters / self._rate / workers,
         )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def _duration(seconds: float) -> str:

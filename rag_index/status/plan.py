@@ -102,7 +102,9 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
         try:
             _check_fits(settings, index, live, identity)
         except TransientError as error:
-            plan.message = f"it was not checked whether the embedder is the one that made the index: {error}"
+            model = "the embedder" if error is identity else "the model that writes contexts"
+            compared = "" if live is None else ", so it was not compared with the one that made the index"
+            plan.message = f"{model} does not answer{compared}: {error}"
         _compare(plan, settings, index, source, ledger, live)
     return plan
 

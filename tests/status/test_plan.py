@@ -73,11 +73,24 @@ def test_a_lost_store_is_an_error_as_in_a_run(project):
 def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
     with FakeOllama() as server:
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
-        project = Project(tmp_path / "project", extra=extra).fill(3)
+        project = Project(tmp_path / "project", extra=extra).fill(1)
         server.stop_listening()
         (plan,) = project.json("plan")["indexes"]
-    assert counts(plan) == {"documents": 3, "new": 3}
-    assert plan["message"].startswith("it was not checked whether the embedder is the one that made the index: ")
+        said = project.cli("plan").stdout
+        server.listen()
+        project.index(serial=True)
+        project.fill(3, first=2)
+        server.stop_listening()
+        (later,) = project.json("plan")["indexes"]
+    assert counts(plan) == {"documents": 1, "new": 1}
+    assert plan["message"].startswith(f"the embedder does not answer: {server.url}")
+    assert "1 chunk of " in said
+    assert "in about 1 request;" in said
+    assert counts(later) == {"documents": 4, "new": 3, "unchanged": 1}
+    assert later["message"].startswith(
+        "the embedder does not answer, so it was not compared with the one that made the index: "
+    )
+    assert later["cost"]["seconds"] is not None
 
 
 def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
