@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.runs import BATCH, SINGLE
-from rag_index.ledger.tables import buckets, collections, failed_documents, inbox, leases, runs, watches
+from rag_index.ledger.tables import buckets, collections, failed_documents, inbox, leases, look_ups, runs, watches
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,7 +25,7 @@ class Prunable(NamedTuple):
     failed: int
     """Failed documents of indexes that are gone."""
     changes: int
-    """Changes that wait for indexes that are gone."""
+    """Changes that wait for indexes that are gone: documents and look-ups."""
     watches: int
     """Watches of indexes that are gone and have no collection."""
     buckets: int
@@ -62,7 +62,7 @@ class PrunedRows(LedgerConnection):
             return Prunable(
                 count(runs, _is_old(before)),
                 count(failed_documents, _is_forgotten(before, aliases)),
-                count(inbox, inbox.c.alias.in_(gone)),
+                sum(count(table, table.c.alias.in_(gone)) for table in (inbox, look_ups)),
                 count(watches, watches.c.alias.in_(gone) & ~_has_collection(watches.c.alias)),
                 count(buckets, _is_outdated(before, aliases)),
             )
@@ -85,18 +85,22 @@ class PrunedRows(LedgerConnection):
         to be read.
         """
         gone = self._unwatched(connection, before, aliases)
-        changed = sa.exists().where(inbox.c.alias == watches.c.alias)
+        changed = sa.or_(*(sa.exists().where(table.c.alias == watches.c.alias) for table in (inbox, look_ups)))
         there = _has_collection(watches.c.alias)
         is_gone = watches.c.alias.in_(gone)
         connection.execute(watches.update().where(is_gone, there, changed).values(full_number=watches.c.last_number))
         watched = connection.execute(watches.delete().where(is_gone, ~there)).rowcount
-        return connection.execute(inbox.delete().where(inbox.c.alias.in_(gone))).rowcount, watched
+        deletes = [table.delete().where(table.c.alias.in_(gone)) for table in (inbox, look_ups)]
+        return sum(connection.execute(delete).rowcount for delete in deletes), watched
 
     def _unwatched(self, connection: Connection, before: float, aliases: Collection[str]) -> list[str]:
         """Return the aliases of watches that are gone. An index has changes in the inbox only if it has a watch."""
         w = watches.c
         since = sa.func.coalesce(w.caught_up_at, w.since), sa.func.coalesce(w.applied_at, w.since), w.since
-        arrived = sa.exists().where(inbox.c.alias == w.alias, inbox.c.received_at >= before)
+        arrived = sa.or_(
+            sa.exists().where(inbox.c.alias == w.alias, inbox.c.received_at >= before),
+            sa.exists().where(look_ups.c.alias == w.alias, look_ups.c.changed_at >= before),
+        )
         statement = sa.select(w.alias).where(
             w.alias.not_in(list(aliases)), *(at < before for at in since), ~arrived, ~_has_run(w.alias, before)
         )

@@ -107,24 +107,29 @@ def test_digests_of_indexes_that_are_gone_go_and_their_next_scan_reads_everythin
 
 
 def waits(ledger: Any, alias: str, day: float) -> None:
+    """Let a document and a look-up wait."""
     ledger.now.at = day * DAY
-    ledger.put_changes([(alias, "1", day * DAY), (alias, "2", day * DAY)])
+    ledger.put_changes([(alias, "1", day * DAY)])
+    ledger.put_look_ups([(alias, "customer_id", "2", day * DAY)])
 
 
 def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
     for alias in ("test_notes", "test_gone", "other_lives", "other_runs", "other_watched"):
         waits(ledger, alias, 700)
     waits(ledger, "other_lives", 950)
+    waits(ledger, "other_looks", 700)
+    ledger.put_look_ups([("other_looks", "customer_id", "3", 950 * DAY)])
     run(ledger, "another project runs every night", "other_runs", 999)
     ledger.update_watch("other_watched", caught_up_at=950 * DAY)
-    before = {alias: ledger.watch(alias) for alias in ("test_notes", "other_lives", "other_runs", "other_watched")}
+    live = ("test_notes", "other_lives", "other_runs", "other_watched", "other_looks")
+    before = {alias: ledger.watch(alias) for alias in live}
     assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 1, 0)
     assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 2, 1, 0)
     assert ledger.count_prunable(910 * DAY, ["test_notes"]) == NOTHING
     assert ledger.count_waiting("test_gone") == 0
     assert ledger.watch("test_gone") is None
     assert {alias: ledger.watch(alias) for alias in before} == before
-    assert [ledger.count_waiting(alias) for alias in before] == [2, 2, 2, 2]
+    assert [ledger.count_waiting(alias) for alias in before] == [2, 2, 2, 2, 3]
 
 
 def test_an_index_that_comes_back_with_its_collection_has_lost_no_change(ledger):
