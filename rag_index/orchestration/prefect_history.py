@@ -1,6 +1,6 @@
 """What Prefect's temporary server keeps of old runs, which nobody can look at once that server has ended.
 
-Prefect's own vacuum of flow runs does not run in a temporary server.
+Prefect's own vacuum of flow runs does not run in a temporary server, and that of events seldom gets to it in time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ DELETES = (
     "DELETE FROM artifact WHERE id IN (SELECT id FROM artifact WHERE updated < :old LIMIT :most)",
     "DELETE FROM flow_run WHERE id IN (SELECT id FROM flow_run WHERE end_time < :old LIMIT :most)",
     "DELETE FROM flow_run WHERE id IN (SELECT id FROM flow_run WHERE end_time IS NULL AND updated < :dead LIMIT :most)",
+    "DELETE FROM event_resources WHERE id IN (SELECT id FROM event_resources WHERE occurred < :old LIMIT :most)",
+    "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE occurred < :old LIMIT :most)",
 )
 """Task runs and states go with their flow run. One that was killed has no end, and may be a long one that lives."""
 ABANDONED_DAYS = 30.0

@@ -29,7 +29,7 @@ def alone(project: Project, *arguments: str) -> None:
 def counts(file: Path) -> dict[str, int]:
     connection = sqlite3.connect(file)
     try:
-        tables = ("flow_run", "task_run", "flow_run_state", "task_run_state", "log")
+        tables = ("flow_run", "task_run", "flow_run_state", "task_run_state", "log", "events", "event_resources")
         return {table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in tables}
     finally:
         connection.close()
@@ -42,6 +42,7 @@ def test_runs_that_ended_long_ago_are_deleted_with_all_that_belongs_to_them(tmp_
     file = home / FILE_NAME
     before = counts(file)
     assert before["flow_run"] > 0
+    assert before["event_resources"] > before["events"] > 0
     assert prune_history(home, 90) == prune_history(home, 1e300) == 0
     assert counts(file) == before, "nothing is old"
     with sqlite3.connect(file) as db:  # one that runs now, or was killed
@@ -50,7 +51,7 @@ def test_runs_that_ended_long_ago_are_deleted_with_all_that_belongs_to_them(tmp_
         db.execute(f"INSERT INTO flow_run SELECT {values} FROM flow_run LIMIT 1")
     assert prune_history(home, 90, clock=lambda: time.time() + 91 * DAY) > 0
     assert counts(file)["flow_run"] == 1, "a run without an end may live"
-    assert counts(file)["task_run"] == 0
+    assert counts(file)["task_run"] == counts(file)["events"] == counts(file)["event_resources"] == 0
     prune_history(home, 90, clock=lambda: time.time() + 122 * DAY)
     assert counts(file)["flow_run"] == counts(file)["flow_run_state"] == counts(file)["log"] == 0
     alone(project, "rebuild", "notes", "--workers", "1", "--shard-documents", "10")  # Prefect works with what is left
