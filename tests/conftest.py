@@ -51,17 +51,21 @@ def pytest_collection_finish():
     gc.set_threshold(20_000)  # by default it scans all imported modules again and again
 
 
-LONGEST = ("reliability", "deployments", "flows")
-"""The folders whose tests take longest."""
+LONGEST = (
+    "tests/reliability", "tests/deployments", "tests/flows", "tests/orchestration", "tests/live", "tests/watch",
+    "tests/indexing", "tests/transfer", "tests/cli", "tests/doctor",
+)  # fmt: skip
+"""The folders whose files take longest: one that begins at the end keeps the other processes waiting."""
 
 
 def pytest_collection_modifyitems(items):
-    """Keep the tests of a file in one process, where they share servers, and begin with the longest."""
-    folders = [*LONGEST, *{item.path.parent.name for item in items}]
-    items.sort(key=lambda item: min(folders.index(item.path.parent.name), len(LONGEST)))
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(item.config.rootpath))))
+    """Begin with the longest files."""
+    order = {folder: number for number, folder in enumerate(LONGEST)}
+
+    def place(item):
+        return order.get(item.path.parent.relative_to(item.config.rootpath).as_posix(), len(LONGEST))
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(hookwrapper=True)

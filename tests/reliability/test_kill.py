@@ -54,7 +54,7 @@ def test_the_run_after_a_kill_loses_nothing(bench, case):
 
 @pytest.mark.long
 @pytest.mark.timeout(2400)
-@pytest.mark.parametrize("part", [pytest.param(n, marks=pytest.mark.xdist_group(f"kills {n}")) for n in range(PARTS)])
+@pytest.mark.parametrize("part", range(PARTS))
 def test_the_runs_after_fifty_kills_lose_nothing(services, tmp_path_factory, capsys, part):
     kills, seed = KILLS // PARTS, SEED + part
     folder = tmp_path_factory.mktemp("fifty")
