@@ -15,9 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.deployments.server import ROOT, free_port
+from tests.deployments.server import ROOT
 from tests.fakes.ollama import FakeOllama, vector_of
 from tests.fakes.qdrant import FakeQdrant
+from tests.ports import free_port
 from tests.project import Project
 from tests.waiting import eventually, when
 

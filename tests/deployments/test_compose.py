@@ -20,11 +20,12 @@ import yaml
 from qdrant_client.common.version_check import is_compatible
 
 from rag_index.service.tokens import new_token, token_line
-from tests.deployments.server import ROOT, PrefectServer, free_port
+from tests.deployments.server import ROOT, PrefectServer
 from tests.deployments.test_cluster import kill, psutil_children
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
 from tests.live.postgres import postgres
+from tests.ports import free_port
 from tests.project import Project
 from tests.waiting import eventually
 

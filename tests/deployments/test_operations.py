@@ -12,8 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.deployments.server import ROOT, free_port
+from tests.deployments.server import ROOT
 from tests.deployments.terminal import Terminal
+from tests.ports import free_port
 from tests.waiting import eventually
 
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")

@@ -56,7 +56,7 @@ class FakeQdrant:
 
     version = "1.20.0"
 
-    def __init__(self) -> None:
+    def __init__(self, *, port: int = 0) -> None:
         self.client = QdrantClient(":memory:")
         self.faults: list[Fault] = []
         self.seen: list[str] = []
@@ -79,7 +79,7 @@ class FakeQdrant:
         self.lock = threading.Lock()
         self.ending = threading.Event()
         self._server: _Server | None = None
-        self._port = 0
+        self._port = port
 
     @property
     def url(self) -> str:

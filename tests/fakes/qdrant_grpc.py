@@ -30,9 +30,9 @@ CODES = {
 class FakeQdrantGrpc:
     """A gRPC server at `port` in front of a FakeQdrant, used as a context manager."""
 
-    def __init__(self, fake: FakeQdrant) -> None:
+    def __init__(self, fake: FakeQdrant, *, port: int = 0) -> None:
         self.fake = fake
-        self.port = 0
+        self.port = port
 
     def __enter__(self) -> FakeQdrantGrpc:
         self._server = grpc.server(ThreadPoolExecutor(4), options=[("grpc.max_receive_message_length", -1)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import URL
+
+from tests.ports import free_port
 
 __all__ = ["MariadbServer", "find_mariadb", "mariadb"]
 
@@ -52,9 +53,7 @@ class MariadbServer:
         temporary.mkdir()
         if root:
             os.chown(temporary, user.pw_uid, user.pw_gid)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         init = self._folder / "init.sql"
         init.write_text(
             f"CREATE DATABASE desk CHARACTER SET utf8mb4;\nCREATE USER owner@'127.0.0.1' IDENTIFIED BY '{PASSWORD}';\n"

@@ -6,12 +6,13 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
+
+from tests.ports import free_port
 
 __all__ = ["OllamaServer", "find_ollama"]
 
@@ -48,7 +49,7 @@ class OllamaServer:
         self.program = program
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="ollama-"))
-        self.port = port or _free_port()
+        self.port = port or free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> OllamaServer:
@@ -137,9 +138,3 @@ class OllamaServer:
                 return answer.status == 200
         except OSError:
             return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 import psycopg
 import pytest
 from sqlalchemy.engine import URL
+
+from tests.ports import free_port
 
 __all__ = ["PostgresServer", "find_postgres", "logical_postgres", "postgres"]
 
@@ -66,9 +67,7 @@ class PostgresServer:
     def start(self):
         """Start, or start again on the same port, and wait until it answers."""
         if not self.port:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
+            self.port = free_port()
         settings = ["listen_addresses=127.0.0.1", f"unix_socket_directories={self._folder}", "fsync=off"]
         settings += ["full_page_writes=off", "shared_buffers=16MB", *self._settings]
         options = [part for setting in settings for part in ("-c", setting)]

@@ -18,6 +18,7 @@ from rag_index.stores.server import collections as server_collections
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -234,13 +235,10 @@ def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant: FakeQdr
 # gRPC
 
 
-def test_grpc_is_found_beside_the_port_of_the_url(qdrant: FakeQdrant) -> None:
-    front = FakeQdrantGrpc(qdrant)
-    front.port = int(qdrant.url.rpartition(":")[2]) + 1
-    store = ServerStore(qdrant.url, patience=1)
-    with front:
-        if front.port == 0:
-            pytest.skip("the port beside the server's is taken")
+def test_grpc_is_found_beside_the_port_of_the_url() -> None:
+    port = free_port(2)
+    with FakeQdrant(port=port) as qdrant, FakeQdrantGrpc(qdrant, port=port + 1):
+        store = ServerStore(qdrant.url, patience=1)
         store.create("c", DIMENSION, {})
         assert store.fallback() == ""
         store.close()
