@@ -125,9 +125,7 @@ class Scan:
             self._update_access(page, known, changes)
         run.ledger.note_emptied(changes.emptied)
         self._progress.emptied.update(row[0] for row in changes.emptied)
-        run.ledger.record(cid, changes.newly_empty)
-        if changes.recovered:
-            run.ledger.clear_failures(cid, changes.recovered)
+        self._record_settled(changes)
         damaged = update_payloads(run.index.name, run.ledger, run.store, self.collection, changes.payload_only, known)
         outcome = run.outcome
         outcome.unchanged += changes.unchanged
@@ -142,6 +140,15 @@ class Scan:
         all_new = not known and run.progress.total >= outcome.documents
         self.sharder.expect(max(0, run.progress.total - outcome.documents), all_new=all_new)
         yield from self.sharder.add(to_embed)
+
+    def _record_settled(self, changes: PageDiff) -> None:
+        """Record documents that are empty and have no points, and those that no longer differ from their points."""
+        ledger, cid = self.run.ledger, self.collection.id
+        with ledger.transaction():
+            ledger.forget_digests_of(cid, [*(row[0] for row in changes.newly_empty), *changes.recovered])
+            ledger.record(cid, changes.newly_empty)
+            if changes.recovered:
+                ledger.clear_failures(cid, changes.recovered)
 
     def _update_access(self, page: SourcePage, known: dict[str, Known], changes: PageDiff) -> None:
         """Give points of documents that are not up to date soon the groups that may see them now; update `known`."""

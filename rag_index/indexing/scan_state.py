@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rag_index.indexing.diff import MAX_TRIES
-from rag_index.sources.buckets import add_rows
+from rag_index.sources.buckets import BucketLayout, add_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -140,8 +140,8 @@ class LedgerScanState:
         """
         unread = self.leave_unread(page)
         unread.add_to(outcome)
-        if self._digests and self._watermark is None and not self._any_pages:
-            self._ledger.forget_digests(self._collection)  # the buckets of this scan may have other numbers
+        if self._digests and not self._any_pages and self._has_other_buckets():
+            self._ledger.forget_digests(self._collection)  # a run that dies now leaves none of either kind
         self._any_pages = True
         add_rows(self._read, page.digests.values())
         documents, stamps = page.documents, page.stamps
@@ -149,6 +149,11 @@ class LedgerScanState:
         self._ledger.note_files(self._collection, [(key, stamps[key], t, p) for key, t, p in rows if key in stamps])
         self._gives_stamps = self._gives_stamps or bool(stamps)
         return unread.documents
+
+    def _has_other_buckets(self) -> bool:
+        """Return whether the buckets of this scan may have other numbers than those of the last one."""
+        before, now = BucketLayout.decode(self._watermark), BucketLayout.decode(self._next_watermark)
+        return before is None or before != now
 
     def complete(self) -> None:
         """Record that the scan reached its end and everything is committed, so that the next run may rely on it."""

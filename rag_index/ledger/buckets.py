@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.ledger.scan import ScanRows
-from rag_index.ledger.tables import buckets, documents, failed_documents
+from rag_index.ledger.tables import EMPTY, HELD, PENDING, buckets, documents, failed_documents
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -56,7 +56,7 @@ class BucketRows(ScanRows):
         Failed documents are tried again if they were tried less than `max_tries` times; None: all that are listed.
         """
         d, f = documents.c, failed_documents.c
-        pending = sa.select(d.bucket).where(d.collection_id == collection_id, d.pending == 1)
+        pending = sa.select(d.bucket).where(self._is_in_index(collection_id), PENDING)
         bucket = sa.func.coalesce(f.bucket, d.bucket)
         same = sa.and_(d.collection_id == f.collection_id, d.key == f.key)
         failed = sa.select(bucket).select_from(failed_documents.outerjoin(documents, same))
@@ -84,7 +84,7 @@ class BucketRows(ScanRows):
         listed = (f.collection_id == collection_id) & (f.kind != "incomplete")
         is_listed = sa.exists().where(listed, f.key == d.key)
         empty = sa.select(sa.func.count()).where(
-            d.collection_id == collection_id, d.chunks == 0, d.pending == 0, d.bucket.in_(unread), ~is_listed
+            self._is_in_index(collection_id), EMPTY, d.bucket.in_(unread), ~is_listed
         )
         failed = sa.select(f.kind, sa.func.count()).where(listed, f.bucket.in_(unread)).group_by(f.kind)
         with self.transaction() as connection:
@@ -120,7 +120,7 @@ class BucketRows(ScanRows):
                 table.c.collection_id == collection_id, table.c.key.in_(keys), table.c.bucket.is_distinct_from(bucket)
             )
             connection.execute(statement.values(bucket=bucket))
-        held = (d.collection_id == collection_id) & d.held_at.is_not(None) & d.bucket.is_not(None)
+        held = self._is_in_index(collection_id) & HELD & d.bucket.is_not(None)
         connection.execute(documents.update().where(held, self._is_unseen(collection_id)).values(bucket=None))
 
     def _known_bucket(self, collection_id: int, key: sa.ColumnElement[str]) -> sa.ColumnElement[Any]:
@@ -135,15 +135,17 @@ class BucketRows(ScanRows):
         seen = self._scan.seen.c
         return sa.func.coalesce(sa.select(seen.bucket).where(seen.key == key).scalar_subquery(), failed)
 
-    def _forget_digests(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Forget the digests of the buckets of these documents, because their rows are about to change."""
+    def forget_digests_of(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Delete the digests of the buckets of these documents, because their rows are about to change."""
         if self._without_digests == collection_id or not keys:
             return
-        b, d = buckets.c, documents.c
+        b = buckets.c
         with self.transaction() as connection:
             if connection.scalar(sa.select(b.bucket).where(b.collection_id == collection_id).limit(1)) is None:
                 self._without_digests = collection_id
                 return
-            theirs = sa.select(d.bucket).where(d.collection_id == collection_id, self._is_in_keys(d.key))
-            statement = buckets.delete().where(b.collection_id == collection_id, b.bucket.in_(theirs))
-            connection.execute(statement, {"keys": self._bind_keys(keys)})
+            for table in (documents, failed_documents):  # one that failed may have no row among the documents
+                c = table.c
+                theirs = sa.select(c.bucket).where(c.collection_id == collection_id, self._is_in_keys(c.key))
+                statement = buckets.delete().where(b.collection_id == collection_id, b.bucket.in_(theirs))
+                connection.execute(statement, {"keys": self._bind_keys(keys)})

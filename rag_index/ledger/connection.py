@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
+from sqlalchemy.sql.operators import custom_op
 
 from rag_index.database.interrupts import interrupts_deferred
 from rag_index.database.private import private_file
@@ -19,6 +20,7 @@ from rag_index.database.upsert import insert_for
 from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.migrations import migrate
+from rag_index.ledger.tables import documents
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +78,17 @@ class LedgerConnection:
             connection.exec_driver_sql(str(compiled), rows)
         else:
             connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+
+    def _is_in_index(self, collection_id: int) -> sa.ColumnElement[bool]:
+        """Return the condition for a document of a collection, in a query that is for one of the small indexes.
+
+        These have the pending, the held back and the empty documents. SQLite would rather look at all documents of the
+        collection by the primary key, which a `+` before the column prevents.
+        """
+        column: sa.ColumnElement[int] = documents.c.collection_id
+        if self.engine.dialect.name == "sqlite":
+            column = sa.UnaryExpression(column, operator=custom_op("+"), type_=sa.Integer())
+        return column == collection_id
 
     def _is_in_keys(self, column: Any) -> sa.ColumnElement[bool]:
         """Return the condition that `column` is one of `keys`, which is one bound parameter for any number of keys."""

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.records import Counts
 from rag_index.ledger.scan import ScanRows
-from rag_index.ledger.tables import batch_deletions, collections, documents, sizes
+from rag_index.ledger.tables import HELD, batch_deletions, collections, documents, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +119,7 @@ class DeletionRows(ScanRows):
 
     def release(self, collection_id: int) -> None:
         """Hold documents back no longer that the scan saw, and found with text."""
-        held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
+        held = self._is_in_index(collection_id) & HELD
         with self.transaction() as connection:
             connection.execute(documents.update().where(held, ~self._is_lost(collection_id)).values(held_at=None))
 
@@ -127,13 +127,13 @@ class DeletionRows(ScanRows):
         """Hold documents back no longer that the scan saw, whether or not they have text."""
         d = documents.c
         seen = sa.exists().where(self._scanned.seen.c.key == d.key)
-        held = (d.collection_id == collection_id) & d.held_at.is_not(None)
+        held = self._is_in_index(collection_id) & HELD
         with self.transaction() as connection:
             connection.execute(documents.update().where(held, seen).values(held_at=None))
 
     def release_all(self, collection_id: int) -> None:
         """Hold nothing back any longer, and forget earlier sizes and deletions: a person allowed it."""
-        held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
+        held = self._is_in_index(collection_id) & HELD
         with self.transaction() as connection:
             connection.execute(documents.update().where(held).values(held_at=None))
             for table in (sizes, batch_deletions):
@@ -141,7 +141,7 @@ class DeletionRows(ScanRows):
 
     def count_held(self, collection_id: int) -> int:
         """Count the documents that are held back."""
-        held = (documents.c.collection_id == collection_id) & documents.c.held_at.is_not(None)
+        held = self._is_in_index(collection_id) & HELD
         with self.transaction() as connection:
             return int(connection.scalar(sa.select(sa.func.count()).select_from(documents).where(held)) or 0)
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from rag_index.ledger.buckets import BucketRows
 from rag_index.ledger.failures import FailureRows
 from rag_index.ledger.records import Known, Totals
-from rag_index.ledger.tables import documents
+from rag_index.ledger.tables import EMPTY, PENDING, documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -48,7 +48,7 @@ class DocumentRows(FailureRows, BucketRows):
         statement = insert.on_conflict_do_update(index_elements=["collection_id", "key"], set_={"pending": 1})
         with self.transaction() as connection:
             connection.execute(statement, {"keys": self._bind_keys(keys)})
-            self._forget_digests(collection_id, keys)
+            self.forget_digests_of(collection_id, keys)
 
     def record(
         self, collection_id: int, rows: Iterable[tuple[str, bytes, bytes, int]], *, clear_failures: bool = True
@@ -89,7 +89,7 @@ class DocumentRows(FailureRows, BucketRows):
     def forget(self, collection_id: int, keys: Sequence[str]) -> None:
         """Delete documents and their failures from the ledger."""
         with self.transaction() as connection:
-            self._forget_digests(collection_id, keys)
+            self.forget_digests_of(collection_id, keys)
             statement = documents.delete().where(
                 documents.c.collection_id == collection_id, self._is_in_keys(documents.c.key)
             )
@@ -100,7 +100,7 @@ class DocumentRows(FailureRows, BucketRows):
         """Return the documents that are still pending since a run ended early; at most a few windows of shards."""
         d = documents.c
         with self.transaction() as connection:
-            return list(connection.scalars(sa.select(d.key).where(d.collection_id == collection_id, d.pending == 1)))
+            return list(connection.scalars(sa.select(d.key).where(self._is_in_index(collection_id), PENDING)))
 
     def totals(self, collection_id: int) -> Totals:
         """Count the documents of a collection and their points."""
@@ -117,9 +117,8 @@ class DocumentRows(FailureRows, BucketRows):
 
     def count_empty(self, collection_id: int) -> int:
         """Count the documents of a collection that have no text, and so no points."""
-        d = documents.c
         statement = sa.select(sa.func.count()).select_from(documents)
-        statement = statement.where(d.collection_id == collection_id, d.pending == 0, d.chunks == 0)
+        statement = statement.where(self._is_in_index(collection_id), EMPTY)
         with self.transaction() as connection:
             return int(connection.scalar(statement) or 0)
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 __all__ = [
-    "batch_deletions", "buckets", "collections", "documents", "failed_documents", "file_hashes", "inbox", "leases",
-    "look_ups", "metadata", "runs", "scan_states", "schema_version", "sizes", "watches",
+    "EMPTY", "HELD", "PENDING", "batch_deletions", "buckets", "collections", "documents", "failed_documents",
+    "file_hashes", "inbox", "leases", "look_ups", "metadata", "runs", "scan_states", "schema_version", "sizes",
+    "watches",
 ]  # fmt: skip
 
 metadata = sa.MetaData()
@@ -54,6 +55,13 @@ for _name, _rows in (
 ):  # not as sa.Index, which imports the dialects of both databases for its conditions
     _index = f"CREATE INDEX rag_index_{_name}_documents ON rag_index_documents (collection_id) WHERE {_rows}"
     sa.event.listen(documents, "after_create", sa.DDL(_index))  # type: ignore[no-untyped-call]
+
+_NO: sa.ColumnElement[int] = sa.literal_column("0")  # with bound values a query would not match an index
+_YES: sa.ColumnElement[int] = sa.literal_column("1")
+PENDING = documents.c.pending == _YES
+HELD = documents.c.held_at.is_not(None)
+EMPTY = (documents.c.chunks == _NO) & (documents.c.pending == _NO)
+"""The conditions of these indexes, for queries that they answer (`LedgerConnection._is_in_index`)."""
 
 failed_documents = sa.Table(
     "rag_index_failed_documents",

@@ -38,6 +38,8 @@ BUCKET_ROWS = 128
 MIN_BUCKETS, MAX_BUCKETS = 64, 65_536
 SPARSE = 64
 """Keys that leave more than so many numbers unused for each that they use are hashed: ranges would be too uneven."""
+MAX_TIMES = {"range": 4, "hash": 2}
+"""If a source has grown so many times, it gets other buckets when everything is read anyway."""
 TEXT_KEYS = -(1 << 40)
 """The number below which SQLite's keys are that are no numbers although most are: ranges cannot have them."""
 HALF = 1 << 64
@@ -101,10 +103,12 @@ class BucketLayout:
             return None
         return cls(kind, size, rendering) if version == VERSION else None
 
-    def fits(self, rows: int) -> bool:
-        """Return whether buckets of this layout have a sensible size in a source of so many rows."""
-        wanted = _bucket_count(rows)
-        return self.kind == "range" or wanted / 2 <= self.size <= wanted * 2
+    def fits(self, wanted: BucketLayout) -> bool:
+        """Return whether buckets of this layout are about as large as those of the layout that a source would get."""
+        if self.kind != wanted.kind:
+            return self.kind == "range"  # a few keys far away from the others fill no buckets
+        times = MAX_TIMES[self.kind]
+        return wanted.size / times <= self.size <= wanted.size * times
 
     def keys_of(self, buckets: Collection[int]) -> tuple[int, int] | None:
         """Return two numbers between which the keys of these buckets are; None if nothing is known of them."""

@@ -121,7 +121,11 @@ class DigestSource(SqlSource):
             before = before if before is not None and before.rendering == rendering else None
             if before is not None and state.watermark is not None:
                 self._layout = before
-                self._compare(state, self._digests(connection))
+                found = self._digests(connection)
+                if len(found) <= MAX_BUCKETS:
+                    self._compare(state, found)
+                else:
+                    before = None
             if self._rows is None:
                 self._layout, self._rows = self._choose_layout(connection, types, rendering, before)
         if self._layout is not None:
@@ -136,9 +140,7 @@ class DigestSource(SqlSource):
             return times.watermark()
 
     def _compare(self, state: ScanState, found: dict[int, BucketDigest]) -> None:
-        """Choose the buckets to read by these digests; nothing is chosen if there are too many buckets."""
-        if len(found) > MAX_BUCKETS:
-            return
+        """Choose the buckets to read by these digests."""
         known = state.digests()
         differ = {bucket for bucket, digest in found.items() if known.get(bucket) != digest.encode()}
         if len(differ) > MAX_LISTED and self._layout is not None and self._layout.kind == "range":
@@ -164,10 +166,9 @@ class DigestSource(SqlSource):
         ends = [sa.func.min(key), sa.func.max(key)] if whole else [sa.null(), sa.null()]
         statement = sa.select(sa.func.count(), *ends).select_from(self._from).where(*self._keys_not_null())
         rows, *found = connection.execute(statement).one()
-        if before is not None and before.fits(rows):
-            return before, rows
         lowest, highest = [value if isinstance(value, int) else None for value in found]
-        return choose_layout(rows, lowest, highest, rendering), rows
+        wanted = choose_layout(rows, lowest, highest, rendering)
+        return (before if before is not None and before.fits(wanted) else wanted), rows
 
     def _digests(self, connection: Connection) -> dict[int, BucketDigest]:
         """Return the digest of each bucket, as the database computes it."""

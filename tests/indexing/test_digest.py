@@ -8,6 +8,7 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.documents.keys import encode_key
 from rag_index.ledger import Ledger
 from rag_index.sources.digest import DigestSource
 from tests.fakes.ollama import FakeOllama
@@ -121,8 +122,7 @@ def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again
 
 def test_everything_is_read_after_some_days_and_after_other_settings(project, rows_read):
     figures(project)
-    with closing(Ledger(project.settings.ledger_url)) as ledger, ledger.transaction() as connection:
-        connection.exec_driver_sql("UPDATE rag_index_scan_states SET full_at = full_at - 7 * 86400")
+    compare_all(project)
     rows_read.clear()
     assert figures(project) == {"unchanged": DOCUMENTS}
     assert sum(rows_read) == DOCUMENTS
@@ -131,6 +131,57 @@ def test_everything_is_read_after_some_days_and_after_other_settings(project, ro
     rows_read.clear()
     assert figures(project) == {"unchanged": DOCUMENTS}
     assert sum(rows_read) == 0
+
+
+def test_columns_in_another_order_and_another_table_are_read_whole(project, rows_read):
+    figures(project)
+    settings = project.config.read_text()
+    project.write_settings(settings.replace('["title", "body"]', '["body", "title"]'))
+    assert figures(project) == {"changed": DOCUMENTS}
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    project.execute("CREATE TABLE copied AS SELECT * FROM note")
+    project.execute("CREATE UNIQUE INDEX key_of_copied ON copied (id)")
+    project.write_settings(project.config.read_text().replace('table = "note"', 'table = "copied"'))
+    rows_read.clear()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert sum(rows_read) == DOCUMENTS
+
+
+def test_a_source_that_has_grown_gets_other_buckets_and_loses_nothing(project, rows_read):
+    figures(project)
+    change(project, 7)
+    project.execute("DELETE FROM note WHERE id = 40")
+    project.execute("INSERT INTO note VALUES (25000, 'New', 'came later', 'a', 1)")
+    before = buckets(project)
+    compare_all(project)
+    assert figures(project) == {"new": 1, "changed": 1, "unchanged": 398, "deleted": 1}
+    assert len(buckets(project)) < len(before) / 2
+    rows_read.clear()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+    assert sum(rows_read) == 0
+    project.execute("DELETE FROM note WHERE id = 41")
+    assert figures(project) == {"unchanged": 399, "deleted": 1}
+
+
+def test_doctor_repairs_what_digests_would_leave_unread(project):
+    figures(project)
+    with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db, db:
+        assert db.execute("DELETE FROM rag_index_documents WHERE key = ?", (encode_key((7,)),)).rowcount == 1
+    ended = project.cli("doctor", "--repair")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "7" in project.texts()
+    assert figures(project) == {"unchanged": DOCUMENTS}
+
+
+def compare_all(project) -> None:
+    """Let the last complete comparison be long ago."""
+    with closing(Ledger(project.settings.ledger_url)) as ledger, ledger.transaction() as connection:
+        connection.exec_driver_sql("UPDATE rag_index_scan_states SET full_at = full_at - 7 * 86400")
+
+
+def buckets(project) -> dict[int, str]:
+    with closing(sqlite3.connect(project.folder / ".rag-index" / "ledger.db")) as db:
+        return dict(db.execute("SELECT bucket, digest FROM rag_index_buckets"))
 
 
 def test_a_source_that_loses_and_regains_everything(project):
@@ -177,6 +228,9 @@ def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, prefect_s
         rows_read.clear()
         given_up = project.index(serial=True).indexes[0]
         assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 148, 0)
+        again = project.index(serial=True, retry_failed=True).indexes[0]
+        assert (again.failed, again.unchanged) == (2, 148)
+        assert sum(rows_read) > 0, "retry-failed reads what was given up"
         fake.clear()
         assert project.cli("index", "notes", "--id", "17").returncode == 0
         assert figures(project) == {"unchanged": 149, "failed": 1}, "a document that had failed is not taken for gone"

@@ -10,6 +10,7 @@ import threading
 from contextlib import closing
 
 import pytest
+from sqlalchemy import event
 
 from rag_index.database.interrupts import interrupts_deferred
 from rag_index.database.urls import database_url
@@ -118,3 +119,46 @@ def test_other_threads_can_write(ledger):
     thread.start()
     thread.join()
     assert ledger.last_run("p_notes").id == "r"
+
+
+def test_a_document_that_is_written_forgets_the_digest_that_another_process_recorded(ledger, tmp_path):
+    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as other:
+        for writer in (ledger, other):
+            writer.begin_scan()
+            writer.mark_pending(1, ["1"])
+            writer.record(1, [("1", b"t", b"p", 1)])
+        other.see(["1", "2"], page=1, buckets=[7, 8])
+        other.record_digests(1, {7: "1:00", 8: "1:00"}, unread=())
+        assert ledger.digests(1) == {7: "1:00", 8: "1:00"}
+        ledger.begin_scan()
+        ledger.mark_pending(1, ["1"])
+        assert other.digests(1) == {8: "1:00"}
+        other.record_digests(1, {7: "1:00"}, unread=[8])
+        other.forget(1, ["1"])
+        assert ledger.digests(1) == {8: "1:00"}
+
+
+def test_what_few_documents_have_is_found_by_a_small_index(ledger):
+    asked: list[tuple[str, object]] = []
+
+    @event.listens_for(ledger.engine, "before_cursor_execute")
+    def note(connection, cursor, statement, parameters, context, many):
+        asked.append((statement, parameters))
+
+    ledger.begin_scan()
+    ledger.leave_unread([1])
+    asked.clear()
+    ledger.pending_keys(1)
+    ledger.unfinished_buckets(1, max_tries=5)
+    ledger.count_empty(1)
+    ledger.count_unread(1)
+    ledger.count_held(1)
+    ledger.release_seen(1)
+    plans = []
+    with ledger.transaction() as connection:
+        for statement, parameters in [one for one in asked if "rag_index_documents" in one[0]]:
+            rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.append(" ".join(row[3] for row in rows))
+    assert len(plans) >= 6
+    assert not [plan for plan in plans if "rag_index_documents USING PRIMARY KEY (collection_id=?)" in plan]
+    assert sum("rag_index_documents USING INDEX" in plan for plan in plans) >= 6

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rag_index.settings import IndexSettings
 from rag_index.sources.digest import DigestSource
 from tests.live.mariadb import mariadb
-from tests.sources.digests import Corpus, edits
+from tests.sources.digests import Corpus, alike, change_places, edits, many_buckets
 
 __all__ = ["mariadb"]
 
@@ -125,3 +125,47 @@ def test_every_edit_of_mariadb_is_found(on_mariadb, keys, data):
     more = data.draw(st.sampled_from([{}, {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}]))
     values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
     edits(corpus, data, key, values, rounds=2, **more)
+
+
+TEXTS = {"body": ("TEXT", TEXT), "one": ("TEXT", TEXT), "two": ("TEXT", TEXT)}
+SERVERS = ["postgres", "mariadb"]
+QUERY = {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}
+
+
+@pytest.fixture
+def server(request):
+    """Return what `Server` needs first for the database that the test names."""
+    return request.getfixturevalue(f"on_{request.param}")
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+@pytest.mark.parametrize("more", [{}, QUERY], ids=["table", "query"])
+def test_values_that_change_places_are_found(server, more):
+    corpus = Server(*server, TEXTS, "BIGINT")
+    for number in range(20):
+        corpus.execute("INSERT INTO note (id, body) VALUES (%s, 'text')", (number,))
+    change_places(corpus, **more)
+
+
+@pytest.mark.parametrize(("server", "kind", "values"), [
+    ("postgres", "text", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A"]),
+    ("postgres", "json", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
+    ("postgres", "text[]", [None, [], [""], [None], ["", ""], ["a", "b"], ["a,b"]]),
+    ("postgres", "numeric", [None, 0, 1, 10, -1]),
+    ("mariadb", "TEXT", [None, "", " ", "  ", "NULL", "-", "a", "a ", "A", "\u00e4"]),
+    ("mariadb", "JSON", [None, "null", "{}", "[]", '""', '{"a": null}', '{"a": ""}']),
+    ("mariadb", "DECIMAL(10,2)", [None, 0, 1, 10, -1]),
+], indirect=["server"])  # fmt: skip
+def test_values_that_look_alike_differ(server, kind, values):
+    corpus = Server(*server, {"body": ("TEXT", TEXT), "one": (kind, TEXT)}, "BIGINT")
+    for number in range(1000):
+        corpus.execute("INSERT INTO note (id, body) VALUES (%s, 'text')", (number,))
+    alike(corpus, "one", values, mark=f"%s::{kind}" if server[1].drivername.startswith("postgres") else "%s")
+
+
+@pytest.mark.parametrize("server", SERVERS, indirect=True)
+@pytest.mark.parametrize("key", [int, str])
+def test_more_buckets_than_a_query_can_list(server, monkeypatch, key):
+    monkeypatch.setattr("rag_index.sources.digest.MAX_LISTED", 3)
+    corpus = Server(*server, TEXTS, "BIGINT" if key is int else "VARCHAR(9)")
+    many_buckets(corpus, key)

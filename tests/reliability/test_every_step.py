@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.embedders import open_embedder
+from rag_index.indexing.diff import MAX_TRIES
 from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.stores import open_store
@@ -36,6 +37,7 @@ WRITES = {
     "ledger": (
         "add_collection", "update_collection", "drop_collection", "mark_pending", "record", "forget", "unmark_pending",
         "fail", "clear_failures", "forget_unseen_failures", "record_scan", "record_digests", "forget_digests",
+        "forget_digests_of",
         "start_run", "finish_run", "note_emptied", "note_size", "copy_sizes", "hold_back", "release", "release_seen",
         "release_all", "mark_whole",
     ),
@@ -144,6 +146,12 @@ def documents(project: Project):
         ).fetchall()
 
 
+def failed(project: Project) -> list[str]:
+    """Return the keys of the documents that the ledger lists as failed."""
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        return [row[0] for row in db.execute("SELECT key FROM rag_index_failed_documents ORDER BY key")]
+
+
 @pytest.fixture(scope="module")
 def embedder(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("any") / "p", 1)
@@ -198,6 +206,15 @@ def edit_few(project: Project) -> Project:
     return project
 
 
+def into_other_buckets(project: Project) -> Project:
+    """Make changes, and let the next run read everything and give a source that has grown other buckets."""
+    edit_few(project)
+    project.execute("INSERT INTO note VALUES (4000, 'Newer', 'A note far away about the scanner.', 'a', 1)")
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        db.execute("UPDATE rag_index_scan_states SET full_at = 0")
+    return project
+
+
 SCENES = {  # the first state, the change, and whether the run is a rebuild
     "first": (None, lambda project: project, False),
     "second": (lambda project: project, edit_corpus, False),
@@ -206,6 +223,8 @@ SCENES = {  # the first state, the change, and whether the run is a rebuild
     "digest": (with_digests, edit_few, False),
     "first with digests": (None, with_digests, False),
     "digests, undone": (with_digests, edit_few, False),
+    "other buckets": (with_digests, into_other_buckets, False),
+    "other buckets, undone": (with_digests, into_other_buckets, False),
     "undone": (lambda project: project, edit_corpus, False),  # the source is as before when the next run reads it
 }
 
@@ -271,6 +290,33 @@ def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> Non
         assert found == expected, where
         shutil.rmtree(victim.folder)
     count("deaths", len(moments))
+
+
+def test_death_while_documents_that_failed_become_readable_for_a_while(folder, embedder):
+    """What is listed as failed is listed again when the source is as it was, although the digests are too."""
+    start = with_digests(make_project(folder / "start", DOCUMENTS))
+    run_once(start, embedder)
+    with start.source() as db:
+        [(body,)] = db.execute("SELECT body FROM note WHERE id = 31").fetchall()
+    start.execute("UPDATE note SET body = x'00ff' WHERE id = 31")
+    start.execute("INSERT INTO note VALUES (61, 'Unreadable', x'00ff', 'a', 1)")
+    for _ in range(MAX_TRIES):
+        run_once(start, embedder)
+    shutil.copy(start.folder / "source.db", folder / "before.db")
+    expected = live_points(start), failed(start)
+    assert len(expected[1]) == 2
+    start.execute("UPDATE note SET body = ? WHERE id = 31", body)
+    start.execute("UPDATE note SET title = '', body = '' WHERE id = 61")
+    whole = Death()
+    run_once(copied(start, folder / "clean"), embedder, death=whole)
+    for number in range(1, whole.writes + 1):
+        victim = copied(start, folder / "victim")
+        with pytest.raises(Died):
+            run_once(victim, embedder, death=Death(at=number))
+        shutil.copy(folder / "before.db", victim.folder / "source.db")
+        run_once(victim, embedder)
+        assert (live_points(victim), failed(victim)) == expected, (number, whole.writes)
+        shutil.rmtree(victim.folder)
 
 
 @pytest.mark.long

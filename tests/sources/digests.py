@@ -7,13 +7,16 @@ that a scan with digests read add up to.
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
 from rag_index.sources.buckets import BucketDigest, RowDigest, add_rows
 
-__all__ = ["Corpus", "State", "edits", "everything", "scan"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["Corpus", "State", "alike", "change_places", "edits", "everything", "many_buckets", "scan"]
 
 
 class Corpus:
@@ -30,15 +33,16 @@ class State:
     """What scans leave to the next one, as the ledger keeps it: a `ScanState` without documents that failed."""
 
     def __init__(self) -> None:
-        self.watermark: str | None = None
+        self.last_watermark: str | None = None
+        self.read_everything = False
         self.known: dict[int, str] = {}
         self.documents: dict[str, tuple[int, bytes, bytes]] = {}
         """The bucket and the hashes of each document, by key."""
         self.rows_read = 0
 
     @property
-    def last_watermark(self):
-        return self.watermark
+    def watermark(self):
+        return None if self.read_everything else self.last_watermark
 
     def set_watermark(self, watermark: str) -> None:
         self.following = watermark
@@ -47,10 +51,14 @@ class State:
         return self.known
 
 
-def scan(source, state: State, *, rows: int = 50) -> None:
-    """Scan the source and bring the state up to date, as a run does that comes to its end."""
+def scan(source, state: State, *, rows: int = 50, between: Callable[[], object] = lambda: None) -> None:
+    """Scan the source and bring the state up to date, as a run does that comes to its end.
+
+    `between` is called when the source has its digests and has not yet read a row.
+    """
     source.use_scan_state(state)
     total = source.count()
+    between()
     found: dict[int, BucketDigest] = {}
     seen: dict[str, tuple[int, bytes, bytes]] = {}
     unread: dict[int, int] = {}
@@ -76,7 +84,7 @@ def scan(source, state: State, *, rows: int = 50) -> None:
     state.documents = {**kept, **seen}
     state.known = {bucket: digest for bucket, digest in state.known.items() if bucket in unread}
     state.known |= {bucket: digest.encode() for bucket, digest in found.items()}
-    state.watermark = state.following
+    state.last_watermark = state.following
 
 
 def everything(corpus: Corpus, **more: Any) -> dict[str, tuple[bytes, bytes]]:
@@ -103,6 +111,61 @@ def edits(corpus: Corpus, data, key: st.SearchStrategy, columns: dict[str, st.Se
         assert {key: row[1:] for key, row in state.documents.items()} == everything(corpus, **more)
         for _ in range(data.draw(st.integers(0, 4), label="edits") if number < rounds else 0):
             _edit(corpus, data, keys, key, columns)
+
+
+def alike(corpus: Corpus, column: str, values: Sequence[Any], *, mark: str = "%s", **more: Any) -> None:
+    """Put each of these values into the column, after several others: every one of these changes is found."""
+    state = State()
+    for value in [*values, *values[-2::-1], *values[2::2], *values[1::2]]:
+        corpus.execute(f"UPDATE note SET {column} = {mark} WHERE id = 7", (value,))
+        _rescan(corpus, state, **more)
+        assert state.rows_read > 0, value
+        _rescan(corpus, state, **more)
+        assert state.rows_read == 0, value
+
+
+def change_places(corpus: Corpus, first: Any = 7, second: Any = 8, **more: Any) -> None:
+    """Let values of a row change columns, two rows their texts, and a row its key."""
+    state = State()
+    corpus.execute("UPDATE note SET one = 'left', two = 'right', body = 'a text' WHERE id = %s", (first,))
+    corpus.execute("UPDATE note SET one = 'left', two = 'right', body = 'another' WHERE id = %s", (second,))
+    _rescan(corpus, state, **more)
+    for statement, values in (
+        ("UPDATE note SET one = 'right', two = 'left' WHERE id = %s", [first]),
+        ("UPDATE note SET one = 'rightl', two = 'eft' WHERE id = %s", [first]),
+        ("UPDATE note SET one = 'left', two = 'right' WHERE id = %s", [first]),
+        ("UPDATE note SET body = CASE id WHEN %s THEN 'another' ELSE 'a text' END WHERE id IN (%s, %s)",
+         [first, first, second]),
+        ("DELETE FROM note WHERE id = %s", [first]),
+        ("UPDATE note SET id = %s WHERE id = %s", [first, second]),
+    ):  # fmt: skip
+        corpus.execute(statement, values)
+        _rescan(corpus, state, **more)
+        assert {key: row[1:] for key, row in state.documents.items()} == everything(corpus, **more), statement
+        assert state.rows_read > 0, statement
+        _rescan(corpus, state, **more)
+        assert state.rows_read == 0, statement
+
+
+def many_buckets(corpus: Corpus, key: type, **more: Any) -> None:
+    """Change rows in more buckets than a query lists, and delete and add some between them."""
+    state = State()
+    for number in range(1000):
+        corpus.execute("INSERT INTO note (id, body) VALUES (%s, 'text')", (key(number),))
+    _rescan(corpus, state, **more)
+    for statement in ("UPDATE note SET body = 'other' WHERE id = %s", "DELETE FROM note WHERE id = %s"):
+        for number in (300, 340, 380, 420, 460, 500, 560):
+            corpus.execute(statement, (key(number),))
+        corpus.execute("UPDATE note SET body = %s WHERE id = %s", (f"between: {statement}", key(440)))
+        _rescan(corpus, state, **more)
+        assert {key: row[1:] for key, row in state.documents.items()} == everything(corpus, **more)
+        _rescan(corpus, state, **more)
+        assert state.rows_read == 0
+
+
+def _rescan(corpus: Corpus, state: State, **more: Any) -> None:
+    with closing(corpus.source(**more)) as source:
+        scan(source, state)
 
 
 class Key:

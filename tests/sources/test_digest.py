@@ -13,7 +13,7 @@ from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError
 from rag_index.settings import IndexSettings
 from rag_index.sources.digest import DigestSource
-from tests.sources.digests import Corpus, State, edits, scan
+from tests.sources.digests import Corpus, State, alike, change_places, edits, everything, many_buckets, scan
 
 VALUES = st.one_of(
     st.none(),
@@ -115,13 +115,76 @@ def test_bytes_that_are_no_text_are_seen_as_they_are_read(corpus):
     assert rescan(corpus, state) == 0
 
 
-def test_a_digest_of_another_version_and_a_corpus_that_grew_are_read_whole(corpus):
+def test_what_changes_between_the_digests_and_the_rows_is_read_now_or_by_the_next_scan(corpus):
     state = State()
     rescan(corpus, state)
-    layout = state.watermark
-    state.watermark = layout.replace("[1,", "[0,")
+
+    def meanwhile():
+        corpus.execute("UPDATE note SET body = 'in a bucket that is read' WHERE id = 2501")
+        corpus.execute("UPDATE note SET body = 'in a bucket that stays unread' WHERE id = 7")
+
+    corpus.execute("UPDATE note SET body = 'before' WHERE id = 2500")
+    with closing(corpus.source()) as source:
+        scan(source, state, between=meanwhile)
+    assert 0 < rescan(corpus, state) < 200, "the bucket that was read is known as it was read"
+    assert {key: row[1:] for key, row in state.documents.items()} == everything(corpus)
+    assert rescan(corpus, state) == 0
+
+
+def test_values_that_look_alike_differ(corpus):
+    alike(corpus, "two", [None, "", 0, "0", 0.0, b"0", "None", "NULL", 1, "1", 1.0, b"1"])
+
+
+def test_values_that_change_places_are_found(corpus):
+    change_places(corpus)
+
+
+@pytest.mark.parametrize("keys", ["numbers", "texts"])
+def test_more_buckets_than_a_query_can_list(tmp_path, monkeypatch, keys):
+    monkeypatch.setattr("rag_index.sources.digest.MAX_LISTED", 3)
+    corpus = SqliteCorpus(tmp_path, KEYS[keys][0])
+    many_buckets(corpus, str if keys == "texts" else int)
+    corpus.db.close()
+
+
+def grow(corpus) -> None:
+    corpus.db.executemany("INSERT INTO note VALUES (?, 'new', 1, NULL)", [(n,) for n in range(131, 5001)])
+    corpus.db.commit()
+
+
+def test_a_source_that_has_grown_gets_larger_buckets(corpus, monkeypatch):
+    state = State()
+    corpus.execute("DELETE FROM note WHERE id > 130")
+    rescan(corpus, state)
+    grow(corpus)
     assert rescan(corpus, state) == 5000
-    assert state.watermark == layout
+    assert len(state.known) > 1000, "the buckets of 130 documents"
+    monkeypatch.setattr("rag_index.sources.digest.MAX_BUCKETS", 1000)
+    assert rescan(corpus, state) == 5000
+    assert len(state.known) < 100
+    corpus.execute("UPDATE note SET two = 5 WHERE id = 2500")
+    assert 0 < rescan(corpus, state) < 200
+
+
+def test_a_source_that_has_grown_gets_larger_buckets_when_everything_is_read(corpus):
+    state = State()
+    corpus.execute("DELETE FROM note WHERE id > 130")
+    rescan(corpus, state)
+    grow(corpus)
+    state.read_everything = True
+    assert rescan(corpus, state) == 5000
+    assert len(state.known) < 100
+    state.read_everything = False
+    assert rescan(corpus, state) == 0
+
+
+def test_with_digests_of_another_version_everything_is_read(corpus):
+    state = State()
+    rescan(corpus, state)
+    layout = state.last_watermark
+    state.last_watermark = layout.replace("[1,", "[0,")
+    assert rescan(corpus, state) == 5000
+    assert state.last_watermark == layout
 
 
 def test_a_database_without_digests_is_refused_in_one_line(tmp_path):
