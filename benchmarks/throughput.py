@@ -107,6 +107,7 @@ class Watch(threading.Thread):
         self.peaks: dict[str, float] = defaultdict(float)
         self.course: list[tuple[float, dict[str, float]]] = []
         """The CPU seconds until each look, with its time in seconds since 1970."""
+        self.now: dict[str, float] = {}
         self._cpu: dict[tuple[str, int], float] = {}
         self._process = psutil.Process(pid)
 
@@ -116,6 +117,7 @@ class Watch(threading.Thread):
                 family = [self._process, *self._process.children(recursive=True)]
             except psutil.NoSuchProcess:
                 return
+            now: dict[str, float] = {}
             for process in family:
                 try:
                     status = Path(f"/proc/{process.pid}/status").read_text()
@@ -124,10 +126,16 @@ class Watch(threading.Thread):
                 except (OSError, psutil.Error):
                     continue
                 if match := re.search(r"RssAnon:\s+(\d+) kB", status):
-                    self.peaks[name] = max(self.peaks[name], int(match[1]) / 1024)
+                    now[name] = max(now.get(name, 0.0), int(match[1]) / 1024)
+                    self.peaks[name] = max(self.peaks[name], now[name])
                 self._cpu[name, process.pid] = times.user + times.system
+            self.now = now
             self.course.append((time.time(), self.cpu))
+            self.looked()
             time.sleep(self.interval)
+
+    def looked(self) -> None:
+        """Do nothing; a watch that notes more begins here. `now` has the memory of each kind of process."""
 
     @property
     def cpu(self) -> dict[str, float]:
@@ -165,7 +173,13 @@ def kind(command: str) -> str:
     return "flow"
 
 
-def run(config: Path, *arguments: str, interval: float = 0.2, **more: str) -> tuple[dict, float, Watch]:
+def run(
+    config: Path,
+    *arguments: str,
+    interval: float = 0.2,
+    watching: Callable[[int], Watch] | None = None,
+    **more: str,
+) -> tuple[dict, float, Watch]:
     """Run `index-all` with `more` in its environment. Return its report, wall seconds and a watch of its processes."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "RAG_INDEX_"))}
     environment |= more
@@ -174,9 +188,14 @@ def run(config: Path, *arguments: str, interval: float = 0.2, **more: str) -> tu
         [*PROGRAM, "--config", str(config), "index-all", "--json", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment,
     )  # fmt: skip
-    watch = Watch(process.pid, interval)
+    watch = Watch(process.pid, interval) if watching is None else watching(process.pid)
     watch.start()
-    output, _ = process.communicate()
+    try:
+        output, _ = process.communicate()
+    except BaseException:  # somebody stops the benchmark
+        process.terminate()
+        process.communicate()
+        raise
     if process.returncode:
         sys.exit(f"the run failed: {output}")
     return json.loads(output), time.perf_counter() - started, watch
