@@ -8,12 +8,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.project import Project
 
 SECRET = "battery-staple-horse"
 MAKE = "from prefect.blocks.system import Secret; Secret(value={!r}).save('rag-index-source', overwrite=True)"
 
 
+@pytest.mark.long
 def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, tmp_path):
     project = Project(tmp_path / "project").fill(10)
     settings = project.config.read_text()

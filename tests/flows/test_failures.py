@@ -95,7 +95,11 @@ def test_few_failures_are_tolerated_where_the_settings_say_so(project, fake):
 
 
 @pytest.mark.parametrize(
-    ("settings", "documents"), [({"workers": 2, "shard_documents": 40}, 80), ({}, 800)], ids=["two workers", "default"]
+    ("settings", "documents"),
+    [
+        pytest.param({"workers": 2, "shard_documents": 40}, 80, marks=pytest.mark.long, id="two workers"),
+        pytest.param({}, 800, id="default"),
+    ],
 )
 def test_a_document_that_kills_its_worker_is_found_and_the_rest_is_indexed(project, fake, settings, documents):
     project.fill(documents - 80, first=81)  # by default 80 are embedded in the flow's process

@@ -124,6 +124,7 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(f
     assert len(fake.embeds()) == 1
 
 
+@pytest.mark.long
 def test_a_socket_that_accepts_and_is_silent_ends_the_whole_once(five, fake, shown, patient):
     fake.stop_listening()
     with socket.create_server(("127.0.0.1", fake.port), backlog=100):

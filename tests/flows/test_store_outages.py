@@ -18,7 +18,10 @@ def shown(monkeypatch) -> Recorder:
     return recorder
 
 
-@pytest.mark.parametrize("options", [{"workers": 1, "shard_documents": 20}, {"serial": True, "shard_documents": 20}])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"workers": 1}, marks=pytest.mark.long, id="worker"), pytest.param({"serial": True}, id="serial")],
+)
 def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefect_server, shown, options):
     with FakeQdrant() as qdrant:
         project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(200)
@@ -27,7 +30,7 @@ def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefec
             when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 3, qdrant.stop),
             when(lambda: shown.says(away, "refused"), qdrant.start),
         ):
-            report = project.index(**options)
+            report = project.index(shard_documents=20, **options)
         assert report.state == "completed", report.sentence()
         said = [sentence for sentence in shown.sentences if "does not answer" in sentence]
         assert not [one for one in said if " left" in one or "/s" in one or "busy" in one], said

@@ -17,7 +17,9 @@ from tests.sources.digests import Corpus, alike, change_places, edits, many_buck
 __all__ = ["mariadb"]
 
 pytest_plugins = ["tests.live.fixtures"]
-SLOW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+FEW, MANY = (
+    settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck)) for examples in (6, 25)
+)
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
 TIMES = st.datetimes(dt.datetime(1971, 1, 1), dt.datetime(2037, 1, 1))  # noqa: DTZ001
 DECIMALS = st.decimals(-(10**12), 10**12, places=4, allow_nan=False)
@@ -103,28 +105,43 @@ def some_columns(data, columns):
     return {name: columns[name] for name in {"body": 0, **dict.fromkeys(names)}}
 
 
+def edit_at_random(on, dialect, keys, data):
+    column, key = KEYS[keys]
+    columns = some_columns(data, dialect)
+    corpus = Server(*on, columns, column)
+    more = data.draw(st.sampled_from([{}, {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}]))
+    values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
+    edits(corpus, data, key, values, rounds=2, **more)
+
+
 @pytest.mark.parametrize("keys", KEYS)
-@SLOW
+@FEW
 @given(data=st.data())
 def test_every_edit_of_postgresql_is_found(on_postgres, keys, data):
-    column, key = KEYS[keys]
-    columns = some_columns(data, POSTGRES)
-    corpus = Server(*on_postgres, columns, column)
-    more = data.draw(st.sampled_from([{}, {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}]))
-    values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
-    edits(corpus, data, key, values, rounds=2, **more)
+    edit_at_random(on_postgres, POSTGRES, keys, data)
 
 
 @pytest.mark.parametrize("keys", KEYS)
-@SLOW
+@FEW
 @given(data=st.data())
 def test_every_edit_of_mariadb_is_found(on_mariadb, keys, data):
-    column, key = KEYS[keys]
-    columns = some_columns(data, MARIADB)
-    corpus = Server(*on_mariadb, columns, column)
-    more = data.draw(st.sampled_from([{}, {"query": "SELECT * FROM note WHERE id IS NOT NULL -- all"}]))
-    values = {name: st.one_of(st.none(), one) for name, (_, one) in columns.items()}
-    edits(corpus, data, key, values, rounds=2, **more)
+    edit_at_random(on_mariadb, MARIADB, keys, data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("keys", KEYS)
+@MANY
+@given(data=st.data())
+def test_many_edits_of_postgresql_are_found(on_postgres, keys, data):
+    edit_at_random(on_postgres, POSTGRES, keys, data)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("keys", KEYS)
+@MANY
+@given(data=st.data())
+def test_many_edits_of_mariadb_are_found(on_mariadb, keys, data):
+    edit_at_random(on_mariadb, MARIADB, keys, data)
 
 
 TEXTS = {"body": ("TEXT", TEXT), "one": ("TEXT", TEXT), "two": ("TEXT", TEXT)}

@@ -51,7 +51,13 @@ def pages(source, rows=20_000):
             return
 
 
-@pytest.mark.parametrize("how", [{}, {"table": None, "query": "SELECT * FROM note WHERE id > 0"}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({}, id="table"),
+        pytest.param({"table": None, "query": "SELECT * FROM note WHERE id > 0"}, marks=pytest.mark.long, id="query"),
+    ],
+)
 def test_all_rows_are_read_in_order(table, how):
     source = SqlSource(table.url, index(**how))
     source.check()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.project import Project
 
-pytestmark = pytest.mark.ollama
+pytestmark = [pytest.mark.ollama, pytest.mark.long]
 
 
 def test_it_finds_working_settings_and_leaves_no_server_running(tmp_path, ollama_program, ollama_server, ollama_model):

@@ -82,6 +82,7 @@ def test_a_server_that_does_nothing_is_given_up_after_two_minutes():
     assert patience.exhausted() == "is silent, and has done nothing for 120 s"
 
 
+@pytest.mark.long
 def test_a_real_server_starts_where_each_second_of_work_takes_more_than_a_minute(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     with ApiServer() as server:

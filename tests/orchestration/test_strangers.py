@@ -102,6 +102,7 @@ def prepared(tmp_path) -> Path:
     return place
 
 
+@pytest.mark.long
 @needs_second_user
 def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path, prepared):
     project = Project(tmp_path / "project").fill(300)

@@ -12,7 +12,7 @@ from tests.reliability.chaos.places import WAYS, Missing, open_desk
 from tests.reliability.chaos.trial import Trial
 
 SEED = random.SystemRandom().randrange(1_000_000)
-SHORT = {"sqlite-queue": 1_000, "postgresql-wal": 1_500}
+SHORT = {"sqlite-queue": 1_000, "postgresql-wal": 600}
 LONG = dict.fromkeys(WAYS, 12_000) | {"mariadb-queue": 4_000}
 
 

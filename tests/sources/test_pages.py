@@ -75,6 +75,7 @@ def test_invalid_bytes_on_a_later_page_are_replaced(project):
     assert max(sizes) < PAGE_CHARS + 2 * LONG
 
 
+@pytest.mark.long
 def test_a_plan_holds_a_page(project, monkeypatch):
     identity = identify(project.settings.embedder)
     monkeypatch.setattr("rag_index.status.plan.identify", lambda _: identity)  # its model is no part of a page
