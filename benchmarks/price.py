@@ -1,14 +1,15 @@
 """The price of a document: CPU time of all processes of a first run, for each chunk, beyond the bare embedder's.
 
     python benchmarks/price.py [--documents 64000] [--store embedded,server] [--search hybrid,dense] [--workers N]
-                               [--repeat 3]
+                               [--repeat 3] [--stages]
 
 Each figure is the difference between two first runs, over all documents and over a quarter of them, divided by the
 difference in chunks, so start-up is in none of them. Both are the flow from the start, with a Prefect server. The
 documents are excerpts of prose as in `local.py`. The store's server is one on loopback that counts points and keeps
 none: its own CPU time is not counted. The bare embedder is ours (`throughput.embed`), and its CPU time is measured on
 the same texts in the same run, after start-up. A search by words needs a sparse vector for each chunk, so `hybrid` and
-`dense` have prices of their own.
+`dense` have prices of their own. With `--stages`, also the CPU time of each stage of the same first run in one process,
+by the plain driver: what is missing there is the price of flow, workers and Prefect's server.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import os
 import sys
 import tempfile
 import time
+import uuid
 from collections import defaultdict
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -31,11 +34,21 @@ from corpus.counting_qdrant import CountingQdrant, free_ports, store_settings
 from local import Desk, prose
 from throughput import bare, embed, run, running_prefect, texts_of
 
+from rag_index.chunking.text import TextChunker
+from rag_index.embedders import open_embedder
+from rag_index.embedders.bm25 import Bm25Encoder
+from rag_index.embedders.local import LocalEmbedder
+from rag_index.indexing.driver import finish_scan, index_pages, pages
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.machine.garbage import collect_seldom
 from rag_index.machine.resources import default_worker_count
+from rag_index.reports.metrics import Stopwatch
 from rag_index.settings import load_settings
+from rag_index.stores.edge import collection as edge
+from rag_index.stores.server import writes as server_writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MICRO = 1e6
 MANY = 1e9
@@ -74,6 +87,47 @@ def cpu(made: Desk, workers: int) -> dict[str, float]:
     return watch.cpu | server
 
 
+STAGES = (
+    (TextChunker, "chunk", "chunks"),
+    (LocalEmbedder, "embed_documents", "embedder"),
+    (Bm25Encoder, "documents", "words"),
+    (edge, "engine_points", "points for the engine"),
+    (edge.EdgeCollection, "_write", "engine"),
+    (server_writes, "upsert_request", "requests"),
+)
+"""Calls that are stages of their own here; the rest of what calls them counts for the stage of the run around them."""
+
+
+def stages(made: Desk) -> None:
+    """Print the CPU time of each stage of a first run in this process."""
+    settings, watch = load_settings(made.reset().config), Stopwatch(time.process_time)
+
+    def timed(call: Callable[..., Any], name: str) -> Callable[..., Any]:
+        def wrapper(*arguments: Any, **named: Any) -> Any:
+            with watch.stage(name):
+                return call(*arguments, **named)
+
+        return wrapper
+
+    with ExitStack() as stack:
+        stack.enter_context(collect_seldom())
+        embedder = stack.enter_context(closing(open_embedder(settings.embedder)))
+        identity = embedder.identity()  # loads the model
+        for owner, name, stage in STAGES:
+            stack.enter_context(patch.object(owner, name, timed(getattr(owner, name), stage)))
+        run = stack.enter_context(open_run(settings, settings.indexes[0].name, RunOptions(), run_id=str(uuid.uuid4())))
+        run.stopwatch = watch
+        scan = run.begin(identity, run.open_chunker(), workers=1)
+        before = dict(watch.seconds)
+        index_pages(scan, pages(scan), embedder)
+        finish_scan(scan)
+        chunks = run.metrics.chunks
+        spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in watch.seconds.items()}
+    print(f"  the same in one process, {sum(spent.values()) / chunks * MICRO:.0f} µs a chunk:")
+    for stage, seconds in spent.items():
+        print(f"    {stage:<21} {seconds / chunks * MICRO:6.1f} µs a chunk")
+
+
 def measure(given: argparse.Namespace, store: str, search: str) -> None:
     prices: list[float] = []
     ratios: list[float] = []
@@ -99,15 +153,18 @@ def measure(given: argparse.Namespace, store: str, search: str) -> None:
             prices.append(sum(spent.values()) - alone)
             ratios.append(sum(spent.values()) / alone)
             kinds["bare embedder"].append(alone)
-    print(f"\n{store}, {search}: {more:,} chunks more, {given.workers} worker{'s' if given.workers > 1 else ''}")
-    for kind, seconds in sorted(kinds.items()):
-        print(f"  {kind:<16} {median(seconds) * MICRO:8.0f} µs a chunk")
-    spread = f"{min(prices) * MICRO:.0f} to {max(prices) * MICRO:.0f}"
-    print(f"  price            {median(prices) * MICRO:8.0f} µs a chunk ({spread}); goal: at most 150")
-    print(
-        f"  all CPU over the bare embedder's {median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}); goal: 1.5"
-    )
-    sys.stdout.flush()
+        print(f"\n{store}, {search}: {more:,} chunks more, {given.workers} worker{'s' if given.workers > 1 else ''}")
+        for kind, seconds in sorted(kinds.items()):
+            print(f"  {kind:<16} {median(seconds) * MICRO:8.0f} µs a chunk")
+        spread = f"{min(prices) * MICRO:.0f} to {max(prices) * MICRO:.0f}"
+        print(f"  price            {median(prices) * MICRO:8.0f} µs a chunk ({spread}); goal: at most 150")
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"  all CPU over the bare embedder's {median(ratios):.2f} ({spread}); goal: 1.5")
+        sys.stdout.flush()
+        if given.stages:
+            with CountingQdrant(MANY, *ports) if store == "server" else ExitStack():
+                stages(many)
+            sys.stdout.flush()
 
 
 def main() -> None:
@@ -117,6 +174,7 @@ def main() -> None:
     parser.add_argument("--search", default="hybrid,dense")
     parser.add_argument("--workers", type=int, default=default_worker_count())
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--stages", action="store_true")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ.update(PREFECT_HOME=home, PREFECT_SERVER_ANALYTICS_ENABLED="false")
