@@ -9,7 +9,8 @@ documents are excerpts of prose as in `local.py`. The store's server is one on l
 none: its own CPU time is not counted. The bare embedder is ours (`throughput.embed`), and its CPU time is measured on
 the same texts in the same run, after start-up. A search by words needs a sparse vector for each chunk, so `hybrid` and
 `dense` have prices of their own. With `--stages`, also the CPU time of each stage of the same first run in one process,
-by the plain driver: what is missing there is the price of flow, workers and Prefect's server.
+by the plain driver: what is missing there is the price of flow, workers and Prefect's server. `--repeat 0 --stages`
+measures the stages alone.
 """
 
 from __future__ import annotations
@@ -154,12 +155,13 @@ def measure(given: argparse.Namespace, store: str, search: str) -> None:
             ratios.append(sum(spent.values()) / alone)
             kinds["bare embedder"].append(alone)
         print(f"\n{store}, {search}: {more:,} chunks more, {given.workers} worker{'s' if given.workers > 1 else ''}")
-        for kind, seconds in sorted(kinds.items()):
-            print(f"  {kind:<16} {median(seconds) * MICRO:8.0f} µs a chunk")
-        spread = f"{min(prices) * MICRO:.0f} to {max(prices) * MICRO:.0f}"
-        print(f"  price            {median(prices) * MICRO:8.0f} µs a chunk ({spread}); goal: at most 150")
-        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-        print(f"  all CPU over the bare embedder's {median(ratios):.2f} ({spread}); goal: 1.5")
+        if prices:
+            for kind, seconds in sorted(kinds.items()):
+                print(f"  {kind:<16} {median(seconds) * MICRO:8.0f} µs a chunk")
+            spread = f"{min(prices) * MICRO:.0f} to {max(prices) * MICRO:.0f}"
+            print(f"  price            {median(prices) * MICRO:8.0f} µs a chunk ({spread}); goal: at most 150")
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+            print(f"  all CPU over the bare embedder's {median(ratios):.2f} ({spread}); goal: 1.5")
         sys.stdout.flush()
         if given.stages:
             with CountingQdrant(MANY, *ports) if store == "server" else ExitStack():
