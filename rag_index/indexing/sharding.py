@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Sharder", "first_rate", "poison", "max_chars", "parts_of"]
 
 MAX_CHARS = 4_000_000
-"""As many characters as the local embedder takes two seconds for. The two tasks of a shard cost a third of a second of
+"""As many characters as the local embedder takes two seconds for. The tasks of a shard cost some tenths of a second of
 processor time in flow, worker and Prefect's server."""
 MAX_CHARS_OF_CODE = 700_000
 """Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""

@@ -74,13 +74,13 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
 def light_clients(settings: Settings) -> Iterator[None]:
     """Spare Prefect's clients within the block, and those of tasks, the certificates if the API has no TLS.
 
-    Nothing changes with workers on other machines, which do not have the file, and for users who name a file.
+    Nothing changes with workers on other machines, which do not have the file.
     """
     from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings
 
     unencrypted = (PREFECT_API_URL.value() or "").startswith("http://")
     changed = {}
-    if unencrypted and not settings.parallel.address and not PREFECT_API_SSL_CERT_FILE.value():
+    if unencrypted and not settings.parallel.address:
         folder = settings.data / "prefect"
         with suppress(OSError):
             private_folder(folder)

@@ -109,9 +109,10 @@ def test_a_server_that_ends_is_named_with_its_code(monkeypatch):
         ("http://prefect.example/api", "", None, True),
         ("https://prefect.example/api", "", None, False),
         ("http://prefect.example/api", '[parallel]\naddress = "tcp://10.0.0.7:8786"', None, False),
-        ("http://prefect.example/api", "", "/etc/authority.pem", False),
+        ("http://prefect.example/api", "", "/etc/all_authorities.pem", True),
+        ("https://prefect.example/api", "", "/etc/all_authorities.pem", False),
     ],
-    ids=["no TLS", "TLS", "workers elsewhere", "a file that the user named"],
+    ids=["no TLS", "TLS", "workers elsewhere", "no TLS, a file", "TLS, a file"],
 )
 def test_clients_of_an_api_without_tls_read_one_certificate(tmp_path, url, more, named, light):
     from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings
