@@ -30,8 +30,8 @@ def loads_first(run: IndexRun) -> bool:
 def begin_bulk(run: IndexRun, collection: Collection, *, published_later: bool) -> bool:
     """Turn the search index of a new collection off, and those on again that a run of this index left off.
 
-    Return whether the collection is loaded in bulk. One that holds points and has its search index is not: turning it
-    off would wait for what the server is building.
+    Return whether the collection is published once its search index is built. One that holds points and has its search
+    index keeps it, such as after an error: turning it off would wait for what the server is building.
     """
     server = server_collections(run.store)
     if server is None:
@@ -41,8 +41,9 @@ def begin_bulk(run: IndexRun, collection: Collection, *, published_later: bool) 
         if other.id != collection.id and BULK in there.get(other.name, {}):
             server.resume_indexing(other.name)
     paused = BULK in run.store.metadata(collection.name)
-    if published_later and _wanted(run) and (paused or not run.store.count(collection.name)):
-        server.pause_indexing(collection.name)
+    if published_later and _wanted(run):
+        if not run.store.count(collection.name):
+            server.pause_indexing(collection.name)
         return True
     if paused:
         server.resume_indexing(collection.name)

@@ -62,7 +62,7 @@ class Scan:
     first: bool
     """Whether no collection is live, so that the new one has nothing to be compared with."""
     bulk: bool
-    """Whether the server builds no search index until all is loaded."""
+    """Whether the collection is published once the server has built its search index, which may be off until then."""
     epoch: int
     """Written into a server's collection: a server refuses workers of an earlier run by it. 0 in an embedded store."""
     guard: DeleteGuard

@@ -19,6 +19,7 @@ from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.single import index_documents
 from rag_index.stores import open_store
 from rag_index.stores.metadata import BULK
+from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -174,9 +175,15 @@ def test_a_collection_that_is_not_indexed_is_not_published(project, qdrant, monk
         run(project)
     assert aliases(project) == {}
     assert threshold(qdrant, f"{ALIAS}__1") == 10
+    with pytest.raises(RagIndexError, match=f"the search index of {ALIAS}__1 did not grow"):
+        run(project)
+    assert aliases(project) == {}, "the next run waits again, although the search index is on"
     qdrant.stuck = False
+    pauses = []
+    monkeypatch.setattr(ServerStore, "pause_indexing", lambda *given: pauses.append(given))
     run(project)
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
+    assert not pauses, "turning the search index off would wait for what the server builds"
 
 
 def test_without_bulk_a_first_collection_is_searchable_from_the_start(project, qdrant):
