@@ -12,6 +12,7 @@ import pytest
 from rag_index.orchestration.api_server import send_pending_logs, temporary_server
 from rag_index.orchestration.launch import quiet
 from tests import counted
+from tests.local_model import keep_model
 
 pytest_plugins = ["tests.live.fixtures"]
 
@@ -36,6 +37,7 @@ def prefect_server(tmp_path_factory):
 
 
 def pytest_configure(config):
+    keep_model()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background ignores it
     hypothesis.settings.register_profile("tests", deadline=None)  # machines here are noisy
     hypothesis.settings.load_profile("tests")

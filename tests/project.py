@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rag_index.indexing.run import RunOptions
+from rag_index.orchestration.launch import FlowStart
+from rag_index.orchestration.plain_run import run_plainly
 from rag_index.reports.outcome import RunReport
-from rag_index.settings import Settings, load_settings
+from rag_index.settings import Settings, load_settings, run_settings
 from rag_index.stores import open_store
+from tests.forked_program import PROGRAM, run_program
+
+if TYPE_CHECKING:
+    import subprocess
+
+__all__ = ["PROGRAM", "SETTINGS", "WORDS", "Project", "body"]
 
 SETTINGS = """\
 project = "test"
@@ -72,6 +79,12 @@ class Project:
     def settings(self) -> Settings:
         return load_settings(self.config)
 
+    def run(self, *names: str, wait: float | None = None, **options: bool) -> RunReport:
+        """Run indexes in this process as a user does without Prefect, with the steps of the flow in its order."""
+        settings = run_settings(self.config, serial=True, wait=wait)
+        start = FlowStart(_no_flow, self.folder / ".prefect")
+        return run_plainly(start, settings, settings.named(list(names) or None), RunOptions(**options))
+
     def index(self, *names: str, **parameters: Any) -> RunReport:
         """Run the flow in this process, against the session's Prefect server."""
         from rag_index.cli.runs import load_index_all
@@ -83,14 +96,7 @@ class Project:
 
     def cli(self, *arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run the program as a user does."""
-        return subprocess.run(
-            [*PROGRAM, "--config", str(self.config), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            env={**os.environ, **environment},
-            check=False,
-        )
+        return run_program(["--config", str(self.config), *arguments], os.environ | environment, timeout=timeout)
 
     def json(self, *arguments: str, code: int = 0, **environment: str) -> dict[str, Any]:
         """Return the document that --json prints, which must be the only thing on standard output."""
@@ -118,9 +124,10 @@ class Project:
         return {document: [text for _, text in sorted(parts)] for document, parts in chunks.items()}
 
 
+def _no_flow() -> Any:
+    raise AssertionError("one process does all of it")
+
+
 def body(i: int) -> str:
     words = " ".join(WORDS[(i * k) % len(WORDS)] for k in range(1, 9))
     return f"The {words} of ticket {i} does not work." * (6 if i % 10 == 0 else 1)
-
-
-PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]

@@ -21,7 +21,7 @@ from tests.project import PROGRAM, Project
 def indexed(tmp_path_factory, prefect_server) -> Project:
     """An indexed project, shared by the tests of this module."""
     project = Project(tmp_path_factory.mktemp("cli") / "project").fill(120)
-    project.index(serial=True)
+    project.run()
     return project
 
 
@@ -301,7 +301,7 @@ def test_report_says_why_a_run_failed(project, prefect_server):
     project.write_settings(
         project.config.read_text() + '[[indexes]]\nname = "loose"\ntable = "loose"\nkey = "id"\ntext = "body"\n'
     )
-    assert project.index(serial=True).state == "failed"
+    assert project.run().state == "failed"
     lines = project.cli("status").stdout.splitlines()
     assert "NULL" not in lines[2]
     assert lines[3].startswith("loose: index loose: 1 row has NULL in the key (id); ")

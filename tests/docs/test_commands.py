@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
-import subprocess
-import sys
 from typing import get_args
 from unittest.mock import Mock
 
@@ -17,6 +16,7 @@ from rag_index.cli import program
 from rag_index.doctor import Diagnosis, Finding
 from rag_index.reports.outcome import IndexOutcome, RunReport, State
 from tests.docs.pages import ALL, EVERYTHING, README, ROOT, blocks, code, page, section, table
+from tests.forked_program import run_code
 
 PAGE = page("commands")
 
@@ -103,6 +103,8 @@ BENCHMARKS = sorted(set(re.findall(r"`python (benchmarks/\w+\.py)((?: \w+)?)", E
 
 @pytest.mark.parametrize("file", sorted({file for file, _ in BENCHMARKS}))
 def test_benchmarks_that_are_named_exist(file):
-    ended = subprocess.run([sys.executable, ROOT / file, "--help"], capture_output=True, text=True, check=False)
+    path = ROOT / file
+    script = f"sys.argv, sys.path[0] = [{str(path)!r}, '--help'], {str(path.parent)!r}"
+    ended = run_code(f"import runpy, sys; {script}; runpy.run_path(sys.argv[0], run_name='__main__')", os.environ)
     assert ended.returncode == 0, ended.stderr
     assert all(command.strip() in ended.stdout for named, command in BENCHMARKS if named == file)

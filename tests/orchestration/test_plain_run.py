@@ -15,7 +15,8 @@ import sys
 import pytest
 
 from tests.fakes.ollama import FakeOllama
-from tests.project import PROGRAM, Project
+from tests.forked_program import PROGRAM, run_program
+from tests.project import Project
 from tests.waiting import eventually
 
 LOUD = """
@@ -32,11 +33,13 @@ TIMES = ("seconds", "started", "ended", "run", "stages", "load", "peak_memory", 
 LOOSE = '[[indexes]]\nname = "loose"\ntable = "loose"\nkey = "id"\ntext = "body"\n'
 
 
-def plainly(project: Project, *arguments: str, program: list[str] = PROGRAM) -> subprocess.CompletedProcess[str]:
+def plainly(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program as a user without a Prefect server does."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [*program, "--config", str(project.config), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=clean, check=False)
+    return run_program(["--config", str(project.config), *arguments], without_api(), timeout=240)
+
+
+def without_api() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
 def by_flow(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -103,7 +106,8 @@ METRICS = '[run]\nmetrics_file = "metrics.json"\n'
 def test_small_work_starts_and_imports_nothing(tmp_path):
     project = Project(tmp_path / "project").fill(300)
     for said in ("Completed: 1 index: 300 documents indexed", "Nothing changed."):
-        ended = plainly(project, "index-all", program=[sys.executable, "-c", LOUD])
+        command = [sys.executable, "-c", LOUD, "--config", str(project.config), "index-all"]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=240, env=without_api(), check=False)
         assert (ended.returncode, ended.stdout.startswith(said)) == (0, True), ended
         assert ended.stderr.splitlines()[-1] == "imported:", ended.stderr
     assert sorted(path.name for path in (project.folder / ".rag-index").iterdir()) == ["ledger.db", "qdrant"]
@@ -168,9 +172,8 @@ def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path, number):
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
         project = Project(tmp_path / "project", extra=embedder).fill(60)
         fake.fault("hang", marker="ticket 41 ")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         running = subprocess.Popen(
-            [*PROGRAM, "--config", str(project.config), "index-all"], env=clean,
+            [*PROGRAM, "--config", str(project.config), "index-all"], env=without_api(),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:

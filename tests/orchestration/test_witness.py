@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import psutil
 import pytest
 
+from tests.forked_program import run_code
 from tests.waiting import eventually
 
 RUN = """
@@ -62,11 +62,16 @@ def run(state: str, end: str) -> Api:
     with Api(state) as api:
         threading.Thread(target=api.serve_forever, daemon=True).start()
         code = RUN.format(url=f"http://127.0.0.1:{api.server_port}/api", end=end)
-        ended = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, timeout=100)
+        ended = run_code(code, os.environ, timeout=100)
         witness = int(ended.stdout)
         eventually(lambda: not psutil.pid_exists(witness), "the witness ends")
         api.shutdown()
     return api
+
+
+@pytest.fixture(autouse=True, scope="module")
+def imported(prefect_server):
+    """With the address of an API, the process that the runs are forked from has imported Prefect."""
 
 
 @pytest.mark.parametrize("state", ["RUNNING", "PENDING"])

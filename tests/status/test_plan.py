@@ -20,7 +20,7 @@ CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\nmax_file_bytes 
 
 
 @pytest.fixture
-def project(tmp_path, prefect_server) -> Project:
+def project(tmp_path) -> Project:
     return Project(tmp_path / "project").fill(60)
 
 
@@ -34,10 +34,10 @@ def change_settings(project: Project, old: str, new: str) -> None:
 
 
 def test_a_changed_fingerprint_is_an_error_as_in_a_run(project):
-    project.index(serial=True)
+    project.run()
     change_settings(project, "chunk_chars = 200", "chunk_chars = 300")
     (plan,) = project.json("plan", code=1)["indexes"]
-    run = project.index(serial=True)
+    run = project.run()
     assert plan["error"] == run.indexes[0].message
     assert "was chunked as" in plan["error"]
     assert counts(plan) == {}
@@ -51,7 +51,7 @@ def test_another_model_is_an_error_and_other_indexes_are_planned_all_the_same(pr
     with FakeOllama() as server, FakeOllama(model="another", digest="d" * 64) as other:
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
         change_settings(project, "[[indexes]]", f"{extra}[[indexes]]")
-        project.index(serial=True)
+        project.run()
         project.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, body TEXT)")
         project.execute("INSERT INTO other VALUES (1, 'a text')")
         more = '[[indexes]]\nname = "others"\ntable = "other"\nkey = "id"\ntext = "body"\n'
@@ -64,7 +64,7 @@ def test_another_model_is_an_error_and_other_indexes_are_planned_all_the_same(pr
 
 
 def test_a_lost_store_is_an_error_as_in_a_run(project):
-    project.index(serial=True)
+    project.run()
     (project.folder / ".rag-index" / "qdrant" / "catalog.json").unlink()
     (plan,) = project.json("plan", code=1)["indexes"]
     assert "the store has none live" in plan["error"]
@@ -104,7 +104,7 @@ def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
     project.write_settings(project.config.read_text().partition("[[indexes]]")[0] + CODE)
     (plan,) = project.json("plan")["indexes"]
     assert counts(plan) == {"documents": 6, "new": 3, "failed": 1, "skipped": 2}
-    assert project.index(serial=True).indexes[0].state == "partial"
+    assert project.run().indexes[0].state == "partial"
     (plan,) = project.json("plan")["indexes"]
     assert counts(plan) == {"documents": 6, "unchanged": 3, "failed": 1, "skipped": 2}
     assert "failed  skipped\n" in project.cli("plan").stdout
@@ -114,7 +114,7 @@ def test_every_file_counts_once_and_skipped_ones_are_no_work(project):
 
 def test_a_document_that_failed_too_often_is_no_work(project):
     project.execute("DELETE FROM note WHERE id > 2")
-    project.index(serial=True)
+    project.run()
     project.execute("INSERT INTO note VALUES (3, NULL, 'a text that fails', 'kim', 1)")
     ledger = Ledger(project.settings.ledger_url)
     failure = Failure(encode_key((3,)), "why", hash_text("a text that fails"))
@@ -127,14 +127,14 @@ def test_a_document_that_failed_too_often_is_no_work(project):
 
 def test_documents_without_text_are_no_work(project):
     project.execute("UPDATE note SET title = NULL, body = ' ' WHERE id <= 5")
-    project.index(serial=True)
+    project.run()
     sentence = project.json("config", "--explain")["machine"][-1]["sentence"]
     assert "60 in the source, 55 indexed, 5 empty, only changes to do; " in sentence
 
 
 def test_deletions_that_a_run_would_hold_back_are_said(project):
     project.fill(340, first=61)
-    project.index(serial=True)
+    project.run()
     project.execute("DELETE FROM note WHERE id <= 250")
     project.execute("UPDATE note SET title = '', body = '' WHERE id <= 260")
     (plan,) = project.json("plan")["indexes"]
@@ -146,7 +146,7 @@ def test_deletions_that_a_run_would_hold_back_are_said(project):
 def test_the_cost_of_a_first_run_is_its_chunks_and_no_time(project):
     (plan,) = project.json("plan")["indexes"]
     said = project.cli("plan").stdout.splitlines()[-1]
-    project.index(serial=True)
+    project.run()
     status = project.json("status")["indexes"][0]
     cost = plan["cost"]
     with project.source() as db:
@@ -160,7 +160,7 @@ def test_the_cost_of_a_first_run_is_its_chunks_and_no_time(project):
 
 
 def test_the_cost_of_a_change_is_at_the_rate_of_the_last_run(project):
-    project.index(serial=True)
+    project.run()
     assert project.json("plan")["indexes"][0]["cost"] is None
     project.execute("UPDATE note SET body = 'another text' WHERE id <= 3")
     (plan,) = project.json("plan", RAG_INDEX_PARALLEL__SERIAL="true")["indexes"]

@@ -1,0 +1,213 @@
+"""The program in a process of its own, forked from one that has imported it.
+
+A short command spends most of its processor time on imports, and the tests start hundreds of them. What a command reads
+when it is imported is the same in both ways: a process is only forked for the environment of Prefect, Dask and Python
+that it was started with. Tests of imports, of signals and of the processes of a run start the program themselves.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import weakref
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["PROGRAM", "run_code", "run_program"]
+
+PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
+ROOT = Path(__file__).parent.parent
+
+READ_ON_IMPORT = ("PREFECT_", "DASK_", "PYTHON", "LC_", "LANG", "OMP_", "OPENBLAS_", "GRPC_", "LD_", "MALLOC_")
+"""How the names of variables begin that Python or a library reads when it is imported."""
+ALWAYS = (
+    "qdrant_client", "sqlalchemy.dialects.sqlite", "rag_index.doctor", "rag_index.indexing.driver",
+    "rag_index.indexing.single", "rag_index.orchestration.plain_run", "rag_index.retrieve",
+    "rag_index.stores.edge.store", "rag_index.status.plan",
+)  # fmt: skip
+WITH_API = ("flows.index_all", "flows.doctor", "rag_index.orchestration.prefect_history")
+"""What a run imports that an API is named for."""
+
+
+def run_program(
+    arguments: Sequence[str], environment: Mapping[str, str], *, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run the program to its end, as `subprocess.run` does: with its output, and killed after `timeout` seconds."""
+    return _run({"arguments": list(arguments)}, [*PROGRAM, *arguments], environment, timeout)
+
+
+def run_code(code: str, environment: Mapping[str, str], *, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a piece of Python to its end in such a process."""
+    return _run({"code": code}, [sys.executable, "-c", code], environment, timeout)
+
+
+def _run(
+    what: dict[str, Any], command: list[str], environment: Mapping[str, str], timeout: float
+) -> subprocess.CompletedProcess[str]:
+    read = _read_on_import(environment)
+    common = read == _read_on_import(os.environ) or not any(name.startswith("PREFECT_") for name, _ in read)
+    if sys.platform != "linux" or not common:
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
+    return _parent(read, os.getpid()).run(command, {**what, "environment": dict(environment)}, timeout)
+
+
+def _read_on_import(environment: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(one for one in environment.items() if one[0].startswith(READ_ON_IMPORT)))
+
+
+@lru_cache(maxsize=3)
+def _parent(read_on_import: tuple[tuple[str, str], ...], _process: int) -> _Parent:
+    return _Parent(dict(read_on_import))
+
+
+class _Parent:
+    """A process to fork from. It ends when this process does, however: then our end of the socket closes."""
+
+    def __init__(self, read_on_import: dict[str, str]) -> None:
+        others = {name: value for name, value in os.environ.items() if not name.startswith(READ_ON_IMPORT)}
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        process = subprocess.Popen(
+            [sys.executable, "-c", f"from tests.forked_program import serve; serve({theirs.fileno()})"],
+            env=others | read_on_import, cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()],
+        )  # fmt: skip
+        theirs.close()
+        weakref.finalize(self, _end_parent, self._control, process)
+
+    def run(self, command: list[str], what: dict[str, Any], timeout: float) -> subprocess.CompletedProcess[str]:
+        answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pipes = [os.pipe(), os.pipe()]
+        request = json.dumps({**what, "folder": str(Path.cwd())}).encode()
+        socket.send_fds(self._control, [request], [theirs.fileno(), *(write for _, write in pipes)])
+        theirs.close()
+        for _, write in pipes:
+            os.close(write)
+        texts = ["", ""]
+        readers = [
+            threading.Thread(target=_read, args=(read, texts, number), daemon=True)
+            for number, (read, _) in enumerate(pipes)
+        ]
+        for reader in readers:
+            reader.start()
+        with answers:
+            pid = int(answers.recv(100))
+            deadline = time.monotonic() + timeout
+            for reader in readers:
+                reader.join(max(0, deadline - time.monotonic()))
+            if any(reader.is_alive() for reader in readers):
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(command, timeout, texts[0], texts[1])
+            code = int(answers.recv(100))
+        return subprocess.CompletedProcess(command, code, *texts)
+
+
+def _end_parent(control: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    control.close()
+    process.wait()
+
+
+def _read(descriptor: int, texts: list[str], number: int) -> None:
+    with open(descriptor, encoding="utf-8") as pipe:
+        texts[number] = pipe.read()
+
+
+def serve(descriptor: int) -> None:
+    """Fork a process for each request, and tell its number and then how it ended."""
+    from rag_index import cli
+    from rag_index.embedders import local
+    from tests.local_model import keep_model
+
+    for module in [f"rag_index.cli.{name}" for name in cli.COMMANDS] + list(ALWAYS):
+        importlib.import_module(module)
+    for module in WITH_API if "PREFECT_API_URL" in os.environ else ():
+        importlib.import_module(module)
+    keep_model()
+    local._load()
+    gc.collect()
+    gc.freeze()
+    with socket.socket(fileno=descriptor) as control, selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.data is not None:
+                    _answer(selector, key)
+                    continue
+                request, descriptors, *_ = socket.recv_fds(control, 1 << 20, 3)
+                if not request:
+                    return
+                pid = os.fork()
+                if pid == 0:
+                    selector.close()
+                    control.close()
+                    _become(json.loads(request), descriptors)
+                answers = socket.socket(fileno=descriptors[0])
+                for other in descriptors[1:]:
+                    os.close(other)
+                with suppress(OSError):
+                    answers.send(str(pid).encode())
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, answers))
+
+
+def _answer(selector: selectors.BaseSelector, key: selectors.SelectorKey) -> None:
+    pid, answers = key.data
+    selector.unregister(key.fd)
+    os.close(key.fd)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with answers, suppress(OSError):
+        answers.send(str(code).encode())
+
+
+def _become(request: dict[str, Any], descriptors: list[int]) -> NoReturn:
+    """Be the program, or run the code: with these standard streams, this environment, in this folder."""
+    answers, output, errors = descriptors
+    os.close(answers)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.close(output)
+    os.close(errors)
+    for name in os.environ.keys() - request["environment"].keys():
+        del os.environ[name]
+    os.environ.update(request["environment"])
+    time.tzset()
+    os.chdir(request["folder"])
+    gc.unfreeze()
+    from rag_index.cli import main
+
+    code: object = 1
+    try:
+        if "code" in request:
+            exec(request["code"], {"__name__": "__main__"})
+            code = 0
+        else:
+            main(request["arguments"])
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    _end(code if isinstance(code, int) else 0)
+
+
+def _end(code: int) -> NoReturn:
+    """End as Python does, except for the destruction of modules: that would copy the memory of the parent."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with suppress(OSError, ValueError):
+        sys.stderr.flush()
+    os._exit(code)
