@@ -58,7 +58,7 @@ def test_report_lists_the_queries_that_got_worse(project, capsys):
 def test_a_rebuild_in_prefect_ends_as_partial_with_a_table_of_the_queries(project, prefect_server):
     from prefect import get_client
 
-    project.index(serial=True)
+    project.run()
     lose(project, 3, 4)
     shown = project.json("rebuild", "notes", "--serial", code=3)["indexes"][0]
     assert shown["state"] == "partial"

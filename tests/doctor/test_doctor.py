@@ -36,11 +36,11 @@ NAME = "test_notes__1"
 
 
 @pytest.fixture(scope="module")
-def clean(tmp_path_factory, prefect_server) -> Project:
+def clean(tmp_path_factory) -> Project:
     """Return a project that was indexed once; tests damage copies of it."""
     project = Project(tmp_path_factory.mktemp("doctor") / "project").fill(DOCUMENTS)
     project.execute("INSERT INTO note VALUES (900, NULL, '', 'nobody', 1)")
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
     return project
 
 
@@ -82,7 +82,7 @@ def repair_all(project: Project) -> tuple[Diagnosis, list[Any]]:
 
     def run(names: list[str], rebuild: bool) -> None:
         runs.append((tuple(names), rebuild))
-        report = project.index(*names, serial=True, full=rebuild, retry_failed=True)
+        report = project.run(*names, full=rebuild, retry_failed=True)
         assert report.state == "completed", report.sentence()
 
     diagnosis = repair(project.settings, None, run)
@@ -106,13 +106,13 @@ def test_a_clean_project_has_no_findings(clean):
     assert diagnosis.exit_code == 0
 
 
-def test_floats_of_any_bits_are_no_damage(tmp_path, prefect_server):
+def test_floats_of_any_bits_are_no_damage(tmp_path):
     """Qdrant's parser changes the last bit of one in ten: what is stored has to be what comes back."""
     project = Project(tmp_path / "project").fill(DOCUMENTS)
     project.execute("ALTER TABLE note ADD COLUMN score REAL")
     project.execute("UPDATE note SET score = abs(random() / 9223372036854775807.0) / (id % 7 + 1)")
     project.write_settings(project.config.read_text().replace("payload = [", 'payload = ["score", '))
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
     assert len({payload["score"] for payload, _ in project.points().values()}) == DOCUMENTS
     assert examine(project.settings).findings == []
     for file in (project.folder / ".rag-index").glob("ledger.db*"):
@@ -195,7 +195,7 @@ def test_orphans_are_deleted_without_a_run(project, points):
     ids = [point_id("notes", "5000", 0), *(str(uuid.uuid4()) for _ in range(3))]
     with store_of(project) as store:
         store.upsert(NAME, PointBatch(ids, vectors, payloads))
-    assert project.index(serial=True).exit_code == 1, "a run refuses and names the doctor"
+    assert project.run().exit_code == 1, "a run refuses and names the doctor"
     diagnosis = examine(project.settings)
     assert counts_by_kind(diagnosis) == {"orphan_points": 4}
     assert "5000" in diagnosis.findings[0].examples
@@ -226,8 +226,8 @@ def test_failed_documents_are_tried_again(project, points):
 @pytest.mark.long
 def test_a_document_that_fails_again_stays_a_finding(project):
     project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
-    project.index(serial=True)
-    diagnosis = repair(project.settings, None, lambda names, rebuild: project.index(*names, serial=True))
+    project.run()
+    diagnosis = repair(project.settings, None, lambda names, rebuild: project.run(*names))
     assert counts_by_kind(diagnosis) == {"failed_documents": 1}
     assert diagnosis.repaired == []
     assert diagnosis.exit_code == 3
@@ -240,7 +240,7 @@ def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, 
     assert counts_by_kind(examine(project.settings)) == {"unknown_collection": 1}
     assert repair_all(project)[1] == [], "nothing had to be embedded"
     assert ledger_rows(project) == {key: row for key, row in before.items() if row[2]}, "all but the empty document"
-    report = project.index(serial=True).indexes[0]
+    report = project.run().indexes[0]
     assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
     assert ledger_rows(project) == before
     assert project.points() == points
@@ -277,12 +277,12 @@ def test_a_damaged_ledger_is_renamed_and_restored(project, points):
 @pytest.mark.long
 def test_the_ledger_of_another_project_is_replaced_from_the_store(project, points, clean, tmp_path):
     other = Project(tmp_path / "other").fill(25)
-    other.index(serial=True)  # it has a collection of the same name
+    other.run()  # it has a collection of the same name
     for file in (other.folder / ".rag-index").glob("ledger.db*"):
         shutil.copy(file, project.folder / ".rag-index" / file.name)
     assert counts_by_kind(examine(project.settings)) == {"other_store": 1}
     assert repair_all(project)[1] == []
-    assert project.index(serial=True).indexes[0].unchanged == DOCUMENTS
+    assert project.run().indexes[0].unchanged == DOCUMENTS
     assert project.points() == points
 
 
@@ -433,11 +433,11 @@ def test_changes_in_the_source_are_advice(project):
 
 
 @pytest.mark.long
-def test_a_ledger_on_postgresql(tmp_path, prefect_server, postgres):
+def test_a_ledger_on_postgresql(tmp_path, postgres):
     with postgres.database() as first, postgres.database() as second:
         ledger = f'[ledger]\nurl = "{postgres.url(first).render_as_string(hide_password=False)}"'
         project = Project(tmp_path / "project", extra=ledger).fill(DOCUMENTS)
-        project.index(serial=True)
+        project.run()
         points = project.points()
         with store_of(project) as store:
             store.delete_points(NAME, [*ids_of(points, 7), ids_of(points, 10)[0]])
@@ -514,7 +514,7 @@ def test_an_embedder_that_does_not_answer_is_advice(project):
     assert any("the embedder does not answer" in advice.message for advice in diagnosis.advice)
 
 
-def test_doctor_command(project, points):
+def test_doctor_command(project, points, prefect_server):
     with store_of(project) as store:
         store.delete_points(NAME, ids_of(points, 7))
         store.upsert(NAME, PointBatch([str(uuid.uuid4())], np.ones((1, 256), dtype=np.float32), [{"a": 1}]))

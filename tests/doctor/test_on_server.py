@@ -39,7 +39,7 @@ class Served(Project):
 
 
 @pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
-def project(request: pytest.FixtureRequest, tmp_path, prefect_server) -> Iterator[Served]:
+def project(request: pytest.FixtureRequest, tmp_path) -> Iterator[Served]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     if request.param == "loopback":
         with FakeQdrant() as fake:
@@ -60,7 +60,7 @@ def _indexed(folder, name: str, url: str, key: str | None) -> Served:
     project = Served(folder / "project", extra=extra).fill(DOCUMENTS)
     project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
     project.client, project.alias = QdrantClient(url, api_key=key), f"{name}_notes"
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
     return project
 
 
@@ -72,7 +72,7 @@ def test_points_that_another_program_gave_a_number_are_deleted(project):
     left = repair(project.settings, None, project.never)
     assert left.findings == []
     assert [one.kind for one in left.repaired] == ["orphan_points"]
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
 
 
 def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_path):
@@ -88,7 +88,7 @@ def test_a_healthy_index_under_strict_mode_is_not_called_damaged(project, tmp_pa
     assert len(found["hits"]) == 150
     project.execute("DELETE FROM note WHERE id = 11")
     project.execute("UPDATE note SET body = 'short' WHERE id = 10")
-    report = project.index(serial=True)
+    report = project.run()
     assert (report.state, report.indexes[0].changed, report.indexes[0].deleted) == ("completed", 1, 1)
     ended = project.cli("search", "printer", "--filter", "author=author 1")
     assert ended.returncode == 1
@@ -103,7 +103,7 @@ def test_a_read_that_is_refused_is_no_damage(project):
     assert (ended.returncode, "unreadable" in ended.stdout) in {(0, False), (1, False)}, ended
     with closing(open_store(project.settings.store)) as store, pytest.raises(StoreRefused, match=r"docs/servers\.md"):
         store.count(f"{project.alias}__1")
-    report = project.index(serial=True)
+    report = project.run()
     assert report.exit_code == 1
     assert "search_allow_exact" in report.indexes[0].message or "Exact search disabled" in report.indexes[0].message
 
@@ -116,7 +116,7 @@ def test_what_a_person_set_on_the_collection_outlives_a_rebuild(project):
         vectors_config={"": models.VectorParamsDiff(on_disk=True)},
         quantization_config=int8,
     )
-    assert project.index(serial=True, full=True).state == "completed"
+    assert project.run(full=True).state == "completed"
     assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__2"
     config = project.client.get_collection(f"{project.alias}__2").config
     assert config.hnsw_config.m == 32
@@ -127,7 +127,7 @@ def test_what_a_person_set_on_the_collection_outlives_a_rebuild(project):
 def test_a_lost_alias_after_a_rollback_comes_back_to_the_collection_that_fits(project):
     text = project.config.read_text()
     project.write_settings(text.replace("chunk_chars = 200", "chunk_chars = 300"))
-    assert project.index(serial=True, full=True).state == "completed"
+    assert project.run(full=True).state == "completed"
     project.write_settings(text)
     assert project.json("rollback", "notes")["live"] == f"{project.alias}__1"
     with closing(open_store(project.settings.store)) as store:
@@ -138,14 +138,14 @@ def test_a_lost_alias_after_a_rollback_comes_back_to_the_collection_that_fits(pr
     finding = next(one for one in examine(project.settings).findings if one.kind == "missing_alias")
     assert finding.examples == (f"{project.alias}__1",)
     assert repair(project.settings, None, project.never).findings == []
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
 
 
 def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_made(project):
     project.write_settings(project.config.read_text().replace('name = "notes"', 'name = "others"'))
     foreign = f"{project.settings.alias('others')}"
     project.client.create_collection(foreign, models.VectorParams(size=3, distance=models.Distance.DOT))
-    report = project.index(serial=True)
+    report = project.run()
     assert report.exit_code == 1
     assert f"a collection named {foreign}, which rag-index did not make" in report.indexes[0].message
     assert "give this project another name" in report.indexes[0].message

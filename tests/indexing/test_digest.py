@@ -18,7 +18,7 @@ DOCUMENTS = 400
 
 
 @pytest.fixture
-def project(tmp_path, prefect_server) -> Project:
+def project(tmp_path) -> Project:
     return with_digests(Project(tmp_path / "project").fill(DOCUMENTS))
 
 
@@ -43,7 +43,7 @@ def rows_read(monkeypatch) -> list[int]:
 
 
 def figures(project, **parameters) -> dict:
-    outcome = project.index(serial=True, **parameters).indexes[0].to_json()
+    outcome = project.run(**parameters).indexes[0].to_json()
     assert outcome["state"] == "completed", outcome
     names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed")
     assert outcome["documents"] == sum(outcome[name] for name in names if name != "deleted")
@@ -109,12 +109,12 @@ def test_what_the_guard_holds_back_stays_held_back_until_the_source_has_it_again
     lost = project.folder / "whole.db"
     shutil.copy(project.folder / "source.db", lost)
     project.execute("DELETE FROM note WHERE id > 250")
-    assert project.index(serial=True).indexes[0].held_back == 150
-    assert project.index(serial=True).indexes[0].held_back == 150
+    assert project.run().indexes[0].held_back == 150
+    assert project.run().indexes[0].held_back == 150
     change(project, 7)
-    assert project.index(serial=True).indexes[0].held_back == 150
+    assert project.run().indexes[0].held_back == 150
     shutil.copy(lost, project.folder / "source.db")
-    outcome = project.index(serial=True).indexes[0]
+    outcome = project.run().indexes[0]
     assert (outcome.state, outcome.held_back, outcome.unchanged, outcome.changed) == ("completed", 0, 399, 1)
     assert figures(project) == {"unchanged": DOCUMENTS}
     assert len(project.texts()) == DOCUMENTS
@@ -216,7 +216,7 @@ def test_turning_digests_off_and_on_loses_nothing(project):
 
 
 @pytest.mark.long
-def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, prefect_server, rows_read):
+def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, rows_read):
     with FakeOllama() as fake:
         hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
         project = with_digests(Project(tmp_path / "p", extra=hosts).fill(150))
@@ -224,9 +224,9 @@ def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, prefect_s
         project.write_settings(project.config.read_text() + "[run]\ntolerate_failed = 0.5\n")
         fake.fault("status", code=400, marker="POISON")
         for _ in range(5):
-            assert project.index(serial=True).indexes[0].failed == 2
+            assert project.run().indexes[0].failed == 2
         rows_read.clear()
-        given_up = project.index(serial=True).indexes[0]
+        given_up = project.run().indexes[0]
         assert (given_up.failed, given_up.unchanged, sum(rows_read)) == (2, 148, 0)
         again = project.index(serial=True, retry_failed=True).indexes[0]
         assert (again.failed, again.unchanged) == (2, 148)

@@ -12,7 +12,7 @@ AGES = "strftime('%Y-%m-%d %H:%M:%S', 'now', '-{days} days')"
 
 
 @pytest.fixture
-def project(tmp_path, prefect_server) -> Project:
+def project(tmp_path) -> Project:
     project = Project(tmp_path / "project").fill(200)
     project.execute("ALTER TABLE note ADD COLUMN at TEXT")
     project.execute(f"UPDATE note SET at = {AGES.format(days=30)}")
@@ -22,7 +22,7 @@ def project(tmp_path, prefect_server) -> Project:
 
 
 def figures(project, **parameters) -> dict:
-    outcome = project.index(serial=True, **parameters).indexes[0].to_json()
+    outcome = project.run(**parameters).indexes[0].to_json()
     assert outcome["state"] == "completed", outcome
     names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed")
     assert outcome["documents"] == sum(outcome[name] for name in names if name != "deleted")
@@ -67,7 +67,7 @@ def test_other_settings_of_the_index_are_a_reason_to_read_all(project):
 
 
 @pytest.mark.long
-def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, prefect_server):
+def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path):
     with FakeOllama() as fake:
         hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
         project = Project(tmp_path / "p", extra=hosts).fill(50)
@@ -78,12 +78,12 @@ def test_what_failed_is_tried_again_though_it_did_not_change(tmp_path, prefect_s
         project.write_settings(project.config.read_text() + 'changed_since = "at"\n[run]\ntolerate_failed = 0.5\n')
         fake.fault("status", code=400, marker="POISON")
         for _ in range(5):
-            assert project.index(serial=True).indexes[0].failed == 1
+            assert project.run().indexes[0].failed == 1
         fake.clear()
         fake.requests.clear()
-        given_up = project.index(serial=True).indexes[0]
+        given_up = project.run().indexes[0]
         assert (given_up.failed, given_up.unchanged) == (1, 49)
-        assert project.index(serial=True, retry_failed=True).indexes[0].new == 1
+        assert project.run(retry_failed=True).indexes[0].new == 1
         assert figures(project) == {"unchanged": 50}
 
 
@@ -92,6 +92,6 @@ def test_a_run_that_did_not_come_to_its_end_is_not_relied_on(project):
     figures(project)
     project.execute("DELETE FROM note WHERE id > 50")  # more than delete_guard allows
     project.execute(f"UPDATE note SET title = '', body = NULL, at = {AGES.format(days=0)} WHERE id = 30")
-    assert project.index(serial=True).state == "partial"
+    assert project.run().state == "partial"
     assert figures(project, allow_deletes=True) == {"unchanged": 49, "empty": 1, "deleted": 151}
     assert "30" not in project.texts()

@@ -44,7 +44,7 @@ def write(project: Project, notes: dict[int, str]) -> None:
 
 
 def counts(project: Project) -> dict[str, int]:
-    outcome = project.index(serial=True).indexes[0]
+    outcome = project.run().indexes[0]
     assert outcome.state == "completed", outcome.message
     return {name: getattr(outcome, name) for name in ("new", "changed", "unchanged", "deleted")}
 

@@ -22,10 +22,10 @@ from tests.project import Project
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory, prefect_server) -> Project:
+def project(tmp_path_factory) -> Project:
     project = Project(tmp_path_factory.mktemp("export") / "project").fill(50)
     project.execute("UPDATE note SET author = 'Zoë “Z” \U0001f600\n' WHERE id = 3")
-    project.index(serial=True)
+    project.run()
     return project
 
 

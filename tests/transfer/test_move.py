@@ -30,11 +30,11 @@ UPSERT = "PUT /collections/test_notes__2/points"
 
 
 @pytest.fixture(scope="module")
-def moved_from(tmp_path_factory, prefect_server) -> Project:
+def moved_from(tmp_path_factory) -> Project:
     """A project that was indexed and rebuilt, so that there is a collection to roll back to."""
     project = Project(tmp_path_factory.mktemp("move") / "project").fill(DOCUMENTS)
-    assert project.index(serial=True).state == "completed"
-    assert project.index(serial=True, full=True).state == "completed"
+    assert project.run().state == "completed"
+    assert project.run(full=True).state == "completed"
     return project
 
 
@@ -117,7 +117,7 @@ def test_to_a_server_and_back(project, qdrant):
     assert ledger_dump(project) == ledger, "the ledger needs no change"
 
     assert exported(project) == before, "the old store can still be read"
-    refused = project.index(serial=True)
+    refused = project.run()
     assert refused.exit_code == 1
     [finding] = examine(project.settings).findings
     assert (finding.kind, qdrant.url in finding.message) == ("moved", True)
@@ -126,17 +126,17 @@ def test_to_a_server_and_back(project, qdrant):
     use(project, f'url = "{qdrant.url}"')
     assert exported(project) == before, "bit by bit"
     assert examine(project.settings).findings == []
-    outcome = project.index(serial=True).indexes[0]
+    outcome = project.run().indexes[0]
     assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
     with closing(open_store(project.settings.store)) as store:
         store.delete_chunks("test_notes", {"5": 0, "6": 0})
-    repaired = repair(project.settings, None, lambda names, _: project.index(*names, serial=True))
+    repaired = repair(project.settings, None, lambda names, _: project.run(*names))
     assert [(one.kind, one.count) for one in repaired.repaired] == [("missing_documents", 2)]
     assert repaired.findings == []
     assert exported(project) == before, "the doctor repairs a server as well"
     project.execute("UPDATE note SET body = 'another story' WHERE id IN (3, 10)")
     project.execute("DELETE FROM note WHERE id = 20")
-    project.index(serial=True)
+    project.run()
     after = exported(project)
     assert after != before
 
@@ -145,7 +145,7 @@ def test_to_a_server_and_back(project, qdrant):
     use(project, f'path = "{folder}"')
     assert exported(project) == after
     assert examine(project.settings).findings == []
-    assert project.index(serial=True).indexes[0].unchanged == DOCUMENTS - 1
+    assert project.run().indexes[0].unchanged == DOCUMENTS - 1
 
 
 def test_from_server_to_server(project, qdrant):
@@ -158,7 +158,7 @@ def test_from_server_to_server(project, qdrant):
         use(project, f'url = "{other.url}"')
         assert exported(project) == before
         assert ledger_dump(project) == ledger
-        outcome = project.index(serial=True).indexes[0]
+        outcome = project.run().indexes[0]
         assert (outcome.state, outcome.unchanged, outcome.chunks_embedded) == ("completed", DOCUMENTS, 0)
         assert project.json("rollback", "notes")["live"] == "test_notes__1", (
             "collections kept for a rollback are moved too"
@@ -202,7 +202,7 @@ def test_repeating_a_complete_move_changes_nothing(project, qdrant):
     old = project.config.read_text()
     use(project, f'url = "{qdrant.url}"')
     project.execute("UPDATE note SET body = 'newer than the old store' WHERE id = 3")
-    project.index(serial=True, full=True)
+    project.run(full=True)
     after, live = exported(project), qdrant.client.get_aliases().aliases[0].collection_name
     assert live == "test_notes__3"
     project.write_settings(old)
@@ -234,7 +234,7 @@ def test_other_collections_in_the_target_are_left_alone(project, qdrant):
         store.point_alias("test_notes", "test_notes__7")
     with pytest.raises(StoreMismatch, match=r"alias test_notes in .* points at test_notes__7"):
         move(project.settings, target)
-    assert project.index(serial=True).state == "completed", "nothing has changed here"
+    assert project.run().state == "completed", "nothing has changed here"
 
 
 def test_a_damaged_index_is_refused(project, qdrant):
