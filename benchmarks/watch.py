@@ -1,13 +1,15 @@
 """How soon a watch has indexed a change, how fast it works through a burst, and what it costs while nothing changes.
 
     python benchmarks/watch.py [--ways sqlite-queue postgresql-wal postgresql-queue] [--rates 1 10 100] [--seconds 30]
-                               [--documents 20000] [--burst 5000] [--idle 60] [--ollama]
+                               [--documents 20000] [--burst 5000] [--idle 60] [--ollama] [--prefect]
 
 Starts `rag-index watch` on a service desk whose tickets show their customers, with the embedded store, and with the
 embedder in the process or a real Ollama server (`--ollama`: a tiny model). Tickets are then changed one by one at each
 rate, each in a transaction of its own. A change counts as indexed when the ledger has its text as committed, which is
 after the store has acknowledged it; the ledger is looked at every 20 ms. A burst is one transaction. It is compared
-with a run in one process over the same number of changes. Idle time is CPU time and memory of the process.
+with a run in one process over the same number of changes. Idle time is CPU time and memory of the process and its
+children. With `--prefect` the watch is the deployment of a Prefect server with a worker, and the rows that Prefect's
+database gained while nothing changed are counted by table.
 """
 
 from __future__ import annotations
@@ -16,7 +18,6 @@ import argparse
 import json
 import sqlite3
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,19 +25,19 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.watching.places import Command, Deployed
 from rag_index.documents.canonical import hash_text
 from rag_index.settings import load_settings
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
-from tests.project import PROGRAM
 from tests.reliability.chaos.places import WAYS, open_desk
 from tests.reliability.chaos.watcher import whole_run
 
 if TYPE_CHECKING:
+    import psutil
+
     from tests.reliability.chaos.desk import Desk
 
 LOOK_SECONDS = 0.02
@@ -47,22 +48,25 @@ PATIENCE = 300.0
 class Watched:
     """A desk with a watch, and the ledger in which its progress is seen."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, start: type[Command] | type[Deployed] = Command) -> None:
         self.desk = desk
         self._session = desk.session()
         self._ledger = sqlite3.connect(
             f"file:{desk.folder}/.rag-index/ledger.db?mode=ro", uri=True, timeout=30, isolation_level=None
         )
-        log = (desk.folder / "watch.log").open("wb")
-        self._process = subprocess.Popen([*PROGRAM, "--config", str(desk.config), "watch"], stdout=log, stderr=log)
-        self.process = psutil.Process(self._process.pid)
+        self.watch: Command | Deployed | None = start(desk)
         self._version = 0
         self.change([0])
         self.follow()  # the first changes come with an overflow, since nobody knows what happened before
 
+    def end(self) -> None:
+        """End the watch, and change on without it."""
+        if self.watch is not None:
+            self.watch.end()
+        self.watch = None
+
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(timeout=60)
+        self.end()
         self._session.abandon()
         self._ledger.close()
 
@@ -99,7 +103,7 @@ class Watched:
         """Wait until everything is indexed, and return the delays since the last call."""
         deadline = time.monotonic() + PATIENCE
         while self._waiting:
-            assert time.monotonic() < deadline, (self.desk.folder / "watch.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, self.watch and self.watch.log.read_text()[-3000:]
             self.look()
             time.sleep(LOOK_SECONDS)
         found = list(self.delays)
@@ -128,8 +132,7 @@ def burst(watched: Watched, count: int) -> dict[str, Any]:
     watched.change(list(range(count)))
     watched.follow()
     by_watch = time.monotonic() - began
-    watched._process.terminate()
-    watched._process.wait(timeout=60)
+    watched.end()
     watched.change(list(range(count)))
     began = time.monotonic()
     outcome = whole_run(load_settings(watched.desk.config), "tickets")
@@ -140,16 +143,26 @@ def burst(watched: Watched, count: int) -> dict[str, Any]:
 
 
 def idle(watched: Watched, seconds: float) -> dict[str, Any]:
-    """Return CPU share and growth of memory while nothing changes."""
+    """Return CPU share, growth of memory, and what Prefect's database gained while nothing changes."""
+    assert watched.watch is not None
     time.sleep(5)
-    before, memory = sum(watched.process.cpu_times()[:2]), watched.process.memory_info().rss
+    cpu, memory = _used(watched.watch.process)
+    rows = watched.watch.rows()
     time.sleep(seconds)
-    cpu = sum(watched.process.cpu_times()[:2]) - before
-    grown = watched.process.memory_info().rss - memory
+    cpu_after, memory_after = _used(watched.watch.process)
     return {
-        "seconds": seconds, "cpu_percent": round(100 * cpu / seconds, 2), "grown_mb": round(grown / 1e6, 1),
-        "memory_mb": round(memory / 1e6),
+        "seconds": seconds, "cpu_percent": round(100 * (cpu_after - cpu) / seconds, 2),
+        "grown_mb": round((memory_after - memory) / 1e6, 1), "memory_mb": round(memory_after / 1e6),
+        "prefect_rows": {
+            name: gained for name, count in watched.watch.rows().items() if (gained := count - rows.get(name, 0))
+        },
     }  # fmt: skip
+
+
+def _used(process: psutil.Process) -> tuple[float, int]:
+    """Return processor seconds and resident bytes of a process and its children."""
+    family = [process, *process.children(recursive=True)]
+    return sum(sum(one.cpu_times()[:2]) for one in family), sum(one.memory_info().rss for one in family)
 
 
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -167,10 +180,11 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
         settings = load_settings(desk.config)
         for index in settings.indexes:
             whole_run(settings, index.name)
-        watched = stack.enter_context(closing(Watched(desk)))
+        watched = stack.enter_context(closing(Watched(desk, Deployed if given.prefect else Command)))
         rates = [latency(watched, rate, given.seconds, given.documents) for rate in given.rates]
         still = idle(watched, given.idle)
-        return {"way": way, "ollama": given.ollama, "rates": rates, "idle": still, "burst": burst(watched, given.burst)}
+        given_so = {"way": way, "ollama": given.ollama, "prefect": given.prefect}
+        return {**given_so, "rates": rates, "idle": still, "burst": burst(watched, given.burst)}
 
 
 def main() -> None:
@@ -184,6 +198,7 @@ def main() -> None:
     parser.add_argument("--burst", type=int, default=5_000)
     parser.add_argument("--idle", type=float, default=60.0)
     parser.add_argument("--ollama", action="store_true")
+    parser.add_argument("--prefect", action="store_true", help="Watch as a deployment, with a Prefect server.")
     given = parser.parse_args()
     for way in given.ways:
         print(json.dumps(measure(way, given)), flush=True)
