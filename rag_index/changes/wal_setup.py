@@ -69,7 +69,7 @@ def _server(connection: Connection, level: str) -> Iterator[Step]:
         reason = f"It is {level} now. Restart PostgreSQL after this, and only then go on."
         yield Step("ALTER SYSTEM SET wal_level = logical", reason)
     if int(connection.scalar(_KEEP) or 0) < 0:
-        reason = "How much log any slot may hold back; a slot that needs more is lost, which `rag-index doctor` mends."
+        reason = "How much log any slot may hold back; a slot that needs more is lost: then run this SQL again."
         yield Step("ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'", reason)
         yield Step("SELECT pg_reload_conf()")
 

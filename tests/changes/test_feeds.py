@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from rag_index.changes.queues import mariadb as mariadb_queue
 from rag_index.changes.rows import WatchedTable
 from rag_index.errors import SourceUnavailable
 from tests.changes.databases import take
@@ -74,6 +75,31 @@ def test_a_late_commit_is_received(tickets):
         assert ids(feed) == {1}
 
 
+@pytest.mark.parametrize("followed", ["wal", "postgresql", "mariadb"], indirect=True)  # SQLite has one writer at a time
+def test_a_commit_between_receive_and_acknowledge_is_not_forgotten(tickets):
+    """It may be older, by its time and by its number, than what is acknowledged."""
+    feed = tickets.feed_
+    with tickets.session() as slow:
+        slow.run("BEGIN")
+        slow.run("UPDATE ticket SET body = 'late' WHERE id = 1")
+        tickets.run("UPDATE ticket SET body = 'soon' WHERE id = 2")
+        received = feed.receive(100)
+        slow.run("COMMIT")
+        feed.acknowledge(received)
+        assert ids(feed) == {1}
+
+
+@pytest.mark.parametrize("followed", ["postgresql", "mariadb", "sqlite"], indirect=True)
+def test_what_is_acknowledged_twice_takes_no_other_change_with_it(tickets):
+    feed = tickets.feed_
+    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 1")
+    received = feed.receive(100)
+    feed.acknowledge(received)
+    tickets.run("UPDATE ticket SET body = 'x' WHERE id = 2")
+    feed.acknowledge(received)
+    assert ids(feed) == {2}
+
+
 def test_what_is_rolled_back_is_not_received(tickets):
     with tickets.session() as session:
         session.run("BEGIN")
@@ -88,7 +114,8 @@ def test_what_is_rolled_back_is_not_received(tickets):
     assert ids(tickets.feed_) == {1}
 
 
-def test_many_changes_come_in_parts(tickets):
+def test_many_changes_come_in_parts(tickets, monkeypatch):
+    monkeypatch.setattr(mariadb_queue, "DELETE_ROWS", 7)
     for start in range(0, 300, 50):
         values = ", ".join(f"({100 + start + i}, 'x', 0)" for i in range(50))
         tickets.run(f"INSERT INTO ticket VALUES {values}")

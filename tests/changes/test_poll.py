@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.poll import THOROUGH_SECONDS, PollFeed
+from rag_index.changes.poll import THOROUGH_SECONDS, PollFeed, _seconds
 from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
 from tests.indexing.plain import run_plain
@@ -160,9 +160,35 @@ def test_a_burst_is_left_to_a_run_and_said_once(polled):
     received = polled.feed.receive(5)
     assert (list(received.changes), received.overflow) == ([], ("notes",))
     polled.feed.acknowledge(received)
-    polled.receive(after=THOROUGH_SECONDS + 1)
+    assert not polled.receive(after=THOROUGH_SECONDS + 1) & set(map(str, range(100, 150)))
     polled.put(3, minutes=-1)
     assert polled.receive() == {"3"}
+
+
+def test_settings_that_no_run_has_used_need_one(polled):
+    """Another text may show columns whose changes lie before the watermark of the last run."""
+    polled.project.write_settings(SETTINGS.replace('text = "body"', 'text = ["body", "at"]'))
+    polled.restart()
+    assert polled.feed.receive(5).overflow == ("notes",)
+
+
+def test_a_time_that_comes_back_is_given_again(polled):
+    """What is out of sight is forgotten, which also bounds the memory."""
+    polled.receive()
+    polled.put(3, body="first", seconds=5)
+    [[at]] = polled.project.source().execute("SELECT at FROM note WHERE id = 3").fetchall()
+    assert polled.receive() == {"3"}
+    polled.put(3, days=300)
+    polled.put(4)
+    assert polled.receive(after=THOROUGH_SECONDS + 1) == {"4"}
+    polled.project.execute("UPDATE note SET body = 'second', at = ? WHERE id = 3", at)
+    assert polled.receive(after=THOROUGH_SECONDS + 1) == {"3"}
+
+
+def test_a_change_is_never_later_than_now():
+    later = dt.datetime.fromtimestamp(2_000, dt.UTC)
+    assert (_seconds(later, 1_000.0), _seconds(later, 3_000.0)) == (1_000.0, 2_000.0)
+    assert _seconds(later.replace(tzinfo=None), 3_000.0) == 3_000.0  # nobody knows its zone
 
 
 def test_a_row_of_the_far_future_hides_nothing(polled):

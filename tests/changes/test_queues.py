@@ -62,6 +62,38 @@ def test_postgresql_an_application_sees_no_number_of_ours(queue):
         assert session.run("SELECT lastval()") == [(1,)]
 
 
+def test_postgresql_values_that_are_equal_and_read_differently_count(queue):
+    queue.run("CREATE TABLE ticket (id integer PRIMARY KEY, body numeric)", "INSERT INTO ticket VALUES (1, 2.5)")
+    feed = queue.set_up(TICKET)
+    queue.run("UPDATE ticket SET body = 2.5")
+    assert ids(feed) == set()
+    queue.run("UPDATE ticket SET body = 2.50")
+    assert ids(feed) == {1}
+
+
+def test_postgresql_a_session_may_have_operators_of_its_own(queue):
+    """The function of a trigger has the rights of its owner, so it must not use what a writer made."""
+    queue.run(TABLE, "INSERT INTO ticket VALUES (3, 'x')")
+    feed = queue.set_up(TICKET)
+    queue.run(
+        "CREATE SCHEMA evil",
+        "CREATE FUNCTION evil.no(text[], text[]) RETURNS boolean LANGUAGE sql AS 'SELECT false'",
+        "CREATE OPERATOR evil.<> (LEFTARG = text[], RIGHTARG = text[], FUNCTION = evil.no)",
+    )
+    with queue.session() as session:
+        session.run("SET search_path = evil, pg_catalog, public")
+        session.run("UPDATE ticket SET id = 30")
+    assert ids(feed) == {3, 30}
+
+
+def test_postgresql_a_feed_that_waits_holds_no_transaction_open(queue):
+    queue.run(TABLE)
+    feed = queue.set_up(TICKET)
+    feed.wait(0.1)
+    with queue.session() as session:
+        assert session.run("SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'") == []
+
+
 def test_postgresql_parts_of_a_table(queue):
     queue.run(
         "CREATE TABLE p (id integer PRIMARY KEY, body text) PARTITION BY RANGE (id)",
@@ -138,6 +170,27 @@ def test_triggers_that_are_missing_or_do_not_fit_are_named(followed):
     followed.run("INSERT INTO ticket VALUES (1, 'x', 'x')")
 
 
+def test_postgresql_triggers_that_are_switched_off_are_named(queue):
+    queue.run(TABLE)
+    feed = queue.set_up(TICKET)
+    queue.run("ALTER TABLE ticket DISABLE TRIGGER USER")
+    with pytest.raises(SettingsError, match="table ticket has no triggers"):
+        feed.check()
+
+
+def test_mariadb_a_user_who_may_not_delete_is_named(maria):
+    maria.run("CREATE TABLE ticket (id integer PRIMARY KEY, body text)")
+    maria.set_up(TICKET)
+    maria.run("CREATE OR REPLACE USER only_reader IDENTIFIED BY 'x'", "GRANT SELECT ON followed.* TO only_reader")
+    feed = QueueFeed(maria.url.set(username="only_reader", password="x"), [TICKET], PROJECT)
+    try:
+        with pytest.raises(SettingsError, match=r"rows of the queue cannot be deleted.*watch --setup"):
+            feed.check()
+    finally:
+        feed.close()
+        maria.run("DROP USER only_reader")
+
+
 def test_mariadb_replace_and_keys_that_differ_in_case_alone(maria):
     maria.run("CREATE TABLE ticket (id varchar(20) PRIMARY KEY, code integer UNIQUE, body text)")
     feed = maria.set_up(TICKET)
@@ -174,6 +227,15 @@ def test_sqlite_replace_without_rowid_and_keys_that_differ_in_case_alone(sqlite)
         session.run("INSERT INTO numbered VALUES (77)")
         session.run("UPDATE ticket SET body = 'last'")
         assert session.run("SELECT last_insert_rowid()") == [(77,)]
+
+
+def test_sqlite_a_value_of_another_type_is_another_value(sqlite):
+    sqlite.run("CREATE TABLE ticket (id INTEGER PRIMARY KEY, body)", "INSERT INTO ticket VALUES (1, 7)")
+    feed = sqlite.set_up(TICKET)
+    sqlite.run("UPDATE ticket SET body = 7")
+    assert ids(feed) == set()
+    sqlite.run("UPDATE ticket SET body = 7.0")
+    assert ids(feed) == {1}
 
 
 def test_sqlite_a_writer_does_not_disturb(sqlite):
