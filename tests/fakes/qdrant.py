@@ -72,6 +72,10 @@ class FakeQdrant:
         """How many points the search index has, by collection. Each look at a collection builds some of the rest."""
         self.stuck = False
         """The server builds no search index, and stays yellow."""
+        self.asleep = False
+        """The server was restarted: it is grey, and builds nothing until the optimizers of a collection are changed."""
+        self.early_green = 0
+        """How often a look at a collection is answered with green before the server has begun to build."""
         self.searches: list[Any] = []
         """The parameters of all searches."""
         self.read_only = False
@@ -265,13 +269,15 @@ def _optimize(fake: FakeQdrant, name: str, info: Any) -> Any:
     points, size = info["points_count"], info["config"]["params"]["vectors"].get("size", 0)
     threshold, done = info["config"]["optimizer_config"]["indexing_threshold"], fake.indexed.get(name, 0)
     due = threshold > 0 and (points - done) * size * 4 > threshold * 1024
-    if due and not fake.stuck:
+    early, fake.early_green = fake.early_green > 0, max(0, fake.early_green - 1)
+    if due and not (fake.stuck or fake.asleep or early):
         fake.indexed[name] = done = min(points, done + max(1, points // 3))
     sparse = 0  # Qdrant counts sparse vectors as indexed ones
     for words in info["config"]["params"]["sparse_vectors"] or {}:
         has_vector = models.Filter(must=[models.HasVectorCondition(has_vector=words)])
         sparse += fake.client.count(name, has_vector).count
-    return {"status": "yellow" if due else "green", "indexed_vectors_count": min(points, done) + sparse}
+    status = "grey" if fake.asleep else "yellow" if due and not early else "green"
+    return {"status": status, "indexed_vectors_count": min(points, done) + sparse}
 
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -304,6 +310,7 @@ def _update(fake: FakeQdrant, name: str, body: Any) -> Any:
     given = {key: value for key, value in body.items() if value is not None}
     if "optimizers_config" in given:
         given["optimizer_config"] = given.pop("optimizers_config")
+        fake.asleep = False
     if "vectors" in given:
         given["params"] = _merged(given.get("params", {}), {"vectors": given.pop("vectors")[""]})
     metadata = given.pop("metadata", None)

@@ -232,6 +232,22 @@ def test_waiting_for_the_search_index_ends_when_it_does_not_grow(qdrant: FakeQdr
     store.optimize("c")
 
 
+def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_would_scan(
+    qdrant: FakeQdrant, open_with: Any
+) -> None:
+    qdrant.threshold = 1  # kilobyte: 64 vectors
+    store = open_with(ServerSettings())
+    store._link.sleep = lambda _: None
+    store.create("c", DIMENSION, {})
+    store.upsert("c", points(100))
+    qdrant.indexed["c"], qdrant.early_green = 0, 3
+    store.optimize("c")
+    assert 100 - qdrant.indexed["c"] < 64, "green alone does not mean that it is indexed"
+    qdrant.asleep = True
+    store.optimize("c")
+    assert not qdrant.asleep, "indexed alone does not mean that it is green: after a restart, a change wakes the server"
+
+
 # gRPC
 
 
