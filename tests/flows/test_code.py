@@ -42,8 +42,9 @@ class Code:
         os.utime(file, (time.time() - 100, time.time() - 100))
 
     def index(self, **parameters: Any) -> dict[str, Any]:
-        """Return the counts that are not 0, and the number of chunks embedded."""
-        outcome = self.project.index(**{"serial": True, **parameters}).indexes[0].to_json()
+        """Return the counts that are not 0, and the number of chunks embedded. Workers are started by the flow."""
+        run = self.project.index if "workers" in parameters else self.project.run
+        outcome = run(**parameters).indexes[0].to_json()
         names = ("new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed", "skipped")
         found = {name: outcome[name] for name in names if outcome.get(name)}
         assert outcome["documents"] == sum(count for name, count in found.items() if name != "deleted"), outcome
@@ -70,7 +71,7 @@ def code(tmp_path, prefect_server) -> Code:
 def test_workers_and_one_process_make_the_same_points(code, tmp_path):
     for number in range(30):
         code.write(f"many/m{number}.py", SAMPLES["python"].replace("retry", f"retry_{number}"))
-    first = code.index(serial=False, workers=2, shard_documents=5)
+    first = code.index(workers=2, shard_documents=5)
     assert (first["new"], first["state"]) == (40, "completed")
     alone = Code(tmp_path / "alone")
     (tmp_path / "alone" / "src").symlink_to(code.root)
@@ -188,7 +189,7 @@ def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path, pre
         code.write("slow.py", "x = [" * 30_000 + "def f(: {\n" * 30_000)
         (code.root / "out.py").symlink_to("/etc/passwd")
         fake.fault("kill_client", marker="KILLS")
-        ended = code.index(serial=False, workers=2, shard_documents=5)
+        ended = code.index(workers=2, shard_documents=5)
         assert ended == {"new": 20, "failed": 3, "skipped": 1, "chunks": 20, "state": "partial"}
         failed = code.failed()
     assert failed.keys() == {"kills.py", "binary.py", "slow.py", "out.py"}
@@ -237,7 +238,7 @@ def test_a_worker_that_hangs_is_killed_and_its_file_is_found(tmp_path, prefect_s
             code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
         code.write("hangs.py", "def f(): 'HANGS'\n")
         fake.fault("hang", marker="HANGS")
-        ended = code.index(serial=False, workers=1, shard_documents=3)
+        ended = code.index(workers=1, shard_documents=3)
         assert (ended["new"], ended["failed"], ended["state"]) == (8, 1, "partial")
         assert code.failed().keys() == {"hangs.py"}
 
@@ -249,6 +250,6 @@ def test_a_worker_that_takes_too_much_memory_is_killed_and_its_file_is_found(tmp
     for number in range(3):
         code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
     code.write("large.py", "x = [" + "(1, 2, 3),\n" * 600_000 + "]\n")
-    ended = code.index(serial=False, workers=1, shard_documents=1)
+    ended = code.index(workers=1, shard_documents=1)
     assert (ended["new"], ended["failed"]) == (3, 1)
     assert "worker process dies" in code.failed()["large.py"]

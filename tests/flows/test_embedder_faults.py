@@ -113,7 +113,7 @@ def test_another_model_after_a_restart_stops_the_run_and_is_never_mixed_in(proje
 
 def test_a_text_that_the_server_finds_too_long_is_split(project, fake):
     fake.max_chars = 60
-    report = project.index(serial=True)
+    report = project.run()
     assert report.state == "completed", report.sentence()
     assert all(len(text) <= 60 for chunks in project.texts().values() for text in chunks)
     assert_own_vectors(project)

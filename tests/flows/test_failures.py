@@ -80,9 +80,9 @@ def test_a_failed_change_keeps_the_old_points_and_a_changed_text_is_tried_at_onc
 def test_a_failed_document_that_is_gone_is_no_failure(project, fake):
     project.execute("UPDATE note SET body = 'POISON' WHERE id = 3")
     fake.fault("status", code=400, marker="POISON")
-    project.index(serial=True)
+    project.run()
     project.execute("DELETE FROM note WHERE id = 3")
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
     assert listed(project) == {}
 
 
@@ -90,7 +90,7 @@ def test_few_failures_are_tolerated_where_the_settings_say_so(project, fake):
     project.write_settings(project.config.read_text() + "\n[run]\ntolerate_failed = 0.05\n")
     project.execute("UPDATE note SET body = 'POISON' WHERE id = 3")
     fake.fault("status", code=400, marker="POISON")
-    report = project.index(serial=True)
+    report = project.run()
     assert (report.state, report.exit_code, report.indexes[0].failed) == ("completed", 0, 1)
 
 
@@ -195,7 +195,7 @@ def test_a_second_run_is_told_who_holds_the_index(project):
             refused = project.index(serial=True)
         assert refused.exit_code == 1
         assert "is being written by process" in refused.indexes[0].message
-        assert project.index(serial=True).state == "completed"
+        assert project.run().state == "completed"
     finally:
         ledger.close()
 
@@ -248,5 +248,5 @@ def test_a_run_without_any_worker_left_ends_and_says_so(project, fake, monkeypat
         assert "there has been no worker process for" in report.indexes[0].message
     project.write_settings(project.config.read_text().rpartition("[parallel]")[0])
     fake.clear()
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
     assert len(project.texts()) == 80

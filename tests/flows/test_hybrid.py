@@ -52,7 +52,7 @@ def test_a_run_and_single_documents_write_words_that_follow_the_text(project: Pr
     project.execute("UPDATE note SET body = 'the gate shows XQ-77' WHERE id = 10")  # it had several chunks
     project.execute("UPDATE note SET author = 'somebody' WHERE id = 11")
     project.execute("DELETE FROM note WHERE id = 12")
-    assert project.index().state == "completed"
+    assert project.run().state == "completed"
     after = check_words(project)
     assert len(after) < len(before)
     assert best(project, "XQ-77") == "10"
@@ -64,11 +64,11 @@ def test_a_run_and_single_documents_write_words_that_follow_the_text(project: Pr
 
 def test_an_index_without_words_gets_them_by_a_rebuild_that_embeds_nothing(project: Project) -> None:
     project.write_settings(DENSE)
-    assert project.index().state == "completed"
+    assert project.run().state == "completed"
     dense = points(project)
     assert all(point.sparse is None for point in dense.values())
     project.write_settings(SETTINGS.format(extra=""))
-    refused = project.index()
+    refused = project.run()
     assert refused.indexes[0].state == "failed"
     assert "bm25-1-english" in refused.indexes[0].message
     assert "rag-index rebuild notes" in refused.indexes[0].message
@@ -82,14 +82,14 @@ def test_an_index_without_words_gets_them_by_a_rebuild_that_embeds_nothing(proje
 
 
 def test_a_change_of_language_makes_other_words(project: Project) -> None:
-    assert project.index().state == "completed"
+    assert project.run().state == "completed"
     project.write_settings(SETTINGS.format(extra="") + 'language = "none"\n')
-    assert project.index(full=True).state == "completed"
+    assert project.run(full=True).state == "completed"
     check_words(project, "none")
 
 
 def test_serial_and_parallel_runs_write_the_same_words(project: Project, tmp_path: Path) -> None:
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
     other = Project(tmp_path / "other").fill(60)
     assert other.index(workers=2, shard_documents=7).state == "completed"
     serial, parallel = points(project), points(other)
@@ -108,7 +108,7 @@ def test_an_exact_name_of_source_code_is_found_first(tmp_path: Path, prefect_ser
     project.write_settings(
         '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\n[embedder]\nkind = "local"\n[run]\nwait = 30\n'
     )
-    assert project.index().state == "completed"
+    assert project.run().state == "completed"
     with Retriever.from_settings(project.config) as retriever:
         for query, name, file in (
             ("JsonTreeReader17", "JsonTreeReader17", "module_17.py"),

@@ -36,7 +36,7 @@ def test_every_kind_of_change_reaches_the_index(project):
     assert counts(first) == {**NOTHING, "new": 300, "empty": 1}
     assert first.indexes[0].documents == 301
 
-    again = project.index(serial=True)
+    again = project.run()
     assert counts(again) == {**NOTHING, "unchanged": 300, "empty": 1}
     assert again.indexes[0].nothing_to_do
 
@@ -47,7 +47,7 @@ def test_every_kind_of_change_reaches_the_index(project):
     project.execute("UPDATE note SET title = NULL, body = '' WHERE id = 30")
     project.execute("DELETE FROM note WHERE id IN (40, 41)")
     project.fill(5, first=2000)
-    report = project.index(serial=True)
+    report = project.run()
     assert counts(report) == {
         "new": 5, "changed": 2, "payload_only": 1, "unchanged": 294, "empty": 2, "deleted": 3, "failed": 0,
     }  # fmt: skip
@@ -124,15 +124,15 @@ def test_a_document_that_is_no_text_is_listed_and_the_rest_is_indexed(project):
 
 def test_a_changed_chunking_is_refused_until_a_full_run(project):
     project.fill(40)
-    project.index(serial=True)
+    project.run()
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
-    refused = project.index(serial=True)
+    refused = project.run()
     assert refused.exit_code == 1
     assert "/200/20" in refused.indexes[0].message
     assert "/100/20" in refused.indexes[0].message
     assert "rebuild notes" in refused.indexes[0].message
     before = project.points()
-    full = project.index(serial=True, full=True)
+    full = project.run(full=True)
     assert counts(full) == {**NOTHING, "new": 40}
     after = project.points()
     assert len(after) > len(before)
@@ -141,14 +141,14 @@ def test_a_changed_chunking_is_refused_until_a_full_run(project):
 
 def test_a_table_that_was_emptied_does_not_empty_the_index(project):
     project.fill(300)
-    project.index(serial=True)
+    project.run()
     project.execute("DELETE FROM note WHERE id > 100")
-    guarded = project.index(serial=True)
+    guarded = project.run()
     assert guarded.state == "partial"
     assert "--allow-deletes" in guarded.indexes[0].message
     assert "200 of 300" in guarded.indexes[0].message
     assert len(project.texts()) == 300
-    allowed = project.index(serial=True, allow_deletes=True)
+    allowed = project.run(allow_deletes=True)
     assert counts(allowed) == {**NOTHING, "unchanged": 100, "deleted": 200}
     assert len(project.texts()) == 100
 
@@ -176,8 +176,8 @@ def test_two_columns_and_text_as_keys(tmp_path, prefect_server):
         '[source]\nurl = "sqlite:///source.db"\npage_rows = 7\n[[indexes]]\nname = "notes"\ntable = "part"\n'
         'key = ["site", "number"]\ntext = "about {about}"\n'
     )
-    assert project.index(serial=True).indexes[0].new == 180
-    assert project.index(serial=True).indexes[0].unchanged == 180
+    assert project.run().indexes[0].new == 180
+    assert project.run().indexes[0].unchanged == 180
     assert project.texts()['["b",17]'] == ["about part 17 of b"]
 
 

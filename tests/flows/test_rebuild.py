@@ -72,7 +72,7 @@ def test_full_is_the_same_as_rebuild(project):
 
 
 def test_a_rollback_without_an_earlier_collection_is_refused(project):
-    project.index(serial=True)
+    project.run()
     ended = project.cli("rollback", "notes")
     assert ended.returncode == 2
     assert "keep_previous" in ended.stderr
@@ -140,7 +140,7 @@ def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(p
     from rag_index.indexing.publish import roll_back
     from rag_index.ledger import Ledger
 
-    project.index(serial=True)
+    project.run()
     settings = project.settings
     store = open_store(settings.store)
     monkeypatch.setattr(run_module, "open_store", lambda *_, **__: _Shared(store))
@@ -161,7 +161,7 @@ def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(p
     asking.start()
     try:
         for _ in range(2):
-            assert project.index(serial=True, full=True).state == "completed"
+            assert project.run(full=True).state == "completed"
         ledger = Ledger(settings.ledger_url)
         for _ in range(20):
             roll_back(ledger, store, "test_notes")

@@ -52,7 +52,7 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
     project = on_server.fill(200)
     assert project.index(workers=2, shard_documents=30).indexes[0].new == 200
     embedded = Project(tmp_path / "embedded").fill(200)
-    embedded.index(serial=True)
+    embedded.run()
     written, in_folder = project.points(), embedded.points()
     assert written.keys() == in_folder.keys()
     for point, (payload, vector) in in_folder.items():
@@ -101,7 +101,7 @@ def test_parallel_and_serial_make_the_same_points_with_ollama(tmp_path, prefect_
 @pytest.mark.ollama
 def test_a_model_that_is_not_pulled_is_named_with_the_remedy(tmp_path, prefect_server, ollama_server):
     project = with_ollama(tmp_path / "p", ollama_server.url, "no-such-model").fill(5)
-    report = project.index(serial=True)
+    report = project.run()
     assert report.exit_code == 1
     assert "ollama pull no-such-model" in report.indexes[0].message
 
@@ -119,7 +119,7 @@ def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(
     project.fill(3)
     words = " ".join(f"word{i}" for i in range(6000))
     project.execute("INSERT INTO note VALUES (99, 'long', ?, 'a', 1)", words)
-    report = project.index(serial=True)
+    report = project.run()
     assert report.state == "completed", report.sentence()
     chunks = project.texts()["99"]
     assert len(chunks) > 1
@@ -129,7 +129,7 @@ def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(
 
 def test_an_ollama_server_that_is_down_ends_the_run_and_is_named(tmp_path, prefect_server):
     project = with_ollama(tmp_path / "p", "http://127.0.0.1:9", "nomic-embed-text").fill(5)
-    report = project.index(serial=True)
+    report = project.run()
     assert report.exit_code == 1
     assert "127.0.0.1:9" in report.indexes[0].message
 
@@ -166,12 +166,12 @@ def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, prefect_s
     from rag_index.stores import open_store
 
     project = Project(tmp_path / "server", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
-    project.index(serial=True)
+    project.run()
     page = DocumentBatch(["99"], ["late"], [b"{}"], [b"h"], [b"h"])
     late = EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
     store = open_store(project.settings.store)
     epoch = store.metadata("test_notes")["epoch"]
-    project.index(serial=True)
+    project.run()
     with pytest.raises(IndexLocked, match="written by a later run"):
         write_shard(store, "test_notes__1", late, epoch=epoch)
     write_shard(store, "test_notes__1", late, epoch=epoch + 1)

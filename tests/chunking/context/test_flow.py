@@ -64,17 +64,17 @@ def test_contexts_are_written_once_cached_and_counted(project, fake):
     assert all("Context " not in hit["text"] for hit in hits)
 
     fake.clear()
-    assert project.index(serial=True).indexes[0].nothing_to_do
+    assert project.run().indexes[0].nothing_to_do
     assert fake.generates() == []
 
-    rebuilt = project.index(serial=True, full=True).indexes[0]
+    rebuilt = project.run(full=True).indexes[0]
     assert (rebuilt.contexts_made, rebuilt.contexts_cached) == (0, len(chunks))
     assert (rebuilt.state, rebuilt.chunks_embedded) == ("completed", 0), "equal contexts leave vectors as they are"
     assert "of 20 sampled found themselves" in rebuilt.verified
     assert fake.generates() == []
 
     enable_contexts(project, fake, "max_chars = 100")
-    refused = project.index(serial=True).indexes[0]
+    refused = project.run().indexes[0]
     assert refused.state == "failed"
     assert "was chunked as" in refused.message
     assert "rag-index rebuild notes" in refused.message
@@ -109,7 +109,7 @@ def test_missing_contexts_are_listed_and_requested_again(project, fake):
 def test_required_contexts_fail_their_document_alone(project, fake):
     enable_contexts(project, fake, "required = true")
     fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
-    outcome = project.index(serial=True).indexes[0]
+    outcome = project.run().indexes[0]
     assert (outcome.state, outcome.failed, outcome.new) == ("partial", 1, 79)
     (listed,) = project.json("failed")["failed"]
     assert (listed["document_id"], listed["kind"]) == ("40", "failed")
@@ -119,7 +119,7 @@ def test_required_contexts_fail_their_document_alone(project, fake):
 
 def test_a_missing_model_ends_the_run_before_it_begins(project, fake):
     fake.model = "another"
-    outcome = project.index(serial=True).indexes[0]
+    outcome = project.run().indexes[0]
     assert outcome.state == "failed"
     assert "has no model" in outcome.message
     assert "ollama pull" in outcome.message
