@@ -237,7 +237,9 @@ def test_waiting_ends_once_the_server_is_green_and_has_indexed_what_a_search_wou
 ) -> None:
     qdrant.threshold = 1  # kilobyte: 64 vectors
     store = open_with(ServerSettings())
-    store._link.sleep = lambda _: None
+    now = [0.0]
+    store._link.clock = lambda: now[0]
+    store._link.sleep = lambda _: now.__setitem__(0, now[0] + 60)
     store.create("c", DIMENSION, {})
     store.upsert("c", points(100))
     qdrant.indexed["c"], qdrant.early_green = 0, 3
