@@ -133,6 +133,26 @@ def test_everything_is_read_after_some_days_and_after_other_settings(project, ro
     assert sum(rows_read) == 0
 
 
+def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project, monkeypatch):
+    figures(project)
+    with project.source() as db:
+        [(before,)] = db.execute("SELECT body FROM note WHERE id = 8").fetchall()
+    change(project, 7)
+    count = DigestSource.count
+
+    def count_and_change(self):
+        rows = count(self)
+        change(project, 8, "Only for this run.")
+        return rows
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DigestSource, "count", count_and_change)
+        assert figures(project) == {"changed": 2, "unchanged": 398}
+    change(project, 8, before)
+    assert figures(project) == {"changed": 1, "unchanged": 399}
+    assert figures(project) == {"unchanged": DOCUMENTS}
+
+
 def test_columns_in_another_order_and_another_table_are_read_whole(project, rows_read):
     figures(project)
     settings = project.config.read_text()

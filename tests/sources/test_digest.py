@@ -166,6 +166,19 @@ def test_a_source_that_has_grown_gets_larger_buckets(corpus, monkeypatch):
     assert 0 < rescan(corpus, state) < 200
 
 
+def test_a_source_whose_keys_are_far_apart_now_gets_buckets_by_their_hashes(corpus, monkeypatch):
+    state = State()
+    rescan(corpus, state)
+    corpus.db.executemany("INSERT INTO note VALUES (?, 'far', 1, NULL)", [(n * 10**6,) for n in range(1, 2001)])
+    corpus.db.commit()
+    rescan(corpus, state)
+    assert len(state.known) > 2000, "a bucket for each of them"
+    monkeypatch.setattr("rag_index.sources.digest.MAX_BUCKETS", 1000)
+    assert rescan(corpus, state) == 7000
+    assert len(state.known) < 100
+    assert rescan(corpus, state) == 0
+
+
 def test_a_source_that_has_grown_gets_larger_buckets_when_everything_is_read(corpus):
     state = State()
     corpus.execute("DELETE FROM note WHERE id > 130")
