@@ -138,15 +138,15 @@ def test_what_changes_between_the_digests_and_the_rows_and_back_is_found(project
     with project.source() as db:
         [(before,)] = db.execute("SELECT body FROM note WHERE id = 8").fetchall()
     change(project, 7)
-    count = DigestSource.count
+    digests = DigestSource._digests
 
-    def count_and_change(self):
-        rows = count(self)
+    def compute_and_change(self, connection):
+        found = digests(self, connection)
         change(project, 8, "Only for this run.")
-        return rows
+        return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(DigestSource, "count", count_and_change)
+        patch.setattr(DigestSource, "_digests", compute_and_change)
         assert figures(project) == {"changed": 2, "unchanged": 398}
     change(project, 8, before)
     assert figures(project) == {"changed": 1, "unchanged": 399}
