@@ -124,6 +124,14 @@ def test_one_quantization_takes_the_place_of_another_and_none_removes_it(
     assert config(qdrant).quantization_config is None
 
 
+def test_compressed_vectors_leave_memory_if_the_settings_say_so(qdrant: FakeQdrant, open_with: Any) -> None:
+    open_with(ServerSettings(quantization="scalar")).create("c", DIMENSION, {})
+    open_with(ServerSettings(quantization="scalar", quantized_in_memory=False)).configure("c")
+    found = config(qdrant).quantization_config
+    assert isinstance(found, models.ScalarQuantization)
+    assert not found.scalar.always_ram
+
+
 def test_what_else_of_a_quantization_was_set_by_hand_stays(qdrant: FakeQdrant, open_with: Any) -> None:
     store = open_with(ServerSettings(quantization="scalar"))
     store.create("c", DIMENSION, {})
@@ -148,6 +156,9 @@ def test_an_older_server_without_turboquant_is_named(qdrant: FakeQdrant, open_wi
     store = open_with(ServerSettings(quantization="turbo"))
     with pytest.raises(StoreError, match=r'is version 1\.17\.2, and .* quantization = "turbo" needs 1\.18 or newer'):
         store.create("c", DIMENSION, {})
+    open_with(ServerSettings()).create("c", DIMENSION, {})
+    with pytest.raises(StoreError, match=r"needs 1\.18 or newer"):
+        store.configure("c")
 
 
 # Searches
