@@ -13,7 +13,9 @@ for each document (which hardly depend on what else the machine does), and the p
 follow the bytes of the ledger for each document, and runs in which nothing changed, with `[source] digest` too. Ten
 million documents take an hour or more, and 60 GB of disk with `--store embedded`. SIGTERM ends the first run, and
 prints the tenth that was under way. With several numbers of documents, each is measured with a source, a ledger and a
-store of its own, and at the end stands the memory of each command with the last number over that with the first.
+store of its own, and at the end stands the memory of each command with the last number over that with the first. The
+embedded engine keeps the ids and the words of a collection in memory; "engine alone" is a process that opens it, counts
+and reads a page, and nothing else.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from throughput import PROGRAM, Watch, run
 from tests.live.postgres import PostgresServer, find_postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 HOOKED = {"PYTHONPATH": str(Path(__file__).parent / "hooks"), "BENCHMARK_AT_ONCE": "1"}
 """The environment of every process: the embedder answers at once."""
@@ -47,6 +49,15 @@ SECONDS_BETWEEN_LOOKS = 1.0
 WORDS = ("printer", "paper", "toner", "network", "cable", "router", "password", "account", "login", "server", "backup",
          "restore", "update", "driver", "screen", "keyboard", "mouse", "laptop", "battery", "charger", "phone",
          "mailbox", "calendar", "invoice", "order", "customer", "contract", "licence", "report")  # fmt: skip
+ENGINE = """\
+import sys, time
+import qdrant_edge as e
+shard = e.EdgeShard.load(sys.argv[1])
+shard.count(e.CountRequest(exact=True))
+shard.scroll(e.ScrollRequest(limit=1000, with_payload=True, with_vector=True))
+time.sleep(1)
+"""
+"""A program that opens a shard, counts its points and reads some."""
 
 
 class Stopped(BaseException):
@@ -133,9 +144,14 @@ class Tenths(Watch):
 
 def command(config: Path, *arguments: str) -> float:
     """Run a command of rag-index, and print its seconds and its peak private memory. Return the memory in MB."""
+    return measured(arguments[0], [*PROGRAM, "--config", str(config), *arguments])
+
+
+def measured(what: str, program: Sequence[str]) -> float:
+    """Run a program, and print its seconds and its peak private memory. Return the memory in MB."""
     started = time.perf_counter()
     process = subprocess.Popen(
-        [*PROGRAM, "--config", str(config), *arguments],
+        program,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, **HOOKED},
     )  # fmt: skip
     watch = Watch(process.pid)
@@ -143,7 +159,7 @@ def command(config: Path, *arguments: str) -> float:
     _, errors = process.communicate()
     seconds = time.perf_counter() - started
     failed = f"   exit code {process.returncode}: {errors.strip()[-300:]}" if process.returncode else ""
-    return print_cost(arguments[0], seconds, watch, memory_of(watch) + failed)
+    return print_cost(what, seconds, watch, memory_of(watch) + failed)
 
 
 def unchanged(what: str, config: Path) -> float:
@@ -204,6 +220,8 @@ def measure(
     peaks["unchanged, with digests"] = unchanged("unchanged, with digests", config)
     config.write_text(settings)
     if given.store == "embedded":
+        [shard] = (folder / ".rag-index" / "qdrant" / "collections").iterdir()
+        peaks["engine alone"] = measured("engine alone", [sys.executable, "-c", ENGINE, str(shard)])
         arguments = {"export": ["tickets", "--out", "/dev/null"], "move": ["--to", str(folder / "moved")]}
         for name in filter(None, given.commands.split(",")):
             peaks[name] = command(config, name, *arguments.get(name, []))
