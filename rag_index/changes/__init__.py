@@ -61,6 +61,9 @@ class Received:
     also reads the rows that `changed_since` would leave unread."""
     look_ups: Sequence[LookUp] = field(default=())
     """In any order; a value may occur several times."""
+    behind: Sequence[str] = field(default=())
+    """The indexes of which a change that was committed before the call may not be given yet, although there is no more:
+    the feed did not look, or could not see it."""
 
     @property
     def is_empty(self) -> bool:

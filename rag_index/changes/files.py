@@ -75,7 +75,7 @@ class FileFeed:
         self._open_events()
         due = self._events is None or self._events.seen or not self._given
         if self._clock() < self._next or not (due or self._clock() >= self._sweep):
-            return Received(())
+            return Received((), behind=(self._index.name,))
         started, now = self._clock(), time.time()
         self._given = False
         if self._events is not None:

@@ -9,7 +9,7 @@ from rag_index.changes import Received
 from rag_index.errors import RagIndexError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.changes import ChangeFeed, DocumentChange, LookUp
 
@@ -23,13 +23,20 @@ class JoinedFeed:
     """The feeds of all indexes of a watch, as a `ChangeFeed`."""
 
     def __init__(
-        self, feeds: Sequence[ChangeFeed], *, notes: Sequence[str] = (), unwatched: Sequence[str] = ()
+        self,
+        feeds: Sequence[ChangeFeed],
+        *,
+        notes: Sequence[str] = (),
+        unwatched: Sequence[str] = (),
+        blind: Mapping[str, str] | None = None,
     ) -> None:
         self._feeds = list(feeds)
         self.notes = tuple(notes)
         """What a person should know: sentences for the start of a watch."""
         self.unwatched = tuple(unwatched)
         """The names of the indexes of which no change is seen; `notes` has the reasons."""
+        self.blind = dict(blind or {})
+        """What is not seen of an index, in one sentence, by its name."""
 
     def check(self) -> None:
         """As `ChangeFeed.check`."""
@@ -42,6 +49,7 @@ class JoinedFeed:
         look_ups: list[LookUp] = []
         parts: list[tuple[ChangeFeed, Received]] = []
         overflow: dict[str, None] = {}
+        behind: dict[str, None] = {}
         error: RagIndexError | None = None
         more = False
         for feed in self._feeds:
@@ -56,10 +64,11 @@ class JoinedFeed:
             changes += received.changes
             look_ups += received.look_ups
             overflow.update(dict.fromkeys(received.overflow))
+            behind.update(dict.fromkeys(received.behind))
             parts.append((feed, received))
             more = more or received.more
         self._feeds = [*self._feeds[1:], *self._feeds[:1]]
-        joined = Received(changes, parts, more, tuple(overflow), look_ups)
+        joined = Received(changes, parts, more or error is not None, tuple(overflow), look_ups, tuple(behind))
         if error is not None and joined.is_empty:
             raise error
         return joined

@@ -44,7 +44,7 @@ def open_feed(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledg
         if not opening.feeds:
             raise SettingsError(f"no index can be watched: {'; '.join(opening.notes)}")
         opened.pop_all()
-    return JoinedFeed(opening.feeds, notes=opening.notes, unwatched=opening.unwatched)
+    return JoinedFeed(opening.feeds, notes=opening.notes, unwatched=opening.unwatched, blind=opening.blind)
 
 
 class _Opening:
@@ -57,6 +57,7 @@ class _Opening:
         self.feeds: list[ChangeFeed] = []
         self.notes: list[str] = []
         self.unwatched: list[str] = []
+        self.blind: dict[str, str] = {}
 
     def add_tables(self, indexes: Sequence[IndexSettings]) -> None:
         """Add the feeds of the indexes of the database."""
@@ -70,6 +71,7 @@ class _Opening:
         # log and queue have the changes of all indexes; watching some must not forget those of the others
         plan = plan_tables(self._settings, [index for index in self._settings.indexes if index.kind == SQL])
         self.notes += plan.notes
+        self.blind |= plan.blind
         if plan.routes:
             self._add(RoutedFeed(open_row_feed(self._settings, plan.tables), Router(plan.routes)))
         for index in indexes:
@@ -80,6 +82,7 @@ class _Opening:
         """Add the feed of an index of source code."""
         feed = FileFeed(self._settings, index, self._ledger)
         self._add(feed)
+        self.blind[index.name] = "nobody keeps what happens in a folder while it is not watched"
         if feed.note:
             self.notes.append(feed.note)
 
@@ -89,6 +92,7 @@ class _Opening:
         self._opened.callback(source.close)
         if isinstance(source, WatchableSource):
             self._add(source.open_feed())
+            self.blind[index.name] = "the feed of its source may not keep what happens while nobody watches"
         else:
             self._leave_out(index, f"its source, of kind {index.kind!r}, does not tell what changed")
 
@@ -100,6 +104,7 @@ class _Opening:
         feed = PollFeed(self._settings, index, self._ledger)
         self._add(feed)
         self.notes.append(feed.note)
+        self.blind[index.name] = feed.blind
 
     def _leave_out(self, index: IndexSettings, reason: str) -> None:
         self.unwatched.append(index.name)

@@ -72,6 +72,11 @@ class PollFeed:
             "a database index"
         )
 
+    @property
+    def blind(self) -> str:
+        """What is never seen, or not while nobody watches."""
+        return "polling sees no deletions, no rows without a time, and no changes that are committed late"
+
     def check(self) -> None:
         """As `ChangeFeed.check`."""
         self._source.check()
@@ -79,14 +84,15 @@ class PollFeed:
 
     def receive(self, limit: int) -> Received:
         """As `ChangeFeed.receive`. Between two polls it gives what the last one found beyond `limit`."""
-        if not self._found and self._clock() >= self._next_poll:
+        looked = not self._found and self._clock() >= self._next_poll
+        if looked:
             if (overflow := self._poll()) is not None:
                 return overflow
             self._next_poll = self._clock() + self._settings.watch.poll_seconds
         some = list(islice(self._found.items(), limit))
         name, now = self._index.name, time.time()
         changes = [DocumentChange(name, document_id(key), _seconds(changed_at, now)) for key, changed_at in some]
-        return Received(changes, some, more=len(some) < len(self._found))
+        return Received(changes, some, more=len(some) < len(self._found), behind=() if looked else (name,))
 
     def acknowledge(self, received: Received) -> None:
         """As `ChangeFeed.acknowledge`."""

@@ -56,6 +56,10 @@ class Router:
         """Return the names of the indexes that show rows of these tables."""
         return sorted({route.index.name for table in tables for route in self._routes.get(table, ())})
 
+    def all_indexes(self) -> list[str]:
+        """Return the names of all indexes."""
+        return self.indexes(list(self._routes))
+
     def route(self, rows: Sequence[RowChange]) -> Routed:
         """Return what these rows mean."""
         documents: dict[tuple[str, str], float] = {}
@@ -99,8 +103,9 @@ class RoutedFeed:
         """As `ChangeFeed.receive`."""
         received = self._feed.receive(limit)
         routed = self._router.route(received.changes)
-        lost = [*self._router.indexes(received.overflow), *routed.overflow]
-        return Received(routed.changes, received, received.more, tuple(dict.fromkeys(lost)), routed.look_ups)
+        lost = dict.fromkeys([*self._router.indexes(received.overflow), *routed.overflow])
+        behind = self._router.all_indexes() if received.behind else ()
+        return Received(routed.changes, received, received.more, tuple(lost), routed.look_ups, behind)
 
     def acknowledge(self, received: Received) -> None:
         """As `ChangeFeed.acknowledge`."""

@@ -57,6 +57,8 @@ class ReceivedRows:
     """Whether the feed has more to give right now."""
     overflow: Sequence[WatchedTable] = field(default=())
     """The tables of which the feed cannot say what changed, such as after TRUNCATE or when it has just been set up."""
+    behind: bool = False
+    """Whether a change that was committed before the call may not be given yet, although there is no more."""
 
 
 class RowFeed(Protocol):

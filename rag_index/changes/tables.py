@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TablePlan", "plan_tables"]
 
+CLOCK = re.compile(
+    r"\b(now|curdate|curtime|sysdate|getdate|utc_timestamp|utc_date|unix_timestamp|random|rand)\s*\("
+    r"|\b(current_date|current_time|current_timestamp|localtimestamp)\b"
+    r"|\b(date|time|datetime|julianday|strftime)\s*\(([^()]*,)?\s*'now'",
+    re.IGNORECASE,
+)
+"""What makes a query give something else although no row has changed."""
+
 
 @dataclass(slots=True)
 class TablePlan:
@@ -35,6 +44,8 @@ class TablePlan:
     """Why an index cannot be watched by its tables, by its name."""
     notes: list[str] = field(default_factory=list)
     """What a person should know, such as tables of a query that are not watched."""
+    blind: dict[str, str] = field(default_factory=dict)
+    """What is not seen of an index, in one sentence, by its name."""
 
     @property
     def tables(self) -> list[WatchedTable]:
@@ -156,7 +167,8 @@ class _Planner:
             )
 
     def _note_blind_spots(self, index: IndexSettings) -> None:
-        """Note what a watch of an index with `depends_on` will not see."""
+        """Note what a watch of an index will not see."""
+        blind: list[str] = []
         watched = {wanted.name.table for wanted in self._wanted if wanted.index is index}
         forgotten = sorted(tables_read(self._connection, index) - watched)
         if forgotten:
@@ -164,9 +176,17 @@ class _Planner:
                 f"index {index.name}: depends_on does not list {', '.join(forgotten)}, which the documents show too: "
                 "a change there is found by the next run"
             )
+            blind.append(f"depends_on does not list {', '.join(forgotten)}")
         for entry in index.depends_on:
             if entry.column not in (*index.payload, *index.key_columns):
                 self._plan.notes.append(
                     f"index {index.name}: column {entry.column!r} is not in payload, so a document that the join no "
                     f"longer gives after a change of {entry.table} is deleted by the next run"
                 )
+                blind.append(f"column {entry.column!r} of depends_on is not in payload")
+        if index.access_query is not None and not watched - tables_read(self._connection, index):
+            blind.append("depends_on lists no table of its access query")
+        if index.query is not None and (now := CLOCK.search(index.query)):
+            blind.append(f"its query asks for the time ({now[0]}), so documents change without a change of a row")
+        if blind:
+            self._plan.blind[index.name] = "; ".join(blind)

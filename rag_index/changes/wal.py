@@ -121,7 +121,8 @@ class WalFeed:
             reading = self._read(connection, end, limit)
             self._read_seconds = self._clock() - began
             if not _all_visible(connection, reading.xids):
-                return ReceivedRows([])  # committed in the log, but not for readers: their rows would be read too early
+                # committed in the log, but not for readers: their rows would be read too early
+                return ReceivedRows([], behind=True)
             more = reading.messages >= limit
             position = _lsn(reading.end) if more else max(end, _lsn(reading.end), key=_number)
             changes = [change for rows in reading.rows.values() for change in rows.values()]

@@ -34,7 +34,8 @@ def report(context: Context, run: str | None, as_json: bool) -> None:
         return
     for one in found:
         click.echo(f"{one.get('index', 'a run')}: {one['state']}, {one['started']}, run {one['run']}")
-        for line in [*filter(None, [one.get("message")]), *_gate(one), *_metrics(one)]:
+        missed = one.get("missed", {}).get("message")
+        for line in [*filter(None, [one.get("message"), missed]), *_gate(one), *_metrics(one)]:
             click.echo(f"  {line}")
 
 

@@ -37,6 +37,8 @@ def status(context: Context, as_json: bool) -> None:
     for one in indexes:
         if one.watch:
             click.echo(f"{one.index}: {_watch(one.watch)}")
+            if one.watch["missed"]:
+                click.echo(one.watch["missed"]["message"])
         if one.last_run and one.last_run["message"]:
             click.echo(f"{one.index}: {one.last_run['message']}")
 

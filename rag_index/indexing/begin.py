@@ -9,6 +9,7 @@ from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import SourceUnavailable
 from rag_index.indexing.bulk import begin_bulk, loads_first
 from rag_index.indexing.commit import Committer
+from rag_index.indexing.comparison import begin_comparison
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.scan_progress import ScanProgress
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
     from rag_index.indexing.run import IndexRun
-    from rag_index.ledger import Collection
+    from rag_index.ledger import Collection, WatchRecord
 
 __all__ = ["begin_scan"]
 
@@ -58,7 +59,7 @@ def begin_scan(
         reuse = VectorReuse(index.name, ledger, store, collection, own=True)
     ledger.begin_scan()
     expected = _expected(run) if documents is None else documents
-    inbox_number = ledger.last_number(run.alias)  # before the first page: what arrives later may be seen or not
+    watch = ledger.watch(run.alias)
     scan = Scan(
         run=run,
         identity=identity,
@@ -72,11 +73,11 @@ def begin_scan(
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(
             run.source, index, ledger, collection.id,
-            full=rebuild or _must_read_all(run), retry=run.options.retry_failed, single=run.options.single,
+            full=rebuild or _must_read_all(run, watch), retry=run.options.retry_failed, single=run.options.single,
             settings=scan_settings(run.settings, index), digests=has_digests(run.settings, index),
         ),
         reuse=reuse,
-        inbox_number=inbox_number,
+        comparison=begin_comparison(run, collection, watch, rebuild=rebuild),
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
         bulk=begin_bulk(run, collection, published_later=rebuild),  # last: from here on, the end of the run undoes it
     )  # fmt: skip
@@ -97,14 +98,11 @@ def _configure(run: IndexRun, collection: Collection) -> None:
             run.outcome.say(slow)  # somebody means it to be used
 
 
-def _must_read_all(run: IndexRun) -> bool:
+def _must_read_all(run: IndexRun, watch: WatchRecord | None) -> bool:
     """Return whether a watch leaves so much to this run that rows which `changed_since` would leave unread count."""
-    if run.options.single:
+    if run.options.single or watch is None:
         return False
-    record = run.ledger.watch(run.alias)
-    if record is None:
-        return False
-    return record.full_number is not None or run.ledger.count_waiting(run.alias) > run.settings.watch.burst_documents
+    return watch.full_number is not None or run.ledger.count_waiting(run.alias) > run.settings.watch.burst_documents
 
 
 def _raise_epoch(run: IndexRun, collection: Collection) -> int:

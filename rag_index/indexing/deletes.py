@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rag_index.indexing.points import delete_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
@@ -18,12 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["delete_gone", "delete_named"]
 
 
-def delete_gone(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
+def delete_gone(
+    ledger: Ledger, store: Store, collection: Collection, index: str, *, note: Callable[[list[str]], None]
+) -> Iterator[int]:
     """Delete what the scan did not see, and the points of emptied documents; yield the size of each batch.
 
-    Raises as the store and the ledger do; what was deleted by then is committed.
+    `note` is told of each batch of unseen documents before anything of it is deleted. Raises as the store and the
+    ledger do; what was deleted by then is committed.
     """
     while keys := ledger.gone(collection.id):
+        note(keys)
         _delete(ledger, store, collection, index, keys)
         yield len(keys)
     yield from _delete_emptied(ledger, store, collection, index)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rag_index.embedders import EmbedderIdentity
     from rag_index.errors import NoWorkers
     from rag_index.indexing.commit import Committer
+    from rag_index.indexing.comparison import Comparison
     from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan_progress import ScanProgress
@@ -70,8 +71,7 @@ class Scan:
     committer: Committer
     state: LedgerScanState
     reuse: VectorReuse | None
-    inbox_number: int
-    """The last arrival in the ledger's inbox when the scan began."""
+    comparison: Comparison
     _progress: ScanProgress
 
     def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
@@ -120,6 +120,7 @@ class Scan:
         failed = run.ledger.failures(cid, documents.keys) if self._progress.any_failures else {}
         self._progress.suspects.update(key for key, row in known.items() if row.pending)
         self._progress.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
+        self.comparison.note_page(documents, known, failed)
         changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
         if run.index.access is not None:
             self._update_access(page, known, changes)
@@ -250,7 +251,8 @@ class Scan:
             elif refused := self.guard.hold_back():
                 run.outcome.hold_back(run.ledger.count_held(cid), refused)
                 return
-            for deleted in delete_gone(run.ledger, run.store, self.collection, run.index.name):
+            note = self.comparison.note_deleted
+            for deleted in delete_gone(run.ledger, run.store, self.collection, run.index.name, note=note):
                 run.outcome.deleted += deleted
             run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
             run.ledger.forget_unseen_failures(cid)
@@ -312,8 +314,9 @@ class Scan:
                     note_first(run)
         if self._progress.deletes_done:
             self.state.complete()
-        if published and (self.state.read_all or run.index.kind == CODE):
-            run.ledger.clear_changes(run.alias, self.inbox_number)  # the watch need not read them again
+        if published:
+            read_all, all_deleted = self.state.read_all or run.index.kind == CODE, self._progress.deletes_done
+            self.comparison.complete(read_all=read_all, all_deleted=all_deleted)
 
     def _publish_rebuilt(self) -> bool:
         """Move the alias to the rebuilt collection, unless a guard refuses; return whether it was moved."""

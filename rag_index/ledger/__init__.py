@@ -10,13 +10,14 @@ from rag_index.ledger.collections import CollectionRows
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.files import FileRows
-from rag_index.ledger.inbox import InboxRows
+from rag_index.ledger.mended import MendedRows
 from rag_index.ledger.pruning import PrunedRows
 from rag_index.ledger.records import (
     Collection,
     Counts,
     FailedDocument,
     Known,
+    MissedDocument,
     RunRecord,
     ScanRecord,
     Totals,
@@ -33,6 +34,7 @@ __all__ = [
     "FailedDocument",
     "Known",
     "Ledger",
+    "MissedDocument",
     "RunRecord",
     "ScanRecord",
     "Totals",
@@ -42,7 +44,7 @@ __all__ = [
 ]
 
 
-class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows, PrunedRows, InboxRows, WatchRows):
+class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows, PrunedRows, MendedRows, WatchRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import WaitingChange, WaitingLookUp
-from rag_index.ledger.tables import inbox, look_ups, watches
+from rag_index.ledger.tables import inbox, look_ups, mended, watches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,6 +59,8 @@ class InboxRows(LedgerConnection):
             numbers = self._next_numbers(connection, (alias for alias, _, _ in earliest))
             rows = [(alias, column, value, numbers[alias], at) for (alias, column, value), at in earliest.items()]
             self._put(connection, look_ups, LOOK_UP_COLUMNS, rows)
+            for alias, number in numbers.items():
+                connection.execute(watches.update().where(watches.c.alias == alias).values(looked_up=number))
 
     def waiting_changes(self, alias: str, limit: int) -> list[WaitingChange]:
         """Return the documents that have waited longest."""
@@ -105,6 +107,7 @@ class InboxRows(LedgerConnection):
         with self.transaction() as connection:
             for number, ids in numbers.items():
                 connection.execute(statement, {"seen": number, "keys": self._bind_keys(ids)})
+                self._explain(connection, alias, self._is_in_keys(mended.c.document_id), {"keys": self._bind_keys(ids)})
 
     def replace_look_ups(self, alias: str, done: Iterable[WaitingLookUp], found: Iterable[tuple[str, float]]) -> None:
         """Put the documents that look-ups found (id, time of the change) in their place, all at once.
@@ -126,14 +129,21 @@ class InboxRows(LedgerConnection):
         with self.transaction() as connection:
             return int(connection.scalar(statement) or 0)
 
-    def clear_changes(self, alias: str, number: int) -> None:
-        """Delete what arrived up to this number: a complete scan that began after it has seen all of that."""
-        w = watches.c
+    def clear_changes(self, alias: str, number: int, *, compared: str = "") -> None:
+        """Delete what arrived up to this number: a complete scan that began after it has seen all of that.
+
+        `compared` is the hash of the settings of the scan, if the index was watched when it began.
+        """
+        i, u, w = inbox.c, look_ups.c, watches.c
+        arrived = (i.alias == alias) & (i.number <= number)
         with self.transaction() as connection:
-            for table in (inbox, look_ups):
-                connection.execute(table.delete().where(table.c.alias == alias, table.c.number <= number))
+            self._explain(connection, alias, mended.c.document_id.in_(sa.select(i.document_id).where(arrived)))
+            connection.execute(inbox.delete().where(arrived))
+            if connection.execute(look_ups.delete().where(u.alias == alias, u.number <= number)).rowcount:
+                self._explain(connection, alias, sa.true())  # nobody knows which documents they would have found
             settled = (w.alias == alias) & (w.full_number <= number)
             connection.execute(watches.update().where(settled).values(full_number=None))
+            connection.execute(watches.update().where(w.alias == alias).values(compared=compared))
 
     def need_full_scan(self, alias: str) -> None:
         """Record that nobody knows what changed up to now, so that a complete scan is needed."""
@@ -141,6 +151,20 @@ class InboxRows(LedgerConnection):
             number = self._next_number(connection, alias)
             values = {"full_number": number, "since": self.clock()}
             connection.execute(watches.update().where(watches.c.alias == alias).values(**values))
+            self.forget_comparison(alias)
+
+    def forget_comparison(self, alias: str) -> None:
+        """Forget which changes the watch has to explain, and let the next scan note none: nobody knows what changed."""
+        with self.transaction() as connection:
+            connection.execute(watches.update().where(watches.c.alias == alias).values(compared="", unkept=0))
+            self._explain(connection, alias, sa.true())
+
+    def _explain(
+        self, connection: Connection, alias: str, which: sa.ColumnElement[bool], bound: dict[str, Any] | None = None
+    ) -> None:
+        """Delete what runs mended, and the watch has given now."""
+        open_ones = (mended.c.alias == alias) & mended.c.missed_at.is_(None)
+        connection.execute(mended.delete().where(open_ones, which), bound or {})
 
     def _put(self, connection: Connection, table: sa.Table, names: Sequence[str], rows: list[tuple[Any, ...]]) -> None:
         """Insert rows. One that is there gets the new number and keeps its earliest time of change."""

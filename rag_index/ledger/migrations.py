@@ -113,6 +113,23 @@ def _add_look_ups(connection: Connection) -> None:
     )
 
 
+def _remember_what_runs_mended(connection: Connection) -> None:
+    """Version 9: keep what a run found changed until the watch has given it, too (see `ledger.mended`)."""
+    number = "DOUBLE PRECISION" if connection.dialect.name == "postgresql" else "FLOAT"
+    for column in (
+        "blind TEXT NOT NULL DEFAULT ''",
+        "compared TEXT NOT NULL DEFAULT ''",
+        "unkept INTEGER NOT NULL DEFAULT 0",
+        "looked_up BIGINT NOT NULL DEFAULT 0",
+    ):
+        connection.exec_driver_sql(f"ALTER TABLE rag_index_watches ADD COLUMN {column}")
+    connection.exec_driver_sql(
+        "CREATE TABLE rag_index_mended (alias TEXT NOT NULL, document_id TEXT NOT NULL, change TEXT NOT NULL, "
+        f"run_id TEXT NOT NULL, begun BIGINT NOT NULL, number BIGINT NOT NULL, found_at {number} NOT NULL, "
+        f"missed_at {number}, PRIMARY KEY (alias, document_id))"
+    )
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
@@ -121,6 +138,7 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     6: _add_inbox,
     7: _remember_digests,
     8: _add_look_ups,
+    9: _remember_what_runs_mended,
 }
 """The migration to each version after the first."""
 

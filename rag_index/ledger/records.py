@@ -13,6 +13,7 @@ __all__ = [
     "Counts",
     "FailedDocument",
     "Known",
+    "MissedDocument",
     "RunRecord",
     "ScanRecord",
     "Totals",
@@ -81,6 +82,16 @@ class WaitingLookUp(NamedTuple):
     """As `WaitingChange.changed_at`."""
 
 
+class MissedDocument(NamedTuple):
+    """A document that a run mended, although its change had to come by the watch."""
+
+    document_id: str
+    change: str
+    """`new`, `changed` or `deleted`."""
+    run_id: str
+    found_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class WatchRecord:
     """What the ledger keeps about the watch of an index. Times are seconds since 1970, None for never."""
@@ -100,6 +111,15 @@ class WatchRecord:
     """When every change that was known was last in the index."""
     applied_at: float | None
     """When a batch last ended."""
+    blind: str
+    """What the watch cannot see of this index; "" if it has to see every change."""
+    compared: str
+    """The hash of the settings with which a complete scan last compared all documents; "" if the next cannot rely on
+    it."""
+    unkept: int
+    """How many documents the last scan found changed beyond `mended.MAX_KEPT`."""
+    looked_up: int
+    """The number of the last arrival of a look-up."""
 
 
 @dataclass(frozen=True, slots=True)

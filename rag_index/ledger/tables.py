@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 __all__ = [
     "EMPTY", "HELD", "PENDING", "batch_deletions", "buckets", "collections", "documents", "failed_documents",
-    "file_hashes", "inbox", "leases", "look_ups", "metadata", "runs", "scan_states", "schema_version", "sizes",
-    "watches",
+    "file_hashes", "inbox", "leases", "look_ups", "mended", "metadata", "runs", "scan_states", "schema_version",
+    "sizes", "watches",
 ]  # fmt: skip
 
 metadata = sa.MetaData()
@@ -181,4 +181,21 @@ watches = sa.Table(
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("caught_up_at", sa.Float),
     sa.Column("applied_at", sa.Float),
+    sa.Column("blind", sa.Text, nullable=False, server_default=""),
+    sa.Column("compared", sa.Text, nullable=False, server_default=""),
+    sa.Column("unkept", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("looked_up", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+mended = sa.Table(
+    "rag_index_mended",
+    metadata,
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("document_id", sa.Text, primary_key=True),
+    sa.Column("change", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("begun", sa.BigInteger, nullable=False),
+    sa.Column("number", sa.BigInteger, nullable=False),
+    sa.Column("found_at", sa.Float, nullable=False),
+    sa.Column("missed_at", sa.Float),
 )

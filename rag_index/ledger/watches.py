@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import WatchRecord
-from rag_index.ledger.tables import watches
+from rag_index.ledger.tables import mended, watches
 
 __all__ = ["WatchRows", "lease_name"]
 
@@ -27,12 +27,21 @@ class WatchRows(LedgerConnection):
             row = connection.execute(sa.select(watches).where(watches.c.alias == alias)).mappings().first()
         return WatchRecord(**row) if row else None
 
-    def begin_watch(self, alias: str) -> None:
-        """Record that an index is watched from now on; one that was watched before keeps what is known about it."""
-        values = {"alias": alias, "since": self.clock(), "last_number": 0, "state": "running", "message": ""}
+    def begin_watch(self, alias: str, *, blind: str = "") -> None:
+        """Record that an index is watched from now on; one that was watched before keeps what is known about it.
+
+        `blind` says what the watch of this index cannot see. Then what runs have mended until now is forgotten: nobody
+        may have kept it for the watch.
+        """
+        values = {
+            "alias": alias, "since": self.clock(), "last_number": 0, "state": "running", "message": "", "blind": blind,
+        }  # fmt: skip
         insert = self._insert(watches).values(**values)
         with self.transaction() as connection:
-            connection.execute(insert.on_conflict_do_nothing(index_elements=["alias"]))
+            connection.execute(insert.on_conflict_do_update(index_elements=["alias"], set_={"blind": blind}))
+            if blind:
+                m = mended.c
+                connection.execute(mended.delete().where(m.alias == alias, m.missed_at.is_(None)))
 
     def update_watch(self, alias: str, **values: Any) -> None:
         """Change columns of a watch."""

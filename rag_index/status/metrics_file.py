@@ -108,6 +108,15 @@ class WatchCollector:
             for one in self._watches:
                 gauge.add_metric([one["index"]], one[name])
             yield gauge
+        missed = GaugeMetricFamily(
+            f"{WATCH_PREFIX}_documents_missed",
+            "Documents that the last run had to mend because the watch missed them, although it can see them.",
+            labels=["index"],
+        )
+        for one in self._watches:
+            unexpected = one["missed"] is not None and not one["missed"]["expected"]
+            missed.add_metric([one["index"]], one["missed"]["documents"] if unexpected else 0)
+        yield missed
         applied = GaugeMetricFamily(
             f"{WATCH_PREFIX}_last_applied_timestamp_seconds", "When changes were last indexed.", labels=["index"]
         )

@@ -7,13 +7,15 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger
+from rag_index.reports.missed import missed_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rag_index.ledger import MissedDocument, RunRecord, WatchRecord
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["iso_time", "run_reports"]
+__all__ = ["iso_time", "missed_report", "run_reports"]
 
 
 def run_reports(
@@ -21,18 +23,36 @@ def run_reports(
 ) -> list[dict[str, Any]]:
     """Return the report of each index's last run, or of the run whose id begins with `run_id`."""
     with closing(Ledger(settings.ledger_url)) as ledger:
-        runs = (ledger.last_run(settings.alias(index.name), run_id) for index in indexes)
-        return [
-            {
-                "run": run.id,
-                "started": iso_time(run.started_at),
-                "ended": iso_time(run.ended_at) if run.ended_at else None,
-                "state": run.state,
-                **run.report,
-            }
-            for run in runs
-            if run
-        ]
+        found = ((index.name, ledger.last_run(settings.alias(index.name), run_id)) for index in indexes)
+        return [_run_report(name, run, ledger) for name, run in found if run]
+
+
+def _run_report(name: str, run: RunRecord, ledger: Ledger) -> dict[str, Any]:
+    report = {
+        "run": run.id,
+        "started": iso_time(run.started_at),
+        "ended": iso_time(run.ended_at) if run.ended_at else None,
+        "state": run.state,
+        **run.report,
+    }
+    documents = [one for one in ledger.missed(run.alias) if one.run_id == run.id]
+    if missed := missed_report(name, documents, ledger.watch(run.alias)):
+        report["missed"] = missed | {"ids": [one.document_id for one in documents]}
+    return report
+
+
+def missed_report(name: str, documents: Sequence[MissedDocument], watch: WatchRecord | None) -> dict[str, Any] | None:
+    """Return what is to be said about documents that the watch missed and a run mended; None if there are none."""
+    if not documents or watch is None:
+        return None
+    ids = [one.document_id for one in documents]
+    return {
+        "documents": len(documents),
+        "not_examined": watch.unkept,
+        "expected": bool(watch.blind),
+        "found": iso_time(max(one.found_at for one in documents)),
+        "message": missed_sentence(name, ids, watch.blind, unkept=watch.unkept),
+    }
 
 
 def iso_time(seconds: float) -> str:

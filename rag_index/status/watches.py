@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger.lease import holder
 from rag_index.ledger.watches import lease_name
-from rag_index.status.runs import iso_time
+from rag_index.status.runs import iso_time, missed_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,4 +47,5 @@ def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> di
         "seconds_behind": 0.0 if since is None else round(max(0.0, ledger.clock() - since), 3),
         "last_applied": iso_time(record.applied_at) if record.applied_at else None,
         "caught_up": iso_time(record.caught_up_at) if record.caught_up_at else None,
+        "missed": missed_report(index.name, ledger.missed(alias), record),
     }

@@ -40,6 +40,8 @@ class Collector:
         """Set whenever something arrived or the state of the feed changed."""
         self.drained = threading.Event()
         """Set once the feed had nothing more to give, since the collector began."""
+        self._asked = 0
+        self._answered: dict[str, int] = {}
         self.error: RagIndexError | None = None
         """Why the feed cannot be read now."""
         self.died: BaseException | None = None
@@ -52,6 +54,18 @@ class Collector:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
+
+    def ask(self) -> int:
+        """Ask when all that was committed until now has been given, and return the number of the question."""
+        self._asked += 1
+        return self._asked
+
+    def has_answered(self, name: str, question: int) -> bool:
+        """Return whether all changes of an index that were committed before the question are in the ledger.
+
+        Question 0 is asked before the collector begins.
+        """
+        return self._answered.get(name, -1) >= question
 
     def _run(self) -> None:
         pause = 0.0
@@ -77,12 +91,21 @@ class Collector:
 
     def _collect(self) -> bool:
         """Receive once, and return whether the feed has nothing more to give now."""
+        asked = self._asked
         received = self._feed.receive(RECEIVE)
         self._put(received)
         self._feed.acknowledge(received)
         if not received.is_empty:
             self.arrived.set()
+        if not received.more:
+            self._answer(asked, set(self._aliases).difference(received.behind))
         return not received.more and received.is_empty
+
+    def _answer(self, asked: int, names: set[str]) -> None:
+        """Note that these indexes have everything that was committed before the question."""
+        if any(self._answered.get(name, -1) < asked for name in names):
+            self._answered |= dict.fromkeys(names, asked)
+            self.arrived.set()
 
     def _put(self, received: Received) -> None:
         """Write what was received into the inbox, in one transaction.

@@ -16,9 +16,10 @@ from rag_index.errors import IndexLocked, LedgerUnavailable, SourceUnavailable, 
 from rag_index.ledger.lease import IndexLease, holder
 from rag_index.ledger.watches import lease_name
 from rag_index.watch.collector import Collector
+from rag_index.watch.missed import MissedChanges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.changes import ChangeFeed
     from rag_index.indexing.changed import Applied
@@ -98,16 +99,22 @@ class Watch:
         runner: Runner,
         stop: Stop,
         *,
+        blind: Mapping[str, str] | None = None,
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a watch. `changed` is called whenever the state that the ledger has of the watch has changed."""
+        """Prepare a watch. `blind` says what cannot be seen of an index, by its name.
+
+        `changed` is called whenever the state that the ledger has of the watch has changed.
+        """
         self._settings = settings
         self._indexes = [_Index(name, settings.alias(name)) for name in names]
         self._feed = feed
         self._ledger = ledger
         self._runner = runner
         self._stop = stop
+        self._blind = blind or {}
+        self._missed = MissedChanges(ledger)
         self._changed = changed
         self._clock = clock
 
@@ -118,15 +125,14 @@ class Watch:
         what ends the collector if that is no error of ours.
         """
         names = [index.name for index in self._indexes]
-        with (
-            _watching(self._ledger, self._settings.project),
-            Collector(self._settings, names, self._feed, self._ledger) as collector,
-        ):
+        with _watching(self._ledger, self._settings.project):
             for index in self._indexes:
-                self._ledger.begin_watch(index.alias)
+                self._ledger.begin_watch(index.alias, blind=self._blind.get(index.name, ""))
+                self._missed.begin(index.name, index.alias)
                 self._note(index, "running", "")
             try:
-                return self._loop(collector, once=once)
+                with Collector(self._settings, names, self._feed, self._ledger) as collector:
+                    return self._loop(collector, once=once)
             finally:
                 for index in self._indexes:
                     self._note(index, "stopped", "")
@@ -175,6 +181,8 @@ class Watch:
             return False
         try:
             record = self._ledger.watch(index.alias)
+            if record is not None and collector.error is None and self._missed.judge(index.name, record, collector):
+                self._changed()
             waiting = self._ledger.count_waiting(index.alias)
             whole = self._whole_reason(index, waiting, needed=record is not None and record.full_number is not None)
             if not waiting and not whole:

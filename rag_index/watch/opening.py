@@ -43,4 +43,4 @@ def open_watch(
             logger.warning("%s", note)
         feed.check()
         watched = [index.name for index in indexes if index.name not in feed.unwatched]
-        yield Watch(settings, watched, feed, ledger, runner, stop, changed=changed)
+        yield Watch(settings, watched, feed, ledger, runner, stop, blind=feed.blind, changed=changed)

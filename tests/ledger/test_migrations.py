@@ -108,7 +108,17 @@ CREATE INDEX rag_index_empty_documents ON rag_index_documents (collection_id) WH
 UPDATE rag_index_schema_version SET version = 7;
 """
 )
-VERSIONS = {1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5, 6: VERSION_6, 7: VERSION_7}
+VERSION_8 = (
+    VERSION_7
+    + """
+CREATE TABLE rag_index_look_ups (alias TEXT NOT NULL, column_name TEXT NOT NULL, value TEXT NOT NULL,
+  number BIGINT NOT NULL, changed_at FLOAT NOT NULL, PRIMARY KEY (alias, column_name, value));
+UPDATE rag_index_schema_version SET version = 8;
+"""
+)
+VERSIONS = {
+    1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5, 6: VERSION_6, 7: VERSION_7, 8: VERSION_8,
+}  # fmt: skip
 
 
 @pytest.fixture(params=VERSIONS)

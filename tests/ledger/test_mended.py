@@ -1,0 +1,120 @@
+"""What runs mended: a document is explained when it leaves the inbox; what is left was missed."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from rag_index.database.urls import database_url
+from rag_index.ledger import Ledger
+from rag_index.ledger import mended as mended_module
+
+ALIAS = "p_notes"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger(request, tmp_path):
+    if request.param == "sqlite":
+        with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as opened:
+            yield begun(opened)
+        return
+    postgres = request.getfixturevalue("postgres")
+    with postgres.database() as name, closing(Ledger(postgres.url(name))) as opened:
+        yield begun(opened)
+
+
+def begun(ledger):
+    """Return a ledger with an index that was compared under its watch."""
+    ledger.begin_watch(ALIAS)
+    ledger.clear_changes(ALIAS, 0, compared="settings")
+    assert ledger.begin_comparison(ALIAS, "settings")
+    return ledger
+
+
+def unexplained(ledger):
+    last = ledger.last_mended(ALIAS)
+    return [] if last is None else ledger.unexplained(ALIAS, last[0])
+
+
+def test_a_document_that_waits_is_not_missed_and_one_that_was_indexed_is_explained(ledger):
+    ledger.put_changes([(ALIAS, "1", 1.0)])
+    ledger.note_mended(ALIAS, "night", 0, [("1", "changed"), ("2", "new"), ("3", "deleted")])
+    ledger.put_changes([(ALIAS, "2", 1.0)])
+    assert unexplained(ledger) == ["3"]
+    [one, two] = ledger.waiting_changes(ALIAS, 10)
+    ledger.put_changes([(ALIAS, "1", 2.0)])  # once more, while its batch runs
+    ledger.remove_changes(ALIAS, [one, two])
+    ledger.remove_changes(ALIAS, ledger.waiting_changes(ALIAS, 10))
+    assert unexplained(ledger) == ["3"]
+
+
+def test_what_a_complete_run_takes_out_of_the_inbox_is_explained(ledger):
+    ledger.put_changes([(ALIAS, "1", 1.0)])
+    number = ledger.watch(ALIAS).last_number
+    ledger.note_mended(ALIAS, "night", 0, [("1", "changed"), ("2", "changed"), ("3", "changed")])
+    ledger.put_changes([(ALIAS, "2", 1.0)])
+    ledger.clear_changes(ALIAS, number, compared="settings")
+    assert unexplained(ledger) == ["3"]
+    ledger.remove_changes(ALIAS, ledger.waiting_changes(ALIAS, 10))
+    assert unexplained(ledger) == ["3"]
+
+
+def test_only_what_was_found_until_the_question_is_judged(ledger):
+    ledger.note_mended(ALIAS, "night", 0, [("1", "changed")])
+    number, _ = ledger.last_mended(ALIAS)
+    ledger.note_mended(ALIAS, "next", 0, [("2", "changed")])
+    assert ledger.unexplained(ALIAS, number) == ["1"]
+    ledger.record_missed(ALIAS, ["1"])
+    assert [one[:3] for one in ledger.missed(ALIAS)] == [("1", "changed", "night")]
+    assert unexplained(ledger) == ["2"]
+    ledger.put_changes([(ALIAS, "1", 1.0)])
+    ledger.remove_changes(ALIAS, ledger.waiting_changes(ALIAS, 10))
+    assert len(ledger.missed(ALIAS)) == 1  # it is no news any more that it was missed
+    ledger.forget_missed(ALIAS, "night")
+    assert len(ledger.missed(ALIAS)) == 1
+    ledger.forget_missed(ALIAS, "next")
+    assert ledger.missed(ALIAS) == []
+
+
+def test_of_very_many_only_the_number_is_kept(ledger, monkeypatch):
+    monkeypatch.setattr(mended_module, "MAX_KEPT", 3)
+    ledger.note_mended(ALIAS, "night", 0, [("1", "new"), ("2", "new")])
+    ledger.note_mended(ALIAS, "night", 0, [("3", "new"), ("4", "new")])
+    ledger.note_mended(ALIAS, "night", 0, [("5", "new")])
+    assert (unexplained(ledger), ledger.watch(ALIAS).unkept) == (["1", "2", "3"], 2)
+
+
+def test_without_a_complete_scan_under_the_watch_nothing_is_compared(ledger):
+    assert not ledger.begin_comparison("p_other", "settings")
+    ledger.begin_watch("p_other")
+    assert not ledger.begin_comparison("p_other", "settings")
+
+
+def test_other_settings_a_batch_with_others_or_a_lost_change_end_the_comparison(ledger):
+    def compared():
+        ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number, compared="settings")
+        ledger.note_mended(ALIAS, "night", 0, [("1", "changed")])
+        ledger.note_settings(ALIAS, "settings")
+        assert ledger.begin_comparison(ALIAS, "settings")
+        assert unexplained(ledger) == ["1"]
+
+    compared()
+    assert not ledger.begin_comparison(ALIAS, "others")
+    assert not ledger.begin_comparison(ALIAS, "settings")
+    assert unexplained(ledger) == []
+    compared()
+    ledger.note_settings(ALIAS, "others")
+    assert not ledger.begin_comparison(ALIAS, "settings")
+    compared()
+    ledger.need_full_scan(ALIAS)
+    assert unexplained(ledger) == []
+    assert not ledger.begin_comparison(ALIAS, "settings")
+
+
+def test_a_watch_that_cannot_see_everything_forgets_what_happened_while_it_was_away(ledger):
+    ledger.note_mended(ALIAS, "night", 0, [("1", "deleted")])
+    ledger.begin_watch(ALIAS)
+    assert unexplained(ledger) == ["1"]
+    ledger.begin_watch(ALIAS, blind="it sees no deletions")
+    assert (unexplained(ledger), ledger.watch(ALIAS).blind) == ([], "it sees no deletions")

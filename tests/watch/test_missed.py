@@ -1,0 +1,331 @@
+"""What the watch missed is reported once, with its keys, and nothing else is."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing, contextmanager
+from unittest import mock
+
+import pytest
+
+from rag_index.errors import IndexLocked
+from rag_index.indexing.changed import Applied
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.status.runs import run_reports
+from rag_index.status.status import status
+from rag_index.status.watches import watch_report
+from rag_index.watch import loop, missed
+from tests.indexing.plain import Died, run_plain
+from tests.project import Project
+from tests.waiting import eventually
+from tests.watch.feeds import ListFeed, watched
+
+ALIAS = "test_notes"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(missed, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "NOTE_SECONDS", 0.05)
+    monkeypatch.setattr(loop, "LOCKED_SECONDS", 0.05)
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """A project whose index was compared under its watch."""
+    project = Project(tmp_path / "project").fill(30)
+    run_plain(project)
+    with watched(project, ListFeed()) as ledger:
+        eventually(lambda: ledger.watch(ALIAS))
+    run_plain(project)
+    return project
+
+
+@pytest.fixture
+def feed() -> ListFeed:
+    return ListFeed()
+
+
+@pytest.fixture
+def ledger(project):
+    with closing(Ledger(project.settings.ledger_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def reports(caplog):
+    """The errors and the hints of watches about what they missed."""
+    caplog.set_level(logging.INFO, logger="rag_index.watch")
+    return lambda level=logging.ERROR: [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == level and "the watch missed" in record.getMessage()
+    ]
+
+
+def change(project, *numbers, text="mended"):
+    for number in numbers:
+        project.execute("UPDATE note SET body = ? WHERE id = ?", text, number)
+
+
+def judged(ledger):
+    return ledger.last_mended(ALIAS) is None
+
+
+@contextmanager
+def judging(project, feed, ledger, **arguments):
+    """Watch until everything that runs have mended is judged."""
+    with watched(project, feed, **arguments):
+        yield
+        eventually(lambda: judged(ledger))
+
+
+def test_what_the_feed_never_gave_is_reported_once_and_shown_until_the_next_run(project, feed, ledger, reports):
+    with judging(project, feed, ledger):
+        change(project, 5)
+        project.execute("DELETE FROM note WHERE id = 6")
+        project.execute("INSERT INTO note VALUES (77, 'new', 'one', 'a', 1)")
+        outcome = run_plain(project)
+        assert (outcome.new, outcome.changed, outcome.deleted) == (1, 1, 1)
+    with judging(project, feed, ledger):
+        change(project, 7)
+        feed.give("7")
+        eventually(lambda: ledger.count_waiting(ALIAS) == 0)
+    [said] = reports()
+    assert "index notes: a run had to mend 3 documents that the watch missed: 5, 6, 77. The index is right" in said
+    assert {one.document_id: one.change for one in ledger.missed(ALIAS)} == {
+        "5": "changed",
+        "6": "deleted",
+        "77": "new",
+    }
+    told = status(project.settings)[0].watch["missed"]
+    assert (told["documents"], told["expected"], told["message"]) == (3, False, said)
+    assert said in project.cli("status").stdout
+    assert said in project.cli("report").stdout
+    [run] = run_reports(project.settings, project.settings.indexes)
+    assert run["missed"]["ids"] == ["5", "6", "77"]
+    run_plain(project)
+    assert ledger.missed(ALIAS) == []
+    assert status(project.settings)[0].watch["missed"] is None
+
+
+def test_the_first_ten_are_named(project, feed, ledger, reports):
+    with judging(project, feed, ledger):
+        change(project, *range(1, 13))
+        run_plain(project)
+    [said] = reports()
+    assert "12 documents that the watch missed: 1, 10, 11, 12, 2, 3, 4, 5, 6, 7, …. The index" in said
+
+
+def test_what_is_on_its_way_or_waits_is_no_fault(project, feed, ledger, reports):
+    """A run finds three changes first: the feed gives one earlier, one during the run and one afterwards."""
+    see = Ledger.see
+
+    def arrive(self, *args, **kwargs):
+        feed.give("6")
+        eventually(lambda: feed.backlog() == 0)
+        return see(self, *args, **kwargs)
+
+    with watched(project, feed):
+        with IndexLease(ledger, ALIAS, "other run"):  # the watch cannot index meanwhile
+            change(project, 5, 6, 7)
+            feed.give("5")
+            eventually(lambda: ledger.count_waiting(ALIAS) == 1)
+            feed.error = IndexLocked("the feed says nothing for a while")
+        feed.error = None
+        with mock.patch.object(Ledger, "see", arrive), mock.patch.object(missed, "SETTLE_SECONDS", 1e9):
+            assert run_plain(project).changed in (2, 3)  # a batch may have come first
+            assert ledger.last_mended(ALIAS) is not None
+            feed.give("7")
+            eventually(lambda: judged(ledger))
+    assert reports() == []
+    assert ledger.missed(ALIAS) == []
+
+
+def test_nothing_is_judged_before_the_feed_has_said_that_there_is_no_more(project, feed, ledger, reports):
+    receive, behind = feed.receive, ["notes"]
+
+    def behind_at_first(limit):
+        received = receive(limit)
+        return type(received)(received.changes, received.position, received.more, received.overflow, tuple(behind))
+
+    feed.receive = behind_at_first
+    with watched(project, feed):
+        change(project, 5)
+        run_plain(project)
+        before = ledger.watch(ALIAS).caught_up_at
+        eventually(lambda: ledger.watch(ALIAS).caught_up_at != before)
+        assert not judged(ledger)
+        feed.give("5")
+        behind.clear()
+        eventually(lambda: judged(ledger))
+    assert reports() == []
+
+
+def test_nothing_is_judged_while_a_run_writes_the_index(project, feed, ledger, reports):
+    with watched(project, feed):
+        see = Ledger.see
+
+        def found(self, *args, **kwargs):
+            ledger.note_mended(ALIAS, "this run", 0, [("9", "changed")])
+            before = ledger.watch(ALIAS).caught_up_at
+            eventually(lambda: ledger.watch(ALIAS).caught_up_at != before)
+            assert not judged(ledger)
+            return see(self, *args, **kwargs)
+
+        with mock.patch.object(Ledger, "see", found):
+            run_plain(project)
+        eventually(lambda: judged(ledger))
+    assert len(reports()) == 1
+
+
+@pytest.mark.parametrize("step", ["unexplained", "record_missed"])
+def test_a_death_before_it_is_recorded_repeats_the_report(project, feed, ledger, reports, step):
+    change(project, 5)
+    run_plain(project)
+
+    def die(*args):
+        raise Died
+
+    with pytest.raises(Died), mock.patch.object(Ledger, step, die), watched(project, feed):
+        eventually(lambda: ledger.watch(ALIAS).state == "stopped")
+    assert not judged(ledger)
+    with judging(project, feed, ledger):
+        pass
+    with judging(project, feed, ledger):
+        pass
+    assert len(reports()) == {"unexplained": 1, "record_missed": 2}[step]
+    assert [one.document_id for one in ledger.missed(ALIAS)] == ["5"]
+
+
+def test_a_run_that_died_is_judged_too(project, feed, ledger, reports):
+    change(project, 5)
+    with pytest.raises(Died):
+        run_plain(project, delete=False)
+    assert run_plain(project).changed == 0
+    with judging(project, feed, ledger):
+        pass
+    [said] = reports()
+    assert "1 document that the watch missed: 5." in said
+
+
+def test_other_settings_are_no_fault_nor_are_failures(project, feed, ledger, reports):
+    project.write_settings(
+        project.config.read_text().replace('payload = ["author", "priority"]', 'payload = ["author"]')
+    )
+    assert run_plain(project).payload_only == 30
+    assert judged(ledger)
+    run_plain(project)
+    change(project, 5)
+    run_plain(project)
+    assert not judged(ledger)  # these settings are known now
+    collection = ledger.collections(ALIAS)[0]
+    with judging(project, feed, ledger):
+        feed.give("5")
+    with ledger.transaction() as connection:  # a document that failed with the text that the source has
+        connection.exec_driver_sql(
+            "INSERT INTO rag_index_failed_documents (collection_id, key, text_hash, reason, tries, first_at, last_at) "
+            "SELECT collection_id, key, text_hash, 'too long', 1, 1, 1 FROM rag_index_documents WHERE key = '8'"
+        )
+        connection.exec_driver_sql("UPDATE rag_index_documents SET text_hash = x'00' WHERE key = '8'")
+    assert ledger.failures(collection.id).keys() == {"8"}
+    assert run_plain(project).changed == 1
+    assert judged(ledger)
+    assert reports() == []
+
+
+def test_a_batch_with_other_settings_is_no_fault(project, feed, ledger, reports):
+    as_it_was = project.config.read_text()
+    project.write_settings(as_it_was.replace('text = ["title", "body"]', 'text = ["body"]'))
+    with watched(project, feed):
+        change(project, 5)
+        feed.give("5")
+        eventually(lambda: batches(ledger))
+    project.write_settings(as_it_was)
+    assert run_plain(project).changed == 1
+    assert judged(ledger)
+
+
+def batches(ledger):
+    return ledger.count_waiting(ALIAS) == 0 and ledger.watch(ALIAS).applied_at is not None
+
+
+def test_what_the_delete_guard_holds_back_is_no_fault(tmp_path, feed, reports):
+    """Batches and runs find it again and again; a person allows it in the end."""
+    project = Project(tmp_path / "large").fill(300)
+    run_plain(project)
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        with watched(project, ListFeed()):
+            eventually(lambda: ledger.watch(ALIAS))
+        run_plain(project)
+        with judging(project, feed, ledger):
+            project.execute("DELETE FROM note WHERE id <= 150")
+            feed.give(*map(str, range(1, 151)))
+            eventually(lambda: batches(ledger))
+        assert run_plain(project).held_back == 150
+        run_plain(project)
+        assert judged(ledger)
+        assert run_plain(project, allow_deletes=True).deleted == 150
+        assert judged(ledger)
+    assert reports() == []
+
+
+def test_a_change_that_a_refused_run_saw_is_no_fault_of_the_next(tmp_path, feed, reports):
+    """Deletions that are refused all together are neither made nor held back one by one; the inbox is cleared."""
+    project = Project(tmp_path / "large").fill(300)
+    run_plain(project)
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        with watched(project, ListFeed()):
+            eventually(lambda: ledger.watch(ALIAS))
+        project.fill(1, first=301)
+        run_plain(project)
+        project.execute("DELETE FROM note WHERE id <= 150 OR id = 301")
+        ledger.put_changes([(ALIAS, str(number), 1.0) for number in [*range(1, 151), 301]])
+        assert run_plain(project).deleted == 0
+        assert ledger.count_waiting(ALIAS) == 0
+        project.fill(150)
+        run_plain(project)
+        with judging(project, feed, ledger):
+            pass
+    assert reports() == []
+
+
+def test_an_index_whose_feed_lost_changes_is_not_judged(project, feed, ledger, reports):
+    change(project, 5)
+    run_plain(project)
+    feed.overflow = ["notes"]
+    with judging(project, feed, ledger, runner=mock.Mock(index_whole=lambda *_: Applied(None, IndexLocked("held")))):
+        pass
+    change(project, 6)
+    run_plain(project)  # this one is complete again
+    assert judged(ledger)
+    change(project, 7)
+    run_plain(project)
+    with judging(project, feed, ledger):
+        pass
+    [said] = reports()
+    assert "1 document that the watch missed: 7." in said
+
+
+def test_what_cannot_be_seen_is_a_hint_and_no_error(project, feed, ledger, reports):
+    blind = {"notes": "polling sees no deletions"}
+    with judging(project, feed, ledger, blind=blind):
+        eventually(lambda: ledger.watch(ALIAS).blind)
+        project.execute("DELETE FROM note WHERE id = 5")
+        run_plain(project)
+    assert reports() == []
+    [said] = reports(logging.INFO)
+    assert said.endswith("the watch missed: 5. That is expected: polling sees no deletions")
+    assert watch_report(project.settings, project.settings.indexes[0], ledger)["missed"]["expected"]
+
+
+def test_a_rebuild_finds_nothing_mended(project, feed, ledger, reports):
+    change(project, 5)
+    run_plain(project, full=True)
+    assert judged(ledger)
+    change(project, 6)
+    run_plain(project)
+    with judging(project, feed, ledger):
+        pass
+    assert len(reports()) == 1  # the rebuilt collection is compared as any
