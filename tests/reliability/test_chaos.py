@@ -26,6 +26,7 @@ def follow(tmp_path, way: str, *, operations: int, kills: int) -> None:
         result = Trial(desk, operations=operations, seed=SEED, **what).run(kills=kills)
     count("documents_lost", sum(map(len, result.differences.values())))
     assert result.differences == {}
+    assert result.missed == {}
     assert result.mended == {"tickets": 0, "customers": 0}
     assert result.embedded_twice <= result.allowed_twice
     assert result.operations == operations

@@ -11,7 +11,6 @@ import pytest
 from rag_index.errors import IndexLocked
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
 from rag_index.status.runs import run_reports
 from rag_index.status.status import status
 from rag_index.status.watches import watch_report

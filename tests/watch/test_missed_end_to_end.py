@@ -158,7 +158,7 @@ def test_what_a_run_finds_first_is_explained_by_the_feed(desk, begun, ledger, re
 
     edit()  # nobody watches
     assert night(begun, ledger, edit) > 6
-    assert ledger.last_mended(INDEXES[0]) and ledger.last_mended(INDEXES[1])
+    assert all(ledger.last_mended(alias) for alias in INDEXES)
     edit()
     with watching(begun):
         eventually(lambda: settled(ledger))

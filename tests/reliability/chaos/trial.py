@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from rag_index.errors import RagIndexError
+from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
 from tests.reliability.chaos.desk import Desk, crash
 from tests.reliability.chaos.watcher import whole_run
@@ -43,6 +45,12 @@ class Result:
     differences: dict[str, list[str]]
     mended: dict[str, int]
     """What the nightly run afterwards had to do, by index."""
+    nights: int
+    """Runs over all documents that came in between, amid the changes."""
+    found_first: int
+    """What these runs found changed before the watch had indexed it."""
+    missed: dict[str, list[str]]
+    """What the watch said that it missed of that, by index: nothing, or it is wrong."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -69,6 +77,7 @@ class Trial:
         self._texts = desk.folder / "embedded.txt"
         self._log = (desk.folder / "watch.log").open("ab")
         self._watch: subprocess.Popen[bytes] | None = None
+        self._nights = self._found_first = 0
         self._settings = load_settings(desk.config)
 
     def run(self, *, kills: int) -> Result:
@@ -86,8 +95,10 @@ class Trial:
                     lambda at=moment * total: self._writers.done >= at or not self._writers.running, seconds=3000
                 )
                 self._kill()
+                self._night()
             self._writers.join(3000)
             differences = self._catch_up()
+            missed = {} if differences else self._judged()
         mended = {} if differences else self._nightly()
         texts = Counter(self._texts.read_text(encoding="utf-8").splitlines()) if self._texts.exists() else Counter()
         return Result(
@@ -95,7 +106,7 @@ class Trial:
             self._kills["watch"], self._kills["database"], self._kills["store"],
             sum(texts.values()), sum(texts.values()) - len(texts),
             sum(self._kills.values()) * self._settings.watch.batch_documents,
-            time.monotonic() - started, differences, mended,
+            time.monotonic() - started, differences, mended, self._nights, self._found_first, missed,
         )  # fmt: skip
 
     def _catch_up(self) -> dict[str, list[str]]:
@@ -115,6 +126,25 @@ class Trial:
             elif time.monotonic() > deadline:
                 return now
             time.sleep(0.5)
+
+    def _night(self) -> None:
+        """Run over all documents amid the changes, if nothing is down."""
+        with suppress(RagIndexError):
+            self._found_first += sum(self._nightly().values())
+            self._nights += 1
+
+    def _judged(self) -> dict[str, list[str]]:
+        """Return what the watch missed, once it has judged everything that the runs found first."""
+        aliases = {index.name: self._settings.alias(index.name) for index in self._settings.indexes}
+        with closing(Ledger(self._settings.ledger_url)) as ledger:
+
+            def open_ones() -> dict[str, list[str]]:
+                last = {name: ledger.last_mended(alias) for name, alias in aliases.items()}
+                return {name: ledger.unexplained(aliases[name], at[0]) for name, at in last.items() if at}
+
+            eventually(lambda: not open_ones(), open_ones)
+            found = {name: [one.document_id for one in ledger.missed(alias)] for name, alias in aliases.items()}
+            return {name: ids for name, ids in found.items() if ids}
 
     def _nightly(self) -> dict[str, int]:
         outcomes = [whole_run(self._settings, index.name) for index in self._settings.indexes]
