@@ -123,12 +123,6 @@ class InboxRows(LedgerConnection):
             if rows:
                 connection.execute(look_ups.delete().where(u.alias == alias, *same), rows)
 
-    def last_number(self, alias: str) -> int:
-        """Return the number of the last arrival; 0 if there was none."""
-        statement = sa.select(watches.c.last_number).where(watches.c.alias == alias)
-        with self.transaction() as connection:
-            return int(connection.scalar(statement) or 0)
-
     def clear_changes(self, alias: str, number: int, *, compared: str = "") -> None:
         """Delete what arrived up to this number: a complete scan that began after it has seen all of that.
 

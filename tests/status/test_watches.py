@@ -43,7 +43,7 @@ def test_what_waits_and_since_when_is_said(project, ledger):
         found = status(project.settings)[0].watch
         assert (found["state"], found["message"], found["changes_waiting"]) == ("backing off", "it is down", 2)
         assert 100 <= found["seconds_behind"] < 300
-        ledger.clear_changes(ALIAS, ledger.last_number(ALIAS))
+        ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number)
         assert status(project.settings)[0].watch["seconds_behind"] == 0
         write_metrics(project.settings)
         assert json.loads((project.folder / "metrics.json").read_text())["watches"][0]["index"] == "notes"

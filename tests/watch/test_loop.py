@@ -182,7 +182,7 @@ class CountingRunner:
 
     def index_whole(self, name, reason):
         self.whole.append(reason)
-        self.ledger.clear_changes(ALIAS, self.ledger.last_number(ALIAS))
+        self.ledger.clear_changes(ALIAS, self.ledger.watch(ALIAS).last_number)
         return Applied(IndexOutcome(name))
 
 
