@@ -78,7 +78,7 @@ def test_a_feed_that_fails_does_not_stop_the_others_and_is_heard_of_then():
     down.error = SourceUnavailable("the database does not answer")
     feed = JoinedFeed([down, other])
     received = feed.receive(10)
-    assert [change.id for change in received.changes] == ["x"]
+    assert ([change.id for change in received.changes], received.more) == (["x"], True)  # nobody knows of the first
     feed.acknowledge(received)
     with pytest.raises(SourceUnavailable):
         feed.receive(10)
@@ -115,6 +115,25 @@ def test_an_index_without_times_is_not_polled_and_the_reason_is_said(opened):
         assert "it has no changed_since" in left_out
         assert polled.startswith("index timed: polled by 'title'")
         assert len(feed._feeds) == 2
+        assert feed.blind.keys() == {"timed", "code"}
+        assert feed.blind["timed"].startswith("polling sees no deletions")
+
+
+@pytest.mark.parametrize(
+    ("column", "blind"),
+    [
+        ("datetime('now') AS age", "(datetime('now')"),
+        ("strftime('%Y', 'now') AS age", "(strftime('%Y', 'now')"),
+        ("CURRENT_TIMESTAMP AS age", "(CURRENT_TIMESTAMP)"),
+        ("date(title) AS nowhere", ""),
+    ],
+)
+def test_a_query_that_asks_for_the_time_changes_without_a_row(opened, column, blind):
+    query = NOTES.replace('table = "note"', f'query = "SELECT id, body, {column} FROM note"')
+    depends = 'depends_on = [{table = "note", key = "id", column = "id"}]\n'
+    with closing(opened(query + depends, 'changes = "queue"')) as feed:
+        assert blind in feed.blind.get("notes", "")
+        assert bool(feed.blind) == bool(blind)
 
 
 def test_where_nothing_can_be_watched_the_reasons_are_the_error(opened):

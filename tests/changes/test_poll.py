@@ -105,6 +105,7 @@ def test_between_two_polls_nobody_asks(polled):
     polled.receive()
     polled.put(3)
     assert polled.receive(after=0.5) == set()
+    assert polled.feed.receive(100).behind == ("notes",)
     assert polled.receive(after=2.0) == {"3"}
 
 

@@ -154,14 +154,18 @@ def test_a_view_is_watched_by_the_tables_below_it(desk):
 def test_a_table_that_depends_on_forgets_is_named(desk):
     only = TICKETS.replace(',\n              {table = "customer", key = "id", column = "customer_id"}', "")
     settings = desk.settings(only)
-    (note,) = plan_tables(settings, settings.indexes).notes
+    plan = plan_tables(settings, settings.indexes)
+    (note,) = plan.notes
     assert "depends_on does not list customer" in note
+    assert plan.blind == {"tickets": "depends_on does not list customer"}
 
 
 def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
     settings = desk.settings(TICKETS.replace('payload = ["customer_id"]', ""))
-    (note,) = plan_tables(settings, settings.indexes).notes
+    plan = plan_tables(settings, settings.indexes)
+    (note,) = plan.notes
     assert "'customer_id' is not in payload" in note
+    assert plan.blind == {"tickets": "column 'customer_id' of depends_on is not in payload"}
 
 
 @pytest.mark.parametrize(
