@@ -14,9 +14,9 @@ from rag_index.documents.keys import document_id
 from rag_index.sources import scan_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from rag_index.documents.batches import DocumentBatch
+    from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, FailedDocument, Known, Ledger, WatchRecord
 
@@ -38,12 +38,12 @@ class Comparison:
     judged: bool
     """Whether everything that is found changed had to come by the watch."""
 
-    def note_page(self, page: DocumentBatch, known: Mapping[str, Known], failed: Mapping[str, FailedDocument]) -> None:
+    def note_page(self, page: PageDiff, known: Mapping[str, Known], failed: Mapping[str, FailedDocument]) -> None:
         """Record the documents of a page whose content is not what the ledger has, before anything is written."""
         if not self.judged:
             return
         found: dict[str, str] = {}
-        for key, text_hash, payload_hash in zip(page.keys, page.text_hashes, page.payload_hashes, strict=True):
+        for key, text_hash, payload_hash in _not_as_known(page):
             row, failure = known.get(key), failed.get(key)
             if row is not None and (row.pending or (row.text_hash, row.payload_hash) == (text_hash, payload_hash)):
                 continue
@@ -88,3 +88,11 @@ def begin_comparison(run: IndexRun, collection: Collection, watch: WatchRecord |
             judged = ledger.begin_comparison(alias, settings)
     inbox_number = 0 if watch is None else watch.last_number
     return Comparison(ledger, alias, run.run_id, collection.id, settings, inbox_number, judged)
+
+
+def _not_as_known(page: PageDiff) -> Iterator[tuple[str, bytes, bytes]]:
+    """Yield key, text hash and payload hash of all documents of a page with which something has to be done."""
+    for batch in (page.to_embed, page.payload_only):
+        yield from zip(batch.keys, batch.text_hashes, batch.payload_hashes, strict=True)
+    yield from page.emptied
+    yield from (row[:3] for row in page.newly_empty)

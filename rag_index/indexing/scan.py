@@ -120,8 +120,8 @@ class Scan:
         failed = run.ledger.failures(cid, documents.keys) if self._progress.any_failures else {}
         self._progress.suspects.update(key for key, row in known.items() if row.pending)
         self._progress.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")
-        self.comparison.note_page(documents, known, failed)
         changes = diff(documents, known, failed, retry=run.options.retry_failed or self.rebuild)
+        self.comparison.note_page(changes, known, failed)
         if run.index.access is not None:
             self._update_access(page, known, changes)
         run.ledger.note_emptied(changes.emptied)
