@@ -35,16 +35,15 @@ class MendedRows(InboxRows):
         """Return whether what a complete scan finds changed is what the watch had to give until now.
 
         That is so if a complete scan with the same `settings` (a hash of all that decides about the content of a
-        document) began under the watch, nothing was lost since, and no look-up waits, which this scan may make
-        superfluous. Otherwise what is open is forgotten, because nobody can tell any more.
+        document) began under the watch, and nothing was lost since. Otherwise what is open is forgotten, because nobody
+        can tell any more. While look-ups wait, which this scan may make superfluous, it is not so either.
         """
         comparable = (w.alias == alias) & (w.compared == settings) & w.full_number.is_(None)
-        comparable &= ~sa.exists().where(look_ups.c.alias == alias)
         with self.transaction() as connection:
             begun = connection.execute(watches.update().where(comparable).values(unkept=0)).rowcount > 0
             if not begun:
                 self.forget_comparison(alias)
-        return begun
+            return begun and not self.any_look_ups(alias)
 
     def note_settings(self, alias: str, settings: str) -> None:
         """Let the next scan judge nothing if a batch works with other settings than the last complete scan."""

@@ -118,3 +118,25 @@ def test_a_watch_that_cannot_see_everything_forgets_what_happened_while_it_was_a
     assert unexplained(ledger) == ["1"]
     ledger.begin_watch(ALIAS, blind="it sees no deletions")
     assert (unexplained(ledger), ledger.watch(ALIAS).blind) == ([], "it sees no deletions")
+
+
+def test_while_look_ups_wait_nothing_is_compared_and_a_run_that_clears_them_explains_everything(ledger):
+    ledger.note_mended(ALIAS, "night", 0, [("1", "changed")])
+    ledger.put_look_ups([(ALIAS, "customer_id", "[5]", 1.0)])
+    assert ledger.any_look_ups(ALIAS)
+    assert not ledger.begin_comparison(ALIAS, "settings")
+    assert unexplained(ledger) == ["1"]
+    ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number, compared="settings")
+    assert unexplained(ledger) == []
+    assert ledger.begin_comparison(ALIAS, "settings")
+
+
+def test_look_ups_since_the_scan_began_explain_what_it_deleted(ledger):
+    begun = ledger.watch(ALIAS).last_number
+    ledger.put_look_ups([(ALIAS, "customer_id", "[5]", 1.0)])
+    ledger.replace_look_ups(ALIAS, ledger.waiting_look_ups(ALIAS, 10), [])
+    later = ledger.watch(ALIAS).last_number
+    ledger.note_mended(ALIAS, "night", begun, [("1", "deleted"), ("2", "changed")])
+    assert unexplained(ledger) == ["2"]
+    ledger.note_mended(ALIAS, "next", later, [("3", "deleted")])
+    assert unexplained(ledger) == ["2", "3"]
