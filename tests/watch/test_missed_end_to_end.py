@@ -217,6 +217,7 @@ def test_changes_that_the_feed_cannot_see_are_reported_once(desk, way, begun, le
     with ExitStack() as stack:
         if watched:
             stack.enter_context(watching(begun))
+            eventually(lambda: ledger.watch(INDEXES[1]).state == "running")  # it has checked the triggers
         with unseen(desk, way) as session:
             session.run("UPDATE ticket SET body = 'restored' WHERE id = 3")
             session.run("DELETE FROM ticket WHERE id = 4")
