@@ -64,3 +64,15 @@ def test_prometheus_reads_it(project, ledger):
     assert 'rag_index_watch_state{index="notes",state="running"} 1.0' in text
     assert 'rag_index_watch_changes_waiting{index="notes"} 1.0' in text
     assert 'rag_index_watch_last_applied_timestamp_seconds{index="notes"} 1000.0' in text
+
+
+@pytest.mark.parametrize(("blind", "metric"), [("", "2.0"), ("polling sees no deletions", "0.0")])
+def test_what_the_watch_missed_is_a_metric_unless_it_cannot_see_it(project, ledger, blind, metric):
+    project.write_settings(project.config.read_text().replace("metrics.json", "metrics.prom"))
+    ledger.begin_watch(ALIAS, blind=blind)
+    ledger.note_mended(ALIAS, "night", 0, [("1", "changed"), ("2", "deleted"), ("3", "new")])
+    ledger.record_missed(ALIAS, ["1", "2"])
+    write_metrics(project.settings)
+    text = (project.folder / "metrics.prom").read_text()
+    assert f'rag_index_watch_documents_missed{{index="notes"}} {metric}' in text
+    assert status(project.settings)[0].watch["missed"]["documents"] == 2
