@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_a_watch_that_runs_once_says_what_the_last_one_missed(project):
         for _, sql in triggers:
             db.execute(sql)
     run(project, "index", "notes")
-    with sqlite3.connect(project.settings.ledger_url.database) as ledger:
+    with closing(sqlite3.connect(project.settings.ledger_url.database)) as ledger, ledger:
         ledger.execute("UPDATE rag_index_mended SET found_at = 0")  # long ago
     said = "index notes: a run had to mend 1 document that the watch missed: 7."
     ended = project.cli("watch", "--once")
