@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.runs import BATCH, SINGLE
-from rag_index.ledger.tables import buckets, collections, failed_documents, inbox, leases, look_ups, runs, watches
+from rag_index.ledger.tables import buckets, collections, failed_documents, inbox, leases, look_ups, mended, runs, watches
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -90,6 +90,7 @@ class PrunedRows(LedgerConnection):
         is_gone = watches.c.alias.in_(gone)
         connection.execute(watches.update().where(is_gone, there, changed).values(full_number=watches.c.last_number))
         watched = connection.execute(watches.delete().where(is_gone, ~there)).rowcount
+        connection.execute(mended.delete().where(mended.c.alias.in_(gone)))
         deletes = [table.delete().where(table.c.alias.in_(gone)) for table in (inbox, look_ups)]
         return sum(connection.execute(delete).rowcount for delete in deletes), watched
 

@@ -116,6 +116,7 @@ def waits(ledger: Any, alias: str, day: float) -> None:
 def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
     for alias in ("test_notes", "test_gone", "other_lives", "other_runs", "other_watched"):
         waits(ledger, alias, 700)
+    ledger.note_mended("test_gone", "night", 0, [("9", "new")])
     waits(ledger, "other_lives", 950)
     waits(ledger, "other_looks", 700)
     ledger.put_look_ups([("other_looks", "customer_id", "3", 950 * DAY)])
@@ -128,6 +129,7 @@ def test_changes_and_watches_of_indexes_that_are_gone_go(ledger):
     assert ledger.count_prunable(910 * DAY, ["test_notes"]) == NOTHING
     assert ledger.count_waiting("test_gone") == 0
     assert ledger.watch("test_gone") is None
+    assert ledger.last_mended("test_gone") is None
     assert {alias: ledger.watch(alias) for alias in before} == before
     assert [ledger.count_waiting(alias) for alias in before] == [2, 2, 2, 2, 3]
 
