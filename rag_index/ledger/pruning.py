@@ -8,7 +8,17 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.runs import BATCH, SINGLE
-from rag_index.ledger.tables import buckets, collections, failed_documents, inbox, leases, look_ups, mended, runs, watches
+from rag_index.ledger.tables import (
+    buckets,
+    collections,
+    failed_documents,
+    inbox,
+    leases,
+    look_ups,
+    mended,
+    runs,
+    watches,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection
