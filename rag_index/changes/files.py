@@ -85,7 +85,7 @@ class FileFeed:
         pause = took / SHARE if self._events is not None else max(took / SHARE, self._settings.watch.poll_seconds)
         self._next, self._sweep = self._clock() + pause, self._clock() + SWEEP_SECONDS
         if self._events is not None:
-            self._events.folders = folders
+            self._events.folders = folders | kept  # one that cannot be read now may be deleted next
         before = self._stamps if self._stamps is not None else self._in_ledger(stamps)
         gone = [key for key in before.keys() - stamps.keys() if not _is_below(document_id(key), kept)]
         stamps |= {key: before[key] for key in before.keys() - stamps.keys() - set(gone)}

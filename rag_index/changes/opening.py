@@ -41,10 +41,10 @@ def open_feed(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledg
                 opening.add_files(index)
             elif index.kind != SQL:
                 opening.add_own(index)
-        if not opening.feeds:
-            raise SettingsError(f"no index can be watched: {'; '.join(opening.notes)}")
+        opening.end()
         opened.pop_all()
-    return JoinedFeed(opening.feeds, notes=opening.notes, unwatched=opening.unwatched, blind=opening.blind)
+    unwatched = [name for names in opening.unwatched.values() for name in names]
+    return JoinedFeed(opening.feeds, notes=opening.notes, unwatched=unwatched, blind=opening.blind)
 
 
 class _Opening:
@@ -56,7 +56,8 @@ class _Opening:
         self._opened = opened
         self.feeds: list[ChangeFeed] = []
         self.notes: list[str] = []
-        self.unwatched: list[str] = []
+        self.unwatched: dict[str, list[str]] = {}
+        """The names of the indexes that are left out, by the reason."""
         self.blind: dict[str, str] = {}
 
     def add_tables(self, indexes: Sequence[IndexSettings]) -> None:
@@ -106,9 +107,15 @@ class _Opening:
         self.notes.append(feed.note)
         self.blind[index.name] = feed.blind
 
+    def end(self) -> None:
+        """Add a note for each reason to leave indexes out. Raises SettingsError if none is left."""
+        said = [(", ".join(names), reason) for reason, names in self.unwatched.items()]
+        if not self.feeds:
+            raise SettingsError(f"no index can be watched: {'; '.join(f'{names}: {reason}' for names, reason in said)}")
+        self.notes += [f"not watched, and brought up to date by the next run: {names}: {why}" for names, why in said]
+
     def _leave_out(self, index: IndexSettings, reason: str) -> None:
-        self.unwatched.append(index.name)
-        self.notes.append(f"index {index.name} is not watched, and brought up to date by the next run: {reason}")
+        self.unwatched.setdefault(reason, []).append(index.name)
 
     def _add(self, feed: ChangeFeed) -> None:
         self._opened.callback(feed.close)

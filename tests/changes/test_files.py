@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import closing
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from rag_index.changes import files as files_module
@@ -186,6 +188,66 @@ def test_documents_in_a_folder_that_cannot_be_read_are_kept(folder, monkeypatch)
     monkeypatch.setattr("rag_index.sources.folder.os.scandir", scandir)
     folder.write("z.py")
     assert folder.changes() == {"z.py"}
+    monkeypatch.setattr("rag_index.sources.folder.os.scandir", real)
+    shutil.rmtree(folder.root / "pkg")
+    assert folder.changes() == {"pkg/b.py", "pkg/deep/c.py"}
+
+
+def test_what_was_acknowledged_is_not_given_again_with_the_next_change(folder):
+    folder.settle()
+    folder.write("a.py", "def g(): pass\n")
+    assert folder.changes() == {"a.py"}
+    folder.write("z.py")
+    assert folder.changes() == {"z.py"}
+
+
+class Clock:
+    """The seconds of a watch."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def drained(feed) -> FileFeed:
+    """Take all events of a feed from it, as if the system had dropped them."""
+    assert feed._events is not None
+    feed._events.wait(0.5)
+    feed._events.seen = False
+    return feed
+
+
+def test_a_change_whose_event_was_dropped_is_found_by_the_next_sweep(folder):
+    clock = Clock()
+    with closing(folder.open(clock=clock)) as feed:
+        feed.check()
+        feed.acknowledge(feed.receive(1000))
+        folder.write("a.py", "def g(): pass\n")
+        clock.now += files_module.SWEEP_SECONDS - 1
+        assert not drained(feed).receive(1000).changes
+        clock.now += 2
+        assert [change.id for change in drained(feed).receive(1000).changes] == ["a.py"]
+
+
+def test_listing_takes_a_tenth_of_the_time(folder, monkeypatch):
+    clock = Clock()
+    with closing(folder.open(clock=clock)) as feed:
+        list_files = feed._source.stamps
+
+        def slowly():
+            clock.now += 5
+            return list_files()
+
+        monkeypatch.setattr(feed._source, "stamps", slowly)
+        feed.check()
+        feed.acknowledge(feed.receive(1000))
+        folder.write("a.py", "def g(): pass\n")
+        feed._events.wait(5)
+        clock.now += 49
+        assert not feed.receive(1000).changes
+        clock.now += 2
+        assert [change.id for change in feed.receive(1000).changes] == ["a.py"]
 
 
 def test_without_events_the_folder_is_listed_again_and_again(folder, monkeypatch):
@@ -209,3 +271,11 @@ def test_without_events_the_folder_is_listed_again_and_again(folder, monkeypatch
 
 def test_a_folder_of_this_machine_has_events(tmp_path):
     assert has_events(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "cifs", "9p"])
+def test_a_folder_on_a_network_has_none(tmp_path, monkeypatch, kind):
+    mounts = [SimpleNamespace(mountpoint="/", fstype="ext4"), SimpleNamespace(mountpoint=str(tmp_path), fstype=kind)]
+    monkeypatch.setattr(psutil, "disk_partitions", lambda **_: mounts)
+    assert not has_events(tmp_path)
+    assert has_events(tmp_path.parent)
