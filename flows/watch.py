@@ -33,7 +33,7 @@ def watch(config: str | None = None, indexes: list[str] | None = None, once: boo
     settings, caught_up = run_settings(config), False
     with (
         stoppable_watch() as stop,
-        closing(FlowRunner(settings, index_changes, index_collection)) as runner,
+        closing(FlowRunner(settings, stop.flag, index_changes, index_collection)) as runner,
         open_watch(settings, indexes, runner, stop.flag, changed=lambda: try_to_write_metrics(settings)) as opened,
     ):
         caught_up = opened.run(once=once)

@@ -27,12 +27,11 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     if setup:
         return _print_setup(settings, names)
     chosen = [index.name for index in settings.named(names)]
-    click.echo(f"Watching {', '.join(chosen)}; Ctrl-C ends it after the current batch.", err=True)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
-    logging.getLogger("rag_index.watch").setLevel(logging.INFO)
+    _log()
     if os.environ.get("PREFECT_API_URL"):
         from rag_index.cli.runs import launch_flow
 
+        _say_watched(chosen)
         return 0 if launch_flow(context, settings, _load_watch, indexes=chosen, once=once) else 1
     return 0 if _watch_plainly(settings, chosen, once=once) else 1
 
@@ -41,6 +40,20 @@ def _load_watch() -> Any:
     from flows.watch import watch as watch_flow
 
     return watch_flow
+
+
+def _log() -> None:
+    """Print what the watch says, and warnings of ours. Prefect's own log is seen in Prefect."""
+    ours = logging.getLogger("rag_index")
+    ours.addHandler(handler := logging.StreamHandler())
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    ours.propagate = False
+    logging.getLogger("rag_index.watch").setLevel(logging.INFO)
+    logging.getLogger().addHandler(logging.NullHandler())  # without one, Python prints warnings of others
+
+
+def _say_watched(names: list[str]) -> None:
+    click.echo(f"Watching {', '.join(names)}; Ctrl-C ends it after the current batch.", err=True)
 
 
 def _print_setup(settings: Settings, names: tuple[str, ...]) -> int:
@@ -67,6 +80,7 @@ def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
             stopped_by_signals(stop),
             open_watch(settings, names, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
         ):
+            _say_watched(opened.names)
             return opened.run(once=once)
     finally:
         runner.close()

@@ -169,7 +169,7 @@ class IndexRun:
         """End the run with an error, and return the outcome. What was committed is kept."""
         outcome = self.outcome
         outcome.state = "failed"
-        outcome.message = str(error) if isinstance(error, RagIndexError) else f"{type(error).__name__}: {error}"
+        outcome.message = _reason(error)
         outcome.exit_code = getattr(error, "exit_code", 1)
         self._record()
         return outcome
@@ -215,3 +215,12 @@ def open_run(
         run = IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)
         stack.callback(end_bulk, run)
         yield run
+
+
+def _reason(error: BaseException) -> str:
+    """Return why a run ended, for a person."""
+    if isinstance(error, RagIndexError):
+        return str(error)
+    if isinstance(error, Exception):
+        return f"{type(error).__name__}: {error}"
+    return "stopped; the next run continues from there"  # Ctrl-C, SIGTERM

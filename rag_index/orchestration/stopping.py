@@ -66,10 +66,11 @@ class Stop:
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable(*, may_complete: bool = False) -> Iterator[Stop]:
     """End the block if the flow run is cancelled or its worker is stopped, and say in which state the flow ends.
 
-    Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `Stop.state`.
+    Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `Stop.state`; and
+    with `may_complete` also if it has no such state, because it ends as it is meant to.
     """
     stop, outer = Stop(), _TOP.get()
     if outer is not None:
@@ -81,7 +82,7 @@ def stoppable() -> Iterator[Stop]:
     token = _TOP.set(top)
     try:
         witness = witnessed(run_id if runtime.deployment.id else None)
-        with witness, hold_sigterm(lambda: _end(stop, run_id)), _watched(top):
+        with witness, hold_sigterm(lambda: _end(stop, run_id) or may_complete), _watched(top):
             yield stop
     finally:
         _TOP.reset(token)

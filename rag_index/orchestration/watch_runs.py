@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prefect import runtime
+from prefect.exceptions import TerminationSignal
 from prefect.states import Completed, Failed
 
 from rag_index.errors import IndexLocked, RagIndexError, TransientError
@@ -33,21 +35,26 @@ class Batch:
     """A batch on its way through a flow run. `applied` is what became of it."""
 
     indexer: BatchIndexer
+    stop: Stop
     applied: Applied | None = None
 
     def run(self, name: str) -> IndexOutcome:
         """Index the batch and return its outcome, also if an error of ours ended it."""
-        self.applied = self.indexer.index(name)
+        with stopped_by_signals(self.stop):  # a flow in another has installed Prefect's handler, which raises
+            self.applied = self.indexer.index(name)
         if self.applied.outcome is not None:
             return self.applied.outcome
         return failed_to_start(name, self.applied.error or TransientError("the batch did not begin"))
 
 
 class FlowRunner:
-    """The `Runner` of a watch under Prefect. A batch that another run keeps waiting makes no flow run."""
+    """The `Runner` of a watch under Prefect. What another run keeps waiting makes no flow run."""
 
-    def __init__(self, settings: Settings, index_changes: Callable[..., Any], index_whole: Callable[..., Any]) -> None:
+    def __init__(
+        self, settings: Settings, stop: Stop, index_changes: Callable[..., Any], index_whole: Callable[..., Any]
+    ) -> None:
         self._settings = settings
+        self._stop = stop
         self._index_changes = index_changes
         self._index_whole = index_whole
         self._batches = BatchIndexer(settings)
@@ -56,15 +63,29 @@ class FlowRunner:
         """As `Runner.index_changes`."""
         if (locked := self._batches.locked(name)) is not None:
             return Applied(None, locked)
-        batch = Batch(self._batches)
+        batch = Batch(self._batches, self._stop)
         changes = min(waiting, self._settings.watch.batch_documents)
-        state = self._index_changes(name, changes, Opaque(batch), return_state=True)
+        try:
+            state = self._index_changes(name, changes, Opaque(batch), return_state=True)
+        except TerminationSignal:
+            self._stop.set()
+            return batch.applied or Applied(None, TransientError("the batch was stopped"))
         return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
 
     def index_whole(self, name: str, reason: str) -> Applied:
         """As `Runner.index_whole`: the flow of one index, with workers of its own."""
+        locked = self._batches.locked(name)
         self._batches.close()
-        state = self._index_whole(name, str(self._settings.path), return_state=True)
+        if locked is not None:
+            return Applied(None, locked)
+        try:
+            with _interruptible():
+                state = self._index_whole(name, str(self._settings.path), return_state=True)
+        except TerminationSignal:
+            self._stop.set()
+            return Applied(None, TransientError("the run was stopped"))
+        if state.is_cancelled():
+            self._stop.set()
         outcome = outcome_of(state, name)
         return Applied(outcome, None if outcome.state != "failed" else _error(outcome.message))
 
@@ -78,6 +99,21 @@ def _error(message: str) -> RagIndexError:
     return IndexLocked(message) if "is being written by" in message else TransientError(message)
 
 
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end the block as SIGTERM does, for which a flow in another installs Prefect's handler."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @dataclass(slots=True)
 class StoppableWatch:
     """How a watch is told to end: `flag`; and the state in which its flow then ends, None if it just completes."""
@@ -88,16 +124,12 @@ class StoppableWatch:
 
 @contextmanager
 def stoppable_watch() -> Iterator[StoppableWatch]:
-    """End a watch after its batch if it gets SIGTERM. A deployed one is then cancelled or put off, as other runs are.
+    """End a watch after its batch if it gets SIGTERM or is cancelled. A deployed one may be put off, as other runs are.
 
-    One that a command started completes, since that is how it is meant to end.
+    One that a command started completes at SIGTERM or Ctrl-C, since that is how it is meant to end.
     """
     told = StoppableWatch()
-    if not runtime.deployment.id:
-        with stopped_by_signals(told.flag):
-            yield told
-        return
-    with stoppable() as stop, stopped_by_signals(told.flag):
+    with stoppable(may_complete=True) as stop, stopped_by_signals(told.flag):
         yield told
     told.state = stop.state
 

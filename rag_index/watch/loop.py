@@ -35,6 +35,8 @@ LOCKED_SECONDS = 1.0
 """Between two tries while another run holds the index or the embedded store."""
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
 """Between two tries while a service is down, doubled each time."""
+FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
+"""Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
 FAILING_PAUSE = 60.0
 """Between two tries where somebody has to act."""
 NOTE_SECONDS = 30.0
@@ -49,7 +51,7 @@ class Runner(Protocol):
         """Index a batch of what waits in the inbox for an index, of which there are so many changes."""
 
     def index_whole(self, name: str, reason: str) -> Applied:
-        """Run the index over all its documents."""
+        """Run the index over all its documents. If the watch is told to stop, the run is stopped too."""
 
 
 def is_watched(ledger: Ledger, project: str) -> bool:
@@ -85,6 +87,8 @@ class _Index:
     """Whether the ledger knows that everything that the feed gave is indexed."""
     failed: bool = False
     """Whether the last try failed for another reason than another run."""
+    last_words: str = ""
+    """What the ledger says of the index once the watch has ended."""
 
 
 class Watch:
@@ -118,24 +122,28 @@ class Watch:
         self._changed = changed
         self._clock = clock
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the indexes that are watched."""
+        return [index.name for index in self._indexes]
+
     def run(self, *, once: bool = False) -> bool:
         """Watch until told to stop; with `once`, until everything is indexed that the feed knew at the start.
 
         Return whether every index was caught up at the end. Raises IndexLocked if the project is watched already, and
         what ends the collector if that is no error of ours.
         """
-        names = [index.name for index in self._indexes]
         with _watching(self._ledger, self._settings.project):
             for index in self._indexes:
                 self._ledger.begin_watch(index.alias, blind=self._blind.get(index.name, ""))
                 self._missed.begin(index.name, index.alias)
                 self._note(index, "running", "")
             try:
-                with Collector(self._settings, names, self._feed, self._ledger) as collector:
+                with Collector(self._settings, self.names, self._feed, self._ledger) as collector:
                     return self._loop(collector, once=once)
             finally:
                 for index in self._indexes:
-                    self._note(index, "stopped", "")
+                    self._note(index, "stopped", index.last_words)
 
     def _loop(self, collector: Collector, *, once: bool) -> bool:
         while not self._stop.is_set():
@@ -195,17 +203,20 @@ class Watch:
                 applied = self._runner.index_whole(index.name, whole)
             else:
                 applied = self._runner.index_changes(index.name, waiting)
-            self._note_end(index, applied)
+            if applied.error is not None and self._stop.is_set():
+                self._note_stopped(index, "the ordinary run" if whole else "a batch")
+            else:
+                self._note_end(index, applied, whole=bool(whole))
         except LedgerUnavailable as error:
             self._back_off(index, error)
         return True
 
     def _whole_reason(self, index: _Index, waiting: int, *, needed: bool) -> str:
         """Return why an ordinary run has to take over; "" if it need not."""
-        if needed:
-            return "the source cannot say what changed"
-        if waiting and not self._ledger.collections(index.alias):
+        if (needed or waiting) and not self._ledger.collections(index.alias):
             return "nothing is indexed yet"
+        if needed:
+            return "what changed is not known one by one (after a setup, TRUNCATE or a burst)"
         if waiting > self._settings.watch.burst_documents:
             return f"{waiting:,} changes wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
         return ""
@@ -221,31 +232,40 @@ class Watch:
         else:
             self._note(index, "running", "")
 
-    def _note_end(self, index: _Index, applied: Applied) -> None:
+    def _note_stopped(self, index: _Index, what: str) -> None:
+        """Say that a batch or an ordinary run was stopped together with the watch."""
+        index.last_words = f"{what} was stopped with the watch; the next watch or run continues it"
+        logger.info("%s: %s", index.name, index.last_words)
+
+    def _note_end(self, index: _Index, applied: Applied, *, whole: bool) -> None:
         error = applied.error
         if error is not None:
-            self._back_off(index, error)
+            self._back_off(index, error, whole=whole)
             return
         index.not_before, index.pause, index.failed = 0.0, 0.0, False
         message = applied.outcome.message if applied.outcome is not None else ""
-        if applied.outcome is not None:
+        if applied.outcome is not None and not whole:  # a run says itself how it ended
             logger.info("%s", applied.outcome.sentence())
         self._note(index, "running", message, applied_at=self._ledger.clock())
 
-    def _back_off(self, index: _Index, error: Exception) -> None:
-        """Choose when the next batch is tried, and say why."""
+    def _back_off(self, index: _Index, error: Exception, *, whole: bool = False) -> None:
+        """Choose when the next batch, or the next ordinary run, is tried, and say why."""
+        message = str(error)
         if isinstance(error, IndexLocked | StoreBusy):
             index.pause, state = LOCKED_SECONDS, "waiting"
-        elif isinstance(error, TransientError):
-            index.pause, state = min(MAX_PAUSE, index.pause * 2 or FIRST_PAUSE), "backing off"
-        else:
+        elif not isinstance(error, TransientError):
             index.pause, state = FAILING_PAUSE, "failing"
+        elif whole:
+            index.pause = min(MAX_RUN_PAUSE, max(FIRST_RUN_PAUSE, index.pause * 2))
+            state, message = "backing off", f"{message}; the next try is at {_utc(time.time() + index.pause)}"
+        else:
+            index.pause, state = min(MAX_PAUSE, index.pause * 2 or FIRST_PAUSE), "backing off"
         index.failed = state != "waiting"
         index.not_before = self._clock() + index.pause
-        if (state, str(error)) != (index.state, index.message):
+        if (state, message) != (index.state, index.message):
             level = logging.ERROR if state == "failing" else logging.WARNING
-            logger.log(level, "%s: %s: %s", index.name, state, error)
-        self._note(index, state, str(error))
+            logger.log(level, "%s: %s: %s", index.name, state, message)
+        self._note(index, state, message)
 
     def _note(self, index: _Index, state: str, message: str, **values: float) -> None:
         """Record the state of an index: at once if it changed, otherwise every `NOTE_SECONDS`."""
@@ -260,3 +280,7 @@ class Watch:
             return
         index.noted = now
         self._changed()
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%H:%M:%S UTC", time.gmtime(seconds))

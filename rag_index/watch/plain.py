@@ -35,9 +35,13 @@ class PlainRunner:
 
     def index_whole(self, name: str, reason: str) -> Applied:
         """As `Runner.index_whole`: `rag-index index NAME`, which is told to stop when the watch is."""
+        locked = self._batches.locked(name)
         self._batches.close()  # the run needs the memory
+        if locked is not None:
+            return Applied(None, locked)  # starting a command takes seconds
         command = [*PROGRAM, "--config", str(self._settings.path), "index", name, "--json"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as run:
+        # a group of its own: Ctrl-C in a terminal tells the watch, which tells the run
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as run:
             while run.poll() is None:
                 if self._stop.wait(LOOK_SECONDS):
                     run.terminate()

@@ -1,0 +1,122 @@
+"""A watch that is told to stop ends cleanly, whatever it is doing: a batch, an ordinary run, or nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from contextlib import closing, contextmanager
+
+import httpx
+import pytest
+
+from rag_index.ledger import Ledger
+from tests.fakes.ollama import FakeOllama
+from tests.project import PROGRAM, Project
+from tests.waiting import eventually
+
+ALIAS = "test_notes"
+
+
+@pytest.fixture
+def fake():
+    with FakeOllama() as server:
+        yield server
+
+
+@pytest.fixture
+def project(tmp_path, fake) -> Project:
+    """A project whose queue is set up, so that the first watch begins with an ordinary run."""
+    extra = f'changes = "queue"\n[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
+    project = Project(tmp_path / "project", extra=extra).fill(200)
+    with project.source() as db:
+        db.executescript(project.cli("watch", "--setup").stdout)
+    return project
+
+
+@contextmanager
+def watching(project, **environment):
+    """Run `rag-index watch` as the first of its process group, as a shell does."""
+    said = project.folder / "said.txt"
+    with said.open("w") as out:
+        running = subprocess.Popen(
+            [*PROGRAM, "--config", str(project.config), "watch"],
+            stdout=out, stderr=out, env={**os.environ, **environment}, process_group=0,
+        )  # fmt: skip
+    try:
+        yield running, said
+    finally:
+        running.kill()
+        running.wait()
+
+
+def tell(running, how: str) -> None:
+    """Send SIGTERM as systemd does, or what Ctrl-C in a terminal sends."""
+    if how == "SIGTERM":
+        running.terminate()
+    else:
+        os.killpg(running.pid, signal.SIGINT)
+
+
+def watch_record(project):
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        return ledger.watch(ALIAS), ledger.count_waiting(ALIAS)
+
+
+@pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "prefect"])
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(request, project, fake, how, prefect):
+    environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
+    fake.seconds_per_text = 0.1
+    with watching(project, **environment) as (running, said):
+        eventually(lambda: len(fake.embeds()) > 2, said.read_text, every=0.05)
+        tell(running, how)
+        assert running.wait(timeout=60) == 0, said.read_text()
+    text = said.read_text()
+    assert "notes: the ordinary run was stopped with the watch; the next watch or run continues it" in text
+    assert not [word for word in ("backing off", "Traceback", "Error", "ended with") if word in text], text
+    record, _ = watch_record(project)
+    assert (record.state, "was stopped with the watch" in record.message) == ("stopped", True)
+    assert record.full_number is not None
+    fake.seconds_per_text = 0.0
+    ended = project.cli("watch", "--once")
+    assert ended.returncode == 0, ended.stderr
+    assert len(project.texts()) == 200
+    record, waiting = watch_record(project)
+    assert (record.state, record.message, record.full_number, waiting) == ("stopped", "", None, 0)
+
+
+@pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "prefect"])
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+def test_a_batch_that_is_under_way_is_ended_first(request, project, fake, how, prefect):
+    environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
+    assert project.cli("watch", "--once").returncode == 0
+    with watching(project, **environment) as (running, said):
+        eventually(lambda: watch_record(project)[0].state == "running", said.read_text, every=0.1)
+        fake.seconds_per_text = 0.5
+        before = len(fake.embeds())
+        project.execute("UPDATE note SET body = 'the pump is mended' || id WHERE id < 9")
+        eventually(lambda: len(fake.embeds()) > before, said.read_text)
+        tell(running, how)
+        assert running.wait(timeout=60) == 0, said.read_text()
+    assert "Traceback" not in said.read_text()
+    record, waiting = watch_record(project)
+    assert (record.state, waiting) == ("stopped", 0), said.read_text()
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended5"]
+
+
+@pytest.mark.long
+def test_a_watch_of_a_terminal_that_is_cancelled_in_the_ui_ends(project, prefect_server):
+    user, password = os.environ["PREFECT_API_AUTH_STRING"].split(":")
+    with (
+        httpx.Client(base_url=prefect_server, auth=(user, password), trust_env=False, timeout=30) as api,
+        watching(project, PREFECT_API_URL=prefect_server) as (running, said),
+    ):
+        eventually(lambda: watch_record(project)[0].caught_up_at, said.read_text, every=0.2)
+        found = api.post("/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 10}).json()
+        run = next(one["id"] for one in found if one["name"] == "watch notes" and one["state_type"] == "RUNNING")
+        api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
+        assert running.wait(timeout=60) == 130, said.read_text()
+        assert api.get(f"/flow_runs/{run}").json()["state"]["type"] == "CANCELLED"
+    assert "Traceback" not in said.read_text()
+    assert watch_record(project)[0].state == "stopped"
