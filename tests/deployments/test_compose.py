@@ -96,7 +96,7 @@ def test_the_systemd_units_are_valid_and_listen_on_loopback():
 
 @pytest.mark.long
 def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tmp_path):
-    """Run a night of the compose file: PostgreSQL, Prefect with basic auth, Dask, worker. Then check the database."""
+    """Run a night of the compose file, and a watch: PostgreSQL, Prefect with basic auth, Dask, worker."""
     auth = f"rag:{SECRET}-prefect"
     key = f"{SECRET}-qdrant"
     with ExitStack() as stack:
@@ -113,7 +113,7 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
             )
         settings = Project(tmp_path / "settings")
         settings.write_settings(
-            'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\n'
+            'project = "desk"\n[source]\nurl = "sqlite:///overwritten.db"\nchanges = "queue"\n'
             f'[embedder]\nkind = "ollama"\nmodel = "{ollama.model}"\n'
             '[[indexes]]\nname = "notes"\ntable = "note"\nkey = "id"\ntext = ["title", "body"]\npayload = ["author"]\n'
         )
@@ -206,12 +206,23 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         assert len(asked.get(f"{url}/search", params={"query": "note"}).json()["hits"]) == 10
         with postgres.connect(ledger_db) as connection:
             assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)
+        setup = subprocess.run(
+            ["rag-index", "watch", "--setup"], env=environment("watch"), capture_output=True, text=True, check=True
+        )
+        with postgres.connect(source_db) as connection:
+            connection.execute(setup.stdout)
+            connection.execute("INSERT INTO note VALUES (61, 'Note 61', 'body', 'a', 1)")
+        watch = start("watch")
+        with postgres.connect(ledger_db) as connection:
+            count = "SELECT count(*) FROM rag_index_documents WHERE pending = 0"
+            eventually(lambda: connection.execute(count).fetchone() == (61,), watch.read_text, every=0.2)
         with postgres.connect(prefect_db) as connection:
             kept = all_rows(connection)
         assert "notes 1" in kept
         secrets = [SECRET, urls[2], postgres.url(source_db).password]
         assert not [secret for secret in secrets if secret in kept]
-        assert not [secret for secret in secrets if secret in worker.read_text() + scheduler.read_text()]
+        logs = worker.read_text() + scheduler.read_text() + watch.read_text()
+        assert not [secret for secret in secrets if secret in logs]
 
 
 def all_rows(connection) -> str:
