@@ -215,14 +215,17 @@ def test_a_death_while_changes_are_received_loses_none(project, feed, step):
     class Died(BaseException):
         pass
 
+    dying = threading.Event()
+
     def die(*args):
+        dying.set()
         raise Died
 
     where = Ledger if step == "put_changes" else ListFeed
     before = hash_of(project, 5)
     change(project, feed, 5, "the pump is mended")
     with pytest.raises(Died), mock.patch.object(where, step, die), watched(project, feed) as ledger:
-        eventually(lambda: not is_watched(ledger, "test") and feed.backlog() == 1)
+        eventually(lambda: dying.is_set() and not is_watched(ledger, "test") and feed.backlog() == 1)
     with watched(project, feed):
         eventually(lambda: hash_of(project, 5) != before)
 

@@ -196,8 +196,9 @@ def unseen(desk, way):
             for _, sql in triggers:
                 session.run(sql)
         elif way == "postgresql-queue":
-            session.run("SET session_replication_role = replica")  # as replication and some restores do
+            session.run("ALTER TABLE ticket DISABLE TRIGGER USER")  # as some restores do
             yield session
+            session.run("ALTER TABLE ticket ENABLE TRIGGER USER")
         else:
             [[publication]] = session.run("SELECT pubname FROM pg_publication")
             session.run(f'ALTER PUBLICATION "{publication}" DROP TABLE ticket')
