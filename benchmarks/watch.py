@@ -1,7 +1,7 @@
 """How soon a watch has indexed a change, how fast it works through a burst, and what it costs while nothing changes.
 
     python benchmarks/watch.py [--ways sqlite-queue postgresql-wal postgresql-queue] [--rates 1 10 100] [--seconds 30]
-                               [--documents 20000] [--burst 5000] [--idle 60] [--ollama] [--prefect]
+                               [--documents 20000] [--burst 5000] [--idle 60] [--ollama] [--prefect] [--reader]
 
 Starts `rag-index watch` on a service desk whose tickets show their customers, with the embedded store, and with the
 embedder in the process or a real Ollama server (`--ollama`: a tiny model). Tickets are then changed one by one at each
@@ -10,6 +10,10 @@ after the store has acknowledged it; the ledger is looked at every 20 ms. A burs
 with a run in one process over the same number of changes. Idle time is CPU time and memory of the process and its
 children. With `--prefect` the watch is the deployment of a Prefect server with a worker, and the rows that Prefect's
 database gained while nothing changed are counted by table.
+
+With `--reader`, a change counts once a search finds its text: a Retriever of this process is open beside the watch, and
+asked for the oldest change that was not found yet, again and again. Of more than ten changes a second it looks for ten.
+Neither a burst nor an idle time is measured then.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.watching.places import Command, Deployed
 from rag_index.documents.canonical import hash_text
+from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
@@ -45,11 +50,34 @@ PATIENCE = 300.0
 """Seconds after which a change that is not indexed ends the benchmark."""
 
 
-class Watched:
-    """A desk with a watch, and the ledger in which its progress is seen."""
+class Searcher:
+    """A Retriever that is open beside a watch, and how long its searches take, in seconds."""
 
-    def __init__(self, desk: Desk, start: type[Command] | type[Deployed] = Command) -> None:
+    def __init__(self, desk: Desk) -> None:
+        self._retriever = Retriever.from_settings(desk.config)
+        self.took: list[float] = []
+
+    def finds(self, text: str, key: str) -> bool:
+        """Return whether a search for the text of a ticket finds the ticket with this text."""
+        began = time.monotonic()
+        hits = self._retriever.search_sync(text, indexes=["tickets"], limit=20).hits
+        self.took.append(time.monotonic() - began)
+        return any((hit.document_id, hit.text.strip()) == (key, text) for hit in hits)
+
+    def close(self) -> None:
+        self._retriever.close()
+
+
+class Watched:
+    """A desk with a watch, and the ledger or the searcher by which its progress is seen."""
+
+    def __init__(
+        self, desk: Desk, start: type[Command] | type[Deployed] = Command, searcher: Searcher | None = None
+    ) -> None:
         self.desk = desk
+        self.searcher = searcher
+        self.every = 1
+        """Which part of the changes is looked for."""
         self._session = desk.session()
         self._ledger = sqlite3.connect(
             f"file:{desk.folder}/.rag-index/ledger.db?mode=ro", uri=True, timeout=30, isolation_level=None
@@ -80,14 +108,24 @@ class Watched:
         now = time.monotonic()
         for number in numbers:
             customer = number % self.desk.customers
-            text = f"customer {customer}: version {self._version} of ticket {number}"
-            self._waiting[str(number)] = hash_text(text), now
+            if self._version % self.every == 0:
+                self._waiting[str(number)] = f"customer {customer}: version {self._version} of ticket {number}", now
 
-    _waiting: dict[str, tuple[bytes, float]] = {}  # noqa: RUF012 - one watch at a time
+    _waiting: dict[str, tuple[str, float]] = {}  # noqa: RUF012 - one watch at a time
     delays: list[float] = []  # noqa: RUF012
 
     def look(self) -> None:
-        """Take what is committed from what is waited for."""
+        """Take what is committed, or found, from what is waited for."""
+        if self.searcher is None:
+            self._read_ledger()
+            return
+        for key, (text, since) in list(self._waiting.items()):  # oldest first
+            if not self.searcher.finds(text, key):
+                break
+            self.delays.append(time.monotonic() - since)
+            del self._waiting[key]
+
+    def _read_ledger(self) -> None:
         keys = list(self._waiting)
         for first in range(0, len(keys), 500):
             some = keys[first : first + 500]
@@ -96,7 +134,7 @@ class Watched:
             rows = self._ledger.execute(query, some).fetchall()
             now = time.monotonic()
             for key, text_hash in rows:
-                if key in self._waiting and self._waiting[key][0] == bytes(text_hash):
+                if key in self._waiting and hash_text(self._waiting[key][0]) == bytes(text_hash):
                     self.delays.append(now - self._waiting.pop(key)[1])
 
     def follow(self) -> list[float]:
@@ -113,16 +151,25 @@ class Watched:
 
 def latency(watched: Watched, rate: int, seconds: float, documents: int) -> dict[str, Any]:
     """Change tickets at a rate, and return how long each took."""
+    watched.every = max(1, rate // 10) if watched.searcher else 1
     began = time.monotonic()
     for number in range(round(rate * seconds)):
         while time.monotonic() < began + number / rate:
             watched.look()
             time.sleep(min(LOOK_SECONDS, max(0.0, began + number / rate - time.monotonic())))
         watched.change([number * 7 % documents])
-    delays = sorted(watched.follow())
+    found = {"rate": rate, **spread(watched.follow())}
+    if watched.searcher:
+        found["searches_ms"] = spread([1000 * one for one in watched.searcher.took])
+        watched.searcher.took.clear()
+    return found
+
+
+def spread(values: list[float]) -> dict[str, Any]:
+    ordered = sorted(values)
     return {
-        "rate": rate, "changes": len(delays), "p50": round(statistics.median(delays), 2),
-        "p95": round(delays[int(len(delays) * 0.95) - 1], 2), "max": round(delays[-1], 2),
+        "count": len(ordered), "p50": round(statistics.median(ordered), 2),
+        "p95": round(ordered[max(0, int(len(ordered) * 0.95) - 1)], 2), "max": round(ordered[-1], 2),
     }  # fmt: skip
 
 
@@ -180,11 +227,16 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
         settings = load_settings(desk.config)
         for index in settings.indexes:
             whole_run(settings, index.name)
-        watched = stack.enter_context(closing(Watched(desk, Deployed if given.prefect else Command)))
+        searcher = stack.enter_context(closing(Searcher(desk))) if given.reader else None
+        start = Deployed if given.prefect else Command
+        watched = stack.enter_context(closing(Watched(desk, start, searcher)))
         rates = [latency(watched, rate, given.seconds, given.documents) for rate in given.rates]
+        given_so = {"ollama": given.ollama, "prefect": given.prefect, "reader": given.reader}
+        figures = {"way": way, "documents": given.documents, **given_so}
+        if given.reader:
+            return {**figures, "rates": rates}
         still = idle(watched, given.idle)
-        given_so = {"way": way, "ollama": given.ollama, "prefect": given.prefect}
-        return {**given_so, "rates": rates, "idle": still, "burst": burst(watched, given.burst)}
+        return {**figures, "rates": rates, "idle": still, "burst": burst(watched, given.burst)}
 
 
 def main() -> None:
@@ -199,6 +251,7 @@ def main() -> None:
     parser.add_argument("--idle", type=float, default=60.0)
     parser.add_argument("--ollama", action="store_true")
     parser.add_argument("--prefect", action="store_true", help="Watch as a deployment, with a Prefect server.")
+    parser.add_argument("--reader", action="store_true", help="Count what a search finds, with a Retriever open.")
     given = parser.parse_args()
     for way in given.ways:
         print(json.dumps(measure(way, given)), flush=True)

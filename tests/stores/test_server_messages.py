@@ -67,7 +67,9 @@ def test_any_payload_is_encoded_as_the_client_encodes_it(payload: dict[str, obje
     assert point == RestToGrpc.convert_point_struct(models.PointStruct(id=IDS[0], vector=[1.0, 1.0], payload=payload))
 
 
-@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, "\ud800", object()], ids=repr)
+@pytest.mark.parametrize(
+    "value", [2**63, -(2**63) - 1, "\ud800", object()], ids=["large", "small", "surrogate", "object"]
+)
 def test_what_is_no_json_is_refused(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         upsert_request("c", IDS[:1], np.ones((1, 2), dtype=np.float32), [{"bad": value}], None)
