@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prefect.exceptions import TerminationSignal
+import httpx
+from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.states import Completed, Failed
 
 from rag_index.errors import IndexLocked, RagIndexError, TransientError
 from rag_index.indexing.changed import Applied, BatchIndexer
+from rag_index.orchestration.launch import UNREACHABLE
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.states import outcome_of
 from rag_index.orchestration.stopping import stoppable
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 __all__ = ["Batch", "FlowRunner", "StoppableWatch", "stoppable_watch", "watch_state"]
+
+UNANSWERED = (httpx.HTTPError, PrefectException, RuntimeError)
+"""What Prefect raises if its server does not answer, among other things."""
 
 
 @dataclass(slots=True)
@@ -70,6 +75,8 @@ class FlowRunner:
         except TerminationSignal:
             self._stop.set()
             return batch.applied or Applied(None, TransientError("the batch was stopped"))
+        except UNANSWERED as error:
+            return batch.applied or Applied(None, _unanswered(error))
         return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
 
     def index_whole(self, name: str, reason: str) -> Applied:
@@ -84,6 +91,8 @@ class FlowRunner:
         except TerminationSignal:
             self._stop.set()
             return Applied(None, TransientError("the run was stopped"))
+        except UNANSWERED as error:
+            return Applied(None, _unanswered(error))
         if state.is_cancelled():
             self._stop.set()
         outcome = outcome_of(state, name)
@@ -92,6 +101,13 @@ class FlowRunner:
     def close(self) -> None:
         """Close what is kept open between batches."""
         self._batches.close()
+
+
+def _unanswered(error: Exception) -> TransientError:
+    """Return the error of a flow run that Prefect's server did not take. Raises a RuntimeError of another kind."""
+    if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
+        raise error
+    return TransientError(f"Prefect's server does not answer ({error}): what waits is kept; start the server again")
 
 
 def _error(message: str) -> RagIndexError:

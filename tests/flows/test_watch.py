@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from prefect.client.orchestration import get_client
+from contextlib import closing
 
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from rag_index.errors import TransientError
+from rag_index.ledger import Ledger
+from rag_index.orchestration.watch_runs import FlowRunner
+from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
+from tests.ports import free_port
 from tests.project import Project
 
 
@@ -40,3 +49,23 @@ def test_a_batch_is_a_flow_run_and_a_look_is_none(tmp_path):
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
     assert len(batches()) > len(before)
     assert {state for _, state in batches()} == {"Completed"}
+
+
+@pytest.mark.parametrize("what", ["index_changes", "index_whole"])
+def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, what):
+    from flows.index_changes import index_changes
+    from flows.index_collection import index_collection
+
+    project = Project(tmp_path / "project").fill(12)
+    run_plain(project)
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        ledger.put_changes([("test_notes", "5", 1.0)])
+        with (
+            closing(FlowRunner(project.settings, Stop(), index_changes, index_collection)) as runner,
+            temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
+        ):
+            applied = getattr(runner, what)("notes", 1)
+        assert isinstance(applied.error, TransientError)
+        assert "Prefect" in str(applied.error)
+        assert ledger.count_waiting("test_notes") == 1
