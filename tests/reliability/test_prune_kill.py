@@ -18,7 +18,7 @@ from rag_index.ledger import Ledger
 from tests.fakes.ollama import FakeOllama
 from tests.project import PROGRAM, Project
 
-pytestmark = [pytest.mark.xdist_group("pruned"), pytest.mark.timeout(600)]  # one project for all tests
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
 DAY = 86_400.0

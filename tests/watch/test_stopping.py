@@ -64,7 +64,7 @@ def watch_record(project):
 
 
 @pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "prefect"])
-@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("Ctrl-C", marks=pytest.mark.long)])
 def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(request, project, fake, how, prefect):
     environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
     fake.seconds_per_text = 0.1
@@ -87,7 +87,7 @@ def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(req
 
 
 @pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "prefect"])
-@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize("how", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_a_batch_that_is_under_way_is_ended_first(request, project, fake, how, prefect):
     environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
     assert project.cli("watch", "--once").returncode == 0
