@@ -84,8 +84,9 @@ class Watched:
         )
         self.watch: Command | Deployed | None = start(desk)
         self._version = 0
-        self.change([0])
-        self.follow()  # the first changes come with an overflow, since nobody knows what happened before
+        for _ in range(2):  # the first comes with an overflow, since nobody knows what was before; the second opens all
+            self.change([0])
+            self.follow()
 
     def end(self) -> None:
         """End the watch, and change on without it."""
