@@ -31,6 +31,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from rag_index.reports.outcome import count_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -111,4 +113,4 @@ class Diagnosis:
 def count_phrase(count: int, noun: str, examples: Sequence[str] = ()) -> str:
     """Return a count with its noun and examples, such as `3 documents (7, 10, 13)`."""
     named = f" ({', '.join(examples)}{', …' if len(examples) < count else ''})" if examples else ""
-    return f"{count:,} {noun}{'s' if count != 1 else ''}{named}"
+    return f"{count_of(count, noun)}{named}"

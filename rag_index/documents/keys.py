@@ -76,16 +76,8 @@ def _encode_key_value(value: Any) -> str:
 
 
 def decode_key(key: str) -> Any:
-    """Return the value whose typed form (see `encode_key`) this is; a list of values if the key has several columns.
-
-    A time with a time zone is in UTC.
-    """
-    return _decode(json.loads(key))  # unlike orjson, it reads integers of any size
-
-
-def _decode(value: Any) -> Any:
-    if isinstance(value, list):
-        return list(map(_decode, value))
+    """Return the value whose typed form (see `encode_key`) this is, of one column. A time with a zone is in UTC."""
+    value = json.loads(key)  # unlike orjson, it reads integers of any size
     if not isinstance(value, dict):
         return value
     [(kind, text)] = value.items()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rag_index.errors import RagIndexError
     from rag_index.reports.gate import GateVerdict
 
-__all__ = ["IndexOutcome", "RunReport", "State", "failed_to_start"]
+__all__ = ["IndexOutcome", "RunReport", "State", "count_of", "failed_to_start"]
 
 State = Literal["completed", "partial", "failed"]
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
@@ -138,14 +138,15 @@ class IndexOutcome:
             if count
         ]  # fmt: skip
         counts = "nothing changed" if self.nothing_to_do else ", ".join(parts) or "no documents"
-        chunks = f", {_count(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
+        chunks = f", {count_of(self.chunks_embedded, 'chunk')} embedded" if self.chunks_embedded else ""
         contexts = ((self.contexts_made, "written"), (self.contexts_cached, "from the cache"))
-        chunks += "".join(f", {_count(count, 'context')} {origin}" for count, origin in contexts if count)
+        chunks += "".join(f", {count_of(count, 'context')} {origin}" for count, origin in contexts if count)
         notes = "".join(f" ({sentence})" for sentence in (self.verified, self.message) if sentence)
-        return f"{self.index}: {_count(self.documents, 'document')}: {counts}{chunks} in {self.seconds:.1f} s{notes}"
+        return f"{self.index}: {count_of(self.documents, 'document')}: {counts}{chunks} in {self.seconds:.1f} s{notes}"
 
 
-def _count(number: int, noun: str) -> str:
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun in the singular or the plural."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 

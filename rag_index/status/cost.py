@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.chunking import open_chunker
 from rag_index.errors import RagIndexError
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
+from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from rag_index.chunking import Chunker
@@ -48,18 +49,18 @@ class RunCost:
     def sentence(self) -> str:
         """Return the cost in one line for a person."""
         about = "about " if self.chunks_estimated else ""
-        parts = [f"{about}{_count(self.chunks, 'chunk')} of {_count(self.characters, 'character')} to embed"]
+        parts = [f"{about}{count_of(self.chunks, 'chunk')} of {count_of(self.characters, 'character')} to embed"]
         if self.requests is not None:
-            parts.append(f"in about {_count(self.requests, 'request')}")
+            parts.append(f"in about {count_of(self.requests, 'request')}")
         if self.context_requests is not None:
-            parts.append(f"and at most {_count(self.context_requests, 'request')} for contexts")
+            parts.append(f"and at most {count_of(self.context_requests, 'request')} for contexts")
         return f"{' '.join(parts)}; {self._time()}"
 
     def _time(self) -> str:
         if self.seconds is None or self.chars_per_second is None:
             return "how long that takes is unknown until the first run has measured it"
         rate = f"{self.chars_per_second:,.0f} characters/s per worker"
-        return f"{_duration(self.seconds)} with {_count(self.workers, 'worker')} at {rate}, as the last run measured"
+        return f"{_duration(self.seconds)} with {count_of(self.workers, 'worker')} at {rate}, as the last run measured"
 
     def _measured(self) -> list[tuple[str, float | None]]:
         return [("chars_per_second", self.chars_per_second), ("seconds", self.seconds)]
@@ -105,10 +106,6 @@ class CostCounter:
             chars_per_second=self._rate,
             seconds=None if self._rate is None else self._characters / self._rate / workers,
         )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
 
 
 def _duration(seconds: float) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from rag_index.errors import IndexLocked, LedgerUnavailable, SourceUnavailable, StoreBusy, TransientError
-from rag_index.ledger.lease import IndexLease, holder
+from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.watches import lease_name
 from rag_index.watch.collector import Collector
 from rag_index.watch.missed import MissedChanges
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.watch.stop import Stop
 
-__all__ = ["Runner", "Watch", "is_watched"]
+__all__ = ["Runner", "Watch"]
 
 GAP_SECONDS = 0.05
 """Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
@@ -52,11 +52,6 @@ class Runner(Protocol):
 
     def index_whole(self, name: str, reason: str) -> Applied:
         """Run the index over all its documents. If the watch is told to stop, the run is stopped too."""
-
-
-def is_watched(ledger: Ledger, project: str) -> bool:
-    """Return whether a process watches the project now."""
-    return holder(ledger, lease_name(project)) is not None
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 
 from rag_index.changes import DocumentChange, Received
 from rag_index.ledger import Ledger
+from rag_index.ledger.lease import holder
+from rag_index.ledger.watches import lease_name
 from rag_index.watch.loop import Watch
 from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop
@@ -52,6 +54,11 @@ class ListFeed:
 
     def close(self) -> None:
         pass
+
+
+def is_watched(ledger, project):
+    """Return whether a process watches the project now."""
+    return holder(ledger, lease_name(project)) is not None
 
 
 @contextmanager

@@ -18,13 +18,13 @@ from rag_index.reports.outcome import IndexOutcome
 from rag_index.stores import open_store
 from rag_index.watch import collector as collector_module
 from rag_index.watch import loop
-from rag_index.watch.loop import Watch, is_watched
+from rag_index.watch.loop import Watch
 from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
-from tests.watch.feeds import ListFeed, watched
+from tests.watch.feeds import ListFeed, is_watched, watched
 
 ALIAS = "test_notes"
 

@@ -32,15 +32,19 @@ def soon(monkeypatch):
     monkeypatch.setattr(loop, "LOCKED_SECONDS", 0.05)
 
 
-@pytest.fixture
-def project(tmp_path) -> Project:
-    """A project whose index was compared under its watch."""
-    project = Project(tmp_path / "project").fill(30)
+def compared(folder, notes: int) -> Project:
+    """Make a project whose index was compared under its watch."""
+    project = Project(folder).fill(notes)
     run_plain(project)
     with watched(project, ListFeed()) as ledger:
         eventually(lambda: ledger.watch(ALIAS))
     run_plain(project)
     return project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return compared(tmp_path / "project", 30)
 
 
 @pytest.fixture
@@ -253,12 +257,8 @@ def batches(ledger):
 
 def test_what_the_delete_guard_holds_back_is_no_fault(tmp_path, feed, reports):
     """Batches and runs find it again and again; a person allows it in the end."""
-    project = Project(tmp_path / "large").fill(300)
-    run_plain(project)
+    project = compared(tmp_path / "large", 300)
     with closing(Ledger(project.settings.ledger_url)) as ledger:
-        with watched(project, ListFeed()):
-            eventually(lambda: ledger.watch(ALIAS))
-        run_plain(project)
         with judging(project, feed, ledger):
             project.execute("DELETE FROM note WHERE id <= 150")
             feed.give(*map(str, range(1, 151)))
@@ -273,12 +273,8 @@ def test_what_the_delete_guard_holds_back_is_no_fault(tmp_path, feed, reports):
 
 def test_a_change_that_a_refused_run_saw_is_no_fault_of_the_next(tmp_path, feed, reports):
     """A document that is newer than the last complete run is not held back, and its change leaves the inbox."""
-    project = Project(tmp_path / "large").fill(300)
-    run_plain(project)
+    project = compared(tmp_path / "large", 300)
     with closing(Ledger(project.settings.ledger_url)) as ledger:
-        with watched(project, ListFeed()):
-            eventually(lambda: ledger.watch(ALIAS))
-        run_plain(project)
         with watched(project, feed):
             project.fill(1, first=301)
             feed.give("301")
