@@ -63,6 +63,12 @@ def watch_record(project):
         return ledger.watch(ALIAS), ledger.count_waiting(ALIAS)
 
 
+def has_caught_up(project) -> bool:
+    """Whether the watch has caught up; a watch that only begins has no record yet."""
+    record, _ = watch_record(project)
+    return record is not None and record.caught_up_at is not None
+
+
 @pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "prefect"])
 @pytest.mark.parametrize("how", ["SIGTERM", pytest.param("Ctrl-C", marks=pytest.mark.long)])
 def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(request, project, fake, how, prefect):
@@ -112,7 +118,7 @@ def test_a_watch_of_a_terminal_that_is_cancelled_in_the_ui_ends(project, prefect
         httpx.Client(base_url=prefect_server, auth=(user, password), trust_env=False, timeout=30) as api,
         watching(project, PREFECT_API_URL=prefect_server) as (running, said),
     ):
-        eventually(lambda: watch_record(project)[0].caught_up_at, said.read_text, every=0.2)
+        eventually(lambda: has_caught_up(project), said.read_text, every=0.2)
         found = api.post("/flow_runs/filter", json={"sort": "START_TIME_DESC", "limit": 10}).json()
         run = next(one["id"] for one in found if one["name"] == "watch notes" and one["state_type"] == "RUNNING")
         api.post(f"/flow_runs/{run}/set_state", json={"state": {"type": "CANCELLING"}}).raise_for_status()
