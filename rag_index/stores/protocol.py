@@ -1,0 +1,216 @@
+"""The protocols of a store, and the conditions of its searches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from rag_index.documents.batches import PointBatch, StoredPoint
+    from rag_index.documents.sparse import SparseVector
+
+__all__ = ["Condition", "SPARSE", "ServerCollections", "Store", "StoreReader", "server_collections"]
+
+SPARSE = "bm25"
+"""The name of a point's sparse vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition on a payload field. A point is found if it meets all conditions of a search.
+
+    `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers or ISO times),
+    `exists` (no value: present, not null, not an empty list) and `not` (value: the field is not equal to it, or is
+    missing). Dots in `field` lead into nested objects. Numbers are compared by value (1 matches 1.0), booleans are
+    not numbers, a list matches by any of its elements, and a time without an offset is UTC.
+    """
+
+    field: str
+    op: str
+    value: Any = None
+
+
+class StoreReader(Protocol):
+    """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
+
+    A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
+    the inverse document frequency in the whole collection.
+
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused or StoreError for others.
+    A call that reads points takes an alias in place of a collection. Empty lists of ids or keys do nothing and are not
+    an error. All calls may be made from several threads.
+    """
+
+    embedded: bool
+    """True if only one process at a time can write to the store, so that workers cannot."""
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return all collections by name, with their metadata."""
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
+
+    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
+        """Return the exact number of points, of these document keys if given."""
+
+    def count_sparse(self, name: str) -> int:
+        """Return the exact number of points that have a sparse vector."""
+
+    def retrieve(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+    ) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions, in any order."""
+
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
+
+    def search(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        exact: bool = False,
+    ) -> list[StoredPoint]:
+        """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1)."""
+
+    def search_hybrid(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        sparse: SparseVector,
+        *,
+        limit: int,
+        conditions: Sequence[Condition] = (),
+        exact: bool = False,
+        payload: bool = True,
+    ) -> list[StoredPoint]:
+        """Return the `limit` nearest points and the `limit` best by sparse vector, each once, with both scores.
+
+        A point that has none of the words scores 0 by them. The order is undefined. Without `payload`, the points come
+        without theirs. Without sparse vectors in the collection, or in the query, all is as `search`.
+        """
+
+    def indexed(self, name: str) -> bool:
+        """Return False if a search scans more vectors than it should, so that `optimize` helps."""
+
+    def aliases(self) -> dict[str, str]:
+        """Return the collection that each alias points at."""
+
+    def dimension(self, name: str) -> int:
+        """Return the dimension of the collection's vectors."""
+
+    def has_sparse(self, name: str) -> bool:
+        """Return whether the collection's points can have sparse vectors."""
+
+    def close(self) -> None:
+        """Close the store."""
+
+
+class Store(StoreReader, Protocol):
+    """A store that this process may also write.
+
+    Every call raises StoreUnavailable for faults that may pass, and StoreBusy, StoreRefused, PointsRefused or
+    StoreError for others.
+    Every write is complete when the call returns: a server has completed it; in the embedded engine it survives the
+    end of the process, and survives a power cut once `flush` has returned. A call that writes points takes an alias in
+    place of a collection. Empty lists of points, ids, keys or payloads do nothing and are not an error. Vectors are
+    stored with length one; payloads are JSON objects.
+    """
+
+    def create(
+        self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
+    ) -> None:
+        """Create a collection; on a server also a keyword index on `_rag.key` and an integer index on `_rag.chunk`.
+
+        With `sparse`, points can have sparse vectors. On a server it gets what was set by hand on the collection
+        `like`: HNSW, quantization, disk, payload indexes.
+
+        An existing collection of that name and kind is kept, and the metadata is merged into its own. One of another
+        dimension, or without sparse vectors where they are wanted, raises StoreMismatch.
+        """
+
+    def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
+        """Merge into the collection's metadata, key by key; a value of None removes the key."""
+
+    def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
+        """Create payload indexes by field: keyword, integer, float, bool or datetime; None removes one.
+
+        They spare filters from reading every payload. An index of the same kind is kept; one of another kind is
+        replaced. They do not change what a search finds, as long as it compares with values of that kind.
+        """
+
+    def drop(self, name: str) -> None:
+        """Delete a collection and the aliases that point at it. A missing collection is not an error."""
+
+    def upsert(self, name: str, points: PointBatch) -> None:
+        """Write points, replacing those of the same id as a whole, in as many requests as the store needs.
+
+        Raises PointsRefused before anything is written if a vector is of another dimension, not finite or all zero.
+        """
+
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Replace the whole payload of each (point id, payload).
+
+        Raises StoreMismatch for ids that do not exist, once all others are written.
+        """
+
+    def delete_points(self, name: str, ids: Sequence[str]) -> None:
+        """Delete points by id, as `scroll` returns it: the number of a point of another program too.
+
+        A missing id is not an error.
+        """
+
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete the points of these documents, by key, from the given chunk number on.
+
+        The embedded store reads every payload for this. Use `delete_points` if the ids are known.
+        """
+
+    def flush(self, name: str) -> None:
+        """Make all writes durable. The embedded store writes them to disk; a server has done so before it answers."""
+
+    def optimize(self, name: str) -> None:
+        """Return once the search index (HNSW) is built; until then searches scan.
+
+        The embedded store builds it in a child process, and other calls on this collection wait. A server builds it
+        by itself, and this call waits for that.
+        """
+
+    def point_alias(self, alias: str, collection: str) -> None:
+        """Point the alias at this collection in one step: a reader sees the old or the new one."""
+
+
+class ServerCollections(Protocol):
+    """What a store on a server can do besides: its collections have settings, and it builds search indexes itself."""
+
+    def configure(self, name: str) -> str:
+        """Give a collection what `[store.server]` says; return what only a rebuild changes, "" if there is nothing."""
+
+    def pause_indexing(self, name: str) -> None:
+        """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.
+
+        What was set before is noted in the metadata (`metadata.BULK`), so that another process can restore it.
+        """
+
+    def resume_indexing(self, name: str) -> None:
+        """Undo `pause_indexing`, whoever called it. It does nothing where nobody has."""
+
+    def count_indexed(self, name: str) -> int:
+        """Return about how many points of a collection or alias the search index has."""
+
+    def fallback(self) -> str:
+        """Return why the server is not asked over gRPC although that is wanted; otherwise ""."""
+
+
+def server_collections(store: StoreReader) -> ServerCollections | None:
+    """Return the store as one on a server, None if it is embedded."""
+    return None if store.embedded else cast("ServerCollections", store)
