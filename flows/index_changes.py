@@ -24,7 +24,7 @@ def index_changes(index: str, changes: int, batch: Opaque[Batch]) -> State[RunRe
 
     Args:
         index: The name of the index.
-        changes: How many changes the batch takes from the inbox.
+        changes: How many changes wait in the inbox; the batch may leave some of many to the next one.
         batch: The batch itself; it keeps what became of it.
     """
     outcome = batch.value.run(index)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Applied", "BatchIndexer"]
 
+HOLD_SECONDS = 2.0
+"""How long a batch goes on while as much waits again: opening lease and store takes as long as some hundred texts."""
 IDENTITY_SECONDS = 30.0
 """How long the identity of an embedder is believed; a server may get another model at any time."""
 
@@ -61,7 +63,8 @@ class BatchIndexer:
     def index(self, name: str) -> Applied:
         """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.
 
-        Look-ups that wait are done before. What waits stays there if an error of ours ends the batch, which is
+        After `batch_documents` the same batch goes on, with the next as many, until HOLD_SECONDS have passed or fewer
+        wait. Look-ups that wait are done before. What waits stays there if an error of ours ends the batch, which is
         returned: IndexLocked and StoreBusy if another run holds the index, and whatever source, embedder, store and
         ledger raise.
         """
@@ -99,19 +102,25 @@ class BatchIndexer:
         self._embedder = self._ledger = self._identity = None
 
     def _index(self, run: IndexRun) -> Applied:
-        size = self._settings.watch.batch_documents
+        size, until = self._settings.watch.batch_documents, self._clock() + HOLD_SECONDS
         try:
-            look_up(run, limit=size)
-            changes = run.ledger.waiting_changes(run.alias, size)
-            if changes:
-                self._bring_up_to_date(run, [change.document_id for change in changes])
-                run.ledger.remove_changes(run.alias, changes)
+            while self._take(run, size) == size and self._clock() < until:
+                run.end_scan()  # a document may have arrived again, and be seen again
         except RagIndexError as error:
             return Applied(run.fail(error), error)
         except BaseException as error:
             run.fail(error)
             raise
         return Applied(run.finish())
+
+    def _take(self, run: IndexRun, size: int) -> int:
+        """Bring at most `size` documents up to date, which then leave the inbox; return how many there were."""
+        look_up(run, limit=size)
+        changes = run.ledger.waiting_changes(run.alias, size)
+        if changes:
+            self._bring_up_to_date(run, [change.document_id for change in changes])
+            run.ledger.remove_changes(run.alias, changes)
+        return len(changes)
 
     def _bring_up_to_date(self, run: IndexRun, ids: list[str]) -> None:
         source = single_document_source(run)
@@ -121,7 +130,8 @@ class BatchIndexer:
         if run.index.name not in self._chunkers:
             self._chunkers[run.index.name] = run.open_chunker()
         embedder, identity = self._embedder_now()
-        scan = run.begin(identity, self._chunkers[run.index.name], workers=1, documents=len(ids))
+        expected = run.outcome.documents + len(ids)
+        scan = run.begin(identity, self._chunkers[run.index.name], workers=1, documents=expected)
         index_pages(scan, [page], embedder)
         scan.delete_changed(gone, seen=page.documents.keys)
 

@@ -69,9 +69,8 @@ class FlowRunner:
         if (locked := self._batches.locked(name)) is not None:
             return Applied(None, locked)
         batch = Batch(self._batches, self._stop)
-        changes = min(waiting, self._settings.watch.batch_documents)
         try:
-            state = self._index_changes(name, changes, Opaque(batch), return_state=True)
+            state = self._index_changes(name, waiting, Opaque(batch), return_state=True)
         except TerminationSignal:
             self._stop.set()
             return batch.applied or Applied(None, TransientError("the batch was stopped"))
@@ -79,7 +78,7 @@ class FlowRunner:
             return batch.applied or Applied(None, _unanswered(error))
         return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
 
-    def index_whole(self, name: str, reason: str) -> Applied:
+    def index_whole(self, name: str) -> Applied:
         """As `Runner.index_whole`: the flow of one index, with workers of its own."""
         locked = self._batches.locked(name)
         self._batches.close()

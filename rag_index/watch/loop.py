@@ -50,7 +50,7 @@ class Runner(Protocol):
     def index_changes(self, name: str, waiting: int) -> Applied:
         """Index a batch of what waits in the inbox for an index, of which there are so many changes."""
 
-    def index_whole(self, name: str, reason: str) -> Applied:
+    def index_whole(self, name: str) -> Applied:
         """Run the index over all its documents. If the watch is told to stop, the run is stopped too."""
 
 
@@ -195,7 +195,7 @@ class Watch:
             if whole:
                 self._note(index, "catching up", f"an ordinary run takes over: {whole}")
                 logger.warning("%s: an ordinary run takes over: %s", index.name, whole)
-                applied = self._runner.index_whole(index.name, whole)
+                applied = self._runner.index_whole(index.name)
             else:
                 applied = self._runner.index_changes(index.name, waiting)
             if applied.error is not None and self._stop.is_set():

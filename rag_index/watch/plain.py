@@ -33,7 +33,7 @@ class PlainRunner:
         """As `Runner.index_changes`."""
         return self._batches.index(name)
 
-    def index_whole(self, name: str, reason: str) -> Applied:
+    def index_whole(self, name: str) -> Applied:
         """As `Runner.index_whole`: `rag-index index NAME`, which is told to stop when the watch is."""
         locked = self._batches.locked(name)
         self._batches.close()  # the run needs the memory

@@ -51,8 +51,8 @@ def test_a_batch_is_a_flow_run_and_a_look_is_none(tmp_path):
     assert {state for _, state in batches()} == {"Completed"}
 
 
-@pytest.mark.parametrize("what", ["index_changes", "index_whole"])
-def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, what):
+@pytest.mark.parametrize("whole", [False, True], ids=["batch", "whole run"])
+def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, whole):
     from flows.index_changes import index_changes
     from flows.index_collection import index_collection
 
@@ -65,7 +65,7 @@ def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, what):
             closing(FlowRunner(project.settings, Stop(), index_changes, index_collection)) as runner,
             temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
         ):
-            applied = getattr(runner, what)("notes", 1)
+            applied = runner.index_whole("notes") if whole else runner.index_changes("notes", 1)
         assert isinstance(applied.error, TransientError)
         assert "Prefect" in str(applied.error)
         assert ledger.count_waiting("test_notes") == 1

@@ -42,7 +42,7 @@ class FailingRunner:
         self.clock, self.error, self.left = clock, error, tries
         self.tried: list[float] = []
 
-    def index_whole(self, name, reason):
+    def index_whole(self, name):
         self.tried.append(self.clock())
         self.left -= 1
         return Applied(None, self.error) if self.left else Applied(IndexOutcome(name))
@@ -89,18 +89,18 @@ def test_no_command_is_started_while_another_run_holds_index_or_store(project):
         mock.patch.object(subprocess, "Popen", side_effect=AssertionError("a command was started")),
     ):
         with closing(Ledger(project.settings.ledger_url)) as other, IndexLease(other, ALIAS, "nightly"):
-            assert isinstance(runner.index_whole("notes", "why").error, IndexLocked)
+            assert isinstance(runner.index_whole("notes").error, IndexLocked)
         with closing(open_store(project.settings.store)):
-            assert isinstance(runner.index_whole("notes", "why").error, StoreBusy)
+            assert isinstance(runner.index_whole("notes").error, StoreBusy)
         with pytest.raises(AssertionError, match="a command was started"):
-            runner.index_whole("notes", "why")
+            runner.index_whole("notes")
 
 
 def test_a_run_in_place_of_a_batch_ends_with_its_outcome_or_its_error(project):
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 3")
     with closing(PlainRunner(project.settings, Stop())) as runner:
-        applied = runner.index_whole("notes", "why")
+        applied = runner.index_whole("notes")
         assert (applied.error, applied.outcome.changed, applied.outcome.unchanged) == (None, 1, 4)
         project.execute("DROP TABLE note")
-        applied = runner.index_whole("notes", "why")
+        applied = runner.index_whole("notes")
     assert "note" in str(applied.error)

@@ -33,7 +33,7 @@ class Runner(PlainRunner):
         super().__init__(settings, stop)
         self._all = settings
 
-    def index_whole(self, name: str, reason: str) -> Applied:
+    def index_whole(self, name: str) -> Applied:
         self.close()
         try:
             return Applied(whole_run(self._all, name))
