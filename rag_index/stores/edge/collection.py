@@ -42,12 +42,17 @@ def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -
     There is no index on key and chunk number, as a server has: it would be in memory and grow with the points. The
     engine could do without its log, since the ledger waits for `flush`; but then a kill leaves points with the vector
     of a document's new text and the payload of its old one.
+
+    Once the search index is built, ids and words are read from their files as they are needed. Otherwise every process
+    that opens the shard would have all of them in memory.
     """
     require_space(folder.parent, min_free)
     vectors = e.EdgeVectorParams(size=dimension, distance=e.Distance.Cosine)
-    words = {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf)} if sparse else None
+    cold = e.Memory.Cold
+    words = {SPARSE: e.EdgeSparseVectorParams(modifier=e.Modifier.Idf, memory=cold)} if sparse else None
+    config = e.EdgeConfig(vectors=vectors, sparse_vectors=words, id_tracker_memory=cold)
     with engine_errors(folder.name, folder):
-        shard = e.EdgeShard.create(str(folder), e.EdgeConfig(vectors=vectors, sparse_vectors=words))
+        shard = e.EdgeShard.create(str(folder), config)
         shard.flush()
         shard.close()
 
