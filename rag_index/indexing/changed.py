@@ -19,6 +19,7 @@ from rag_index.indexing.single import gone_keys, keys_of, known_keys, single_doc
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.runs import BATCH
+from rag_index.machine.garbage import collect_seldom
 from rag_index.sources import open_source
 from rag_index.stores import open_store
 
@@ -71,7 +72,10 @@ class BatchIndexer:
         try:
             keep = self._opened(name)
             run_id = f"{BATCH}{self._settings.alias(name)}"
-            with open_run(self._settings, name, RunOptions(single=True), run_id=run_id, keep=keep) as run:
+            with (
+                collect_seldom(),
+                open_run(self._settings, name, RunOptions(single=True), run_id=run_id, keep=keep) as run,
+            ):
                 applied = self._index(run)
         except RagIndexError as error:
             applied = Applied(None, error)

@@ -12,7 +12,7 @@ from sqlalchemy import exc
 from rag_index.database.urls import is_transient
 from rag_index.documents.access import groups_of
 from rag_index.errors import SettingsError
-from rag_index.sources.statement import single_select, untyped
+from rag_index.sources.statement import any_untyped, single_select, untyped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -92,7 +92,7 @@ class AccessReader:
         columns = list(pairs.c)[: self._width]
         statement: Select[Any] = sa.select(*pairs.c)
         if self._width == 1:
-            statement = statement.where(columns[0].in_([untyped(key[0]) for key in keys]))
+            statement = statement.where(columns[0].in_(any_untyped([key[0] for key in keys])))
         else:
             same = (zip(columns, key, strict=True) for key in keys)
             statement = statement.where(sa.or_(*[sa.and_(*[c == untyped(value) for c, value in one]) for one in same]))

@@ -15,7 +15,7 @@ from sqlalchemy import exc
 from rag_index.database.urls import is_transient
 from rag_index.documents.keys import document_id, encode_key, values_of
 from rag_index.sources.pages import STREAMED
-from rag_index.sources.statement import untyped
+from rag_index.sources.statement import any_untyped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -110,7 +110,7 @@ def find_keys(
     """
     known = [key.is_not(None) for key in keys]
     for first in range(0, len(values), VALUES):
-        condition = column.in_([untyped(value) for value in values[first : first + VALUES]])
+        condition = column.in_(any_untyped(values[first : first + VALUES]))
         statement = sa.select(*keys).where(condition, *known)
         with connection.execute(statement, execution_options=STREAMED) as result:
             for row in result:
@@ -140,10 +140,10 @@ def _values(backend: str, parts: Sequence[Any], form: int) -> list[list[Any]] | 
 def _condition(keys: Sequence[sa.ColumnElement[Any]], wanted: Sequence[list[list[Any]]]) -> sa.ColumnElement[bool]:
     """Return the condition for rows with the values of one of the ids."""
     if len(keys) == 1:
-        return keys[0].in_([untyped(value) for [values] in wanted for value in values])
+        return keys[0].in_(any_untyped([value for [values] in wanted for value in values]))
     return sa.or_(
         *[
-            sa.and_(*[key.in_(list(map(untyped, values))) for key, values in zip(keys, columns, strict=True)])
+            sa.and_(*[key.in_(any_untyped(values)) for key, values in zip(keys, columns, strict=True)])
             for columns in wanted
         ]
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.types import NullType
+from sqlalchemy.types import NullType, UserDefinedType
 
 from rag_index.errors import SettingsError
 
-__all__ = ["single_select", "untyped"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["any_untyped", "single_select", "untyped"]
 
 _TOKENS = r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<end>;)
     |%s|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|."""
@@ -40,6 +43,17 @@ def single_select(query: str, index: str) -> sa.TextClause:
 def untyped(value: Any) -> sa.ColumnElement[Any]:
     """Return a bound value without a type, so that the database uses the type of the column it is compared with."""
     return sa.literal(value, NullType())
+
+
+class _Untyped(UserDefinedType[Any]):
+    """As NullType, for which `IN` would take the type of the column."""
+
+    cache_ok = True
+
+
+def any_untyped(values: Sequence[Any]) -> sa.BindParameter[Any]:
+    """Return bound values without a type, for `IN`. However many there are, SQLAlchemy compiles the statement once."""
+    return sa.bindparam(None, list(values), type_=_Untyped(), expanding=True)
 
 
 def _statement_length(query: str, lexer: re.Pattern[str]) -> int | None:
