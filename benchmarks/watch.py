@@ -6,10 +6,10 @@
 Starts `rag-index watch` on a service desk whose tickets show their customers, with the embedded store, and with the
 embedder in the process or a real Ollama server (`--ollama`: a tiny model). Tickets are then changed one by one at each
 rate, each in a transaction of its own. A change counts as indexed when the ledger has its text as committed, which is
-after the store has acknowledged it; the ledger is looked at every 20 ms. A burst is one transaction. It is compared
-with a run in one process over the same number of changes. Idle time is CPU time and memory of the process and its
-children. With `--prefect` the watch is the deployment of a Prefect server with a worker, and the rows that Prefect's
-database gained while nothing changed are counted by table.
+after the store has acknowledged it; the ledger is looked at every 20 ms, and in a burst every 250 ms. A burst is one
+transaction. It is compared with a run in one process over the same number of changes. Idle time is CPU time and memory
+of the process and its children. With `--prefect` the watch is the deployment of a Prefect server with a worker, and the
+rows that Prefect's database gained while nothing changed are counted by table.
 
 With `--reader`, a change counts once a search finds its text: a Retriever of this process is open beside the watch, and
 asked for the oldest change that was not found yet, again and again. Of more than ten changes a second it looks for ten.
@@ -36,6 +36,7 @@ from rag_index.documents.canonical import hash_text
 from rag_index.machine.garbage import collect_seldom
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
+from rag_index.settings.watch import WatchSettings
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
 from tests.reliability.chaos.places import WAYS, open_desk
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from tests.reliability.chaos.desk import Desk
 
 LOOK_SECONDS = 0.02
+BURST_LOOK_SECONDS = 0.25
+"""Between two looks during a burst: more of them would take a processor from the watch."""
 PATIENCE = 300.0
 """Seconds after which a change that is not indexed ends the benchmark."""
 
@@ -141,13 +144,13 @@ class Watched:
             if any(key in self._waiting for key in some):  # of a burst, no more is looked at than has to be
                 break
 
-    def follow(self) -> list[float]:
-        """Wait until everything is indexed, and return the delays since the last call."""
+    def follow(self, every: float = LOOK_SECONDS) -> list[float]:
+        """Wait until everything is indexed, looking so often, and return the delays since the last call."""
         deadline = time.monotonic() + PATIENCE
         while self._waiting:
             assert time.monotonic() < deadline, self.watch and self.watch.log.read_text()[-3000:]
             self.look()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(every)
         found = list(self.delays)
         self.delays.clear()
         return found
@@ -181,7 +184,7 @@ def burst(watched: Watched, count: int) -> dict[str, Any]:
     """Return the seconds for a burst by the watch, and by an ordinary run in one process after it is stopped."""
     watched.change(list(range(count)))
     began = time.monotonic()  # the commit: the watch sees nothing before
-    watched.follow()
+    watched.follow(BURST_LOOK_SECONDS)
     by_watch = time.monotonic() - began
     watched.end()
     watched.change(list(range(count)))
@@ -228,7 +231,8 @@ def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
             server = stack.enter_context(OllamaServer(program, folder / "ollama"))
             model = server.create("tiny-embed", write_embedding_gguf(folder / "tiny.gguf"))
             services = f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{server.url}"]\n'
-        desk, _ = open_desk(stack, folder, way, tickets=given.documents, services=services, batch=1000)
+        batch = WatchSettings().batch_documents
+        desk, _ = open_desk(stack, folder, way, tickets=given.documents, services=services, batch=batch)
         settings = load_settings(desk.config)
         for index in settings.indexes:
             whole_run(settings, index.name)

@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Applied", "BatchIndexer"]
 
-HOLD_SECONDS = 2.0
-"""How long a batch goes on while as much waits again: opening lease and store takes as long as some hundred texts."""
+FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
+"""The size of the first batch of an index, and of the smallest."""
+BATCH_SECONDS = 2.0
+"""How long a batch should take: other runs wait for it, and each costs as much as some hundred texts besides."""
+MAX_GROWTH = 4
+"""How many times as large as the one before a batch may be."""
 IDENTITY_SECONDS = 30.0
 """How long the identity of an embedder is believed; a server may get another model at any time."""
 
@@ -60,12 +64,14 @@ class BatchIndexer:
         self._chunkers: dict[str, Chunker] = {}
         self._embedder: Embedder | None = None
         self._identity: tuple[EmbedderIdentity, float] | None = None
+        self._sizes: dict[str, int] = {}
+        """How many documents of each index fit into a batch."""
 
     def index(self, name: str) -> Applied:
         """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.
 
-        After `batch_documents` the same batch goes on, with the next as many, until HOLD_SECONDS have passed or fewer
-        wait. Look-ups that wait are done before. What waits stays there if an error of ours ends the batch, which is
+        It has as many documents as take about BATCH_SECONDS, at most `batch_documents`. Look-ups that wait are done
+        before. What waits stays there if an error of ours ends the batch, which is
         returned: IndexLocked and StoreBusy if another run holds the index, and whatever source, embedder, store and
         ledger raise.
         """
@@ -106,25 +112,34 @@ class BatchIndexer:
         self._embedder = self._ledger = self._identity = None
 
     def _index(self, run: IndexRun) -> Applied:
-        size, until = self._settings.watch.batch_documents, self._clock() + HOLD_SECONDS
+        size = self._size(run.index.name)
         try:
-            while self._take(run, size) == size and self._clock() < until:
-                run.end_scan()  # a document may have arrived again, and be seen again
+            look_up(run, limit=size)
+            began = self._clock()
+            changes = run.ledger.waiting_changes(run.alias, size)
+            if changes:
+                self._bring_up_to_date(run, [change.document_id for change in changes])
+                run.ledger.remove_changes(run.alias, changes)
         except RagIndexError as error:
             return Applied(run.fail(error), error)
         except BaseException as error:
             run.fail(error)
             raise
+        self._adapt(run.index.name, len(changes), size, self._clock() - began)
         return Applied(run.finish())
 
-    def _take(self, run: IndexRun, size: int) -> int:
-        """Bring at most `size` documents up to date, which then leave the inbox; return how many there were."""
-        look_up(run, limit=size)
-        changes = run.ledger.waiting_changes(run.alias, size)
-        if changes:
-            self._bring_up_to_date(run, [change.document_id for change in changes])
-            run.ledger.remove_changes(run.alias, changes)
-        return len(changes)
+    def _size(self, name: str) -> int:
+        """Return how many documents of an index the next batch may have."""
+        return min(self._sizes.get(name, FIRST_DOCUMENTS), self._settings.watch.batch_documents)
+
+    def _adapt(self, name: str, documents: int, size: int, seconds: float) -> None:
+        """Choose the size of the next batch after one of so many documents, of which there might have been `size`.
+
+        One that was not full says nothing of larger ones, unless it took too long already.
+        """
+        if documents and (documents == size or seconds > BATCH_SECONDS):
+            fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_GROWTH)
+            self._sizes[name] = max(MIN_DOCUMENTS, round(fitting))
 
     def _bring_up_to_date(self, run: IndexRun, ids: list[str]) -> None:
         source = single_document_source(run)
@@ -134,8 +149,7 @@ class BatchIndexer:
         if run.index.name not in self._chunkers:
             self._chunkers[run.index.name] = run.open_chunker()
         embedder, identity = self._embedder_now()
-        expected = run.outcome.documents + len(ids)
-        scan = run.begin(identity, self._chunkers[run.index.name], workers=1, documents=expected)
+        scan = run.begin(identity, self._chunkers[run.index.name], workers=1, documents=len(ids))
         index_pages(scan, [page], embedder)
         scan.delete_changed(gone, seen=page.documents.keys)
 

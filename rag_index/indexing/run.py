@@ -152,10 +152,6 @@ class IndexRun:
         self.stopwatch.count_rest("start")
         return self.scan
 
-    def end_scan(self) -> None:
-        """Leave the scan, of which everything is committed. `begin` starts another, in the same run."""
-        self.scan = None
-
     def finish(self) -> IndexOutcome:
         """End a run that did all its steps, and return the outcome."""
         outcome = self.outcome

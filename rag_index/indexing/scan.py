@@ -285,7 +285,7 @@ class Scan:
             run.ledger.release_named(cid, sorted(set(seen) - lost))
             lost -= run.ledger.held_of(cid, sorted(lost))
             if lost and (refused := self.guard.hold_back_named(sorted(lost))):
-                run.outcome.hold_back(run.outcome.held_back + len(lost), refused)
+                run.outcome.hold_back(len(lost), refused)
             held = run.ledger.held_of(cid, keys)
             gone = [key for key in keys if key not in held]
             for deleted in delete_named(run.ledger, run.store, self.collection, run.index.name, gone):

@@ -25,7 +25,7 @@ class WatchSettings(Section):
 
     poll_seconds: Number = Field(default=2.0, gt=0)
     """The seconds between two looks at the source, where nothing wakes the watch earlier."""
-    batch_documents: PositiveInt = 1_000
-    """The maximum number of documents that are indexed at once."""
+    batch_documents: PositiveInt = 5_000
+    """The maximum number of documents that are indexed at once; fewer where they take longer than two seconds."""
     burst_documents: PositiveInt = 100_000
     """The number of waiting documents of an index above which an ordinary run of that index takes over."""

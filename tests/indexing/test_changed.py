@@ -163,69 +163,50 @@ def test_a_run_waits_for_a_batch_to_end(project, ledger):
 
 
 @pytest.fixture
-def tens(project) -> Project:
-    """The project, of whose documents ten are indexed at once."""
-    project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 10\n")
-    return project
-
-
-def change_all(project, ledger, text):
-    project.execute("UPDATE note SET title = ?, body = ''", text)
-    put(ledger, *map(str, range(1, 31)))
-
-
-def test_a_batch_goes_on_while_as_much_waits_again(tens, ledger):
-    change_all(tens, ledger, "first")
-    whole = driver.index_pages
-    sizes = []
-
-    def change_meanwhile(scan, pages, *args):
-        sizes.append(len(pages[0].documents))
-        whole(scan, pages, *args)
-        if len(sizes) == 1:  # it was indexed by this batch already
-            tens.execute("UPDATE note SET title = 'second' WHERE id = 1")
-            put(ledger, "1")
-
-    with mock.patch.object(changed, "index_pages", change_meanwhile):
-        outcome = batch(tens).outcome
-    assert sizes == [10, 10, 10, 1]
-    assert (outcome.state, outcome.documents, outcome.changed) == ("completed", 31, 31)
-    assert waiting(ledger) == []
-    assert tens.texts() == {str(number): ["second" if number == 1 else "first"] for number in range(1, 31)}
-    assert run_plain(tens).nothing_to_do
-
-
-def test_a_batch_that_lasts_leaves_lease_and_store_to_others(tens, ledger):
-    change_all(tens, ledger, "first")
+def sizes(project, ledger, monkeypatch):
+    """A function that has 30 changes indexed by a process that takes so many seconds for each, and returns batches."""
+    monkeypatch.setattr(changed, "FIRST_DOCUMENTS", 4)
+    monkeypatch.setattr(changed, "MIN_DOCUMENTS", 1)
     whole, now = driver.index_pages, [0.0]
 
-    def take_time(*args):
-        now[0] += changed.HOLD_SECONDS / 2
-        whole(*args)
+    def index(seconds, *, first=30):
+        project.execute("UPDATE note SET title = ?, body = ''", f"{seconds} seconds")
+        found = []
 
-    with (
-        mock.patch.object(changed, "index_pages", take_time),
-        closing(BatchIndexer(tens.settings, clock=lambda: now[0])) as indexer,
-    ):
-        indexer.index("notes")
-    assert len(waiting(ledger)) == 10
+        def take_time(scan, pages, *args):
+            found.append(len(pages[0].documents))
+            now[0] += found[-1] * seconds
+            whole(scan, pages, *args)
+
+        put(ledger, *map(str, range(1, first + 1)))
+        with (
+            mock.patch.object(changed, "index_pages", take_time),
+            closing(BatchIndexer(project.settings, clock=lambda: now[0])) as indexer,
+        ):
+            indexer.index("notes")
+            put(ledger, *map(str, range(1, 31)))
+            while waiting(ledger):
+                assert indexer.index("notes").error is None
+        return found
+
+    return index
 
 
-def test_what_waits_after_a_failure_in_the_middle_of_a_batch_is_the_rest(tens, ledger):
-    change_all(tens, ledger, "first")
-    whole = driver.index_pages
-    done = []
+def test_a_batch_is_as_large_as_two_seconds_allow_at_the_pace_of_the_one_before(sizes):
+    assert sizes(0.001) == [4, 16, 14]
+    assert sizes(0.1) == [4, 16, 14]  # four times as many at most, and 20 in two seconds
+    assert sizes(0.5) == [4, 4, 4, 4, 4, 4, 4, 4, 2]
+    assert sizes(2.0)[:3] == [4, 1, 1]
 
-    def fail_later(*args):
-        if done:
-            raise EmbedderUnavailable("it is down")
-        done.append(whole(*args))
 
-    with mock.patch.object(changed, "index_pages", fail_later):
-        applied = batch(tens)
-    assert isinstance(applied.error, EmbedderUnavailable)
-    assert len(waiting(ledger)) == 20
-    assert sum(texts == ["first"] for texts in tens.texts().values()) == 10
+def test_a_batch_that_is_not_full_says_nothing_of_larger_ones_unless_it_took_too_long(sizes):
+    assert sizes(0.5, first=1) == [1, 4, 4, 4, 4, 4, 4, 4, 2]
+    assert sizes(1.5, first=2)[:3] == [2, 1, 1]
+
+
+def test_no_batch_is_larger_than_the_settings_allow(sizes, project):
+    project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 6\n")
+    assert sizes(0.001) == [4, 6, 6, 6, 6, 6]
 
 
 def remove(project, ledger, first, last):
@@ -260,18 +241,6 @@ def test_small_batches_are_no_way_around_the_delete_guard(tmp_path):
         assert (ledger.count_held(collection.id), len(project.texts())) == (4, 560)
     run_plain(project, allow_deletes=True, clock=clock)
     assert len(project.texts()) == 556
-
-
-def test_a_long_batch_counts_all_that_it_holds_back(tmp_path):
-    project = Project(tmp_path / "project").fill(200)
-    run_plain(project)
-    project.write_settings(project.config.read_text() + "\n[watch]\nbatch_documents = 60\n")
-    with closing(Ledger(project.settings.ledger_url)) as ledger:
-        remove(project, ledger, 1, 180)
-        outcome = batch(project).outcome
-        assert (outcome.state, outcome.held_back, outcome.deleted) == ("partial", 120, 60)
-        [collection] = ledger.collections(ALIAS)
-        assert ledger.count_held(collection.id) == 120
 
 
 def test_what_was_added_during_the_day_is_guarded_too(tmp_path):
