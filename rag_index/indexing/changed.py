@@ -71,9 +71,8 @@ class BatchIndexer:
         """Bring a batch of the documents that wait for the index `name` up to date, and take them out of the inbox.
 
         It has as many documents as take about BATCH_SECONDS, at most `batch_documents`. Look-ups that wait are done
-        before. What waits stays there if an error of ours ends the batch, which is
-        returned: IndexLocked and StoreBusy if another run holds the index, and whatever source, embedder, store and
-        ledger raise.
+        before. What waits stays there if an error of ours ends the batch, which is returned: IndexLocked and StoreBusy
+        if another run holds the index, and whatever source, embedder, store and ledger raise.
         """
         try:
             keep = self._opened(name)

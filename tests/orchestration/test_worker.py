@@ -60,7 +60,8 @@ def test_a_worker_with_one_thread_begins_the_next_task_beside_one_that_waits() -
         LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
-        tasks = [client.submit(one) for one in (wait_for_the_second, hold_the_only_thread, begin_third)]
+        in_order = [wait_for_the_second, hold_the_only_thread, begin_third]  # Dask keeps none among equals
+        tasks = [client.submit(one, priority=-number) for number, one in enumerate(in_order)]
         assert [task.result(60) for task in tasks] == [True, False, None]
 
 
