@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.02
 BURST_LOOK_SECONDS = 0.25
-"""Between two looks during a burst: more of them would take a processor from the watch."""
+"""Between two looks during a burst, so that looking takes next to nothing from the watch."""
 PATIENCE = 300.0
 """Seconds after which a change that is not indexed ends the benchmark."""
 
