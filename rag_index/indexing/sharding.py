@@ -27,6 +27,9 @@ MAX_CHARS_OF_CODE = 700_000
 """Source code has many small chunks, and parsing takes memory as well: with this a worker takes less than 100 MB."""
 MIN_SECONDS = 1.0
 SMOOTHING = 0.5
+MEASURABLE_CHARS = 10_000
+"""A shard with fewer characters shows what a shard costs besides, and perhaps the loading of a model; it may be faster
+than was assumed, but cannot show that the embedder is slower."""
 MEAN_CHARS = 400.0
 """The assumed length of a document before any was seen."""
 FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 10_000.0}
@@ -121,6 +124,8 @@ class Sharder:
         if seconds <= 0 or not chars:
             return
         rate = chars / seconds
+        if chars < MEASURABLE_CHARS and rate < self.chars_per_second:
+            return
         self.chars_per_second = self.chars_per_second * (1 - SMOOTHING) + rate * SMOOTHING if self._measured else rate
         self._measured = True
 

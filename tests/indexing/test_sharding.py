@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag_index.documents.batches import DocumentBatch
-from rag_index.indexing.sharding import MAX_CHARS, MIN_SECONDS, Sharder, parts_of, poison
+from rag_index.indexing.sharding import MAX_CHARS, MEASURABLE_CHARS, MIN_SECONDS, Sharder, parts_of, poison
 from rag_index.settings.sections import ParallelSettings
 
 MAX = ParallelSettings().max_shard_documents
@@ -98,6 +98,16 @@ def test_measures_that_say_nothing_change_nothing():
     made.observe(100, 0.0)
     made.observe(100, -1.0)
     assert made.chars_per_second == 100
+
+
+def test_a_small_shard_that_took_long_says_nothing_of_the_embedder():
+    made = sharder(rate=50_000)
+    made.observe(40, 3.0)  # most of it for loading a model
+    assert made.chars_per_second == 50_000
+    made.observe(40, 0.0001)
+    assert made.chars_per_second == 400_000, "a small shard can show that the embedder is faster"
+    made.observe(MEASURABLE_CHARS, 1.0)
+    assert made.chars_per_second < 400_000, "one of some size can show that it is slower"
 
 
 def test_shards_are_bounded_however_fast_the_embedder_is():
