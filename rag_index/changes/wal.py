@@ -96,7 +96,7 @@ class WalFeed:
         self._seen = ""
         """The end of the log when it was last read to its end without finding anything."""
         self._advanced_at = -ADVANCE_SECONDS
-        self._read_seconds = 0.0
+        self._rest_until = 0.0
         self._probe: Any = None
 
     def check(self) -> None:
@@ -119,7 +119,8 @@ class WalFeed:
                 return ReceivedRows([])
             began = self._clock()
             reading = self._read(connection, end, limit)
-            self._read_seconds = self._clock() - began
+            read = self._clock()
+            self._rest_until = read + REST * (read - began)
             if not _all_visible(connection, reading.xids):
                 # committed in the log, but not for readers: their rows would be read too early
                 return ReceivedRows([], behind=True)
@@ -141,10 +142,9 @@ class WalFeed:
     def wait(self, seconds: float) -> None:
         """As `ChangeFeed.wait`: return when the log has grown, which it also does for other tables."""
         until = self._clock() + seconds
-        rest = min(until, self._clock() + REST * self._read_seconds)
         while (left := until - self._clock()) > 0:
             time.sleep(min(left, PROBE_SECONDS))
-            if self._clock() >= rest and self._has_grown():
+            if self._clock() >= self._rest_until and self._has_grown():
                 return
 
     def backlog(self) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError
@@ -22,6 +23,8 @@ __all__ = ["Collector"]
 RECEIVE = 5_000
 """About how many changes are received at once."""
 MAX_PAUSE = 60.0
+SLICE_SECONDS = 0.5
+"""For how long a feed is waited for before the collector looks whether it has to end; `poll_seconds` may be minutes."""
 logger = logging.getLogger("rag_index.watch")
 
 
@@ -84,10 +87,19 @@ class Collector:
                     if not self.drained.is_set():
                         self.drained.set()
                         self.arrived.set()
-                    self._feed.wait(self._settings.watch.poll_seconds)
+                    self._wait()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the watch raises it
             self.died = error
             self.arrived.set()
+
+    def _wait(self) -> None:
+        """Wait until the feed may have changes, `poll_seconds` have passed, or the thread has to end."""
+        end = time.monotonic() + self._settings.watch.poll_seconds
+        while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
+            began = time.monotonic()
+            self._feed.wait(min(SLICE_SECONDS, left))
+            if time.monotonic() - began < min(SLICE_SECONDS, left):
+                return
 
     def _collect(self) -> bool:
         """Receive once, and return whether the feed has nothing more to give now."""

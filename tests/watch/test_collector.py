@@ -69,3 +69,11 @@ def test_a_source_that_answers_again_is_said(project, monkeypatch):
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
         feed.error = None
         eventually(lambda: ledger.watch(ALIAS).state == "running")
+
+
+def test_a_watch_that_looks_seldom_ends_soon(tmp_path):
+    project = Project(tmp_path / "project", "[watch]\npoll_seconds = 3600").fill(1)
+    run_plain(project)
+    feed = ListFeed()
+    with watched(project, feed) as ledger:
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
