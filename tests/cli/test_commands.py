@@ -39,6 +39,7 @@ def one_line(ended: subprocess.CompletedProcess[str], code: int) -> str:
     return lines[0]
 
 
+@pytest.mark.long
 def test_everything_that_is_kept_lies_in_the_folder_data(project, tmp_path):
     kept = tmp_path / "var" / "rag-index"
     without_server = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}

@@ -68,6 +68,7 @@ def code(tmp_path, prefect_server) -> Code:
     return made
 
 
+@pytest.mark.long
 def test_workers_and_one_process_make_the_same_points(code, tmp_path):
     for number in range(30):
         code.write(f"many/m{number}.py", SAMPLES["python"].replace("retry", f"retry_{number}"))

@@ -72,6 +72,7 @@ def test_faults_of_all_kinds_in_one_run_lose_nothing(project, fake):
     assert_own_vectors(project)
 
 
+@pytest.mark.long
 def test_a_run_waits_for_a_server_that_is_away_for_a_while(project, fake):
     def be_away() -> None:
         fake.stop_listening()

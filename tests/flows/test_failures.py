@@ -132,6 +132,7 @@ def test_workers_that_do_not_start_are_started_once_more_before_the_run_does_wit
         assert "in one process: the worker processes do not start (Nanny failed to start.)" in message
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked only on Linux")
 def test_a_run_survives_the_death_of_the_process_that_workers_are_forked_from(project, fake):
     fake.fault("hang", seconds=0.3)

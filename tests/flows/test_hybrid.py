@@ -46,6 +46,7 @@ def best(project: Project, query: str) -> str:
         return retriever.search_sync(query).hits[0].document_id
 
 
+@pytest.mark.long
 def test_a_run_and_single_documents_write_words_that_follow_the_text(project: Project) -> None:
     assert project.index().state == "completed"
     before = check_words(project)
@@ -88,6 +89,7 @@ def test_a_change_of_language_makes_other_words(project: Project) -> None:
     check_words(project, "none")
 
 
+@pytest.mark.long
 def test_serial_and_parallel_runs_write_the_same_words(project: Project, tmp_path: Path) -> None:
     assert project.run().state == "completed"
     other = Project(tmp_path / "other").fill(60)

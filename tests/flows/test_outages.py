@@ -118,6 +118,7 @@ def assert_ended_once(report, shown: Recorder, url: str) -> None:
     assert shown.says("not begun", f"Ollama at {url} does not answer, waiting since "), shown.sentences
 
 
+@pytest.mark.long
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(five, fake, shown, patient):
     fake.fault("hang")
     assert_ended_once(five.index(), shown, fake.url)
@@ -131,6 +132,7 @@ def test_a_socket_that_accepts_and_is_silent_ends_the_whole_once(five, fake, sho
         assert_ended_once(five.index(), shown, fake.url)
 
 
+@pytest.mark.long
 def test_the_embedder_is_asked_once_for_all_indexes(five, fake):
     report = five.index(serial=True)
     assert report.state == "completed", report.sentence()

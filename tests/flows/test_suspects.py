@@ -71,6 +71,7 @@ def test_single_documents_as_well(project):
     assert "pending_documents" not in {finding["kind"] for finding in project.json("doctor", code=3)["findings"]}
 
 
+@pytest.mark.long
 def test_points_that_a_dead_run_wrote_of_it_are_deleted(project, fake):
     """A failed document holds what it had whole, or nothing: never a part of a text that was not committed."""
     settings = project.settings

@@ -106,6 +106,7 @@ def test_a_model_that_is_not_pulled_is_named_with_the_remedy(tmp_path, prefect_s
     assert "ollama pull no-such-model" in report.indexes[0].message
 
 
+@pytest.mark.long
 @pytest.mark.ollama
 def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(
     tmp_path, prefect_server, ollama_server, ollama_model

@@ -27,6 +27,7 @@ def port_of(server: psutil.Process) -> int | None:
     return listening[0].laddr.port if listening else None
 
 
+@pytest.mark.long
 def test_nobody_uses_the_server_of_a_run_without_its_password(tmp_path):
     project = Project(tmp_path / "project").fill(300)
     with Victim(project, "--workers", "1", "--shard-documents", "100", own_prefect=True) as victim:

@@ -104,6 +104,7 @@ def test_the_flow_continues_the_scan(project, fake, prefect_server, monkeypatch)
     assert query(project, "SELECT run_id FROM rag_index_leases") == [(None,)]
 
 
+@pytest.mark.long
 def test_what_was_done_before_is_counted_once(project, fake, prefect_server):
     """Payload updates and empty documents of pages that were read before the flow took over."""
     assert run(project, Start(project, after=10_000)).state == "completed"

@@ -114,6 +114,7 @@ def test_small_work_starts_and_imports_nothing(tmp_path):
     assert len(project.texts()) == 300
 
 
+@pytest.mark.long
 def test_both_ways_leave_the_same(tmp_path, prefect_server):
     both = Both(tmp_path, extra=METRICS)
     both.each(lambda project: project.fill(300))

@@ -9,6 +9,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+import pytest
+
 from rag_index.orchestration.prefect_history import FILE_NAME, prune_history
 from tests.project import PROGRAM, Project
 
@@ -35,6 +37,7 @@ def counts(file: Path) -> dict[str, int]:
         connection.close()
 
 
+@pytest.mark.long
 def test_runs_that_ended_long_ago_are_deleted_with_all_that_belongs_to_them(tmp_path):
     project = Project(tmp_path / "project").fill(20)
     alone(project, "index", "notes", "--workers", "1", "--shard-documents", "10")

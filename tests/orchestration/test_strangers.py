@@ -65,6 +65,7 @@ def test_another_user_can_read_nothing_that_a_run_writes(shared_place):
     assert (ended.returncode, readable_by_others(project.folder)) == (0, not_ours), ended.stderr
 
 
+@pytest.mark.long
 def test_a_folder_that_a_command_is_started_in_is_not_imported_from(tmp_path):
     project = Project(tmp_path / "project").fill(300)
     place = tmp_path / "planted"

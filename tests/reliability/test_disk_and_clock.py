@@ -76,7 +76,7 @@ def last_line(text: str) -> str:
 @pytest.mark.parametrize(
     ("extra", "leave", "message"),
     [
-        pytest.param(STORE, 100 << 20, "no space left for the store", id="store"),
+        pytest.param(STORE, 100 << 20, "no space left for the store", id="store", marks=pytest.mark.long),
         pytest.param(LEDGER, 0, "the disk is full", id="ledger", marks=pytest.mark.long),
     ],
 )

@@ -240,7 +240,7 @@ def folder():
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_death_at_some_writes(folder, embedder, scene):
-    deaths(folder, embedder, scene, half=random.Random(SEED).random() < 0.5, every=6)
+    deaths(folder, embedder, scene, half=random.Random(SEED).random() < 0.5, every=12)
 
 
 @pytest.mark.long

@@ -29,10 +29,11 @@ def bench(services, tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("kills"), services, 480)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=case.target, marks=() if case.target == "worker" else pytest.mark.long)
+        pytest.param(case, id=case.target)
         for case in (
             Case("flow", run="second", own_prefect=True),
             Case("group", embedder="ollama", run="first"),

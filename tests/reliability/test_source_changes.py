@@ -213,6 +213,7 @@ def test_a_row_whose_key_moves_is_indexed_by_the_next_run(tmp_path, prefect_serv
     assert_equals_clean_index(project, tmp_path / "clean")
 
 
+@pytest.mark.long
 def test_a_row_that_is_inserted_between_the_two_steps_of_a_page_hides_no_other(tmp_path, prefect_server, monkeypatch):
     """With changed_since, a page reads the keys first and the changed rows second."""
     project = make_project(tmp_path / "p", 60)

@@ -61,6 +61,7 @@ def test_changes_are_indexed_and_those_of_an_index_that_is_not_watched_wait(proj
     assert "leave out the names" in project.cli("watch", "notes", "--setup").stderr
 
 
+@pytest.mark.long
 def test_a_watch_that_runs_once_says_what_the_last_one_missed(project):
     script = run(project, "watch", "--setup")
     with project.source() as db:

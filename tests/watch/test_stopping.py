@@ -69,8 +69,9 @@ def has_caught_up(project) -> bool:
     return record is not None and record.caught_up_at is not None
 
 
-@pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "prefect"])
-@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("Ctrl-C", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("prefect", [False, True], ids=["plain", "prefect"])
+@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
 def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(request, project, fake, how, prefect):
     environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
     fake.seconds_per_text = 0.1
