@@ -1,6 +1,6 @@
 """Publishing: verify a collection, move the alias to it, keep some older collections, drop the rest; and roll back.
 
-The guards of publishing (too many failed, too few left) are in `guards.py`; `Scan.publish` asks them in order.
+The guards of publishing (too many failed, too few left) are in `guards.py`; `rebuilt.py` asks them in order.
 """
 
 from __future__ import annotations

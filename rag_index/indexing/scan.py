@@ -7,24 +7,21 @@ durable, stale chunks are deleted, and the ledger's rows come last.
 from __future__ import annotations
 
 import time
-from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
-from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.indexing.access_updates import outdated_groups, update_access
-from rag_index.indexing.bulk import build_index
-from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.deletes import delete_gone, delete_named
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.gate import note_first, refused_by_gate
-from rag_index.indexing.guards import held_back, too_few_left, too_many_failed
+from rag_index.indexing.gate import note_first
+from rag_index.indexing.guards import held_back
 from rag_index.indexing.hang_limit import hang_limit
 from rag_index.indexing.payload_updates import update_payloads
-from rag_index.indexing.publish import publish_collection, verify_counts, verify_sample
+from rag_index.indexing.publish import verify_counts
+from rag_index.indexing.rebuilt import publish_rebuilt
 from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
@@ -38,6 +35,7 @@ if TYPE_CHECKING:
     from rag_index.errors import NoWorkers
     from rag_index.indexing.commit import Committer
     from rag_index.indexing.comparison import Comparison
+    from rag_index.indexing.delete_guard import DeleteGuard
     from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan_progress import ScanProgress
@@ -307,7 +305,7 @@ class Scan:
         with run.stopwatch.stage("publish"):
             run.ledger.update_collection(self.collection.id, chars_per_second=self.sharder.chars_per_second)
             if self.rebuild:
-                published = self._publish_rebuilt()
+                published = publish_rebuilt(run, self.collection, self.identity, first=self.first, bulk=self.bulk)
             else:
                 verify_counts(run.ledger, run.store, self.collection)
                 if not self.guard.any_documents:
@@ -317,29 +315,3 @@ class Scan:
         if published:
             read_all, all_deleted = self.state.read_all or run.index.kind == CODE, self._progress.deletes_done
             self.comparison.complete(read_all=read_all, all_deleted=all_deleted)
-
-    def _publish_rebuilt(self) -> bool:
-        """Move the alias to the rebuilt collection, unless a guard refuses; return whether it was moved."""
-        run, limits, name = self.run, self.run.settings.run, self.collection.name
-        if self.bulk:
-            build_index(run, self.collection)
-        with closing(open_embedder(run.settings.embedder, expected=self.identity)) as embedder:
-            verified = verify_sample(run.ledger, run.store, run.index.name, self.collection, embedder)
-        run.outcome.verified = verified.sentence()
-        if self.first:  # nothing better is live: as without bulk, what failed is only listed
-            note_first(run)
-            publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)
-            return True
-        refused = too_many_failed(name, run.outcome.failed, run.outcome.documents, limits.tolerate_failed)
-        live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
-        guard = None if live is None else DeleteGuard(run.ledger, live, limits.delete_guard)
-        if guard is not None and not run.options.allow_deletes:
-            refused = too_few_left(name, guard.loss_by(self.collection), limits.delete_guard) or refused
-        refused = refused or refused_by_gate(run, self.collection)
-        if refused:
-            run.outcome.hold(refused)
-            return False
-        if guard is not None and not run.options.allow_deletes:
-            guard.hand_over(self.collection)
-        publish_collection(run.ledger, run.store, self.collection, keep=run.settings.store.keep_previous)
-        return True

@@ -21,10 +21,10 @@ from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.hand_over import handed_over
 from rag_index.orchestration.service_checks import RETRY_SECONDS, current_checks, patience, shared_checks
 from rag_index.orchestration.signals import terminable
+from rag_index.reports.displays import open_display
 from rag_index.reports.log_notes import captured_logs
 from rag_index.reports.outage_watch import watched_outages
 from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
-from rag_index.reports.progress import open_display
 from rag_index.settings.index import SQL
 from rag_index.status.metrics_file import write_metrics
 

@@ -25,9 +25,9 @@ from rag_index.orchestration.artifacts import (
 from rag_index.orchestration.run_log import end_with_state
 from rag_index.orchestration.service_checks import current_checks
 from rag_index.orchestration.whole_run import current_whole_run
+from rag_index.reports.displays import open_display
 from rag_index.reports.outage_watch import watched_outages
 from rag_index.reports.outcome import IndexOutcome, RunReport
-from rag_index.reports.progress import open_display
 from rag_index.status.metrics_file import write_metrics
 
 if TYPE_CHECKING:

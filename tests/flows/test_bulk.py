@@ -86,7 +86,7 @@ def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(p
         seen.append((threshold(qdrant, f"{ALIAS}__1"), aliases(project)))
         assert qdrant.indexed[f"{ALIAS}__1"] >= 60
 
-    monkeypatch.setattr("rag_index.indexing.scan.build_index", watch)
+    monkeypatch.setattr("rag_index.indexing.rebuilt.build_index", watch)
     run(project)
     assert seen == [(0, 0, {}), (10, {})]
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
@@ -101,7 +101,7 @@ def test_a_rebuild_is_loaded_in_bulk_and_the_live_collection_is_not(project, qdr
     qdrant.configs.clear()  # as if nothing had ever been set by hand
     project.fill(40, first=100)
     seen = []
-    monkeypatch.setattr("rag_index.indexing.scan.build_index", lambda *given: seen.append(given) or wait(*given))
+    monkeypatch.setattr("rag_index.indexing.rebuilt.build_index", lambda *given: seen.append(given) or wait(*given))
     wait = bulk.build_index
     run(project)
     assert not seen, "people search the live collection"

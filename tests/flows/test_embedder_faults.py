@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rag_index.reports.progress import Lines
+from rag_index.reports.displays import Lines
 from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
 from tests.project import Project
 from tests.waiting import when

@@ -16,7 +16,8 @@ import time
 import pytest
 
 from rag_index.outages import Outage
-from rag_index.reports.progress import Lines, Progress, open_display
+from rag_index.reports.displays import Lines, open_display
+from rag_index.reports.progress import Progress
 
 
 class Clock:
@@ -209,7 +210,7 @@ def in_terminal(script: str, width: int) -> str:
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_the_bar_shows_failures_and_the_time_left_at_any_width(width):
     script = (
-        "from rag_index.reports.progress import *\n"
+        "from rag_index.reports.displays import *; from rag_index.reports.progress import *\n"
         "p = Progress('a-long-name-of-an-index', interval=0); p.displays = [open_display()]; p.start(64000)\n"
         "p.under_way(4, 2); p.set_process('tcp://a', requests=3)\n"
         "import time; time.sleep(0.1); p.advance(12345, failed=678); p.say('waiting for the server')\n"
@@ -251,7 +252,7 @@ def test_documents_are_not_overdue_while_a_shard_may_still_be_under_way(progress
 def test_a_run_that_dies_leaves_the_terminal_its_cursor():
     """After Ctrl-C, for example, nothing finishes the bar."""
     script = (
-        "from rag_index.reports.progress import *\n"
+        "from rag_index.reports.displays import *; from rag_index.reports.progress import *\n"
         "p = Progress('n'); p.displays = [open_display()]; p.start(9); exit(1)"
     )
     output = in_terminal(script, 80)
