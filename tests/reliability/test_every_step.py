@@ -6,18 +6,15 @@ happens, or happens by half, and nothing after it. `test_kill` shows the same of
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import sqlite3
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from rag_index.embedders import open_embedder
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
@@ -152,14 +149,6 @@ def failed(project: Project) -> list[str]:
         return [row[0] for row in db.execute("SELECT key FROM rag_index_failed_documents ORDER BY key")]
 
 
-@pytest.fixture(scope="module")
-def embedder(tmp_path_factory):
-    project = make_project(tmp_path_factory.mktemp("any") / "p", 1)
-    embedder = open_embedder(project.settings.embedder)
-    yield embedder
-    embedder.close()
-
-
 def chunk_differently(project: Project) -> Project:
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
     return project
@@ -227,15 +216,6 @@ SCENES = {  # the first state, the change, and whether the run is a rebuild
     "other buckets, undone": (with_digests, into_other_buckets, False),
     "undone": (lambda project: project, edit_corpus, False),  # the source is as before when the next run reads it
 }
-
-
-@pytest.fixture
-def folder():
-    """A folder in memory if possible, because thousands of small writes are made durable."""
-    memory = Path("/dev/shm")
-    made = Path(tempfile.mkdtemp(prefix="every-step-", dir=memory if os.access(memory, os.W_OK) else None))
-    yield made
-    shutil.rmtree(made)
 
 
 @pytest.mark.parametrize("scene", SCENES)

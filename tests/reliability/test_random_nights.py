@@ -1,0 +1,131 @@
+"""Random nights: the source is changed, and changed back, and between these some runs die and some documents fail."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import time
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rag_index.errors import SettingsError
+from rag_index.indexing import guards
+from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.single import index_documents
+from rag_index.ledger import Ledger
+from tests.reliability.scenario import make_project
+from tests.reliability.test_every_step import (
+    Death,
+    Died,
+    copied,
+    failed,
+    live_points,
+    run_once,
+    with_digests,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rag_index.embedders import Embedder
+    from tests.project import Project
+
+NIGHTS = 60
+IDS = 64
+"""Four buckets of sixteen keys: each is often changed, and often not."""
+EDITS = (
+    "UPDATE note SET body = 'Now it works {0} times.' WHERE id = {1}",
+    "UPDATE note SET author = 'editor {0}' WHERE id = {1}",
+    "UPDATE note SET title = '', body = NULL WHERE id = {1}",
+    "UPDATE note SET body = x'00ff' WHERE id = {1}",  # no text
+    "UPDATE note SET title = 'Note', body = 'as at first' WHERE id = {1}",
+    "DELETE FROM note WHERE id = {1}",
+    "DELETE FROM note WHERE id BETWEEN {1} AND {1} + 20",
+    "INSERT OR IGNORE INTO note VALUES ({1}, 'Note', 'as at first', 'a', 1)",
+    "INSERT OR IGNORE INTO note SELECT id, 'Note', 'as at first', 'a', 1 FROM kept WHERE id BETWEEN {1} - 30 AND {1}",
+)
+
+
+class Nights:
+    """A project, and what happens to it."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder = folder
+        self.random = random.Random(seed)
+        self.project = with_digests(make_project(folder / "project", IDS))
+        self.project.execute("CREATE TABLE kept AS SELECT id FROM note")
+        self._kept: list[Path] = []
+
+    def change_source(self) -> None:
+        """Keep the source as it is, and edit it or go back to one that was kept."""
+        source = self.project.folder / "source.db"
+        self._kept.append(shutil.copy(source, self.folder / f"source-{len(self._kept)}.db"))
+        if self.random.random() < 0.4:
+            shutil.copy(self.random.choice(self._kept[-4:]), source)
+        for _ in range(self.random.randrange(4)):
+            edit = self.random.choice(EDITS)
+            self.project.execute(edit.format(self.random.randrange(3), self.random.randint(1, IDS)))
+
+    def index_some(self) -> None:
+        """Index a few documents, as somebody who names them or as a watch does."""
+        some = [str(self.random.randint(1, IDS)) for _ in range(2)]
+        settings = self.project.settings
+        if self.random.random() < 0.5:
+            with closing(Ledger(settings.ledger_url)) as ledger:
+                ledger.put_changes([(settings.alias("notes"), one, time.time()) for one in some])
+            with closing(BatchIndexer(settings)) as indexer:
+                applied = indexer.index("notes")
+                assert applied.error is None, applied
+            return
+        for one in some:
+            with suppress(SettingsError):  # neither source nor index may have it
+                index_documents(settings, "notes", [one])
+
+
+def assert_as_if_new(project: Project, folder: Path, embedder: Embedder, where: str) -> None:
+    """Check that the index is as one that is made of the source now, but for documents that cannot be read."""
+    fresh = copied(project, folder / "fresh", indexed=False)
+    run_once(fresh, embedder)
+    unreadable = failed(fresh)
+    assert failed(project) == unreadable, where
+
+    def readable(points):
+        return {i: point for i, point in points.items() if point[0]["_rag"]["key"] not in unreadable}
+
+    found, expected = readable(live_points(project)), readable(live_points(fresh))
+    differing = {i for i in found.keys() | expected.keys() if found.get(i) != expected.get(i)}
+    keys = {(found.get(i) or expected[i])[0]["_rag"]["key"] for i in differing}
+    assert not keys, where
+    shutil.rmtree(fresh.folder)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+def test_random_nights_with_digests_leave_what_the_source_has(folder, embedder, monkeypatch):
+    monkeypatch.setattr(guards, "UNGUARDED_DELETES", 3)
+    seed = random.SystemRandom().randrange(1_000_000)
+    nights = Nights(folder, seed)
+    run_once(nights.project, embedder)
+    died = held = 0
+    for night in range(NIGHTS):
+        nights.change_source()
+        if nights.random.random() < 0.3:
+            nights.index_some()
+        if nights.random.random() < 0.4:
+            try:
+                run_once(
+                    nights.project, embedder, death=Death(nights.random.randint(1, 25), nights.random.random() < 0.5)
+                )
+            except Died:
+                died += 1
+                if nights.random.random() < 0.7:
+                    nights.change_source()
+        if nights.random.random() < 0.3:
+            held += nights.project.run().indexes[0].held_back > 0  # deletes many only if it is told that it may
+            nights.change_source()
+        run_once(nights.project, embedder)
+        assert_as_if_new(nights.project, folder, embedder, f"night {night} of seed {seed}")
+    assert died
+    assert held
