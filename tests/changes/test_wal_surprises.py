@@ -26,6 +26,15 @@ def test_old_rows_without_the_watched_columns_mean_that_any_row_may_have_changed
     assert take(feed) == ({}, {"c"})
 
 
+def test_a_log_with_whole_old_rows_gives_old_and_new_keys(desk):
+    desk.run("ALTER TABLE ticket REPLICA IDENTITY FULL")
+    feed = desk.set_up(TICKET)
+    take(feed)
+    desk.run("UPDATE ticket SET id = 100 WHERE id = 1")
+    desk.run("UPDATE ticket SET body = 'y' WHERE id = 2")
+    assert take(feed) == ({"ticket": {(1,), (100,), (2,)}}, set())
+
+
 def test_a_long_key_that_the_log_leaves_out_means_that_any_row_may_have_changed(desk):
     desk.run("CREATE TABLE long (id integer PRIMARY KEY, k text, n integer)")
     desk.run("ALTER TABLE long ALTER k SET STORAGE EXTERNAL")

@@ -44,12 +44,17 @@ class SlowFeed(ListFeed):
     """A feed that first gives nothing, and has more: it has read past what is not ours."""
 
     empty = 3
+    waited_early = False
 
     def receive(self, limit: int) -> Received:
         if self.empty:
             self.empty -= 1
             return Received((), 0, more=True)
         return super().receive(limit)
+
+    def wait(self, seconds: float) -> None:
+        self.waited_early = self.waited_early or self.empty > 0
+        super().wait(seconds)
 
 
 def test_once_reads_on_where_a_feed_has_more(project):
@@ -59,6 +64,7 @@ def test_once_reads_on_where_a_feed_has_more(project):
     with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings, stop)) as runner:
         assert Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+    assert not feed.waited_early, "a feed that has more is asked for it at once"
 
 
 def test_a_source_that_answers_again_is_said(project, monkeypatch):
