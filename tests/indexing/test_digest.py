@@ -11,6 +11,7 @@ import pytest
 from rag_index.documents.keys import encode_key
 from rag_index.ledger import Ledger
 from rag_index.sources.digest import DigestSource
+from rag_index.status.plan import plan_runs
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -75,10 +76,13 @@ def test_changes_of_every_kind_are_found_and_little_is_read(project, rows_read):
     assert figures(project) == {"unchanged": 399, "deleted": 1}
 
 
-def test_a_plan_reads_as_little_and_says_what_a_run_does(project):
+def test_a_plan_reads_as_little_and_says_what_a_run_does(project, rows_read):
     figures(project)
     change(project, 7)
     project.execute("DELETE FROM note WHERE id = 40")
+    rows_read.clear()
+    plan_runs(project.settings, project.settings.indexes)
+    assert 0 < sum(rows_read) <= 48, "two buckets of sixteen keys and their neighbours at most"
     [plan] = project.json("plan")["indexes"]
     assert (plan["documents"], plan["changed"], plan["gone"], plan["unchanged"]) == (399, 1, 1, 398)
     assert figures(project) == {"changed": 1, "unchanged": 398, "deleted": 1}
