@@ -16,7 +16,7 @@ from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from tests.project import Project
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import SCENES, embedder, folder, pages, run_once  # noqa: F401
+from tests.reliability.test_every_step import SCENES, pages, run_once
 
 
 class Watch:
@@ -105,7 +105,7 @@ class _Watched:
         return call
 
 
-def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, int]:  # noqa: F811
+def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, int]:
     """Run once, and return how many writes were checked."""
     options = RunOptions(full=full, allow_deletes=True)
     with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
@@ -121,7 +121,7 @@ def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, 
 
 
 @pytest.mark.parametrize("scene", [name for name in SCENES if name != "undone"])
-def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene):  # noqa: F811
+def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene):
     before, change, full = SCENES[scene]
     project = make_project(folder / "p", 60)
     if before is not None:
@@ -133,7 +133,7 @@ def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene): 
         assert {"upsert", "update_payloads", "delete_points", "record", "forget"} <= checked.keys()
 
 
-def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):  # noqa: F811
+def test_what_a_dead_run_left_is_cleaned_up_durably(folder, embedder):
     """Documents that are pending and gone, emptied, changed or shorter: the store is searched for their chunks."""
     project = make_project(folder / "p", 60)
     run_once(project, embedder)
