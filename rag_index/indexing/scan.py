@@ -303,7 +303,8 @@ class Scan:
         """
         run, published = self.run, True
         with run.stopwatch.stage("publish"):
-            run.ledger.update_collection(self.collection.id, chars_per_second=self.sharder.chars_per_second)
+            if (rate := self.sharder.measured) is not None:
+                run.ledger.update_collection(self.collection.id, chars_per_second=rate)
             if self.rebuild:
                 published = publish_rebuilt(run, self.collection, self.identity, first=self.first, bulk=self.bulk)
             else:

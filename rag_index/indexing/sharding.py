@@ -119,6 +119,11 @@ class Sharder:
         self._coming = documents * self._mean
         self._new = documents if all_new else None
 
+    @property
+    def measured(self) -> float | None:
+        """The characters per second that shards of this run showed; None if no shard said anything."""
+        return self.chars_per_second if self._measured else None
+
     def observe(self, chars: int, seconds: float) -> None:
         """Take note that a worker embedded `chars` characters in `seconds`."""
         if seconds <= 0 or not chars:

@@ -37,9 +37,9 @@ class RunCost:
     """How many requests the model that writes contexts gets; None if none does."""
     workers: int
     chars_per_second: float | None
-    """Characters that a worker embedded in a second in the last run; None before the first run."""
+    """Characters that a worker embedded in a second in the last run that had enough to measure it; None before one."""
     seconds: float | None
-    """How long embedding takes at that rate; None before the first run."""
+    """How long embedding takes at that rate; None if no run has measured it."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -58,7 +58,7 @@ class RunCost:
 
     def _time(self) -> str:
         if self.seconds is None or self.chars_per_second is None:
-            return "how long that takes is unknown until the first run has measured it"
+            return "how long that takes is unknown until a run has measured it"
         rate = f"{self.chars_per_second:,.0f} characters/s per worker"
         return f"{_duration(self.seconds)} with {count_of(self.workers, 'worker')} at {rate}, as the last run measured"
 

@@ -156,7 +156,7 @@ def test_the_cost_of_a_first_run_is_its_chunks_and_no_time(project):
     assert abs(cost["characters"] - characters) <= 60, "title and body are joined"
     assert (cost["requests"], cost["context_requests"], cost["chars_per_second"], cost["seconds"]) == (None,) * 4
     assert said.startswith(f"notes: {cost['chunks']:,} chunks of {cost['characters']:,} characters to embed; ")
-    assert said.endswith("how long that takes is unknown until the first run has measured it")
+    assert said.endswith("how long that takes is unknown until a run has measured it")
 
 
 def test_the_cost_of_a_change_is_at_the_rate_of_the_last_run(project):
