@@ -59,7 +59,7 @@ def publish_rebuilt(
 
 def _refused(run: IndexRun, collection: Collection, guard: DeleteGuard | None) -> str:
     """Return why the collection must not go live; "" if no guard refuses."""
-    name, outcome, limits = run.index.name, run.outcome, run.settings.run
+    name, outcome, limits = collection.name, run.outcome, run.settings.run
     refused = ""
     if guard is not None:
         refused = too_few_left(name, guard.loss_by(collection), limits.delete_guard)

@@ -96,9 +96,9 @@ class Collector:
         """Wait until the feed may have changes, `poll_seconds` have passed, or the thread has to end."""
         end = time.monotonic() + self._settings.watch.poll_seconds
         while not self._stop.is_set() and (left := end - time.monotonic()) > 0:
-            began = time.monotonic()
-            self._feed.wait(min(SLICE_SECONDS, left))
-            if time.monotonic() - began < min(SLICE_SECONDS, left):
+            began, most = time.monotonic(), min(SLICE_SECONDS, left)
+            self._feed.wait(most)
+            if time.monotonic() - began < most:
                 return
 
     def _collect(self) -> bool:

@@ -114,7 +114,7 @@ def test_a_rebuild_with_failures_is_not_published(tmp_path, prefect_server):
         fake.fault("status", code=400, marker="POISON")
         held = project.index(serial=True, full=True)
         assert held.state == "partial"
-        assert "was not published" in held.indexes[0].message
+        assert "the rebuilt test_notes__2 was not published" in held.indexes[0].message
         assert project.json("status")["indexes"][0]["collection"] == "test_notes__1"
         fake.clear()
         repaired = project.index(serial=True, full=True)

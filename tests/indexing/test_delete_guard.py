@@ -199,7 +199,7 @@ def test_a_rebuild_from_a_wrong_source_is_not_published(project, clock):
     for _ in range(2):
         outcome = run_plain(project, clock=clock, full=True)
         assert outcome.state == "partial"
-        assert "lacks 300 of 300 documents of the live collection" in outcome.message
+        assert "the rebuilt test_notes__2 lacks 300 of 300 documents of the live collection" in outcome.message
         assert ids(project) == RIGHT
     be_right(project)
     assert run_plain(project, clock=clock, full=True).state == "completed"
