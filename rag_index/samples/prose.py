@@ -1,25 +1,23 @@
 """Texts as people write them to a service desk: short and long, with traces of mail programs and web forms.
 
-Only `random.Random.random` is used, because Python promises to keep that one generator, so a seed gives the same texts
-in every version.
+All of it is made up: addresses are from ranges and domains that are reserved for examples. The words and sentences are
+in servicedesk.json, where a name in braces is a slot for one of `_pools`. Only `random.Random.random` is used, because
+Python promises to keep that one generator, so a seed gives the same texts in every version.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import random
 import string
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
-
-from rag_index.samples import vocabulary
-from rag_index.samples.topics import TOPICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-__all__ = ["Prose", "Subject", "subject_for"]
 
 T = TypeVar("T")
 _Template = tuple[str | tuple[str, ...], ...]
@@ -38,6 +36,56 @@ class Subject:
     """Sentences in the author's language; none for English."""
 
 
+def _pools(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Return the texts of each slot."""
+    sites = words["sites"]
+    return {
+        "app": words["apps"],
+        "company": tuple(f"{name} {form}" for name in words["companies"] for form in ("Ltd", "GmbH", "S.A.", "Inc.")),
+        "dept": words["departments"],
+        "day": words["days"],
+        "error": tuple(f"0x8007{i * 2371 % 65536:04X}" for i in range(60))
+        + tuple(f"{fault}_{i * 37 % 900 + 100}" for fault in words["faults"] for i in range(9)),
+        "file": tuple(
+            f"{name}_{year}.{suffix}"
+            for name in words["files"]
+            for year in range(2017, 2025)
+            for suffix in ("xlsx", "pdf", "csv")
+        ),
+        "first": words["first"],
+        "floor": tuple(str(i) for i in range(1, 13)),
+        "host": tuple(f"{site.upper()}-NB-{i * 7919 % 9000 + 1000}" for site in sites for i in range(80)),
+        "ip": tuple(f"192.0.2.{i}" for i in range(2, 255)) + tuple(f"10.{i % 31}.{i % 7}.{i}" for i in range(1, 250)),
+        "number": tuple(str(i) for i in range(2, 61)),
+        "phone": tuple(f"+49 30 23125 {i * 67 % 900 + 100}" for i in range(200)),
+        "printer": tuple(f"{site}-prn-{i:03d}" for site in sites for i in range(40)),
+        "room": tuple(
+            f"{building}{floor}.{i:02d}" for building in "ABC" for floor in range(1, 7) for i in range(1, 24)
+        ),
+        "server": tuple(
+            f"{site}-{role}{i:02d}" for site in sites for role in ("app", "db", "fs", "web") for i in range(9)
+        ),
+        "ticket": tuple(f"INC{i * 104729 % 900000 + 100000:07d}" for i in range(900)),
+        "time": tuple(f"{hour:02d}:{minute:02d}" for hour in range(6, 22) for minute in range(0, 60, 7)),
+        "url": tuple(
+            f"https://{page}.example.{end}/{i:x}"
+            for page in words["pages"]
+            for end in ("com", "org")
+            for i in range(9, 40)
+        ),
+        "user": tuple(
+            f"{first[0]}{last[:6]}".lower().replace("'", "") for first in words["first"] for last in words["last"]
+        ),
+        "version": tuple(f"{major}.{minor}.{major * minor % 17}" for major in range(2, 12) for minor in range(12)),
+    }
+
+
+_DATA = json.loads((files("rag_index.samples") / "servicedesk.json").read_text(encoding="utf-8"))
+_WORDS = {name: tuple(text.split("|")) for name, text in _DATA["words"].items()}
+_POOLS = _pools(_WORDS)
+AUTHORS = tuple(f"{first} {last}" for last in _WORDS["last"] for first in _WORDS["first"])
+
+
 def _compiled(templates: Iterable[str]) -> tuple[_Template, ...]:
     return tuple(_template(text) for text in templates)
 
@@ -48,41 +96,38 @@ def _template(text: str) -> _Template:
         if literal:
             parts.append(literal)
         if slot:
-            parts.append(vocabulary.POOLS[slot])
+            parts.append(_POOLS[slot])
     return tuple(parts)
 
 
 _LANGUAGES = ("en",) * 45 + ("de",) * 8 + ("fr", "fr", "el", "el", "ru", "ru", "ar", "ar", "zh", "zh", "ja")
 _ENGLISH = tuple(
-    Subject("en", _compiled(topic.titles), _compiled(topic.symptoms), _compiled(topic.steps + topic.causes), ())
-    for topic in TOPICS
+    Subject(
+        "en",
+        _compiled(topic["titles"]),
+        _compiled(topic["symptoms"]),
+        _compiled([*topic["steps"], *topic["causes"]]),
+        (),
+    )
+    for topic in _DATA["topics"]
 )
-_FOREIGN = {language: _compiled(sentences) for language, sentences in vocabulary.FOREIGN.items()}
+_FOREIGN = {language: _compiled(sentences) for language, sentences in _DATA["foreign"].items()}
 _SUBJECTS = tuple(
     replace(about, language=language, foreign=_FOREIGN.get(language, ()))
     for language in _LANGUAGES
     for about in _ENGLISH
 )
-_GENERIC = _compiled(vocabulary.GENERIC)
-_GREETINGS = _compiled(vocabulary.GREETINGS)
-_CLOSINGS = _compiled(vocabulary.CLOSINGS)
-_TRACES = _compiled(vocabulary.TRACES)
-_ADDENDA = _compiled((" - {dept}", " ({app} {version})", " [{ticket}]", " since {day}", ", user {user}", ", {host}"))
-_PREFIXES = ("RE: ", "FW: ", "AW: ", "WG: ", "[EXTERNAL] ", "URGENT: ", "Fwd: Re: ")
-_HEADERS = _compiled(
-    (
-        (
-            "________________________________\nFrom: {first} <{user}@example.com>\nSent: {day} {time}\nTo: Service Desk"
-            " <desk@example.org>\nCc: {user}@example.org; {user}@example.com\nSubject: RE: {app}, {ticket}\n"
-        ),
-        (
-            "-----Ursprüngliche Nachricht-----\nVon: {first} [mailto:{user}@example.org]\nGesendet: {day}, {time}\n"
-            "An: Service Desk\nBetreff: AW: {ticket}\n"
-        ),
-        "On {day} at {time}, {first} <{user}@example.com> wrote:\n",
-    )
-)
-_SHORT_TITLES = ("Problem", "Question", "Urgent!!", "Password reset", "Printer", "(no subject)", "Hilfe", "New laptop")
+_GENERIC = _compiled(_DATA["generic"])
+_GREETINGS = _compiled(_DATA["greetings"])
+_CLOSINGS = _compiled(_DATA["closings"])
+_TRACES = _compiled(_DATA["traces"])
+_ADDENDA = _compiled(_DATA["addenda"])
+_HEADERS = _compiled(_DATA["headers"])
+_EMOJI: list[str] = _DATA["emoji"]
+_CANNED: list[str] = _DATA["canned"]
+_DISCLAIMERS: list[str] = _DATA["disclaimers"]
+_PREFIXES: list[str] = _DATA["prefixes"]
+_SHORT_TITLES: list[str] = _DATA["short_titles"]
 
 _NOTHING = (None, None, None, None, "", "", "", " ", "\r\n\r\n", " \t ", "\u00a0")
 _SENTENCES = (1,) * 16 + (2,) * 12 + (3,) * 10 + (4,) * 8 + (5,) * 6 + (6, 6, 6, 7, 7, 8, 8, 9, 11, 13, 16, 22)
@@ -131,7 +176,7 @@ class Prose:
         while len(text) < 40 or (len(text) < 90 and self.chance(0.5)):
             text += self._fill(_ADDENDA[turn % len(_ADDENDA)])
             turn += 1
-        return text if roll > 0.06 else f"{self.pick(vocabulary.EMOJI)} {text}"
+        return text if roll > 0.06 else f"{self.pick(_DATA['emoji'])} {text}"
 
     def body(self, about: Subject, *, steps: bool, scale: int = 1, threads: bool = True) -> str | None:
         """Return a text of any length: nothing (1.6%), a stock phrase (3%), a thread of mails (0.25%), else a letter.
@@ -142,7 +187,7 @@ class Prose:
         if roll < 0.016:
             return self.pick(_NOTHING)
         if roll < 0.046:
-            return self.pick(vocabulary.CANNED)
+            return self.pick(_CANNED)
         if roll < 0.0485 and threads:
             return self._thread(about)
         return self._styled(self._letter(about, self.pick(_SENTENCES) * scale, steps=steps))
@@ -179,7 +224,7 @@ class Prose:
         if roll < 0.3 or roll > 0.93:
             paragraphs.append(self._fill(self.pick(_CLOSINGS)))
         if roll < 0.07:
-            paragraphs.append(self.pick(vocabulary.DISCLAIMERS))
+            paragraphs.append(self.pick(_DISCLAIMERS))
         return paragraphs
 
     def _styled(self, paragraphs: list[str]) -> str:
@@ -202,7 +247,7 @@ class Prose:
         if roll < 0.85:
             return text
         if roll < 0.91:
-            return f"{text} {self.pick(vocabulary.EMOJI)}"
+            return f"{text} {self.pick(_DATA['emoji'])}"
         if roll < 0.93:
             return text.replace(" ", f" {self.pick(_ZERO_WIDTH)}", 1 + self.below(4))
         if roll < 0.95:
@@ -228,7 +273,7 @@ class Prose:
         while size < target:
             depth += 1
             letter = "\n\n".join(self._letter(about, self.pick(_SENTENCES), steps=depth % 2 == 0))
-            quoted = self._fill(self.pick(_HEADERS)) + letter + "\n\n" + self.pick(vocabulary.DISCLAIMERS)
+            quoted = self._fill(self.pick(_HEADERS)) + letter + "\n\n" + self.pick(_DISCLAIMERS)
             if quoting:
                 prefix = "> " * min(depth, 8)
                 quoted = prefix + quoted.replace("\n", f"\n{prefix}")

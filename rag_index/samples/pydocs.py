@@ -8,24 +8,345 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import importlib.util
+import inspect
+import io
+import re
+import sys
+import sysconfig
+import types
+import warnings
+from dataclasses import dataclass
+from importlib.machinery import ExtensionFileLoader
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.samples import indexes
-from rag_index.samples.database import new_database
-from rag_index.samples.indexes import SampleIndex
-from rag_index.samples.stdlib_compiled import compiled_modules, inner_entries, module_entries
-from rag_index.samples.stdlib_source import read_module, read_topics, source_files
+from rag_index.samples.sample import SampleIndex, new_database, settings_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
 
-    from rag_index.samples.entries import Entry
 
-__all__ = ["TABLES", "scaffold", "write"]
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A documented name. `table` is module, class, function, method or topic."""
+
+    table: str
+    name: str
+    """Fully qualified: json.decoder.JSONDecoder.decode."""
+    summary: str
+    """The docstring's first paragraph on one line, never empty."""
+    body: str | None = None
+    module: str | None = None
+    """The module that defines it; for a module its package, or None at the top level."""
+    signature: str | None = None
+    kind: str | None = None
+    """Its kind within the table: package, extension, exception, property, async function and so on."""
+
+
+def make_entry(
+    table: str,
+    name: str,
+    docstring: str | None,
+    *,
+    module: str | None = None,
+    signature: str | None = None,
+    kind: str | None = None,
+) -> Entry | None:
+    """Return an entry, or None if the docstring is missing or empty."""
+    summary, body = split_docstring(docstring or "")
+    return Entry(table, name, summary, body, module, signature, kind) if summary else None
+
+
+def split_docstring(docstring: str) -> tuple[str, str | None]:
+    """Return the first paragraph on one line, and the rest without indentation, or None if there is no rest."""
+    paragraph, _, rest = inspect.cleandoc(docstring).strip().partition("\n\n")
+    return " ".join(paragraph.split()), rest.strip() or None
+
+
+def is_public(name: str) -> bool:
+    """Return whether no part of a dotted name starts with an underscore."""
+    return not any(part.startswith("_") for part in name.split("."))
+
+
+_LEFT_OUT = frozenset(
+    {"antigravity", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "this", "turtledemo"}
+)
+_ERROR_SUFFIXES = ("Error", "Exception", "Warning", "Interrupt", "Exit")
+_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+@dataclass(frozen=True, slots=True)
+class SourceModule:
+    """The entries of one source file, and the names that it re-exports from modules that may be written in C."""
+
+    name: str
+    entries: list[Entry]
+    reexports: list[tuple[str, frozenset[str] | None]]
+    """Modules with the names that are imported from them and re-exported; None stands for all public names."""
+
+
+def standard_library() -> Path:
+    """Return the folder of the running interpreter's standard library."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def source_files() -> Iterator[tuple[str, Path]]:
+    """Yield dotted name and file of each public module that has source, in order of name within its package."""
+    library = standard_library()
+    for name in sorted(sys.stdlib_module_names):
+        if is_public(name) and name not in _LEFT_OUT:
+            yield from _module_files(name, library / name)
+
+
+def _module_files(name: str, place: Path) -> Iterator[tuple[str, Path]]:
+    if (place / "__init__.py").is_file():
+        yield name, place / "__init__.py"
+        children = {path.stem if path.suffix == ".py" else path.name for path in place.iterdir()}
+        for child in sorted(children):
+            if child.isidentifier() and is_public(child) and child not in _LEFT_OUT:
+                yield from _module_files(f"{name}.{child}", place / child)
+    elif place.with_suffix(".py").is_file():
+        yield name, place.with_suffix(".py")
+
+
+def read_module(name: str, path: Path) -> SourceModule | None:
+    """Parse one source file; return None if it cannot be read or is not valid in this version of Python."""
+    tree = _parse(path)
+    if tree is None:
+        return None
+    kind = "package" if path.name == "__init__.py" else "module"
+    parent = name.rpartition(".")[0] or None
+    own = make_entry("module", name, ast.get_docstring(tree), module=parent, kind=kind)
+    entries = [own] if own else []
+    statements = list(_statements(tree.body))
+    for statement in statements:
+        if isinstance(statement, _Definition) and is_public(statement.name):
+            entries.extend(_definition(statement, name, name))
+    return SourceModule(name, entries, list(_reexports(statements)))
+
+
+def read_topics() -> Iterator[Entry]:
+    """Yield the topics of the language reference that help() shows; none if they are not installed."""
+    tree = _parse(standard_library() / "pydoc_data" / "topics.py")
+    for statement in tree.body if tree else []:
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
+            for name, text in sorted(ast.literal_eval(statement.value).items()):
+                title, body = split_docstring(text)
+                yield Entry("topic", name, title.rstrip("*=-~^ "), body, kind="topic")
+
+
+def _parse(path: Path) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(path.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return None
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield the statements of a block and of the branches in it, in order, but not those inside definitions."""
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If | ast.Try | ast.With):
+            yield from _statements(statement.body)
+            for handler in getattr(statement, "handlers", ()):
+                yield from _statements(handler.body)
+            yield from _statements(getattr(statement, "orelse", []))
+
+
+def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
+    """Yield the entry of a definition in a module or a class, and the entries inside it."""
+    name = f"{owner}.{node.name}"
+    if isinstance(node, ast.ClassDef):
+        yield from _class(node, name, module)
+        return
+    table = "function" if owner == module else "method"
+    signature, kind = _signature(node), _function_kind(node, table)
+    entry = make_entry(table, name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
+    if entry:
+        yield entry
+
+
+def _class(node: ast.ClassDef, name: str, module: str) -> Iterator[Entry]:
+    members = [member for member in _statements(node.body) if isinstance(member, _Definition)]
+    initializers = [m for m in members if m.name == "__init__" and not isinstance(m, ast.ClassDef)]
+    signature = _signature(initializers[0], skip_first=True) if initializers else None
+    bases = [node.name, *(ast.unparse(base) for base in node.bases)]
+    kind = "exception" if any(base.endswith(_ERROR_SUFFIXES) for base in bases) else "class"
+    entry = make_entry("class", name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
+    if entry:
+        yield entry
+    for member in members:
+        if is_public(member.name) or (member.name.startswith("__") and member.name.endswith("__")):
+            yield from _definition(member, name, module)
+
+
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, *, skip_first: bool = False) -> str | None:
+    if isinstance(node, ast.ClassDef):
+        return None
+    arguments = node.args
+    if skip_first:
+        positional = arguments.posonlyargs or arguments.args
+        del positional[:1]
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return f"({ast.unparse(arguments)}){returns}"
+
+
+def _function_kind(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, table: str) -> str:
+    decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in getattr(node, "decorator_list", ())}
+    for kind, names in (
+        ("property", {"property", "cached_property", "abstractproperty"}),
+        ("class method", {"classmethod", "abstractclassmethod"}),
+        ("static method", {"staticmethod", "abstractstaticmethod"}),
+    ):
+        if table == "method" and decorators & names:
+            return kind
+    return f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table
+
+
+def _reexports(statements: list[ast.stmt]) -> Iterator[tuple[str, frozenset[str] | None]]:
+    """Yield modules with the names that are re-exported from them: all by a star, or those that __all__ lists."""
+    published = _names_in_all(statements)
+    for statement in statements:
+        if isinstance(statement, ast.ImportFrom) and statement.module and not statement.level:
+            names = {alias.name for alias in statement.names if alias.asname in (None, alias.name)}
+            if "*" in names:
+                yield statement.module, None
+            elif names & published:
+                yield statement.module, frozenset(names & published)
+
+
+def _names_in_all(statements: list[ast.stmt]) -> set[str]:
+    """Return the names that the statements put into __all__."""
+    names: set[str] = set()
+    for statement in statements:
+        if isinstance(statement, ast.Assign | ast.AugAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            if any(isinstance(target, ast.Name) and target.id == "__all__" for target in targets):
+                constants = (node.value for node in ast.walk(statement.value) if isinstance(node, ast.Constant))
+                names.update(value for value in constants if isinstance(value, str))
+    return names
+
+
+_LEFT_OUT_COMPILED = frozenset({"readline"})
+"""Loading readline can write to the terminal."""
+
+_INNER = frozenset({"nt", "posix"})
+"""Modules with public names that only implement `os`."""
+
+_FUNCTIONS = (types.BuiltinFunctionType,)
+_METHODS = {
+    types.MethodDescriptorType: "method",
+    types.ClassMethodDescriptorType: "class method",
+    types.BuiltinFunctionType: "static method",
+    types.GetSetDescriptorType: "property",
+    types.MemberDescriptorType: "property",
+}
+
+
+def compiled_modules(with_source: Iterable[str]) -> list[str]:
+    """Return the public modules of the standard library that are not in `with_source`, sorted."""
+    left_out = {*with_source, *_LEFT_OUT_COMPILED, *_INNER}
+    return sorted(name for name in sys.stdlib_module_names if is_public(name) and name not in left_out)
+
+
+def module_entries(name: str) -> Iterator[Entry]:
+    """Yield the entries of a public module in C; none if this interpreter does not have it."""
+    module = _load(name)
+    if module is None:
+        return
+    kind = "built-in" if name in sys.builtin_module_names else "extension"
+    own = make_entry("module", name, module.__doc__, kind=kind)
+    if own:
+        yield own
+    yield from _members(module, name, name, None)
+
+
+def inner_entries(inner: str, public: str, names: frozenset[str] | None) -> Iterator[Entry]:
+    """Yield what `public` re-exports from `inner` (`names`, or all for None), if `inner` is a C module behind it."""
+    if inner in _INNER or inner.startswith("_"):
+        module = _load(inner)
+        if module is not None:
+            yield from _members(module, inner, public, names)
+
+
+def _load(name: str) -> types.ModuleType | None:
+    """Import a module in C of the standard library without output; return None if there is none or if it fails.
+
+    A file of the same name elsewhere on sys.path is never run.
+    """
+    quiet = io.StringIO()
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+    ):
+        warnings.simplefilter("ignore")
+        try:
+            return importlib.import_module(name) if _is_compiled(name) else None
+        except Exception:  # noqa: BLE001 - whatever an incomplete build raises, the module is left out
+            return None
+
+
+def _is_compiled(name: str) -> bool:
+    if name in sys.builtin_module_names:
+        return True
+    spec = importlib.util.find_spec(name) if name in sys.stdlib_module_names else None
+    if spec is None or not isinstance(spec.loader, ExtensionFileLoader):
+        return False
+    folder = Path(spec.loader.path).parent
+    return folder.is_relative_to(standard_library()) or folder == Path(sys.base_prefix) / "DLLs"
+
+
+def _members(module: types.ModuleType, inner: str, public: str, names: frozenset[str] | None) -> Iterator[Entry]:
+    """Yield functions and classes under their own names, so those that a program replaced in sys are still found."""
+    owners = {inner, module.__name__, public, None}
+    for _, value in sorted(vars(module).items()):
+        if not isinstance(value, (*_FUNCTIONS, type)) or getattr(value, "__module__", None) not in owners:
+            continue
+        name = value.__name__
+        if not is_public(name) or not (names is None or name in names):
+            continue
+        if isinstance(value, type):
+            yield from _compiled_class(value, f"{public}.{name}", public)
+        else:
+            yield from _entry("function", f"{public}.{name}", value, public, "function")
+
+
+def _compiled_class(value: type, name: str, module: str) -> Iterator[Entry]:
+    yield from _entry("class", name, value, module, "exception" if issubclass(value, BaseException) else "class")
+    for member, descriptor in sorted(vars(value).items()):
+        inside = descriptor.__func__ if isinstance(descriptor, staticmethod) else descriptor
+        kind = _METHODS.get(type(inside))
+        if kind and is_public(member):
+            yield from _entry("method", f"{name}.{member}", inside, module, kind)
+
+
+def _entry(table: str, name: str, value: object, module: str, kind: str) -> Iterator[Entry]:
+    """Yield an entry if there is a docstring; older ones begin with the call, as in `sleep(seconds)`."""
+    docstring, signature = value.__doc__ or "", _compiled_signature(value)
+    call, rest = split_docstring(docstring)
+    if signature is None and rest and call.startswith(f"{name.rpartition('.')[2]}("):
+        docstring, signature = rest, call
+    entry = make_entry(table, name, docstring, module=module, signature=signature, kind=kind)
+    if entry:
+        yield entry
+
+
+def _compiled_signature(value: object) -> str | None:
+    """Return the signature that the C source declares.
+
+    `inspect.signature` would evaluate defaults with whatever happens to be imported.
+    """
+    declared = getattr(value, "__text_signature__", None)
+    return " ".join(re.sub(r"\$\w+(, /)?(, )?", "", declared).split()) if isinstance(declared, str) else None
+
 
 TABLES = ("class", "function", "method", "module", "topic")
-
 _COLUMNS = ("name", "summary", "body", "module", "signature", "kind")
 
 
@@ -59,7 +380,7 @@ def scaffold(database: str) -> str:
         SampleIndex(name, table, "name", ("summary", "body"), ("name", "module", "signature", "summary"))
         for table, name in plural.items()
     ]
-    return indexes.scaffold("Python's own documentation", database, wanted)
+    return settings_file("Python's own documentation", database, wanted)
 
 
 def _entries() -> Iterator[Entry]:

@@ -17,17 +17,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rag_index.errors import SettingsError, SourceError
-from rag_index.samples import indexes
-from rag_index.samples.database import new_database
-from rag_index.samples.indexes import SampleIndex
-from rag_index.samples.prose import Prose, Subject, subject_for
-from rag_index.samples.vocabulary import AUTHORS
+from rag_index.samples.prose import AUTHORS, Prose, Subject, subject_for
+from rag_index.samples.sample import SampleIndex, new_database, settings_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-__all__ = ["FULL_SIZE", "TABLES", "scaffold", "table_sizes", "touch", "write"]
 
 FULL_SIZE = {"comment": 108_129, "description": 30_871, "solution": 24_305, "title": 30_871, "worklog": 19_896}
 """Numbers of documents by table; other sizes keep these proportions. The total is 214,072."""
@@ -138,7 +133,7 @@ def touch(path: Path, *, share: float, seed: int) -> int:
 def scaffold(database: str) -> str:
     """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
     wanted = [SampleIndex(f"{table}s", table, "id", texts, _COLUMNS) for table, texts in TABLES.items()]
-    return indexes.scaffold("A generated service desk", database, wanted)
+    return settings_file("A generated service desk", database, wanted)
 
 
 def _rows(table: str, count: int, tickets: int, seed: int) -> Iterator[_Row]:

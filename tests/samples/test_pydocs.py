@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.errors import SourceError
-from rag_index.samples import pydocs, stdlib_source
+from rag_index.samples import pydocs
 from rag_index.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -187,7 +187,7 @@ def blank(): "   "
 def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
     path = tmp_path / "mod.py"
     path.write_text(SOURCE + "\nraise SystemExit('was run')\n")
-    module = stdlib_source.read_module("pkg.mod", path)
+    module = pydocs.read_module("pkg.mod", path)
     assert module is not None
     entries = [(e.table, e.name, e.summary, e.signature, e.kind) for e in module.entries]
     assert entries == [
@@ -210,5 +210,5 @@ def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
 def test_files_that_are_not_python_are_left_out(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "mod.py"
     path.write_bytes(content)
-    assert stdlib_source.read_module("mod", path) is None
-    assert stdlib_source.read_module("mod", tmp_path / "missing.py") is None
+    assert pydocs.read_module("mod", path) is None
+    assert pydocs.read_module("mod", tmp_path / "missing.py") is None
