@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.service import Recipe, Servers
+from rag_index.chunking.context.writer import Recipe, Servers
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.embedders import EmbedderIdentity
-    from rag_index.tuning.benchmark_report import BenchmarkReport
+    from rag_index.tuning.benchmark import BenchmarkReport
 
 __all__ = ["benchmark", "benchmark_workers"]
 

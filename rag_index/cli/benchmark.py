@@ -11,7 +11,7 @@ from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.runs import launch_flow
 
 if TYPE_CHECKING:
-    from rag_index.tuning.benchmark_report import BenchmarkReport
+    from rag_index.tuning.benchmark import BenchmarkReport
 
 __all__ = ["benchmark"]
 
@@ -47,7 +47,7 @@ def benchmark(
 ) -> int:
     """Compare the usual serial script with parallel runs on a sample. Real collections are not touched."""
     from rag_index.reports.plots import require_plots
-    from rag_index.tuning.plot import draw
+    from rag_index.tuning.benchmark import draw
 
     settings = context.settings()
     index = settings.index(name).name if name else settings.indexes[0].name

@@ -164,7 +164,7 @@ def _evaluate_column(
 def _generate(settings: Settings, names: list[str], given: _Given) -> list[GoldenQuery]:
     """Return questions about documents of each index, after writing them to the file."""
     from rag_index.evaluation.golden import write_golden
-    from rag_index.evaluation.questions import model_of, write_questions
+    from rag_index.evaluation.known_items import model_of, write_questions
     from rag_index.settings.context import ContextSettings
     from rag_index.sources.sample import read_sample
 
@@ -204,7 +204,7 @@ def _counter(total: int) -> Callable[[int], None]:
 
 
 def _draw(evaluation: Evaluation, path: Path) -> None:
-    from rag_index.evaluation.plot import draw
+    from rag_index.evaluation.report import draw
 
     draw(evaluation, path)
 

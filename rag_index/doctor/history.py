@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.context.cache import cache_url
-from rag_index.chunking.context.pruning import count_contexts
+from rag_index.chunking.context.cache import cache_url, count_contexts
 from rag_index.database.urls import is_file
 from rag_index.doctor.findings import count_phrase
 

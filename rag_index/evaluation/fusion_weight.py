@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.estimates import SEED, Estimate, estimate
+from rag_index.evaluation.significance import SEED, Estimate, estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

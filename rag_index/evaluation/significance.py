@@ -10,11 +10,15 @@ them are 0.
 It is one-sided, since only a loss is of interest here, at the level 0.05. The hypothesis is that nothing was lost, and
 not that as much as is allowed was lost: of 300 queries, nine lost answers (3 points) are far from chance (p = 0.002),
 but cannot be told from six (2 points) with any confidence. How much may be lost is decided by the measured loss.
+
+An interval is that of the percentile bootstrap (Efron and Tibshirani: An Introduction to the Bootstrap, 1993, ch. 13):
+the queries are drawn again and again, with replacement, and 95% of the means lie within it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,17 +26,21 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LEVEL", "chance_of_loss", "needed_queries", "smallest_loss"]
+    from numpy.typing import NDArray
 
 LEVEL = 0.05
 """A loss that chance explains no more often than this counts as real."""
+
 LEAST_WORSE = math.ceil(-math.log2(LEVEL))
 """So many queries must get worse, and none better, before coins explain it too seldom: half to the fifth is 0.03."""
+
 THROWS = 100_000
 """How often the signs are thrown; a p-value of 0.05 is then off by 0.001 or so."""
+
 EPSILON = 1e-9
 """Sums that differ by less are equal: they are sums of floats in another order."""
-SEED = 2007
+
+RANDOMISATION_SEED = 2007
 
 
 def chance_of_loss(differences: Sequence[float]) -> float:
@@ -44,7 +52,7 @@ def chance_of_loss(differences: Sequence[float]) -> float:
     values = np.asarray(differences, dtype=np.float64)
     observed = float(values.sum())
     sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(RANDOMISATION_SEED)
     sums = np.zeros(THROWS)
     for size, count in zip(sizes, counts, strict=True):  # the sum of `count` coins that each win or lose `size`
         sums += size * (2.0 * random.binomial(count, 0.5, THROWS) - count)
@@ -60,3 +68,40 @@ def smallest_loss(queries: int) -> float | None:
 def needed_queries(loss: float) -> int | None:
     """Return how many queries can tell this loss of whole answers from chance; None if no number can."""
     return math.ceil(LEAST_WORSE / loss - EPSILON) if loss > 0 else None
+
+
+SAMPLES = 2000
+SEED = 20_250_101
+"""Fixed, so that the same values give the same interval."""
+
+CONFIDENCE = 0.95
+BLOCK = 2_000_000
+"""Draws held in memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean, and the 95% interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the object that `rag-index evaluate --json` prints."""
+        return {"mean": round(self.mean, 6), "low": round(self.low, 6), "high": round(self.high, 6)}
+
+
+def estimate(values: Sequence[float] | NDArray[np.float64]) -> Estimate:
+    """Return the mean of these values, one for each query, and its interval. There must be at least one value."""
+    given = np.asarray(values, dtype=np.float64)
+    random = np.random.default_rng(SEED)
+    rows = max(1, BLOCK // len(given))
+    means = np.concatenate(
+        [
+            given[random.integers(0, len(given), (min(rows, SAMPLES - first), len(given)))].mean(axis=1)
+            for first in range(0, SAMPLES, rows)
+        ]
+    )
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Estimate(float(given.mean()), float(low), float(high))

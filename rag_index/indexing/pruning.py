@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from rag_index.chunking.context.cache import cache_url
-from rag_index.chunking.context.pruning import prune_contexts, recipe_in
+from rag_index.chunking.context.cache import cache_url, prune_contexts, recipe_in
 from rag_index.errors import RagIndexError
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from rag_index.reports.gate import GateVerdict
     from rag_index.reports.outcome import IndexOutcome, RunReport
     from rag_index.reports.progress import Progress
-    from rag_index.tuning.benchmark_report import BenchmarkReport
+    from rag_index.tuning.benchmark import BenchmarkReport
 
 __all__ = [
     "ArtifactDisplay",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
     from rag_index.indexing.run import IndexRun
-    from rag_index.tuning.benchmark_report import BenchmarkReport
+    from rag_index.tuning.benchmark import BenchmarkReport
 
 __all__ = [
     "benchmark_state",

@@ -8,32 +8,284 @@ from __future__ import annotations
 import tempfile
 import time
 from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import SecretStr
 
 from rag_index.chunking import open_chunker
+from rag_index.documents.batches import PointBatch, Shard
+from rag_index.embedders import open_embedder
+from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.points import batches
 from rag_index.indexing.run import IndexRun, RunOptions
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.machine.memory import MemoryWatch
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
+from rag_index.reports.plots import require_plots, save_figure
 from rag_index.settings import LedgerSettings
 from rag_index.sources.sample import read_sample
 from rag_index.stores import open_store
-from rag_index.tuning.benchmark_report import BenchmarkReport, Measured
-from rag_index.tuning.parity import Vectors, parity, stored_vectors
-from rag_index.tuning.serial_script import run_serial_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from rag_index.embedders import EmbedderIdentity
-    from rag_index.indexing.scan import Scan
-    from rag_index.settings import ParallelSettings, Settings
+    from numpy.typing import NDArray
 
-__all__ = ["Bench", "open_bench"]
+    from rag_index.chunking import Chunker
+    from rag_index.documents.batches import DocumentBatch, EmbeddedShard
+    from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.indexing.scan import Scan
+    from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
+    from rag_index.stores import Store
+
+STAGES = ("fetch", "chunk", "embed", "upsert")
+MIN_RECALL = 0.999
+"""Recall of neighbours from which two ways count as equal."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """One way of embedding the sample."""
+
+    name: str
+    workers: int
+    documents: int
+    chunks: int
+    seconds: float
+    """Wall seconds from the first document to the last vector in the store, without start-up."""
+    stages: dict[str, float]
+    """Busy seconds of each stage, over all processes together."""
+    memory: dict[str, int]
+    """Highest own memory of each process, in bytes."""
+    speed_up: float = 1.0
+    parity: Parity | None = None
+    """How alike the points are to those of the serial way."""
+
+    @property
+    def rate(self) -> float:
+        """Documents per second."""
+        return self.documents / self.seconds if self.seconds else 0.0
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of each stage in all busy seconds, 0 to 1."""
+        busy = sum(self.stages.values())
+        return {name: seconds / busy if busy else 0.0 for name, seconds in self.stages.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {
+            "name": self.name,
+            "workers": self.workers,
+            "seconds": round(self.seconds, 3),
+            "documents_per_second": round(self.rate, 2),
+            "speed_up": round(self.speed_up, 3),
+            "stages": {name: round(share, 4) for name, share in self.shares.items()},
+            "memory_mb": {name: round(size / 1e6, 1) for name, size in self.memory.items()},
+            **(asdict(self.parity) if self.parity else {}),
+        }
+
+
+@dataclass(slots=True)
+class BenchmarkReport:
+    """All that a benchmark measured, the serial way first."""
+
+    index: str
+    documents: int
+    embedder: str
+    measured: list[Measured] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        serial, *parallel = [one.to_json() for one in self.measured]
+        head = {"index": self.index, "documents": self.documents, "chunks": self.measured[0].chunks}
+        return head | {"embedder": self.embedder, "serial": serial, "parallel": parallel}
+
+    @property
+    def in_parity(self) -> bool:
+        """Whether every way made the same ids, and vectors that find the same neighbours."""
+        found = [one.parity for one in self.measured if one.parity]
+        return all(one.same_ids and one.recall >= MIN_RECALL for one in found)
+
+    def sentence(self) -> str:
+        """Return the best way in one line."""
+        best = max(self.measured, key=lambda one: one.rate)
+        same = "the same ids and neighbours" if self.in_parity else "NOT the same ids and neighbours: see the table"
+        return (
+            f"{self.index}: {self.documents:,} documents, best with {best.name}: {best.rate:,.1f} documents/s, "
+            f"{best.speed_up:.2f} times the serial way; {same}"
+        )
+
+
+NEIGHBOURS = 10
+MAX_QUERIES = 500
+"""About how many points have their neighbours compared."""
+
+TIE = 1e-5
+"""Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Point ids, and unit vectors of shape (len(ids), dimension), float32."""
+
+    ids: list[str]
+    matrix: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The result of comparing two sets of points."""
+
+    same_ids: bool
+    largest_difference: float
+    """Between the two vectors of a point, in any component, over the points that are in both sets."""
+    recall: float
+    """Share of the ten nearest neighbours in the second set that are as near in the first, 0 to 1."""
+
+
+def parity(first: Vectors, second: Vectors) -> Parity:
+    """Compare two sets of points, in any order."""
+    rows = {point: row for row, point in enumerate(second.ids)}
+    shared = [(row, rows[point]) for row, point in enumerate(first.ids) if point in rows]
+    same = len(shared) == len(first.ids) == len(second.ids)
+    if not shared:
+        return Parity(same, 0.0, 1.0 if same else 0.0)
+    one = first.matrix[[row for row, _ in shared]]
+    other = second.matrix[[row for _, row in shared]]
+    if one.shape != other.shape:
+        return Parity(same, float("inf"), 0.0)
+    return Parity(same, float(np.abs(one - other).max()), _recall(one, other))
+
+
+def _recall(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the share of neighbours found by `other` that are no further away, by `one`, than its tenth neighbour."""
+    count = min(NEIGHBOURS, len(one) - 1)
+    if count < 1:
+        return 1.0
+    hits = total = 0
+    for row in range(0, len(one), max(1, len(one) // MAX_QUERIES)):
+        expected, actual = one @ one[row], other @ other[row]
+        expected[row] = actual[row] = -np.inf
+        limit = np.partition(expected, -count)[-count]
+        nearest = np.argpartition(actual, -count)[-count:]
+        hits += int((expected[nearest] >= limit - TIE).sum())
+        total += count
+    return hits / total
+
+
+def stored_vectors(store: Store, collection: str) -> Vectors:
+    """Return all points of a collection."""
+    points = list(store.scroll(collection, vectors=True))
+    return Vectors([point.id for point in points], np.array([point.vector for point in points], dtype=np.float32))
+
+
+UPSERT_POINTS = 100
+"""Points that the script writes at a time."""
+
+COLLECTION = "serial"
+
+
+class OneByOne:
+    """An embedder that is asked for one text at a time."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.stats = embedder.stats
+
+    def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        """As `Embedder.embed_documents`, with a request for each text."""
+        return [self._embedder.embed_documents([text])[0] for text in texts]
+
+    def identity(self) -> EmbedderIdentity:
+        """As `Embedder.identity`."""
+        return self._embedder.identity()
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        """As `Embedder.embed_query`."""
+        return self._embedder.embed_query(text)
+
+    def close(self) -> None:
+        """As `Embedder.close`."""
+        self._embedder.close()
+
+
+def serial_settings(embedder: EmbedderSettings) -> EmbedderSettings:
+    """Return the script's settings: one server, one request at a time, the server's own choice of threads."""
+    changed = {"hosts": embedder.hosts[:1], "batch_texts": 1, "requests_in_flight": 1, "num_thread": None}
+    return embedder.model_copy(update=changed)
+
+
+@dataclass(frozen=True, slots=True)
+class SerialRun:
+    """What the script made, and what it took."""
+
+    points: Vectors
+    seconds: float
+    stages: dict[str, float]
+    """Busy seconds of chunk, embed and upsert."""
+    memory: dict[str, int]
+    """Highest own memory of each process, in bytes."""
+
+
+class _Writer:
+    """Writes points as a script does: as they come, `UPSERT_POINTS` at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: list[PointBatch] = []
+        self.seconds = 0.0
+
+    def add(self, embedded: EmbeddedShard) -> None:
+        """Add a document's points, and write if enough are waiting."""
+        self._waiting += batches(embedded)
+        if sum(map(len, self._waiting)) >= UPSERT_POINTS:
+            self._write()
+
+    def finish(self) -> None:
+        """Write what is left, and make all of it durable."""
+        self._write()
+        started = time.perf_counter()
+        self._store.flush(COLLECTION)
+        self.seconds += time.perf_counter() - started
+
+    def _write(self) -> None:
+        started = time.perf_counter()
+        if self._waiting:
+            ids = [point for batch in self._waiting for point in batch.ids]
+            payloads = [payload for batch in self._waiting for payload in batch.payloads]
+            vectors = np.concatenate([batch.vectors for batch in self._waiting])
+            self._store.upsert(COLLECTION, PointBatch(ids, vectors, payloads))
+            self._waiting = []
+        self.seconds += time.perf_counter() - started
+
+
+def run_serial_script(
+    settings: Settings, index: str, documents: DocumentBatch, chunker: Chunker, identity: EmbedderIdentity
+) -> SerialRun:
+    """Embed and write the documents as the script does, into the (temporary) store of `settings`."""
+    stages = {"chunk": 0.0, "embed": 0.0}
+    opened: Any = OneByOne(open_embedder(serial_settings(settings.embedder), expected=identity))
+    with closing(opened) as embedder, closing(open_store(settings.store)) as store:
+        store.create(COLLECTION, identity.dimension, {})
+        writer = _Writer(store)
+        embedder.embed_documents(["start up"])
+        with MemoryWatch({}) as watch:
+            started = time.perf_counter()
+            for row in range(len(documents)):
+                batch = documents.take([row])
+                embedded = embed_shard(Shard(index, row, batch, len(batch.texts[0])), chunker, embedder)
+                stages["embed"] += embedded.stats.embed_seconds
+                stages["chunk"] += max(0.0, embedded.stats.seconds - embedded.stats.embed_seconds)
+                writer.add(embedded)
+            writer.finish()
+            seconds = time.perf_counter() - started
+        points = stored_vectors(store, COLLECTION)
+    return SerialRun(points, seconds, {**stages, "upsert": writer.seconds}, watch.peaks)
 
 
 class Bench:
@@ -145,3 +397,30 @@ def open_bench(settings: Settings, name: str | None, size: int) -> Iterator[Benc
     """Open a bench on an index (the first by default), with a temporary folder. Raises UnknownIndex."""
     with tempfile.TemporaryDirectory(prefix="rag-index-benchmark-") as folder:
         yield Bench(settings, name, size, Path(folder))
+
+
+def draw(report: BenchmarkReport, path: Path) -> None:
+    """Write a PNG with one point per number of workers, and a horizontal line for the serial script.
+
+    Raises:
+        SettingsError: matplotlib is missing, or the file cannot be written.
+    """
+    require_plots(path)
+    from matplotlib.figure import Figure
+
+    serial, *parallel = report.measured
+    counts, rates = [one.workers for one in parallel], [one.rate for one in parallel]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.axhline(serial.rate, color="0.5", linestyle="--", label=f"serial: {serial.rate:,.1f}")
+    axes.plot(counts, rates, marker="o", color="tab:blue", label="parallel")
+    for one in parallel:
+        axes.annotate(
+            f"{one.rate:,.1f}", (one.workers, one.rate), textcoords="offset points", xytext=(0, 7), ha="center"
+        )
+    axes.set(xlabel="workers", ylabel="documents/s", title=f"{report.index}: {report.documents:,} documents")
+    axes.set_xticks(counts)
+    axes.set_ylim(0, 1.2 * max(serial.rate, *rates))
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    save_figure(figure, path)

@@ -19,8 +19,8 @@ from rag_index.doctor.history import Kept
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.evaluation.estimates import Estimate
 from rag_index.evaluation.report import Evaluation, PoorQuery, Scope, Way
+from rag_index.evaluation.significance import Estimate
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target

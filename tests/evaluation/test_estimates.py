@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag_index.evaluation.estimates import estimate
+from rag_index.evaluation.significance import estimate
 
 
 def test_equal_values_have_no_interval():

@@ -8,10 +8,8 @@ import pytest
 
 from rag_index.errors import SettingsError
 from rag_index.reports import plots
-from rag_index.tuning import plot
-from rag_index.tuning.benchmark import open_bench
-from rag_index.tuning.benchmark_report import STAGES, BenchmarkReport, Measured
-from rag_index.tuning.parity import Parity
+from rag_index.tuning import benchmark as bench
+from rag_index.tuning.benchmark import STAGES, BenchmarkReport, Measured, Parity, open_bench
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -96,10 +94,10 @@ def test_a_parity_fault_is_reported():
 def test_a_missing_matplotlib_is_reported_before_the_work(monkeypatch, tmp_path):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     with pytest.raises(SettingsError, match=r"pip install 'rag-index\[plots\]'"):
-        plot.draw(report(), tmp_path / "x.png")
+        bench.draw(report(), tmp_path / "x.png")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
 def test_a_plot_that_cannot_be_written_is_an_error(tmp_path):
     with pytest.raises(SettingsError, match="cannot be written"):
-        plot.draw(report(), tmp_path / "nowhere" / "x.png")
+        bench.draw(report(), tmp_path / "nowhere" / "x.png")

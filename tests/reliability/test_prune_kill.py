@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.chunking.context.cache import cache_url
-from rag_index.chunking.context.pruning import count_contexts
+from rag_index.chunking.context.cache import cache_url, count_contexts
 from rag_index.ledger import Ledger
 from tests.fakes.ollama import FakeOllama
 from tests.project import PROGRAM, Project

@@ -11,8 +11,7 @@ from rag_index.errors import SettingsError
 from rag_index.evaluation.evaluate import EvaluationOptions
 from rag_index.evaluation.measures import parse_metric
 from rag_index.stores import open_store
-from rag_index.tuning.column_evaluation import evaluate_items, read_items
-from rag_index.tuning.temporary_index import temporary_indexes
+from rag_index.tuning.column_evaluation import evaluate_items, read_items, temporary_indexes
 from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
 

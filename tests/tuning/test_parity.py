@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rag_index.tuning.parity import Vectors, parity
+from rag_index.tuning.benchmark import Vectors, parity
 
 
 def vectors(count=60, seed=1, dimension=16) -> Vectors:

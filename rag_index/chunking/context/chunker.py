@@ -11,8 +11,7 @@ from pydantic import SecretStr
 
 from rag_index.chunking.context.cache import cache_url
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.service import Recipe, Servers, check_model, context_tokens
-from rag_index.chunking.context.writer import process_writer
+from rag_index.chunking.context.writer import Recipe, Servers, check_model, context_tokens, process_writer
 from rag_index.documents.batches import ChunkedDocument, ContextCounts
 from rag_index.errors import ContextMissing
 

@@ -2,30 +2,342 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import re
 import threading
-from dataclasses import dataclass
+import unicodedata
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import make_url
 
 from rag_index.chunking.context.cache import ContextCache
-from rag_index.chunking.context.prompt import passages
-from rag_index.chunking.context.requests import ContextRequest, ContextRequests
-from rag_index.chunking.context.service import GeneratingModel
+from rag_index.chunking.context.prompt import passages, question
 from rag_index.documents.canonical import hash_text
+from rag_index.errors import (
+    EmbedderError,
+    EmbedderUnavailable,
+    HostUnreachable,
+    RateLimited,
+    RequestTimedOut,
+    TextRefused,
+    TextTooLong,
+)
+from rag_index.hosts.calls import HostCalls
 from rag_index.hosts.loop import EventLoopThread
-from rag_index.hosts.ollama_client import Endpoint
+from rag_index.hosts.model import KnownModel
+from rag_index.hosts.ollama_client import Endpoint, ModelDetails
 from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.stats import RequestStats
+from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
+from rag_index.hosts.trials import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from pydantic import SecretStr
 
-    from rag_index.chunking.context.service import Recipe, Servers
+    from rag_index.chunking.context.prompt import Passage
+    from rag_index.hosts.ollama_client import Answer
+    from rag_index.hosts.pool import Host
 
-__all__ = ["ContextWriter", "DocumentContexts", "process_writer"]
+VERSION = 1
+"""The version of the frame, the window and the use of answers: raising it means that all contexts are written again."""
+
+PLAIN_PROMPT = "Answer with one word: are you there?"
+UNKNOWN_CONTEXT = 2048
+"""Tokens of context of a model that does not say how many it takes."""
+
+log = logging.getLogger("rag_index.chunking.context")
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Ollama servers and how to ask them, as `Endpoint` expects it."""
+
+    hosts: tuple[str, ...]
+    model: str
+    timeout: float
+    keep_alive: str
+    requests_in_flight: int
+    """Requests in flight at once, over all hosts."""
+    num_thread: int | None
+    patience: float
+    """Seconds to wait for hosts that are down."""
+    num_ctx: int
+    """Tokens of context to ask for at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides the contexts, apart from documents and chunks."""
+
+    digest: str
+    """The digest of the model's weights."""
+    prompt: str
+    max_chars: int
+    num_ctx: int
+    """Tokens of question and answer together."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of all fields and of VERSION (16 hex digits)."""
+        fields = "\0".join([str(VERSION), self.digest, self.prompt, str(self.max_chars), str(self.num_ctx)])
+        return hashlib.blake2b(fields.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+    @property
+    def num_predict(self) -> int:
+        """The tokens that an answer may have: enough for `max_chars` characters in most languages."""
+        return max(32, min(self.max_chars // 2, self.num_ctx // 4))
+
+    @property
+    def question_tokens(self) -> int:
+        """The tokens that a question may have."""
+        return self.num_ctx - self.num_predict
+
+
+@dataclass(slots=True)
+class GeneratingModel(KnownModel):
+    """The model that writes contexts: compared when a host is first asked, and tested with a word after a failure."""
+
+    num_ctx: int = UNKNOWN_CONTEXT
+    _compared: set[str] = field(default_factory=set)
+    """The hosts whose model was compared before."""
+
+    async def try_out(self, endpoint: Endpoint) -> None:
+        """As `HostModel.try_out`."""
+        await self.compare(endpoint)
+        if endpoint.url in self._compared:
+            await check_generating(endpoint, self.name, self.num_ctx)
+        self._compared.add(endpoint.url)
+
+
+async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None:
+    """Make a host's model write a word. Raises as `Endpoint.generate`, and EmbedderError if the model cannot write."""
+    try:
+        await endpoint.generate(PLAIN_PROMPT, num_ctx=num_ctx, num_predict=1, temperature=0)
+    except (TextRefused, TextTooLong) as exc:
+        raise EmbedderError(f"{exc}: model {model} cannot write contexts; name one that generates text") from exc
+
+
+def check_model(servers: Servers) -> ModelDetails:
+    """Return the details of the model, after every host has written a word with it in a window of `num_ctx` tokens.
+
+    Raises as `agreed_report`.
+    """
+    loop = EventLoopThread("rag-index-contexts")
+    try:
+        report = agreed_report(loop.run(_survey_servers(servers)), servers.model, log)
+    finally:
+        loop.stop()
+    return ModelDetails(report.digest, report.context_length)
+
+
+async def _survey_servers(servers: Servers) -> list[HostReport]:
+    async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
+        await check_generating(endpoint, servers.model, context_tokens(details, servers.num_ctx))
+
+    endpoints = [Endpoint(url, servers) for url in servers.hosts]
+    try:
+        return await survey_hosts(endpoints, use_model, limit=StartLimit(servers.timeout, "timeout of the context"))
+    finally:
+        for endpoint in endpoints:
+            await endpoint.close()
+
+
+def context_tokens(details: ModelDetails, num_ctx: int) -> int:
+    """Return the tokens of context to ask for: `num_ctx`, or fewer if the model takes fewer."""
+    return min(num_ctx, details.context_length or UNKNOWN_CONTEXT)
+
+
+_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_UNFINISHED = re.compile(r"<think(?:ing)?>")
+_SENTENCE = re.compile(r"""[.!?…؟।][")'\]»”’]*(?=\s|$)|[。！？][」』”’]*""")
+_JOINERS = "\u200c\u200d"
+_NOT_TEXT = {"Cs", "Co", "Cn"}
+
+
+def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
+    """Return the context, one line of at most `max_chars` characters, and ""; or "" and why there is none.
+
+    Control characters and the model's thinking are removed. An answer that fits is used whole. If it is longer, or if
+    the model did not finish it, the complete sentences that fit are used. An answer is not text if it has signs that
+    stand for none (U+FFFD, private use, unassigned), or if less than half of it is letters and digits.
+    """
+    text = _THINKING.sub(" ", answer.text)
+    if _UNFINISHED.search(text):
+        return "", "the model thinks, and does not come to an answer"
+    if "\ufffd" in text or any(unicodedata.category(sign) in _NOT_TEXT for sign in text):
+        return "", "the answer is not text"
+    text = _single_line(text)
+    if not text:
+        return "", "the answer is empty"
+    signs = text.replace(" ", "")
+    if 2 * sum(unicodedata.category(sign)[0] in "LMN" for sign in signs) < len(signs):
+        return "", "the answer is not text"
+    if answer.ended and len(text) <= max_chars:
+        return text, ""
+    ends = [match.end() for match in _SENTENCE.finditer(text) if match.end() <= max_chars]
+    if ends:
+        return text[: ends[-1]], ""
+    return "", f"the answer is too long (no sentence ends within max_chars, {max_chars})"
+
+
+def _single_line(text: str) -> str:
+    """Collapse white space, and remove signs that move a cursor, change the direction of writing or are invisible."""
+    kept = (
+        sign if unicodedata.category(sign)[0] != "C" or sign in _JOINERS else " " if sign.isspace() else ""
+        for sign in text
+    )
+    return " ".join("".join(kept).split())
+
+
+MAX_ANSWERS = 2
+"""Answers for one chunk that may be unusable; the second is requested with a temperature."""
+
+MAX_REDUCTIONS = 4
+"""How often the part of the document in the question is reduced because the model has no room for it."""
+
+RETRY_TEMPERATURE = 0.8
+"""The temperature of a second answer: without one the model would repeat the first."""
+
+
+@dataclass(slots=True)
+class ContextRequest(Request):
+    """A chunk that needs a context, and what went wrong with it so far."""
+
+    passage: Passage
+    max_tokens: int
+    """Tokens that its question may have."""
+    answers: int = 0
+    reductions: int = 0
+    context: str = ""
+    reason: str = ""
+    """Why the chunk has no context, in words; empty while it is being requested, and if it has one."""
+
+
+class ContextRequests(HostCalls[ContextRequest]):
+    """Requests contexts once: after `await run()` each of `requests` has a context or a reason.
+
+    At most `max_in_flight` requests are in flight at once. A host that asks for a pause, or lets a request time out,
+    gets half as many. `on_context` is called with each request whose context arrives.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        model: GeneratingModel,
+        stats: RequestStats,
+        clock: Clock,
+        *,
+        recipe: Recipe,
+        requests: Sequence[ContextRequest],
+        max_in_flight: int,
+        patience: float,
+        on_context: Callable[[ContextRequest], None],
+    ) -> None:
+        super().__init__(pool, model, stats, clock, patience=patience)
+        self._recipe, self._max_in_flight, self._on_context = recipe, max_in_flight, on_context
+        self._waiting = deque(requests)
+
+    async def run(self) -> None:
+        """Send all requests and wait for their outcome.
+
+        Raises EmbedderUnavailable or RateLimited if no host recovers within `patience` seconds, and ModelMissing,
+        ModelChanged or EmbedderError if a host answers but cannot be used.
+        """
+        await self._run_to_end()
+
+    def _has_unsent(self) -> bool:
+        return bool(self._waiting)
+
+    def _send_what_fits(self) -> None:
+        while self._waiting and self._in_flight < self._max_in_flight:
+            request = self._waiting[0]
+            now = self._clock.now()
+            host = self._pool.pick(
+                now, chars=1, waiting=len(self._waiting), alone=request.tries > 0, avoid=request.avoided
+            )
+            if host is None:
+                return
+            self._waiting.popleft()
+            self._send_or_blame(request, host, now)
+
+    async def _send(self, request: ContextRequest, host: Host, started: float) -> None:
+        self._count_send(request)
+        try:
+            answer = await host.endpoint.generate(
+                question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
+            )
+        except RateLimited as exc:
+            self._stats.rate_limited += 1
+            host.record_rate_limit(exc, exc.retry_after, started, self._clock)
+            self._requeue(request)
+        except EmbedderUnavailable as exc:
+            self._record_fault(request, host, exc, started)
+        except TextTooLong as exc:
+            self._reduce(request, request.max_tokens // 2, str(exc))
+        except TextRefused as exc:
+            host.revoke_admission()
+            self._record_failure(request, host, exc)
+        else:
+            host.record_success(1, self._clock.now() - started)
+            self._host_answered(host, started)
+            self._accept(request, answer)
+        finally:
+            self._request_ended(host)
+
+    def _options(self, request: ContextRequest) -> dict[str, float]:
+        retry = request.answers > 0
+        return {
+            "num_ctx": self._recipe.num_ctx,
+            "num_predict": self._recipe.num_predict,
+            "temperature": RETRY_TEMPERATURE if retry else 0.0,
+            "seed": int(self._clock.chance() * 2**31) if retry else 0,
+        }
+
+    def _record_fault(self, request: ContextRequest, host: Host, error: EmbedderUnavailable, started: float) -> None:
+        self._host_failed(host, error, started)
+        if isinstance(error, RequestTimedOut):
+            host.record_timeout(started, self._clock.now())
+        if isinstance(error, HostUnreachable):
+            request.trial = None
+            self._requeue(request)
+        else:
+            self._record_failure(request, host, error)
+
+    def _requeue(self, request: ContextRequest) -> None:
+        self._waiting.appendleft(request)
+
+    def _blame(self, request: ContextRequest, host: Host) -> None:
+        request.reason = f"{request.error} (each time for this chunk; {host.url} answers for others)"
+
+    def _accept(self, request: ContextRequest, answer: Answer) -> None:
+        """Use the answer, unless the server's count shows that the question did not fit or the answer is unusable."""
+        available = self._recipe.question_tokens
+        if answer.prompt_tokens is not None and answer.prompt_tokens > available:
+            smaller = request.max_tokens * available // answer.prompt_tokens * 9 // 10
+            self._reduce(request, smaller, f"the question has {answer.prompt_tokens} tokens, and {available} fit")
+            return
+        request.context, reason = extract_context(answer, self._recipe.max_chars)
+        request.answers += 1
+        if request.context:
+            self._on_context(request)
+        elif request.answers < MAX_ANSWERS:
+            self._waiting.append(request)
+        else:
+            request.reason = reason
+
+    def _reduce(self, request: ContextRequest, max_tokens: int, reason: str) -> None:
+        """Send the request again with a smaller part of the document: the model has not read all of its question."""
+        request.reductions += 1
+        request.max_tokens = max_tokens
+        if request.reductions > MAX_REDUCTIONS:
+            request.reason = f"the model has no room for this chunk ({reason})"
+        else:
+            self._waiting.append(request)
 
 
 @dataclass(frozen=True, slots=True)

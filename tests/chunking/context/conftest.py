@@ -8,8 +8,7 @@ from sqlalchemy.engine import make_url
 
 from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.service import Recipe, Servers
-from rag_index.chunking.context.writer import _Process
+from rag_index.chunking.context.writer import Recipe, Servers, _Process
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import hash_text

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.chunking.context.answer import extract_context
+from rag_index.chunking.context.writer import extract_context
 from rag_index.hosts.ollama_client import Answer
 
 

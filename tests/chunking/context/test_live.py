@@ -7,8 +7,7 @@ from pydantic import SecretStr
 
 from rag_index.chunking.context.chunker import ContextChunker
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
-from rag_index.chunking.context.service import Recipe, Servers, check_model
-from rag_index.chunking.context.writer import _Process
+from rag_index.chunking.context.writer import Recipe, Servers, _Process, check_model
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import ContextCounts
 from rag_index.errors import EmbedderError, ModelMissing

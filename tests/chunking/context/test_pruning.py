@@ -8,8 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from rag_index.chunking.context.cache import ContextCache
-from rag_index.chunking.context.pruning import count_contexts, prune_contexts, recipe_in
+from rag_index.chunking.context.cache import ContextCache, count_contexts, prune_contexts, recipe_in
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import LedgerUnavailable
 
@@ -110,7 +109,7 @@ def test_nothing_goes_if_it_is_not_known_what_is_indexed(cache):
 
 
 def test_more_than_a_transaction_deletes(cache, monkeypatch):
-    monkeypatch.setattr("rag_index.chunking.context.pruning.MAX_ROWS", 10)
+    monkeypatch.setattr("rag_index.chunking.context.cache.MAX_ROWS", 10)
     cache.put("text", day=800, chunks=30)
     assert cache.prune(before=910) == 30
     assert count_contexts(cache.url) == 0

@@ -6,7 +6,7 @@ import pytest
 
 from rag_index.chunking import open_chunker
 from rag_index.chunking.context.chunker import DEFAULT_HOST, ContextChunker
-from rag_index.chunking.context.service import Servers, check_model
+from rag_index.chunking.context.writer import Servers, check_model
 from rag_index.doctor.checkup import Checkup, Resources
 from rag_index.embedders import open_embedder
 from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing

@@ -7,8 +7,7 @@ import random
 import pytest
 
 from rag_index.chunking.context.prompt import Passage
-from rag_index.chunking.context.requests import ContextRequest, ContextRequests
-from rag_index.chunking.context.service import PLAIN_PROMPT, GeneratingModel, Recipe
+from rag_index.chunking.context.writer import PLAIN_PROMPT, ContextRequest, ContextRequests, GeneratingModel, Recipe
 from rag_index.errors import TextRefused
 from rag_index.hosts.ollama_client import Answer
 from rag_index.hosts.pool import Clock, Pool
