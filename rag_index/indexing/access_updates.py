@@ -13,6 +13,7 @@ from rag_index.documents.access import access_part, groups_in, stored_groups, wi
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import hash_bytes
 from rag_index.documents.ids import point_id
+from rag_index.indexing.commit import committing
 from rag_index.indexing.points import replaced_payload
 
 if TYPE_CHECKING:
@@ -91,7 +92,9 @@ def _update_some(
     ledger.mark_pending(cid, [row[0] for row in rows])
     store.update_payloads(name, changed)
     store.flush(name)
-    ledger.record(cid, rows, clear_failures=False)
+    if rows:
+        with committing(ledger, store, collection):
+            ledger.record(cid, rows, clear_failures=False)
     return {row[0] for row in rows}
 
 
