@@ -21,7 +21,7 @@ from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
-from tests.twin import twin
+from tests.twin import STORE, back_up, restore, twin
 
 COLUMN = 'access = "acl"\n'
 PAIRS = 'access = "SELECT note_id, name FROM acl"\n'
@@ -110,6 +110,19 @@ def test_a_rebuild_has_the_rights_of_the_source_and_the_store_an_index_of_them(p
         assert store.metadata("test_notes")["payload_indexes"] == {"_rag.groups": "keyword"}
 
 
+def test_rights_are_as_in_the_source_after_a_copy_from_before_they_were_taken_away(project, tmp_path):
+    """The document cannot be read, so its groups alone were written."""
+    kept = back_up(project, tmp_path / "kept", STORE)
+    project.execute("UPDATE note SET body = x'00ff' WHERE id = 3")
+    grant(project, 3, "board")
+    run_plain(project)
+    assert groups(project)["3"] == ["board"]
+    restore(project, kept, STORE)
+    assert groups(project)["3"] == ["staff"]
+    assert "put back to an older copy" in run_plain(project).message
+    assert groups(project)["3"] == ["board"]
+
+
 def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
     run_plain(project, full=True)
     grant(project, 10, "board")
@@ -125,6 +138,15 @@ def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
     assert (again.unchanged, again.deleted, again.payload_only) == (COUNT - 1, 1, 0)
     assert groups(project) == now
     assert "no longer had" not in project.cli("rollback", "notes").stdout, "the newer one has nothing that is gone"
+
+
+def test_a_rollback_keeps_to_the_groups_of_the_collection_even_if_the_settings_have_none(project):
+    run_plain(project, full=True)
+    grant(project, 10, "board")
+    run_plain(project)
+    project.write_settings(SETTINGS.format(extra=""))
+    project.json("rollback", "notes")
+    assert groups(project)["10"] == ["board"]
 
 
 def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(project):

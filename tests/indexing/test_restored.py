@@ -93,6 +93,24 @@ def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, 
     assert_right(project)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE note SET body = 'the pump is mended' WHERE id = 5",
+        "UPDATE note SET author = 'somebody else' WHERE id = 7",
+        "DELETE FROM note WHERE id = 8",
+        "UPDATE note SET title = '', body = NULL WHERE id = 9",
+    ],
+    ids=["text", "payload", "deletion", "no text"],
+)
+def test_a_copy_from_before_any_kind_of_write_is_noticed(project, tmp_path, change):
+    kept = back_up(project, tmp_path / "kept", STORE)
+    project.execute(change)
+    run_plain(project)
+    restore(project, kept, STORE)
+    assert OLDER in run_plain(project).message
+
+
 def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(project, tmp_path):
     """The ledger says what the source has again, and only the points are others."""
     kept = back_up(project, tmp_path / "kept", LEDGER)
