@@ -36,6 +36,7 @@
         │   ├── StoreRefused        the server refuses a request: a limit, or what the API key may not do
         │   ├── PointsRefused       the store refuses points because of their content
         │   └── StoreMismatch       the store is not the one that the ledger describes
+        │       └── StoreRestored   the store, or the ledger, was put back to an older copy
         ├── FingerprintChanged      the index was built with another model, prefix or chunker
         ├── LedgerError             the ledger cannot be read or written
         │   └── LedgerTooNew        a newer rag-index wrote the ledger
@@ -85,6 +86,7 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "StoreMismatch",
+    "StoreRestored",
     "StoreRefused",
     "StoreUnavailable",
     "TerminalError",
@@ -267,6 +269,10 @@ class PointsRefused(StoreError):
 
 class StoreMismatch(StoreError):
     """The error of a store that is not the one the ledger describes, or that does not hold what the ledger says."""
+
+
+class StoreRestored(StoreMismatch):
+    """The error of a store and a ledger of which one was put back to an older copy. A run over all documents helps."""
 
 
 class FingerprintChanged(TerminalError):

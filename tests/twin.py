@@ -1,4 +1,4 @@
-"""Copies of an indexed project, so that a test can damage one without indexing first."""
+"""Copies of an indexed project, so that a test can damage one without indexing first, and backups of its data."""
 
 from __future__ import annotations
 
@@ -17,6 +17,35 @@ def twin(project: Project, folder: Path) -> Project:
     duplicate = copy.copy(project)
     duplicate.folder, duplicate.config = folder, folder / project.config.name
     return duplicate
+
+
+STORE, POINTS, LEDGER = "qdrant", "qdrant/collections", "ledger.db"
+"""What a backup has: the embedded store, only the folders of its collections, or the ledger."""
+
+
+def back_up(project: Project, folder: Path, *parts: str) -> Path:
+    """Copy these parts of a project's data, while no process has them open, and return the folder of the copies."""
+    for part in parts:
+        source, target = project.folder / ".rag-index" / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, copy_function=copy_sparse)
+        else:
+            shutil.copy(source, target)
+    return folder
+
+
+def restore(project: Project, folder: Path, *parts: str) -> None:
+    """Put copies of these parts in the place of what is there."""
+    for part in parts:
+        source, target = folder / part, project.folder / ".rag-index" / part
+        if source.is_dir():
+            shutil.rmtree(target)
+            shutil.copytree(source, target, copy_function=copy_sparse)
+        else:
+            for file in target.parent.glob(f"{target.name}*"):  # SQLite's log too
+                file.unlink()
+            shutil.copy(source, target)
 
 
 def copy_sparse(source: str, target: str) -> None:

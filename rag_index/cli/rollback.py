@@ -23,20 +23,24 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     from rag_index.stores import open_store
 
     settings = context.settings()
-    alias = settings.alias(settings.index(name).name)
+    alias, access = settings.alias(name), settings.index(name).access is not None
     started = time.perf_counter()
     ledger = Ledger(settings.ledger_url)
     try:
         with IndexLease(ledger, alias, str(uuid.uuid4())):
             store = open_store(settings.store, wait=settings.run.wait)
             try:
-                before, live = roll_back(ledger, store, alias)
+                before, live, returned = roll_back(ledger, store, alias, name, access=access)
             finally:
                 store.close()
     finally:
         ledger.close()
     seconds = time.perf_counter() - started
     if as_json:
-        print_json({"index": name, "before": before, "live": live, "seconds": round(seconds, 3)})
-    else:
-        click.echo(f"{name}: {live} is live, {before} is kept. {seconds:.2f} s.")
+        print_json({"index": name, "before": before, "live": live, "returned": returned, "seconds": round(seconds, 3)})
+        return
+    click.echo(f"{name}: {live} is live, {before} is kept. {seconds:.2f} s.")
+    came = f", with {returned:,} that {before} no longer had" if returned else ""
+    click.echo(
+        f"{name}: its documents are as the last run left them{came}; `rag-index index {name}` brings it up to date."
+    )

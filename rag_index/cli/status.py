@@ -35,6 +35,8 @@ def status(context: Context, as_json: bool) -> None:
         rows.append((one.index, one.collection or "-", *(f"{n:,}" for n in numbers), _last_run(one.last_run)))
     print_table(rows)
     for one in indexes:
+        if one.restored:
+            click.echo(f"{one.index}: {one.restored}")
         if one.watch:
             click.echo(f"{one.index}: {_watch(one.watch)}")
             if one.watch["missed"]:

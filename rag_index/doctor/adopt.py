@@ -9,13 +9,13 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from rag_index.doctor.compare import content_hash, pages, typed_key
 from rag_index.documents.batches import RESERVED_KEY
+from rag_index.indexing.reconcile import content_hash, pages, typed_key
 from rag_index.stores.metadata import UNKNOWN
 
 if TYPE_CHECKING:
-    from rag_index.doctor.scratch import Scratch
     from rag_index.documents.batches import StoredPoint
+    from rag_index.indexing.scratch import Scratch
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
@@ -32,7 +32,7 @@ def adopt(
     Rows are collected in temporary tables and written in one transaction, so nobody sees half of them. A collection
     without an id gets one. Raises what store and ledger raise.
     """
-    metadata = store.collections()[name]
+    metadata, mark = store.collections()[name], store.commit_mark(name)
     dimension = store.dimension(name)
     for page in pages(store.scroll(name)):
         scratch.add_rebuilt(_document_rows(page, index))
@@ -52,6 +52,7 @@ def adopt(
             dimension=dimension,
             state=state,
         )
+        ledger.record_commit(collection.id, mark)
         scratch.write_rebuilt(collection.id)
     return collection
 

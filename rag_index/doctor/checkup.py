@@ -17,7 +17,6 @@ from rag_index.doctor.collection_state import CollectionState
 from rag_index.doctor.compare import point_findings, scan_source, scan_store
 from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase
 from rag_index.doctor.history import kept_history, trash_bytes
-from rag_index.doctor.scratch import Scratch
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
 from rag_index.embedders import identify
@@ -35,8 +34,9 @@ from rag_index.errors import (
 )
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.guards import held_back
+from rag_index.indexing.scratch import Scratch
 from rag_index.indexing.target import Target
-from rag_index.ledger import Ledger
+from rag_index.ledger import Ledger, reconciled_by
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
 from rag_index.stores import REST_REMEDY, open_store, server_collections
@@ -141,7 +141,7 @@ class Checkup:
 
     def _scan_store(self, current: Collection, diagnosis: Diagnosis) -> None:
         """Scan the points of the live collection and add findings about them."""
-        resources = self.resources
+        resources, name = self.resources, self.index.name
         try:
             scan_store(resources.scratch, resources.ledger, resources.store, self.index.name, current)
         except (StoreBusy, StoreRefused):  # the collection may be in order: nobody could look
@@ -155,7 +155,10 @@ class Checkup:
                 )
             )  # fmt: skip
             return
-        diagnosis.findings += point_findings(self.index.name, resources.scratch, current)
+        if difference := resources.ledger.different_commits(current, resources.store.commit_mark(current.name)):
+            remedy = f"{reconciled_by(name)}; so does `rag-index doctor --repair`"
+            diagnosis.findings.append(Finding(name, "restored", 1, difference, remedy, (current.name,)))
+        diagnosis.findings += point_findings(name, resources.scratch, current)
 
     def _report_failed(self, current: Collection, diagnosis: Diagnosis) -> None:
         """Add a finding about the failed documents that the ledger lists."""

@@ -16,6 +16,7 @@ other_fingerprint       the settings would make other vectors or chunks         
 unreadable_source       the source cannot be read                                 nothing
 broken_feed             a watch cannot learn of the source's changes              nothing: `watch --setup` prints SQL
 unusable_gate           the golden file of the gate cannot be used                nothing
+restored                store and ledger are not at the same commit               runs, which compares every point
 missing_documents       they are committed, but have no point                     marks them as pending, and runs
 wrong_chunks            the number of chunks is not the ledger's                  marks them as pending, and runs
 wrong_payloads          a payload or its hashes are not the ledger's              marks them as pending, and runs
@@ -40,9 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Advice", "Diagnosis", "Finding", "count_phrase"]
 
-MAX_EXAMPLES = 5
-"""Examples named in a finding."""
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -55,7 +53,7 @@ class Finding:
     message: str
     remedy: str
     examples: tuple[str, ...] = ()
-    """Document ids, or names of collections or ids of points if there is no document; at most `MAX_EXAMPLES`."""
+    """A few document ids, or names of collections or ids of points if there is no document."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rag_index.doctor.adopt import adopt
 from rag_index.doctor.checkup import Checkup, damaged_ledger, examine, ledger_damage, lock_index, open_resources
 from rag_index.doctor.collection_state import collection_number
+from rag_index.indexing.commit import committing
 from rag_index.stores.metadata import MAKER_KEYS, UNKNOWN
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ __all__ = ["repair"]
 MAX_ROUNDS = 4
 """A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
 NEED_RUN = {
+    "restored",
     "missing_documents",
     "wrong_chunks",
     "wrong_payloads",
@@ -98,9 +100,9 @@ class _IndexRepair:
             if not self._correct_records(self._checkup.state(), kinds):
                 break
         state = self._checkup.state()
-        if state.current is not None:
-            if kinds & NEED_REBUILD:
-                self._set_unknown(state.current, MAKER_KEYS)  # a rebuild must not read what cannot be read
+        if state.current is not None and kinds & NEED_REBUILD:
+            self._set_unknown(state.current, MAKER_KEYS)  # a rebuild must not read what cannot be read
+        if state.current is not None and "restored" not in kinds:  # there the run itself compares
             self._mark_pending(state.current, kinds)
             if "orphan_points" in kinds and self._checkup.source_read:
                 self._delete_orphans(state.current)
@@ -215,6 +217,8 @@ class _IndexRepair:
             after = ids[-1]
             store.delete_points(current.name, ids)
         store.flush(current.name)
+        with committing(self._resources.ledger, store, current):
+            pass  # a copy of the store from before has other points
 
 
 def _rename_ledger_files(settings: Settings) -> None:

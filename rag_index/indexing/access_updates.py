@@ -13,6 +13,8 @@ from rag_index.documents.access import access_part, groups_in, stored_groups, wi
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import hash_bytes
 from rag_index.documents.ids import point_id
+from rag_index.errors import StoreRestored
+from rag_index.indexing.commit import committing
 from rag_index.indexing.points import replaced_payload
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from rag_index.sources import SourcePage
     from rag_index.stores import Store
 
-__all__ = ["outdated_groups", "update_access"]
+__all__ = ["carry_access", "outdated_groups", "update_access"]
 
 AT_A_TIME = 500
 """Documents whose points are read and written together."""
@@ -63,6 +65,28 @@ def update_access(
     return updated
 
 
+def carry_access(index: str, ledger: Ledger, store: Store, live: Collection, other: Collection) -> None:
+    """Give the documents of another collection of the index the groups that they have in the live one, or none.
+
+    Whoever cannot see a document in the live one will not see it in the other. Chunks of a dead run that the ledger
+    does not explain are deleted, because they may have any groups. Raises StoreRestored, and what the store raises.
+    """
+    if difference := ledger.different_commits(other, store.commit_mark(other.name)):
+        raise StoreRestored(
+            f"{difference}, so it may show what nobody may see: `rag-index rebuild {index}` replaces it"
+        )
+    after = ""
+    while rows := ledger.rows(other.id, after=after, limit=AT_A_TIME):
+        after, known = rows[-1][0], dict(rows)
+        store.delete_chunks(other.name, {key: row.chunks for key, row in rows if row.pending})
+        shown = {point_id(index, key, 0): key for key in ledger.known(live.id, list(known))}
+        groups: dict[str, Sequence[str]] = {key: () for key, row in rows if row.chunks}
+        for point in store.retrieve(live.name, list(shown)):
+            if shown[point.id] in groups:
+                groups[shown[point.id]] = stored_groups(point.payload) or ()
+        update_access(index, ledger, store, other, groups, known)
+
+
 def _update_some(
     index: str,
     ledger: Ledger,
@@ -91,7 +115,9 @@ def _update_some(
     ledger.mark_pending(cid, [row[0] for row in rows])
     store.update_payloads(name, changed)
     store.flush(name)
-    ledger.record(cid, rows, clear_failures=False)
+    if rows:
+        with committing(ledger, store, collection):
+            ledger.record(cid, rows, clear_failures=False)
     return {row[0] for row in rows}
 
 

@@ -11,6 +11,7 @@ from rag_index.indexing.bulk import begin_bulk, loads_first
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.comparison import begin_comparison
 from rag_index.indexing.delete_guard import DeleteGuard
+from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.scan import Scan
 from rag_index.indexing.scan_progress import ScanProgress
 from rag_index.indexing.scan_state import LedgerScanState
@@ -48,6 +49,8 @@ def begin_scan(
     first = loads_first(run)
     rebuild = (run.options.full and known) or first
     collection = target.beside() if rebuild else target.current()
+    if not (rebuild or reconcile(run, collection)):
+        target.check_counts(collection)
     epoch = 0 if store.embedded else _raise_epoch(run, collection)
     _configure(run, collection)
     make_searchable(store, collection.name, identity, index.indexed_fields)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
-from rag_index.errors import IndexLocked, RagIndexError, StoreBusy
+from rag_index.errors import IndexLocked, RagIndexError, StoreBusy, StoreRestored
 from rag_index.indexing.driver import index_pages
 from rag_index.indexing.look_ups import look_up
 from rag_index.indexing.run import Opened, RunOptions, open_run
@@ -120,6 +120,8 @@ class BatchIndexer:
                 self._bring_up_to_date(run, [change.document_id for change in changes])
                 run.ledger.remove_changes(run.alias, changes)
         except RagIndexError as error:
+            if isinstance(error, StoreRestored):
+                run.ledger.need_full_scan(run.alias)
             return Applied(run.fail(error), error)
         except BaseException as error:
             run.fail(error)

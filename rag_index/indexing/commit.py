@@ -1,29 +1,66 @@
-"""The commit of a shard: the last two writes, after its points are in the store."""
+"""Commits: the last two writes, after points are in the store. Both store and ledger keep the mark of the last one."""
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.commits import CommitMark
 from rag_index.documents.ids import point_id
 from rag_index.documents.keys import document_id
+from rag_index.errors import StoreMismatch, StoreRestored
 from rag_index.indexing.points import delete_chunks
+from rag_index.indexing.retries import with_retries
 from rag_index.ledger import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from rag_index.documents.batches import Failure, WrittenShard
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["Committer"]
+__all__ = ["Committer", "committing", "next_mark"]
 
 LOGGED_FAILURES = 20
 NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
 logger = logging.getLogger("rag_index.indexing")
+
+
+@contextmanager
+def committing(ledger: Ledger, store: Store, collection: Collection) -> Iterator[None]:
+    """Commit what was written to the store: mark it there, then write the rows of the block and the mark to the ledger.
+
+    What was written must be durable, and its documents pending, because a kill between the two leaves the store one
+    commit ahead. Raises StoreRestored if the store is not at the ledger's last commit, before its mark is overwritten.
+    """
+    mark = with_retries(partial(_mark_store, ledger, store, collection.name))
+    with ledger.transaction():
+        yield
+        ledger.record_commit(collection.id, mark)
+
+
+def _mark_store(ledger: Ledger, store: Store, name: str) -> CommitMark:
+    """Mark the next commit in the store, and return its mark."""
+    collection = ledger.collection(name)
+    if collection is None:
+        raise StoreMismatch(f"{name} was dropped from ledger {ledger.redacted_url} while a run wrote it: run again")
+    if difference := ledger.different_commits(collection, store.commit_mark(name)):
+        raise StoreRestored(f"{difference} while a run wrote it; the next run compares every point")
+    mark = next_mark(ledger, collection.commit_mark)
+    store.set_commit_mark(name, mark)
+    return mark
+
+
+def next_mark(ledger: Ledger, last: CommitMark) -> CommitMark:
+    """Return the mark of the commit after the last one."""
+    now = dt.datetime.fromtimestamp(ledger.clock(), tz=dt.UTC)
+    return CommitMark(last.number + 1, now.isoformat(timespec="microseconds"))
 
 
 class Committer:
@@ -47,7 +84,7 @@ class Committer:
         failed = {f.key: self._before.pop(f.key, None) for f in written.failures if f.kind == "failed"}
         intact = self._clean_up(failed, written.failures)
         rows = zip(written.keys, written.text_hashes, written.payload_hashes, written.chunk_counts, strict=True)
-        with self._ledger.transaction():
+        with committing(self._ledger, self._store, self._collection):
             self._ledger.record(self._collection.id, rows)
             self._record_failures(written.failures, failed, intact)
         return sum(known is None or not known.text_hash for known in before.values())

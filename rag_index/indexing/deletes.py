@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rag_index.indexing.commit import committing
 from rag_index.indexing.points import delete_chunks
 
 if TYPE_CHECKING:
@@ -47,14 +48,16 @@ def _delete_emptied(ledger: Ledger, store: Store, collection: Collection, index:
     while rows := ledger.emptied(collection.id):
         keys = [row[0] for row in rows]
         _delete_points(ledger, store, collection, index, keys)
-        ledger.record(collection.id, [(*row, 0) for row in rows])
+        with committing(ledger, store, collection):
+            ledger.record(collection.id, [(*row, 0) for row in rows])
         ledger.forget_emptied(keys)
         yield len(keys)
 
 
 def _delete(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
     _delete_points(ledger, store, collection, index, keys)
-    ledger.forget(collection.id, keys)
+    with committing(ledger, store, collection):
+        ledger.forget(collection.id, keys)
 
 
 def _delete_points(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:

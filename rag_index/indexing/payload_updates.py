@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.ids import point_id
+from rag_index.indexing.commit import committing
 from rag_index.indexing.points import replaced_payload
 
 if TYPE_CHECKING:
@@ -54,5 +55,7 @@ def _update_some(
     store.flush(name)
     done = page.take(whole)
     counts = [known[key].chunks for key in done.keys]
-    ledger.record(cid, zip(done.keys, done.text_hashes, done.payload_hashes, counts, strict=True))
+    if len(done):
+        with committing(ledger, store, collection):
+            ledger.record(cid, zip(done.keys, done.text_hashes, done.payload_hashes, counts, strict=True))
     return [row for row in range(len(page)) if row not in set(whole)]

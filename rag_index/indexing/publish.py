@@ -13,6 +13,8 @@ import numpy as np
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.ids import point_id
 from rag_index.errors import SettingsError, StoreMismatch
+from rag_index.indexing.access_updates import carry_access
+from rag_index.settings.index import GROUPS_FIELD
 
 if TYPE_CHECKING:
     from rag_index.embedders import Embedder
@@ -99,13 +101,17 @@ def publish_collection(ledger: Ledger, store: Store, collection: Collection, *, 
         ledger.drop_collection(old.id)
 
 
-def roll_back(ledger: Ledger, store: Store, alias: str) -> tuple[str, str]:
+def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: bool = False) -> tuple[str, str, int]:
     """Make the newest other collection of the alias live; return the names of the one before and the one now live.
 
-    The ledger's rows belong to collections, so nothing else has to move.
+    The ledger's rows belong to collections, so nothing else has to move. Also return how many documents the former no
+    longer had, which therefore come back. If the index has `access`, or its live collection has groups, all documents
+    first get the groups that they have there, and those that come back get none: rights that were taken away stay away.
 
     Raises:
         SettingsError: there is none to go back to.
+        StoreMismatch: nobody knows which rights to correct: store and ledger do not belong together, or the collection
+            was put back to an older copy.
     """
     live = store.aliases().get(alias)
     there = store.collections()
@@ -114,5 +120,13 @@ def roll_back(ledger: Ledger, store: Store, alias: str) -> tuple[str, str]:
         raise SettingsError(
             f"there is no earlier collection of {alias} to go back to; [store] keep_previous says how many are kept"
         )
-    store.point_alias(alias, others[-1].name)
-    return live, others[-1].name
+    now, before = others[-1], ledger.collection(live)
+    if access or GROUPS_FIELD in (store.metadata(live).get("payload_indexes") or {}):
+        if before is None:
+            raise StoreMismatch(
+                f"the ledger does not know {live}, so nobody knows who may see what {now.name} holds: "
+                "run `rag-index doctor --repair` first"
+            )
+        carry_access(index, ledger, store, before, now)
+    store.point_alias(alias, now.name)
+    return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0

@@ -100,7 +100,6 @@ class Target:
             self._store.point_alias(self._alias, live.name)
             self._ledger.update_collection(live.id, state="ready")
         check_fits(live, self._identity, self._chunker, self._bm25, index=self._index)
-        self._check_counts(live)
         return live
 
     def beside(self) -> Collection:
@@ -113,7 +112,7 @@ class Target:
             self._check_name_free()
         unfinished = [c for c in self._ledger.collections(self._alias) if c.state == "building"]
         building = [c for c in unfinished if c.name != live]  # live: its publishing died in the middle
-        fitting = [c for c in building if self.fits(c) and self._exists(c)]
+        fitting = [c for c in building if self.fits(c) and self._is_whole(c)]
         for collection in building:
             if collection not in fitting[-1:]:
                 self._store.drop(collection.name)
@@ -171,15 +170,18 @@ class Target:
         )
         return collection
 
-    def _exists(self, collection: Collection) -> bool:
+    def _is_whole(self, collection: Collection) -> bool:
+        """Return whether the store has the collection as the ledger describes it."""
         metadata = self._store.collections().get(collection.name)
-        return metadata is not None and metadata.get("store_id") == collection.store_id
+        if metadata is None or metadata.get("store_id") != collection.store_id:
+            return False
+        return not self._ledger.different_commits(collection, self._store.commit_mark(collection.name))
 
     def _numbered(self, name: str) -> re.Match[str] | None:
         return re.fullmatch(rf"{re.escape(self._alias)}__(\d+)", name)
 
-    def _check_counts(self, collection: Collection) -> None:
-        """Check that the documents that are not pending are exactly what the store holds."""
+    def check_counts(self, collection: Collection) -> None:
+        """Raise StoreMismatch unless the documents that are not pending are exactly what the store holds."""
         totals = self._ledger.totals(collection.id)
         stored = self._store.count(collection.name)
         if totals.pending:

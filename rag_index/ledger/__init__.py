@@ -6,6 +6,8 @@ marked pending before it is written. A row that is not pending is exactly what t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rag_index.ledger.collections import CollectionRows
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
@@ -28,6 +30,11 @@ from rag_index.ledger.records import (
 from rag_index.ledger.runs import RunRows
 from rag_index.ledger.watches import WatchRows
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from rag_index.documents.commits import CommitMark
+
 __all__ = [
     "Collection",
     "Counts",
@@ -41,6 +48,7 @@ __all__ = [
     "WaitingChange",
     "WaitingLookUp",
     "WatchRecord",
+    "reconciled_by",
 ]
 
 
@@ -49,3 +57,28 @@ class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows, Prun
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.
     """
+
+    def find_restored(
+        self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
+    ) -> dict[str, str]:
+        """Return what a person should know of indexes whose store and ledger are at different commits, by their name.
+
+        `indexes` has the live collection of each, and `read_marks` returns the marks that the store has. A run may be
+        writing, so a difference counts if a second look shows the same.
+        """
+        first = self._different(indexes, read_marks)
+        again = self._different({name: indexes[name] for name in first}, read_marks) if first else {}
+        return {name: f"{one}; {reconciled_by(name)}" for name, one in first.items() if again.get(name) == one}
+
+    def _different(
+        self, indexes: Mapping[str, str], read_marks: Callable[[Iterable[str]], Mapping[str, CommitMark]]
+    ) -> dict[str, str]:
+        marks = read_marks(indexes.values())
+        rows = {name: self.collection(live) for name, live in indexes.items() if live in marks}
+        found = {name: self.different_commits(row, marks[row.name]) for name, row in rows.items() if row is not None}
+        return {name: difference for name, difference in found.items() if difference}
+
+
+def reconciled_by(index: str) -> str:
+    """Return what to do if store and ledger are at different commits."""
+    return f"`rag-index index {index}` compares every point, and indexes again what differs"

@@ -9,10 +9,13 @@ import sqlalchemy as sa
 from rag_index.ledger.buckets import BucketRows
 from rag_index.ledger.failures import FailureRows
 from rag_index.ledger.records import Known, Totals
-from rag_index.ledger.tables import EMPTY, PENDING, documents
+from rag_index.ledger.tables import EMPTY, PENDING, collections, documents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rag_index.documents.commits import CommitMark
+    from rag_index.ledger.records import Collection
 
 __all__ = ["DocumentRows"]
 
@@ -101,6 +104,23 @@ class DocumentRows(FailureRows, BucketRows):
         d = documents.c
         with self.transaction() as connection:
             return list(connection.scalars(sa.select(d.key).where(self._is_in_index(collection_id), PENDING)))
+
+    def record_commit(self, collection_id: int, mark: CommitMark) -> None:
+        """Record the last commit of a collection, with the rows that it commits."""
+        statement = collections.update().where(collections.c.id == collection_id)
+        with self.transaction() as connection:
+            connection.execute(statement.values(commits=mark.number, committed_at=mark.at))
+
+    def different_commits(self, collection: Collection, mark: CommitMark) -> str:
+        """Return how the store, whose `mark` is given, is at another commit than the ledger; "" if it is at the same.
+
+        A run that died while it committed leaves the store one commit ahead, and documents that are pending.
+        """
+        ours = collection.commit_mark
+        if mark == ours or (mark.number == ours.number + 1 and self.pending_keys(collection.id)):
+            return ""
+        older, name = "the store" if mark < ours else "the ledger", collection.name
+        return f"{name} is at {mark} in the store and at {ours} in the ledger: {older} was put back to an older copy"
 
     def totals(self, collection_id: int) -> Totals:
         """Count the documents of a collection and their points."""

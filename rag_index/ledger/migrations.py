@@ -130,6 +130,12 @@ def _remember_what_runs_mended(connection: Connection) -> None:
     )
 
 
+def _number_commits(connection: Connection) -> None:
+    """Version 10: keep the number of each collection's last commit, which the store keeps too."""
+    for column in ("commits INTEGER NOT NULL DEFAULT 0", "committed_at TEXT NOT NULL DEFAULT ''"):
+        connection.exec_driver_sql(f"ALTER TABLE rag_index_collections ADD COLUMN {column}")
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
@@ -139,6 +145,7 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     7: _remember_digests,
     8: _add_look_ups,
     9: _remember_what_runs_mended,
+    10: _number_commits,
 }
 """The migration to each version after the first."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rag_index.documents.commits import CommitMark
+
 if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
 
@@ -141,6 +143,14 @@ class Collection:
     chars_per_second: float | None
     whole_at: float
     """When a run last ended with everything in it that the source had, and nothing else; 0 if none did."""
+    commits: int
+    """How many commits there were: see `commit_mark`."""
+    committed_at: str
+
+    @property
+    def commit_mark(self) -> CommitMark:
+        """The last commit. The store has the same one, unless one of the two was restored from an older copy."""
+        return CommitMark(self.commits, self.committed_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ collections = sa.Table(
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("chars_per_second", sa.Float),
     sa.Column("whole_at", sa.Float, nullable=False, server_default="0"),
+    sa.Column("commits", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("committed_at", sa.Text, nullable=False, server_default=""),
 )
 
 documents = sa.Table(

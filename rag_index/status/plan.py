@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
@@ -18,7 +19,7 @@ from rag_index.ledger import Ledger
 from rag_index.sources import has_digests, open_source, scan_settings
 from rag_index.sources.sql import not_unique
 from rag_index.status.cost import CostCounter, RunCost
-from rag_index.stores import read_catalog
+from rag_index.stores import commit_marks, read_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,12 +100,16 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
     with closing(open_source(settings, index)) as source, closing(Ledger(settings.ledger_url)) as ledger:
         source.check()
         live = live_collection(ledger, read_catalog(settings.store), settings.alias(index.name))
+        if live is not None:
+            read_marks = partial(commit_marks, settings.store)
+            plan.message = ledger.find_restored({index.name: live.name}, read_marks).get(index.name, "")
         try:
             _check_fits(settings, index, live, identity)
         except TransientError as error:
             model = "the embedder" if error is identity else "the model that writes contexts"
             compared = "" if live is None else ", so it was not compared with the one that made the index"
-            plan.message = f"{model} does not answer{compared}: {error}"
+            silent = f"{model} does not answer{compared}: {error}"
+            plan.message = "; ".join(filter(None, [plan.message, silent]))
         _compare(plan, settings, index, source, ledger, live)
     return plan
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.status.runs import iso_time
 from rag_index.status.watches import watch_report
-from rag_index.stores import count_indexed, live_aliases
+from rag_index.stores import commit_marks, count_indexed, live_aliases
 
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
@@ -37,6 +38,8 @@ class IndexStatus:
 
     watch: dict[str, Any] | None = None
     """How the watch of the index is, as `watches.watch_report` returns it; None if it was never watched."""
+    restored: str = ""
+    """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -51,9 +54,11 @@ def status(settings: Settings) -> list[IndexStatus]:
     """
     with closing(Ledger(settings.ledger_url)) as ledger:
         live = live_aliases(settings.store)
-        ours = {live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
-        indexed = count_indexed(settings.store, ours)
-        return [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
+        ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
+        indexed = count_indexed(settings.store, ours.values())
+        restored = ledger.find_restored(ours, partial(commit_marks, settings.store))
+        found = [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
+        return [replace(one, restored=restored.get(one.index, "")) for one in found]
 
 
 def _index_status(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.stores.protocol import SPARSE, Condition, ServerCollections, Store, StoreReader, server_collections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from rag_index.documents.commits import CommitMark
     from rag_index.settings import StoreSettings
     from rag_index.stores.server.store import ServerStore
 
 __all__ = [
     "Condition",
+    "commit_marks",
     "count_indexed",
     "REST_REMEDY",
     "SPARSE",
@@ -28,6 +30,8 @@ __all__ = [
     "read_catalog",
     "server_collections",
 ]
+
+T = TypeVar("T")
 
 REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST is meant)"
 """What to do if a server does not answer gRPC."""
@@ -107,12 +111,33 @@ def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, in
     It is empty for the embedded store, and leaves collections out that do not exist. A server has `LOOK_SECONDS` to
     answer. Raises as `StoreReader`.
     """
+    return _look(settings, settings.url, names, lambda store, name: store.count_indexed(name)) if settings.url else {}
+
+
+def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, CommitMark]:
+    """Return the marks of the last commits of those of these collections that exist, without locking an embedded store.
+
+    A server has `LOOK_SECONDS` to answer. Raises as `StoreReader`.
+    """
     if settings.url is None:
-        return {}
-    store = _open_to_look(settings, settings.url)
+        from rag_index.stores.edge.catalog import Catalog
+        from rag_index.stores.edge.folder import folder_errors
+        from rag_index.stores.edge.shard_files import read_mark
+
+        there, folders = Catalog(settings.path / "catalog.json").collections(), settings.path / "collections"
+        with folder_errors(settings.path):
+            return {name: read_mark(folders / there[name].newest) for name in names if name in there}
+    return _look(settings, settings.url, names, lambda store, name: store.commit_mark(name))
+
+
+def _look(
+    settings: StoreSettings, url: str, names: Iterable[str], read: Callable[[ServerStore, str], T]
+) -> dict[str, T]:
+    """Return what `read` returns for those of these collections that a server has."""
+    store = _open_to_look(settings, url)
     try:
         there = store.names()
-        return {name: store.count_indexed(name) for name in names if name in there}
+        return {name: read(store, name) for name in names if name in there}
     finally:
         store.close()
 

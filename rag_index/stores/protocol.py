@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch, StoredPoint
+    from rag_index.documents.commits import CommitMark
     from rag_index.documents.sparse import SparseVector
 
 __all__ = ["Condition", "SPARSE", "ServerCollections", "Store", "StoreReader", "server_collections"]
@@ -173,6 +174,16 @@ class Store(StoreReader, Protocol):
         """Delete the points of these documents, by key, from the given chunk number on.
 
         The embedded store reads every payload for this. Use `delete_points` if the ids are known.
+        """
+
+    def commit_mark(self, name: str) -> CommitMark:
+        """Return what `set_commit_mark` wrote last, or a mark of no commit."""
+
+    def set_commit_mark(self, name: str, mark: CommitMark) -> None:
+        """Write the mark of a collection's last commit, durably, and where it stays with the points.
+
+        If an older copy of the points is put in their place, the mark of that time comes with them. All points that the
+        commit wrote must be durable already.
         """
 
     def flush(self, name: str) -> None:

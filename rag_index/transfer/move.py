@@ -257,7 +257,9 @@ class _IndexMove:
                 self._last_progress = time.monotonic()
                 self._say(f"{self._index}: {done:,} of {total:,} points of {name}")
 
-        return copy_points(self._old, self._new, name, on_progress)
+        counts = copy_points(self._old, self._new, name, on_progress)
+        self._new.set_commit_mark(name, self._old.commit_mark(name))
+        return counts
 
 
 def _location(store: StoreSettings) -> str:

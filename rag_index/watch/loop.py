@@ -8,13 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from rag_index.errors import IndexLocked, LedgerUnavailable, SourceUnavailable, StoreBusy, TransientError
+from rag_index.errors import (
+    IndexLocked,
+    LedgerUnavailable,
+    RagIndexError,
+    SourceUnavailable,
+    StoreBusy,
+    StoreRestored,
+    TransientError,
+)
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.watches import lease_name
+from rag_index.stores import commit_marks, live_aliases
 from rag_index.watch.collector import Collector
 from rag_index.watch.missed import MissedChanges
 
@@ -133,12 +143,23 @@ class Watch:
                 self._ledger.begin_watch(index.alias, blind=self._blind.get(index.name, ""))
                 self._missed.begin(index.name, index.alias)
                 self._note(index, "running", "")
+            self._look_for_restored()
             try:
                 with Collector(self._settings, self.names, self._feed, self._ledger) as collector:
                     return self._loop(collector, once=once)
             finally:
                 for index in self._indexes:
                     self._note(index, "stopped", index.last_words)
+
+    def _look_for_restored(self) -> None:
+        """Let an ordinary run come first where store or ledger was put back to an older copy. A batch looks again."""
+        with suppress(RagIndexError):
+            live = live_aliases(self._settings.store)
+            ours = {index.name: live[index.alias] for index in self._indexes if index.alias in live}
+            read_marks = partial(commit_marks, self._settings.store)
+            for name, difference in self._ledger.find_restored(ours, read_marks).items():
+                logger.warning("%s: %s", name, difference)
+                self._ledger.need_full_scan(self._settings.alias(name))
 
     def _loop(self, collector: Collector, *, once: bool) -> bool:
         while not self._stop.is_set():
@@ -211,7 +232,7 @@ class Watch:
         if (needed or waiting) and not self._ledger.collections(index.alias):
             return "nothing is indexed yet"
         if needed:
-            return "what changed is not known one by one (after a setup, TRUNCATE or a burst)"
+            return "what changed is not known one by one (after a setup, TRUNCATE, a burst or a restored backup)"
         if waiting > self._settings.watch.burst_documents:
             return f"{waiting:,} changes wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
         return ""
@@ -246,7 +267,7 @@ class Watch:
     def _back_off(self, index: _Index, error: Exception, *, whole: bool = False) -> None:
         """Choose when the next batch, or the next ordinary run, is tried, and say why."""
         message = str(error)
-        if isinstance(error, IndexLocked | StoreBusy):
+        if isinstance(error, IndexLocked | StoreBusy | StoreRestored):  # after the last one, an ordinary run takes over
             index.pause, state = LOCKED_SECONDS, "waiting"
         elif not isinstance(error, TransientError):
             index.pause, state = FAILING_PAUSE, "failing"

@@ -60,4 +60,7 @@ def test_status_imports_what_it_takes_to_read_settings_and_ledger_and_no_more(in
         "rag_index.cli.status", "rag_index.cli.tables",
     }  # fmt: skip
     rooms = {name.split(".")[1] for name in modules if name.startswith("rag_index.")}
-    assert rooms == {"cli", "database", "errors", "ledger", "machine", "reports", "settings", "status", "stores"}
+    assert rooms == {
+        "cli", "database", "documents", "errors", "ledger", "machine", "reports", "settings", "status", "stores",
+    }  # fmt: skip
+    assert {name for name in modules if name.startswith("rag_index.documents.")} == {"rag_index.documents.commits"}

@@ -79,7 +79,7 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.status.failed, "failed", [FAILED]),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
-    "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1")),
+    "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING], KEPT)),
 }
 """What the function behind a command returns: one of everything, so that every key is printed. Other commands run."""

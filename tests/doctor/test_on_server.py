@@ -69,7 +69,10 @@ def test_points_that_another_program_gave_a_number_are_deleted(project):
     project.client.upsert(project.alias, foreign, wait=True)
     (found,) = examine(project.settings).findings
     assert (found.kind, found.count) == ("orphan_points", 2)
-    left = repair(project.settings, None, project.never)
+    with closing(open_store(project.settings.store)) as store:
+        before = store.commit_mark(project.alias)
+        left = repair(project.settings, None, project.never)
+        assert before < store.commit_mark(project.alias), "a copy from before the repair has other points"
     assert left.findings == []
     assert [one.kind for one in left.repaired] == ["orphan_points"]
     assert project.run().state == "completed"

@@ -164,7 +164,7 @@ def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(p
             assert project.run(full=True).state == "completed"
         ledger = Ledger(settings.ledger_url)
         for _ in range(20):
-            roll_back(ledger, store, "test_notes")
+            roll_back(ledger, store, "test_notes", "notes")
         ledger.close()
     finally:
         stop.set()

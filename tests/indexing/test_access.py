@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 
+import numpy as np
 import pytest
 
 from rag_index.doctor import examine
 from rag_index.documents.access import stored_groups
+from rag_index.documents.batches import PointBatch
+from rag_index.documents.commits import CommitMark
+from rag_index.documents.ids import point_id
 from rag_index.indexing import guards
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
@@ -17,7 +21,7 @@ from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
 from tests.project import SETTINGS, Project
-from tests.twin import twin
+from tests.twin import STORE, back_up, restore, twin
 
 COLUMN = 'access = "acl"\n'
 PAIRS = 'access = "SELECT note_id, name FROM acl"\n'
@@ -104,6 +108,75 @@ def test_a_rebuild_has_the_rights_of_the_source_and_the_store_an_index_of_them(p
     assert groups(project)["3"] == ["board"]
     with closing(open_store(project.settings.store)) as store:
         assert store.metadata("test_notes")["payload_indexes"] == {"_rag.groups": "keyword"}
+
+
+def test_rights_are_as_in_the_source_after_a_copy_from_before_they_were_taken_away(project, tmp_path):
+    """The document cannot be read, so its groups alone were written."""
+    kept = back_up(project, tmp_path / "kept", STORE)
+    project.execute("UPDATE note SET body = x'00ff' WHERE id = 3")
+    grant(project, 3, "board")
+    run_plain(project)
+    assert groups(project)["3"] == ["board"]
+    restore(project, kept, STORE)
+    assert groups(project)["3"] == ["staff"]
+    assert "put back to an older copy" in run_plain(project).message
+    assert groups(project)["3"] == ["board"]
+
+
+def test_a_rollback_gives_nobody_back_what_was_taken_away(project):
+    run_plain(project, full=True)
+    grant(project, 10, "board")
+    grant(project, 4)
+    project.execute("DELETE FROM note WHERE id = 5")
+    run_plain(project)
+    now = groups(project)
+    back = project.json("rollback", "notes")
+    assert (back["live"], back["returned"]) == ("test_notes__1", 1)
+    assert groups(project) == now | {"5": []}
+    assert (now["10"], now["4"]) == (["board"], [])
+    again = run_plain(project)
+    assert (again.unchanged, again.deleted, again.payload_only) == (COUNT - 1, 1, 0)
+    assert groups(project) == now
+    assert "no longer had" not in project.cli("rollback", "notes").stdout, "the newer one has nothing that is gone"
+
+
+def test_a_rollback_keeps_to_the_groups_of_the_collection_even_if_the_settings_have_none(project):
+    run_plain(project, full=True)
+    grant(project, 10, "board")
+    run_plain(project)
+    project.write_settings(SETTINGS.format(extra=""))
+    project.json("rollback", "notes")
+    assert groups(project)["10"] == ["board"]
+
+
+def test_a_rollback_deletes_what_a_dead_run_left_and_nobody_knows_whose_it_is(project):
+    run_plain(project, full=True)
+    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(open_store(project.settings.store)) as store:
+        old = ledger.collection("test_notes__1")
+        ledger.mark_pending(old.id, ["10", "77"])
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql(
+                "UPDATE rag_index_documents SET chunks = 1 WHERE key = '10' AND collection_id = 1"
+            )
+        left = store.retrieve(old.name, [point_id("notes", "10", 0)], vectors=True)[0]
+        ours = {**left.payload["_rag"], "key": "77", "chunk": 0}
+        vectors = np.asarray([left.vector], dtype=np.float32)
+        store.upsert(old.name, PointBatch([point_id("notes", "77", 0)], vectors, [{**left.payload, "_rag": ours}]))
+        grant(project, 10, "board")
+    run_plain(project)
+    project.json("rollback", "notes")
+    found = groups(project)
+    assert (found["10"], "77" in found, len(project.texts()["10"])) == (["board"], False, 1)
+
+
+def test_a_collection_that_was_put_back_is_not_rolled_back_to(project):
+    run_plain(project, full=True)
+    with closing(open_store(project.settings.store)) as store:
+        store.set_commit_mark("test_notes__1", CommitMark())
+    refused = project.cli("rollback", "notes")
+    assert refused.returncode == 1
+    assert "put back to an older copy, so it may show what nobody may see: `rag-index rebuild notes`" in refused.stderr
+    assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
 
 
 def test_an_index_gets_access_later_and_loses_it_again(tmp_path):

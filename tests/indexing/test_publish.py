@@ -57,7 +57,7 @@ def test_so_many_older_collections_are_kept(ledger, store, keep, kept):
 def test_what_was_shown_until_now_is_kept_rather_than_a_newer_one_that_people_went_back_from(ledger, store):
     publish(ledger, store, 1, keep=1)
     publish(ledger, store, 2, keep=1)
-    assert roll_back(ledger, store, ALIAS) == ("p_notes__2", "p_notes__1")
+    assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
     publish(ledger, store, 3, keep=1)
     assert there(ledger, store) == ([1, 3], 3)
 
@@ -66,16 +66,23 @@ def test_going_back_and_forth_takes_no_time_and_moves_nothing_but_the_alias(ledg
     publish(ledger, store, 1, keep=1)
     publish(ledger, store, 2, keep=1)
     for _ in range(5):
-        assert roll_back(ledger, store, ALIAS) == ("p_notes__2", "p_notes__1")
-        assert roll_back(ledger, store, ALIAS) == ("p_notes__1", "p_notes__2")
+        assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
+        assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__1", "p_notes__2", 0)
     assert there(ledger, store) == ([1, 2], 2)
+
+
+def test_a_rollback_says_how_many_documents_come_back(ledger, store):
+    for number, keys in ((1, ["1", "2", "3"]), (2, ["1"])):
+        publish(ledger, store, number, keep=1)
+        ledger.record(ledger.collections(ALIAS)[-1].id, [(key, key.encode(), b"p", 1) for key in keys])
+    assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 2)
 
 
 def test_with_none_kept_there_is_nothing_to_go_back_to(ledger, store):
     publish(ledger, store, 1, keep=0)
     publish(ledger, store, 2, keep=0)
     with pytest.raises(SettingsError, match="keep_previous"):
-        roll_back(ledger, store, ALIAS)
+        roll_back(ledger, store, ALIAS, "notes")
     assert there(ledger, store) == ([2], 2)
 
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reliability.md"
 ROW = re.compile(r"^(\| *\d+ \| .*? \| (.*) \| )(.*?)( \|)$", re.MULTILINE)
 WORDS = {
+    "copies_put_back": "copies put back and noticed",
     "deaths": "deaths at a write",
     "documents_lost": "documents lost",
     "rows_missed": "rows missed",

@@ -29,10 +29,11 @@ SEED = random.SystemRandom().randrange(1_000_000)
 WRITES = {
     "store": (
         "create", "upsert", "update_payloads", "delete_chunks", "delete_points", "flush", "point_alias", "drop",
-        "set_metadata",
+        "set_metadata", "set_commit_mark",
     ),
     "ledger": (
         "add_collection", "update_collection", "drop_collection", "mark_pending", "record", "forget", "unmark_pending",
+        "record_commit",
         "fail", "clear_failures", "forget_unseen_failures", "record_scan", "record_digests", "forget_digests",
         "forget_digests_of",
         "start_run", "finish_run", "note_emptied", "note_size", "copy_sizes", "hold_back", "release", "release_seen",
@@ -265,6 +266,7 @@ def deaths(folder: Path, embedder, scene: str, *, half: bool, every: int) -> Non
             shutil.copy(folder / "before.db", victim.folder / "source.db")
         outcome = run_once(victim, embedder, full=full and seen != expected[0])
         assert outcome.state == "completed", (where, outcome)
+        assert "older copy" not in outcome.message, where
         found = live_points(victim), documents(victim)
         count("documents_lost", len({row[0] for row in expected[1]} - {row[0] for row in found[1]}))
         assert found == expected, where

@@ -61,6 +61,9 @@ class Watch:
     def after_flush(self, collection: str) -> None:
         self._unflushed.discard(collection)
 
+    def before_set_commit_mark(self, collection: str, mark) -> None:
+        assert collection not in self._unflushed, "a commit is marked before its points are durable"
+
     def before_record(self, collection_id: int, rows) -> None:
         name = self.name(collection_id)
         for key, text_hash, payload_hash, chunks in rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, StoreRestored
 from rag_index.indexing import guards
 from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.single import index_documents
@@ -25,6 +25,7 @@ from tests.reliability.test_every_step import (
     run_once,
     with_digests,
 )
+from tests.twin import LEDGER, STORE, back_up, restore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,7 @@ class Nights:
         self.project = with_digests(make_project(folder / "project", IDS))
         self.project.execute("CREATE TABLE kept AS SELECT id FROM note")
         self._kept: list[Path] = []
+        self._backups: list[Path] = []
 
     def change_source(self) -> None:
         """Keep the source as it is, and edit it or go back to one that was kept."""
@@ -68,6 +70,12 @@ class Nights:
             edit = self.random.choice(EDITS)
             self.project.execute(edit.format(self.random.randrange(3), self.random.randint(1, IDS)))
 
+    def put_back(self) -> None:
+        """Keep store and ledger as they are, and put back the one, the other or both as they were on some night."""
+        self._backups.append(back_up(self.project, self.folder / f"backup-{len(self._backups)}", STORE, LEDGER))
+        for part in self.random.choice(([], [], [STORE], [LEDGER], [STORE, LEDGER])):
+            restore(self.project, self.random.choice(self._backups[-4:]), part)
+
     def index_some(self) -> None:
         """Index a few documents, as somebody who names them or as a watch does."""
         some = [str(self.random.randint(1, IDS)) for _ in range(2)]
@@ -77,7 +85,7 @@ class Nights:
                 ledger.put_changes([(settings.alias("notes"), one, time.time()) for one in some])
             with closing(BatchIndexer(settings)) as indexer:
                 applied = indexer.index("notes")
-                assert applied.error is None, applied
+                assert applied.error is None or isinstance(applied.error, StoreRestored), applied
             return
         for one in some:
             with suppress(SettingsError):  # neither source nor index may have it
@@ -103,7 +111,8 @@ def assert_as_if_new(project: Project, folder: Path, embedder: Embedder, where: 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_random_nights_with_digests_leave_what_the_source_has(folder, embedder, monkeypatch):
+@pytest.mark.parametrize("backups", [False, True], ids=["", "with backups"])
+def test_random_nights_with_digests_leave_what_the_source_has(folder, embedder, monkeypatch, backups):
     monkeypatch.setattr(guards, "UNGUARDED_DELETES", 3)
     seed = random.SystemRandom().randrange(1_000_000)
     nights = Nights(folder, seed)
@@ -113,6 +122,8 @@ def test_random_nights_with_digests_leave_what_the_source_has(folder, embedder, 
     died = 0
     for night in range(NIGHTS):
         nights.change_source()
+        if backups:
+            nights.put_back()
         if nights.random.random() < 0.3:
             nights.index_some()
         if nights.random.random() < 0.4:

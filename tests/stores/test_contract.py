@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
+from rag_index.documents.commits import CommitMark
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.stores import Condition, Store
 from rag_index.stores.edge.store import EdgeStore
@@ -111,6 +112,18 @@ def test_create_keeps_an_existing_collection_and_merges_metadata(store: Store) -
     assert store.collections()[name] == {"id": "two", "model": {"name": "m", "prefixes": ["a: ", ""]}, "more": 1}
     assert store.count(name) == 1
     assert store.dimension(name) == DIMENSION
+
+
+def test_the_mark_of_the_last_commit_stays_with_the_points_and_is_none(store: Store, name: str) -> None:
+    assert store.commit_mark(name) == CommitMark()
+    store.upsert(name, batch([1, 2, 3]))
+    for number in (1, 2):
+        store.set_commit_mark(name, CommitMark(number, f"2026-11-20T02:00:0{number}.123456+00:00"))
+    assert store.commit_mark(name) == CommitMark(2, "2026-11-20T02:00:02.123456+00:00")
+    assert (store.count(name), ids(store, name)) == (3, {point_id(f"None{n}") for n in (1, 2, 3)})
+    assert len(store.search(name, batch([1]).vectors[0], limit=10, exact=True)) == 3
+    store.delete_points(name, list(ids(store, name)))
+    assert (store.count(name), store.commit_mark(name).number) == (0, 2)
 
 
 def test_create_with_another_dimension_is_a_mismatch(store: Store, name: str) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from rag_index.documents.commits import CommitMark
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores import Condition
 from rag_index.stores.edge import reader as reader_module
@@ -147,6 +148,20 @@ def test_what_is_written_beside_a_reader_is_found_once_the_writer_is_done(tmp_pa
         assert numbers(reader) == set(range(500, 3000))
         assert eventually(lambda: len(list((tmp_path / "readers").glob("*/views/*"))) == 1), "the old view stays"
     assert only_live_folder(tmp_path)
+
+
+def test_the_mark_of_a_commit_follows_the_points_into_their_copy(tmp_path: Path) -> None:
+    fill(tmp_path)
+    mark = CommitMark(7, "2026-11-20T02:00:00+00:00")
+    with closing(EdgeReader(tmp_path)) as reader:
+        assert reader.count("c") == 997
+        with closing(EdgeStore(tmp_path)) as store:
+            store.set_commit_mark("c", CommitMark(6, "before the copy"))
+            store.upsert("c", points(range(2000, 2001), WIDE))
+            assert store.commit_mark("c").number == 6
+            store.set_commit_mark("c", mark)
+    with closing(EdgeStore(tmp_path)) as store:
+        assert store.commit_mark("live") == mark
 
 
 def test_searches_go_to_the_older_state_while_the_newest_is_loaded(

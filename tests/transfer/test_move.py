@@ -65,7 +65,7 @@ class StoppableQdrant(FakeQdrant):
         def exact(name, points, **how):
             result = upsert(name, points, **how)
             kept = self.client._client.collections[name]
-            for point in points:
+            for point in filter(lambda one: one.vector, points):
                 kept.vectors[""][kept.ids[point.id]] = np.asarray(point.vector[""], dtype=np.float32)
             return result
 

@@ -22,6 +22,7 @@ from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
 from tests.project import Project
+from tests.twin import STORE, back_up, restore
 from tests.waiting import eventually
 from tests.watch.feeds import ListFeed, watched
 
@@ -81,6 +82,23 @@ def test_a_run_that_another_keeps_waiting_is_tried_every_second(project, seconds
         eventually(lambda: not runner.left)
         assert "the next try" not in ledger.watch(ALIAS).message
     assert max(later - sooner for sooner, later in zip(runner.tried, runner.tried[1:], strict=False)) < 10
+
+
+@pytest.mark.parametrize("when", ["before the watch", "between two batches"])
+def test_a_store_that_is_put_back_is_left_to_an_ordinary_run(project, tmp_path, monkeypatch, when):
+    monkeypatch.setattr(loop, "LOCKED_SECONDS", 0.01)
+    kept, feed = back_up(project, tmp_path / "kept", STORE), ListFeed()
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 3")
+    run_plain(project)
+    if when == "before the watch":
+        restore(project, kept, STORE)
+    with watched(project, feed) as ledger:
+        if when != "before the watch":
+            eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
+            restore(project, kept, STORE)
+            feed.give("5")
+        eventually(lambda: "older copy" in ledger.last_run(ALIAS).message)
+    assert project.texts()["3"] == ["Note 3\nthe pump is mended"]
 
 
 def test_no_command_is_started_while_another_run_holds_index_or_store(project):

@@ -15,12 +15,12 @@ from rag_index.errors import PointsRefused, RagIndexError, StoreMismatch
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_path, unquoted
 from rag_index.stores.edge.errors import engine_errors
-from rag_index.stores.edge.folder import require_space
+from rag_index.stores.edge.folder import folder_errors, require_space
 from rag_index.stores.edge.payload_index import payload_kind
 from rag_index.stores.edge.points import engine_points
 from rag_index.stores.edge.reading import BATCH_POINTS, CollectionReader, key_conditions
 from rag_index.stores.edge.search_index import build_index
-from rag_index.stores.edge.shard_files import allocated_bytes
+from rag_index.stores.edge.shard_files import allocated_bytes, write_mark
 from rag_index.stores.points import check_ids, engine_ids, unit_vectors
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rag_index.documents.batches import PointBatch
+    from rag_index.documents.commits import CommitMark
     from rag_index.stores.edge.claims import WriteClaim
 
 __all__ = ["EdgeCollection", "create_shard"]
@@ -132,6 +133,12 @@ class EdgeCollection(CollectionReader):
                 if ours["chunk"] >= first[ours["key"]]:
                     found.append(point.id)
         self.delete_points(found)
+
+    def set_commit_mark(self, mark: CommitMark) -> None:
+        """Write the mark into the folder with all writes."""
+        with self._lock, folder_errors(self._folder):
+            self._check_open()
+            write_mark(self._folder, mark)
 
     def flush(self) -> None:
         """Write everything to disk, so that it survives a power cut."""

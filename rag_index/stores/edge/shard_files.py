@@ -10,14 +10,20 @@ import errno
 import json
 import os
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rag_index.database.files import replace_file
+from rag_index.documents.commits import CommitMark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["allocated_bytes", "copy_shard", "link_shard"]
+__all__ = ["MARK", "allocated_bytes", "copy_shard", "link_shard", "read_mark", "write_mark"]
 
+MARK = "commit.json"
+"""The file with the collection's last commit. It is in the shard folder, so whoever copies that copies it too."""
 CONFIG = "edge_config.json"
 LOG = "wal"
 CORRECTED = (".versions",)
@@ -31,6 +37,19 @@ NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXD
 def allocated_bytes(folder: Path) -> int:
     """Return how much of the disk a folder takes; the engine's files are sparse."""
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
+
+
+def read_mark(folder: Path) -> CommitMark:
+    """Return the mark of the last commit whose points the folder has. Raises OSError."""
+    try:
+        return CommitMark.parse(json.loads((folder / MARK).read_bytes()))
+    except (FileNotFoundError, ValueError):
+        return CommitMark()
+
+
+def write_mark(folder: Path, mark: CommitMark) -> None:
+    """Write the mark of the last commit, so that a power cut leaves the old or the new one. Raises OSError."""
+    replace_file(folder / MARK, json.dumps(asdict(mark)).encode())
 
 
 def copy_shard(source: Path, target: Path) -> None:

@@ -26,6 +26,7 @@ from rag_index.stores.edge.claims import COPY_MARK, WriteClaim
 from rag_index.stores.edge.collection import EdgeCollection, create_shard
 from rag_index.stores.edge.folder import FolderLock, folder_errors
 from rag_index.stores.edge.readers import remove_dead_readers, viewed_folders, wanted_collections
+from rag_index.stores.edge.shard_files import MARK, read_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch, StoredPoint
+    from rag_index.documents.commits import CommitMark
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
@@ -73,7 +75,7 @@ class EdgeStore:
                 self._folders.mkdir(exist_ok=True)
                 self._trash.mkdir(exist_ok=True)
             self._empty_trash()
-            for leftover in leftovers(path / "catalog.json"):
+            for leftover in (*leftovers(path / "catalog.json"), *self._folders.glob(f"*/.{MARK}.*.tmp")):
                 leftover.unlink(missing_ok=True)
             self._catalog = Catalog(path / "catalog.json")
             remove_dead_readers(path)
@@ -165,6 +167,16 @@ class EdgeStore:
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         """Delete the points of these documents, by key, from the given chunk number on."""
         self._get(name).delete_chunks(first)
+
+    def commit_mark(self, name: str) -> CommitMark:
+        """Return the mark of the last commit, which is in the collection's folder."""
+        with self._mutex, folder_errors(self._path):
+            self._check_open()
+            return read_mark(self._folders / self._catalog.entry(name).newest)
+
+    def set_commit_mark(self, name: str, mark: CommitMark) -> None:
+        """Write the mark of the last commit."""
+        self._get(name).set_commit_mark(mark)
 
     def flush(self, name: str) -> None:
         """Write everything to disk, so that it survives a power cut."""

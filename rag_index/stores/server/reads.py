@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.commits import CommitMark
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.hybrid import LookUp, hybrid_points
-from rag_index.stores.points import check_ids, stored_point, unit_query
+from rag_index.stores.points import MARK_ID, check_ids, stored_point, unit_query
 from rag_index.stores.server.filter import ServerDialect, key_filter
 from rag_index.stores.server.search import HybridSearch, meeting, nearest, search_params
 
@@ -45,7 +46,7 @@ class Reads:
     def count(self, name: str, keys: Sequence[str] | None) -> int:
         """Return the exact number of points, of these document keys if given."""
         if keys is None:
-            return self._requests.count(name, None)
+            return self._requests.count(name, None) - len(self._retrieve(name, [MARK_ID], False))
         unique = list(dict.fromkeys(keys))
 
         def count(limits: Limits) -> int:
@@ -55,6 +56,10 @@ class Reads:
             )
 
         return self._limits.within(name, count)
+
+    def commit_mark(self, name: str) -> CommitMark:
+        """Return the mark of the last commit."""
+        return CommitMark.parse(next((p.payload[RESERVED_KEY] for p in self._retrieve(name, [MARK_ID], False)), None))
 
     def retrieve(
         self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
@@ -79,7 +84,7 @@ class Reads:
         while True:
             ask = partial(self._page, name, offset, page, vectors, wanted)
             records, offset = self._limits.within(name, ask)
-            yield from map(stored_point, records)
+            yield from (stored_point(record) for record in records if record.id != MARK_ID)
             if offset is None:
                 return
 

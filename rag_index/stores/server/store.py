@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
+    from rag_index.documents.commits import CommitMark
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
@@ -174,6 +175,14 @@ class ServerStore:
                     writes.delete(self._link, name, selector)
 
         self._limits.within(name, delete)
+
+    def commit_mark(self, name: str) -> CommitMark:
+        """Return the mark of the last commit, which is in a point without a vector."""
+        return self._reads.commit_mark(name)
+
+    def set_commit_mark(self, name: str, mark: CommitMark) -> None:
+        """Write the mark of the last commit."""
+        writes.set_commit_mark(self._link, name, mark)
 
     def flush(self, name: str) -> None:
         """Do nothing: the server has completed writes in its log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import orjson
 from qdrant_client import QdrantClient, models
 from qdrant_client.conversions.conversion import GrpcToRest
 
+from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 from rag_index.stores import SPARSE
-from rag_index.stores.points import check_ids, unit_vectors
+from rag_index.stores.points import MARK_ID, check_ids, unit_vectors
 from rag_index.stores.server.messages import upsert_request
 
 if TYPE_CHECKING:
@@ -20,10 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
+    from rag_index.documents.commits import CommitMark
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores.server.link import Link
 
-__all__ = ["delete", "update_payloads", "upsert"]
+__all__ = ["delete", "set_commit_mark", "update_payloads", "upsert"]
 
 BATCH_POINTS = 256
 BATCH_BYTES = 8_000_000
@@ -114,6 +117,12 @@ def update_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[st
             f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
             "run `rag-index doctor`"
         )
+
+
+def set_commit_mark(link: Link, name: str, mark: CommitMark) -> None:
+    """Write the point that has the mark of the last commit."""
+    point = models.PointStruct(id=MARK_ID, vector={}, payload={RESERVED_KEY: asdict(mark)})
+    _write(link, lambda client: [client.upsert(name, [point], wait=True)])
 
 
 def delete(link: Link, name: str, selector: PointsSelector) -> None:

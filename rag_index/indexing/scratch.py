@@ -1,4 +1,4 @@
-"""Temporary tables beside the ledger's own, which record what a check-up read from store and source.
+"""Temporary tables beside the ledger's own, which record what a comparison read from store and source.
 
 SQL compares them with the ledger. They are on disk, so memory does not grow with the corpus, and they disappear with
 the connection.
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from rag_index.database.upsert import insert_for
-from rag_index.doctor.findings import MAX_EXAMPLES
 from rag_index.ledger.tables import documents, failed_documents
 
 if TYPE_CHECKING:
@@ -20,8 +19,10 @@ if TYPE_CHECKING:
 
     from rag_index.ledger import Ledger
 
-__all__ = ["Matches", "Orphan", "PointTally", "Scratch"]
+__all__ = ["MAX_EXAMPLES", "Matches", "Orphan", "PointTally", "Scratch"]
 
+MAX_EXAMPLES = 5
+"""Keys that a result names."""
 _metadata = sa.MetaData()
 
 
@@ -30,7 +31,7 @@ def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
 
 
 tallies = _table(
-    "doctor_tallies",
+    "rag_index_scratch_tallies",
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("points", sa.Integer, nullable=False),
     sa.Column("miscounted", sa.Integer, nullable=False),
@@ -38,7 +39,7 @@ tallies = _table(
     sa.Column("wordless", sa.Integer, nullable=False),
 )
 rebuilt = _table(
-    "doctor_rebuilt",
+    "rag_index_scratch_rebuilt",
     sa.Column("key", sa.Text, primary_key=True),
     sa.Column("text_hash", sa.LargeBinary, nullable=False),
     sa.Column("payload_hash", sa.LargeBinary, nullable=False),
@@ -47,13 +48,13 @@ rebuilt = _table(
     sa.Column("doubtful", sa.Integer, nullable=False),
 )
 orphans = _table(
-    "doctor_orphans",
+    "rag_index_scratch_orphans",
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("key", sa.Text),
     sa.Column("unknown", sa.Integer, nullable=False),
 )
-in_source = _table("doctor_in_source", sa.Column("key", sa.Text, primary_key=True))
-not_empty = _table("doctor_not_empty", sa.Column("key", sa.Text, primary_key=True))
+in_source = _table("rag_index_scratch_in_source", sa.Column("key", sa.Text, primary_key=True))
+not_empty = _table("rag_index_scratch_not_empty", sa.Column("key", sa.Text, primary_key=True))
 
 LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
 
@@ -77,6 +78,8 @@ class Orphan(NamedTuple):
     key: str | None
     unknown: bool
     """True if a run would give a chunk of `key` this id, but the ledger does not know that document."""
+    ours: bool
+    """True if a run would give a chunk of `key` this id, whether or not the ledger knows that document."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +211,7 @@ class Scratch:
         return self._find(failed_documents, (f.collection_id == collection_id) & (f.kind != "skipped"), f.key)
 
     def add_rebuilt(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Add what a page of points says about its documents: rows of `doctor_rebuilt`, one per document."""
+        """Add what a page of points says about its documents: rows of `rebuilt`, one per document."""
         insert = self._insert(rebuilt)
         new = insert.excluded
         differ = sa.or_(*[rebuilt.c[name] != new[name] for name in ("text_hash", "payload_hash", "chunks")])

@@ -1,0 +1,183 @@
+"""Store and ledger brought together, if one of them was restored from an older copy: every point is compared.
+
+Whether that is so is seen by the marks of their last commits (`commit.py`).
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from rag_index.documents.access import stored_groups, with_groups
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
+from rag_index.documents.ids import point_id
+from rag_index.documents.keys import document_id
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.errors import StoreRestored
+from rag_index.indexing.commit import next_mark
+from rag_index.indexing.scratch import Orphan, PointTally, Scratch
+from rag_index.ledger import reconciled_by
+from rag_index.reports.outcome import count_of
+from rag_index.stores.metadata import BM25
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rag_index.documents.batches import StoredPoint
+    from rag_index.indexing.run import IndexRun
+    from rag_index.ledger import Collection, Known, Ledger
+    from rag_index.stores import Store
+
+__all__ = ["compare_points", "content_hash", "pages", "reconcile", "typed_key"]
+
+PAGE_POINTS = 1000
+
+
+def reconcile(run: IndexRun, collection: Collection) -> bool:
+    """Compare every point with the ledger if the two are not at the same commit; return whether that was so.
+
+    What differs becomes pending, so the scan that follows indexes it again. Points of documents that were deleted since
+    the store was copied are deleted at once; those that an older ledger does not know become pending too, because only
+    the source can tell what they are. The marks agree again once all this is done, so a kill before has it repeated.
+
+    Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
+    """
+    ledger, store, name = run.ledger, run.store, collection.name
+    mark = store.commit_mark(name)
+    if not (difference := ledger.different_commits(collection, mark)):
+        return False
+    if run.options.single:
+        raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
+    run.progress.say("comparing every point with the ledger, because one of them was restored")
+    pending = ledger.totals(collection.id).pending
+    deleted = _sort_out(run, collection, store_is_older=mark < collection.commit_mark)
+    run.outcome.deleted += deleted
+    again = ledger.totals(collection.id).pending - pending
+    found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
+    run.outcome.say(f"{difference}; every point was compared: {found}")
+    newest = next_mark(ledger, max(mark, collection.commit_mark))
+    store.set_commit_mark(name, newest)
+    ledger.record_commit(collection.id, newest)
+    return True
+
+
+def _sort_out(run: IndexRun, collection: Collection, *, store_is_older: bool) -> int:
+    """Delete points, or mark documents as pending, as `reconcile` says; return how many documents were deleted."""
+    ledger, store, index = run.ledger, run.store, run.index.name
+    scratch, deleted = Scratch(ledger), 0
+    for tallies, orphans in compare_points(ledger, store, index, collection):
+        run.lease.check()
+        scratch.add_tallies(tallies)
+        ours = {orphan.id: str(orphan.key) for orphan in orphans if orphan.ours}
+        if store_is_older:
+            store.delete_points(collection.name, list(ours))
+            deleted += sum(point_id(index, key, 0) == point for point, key in ours.items())
+        else:
+            ledger.mark_pending(collection.id, sorted(set(ours.values())))
+    store.flush(collection.name)
+    ledger.forget_digests(collection.id)
+    scratch.mark_wrong_as_pending(collection.id)
+    return deleted
+
+
+def compare_points(
+    ledger: Ledger, store: Store, index: str, collection: Collection
+) -> Iterator[tuple[dict[str, PointTally], list[Orphan]]]:
+    """Yield for each page of points a tally of each document's points, and the points that the ledger does not explain.
+
+    Points of pending documents are in neither. Raises StoreError if the store cannot read its own points, and what a
+    ledger raises.
+    """
+    canonical = collection.chunking.endswith(f"canonical-{VERSION}")
+    words = _lacking_words(store, collection.name)
+    for page in pages(store.scroll(collection.name, vectors=words is not None, page=PAGE_POINTS)):
+        keys = {key for point in page if (key := typed_key(point, index)) is not None}
+        known = ledger.known(collection.id, sorted(keys))
+        tallies: dict[str, PointTally] = {}
+        orphans: list[Orphan] = []
+        for point in page:
+            key = typed_key(point, index)
+            row = known.get(key) if key is not None else None
+            if key is None or row is None:
+                orphans.append(
+                    Orphan(point.id, key or _claimed_key(point), unknown=key is not None, ours=key is not None)
+                )
+            elif not row.pending:
+                ours = point.payload[RESERVED_KEY]
+                if ours["chunk"] >= row.chunks:
+                    orphans.append(Orphan(point.id, key, unknown=False, ours=True))
+                else:
+                    tally = tallies.get(key, PointTally())
+                    tallies[key] = PointTally(
+                        tally.points + 1,
+                        tally.miscounted + (ours.get("chunks") != row.chunks),
+                        tally.altered + _is_altered(point, key, row, canonical=canonical),
+                        tally.wordless + (words is not None and _is_wordless(point, words)),
+                    )
+        yield tallies, orphans
+
+
+def typed_key(point: StoredPoint, index: str) -> str | None:
+    """Return the key of the document that a point is a chunk of; None if this index would not write such a point."""
+    ours = point.payload.get(RESERVED_KEY)
+    if not isinstance(ours, dict):
+        return None
+    key, chunk = ours.get("key"), ours.get("chunk")
+    if not isinstance(key, str) or not key or type(chunk) is not int or point.id != point_id(index, key, chunk):
+        return None
+    return key
+
+
+def content_hash(point: StoredPoint) -> str:
+    """Return the hash over a point's payload as the source's page has it: without what belongs to chunk and store."""
+    left_out = {RESERVED_KEY, *point.payload.get(RESERVED_KEY, {}).get("own", ())}
+    payload = {name: value for name, value in point.payload.items() if name not in left_out}
+    groups = stored_groups(point.payload)
+    return hash_bytes(encode_payload(payload) if groups is None else with_groups(payload, groups)).hex()
+
+
+def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[list[StoredPoint]]:
+    """Yield the points in lists of at most `size`."""
+    iterator = iter(points)
+    while page := list(islice(iterator, size)):
+        yield page
+
+
+def _is_altered(point: StoredPoint, key: str, row: Known, *, canonical: bool) -> bool:
+    """Return whether a payload disagrees with the ledger.
+
+    Its content is compared only if it is `canonical`, that is, written in today's version of canonical JSON.
+    """
+    ours = point.payload[RESERVED_KEY]
+    payload_hash = row.payload_hash.hex()
+    return (
+        ours.get("payload_hash") != payload_hash
+        or ours.get("text_hash") != row.text_hash.hex()
+        or ours.get("document_id") != document_id(key)
+        or not isinstance(ours.get("text"), str)
+        or (canonical and content_hash(point) != payload_hash)
+    )
+
+
+def _lacking_words(store: Store, name: str) -> Bm25Encoder | None:
+    """Return what makes the collection's sparse vectors if some points have none; None if there is nothing to look for.
+
+    A point without a word has none, and lacks nothing.
+    """
+    model = Bm25Model.from_metadata(store.metadata(name).get(BM25))
+    if model is None or store.count_sparse(name) == store.count(name):
+        return None
+    return Bm25Encoder(model)
+
+
+def _is_wordless(point: StoredPoint, words: Bm25Encoder) -> bool:
+    """Return whether a point has no sparse vector although its text has words."""
+    return point.sparse is None and bool(words.query(str(point.payload[RESERVED_KEY].get("text", ""))))
+
+
+def _claimed_key(point: StoredPoint) -> str | None:
+    """Return the key that a point's payload names, although the point is not a chunk of that document."""
+    ours = point.payload.get(RESERVED_KEY)
+    key = ours.get("key") if isinstance(ours, dict) else None
+    return key if isinstance(key, str) and key else None

@@ -1,0 +1,290 @@
+"""A store or a ledger that was put back to an older copy is noticed by whoever looks, and a run mends it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import closing
+
+import pytest
+from qdrant_client import QdrantClient, models
+
+from rag_index.doctor import examine, repair
+from rag_index.documents.commits import CommitMark
+from rag_index.errors import StoreRestored
+from rag_index.indexing import driver
+from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.scratch import Scratch
+from rag_index.indexing.single import index_documents
+from rag_index.ledger import Ledger
+from rag_index.status.plan import plan_runs
+from rag_index.status.status import status
+from rag_index.stores import open_store
+from tests.fakes.qdrant import FakeQdrant
+from tests.indexing.plain import Died, run_plain
+from tests.project import Project
+from tests.twin import LEDGER, POINTS, STORE, back_up, restore, twin
+
+pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+
+OLDER = "put back to an older copy"
+
+
+def edit(project: Project) -> None:
+    """Change texts, a payload and the number of chunks, and delete, empty and add a document; points stay as many."""
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id IN (5, 6, 20)")
+    project.execute("UPDATE note SET author = 'somebody else' WHERE id = 7")
+    project.execute("DELETE FROM note WHERE id = 8")
+    project.execute("UPDATE note SET title = '', body = NULL WHERE id = 9")
+    project.execute("INSERT INTO note SELECT 31, title, body, author, priority FROM note WHERE id = 10")
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("restored") / "project").fill(30)
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture
+def project(clean, tmp_path) -> Project:
+    return twin(clean, tmp_path / "project")
+
+
+@pytest.fixture
+def stale(project, tmp_path) -> Project:
+    """A project whose store was put back to what it was before the last run."""
+    kept = back_up(project, tmp_path / "kept", STORE)
+    edit(project)
+    run_plain(project)
+    restore(project, kept, STORE)
+    return project
+
+
+def assert_right(project: Project) -> None:
+    """Check that the index is as one that is made of the source now, and that nobody finds anything to say."""
+    fresh = Project(project.folder.parent / f"fresh-{uuid.uuid4().hex}")
+    with project.source() as db, fresh.source() as other:
+        rows = db.execute("SELECT id, title, body, author, priority FROM note").fetchall()
+        other.executemany("INSERT INTO note VALUES (?, ?, ?, ?, ?)", rows)
+    run_plain(fresh)
+    assert _contents(project) == _contents(fresh)
+    assert examine(project.settings).findings == []
+    assert status(project.settings)[0].restored == ""
+    assert run_plain(project).message == ""
+
+
+def _contents(project: Project):
+    found = project.points().values()
+    return sorted((payload["_rag"]["document_id"], payload["_rag"]["chunk"], payload["_rag"]["text"], payload["author"])
+                  for payload, _ in found)  # fmt: skip
+
+
+@pytest.mark.parametrize("part", [STORE, POINTS])
+def test_a_store_that_was_put_back_is_mended_by_the_next_run(project, tmp_path, part):
+    kept = back_up(project, tmp_path / "kept", part)
+    edit(project)
+    run_plain(project)
+    restore(project, kept, part)
+    outcome = run_plain(project)
+    assert "the store was " + OLDER in outcome.message
+    assert "5 documents to index again, 2 deleted documents to delete again" in outcome.message
+    assert (outcome.state, outcome.changed + outcome.payload_only, outcome.deleted) == ("completed", 5, 2)
+    assert_right(project)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE note SET body = 'the pump is mended' WHERE id = 5",
+        "UPDATE note SET author = 'somebody else' WHERE id = 7",
+        "DELETE FROM note WHERE id = 8",
+        "UPDATE note SET title = '', body = NULL WHERE id = 9",
+    ],
+    ids=["text", "payload", "deletion", "no text"],
+)
+def test_a_copy_from_before_any_kind_of_write_is_noticed(project, tmp_path, change):
+    kept = back_up(project, tmp_path / "kept", STORE)
+    project.execute(change)
+    run_plain(project)
+    restore(project, kept, STORE)
+    assert OLDER in run_plain(project).message
+
+
+def test_a_ledger_that_was_put_back_is_noticed_even_if_the_source_was_too(project, tmp_path):
+    """The ledger says what the source has again, and only the points are others."""
+    kept = back_up(project, tmp_path / "kept", LEDGER)
+    old = project.source().execute("SELECT body FROM note WHERE id = 5").fetchone()
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    run_plain(project)
+    restore(project, kept, LEDGER)
+    project.execute("UPDATE note SET body = ? WHERE id = 5", *old)
+    outcome = run_plain(project)
+    assert "the ledger was " + OLDER in outcome.message
+    assert outcome.changed == 1
+    assert_right(project)
+
+
+def test_documents_that_an_older_ledger_does_not_know_stay_until_the_source_is_asked(project, tmp_path, monkeypatch):
+    kept = back_up(project, tmp_path / "kept", LEDGER)
+    edit(project)
+    project.fill(1, first=32)
+    run_plain(project)
+    restore(project, kept, LEDGER)
+    project.execute("DELETE FROM note WHERE id = 31")
+    with monkeypatch.context() as patch:
+        patch.setattr("rag_index.indexing.begin.make_searchable", _die)
+        with pytest.raises(Died):
+            run_plain(project)
+    assert {"31", "32"} <= project.texts().keys()
+    assert run_plain(project).deleted == 3, "8, which an older ledger has, 9 without text, and 31"
+    assert_right(project)
+
+
+def test_backups_of_two_times_are_brought_together(project, tmp_path):
+    kept = back_up(project, tmp_path / "kept", STORE, LEDGER)
+    edit(project)
+    run_plain(project)
+    back_up(project, kept, LEDGER)
+    project.fill(1, first=40)
+    run_plain(project)
+    restore(project, kept, STORE, LEDGER)
+    assert "the store was " + OLDER in run_plain(project).message
+    assert_right(project)
+
+
+def test_a_store_of_another_history_with_as_many_commits_is_noticed(project, tmp_path):
+    first = back_up(project, tmp_path / "first", STORE, LEDGER)
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    run_plain(project)
+    abandoned = back_up(project, tmp_path / "abandoned", STORE)
+    restore(project, first, STORE, LEDGER)
+    project.execute("UPDATE note SET body = 'the valve is mended' WHERE id = 5")
+    run_plain(project)
+    restore(project, abandoned, STORE)
+    assert OLDER in run_plain(project).message
+    assert_right(project)
+
+
+def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
+    said = status(stale.settings)[0].restored
+    assert "the store was " + OLDER in said
+    assert "`rag-index index notes` compares every point" in said
+    assert f"notes: {said}\n" in stale.cli("status").stdout
+    assert plan_runs(stale.settings, stale.settings.indexes)[0].message == said
+    assert "restored" in examine(stale.settings).kinds("notes")
+    repaired = repair(stale.settings, None, lambda names, rebuild: run_plain(stale))
+    assert (repaired.findings, "restored" in {one.kind for one in repaired.repaired}) == ([], True)
+    assert_right(stale)
+
+
+def test_a_run_that_commits_between_two_looks_is_no_difference(project):
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        now = {"test_notes__1": ledger.collections("test_notes")[0].commit_mark}
+        looks = [now, {"test_notes__1": CommitMark(7, "earlier")}]
+        assert ledger.find_restored({"notes": "test_notes__1"}, lambda _: looks.pop()) == {}
+
+
+def test_single_documents_and_batches_leave_it_to_a_run_over_all(stale):
+    refused = index_documents(stale.settings, "notes", ["5"])
+    assert (refused.state, OLDER in refused.message) == ("failed", True)
+    with closing(Ledger(stale.settings.ledger_url)) as ledger, closing(BatchIndexer(stale.settings)) as indexer:
+        ledger.put_changes([("test_notes", "5", 0.0)])
+        assert isinstance(indexer.index("notes").error, StoreRestored)
+        record = ledger.watch("test_notes")
+        assert (record.full_number is not None, ledger.count_waiting("test_notes")) == (True, 1)
+    assert OLDER in run_plain(stale).message
+    assert_right(stale)
+
+
+def test_a_run_that_died_while_it_mended_is_repeated(stale, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Scratch, "mark_wrong_as_pending", _die)
+        with pytest.raises(Died):
+            run_plain(stale)
+    assert OLDER in run_plain(stale).message
+    assert_right(stale)
+
+
+def _die(*_):
+    raise Died
+
+
+def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):
+    """Otherwise the next commit would write its mark over the only trace."""
+    write = driver.write_shard
+
+    def put_back(store, collection, shard, **how):
+        written = write(store, collection, shard, **how)
+        store.set_commit_mark(collection, CommitMark())
+        return written
+
+    edit(project)
+    with monkeypatch.context() as patch:
+        patch.setattr(driver, "write_shard", put_back)
+        with pytest.raises(StoreRestored, match="while a run wrote it"):
+            run_plain(project)
+    assert OLDER in run_plain(project).message
+    assert_right(project)
+
+
+def test_a_rebuild_does_not_resume_a_collection_that_was_put_back(project, tmp_path):
+    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
+    with pytest.raises(Died):
+        run_plain(project, full=True, delete=False)
+    kept = back_up(project, tmp_path / "kept", STORE)
+    edit(project)
+    with pytest.raises(Died):
+        run_plain(project, full=True, delete=False)
+    restore(project, kept, STORE)
+    outcome = run_plain(project, full=True)
+    assert (outcome.state, outcome.new, outcome.unchanged) == ("completed", 29, 0)
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+
+
+# On a server
+
+
+@pytest.fixture(params=["loopback", pytest.param("real", marks=pytest.mark.qdrant_server)])
+def served(request, tmp_path):
+    """An indexed project on a server, and a client that stands for who restores a snapshot."""
+    with FakeQdrant() as fake:
+        if request.param == "real" and "QDRANT_URL" not in os.environ:
+            pytest.skip("needs a Qdrant server: set QDRANT_URL")
+        url = fake.url if request.param == "loopback" else os.environ["QDRANT_URL"]
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{url}"').fill(30)
+        project.write_settings(project.config.read_text().replace('project = "test"', f'project = "{name}"'))
+        run_plain(project)
+        yield project, QdrantClient(url, timeout=120), f"{name}_notes__1", request.param == "real"
+        with closing(open_store(project.settings.store)) as store:
+            store.drop(f"{name}_notes__1")
+
+
+def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(served):
+    """A server then puts the points back, and leaves the metadata as it is."""
+    project, client, name, real = served
+    kept = client.create_snapshot(name) if real else client.scroll(name, limit=1000, with_vectors=True)[0]
+    edit(project)
+    run_plain(project)
+    if real:
+        location = f"{os.environ['QDRANT_URL']}/collections/{name}/snapshots/{kept.name}"
+        client.recover_snapshot(name, location, wait=True)
+    else:
+        client.delete(name, models.Filter())
+        points = [models.PointStruct(id=one.id, vector=one.vector or {}, payload=one.payload) for one in kept]
+        client.upsert(name, points)
+    assert OLDER in status(project.settings)[0].restored
+    outcome = run_plain(project)
+    assert "5 documents to index again, 2 deleted documents to delete again" in outcome.message
+    assert_right(project)
+
+
+def test_the_mark_of_a_server_is_no_point_for_anybody(served):
+    project, client, name, _ = served
+    with closing(open_store(project.settings.store)) as store:
+        points = list(store.scroll(name, vectors=True))
+        assert store.commit_mark(name).number > 0
+        assert store.count(name) == len(points) == client.count(name).count - 1
+        assert {point.payload["_rag"]["document_id"] for point in points} == {str(i) for i in range(1, 31)}
+        assert len(store.search(name, points[0].vector, limit=1000, exact=True)) == len(points)

@@ -1,0 +1,79 @@
+"""A copy of the store, of its folder of points alone, or of the ledger, put back after any write of a run.
+
+The next run has to notice it, whatever was copied when, and to leave what a run that starts from nothing leaves.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+
+from tests.counted import count
+from tests.reliability.scenario import make_project
+from tests.reliability.test_every_step import (
+    DOCUMENTS,
+    SCENES,
+    Death,
+    Died,
+    copied,
+    documents,
+    live_points,
+    run_once,
+)
+from tests.twin import back_up, restore
+
+SEED = random.SystemRandom().randrange(1_000_000)
+PARTS = {
+    "store": ["qdrant"],
+    "points": ["qdrant/collections"],
+    "ledger": ["ledger.db"],
+    "both": ["qdrant", "ledger.db"],
+}
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_a_copy_of_some_moments_is_noticed(folder, embedder, parts):
+    copies(folder, embedder, "second", PARTS[parts], every=30)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize("scene", ["second", "changed_since", "digest", "undone", "digests, undone"])
+def test_a_copy_of_every_moment_is_noticed(folder, embedder, scene, parts):
+    copies(folder, embedder, scene, PARTS[parts], every=2)
+
+
+def copies(folder, embedder, scene: str, parts, *, every: int) -> None:
+    """Copy after a death at every `every`th write of a run, let the next run end, and put the copy back."""
+    before, change, _ = SCENES[scene]
+    start = make_project(folder / "start", DOCUMENTS)
+    run_once(before(start), embedder)
+    shutil.copy(start.folder / "source.db", folder / "before.db")
+    change(start)
+    whole = Death()
+    run_once(copied(start, folder / "clean"), embedder, death=whole)
+    noticed = 0
+    for number in range(1 + random.Random(SEED).randrange(every), whole.writes + 1, every):
+        where = f"{parts} copied at write {number} of {whole.writes} of {scene}"
+        victim, kept = copied(start, folder / "victim"), folder / "kept"
+        with pytest.raises(Died):
+            run_once(victim, embedder, death=Death(at=number))
+        back_up(victim, kept, *parts)
+        run_once(victim, embedder)
+        if scene.endswith("undone"):
+            shutil.copy(folder / "before.db", victim.folder / "source.db")
+            run_once(victim, embedder)
+        expected = live_points(victim), documents(victim)
+        restore(victim, kept, *parts)
+        outcome = run_once(victim, embedder)
+        assert outcome.state == "completed", (where, outcome)
+        assert (live_points(victim), documents(victim)) == expected, where
+        noticed += "older copy" in outcome.message
+        assert run_once(victim, embedder).message == "", where
+        shutil.rmtree(victim.folder)
+        shutil.rmtree(kept)
+    assert bool(noticed) == (len(parts) == 1), "two copies of one moment agree"
+    count("copies_put_back", noticed)
