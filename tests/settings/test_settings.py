@@ -27,7 +27,7 @@ from rag_index.settings import (
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
 from rag_index.settings.gate import GateSettings
-from rag_index.settings.index import CodeLanguage
+from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
 from rag_index.settings.renamed import RENAMED_KEYS
 from rag_index.settings.server import ServerSettings
 from rag_index.settings.watch import DependsOn
@@ -232,6 +232,24 @@ def test_a_link_to_settings_is_as_good_as_its_owner_and_its_target(folder, tmp_p
         with pytest.raises(SettingsError, match="because user nobody may write"):
             find_config()
         os.chown(path, 0, 0, follow_symlinks=False)
+
+
+SECRETS = """
+password passwd pwd Password user_pass userPassword user_newpasswd mot_de_passe passwordHash PasswordSalt password2
+encrypted_password hash hashes salt user_form_salt token reset_token remember_token accesstoken secret clientSecret
+two_factor_secret two_factor_recovery_codes api_key apiKey APIKey privateKey ssh_key authkey license_key otpKey
+user_activation_key activation_code activation unlock_code otp pin session sessionid session_data credentials
+"""
+OTHERS = """
+hashtag hashtags tokenizer keyword keywords key meta_key sort_key public_key api_keyword country_code pin_code salted
+basalt secretary token_count tokens_used session_title password_changed_at passage compass author passenger geohash
+description code postal_code pinned signature title body
+"""
+
+
+def test_columns_that_are_named_like_secrets():
+    assert [name for name in SECRETS.split() if not is_named_like_a_secret(name)] == []
+    assert [name for name in OTHERS.split() if is_named_like_a_secret(name)] == []
 
 
 def test_indexes_by_name_in_the_order_of_the_file(load):
@@ -529,6 +547,7 @@ EXAMPLES = {
     "indexes.key": ('["a", "b"]', ["a", "b"]),
     "indexes.text": ("{a} [b]", "{a} [b]"),
     "indexes.payload": ("['a', \"b\"]", ["a", "b"]),
+    "indexes.not_secret": ("commit_hash, pin", ["commit_hash", "pin"]),
     "indexes.payload_indexes": ("{}", {}),
     "indexes.required_filter": ("{}", {}),
     "indexes.chunk_chars": ("500", 500),

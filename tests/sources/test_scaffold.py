@@ -13,6 +13,7 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.sources import open_source
 from rag_index.sources.scaffold import scaffold
+from tests.project import Project
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
 
@@ -87,6 +88,26 @@ def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
     assert (log.key, log.text) == (["log id", "line"], ['the "text'])
     assert (again.text[0], again.payload) == ("note", ["code"])
     assert settings.index("gr-e").text == ["Größe"]
+
+
+def test_secrets_are_left_out_by_their_names_and_plan_warns_of_those_that_are_written_in(tmp_path):
+    project = Project(tmp_path / "project")
+    project.execute("CREATE TABLE user (id INTEGER PRIMARY KEY, about TEXT, password_hash TEXT, apiKey TEXT, pin INT)")
+    project.execute("CREATE TABLE session (session_key TEXT PRIMARY KEY, note TEXT)")
+    project.execute("INSERT INTO user VALUES (1, ?, '$2b$12$ a hash with words', 'k e y', 1234)", PROSE)
+    project.config.unlink()
+    said = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db").stdout
+    user = project.settings.index("user")
+    assert (user.text, user.payload) == (["about"], [])
+    assert '"user" has columns named like secrets, which are left out (password_hash, apiKey, pin): if one' in said
+    assert '"session" is left out, because its key is named like a secret (session_key): if one holds none' in said
+    assert all(f"\n# {line}\n" in project.config.read_text() for line in said.splitlines() if line.startswith('"'))
+    assert "message" not in project.json("plan", "user")["indexes"][0]
+
+    written = project.config.read_text().replace('text = ["about"]', 'text = ["about", "password_hash"]')
+    project.write_settings(written.replace("payload = []", 'payload = ["pin"]\nnot_secret = ["pin"]', 1))
+    said = "user: searches would show password_hash, named like secrets: leave out what is one, and name the rest"
+    assert said in project.cli("plan", "user").stdout
 
 
 def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
