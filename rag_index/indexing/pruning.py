@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 
-__all__ = ["prune"]
+__all__ = ["prune", "prune_unneeded_contexts"]
 
 DAY = 86_400.0
 
@@ -34,6 +34,12 @@ def prune(settings: Settings, ledger: Ledger) -> None:
         prune_contexts(cache_url(settings.ledger_url), before, lambda: _indexed_texts(ledger), clock=ledger.clock)
     except RagIndexError as error:
         logger.warning("what is older than [run] keep_days was not deleted: %s", error)
+
+
+def prune_unneeded_contexts(settings: Settings, ledger: Ledger) -> None:
+    """Delete the contexts that no indexed document needs, however new they are: they repeat what the texts say."""
+    tomorrow = ledger.clock() + DAY
+    prune_contexts(cache_url(settings.ledger_url), tomorrow, lambda: _indexed_texts(ledger), clock=ledger.clock)
 
 
 def _indexed_texts(ledger: Ledger) -> Iterator[tuple[str, list[bytes]]]:

@@ -6,7 +6,7 @@ marked pending before it is written. A row that is not pending is exactly what t
 
 from __future__ import annotations
 
-from rag_index.ledger.collections import CollectionRows
+from rag_index.ledger.collections import CollectionRows, unwanted_indexes
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.files import FileRows
@@ -41,6 +41,7 @@ __all__ = [
     "WaitingChange",
     "WaitingLookUp",
     "WatchRecord",
+    "unwanted_indexes",
 ]
 
 

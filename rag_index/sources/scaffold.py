@@ -66,7 +66,8 @@ class _Table:
             return f"{named} {_NO_KEY}"
         if not self.fits:
             return f"{named} is left out, because its key is named like a secret ({secret}): {_UNLESS_MEANT}"
-        return f"{named} has columns named like secrets, which are left out ({secret}): {_UNLESS_MEANT}" if secret else ""
+        left_out = f"{named} has columns named like secrets, which are left out ({secret}): {_UNLESS_MEANT}"
+        return left_out if secret else ""
 
     @property
     def fits(self) -> bool:

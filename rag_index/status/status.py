@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.ledger import Ledger
+from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import holder
 from rag_index.status.runs import iso_time
 from rag_index.status.watches import watch_report
@@ -15,7 +15,7 @@ from rag_index.stores import count_indexed, live_aliases
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["IndexStatus", "status"]
+__all__ = ["IndexStatus", "status", "unwanted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,12 @@ def status(settings: Settings) -> list[IndexStatus]:
         ours = {live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
         indexed = count_indexed(settings.store, ours)
         return [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
+
+
+def unwanted(settings: Settings) -> dict[str, str]:
+    """Return a sentence about each index that is kept although the settings no longer have it, by its name."""
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        return unwanted_indexes(settings, ledger, live_aliases(settings.store))
 
 
 def _index_status(
