@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        if twice := re.match(r"Cannot declare \((.*?),?\) twice \((.*)\)", str(exc)):
+            table = twice[1].replace("', '", ".").strip("'")
+            raise SettingsError(f"{path} has a second [{table}] {twice[2]}: move its keys to the first one") from exc
         raise SettingsError(f"{path} is not TOML: {exc}") from exc
     except OSError as exc:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc

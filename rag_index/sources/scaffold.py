@@ -204,7 +204,8 @@ _URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the comple
 _HEAD = """\
 # Settings of rag-index. An environment variable can set every key instead: RAG_INDEX_SOURCE__URL,
 # RAG_INDEX_PARALLEL__WORKERS, … and RAG_INDEX_INDEXES__COMMENT__CHUNK_CHARS for a key of one index.
-# Keep secrets there. Paths are relative to this file. Most commented lines show the defaults.
+# Keep secrets there. Paths are relative to this file. Most commented lines show the defaults: to change one, remove the
+# "# " before it and before the [table] above it.
 
 project = {project}  # the prefix of all collection names, so that projects can share one Qdrant
 # data = ".rag-index"                   # the folder for what rag-index keeps; name another if this one is read-only
@@ -212,25 +213,25 @@ project = {project}  # the prefix of all collection names, so that projects can 
 [source]
 {note}url = {url}
 
-[embedder]
+# [embedder]
 # kind = "local"                        # wordllama, in the process, without a server
 # kind = "ollama"                       # one or more servers; first run `ollama pull nomic-embed-text`
 # model = "nomic-embed-text"
 # hosts = ["http://127.0.0.1:11434"]
 
-[store]
+# [store]
 # path = ".rag-index/qdrant"            # the folder of the embedded Qdrant
 # url = "http://127.0.0.1:6333"         # or a Qdrant server; set its key in RAG_INDEX_STORE__API_KEY
 
-[ledger]
+# [ledger]
 # url = "sqlite:///.rag-index/ledger.db"
 
-[parallel]
+# [parallel]
 # workers = "auto"                      # worker processes: one less than the processors
 # shard_documents = "auto"              # documents per shard
 # max_load = 4.0                        # start only as many workers as keep the load below this
 
-[run]
+# [run]
 # delete_guard = 0.2                    # a run by which more of the index would be lost in 30 days deletes nothing
 # tolerate_failed = 0.0                 # the share of documents that may fail in a completed run
 

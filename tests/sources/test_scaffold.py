@@ -142,6 +142,16 @@ def test_each_commented_line_is_a_key_and_most_show_the_default():
     assert seen["ledger", "url"] == SECTIONS["ledger"].model_fields["url"].default.get_secret_value()
 
 
+def test_tables_that_the_documentation_shows_can_be_pasted_in(desk):
+    """An empty table in the file would be declared twice."""
+    text = scaffold("sqlite:///desk.db").text
+    tables = [name for name in SECTIONS if name != "source"]
+    pasted = text.replace("\n[[indexes]]", "".join(f"\n[{name}]" for name in tables) + "\n[[indexes]]", 1)
+    assert [index.name for index in load(pasted, desk).indexes] == [i.name for i in load(text, desk).indexes]
+    with pytest.raises(SettingsError, match=r"has a second \[source\] at line \d+, column 8: move its keys to the first"):
+        load(text + '[source]\nchanges = "queue"\n', desk)
+
+
 def test_a_password_is_left_to_the_environment(desk):
     text = scaffold("sqlite:///desk.db?timeout=5&sslpassword=s3cret").text
     assert "s3cret" not in text
