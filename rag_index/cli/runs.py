@@ -67,6 +67,8 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
         click.echo(f"Nothing changed. {report.seconds:.1f} s.")
     else:
         click.echo(f"{report.state.capitalize()}: {report.sentence()}. {report.seconds:.1f} s.")
+        if report.advice:
+            click.echo(report.advice)
     return report.exit_code
 
 
