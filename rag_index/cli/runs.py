@@ -33,7 +33,9 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--shard-documents", type=click.IntRange(min=1), metavar="N", help="Documents per shard."),
         click.option("--serial", is_flag=True, help="Use one process and no Dask cluster."),
         click.option(
-            "--allow-deletes", is_flag=True, help="Delete what the source lost, however much, and what was held back."
+            "--allow-deletes",
+            is_flag=True,
+            help="Delete what was held back, or else what the source lost, however much.",
         ),
         click.option("--allow-loss", is_flag=True, help="Publish a rebuilt collection without asking its gate."),
         click.option(
