@@ -76,11 +76,11 @@ class FlowStart:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._server is not None:
-            self._server.end()  # nobody waits for its answer any more
         if self._thread is not None:
+            if self._thread.is_alive() and self._server is not None:
+                self._server.end()  # nobody waits for its answer any more
             self._thread.join()
-        self._stack.close()
+        self._stack.close()  # workers first: they send the server what they have logged
 
     def begin(self) -> None:
         """Start the server, unless the environment names one."""
