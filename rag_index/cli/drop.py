@@ -21,7 +21,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 
     The settings need not have it any longer. Without --yes it asks first.
     """
-    from rag_index.indexing.drop import drop_index, kept_index
+    from rag_index.indexing.pruning import drop_index, kept_index
 
     settings = context.settings(wait=wait)
     kept = kept_index(settings, name)

@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.chunking.context.cache import ContextCache, cache_url
 from rag_index.errors import IndexLocked
-from rag_index.indexing.drop import drop_index
+from rag_index.indexing.pruning import drop_index
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.stores import read_catalog
