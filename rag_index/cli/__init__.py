@@ -45,6 +45,7 @@ COMMANDS = (
     "evaluate",
     "optimize",
     "rollback",
+    "drop",
     "doctor",
     "export",
     "move",

@@ -33,7 +33,9 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--shard-documents", type=click.IntRange(min=1), metavar="N", help="Documents per shard."),
         click.option("--serial", is_flag=True, help="Use one process and no Dask cluster."),
         click.option(
-            "--allow-deletes", is_flag=True, help="Delete what the source lost, however much, and what was held back."
+            "--allow-deletes",
+            is_flag=True,
+            help="Delete what was held back, or else what the source lost, however much.",
         ),
         click.option("--allow-loss", is_flag=True, help="Publish a rebuilt collection without asking its gate."),
         click.option(
@@ -67,6 +69,8 @@ def print_report(report: RunReport, *, as_json: bool) -> int:
         click.echo(f"Nothing changed. {report.seconds:.1f} s.")
     else:
         click.echo(f"{report.state.capitalize()}: {report.sentence()}. {report.seconds:.1f} s.")
+        if report.advice:
+            click.echo(report.advice)
     return report.exit_code
 
 

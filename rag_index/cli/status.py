@@ -19,11 +19,11 @@ def status(context: Context, as_json: bool) -> None:
     """Show each index: its collection, documents, points, failures and last run."""
     settings = context.settings()
     with collect_seldom():
-        from rag_index.status.status import status
+        from rag_index.status.status import status, unwanted
 
-        indexes = status(settings)
+        indexes, others = status(settings), unwanted(settings)
     if as_json:
-        print_json({"indexes": [one.to_json() for one in indexes]})
+        print_json({"indexes": [one.to_json() for one in indexes], "unwanted": others})
         return
     any_held = any(one.held_back for one in indexes)
     on_server = any(one.indexed is not None for one in indexes)
@@ -43,6 +43,8 @@ def status(context: Context, as_json: bool) -> None:
                 click.echo(one.watch["missed"]["message"])
         if one.last_run and one.last_run["message"]:
             click.echo(f"{one.index}: {one.last_run['message']}")
+    for index, sentence in others.items():
+        click.echo(f"{index}: {sentence}")
 
 
 def _watch(watch: dict[str, Any]) -> str:

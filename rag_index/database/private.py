@@ -1,8 +1,10 @@
-"""Folders and files that hold texts, and so are their owner's alone: ledger, contexts, points, Prefect's database."""
+"""Files and folders of one user: with texts that others may not read, or settings that others may not write."""
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["private_file", "private_folder"]
+__all__ = ["other_writer", "private_file", "private_folder"]
 
 OWNER_FOLDER = 0o700
 OWNER_FILE = 0o600
@@ -39,6 +41,37 @@ def private_file(path: Path) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, OWNER_FILE))
     for file in (path, *path.parent.glob(f"{path.name}-*")):
         _close_to_others(file, OWNER_FILE)
+
+
+def other_writer(path: Path, *, sticky: bool = False) -> str:
+    """Return who may write a file or folder besides this user and root, in words; "" if nobody may.
+
+    With `sticky`, nobody may write a folder with that bit, as /tmp has it, but its owner: others can add to it, and
+    replace nothing there. A symbolic link is judged by its owner. A group without another member counts as its user,
+    as in Debian's OpenSSH: where each user has such a group, the umask lets it write. Raises OSError.
+    """
+    found = path.lstat()
+    if found.st_uid not in (0, os.geteuid()):
+        return f"user {_user_name(found.st_uid)}"
+    if stat.S_ISLNK(found.st_mode) or (sticky and found.st_mode & stat.S_ISVTX):
+        return ""
+    if not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return ""
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody"
+    try:
+        group = grp.getgrgid(found.st_gid)
+    except KeyError:
+        return f"group {found.st_gid}"
+    trusted = {"root", _user_name(os.geteuid())}
+    return "" if {group.gr_name, *group.gr_mem} <= trusted else f"group {group.gr_name}"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _close_to_others(path: Path, mode: int) -> None:

@@ -36,7 +36,7 @@ from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.guards import held_back
 from rag_index.indexing.scratch import Scratch
 from rag_index.indexing.target import Target
-from rag_index.ledger import Ledger, reconciled_by
+from rag_index.ledger import Ledger, reconciled_by, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
 from rag_index.stores import REST_REMEDY, open_store, server_collections
@@ -217,6 +217,8 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
                 found = Checkup(resources, index).diagnose()
             diagnosis.findings += found.findings
             diagnosis.advice += found.advice
+        others = unwanted_indexes(settings, resources.ledger, resources.store.aliases())
+        diagnosis.advice += [Advice(index, sentence) for index, sentence in others.items()]
         server = server_collections(resources.store)
         if server is not None and (reason := server.fallback()):
             diagnosis.advice.append(Advice(None, f"{reason}, so runs write over REST, which is slower: {REST_REMEDY}"))

@@ -159,8 +159,8 @@ class CollectionState:
             yield Finding(
                 self.index, "moved", 1,
                 f"{live} was moved to {metadata[MOVED_TO]}, and only that store is kept up to date",
-                f"set [store] in the settings to {metadata[MOVED_TO]}, "
-                "or move the index back with `rag-index move`", (live,),
+                f"set [store] in the settings to {metadata[MOVED_TO]}; from there `rag-index move` moves it back",
+                (live,),
             )  # fmt: skip
         elif row is not None and not metadata.get("store_id"):
             yield self._lost_metadata(row, ["store_id", *(key for key in MAKER_KEYS if not metadata.get(key))])

@@ -48,24 +48,26 @@ def scan_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, colle
 
 
 def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> SourceChanges:
-    """Record the source's documents, and those with text that the ledger has as empty; return what changed.
+    """Record the source's documents, and those with text that the ledger has as empty; return what the next run does.
 
-    Pages have `rows` documents. Raises what a source raises.
+    That leaves documents out that were given up. Pages have `rows` documents. Raises what a source raises.
     """
     source.check()
     new = changed = 0
+    any_failures = ledger.count_failures(collection_id) > 0
     cursor: Any = None
     while True:
         page = source.page(cursor, rows)
         documents = page.documents
         known = ledger.known(collection_id, documents.keys)
+        failed = ledger.failures(collection_id, documents.keys) if any_failures else {}
         scratch.add_source_keys([*documents.keys, *(failure.key for failure in page.unreadable)])
         scratch.add_not_empty(
             key
             for key, text, text_hash in zip(documents.keys, documents.texts, documents.text_hashes, strict=True)
             if text and (row := known.get(key)) and not (row.chunks or row.pending) and row.text_hash == text_hash
         )
-        page_diff = diff(documents, known, {})
+        page_diff = diff(documents, known, failed)
         new += page_diff.new
         changed += len(page_diff.to_embed) - page_diff.new + len(page_diff.payload_only) + len(page_diff.emptied)
         cursor = page.cursor

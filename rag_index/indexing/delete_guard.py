@@ -89,9 +89,20 @@ class DeleteGuard:
             self._ledger.note_batch_deletions(cid, deletions.all)
         return refused
 
-    def allow(self) -> None:
-        """Hold nothing back, because a person allowed it or because nobody reads the collection yet."""
-        self._ledger.release_all(self._collection.id)
+    def allow(self) -> str:
+        """Hold nothing back, because a person allowed it or because nobody reads the collection yet.
+
+        A person who was shown what is held back allowed that. What was lost since is held back in its place if it is
+        too much, and the reason is returned; else "".
+        """
+        refused = ""
+        if self._ledger.count_held(self._collection.id):
+            refused = deletion_refused(self.loss().since_shown, self._share, shown=True)
+        if refused:
+            self._ledger.hold_back_others(self._collection)
+        else:
+            self._ledger.release_all(self._collection.id)
+        return refused
 
     def finish(self) -> int:
         """Record that all was deleted but what is still held back, and return how many documents that is."""

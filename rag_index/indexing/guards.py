@@ -6,12 +6,9 @@ Each function returns a sentence for a person, or an empty text if nothing is he
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from rag_index.ledger import Counts
 from rag_index.ledger.deletions import DAYS, HOURS
-
-if TYPE_CHECKING:
-    from rag_index.ledger import Counts
 
 __all__ = [
     "UNGUARDED_DELETES", "Loss", "batch_refused", "deletion_refused", "held_back", "too_few_left", "too_many_failed",
@@ -54,17 +51,28 @@ class Loss:
         return lost > 0 and _too_many(self._earlier + lost, self.largest, share)
 
     @property
+    def since_shown(self) -> Loss:
+        """The same without what is held back, which a person was shown and allows, with all that was lost before."""
+        lost, before = self.deletions, self.before
+        after = Counts(before.all - lost.held, before.whole - lost.held, before.held - lost.held)
+        return Loss(Counts(lost.all - lost.held, lost.whole - lost.held, 0), after, after.whole)
+
+    @property
     def _earlier(self) -> int:
         """How many documents were lost in the last days."""
         return max(0, self.largest - self.before.whole)
 
 
-def deletion_refused(loss: Loss, share: float) -> str:
-    """Return why a run deletes nothing, if it would delete more than `share` of the index."""
+def deletion_refused(loss: Loss, share: float, *, shown: bool = False) -> str:
+    """Return why a run deletes nothing, if it would delete more than `share` of the index.
+
+    With `shown`, the loss is what came after a person was shown another one, which is deleted.
+    """
     if not (lost := loss.sentence(share)):
         return ""
+    deleted = "what was held back before is deleted, and nothing else" if shown else "nothing was deleted"
     return (
-        f"{lost} would be deleted, more than delete_guard ({share:.0%}) allows; nothing was deleted: "
+        f"{lost} would be deleted, more than delete_guard ({share:.0%}) allows; {deleted}: "
         "if the source is right, run again with --allow-deletes"
     )
 

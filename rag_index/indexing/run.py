@@ -102,8 +102,6 @@ class IndexRun:
         self.stopwatch = Stopwatch()
         self.metrics = RunMetrics()
         self.paging = Paging()
-        self.advice = ""
-        """What would make the next run faster; known once the run has ended."""
         self.scan: Scan | None = None
         """None until `begin` has returned: the run may end before it has a collection."""
         self.started = time.monotonic()
@@ -181,8 +179,8 @@ class IndexRun:
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
         metrics.load, metrics.processors = load_average(), cpu_count()
-        self.advice = advice(metrics, self.settings.embedder, self.settings.parallel)
-        report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": self.advice}
+        outcome.advice = advice(metrics, self.settings.embedder, self.settings.parallel)
+        report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": outcome.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)
 
 

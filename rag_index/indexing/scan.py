@@ -244,8 +244,9 @@ class Scan:
         run, cid = self.run, self.collection.id
         with run.stopwatch.stage("delete"):
             run.lease.check()
+            refused = ""
             if self.rebuild or run.options.allow_deletes:
-                self.guard.allow()
+                refused = self.guard.allow()
             elif refused := self.guard.hold_back():
                 run.outcome.hold_back(run.ledger.count_held(cid), refused)
                 return
@@ -255,7 +256,7 @@ class Scan:
             run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
             run.ledger.forget_unseen_failures(cid)
             held = self.guard.finish()
-            run.outcome.hold_back(held, held_back(held, run.index.name))
+            run.outcome.hold_back(held, refused or held_back(held, run.index.name))
             self._progress.deletes_done = not run.ledger.count_emptied()  # those must be read again
 
     def delete(self, keys: Sequence[str]) -> None:

@@ -39,13 +39,21 @@ def live_collection(ledger: Ledger, store: Store | StoreCatalog, alias: str) -> 
                 "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
             )
         return None
+    metadata = store.collections().get(name, {})
+    if moved_to := metadata.get(MOVED_TO):  # first: a ledger that was lost is made from the other store
+        raise StoreMismatch(f"collection {name} was moved to {moved_to}: name that store in [store]")
     collection = ledger.collection(name)
     if collection is None:
         raise StoreMismatch(
             f"{name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: is it another "
             "ledger? `rag-index doctor --repair` rebuilds the ledger from the store, `rag-index rebuild` the index"
         )
-    _same_store(store, collection)
+    if metadata.get("store_id") != collection.store_id:
+        raise StoreMismatch(
+            f"collection {name} of the store is not the one that the ledger knows (its id is "
+            f"{metadata.get('store_id')}, not {collection.store_id}): is it another store or another ledger? "
+            "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
+        )
     return collection
 
 
@@ -209,15 +217,3 @@ def _mismatch(collection: Collection, identity: EmbedderIdentity, chunking: str)
     if (collection.embedder_fingerprint, collection.dimension) != (identity.fingerprint, identity.dimension):
         return f"{collection.name} holds vectors of {collection.embedder}; settings say {identity}"
     return ""
-
-
-def _same_store(store: Store | StoreCatalog, collection: Collection) -> None:
-    metadata = store.collections().get(collection.name, {})
-    if moved_to := metadata.get(MOVED_TO):
-        raise StoreMismatch(f"collection {collection.name} was moved to {moved_to}: name that store in [store]")
-    if metadata.get("store_id") != collection.store_id:
-        raise StoreMismatch(
-            f"collection {collection.name} of the store is not the one that the ledger knows (its id is "
-            f"{metadata.get('store_id')}, not {collection.store_id}): is it another store or another ledger? "
-            "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
-        )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rag_index.ledger.collections import CollectionRows
+from rag_index.ledger.collections import CollectionRows, unwanted_indexes
 from rag_index.ledger.deletions import DeletionRows
 from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.files import FileRows
@@ -49,6 +49,7 @@ __all__ = [
     "WaitingLookUp",
     "WatchRecord",
     "reconciled_by",
+    "unwanted_indexes",
 ]
 
 

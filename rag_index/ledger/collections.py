@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -16,11 +16,21 @@ from rag_index.ledger.tables import (
     documents,
     failed_documents,
     file_hashes,
+    inbox,
+    look_ups,
+    mended,
+    runs,
     scan_states,
     sizes,
+    watches,
 )
 
-__all__ = ["CollectionRows"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rag_index.settings import Settings
+
+__all__ = ["CollectionRows", "unwanted_indexes"]
 
 
 class CollectionRows(LedgerConnection):
@@ -60,3 +70,28 @@ class CollectionRows(LedgerConnection):
             for table in (documents, failed_documents, scan_states, file_hashes, sizes, batch_deletions, buckets):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))
             connection.execute(collections.delete().where(collections.c.id == collection_id))
+
+    def forget_index(self, alias: str) -> None:
+        """Delete everything about an index but its lease, by which late writes of dead runs are told apart."""
+        with self.transaction() as connection:
+            for collection in self.collections(alias):
+                self.drop_collection(collection.id)
+            for table in (inbox, look_ups, mended, runs, watches):
+                connection.execute(table.delete().where(table.c.alias == alias))
+
+
+def unwanted_indexes(settings: Settings, ledger: CollectionRows, live: Mapping[str, str]) -> dict[str, str]:
+    """Return a sentence about each index that is kept although the settings no longer have it, by its name.
+
+    `live` are the aliases of the store. What another ledger knows, of a project with a similar name, does not count.
+    """
+    prefix, wanted = settings.alias(""), {settings.alias(index.name) for index in settings.indexes}
+    found = {}
+    for alias, name in sorted(live.items()):
+        index = alias.removeprefix(prefix)
+        if alias in wanted or index == alias or (known := ledger.collection(name)) is None or known.alias != alias:
+            continue
+        found[index] = (
+            f"{settings.path.name} has no such index, but {name} keeps its texts: `rag-index drop {index}` deletes them"
+        )
+    return found

@@ -160,7 +160,8 @@ def _engine(url: URL) -> Engine:
 
 
 def _sqlite_pragmas(connection: Any, _record: object) -> None:
-    set_pragmas(connection, ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384"))
+    pragmas = ("journal_mode=WAL", "synchronous=FULL", "temp_store=FILE", "cache_size=-16384", "secure_delete=ON")
+    set_pragmas(connection, pragmas)
 
 
 def _map_error(error: exc.SQLAlchemyError, url: URL) -> Exception:

@@ -13,6 +13,8 @@ from rag_index.ledger.tables import HELD, batch_deletions, collections, document
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy.engine import Connection
+
     from rag_index.ledger.records import Collection
 
 __all__ = ["DAYS", "DeletionRows"]
@@ -117,6 +119,19 @@ class DeletionRows(ScanRows):
             self.release(collection.id)
             connection.execute(documents.update().where(lost, d.held_at.is_(None)).values(held_at=self.clock()))
 
+    def hold_back_others(self, collection: Collection) -> None:
+        """Hold back what the scan would delete and nothing else held back before; hold that back no longer.
+
+        Forget earlier sizes and deletions, as `release_all` does.
+        """
+        d = documents.c
+        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost(collection.id)
+        other = sa.case((d.held_at.is_(None), self.clock()), else_=None)
+        with self.transaction() as connection:
+            self.release(collection.id)
+            connection.execute(documents.update().where(lost).values(held_at=other))
+            self._forget_losses(connection, collection.id)
+
     def release(self, collection_id: int) -> None:
         """Hold documents back no longer that the scan saw, and found with text."""
         held = self._is_in_index(collection_id) & HELD
@@ -136,8 +151,11 @@ class DeletionRows(ScanRows):
         held = self._is_in_index(collection_id) & HELD
         with self.transaction() as connection:
             connection.execute(documents.update().where(held).values(held_at=None))
-            for table in (sizes, batch_deletions):
-                connection.execute(table.delete().where(table.c.collection_id == collection_id))
+            self._forget_losses(connection, collection_id)
+
+    def _forget_losses(self, connection: Connection, collection_id: int) -> None:
+        for table in (sizes, batch_deletions):
+            connection.execute(table.delete().where(table.c.collection_id == collection_id))
 
     def count_held(self, collection_id: int) -> int:
         """Count the documents that are held back."""

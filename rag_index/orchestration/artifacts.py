@@ -291,5 +291,5 @@ def _advice(run: IndexRun, outcome: IndexOutcome) -> list[str]:
             f"What was committed is kept: correct the cause, then `rag-index index {name}` continues from there"
         )
     if outcome.new or outcome.changed:
-        advice.append(f"For speed: {run.advice}")
+        advice.append(f"For speed: {outcome.advice}")
     return advice

@@ -6,12 +6,13 @@ import logging
 import multiprocessing
 import os
 import platform
+import signal
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from importlib.metadata import version
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +185,12 @@ def _forked() -> bool:
     os.environ.update({name: str(value) for name, value in inherited.items()})
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # or it would import from the folder in which the run was started
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed.nanny", "tasks.embed"])
-    forkserver.ensure_running()
+    resource_tracker.ensure_running()  # first, because it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C ends the run, and the run its workers
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return True
 
 

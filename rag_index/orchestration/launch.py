@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 import threading
 import tomllib
 from contextlib import AbstractContextManager, ExitStack, chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.database.private import private_folder
+from rag_index.database.private import other_writer, private_folder
 from rag_index.errors import SettingsError, TransientError
 from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.api_server import ApiServer, prefect_api
@@ -77,11 +76,11 @@ class FlowStart:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._server is not None:
-            self._server.end()  # nobody waits for its answer any more
         if self._thread is not None:
+            if self._thread.is_alive() and self._server is not None:
+                self._server.end()  # nobody waits for its answer any more
             self._thread.join()
-        self._stack.close()
+        self._stack.close()  # workers first: they send the server what they have logged
 
     def begin(self) -> None:
         """Start the server, unless the environment names one."""
@@ -178,9 +177,7 @@ def trusted_folder() -> AbstractContextManager[None]:
     Prefect obeys a `prefect.toml`, `.env` or `pyproject.toml` in the folder in which it is imported. These can name a
     configuration of logging, which names what to call. Give it the root folder, in which nobody leaves files.
     """
-    here = Path().stat()
-    trusted = here.st_uid in (0, os.geteuid()) and not here.st_mode & stat.S_IWOTH
-    return nullcontext() if trusted else chdir("/")
+    return chdir("/") if other_writer(Path()) else nullcontext()
 
 
 def quiet(home: Path, *, verbose: bool = False) -> None:

@@ -52,6 +52,13 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, parallel: ParallelSe
             f"writing contexts took {metrics.chunk_seconds / metrics.worker_seconds:.0%} of the workers' time: "
             "a smaller model, more hosts, or more slots (OLLAMA_NUM_PARALLEL) with a higher concurrency would help"
         )
+    written = metrics.write_seconds - metrics.stages.get("upsert", 0.0)  # by workers
+    if metrics.utilisation < MIN_BUSY and written > max(metrics.worker_seconds, SMALL_RUN):
+        return (
+            f"workers busy {metrics.utilisation:.0%}, because they waited for the store: writing took {written:.0f} s, "
+            f"embedding {metrics.worker_seconds:.0f} s; a faster disk or more processors for Qdrant would help, and "
+            "`bulk` of [store.server] the first load"
+        )
     flow_waited = metrics.stages.get("wait", 0.0) > LARGE_SHARE * metrics.seconds
     if metrics.utilisation >= MIN_BUSY or (flow_waited and metrics.seconds >= SMALL_RUN and not _is_uneven(metrics)):
         return f"workers busy {metrics.utilisation:.0%}{_advice_on_workers(metrics, embedder)}"

@@ -16,6 +16,8 @@ __all__ = ["IndexOutcome", "RunReport", "State", "count_of", "failed_to_start"]
 
 State = Literal["completed", "partial", "failed"]
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
+SLOW_SECONDS = 60.0
+"""A run of an index that takes longer ends with advice."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
 
 
@@ -58,6 +60,8 @@ class IndexOutcome:
     """What the gate of a rebuild found, if it was asked."""
     exit_code: int | None = None
     """The exit code of the error that ended the run of this index, if there was one."""
+    advice: str = ""
+    """What would make the next run faster; known once the run has ended."""
 
     def count(self, failures: Sequence[Failure]) -> None:
         """Count documents that failed, were skipped, or are incomplete."""
@@ -98,7 +102,7 @@ class IndexOutcome:
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; keys such as `message` only if they have a value."""
         values = asdict(self)
-        values.pop("exit_code")
+        del values["exit_code"], values["advice"]
         values["gate"] = self.gate.to_json() if self.gate else None
         values["seconds"] = round(self.seconds, 3)
         for name in ("message", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS):
@@ -178,6 +182,13 @@ class RunReport:
         if self.indexes and all(outcome.exit_code == 2 for outcome in self.indexes):
             return 2
         return _EXIT[self.state]
+
+    @property
+    def advice(self) -> str:
+        """A sentence about the index that took longest, if it was slow to embed; else ""."""
+        slow = [one for one in self.indexes if one.seconds >= SLOW_SECONDS and one.chunks_embedded and one.advice]
+        slowest = max(slow, key=lambda one: one.seconds, default=None)
+        return f"{slowest.index}: {slowest.advice} (`rag-index report` says more)" if slowest else ""
 
     def sentence(self) -> str:
         """Return the sums as one line, which Prefect displays as the message of the run's state."""

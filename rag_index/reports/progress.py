@@ -21,6 +21,10 @@ RECENT_SECONDS = 30.0
 """The period over which the recent rate is measured."""
 MIN_OVERDUE = 2.0
 """Seconds without a document that are never called overdue: results come in shards."""
+MIN_MEASURED = 2.0
+MAX_ETA = 1000
+"""A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took
+until now: the first documents may be those that need no embedding."""
 
 
 class Progress:
@@ -134,9 +138,11 @@ class Progress:
     @property
     def eta(self) -> float | None:
         """Seconds left at the recent rate; None if that is unknown, documents are overdue or a service is away."""
+        measured = self._recent[-1][0] - self._recent[0][0]
         if not self.rate or self.total < self.done or self.overdue is not None or self.outages:
             return None
-        return (self.total - self.done) / self.rate
+        left = (self.total - self.done) / self.rate
+        return left if measured >= MIN_MEASURED and left <= MAX_ETA * self.seconds else None
 
     @property
     def overdue(self) -> float | None:

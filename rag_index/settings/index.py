@@ -18,7 +18,9 @@ from rag_index.settings.watch import DependsOn  # noqa: TC001 - pydantic looks i
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
-__all__ = ["CODE", "CODE_FIELDS", "GROUPS_FIELD", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings"]
+__all__ = [
+    "CODE", "CODE_FIELDS", "GROUPS_FIELD", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings", "is_named_like_a_secret",
+]  # fmt: skip
 
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
@@ -31,7 +33,7 @@ LANGUAGES = (
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
-    "access_separator", "depends_on",
+    "access_separator", "depends_on", "not_secret",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
 CUSTOM_KEYS = {"options"}
@@ -48,6 +50,21 @@ CodeLanguage = Literal[
 ]  # fmt: skip
 """The languages that source code is parsed as; `text` is split at lines."""
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
+
+SECRET = re.compile(
+    r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
+    r"|(?:\w*_)?(?:pass|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session|activation|actkey|security_?answer"
+    r"|(?:activation|access|api|auth|backup|confirm(?:ation)?|deploy|encryption|gpg|invit(?:e|ation)|licen[cs]e|login"
+    r"|otp|pgp|private|recovery|reset|security|session|sign(?:ing)?|ssh|unlock|verif(?:y|ication)|webhook)_?(?:key|code)))"
+    r"(?:e?s)?(?:_?(?:data|digest|encrypted|hash|hex|hint|id|new|old|plain|salt|text|value|\d+))*"
+)
+"""The names of columns that hold secrets, in small letters with `_` between words: what the last words name counts."""
+
+
+def is_named_like_a_secret(column: str) -> bool:
+    """Return whether the name of a column says that it holds a password, a key, a token or the like."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", "_", column)
+    return SECRET.fullmatch(words.strip("_").lower()) is not None
 
 
 def _payload_kind(value: Any) -> str | None:
@@ -81,6 +98,8 @@ class IndexSettings(Section):
     """The text to embed: columns joined by new lines, or a template such as "{summary}\\n{description}"."""
     payload: list[str] = Field(default=[])
     """Columns that a hit returns beside its text."""
+    not_secret: list[str] = Field(default=[])
+    """Columns that are named like secrets and are none, so that `plan` does not warn of them."""
     payload_indexes: Annotated[dict[str, PayloadKind], Table] = Field(default={})
     """Payload columns that searches filter by, with the kind of their values."""
     required_filter: Annotated[dict[str, Any], Table] = Field(default={})
@@ -203,6 +222,12 @@ class IndexSettings(Section):
                     known = ", ".join(self.fields or ()) or "none"
                     remedy = "; add it there" if self.kind == SQL else ""
                     raise ValueError(f"{key} names {field!r}, but payload has no such column ({known}){remedy}")
+
+    @property
+    def secret_columns(self) -> list[str]:
+        """Return the columns that searches would show and that are named like secrets, but for `not_secret`."""
+        read = dict.fromkeys([*self.key_columns, *self.text_columns, *self.payload])
+        return [name for name in read if name not in self.not_secret and is_named_like_a_secret(name)]
 
     @property
     def fields(self) -> tuple[str, ...] | None:

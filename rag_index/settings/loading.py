@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr, ValidationError
 
+from rag_index.database.private import other_writer
 from rag_index.errors import SettingsError
 from rag_index.settings.environment import CONFIG_VARIABLE, TOP_KEYS, Overlay, tables_of
 from rag_index.settings.index import IndexSettings
@@ -29,7 +31,7 @@ def find_config(given: str | Path | None = None, environ: Mapping[str, str] | No
     """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
 
     Raises:
-        SettingsError: there is no such file.
+        SettingsError: there is no such file, or another user may write the one that was found.
     """
     named = given or (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
     if named:
@@ -40,8 +42,27 @@ def find_config(given: str | Path | None = None, environ: Mapping[str, str] | No
     current = Path.cwd()
     for folder in (current, *current.parents):
         if (folder / FILE_NAME).is_file():
+            _check_writers(folder / FILE_NAME)
             return folder / FILE_NAME
     raise SettingsError(f"there is no {FILE_NAME} here or above; `rag-index init` writes one, --config names another")
+
+
+def _check_writers(path: Path) -> None:
+    """Check that nobody else decides what a file says that was found, and not named, or what is beside it.
+
+    Settings say where keys are sent, and the ledger beside them says what is deleted.
+
+    Raises:
+        SettingsError: another user may write the file or its folder, or replace a folder above.
+    """
+    real = path.resolve()
+    near = (path, path.parent, real)
+    for one in dict.fromkeys((*near, *path.parents, *real.parents)):
+        if writer := other_writer(one, sticky=one not in near):
+            raise SettingsError(
+                f"{path} was found, but not read, because {writer} may write {'it' if one == path else one}: "
+                "if you mean these settings, name the file with --config or RAG_INDEX_CONFIG"
+            )
 
 
 def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) -> Settings:
@@ -148,6 +169,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        if twice := re.match(r"Cannot declare \((.*?),?\) twice \((.*)\)", str(exc)):
+            table = twice[1].replace("', '", ".").strip("'")
+            raise SettingsError(f"{path} has a second [{table}] {twice[2]}: move its keys to the first one") from exc
         raise SettingsError(f"{path} is not TOML: {exc}") from exc
     except OSError as exc:
         raise SettingsError(f"{path} cannot be read: {exc.strerror}") from exc

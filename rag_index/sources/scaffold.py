@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from sqlalchemy.types import JSON, Enum, LargeBinary, NullType, String
 from rag_index.database.urls import database_url, is_file, is_secret, redacted_url
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError
+from rag_index.settings.index import is_named_like_a_secret
 from rag_index.settings.project import project_name
 from rag_index.sources.engine import open_read_only, source_error
 
@@ -40,7 +41,7 @@ EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """The text of a settings file, and a sentence about each table with text that has no index in it."""
+    """The text of a settings file, and a sentence about each table and each secret that it leaves out."""
 
     text: str
     left_out: list[str]
@@ -48,12 +49,30 @@ class Scaffold:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A table and the columns that its index would have. Without a key there can be no index."""
+    """A table and the columns that its index would have. Without a key that may be shown there can be no index."""
 
     name: str
     key: list[str]
     text: list[str]
     payload: list[str]
+    secrets: list[str] = field(default_factory=list)
+    """Columns that are named like secrets, of which nothing is indexed."""
+
+    @property
+    def left_out(self) -> str:
+        """Return the sentence about what has no place in an index; "" if there is nothing."""
+        named, secret = _toml(self.name), ", ".join(self.secrets)
+        if not self.key:
+            return f"{named} {_NO_KEY}"
+        if not self.fits:
+            return f"{named} is left out, because its key is named like a secret ({secret}): {_UNLESS_MEANT}"
+        left_out = f"{named} has columns named like secrets, which are left out ({secret}): {_UNLESS_MEANT}"
+        return left_out if secret else ""
+
+    @property
+    def fits(self) -> bool:
+        """Return whether it can have an index."""
+        return bool(self.key) and not set(self.key) & set(self.secrets)
 
 
 def scaffold(source: str | None, folder: Path | None = None) -> Scaffold:
@@ -73,8 +92,8 @@ def scaffold(source: str | None, folder: Path | None = None) -> Scaffold:
             raise SettingsError(f"--source {error}") from None
         tables, url_text = _find_tables(url), _without_secrets(source, here, folder or here)
         note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
-    left_out = [_LEFT_OUT.format(name=_toml(table.name)) for table in tables if not table.key]
-    tables = [table for table in tables if table.key]
+    left_out = [sentence for table in tables if (sentence := table.left_out)]
+    tables = [table for table in tables if table.fits]
     if not tables:
         where = redacted_url(url)
         raise SettingsError("; ".join([f"{where} has no table with a primary key and a text column", *left_out]))
@@ -105,10 +124,11 @@ def _find_tables(url: URL) -> list[_Table]:
 
 def _read_table(connection: Connection, name: str, key: list[str], columns: Sequence[Any]) -> _Table | None:
     """Return the table with its text and payload columns; None if it has no text."""
+    secrets = [column["name"] for column in columns if is_named_like_a_secret(column["name"])]
     long, payload = [], []
     for column in columns:
         kind = column["type"]
-        if column["name"] in key:
+        if column["name"] in key or column["name"] in secrets:
             continue
         if isinstance(kind, String) and not isinstance(kind, Enum) and (kind.length or 10_000) > MAX_SHORT_CHARS:
             long.append(column["name"])
@@ -118,7 +138,7 @@ def _read_table(connection: Connection, name: str, key: list[str], columns: Sequ
         return None
     text = _prose_columns(connection, name, long)
     payload = [c["name"] for c in columns if c["name"] in payload or (c["name"] in long and c["name"] not in text)]
-    return _Table(name, key, text, payload[:MAX_PAYLOAD]) if text else None
+    return _Table(name, key, text, payload[:MAX_PAYLOAD], secrets) if text else None
 
 
 def _prose_columns(connection: Connection, table: str, columns: list[str]) -> list[str]:
@@ -174,16 +194,18 @@ def _without_secrets(source: str, here: Path, folder: Path) -> str:
     return stripped.render_as_string(hide_password=False)
 
 
-_LEFT_OUT = (
-    "{name} has text but no primary key: write its [[indexes]] by hand, with columns as `key` whose values are unique "
+_NO_KEY = (
+    "has text but no primary key: write its [[indexes]] by hand, with columns as `key` whose values are unique "
     "and never NULL"
 )
+_UNLESS_MEANT = "if one holds none, write it in by hand, also in `not_secret`"
 _URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL.\n"
 
 _HEAD = """\
 # Settings of rag-index. An environment variable can set every key instead: RAG_INDEX_SOURCE__URL,
 # RAG_INDEX_PARALLEL__WORKERS, … and RAG_INDEX_INDEXES__COMMENT__CHUNK_CHARS for a key of one index.
-# Keep secrets there. Paths are relative to this file. Most commented lines show the defaults.
+# Keep secrets there. Paths are relative to this file. Most commented lines show the defaults: to change one, remove the
+# "# " before it and before the [table] above it.
 
 project = {project}  # the prefix of all collection names, so that projects can share one Qdrant
 # data = ".rag-index"                   # the folder for what rag-index keeps; name another if this one is read-only
@@ -191,25 +213,25 @@ project = {project}  # the prefix of all collection names, so that projects can 
 [source]
 {note}url = {url}
 
-[embedder]
+# [embedder]
 # kind = "local"                        # wordllama, in the process, without a server
 # kind = "ollama"                       # one or more servers; first run `ollama pull nomic-embed-text`
 # model = "nomic-embed-text"
 # hosts = ["http://127.0.0.1:11434"]
 
-[store]
+# [store]
 # path = ".rag-index/qdrant"            # the folder of the embedded Qdrant
 # url = "http://127.0.0.1:6333"         # or a Qdrant server; set its key in RAG_INDEX_STORE__API_KEY
 
-[ledger]
+# [ledger]
 # url = "sqlite:///.rag-index/ledger.db"
 
-[parallel]
+# [parallel]
 # workers = "auto"                      # worker processes: one less than the processors
 # shard_documents = "auto"              # documents per shard
 # max_load = 4.0                        # start only as many workers as keep the load below this
 
-[run]
+# [run]
 # delete_guard = 0.2                    # a run by which more of the index would be lost in 30 days deletes nothing
 # tolerate_failed = 0.0                 # the share of documents that may fail in a completed run
 

@@ -67,6 +67,10 @@ class RunPlan:
     exit_code: int = 0
     """The exit code of such a run."""
 
+    def add_message(self, message: str) -> None:
+        """Add to what a person should know."""
+        self.message = "; ".join(filter(None, [self.message, message]))
+
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints. `message` and `error` are left out if they are empty."""
         values = {**asdict(self), "cost": self.cost and self.cost.to_json()}
@@ -96,22 +100,28 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
 
     Raises what a source, a ledger and a store raise, and what a run raises that has to be refused.
     """
-    plan = RunPlan(index.name)
+    plan = RunPlan(index.name, message=_secrets(index))
     with closing(open_source(settings, index)) as source, closing(Ledger(settings.ledger_url)) as ledger:
         source.check()
         live = live_collection(ledger, read_catalog(settings.store), settings.alias(index.name))
         if live is not None:
             read_marks = partial(commit_marks, settings.store)
-            plan.message = ledger.find_restored({index.name: live.name}, read_marks).get(index.name, "")
+            plan.add_message(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
         try:
             _check_fits(settings, index, live, identity)
         except TransientError as error:
             model = "the embedder" if error is identity else "the model that writes contexts"
             compared = "" if live is None else ", so it was not compared with the one that made the index"
-            silent = f"{model} does not answer{compared}: {error}"
-            plan.message = "; ".join(filter(None, [plan.message, silent]))
+            plan.add_message(f"{model} does not answer{compared}: {error}")
         _compare(plan, settings, index, source, ledger, live)
     return plan
+
+
+def _secrets(index: IndexSettings) -> str:
+    """Return the warning about columns that are named like secrets; "" if there are none."""
+    if not (names := ", ".join(index.secret_columns)):
+        return ""
+    return f"searches would show {names}, named like secrets: leave out what is one, and name the rest in not_secret"
 
 
 def _check_fits(
@@ -151,7 +161,7 @@ def _compare(
     plan.gone = ledger.count_gone(collection_id)
     if live is not None:
         plan.held_back, reason = DeleteGuard(ledger, live, settings.run.delete_guard).foresee(index.name)
-        plan.message = "; ".join(filter(None, [plan.message, reason]))
+        plan.add_message(reason)
 
 
 def _count(plan: RunPlan, page: SourcePage, ledger: Ledger, collection_id: int) -> DocumentBatch:

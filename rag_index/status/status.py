@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.ledger import Ledger
+from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import holder
 from rag_index.status.runs import iso_time
 from rag_index.status.watches import watch_report
@@ -16,7 +16,7 @@ from rag_index.stores import commit_marks, count_indexed, live_aliases
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["IndexStatus", "status"]
+__all__ = ["IndexStatus", "status", "unwanted"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,12 @@ def status(settings: Settings) -> list[IndexStatus]:
         restored = ledger.find_restored(ours, partial(commit_marks, settings.store))
         found = [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
         return [replace(one, restored=restored.get(one.index, "")) for one in found]
+
+
+def unwanted(settings: Settings) -> dict[str, str]:
+    """Return a sentence about each index that is kept although the settings no longer have it, by its name."""
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        return unwanted_indexes(settings, ledger, live_aliases(settings.store))
 
 
 def _index_status(

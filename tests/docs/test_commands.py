@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from typing import get_args
 from unittest.mock import Mock
 
@@ -87,6 +88,12 @@ def test_exit_codes_are_as_documented(monkeypatch):
     with pytest.raises(SystemExit) as interrupted:
         cli.main(["status"])
     assert documented == states | raised | {interrupted.value.code, Diagnosis([finding]).exit_code}
+
+
+def test_the_readme_shows_the_command_that_make_test_runs():
+    dry = subprocess.run(["make", "--dry-run", "test"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    [command] = [line.strip() for line in dry.splitlines() if "-m pytest" in line]
+    assert f"\n{command}\n" in README
 
 
 def test_make_targets_that_are_named_exist_and_all_are_named():

@@ -64,6 +64,7 @@ ARGUMENTS = {
     "retry-failed": ["notes"],
     "search": ["x"],
     "rollback": ["notes"],
+    "drop": ["notes", "--yes"],
     "evaluate": ["golden.jsonl"],
 }
 

@@ -17,10 +17,12 @@ from rag_index.doctor import examine, repair, settings_advice
 from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
 from rag_index.documents.ids import point_id
 from rag_index.errors import IndexLocked, UnknownIndex
+from rag_index.indexing.diff import MAX_TRIES
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.tables import documents
 from rag_index.settings import load_settings
+from rag_index.sources import open_source
 from rag_index.stores import open_store
 from tests.project import Project
 from tests.twin import twin
@@ -430,6 +432,21 @@ def test_changes_in_the_source_are_advice(project):
     assert [advice.message for advice in diagnosis.advice] == [
         "2 new, 1 changed, 1 gone since the last run; the next run indexes that, or `rag-index index notes` does now"
     ]
+
+
+def test_a_document_that_was_given_up_is_not_what_the_next_run_indexes(project):
+    project.execute("UPDATE note SET body = 'refused' WHERE id = 3")
+    project.execute("INSERT INTO note VALUES (2000, 'new', 'refused too', 'a', 1)")
+    source = closing(open_source(project.settings, project.settings.index("notes")))
+    with source as opened, ledger_of(project) as ledger:
+        documents = opened.page(None, DOCUMENTS + 10).documents
+        hashes = dict(zip(documents.keys, documents.text_hashes, strict=True))
+        for _ in range(MAX_TRIES):
+            ledger.fail(1, [Failure(key_of(one), "too long", hashes[key_of(one)]) for one in (3, 2000)])
+    diagnosis = examine(project.settings)
+    assert (counts_by_kind(diagnosis), diagnosis.advice) == ({"failed_documents": 2}, [])
+    project.execute("UPDATE note SET body = 'shorter' WHERE id = 3")
+    assert [advice.message.partition(" since")[0] for advice in examine(project.settings).advice] == ["1 changed"]
 
 
 @pytest.mark.long

@@ -83,6 +83,32 @@ def test_a_person_allows_what_was_held_back(project, clock):
     assert run_plain(project, clock=clock).held_back == 300
 
 
+def test_an_approval_is_for_what_was_shown_and_not_for_what_the_source_lost_since(tmp_path, clock):
+    project = Project(tmp_path / "project").fill(1000)
+    run_plain(project, clock=clock)
+    project.execute("DELETE FROM note WHERE id <= 300")
+    assert run_plain(project, clock=clock).held_back == 300  # a person reads this, while the source loses more
+    project.execute("DELETE FROM note WHERE id <= 700")
+    project.execute("UPDATE note SET title = NULL, body = '' WHERE id > 950")
+    outcome = run_plain(project, clock=clock, allow_deletes=True)
+    assert (outcome.state, outcome.deleted, outcome.held_back) == ("partial", 300, 450)
+    assert "450 of 700 documents would be deleted, more than delete_guard (20%) allows; what was held back" in (
+        outcome.message
+    )
+    assert ids(project) == set(range(301, 1001))
+    again = run_plain(project, clock=clock)
+    assert (again.deleted, again.held_back) == (0, 450)
+    assert run_plain(project, clock=clock, allow_deletes=True).deleted == 450
+    assert ids(project) == set(range(701, 951))
+
+
+def test_with_an_approval_goes_what_any_run_would_delete(project, clock):
+    be_wrong(project)
+    run_plain(project, clock=clock)
+    project.execute("DELETE FROM note WHERE id <= 5050")  # 51 more: never guarded
+    assert run_plain(project, clock=clock, allow_deletes=True).deleted == 351
+
+
 def test_what_does_not_come_back_stays_held_back_and_holds_up_nothing_else(project, clock):
     be_wrong(project)
     run_plain(project, clock=clock)

@@ -32,7 +32,10 @@ def test_a_run_after_a_change_of_the_key_column_holds_the_old_documents_back(pro
     project.write_settings(project.config.read_text().replace('key = "id"', 'key = "number"'))
     outcome = run_plain(project)
     assert (outcome.state, outcome.new, outcome.held_back) == ("partial", 300, 300)
-    assert run_plain(project, allow_deletes=True).deleted == 300
+    refused = run_plain(project, full=True)
+    assert "run again with --allow-deletes" in refused.message, "the old documents are held back, not moved"
+    rebuilt = run_plain(project, full=True, allow_deletes=True)
+    assert (rebuilt.state, rebuilt.chunks_embedded, len(project.texts())) == ("completed", 0, 300)
 
 
 def test_one_text_in_place_of_many_is_a_loss(project):

@@ -116,8 +116,10 @@ def test_settings_of_prefect_count_only_in_a_folder_of_ones_own(tmp_path, prepar
     assert (tmp_path / "ran").exists(), "otherwise this tests nothing"
 
 
-@pytest.mark.parametrize(("mode", "stays"), [(0o755, True), (0o775, True), (0o777, False), (0o1777, False)])
-def test_a_folder_that_everyone_writes_to_is_left_for_the_run(tmp_path, monkeypatch, mode, stays):
+@pytest.mark.parametrize(("mode", "stays"), [(0o755, True), (0o775, False), (0o777, False), (0o1777, False)])
+@needs_second_user
+def test_a_folder_that_others_write_to_is_left_for_the_run(tmp_path, monkeypatch, mode, stays):
+    os.chown(tmp_path, 0, NOBODY)
     tmp_path.chmod(mode)
     monkeypatch.chdir(tmp_path)
     with trusted_folder():

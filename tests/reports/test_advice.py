@@ -31,6 +31,13 @@ def idle(**stages: float) -> RunMetrics:
     return metrics
 
 
+def waiting(*, write_seconds: float, upsert: float = 0.0) -> RunMetrics:
+    """Return metrics as `idle` does: the workers write, except for what the flow's process does (`upsert`)."""
+    metrics = idle(wait=60.0 * (not upsert), upsert=upsert)
+    metrics.write_seconds = write_seconds
+    return metrics
+
+
 def uneven(**stages: float) -> RunMetrics:
     """Return metrics as `idle` does, but with one worker that did nearly all the work."""
     metrics = idle(**stages)
@@ -63,6 +70,9 @@ def uneven(**stages: float) -> RunMetrics:
         (idle(commit=60.0), LOCAL, "writing the ledger took 60%"),
         (idle(submit=60.0), LOCAL, "submit took 60% of the time: larger shards"),
         (idle(wait=60.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (waiting(write_seconds=110.0), LOCAL, "workers busy 30%, because they waited for the store: writing took"),
+        (waiting(write_seconds=40.0), LOCAL, "workers busy 30%: the embedder is the bottleneck"),
+        (waiting(write_seconds=110.0, upsert=100.0), LOCAL, "writing took 100%: a Qdrant server"),
         (uneven(wait=60.0), LOCAL, "waited 60% of the time for some of them while others had nothing left"),
     ],
 )

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
+from rag_index import cli
+from rag_index.reports import outcome as outcomes
 from rag_index.reports.outcome import IndexOutcome, RunReport
+from tests.project import Project
 
 KEYS = [
     "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed",
@@ -104,3 +107,17 @@ def test_the_sentence_of_a_run_names_the_indexes_that_failed():
         "titles: 3 documents failed"
     )
     assert RunReport([outcome()]).sentence().startswith("1 index: 0 documents indexed")
+
+
+def test_a_slow_run_ends_with_the_advice_that_report_has(tmp_path, monkeypatch, capsys):
+    given = {"chunks_embedded": 9, "advice": "more hosts"}
+    report = RunReport([outcome("a", seconds=59, **given), outcome("b", seconds=70, **given), outcome(seconds=99)])
+    assert report.advice == "b: more hosts (`rag-index report` says more)"
+
+    monkeypatch.setattr(outcomes, "SLOW_SECONDS", 0.0)
+    project = Project(tmp_path / "project").fill(5)
+    for is_first in (True, False):
+        with pytest.raises(SystemExit):
+            cli.main(["--config", str(project.config), "index-all", "--serial"])
+        advice = project.json("report")["runs"][0]["advice"]
+        assert (f"notes: {advice} (`rag-index report` says more)" in capsys.readouterr().out) == is_first

@@ -73,6 +73,21 @@ def test_the_sentence_has_documents_rate_time_left_and_failures(progress, clock)
     assert progress.sentence().endswith("3 failed (waiting for the embedder)")
 
 
+def test_the_first_documents_foretell_nothing(clock):
+    """An empty document among a million is done in the first second; the others have to be embedded."""
+    progress = Progress("notes", clock=clock)
+    progress.start(1_000_000)
+    clock.now += 1
+    progress.advance(1)
+    assert progress.sentence() == "notes: 1 of 1,000,000 documents, 1/s"
+    clock.now += 4
+    progress.advance(1)  # 138 h
+    assert progress.eta is None
+    clock.now += 10
+    progress.advance(5_000)
+    assert progress.sentence().endswith("333/s, 50 min left")
+
+
 def test_the_sentence_has_busy_workers_and_the_average_rate(progress, clock):
     clock.now += 100
     progress.advance(100)
@@ -211,9 +226,10 @@ def in_terminal(script: str, width: int) -> str:
 def test_the_bar_shows_failures_and_the_time_left_at_any_width(width):
     script = (
         "from rag_index.reports.displays import *; from rag_index.reports.progress import *\n"
-        "p = Progress('a-long-name-of-an-index', interval=0); p.displays = [open_display()]; p.start(64000)\n"
+        "now = [0.0]; p = Progress('a-long-name-of-an-index', interval=0, clock=lambda: now[0])\n"
+        "p.displays = [open_display()]; p.start(64000)\n"
         "p.under_way(4, 2); p.set_process('tcp://a', requests=3)\n"
-        "import time; time.sleep(0.1); p.advance(12345, failed=678); p.say('waiting for the server')\n"
+        "now[0] = 10.0; p.advance(12345, failed=678); p.say('waiting for the server')\n"
         "p.finish('done')"
     )
     output = in_terminal(script, width)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import traceback
 from pathlib import Path
@@ -26,10 +27,13 @@ from rag_index.settings import (
 from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
 from rag_index.settings.gate import GateSettings
-from rag_index.settings.index import CodeLanguage
+from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
 from rag_index.settings.renamed import RENAMED_KEYS
 from rag_index.settings.server import ServerSettings
 from rag_index.settings.watch import DependsOn
+from tests.fakes.qdrant import FakeQdrant
+from tests.forked_program import run_program
+from tests.strangers import NOBODY, needs_second_user
 
 SOURCE = '[source]\nurl = "sqlite:///a.db"\n'
 INDEX = '[[indexes]]\nname = "comments"\ntable = "comment"\nkey = "id"\ntext = "body"\n'
@@ -180,6 +184,72 @@ def test_the_file_is_found_here_above_and_by_name(folder, monkeypatch, tmp_path)
     for missing in ("nothing.toml", folder):
         with pytest.raises(SettingsError, match="there is no settings file"):
             find_config(missing)
+
+
+@needs_second_user
+@pytest.mark.parametrize(
+    ("place", "owner", "group", "mode", "writer"),
+    [
+        ("rag-index.toml", NOBODY, 0, 0o644, "user nobody"),
+        ("rag-index.toml", 0, NOBODY, 0o664, "group nogroup"),
+        ("rag-index.toml", 0, 0, 0o664, ""),  # a group of root's own: with it goes a umask of 002
+        ("rag-index.toml", 0, 0, 0o646, "everybody"),
+        ("", NOBODY, 0, 0o755, "user nobody"),
+        ("", 0, 0, 0o1777, "everybody"),  # the ledger beside the file would be anybody's
+        ("..", NOBODY, 0, 0o1755, "user nobody"),
+        ("..", 0, 0, 0o777, "everybody"),
+        ("..", 0, 0, 0o1777, ""),
+    ],
+)
+def test_settings_that_another_user_may_write_are_not_obeyed_unless_they_are_named(
+    folder, monkeypatch, place, owner, group, mode, writer
+):
+    file = folder / "rag-index.toml"
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / "below")
+    with FakeQdrant() as server:
+        file.write_text(f'{SOURCE}[store]\nurl = "{server.url}"\n{INDEX}')
+        os.chown(folder / place, owner, group)
+        (folder / place).chmod(mode)
+        ended = run_program(["status"], {**os.environ, "RAG_INDEX_STORE__API_KEY": "root's own"})
+        asked = server.requests("")
+        named = run_program(["--config", str(file), "status"], {**os.environ})
+    assert (ended.returncode, asked > 0) == ((2, False) if writer else (0, True)), ended.stderr
+    what = "it" if file.samefile(folder / place) else (folder / place).resolve()
+    said = f"{file} was found, but not read, because {writer} may write {what}: if you mean these settings, name the"
+    assert (said in ended.stderr) == bool(writer), ended.stderr
+    assert named.returncode == 0, named.stderr
+
+
+@needs_second_user
+def test_a_link_to_settings_is_as_good_as_its_owner_and_its_target(folder, tmp_path, monkeypatch):
+    (target := tmp_path / "elsewhere" / "desk.toml").parent.mkdir()
+    target.write_text(SOURCE + INDEX)
+    (folder / "rag-index.toml").symlink_to(target)
+    assert find_config() == folder / "rag-index.toml"
+    for path in (target, target.parent, folder / "rag-index.toml"):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+        with pytest.raises(SettingsError, match="because user nobody may write"):
+            find_config()
+        os.chown(path, 0, 0, follow_symlinks=False)
+
+
+SECRETS = """
+password passwd pwd Password user_pass userPassword user_newpasswd mot_de_passe passwordHash PasswordSalt password2
+encrypted_password hash hashes salt user_form_salt token reset_token remember_token accesstoken secret clientSecret
+two_factor_secret two_factor_recovery_codes api_key apiKey APIKey privateKey ssh_key authkey license_key otpKey
+user_activation_key activation_code activation unlock_code otp pin session sessionid session_data credentials
+"""
+OTHERS = """
+hashtag hashtags tokenizer keyword keywords key meta_key sort_key public_key api_keyword country_code pin_code salted
+basalt secretary token_count tokens_used session_title password_changed_at passage compass author passenger geohash
+description code postal_code pinned signature title body
+"""
+
+
+def test_columns_that_are_named_like_secrets():
+    assert [name for name in SECRETS.split() if not is_named_like_a_secret(name)] == []
+    assert [name for name in OTHERS.split() if is_named_like_a_secret(name)] == []
 
 
 def test_indexes_by_name_in_the_order_of_the_file(load):
@@ -477,6 +547,7 @@ EXAMPLES = {
     "indexes.key": ('["a", "b"]', ["a", "b"]),
     "indexes.text": ("{a} [b]", "{a} [b]"),
     "indexes.payload": ("['a', \"b\"]", ["a", "b"]),
+    "indexes.not_secret": ("commit_hash, pin", ["commit_hash", "pin"]),
     "indexes.payload_indexes": ("{}", {}),
     "indexes.required_filter": ("{}", {}),
     "indexes.chunk_chars": ("500", 500),

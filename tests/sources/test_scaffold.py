@@ -13,6 +13,7 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.sources import open_source
 from rag_index.sources.scaffold import scaffold
+from tests.project import Project
 
 PROSE = "The printer on the third floor does not answer any more, please help us."
 
@@ -89,6 +90,26 @@ def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
     assert settings.index("gr-e").text == ["Größe"]
 
 
+def test_secrets_are_left_out_by_their_names_and_plan_warns_of_those_that_are_written_in(tmp_path):
+    project = Project(tmp_path / "project")
+    project.execute("CREATE TABLE user (id INTEGER PRIMARY KEY, about TEXT, password_hash TEXT, apiKey TEXT, pin INT)")
+    project.execute("CREATE TABLE session (session_key TEXT PRIMARY KEY, note TEXT)")
+    project.execute("INSERT INTO user VALUES (1, ?, '$2b$12$ a hash with words', 'k e y', 1234)", PROSE)
+    project.config.unlink()
+    said = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db").stdout
+    user = project.settings.index("user")
+    assert (user.text, user.payload) == (["about"], [])
+    assert '"user" has columns named like secrets, which are left out (password_hash, apiKey, pin): if one' in said
+    assert '"session" is left out, because its key is named like a secret (session_key): if one holds none' in said
+    assert all(f"\n# {line}\n" in project.config.read_text() for line in said.splitlines() if line.startswith('"'))
+    assert "message" not in project.json("plan", "user")["indexes"][0]
+
+    written = project.config.read_text().replace('text = ["about"]', 'text = ["about", "password_hash"]')
+    project.write_settings(written.replace("payload = []", 'payload = ["pin"]\nnot_secret = ["pin"]', 1))
+    said = "user: searches would show password_hash, named like secrets: leave out what is one, and name the rest"
+    assert said in project.cli("plan", "user").stdout
+
+
 def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
     other = desk / "etc"
     other.mkdir()
@@ -119,6 +140,16 @@ def test_each_commented_line_is_a_key_and_most_show_the_default():
         assert seen["run", key] == SECTIONS["run"].model_fields[key].default
     assert Path(seen["store", "path"]) == SECTIONS["store"].model_fields["path"].default
     assert seen["ledger", "url"] == SECTIONS["ledger"].model_fields["url"].default.get_secret_value()
+
+
+def test_tables_that_the_documentation_shows_can_be_pasted_in(desk):
+    """An empty table in the file would be declared twice."""
+    text = scaffold("sqlite:///desk.db").text
+    tables = [name for name in SECTIONS if name != "source"]
+    pasted = text.replace("\n[[indexes]]", "".join(f"\n[{name}]" for name in tables) + "\n[[indexes]]", 1)
+    assert [index.name for index in load(pasted, desk).indexes] == [i.name for i in load(text, desk).indexes]
+    with pytest.raises(SettingsError, match=r"has a second \[source\] at line \d+, column 8: move its keys to"):
+        load(text + '[source]\nchanges = "queue"\n', desk)
 
 
 def test_a_password_is_left_to_the_environment(desk):

@@ -78,6 +78,7 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
         (plan,) = project.json("plan")["indexes"]
         said = project.cli("plan").stdout
         server.listen()
+        project.execute("UPDATE note SET body = ?", "a long text " * 1000)  # enough to measure a rate by
         project.index(serial=True)
         project.fill(3, first=2)
         server.stop_listening()
@@ -160,7 +161,7 @@ def test_the_cost_of_a_first_run_is_its_chunks_and_no_time(project):
 
 
 def test_the_cost_of_a_change_is_at_the_rate_of_the_last_run(project):
-    project.run()
+    project.fill(200, first=61).run()  # enough to measure a rate by, however slow the machine is
     assert project.json("plan")["indexes"][0]["cost"] is None
     project.execute("UPDATE note SET body = 'another text' WHERE id <= 3")
     (plan,) = project.json("plan", RAG_INDEX_PARALLEL__SERIAL="true")["indexes"]

@@ -107,6 +107,21 @@ def owners(project: Project, qdrant: FakeQdrant) -> tuple[bool, bool]:
     return in_old, (metadata or {}).get("store_id") == wanted
 
 
+def test_after_a_move_and_a_lost_ledger_each_message_leads_to_the_next_and_out(project, tmp_path):
+    before, place = exported(project), tmp_path / "new"
+    move(project.settings, target_settings(project.settings, str(place)))
+    for file in (project.folder / ".rag-index").glob("ledger.db*"):
+        file.unlink()
+    assert f"was moved to {place.resolve()}: name that store in [store]" in project.run().indexes[0].message
+    [finding] = examine(project.settings).findings
+    assert f"set [store] in the settings to {place.resolve()}" in finding.remedy
+
+    use(project, f'path = "{place}"')
+    assert "`rag-index doctor --repair` rebuilds the ledger" in project.run().indexes[0].message
+    assert repair(project.settings, None, lambda names, _: project.run(*names)).findings == []
+    assert (project.run().indexes[0].unchanged, exported(project)) == (DOCUMENTS, before)
+
+
 @pytest.mark.long
 def test_to_a_server_and_back(project, qdrant):
     before, ledger = exported(project), ledger_dump(project)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HEADER", "LANGUAGES", "TEXT", "VERSION", "Language", "language_of"]
 
-VERSION = 2
+VERSION = 3
 """The version of the rules for symbols. It is in the fingerprint: raising it asks for a rebuild of code indexes."""
 TEXT = "text"
 """The language of files that the settings include although no grammar is known for them."""

@@ -169,7 +169,7 @@ def _create_table(engine: sa.Engine, *, create: bool) -> None:
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
-    set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL"))
+    set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"))
 
 
 MAX_ROWS = 10_000

@@ -38,6 +38,8 @@ class CatalogEntry:
     """What tells a collection from an earlier one of the same name."""
     writing: str = ""
     """The folder that a writer changes or, if it was killed, has changed: `folder` itself, or a copy of it."""
+    unwritten: bool = False
+    """Whether it was made and never written since: nobody need open its folder to know that it has no points."""
 
     @property
     def in_place(self) -> bool:
@@ -106,12 +108,14 @@ class Catalog:
             raise StoreMismatch(f"{name} is an alias of {target}: a collection cannot have the same name")
         with self._lock:
             made = uuid.uuid4().hex[:8]
-            self._replace_entry(name, CatalogEntry(dimension, _without_none(metadata), sparse, folder or name, made))
+            entry = CatalogEntry(dimension, _without_none(metadata), sparse, folder or name, made, unwritten=True)
+            self._replace_entry(name, entry)
 
     def set_folders(self, name: str, *, folder: str, writing: str) -> None:
         """Set the folder of a collection that readers link, and the one that is written; "" if none is."""
         with self._lock:
-            self._replace_entry(name, replace(self._state.collections[name], folder=folder, writing=writing))
+            entry = replace(self._state.collections[name], folder=folder, writing=writing, unwritten=False)
+            self._replace_entry(name, entry)
 
     def merge_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         """Merge into a collection's metadata, key by key; None removes a key."""
@@ -192,7 +196,8 @@ def _stamp(file: Path) -> tuple[int, ...] | None:
 def _entry_document(name: str, entry: CatalogEntry) -> dict[str, Any]:
     document = {"dimension": entry.dimension, "sparse": entry.sparse, "made": entry.made, "metadata": entry.metadata}
     folder = {"folder": entry.folder} if entry.folder != name else {}
-    return {**document, **folder, **({"writing": entry.writing} if entry.writing else {})}
+    unwritten = {"unwritten": True} if entry.unwritten else {}
+    return {**document, **folder, **({"writing": entry.writing} if entry.writing else {}), **unwritten}
 
 
 def _parse(document: dict[str, Any]) -> _State:
@@ -204,6 +209,7 @@ def _parse(document: dict[str, Any]) -> _State:
             str(entry.get("folder", name)),
             str(entry.get("made", "")),
             str(entry.get("writing", "")),
+            bool(entry.get("unwritten")),
         )
         for name, entry in document["collections"].items()
     }

@@ -15,6 +15,7 @@ from rag_index.database.private import private_folder
 from rag_index.errors import StoreError
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.folder import folder_errors
+from rag_index.stores.edge.reading import UnwrittenCollection
 from rag_index.stores.edge.views import View, ViewLoader, finish_for_killed_writer
 
 if TYPE_CHECKING:
@@ -162,6 +163,9 @@ class EdgeReader:
     def _lend(self, name: str) -> Iterator[CollectionReader]:
         """Lend the view of a collection or alias for the time of the block: the newest, if it is there in time."""
         resolved = self._fresh().resolve(name)
+        if (entry := self._catalog.entry(resolved)).unwritten:
+            yield UnwrittenCollection(resolved, self._path, entry.dimension, sparse=entry.sparse)
+            return
         with self._mutex:
             view = self._views.get(resolved)
             entry = self._catalog.entry(resolved)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import qdrant_edge as e
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
-__all__ = ["BATCH_POINTS", "CollectionReader", "key_conditions"]
+__all__ = ["BATCH_POINTS", "CollectionReader", "UnwrittenCollection", "key_conditions"]
 
 BATCH_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
@@ -189,6 +189,32 @@ class CollectionReader:
             with engine_errors(self.name, self._folder):
                 shard.flush()
                 shard.close()
+
+
+class UnwrittenCollection(CollectionReader):
+    """A collection that has no points, because it was never written. Its folder is not opened."""
+
+    def count(self, keys: Sequence[str] | None) -> int:
+        """Return 0."""
+        return 0
+
+    def count_sparse(self) -> int:
+        """Return 0."""
+        return 0
+
+    def retrieve(self, ids: Sequence[str], *, vectors: bool, conditions: Sequence[Condition] = ()) -> list[StoredPoint]:
+        """Return nothing."""
+        return []
+
+    def indexed(self) -> bool:
+        """Return True: there is nothing to scan."""
+        return True
+
+    def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
+        return iter(())
+
+    def _query(self, *_: Any, **__: Any) -> list[StoredPoint]:
+        return []
 
 
 def key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
