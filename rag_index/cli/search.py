@@ -84,10 +84,10 @@ def search(
     if no_rerank:
         settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"reranker": None})})
     with Retriever.from_settings(_without_cache(settings) if repeat else settings) as retriever:
-        result = retriever.search_sync(text, indexes=indexes, limit=limit, filter=conditions, **options)
+        result = retriever.search_sync(text, indexes=indexes or None, limit=limit, filter=conditions, **options)
         retriever.reset_metrics()  # the first search opened the store and loaded the model
         for _ in range(repeat or 0):
-            result = retriever.search_sync(text, indexes=indexes, limit=limit, filter=conditions, **options)
+            result = retriever.search_sync(text, indexes=indexes or None, limit=limit, filter=conditions, **options)
         metrics = retriever.metrics() if repeat else None
     if as_json:
         print_json({**result.to_json(explain=explain), **({"metrics": metrics.to_json()} if metrics else {})})

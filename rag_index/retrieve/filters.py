@@ -36,8 +36,12 @@ Filter = Mapping[str, Any] | str | Iterable[Condition | str]
 
 BOUNDS = ("gte", "gt", "lte", "lt")
 WORDS = (*BOUNDS, "eq", "any", "not", "exists")
-COMPARISON = re.compile(r"(?P<field>[^=<>!]+?)\s*(?P<op>>=|<=|!=|==|=|>|<)\s*(?P<value>.*)", re.DOTALL)
-EXISTENCE = re.compile(r"(?P<no>!?)\s*(?P<field>[^=<>!]+)")
+COMPARISON = re.compile(r"(?P<field>[^=<>!]+)(?P<op>>=|<=|!=|==|=|>|<)(?P<value>.*)", re.DOTALL)
+EXISTENCE = re.compile(r"(?P<no>!?)(?P<field>[^=<>!]+)")
+MAX_DIGITS = 1000
+"""Python converts no integer that is much longer."""
+MAX_CONDITIONS, MAX_VALUES = 30, 1000
+"""What a filter may have. Each condition on a field without a payload index costs a reading of all payloads."""
 NUMBER = re.compile(r"[+-]?(\d+|\d*\.\d+|\d+\.)([eE][+-]?\d+)?")
 
 
@@ -105,7 +109,7 @@ def _check_kind(condition: Condition, kind: str | None) -> None:
     """
     compared = condition.value
     is_range = condition.op == "range"
-    values = compared.values() if is_range else compared if condition.op == "any" else [compared]
+    values = compared.values() if is_range else compared if _is_list(compared) else [compared]
     numbers = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     times = any(isinstance(value, date) or (is_range and isinstance(value, str)) for value in values)
     if (kind == "datetime" and numbers) or (kind in ("integer", "float") and times):
@@ -146,8 +150,8 @@ def _word_conditions(field: str, wanted: Mapping[str, Any]) -> Iterable[Conditio
     if "any" in wanted:
         yield Condition(field, "any", wanted["any"])
     if "not" in wanted:
-        value = wanted["not"]
-        yield from (Condition(field, "not", one) for one in (list(value) if _is_list(value) else [value]))
+        excluded = wanted["not"]
+        yield Condition(field, "not", list(excluded) if _is_list(excluded) else excluded)
     if "exists" in wanted:
         if not isinstance(wanted["exists"], bool):
             raise SettingsError(f"filter on {field}: exists is true or false, not {wanted['exists']!r}")
@@ -167,16 +171,13 @@ def _parse_text(text: str) -> Iterable[Condition]:
         field = existence["field"].strip()
         yield Condition(field, "eq", None) if existence["no"] else Condition(field, "exists")
         return
-    field, op, value = found["field"].strip(), found["op"], found["value"]
+    field, op, value = found["field"].strip(), found["op"], found["value"].strip()
     if op in (">=", ">", "<=", "<"):
         word = {">": "gt", "<": "lt"}[op[0]] + ("e" if op.endswith("=") else "")
         yield Condition(field, "range", {word: _number(value) if NUMBER.fullmatch(value) else value})
         return
     values = [value for part in value.split(",") for value in _possible_values(part.strip())]
-    if op == "!=":
-        yield from (Condition(field, "not", one) for one in values)
-    else:
-        yield Condition(field, "any", values)
+    yield Condition(field, "not" if op == "!=" else "any", values)
 
 
 def _possible_values(text: str) -> list[Any]:
@@ -187,10 +188,16 @@ def _possible_values(text: str) -> list[Any]:
 
 
 def _number(text: str) -> int | float:
-    return int(text) if re.fullmatch(r"[+-]?\d+", text) else float(text)
+    return int(text) if len(text) < MAX_DIGITS and re.fullmatch(r"[+-]?\d+", text) else float(text)
 
 
 def _validated(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    values = sum(len(one.value) if _is_list(one.value) else 1 for one in conditions)
+    if len(conditions) > MAX_CONDITIONS or values > MAX_VALUES:
+        raise SettingsError(
+            f"a filter has at most {MAX_CONDITIONS} conditions with {MAX_VALUES:,} values in all, and this one has "
+            f"{len(conditions):,} with {values:,}: search several times, or put what belongs together into one field"
+        )
     try:
         payload_filter(conditions, _NullDialect())
     except StoreError as exc:
@@ -207,7 +214,7 @@ class _NullDialect:
     def truth(self, field: str, value: bool) -> None:
         """Do nothing."""
 
-    def integer(self, field: str, value: int) -> None:
+    def integers(self, field: str, values: list[int]) -> None:
         """Do nothing."""
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> None:

@@ -44,7 +44,7 @@ class IndexReader:
 
     def candidates(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[StoredPoint]:
         """Return the candidates of an index: chunks of at least as many documents as wanted."""
-        own = self._access.conditions(live.index, question.groups)
+        own = self._access.conditions(live, question.groups)
         if own is None:
             return []
         conditions = (*own, *question.conditions)
@@ -69,7 +69,7 @@ class IndexReader:
 
     def payloads(self, question: Question, answer: IndexAnswer, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Read payloads under the same conditions as the candidates."""
-        own = self._access.conditions(answer.index, question.groups)
+        own = self._access.conditions(answer.live, question.groups) if answer.live else None
         if own is None or answer.live is None:
             return {}
         conditions = (*own, *question.conditions)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
-from rag_index.stores.metadata import BM25
+from rag_index.errors import StoreError
+from rag_index.settings.index import GROUPS_FIELD
+from rag_index.stores.metadata import BM25, MOVED_ID, MOVED_TO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,10 +19,6 @@ if TYPE_CHECKING:
     from rag_index.stores import StoreReader
 
 __all__ = ["LiveCollection", "LiveCollections"]
-
-METADATA_SECONDS = 60.0
-"""How long a collection's metadata is cached. Its model never changes, but the collection may be dropped and made
-again under the same name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +35,13 @@ class LiveCollection:
     identity: EmbedderIdentity | None
     bm25: Bm25Model | None = None
     """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
+    restricted: bool = False
+    """Whether its documents have groups that may see them, as the collection itself says."""
 
 
 class LiveCollections:
-    """The live collections of all indexes. Names are cached for `seconds`: a moved alias may go unnoticed so long.
+    """The live collections of all indexes. What the store says is cached for `seconds`: a moved alias, or groups that
+    documents got, may go unnoticed so long.
 
     A search goes to the collection that was looked up, not to the alias, so that the query's vector and those of the
     collection come from one model even if the alias moves meanwhile. Safe to use from several threads.
@@ -85,20 +86,25 @@ class LiveCollections:
     def cached(self, index: str, collection: str) -> LiveCollection | None:
         """Return what is known of an index's collection, or None if it must be loaded."""
         read_at, live = self._loaded.get(index, (0.0, None))
-        fresh = live is not None and live.collection == collection and self._clock() - read_at < METADATA_SECONDS
+        fresh = live is not None and live.collection == collection and self._clock() - read_at < self._seconds
         return live if fresh else None
 
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
-        """Read from a collection's metadata which model made it. Raises what the store raises."""
+        """Read from a collection's metadata which model made it, and whether its documents have groups.
+
+        Raises StoreError if the collection was moved to another store, and what the store raises.
+        """
         began = self._clock()
         metadata = store.metadata(collection)
+        _check_here(index, metadata)
         fingerprint = str(metadata.get("embedder_fingerprint"))
         identity = _identity(metadata.get("embedder_identity"))
         if identity is not None and identity.fingerprint != fingerprint:
             identity = None
         embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
-        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25)
+        restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
+        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, restricted)
         self._loaded[index] = (began, live)
         return live
 
@@ -112,6 +118,17 @@ class LiveCollections:
         loaded = self._loaded.copy()
         complete = self._names.keys() <= loaded.keys()
         return {live.fingerprint for _, live in loaded.values()} if complete else None
+
+
+def _check_here(index: str, metadata: Mapping[str, Any]) -> None:
+    """Raise StoreError if no run writes this collection any more, because the index is, or will be, in another store.
+
+    What it holds gets old, and so do the groups that may see it.
+    """
+    if metadata.get(MOVED_TO):
+        raise StoreError(f"index {index} was moved to {metadata[MOVED_TO]}: name that store in [store] of the settings")
+    if metadata.get(MOVED_ID):
+        raise StoreError(f"index {index} is being moved here: `rag-index move` resumes a move that was stopped")
 
 
 def _identity(recorded: Any) -> EmbedderIdentity | None:

@@ -83,6 +83,8 @@ def make_question(
         raise SettingsError(f"timeout is a number of seconds above 0, not {timeout}")
     if dense_weight is not None and not 0 <= dense_weight <= 1:
         raise SettingsError(f"dense_weight is from 0 (words alone) to 1 (meaning alone), not {dense_weight}")
+    if indexes is not None and not indexes:
+        raise SettingsError("`indexes` names no index: name those to search, or leave it out to search all")
     searched = settings.named([indexes] if isinstance(indexes, str) else indexes)
     conditions = conditions_of(given)
     check_fields(conditions, searched)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.documents import Document
     from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.fusion import Scoring
+    from rag_index.retrieve.live import LiveCollection
     from rag_index.stores import StoreReader
 
 __all__ = ["Retriever"]
@@ -105,6 +106,11 @@ class Retriever:
         """
         settings = config if isinstance(config, Settings) else run_settings(config, wait=wait)
         return cls(settings, open_reranker=open_reranker)
+
+    @property
+    def reranks(self) -> bool:
+        """Return whether there is a reranker."""
+        return self._reranking is not None
 
     async def search(
         self,
@@ -218,15 +224,16 @@ class Retriever:
             DocumentNotFound: the index has no such document.
             StoreError: the index is empty, or the store refuses.
         """
-        settings = self._settings.index(index)
-        conditions = self._access.conditions(settings.name, caller_groups(groups))
-        found = None
-        if conditions is not None:
-            found = await self._fan_out.read(
-                settings.name,
-                timeout or self._settings.retrieve.index_timeout,
-                lambda store, collection: read_document(store, collection, settings, document_id, conditions),
-            )
+        settings, given = self._settings.index(index), caller_groups(groups)
+
+        def read(store: StoreReader, live: LiveCollection) -> Document | None:
+            conditions = self._access.conditions(live, given)
+            if conditions is None:
+                return None
+            return read_document(store, live.collection, settings, document_id, conditions)
+
+        timeout = timeout or self._settings.retrieve.index_timeout
+        found = await self._fan_out.read(index, timeout, read) if self._access.is_open(index, given) else None
         if found is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found

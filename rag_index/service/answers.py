@@ -19,7 +19,7 @@ class Freshness:
 
     `complete_at` is when a run last ended with everything in the index that the source had (ISO, UTC), and
     `age_seconds` how long ago that is; both are None if no run did. `last_run` is the state of the newest run:
-    running, completed, partial or failed; None if there was none.
+    running, completed, partial, failed or, if its process died, interrupted; None if there was none.
     """
 
     complete_at: str | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
+from rag_index.ledger.lease import run_state
 from rag_index.service.answers import FieldInfo, Freshness, IndexInfo
 from rag_index.status.runs import iso_time
 from rag_index.stores import live_aliases
@@ -135,7 +136,7 @@ class Catalog:
 
 def _entry(ledger: Ledger, alias: str, name: str | None) -> _Entry:
     run = ledger.last_run(alias)
-    state = run.state if run else None
+    state = run_state(ledger, run) if run else None
     collection = ledger.collection(name) if name else None
     if collection is None:
         return _Entry(live=name is not None, last_run=state)

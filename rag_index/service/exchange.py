@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from rag_index.errors import RequestTooLarge
@@ -60,16 +61,39 @@ class Exchange:
         return str(client[0]) if client else "unknown"
 
     @property
+    def sender(self) -> str:
+        """Return who counts as one caller for the rate: an address, or one connection of a program on this machine.
+
+        It is the address that a proxy names, if the connection comes from a private network. Nothing else depends on
+        that, since anybody may write what they like there.
+        """
+        try:
+            address = ip_address(self.address)
+        except ValueError:
+            return self.address
+        named = self.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+        if named and address.is_private:
+            return named
+        return f"{address} {self.scope['client'][1]}" if address.is_loopback else str(address)
+
+    @property
     def host(self) -> str:
         """Return the name that the client used, without port."""
         name = self.headers.get("host", "").lower()
         return name.partition("]")[0] + "]" if name.startswith("[") else name.partition(":")[0]
 
     def is_foreign(self, allowed: list[str]) -> bool:
-        """Return whether a browser sends this for a page of an origin that may not ask."""
+        """Return whether a browser sends this for a page of an origin that may not ask.
+
+        An image or a link has no Origin, so that Sec-Fetch-Site alone tells. Another port or subdomain (`same-site`) is
+        somebody else's page too. A link to the page itself is for whoever clicks it.
+        """
         origin = self.headers.get("origin", "").lower()
-        same = origin.partition("://")[2] == self.headers.get("host", "").lower()
-        return bool(origin) and not same and origin not in allowed
+        if origin:
+            return origin.partition("://")[2] != self.headers.get("host", "").lower() and origin not in allowed
+        if self.scope["path"] == "/" and self.headers.get("sec-fetch-mode") == "navigate":
+            return False
+        return self.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
 
     def check_length(self) -> None:
         """Raise RequestTooLarge if the body is larger than allowed, as the client itself says."""

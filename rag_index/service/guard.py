@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 1.0
 """How long a request whose time is up may take to stop."""
+PROBES = ("/healthz", "/readyz")
+"""What is asked to find out whether the service works, and never too often."""
 GONE = 499
 """The status in log and metrics of a request whose client hung up, as in nginx."""
 
@@ -100,7 +102,8 @@ class Guard:
         except RagIndexError as error:
             logger.error("%s", error)
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the tokens cannot be read; the log says why")
-        wait = self._rates.wait(f"token {exchange.caller.name}" if exchange.caller.name else exchange.address)
+        caller = f"token {exchange.caller.name}" if exchange.caller.name else exchange.sender
+        wait = 0.0 if exchange.scope["path"] in PROBES else self._rates.wait(caller)
         if wait:
             headers = {"Retry-After": str(int(wait) + 1)}
             return problem(HTTPStatus.TOO_MANY_REQUESTS, "too many requests; come back later", headers=headers)

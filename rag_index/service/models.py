@@ -26,8 +26,8 @@ class _Search(BaseModel):
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
     """The words to search for, as a person would say them."""
-    indexes: list[str] = Field(default=[], max_length=MAX_INDEXES, examples=[["comments", "solutions"]])
-    """The indexes to search; all that hold documents if there are none here."""
+    indexes: list[str] | None = Field(default=None, max_length=MAX_INDEXES, examples=[["comments", "solutions"]])
+    """The indexes to search; without it, all that hold documents."""
     limit: int = Field(default=10, ge=1, le=MAX_HITS)
     """The maximum number of documents."""
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -65,7 +65,7 @@ class SearchBody(_Search):
 class SearchQuery(_Search):
     """The parameters of `GET /search`."""
 
-    filter: list[str] = Field(default=[], max_length=100, examples=[["priority=high", "created_at>=2026-01-01"]])
+    filter: list[str] = Field(default=[], examples=[["priority=high", "created_at>=2026-01-01"]])
     """Which payload fields a document must match, as on the command line; all of them must."""
 
     def request(self) -> SearchRequest:
@@ -76,7 +76,7 @@ class SearchQuery(_Search):
 def _request(asked: _Search, given: Any) -> SearchRequest:
     return SearchRequest(
         asked.query,
-        tuple(asked.indexes),
+        None if asked.indexes is None else tuple(asked.indexes),
         asked.limit,
         given,
         asked.timeout,

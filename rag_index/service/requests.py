@@ -24,10 +24,10 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A search as `Retriever.search` takes it; no indexes means all that hold something."""
+    """A search as `Retriever.search` takes it; None for `indexes` means all that hold something."""
 
     query: str
-    indexes: tuple[str, ...] = ()
+    indexes: tuple[str, ...] | None = None
     limit: int = 10
     filter: Filter | None = None
     timeout: float | None = None

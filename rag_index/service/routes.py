@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
+from fastapi.routing import APIRoute
 
 from rag_index.service.models import (
     DocumentModel,
@@ -18,7 +19,7 @@ from rag_index.service.models import (
 from rag_index.service.requests import Caller
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from rag_index.service.search_service import SearchService
 
@@ -53,9 +54,24 @@ def caller_of(request: Request) -> Caller:
     return found if isinstance(found, Caller) else Caller()
 
 
+class _JsonRoute(APIRoute):
+    """A route whose body is JSON, whatever the client says: `curl -d` says that it is a form."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, which sees another content type."""
+        handle = super().get_route_handler()
+
+        async def handle_json(request: Request) -> Response:
+            others = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+            request.scope["headers"] = [*others, (b"content-type", b"application/json")]
+            return await handle(Request(request.scope, request.receive))
+
+        return handle_json
+
+
 def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIRouter:
     """Return the routes over a service. `metrics_text` gives what `/metrics` answers."""
-    router = APIRouter()
+    router = APIRouter(route_class=_JsonRoute)
 
     async def answer(asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
         found = await service.search(asked.request(), caller_of(request))
@@ -71,11 +87,18 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
         """Do the same as `POST /search`. `filter` is written as on the command line, such as `priority=high`."""
         return await answer(query, request)
 
+    @router.get("/documents/{index}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document by its id")
+    async def find_document(
+        index: str, document_id: Annotated[str, Query(alias="id")], request: Request
+    ) -> JSONResponse:
+        """Return a document as it is indexed: its payload, and its chunks in order."""
+        return await get_document(index, document_id, request)
+
     @router.get(
         "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document"
     )
     async def get_document(index: str, document_id: str, request: Request) -> JSONResponse:
-        """Return a document as it is indexed: its payload, and its chunks in order. Its id may contain slashes."""
+        """Do the same by address. The id may contain slashes, but no client sends one that is `.` or `..`."""
         found = await service.document(index, document_id, caller_of(request))
         fresh = await service.freshness([index])
         return JSONResponse({**found.to_json(), "freshness": fresh[index].to_json()})

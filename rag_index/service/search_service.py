@@ -37,6 +37,11 @@ class SearchService:
         """Return the settings, whose indexes can be asked."""
         return self._settings
 
+    @property
+    def reranks(self) -> bool:
+        """Return whether there is a reranker."""
+        return self._retriever.reranks
+
     async def search(self, request: SearchRequest, caller: Caller) -> SearchAnswer:
         """Return the documents that fit a query best, of those that the caller may see.
 
@@ -46,7 +51,7 @@ class SearchService:
             logger.info("%s searches for %r", caller.name or "somebody", request.query)
         result = await self._retriever.search(
             request.query,
-            indexes=list(request.indexes) or None,
+            indexes=request.indexes,
             limit=request.limit,
             filter=request.filter,
             groups=caller.groups,

@@ -1,55 +1,182 @@
-"""The web server: it listens, says where, and serves until it is told to stop."""
+"""The web server: it listens, says where, follows the settings, and serves until it is told to stop."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import resource
 import signal
 import sys
+from contextlib import asynccontextmanager, suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 
 from rag_index.retrieve import Retriever
 from rag_index.service.addresses import listen, require_tokens, url_of
 from rag_index.service.app import make_app
-from rag_index.service.tokens import TokenRegister
+from rag_index.service.problems import problem
+from rag_index.service.tokens import TokenRegister, file_stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
+
+    from starlette.types import Receive, Scope, Send
 
     from rag_index.settings import Settings
 
 __all__ = ["serve"]
 
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often the settings file is looked at."""
 KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10
-"""How long requests that are being answered have when the service stops."""
+"""How long requests that are being answered have when the service stops, or goes on with other settings."""
 MAX_HEADER_BYTES = 16_384
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
-def serve(settings: Settings, announce: Callable[[str], object]) -> None:
+def serve(settings: Settings, reload: Callable[[], Settings], announce: Callable[[str], object]) -> None:
     """Serve until SIGINT or SIGTERM. `announce` gets the address once it can be asked.
+
+    When the settings file has changed, the service goes on with what `reload` returns, on the address of the start.
 
     Raises SettingsError if the settings do not say who may ask, and CannotListen.
     """
-    tokens = TokenRegister(settings.serve)
-    require_tokens(settings.serve, tokens)
-    retriever = Retriever.from_settings(settings)
+    address = {"host": settings.serve.host, "port": settings.serve.port}
+
+    def reloaded() -> Settings:
+        found = reload()
+        return found.model_copy(update={"serve": found.serve.model_copy(update=address)})
+
+    service = _Service(settings, reloaded)
     try:
-        app = make_app(settings, retriever, tokens)
         _allow_connections()
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT, stream=sys.stderr)
         for name in ("httpx", "mcp", "uvicorn.error"):
             logging.getLogger(name).setLevel(logging.WARNING)
         with listen(settings.serve.host, settings.serve.port) as listening:
-            server = uvicorn.Server(_config(app))
+            server = uvicorn.Server(_config(service))
             _stop_at_signals(server)
             announce(url_of(listening))
             server.run(sockets=[listening])
     finally:
-        retriever.close()
+        service.close()
+
+
+class _Application:
+    """The application of some settings. Between `start` and `stop` it answers requests."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raise SettingsError if the settings are not valid, or do not say who may ask."""
+        tokens = TokenRegister(settings.serve)
+        require_tokens(settings.serve, tokens)
+        self.retriever = Retriever.from_settings(settings)
+        self._app = make_app(settings, self.retriever, tokens)
+        self._stopping, self._idle = asyncio.Event(), asyncio.Event()
+        self._idle.set()
+        self._requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._requests += 1
+        self._idle.clear()
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests -= 1
+            if not self._requests:
+                self._idle.set()
+
+    async def start(self) -> None:
+        """Begin to live, in a task of its own: what begins with an application has to end in the same task."""
+        started = asyncio.Event()
+        self._life = asyncio.create_task(self._live(started))
+        await started.wait()
+
+    async def stop(self) -> None:
+        """Let the requests under way end, and close everything."""
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.warning("requests that took longer than %d s ended with an error", STOP_SECONDS)
+        self._stopping.set()
+        await self._life
+        await self.retriever.aclose()
+
+    async def _live(self, started: asyncio.Event) -> None:
+        async with self._app.router.lifespan_context(self._app):
+            started.set()
+            await self._stopping.wait()
+
+
+class _Service:
+    """The application of the settings as they are now.
+
+    If they are not valid, nothing is answered: what a change would close must not stay open.
+    """
+
+    def __init__(self, settings: Settings, reloaded: Callable[[], Settings]) -> None:
+        """Raise SettingsError as `_Application`."""
+        self._file, self._reloaded = settings.path, reloaded
+        self._stamp = file_stamp(self._file)
+        self._current: _Application | None = _Application(settings)
+        self._outer = Starlette(lifespan=self._lifespan)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._outer(scope, receive, send)
+        elif self._current is not None:
+            await self._current(scope, receive, send)
+        elif scope["path"] == "/healthz":
+            await JSONResponse({"status": "alive"})(scope, receive, send)
+        else:
+            detail = "the settings have changed and are not valid; the log says why"
+            await problem(HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "5"})(scope, receive, send)
+
+    def close(self) -> None:
+        """Close what is open still."""
+        if self._current is not None:
+            self._current.retriever.close()
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        if self._current is not None:
+            await self._current.start()
+        following = asyncio.create_task(self._follow())
+        yield
+        following.cancel()
+        if self._current is not None:
+            await self._current.stop()
+
+    async def _follow(self) -> None:
+        """Go on with other settings whenever their file has changed, and is written no more."""
+        seen = self._stamp
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            before, seen = seen, file_stamp(self._file)
+            if before == seen != self._stamp:
+                self._stamp = seen
+                await self._change()
+
+    async def _change(self) -> None:
+        logger.info("%s has changed: it is read again", self._file)
+        old = self._current
+        try:
+            new = _Application(self._reloaded())
+            await new.start()
+            self._current = new
+        except Exception as error:  # noqa: BLE001 - whatever it is, what may have to be closed is not answered
+            logger.error("nothing is answered until the settings are valid: %s", error)
+            self._current = None
+        if old is not None:
+            with suppress(Exception):  # it is not asked any more
+                await old.stop()
 
 
 def _config(app: object) -> uvicorn.Config:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rag_index.settings import ServeSettings
 
-__all__ = ["TokenRegister", "new_token", "token_line"]
+__all__ = ["TokenRegister", "file_stamp", "new_token", "token_line"]
 
 PREFIX = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
@@ -49,7 +49,7 @@ class TokenRegister:
         self._clock = clock
         self._given = _parse(serve.tokens, "[serve] tokens")
         self._path = serve.tokens_file
-        self._stamp = _stamp(self._path) if self._path else None
+        self._stamp = file_stamp(self._path) if self._path else None
         self._checked_at = clock()
         self._tokens = [*self._given, *self._read()]
         self._required = bool(self._tokens) or self._path is not None
@@ -79,7 +79,7 @@ class TokenRegister:
         if self._path is None or self._clock() - self._checked_at < CHECK_SECONDS:
             return
         self._checked_at = self._clock()
-        stamp = _stamp(self._path)
+        stamp = file_stamp(self._path)
         if stamp == self._stamp:
             return
         self._stamp = stamp
@@ -131,7 +131,7 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def file_stamp(path: Path) -> tuple[int, int, int] | None:
     """Return what changes when the file changes; None if there is none."""
     try:
         found = path.stat()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rag_index.service.models import MAX_QUERY_CHARS
 from rag_index.settings.index import CODE, CODE_FIELDS
 
 if TYPE_CHECKING:
@@ -41,12 +42,12 @@ FILTER = (
 )
 
 
-def search_input(settings: Settings) -> Schema:
+def search_input(settings: Settings, *, reranker: bool) -> Schema:
     """Return the schema of a search's arguments. It names the indexes and their fields, and a reranker if there is one.
 
     A caller who is in a hurry may leave the reranker out.
     """
-    reranker: Schema = {
+    rerank: Schema = {
         "type": "boolean",
         "default": True,
         "description": "Whether a model reads the best hits again to put them in a better order, which takes longer.",
@@ -56,11 +57,13 @@ def search_input(settings: Settings) -> Schema:
             "query": {
                 "type": "string",
                 "minLength": 1,
+                "maxLength": MAX_QUERY_CHARS,
                 "description": "What to look for, in words or as a question; exact names and error codes work too.",
             },
             "indexes": {
                 "type": "array",
                 "items": {"enum": _names(settings)},
+                "minItems": 1,
                 "description": "The indexes to search; leave it out to search all of them.",
             },
             "filter": filter_schema(settings.indexes),
@@ -71,7 +74,7 @@ def search_input(settings: Settings) -> Schema:
                 "default": 10,
                 "description": "The maximum number of documents.",
             },
-            **({"rerank": reranker} if settings.retrieve.reranker else {}),
+            **({"rerank": rerank} if reranker else {}),
         },
         required=["query"],
     )

@@ -54,6 +54,7 @@ def freshness_text(freshness: Freshness) -> str:
     ended = {
         "running": "; a run is under way",
         "failed": "; the last run failed",
+        "interrupted": "; the last run died",
         "partial": "; the last run was partial",
     }
     state = ended.get(freshness.last_run or "", "")

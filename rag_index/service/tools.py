@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rag_index.errors import SettingsError
 from rag_index.service import tool_schemas as schemas
+from rag_index.service.models import MAX_QUERY_CHARS
 from rag_index.service.requests import SearchRequest
 from rag_index.service.tool_texts import citation, document_text, indexes_text, search_text
 
@@ -50,13 +51,12 @@ class ToolAnswer:
 class _Arguments(BaseModel):
     """Arguments of a tool; `tool` is its name."""
 
-    model_config = ConfigDict(extra="forbid")
     tool: ClassVar[str]
 
 
 class _SearchArguments(_Arguments):
     tool = "search"
-    query: str
+    query: str = Field(max_length=MAX_QUERY_CHARS)
     indexes: list[str] | None = None
     filter: dict[str, Any] | None = None
     limit: int = Field(default=10, ge=1, le=100)
@@ -69,10 +69,6 @@ class _DocumentArguments(_Arguments):
     document_id: str
     first_chunk: int = Field(default=0, ge=0)
     max_chunks: int = Field(default=50, ge=1, le=200)
-
-
-class _NoArguments(_Arguments):
-    tool = "list_indexes"
 
 
 _Given = TypeVar("_Given", bound=_Arguments)
@@ -102,7 +98,7 @@ class AgentTools:
                 "search", "Search",
                 "Find the documents that fit a query best, by meaning and by words. Each hit has the text of its best "
                 "chunk, its fields, and a citation.",
-                schemas.search_input(settings), schemas.search_output(),
+                schemas.search_input(settings, reranker=self._service.reranks), schemas.search_output(),
             ),
             ToolDescription(
                 "get_document", "Read a document",
@@ -123,13 +119,17 @@ class AgentTools:
         """
         if name not in self._calls:
             raise SettingsError(f"there is no tool {name!r}; the tools are {', '.join(self._calls)}")
+        known = next(tool.input_schema["properties"] for tool in self.descriptions() if tool.name == name)
+        unknown = [argument for argument in arguments if argument not in known]
+        if unknown:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise SettingsError(f"{name} has no argument {unknown[0]!r}; {takes}")
         return await self._calls[name](arguments, caller)
 
     async def _search(self, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
         given = _checked(_SearchArguments, arguments)
-        request = SearchRequest(
-            given.query, tuple(given.indexes or ()), given.limit, given.filter or None, rerank=given.rerank
-        )
+        indexes = None if given.indexes is None else tuple(given.indexes)
+        request = SearchRequest(given.query, indexes, given.limit, given.filter or None, rerank=given.rerank)
         answer = await self._service.search(request, caller)
         hits = [
             {
@@ -168,7 +168,6 @@ class AgentTools:
         return ToolAnswer(structured, document_text(structured, freshness))
 
     async def _indexes(self, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
-        _checked(_NoArguments, arguments)
         found = await self._service.indexes(caller)
         return ToolAnswer({"indexes": [index.to_json() for index in found]}, indexes_text(found))
 
@@ -184,9 +183,6 @@ def _checked(model: type[_Given], arguments: Mapping[str, Any]) -> _Given:
 
 def _fault(model: type[_Arguments], error: Any) -> str:
     name = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(model.model_fields)
-        return f"{model.tool} has no argument {name!r}; " + (f"it takes {known}" if known else "it takes none")
     if error["type"] == "missing":
         return f"{model.tool} needs the argument {name!r}"
     return f"the argument {name!r} of {model.tool}: {error['msg'][:1].lower()}{error['msg'][1:]}"

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger
+from rag_index.ledger.lease import run_state
 from rag_index.reports.missed import missed_sentence
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def _run_report(name: str, run: RunRecord, ledger: Ledger) -> dict[str, Any]:
         "run": run.id,
         "started": iso_time(run.started_at),
         "ended": iso_time(run.ended_at) if run.ended_at else None,
-        "state": run.state,
+        "state": run_state(ledger, run),
         **run.report,
     }
     documents = [one for one in ledger.missed(run.alias) if one.run_id == run.id]

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger, unwanted_indexes
-from rag_index.ledger.lease import holder
+from rag_index.ledger.lease import run_state
 from rag_index.status.runs import iso_time
 from rag_index.status.watches import watch_report
 from rag_index.stores import commit_marks, count_indexed, live_aliases
@@ -86,11 +86,12 @@ def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
     last = ledger.last_run(alias)
     if last is None:
         return None
-    died = last.state == "running" and holder(ledger, alias) != last.id
+    state = run_state(ledger, last)
+    died = state == "interrupted"
     return {
         "started": iso_time(last.started_at),
         "ended": iso_time(last.ended_at) if last.ended_at else None,
-        "state": "interrupted" if died else last.state,
+        "state": state,
         "message": "the process died during the run; the next run resumes it" if died else last.message,
         "seconds": None if died else round((last.ended_at or ledger.clock()) - last.started_at, 3),
     }

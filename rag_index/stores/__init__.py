@@ -68,12 +68,12 @@ def open_reader(
     """Open the store that the settings name for reading. The embedded one may be written by another process meanwhile.
 
     `wait` is how long that process may take to let go of a collection. `timeout` and `patience` are as for
-    `open_store`.
+    `open_store`; an embedded store with a `timeout` is read in other processes, because nothing else can end a call.
     """
     if settings.url is None:
         from rag_index.stores.edge.reader import EdgeReader
 
-        return EdgeReader(settings.path, wait=wait)
+        return EdgeReader(settings.path, wait=wait, timeout=timeout)
     return _open_server(settings, settings.url, timeout=timeout, patience=patience)
 
 

@@ -5,7 +5,8 @@ A `Dialect` makes an engine's own filter objects; `payload_filter` decides which
 - Numbers are compared by value: 1 matches 1 and 1.0 (Qdrant's own match would not). Booleans are not numbers.
 - A field that holds a list matches if one of its elements does.
 - A time is ISO text. Without an offset it is UTC; without a time of day it is midnight.
-- `exists` means: present, not null and not an empty list. `not` also finds points that lack the field.
+- `exists` means: present, not null and not an empty list. `not` also finds points that lack the field; of a list, it
+  excludes each value.
 - `eq` None means: missing, null or empty.
 """
 
@@ -15,12 +16,13 @@ import math
 import re
 from collections.abc import Iterable
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rag_index.stores import Condition
 
@@ -31,6 +33,7 @@ EXACT_IN_FLOAT = 2**53
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 T = TypeVar("T")
+V = TypeVar("V", float, datetime)
 
 
 class Dialect(Protocol[T]):
@@ -42,8 +45,8 @@ class Dialect(Protocol[T]):
     def truth(self, field: str, value: bool) -> T:
         """Require the field to be this boolean."""
 
-    def integer(self, field: str, value: int) -> T:
-        """Require the field to be this integer (64 bits)."""
+    def integers(self, field: str, values: list[int]) -> T:
+        """Require the field to be one of these integers (64 bits)."""
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> T:
         """Require the field to be a number within the bounds (gte, gt, lte, lt)."""
@@ -72,11 +75,12 @@ def payload_filter(conditions: Sequence[Condition], dialect: Dialect[T]) -> T | 
         field = payload_path(condition.field)
         match condition.op:
             case "eq":
-                must.append(_equal(dialect, field, condition.value))
+                must.append(_one_of(dialect, field, [condition.value]))
             case "not":
-                must_not.append(_equal(dialect, field, condition.value))
+                listed = isinstance(condition.value, list | tuple | set | frozenset)
+                must_not.append(_one_of(dialect, field, condition.value if listed else [condition.value]))
             case "any":
-                must.append(_any(dialect, field, condition.value))
+                must.append(_one_of(dialect, field, condition.value))
             case "range":
                 must.append(_range(dialect, field, condition.value))
             case "exists":
@@ -101,37 +105,56 @@ def unquoted(path: str) -> str:
     return path.replace('"', "")
 
 
-def _equal(dialect: Dialect[T], field: str, value: object) -> T:
-    match value:
-        case None:
-            return dialect.empty(field)
-        case str():
-            return dialect.keywords(field, [value])
-        case bool():
-            return dialect.truth(field, value)
-        case int() if abs(value) > EXACT_IN_FLOAT:
-            if not -(2**63) <= value < 2**63:
-                raise StoreError(f"condition on {field}: {value} has more than 64 bits")
-            return dialect.integer(field, value)
-        case int() | float():
-            number = _number(field, value)
-            return dialect.numbers(field, {"gte": number, "lte": number})
-        case date():
-            moment = _time(field, value)
-            return dialect.times(field, {"gte": moment, "lte": moment})
-        case _:
-            raise StoreError(f"condition on {field}: cannot search for {value!r}, a {type(value).__name__}")
+def _one_of(dialect: Dialect[T], field: str, values: object) -> T:
+    """Require the field to be one of these values, with as few conditions as there can be.
 
-
-def _any(dialect: Dialect[T], field: str, values: object) -> T:
+    A condition on a field without a payload index makes the engine read every payload again.
+    """
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise StoreError(f"condition on {field}: `any` needs a list of values, not {values!r}")
-    values = list(values)
-    texts = [value for value in values if isinstance(value, str)]
-    others = [_equal(dialect, field, value) for value in values if not isinstance(value, str)]
-    if not others:
-        return dialect.keywords(field, texts)
-    return dialect.group([], [dialect.keywords(field, texts), *others] if texts else others, [])
+    texts, whole, rest = list[str](), list[int](), list[T]()
+    numbers, times = set[float](), set[datetime]()
+    for value in values:
+        match value:
+            case None:
+                rest.append(dialect.empty(field))
+            case str():
+                texts.append(value)
+            case bool():
+                rest.append(dialect.truth(field, value))
+            case int() if abs(value) > EXACT_IN_FLOAT:
+                if not -(2**63) <= value < 2**63:
+                    raise StoreError(f"condition on {field}: {value} has more than 64 bits")
+                whole.append(value)
+            case int() | float():
+                numbers.add(_number(field, value))
+            case date():
+                times.add(_time(field, value))
+            case _:
+                raise StoreError(f"condition on {field}: cannot search for {value!r}, a {type(value).__name__}")
+    found = [
+        *([dialect.integers(field, whole)] if whole else []),
+        *([_nearby(dialect, partial(dialect.numbers, field), sorted(numbers))] if numbers else []),
+        *([_nearby(dialect, partial(dialect.times, field), sorted(times))] if times else []),
+        *rest,
+    ]
+    if texts or not found:
+        found.insert(0, dialect.keywords(field, texts))
+    return found[0] if len(found) == 1 else dialect.group([], found, [])
+
+
+def _nearby(dialect: Dialect[T], within: Callable[[Mapping[str, V]], T], values: Sequence[V]) -> T:
+    """Require the field to be one of these numbers or times, in their order.
+
+    Equality by value is a range for each. Behind a range around them all there are two halves, and so on, so that most
+    points are compared with few: the engine looks at `should` before `must`.
+    """
+    around = within({"gte": values[0], "lte": values[-1]})
+    if len(values) == 1:
+        return around
+    middle = len(values) // 2
+    halves = [_nearby(dialect, within, half) for half in (values[:middle], values[middle:])]
+    return dialect.group([dialect.group([], halves, [])], [around], [])
 
 
 def _range(dialect: Dialect[T], field: str, bounds: object) -> T:

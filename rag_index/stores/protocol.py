@@ -27,8 +27,9 @@ class Condition:
 
     `op` is one of `eq` (value), `any` (list of values), `range` (dict of gte, gt, lte, lt: numbers or ISO times),
     `exists` (no value: present, not null, not an empty list) and `not` (value: the field is not equal to it, or is
-    missing). Dots in `field` lead into nested objects. Numbers are compared by value (1 matches 1.0), booleans are
-    not numbers, a list matches by any of its elements, and a time without an offset is UTC.
+    missing; a list: to none of its values). Dots in `field` lead into nested objects. Numbers are compared by value
+    (1 matches 1.0), booleans are not numbers, a list matches by any of its elements, and a time without an offset is
+    UTC.
     """
 
     field: str
@@ -55,6 +56,9 @@ class StoreReader(Protocol):
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
+
+    def prepare(self, name: str) -> None:
+        """Make the next call that reads points wait for nothing: the embedded store loads the collection."""
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""

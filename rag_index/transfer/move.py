@@ -9,8 +9,8 @@ them.
 
 A ledger explains one store. If the old store were indexed after a move, the ledger would count documents as indexed
 that the new store never received, and no count would show it. So the old collections lose their `store_id` before the
-new ones get it: at no time do both have it. The old ones can still be searched, but a run there is refused, and
-`rag-index doctor` says where the index went, until `move` brings it back.
+new ones get it: at no time do both have it. A run or a search of the old ones is refused, and `rag-index doctor` says
+where the index went, until `move` brings it back.
 
 If a move is stopped, the next one resumes it: a collection without its id does not count as complete, no alias points
 at it before the end, and points that are already there are not sent again.
@@ -134,9 +134,7 @@ def next_steps(settings: Settings, target: StoreSettings, moved: Sequence[MovedI
     done = {one.index for one in moved}
     if left := [index.name for index in settings.indexes if index.name not in done]:
         lines.append(f"Not moved, so missing from the new store: {', '.join(left)}. Run `rag-index move` for them too.")
-    lines.append(
-        "The old store can still be searched. Runs there are refused, because the ledger now explains the new store."
-    )
+    lines.append("Searches and runs in the old store are refused, because the ledger now explains the new store.")
     return "\n".join(lines)
 
 

@@ -12,6 +12,8 @@ from rag_index.indexing import search_index as searchable
 from rag_index.indexing.search_index import make_searchable, optimize, search_index_due
 from rag_index.stores import open_store
 from rag_index.stores.edge.store import EdgeStore
+from tests.indexing.plain import run_plain
+from tests.project import Project
 from tests.retrieve.desk import Desk
 
 IDENTITY = EmbedderIdentity("local", "wordllama", "d" * 64, 4, "doc: ", "query: ")
@@ -56,6 +58,25 @@ def test_payload_indexes_follow_the_settings_and_nothing_is_done_twice(store):
     store.done.clear()
     make_searchable(store, "c", IDENTITY, {})
     assert store.done == [{"priority": None}, "metadata"]
+
+
+def test_a_run_says_which_payload_indexes_are_empty(tmp_path):
+    """SQLite has neither booleans nor JSON: it gives numbers and text, and filters that expect more find nothing."""
+    project = Project(tmp_path / "project").fill(2)
+    for column, value in (("urgent", 1), ("meta", '{"tag": "x"}'), ("blank", None)):
+        project.execute(f"ALTER TABLE note ADD {column}")
+        project.execute(f"UPDATE note SET {column} = ?", value)
+    kinds = {"urgent": "bool", "meta.tag": "keyword", "blank": "bool", "author": "keyword", "priority": "integer"}
+    added = ", ".join(f'"{field}" = "{kind}"' for field, kind in kinds.items())
+    text = project.config.read_text().replace(
+        '["author", "priority"]', '["author", "priority", "urgent", "meta", "blank"]'
+    )
+    project.config.write_text(f"{text}payload_indexes = {{ {added} }}\n")
+    assert run_plain(project).message == (
+        "the payload index on urgent is empty: its kind is bool, and the source gives whole numbers; "
+        "the payload index on meta.tag is empty: its kind is keyword, and the source gives "
+        "text or a number in place of an object"
+    )
 
 
 def test_a_collection_of_an_older_version_learns_its_model(store):

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rag_index.errors import DocumentNotFound, SettingsError, StoreError
+from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import open_store
+from rag_index.stores.metadata import MOVED_ID, MOVED_TO
 from tests.retrieve.conftest import KINDS
 from tests.retrieve.conftest import _desk as make_desks
 from tests.retrieve.desk import Desk, found
 from tests.retrieve.secret_documents import GROUPS, SECRETS, WORDS, check_told, guard, random_filter, random_groups
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +65,7 @@ async def ask(retriever: Retriever, chance: random.Random, groups: Any) -> str:
             fusion=chance.choice([None, "rank"]),
         )
         return json.dumps({**result.to_json(explain=True), "all": asdict(result)}, ensure_ascii=False, default=str)
-    except (DocumentNotFound, SettingsError, StoreError) as error:
+    except RagIndexError as error:
         return repr(error)
 
 
@@ -85,6 +87,40 @@ def test_random_callers_see_what_is_for_them_and_nothing_else(retriever: Retriev
     assert asyncio.run(ask_often(retriever, 150, seed=1)) > 300
     metrics = json.dumps(retriever.metrics().to_json()) + retriever.metrics().to_prometheus()
     assert not any(one.mark in metrics for one in SECRETS)
+
+
+def test_settings_that_do_not_know_of_groups_open_nothing(guarded: Desk) -> None:
+    """What was indexed with groups is not answered without them, whatever the settings of the reader say."""
+    settings = guarded.settings
+    unaware = [index.model_copy(update={"access": None}) for index in settings.indexes]
+    with Retriever(settings.model_copy(update={"indexes": unaware})) as retriever:
+        assert asyncio.run(ask_often(retriever, 150, seed=1)) > 200
+        refused = "index comments says who may see its documents, and these settings do not: set its `access`"
+        with pytest.raises(StoreError, match=refused):
+            retriever.search_sync("printer", indexes=["comments"])
+        with pytest.raises(StoreError, match=refused):
+            asyncio.run(retriever.document("comments", "1"))
+        result = retriever.search_sync("printer network mail", limit=1000)
+        assert ({index for index, _ in found(result)}, set(result.errors)) == ({"titles"}, {"comments", "solutions"})
+
+
+def test_an_open_retriever_notices_that_documents_get_groups_or_another_store(empty: Desk) -> None:
+    def error(index: str) -> str:
+        try:
+            return str(retriever.search_sync("printer", indexes=[index]).errors)
+        except StoreError as refused:
+            return str(refused)
+
+    with empty.fill().retriever() as retriever:
+        assert error("comments") == error("titles") == "{}"
+        with closing(open_store(empty.settings.store, wait=30)) as store:
+            store.set_metadata(empty.settings.alias("comments") + "__1", {"payload_indexes": {GROUPS_FIELD: "keyword"}})
+            store.set_metadata(
+                empty.settings.alias("titles") + "__1", {MOVED_TO: "http://elsewhere:6333", MOVED_ID: "1"}
+            )
+        eventually(lambda: "says who may see its documents" in error("comments"))
+        eventually(lambda: "was moved to http://elsewhere:6333: name that store" in error("titles"))
+        assert error("solutions") == "{}"
 
 
 @pytest.mark.long

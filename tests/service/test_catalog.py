@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 
@@ -32,6 +34,30 @@ def test_after_a_run_an_answer_says_when_it_was_complete(project):
         assert 0 <= (datetime.now(UTC) - complete).total_seconds() < 3600
         answer = client.post("/search", json={"query": "printer"}).json()
         assert answer["freshness"]["notes"]["complete_at"] == found["freshness"]["complete_at"]
+
+
+RUN = """
+import sys
+from rag_index.indexing.run import RunOptions, open_run
+from rag_index.settings import load_settings
+with open_run(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="another"):
+    print("running", flush=True)
+    input()
+"""
+
+
+def test_a_run_that_was_killed_is_not_told_to_be_running(project):
+    def told() -> str:
+        with Live(project.settings) as live:
+            return httpx.get(f"{live.url}/indexes", timeout=60).json()["indexes"][0]["freshness"]["last_run"]
+
+    command = [sys.executable, "-c", RUN, str(project.config)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout.readline() == "running\n"
+        assert told() == "running"
+        run.kill()
+    assert told() == "interrupted"
+    assert project.json("report")["runs"][0]["state"] == "interrupted"
 
 
 def test_a_search_does_not_depend_on_the_ledger(project):

@@ -113,6 +113,20 @@ def test_other_pages_may_not_ask(bo, client):
     assert client.get("/search", params=ASKED, headers={"Origin": own}).status_code == 200
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_an_image_or_a_link_of_another_page_asks_nothing(client, bo, site):
+    """They have no Origin, and neither need they read the answer to keep the service busy."""
+    foreign = {"Sec-Fetch-Site": site}
+    for path in ("/search?query=printer", "/documents/comments/1", "/indexes", "/metrics", "/healthz"):
+        problem(client.get(path, headers={**foreign, "Sec-Fetch-Mode": "no-cors"}), 403)
+        problem(client.get(path, headers={**foreign, "Sec-Fetch-Mode": "navigate"}), 403)
+    assert client.get("/", headers={**foreign, "Sec-Fetch-Mode": "navigate"}).status_code == 200
+    problem(client.get("/", headers={**foreign, "Sec-Fetch-Mode": "no-cors"}), 403)
+    for own in ("same-origin", "none"):
+        assert client.get("/search", params=ASKED, headers={"Sec-Fetch-Site": own}).status_code == 200
+    assert bo.get("/indexes", headers={**foreign, "Origin": CORS}).status_code == 200
+
+
 def test_a_name_that_points_here_is_not_answered(client, bo):
     """A web page can have its own name point at 127.0.0.1; its requests carry that name."""
     for name in ("evil.example.com", "evil.example.com:8765", "127.0.0.1.evil.example.com", "", "[::2]:80"):
@@ -153,12 +167,16 @@ def test_a_wrong_token_is_refused_before_the_body(anonymous):
 def test_too_many_requests_are_told_when_to_come_back(desk):
     settings = load_settings(desk.config, serve={"rate_limit": 2.0})
     with Live(settings) as live, httpx.Client(base_url=live.url) as client:
-        answers = [client.get("/healthz") for _ in range(8)]
+        answers = [client.get("/openapi.json") for _ in range(8)]
         assert [answer.status_code for answer in answers[:4]] == [200] * 4
         refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
         problem(refused[0], 429)
         assert int(refused[0].headers["retry-after"]) >= 1
+        assert [client.get(path).status_code for path in ("/healthz", "/readyz") * 8] == [200] * 16
+        assert httpx.get(f"{live.url}/openapi.json").status_code == 200, "another program on this machine"
+        proxied = [client.get("/openapi.json", headers={"X-Forwarded-For": f"1.1.1.1, 8.8.8.{n}"}) for n in range(8)]
+        assert [answer.status_code for answer in proxied] == [200] * 8
 
 
 def test_one_token_does_not_use_up_the_rate_of_another(desk):

@@ -127,6 +127,8 @@ def test_what_is_not_there_is_404(client):
     assert "did you mean" in problem(client.get("/documents/comment/1"), 404)["detail"]
     problem(client.get("/nothing/here"), 404)
     problem(client.get("/documents/comments/"), 404)
+    assert client.get("/documents/comments", params={"id": "2"}).json()["document_id"] == "2"
+    assert "no document '..'" in problem(client.get("/documents/comments", params={"id": ".."}), 404)["detail"]
 
 
 def test_another_method_is_405_and_says_which(client):
@@ -138,7 +140,8 @@ def test_another_method_is_405_and_says_which(client):
 def test_openapi_describes_every_address_with_examples(client):
     described = client.get("/openapi.json").json()
     assert described["paths"].keys() == {
-        "/search", "/documents/{index}/{document_id}", "/indexes", "/healthz", "/readyz", "/metrics",
+        "/search", "/documents/{index}", "/documents/{index}/{document_id}", "/indexes", "/healthz", "/readyz",
+        "/metrics",
     }  # fmt: skip
     body = described["components"]["schemas"]["SearchBody"]["properties"]
     assert body["query"]["examples"]
@@ -156,6 +159,21 @@ def test_with_nothing_indexed_it_says_what_to_run(tmp_path):
         assert "rag-index index-all" in problem(client.get("/readyz"), 503)["detail"]
         assert client.get("/healthz").status_code == 200
         assert [one["live"] for one in client.get("/indexes").json()["indexes"]] == [False] * 3
+
+
+def test_a_body_is_json_whatever_the_client_calls_it(client):
+    for kind in ("application/x-www-form-urlencoded", "text/plain; charset=utf-8", ""):
+        answer = client.post("/search", content=b'{"query": "printer"}', headers={"Content-Type": kind})
+        assert ids(answer)
+
+
+def test_a_list_without_an_index_is_no_list_of_all(client):
+    assert "names no index" in problem(client.post("/search", json={"query": "x", "indexes": []}), 400)["detail"]
+
+
+def test_a_filter_that_is_too_large_is_refused(client):
+    asked = {"query": "printer", "filter": {"priority": {"not": ["x"] * 1001}}}
+    assert "1,000 values" in problem(client.post("/search", json=asked), 400)["detail"]
 
 
 def test_a_caller_may_leave_the_reranker_out(desk):

@@ -135,11 +135,19 @@ def test_a_long_document_is_read_in_parts(connect):
         ("search", {"query": "x", "filter": {"colour": 1}}, "there is no field 'colour' to filter by"),
         ("search", {"query": "x", "filter": {"created_at": {"gte": 5}}}, "compare it with times"),
         ("search", {"query": " "}, "the text to search for is empty"),
+        ("search", {"query": "x", "indexes": []}, "`indexes` names no index"),
+        (
+            "search",
+            {"query": "x", "filter": {"author": {"not": ["a"] * 1001}}},
+            "at most 30 conditions with 1,000 values",
+        ),
+        ("search", {"query": "x" * 10_001}, "the argument 'query' of search: string should have at most 10000"),
         (
             "search",
             {"query": "x", "top_k": 3},
             "search has no argument 'top_k'; it takes query, indexes, filter, limit",
         ),
+        ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),
         ("search", {}, "search needs the argument 'query'"),
         ("search", {"query": "x", "limit": 1000}, "the argument 'limit' of search: input should be less than or equal"),
         ("search", {"query": ["x"]}, "the argument 'query' of search: input should be a valid string"),
@@ -157,6 +165,7 @@ def test_a_mistake_is_one_line_that_says_what_to_do(connect, tool, arguments, wo
     result = asyncio.run(conversation())
     assert result.is_error
     assert words in text_of(result)
+    assert "limit, rerank" not in text_of(result), "its schema has no such argument"
     assert "\n" not in text_of(result)
     assert "Traceback" not in text_of(result)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -15,6 +17,7 @@ from tests.browser import Browser, find_chromium
 from tests.project import PROGRAM
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.long
 WITH_KINDS = 'payload_indexes = { priority = "keyword", number = "float", created_at = "datetime" }'
@@ -40,7 +43,8 @@ def desk(tmp_path_factory):
         more={"comments": WITH_KINDS},
     )
     odd = ("tapes/../robot #1?", ROBOT, {"author": MARKUP})
-    documents = {**DESK, "solutions": [*DESK["solutions"], odd, ("markup", MARKUP, {"author": "eve"})]}
+    keys = [("..", "A parent folder of bellows"), (" ", "A blank key of bellows"), ("", "No key of bellows at all")]
+    documents = {**DESK, "solutions": [*DESK["solutions"], odd, ("markup", MARKUP, {"author": "eve"}), *keys]}
     return desk.fill(documents)
 
 
@@ -130,6 +134,36 @@ def test_a_document_with_an_odd_id_opens_at_the_chunk_that_was_found(page):
     page.click("tapes/../robot #1?")
     page.wait_for("Chunk 1", "Paragraph 29 about the tape library")
     assert "Paragraph 20" in page.evaluate("document.querySelector('.found').innerText")
+
+
+@pytest.mark.parametrize(("key", "words"), [("..", "A parent folder"), ('" "', "A blank key"), ('""', "No key")])
+def test_a_document_whose_key_is_hardly_one_opens(page, key, words):
+    page.type("bellows")
+    page.press("Enter")
+    page.wait_for("documents in")
+    page.click(key)
+    page.wait_for(f"solutions: {key}")
+    eventually(lambda: words in page.evaluate("document.querySelector('dialog .body').innerText"))
+
+
+def test_a_link_of_another_page_opens_this_one_and_an_image_asks_nothing(window, desk):
+    """The other page is on another port of this machine, which browsers call the same site."""
+    with Live(desk.settings) as live:
+
+        class Other(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html")
+                self.end_headers()
+                self.wfile.write(f"<img src='{live.url}/search?query=x'><a href='{live.url}/#q=printer'>go".encode())
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+            threading.Thread(target=other.serve_forever, daemon=True).start()
+            window.open(f"http://127.0.0.1:{other.server_port}/")
+            eventually(lambda: 'status="403"' in httpx.get(f"{live.url}/metrics").text, "the image is refused")
+            window.evaluate("document.querySelector('a').click()")
+            window.wait_for("documents in")
+            other.shutdown()
 
 
 def test_a_mistake_of_a_filter_is_said_and_nothing_is_lost(page):

@@ -6,16 +6,19 @@ import os
 import re
 import signal
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 
 import httpx
+import psutil
 import pytest
 
 from rag_index.cli import main
 from rag_index.service.tokens import new_token, token_line
 from tests.project import PROGRAM
 from tests.retrieve.desk import Desk
+from tests.service.test_http import problem
 from tests.waiting import eventually
 
 LINE = token_line("bo", new_token(), [])
@@ -79,6 +82,66 @@ def test_it_lets_a_request_end_before_it_stops(served, qdrant):
         process.send_signal(signal.SIGINT)
         assert asking.result().status_code == 200
         assert process.wait(60) == 0
+
+
+def test_a_search_that_never_comes_back_holds_up_nothing(desk):
+    with serving(desk) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
+        ask = partial(client.get, "/search", params={"query": "printer", "indexes": "comments"}, timeout=60)
+        assert ask().status_code == 200
+        (child,) = psutil.Process(process.pid).children()
+        child.suspend()  # as if a disk did not answer
+        answered, late = as_completed([threads.submit(ask), threads.submit(ask)])
+        assert answered.result().status_code == 200
+        assert client.get("/healthz").status_code == 200
+        assert "timed out after 5 s" in problem(late.result(), 503)["detail"]
+        eventually(lambda: not child.is_running(), "it is ended")
+        for one in psutil.Process(process.pid).children():
+            one.suspend()
+        stuck = threads.submit(ask)
+        eventually(lambda: client.get("/healthz").status_code == 200)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        stuck.exception()
+    assert not child.is_running()
+
+
+def test_a_server_that_never_answers_holds_up_nothing(served, qdrant):
+    with serving(served) as (process, url), ThreadPoolExecutor() as threads, httpx.Client(base_url=url) as client:
+        ask = partial(client.get, "/search", timeout=60)
+        assert ask(params={"query": "printer"}).status_code == 200
+        fault = qdrant.break_next("POST /collections/desk_titles__1/points/query", times=None, hang=3600)
+        stuck = [threads.submit(ask, params={"query": f"printer {n}", "indexes": "titles"}) for n in range(5)]
+        eventually(lambda: fault.met, "the searches have begun")
+        assert ask(params={"query": "printer", "indexes": "comments"}).status_code == 200
+        assert client.get("/healthz").status_code == 200
+        assert {one.result().status_code for one in stuck} == {503}
+        stuck = threads.submit(ask, params={"query": "printer", "indexes": "titles"})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        stuck.exception()
+
+
+def test_the_service_follows_its_settings(tmp_path, template):
+    desk = Desk(tmp_path / "desk", template=template).fill()
+    with serving(desk) as (process, url), httpx.Client(base_url=url, timeout=60) as client:
+
+        def found() -> list:
+            return client.get("/search", params={"query": "printer", "indexes": "comments"}).json().get("hits")
+
+        assert found()
+        desk.write(comments='access = "author"')
+        eventually(lambda: found() == [], "nobody without groups finds anything")
+        desk.write(comments="access = 5")
+        eventually(lambda: client.get("/indexes").status_code == 503, "nothing is answered")
+        detail = problem(client.get("/search", params={"query": "printer"}), 503)["detail"]
+        assert detail == "the settings have changed and are not valid; the log says why"
+        assert client.get("/healthz").status_code == 200
+        desk.write()
+        eventually(lambda: client.get("/indexes").status_code == 200, "the settings are valid")
+        assert found()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+        assert "access should be a text" in process.stderr.read()
 
 
 @pytest.mark.long

@@ -450,6 +450,9 @@ CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("any", ["low", 1.5, False], {"words", "mixed", "half", "false"}),
     ("any", (None, "1"), {"null", "empty list", "missing", "text 1"}),
     ("any", [], set()),
+    ("any", [7, 0, 1.5, 2, *range(10, 100)], {"zero", "half", "numbers"}),
+    ("any", [2**60 + 1, 2**60, "high", 3], {"huge", "words"}),
+    ("any", [date(2024, 1, 2), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), date(2030, 1, 1)], {"day", "time"}),
     ("range", {"gte": 1}, {"one", "one float", "half", "huge", "numbers"}),
     ("range", {"gt": 0, "lt": 1.5}, {"one", "one float", "numbers"}),
     ("range", {"lte": 0}, {"zero"}),
@@ -462,6 +465,8 @@ CONDITIONS: list[tuple[str, Any, set[str]]] = [
     ("not", "low", {*VALUES, "missing"} - {"words", "mixed"}),
     ("not", True, {*VALUES, "missing"} - {"true", "mixed"}),
     ("not", None, PRESENT),
+    ("not", ["low", "1", 1, True, None], PRESENT - {"words", "mixed", "text 1", "one", "one float", "numbers", "true"}),
+    ("not", [], {*VALUES, "missing"}),
 ]
 
 

@@ -37,5 +37,5 @@ export const listIndexes = () => request("indexes");
 export const search = (asked, signal) =>
   request("search", { method: "POST", body: JSON.stringify({ ...asked, explain: true }), signal });
 
-// One path segment holds the whole id, so that "a/../b" stays one; only "." and ".." would not.
-export const readDocument = (index, id) => request(`documents/${encodeURIComponent(index)}/${encodeURIComponent(id)}`);
+// A browser takes ".." in a path for the folder above, also if it is encoded.
+export const readDocument = (index, id) => request(`documents/${encodeURIComponent(index)}?id=${encodeURIComponent(id)}`);

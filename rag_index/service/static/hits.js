@@ -23,9 +23,10 @@ function element(hit, result, open) {
   );
 }
 
-// Return the document's id, for source code as file:line.
+// Return the document's id, for source code as file:line, and in quotes if nothing of it could be seen and clicked.
 export function place(hit) {
-  return isCode(hit) ? `${hit.document_id}:${hit.payload.lines[0]}` : hit.document_id;
+  if (isCode(hit)) return `${hit.document_id}:${hit.payload.lines[0]}`;
+  return /[^\s\p{C}]/u.test(hit.document_id) ? hit.document_id : `"${hit.document_id}"`;
 }
 
 export function isCode(hit) {

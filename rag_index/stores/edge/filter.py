@@ -28,9 +28,9 @@ class EdgeDialect:
         # The binding treats a Python bool as an integer, and a numpy bool as a boolean.
         return e.FieldCondition(field, match=e.MatchValue(cast("bool", np.bool_(value))))
 
-    def integer(self, field: str, value: int) -> EdgeCondition:
-        """Require the field to be this integer."""
-        return e.FieldCondition(field, match=e.MatchValue(value))
+    def integers(self, field: str, values: list[int]) -> EdgeCondition:
+        """Require the field to be one of these integers."""
+        return e.FieldCondition(field, match=e.MatchAny(values))
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> EdgeCondition:
         """Require the field to be a number within the bounds."""

@@ -15,7 +15,8 @@ from rag_index.database.private import private_folder
 from rag_index.errors import StoreError
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.folder import folder_errors
-from rag_index.stores.edge.reading import UnwrittenCollection
+from rag_index.stores.edge.processes import SearchProcesses
+from rag_index.stores.edge.reading import CollectionReader, UnwrittenCollection
 from rag_index.stores.edge.views import View, ViewLoader, finish_for_killed_writer
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import StoredPoint
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
-    from rag_index.stores.edge.reading import CollectionReader
 
 __all__ = ["EdgeReader"]
 
@@ -42,19 +42,22 @@ class EdgeReader:
     """The reading part of the Store protocol, for a process that searches while another one may write.
 
     If a process writes a collection in place, and does not let go of it within `wait` seconds (10 at least), a search
-    raises StoreBusy. Safe to use from several threads.
+    raises StoreBusy. With a `timeout`, each call is made in another process, and raises SearchTimedOut after so many
+    seconds; without one, a call may take as long as it likes, and stops all of this process. Safe to use from several
+    threads.
     """
 
     embedded = True
 
-    def __init__(self, path: Path, *, wait: float = 0.0) -> None:
+    def __init__(self, path: Path, *, wait: float = 0.0, timeout: float | None = None) -> None:
         self._path = path
         with folder_errors(path):
             private_folder(path)
         self._catalog = Catalog(path / "catalog.json")
         if any(entry.writing for entry in self._catalog.collections().values()):
             finish_for_killed_writer(path)
-        self._loader = ViewLoader(path, wait=wait)
+        self._processes = None if timeout is None else SearchProcesses(timeout)
+        self._loader = ViewLoader(path, wait=wait, make=self._processes.reader if self._processes else CollectionReader)
         self._threads = ThreadPoolExecutor(LOADERS, "rag-index-view")
         self._mutex = threading.Lock()
         self._views: dict[str, View] = {}
@@ -80,6 +83,11 @@ class EdgeReader:
     def has_sparse(self, name: str) -> bool:
         """Return whether the collection's points can have sparse vectors."""
         return self._fresh().entry(name).sparse
+
+    def prepare(self, name: str) -> None:
+        """Load the newest state of a collection or alias, once a process that writes it lets go of it."""
+        with self._lend(name):
+            pass
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
@@ -149,6 +157,8 @@ class EdgeReader:
             views = list(self._views.values())
             self._views.clear()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._processes:
+            self._processes.close()
         for view in views:
             view.close()
         self._loader.close()

@@ -182,6 +182,10 @@ class EdgeStore:
         """Write everything to disk, so that it survives a power cut."""
         self._get(name).flush()
 
+    def prepare(self, name: str) -> None:
+        """Open a collection or alias."""
+        self._get(name)
+
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
         return self._get(name).count(keys)

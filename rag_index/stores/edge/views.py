@@ -13,11 +13,13 @@ from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.folder import holder
 from rag_index.stores.edge.readers import Reader
-from rag_index.stores.edge.reading import CollectionReader
 from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from rag_index.stores.edge.reading import CollectionReader
 
 __all__ = ["View", "ViewLoader", "finish_for_killed_writer"]
 
@@ -46,10 +48,13 @@ class View:
 
 
 class ViewLoader:
-    """What makes the views of one reader. Safe to use from several threads, one for each collection."""
+    """What makes the views of one reader. Safe to use from several threads, one for each collection.
 
-    def __init__(self, path: Path, *, wait: float) -> None:
-        self._path, self._wait = path, max(wait, ASK_SECONDS)
+    `make` makes the reader of a view's shard, as CollectionReader does.
+    """
+
+    def __init__(self, path: Path, *, wait: float, make: Callable[..., CollectionReader]) -> None:
+        self._path, self._wait, self._make = path, max(wait, ASK_SECONDS), make
         self._reader = Reader(path)
         self._closed = threading.Event()
 
@@ -94,7 +99,7 @@ class ViewLoader:
             if not folder.exists() and still_valid():
                 raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`")
             return None
-        view = View(entry.folder, entry.made, path, CollectionReader(name, path, entry.dimension, sparse=entry.sparse))
+        view = View(entry.folder, entry.made, path, self._make(name, path, entry.dimension, sparse=entry.sparse))
         try:
             view.collection.load()
         except BaseException:

@@ -26,9 +26,9 @@ class ServerDialect:
         """Require the field to be this boolean."""
         return models.FieldCondition(key=field, match=models.MatchValue(value=value))
 
-    def integer(self, field: str, value: int) -> ServerCondition:
-        """Require the field to be this integer."""
-        return models.FieldCondition(key=field, match=models.MatchValue(value=value))
+    def integers(self, field: str, values: list[int]) -> ServerCondition:
+        """Require the field to be one of these integers."""
+        return models.FieldCondition(key=field, match=models.MatchAny(any=values))
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> ServerCondition:
         """Require the field to be a number within the bounds."""

@@ -187,6 +187,9 @@ class ServerStore:
     def flush(self, name: str) -> None:
         """Do nothing: the server has completed writes in its log."""
 
+    def prepare(self, name: str) -> None:
+        """Do nothing: a server is ready."""
+
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
         return self._reads.count(name, keys)

@@ -1,0 +1,99 @@
+"""Searches of an embedded store in processes of their own: what one of them does holds up nothing else."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from rag_index.errors import SearchTimedOut, StoreError
+from rag_index.stores import Condition
+from rag_index.stores.edge.reader import EdgeReader
+from rag_index.stores.edge.store import EdgeStore
+from tests.stores.test_edge import points
+from tests.stores.test_edge_readers import WIDE, fill, numbers
+from tests.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENDLESS = [Condition("n", "not", -number) for number in range(1, 30_000)]
+"""The engine reads the payload of each of a thousand points for each of these."""
+
+
+def search(reader: EdgeReader, *conditions: Condition) -> list[int]:
+    query = points(range(1), WIDE).vectors[0]
+    return [hit.payload["n"] for hit in reader.search("live", query, limit=3, conditions=conditions)]
+
+
+def children() -> list[psutil.Process]:
+    found = (one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE)
+    return [one for one in found if "edge.processes" in " ".join(one.cmdline())]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store")
+    fill(path)
+    return path
+
+
+def test_a_search_that_takes_long_holds_up_nothing(store: Path) -> None:
+    with closing(EdgeReader(store, timeout=300)) as reader, ThreadPoolExecutor() as threads:
+        expected = search(reader)
+        slow = threads.submit(search, reader, *ENDLESS)
+        eventually(slow.running)
+        for _ in range(3):
+            assert search(reader) == expected
+        assert not slow.done()
+        assert len(children()) == 2
+        reader.close()
+        with pytest.raises(StoreError, match="closed"):
+            slow.result()
+    assert not children()
+
+
+def test_a_search_that_takes_too_long_is_ended(store: Path) -> None:
+    with closing(EdgeReader(store, timeout=3)) as reader:
+        expected = search(reader)
+        with pytest.raises(SearchTimedOut, match="timed out after 3 s"):
+            search(reader, *ENDLESS)
+        assert search(reader) == expected
+
+
+def test_all_processes_may_be_busy(store: Path) -> None:
+    with closing(EdgeReader(store, timeout=3)) as reader, ThreadPoolExecutor() as threads:
+        slow = [threads.submit(search, reader, *ENDLESS) for _ in range(6)]
+        for one in slow:
+            with pytest.raises(SearchTimedOut, match="timed out after 3 s"):
+                one.result()
+        assert search(reader)
+
+
+def test_a_process_that_is_killed_is_replaced(store: Path) -> None:
+    with closing(EdgeReader(store, timeout=300)) as reader, ThreadPoolExecutor() as threads:
+        expected = search(reader)
+        (idle,) = children()
+        idle.kill()
+        idle.wait()
+        assert search(reader) == expected
+        slow = threads.submit(search, reader, *ENDLESS)
+        (busy,) = children()
+        eventually(lambda: busy.cpu_times().user > 1, "the engine searches")
+        busy.kill()
+        with pytest.raises(StoreError, match=r"the process that searches c ended \(exit code -9\)"):
+            slow.result()
+        assert search(reader) == expected
+
+
+def test_a_newer_state_of_a_collection_is_found(tmp_path: Path) -> None:
+    fill(tmp_path, 10)
+    with closing(EdgeReader(tmp_path, timeout=300)) as reader:
+        assert numbers(reader) == set(range(3, 10))
+        with closing(EdgeStore(tmp_path)) as writer:
+            writer.delete_points("c", points(range(10), WIDE).ids[5:])
+        eventually(lambda: numbers(reader) == {3, 4})
+        assert reader.count("live") == 2
