@@ -13,7 +13,7 @@ from tests.reliability.chaos.trial import Trial
 
 SEED = random.SystemRandom().randrange(1_000_000)
 SHORT = {"sqlite-queue": 1_000, "postgresql-wal": 600}
-LONG = dict.fromkeys(WAYS, 12_000) | {"mariadb-queue": 4_000}
+LONG = dict.fromkeys(WAYS, 6_000) | {"mariadb-queue": 2_500}
 
 
 def follow(tmp_path, way: str, *, operations: int, kills: int) -> None:
@@ -41,4 +41,4 @@ def test_a_watch_that_is_killed_loses_nothing(tmp_path, way):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("way", WAYS)
 def test_thousands_of_changes_and_many_kills_lose_nothing(tmp_path, way):
-    follow(tmp_path, way, operations=LONG[way], kills=15)
+    follow(tmp_path, way, operations=LONG[way], kills=10)

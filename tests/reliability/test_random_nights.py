@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rag_index.embedders import Embedder
     from tests.project import Project
 
-NIGHTS = 60
+NIGHTS = 30
 IDS = 64
 """Four buckets of sixteen keys: each is often changed, and often not."""
 EDITS = (
