@@ -7,6 +7,7 @@ import time
 from contextlib import closing, contextmanager
 
 from rag_index.changes import DocumentChange, Received
+from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.watches import lease_name
@@ -56,6 +57,20 @@ class ListFeed:
         pass
 
 
+class EndedRun:
+    """An ordinary run that has ended, or will have once `end` is set."""
+
+    def __init__(self, applied: Applied, end: threading.Event | None = None) -> None:
+        self.end = end
+        self._applied = applied
+
+    def applied(self) -> Applied | None:
+        return self._applied if self.end is None or self.end.is_set() else None
+
+    def stop(self) -> Applied:
+        return self._applied
+
+
 def is_watched(ledger, project):
     """Return whether a process watches the project now."""
     return holder(ledger, lease_name(project)) is not None
@@ -66,7 +81,7 @@ def watched(project, feed, *, runner=None, names=("notes",), **arguments):
     """Watch a project in a thread for the time of the block; yield the ledger. An error of the watch is raised."""
     settings, stop = project.settings, Stop()
     errors: list[BaseException] = []
-    made = runner or PlainRunner(settings, stop)
+    made = runner or PlainRunner(settings)
     with closing(Ledger(settings.ledger_url)) as ledger, closing(Ledger(settings.ledger_url)) as own:
         watch = Watch(settings, list(names), feed, own, made, stop, **arguments)
 

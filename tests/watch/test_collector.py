@@ -61,7 +61,7 @@ def test_once_reads_on_where_a_feed_has_more(project):
     feed, stop = SlowFeed(), Stop()
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
     feed.give("5")
-    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings, stop)) as runner:
+    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
         assert Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
     assert not feed.waited_early, "a feed that has more is asked for it at once"

@@ -24,7 +24,7 @@ from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
-from tests.watch.feeds import ListFeed, is_watched, watched
+from tests.watch.feeds import EndedRun, ListFeed, is_watched, watched
 
 ALIAS = "test_notes"
 
@@ -82,7 +82,7 @@ def test_a_project_is_watched_by_one_process_at_a_time(project, feed):
     with watched(project, feed) as ledger:
         eventually(lambda: is_watched(ledger, "test"))
         with pytest.raises(IndexLocked, match="watched already"):
-            Watch(project.settings, ["notes"], feed, ledger, PlainRunner(project.settings, Stop()), Stop()).run()
+            Watch(project.settings, ["notes"], feed, ledger, PlainRunner(project.settings), Stop()).run()
 
 
 def test_while_another_run_holds_the_index_changes_are_collected_and_then_indexed(project, feed):
@@ -180,10 +180,10 @@ class CountingRunner:
         self.ledger.remove_changes(ALIAS, changes)
         return Applied(IndexOutcome(name))
 
-    def index_whole(self, name):
+    def begin_run(self, name):
         self.whole += 1
         self.ledger.clear_changes(ALIAS, self.ledger.watch(ALIAS).last_number)
-        return Applied(IndexOutcome(name))
+        return EndedRun(Applied(IndexOutcome(name)))
 
 
 def test_a_burst_is_left_to_an_ordinary_run_and_smaller_ones_are_batches(project, feed, caplog):
@@ -202,7 +202,7 @@ def test_a_burst_is_left_to_an_ordinary_run_and_smaller_ones_are_batches(project
 def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed, caplog):
     feed.overflow = ["notes"]
     with closing(Ledger(project.settings.ledger_url)) as own:
-        with watched(project, feed, runner=mock.Mock(index_whole=lambda *_: Applied(None, IndexLocked("held")))) as led:
+        with watched(project, feed, runner=mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))) as led:
             eventually(lambda: led.watch(ALIAS) and led.watch(ALIAS).full_number is not None)
         assert feed.overflow == []  # it is in the ledger now
         caplog.clear()
@@ -235,7 +235,7 @@ def test_a_death_while_changes_are_received_loses_none(project, feed, step):
 def test_once_ends_when_everything_is_indexed(project, feed):
     stop = Stop()
     change(project, feed, 5, "the pump is mended")
-    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings, stop)) as runner:
+    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
         assert Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
         assert ledger.count_waiting(ALIAS) == 0
         change(project, feed, 6, "the pump is mended")

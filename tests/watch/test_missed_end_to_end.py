@@ -74,7 +74,7 @@ def watching(settings):
 
     def run() -> None:
         try:
-            with closing(Runner(settings, stop)) as runner, open_watch(settings, None, runner, stop) as watch:
+            with closing(Runner(settings)) as runner, open_watch(settings, None, runner, stop) as watch:
                 watch.run()
         except BaseException as error:
             errors.append(error)
