@@ -67,7 +67,7 @@ class _Reading:
     xids: set[int] = field(default_factory=set)
     messages: int = 0
     end: int = 0
-    """Where the last whole transaction ends."""
+    """Where the last whole transaction, or the last message outside of one, ends."""
     committed_at: float = 0.0
 
 
@@ -193,8 +193,11 @@ class WalFeed:
         elif isinstance(event, Truncate):
             relations = filter(None, map(self._relations.get, event.relations))
             reading.overflow.update(table for relation in relations for table in relation.tables)
-        elif isinstance(event, Message) and event.prefix == self._slot:
-            reading.overflow.update(self._watched)
+        elif isinstance(event, Message):
+            if not event.transactional:
+                reading.end = event.start + 1  # what the slot skips is older than its position
+            if event.prefix == self._slot:
+                reading.overflow.update(self._watched)
 
     def _pass_over(self, connection: Connection, position: str, *, more: bool) -> None:
         """Move the slot past transactions that touch none of our tables; otherwise it would hold back their log."""
