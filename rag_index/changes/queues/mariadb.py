@@ -34,8 +34,8 @@ COSTS = (
     "transaction. `benchmarks/watch_writers.py` measures such triggers.",
     "The queue grows while no watch runs; `rag-index doctor` tells.",
     "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
-    "Not seen: rows that a foreign key deletes or updates by CASCADE or SET NULL, where no trigger fires, TRUNCATE,",
-    "and dropped or exchanged partitions. The nightly run sees these.",
+    "Not seen, since no trigger fires: rows that a foreign key deletes or updates by CASCADE or SET NULL, rows that a",
+    "replica gets, TRUNCATE, and dropped or exchanged partitions. The nightly run sees these.",
     "With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_function_creators = 1.",
 )
 _COLUMNS = sa.text("""

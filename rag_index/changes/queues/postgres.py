@@ -1,9 +1,10 @@
 """The queue in PostgreSQL: a table without an index, in a schema of its own, and a trigger function for each table.
 
 The table has no sequence, because `lastval()` of an application would return its number. A row is known by its place
-(`ctid`) and its time. Inserts and deletes have statement triggers with transition tables, which cost bulk writers less;
-updates have row triggers, whose condition skips rows of which no document shows a change. There is no NOTIFY: it makes
-all commits of the database wait for each other (`benchmarks/watch_writers.py` measures it).
+(`ctid`) and its time. Inserts and deletes have statement triggers with transition tables, which cost bulk writers less.
+A subscription fires none of these, so its rows have row triggers that fire for them alone. Updates have row triggers,
+whose condition skips rows of which no document shows a change. There is no NOTIFY: it makes all commits of the database
+wait for each other (`benchmarks/watch_writers.py` measures it).
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ SCHEMA = "rag_index"
 PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1042, 1043, 1700, 2950})
 """bool, int8, int2, int4, text, char, varchar, numeric, uuid: their text does not depend on a session's settings."""
 PADDED_TYPE = 1042
-KINDS = ("insert", "update", "delete", "truncate")
+ENABLED = {
+    "insert": "O", "delete": "O", "replicated_insert": "R", "replicated_delete": "R", "update": "A", "truncate": "A",
+}  # fmt: skip
+"""Whose changes each trigger fires for, as `pg_trigger.tgenabled` has it: of sessions (O), of a subscription (R), or of
+both (A). Another state says that somebody has switched a trigger off, perhaps for a while."""
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
     "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
@@ -38,7 +43,10 @@ COSTS = (
     "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
     "Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run sees it.",
 )
-_TRIGGERS = sa.text("SELECT tgname FROM pg_trigger WHERE tgrelid = :oid AND tgenabled IN ('O', 'A')")
+_TRIGGERS = sa.text("""
+    SELECT tgname, min(tgenabled::text) || max(tgenabled::text) FROM pg_trigger
+    WHERE tgname = ANY(:names) AND (tgrelid = :oid OR tgparentid <> 0) GROUP BY tgname HAVING bool_or(tgrelid = :oid)
+""")
 _OLD_FUNCTIONS = sa.text("""
     SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname = :schema AND p.prorettype = 'trigger'::regtype AND starts_with(p.proname, :prefix)
@@ -98,9 +106,13 @@ class PostgresQueue:
         found = []
         for watched in self._watched:
             table = table_in_catalogue(connection, watched)
-            present = {name for [name] in connection.execute(_TRIGGERS, {"oid": table.oid})}
-            if not present.issuperset(self._names(watched).values()):
-                found.append(f"table {watched} has no triggers, or not those that fit the settings; {SETUP} again")
+            wanted = {name: ENABLED[kind] * 2 for kind, name in self._names(watched).items()}
+            given = {"oid": table.oid, "names": list(wanted)}
+            if wanted != dict(map(tuple, connection.execute(_TRIGGERS, given))):
+                found.append(
+                    f"table {watched} has no triggers, or they do not fit the settings, or were switched off; {SETUP} "
+                    "again"
+                )
         allowed = sa.text("SELECT has_table_privilege(:name, 'SELECT') AND has_table_privilege(:name, 'DELETE')")
         if not connection.scalar(allowed, {"name": self._table}):
             found.append(f"the role of the source may not read and delete rows of {self._table}; {SETUP}")
@@ -149,23 +161,25 @@ class PostgresQueue:
         return self._readers[table]
 
     def _names(self, table: WatchedTable) -> dict[str, str]:
-        return trigger_names(self._project, table, KINDS)
+        return trigger_names(self._project, table, tuple(ENABLED))
 
     def _triggers(self, table: PostgresTable) -> Iterator[Step]:
         names = self._names(table.watched)
         function = f"{SCHEMA}.{names['truncate']}"
         yield Step(self._function(table, function), f"Changes of {table.watched}.")
         rows = table.partitioned or table.inherits  # a statement for a part of a table fires no trigger of the whole
-        each = "FOR EACH ROW" if rows else "REFERENCING {} TABLE AS changed_rows FOR EACH STATEMENT"
         do = f"EXECUTE FUNCTION {function}()"
         on = f"ON {table.quoted}"
-        yield Step(f"CREATE TRIGGER {names['insert']} AFTER INSERT {on} {each.format('NEW')} {do}")
-        yield Step(f"CREATE TRIGGER {names['delete']} AFTER DELETE {on} {each.format('OLD')} {do}")
+        for kind, row in (("insert", "NEW"), ("delete", "OLD")):
+            each = "FOR EACH ROW" if rows else f"REFERENCING {row} TABLE AS changed_rows FOR EACH STATEMENT"
+            yield Step(f"CREATE TRIGGER {names[kind]} AFTER {kind} {on} {each} {do}")
+            yield Step(f"CREATE TRIGGER {names[f'replicated_{kind}']} AFTER {kind} {on} FOR EACH ROW {do}")
         condition = f"FOR EACH ROW WHEN ({_differs(table.watched)})"
         yield Step(f"CREATE TRIGGER {names['update']} AFTER UPDATE {on} {condition} {do}")
         yield Step(f"CREATE TRIGGER {names['truncate']} AFTER TRUNCATE {on} FOR EACH STATEMENT {do}")
-        for name in names.values():  # also for rows that a subscription of another server writes
-            yield Step(f"ALTER TABLE {table.quoted} ENABLE ALWAYS TRIGGER {name}")
+        for kind, name in names.items():
+            if (fires := {"A": "ALWAYS", "R": "REPLICA"}.get(ENABLED[kind])) is not None:
+                yield Step(f"ALTER TABLE {table.quoted} ENABLE {fires} TRIGGER {name}")
 
     def _function(self, table: PostgresTable, function: str) -> str:
         columns = table.watched.columns
