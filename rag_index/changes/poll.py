@@ -23,8 +23,9 @@ from rag_index.sources.changed import ChangedSource
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
@@ -77,10 +78,11 @@ class PollFeed:
         """What is never seen, or not while nobody watches."""
         return "polling sees no deletions, no rows without a time, and no changes that are committed late"
 
-    def check(self) -> None:
+    def check(self) -> Mapping[str, RagIndexError]:
         """As `ChangeFeed.check`."""
         self._source.check()
         self._source.watermark()  # raises SettingsError if the column holds no times
+        return {}
 
     def receive(self, limit: int) -> Received:
         """As `ChangeFeed.receive`. Between two polls it gives what the last one found beyond `limit`."""
@@ -106,10 +108,6 @@ class PollFeed:
     def wait(self, seconds: float) -> None:
         """As `ChangeFeed.wait`."""
         time.sleep(max(0.0, min(seconds, self._next_poll - self._clock())))
-
-    def backlog(self) -> int | None:
-        """As `ChangeFeed.backlog`: what the last poll found."""
-        return len(self._found)
 
     def close(self) -> None:
         """As `ChangeFeed.close`."""

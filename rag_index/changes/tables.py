@@ -12,7 +12,6 @@ from sqlalchemy import exc
 
 from rag_index.changes.routing import RowRoute
 from rag_index.changes.rows import WatchedTable
-from rag_index.errors import SettingsError
 from rag_index.settings.index import SQL
 from rag_index.sources.engine import open_read_only, source_error
 from rag_index.sources.reads import tables_read
@@ -74,7 +73,7 @@ class _Wanted:
 def plan_tables(settings: Settings, indexes: Sequence[IndexSettings]) -> TablePlan:
     """Return the tables to watch for those of the indexes that are of kind sql.
 
-    Raises SourceUnavailable, SourceError, and SettingsError if `depends_on` names what does not exist.
+    Whether they exist is what a feed checks. Raises SourceUnavailable, SourceError and SettingsError.
     """
     url = settings.source_url
     engine = open_read_only(url)
@@ -117,7 +116,6 @@ class _Planner:
         for entry in index.depends_on:
             schema, _, table = entry.table.rpartition(".")
             name = self._name(schema or None, table)
-            self._check(index, name, entry.key)
             is_key = index.key_columns == [entry.column]
             self._wanted.append(_Wanted(index, name, (entry.key,), None if is_key else entry.column, None))
         self._note_blind_spots(index)
@@ -152,19 +150,6 @@ class _Planner:
                 found |= set(self._inspector.get_materialized_view_names(schema=schema))
             self._views[schema] = found
         return self._views[schema]
-
-    def _check(self, index: IndexSettings, name: _Name, key: str) -> None:
-        """Check that a table of `depends_on` exists, is no view and has the column."""
-        label = f"{name.schema}.{name.table}" if name.schema else name.table
-        if self._is_view(name):
-            raise SettingsError(f"index {index.name}: depends_on names {label}, a view; name the tables that it reads")
-        if not self._inspector.has_table(name.table, schema=name.schema):
-            raise SettingsError(f"index {index.name}: depends_on names {label}, which does not exist; correct it")
-        columns = [column["name"] for column in self._inspector.get_columns(name.table, schema=name.schema)]
-        if key not in columns:
-            raise SettingsError(
-                f"index {index.name}: depends_on names column {key!r} of {label}, which has only {', '.join(columns)}"
-            )
 
     def _note_blind_spots(self, index: IndexSettings) -> None:
         """Note what a watch of an index will not see."""

@@ -130,6 +130,11 @@ def _remember_what_runs_mended(connection: Connection) -> None:
     )
 
 
+def _remember_slots(connection: Connection) -> None:
+    """Version 10: keep how far a watch has read each slot of PostgreSQL (see `changes.wal`)."""
+    connection.exec_driver_sql("CREATE TABLE rag_index_slots (name TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL)")
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
@@ -139,6 +144,7 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     7: _remember_digests,
     8: _add_look_ups,
     9: _remember_what_runs_mended,
+    10: _remember_slots,
 }
 """The migration to each version after the first."""
 

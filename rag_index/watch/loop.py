@@ -21,7 +21,8 @@ from rag_index.watch.missed import MissedChanges
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.changes import ChangeFeed
+    from rag_index.changes.joined import JoinedFeed
+    from rag_index.errors import RagIndexError
     from rag_index.indexing.changed import Applied
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
@@ -110,16 +111,16 @@ class Watch:
         self,
         settings: Settings,
         names: Sequence[str],
-        feed: ChangeFeed,
+        feed: JoinedFeed,
         ledger: Ledger,
         runner: Runner,
         stop: Stop,
         *,
-        blind: Mapping[str, str] | None = None,
+        problems: Mapping[str, RagIndexError] | None = None,
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a watch. `blind` says what cannot be seen of an index, by its name.
+        """Prepare a watch. `problems` is what `feed.check` returned.
 
         `changed` is called whenever the state that the ledger has of the watch has changed.
         """
@@ -129,7 +130,7 @@ class Watch:
         self._ledger = ledger
         self._runner = runner
         self._stop = stop
-        self._blind = blind or {}
+        self._problems = problems or {}
         self._missed = MissedChanges(ledger)
         self._changed = changed
         self._clock = clock
@@ -147,15 +148,16 @@ class Watch:
         """
         with _watching(self._ledger, self._settings.project):
             for index in self._indexes:
-                self._ledger.begin_watch(index.alias, blind=self._blind.get(index.name, ""))
+                self._ledger.begin_watch(index.alias, blind=self._feed.blind.get(index.name, ""))
                 self._missed.begin(index.name, index.alias)
                 self._note(index, "running", "")
             try:
-                with Collector(self._settings, self.names, self._feed, self._ledger) as collector:
+                with Collector(self._settings, self.names, self._feed, self._ledger, self._problems) as collector:
                     return self._loop(collector, once=once)
             finally:
                 for index in self._indexes:
-                    self._note(index, "stopped", index.last_words)
+                    troubled = index.state in ("failing", "backing off")
+                    self._note(index, "stopped", index.last_words or (index.message if troubled else ""))
 
     def _loop(self, collector: Collector, *, once: bool) -> bool:
         try:
@@ -165,7 +167,7 @@ class Watch:
                 self._stop_run(index)
         if collector.died is not None:
             raise collector.died
-        return not once or (collector.error is None and not any(self._is_behind(index) for index in self._indexes))
+        return not once or not any(collector.error(one.name) or self._is_behind(one) for one in self._indexes)
 
     def _work(self, collector: Collector, *, once: bool) -> None:
         """Index what changes until told to stop; with `once`, until nothing is left that can be done."""
@@ -173,13 +175,13 @@ class Watch:
             if collector.died is not None:
                 raise collector.died
             collector.arrived.clear()
-            drained = collector.drained.is_set()
+            drained = collector.drained.is_set() or all(collector.error(one.name) for one in self._indexes)
             idle = True
             for index in self._indexes:
                 if self._stop.is_set():
                     break
                 idle = not self._step(index, collector) and idle
-            if once and (drained or collector.error) and idle and self._ended(collector):
+            if once and drained and idle and self._ended(collector):
                 break
             if idle:
                 self._wait(collector)
@@ -190,9 +192,7 @@ class Watch:
         """Return whether a watch that is to catch up once has nothing left to do, or nothing that it can do."""
         if any(index.run for index in self._indexes):
             return False
-        if collector.error is not None:
-            return True
-        return all(index.failed or not self._is_behind(index) for index in self._indexes)
+        return all(one.failed or collector.error(one.name) or not self._is_behind(one) for one in self._indexes)
 
     def _is_behind(self, index: _Index) -> bool:
         record = self._ledger.watch(index.alias)
@@ -213,13 +213,14 @@ class Watch:
         try:
             if index.run is not None:
                 return self._follow_run(index, index.run)
-            record = self._ledger.watch(index.alias)
-            if record is not None and collector.error is None and self._missed.judge(index.name, record, collector):
+            record, error = self._ledger.watch(index.alias), collector.error(index.name)
+            if record is not None and error is None and self._missed.judge(index.name, record, collector):
                 self._changed()
             waiting = self._ledger.count_waiting(index.alias)
-            whole = self._whole_reason(index, waiting, needed=record is not None and record.full_number is not None)
+            needed = error is None and record is not None and record.full_number is not None
+            whole = self._whole_reason(index, waiting, needed=needed)
             if not waiting and not whole:
-                self._note_idle(index, collector)
+                self._note_idle(index, collector, error)
                 return False
             index.caught_up = False
             if whole:
@@ -270,9 +271,10 @@ class Watch:
             return f"{waiting:,} changes wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
         return ""
 
-    def _note_idle(self, index: _Index, collector: Collector) -> None:
-        if collector.error is not None:
-            self._note(index, "backing off", f"changes cannot be received: {collector.error}")
+    def _note_idle(self, index: _Index, collector: Collector, error: RagIndexError | None) -> None:
+        if error is not None:
+            state = "backing off" if isinstance(error, TransientError) else "failing"
+            self._note(index, state, f"changes cannot be received: {error}")
         elif collector.drained.is_set():
             if not index.caught_up:
                 index.noted = float("-inf")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.errors import SettingsError, SourceUnavailable
 from tests.changes.conftest import open_mariadb, open_sqlite
-from tests.changes.databases import PROJECT, Followed, Session, take
+from tests.changes.databases import PROJECT, Followed, Session, problems, take
 from tests.waiting import eventually
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
@@ -207,12 +208,10 @@ def test_triggers_that_are_missing_or_do_not_fit_are_named(followed):
     feed = followed.set_up(TICKET)
     feed.check()
     followed.tables = (WatchedTable("ticket", None, ("id",), frozenset({"id", "body", "title"})),)
-    with pytest.raises(SettingsError, match=r"fit the settings.*`rag-index watch --setup` prints again"):
-        followed.feed().check()
+    assert re.search("fit the settings.*`rag-index watch --setup` prints again", problems(followed.feed())["ticket"])
     setup = setup_for(followed.url, "queue", [TICKET], PROJECT)
     followed.run(next(sql for sql in setup.removal if sql.startswith("DROP TRIGGER") or "CASCADE" in sql))
-    with pytest.raises(SettingsError, match="table ticket has no triggers"):
-        feed.check()
+    assert "table ticket has no triggers" in problems(feed)["ticket"]
     followed.run(*setup.removal[1:-1], setup.removal[-1])
     with pytest.raises(SettingsError, match="the source has no queue"):
         feed.check()
@@ -224,8 +223,7 @@ def test_postgresql_triggers_that_are_switched_off_are_named(queue):
     feed = queue.set_up(TICKET)
     for switched in ("DISABLE", "ENABLE"):  # what happened in between was not seen
         queue.run(f"ALTER TABLE ticket {switched} TRIGGER USER")
-        with pytest.raises(SettingsError, match=r"table ticket has no triggers, or .* were switched off"):
-            feed.check()
+        assert re.search("table ticket has no triggers, or .* were switched off", problems(feed)["ticket"])
 
 
 def test_mariadb_a_user_who_may_not_delete_is_named(maria):

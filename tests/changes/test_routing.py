@@ -11,6 +11,7 @@ import pytest
 
 from rag_index.changes.routing import Router
 from rag_index.changes.rows import RowChange
+from rag_index.changes.setup import setup_for
 from rag_index.changes.tables import plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
@@ -170,10 +171,10 @@ def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("custmer", "custmer, which does not exist"), ("shown", "shown, a view"), ("line", "column 'id' of line")],
+    [("custmer", "table 'custmer'"), ("shown", "'shown' is a view"), ("line", "'line' has no column 'id'")],
 )
 def test_what_depends_on_names_must_exist(desk, table, message):
     desk.run("CREATE VIEW shown AS SELECT id FROM ticket")
     settings = desk.settings(TICKETS.replace('table = "customer"', f'table = "{table}"'))
     with pytest.raises(SettingsError, match=message):
-        plan_tables(settings, settings.indexes)
+        setup_for(settings.source_url, "queue", plan_tables(settings, settings.indexes).tables, "desk")

@@ -9,10 +9,11 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.health import feed_health
 from rag_index.changes.names import object_name
+from rag_index.changes.row_feeds import feed_health as feed_health_of
 from rag_index.changes.setup import setup_script
 from rag_index.errors import SettingsError
+from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
 from tests.live.postgres import find_postgres
 from tests.waiting import eventually
@@ -47,6 +48,11 @@ def settings_of(folder, url, changes):
     return load_settings(path)
 
 
+def feed_health(settings):
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        return feed_health_of(settings, ledger)
+
+
 def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
     settings = settings_of(tmp_path, sqlite_file, "queue")
     with closing(sqlite3.connect(sqlite_file.database)) as db:
@@ -60,7 +66,7 @@ def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
         db.execute("UPDATE rag_index_shop SET changed_at = ?", (time.time() - 7200,))
         db.commit()
         [warning] = feed_health(settings).warnings
-        assert "has 2 rows, the first of them 2.0 hours old: start `rag-index watch`" in warning
+        assert "has 2 rows, the first 2.0 hours old: start `rag-index watch`" in warning
         removal = script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
         db.executescript(removal)
         left = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
@@ -120,7 +126,7 @@ def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, logical_po
             assert [warning.partition(",")[0] for warning in feed_health(settings).warnings] == [
                 "the source has no max_slot_wal_keep_size"
             ]
-            monkeypatch.setattr("rag_index.changes.health.HELD_BYTES", 1 << 20)
+            monkeypatch.setattr("rag_index.changes.wal.HELD_BYTES", 1 << 20)
             connection.execute("INSERT INTO ticket SELECT i, 1, repeat('x', 80) FROM generate_series(1, 20000) i")
             [held, _] = feed_health(settings).warnings
             assert "slot rag_index_shop holds back" in held

@@ -116,8 +116,22 @@ CREATE TABLE rag_index_look_ups (alias TEXT NOT NULL, column_name TEXT NOT NULL,
 UPDATE rag_index_schema_version SET version = 8;
 """
 )
+VERSION_9 = (
+    VERSION_8
+    + """
+ALTER TABLE rag_index_watches ADD COLUMN blind TEXT NOT NULL DEFAULT '';
+ALTER TABLE rag_index_watches ADD COLUMN compared TEXT NOT NULL DEFAULT '';
+ALTER TABLE rag_index_watches ADD COLUMN unkept INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE rag_index_watches ADD COLUMN looked_up BIGINT NOT NULL DEFAULT 0;
+CREATE TABLE rag_index_mended (alias TEXT NOT NULL, document_id TEXT NOT NULL, change TEXT NOT NULL,
+  run_id TEXT NOT NULL, begun BIGINT NOT NULL, number BIGINT NOT NULL, found_at FLOAT NOT NULL, missed_at FLOAT,
+  PRIMARY KEY (alias, document_id));
+UPDATE rag_index_schema_version SET version = 9;
+"""
+)
 VERSIONS = {
     1: VERSION_1, 2: VERSION_2, 3: VERSION_3, 4: VERSION_4, 5: VERSION_5, 6: VERSION_6, 7: VERSION_7, 8: VERSION_8,
+    9: VERSION_9,
 }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ wait for each other (`benchmarks/watch_writers.py` measures it).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -17,6 +18,7 @@ from rag_index.changes.names import object_name
 from rag_index.changes.postgres import PostgresTable, TextReader, quoted, table_in_catalogue
 from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
 from rag_index.changes.statements import Setup, Step
+from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -99,23 +101,27 @@ class PostgresQueue:
         removal = (*drops, f"DROP TABLE {self._table}", f"DROP SCHEMA {SCHEMA}")
         return Setup(f"rag-index: follow changes by triggers (queue {self._table})", COSTS, tuple(steps), removal)
 
-    def problems(self, connection: Connection) -> list[str]:
+    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
         """As `Queue.problems`."""
         if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": self._table}) is None:
-            return [f"the source has no queue {self._table}; {SETUP}"]
-        found = []
+            raise SettingsError(f"the source has no queue {self._table}; {SETUP}")
+        allowed = sa.text("SELECT has_table_privilege(:name, 'SELECT') AND has_table_privilege(:name, 'DELETE')")
+        if not connection.scalar(allowed, {"name": self._table}):
+            raise SettingsError(f"the role of the source may not read and delete rows of {self._table}; {SETUP}")
+        found = {}
         for watched in self._watched:
-            table = table_in_catalogue(connection, watched)
+            try:
+                table = table_in_catalogue(connection, watched)
+            except SettingsError as error:
+                found[watched] = error
+                continue
             wanted = {name: ENABLED[kind] * 2 for kind, name in self._names(watched).items()}
             given = {"oid": table.oid, "names": list(wanted)}
             if wanted != dict(map(tuple, connection.execute(_TRIGGERS, given))):
-                found.append(
+                found[watched] = SettingsError(
                     f"table {watched} has no triggers, or they do not fit the settings, or were switched off; {SETUP} "
                     "again"
                 )
-        allowed = sa.text("SELECT has_table_privilege(:name, 'SELECT') AND has_table_privilege(:name, 'DELETE')")
-        if not connection.scalar(allowed, {"name": self._table}):
-            found.append(f"the role of the source may not read and delete rows of {self._table}; {SETUP}")
         return found
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
@@ -125,10 +131,10 @@ class PostgresQueue:
             f"FROM {self._table} LIMIT :limit"
         )
         rows = connection.execute(statement, {"limit": limit}).fetchall()
-        readers = {
-            table: TextReader(connection, self._types(connection, table))
-            for table in {self._by_name[row[1]] for row in rows if row[1] in self._by_name}
-        }
+        readers = {}
+        for table in {self._by_name[row[1]] for row in rows if row[1] in self._by_name}:
+            with suppress(SettingsError):  # the table is gone
+                readers[table] = TextReader(connection, self._types(connection, table))
         return [self._read(row, readers) for row in rows]
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
@@ -150,7 +156,7 @@ class PostgresQueue:
         place, source, key, at, changed_at = row
         table = self._by_name.get(source)
         values = None
-        if table is not None and key is not None:
+        if table in readers and key is not None:
             values = readers[table].values([None if text is None else text.encode() for text in key])
         return QueuedRow((place, at), table, values, changed_at)
 
