@@ -108,10 +108,7 @@ def check_server(connection: Connection) -> None:
         )
     level = connection.scalar(sa.text("SELECT current_setting('wal_level')"))
     if level != "logical":
-        raise SettingsError(
-            f'changes = "wal" needs wal_level = logical, and the source has {level}: '
-            "ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL"
-        )
+        raise SettingsError(f'changes = "wal" needs wal_level = logical, and the source has {level}; {SETUP}')
 
 
 def check_publication(

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["tables_read"]
 
+_ROOTS = sa.text("""
+    SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
+    WHERE part.relispartition AND part.relname = ANY(:names)
+""")
+
 
 def tables_read(connection: Connection, index: IndexSettings) -> set[str]:
     """Return the names, without schemas, of the tables that the index's table or query reads.
@@ -62,7 +67,9 @@ def _in_sqlite(connection: Connection, query: str) -> set[str]:
 
 def _in_postgresql(connection: Connection, query: str) -> set[str]:
     plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {query}").scalar()
-    return set(_values(json.loads(plan) if isinstance(plan, str) else plan, "Relation Name"))
+    found = set(_values(json.loads(plan) if isinstance(plan, str) else plan, "Relation Name"))
+    roots = dict(map(tuple, connection.execute(_ROOTS, {"names": list(found)})))  # a plan names partitions
+    return {roots.get(name, name) for name in found}
 
 
 def _in_mysql(connection: Connection, query: str) -> set[str]:

@@ -210,9 +210,10 @@ def test_triggers_that_are_missing_or_do_not_fit_are_named(followed):
     followed.tables = (WatchedTable("ticket", None, ("id",), frozenset({"id", "body", "title"})),)
     assert re.search("fit the settings.*`rag-index watch --setup` prints again", problems(followed.feed())["ticket"])
     setup = setup_for(followed.url, "queue", [TICKET], PROJECT)
-    followed.run(next(sql for sql in setup.removal if sql.startswith("DROP TRIGGER") or "CASCADE" in sql))
+    removal = [step.sql for step in setup.removal]
+    followed.run(next(sql for sql in removal if sql.startswith("DROP TRIGGER") or "CASCADE" in sql))
     assert "table ticket has no triggers" in problems(feed)["ticket"]
-    followed.run(*setup.removal[1:-1], setup.removal[-1])
+    followed.run(*removal[1:])
     with pytest.raises(SettingsError, match="the source has no queue"):
         feed.check()
     followed.run("INSERT INTO ticket VALUES (1, 'x', 'x')")

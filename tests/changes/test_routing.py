@@ -161,6 +161,19 @@ def test_a_table_that_depends_on_forgets_is_named(desk):
     assert plan.blind == {"tickets": "depends_on does not list customer"}
 
 
+def test_a_partitioned_table_is_all_of_its_partitions(tmp_path, postgres):
+    """A plan of PostgreSQL names partitions, and depends_on cannot."""
+    with closing(Desk(tmp_path, postgres)) as desk:
+        desk.run(
+            "CREATE TABLE parted (id integer PRIMARY KEY, body text, customer_id integer) PARTITION BY RANGE (id);"
+            "CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id);"
+            "CREATE TABLE part_of_part PARTITION OF part FOR VALUES FROM (0) TO (5)"
+        )
+        own = TICKETS.split("query", maxsplit=1)[0] + 'table = "parted"\nkey = "id"\ntext = "body"\n'
+        plan = plan_tables(settings := desk.settings(own), settings.indexes)
+        assert ([str(table) for table in plan.tables], plan.notes, plan.blind) == (["parted"], [], {})
+
+
 def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
     settings = desk.settings(TICKETS.replace('payload = ["customer_id"]', ""))
     plan = plan_tables(settings, settings.indexes)

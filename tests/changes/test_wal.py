@@ -246,7 +246,7 @@ def test_a_role_that_may_only_read_can_follow_after_the_setup(desk):
         desk.run("DELETE FROM ticket WHERE id = 5")
         assert ids(feed) == {5}
         feed.close()
-        desk.run(*setup.removal)
+        desk.run(*(step.sql for step in setup.removal))
     finally:
         desk.run("DROP OWNED BY reader", "DROP ROLE reader")
 

@@ -109,7 +109,7 @@ class MariadbQueue:
                 "It tells the watch to compare everything once: nobody knows what changed before the triggers.",
             ),
         ]
-        removal = (*own, f"DROP TABLE {queue}")
+        removal = (*map(Step, own), Step(f"DROP TABLE {queue}"))
         return Setup(f"rag-index: follow changes by triggers (queue {queue})", COSTS, tuple(steps), removal)
 
     def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:

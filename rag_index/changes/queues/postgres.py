@@ -41,7 +41,9 @@ both (A). Another state says that somebody has switched a trigger off, perhaps f
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
     "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
-    "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often.",
+    "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often, but not while a",
+    "transaction, a prepared one or a slot holds an old snapshot: then it grows with every change, and the watch looks",
+    "at all of it five times a second.",
     "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
     "Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run sees it.",
 )
@@ -98,7 +100,7 @@ class PostgresQueue:
             ),
             Step("COMMIT"),
         ]
-        removal = (*drops, f"DROP TABLE {self._table}", f"DROP SCHEMA {SCHEMA}")
+        removal = tuple(map(Step, [*drops, f"DROP TABLE {self._table}", f"DROP SCHEMA {SCHEMA}"]))
         return Setup(f"rag-index: follow changes by triggers (queue {self._table})", COSTS, tuple(steps), removal)
 
     def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:

@@ -69,7 +69,7 @@ class SqliteQueue:
             ),
             Step("COMMIT"),
         ]
-        removal = (*(f"DROP TRIGGER {name}" for name in own), f"DROP TABLE {self._name}")
+        removal = (*(Step(f"DROP TRIGGER {name}") for name in own), Step(f"DROP TABLE {self._name}"))
         return Setup(f"rag-index: follow changes by triggers (queue {self._name})", COSTS, tuple(steps), removal)
 
     def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
