@@ -26,16 +26,16 @@ _ROOTS = sa.text("""
 """)
 
 
-def tables_read(connection: Connection, index: IndexSettings) -> set[str]:
-    """Return the names, without schemas, of the tables that the index's table or query reads.
+def tables_read(connection: Connection, index: IndexSettings, query: str | None = None) -> set[str]:
+    """Return the names, without schemas, of the tables that a query of the index reads; by default its own.
 
     The result is empty where the database cannot say: only SQLite, PostgreSQL, MySQL and MariaDB are asked.
     """
-    if index.table is not None:
+    if query is None and index.table is not None:
         inner: Any = sa.select(sa.text("*")).select_from(sa.table(index.table, schema=index.db_schema))
         query = str(inner.compile(dialect=connection.dialect))
     else:
-        query = str(single_select(str(index.query), index.name)).replace("\\:", ":")
+        query = str(single_select(str(query or index.query), index.name)).replace("\\:", ":")
     readers = {"sqlite": _in_sqlite, "postgresql": _in_postgresql, "mysql": _in_mysql, "mariadb": _in_mysql}
     reader = readers.get(connection.dialect.name)
     if reader is None:

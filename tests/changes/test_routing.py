@@ -174,6 +174,37 @@ def test_a_partitioned_table_is_all_of_its_partitions(tmp_path, postgres):
         assert ([str(table) for table in plan.tables], plan.notes, plan.blind) == (["parted"], [], {})
 
 
+@pytest.mark.parametrize(
+    ("access", "watched", "unseen"),
+    [
+        ("SELECT ticket_id, name FROM Acl", {"acl"}, ""),
+        ("select distinct a.ticket_id as id, g.name from acl as a join grp g on g.id = a.grp", {"acl"}, "grp"),
+        ("SELECT ticket_id, (SELECT g.name FROM grp g WHERE g.id = acl.grp) FROM acl WHERE grp > 1", set(), "acl, grp"),
+        ("SELECT ticket_id, name FROM acl UNION SELECT id, name FROM grp", set(), "acl, grp"),
+        ("SELECT abs(ticket_id) AS ticket_id, name FROM acl", set(), "acl"),
+        ("SELECT ticket_id, acl.name FROM acl, grp WHERE grp.id = grp", set(), "acl, grp"),
+        ("SELECT g.id, acl.name FROM acl JOIN grp g ON g.id = acl.grp", set(), "acl, grp"),
+        ("WITH p AS (SELECT ticket_id, name FROM acl) SELECT * FROM p", set(), "acl"),
+        ("SELECT ticket_id, name FROM shown", set(), "acl"),
+        ("SELECT id, (SELECT name FROM grp WHERE id = 1) FROM acl", set(), "acl, grp"),
+        ("SELECT ticket_id, name FROM missing", set(), "tables that the database does not name"),
+    ],
+)
+def test_the_table_of_pairs_is_watched_if_the_query_says_which_it_is(desk, access, watched, unseen):
+    """A row of it is of the document that it names. A wrong table would look as if nothing changed."""
+    desk.run("CREATE TABLE acl (id integer PRIMARY KEY, ticket_id integer, grp integer, name text)")
+    desk.run("CREATE TABLE grp (id integer, name text)")
+    desk.run("CREATE VIEW shown AS SELECT ticket_id, name FROM acl")
+    own = TICKETS.split("query", maxsplit=1)[0] + 'table = "ticket"\nkey = "id"\ntext = "body"\n'
+    settings = desk.settings(own + f'access = "{access}"\n')
+    plan = plan_tables(settings, settings.indexes)
+    assert {str(table) for table in plan.tables} == {"ticket", *watched}
+    assert plan.blind == ({"tickets": f"its query of access reads {unseen}"} if unseen else {})
+    assert len(plan.notes) == bool(unseen)
+    if watched:
+        assert route(settings, "acl", {"ticket_id": 7})[0] == {"tickets": {"7"}}
+
+
 def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
     settings = desk.settings(TICKETS.replace('payload = ["customer_id"]', ""))
     plan = plan_tables(settings, settings.indexes)
