@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.index_changes import index_changes
-from flows.index_collection import index_collection
 from rag_index.orchestration.states import run_name
 from rag_index.orchestration.watch_runs import FlowRunner, stoppable_watch, watch_state
 from rag_index.settings import run_settings
@@ -33,7 +32,7 @@ def watch(config: str | None = None, indexes: list[str] | None = None, once: boo
     settings, caught_up = run_settings(config), False
     with (
         stoppable_watch() as stop,
-        closing(FlowRunner(settings, stop.flag, index_changes, index_collection)) as runner,
+        closing(FlowRunner(settings, stop.flag, index_changes)) as runner,
         open_watch(settings, indexes, runner, stop.flag, changed=lambda: try_to_write_metrics(settings)) as opened,
     ):
         caught_up = opened.run(once=once)

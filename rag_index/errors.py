@@ -106,6 +106,14 @@ class RagIndexError(Exception):
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else type(self).__name__
 
+    @staticmethod
+    def of_class(name: str, message: str) -> RagIndexError:
+        """Return the error of this class that another process reported; a TransientError if it is none of ours."""
+        found = globals().get(name)
+        if isinstance(found, type) and issubclass(found, RagIndexError):
+            return found(message)
+        return TransientError(message)
+
 
 class TransientError(RagIndexError):
     """An error for which another try, after a pause, may succeed."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from rag_index.errors import RagIndexError
 
 __all__ = ["ChangeFeed", "DocumentChange", "LookUp", "Received", "WatchableSource"]
 
@@ -74,10 +76,11 @@ class Received:
 class ChangeFeed(Protocol):
     """Tells what changed in a source. Used by one thread."""
 
-    def check(self) -> None:
-        """Check that everything that the feed needs is set up.
+    def check(self) -> Mapping[str, RagIndexError]:
+        """Check that everything that the feed needs is set up: at the start of a watch, and every few minutes.
 
-        Raises SourceUnavailable, or SettingsError, which names `rag-index watch --setup`.
+        Return why changes of some indexes are not seen, by their names. Raises SourceUnavailable, or SettingsError,
+        which names `rag-index watch --setup`, if that is so for all.
         """
 
     def receive(self, limit: int) -> Received:
@@ -94,9 +97,6 @@ class ChangeFeed(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Return when there may be changes, or after this many seconds. Raises nothing."""
-
-    def backlog(self) -> int | None:
-        """Return how many changes, or bytes of them, the source still keeps for the feed; None if it cannot say."""
 
     def close(self) -> None:
         """Close connections and watches."""

@@ -23,6 +23,7 @@ from rag_index.stores import live_aliases
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
@@ -65,10 +66,11 @@ class FileFeed:
         seconds = self._settings.watch.poll_seconds
         return f"index {self._index.name}: {self._root} is listed every {seconds:g} s or less often: {self._no_events}"
 
-    def check(self) -> None:
+    def check(self) -> Mapping[str, RagIndexError]:
         """As `ChangeFeed.check`."""
         self._source.check()
         self._open_events()
+        return {}
 
     def receive(self, limit: int) -> Received:
         """As `ChangeFeed.receive`; at most `MAX_FILES` changes."""
@@ -106,10 +108,6 @@ class FileFeed:
             time.sleep(max(0.0, min(seconds, early)))
         else:
             self._events.wait(seconds)
-
-    def backlog(self) -> int | None:
-        """As `ChangeFeed.backlog`: nobody knows before the next listing."""
-        return None
 
     def close(self) -> None:
         """As `ChangeFeed.close`."""

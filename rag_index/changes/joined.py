@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.changes import Received
 from rag_index.errors import RagIndexError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rag_index.changes import ChangeFeed, DocumentChange, LookUp
 
@@ -17,20 +18,38 @@ __all__ = ["JoinedFeed"]
 
 SLICE = 0.25
 """Seconds for which one of several feeds is waited for, before the next is."""
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+"""Seconds for which a feed that failed is left alone, doubled each time."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """One of the feeds, and the indexes whose changes it gives."""
+
+    feed: ChangeFeed
+    names: Sequence[str]
+    error: RagIndexError | None = None
+    """Why it gives nothing now."""
+    pause: float = 0.0
+    not_before: float = float("-inf")
+    """When it may be asked again."""
 
 
 class JoinedFeed:
-    """The feeds of all indexes of a watch, as a `ChangeFeed`."""
+    """The feeds of all indexes of a watch, as a `ChangeFeed`. One that fails keeps no other from giving changes."""
 
     def __init__(
         self,
-        feeds: Sequence[ChangeFeed],
+        feeds: Sequence[tuple[ChangeFeed, Sequence[str]]],
         *,
         notes: Sequence[str] = (),
         unwatched: Sequence[str] = (),
         blind: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._feeds = list(feeds)
+        """Join feeds, each with the names of its indexes."""
+        self._parts = [_Part(feed, names) for feed, names in feeds]
+        self._clock = clock
         self.notes = tuple(notes)
         """What a person should know: sentences for the start of a watch."""
         self.unwatched = tuple(unwatched)
@@ -38,66 +57,87 @@ class JoinedFeed:
         self.blind = dict(blind or {})
         """What is not seen of an index, in one sentence, by its name."""
 
-    def check(self) -> None:
-        """As `ChangeFeed.check`."""
-        for feed in self._feeds:
-            feed.check()
+    @property
+    def errors(self) -> dict[str, RagIndexError]:
+        """Why no changes of some indexes are received now, by their names."""
+        return {name: part.error for part in self._parts if part.error is not None for name in part.names}
+
+    def check(self) -> dict[str, RagIndexError]:
+        """Return why changes of some indexes are not seen, by their names."""
+        found: dict[str, RagIndexError] = {}
+        for part in self._parts:
+            try:
+                found |= part.feed.check() or {}  # a feed of another package may return nothing
+            except RagIndexError as error:
+                found |= dict.fromkeys(part.names, error)
+        return found
 
     def receive(self, limit: int) -> Received:
-        """As `ChangeFeed.receive`. A feed that fails is heard of once the others have nothing to give."""
+        """As `ChangeFeed.receive`. What the feeds raise is in `errors`."""
         changes: list[DocumentChange] = []
         look_ups: list[LookUp] = []
-        parts: list[tuple[ChangeFeed, Received]] = []
+        received: list[tuple[_Part, Received]] = []
         overflow: dict[str, None] = {}
         behind: dict[str, None] = {}
-        error: RagIndexError | None = None
         more = False
-        for feed in self._feeds:
+        for part in self._parts:
             if len(changes) + len(look_ups) >= limit:
                 more = True  # perhaps: the next call asks it first
                 break
-            try:
-                received = feed.receive(limit - len(changes) - len(look_ups))
-            except RagIndexError as failed:
-                error = error or failed
+            given = self._ask(part, limit - len(changes) - len(look_ups))
+            if given is None:
+                behind.update(dict.fromkeys(part.names))
                 continue
-            changes += received.changes
-            look_ups += received.look_ups
-            overflow.update(dict.fromkeys(received.overflow))
-            behind.update(dict.fromkeys(received.behind))
-            parts.append((feed, received))
-            more = more or received.more
-        self._feeds = [*self._feeds[1:], *self._feeds[:1]]
-        joined = Received(changes, parts, more or error is not None, tuple(overflow), look_ups, tuple(behind))
-        if error is not None and joined.is_empty:
-            raise error
-        return joined
+            changes += given.changes
+            look_ups += given.look_ups
+            overflow.update(dict.fromkeys(given.overflow))
+            behind.update(dict.fromkeys(given.behind))
+            received.append((part, given))
+            more = more or given.more
+        self._parts = [*self._parts[1:], *self._parts[:1]]
+        return Received(changes, received, more, tuple(overflow), look_ups, tuple(behind))
 
     def acknowledge(self, received: Received) -> None:
-        """As `ChangeFeed.acknowledge`."""
-        for feed, part in received.position:
-            feed.acknowledge(part)
+        """As `ChangeFeed.acknowledge`. What the feeds raise is in `errors`."""
+        for part, given in received.position:
+            try:
+                part.feed.acknowledge(given)
+            except RagIndexError as error:
+                self._leave_alone(part, error)
+            else:
+                part.error, part.pause = None, 0.0
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`: of several feeds, each is waited for in turn."""
-        if len(self._feeds) == 1:
-            self._feeds[0].wait(seconds)
-            return
+        """As `ChangeFeed.wait`: each feed is waited for in turn."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            for feed in self._feeds:
+            ready = [part for part in self._parts if part.not_before <= self._clock()]
+            if any(part.error for part in ready):
+                return
+            if not ready:
+                time.sleep(min(SLICE, left))
+            for part in ready:
                 most = min(SLICE, left)
                 began = time.monotonic()
-                feed.wait(most)
+                part.feed.wait(most)
                 if time.monotonic() - began < most:
                     return
 
-    def backlog(self) -> int | None:
-        """As `ChangeFeed.backlog`: the sum over the feeds that can say."""
-        known = [count for feed in self._feeds if (count := feed.backlog()) is not None]
-        return sum(known) if known else None
-
     def close(self) -> None:
         """As `ChangeFeed.close`."""
-        for feed in self._feeds:
-            feed.close()
+        for part in self._parts:
+            part.feed.close()
+
+    def _ask(self, part: _Part, limit: int) -> Received | None:
+        """Return what a feed gives; None if it fails, or has failed and is to be left alone."""
+        if self._clock() < part.not_before:
+            return None
+        try:
+            return part.feed.receive(limit)
+        except RagIndexError as error:
+            self._leave_alone(part, error)
+            return None
+
+    def _leave_alone(self, part: _Part, error: RagIndexError) -> None:
+        part.error, part.pause = error, min(MAX_PAUSE, part.pause * 2 or FIRST_PAUSE)
+        part.not_before = self._clock() + part.pause

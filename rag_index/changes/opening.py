@@ -54,7 +54,8 @@ class _Opening:
         self._settings = settings
         self._ledger = ledger
         self._opened = opened
-        self.feeds: list[ChangeFeed] = []
+        self.feeds: list[tuple[ChangeFeed, Sequence[str]]] = []
+        """Each with the names of its indexes."""
         self.notes: list[str] = []
         self.unwatched: dict[str, list[str]] = {}
         """The names of the indexes that are left out, by the reason."""
@@ -74,7 +75,9 @@ class _Opening:
         self.notes += plan.notes
         self.blind |= plan.blind
         if plan.routes:
-            self._add(RoutedFeed(open_row_feed(self._settings, plan.tables), Router(plan.routes)))
+            router = Router(plan.routes)
+            feed = RoutedFeed(open_row_feed(self._settings, plan.tables, self._ledger), router)
+            self._add(feed, *router.all_indexes())
         for index in indexes:
             if index.name in plan.unwatched:
                 self._add_poll(index, plan.unwatched[index.name])
@@ -82,7 +85,7 @@ class _Opening:
     def add_files(self, index: IndexSettings) -> None:
         """Add the feed of an index of source code."""
         feed = FileFeed(self._settings, index, self._ledger)
-        self._add(feed)
+        self._add(feed, index.name)
         self.blind[index.name] = "nobody keeps what happens in a folder while it is not watched"
         if feed.note:
             self.notes.append(feed.note)
@@ -92,7 +95,7 @@ class _Opening:
         source = open_source(self._settings, index)
         self._opened.callback(source.close)
         if isinstance(source, WatchableSource):
-            self._add(source.open_feed())
+            self._add(source.open_feed(), index.name)
             self.blind[index.name] = "the feed of its source may not keep what happens while nobody watches"
         else:
             self._leave_out(index, f"its source, of kind {index.kind!r}, does not tell what changed")
@@ -103,7 +106,7 @@ class _Opening:
             self._leave_out(index, reason)
             return
         feed = PollFeed(self._settings, index, self._ledger)
-        self._add(feed)
+        self._add(feed, index.name)
         self.notes.append(feed.note)
         self.blind[index.name] = feed.blind
 
@@ -117,6 +120,6 @@ class _Opening:
     def _leave_out(self, index: IndexSettings, reason: str) -> None:
         self.unwatched.setdefault(reason, []).append(index.name)
 
-    def _add(self, feed: ChangeFeed) -> None:
+    def _add(self, feed: ChangeFeed, *names: str) -> None:
         self._opened.callback(feed.close)
-        self.feeds.append(feed)
+        self.feeds.append((feed, names))

@@ -1,8 +1,8 @@
 """Decodes pgoutput, in which PostgreSQL's logical decoding describes transactions (protocol version 1).
 
 The messages are those of "Logical Replication Message Formats" in PostgreSQL's documentation. A transaction comes after
-its commit, as Begin, its changes and Commit. A table is described by Relation before its first change, and again after
-it was altered. Values come as text, in the form that the table's types print.
+its commit, as Begin, its changes and Commit; only a Message may stand outside of any. A table is described by Relation
+before its first change, and again after it was altered. Values come as text, in the form that the table's types print.
 """
 
 from __future__ import annotations
@@ -73,10 +73,11 @@ class Truncate:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What `pg_logical_emit_message` wrote."""
+    """What `pg_logical_emit_message` wrote, in a transaction or outside of any; `start` is its position in the log."""
 
     prefix: str
-    content: bytes
+    transactional: bool
+    start: int
 
 
 Event = Begin | Commit | Relation | RowEvent | Truncate | Message
@@ -112,8 +113,8 @@ def _decode(data: bytes) -> Event | None:
     if kind == b"T":
         return Truncate(struct.unpack_from(f">{_int4(data, 1)}I", data, 6))
     if kind == b"M":
-        prefix, start = _text(data, 10)
-        return Message(prefix, data[start + 4 :])
+        flags, start = struct.unpack_from(">BQ", data, 1)
+        return Message(_text(data, 10)[0], bool(flags & 1), start)
     if kind in (b"O", b"Y"):
         return None
     raise IndexError(kind)

@@ -6,6 +6,9 @@ does not tell its time zone). What was given within that time is remembered by k
 
 The first poll begins at the watermark of the last complete run. That run read everything before, and a change since
 then is given whether or not a watch was running.
+
+Who may see a document changes without a time. So the groups of all documents are read and compared with the stamps
+that the ledger has of them: at once when the watch begins, and then again and again, a part of them with each poll.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from rag_index.sources.changed import ChangedSource
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
+    from rag_index.errors import RagIndexError
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
@@ -34,11 +38,15 @@ QUICK_OVERLAP = 60.0
 """Seconds by which most late commits are late."""
 THOROUGH_SECONDS = 60.0
 """Seconds between two polls that look back as far as the next run."""
+GROUPS = 500
+"""Documents whose groups are read at once."""
+SHARE = 0.1
+"""The share of the time that reading groups may take."""
 FUTURE = dt.timedelta(hours=14)
 """A time without a zone may be this much later than UTC. A later one is an error, and never the latest."""
 
-Change = tuple[str, Any]
-"""The typed key of a row and the time of its change."""
+Stamps = tuple[str | None, str]
+"""The stamp of a document's groups in the ledger, if it has one, and that of its groups in the source."""
 
 
 class PollFeed:
@@ -60,16 +68,24 @@ class PollFeed:
         """The times, by key, that were acknowledged and may be found again."""
         self._found: dict[str, Any] = {}
         """The times, by key, that were found and are not acknowledged."""
-        self._next_poll = self._next_thorough = float("-inf")
+        self._stamps: dict[str, Stamps] = {}
+        """The stamps, by key, of documents whose change of groups was acknowledged, or that the ledger has none of."""
+        self._moved: dict[str, Stamps] = {}
+        """The stamps, by key, of documents whose groups have changed, and that are not acknowledged."""
+        self._collection: int | None = None
+        self._cursor: Any = None
+        """How far this look at all groups has come."""
+        self._next_poll = self._next_thorough = self._next_look = float("-inf")
 
     @property
     def note(self) -> str:
         """What this way of following changes cannot see."""
+        groups = "; the groups of all documents are read for a tenth of the time" if self._index.access else ""
         return (
             f"index {self._index.name}: polled by {self._index.changed_since!r} every "
             f"{self._settings.watch.poll_seconds:g} s: deletions, rows without a time, and changes that are committed "
             f"more than {self._index.changed_overlap:g} s after their time are found by the next run; the column needs "
-            "a database index"
+            f"a database index{groups}"
         )
 
     @property
@@ -77,39 +93,43 @@ class PollFeed:
         """What is never seen, or not while nobody watches."""
         return "polling sees no deletions, no rows without a time, and no changes that are committed late"
 
-    def check(self) -> None:
+    def check(self) -> Mapping[str, RagIndexError]:
         """As `ChangeFeed.check`."""
         self._source.check()
         self._source.watermark()  # raises SettingsError if the column holds no times
+        return {}
 
     def receive(self, limit: int) -> Received:
         """As `ChangeFeed.receive`. Between two polls it gives what the last one found beyond `limit`."""
-        looked = not self._found and self._clock() >= self._next_poll
+        looked = not self._found and not self._moved and self._clock() >= self._next_poll
         if looked:
-            if (overflow := self._poll()) is not None:
+            if (overflow := self._poll() or self._look_at_groups()) is not None:
                 return overflow
             self._next_poll = self._clock() + self._settings.watch.poll_seconds
         some = list(islice(self._found.items(), limit))
+        moved = list(islice(self._moved.items(), limit - len(some)))
         name, now = self._index.name, time.time()
-        changes = [DocumentChange(name, document_id(key), _seconds(changed_at, now)) for key, changed_at in some]
-        return Received(changes, some, more=len(some) < len(self._found), behind=() if looked else (name,))
+        changes = [DocumentChange(name, document_id(key), _seconds(at, now)) for key, at in (*some, *moved)]
+        more = len(changes) < len(self._found) + len(self._moved)
+        return Received(changes, (some, moved), more, behind=() if looked else (name,))
 
     def acknowledge(self, received: Received) -> None:
         """As `ChangeFeed.acknowledge`."""
         if received.overflow:
             self._started, self._floor = True, received.position
-            return
-        for key, changed_at in received.position:
+            some, moved = [], list(self._moved.items())
+        else:
+            some, moved = received.position
+        for key, changed_at in some:
             self._given[key] = changed_at
             self._found.pop(key, None)
+        for key, stamps in moved:
+            self._stamps[key] = stamps
+            self._moved.pop(key, None)
 
     def wait(self, seconds: float) -> None:
         """As `ChangeFeed.wait`."""
         time.sleep(max(0.0, min(seconds, self._next_poll - self._clock())))
-
-    def backlog(self) -> int | None:
-        """As `ChangeFeed.backlog`: what the last poll found."""
-        return len(self._found)
 
     def close(self) -> None:
         """As `ChangeFeed.close`."""
@@ -153,11 +173,51 @@ class PollFeed:
             self._given = still
         return not too_many
 
-    def _watermark_of_last_run(self) -> str | None:
-        """Return the watermark that the last complete run of this index left, None if there was none."""
+    def _look_at_groups(self) -> Received | None:
+        """Look for documents with other groups than the index has: all at first, then as many as the time allows.
+
+        Return an overflow if they are more than a burst.
+        """
+        if self._index.access is None or self._clock() < self._next_look:
+            return None
+        began, first = self._clock(), self._next_look == float("-inf")
+        share = SHARE * self._settings.watch.poll_seconds
+        if self._cursor is None:
+            self._collection = self._live_collection()
+        while self._collection is not None:
+            stamps, self._cursor = self._source.access_stamps(self._cursor, GROUPS)
+            self._compare(stamps, self._ledger.committed_stamps(self._collection, list(stamps)))
+            if len(self._moved) > self._settings.watch.burst_documents:
+                return Received((), self._latest, overflow=(self._index.name,))
+            if self._cursor is None or (not first and self._clock() - began >= share):
+                break
+        rest = 0.0 if self._cursor is not None else THOROUGH_SECONDS
+        self._next_look = self._clock() + max(rest, (self._clock() - began) / SHARE)
+        return None
+
+    def _compare(self, stamps: Mapping[str, str], committed: Mapping[str, str]) -> None:
+        """Find which of the documents have other groups than the ledger knows, and were not given for that.
+
+        If the ledger has no stamp of a document, the groups that are found first are taken for those of the index.
+        """
+        for key, stamp in stamps.items():
+            known = committed.get(key)
+            if stamp == known:
+                self._stamps.pop(key, None)
+            elif known is None and key not in self._stamps:
+                self._stamps[key] = (known, stamp)
+            elif self._stamps.get(key) != (known, stamp):
+                self._moved[key] = (known, stamp)
+
+    def _live_collection(self) -> int | None:
         live = live_aliases(self._settings.store).get(self._settings.alias(self._index.name))
         collection = self._ledger.collection(live) if live else None
-        record = self._ledger.scan_state(collection.id) if collection else None
+        return collection.id if collection else None
+
+    def _watermark_of_last_run(self) -> str | None:
+        """Return the watermark that the last complete run of this index left, None if there was none."""
+        collection = self._live_collection()
+        record = self._ledger.scan_state(collection) if collection is not None else None
         if record is None or record.settings != scan_settings(self._settings, self._index):
             return None
         return time_watermark(record.watermark)

@@ -25,8 +25,10 @@ _FIND = sa.text("""
     SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, c.relpersistence,
            EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid)
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.oid = to_regclass(:name)
+    WHERE c.relname = :name
+      AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = :schema END
 """)
+"""Without `to_regclass`, which ends the transaction if the role may not use the schema."""
 _COLUMNS = sa.text(
     "SELECT attname, atttypid FROM pg_attribute WHERE attrelid = :oid AND attnum > 0 AND NOT attisdropped"
 )
@@ -65,6 +67,8 @@ class PostgresTable:
     """Whether it is a part or a parent of another table."""
     types: dict[str, int]
     """The OID of each column's type."""
+    identity_clause: str
+    """How its replica identity is set: `REPLICA IDENTITY` and this."""
     identity: frozenset[str] | None
     """The columns that old rows have values of in the log; None: all columns (REPLICA IDENTITY FULL)."""
     unique: tuple[UniqueIndex, ...]
@@ -91,8 +95,7 @@ def table_in_catalogue(connection: Connection, watched: WatchedTable) -> Postgre
     Raises:
         SettingsError: there is no such table or column, or its changes cannot be followed.
     """
-    name = ".".join(map(quoted, filter(None, [watched.schema, watched.name])))
-    row = connection.execute(_FIND, {"name": name}).fetchone()
+    row = connection.execute(_FIND, {"schema": watched.schema, "name": watched.name}).fetchone()
     if row is None:
         raise SettingsError(f"there is no table {str(watched)!r} in the source whose changes could be followed")
     oid, schema, table, kind, identity, persistence, inherits = row
@@ -108,12 +111,14 @@ def table_in_catalogue(connection: Connection, watched: WatchedTable) -> Postgre
         if column not in types:
             raise SettingsError(f"table {str(watched)!r} has no column {column!r}, which the settings name")
     unique, chosen = [], None
+    clause = {"d": "DEFAULT", "f": "FULL"}.get(identity, "NOTHING")
     for _, primary, replica, columns, index in connection.execute(_IDENTITY, {"oid": oid}):
         unique.append(UniqueIndex(index, primary, frozenset(columns)))
         if (identity == "d" and primary) or (identity == "i" and replica):
             chosen = frozenset(columns)
+            clause = clause if identity == "d" else f"USING INDEX {quoted(index)}"
     own = None if identity == "f" else chosen or frozenset()
-    return PostgresTable(watched, oid, schema, table, kind == "p", inherits, types, own, tuple(unique))
+    return PostgresTable(watched, oid, schema, table, kind == "p", inherits, types, clause, own, tuple(unique))
 
 
 class TextReader:

@@ -15,7 +15,7 @@ from rag_index.sources.engine import open_read_only, open_writable, source_error
 from rag_index.sources.time_limit import limited
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection, Engine
 
@@ -26,6 +26,8 @@ __all__ = ["QueueFeed"]
 TIMEOUT = 600.0
 PROBE_SECONDS = 0.2
 """The time between two looks whether the queue has rows."""
+UNREAD_SECONDS = 600.0
+"""How old the first row may be before that is said."""
 MAX_COUNT = 1_000_000
 """Where counting the rows of a queue ends."""
 
@@ -51,16 +53,27 @@ class QueueFeed:
         self._probe: Any = None
         self._version: Any = None
 
-    def check(self) -> None:
-        """As `ChangeFeed.check`."""
+    def check(self) -> Mapping[WatchedTable, SettingsError]:
+        """As `RowFeed.check`."""
         with self._connect(self._engine) as connection:
-            for problem in self._queue.problems(connection):
-                raise SettingsError(problem)
+            problems = self._queue.problems(connection)
         try:
             with self._connect(self._writer) as connection:
                 self._queue.delete(connection, self._queue.no_rows)
         except SourceError as error:
             raise SettingsError(f"rows of the queue cannot be deleted: {error}; {SETUP}") from error
+        return problems
+
+    def warnings(self) -> list[str]:
+        """As `RowFeed.warnings`: of rows that nobody has read for long."""
+        with self._connect(self._engine) as connection:
+            age = max((time.time() - row.changed_at for row in self._queue.read(connection, 1)), default=0.0)
+            if age <= UNREAD_SECONDS:
+                return []
+            count = self._queue.count(connection, MAX_COUNT)
+        more = " or more" if count >= MAX_COUNT else ""
+        remedy = "start `rag-index watch`, or remove the triggers as `rag-index watch --setup` says"
+        return [f"the queue of changes has {count:,}{more} rows, the first {age / 3600:.1f} hours old: {remedy}"]
 
     def receive(self, limit: int) -> ReceivedRows:
         """As `ChangeFeed.receive`."""
@@ -89,11 +102,6 @@ class QueueFeed:
             if self._may_have_rows():
                 return
             time.sleep(min(left, PROBE_SECONDS))
-
-    def backlog(self) -> int | None:
-        """Return how many rows the queue has."""
-        with self._connect(self._engine) as connection:
-            return self._queue.count(connection, MAX_COUNT)
 
     def close(self) -> None:
         """Close the connections."""

@@ -14,9 +14,10 @@ from rag_index.documents.keys import document_id, encode_key
 from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.changes.rows import ReceivedRows, RowChange, RowFeed, WatchedTable
+    from rag_index.errors import RagIndexError
     from rag_index.settings import IndexSettings
 
 __all__ = ["Routed", "RoutedFeed", "Router", "RowRoute"]
@@ -95,9 +96,9 @@ class RoutedFeed:
         self._feed = feed
         self._router = router
 
-    def check(self) -> None:
+    def check(self) -> Mapping[str, RagIndexError]:
         """As `ChangeFeed.check`."""
-        self._feed.check()
+        return {name: error for table, error in self._feed.check().items() for name in self._router.indexes([table])}
 
     def receive(self, limit: int) -> Received:
         """As `ChangeFeed.receive`."""
@@ -115,10 +116,6 @@ class RoutedFeed:
     def wait(self, seconds: float) -> None:
         """As `ChangeFeed.wait`."""
         self._feed.wait(seconds)
-
-    def backlog(self) -> int | None:
-        """As `ChangeFeed.backlog`."""
-        return self._feed.backlog()
 
     def close(self) -> None:
         """As `ChangeFeed.close`."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rag_index.errors import SettingsError
+
 __all__ = ["ReceivedRows", "RowChange", "RowFeed", "WatchedTable"]
 
 
@@ -64,8 +66,14 @@ class ReceivedRows:
 class RowFeed(Protocol):
     """Tells which rows of watched tables changed, as `ChangeFeed` tells which documents did. Used by one thread."""
 
-    def check(self) -> None:
-        """As `ChangeFeed.check`."""
+    def check(self) -> Mapping[WatchedTable, SettingsError]:
+        """Return why changes of some of the tables are not seen. Otherwise as `ChangeFeed.check`."""
+
+    def warnings(self) -> list[str]:
+        """Return what may become a problem, a sentence each, such as changes that nobody takes.
+
+        Raises SourceUnavailable or SourceError.
+        """
 
     def receive(self, limit: int) -> ReceivedRows:
         """As `ChangeFeed.receive`."""
@@ -75,9 +83,6 @@ class RowFeed(Protocol):
 
     def wait(self, seconds: float) -> None:
         """As `ChangeFeed.wait`."""
-
-    def backlog(self) -> int | None:
-        """As `ChangeFeed.backlog`."""
 
     def close(self) -> None:
         """As `ChangeFeed.close`."""

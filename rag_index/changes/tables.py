@@ -12,10 +12,10 @@ from sqlalchemy import exc
 
 from rag_index.changes.routing import RowRoute
 from rag_index.changes.rows import WatchedTable
-from rag_index.errors import SettingsError
 from rag_index.settings.index import SQL
 from rag_index.sources.engine import open_read_only, source_error
 from rag_index.sources.reads import tables_read
+from rag_index.sources.statement import single_select
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +33,15 @@ CLOCK = re.compile(
     re.IGNORECASE,
 )
 """What makes a query give something else although no row has changed."""
+NAME = r'(?:"[^"]+"|`[^`]+`|\w+)'
+PAIRS = re.compile(
+    rf"\s*SELECT\s+(?:DISTINCT\s+)?(?P<columns>.+?)\s+FROM\s+(?:(?P<schema>{NAME})\.)?(?P<table>{NAME})"
+    rf"(?:\s+(?:AS\s+)?(?P<alias>{NAME}))??"
+    r"(?P<rest>\s*,.*|\s+(?:JOIN|INNER|LEFT|CROSS|NATURAL|WHERE|GROUP|ORDER|LIMIT)\b.*)?\s*",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A query of pairs that says plainly which table has the keys: the first one that it reads."""
+COLUMN = re.compile(rf"\s*(?:(?P<table>{NAME})\.)?(?P<name>{NAME})(?:\s+(?:AS\s+)?{NAME})?\s*", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -74,7 +83,7 @@ class _Wanted:
 def plan_tables(settings: Settings, indexes: Sequence[IndexSettings]) -> TablePlan:
     """Return the tables to watch for those of the indexes that are of kind sql.
 
-    Raises SourceUnavailable, SourceError, and SettingsError if `depends_on` names what does not exist.
+    Whether they exist is what a feed checks. Raises SourceUnavailable, SourceError and SettingsError.
     """
     url = settings.source_url
     engine = open_read_only(url)
@@ -117,9 +126,11 @@ class _Planner:
         for entry in index.depends_on:
             schema, _, table = entry.table.rpartition(".")
             name = self._name(schema or None, table)
-            self._check(index, name, entry.key)
             is_key = index.key_columns == [entry.column]
             self._wanted.append(_Wanted(index, name, (entry.key,), None if is_key else entry.column, None))
+        if index.access_query is not None and (pairs := self._table_of_pairs(index)) is not None:
+            name, keys = pairs
+            self._wanted.append(_Wanted(index, name, keys, None, None))
         self._note_blind_spots(index)
 
     def plan(self) -> TablePlan:
@@ -142,6 +153,31 @@ class _Planner:
     def _name(self, schema: str | None, table: str) -> _Name:
         return _Name(None if schema == self._inspector.default_schema_name else schema, table)
 
+    def _table_of_pairs(self, index: IndexSettings) -> tuple[_Name, tuple[str, ...]] | None:
+        """Return the table whose rows are pairs of key and group, and its columns that have the key.
+
+        None if the query does not say it plainly: a wrong table would look as if nothing changed.
+        """
+        found = PAIRS.fullmatch(str(single_select(str(index.access_query), index.name)))
+        rest = (found and found["rest"]) or ""
+        if found is None or re.search(r"\b(UNION|INTERSECT|EXCEPT)\b", rest, re.IGNORECASE):
+            return None
+        if found["columns"].count("(") != found["columns"].count(")"):  # the table is that of a query within it
+            return None
+        joins = rest.lstrip().startswith(",") or re.search(r"\bJOIN\b", rest, re.IGNORECASE)
+        parts = found["columns"].split(",")[: len(index.key_columns)]
+        columns = [column for part in parts if (column := COLUMN.fullmatch(part)) is not None]
+        own = {_plain(found["alias"] or found["table"])}
+        if len(columns) < len(index.key_columns) or any(
+            _plain(c["table"]) not in own if c["table"] else joins for c in columns
+        ):
+            return None
+        schema = _plain(found["schema"]) if found["schema"] else None
+        table = _known(_plain(found["table"]), self._inspector.get_table_names(schema=schema))
+        there = [c["name"] for c in self._inspector.get_columns(table, schema=schema)] if table else []
+        keys = [known for c in columns if (known := _known(_plain(c["name"]), there)) is not None]
+        return (self._name(schema, table), tuple(keys)) if table and len(keys) == len(columns) else None
+
     def _is_view(self, name: _Name) -> bool:
         return name.table in self._views_of(name.schema)
 
@@ -152,19 +188,6 @@ class _Planner:
                 found |= set(self._inspector.get_materialized_view_names(schema=schema))
             self._views[schema] = found
         return self._views[schema]
-
-    def _check(self, index: IndexSettings, name: _Name, key: str) -> None:
-        """Check that a table of `depends_on` exists, is no view and has the column."""
-        label = f"{name.schema}.{name.table}" if name.schema else name.table
-        if self._is_view(name):
-            raise SettingsError(f"index {index.name}: depends_on names {label}, a view; name the tables that it reads")
-        if not self._inspector.has_table(name.table, schema=name.schema):
-            raise SettingsError(f"index {index.name}: depends_on names {label}, which does not exist; correct it")
-        columns = [column["name"] for column in self._inspector.get_columns(name.table, schema=name.schema)]
-        if key not in columns:
-            raise SettingsError(
-                f"index {index.name}: depends_on names column {key!r} of {label}, which has only {', '.join(columns)}"
-            )
 
     def _note_blind_spots(self, index: IndexSettings) -> None:
         """Note what a watch of an index will not see."""
@@ -184,9 +207,25 @@ class _Planner:
                     f"longer gives after a change of {entry.table} is deleted by the next run"
                 )
                 blind.append(f"column {entry.column!r} of depends_on is not in payload")
-        if index.access_query is not None and not watched - tables_read(self._connection, index):
-            blind.append("depends_on lists no table of its access query")
+        if index.access_query is not None:
+            reads = tables_read(self._connection, index, index.access_query)
+            if unseen := sorted(reads - watched) if reads else ["tables that the database does not name"]:
+                self._plan.notes.append(
+                    f"index {index.name}: its query of access reads {', '.join(unseen)}, too: a change there is found "
+                    "by the next run; if a row belongs to one document, list the table in depends_on"
+                )
+                blind.append(f"its query of access reads {', '.join(unseen)}")
         if index.query is not None and (now := CLOCK.search(index.query)):
             blind.append(f"its query asks for the time ({now[0]}), so documents change without a change of a row")
         if blind:
             self._plan.blind[index.name] = "; ".join(blind)
+
+
+def _plain(name: str) -> str:
+    """Return a name of a query without its quotes."""
+    return name[1:-1] if name[0] in '"`' else name
+
+
+def _known(name: str, names: Sequence[str]) -> str | None:
+    """Return the name as the database has it: most ignore the case of names that are not quoted."""
+    return name if name in names else next((one for one in names if one.lower() == name.lower()), None)

@@ -1,13 +1,15 @@
 """The feed of PostgreSQL's write-ahead log: a logical slot with pgoutput, read by SQL functions.
 
 `pg_logical_slot_peek_binary_changes` returns committed transactions and leaves them in the slot. Only `acknowledge`
-moves the slot, so a death at any moment loses nothing. A transaction is given whole, however large it is. `--setup`
-writes a message into the log, which makes the feed say that everything may have changed: a slot knows nothing of the
-time before it.
+moves the slot, so a death at any moment loses nothing. A transaction is given whole, however large it is.
+
+A slot knows nothing of the time before it. So `--setup` writes a message into the log, which makes the feed say that
+everything may have changed. It says so, too, of a slot that does not begin where the ledger says that it was left.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,8 +22,8 @@ from rag_index.changes.names import object_name
 from rag_index.changes.pgoutput import UNCHANGED, Begin, Commit, Message, Relation, RowEvent, Truncate, decode
 from rag_index.changes.postgres import TextReader, table_in_catalogue
 from rag_index.changes.rows import ReceivedRows, RowChange
-from rag_index.changes.slot import SlotState, check_slot
-from rag_index.errors import SourceUnavailable
+from rag_index.changes.slot import SlotState, check_publication, check_server, lsn, lsn_number
+from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.sources.engine import open_read_only, source_error
 from rag_index.sources.time_limit import limited
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection
 
     from rag_index.changes.rows import WatchedTable
+    from rag_index.ledger import Ledger
 
 __all__ = ["WalFeed"]
 
@@ -44,6 +47,10 @@ REST = 4.0
 ADVANCE_SECONDS = 5.0
 """The time between two moves of the slot past transactions of other tables: each reads the log once more."""
 VISIBLE_SECONDS = 1.0
+HELD_BYTES = 256 << 20
+"""How much log the slot may hold back before that is said."""
+IN_USE = "55006"
+"""SQLSTATE of a slot that another process reads."""
 _PEEK = sa.text("""
     SELECT data FROM pg_logical_slot_peek_binary_changes(
         :slot, CAST(:upto AS pg_lsn), :count,
@@ -51,10 +58,7 @@ _PEEK = sa.text("""
 """)
 _END = sa.text("SELECT pg_current_wal_flush_lsn()::text")
 _ADVANCE = sa.text("SELECT pg_replication_slot_advance(:slot, CAST(:upto AS pg_lsn))")
-_BACKLOG = sa.text("""
-    SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn)::bigint
-    FROM pg_replication_slots WHERE slot_name = :slot
-""")
+logger = logging.getLogger("rag_index.watch")
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ class _Reading:
     xids: set[int] = field(default_factory=set)
     messages: int = 0
     end: int = 0
-    """Where the last whole transaction ends."""
+    """Where the last whole transaction, or the last message outside of one, ends."""
     committed_at: float = 0.0
 
 
@@ -79,6 +83,7 @@ class WalFeed:
         url: URL,
         tables: Sequence[WatchedTable],
         project: str,
+        ledger: Ledger,
         *,
         timeout: float = TIMEOUT,
         max_rows: int = MAX_ROWS,
@@ -87,6 +92,9 @@ class WalFeed:
         self._url = url
         self._watched = list(tables)
         self._slot = self._publication = object_name(project)
+        self._ledger = ledger
+        self._acknowledged: str | None = None
+        """What the ledger has of the slot's position, once that was asked for."""
         self._timeout = timeout
         self._max_rows = max_rows
         self._clock = clock
@@ -99,11 +107,32 @@ class WalFeed:
         self._rest_until = 0.0
         self._probe: Any = None
 
-    def check(self) -> None:
-        """As `ChangeFeed.check`."""
+    def check(self) -> Mapping[WatchedTable, SettingsError]:
+        """As `RowFeed.check`."""
         with self._connect() as connection:
-            check_slot(connection, self._slot, self._watched)
+            check_server(connection)
+            if problem := SlotState.read(connection, self._slot).problem():
+                raise SettingsError(problem)
+            problems = check_publication(connection, self._publication, self._watched)
             self._tables = self._resolve(connection)
+        return problems
+
+    def warnings(self) -> list[str]:
+        """As `RowFeed.warnings`: of a log that grows because of the slot."""
+        with self._connect() as connection:
+            state = SlotState.read(connection, self._slot)
+        found = []
+        if state.held_bytes > HELD_BYTES:
+            found.append(
+                f"slot {self._slot} holds back {_size(state.held_bytes)} of the source's log: start `rag-index watch`, "
+                f"or drop the slot: SELECT pg_drop_replication_slot('{self._slot}')"
+            )
+        if state.exists and state.max_bytes is None:
+            found.append(
+                "the source has no max_slot_wal_keep_size, so its log fills the disk while nobody watches: "
+                "ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'; SELECT pg_reload_conf()"
+            )
+        return found
 
     def receive(self, limit: int) -> ReceivedRows:
         """As `ChangeFeed.receive`; a transaction is given whole, so one may exceed the limit.
@@ -111,11 +140,12 @@ class WalFeed:
         Raises SourceUnavailable, and SourceError if the slot is missing or lost.
         """
         with self._connect() as connection:
-            SlotState.read(connection, self._slot).require_usable()
+            state = SlotState.read(connection, self._slot)
+            state.require_usable()
             if self._tables is None:
                 self._tables = self._resolve(connection)
-            end = str(connection.scalar(_END))
-            if end == self._seen:
+            follows, end = self._follows(state), state.end
+            if end == self._seen and follows:
                 return ReceivedRows([])
             began = self._clock()
             reading = self._read(connection, end, limit)
@@ -125,16 +155,21 @@ class WalFeed:
                 # committed in the log, but not for readers: their rows would be read too early
                 return ReceivedRows([], behind=True)
             more = reading.messages >= limit
-            position = _lsn(reading.end) if more else max(end, _lsn(reading.end), key=_number)
+            position = lsn(reading.end) if more else max(end, lsn(reading.end), key=lsn_number)
             changes = [change for rows in reading.rows.values() for change in rows.values()]
-            if changes or reading.overflow:
-                return ReceivedRows(changes, position, more, sorted(reading.overflow, key=str))
-            self._pass_over(connection, position, more=more)
-            return ReceivedRows([], None, more)
+            overflow = reading.overflow if follows else self._watched
+            if changes or overflow:
+                return ReceivedRows(changes, position, more, sorted(overflow, key=str))
+            # what passed concerns other tables: without a move of the slot it would hold back their log
+            self._seen = "" if more else position
+            due = more or self._clock() - self._advanced_at >= ADVANCE_SECONDS
+            return ReceivedRows([], position if due else None, more)
 
     def acknowledge(self, received: ReceivedRows) -> None:
-        """As `ChangeFeed.acknowledge`."""
+        """As `ChangeFeed.acknowledge`. Of ledger and slot, a death in between leaves the ledger ahead."""
         if received.position is not None:
+            self._ledger.remember_slot(self._slot, received.position)
+            self._acknowledged = received.position
             with self._connect() as connection:
                 connection.execute(_ADVANCE, {"slot": self._slot, "upto": received.position})
             self._advanced_at = self._clock()
@@ -147,22 +182,30 @@ class WalFeed:
             if self._clock() >= self._rest_until and self._has_grown():
                 return
 
-    def backlog(self) -> int | None:
-        """Return how many bytes of the log were written since the last change that was acknowledged."""
-        with self._connect() as connection:
-            found = connection.scalar(_BACKLOG, {"slot": self._slot})
-        return None if found is None else int(found)
-
     def close(self) -> None:
         """Close the connections."""
         self._close_probe()
         self._engine.dispose()
 
+    def _follows(self, state: SlotState) -> bool:
+        """Return whether the slot gives everything since it was last acknowledged, and say so if it does not."""
+        if self._acknowledged is None:
+            self._acknowledged = self._ledger.slot_position(self._slot)
+        follows = state.follows(self._acknowledged)
+        if not follows and self._acknowledged is not None:
+            logger.warning(
+                "slot %s is not the one that was read up to %s: it begins at %s, so everything is compared once",
+                self._slot, self._acknowledged, state.start,
+            )  # fmt: skip
+        return follows
+
     def _resolve(self, connection: Connection) -> dict[tuple[str, str], list[WatchedTable]]:
+        """Return the tables by schema and name. One that is gone is left out; `check` says so."""
         found: dict[tuple[str, str], list[WatchedTable]] = {}
         for watched in self._watched:
-            table = table_in_catalogue(connection, watched)
-            found.setdefault((table.schema, table.name), []).append(watched)
+            with suppress(SettingsError):
+                table = table_in_catalogue(connection, watched)
+                found.setdefault((table.schema, table.name), []).append(watched)
         return found
 
     def _read(self, connection: Connection, end: str, limit: int) -> _Reading:
@@ -193,15 +236,11 @@ class WalFeed:
         elif isinstance(event, Truncate):
             relations = filter(None, map(self._relations.get, event.relations))
             reading.overflow.update(table for relation in relations for table in relation.tables)
-        elif isinstance(event, Message) and event.prefix == self._slot:
-            reading.overflow.update(self._watched)
-
-    def _pass_over(self, connection: Connection, position: str, *, more: bool) -> None:
-        """Move the slot past transactions that touch none of our tables; otherwise it would hold back their log."""
-        self._seen = "" if more else position
-        if more or self._clock() - self._advanced_at >= ADVANCE_SECONDS:
-            connection.execute(_ADVANCE, {"slot": self._slot, "upto": position})
-            self._advanced_at = self._clock()
+        elif isinstance(event, Message):
+            if not event.transactional:
+                reading.end = event.start + 1  # what the slot skips is older than its position
+            if event.prefix == self._slot:
+                reading.overflow.update(self._watched)
 
     def _has_grown(self) -> bool:
         """Return whether the log has grown since it was last found empty; True if the database does not answer."""
@@ -232,7 +271,7 @@ class WalFeed:
             ):
                 yield connection
         except exc.SQLAlchemyError as error:
-            if "is active for PID" in str(error):
+            if getattr(error.orig if isinstance(error, exc.DBAPIError) else None, "sqlstate", "") == IN_USE:
                 raise SourceUnavailable(
                     f"slot {self._slot} is being read by another process; end the other watch of this project"
                 ) from error
@@ -313,10 +352,5 @@ def _all_visible(connection: Connection, xids: set[int]) -> bool:
     return True
 
 
-def _lsn(number: int) -> str:
-    return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"
-
-
-def _number(lsn: str) -> int:
-    high, low = lsn.split("/")
-    return int(high, 16) << 32 | int(low, 16)
+def _size(count: int) -> str:
+    return f"{count / (1 << 30):.1f} GB" if count >= 1 << 30 else f"{count / (1 << 20):.0f} MB"

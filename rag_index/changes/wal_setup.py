@@ -32,13 +32,15 @@ COSTS = (
     "With a list of columns, a new primary key must be added to the publication first, or updates are refused.",
 )
 _VERSION = sa.text("SELECT current_setting('server_version_num')::int, current_setting('wal_level')")
-_ROLE = sa.text("SELECT rolname, rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user")
+_ROLE = sa.text("SELECT rolname, rolsuper OR rolreplication, rolreplication FROM pg_roles WHERE rolname = current_user")
 _KEEP = sa.text("SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")
-_PUBLICATION = sa.text("SELECT 1 FROM pg_publication WHERE pubname = :name")
+RESTART = "Restart PostgreSQL now, run `rag-index watch --setup` again, and run what it prints then: that is the rest."
 
 
 def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: str) -> Setup:
-    """Return the SQL that brings the source from how it is now to what the feed needs.
+    """Return the SQL that brings the source from how it is now to what the feed needs. It may be run again.
+
+    Where the server has to be restarted first, it is the SQL for that alone.
 
     Raises:
         SettingsError: the database is not PostgreSQL 14 or newer, or a table cannot be followed.
@@ -52,22 +54,31 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
         raise SettingsError(f'changes = "wal" needs PostgreSQL 14 or newer, not {version // 10_000}; use "queue"')
     name = object_name(project)
     tables = [table_in_catalogue(connection, table) for table in watched]
+    title = f"rag-index: follow changes by the write-ahead log of PostgreSQL (slot and publication {name})"
+    server = list(_server(connection))
+    if level != "logical":
+        reason = f"It is {level} now. The log of a server that is managed for you is set where its other settings are."
+        first = Step("ALTER SYSTEM SET wal_level = logical", reason)
+        last = Step(f"SELECT '{RESTART}' AS next_step", RESTART)
+        return Setup(f"{title}, part 1 of 2", COSTS, (first, *server, last), (Step("ALTER SYSTEM RESET wal_level"),))
+    [[role, enough, own]] = connection.execute(_ROLE)
     steps = [
-        *_server(connection, level),
+        *server,
         *(Step(sql, reason) for table in tables for sql, reason in _identity(table)),
-        *_publication(connection, name, tables, lists=version >= COLUMN_LISTS),
-        *_rights(connection),
+        *_publication(name, tables, lists=version >= COLUMN_LISTS),
+        *_rights(role, enough=enough),
         *_slot(connection, name),
     ]
-    removal = (f"SELECT pg_drop_replication_slot('{name}')", f"DROP PUBLICATION {name}")
-    title = f"rag-index: follow changes by the write-ahead log of PostgreSQL (slot and publication {name})"
-    return Setup(title, COSTS, tuple(steps), removal)
+    removal = [
+        Step(f"SELECT pg_drop_replication_slot('{name}')"),
+        Step(f"DROP PUBLICATION {name}"),
+        *filter(None, map(_old_identity, tables)),
+        *_old_rights(role, enough=enough, own=own),
+    ]
+    return Setup(title, COSTS, tuple(steps), tuple(removal))
 
 
-def _server(connection: Connection, level: str) -> Iterator[Step]:
-    if level != "logical":
-        reason = f"It is {level} now. Restart PostgreSQL after this, and only then go on."
-        yield Step("ALTER SYSTEM SET wal_level = logical", reason)
+def _server(connection: Connection) -> Iterator[Step]:
     if int(connection.scalar(_KEEP) or 0) < 0:
         reason = "How much log any slot may hold back; a slot that needs more is lost: then run this SQL again."
         yield Step("ALTER SYSTEM SET max_slot_wal_keep_size = '20GB'", reason)
@@ -90,15 +101,25 @@ def _identity(table: PostgresTable) -> Iterator[tuple[str, str]]:
         yield f"ALTER TABLE {table.quoted} REPLICA IDENTITY FULL", reason
 
 
-def _publication(connection: Connection, name: str, tables: Sequence[PostgresTable], *, lists: bool) -> Iterator[Step]:
+def _old_identity(table: PostgresTable) -> Step | None:
+    """Return the step that gives a table the replica identity back that it has now."""
+    if not table.has_identity:
+        return Step(f"ALTER TABLE {table.quoted} REPLICA IDENTITY {table.identity_clause}")
+    if table.identity_clause == "DEFAULT":
+        return None
+    return Step("", f"If nothing else needs it: ALTER TABLE {table.quoted} REPLICA IDENTITY DEFAULT;")
+
+
+def _publication(name: str, tables: Sequence[PostgresTable], *, lists: bool) -> Iterator[Step]:
     entries = ", ".join(f"{table.quoted}{_columns(table) if lists else ''}" for table in tables)
     options = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
     reason = "It names the tables to follow" + (", and only the columns that tell which row it is." if lists else ".")
-    if connection.scalar(_PUBLICATION, {"name": name}):
-        yield Step(f"ALTER PUBLICATION {name} SET TABLE {entries}", reason)
-        yield Step(f"ALTER PUBLICATION {name} SET ({options})")
-    else:
-        yield Step(f"CREATE PUBLICATION {name} FOR TABLE {entries} WITH ({options})", reason)
+    yield Step(
+        f"DO $$ BEGIN\n    IF NOT EXISTS (SELECT FROM pg_publication WHERE pubname = '{name}') THEN\n"
+        f"        CREATE PUBLICATION {name};\n    END IF;\nEND $$"
+    )
+    yield Step(f"ALTER PUBLICATION {name} SET ({options})")
+    yield Step(f"ALTER PUBLICATION {name} SET TABLE {entries}", reason)
 
 
 def _columns(table: PostgresTable) -> str:
@@ -114,19 +135,33 @@ def _list(columns: set[str] | frozenset[str]) -> str:
     return f" ({', '.join(map(quoted, sorted(columns)))})"
 
 
-def _rights(connection: Connection) -> Iterator[Step]:
-    [[role, enough]] = connection.execute(_ROLE)
+def _rights(role: str, *, enough: bool) -> Iterator[Step]:
     if not enough:
         yield Step(f"ALTER ROLE {quoted(role)} REPLICATION", "The role that reads the source may then read the slot.")
 
 
+def _old_rights(role: str, *, enough: bool, own: bool) -> Iterator[Step]:
+    """Yield the step that takes from the role what it does not have now."""
+    sql = f"ALTER ROLE {quoted(role)} NOREPLICATION"
+    if not enough:
+        yield Step(sql)
+    elif own:
+        yield Step("", f"If nothing else needs it: {sql};")
+
+
 def _slot(connection: Connection, name: str) -> Iterator[Step]:
-    state = SlotState.read(connection, name)
-    if state.exists and state.problem():
-        yield Step(f"SELECT pg_drop_replication_slot('{name}')", "It cannot be read any more.")
-    if not state.exists or state.problem():
-        reason = "After the publication. It waits until transactions that are under way have ended."
-        yield Step(f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')", reason)
+    ours = f"slot_name = '{name}' AND database = current_database()"
+    if (state := SlotState.read(connection, name)).exists and state.problem():
+        yield Step(
+            f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots\n    WHERE {ours} "
+            "AND (wal_status = 'lost' OR plugin <> 'pgoutput')",
+            "It cannot be read any more.",
+        )
+    yield Step(
+        f"SELECT pg_create_logical_replication_slot('{name}', 'pgoutput')\n"
+        f"    WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{name}')",
+        "After the publication. It waits until transactions that are under way have ended.",
+    )
     yield Step(
         f"SELECT pg_logical_emit_message(true, '{name}', 'set up')",
         "It tells the watch to compare everything once: nobody knows what changed before the slot was there.",

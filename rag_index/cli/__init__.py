@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     except RagIndexError as error:
         if "--debug" in given:
             raise
-        code = _print_error(str(error), given, error.exit_code)
+        code = _print_error(str(error), given, error.exit_code, error_class=type(error).__name__)
     except Exception as error:
         if "--debug" in given:
             raise
@@ -160,10 +160,10 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _print_error(message: str, arguments: list[str], code: int) -> int:
-    """Print the message as one line, with --json as an object too, and return the exit code."""
+def _print_error(message: str, arguments: list[str], code: int, **more: str) -> int:
+    """Print the message as one line, with --json as an object too, which has `more`, and return the exit code."""
     line = " ".join(message.split())
     if "--json" in arguments:
-        print_json({"error": line})
+        print_json({"error": line, **more})
     click.echo(f"rag-index: {line}", err=True)
     return code

@@ -10,7 +10,7 @@ import click
 
 from rag_index.cli import Context, json_option, print_json
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.reports.outcome import IndexOutcome, RunReport
+from rag_index.reports.outcome import RunReport, failed_to_start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -182,7 +182,7 @@ def _settings_errors(settings: Settings, indexes: list[IndexSettings], *, gates:
             finally:
                 source.close()
         except SettingsError as error:
-            outcomes.append(IndexOutcome(one.name, state="failed", message=str(error), exit_code=error.exit_code))
+            outcomes.append(failed_to_start(one.name, error))
         except RagIndexError:
             return None  # this may pass: the flow waits for it, and reports it
         else:

@@ -74,7 +74,7 @@ def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
     from rag_index.watch.stop import Stop, stopped_by_signals
 
     stop = Stop()
-    runner = PlainRunner(settings, stop)
+    runner = PlainRunner(settings)
     try:
         with (
             stopped_by_signals(stop),

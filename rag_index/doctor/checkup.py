@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.changes.health import feed_health
+from rag_index.changes.row_feeds import feed_health
 from rag_index.chunking import open_chunker
 from rag_index.database.urls import is_file
 from rag_index.doctor.collection_state import CollectionState
@@ -225,14 +225,14 @@ def examine(settings: Settings, names: Sequence[str] | None = None) -> Diagnosis
         if error := resources.embedder_error:
             message = f"the embedder does not answer, so settings and vectors were not compared: {error}"
             diagnosis.advice.append(Advice(None, message))
-    diagnosis.advice += settings_advice(settings, indexes)
-    _check_feed(settings, diagnosis)
+        diagnosis.advice += settings_advice(settings, indexes)
+        _check_feed(settings, resources.ledger, diagnosis)
     return diagnosis
 
 
-def _check_feed(settings: Settings, diagnosis: Diagnosis) -> None:
+def _check_feed(settings: Settings, ledger: Ledger, diagnosis: Diagnosis) -> None:
     """Add findings about the log or the queue by which a watch learns of changes."""
-    health = feed_health(settings)
+    health = feed_health(settings, ledger)
     remedy = "until then changes are found by the next run, or `rag-index index` now"
     diagnosis.findings += [Finding(None, "broken_feed", 1, problem, remedy) for problem in health.broken]
     diagnosis.advice += [Advice(None, warning) for warning in health.warnings]

@@ -168,7 +168,7 @@ class IndexRun:
         outcome = self.outcome
         outcome.state = "failed"
         outcome.message = _reason(error)
-        outcome.exit_code = getattr(error, "exit_code", 1)
+        outcome.error_class = type(error).__name__
         self._record()
         return outcome
 

@@ -136,6 +136,11 @@ def _number_commits(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE rag_index_collections ADD COLUMN {column}")
 
 
+def _remember_slots(connection: Connection) -> None:
+    """Version 11: keep how far a watch has read each slot of PostgreSQL (see `changes.wal`)."""
+    connection.exec_driver_sql("CREATE TABLE rag_index_slots (name TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL)")
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     2: _add_scan_marks,
     3: _add_kinds_and_file_hashes,
@@ -146,6 +151,7 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     8: _add_look_ups,
     9: _remember_what_runs_mended,
     10: _number_commits,
+    11: _remember_slots,
 }
 """The migration to each version after the first."""
 

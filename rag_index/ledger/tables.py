@@ -10,7 +10,7 @@ import sqlalchemy as sa
 __all__ = [
     "EMPTY", "HELD", "PENDING", "batch_deletions", "buckets", "collections", "documents", "failed_documents",
     "file_hashes", "inbox", "leases", "look_ups", "mended", "metadata", "runs", "scan_states", "schema_version",
-    "sizes", "watches",
+    "sizes", "slots", "watches",
 ]  # fmt: skip
 
 metadata = sa.MetaData()
@@ -187,6 +187,13 @@ watches = sa.Table(
     sa.Column("compared", sa.Text, nullable=False, server_default=""),
     sa.Column("unkept", sa.Integer, nullable=False, server_default="0"),
     sa.Column("looked_up", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+slots = sa.Table(
+    "rag_index_slots",
+    metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("position", sa.Text, nullable=False),
 )
 
 mended = sa.Table(

@@ -1,4 +1,4 @@
-"""The watches of indexes, as the ledger knows them: how each is."""
+"""The watches of indexes, as the ledger knows them: how each is, and how far the source's log was read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import WatchRecord
-from rag_index.ledger.tables import mended, watches
+from rag_index.ledger.tables import mended, slots, watches
 
 __all__ = ["WatchRows", "lease_name"]
 
@@ -47,3 +47,15 @@ class WatchRows(LedgerConnection):
         """Change columns of a watch."""
         with self.transaction() as connection:
             connection.execute(watches.update().where(watches.c.alias == alias).values(**values))
+
+    def slot_position(self, name: str) -> str | None:
+        """Return the position up to which everything that a slot gave is in the inbox; None if it was never read."""
+        with self.transaction() as connection:
+            found = connection.scalar(sa.select(slots.c.position).where(slots.c.name == name))
+        return None if found is None else str(found)
+
+    def remember_slot(self, name: str, position: str) -> None:
+        """Record that everything that a slot gave up to a position is in the inbox."""
+        insert = self._insert(slots).values(name=name, position=position)
+        with self.transaction() as connection:
+            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"position": position}))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,13 +10,13 @@ import httpx
 from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.states import Completed, Failed
 
-from rag_index.errors import IndexLocked, RagIndexError, TransientError
-from rag_index.indexing.changed import Applied, BatchIndexer
+from rag_index.errors import TransientError
+from rag_index.indexing.changed import Applied
 from rag_index.orchestration.launch import UNREACHABLE
 from rag_index.orchestration.opaque import Opaque
-from rag_index.orchestration.states import outcome_of
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import failed_to_start
+from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop, stopped_by_signals
 
 if TYPE_CHECKING:
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
+    from rag_index.indexing.changed import BatchIndexer
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
 
@@ -52,17 +51,13 @@ class Batch:
         return failed_to_start(name, self.applied.error or TransientError("the batch did not begin"))
 
 
-class FlowRunner:
+class FlowRunner(PlainRunner):
     """The `Runner` of a watch under Prefect. What another run keeps waiting makes no flow run."""
 
-    def __init__(
-        self, settings: Settings, stop: Stop, index_changes: Callable[..., Any], index_whole: Callable[..., Any]
-    ) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, stop: Stop, index_changes: Callable[..., Any]) -> None:
+        super().__init__(settings)
         self._stop = stop
         self._index_changes = index_changes
-        self._index_whole = index_whole
-        self._batches = BatchIndexer(settings)
 
     def index_changes(self, name: str, waiting: int) -> Applied:
         """As `Runner.index_changes`."""
@@ -78,55 +73,12 @@ class FlowRunner:
             return batch.applied or Applied(None, _unanswered(error))
         return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
 
-    def index_whole(self, name: str) -> Applied:
-        """As `Runner.index_whole`: the flow of one index, with workers of its own."""
-        locked = self._batches.locked(name)
-        self._batches.close()
-        if locked is not None:
-            return Applied(None, locked)
-        try:
-            with _interruptible():
-                state = self._index_whole(name, str(self._settings.path), return_state=True)
-        except TerminationSignal:
-            self._stop.set()
-            return Applied(None, TransientError("the run was stopped"))
-        except UNANSWERED as error:
-            return Applied(None, _unanswered(error))
-        if state.is_cancelled():
-            self._stop.set()
-        outcome = outcome_of(state, name)
-        return Applied(outcome, None if outcome.state != "failed" else _error(outcome.message))
-
-    def close(self) -> None:
-        """Close what is kept open between batches."""
-        self._batches.close()
-
 
 def _unanswered(error: Exception) -> TransientError:
     """Return the error of a flow run that Prefect's server did not take. Raises a RuntimeError of another kind."""
     if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
         raise error
     return TransientError(f"Prefect's server does not answer ({error}): what waits is kept; start the server again")
-
-
-def _error(message: str) -> RagIndexError:
-    """Return the error of a run that failed: another run may hold the index, otherwise it is tried again."""
-    return IndexLocked(message) if "is being written by" in message else TransientError(message)
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the block as SIGTERM does, for which a flow in another installs Prefect's handler."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(slots=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from rag_index.errors import RagIndexError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.documents.batches import Failure, WrittenShard
-    from rag_index.errors import RagIndexError
     from rag_index.reports.gate import GateVerdict
 
 __all__ = ["IndexOutcome", "RunReport", "State", "count_of", "failed_to_start"]
@@ -58,10 +59,10 @@ class IndexOutcome:
     """A sentence that says what a rebuild verified before its collection went live."""
     gate: GateVerdict | None = None
     """What the gate of a rebuild found, if it was asked."""
-    exit_code: int | None = None
-    """The exit code of the error that ended the run of this index, if there was one."""
     advice: str = ""
     """What would make the next run faster; known once the run has ended."""
+    error_class: str = ""
+    """The name of the class of the error that ended the run of this index, if there was one."""
 
     def count(self, failures: Sequence[Failure]) -> None:
         """Count documents that failed, were skipped, or are incomplete."""
@@ -102,13 +103,18 @@ class IndexOutcome:
     def to_json(self) -> dict[str, Any]:
         """Return the documented keys; keys such as `message` only if they have a value."""
         values = asdict(self)
-        del values["exit_code"], values["advice"]
+        del values["advice"]
         values["gate"] = self.gate.to_json() if self.gate else None
         values["seconds"] = round(self.seconds, 3)
-        for name in ("message", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS):
+        for name in ("message", "error_class", "verified", "gate", "held_back", "skipped", "incomplete", *CONTEXTS):
             if not values[name]:
                 values.pop(name)
         return values
+
+    @property
+    def error(self) -> RagIndexError | None:
+        """The error that ended the run of this index; None if none did."""
+        return RagIndexError.of_class(self.error_class, self.message) if self.state == "failed" else None
 
     @property
     def nothing_to_do(self) -> bool:
@@ -156,7 +162,7 @@ def count_of(number: int, noun: str) -> str:
 
 def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:
     """Return the outcome of an index whose run could not be opened."""
-    return IndexOutcome(index, state="failed", message=str(error), exit_code=error.exit_code)
+    return IndexOutcome(index, state="failed", message=str(error), error_class=type(error).__name__)
 
 
 @dataclass(slots=True)
@@ -179,7 +185,7 @@ class RunReport:
     @property
     def exit_code(self) -> int:
         """0 for completed, 1 for failed, 2 if wrong settings made every index fail, 3 for partial."""
-        if self.indexes and all(outcome.exit_code == 2 for outcome in self.indexes):
+        if self.indexes and all(outcome.error and outcome.error.exit_code == 2 for outcome in self.indexes):
             return 2
         return _EXIT[self.state]
 

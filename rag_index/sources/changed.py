@@ -99,6 +99,23 @@ class ChangedSource(SqlSource):
             for row in result:
                 yield encode_key(row[:-1]), row[-1]
 
+    def access_stamps(self, cursor: Any, rows: int) -> tuple[dict[str, str], Any]:
+        """Return stamps of the groups of at most `rows` documents after `cursor` by key, and the next cursor, or None.
+
+        Raises SourceUnavailable or SourceError.
+        """
+        columns = [self._from.c[name] for name in filter(None, [self._index.access_column])]
+        with self._connect() as connection:
+            found = self._fetch(connection, self._in_order(sa.select(*self._keys, *columns), cursor).limit(rows))
+            groups = self._groups(found, connection) or []
+        keys = [row[: len(self._keys)] for row in found]
+        stamps = {encode_key(key): access_stamp(some) for key, some in zip(keys, groups, strict=True)}
+        return stamps, tuple(keys[-1]) if len(found) == rows else None
+
+    def documents(self, ids: Sequence[str]) -> SourcePage:
+        """As `SqlSource.documents`, with stamps of their groups."""
+        return self._with_stamps(super().documents(ids))
+
     def watermark_at(self, time: Any, overlap: float) -> str:
         """Return the watermark that lies `overlap` seconds before a time of the column."""
         return _encode_time(_subtract_overlap(time, dt.timedelta(seconds=overlap), whole_days=False))

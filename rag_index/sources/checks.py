@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_query", "check_table"]
 
+MAY_NOT_LOOK = 1142
+"""The code of MariaDB and MySQL for a right that is missing: for the columns of a view, SHOW VIEW."""
 MAX_NAMES = 20
 """Names that a message lists at most."""
 
@@ -44,6 +46,11 @@ def check_table(connection: Connection, index: IndexSettings) -> None:
         except exc.OperationalError as error:  # SQLite calls a schema that does not exist an unknown database
             if is_transient(error):
                 raise
+            if getattr(error.orig, "args", ())[:1] == (MAY_NOT_LOOK,):
+                raise SettingsError(
+                    f"index {index.name}: the columns of {table!r} cannot be read ({error.orig.args[1]}); grant that "  # type: ignore[union-attr]
+                    "right to the user of the source"
+                ) from error
             types = {}
         if not types:
             raise SettingsError(_missing_table(inspector, index)) from None

@@ -20,17 +20,22 @@ if TYPE_CHECKING:
 
 __all__ = ["tables_read"]
 
+_ROOTS = sa.text("""
+    SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
+    WHERE part.relispartition AND part.relname = ANY(:names)
+""")
 
-def tables_read(connection: Connection, index: IndexSettings) -> set[str]:
-    """Return the names, without schemas, of the tables that the index's table or query reads.
+
+def tables_read(connection: Connection, index: IndexSettings, query: str | None = None) -> set[str]:
+    """Return the names, without schemas, of the tables that a query of the index reads; by default its own.
 
     The result is empty where the database cannot say: only SQLite, PostgreSQL, MySQL and MariaDB are asked.
     """
-    if index.table is not None:
+    if query is None and index.table is not None:
         inner: Any = sa.select(sa.text("*")).select_from(sa.table(index.table, schema=index.db_schema))
         query = str(inner.compile(dialect=connection.dialect))
     else:
-        query = str(single_select(str(index.query), index.name)).replace("\\:", ":")
+        query = str(single_select(str(query or index.query), index.name)).replace("\\:", ":")
     readers = {"sqlite": _in_sqlite, "postgresql": _in_postgresql, "mysql": _in_mysql, "mariadb": _in_mysql}
     reader = readers.get(connection.dialect.name)
     if reader is None:
@@ -62,7 +67,9 @@ def _in_sqlite(connection: Connection, query: str) -> set[str]:
 
 def _in_postgresql(connection: Connection, query: str) -> set[str]:
     plan = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {query}").scalar()
-    return set(_values(json.loads(plan) if isinstance(plan, str) else plan, "Relation Name"))
+    found = set(_values(json.loads(plan) if isinstance(plan, str) else plan, "Relation Name"))
+    roots = dict(map(tuple, connection.execute(_ROOTS, {"names": list(found)})))  # a plan names partitions
+    return {roots.get(name, name) for name in found}
 
 
 def _in_mysql(connection: Connection, query: str) -> set[str]:

@@ -29,7 +29,8 @@ def watch_reports(settings: Settings, indexes: Sequence[IndexSettings], ledger: 
 def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> dict[str, Any] | None:
     """Return how the watch of an index is; None if it was never watched.
 
-    `seconds_behind` counts from the earliest change that waits, or from the last catching up if nobody watches now.
+    `seconds_behind` counts from the earliest change that waits, or from the last catching up if nobody watches now, or
+    if changes are not received.
     """
     alias = settings.alias(index.name)
     record = ledger.watch(alias)
@@ -37,7 +38,7 @@ def watch_report(settings: Settings, index: IndexSettings, ledger: Ledger) -> di
         return None
     lives = holder(ledger, lease_name(settings.project)) is not None
     since = ledger.waiting_since(alias)
-    if since is None and not (lives and record.state != "stopped"):
+    if since is None and not (lives and record.state in ("running", "catching up", "waiting")):
         since = record.caught_up_at
     return {
         "index": index.name,

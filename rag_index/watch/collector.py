@@ -11,10 +11,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from rag_index.errors import RagIndexError
+from rag_index.errors import RagIndexError, TransientError
 
 if TYPE_CHECKING:
-    from rag_index.changes import ChangeFeed, Received
+    from collections.abc import Mapping
+
+    from rag_index.changes import Received
+    from rag_index.changes.joined import JoinedFeed
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 
@@ -23,6 +26,8 @@ __all__ = ["Collector"]
 RECEIVE = 5_000
 """About how many changes are received at once."""
 MAX_PAUSE = 60.0
+CHECK_SECONDS = 300.0
+"""How often to check that the source still notes changes: without its triggers it looks as if nothing changed."""
 SLICE_SECONDS = 0.5
 """For how long a feed is waited for before the collector looks whether it has to end; `poll_seconds` may be minutes."""
 logger = logging.getLogger("rag_index.watch")
@@ -31,7 +36,15 @@ logger = logging.getLogger("rag_index.watch")
 class Collector:
     """The thread and what it reports. Used as a context manager; leaving the block ends the thread."""
 
-    def __init__(self, settings: Settings, names: list[str], feed: ChangeFeed, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        names: list[str],
+        feed: JoinedFeed,
+        ledger: Ledger,
+        problems: Mapping[str, RagIndexError],
+    ) -> None:
+        """Prepare the thread. `problems` is what `feed.check` returned last."""
         self._settings = settings
         self._aliases = {name: settings.alias(name) for name in names}
         self._all_aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
@@ -45,12 +58,18 @@ class Collector:
         """Set once the feed had nothing more to give, since the collector began."""
         self._asked = 0
         self._answered: dict[str, int] = {}
-        self.error: RagIndexError | None = None
-        """Why the feed cannot be read now."""
+        self._failure: RagIndexError | None = None
+        """Why nothing can be collected now, of whatever feed."""
+        self._problems = problems
+        self._unseen: dict[str, RagIndexError] = {}
+        """Why changes of an index are not seen, by its name, as the last check found."""
+        self._said: dict[str, str] = {}
         self.died: BaseException | None = None
         """What ended the thread, if it was no error of ours."""
 
     def __enter__(self) -> Collector:
+        self._take(self._problems)
+        self._note_errors()
         self._thread.start()
         return self
 
@@ -70,19 +89,26 @@ class Collector:
         """
         return self._answered.get(name, -1) >= question
 
+    def error(self, name: str) -> RagIndexError | None:
+        """Return why changes of an index cannot be received, or are not seen, now; None if they are."""
+        return self._failure or self._feed.errors.get(name) or self._unseen.get(name)
+
     def _run(self) -> None:
-        pause = 0.0
+        pause, next_check = 0.0, time.monotonic() + CHECK_SECONDS
         try:
             while not self._stop.is_set():
                 try:
+                    if time.monotonic() >= next_check:
+                        self._take(self._feed.check())
+                        next_check = time.monotonic() + CHECK_SECONDS
                     empty = self._collect()
-                    pause = 0.0
+                    self._failure, pause = None, 0.0
                 except RagIndexError as error:
-                    pause = min(MAX_PAUSE, pause * 2 or 1.0)
-                    self._note_error(error, pause)
+                    self._failure, pause = error, min(MAX_PAUSE, pause * 2 or 1.0)
+                    self._note_errors()
                     self._stop.wait(pause)
                     continue
-                self._note_error(None)
+                self._note_errors()
                 if empty:
                     if not self.drained.is_set():
                         self.drained.set()
@@ -110,7 +136,7 @@ class Collector:
         if not received.is_empty:
             self.arrived.set()
         if not received.more:
-            self._answer(asked, set(self._aliases).difference(received.behind))
+            self._answer(asked, set(self._aliases).difference(received.behind, self._unseen))
         return not received.more and received.is_empty
 
     def _answer(self, asked: int, names: set[str]) -> None:
@@ -136,12 +162,30 @@ class Collector:
             for name in received.overflow:
                 self._ledger.need_full_scan(aliases[name])
 
-    def _note_error(self, error: RagIndexError | None, pause: float = 0.0) -> None:
-        if str(error or "") == str(self.error or ""):
-            return
-        if error is not None:
-            logger.warning("changes cannot be received: %s; trying again every %.0f s or more", error, pause)
-        else:
-            logger.info("changes are received again")
-        self.error = error
-        self.arrived.set()
+    def _take(self, problems: Mapping[str, RagIndexError]) -> None:
+        """Take what a check found. Of an index whose changes are not seen, all is compared once they are again.
+
+        That is recorded by each check: a run that comes in between has not seen what changes after it.
+        """
+        unseen: dict[str, RagIndexError] = {}
+        for name, alias in self._all_aliases.items():
+            error = problems.get(name)
+            if isinstance(error, TransientError):  # `receive` says it, and nothing was found out
+                error = self._unseen.get(name)
+            if error is not None:
+                unseen[name] = error
+                self._ledger.need_full_scan(alias)
+        self._unseen = unseen
+
+    def _note_errors(self) -> None:
+        """Say once which indexes lack changes, and why, and that they are received again."""
+        now = {name: str(error) for name in self._aliases if (error := self.error(name)) is not None}
+        for text in dict.fromkeys(now.values()):
+            names = [name for name, error in now.items() if error == text and self._said.get(name) != text]
+            if names:
+                logger.warning("%s: changes cannot be received: %s", ", ".join(names), text)
+        if again := [name for name in self._said if name not in now]:
+            logger.info("%s: changes are received again", ", ".join(again))
+        if now != self._said:
+            self._said = now
+            self.arrived.set()

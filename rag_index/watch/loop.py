@@ -1,7 +1,7 @@
 """The watch: what a feed says that changed is indexed in batches, until the watch is told to stop.
 
-The collector fills the inbox; the loop empties it, an index at a time. How a batch is run (with Prefect or without) is
-up to the `Runner`.
+The collector fills the inbox; the loop empties it, a batch of an index at a time. An ordinary run that takes over for
+an index goes on beside the batches of the others. How a batch is run (with Prefect or without) is up to the `Runner`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rag_index.watch.missed import MissedChanges
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from rag_index.changes import ChangeFeed
+    from rag_index.changes.joined import JoinedFeed
     from rag_index.indexing.changed import Applied
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
@@ -49,9 +49,21 @@ FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
 """Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
 FAILING_PAUSE = 60.0
 """Between two tries where somebody has to act."""
+LOOK_SECONDS = 0.5
+"""How often an ordinary run is asked whether it has ended."""
 NOTE_SECONDS = 30.0
 """How often a watch that has nothing to do says that it lives."""
 logger = logging.getLogger("rag_index.watch")
+
+
+class Run(Protocol):
+    """An ordinary run that was begun."""
+
+    def applied(self) -> Applied | None:
+        """Return how the run ended; None while it is under way."""
+
+    def stop(self) -> Applied:
+        """Tell the run to stop, wait until it has, and return how it ended."""
 
 
 class Runner(Protocol):
@@ -60,8 +72,11 @@ class Runner(Protocol):
     def index_changes(self, name: str, waiting: int) -> Applied:
         """Index a batch of what waits in the inbox for an index, of which there are so many changes."""
 
-    def index_whole(self, name: str) -> Applied:
-        """Run the index over all its documents. If the watch is told to stop, the run is stopped too."""
+    def begin_run(self, name: str) -> Run:
+        """Begin a run of the index over all its documents, beside the batches of other indexes.
+
+        Raises IndexLocked or StoreBusy if another run holds the index or the store.
+        """
 
 
 @contextmanager
@@ -92,6 +107,8 @@ class _Index:
     """Whether the ledger knows that everything that the feed gave is indexed."""
     failed: bool = False
     """Whether the last try failed for another reason than another run."""
+    run: Run | None = None
+    """The ordinary run that has taken over."""
     last_words: str = ""
     """What the ledger says of the index once the watch has ended."""
 
@@ -103,16 +120,16 @@ class Watch:
         self,
         settings: Settings,
         names: Sequence[str],
-        feed: ChangeFeed,
+        feed: JoinedFeed,
         ledger: Ledger,
         runner: Runner,
         stop: Stop,
         *,
-        blind: Mapping[str, str] | None = None,
+        problems: Mapping[str, RagIndexError] | None = None,
         changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Prepare a watch. `blind` says what cannot be seen of an index, by its name.
+        """Prepare a watch. `problems` is what `feed.check` returned.
 
         `changed` is called whenever the state that the ledger has of the watch has changed.
         """
@@ -122,7 +139,7 @@ class Watch:
         self._ledger = ledger
         self._runner = runner
         self._stop = stop
-        self._blind = blind or {}
+        self._problems = problems or {}
         self._missed = MissedChanges(ledger)
         self._changed = changed
         self._clock = clock
@@ -140,16 +157,17 @@ class Watch:
         """
         with _watching(self._ledger, self._settings.project):
             for index in self._indexes:
-                self._ledger.begin_watch(index.alias, blind=self._blind.get(index.name, ""))
+                self._ledger.begin_watch(index.alias, blind=self._feed.blind.get(index.name, ""))
                 self._missed.begin(index.name, index.alias)
                 self._note(index, "running", "")
             self._look_for_restored()
             try:
-                with Collector(self._settings, self.names, self._feed, self._ledger) as collector:
+                with Collector(self._settings, self.names, self._feed, self._ledger, self._problems) as collector:
                     return self._loop(collector, once=once)
             finally:
                 for index in self._indexes:
-                    self._note(index, "stopped", index.last_words)
+                    troubled = index.state in ("failing", "backing off")
+                    self._note(index, "stopped", index.last_words or (index.message if troubled else ""))
 
     def _look_for_restored(self) -> None:
         """Let an ordinary run come first where store or ledger was put back to an older copy. A batch looks again."""
@@ -162,31 +180,39 @@ class Watch:
                 self._ledger.need_full_scan(self._settings.alias(name))
 
     def _loop(self, collector: Collector, *, once: bool) -> bool:
+        try:
+            self._work(collector, once=once)
+        finally:
+            for index in self._indexes:
+                self._stop_run(index)
+        if collector.died is not None:
+            raise collector.died
+        return not once or not any(collector.error(one.name) or self._is_behind(one) for one in self._indexes)
+
+    def _work(self, collector: Collector, *, once: bool) -> None:
+        """Index what changes until told to stop; with `once`, until nothing is left that can be done."""
         while not self._stop.is_set():
             if collector.died is not None:
                 raise collector.died
             collector.arrived.clear()
-            drained = collector.drained.is_set()
+            drained = collector.drained.is_set() or all(collector.error(one.name) for one in self._indexes)
             idle = True
             for index in self._indexes:
                 if self._stop.is_set():
                     break
                 idle = not self._step(index, collector) and idle
-            if once and (drained or collector.error) and idle and self._ended(collector):
+            if once and drained and idle and self._ended(collector):
                 break
             if idle:
                 self._wait(collector)
             else:
                 self._stop.wait(GAP_SECONDS)
-        if collector.died is not None:
-            raise collector.died
-        return not once or (collector.error is None and not any(self._is_behind(index) for index in self._indexes))
 
     def _ended(self, collector: Collector) -> bool:
         """Return whether a watch that is to catch up once has nothing left to do, or nothing that it can do."""
-        if collector.error is not None:
-            return True
-        return all(index.failed or not self._is_behind(index) for index in self._indexes)
+        if any(index.run for index in self._indexes):
+            return False
+        return all(one.failed or collector.error(one.name) or not self._is_behind(one) for one in self._indexes)
 
     def _is_behind(self, index: _Index) -> bool:
         record = self._ledger.watch(index.alias)
@@ -197,35 +223,63 @@ class Watch:
         """Wait until something arrives, or an index may be tried again."""
         now = self._clock()
         tries = [index.not_before - now for index in self._indexes if index.not_before > now]
-        self._stop.wait(min([NOTE_SECONDS, *tries]), until=collector.arrived)
+        looks = [LOOK_SECONDS for index in self._indexes if index.run]
+        self._stop.wait(min([NOTE_SECONDS, *tries, *looks]), until=collector.arrived)
 
     def _step(self, index: _Index, collector: Collector) -> bool:
         """Index a batch of what waits; return whether there was one to try."""
         if self._clock() < index.not_before:
             return False
         try:
-            record = self._ledger.watch(index.alias)
-            if record is not None and collector.error is None and self._missed.judge(index.name, record, collector):
+            if index.run is not None:
+                return self._follow_run(index, index.run)
+            record, error = self._ledger.watch(index.alias), collector.error(index.name)
+            if record is not None and error is None and self._missed.judge(index.name, record, collector):
                 self._changed()
             waiting = self._ledger.count_waiting(index.alias)
-            whole = self._whole_reason(index, waiting, needed=record is not None and record.full_number is not None)
+            needed = error is None and record is not None and record.full_number is not None
+            whole = self._whole_reason(index, waiting, needed=needed)
             if not waiting and not whole:
-                self._note_idle(index, collector)
+                self._note_idle(index, collector, error)
                 return False
             index.caught_up = False
             if whole:
-                self._note(index, "catching up", f"an ordinary run takes over: {whole}")
-                logger.warning("%s: an ordinary run takes over: %s", index.name, whole)
-                applied = self._runner.index_whole(index.name)
-            else:
-                applied = self._runner.index_changes(index.name, waiting)
+                return self._begin_run(index, whole)
+            applied = self._runner.index_changes(index.name, waiting)
             if applied.error is not None and self._stop.is_set():
-                self._note_stopped(index, "the ordinary run" if whole else "a batch")
+                self._note_stopped(index, "a batch")
             else:
-                self._note_end(index, applied, whole=bool(whole))
-        except LedgerUnavailable as error:
+                self._note_end(index, applied)
+        except (LedgerUnavailable, IndexLocked, StoreBusy) as error:
             self._back_off(index, error)
         return True
+
+    def _begin_run(self, index: _Index, why: str) -> bool:
+        """Begin an ordinary run, of which there is one at a time; return whether that was tried."""
+        other = next((other.name for other in self._indexes if other.run), None)
+        if other is not None:
+            self._note(index, "waiting", f"an ordinary run of {other} is under way, then one takes over: {why}")
+            return False
+        index.run = self._runner.begin_run(index.name)
+        self._note(index, "catching up", f"an ordinary run takes over: {why}")
+        logger.warning("%s: an ordinary run takes over: %s", index.name, why)
+        return True
+
+    def _follow_run(self, index: _Index, run: Run) -> bool:
+        """Note how an ordinary run ended; return whether it has."""
+        applied = run.applied()
+        if applied is None:
+            self._note(index, index.state, index.message)
+            return False
+        index.run = None
+        self._note_end(index, applied, whole=True)
+        return True
+
+    def _stop_run(self, index: _Index) -> None:
+        """Stop an ordinary run that is under way, together with the watch."""
+        if index.run is not None and index.run.stop().error is not None:
+            self._note_stopped(index, "the ordinary run")
+        index.run = None
 
     def _whole_reason(self, index: _Index, waiting: int, *, needed: bool) -> str:
         """Return why an ordinary run has to take over; "" if it need not."""
@@ -237,9 +291,10 @@ class Watch:
             return f"{waiting:,} changes wait, more than burst_documents ({self._settings.watch.burst_documents:,})"
         return ""
 
-    def _note_idle(self, index: _Index, collector: Collector) -> None:
-        if collector.error is not None:
-            self._note(index, "backing off", f"changes cannot be received: {collector.error}")
+    def _note_idle(self, index: _Index, collector: Collector, error: RagIndexError | None) -> None:
+        if error is not None:
+            state = "backing off" if isinstance(error, TransientError) else "failing"
+            self._note(index, state, f"changes cannot be received: {error}")
         elif collector.drained.is_set():
             if not index.caught_up:
                 index.noted = float("-inf")
@@ -253,7 +308,7 @@ class Watch:
         index.last_words = f"{what} was stopped with the watch; the next watch or run continues it"
         logger.info("%s: %s", index.name, index.last_words)
 
-    def _note_end(self, index: _Index, applied: Applied, *, whole: bool) -> None:
+    def _note_end(self, index: _Index, applied: Applied, *, whole: bool = False) -> None:
         error = applied.error
         if error is not None:
             self._back_off(index, error, whole=whole)
@@ -269,13 +324,15 @@ class Watch:
         message = str(error)
         if isinstance(error, IndexLocked | StoreBusy | StoreRestored):  # after the last one, an ordinary run takes over
             index.pause, state = LOCKED_SECONDS, "waiting"
-        elif not isinstance(error, TransientError):
-            index.pause, state = FAILING_PAUSE, "failing"
-        elif whole:
-            index.pause = min(MAX_RUN_PAUSE, max(FIRST_RUN_PAUSE, index.pause * 2))
-            state, message = "backing off", f"{message}; the next try is at {_utc(time.time() + index.pause)}"
         else:
-            index.pause, state = min(MAX_PAUSE, index.pause * 2 or FIRST_PAUSE), "backing off"
+            state = "backing off" if isinstance(error, TransientError) else "failing"
+            if whole:
+                index.pause = min(MAX_RUN_PAUSE, max(FIRST_RUN_PAUSE, index.pause * 2))
+                message = f"{message}; the next try is at {_utc(time.time() + index.pause)}"
+            elif state == "failing":
+                index.pause = FAILING_PAUSE
+            else:
+                index.pause = min(MAX_PAUSE, index.pause * 2 or FIRST_PAUSE)
         index.failed = state != "waiting"
         index.not_before = self._clock() + index.pause
         if (state, message) != (index.state, index.message):

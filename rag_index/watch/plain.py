@@ -1,75 +1,96 @@
-"""The batches of a watch without Prefect: in this process; an ordinary run is a command of its own."""
+"""How a watch indexes without Prefect: a batch in this process, and an ordinary run as a command of its own."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import IndexLocked, RagIndexError, TransientError
+from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied, BatchIndexer
 from rag_index.reports.outcome import IndexOutcome
 
 if TYPE_CHECKING:
     from rag_index.settings import Settings
-    from rag_index.watch.stop import Stop
 
-__all__ = ["PlainRunner"]
+__all__ = ["OrdinaryRun", "PlainRunner"]
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
-LOOK_SECONDS = 0.5
+OF_A_FLOW_RUN = "PREFECT__"
+"""How variables begin by which Prefect tells a process which flow run it is. The command is another one."""
 
 
 class PlainRunner:
     """The `Runner` of a watch without Prefect."""
 
-    def __init__(self, settings: Settings, stop: Stop) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._stop = stop
         self._batches = BatchIndexer(settings)
 
     def index_changes(self, name: str, waiting: int) -> Applied:
         """As `Runner.index_changes`."""
         return self._batches.index(name)
 
-    def index_whole(self, name: str) -> Applied:
-        """As `Runner.index_whole`: `rag-index index NAME`, which is told to stop when the watch is."""
-        locked = self._batches.locked(name)
+    def begin_run(self, name: str) -> OrdinaryRun:
+        """As `Runner.begin_run`."""
+        if (locked := self._batches.locked(name)) is not None:
+            raise locked  # starting a command takes seconds
         self._batches.close()  # the run needs the memory
-        if locked is not None:
-            return Applied(None, locked)  # starting a command takes seconds
-        command = [*PROGRAM, "--config", str(self._settings.path), "index", name, "--json"]
-        # a group of its own: Ctrl-C in a terminal tells the watch, which tells the run
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0) as run:
-            while run.poll() is None:
-                if self._stop.wait(LOOK_SECONDS):
-                    run.terminate()
-                    break
-            printed = run.communicate()[0]
-        return _applied(name, run.returncode, printed)
+        return OrdinaryRun(self._settings, name)
 
     def close(self) -> None:
         """Close what is kept open between batches."""
         self._batches.close()
 
 
-def _applied(name: str, code: int, printed: str) -> Applied:
-    """Return how the command ended."""
-    try:
-        found = json.loads(printed)
-    except ValueError:
-        found = {"error": f"`rag-index index {name}` ended with {code}"}
-    if "error" in found:
-        return Applied(None, TransientError(str(found["error"])))
-    values = found["indexes"][0]
+class OrdinaryRun:
+    """An ordinary run of an index that takes the place of its batches: `rag-index index NAME`, in a process of its own.
+
+    Where Prefect's settings name a server, it is a flow run there, as every run of the command is.
+    """
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self._name = name
+        self._printed = tempfile.TemporaryFile(mode="w+")  # noqa: SIM115 - `_end` closes it
+        command = [*PROGRAM, "--config", str(settings.path), "index", name, "--json"]
+        # a group of its own: Ctrl-C in a terminal tells the watch, which tells the run
+        self._process = subprocess.Popen(
+            command, stdout=self._printed, process_group=0,
+            env={name: value for name, value in os.environ.items() if not name.startswith(OF_A_FLOW_RUN)},
+        )  # fmt: skip
+
+    def applied(self) -> Applied | None:
+        """Return how the run ended; None while it is under way."""
+        return None if self._process.poll() is None else self._end()
+
+    def stop(self) -> Applied:
+        """Tell the run to stop, wait until it has, and return how it ended."""
+        self._process.terminate()
+        self._process.wait()
+        return self._end()
+
+    def _end(self) -> Applied:
+        with self._printed as printed:
+            printed.seek(0)
+            text = printed.read()
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = {"error": f"`rag-index index {self._name}` ended with {self._process.returncode}"}
+        if "error" in found:
+            return Applied(None, RagIndexError.of_class(found.get("error_class", ""), str(found["error"])))
+        outcome = _outcome(self._name, found["indexes"][0])
+        return Applied(outcome, outcome.error)
+
+
+def _outcome(name: str, values: dict[str, Any]) -> IndexOutcome:
+    """Return the outcome that a command printed."""
     outcome = IndexOutcome(name, state=values["state"], message=values.get("message", ""))
+    outcome.error_class = values.get("error_class", "")
     outcome.documents, outcome.seconds = values["documents"], values["seconds"]
     outcome.new, outcome.changed, outcome.deleted = values["new"], values["changed"], values["deleted"]
     outcome.unchanged, outcome.failed = values["unchanged"], values["failed"]
-    return Applied(outcome, None if outcome.state != "failed" else _error(outcome.message))
-
-
-def _error(message: str) -> RagIndexError:
-    """Return the error of a run that failed: another run may hold the index, otherwise it is tried again."""
-    return IndexLocked(message) if "is being written by" in message else TransientError(message)
+    return outcome

@@ -67,7 +67,7 @@ def queue(request):
 def _followed_postgres(request, changes):
     server = request.getfixturevalue("logical_postgres" if changes == "wal" else "postgres")
     with server.database() as name:
-        database = Followed(server.url(name), changes)
+        database = Followed(server.url(name), changes, request.getfixturevalue("tmp_path"))
         database.server, database.name = server, name
         yield database
         database.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 
 import psycopg
 import sqlalchemy as sa
@@ -12,15 +14,19 @@ from sqlalchemy.engine import URL
 from rag_index.changes.queue import QueueFeed
 from rag_index.changes.setup import setup_for
 from rag_index.changes.wal import WalFeed
+from rag_index.ledger import Ledger
 
 PROJECT = "desk"
 
 
 class Followed:
-    """A database that a test writes, and a feed of its changes. `changes` is "wal" or "queue"."""
+    """A database that a test writes, and a feed of its changes. `changes` is "wal" or "queue".
 
-    def __init__(self, url: URL, changes: str):
-        self.url, self.changes = url, changes
+    A feed of the log keeps its position in a ledger, which is in the folder.
+    """
+
+    def __init__(self, url: URL, changes: str, folder: Path | None = None):
+        self.url, self.changes, self._folder = url, changes, folder
         self.dialect = url.get_backend_name()
         self._open = []
 
@@ -51,8 +57,15 @@ class Followed:
         return feed
 
     def feed(self, **given):
-        kind = WalFeed if self.changes == "wal" else QueueFeed
-        self._open.append(kind(self.url, self.tables, PROJECT, **given))
+        if self.changes == "wal":
+            self._open.append(WalFeed(self.url, self.tables, PROJECT, self.ledger, **given))
+        else:
+            self._open.append(QueueFeed(self.url, self.tables, PROJECT, **given))
+        return self._open[-1]
+
+    @cached_property
+    def ledger(self):
+        self._open.append(Ledger(URL.create("sqlite", database=str(self._folder / "ledger.db"))))
         return self._open[-1]
 
     def close(self):
@@ -88,6 +101,11 @@ class Session:
 
     def close(self):
         self.connection.close()
+
+
+def problems(feed):
+    """Return what a feed says of tables whose changes are not seen, by the name of the table."""
+    return {str(table): str(error) for table, error in feed.check().items()}
 
 
 def take(feed, limit=1000):

@@ -29,8 +29,8 @@ class Given:
         self.wakes = False
         self.closed = False
 
-    def check(self) -> None:
-        """Nothing to set up."""
+    def check(self) -> dict:
+        return {}
 
     def receive(self, limit: int) -> Received:
         if self.error is not None:
@@ -43,9 +43,6 @@ class Given:
 
     def wait(self, seconds: float) -> None:
         time.sleep(0 if self.wakes else seconds)
-
-    def backlog(self) -> int | None:
-        return len(self.waiting) or None
 
     def close(self) -> None:
         self.closed = True
@@ -65,30 +62,35 @@ def everything(feed: JoinedFeed, limit: int) -> list[str]:
 
 def test_each_feed_has_its_turn_and_is_acknowledged_for_its_own_changes():
     one, other = Given("a", "b", "c"), Given("x", "y")
-    feed = JoinedFeed([one, other])
-    assert feed.backlog() == 5
+    feed = JoinedFeed([(one, ["i"]), (other, ["i"])])
     assert sorted(everything(feed, 2)) == ["a", "b", "c", "x", "y"]
-    assert feed.backlog() is None
     feed.close()
     assert (one.closed, other.closed) == (True, True)
 
 
-def test_a_feed_that_fails_does_not_stop_the_others_and_is_heard_of_then():
-    down, other = Given(), Given("x")
+def test_a_feed_that_fails_stops_no_other_and_is_asked_again_later_and_later():
+    down, other, now = Given(), Given("x"), [0.0]
     down.error = SourceUnavailable("the database does not answer")
-    feed = JoinedFeed([down, other])
+    feed = JoinedFeed([(down, ["tickets"]), (other, ["code"])], clock=lambda: now[0])
     received = feed.receive(10)
-    assert ([change.id for change in received.changes], received.more) == (["x"], True)  # nobody knows of the first
+    assert ([change.id for change in received.changes], received.behind) == (["x"], ("tickets",))
     feed.acknowledge(received)
-    with pytest.raises(SourceUnavailable):
-        feed.receive(10)
+    assert feed.errors == {"tickets": down.error}
+    down.waiting.append("y")
+    error, down.error = down.error, None
+    assert everything(feed, 10) == []
+    assert feed.errors == {"tickets": error}
+    feed.wait(0.0)
+    now[0] = 1.0
+    assert everything(feed, 10) == ["y"]
+    assert feed.errors == {}
 
 
 def test_a_change_in_any_feed_ends_the_waiting():
     quiet, other = Given(), Given()
     other.wakes = True
     started = time.monotonic()
-    JoinedFeed([quiet, other]).wait(60)
+    JoinedFeed([(quiet, ["i"]), (other, ["j"])]).wait(60)
     assert time.monotonic() - started < 30
 
 
@@ -115,7 +117,7 @@ def test_an_index_without_times_is_not_polled_and_the_reason_is_said(opened):
             "not watched, and brought up to date by the next run: notes: it has no changed_since"
         )
         assert polled.startswith("index timed: polled by 'title'")
-        assert len(feed._feeds) == 2
+        assert len(feed._parts) == 2
         assert feed.blind.keys() == {"timed", "code"}
         assert feed.blind["timed"].startswith("polling sees no deletions")
 
@@ -149,5 +151,5 @@ def test_the_indexes_of_a_database_share_one_feed(opened):
     timed = query.replace('"query"', '"both"') + 'changed_since = "title"\n'
     with closing(opened(NOTES + query + timed, 'changes = "queue"')) as feed:
         assert feed.unwatched == ("query",)
-        assert len(feed._feeds) == 2  # the queue, and the poll of the query that has a time
+        assert len(feed._parts) == 2  # the queue, and the poll of the query that has a time
         assert any("list the tables that its query reads in depends_on" in note for note in feed.notes)

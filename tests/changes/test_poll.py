@@ -28,6 +28,9 @@ changed_since = "at"
 """
 
 
+ACCESS = """access = "SELECT note_id, name FROM acl"\n"""
+
+
 class Clock:
     """The seconds of a watch."""
 
@@ -212,3 +215,29 @@ def test_a_column_without_times_is_refused_at_the_start(polled):
     polled.project.execute("UPDATE note SET at = 17")
     with pytest.raises(SettingsError, match=r"not times|does not begin with a date"):
         polled.feed.check()
+
+
+def test_documents_whose_groups_change_are_given_once_for_each_change(polled):
+    project = polled.project
+    project.execute("CREATE TABLE acl (note_id INTEGER, name TEXT)")
+    polled.put(*range(1, 41), days=9)
+    polled.put(99, days=2)  # polls look back from here
+    project.write_settings(SETTINGS + ACCESS)
+    run_plain(project)
+    polled.restart()
+    polled.receive()
+    project.execute("INSERT INTO acl VALUES (3, 'staff'), (4, 'staff')")
+    assert polled.receive(after=1) == set()
+    assert polled.receive(after=THOROUGH_SECONDS, acknowledge=False) == {"3", "4"}
+    assert polled.receive() == {"3", "4"}
+    assert polled.receive(after=THOROUGH_SECONDS) == set()
+    run_plain(project)
+    for change in ("DELETE FROM acl WHERE note_id = 3", "INSERT INTO acl VALUES (3, 'staff')"):
+        project.execute(change)
+        assert polled.receive(after=THOROUGH_SECONDS) == ({"3"} if "DELETE" in change else set())  # as it is indexed
+    project.execute("INSERT INTO acl SELECT id, 'board' FROM note")
+    polled.clock.now += THOROUGH_SECONDS
+    received = polled.feed.receive(100)
+    assert received.overflow == ("notes",)
+    polled.feed.acknowledge(received)
+    assert polled.receive(after=THOROUGH_SECONDS) == set()

@@ -11,6 +11,7 @@ import pytest
 
 from rag_index.changes.routing import Router
 from rag_index.changes.rows import RowChange
+from rag_index.changes.setup import setup_for
 from rag_index.changes.tables import plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
@@ -160,6 +161,50 @@ def test_a_table_that_depends_on_forgets_is_named(desk):
     assert plan.blind == {"tickets": "depends_on does not list customer"}
 
 
+def test_a_partitioned_table_is_all_of_its_partitions(tmp_path, postgres):
+    """A plan of PostgreSQL names partitions, and depends_on cannot."""
+    with closing(Desk(tmp_path, postgres)) as desk:
+        desk.run(
+            "CREATE TABLE parted (id integer PRIMARY KEY, body text, customer_id integer) PARTITION BY RANGE (id);"
+            "CREATE TABLE part PARTITION OF parted FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id);"
+            "CREATE TABLE part_of_part PARTITION OF part FOR VALUES FROM (0) TO (5)"
+        )
+        own = TICKETS.split("query", maxsplit=1)[0] + 'table = "parted"\nkey = "id"\ntext = "body"\n'
+        plan = plan_tables(settings := desk.settings(own), settings.indexes)
+        assert ([str(table) for table in plan.tables], plan.notes, plan.blind) == (["parted"], [], {})
+
+
+@pytest.mark.parametrize(
+    ("access", "watched", "unseen"),
+    [
+        ("SELECT ticket_id, name FROM Acl", {"acl"}, ""),
+        ("select distinct a.ticket_id as id, g.name from acl as a join grp g on g.id = a.grp", {"acl"}, "grp"),
+        ("SELECT ticket_id, (SELECT g.name FROM grp g WHERE g.id = acl.grp) FROM acl WHERE grp > 1", set(), "acl, grp"),
+        ("SELECT ticket_id, name FROM acl UNION SELECT id, name FROM grp", set(), "acl, grp"),
+        ("SELECT abs(ticket_id) AS ticket_id, name FROM acl", set(), "acl"),
+        ("SELECT ticket_id, acl.name FROM acl, grp WHERE grp.id = grp", set(), "acl, grp"),
+        ("SELECT g.id, acl.name FROM acl JOIN grp g ON g.id = acl.grp", set(), "acl, grp"),
+        ("WITH p AS (SELECT ticket_id, name FROM acl) SELECT * FROM p", set(), "acl"),
+        ("SELECT ticket_id, name FROM shown", set(), "acl"),
+        ("SELECT id, (SELECT name FROM grp WHERE id = 1) FROM acl", set(), "acl, grp"),
+        ("SELECT ticket_id, name FROM missing", set(), "tables that the database does not name"),
+    ],
+)
+def test_the_table_of_pairs_is_watched_if_the_query_says_which_it_is(desk, access, watched, unseen):
+    """A row of it is of the document that it names. A wrong table would look as if nothing changed."""
+    desk.run("CREATE TABLE acl (id integer PRIMARY KEY, ticket_id integer, grp integer, name text)")
+    desk.run("CREATE TABLE grp (id integer, name text)")
+    desk.run("CREATE VIEW shown AS SELECT ticket_id, name FROM acl")
+    own = TICKETS.split("query", maxsplit=1)[0] + 'table = "ticket"\nkey = "id"\ntext = "body"\n'
+    settings = desk.settings(own + f'access = "{access}"\n')
+    plan = plan_tables(settings, settings.indexes)
+    assert {str(table) for table in plan.tables} == {"ticket", *watched}
+    assert plan.blind == ({"tickets": f"its query of access reads {unseen}"} if unseen else {})
+    assert len(plan.notes) == bool(unseen)
+    if watched:
+        assert route(settings, "acl", {"ticket_id": 7})[0] == {"tickets": {"7"}}
+
+
 def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
     settings = desk.settings(TICKETS.replace('payload = ["customer_id"]', ""))
     plan = plan_tables(settings, settings.indexes)
@@ -170,10 +215,10 @@ def test_a_join_column_that_is_not_in_the_payload_is_said(desk):
 
 @pytest.mark.parametrize(
     ("table", "message"),
-    [("custmer", "custmer, which does not exist"), ("shown", "shown, a view"), ("line", "column 'id' of line")],
+    [("custmer", "table 'custmer'"), ("shown", "'shown' is a view"), ("line", "'line' has no column 'id'")],
 )
 def test_what_depends_on_names_must_exist(desk, table, message):
     desk.run("CREATE VIEW shown AS SELECT id FROM ticket")
     settings = desk.settings(TICKETS.replace('table = "customer"', f'table = "{table}"'))
     with pytest.raises(SettingsError, match=message):
-        plan_tables(settings, settings.indexes)
+        setup_for(settings.source_url, "queue", plan_tables(settings, settings.indexes).tables, "desk")

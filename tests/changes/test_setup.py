@@ -9,12 +9,13 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes.health import feed_health
 from rag_index.changes.names import object_name
+from rag_index.changes.row_feeds import feed_health as feed_health_of
 from rag_index.changes.setup import setup_script
 from rag_index.errors import SettingsError
+from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
-from tests.live.postgres import find_postgres
+from tests.live.postgres import PostgresServer, find_postgres
 from tests.waiting import eventually
 
 SETTINGS = """
@@ -47,6 +48,11 @@ def settings_of(folder, url, changes):
     return load_settings(path)
 
 
+def feed_health(settings):
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        return feed_health_of(settings, ledger)
+
+
 def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
     settings = settings_of(tmp_path, sqlite_file, "queue")
     with closing(sqlite3.connect(sqlite_file.database)) as db:
@@ -60,7 +66,7 @@ def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
         db.execute("UPDATE rag_index_shop SET changed_at = ?", (time.time() - 7200,))
         db.commit()
         [warning] = feed_health(settings).warnings
-        assert "has 2 rows, the first of them 2.0 hours old: start `rag-index watch`" in warning
+        assert "has 2 rows, the first 2.0 hours old: start `rag-index watch`" in warning
         removal = script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
         db.executescript(removal)
         left = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
@@ -68,26 +74,32 @@ def test_the_script_for_sqlite_runs_and_its_removal_too(tmp_path, sqlite_file):
     assert "What it costs:" in script
 
 
+def psql(url, sql):
+    """Run a script as docs/watching.md says, and return what is printed."""
+    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    ended = subprocess.run(
+        [find_postgres() / "psql", "-v", "ON_ERROR_STOP=1", "-q", text],
+        input=sql, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 @pytest.mark.parametrize("changes", ["wal", "queue"])
 def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, logical_postgres, changes):
-    psql = find_postgres() / "psql"
     with logical_postgres.database() as name:
         url = logical_postgres.url(name)
         settings = settings_of(tmp_path, url, changes)
 
         def run(sql):
-            text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            ended = subprocess.run(
-                [psql, "-v", "ON_ERROR_STOP=1", "-q", text],
-                input=sql, text=True, capture_output=True, check=False,
-            )  # fmt: skip
-            assert ended.returncode == 0, ended.stderr
+            psql(url, sql)
 
         run(";".join(TABLES) + ";")
         assert "rag_index_shop" in " ".join(feed_health(settings).broken)
         script = setup_script(settings)
         run(script)
         assert feed_health(settings).broken == []
+        run(script)
         run(setup_script(settings))
         assert feed_health(settings).broken == []
         removal = script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
@@ -102,6 +114,47 @@ def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, logical_po
             connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
             connection.execute("SELECT pg_reload_conf()")
         assert left == []
+
+
+def test_a_server_that_has_to_be_restarted_first(tmp_path):
+    """`wal_level = replica` is PostgreSQL's default. Each script may be run twice."""
+    with PostgresServer(find_postgres()) as server, server.database() as name:
+        url = server.url(name, "reader", "x")
+        settings = settings_of(tmp_path, url, "wal")
+        with server.connect(name) as owner:
+            owner.execute("CREATE ROLE reader LOGIN PASSWORD 'x'")
+            owner.execute(";".join([*TABLES, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader"]))
+        first = setup_script(settings)
+        assert "Restart PostgreSQL now, run `rag-index watch --setup` again" in psql(server.url(name), first)
+        psql(server.url(name), first)
+        assert "wal_level = logical" in feed_health(settings).broken[0]
+        server.stop()
+        server.start()
+        script = setup_script(settings)
+        psql(server.url(name), script)
+        assert feed_health(settings).broken == []
+        psql(server.url(name), script)
+        assert feed_health(settings).broken == []
+        removal = script.partition("-- To remove all of it:\n")[2].replace("--   ", "")
+        psql(server.url(name), removal)
+        with server.connect(name) as owner:
+            assert owner.execute("SELECT rolreplication FROM pg_roles WHERE rolname = 'reader'").fetchone() == (False,)
+
+
+def test_the_removal_gives_tables_their_replica_identity_back(tmp_path, logical_postgres):
+    with logical_postgres.database() as name, logical_postgres.connect(name) as owner:
+        for statement in TABLES:
+            owner.execute(statement.replace(" PRIMARY KEY", " NOT NULL"))
+        owner.execute("CREATE UNIQUE INDEX by_name ON customer (id, name)")
+        owner.execute("ALTER TABLE customer ALTER name SET NOT NULL, REPLICA IDENTITY USING INDEX by_name")
+        settings = settings_of(tmp_path, logical_postgres.url(name), "wal")
+        script = setup_script(settings)
+        assert 'If nothing else needs it: ALTER TABLE "public"."customer" REPLICA IDENTITY DEFAULT;' in script
+        psql(logical_postgres.url(name), script)
+        identities = "SELECT relreplident FROM pg_class WHERE relname IN ('customer', 'ticket') ORDER BY relname"
+        assert owner.execute(identities).fetchall() == [("i",), ("f",)]
+        psql(logical_postgres.url(name), script.partition("-- To remove all of it:\n")[2].replace("--   ", ""))
+        assert owner.execute(identities).fetchall() == [("i",), ("d",)]
 
 
 def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, logical_postgres, monkeypatch):
@@ -120,7 +173,7 @@ def test_the_doctor_tells_of_a_slot_that_holds_back_the_log(tmp_path, logical_po
             assert [warning.partition(",")[0] for warning in feed_health(settings).warnings] == [
                 "the source has no max_slot_wal_keep_size"
             ]
-            monkeypatch.setattr("rag_index.changes.health.HELD_BYTES", 1 << 20)
+            monkeypatch.setattr("rag_index.changes.wal.HELD_BYTES", 1 << 20)
             connection.execute("INSERT INTO ticket SELECT i, 1, repeat('x', 80) FROM generate_series(1, 20000) i")
             [held, _] = feed_health(settings).warnings
             assert "slot rag_index_shop holds back" in held

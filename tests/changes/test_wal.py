@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -13,9 +15,11 @@ from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
 from rag_index.changes.slot import SlotState
 from rag_index.changes.wal import WalFeed
+from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError, SourceError
+from rag_index.ledger import Ledger
 from rag_index.sources.engine import open_read_only
-from tests.changes.databases import PROJECT, take
+from tests.changes.databases import PROJECT, problems, take
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 CUSTOMER = WatchedTable("customer", "sales", ("code", "id"), None)
@@ -61,13 +65,14 @@ def test_a_receiver_that_is_killed_before_acknowledge_loses_nothing(desk):
     desk.run("DELETE FROM ticket WHERE id IN (3, 4)")
     program = (
         "from rag_index.changes.rows import WatchedTable; from rag_index.changes.wal import WalFeed\n"
+        "from rag_index.ledger import Ledger\n"
         "from sqlalchemy.engine import make_url; import sys, time\n"
         "table = WatchedTable('ticket', None, ('id',), None)\n"
-        f"feed = WalFeed(make_url(sys.argv[1]), [table], {PROJECT!r})\n"
+        f"feed = WalFeed(make_url(sys.argv[1]), [table], {PROJECT!r}, Ledger(make_url(sys.argv[2])))\n"
         "print(len(feed.receive(100).changes), flush=True); time.sleep(600)\n"
     )
-    url = desk.url.render_as_string(hide_password=False)
-    with subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True) as process:
+    urls = [url.render_as_string(hide_password=False) for url in (desk.url, desk.ledger.engine.url)]
+    with subprocess.Popen([sys.executable, "-c", program, *urls], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "2\n"
         process.send_signal(signal.SIGKILL)
     assert ids(desk.feed()) == {3, 4}
@@ -114,11 +119,13 @@ def test_the_slot_passes_over_transactions_of_other_tables(desk):
         before = position(desk)
         desk.run("INSERT INTO other (body) SELECT repeat('x', 2000) FROM generate_series(1, 500)")
         now[0] += 100
-        assert feed.receive(100).changes == []
+        received = feed.receive(100)
+        assert received.changes == []
+        feed.acknowledge(received)
         assert position(desk) != before
     desk.run("INSERT INTO other (body) VALUES ('x')")
     before = position(desk)
-    feed.receive(100)
+    feed.acknowledge(feed.receive(100))
     assert position(desk) == before  # each move reads the log once more, so not all the time
     with open_read_only(desk.url).connect() as connection:
         assert SlotState.read(connection, SLOT).held_bytes < 20_000_000
@@ -168,8 +175,9 @@ def test_a_table_without_the_key_in_its_identity_gets_another_identity(desk):
     desk.run("INSERT INTO c VALUES (1, 5, 'x')", "UPDATE c SET customer = 6", "DELETE FROM c")
     assert take(feed)[0] == {"c": {(5, 1), (6, 1)}}
     desk.run("ALTER TABLE a REPLICA IDENTITY DEFAULT")
-    with pytest.raises(SettingsError, match=r"no old values of code of table a.*watch --setup"):
-        feed.check()
+    [(table, problem)] = problems(feed).items()
+    assert table == "a"
+    assert re.search("no old values of code of table a.*watch --setup", problem)
 
 
 def test_a_long_value_that_did_not_change_is_known_from_the_old_row(desk):
@@ -232,13 +240,13 @@ def test_a_role_that_may_only_read_can_follow_after_the_setup(desk):
         url = desk.url.set(username="reader", password="reads")
         setup = setup_for(url, "wal", [TICKET], PROJECT)
         desk.run(*(step.sql for step in setup.steps))
-        feed = WalFeed(url, [TICKET], PROJECT)
+        feed = WalFeed(url, [TICKET], PROJECT, desk.ledger)
         feed.check()
         take(feed)
         desk.run("DELETE FROM ticket WHERE id = 5")
         assert ids(feed) == {5}
         feed.close()
-        desk.run(*setup.removal)
+        desk.run(*(step.sql for step in setup.removal))
     finally:
         desk.run("DROP OWNED BY reader", "DROP ROLE reader")
 
@@ -246,21 +254,21 @@ def test_a_role_that_may_only_read_can_follow_after_the_setup(desk):
 def test_what_is_missing_is_named(desk, postgres):
     desk.tables = (TICKET,)
     feed = desk.feed()
-    for setup in ["no publication rag_index_desk", "no slot rag_index_desk"]:
+    for setup in ["no slot rag_index_desk", "no publication rag_index_desk"]:
         with pytest.raises(SettingsError, match=f"the source has {setup}; run the SQL that `rag-index watch --setup`"):
             feed.check()
-        with pytest.raises(SourceError, match="no slot"):
-            feed.receive(10)
-        desk.run("DROP PUBLICATION IF EXISTS rag_index_desk", "CREATE PUBLICATION rag_index_desk FOR TABLE ticket")
-    desk.tables = (TICKET, WatchedTable("missing", None, ("id",), None))
-    with pytest.raises(SettingsError, match="there is no table 'missing'"):
-        desk.feed().check()
-    desk.run("CREATE VIEW seen AS SELECT * FROM ticket")
-    desk.tables = (WatchedTable("seen", None, ("id",), None),)
-    with pytest.raises(SettingsError, match=r"'seen' is a view.*depends_on"):
-        desk.feed().check()
+        if "slot" in setup:
+            with pytest.raises(SourceError, match="no slot"):
+                feed.receive(10)
+            desk.run("SELECT pg_create_logical_replication_slot('rag_index_desk', 'pgoutput')")
+    desk.run("CREATE PUBLICATION rag_index_desk FOR TABLE ticket", "CREATE VIEW seen AS SELECT * FROM ticket")
+    desk.tables = (TICKET, *(WatchedTable(name, None, ("id",), None) for name in ("missing", "seen")))
+    said = problems(desk.feed())
+    assert said.keys() == {"missing", "seen"}
+    assert "there is no table 'missing'" in said["missing"]
+    assert re.search("'seen' is a view.*depends_on", said["seen"])
     with postgres.database() as name:
-        feed = WalFeed(postgres.url(name), [TICKET], PROJECT)
+        feed = WalFeed(postgres.url(name), [TICKET], PROJECT, desk.ledger)
         with pytest.raises(SettingsError, match="wal_level = logical"):
             feed.check()
         feed.close()
@@ -270,3 +278,39 @@ def test_two_watches_of_one_project_do_not_share_a_slot(desk):
     feed = desk.set_up(TICKET)
     desk.run("UPDATE ticket SET body = 'y'")
     assert len(feed.receive(100).changes) == len(desk.feed().receive(100).changes) == 10
+
+
+@pytest.mark.parametrize("how", ["made again", "read by somebody else", "with another ledger"])
+def test_a_slot_that_is_not_where_it_was_left_means_that_everything_may_have_changed(desk, how, tmp_path):
+    feed = desk.set_up(TICKET)
+    desk.run("UPDATE ticket SET body = 'seen' WHERE id = 1")
+    assert ids(feed) == {1}
+    assert ids(desk.feed()) == set()  # a watch that begins again goes on where it was
+    if how == "with another ledger":
+        desk.run("UPDATE ticket SET body = 'in the inbox of the other' WHERE id = 2")
+        take(feed)
+        with closing(Ledger(database_url(f"sqlite:///{tmp_path}/other.db", tmp_path))) as other:
+            feed = WalFeed(desk.url, [TICKET], PROJECT, other)
+            assert take(feed) == ({}, {"ticket"})
+            assert take(feed) == ({}, set())
+            feed.close()
+        return
+    desk.run("UPDATE ticket SET body = 'lost' WHERE id = 2")
+    if how == "made again":
+        desk.run(f"SELECT pg_drop_replication_slot('{SLOT}')")
+        desk.run(f"SELECT pg_create_logical_replication_slot('{SLOT}', 'pgoutput')")
+    else:
+        desk.run(
+            "SELECT count(*) FROM pg_logical_slot_get_binary_changes("
+            f"'{SLOT}', NULL, NULL, 'proto_version', '1', 'publication_names', '{SLOT}')"
+        )
+    assert take(feed) == ({}, {"ticket"})
+    desk.run("UPDATE ticket SET body = 'seen again' WHERE id = 3")
+    assert ids(feed) == {3}
+
+
+def test_a_server_that_was_put_back_to_an_earlier_state_is_noticed(desk):
+    feed = desk.set_up(TICKET)
+    desk.ledger.remember_slot(SLOT, "FFFF/0")  # a position that its log has not reached
+    assert take(desk.feed()) == ({}, {"ticket"})
+    assert take(feed) == ({}, set())

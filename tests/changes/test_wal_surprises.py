@@ -80,3 +80,16 @@ def test_a_slot_of_another_database_is_refused(desk):
                 feed.check()
         finally:
             connection.execute("SELECT pg_drop_replication_slot('rag_index_desk')")
+
+
+def test_messages_of_applications_outside_of_transactions_stop_nothing(desk):
+    """A batch of nothing else has no end of a transaction to move the slot to."""
+    feed = desk.set_up(TICKET)
+    emit = "SELECT pg_logical_emit_message(false, 'an application', 'x') FROM generate_series(1, 250)"
+    with desk.session() as slow:
+        slow.run("BEGIN")
+        slow.run("UPDATE ticket SET body = 'late' WHERE id = 1")
+        desk.run(emit, "UPDATE ticket SET body = 'soon' WHERE id = 2", emit)
+        assert take(feed, limit=100) == ({"ticket": {(2,)}}, set())
+        slow.run("COMMIT")
+        assert take(feed, limit=100) == ({"ticket": {(1,)}}, set())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -15,6 +16,7 @@ from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
 from tests.ports import free_port
 from tests.project import Project
+from tests.waiting import eventually
 
 
 def watch(project):
@@ -36,7 +38,7 @@ def batches():
     return sorted((run.name, run.state_name) for run in runs if run.name.startswith("notes: "))
 
 
-def test_a_batch_is_a_flow_run_and_a_look_is_none(tmp_path):
+def test_a_batch_is_a_flow_run_and_a_look_is_none(tmp_path, prefect_server):
     project = Project(tmp_path / "project").fill(12)
     project.execute("ALTER TABLE note ADD COLUMN changed TEXT DEFAULT '2020-01-01 00:00:00'")
     project.write_settings(project.config.read_text() + 'changed_since = "changed"\n')
@@ -51,21 +53,23 @@ def test_a_batch_is_a_flow_run_and_a_look_is_none(tmp_path):
     assert {state for _, state in batches()} == {"Completed"}
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["batch", "whole run"])
-def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, whole):
+@pytest.mark.parametrize("whole", [False, True], ids=["batch", "ordinary run"])
+def test_a_watch_outlives_a_prefect_server_that_is_gone(tmp_path, monkeypatch, whole):
     from flows.index_changes import index_changes
-    from flows.index_collection import index_collection
 
     project = Project(tmp_path / "project").fill(12)
     run_plain(project)
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         ledger.put_changes([("test_notes", "5", 1.0)])
+        gone = f"http://127.0.0.1:{free_port()}/api"
+        monkeypatch.setenv("PREFECT_API_URL", gone)
         with (
-            closing(FlowRunner(project.settings, Stop(), index_changes, index_collection)) as runner,
-            temporary_settings({PREFECT_API_URL: f"http://127.0.0.1:{free_port()}/api"}),
+            closing(FlowRunner(project.settings, Stop(), index_changes)) as runner,
+            temporary_settings({PREFECT_API_URL: gone}),
         ):
-            applied = runner.index_whole("notes") if whole else runner.index_changes("notes", 1)
+            begun = partial(runner.index_changes, "notes", 1) if not whole else runner.begin_run("notes").applied
+            applied = eventually(begun)
         assert isinstance(applied.error, TransientError)
         assert "Prefect" in str(applied.error)
         assert ledger.count_waiting("test_notes") == 1

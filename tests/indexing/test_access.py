@@ -94,6 +94,26 @@ def test_a_change_of_rights_is_a_payload_update(project):
     assert doctor_finds(project) == []
 
 
+@pytest.mark.parametrize("access", [COLUMN, PAIRS], ids=["column", "pairs"])
+@pytest.mark.parametrize("changes", ["queue", "poll"])
+def test_a_watch_sees_a_change_of_rights(tmp_path, access, changes):
+    """No time tells of it, and the pairs are in a table of their own."""
+    project = make_project(tmp_path / "project", access + 'changed_since = "at"\n', f'changes = "{changes}"')
+    project.execute("UPDATE note SET at = '2024-06-01' WHERE id = 1")  # polls look back from here
+    project.run()
+    if changes == "queue":
+        with project.source() as db:
+            db.executescript(project.cli("watch", "--setup").stdout)
+    assert project.cli("watch", "--once").returncode == 0
+    grant(project, 10, "board", "staff")
+    grant(project, 11)
+    said = project.cli("watch", "--once").stderr
+    assert groups(project) == {str(i): ["staff"] for i in range(1, COUNT + 1)} | {"10": ["board", "staff"], "11": []}
+    assert "2 payload only" in said
+    assert "30 documents" not in said
+    assert "payload only" not in project.cli("watch", "--once").stderr
+
+
 def test_a_change_is_in_force_in_a_moment_with_index_id(project):
     grant(project, 3, "board")
     grant(project, 4, "board")

@@ -105,6 +105,22 @@ def test_a_wrong_column_is_reported(table):
     source.close()
 
 
+def test_a_view_whose_columns_may_not_be_seen_says_which_right_is_missing(table):
+    with table.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE VIEW v_note AS SELECT id, title, priority, price, about FROM note")
+        cursor.execute("CREATE OR REPLACE USER only_reader IDENTIFIED BY 'x'")
+        cursor.execute("GRANT SELECT ON desk.v_note TO only_reader")
+        source = SqlSource(table.url.set(username="only_reader", password="x"), index(table="v_note"))
+        try:
+            with pytest.raises(SettingsError, match=r"'v_note' cannot be read .SHOW VIEW command denied .* grant that"):
+                source.check()
+            cursor.execute("GRANT SHOW VIEW ON desk.v_note TO only_reader")
+            source.check()
+        finally:
+            source.close()
+            cursor.execute("DROP USER only_reader")
+
+
 def test_only_what_changed_is_read(table):
     settings = index(changed_since="updated_at")
     watermark = ChangedSource(table.url, settings).watermark()

@@ -26,8 +26,8 @@ def test_json_has_the_documented_keys_and_a_message_only_if_there_is_one():
     assert list(report) == ["indexes", "seconds"]
     assert sorted(report["indexes"][0]) == sorted(KEYS)
     assert (report["seconds"], report["indexes"][0]["seconds"]) == (2.346, 1.235)
-    failed = outcome(state="failed", message="it is down", exit_code=1).to_json()
-    assert sorted(failed) == sorted([*KEYS, "message"])
+    failed = outcome(state="failed", message="it is down", error_class="StoreUnavailable").to_json()
+    assert sorted(failed) == sorted([*KEYS, "message", "error_class"])
     json.dumps(report)
 
 
@@ -88,9 +88,9 @@ def test_the_worst_index_decides_state_and_exit_code(states, state, code):
 
 
 def test_wrong_settings_are_exit_code_2_only_if_nothing_else_is_wrong():
-    wrong = outcome(state="failed", exit_code=2)
+    wrong = outcome(state="failed", error_class="SourceError")
     assert RunReport([wrong, wrong]).exit_code == 2
-    assert RunReport([wrong, outcome(state="failed", exit_code=1)]).exit_code == 1
+    assert RunReport([wrong, outcome(state="failed", error_class="KeyError")]).exit_code == 1
     assert RunReport([wrong, outcome()]).exit_code == 1
 
 

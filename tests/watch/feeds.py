@@ -7,6 +7,9 @@ import time
 from contextlib import closing, contextmanager
 
 from rag_index.changes import DocumentChange, Received
+from rag_index.changes.joined import JoinedFeed
+from rag_index.errors import RagIndexError
+from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.watches import lease_name
@@ -23,15 +26,16 @@ class ListFeed:
         self._lock = threading.Lock()
         self._arrived = threading.Event()
         self.overflow: list[str] = []
-        self.error: Exception | None = None
+        self.error: RagIndexError | None = None
+        self.problems: dict[str, RagIndexError] = {}
 
     def give(self, *ids: str, index: str = "notes") -> None:
         with self._lock:
             self._changes += [DocumentChange(index, one, time.time()) for one in ids]
         self._arrived.set()
 
-    def check(self) -> None:
-        pass
+    def check(self) -> dict[str, RagIndexError]:
+        return self.problems
 
     def receive(self, limit: int) -> Received:
         if self.error is not None:
@@ -56,19 +60,39 @@ class ListFeed:
         pass
 
 
+def watch_of(project, feed, ledger, runner, stop, *, names=("notes",), blind=None, **arguments):
+    return Watch(
+        project.settings, names, JoinedFeed([(feed, names)], blind=blind), ledger, runner, stop, **arguments
+    )  # fmt: skip
+
+
+class EndedRun:
+    """An ordinary run that has ended, or will have once `end` is set."""
+
+    def __init__(self, applied: Applied, end: threading.Event | None = None) -> None:
+        self.end = end
+        self._applied = applied
+
+    def applied(self) -> Applied | None:
+        return self._applied if self.end is None or self.end.is_set() else None
+
+    def stop(self) -> Applied:
+        return self._applied
+
+
 def is_watched(ledger, project):
     """Return whether a process watches the project now."""
     return holder(ledger, lease_name(project)) is not None
 
 
 @contextmanager
-def watched(project, feed, *, runner=None, names=("notes",), **arguments):
+def watched(project, feed, *, runner=None, **arguments):
     """Watch a project in a thread for the time of the block; yield the ledger. An error of the watch is raised."""
     settings, stop = project.settings, Stop()
     errors: list[BaseException] = []
-    made = runner or PlainRunner(settings, stop)
+    made = runner or PlainRunner(settings)
     with closing(Ledger(settings.ledger_url)) as ledger, closing(Ledger(settings.ledger_url)) as own:
-        watch = Watch(settings, list(names), feed, own, made, stop, **arguments)
+        watch = watch_of(project, feed, own, made, stop, **arguments)
 
         def run() -> None:
             try:

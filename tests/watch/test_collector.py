@@ -6,18 +6,16 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes import Received
+from rag_index.changes import Received, joined
 from rag_index.errors import SourceUnavailable
 from rag_index.ledger import Ledger
-from rag_index.watch import collector as collector_module
 from rag_index.watch import loop
-from rag_index.watch.loop import Watch
 from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
-from tests.watch.feeds import ListFeed, watched
+from tests.watch.feeds import ListFeed, watch_of, watched
 
 ALIAS = "test_notes"
 
@@ -61,14 +59,14 @@ def test_once_reads_on_where_a_feed_has_more(project):
     feed, stop = SlowFeed(), Stop()
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
     feed.give("5")
-    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings, stop)) as runner:
-        assert Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
+    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
+        assert watch_of(project, feed, ledger, runner, stop).run(once=True)
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
     assert not feed.waited_early, "a feed that has more is asked for it at once"
 
 
 def test_a_source_that_answers_again_is_said(project, monkeypatch):
-    monkeypatch.setattr(collector_module, "MAX_PAUSE", 0.05)
+    monkeypatch.setattr(joined, "FIRST_PAUSE", 0.05)
     feed = ListFeed()
     feed.error = SourceUnavailable("source sqlite does not answer")
     with watched(project, feed) as ledger:

@@ -9,22 +9,21 @@ from unittest import mock
 
 import pytest
 
-from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SourceUnavailable
+from rag_index.changes import joined
+from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
 from rag_index.indexing import changed
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.stores import open_store
-from rag_index.watch import collector as collector_module
-from rag_index.watch import loop
-from rag_index.watch.loop import Watch
+from rag_index.watch import collector, loop
 from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually
-from tests.watch.feeds import ListFeed, is_watched, watched
+from tests.watch.feeds import EndedRun, ListFeed, is_watched, watch_of, watched
 
 ALIAS = "test_notes"
 
@@ -45,7 +44,8 @@ def feed() -> ListFeed:
 def soon(monkeypatch):
     for name in ("LOCKED_SECONDS", "FIRST_PAUSE", "MAX_PAUSE", "FAILING_PAUSE"):
         monkeypatch.setattr(loop, name, 0.05)
-    monkeypatch.setattr(collector_module, "MAX_PAUSE", 0.05)
+    monkeypatch.setattr(joined, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(joined, "MAX_PAUSE", 0.05)
 
 
 def change(project, feed, number, text):
@@ -82,7 +82,7 @@ def test_a_project_is_watched_by_one_process_at_a_time(project, feed):
     with watched(project, feed) as ledger:
         eventually(lambda: is_watched(ledger, "test"))
         with pytest.raises(IndexLocked, match="watched already"):
-            Watch(project.settings, ["notes"], feed, ledger, PlainRunner(project.settings, Stop()), Stop()).run()
+            watch_of(project, feed, ledger, PlainRunner(project.settings), Stop()).run()
 
 
 def test_while_another_run_holds_the_index_changes_are_collected_and_then_indexed(project, feed):
@@ -180,10 +180,10 @@ class CountingRunner:
         self.ledger.remove_changes(ALIAS, changes)
         return Applied(IndexOutcome(name))
 
-    def index_whole(self, name):
+    def begin_run(self, name):
         self.whole += 1
         self.ledger.clear_changes(ALIAS, self.ledger.watch(ALIAS).last_number)
-        return Applied(IndexOutcome(name))
+        return EndedRun(Applied(IndexOutcome(name)))
 
 
 def test_a_burst_is_left_to_an_ordinary_run_and_smaller_ones_are_batches(project, feed, caplog):
@@ -202,7 +202,7 @@ def test_a_burst_is_left_to_an_ordinary_run_and_smaller_ones_are_batches(project
 def test_a_feed_that_lost_changes_needs_a_complete_run_even_after_a_death(project, feed, caplog):
     feed.overflow = ["notes"]
     with closing(Ledger(project.settings.ledger_url)) as own:
-        with watched(project, feed, runner=mock.Mock(index_whole=lambda *_: Applied(None, IndexLocked("held")))) as led:
+        with watched(project, feed, runner=mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))) as led:
             eventually(lambda: led.watch(ALIAS) and led.watch(ALIAS).full_number is not None)
         assert feed.overflow == []  # it is in the ledger now
         caplog.clear()
@@ -235,12 +235,12 @@ def test_a_death_while_changes_are_received_loses_none(project, feed, step):
 def test_once_ends_when_everything_is_indexed(project, feed):
     stop = Stop()
     change(project, feed, 5, "the pump is mended")
-    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings, stop)) as runner:
-        assert Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
+    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
+        assert watch_of(project, feed, ledger, runner, stop).run(once=True)
         assert ledger.count_waiting(ALIAS) == 0
         change(project, feed, 6, "the pump is mended")
         feed.error = SourceUnavailable("it is down")
-        assert not Watch(project.settings, ["notes"], feed, ledger, runner, stop).run(once=True)
+        assert not watch_of(project, feed, ledger, runner, stop).run(once=True)
     assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
 
 
@@ -285,3 +285,28 @@ def test_an_index_that_was_never_indexed_is_left_to_a_run(tmp_path, feed, caplog
             eventually(lambda: runner.whole)
     assert runner.sizes == []
     assert "nothing is indexed yet" in caplog.text
+
+
+def test_an_index_whose_changes_are_not_seen_says_so_and_all_of_it_is_compared_afterwards(project, feed, monkeypatch):
+    """Each check asks for the comparison again: a run that comes in between does not see what changes after it."""
+    monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
+    runs: list[str] = []
+
+    def begin_run(name):
+        runs.append(name)
+        with closing(Ledger(project.settings.ledger_url)) as own:
+            own.clear_changes(ALIAS, own.watch(ALIAS).last_number)
+        return EndedRun(Applied(IndexOutcome(name)))
+
+    with watched(project, feed, runner=mock.Mock(begin_run=begin_run)) as ledger:
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
+        feed.problems = {"notes": SettingsError("table note has no triggers")}
+        eventually(lambda: ledger.watch(ALIAS).state == "failing")
+        assert ledger.watch(ALIAS).message == "changes cannot be received: table note has no triggers"
+        ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number)  # as a nightly run does
+        eventually(lambda: ledger.watch(ALIAS).full_number is not None)
+        feed.problems["notes"] = SourceUnavailable("it is down")  # which says nothing about the triggers
+        assert (ledger.watch(ALIAS).state, runs) == ("failing", [])
+        feed.problems = {}
+        eventually(lambda: runs == ["notes"] and ledger.watch(ALIAS).state == "running")
+        assert ledger.watch(ALIAS).full_number is None

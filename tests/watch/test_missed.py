@@ -13,7 +13,6 @@ import pytest
 
 from rag_index.changes import Received
 from rag_index.errors import IndexLocked
-from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.status.runs import run_reports
 from rag_index.status.status import status
@@ -296,7 +295,7 @@ def test_an_index_whose_feed_lost_changes_is_not_judged(project, feed, ledger, r
     change(project, 5)
     run_plain(project)
     feed.overflow = ["notes"]
-    with judging(project, feed, ledger, runner=mock.Mock(index_whole=lambda *_: Applied(None, IndexLocked("held")))):
+    with judging(project, feed, ledger, runner=mock.Mock(begin_run=mock.Mock(side_effect=IndexLocked("held")))):
         pass
     change(project, 6)
     run_plain(project)  # this one is complete again

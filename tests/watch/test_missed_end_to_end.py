@@ -74,7 +74,7 @@ def watching(settings):
 
     def run() -> None:
         try:
-            with closing(Runner(settings, stop)) as runner, open_watch(settings, None, runner, stop) as watch:
+            with closing(Runner(settings)) as runner, open_watch(settings, None, runner, stop) as watch:
                 watch.run()
         except BaseException as error:
             errors.append(error)
@@ -196,9 +196,13 @@ def unseen(desk, way):
             for _, sql in triggers:
                 session.run(sql)
         elif way == "postgresql-queue":
+            ours = "FROM pg_trigger WHERE tgrelid = 'ticket'::regclass AND tgname LIKE 'rag_index%'"
+            triggers = session.run(f"SELECT tgname, tgenabled {ours}")
             session.run("ALTER TABLE ticket DISABLE TRIGGER USER")  # as some restores do
             yield session
-            session.run("ALTER TABLE ticket ENABLE TRIGGER USER")
+            for name, enabled in triggers:  # exactly as it was, or that is noticed
+                fires = {"A": "ALWAYS", "R": "REPLICA"}.get(enabled, "")
+                session.run(f"ALTER TABLE ticket ENABLE {fires} TRIGGER {name}")
         else:
             [[publication]] = session.run("SELECT pubname FROM pg_publication")
             session.run(f'ALTER PUBLICATION "{publication}" DROP TABLE ticket')

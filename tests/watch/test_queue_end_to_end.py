@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 
 import pytest
 
+from rag_index.status.status import status
+from rag_index.watch import collector
+from rag_index.watch.opening import open_watch
+from rag_index.watch.plain import PlainRunner
+from rag_index.watch.stop import Stop
 from tests.project import SETTINGS, Project
+from tests.waiting import eventually
 
 SECOND = """
 [[indexes]]
@@ -83,3 +90,55 @@ def test_a_watch_that_runs_once_says_what_the_last_one_missed(project):
     assert said not in project.cli("watch", "--once").stderr
     assert said in run(project, "status")
     assert said in run(project, "report")
+
+
+@pytest.mark.parametrize("changes", ["queue", "poll"])
+def test_a_table_that_is_gone_keeps_no_other_from_being_watched(tmp_path, changes):
+    second = SECOND.replace('"note"', '"other"') + 'changed_since = "at"\n'
+    project = Project(tmp_path / "project", extra=f'changes = "{changes}"').fill(5)
+    project.write_settings(project.config.read_text() + 'changed_since = "author"\n' + second)
+    project.execute("CREATE TABLE other (id INTEGER PRIMARY KEY, title TEXT, at TEXT)")
+    project.execute("INSERT INTO other VALUES (1, 'one', '2026-01-01')")
+    project.execute("UPDATE note SET author = '2026-01-01'")
+    if changes == "queue":
+        script = run(project, "watch", "--setup")
+        with project.source() as db:
+            db.executescript(script)
+    run(project, "watch", "--once")
+    project.execute("DROP TABLE note")
+    project.execute("UPDATE other SET title = 'two', at = datetime('now')")
+    ended = project.cli("watch", "--once")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert "notes: changes cannot be received: " in ended.stderr
+    assert project.texts("titles")["1"] == ["two"]
+    record = project.json("status")["indexes"][0]["watch"]
+    assert "note" in record["message"]
+
+
+def test_a_running_watch_notices_that_its_triggers_are_gone(project, monkeypatch):
+    """A table that is swapped by a rename has none, and gives nothing, as if nothing changed."""
+    script = run(project, "watch", "--setup")
+    with project.source() as db:
+        db.executescript(script)
+    monkeypatch.setattr(collector, "CHECK_SECONDS", 0.05)
+    settings, stop = project.settings, Stop()
+
+    def states():
+        return {((one.watch or {}).get("state"), one.documents) for one in status(settings)}
+
+    with closing(PlainRunner(settings)) as runner, open_watch(settings, None, runner, stop) as watch:
+        thread = threading.Thread(target=watch.run)
+        thread.start()
+        try:
+            eventually(lambda: states() == {("running", 30)})
+            with project.source() as db:
+                db.executescript(
+                    "ALTER TABLE note RENAME TO gone; CREATE TABLE note AS SELECT * FROM gone WHERE id < 9"
+                )
+            eventually(lambda: states() == {("failing", 30)})
+            with project.source() as db:
+                db.executescript(project.cli("watch", "--setup").stdout)
+            eventually(lambda: states() == {("running", 8)})
+        finally:
+            stop.set()
+            thread.join()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-from contextlib import closing
+import threading
+from contextlib import ExitStack, closing
 from itertools import count
 from unittest import mock
 
 import pytest
 
-from rag_index.errors import IndexLocked, StoreBusy, TransientError
+from rag_index.errors import IndexLocked, SettingsError, StoreBusy, TransientError
 from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
@@ -19,12 +20,13 @@ from rag_index.status.status import status
 from rag_index.stores import open_store
 from rag_index.watch import loop
 from rag_index.watch.plain import PlainRunner
-from rag_index.watch.stop import Stop
+from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.twin import STORE, back_up, restore
 from tests.waiting import eventually
-from tests.watch.feeds import ListFeed, watched
+from tests.watch.feeds import EndedRun, ListFeed, watched
 
 ALIAS = "test_notes"
 
@@ -43,10 +45,12 @@ class FailingRunner:
         self.clock, self.error, self.left = clock, error, tries
         self.tried: list[float] = []
 
-    def index_whole(self, name):
+    def begin_run(self, name):
         self.tried.append(self.clock())
         self.left -= 1
-        return Applied(None, self.error) if self.left else Applied(IndexOutcome(name))
+        if self.left and isinstance(self.error, IndexLocked):
+            raise self.error
+        return EndedRun(Applied(None, self.error) if self.left else Applied(IndexOutcome(name)))
 
     def close(self):
         pass
@@ -103,22 +107,91 @@ def test_a_store_that_is_put_back_is_left_to_an_ordinary_run(project, tmp_path, 
 
 def test_no_command_is_started_while_another_run_holds_index_or_store(project):
     with (
-        closing(PlainRunner(project.settings, Stop())) as runner,
+        closing(PlainRunner(project.settings)) as runner,
         mock.patch.object(subprocess, "Popen", side_effect=AssertionError("a command was started")),
     ):
-        with closing(Ledger(project.settings.ledger_url)) as other, IndexLease(other, ALIAS, "nightly"):
-            assert isinstance(runner.index_whole("notes").error, IndexLocked)
-        with closing(open_store(project.settings.store)):
-            assert isinstance(runner.index_whole("notes").error, StoreBusy)
+        with (
+            closing(Ledger(project.settings.ledger_url)) as other,
+            IndexLease(other, ALIAS, "nightly"),
+            pytest.raises(IndexLocked),
+        ):
+            runner.begin_run("notes")
+        with closing(open_store(project.settings.store)), pytest.raises(StoreBusy):
+            runner.begin_run("notes")
         with pytest.raises(AssertionError, match="a command was started"):
-            runner.index_whole("notes")
+            runner.begin_run("notes")
 
 
 def test_a_run_in_place_of_a_batch_ends_with_its_outcome_or_its_error(project):
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 3")
-    with closing(PlainRunner(project.settings, Stop())) as runner:
-        applied = runner.index_whole("notes")
+    with closing(PlainRunner(project.settings)) as runner:
+        applied = eventually(runner.begin_run("notes").applied)
         assert (applied.error, applied.outcome.changed, applied.outcome.unchanged) == (None, 1, 4)
         project.execute("DROP TABLE note")
-        applied = runner.index_whole("notes")
+        applied = eventually(runner.begin_run("notes").applied)
+    assert isinstance(applied.error, SettingsError)  # somebody has to act: another try would end in the same way
     assert "note" in str(applied.error)
+
+
+SECOND = '[[indexes]]\nname = "titles"\ntable = "note"\nkey = "id"\ntext = "title"\n'
+
+
+@pytest.mark.parametrize("store", ["a server", "embedded"])
+def test_a_run_of_one_index_stops_no_other_that_can_go_on_and_says_so_of_one_that_cannot(tmp_path, store):
+    with ExitStack() as stack:
+        fake = stack.enter_context(FakeOllama())
+        extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\ntimeout = 600\n'
+        if store == "a server":
+            extra += f'[store]\nurl = "{stack.enter_context(FakeQdrant()).url}"\n[store.server]\ngrpc_port = 0\n'
+        project = Project(tmp_path / "project", extra=extra).fill(5)
+        project.write_settings(project.config.read_text() + SECOND)
+        assert project.cli("index-all").returncode == 0
+        feed = ListFeed()
+        ledger = stack.enter_context(watched(project, feed, names=("notes", "titles")))
+        eventually(lambda: ledger.watch("test_titles") and ledger.watch("test_titles").caught_up_at)
+        fake.fault("hang", marker="the pump is mended")
+        project.execute("UPDATE note SET body = 'the pump is mended'")
+        feed.overflow = ["notes"]
+        feed.give(index="titles")
+        eventually(lambda: any("the pump is mended" in text for sent in fake.embeds() for text in sent.texts))
+        assert ledger.watch(ALIAS).state == "catching up"
+        project.execute("UPDATE note SET title = 'Pump' WHERE id = 5")
+        feed.give("5", index="titles")
+        if store == "a server":
+            eventually(lambda: ledger.watch("test_titles").applied_at)
+            assert project.texts("titles")["5"] == ["Pump"]
+        else:
+            eventually(lambda: ledger.watch("test_titles").state == "waiting")
+            assert "is open in process" in ledger.watch("test_titles").message
+        assert ledger.watch(ALIAS).state == "catching up"
+    record = ledger_of(project)
+    assert (record.state, "was stopped with the watch" in record.message) == ("stopped", True)
+
+
+def ledger_of(project):
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        return ledger.watch(ALIAS)
+
+
+def test_the_runs_of_two_indexes_take_place_one_after_the_other(project):
+    """Each has workers of its own, and the embedded store has one writer."""
+    project.write_settings(project.config.read_text() + SECOND)
+    project.run("titles")
+    end = {"notes": threading.Event(), "titles": threading.Event()}
+    begun: list[str] = []
+
+    def begin_run(name):
+        begun.append(name)
+        with closing(Ledger(project.settings.ledger_url)) as own:
+            own.clear_changes(f"test_{name}", own.watch(f"test_{name}").last_number)
+        return EndedRun(Applied(IndexOutcome(name)), end[name])
+
+    feed = ListFeed()
+    feed.overflow = ["notes", "titles"]
+    with watched(project, feed, runner=mock.Mock(begin_run=begin_run), names=("notes", "titles")) as ledger:
+        eventually(lambda: ledger.watch("test_titles") and ledger.watch("test_titles").state == "waiting")
+        assert "an ordinary run of notes is under way" in ledger.watch("test_titles").message
+        end["notes"].set()
+        eventually(lambda: begun == ["notes", "titles"] and ledger.watch(ALIAS).state == "running")
+        end["titles"].set()
+        eventually(lambda: ledger.watch("test_titles").state == "running")

@@ -39,7 +39,7 @@ class QueuedRow:
     table: WatchedTable | None
     """None if the table is not watched any more."""
     values: tuple[Any, ...] | None
-    """The values of the table's watched columns; None: the whole table may have changed."""
+    """The values of the table's watched columns; None: the whole table may have changed, or is gone."""
     changed_at: float
 
 
@@ -57,8 +57,8 @@ class Queue(Protocol):
     def setup(self, connection: Connection) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
 
-    def problems(self, connection: Connection) -> list[str]:
-        """Return what is missing or does not fit, a sentence each. Raises SettingsError."""
+    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
+        """Return why changes of some of the tables are not noted. Raises SettingsError if that is so for all."""
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """Return rows of the queue, at most `limit`."""

@@ -34,8 +34,8 @@ COSTS = (
     "transaction. `benchmarks/watch_writers.py` measures such triggers.",
     "The queue grows while no watch runs; `rag-index doctor` tells.",
     "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
-    "Not seen: rows that a foreign key deletes or updates by CASCADE or SET NULL, where no trigger fires, TRUNCATE,",
-    "and dropped or exchanged partitions. The nightly run sees these.",
+    "Not seen, since no trigger fires: rows that a foreign key deletes or updates by CASCADE or SET NULL, rows that a",
+    "replica gets, TRUNCATE, and dropped or exchanged partitions. The nightly run sees these.",
     "With binary logging, CREATE TRIGGER may need the right SUPER or log_bin_trust_function_creators = 1.",
 )
 _COLUMNS = sa.text("""
@@ -44,8 +44,19 @@ _COLUMNS = sa.text("""
     WHERE c.TABLE_SCHEMA = COALESCE(:schema, DATABASE()) AND c.TABLE_NAME = :name
 """)
 _TRIGGERS = sa.text("""
-    SELECT TRIGGER_SCHEMA, TRIGGER_NAME FROM information_schema.TRIGGERS WHERE LEFT(TRIGGER_NAME, :length) = :prefix
+    SELECT TRIGGER_SCHEMA, TRIGGER_NAME, EVENT_OBJECT_TABLE FROM information_schema.TRIGGERS
+    WHERE LEFT(TRIGGER_NAME, :length) = :prefix
 """)
+_MAY_SEE = sa.text("""
+    SELECT 1 FROM (
+        SELECT GRANTEE, PRIVILEGE_TYPE, '%' AS s, '%' AS t FROM information_schema.USER_PRIVILEGES UNION ALL
+        SELECT GRANTEE, PRIVILEGE_TYPE, TABLE_SCHEMA, '%' FROM information_schema.SCHEMA_PRIVILEGES UNION ALL
+        SELECT GRANTEE, PRIVILEGE_TYPE, TABLE_SCHEMA, TABLE_NAME FROM information_schema.TABLE_PRIVILEGES
+    ) AS p
+    WHERE PRIVILEGE_TYPE = 'TRIGGER' AND COALESCE(:schema, DATABASE()) LIKE s AND :name LIKE t
+    AND GRANTEE = CONCAT("'", REPLACE(CURRENT_USER(), '@', "'@'"), "'") LIMIT 1
+""")
+"""Whether the user has the right to see the triggers of a table."""
 _COMMENT = sa.text("""
     SELECT TABLE_COMMENT FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = :name
 """)
@@ -69,7 +80,7 @@ class MariadbQueue:
         queue = f"{_quoted(database)}.{self._name}"
         user, _, host = str(connection.scalar(sa.text("SELECT CURRENT_USER()"))).rpartition("@")
         types = {table: self._column_types(connection, table) for table in self._watched}
-        old = [f"DROP TRIGGER IF EXISTS {_quoted(schema)}.{name}" for schema, name in self._present(connection)]
+        old = [f"DROP TRIGGER IF EXISTS {_quoted(schema)}.{name}" for schema, name, _ in self._present(connection)]
         own = [
             f"DROP TRIGGER IF EXISTS {_quoted(table.schema or database)}.{name}"
             for table in self._watched
@@ -98,25 +109,31 @@ class MariadbQueue:
                 "It tells the watch to compare everything once: nobody knows what changed before the triggers.",
             ),
         ]
-        removal = (*own, f"DROP TABLE {queue}")
+        removal = (*map(Step, own), Step(f"DROP TABLE {queue}"))
         return Setup(f"rag-index: follow changes by triggers (queue {queue})", COSTS, tuple(steps), removal)
 
-    def problems(self, connection: Connection) -> list[str]:
-        """As `Queue.problems`. Triggers are checked if the user may see any of them, else the comment of the queue."""
+    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
+        """As `Queue.problems`. Only a user with the right TRIGGER sees triggers; for others the queue's comment tells.
+
+        That says whether the triggers fit the settings, but not whether they are still there.
+        """
         comment = connection.scalar(_COMMENT, {"name": self._name})
         if comment is None:
-            return [f"the source has no queue {self._name}, or its user may not read it; {SETUP}"]
+            raise SettingsError(f"the source has no queue {self._name}, or its user may not read it; {SETUP}")
+        present, fits, found = self._present(connection), comment == self._digest(), {}
         for table in self._watched:
-            self._column_types(connection, table)
-        if comment != self._digest():
-            return [f"the triggers of queue {self._name} do not fit the settings; {SETUP} again"]
-        if not (present := {name for _, name in self._present(connection)}):
-            return []
-        return [
-            f"table {table} has no triggers, or not all of them; {SETUP} again"
-            for table in self._watched
-            if not present.issuperset(self._names(table).values())
-        ]
+            try:
+                self._column_types(connection, table)
+            except SettingsError as error:
+                found[table] = error
+                continue
+            names = {name for _, name, of in present if of.lower() == table.name.lower()}
+            seen = bool(connection.scalar(_MAY_SEE, {"schema": table.schema, "name": table.name}))
+            if not (names.issuperset(self._names(table).values()) if seen else fits):
+                found[table] = SettingsError(
+                    f"table {table} has no triggers, or not those that fit the settings; {SETUP} again"
+                )
+        return found
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """As `Queue.read`."""
@@ -142,10 +159,11 @@ class MariadbQueue:
         table = self._by_name.get(source)
         values = None
         if table is not None and key is not None:
-            if table not in self._types:
-                types = self._column_types(connection, table)
-                self._types[table] = [types[name] for name in table.columns]
-            values = tuple(map(_value, json.loads(key), self._types[table]))
+            with suppress(SettingsError):  # the table is gone
+                if table not in self._types:
+                    types = self._column_types(connection, table)
+                    self._types[table] = [types[name] for name in table.columns]
+                values = tuple(map(_value, json.loads(key), self._types[table]))
         return QueuedRow(number, table, values, float(changed_at))
 
     def _column_types(self, connection: Connection, table: WatchedTable) -> dict[str, str]:
@@ -163,11 +181,10 @@ class MariadbQueue:
                 raise SettingsError(f"table {str(table)!r} has no column {column!r}, which the settings name")
         return types
 
-    def _present(self, connection: Connection) -> list[tuple[str, str]]:
+    def _present(self, connection: Connection) -> list[Any]:
+        """Return the schema, the name and the table of each trigger that the user may see."""
         prefix = f"{self._name}_"
-        return [
-            (schema, name) for schema, name in connection.execute(_TRIGGERS, {"length": len(prefix), "prefix": prefix})
-        ]
+        return list(connection.execute(_TRIGGERS, {"length": len(prefix), "prefix": prefix}))
 
     def _digest(self) -> str:
         names = json.dumps([self._names(table) for table in sorted(self._watched, key=str)])

@@ -1,13 +1,15 @@
 """The queue in PostgreSQL: a table without an index, in a schema of its own, and a trigger function for each table.
 
 The table has no sequence, because `lastval()` of an application would return its number. A row is known by its place
-(`ctid`) and its time. Inserts and deletes have statement triggers with transition tables, which cost bulk writers less;
-updates have row triggers, whose condition skips rows of which no document shows a change. There is no NOTIFY: it makes
-all commits of the database wait for each other (`benchmarks/watch_writers.py` measures it).
+(`ctid`) and its time. Inserts and deletes have statement triggers with transition tables, which cost bulk writers less.
+A subscription fires none of these, so its rows have row triggers that fire for them alone. Updates have row triggers,
+whose condition skips rows of which no document shows a change. There is no NOTIFY: it makes all commits of the database
+wait for each other (`benchmarks/watch_writers.py` measures it).
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,6 +18,7 @@ from rag_index.changes.names import object_name
 from rag_index.changes.postgres import PostgresTable, TextReader, quoted, table_in_catalogue
 from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
 from rag_index.changes.statements import Setup, Step
+from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,15 +33,24 @@ SCHEMA = "rag_index"
 PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1042, 1043, 1700, 2950})
 """bool, int8, int2, int4, text, char, varchar, numeric, uuid: their text does not depend on a session's settings."""
 PADDED_TYPE = 1042
-KINDS = ("insert", "update", "delete", "truncate")
+ENABLED = {
+    "insert": "O", "delete": "O", "replicated_insert": "R", "replicated_delete": "R", "update": "A", "truncate": "A",
+}  # fmt: skip
+"""Whose changes each trigger fires for, as `pg_trigger.tgenabled` has it: of sessions (O), of a subscription (R), or of
+both (A). Another state says that somebody has switched a trigger off, perhaps for a while."""
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
     "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
-    "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often.",
+    "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often, but not while a",
+    "transaction, a prepared one or a slot holds an old snapshot: then it grows with every change, and the watch looks",
+    "at all of it five times a second.",
     "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
     "Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run sees it.",
 )
-_TRIGGERS = sa.text("SELECT tgname FROM pg_trigger WHERE tgrelid = :oid AND tgenabled IN ('O', 'A')")
+_TRIGGERS = sa.text("""
+    SELECT tgname, min(tgenabled::text) || max(tgenabled::text) FROM pg_trigger
+    WHERE tgname = ANY(:names) AND (tgrelid = :oid OR tgparentid <> 0) GROUP BY tgname HAVING bool_or(tgrelid = :oid)
+""")
 _OLD_FUNCTIONS = sa.text("""
     SELECT p.proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname = :schema AND p.prorettype = 'trigger'::regtype AND starts_with(p.proname, :prefix)
@@ -88,22 +100,30 @@ class PostgresQueue:
             ),
             Step("COMMIT"),
         ]
-        removal = (*drops, f"DROP TABLE {self._table}", f"DROP SCHEMA {SCHEMA}")
+        removal = tuple(map(Step, [*drops, f"DROP TABLE {self._table}", f"DROP SCHEMA {SCHEMA}"]))
         return Setup(f"rag-index: follow changes by triggers (queue {self._table})", COSTS, tuple(steps), removal)
 
-    def problems(self, connection: Connection) -> list[str]:
+    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
         """As `Queue.problems`."""
         if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": self._table}) is None:
-            return [f"the source has no queue {self._table}; {SETUP}"]
-        found = []
-        for watched in self._watched:
-            table = table_in_catalogue(connection, watched)
-            present = {name for [name] in connection.execute(_TRIGGERS, {"oid": table.oid})}
-            if not present.issuperset(self._names(watched).values()):
-                found.append(f"table {watched} has no triggers, or not those that fit the settings; {SETUP} again")
+            raise SettingsError(f"the source has no queue {self._table}; {SETUP}")
         allowed = sa.text("SELECT has_table_privilege(:name, 'SELECT') AND has_table_privilege(:name, 'DELETE')")
         if not connection.scalar(allowed, {"name": self._table}):
-            found.append(f"the role of the source may not read and delete rows of {self._table}; {SETUP}")
+            raise SettingsError(f"the role of the source may not read and delete rows of {self._table}; {SETUP}")
+        found = {}
+        for watched in self._watched:
+            try:
+                table = table_in_catalogue(connection, watched)
+            except SettingsError as error:
+                found[watched] = error
+                continue
+            wanted = {name: ENABLED[kind] * 2 for kind, name in self._names(watched).items()}
+            given = {"oid": table.oid, "names": list(wanted)}
+            if wanted != dict(map(tuple, connection.execute(_TRIGGERS, given))):
+                found[watched] = SettingsError(
+                    f"table {watched} has no triggers, or they do not fit the settings, or were switched off; {SETUP} "
+                    "again"
+                )
         return found
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
@@ -113,10 +133,10 @@ class PostgresQueue:
             f"FROM {self._table} LIMIT :limit"
         )
         rows = connection.execute(statement, {"limit": limit}).fetchall()
-        readers = {
-            table: TextReader(connection, self._types(connection, table))
-            for table in {self._by_name[row[1]] for row in rows if row[1] in self._by_name}
-        }
+        readers = {}
+        for table in {self._by_name[row[1]] for row in rows if row[1] in self._by_name}:
+            with suppress(SettingsError):  # the table is gone
+                readers[table] = TextReader(connection, self._types(connection, table))
         return [self._read(row, readers) for row in rows]
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
@@ -138,7 +158,7 @@ class PostgresQueue:
         place, source, key, at, changed_at = row
         table = self._by_name.get(source)
         values = None
-        if table is not None and key is not None:
+        if table in readers and key is not None:
             values = readers[table].values([None if text is None else text.encode() for text in key])
         return QueuedRow((place, at), table, values, changed_at)
 
@@ -149,23 +169,25 @@ class PostgresQueue:
         return self._readers[table]
 
     def _names(self, table: WatchedTable) -> dict[str, str]:
-        return trigger_names(self._project, table, KINDS)
+        return trigger_names(self._project, table, tuple(ENABLED))
 
     def _triggers(self, table: PostgresTable) -> Iterator[Step]:
         names = self._names(table.watched)
         function = f"{SCHEMA}.{names['truncate']}"
         yield Step(self._function(table, function), f"Changes of {table.watched}.")
         rows = table.partitioned or table.inherits  # a statement for a part of a table fires no trigger of the whole
-        each = "FOR EACH ROW" if rows else "REFERENCING {} TABLE AS changed_rows FOR EACH STATEMENT"
         do = f"EXECUTE FUNCTION {function}()"
         on = f"ON {table.quoted}"
-        yield Step(f"CREATE TRIGGER {names['insert']} AFTER INSERT {on} {each.format('NEW')} {do}")
-        yield Step(f"CREATE TRIGGER {names['delete']} AFTER DELETE {on} {each.format('OLD')} {do}")
+        for kind, row in (("insert", "NEW"), ("delete", "OLD")):
+            each = "FOR EACH ROW" if rows else f"REFERENCING {row} TABLE AS changed_rows FOR EACH STATEMENT"
+            yield Step(f"CREATE TRIGGER {names[kind]} AFTER {kind} {on} {each} {do}")
+            yield Step(f"CREATE TRIGGER {names[f'replicated_{kind}']} AFTER {kind} {on} FOR EACH ROW {do}")
         condition = f"FOR EACH ROW WHEN ({_differs(table.watched)})"
         yield Step(f"CREATE TRIGGER {names['update']} AFTER UPDATE {on} {condition} {do}")
         yield Step(f"CREATE TRIGGER {names['truncate']} AFTER TRUNCATE {on} FOR EACH STATEMENT {do}")
-        for name in names.values():  # also for rows that a subscription of another server writes
-            yield Step(f"ALTER TABLE {table.quoted} ENABLE ALWAYS TRIGGER {name}")
+        for kind, name in names.items():
+            if (fires := {"A": "ALWAYS", "R": "REPLICA"}.get(ENABLED[kind])) is not None:
+                yield Step(f"ALTER TABLE {table.quoted} ENABLE {fires} TRIGGER {name}")
 
     def _function(self, table: PostgresTable, function: str) -> str:
         columns = table.watched.columns

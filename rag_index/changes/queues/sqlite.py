@@ -69,23 +69,31 @@ class SqliteQueue:
             ),
             Step("COMMIT"),
         ]
-        removal = (*(f"DROP TRIGGER {name}" for name in own), f"DROP TABLE {self._name}")
+        removal = (*(Step(f"DROP TRIGGER {name}") for name in own), Step(f"DROP TABLE {self._name}"))
         return Setup(f"rag-index: follow changes by triggers (queue {self._name})", COSTS, tuple(steps), removal)
 
-    def problems(self, connection: Connection) -> list[str]:
+    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
         """As `Queue.problems`."""
         objects = connection.execute(_OBJECTS).fetchall()
         if self._name not in {name for name, kind, _ in objects if kind == "table"}:
-            return [f"the source has no queue {self._name}; {SETUP}"]
-        found = []
+            raise SettingsError(f"the source has no queue {self._name}; {SETUP}")
         columns = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({self._name})")}
         if f"key{self._width}" not in columns:
-            found.append(f"the queue {self._name} has too few columns for the keys of the settings; {SETUP} again")
-        present = {name for name, kind, _ in objects if kind == "trigger"}
+            raise SettingsError(
+                f"the queue {self._name} has too few columns for the keys of the settings; {SETUP} again"
+            )
+        found = {}
         for table in self._watched:
-            wanted = {sql.split()[2] for sql, _ in self._triggers(connection, table)}
+            present = {name for name, kind, of in objects if kind == "trigger" and of == table.name}
+            try:
+                wanted = {sql.split()[2] for sql, _ in self._triggers(connection, table)}
+            except SettingsError as error:
+                found[table] = error
+                continue
             if not present >= wanted:
-                found.append(f"table {table} has no triggers, or not those that fit the settings; {SETUP} again")
+                found[table] = SettingsError(
+                    f"table {table} has no triggers, or not those that fit the settings; {SETUP} again"
+                )
         return found
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:

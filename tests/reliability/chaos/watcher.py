@@ -22,6 +22,7 @@ from rag_index.watch import loop, missed
 from rag_index.watch.opening import open_watch
 from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop, stopped_by_signals
+from tests.watch.feeds import EndedRun
 
 __all__ = ["note_embedded", "whole_run"]
 
@@ -29,16 +30,12 @@ __all__ = ["note_embedded", "whole_run"]
 class Runner(PlainRunner):
     """The runner of a watch without Prefect, whose ordinary runs are in this process too: they start at once."""
 
-    def __init__(self, settings: Settings, stop: Stop) -> None:
-        super().__init__(settings, stop)
-        self._all = settings
-
-    def index_whole(self, name: str) -> Applied:
+    def begin_run(self, name: str) -> EndedRun:
         self.close()
         try:
-            return Applied(whole_run(self._all, name))
+            return EndedRun(Applied(whole_run(self._settings, name)))
         except RagIndexError as error:
-            return Applied(None, error)
+            return EndedRun(Applied(None, error))
 
 
 def main() -> None:
@@ -49,7 +46,7 @@ def main() -> None:
     missed.SETTLE_SECONDS, loop.NOTE_SECONDS = 2.0, 1.0  # what runs found first is judged sooner
     stop = Stop()
     with (
-        closing(Runner(settings, stop)) as runner,
+        closing(Runner(settings)) as runner,
         stopped_by_signals(stop),
         open_watch(settings, None, runner, stop) as watch,
     ):
