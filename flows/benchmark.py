@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.embedders import EmbedderIdentity
     from rag_index.tuning.benchmark import BenchmarkReport
 
-__all__ = ["benchmark", "benchmark_workers"]
-
 
 @flow(name="benchmark")
 def benchmark(

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.doctor.findings import Diagnosis
 
-__all__ = ["doctor"]
-
 
 @flow(name="doctor", flow_run_name=run_name)
 def doctor(config: str | None = None, indexes: list[str] | None = None, wait: float | None = None) -> State[Diagnosis]:

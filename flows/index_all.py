@@ -20,8 +20,6 @@ from rag_index.settings import run_settings
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-__all__ = ["index_all"]
-
 
 @flow(name="index-all", flow_run_name=run_name)
 def index_all(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rag_index.orchestration.opaque import Opaque
     from rag_index.orchestration.watch_runs import Batch
 
-__all__ = ["index_changes"]
-
 
 @flow(name="index-changes", flow_run_name="{index}: {changes} changes", validate_parameters=False)
 def index_changes(index: str, changes: int, batch: Opaque[Batch]) -> State[RunReport]:

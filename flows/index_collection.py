@@ -25,8 +25,6 @@ from tasks.upsert import upsert
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-__all__ = ["index_collection"]
-
 
 @flow(name="index-collection", flow_run_name="index {index}", task_runner=OwnWorkers())
 def index_collection(

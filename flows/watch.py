@@ -17,8 +17,6 @@ from rag_index.watch.opening import open_watch
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
-__all__ = ["watch"]
-
 
 @flow(name="watch", flow_run_name=run_name)
 def watch(config: str | None = None, indexes: list[str] | None = None, once: bool = False) -> State[bool]:

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["PATIENCE", "Call", "Calls", "Outage", "asking", "outages"]
-
 PATIENCE = 5.0
 """Seconds after which a call without an answer is an outage, unless the caller knows better."""
 MAX_PAUSE = 15.0

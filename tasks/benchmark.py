@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rag_index.orchestration.opaque import Opaque
     from rag_index.tuning.benchmark import Bench
 
-__all__ = ["embed_serially", "identify_embedder", "take_sample"]
-
 _ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 

@@ -12,8 +12,6 @@ from rag_index.orchestration.retries import RETRIED
 if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
 
-__all__ = ["delete_gone"]
-
 
 def delete_gone(scan: Scan) -> None:
     """Delete documents of the index that the source no longer has, unless `delete_guard` refuses."""

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
 
-__all__ = ["embed_mapped", "embed_shard"]
-
 LOGGED_FAILURES = 20
 
 

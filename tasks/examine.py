@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rag_index.doctor.findings import Diagnosis
     from rag_index.settings import Settings
 
-__all__ = ["examine_index"]
-
 
 @task(name="examine", task_run_name="examine {index}", **RETRIED)
 def examine_index(settings: Settings, index: str) -> Diagnosis:

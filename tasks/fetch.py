@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.sources import Source, SourcePage
 
-__all__ = ["fetch_page", "pages"]
-
 
 @task(name="fetch", task_run_name="fetch up to {rows} rows", **RETRIED)
 def fetch_page(source: Source, cursor: Any, rows: int) -> SourcePage:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.chunking import Chunker
     from rag_index.indexing.run import IndexRun
 
-__all__ = ["check_chunker", "check_embedder", "check_source", "check_store", "check_workers"]
-
 _CHECK: dict[str, Any] = {"retry_jitter_factor": 0.3, "cache_policy": NO_CACHE, "persist_result": False}
 """The policy of all checks. Each has a time limit of its own: that of the database's driver, of the survey of hosts,
 of the store's requests, or of the connection to the cluster. Jitter, so that runs on many machines ask apart."""

@@ -14,8 +14,6 @@ from rag_index.orchestration.retries import RETRIED
 if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
 
-__all__ = ["build_search_index", "publish"]
-
 
 def publish(scan: Scan) -> None:
     """Verify the collection, and let readers see a rebuilt one."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.settings import StoreSettings
     from rag_index.stores import Store
 
-__all__ = ["upsert", "upsert_from_worker"]
-
 
 def upsert(scan: Scan, shard: Opaque[EmbeddedShard] | WrittenShard) -> WrittenShard:
     """Write a shard's points, unless a worker has written them already."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["FileEvents", "has_events"]
-
 NETWORK = {"9p", "afs", "ceph", "cifs", "davfs", "drvfs", "fuse", "glusterfs", "lustre", "ncpfs", "nfs", "smb", "smb3",
            "smbfs", "vboxsf", "virtiofs", "vmhgfs"}  # fmt: skip
 """Kinds of file systems whose files others change without an event here, without what follows a dot or a number."""

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["FileFeed"]
-
 MAX_FILES = 2000
 """More changed files than this are left to an ordinary run, which parses on all workers."""
 SWEEP_SECONDS = 600.0

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes import ChangeFeed, DocumentChange, LookUp
 
-__all__ = ["JoinedFeed"]
-
 SLICE = 0.25
 """Seconds for which one of several feeds is waited for, before the next is."""
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 
-__all__ = ["MAX_NAME", "object_name"]
-
 MAX_NAME = 60
 """PostgreSQL cuts names at 63 bytes, and MariaDB refuses more than 64."""
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["open_feed"]
-
 
 def open_feed(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> JoinedFeed:
     """Return the feed of these indexes: one of the database for all, and one for each other index.

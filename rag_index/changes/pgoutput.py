@@ -12,8 +12,6 @@ from dataclasses import dataclass
 
 from rag_index.errors import SourceError
 
-__all__ = ["UNCHANGED", "Begin", "Commit", "Message", "Relation", "RowEvent", "Truncate", "Tuple", "decode"]
-
 EPOCH_2000 = 946_684_800
 """Seconds from 1970 to 2000, where PostgreSQL's times start."""
 UNCHANGED = b"\0unchanged"

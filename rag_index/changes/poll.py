@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["PollFeed"]
-
 QUICK_OVERLAP = 60.0
 """Seconds by which most late commits are late."""
 THOROUGH_SECONDS = 60.0

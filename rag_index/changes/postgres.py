@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["PostgresTable", "TextReader", "quoted", "table_in_catalogue"]
-
 KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 FIRST_OWN_OID = 16384
 """The first OID of a type that is not built in; only such a type can be a domain."""

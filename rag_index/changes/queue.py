@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["QueueFeed"]
-
 TIMEOUT = 600.0
 PROBE_SECONDS = 0.2
 """The time between two looks whether the queue has rows."""

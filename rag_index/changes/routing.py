@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rag_index.errors import RagIndexError
     from rag_index.settings import IndexSettings
 
-__all__ = ["Routed", "RoutedFeed", "Router", "RowRoute"]
-
 
 @dataclass(frozen=True, slots=True)
 class RowRoute:

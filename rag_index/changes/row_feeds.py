@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 
-__all__ = ["FeedHealth", "feed_health", "open_row_feed"]
-
 
 @dataclass(slots=True)
 class FeedHealth:

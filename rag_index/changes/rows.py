@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from rag_index.errors import SettingsError
 
-__all__ = ["ReceivedRows", "RowChange", "RowFeed", "WatchedTable"]
-
 
 @dataclass(frozen=True, slots=True)
 class WatchedTable:

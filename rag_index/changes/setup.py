@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rag_index.changes.statements import Setup
     from rag_index.settings import Settings
 
-__all__ = ["setup_for", "setup_script"]
-
 
 def setup_script(settings: Settings) -> str:
     """Return the SQL for all indexes of the settings, with what cannot be followed as comments.

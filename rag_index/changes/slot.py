@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["SlotState", "check_publication", "check_server", "lsn", "lsn_number"]
-
 MIN_VERSION = 140_000
 """PostgreSQL 14 is the first whose pgoutput gives messages, by which the feed learns that it has been set up."""
 _STATE = sa.text("""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["TablePlan", "plan_tables"]
-
 CLOCK = re.compile(
     r"\b(now|curdate|curtime|sysdate|getdate|utc_timestamp|utc_date|unix_timestamp|random|rand)\s*\("
     r"|\b(current_date|current_time|current_timestamp|localtimestamp)\b"

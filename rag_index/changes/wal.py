@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from rag_index.changes.rows import WatchedTable
     from rag_index.ledger import Ledger
 
-__all__ = ["WalFeed"]
-
 TIMEOUT = 600.0
 MAX_ROWS = 100_000
 """Changed rows of one table that are kept in memory; if there are more, all of the table counts as changed."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["wal_setup"]
-
 COLUMN_LISTS = 150_000
 """PostgreSQL 15 is the first that can publish some columns of a table."""
 COSTS = (

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch
     from rag_index.errors import RagIndexError
 
-__all__ = ["TextChunker", "character_boundary", "halves"]
-
 VERSION = 1
 _SPACE = re.compile(r"\s*")
 _BREAKS = (

@@ -7,8 +7,6 @@ import click
 from rag_index.cli import Context, command, json_option, print_json
 from rag_index.errors import TransientError
 
-__all__ = ["automations"]
-
 
 @command()
 @click.option(

@@ -13,8 +13,6 @@ from rag_index.cli.runs import launch_flow
 if TYPE_CHECKING:
     from rag_index.tuning.benchmark import BenchmarkReport
 
-__all__ = ["benchmark"]
-
 
 class _WorkerCounts(click.ParamType[list[int]]):
     """Whole numbers above 0, separated by commas."""

@@ -11,8 +11,6 @@ from rag_index.cli import Context, command, json_option, print_json
 if TYPE_CHECKING:
     from rag_index.status.effective_settings import EffectiveValue
 
-__all__ = ["config"]
-
 
 @command()
 @click.option("--explain", is_flag=True, help="Also explain the automatic values.")

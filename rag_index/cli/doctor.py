@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from rag_index.reports.outcome import RunReport
     from rag_index.settings import Settings
 
-__all__ = ["doctor"]
-
 
 @command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")

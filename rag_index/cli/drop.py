@@ -8,8 +8,6 @@ import click
 
 from rag_index.cli import Context, command, json_option, print_json, wait_option
 
-__all__ = ["drop"]
-
 
 @command()
 @click.argument("name")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.evaluation.report import Evaluation, PoorQuery, Scope
     from rag_index.settings import Settings
 
-__all__ = ["evaluate"]
-
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 TUNE_METRIC = "nDCG@10"
 """The metric that the weight is chosen for, if none is named: it counts every rank."""

@@ -6,8 +6,6 @@ import click
 
 from rag_index.cli import Context, command, wait_option
 
-__all__ = ["export"]
-
 
 @command()
 @click.argument("name")

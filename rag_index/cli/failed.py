@@ -7,8 +7,6 @@ import click
 from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.tables import print_table
 
-__all__ = ["failed"]
-
 
 @command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")

@@ -10,8 +10,6 @@ from rag_index.cli import Context, command
 from rag_index.cli.runs import full_option, print_report, run_indexes, run_options
 from rag_index.reports.outcome import RunReport
 
-__all__ = ["index"]
-
 
 @command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")

@@ -7,8 +7,6 @@ from typing import Any
 from rag_index.cli import Context, command
 from rag_index.cli.runs import full_option, run_indexes, run_options
 
-__all__ = ["index_all"]
-
 
 @command("index-all")
 @full_option

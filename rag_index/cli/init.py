@@ -9,8 +9,6 @@ import click
 from rag_index.cli import Context, command
 from rag_index.errors import SettingsError
 
-__all__ = ["init"]
-
 
 @command()
 @click.option("--source", metavar="URL", help="A database to read: each table with text becomes an index.")

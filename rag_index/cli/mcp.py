@@ -12,8 +12,6 @@ from rag_index.cli import Context, command, wait_option
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["mcp"]
-
 
 @command()
 @click.option(

@@ -8,8 +8,6 @@ import click
 
 from rag_index.cli import Context, command, json_option, print_json, wait_option
 
-__all__ = ["move"]
-
 
 @command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")

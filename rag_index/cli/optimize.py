@@ -6,8 +6,6 @@ import click
 
 from rag_index.cli import Context, command, json_option, print_json, wait_option
 
-__all__ = ["optimize"]
-
 
 @command()
 @click.argument("names", nargs=-1, metavar="[NAME]…")

@@ -12,8 +12,6 @@ from rag_index.cli.tables import print_table
 if TYPE_CHECKING:
     from rag_index.status.plan import RunPlan
 
-__all__ = ["plan"]
-
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
 SELDOM = ("held_back", "failed", "skipped")
 """Columns that are printed if a plan has such documents."""

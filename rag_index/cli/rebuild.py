@@ -9,8 +9,6 @@ import click
 from rag_index.cli import Context, command
 from rag_index.cli.runs import run_indexes, run_options
 
-__all__ = ["rebuild"]
-
 
 @command()
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")

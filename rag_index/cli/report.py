@@ -8,8 +8,6 @@ import click
 
 from rag_index.cli import Context, UnicodeText, command, json_option, print_json
 
-__all__ = ["report"]
-
 SHORT = 0.05
 """Seconds. Shorter stages are left out."""
 SMALL = 100_000

@@ -10,8 +10,6 @@ from rag_index.cli import Context, command, print_json
 from rag_index.cli.runs import run_indexes, run_options
 from rag_index.reports.outcome import RunReport
 
-__all__ = ["retry_failed"]
-
 
 @command("retry-failed")
 @click.argument("names", nargs=-1, metavar="[NAME]…")

@@ -9,8 +9,6 @@ import click
 
 from rag_index.cli import Context, command, json_option, print_json
 
-__all__ = ["rollback"]
-
 
 @command()
 @click.argument("name")

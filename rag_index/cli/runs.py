@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["full_option", "launch_flow", "load_index_all", "print_report", "run_indexes", "run_options"]
-
-
 EARLY_WORKER_DOCUMENTS = 5000
 """A first run of at least this many documents starts its workers early, before it is known what embedding costs."""
 

@@ -8,8 +8,6 @@ import click
 
 from rag_index.cli import Context, command
 
-__all__ = ["sample"]
-
 
 @command()
 @click.argument("kind", type=click.Choice(["pydocs", "servicedesk"]))

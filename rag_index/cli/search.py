@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve import MetricsSnapshot, SearchHit, SearchResult
     from rag_index.settings import Settings
 
-__all__ = ["search"]
-
-
 PARTIAL = 3
 
 

@@ -6,8 +6,6 @@ import click
 
 from rag_index.cli import Context, UnicodeText, command, wait_option
 
-__all__ = ["serve"]
-
 
 @command()
 @click.option("--host", metavar="ADDRESS", help="The address to listen on.")

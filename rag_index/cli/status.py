@@ -10,8 +10,6 @@ from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.tables import print_table
 from rag_index.machine.garbage import collect_seldom
 
-__all__ = ["status"]
-
 
 @command()
 @json_option

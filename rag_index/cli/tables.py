@@ -9,8 +9,6 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["print_table"]
-
 MISSING = "-"
 
 

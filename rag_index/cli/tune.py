@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.tuning.candidate import Candidate
     from rag_index.tuning.tune import Outcome
 
-__all__ = ["tune"]
-
 
 @command()
 @click.option("--budget", type=click.FloatRange(min=5), default=120, show_default=True, help="Seconds to spend.")

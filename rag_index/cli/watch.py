@@ -14,8 +14,6 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from rag_index.settings import Settings
 
-__all__ = ["watch"]
-
 
 @command()
 @click.argument("names", nargs=-1, metavar="[NAME…]")

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["leftovers", "replace_file", "replacement"]
-
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that a crash at any moment, a power cut too, leaves the old or the new content.

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import FrameType
 
-__all__ = ["interrupts_deferred"]
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["other_writer", "private_file", "private_folder"]
-
 OWNER_FOLDER = 0o700
 OWNER_FILE = 0o600
 

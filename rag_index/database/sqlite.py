@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["set_pragmas"]
-
 LOCKED_SECONDS = 30.0
 RETRY_SECONDS = 0.05
 

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-__all__ = ["insert_for"]
-
 
 def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
     """Return the `insert` of PostgreSQL or SQLite; its statements have `on_conflict_do_update` and `…_nothing`."""

@@ -14,16 +14,6 @@ from sqlalchemy.engine import URL, make_url
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "database_url",
-    "first_line",
-    "is_file",
-    "is_secret",
-    "is_transient",
-    "missing_driver",
-    "redacted_url",
-]
-
 DRIVERS: Mapping[str, tuple[str, str, str]] = {
     "postgresql": ("postgresql+psycopg", "psycopg", "postgresql"),
     "postgres": ("postgresql+psycopg", "psycopg", "postgresql"),

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["adopt"]
-
 HASH_HEX = 32
 
 

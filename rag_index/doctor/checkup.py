@@ -51,8 +51,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
 
-__all__ = ["Checkup", "Resources", "damaged_ledger", "examine", "ledger_damage", "lock_index", "open_resources"]
-
 MAX_PAGE_ROWS = 5000
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 

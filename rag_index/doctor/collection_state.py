@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     Fits = Callable[[Collection], bool]
 
-__all__ = ["CollectionState", "collection_number", "maker_conflict"]
-
 Metadata = dict[str, Any]
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.sources import Source
     from rag_index.stores import Store
 
-__all__ = ["SourceChanges", "point_findings", "scan_source", "scan_store"]
-
 
 @dataclass(frozen=True, slots=True)
 class SourceChanges:

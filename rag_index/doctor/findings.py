@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     from rag_index.doctor.history import Kept
 
-__all__ = ["Advice", "Diagnosis", "Finding", "count_phrase"]
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 
-__all__ = ["Kept", "kept_history", "trash_bytes"]
-
 DAY = 86_400.0
 MEGABYTE = 1_000_000
 

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection
     from rag_index.settings import Settings
 
-__all__ = ["repair"]
-
 MAX_ROUNDS = 4
 """A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
 NEED_RUN = {

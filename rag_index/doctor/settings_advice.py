@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["settings_advice"]
-
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
 CHARS_PER_TOKEN = 4
 """For English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""

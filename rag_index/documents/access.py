@@ -21,8 +21,6 @@ from rag_index.documents.canonical import decode_payload, encode_payload, hash_b
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["GROUPS", "access_part", "access_stamp", "groups_in", "groups_of", "stored_groups", "with_groups"]
-
 GROUPS = "groups"
 """The key of the groups in our own part of a payload. A document of an index without `access` does not have it."""
 _ELEMENT = r'\s*("(?:[^"\\]|\\.)*"|[^"\\{},\s](?:[^"\\{},]*[^"\\{},\s])?)\s*'

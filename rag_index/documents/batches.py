@@ -16,22 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.documents.sparse import SparseVector, SparseVectors
 
-__all__ = [
-    "ContextCounts",
-    "ChunkedDocument",
-    "EmbeddedShard",
-    "Failure",
-    "FailureKind",
-    "DocumentBatch",
-    "PointBatch",
-    "RESERVED_KEY",
-    "Shard",
-    "ShardStats",
-    "StoredPoint",
-    "WrittenShard",
-    "text_to_embed",
-]
-
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
 

@@ -21,17 +21,6 @@ from rag_index.documents.floats import storable_float
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = [
-    "VERSION",
-    "decode_payload",
-    "encode_payload",
-    "encode_payloads",
-    "hash_bytes",
-    "hash_text",
-    "plain_decimal",
-    "utc_iso",
-]
-
 VERSION = 1
 HASH_BYTES = 16
 _JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS

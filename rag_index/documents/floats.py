@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["storable_float"]
-
 _POWERS = [float(f"1e{exponent}") for exponent in range(309)]
 MAX_STEPS = 1000
 """Neighbours that are tried on either side; some tens are the most that random bits have needed."""

@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 import uuid
 
-__all__ = ["point_id"]
-
-
 _NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 

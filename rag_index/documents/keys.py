@@ -23,8 +23,6 @@ from rag_index.errors import SettingsError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["decode_key", "document_id", "encode_key", "encode_keys", "key_parts", "possible_keys", "values_of"]
-
 
 def encode_key(values: Sequence[Any]) -> str:
     """Return a key's typed form: its value as JSON, or an array of values if the key has several columns.

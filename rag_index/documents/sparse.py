@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["SparseVector", "SparseVectors"]
-
 
 @dataclass(frozen=True, slots=True)
 class SparseVector:

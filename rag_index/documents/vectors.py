@@ -9,8 +9,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["broken_reason", "usable_rows"]
-
 
 def usable_rows(matrix: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return, for a matrix of shape (n, dimension), which rows are finite and not all zero, as shape (n,)."""

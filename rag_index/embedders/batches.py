@@ -11,8 +11,6 @@ from rag_index.hosts.trials import ALONE_LIMIT, Request
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Batch", "make_batches"]
-
 FAULT_TRIES = 3
 """Failures of a batch of several texts through faults of the server, before its texts are suspected."""
 MIN_TEXTS = 8

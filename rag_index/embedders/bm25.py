@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["Bm25Encoder", "Bm25Model", "bm25_model"]
-
 VERSION = 1
 """Change it if the same text would get another sparse vector."""
 K, B = 1.2, 0.75

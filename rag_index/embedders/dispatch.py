@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from rag_index.hosts.model import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool
 
-__all__ = ["Dispatch", "OllamaStats"]
-
 
 @dataclass(slots=True)
 class OllamaStats(RequestStats):

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["NAMED_BY", "definitions", "names_of", "split_identifiers"]
-
 DEFINES = "defines"
 """The beginning of a word that stands for the definition of a name."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["LocalEmbedder"]
-
 TEXTS_AT_ONCE = 1024
 """Number of vectors in one matrix. It bounds the memory that a single vector can keep alive."""
 

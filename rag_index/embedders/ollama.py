@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rag_index.hosts.stats import RequestStats
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["OllamaEmbedder"]
-
 log = logging.getLogger("rag_index.embedders")
 
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Query", "TakesQueries"]
-
 
 @dataclass(slots=True, eq=False)
 class Query:

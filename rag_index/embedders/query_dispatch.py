@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.hosts.model import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool
 
-__all__ = ["QueryDispatch"]
-
 LATE_FACTOR = 4.0
 """Multiple of the expected time after which a request is late: other queries do not wait for its host."""
 MIN_OVERDUE = 1.0

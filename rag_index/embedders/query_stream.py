@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rag_index.embedders.query_dispatch import QueryDispatch
     from rag_index.hosts.pool import Pool
 
-__all__ = ["QueryStream"]
-
 CLOSING_POLL = 0.05
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["SentenceTransformersEmbedder"]
-
 WEIGHTS = ("*.safetensors", "*.bin", "tokenizer.json", "vocab.txt", "sentencepiece.bpe.model", "modules.json")
 """The files that determine the vectors, in a model's folder and below it, together with each module's config.json."""
 MIN_PLAUSIBLE_LIMIT = 8

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.candidates import Candidates
     from rag_index.settings import Settings
 
-__all__ = ["Asked", "Document", "Wanted", "ask", "wanted_of"]
-
 Document = tuple[str, str]
 """An index and the id of a document in it."""
 

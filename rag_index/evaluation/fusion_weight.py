@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["MIN_QUERIES", "WeightChoice", "choose_weight"]
-
 WEIGHTS = tuple(round(number / 20, 2) for number in range(21))
 """The weights that are tried: 0, 0.05, …, 1."""
 FOLDS = 5

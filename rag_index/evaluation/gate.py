@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from rag_index.settings import GateSettings, IndexSettings, Settings
     from rag_index.stores import Store
 
-__all__ = ["ask_both", "check_gate", "judge"]
-
 LIVE, REBUILT = "live", "rebuilt"
 """The names of the index under which the two collections are searched."""
 AT_ONCE = 8

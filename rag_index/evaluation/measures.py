@@ -21,8 +21,6 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Sequence
 
-__all__ = ["Metric", "measure", "parse_metric"]
-
 Document = TypeVar("Document", bound="Hashable")
 
 NAMES = {"recall": "recall", "precision": "precision", "success": "success", "mrr": "MRR", "ndcg": "nDCG"}

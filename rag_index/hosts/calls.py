@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.hosts.stats import RequestStats
     from rag_index.outages import Call
 
-__all__ = ["HostCalls", "HostModel"]
-
 Req = TypeVar("Req", bound=Request)
 CHECK_SECONDS = 15.0
 """Maximum age of the comparison of a host's model when a call begins."""

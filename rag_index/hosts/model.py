@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rag_index.hosts.ollama_client import Endpoint
 
-__all__ = ["KnownModel", "plain_vector"]
-
 PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 

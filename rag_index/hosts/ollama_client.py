@@ -35,16 +35,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = [
-    "Answer",
-    "Endpoint",
-    "EndpointSettings",
-    "ModelDetails",
-    "HostUnreachable",
-    "RequestTimedOut",
-    "plain_model_name",
-]
-
 CONNECT_SECONDS = 5.0
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Pace"]
-
 FORGETTING_FACTOR = 0.8
 """The weight of an answer relative to the next one."""
 MAX_EXTRAPOLATION = 4.0

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from rag_index.hosts.ollama_client import Endpoint
 
-__all__ = ["Clock", "Host", "Pool"]
-
 MAX_FAILURES = 3
 """Failures in a row after which a host is down."""
 FIRST_PAUSE = 0.1

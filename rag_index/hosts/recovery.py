@@ -10,8 +10,6 @@ from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited
 if TYPE_CHECKING:
     from rag_index.hosts.pool import Host, Pool
 
-__all__ = ["Recovery"]
-
 MIN_WAIT_SECONDS = 5.0
 """How long a call waits at least, even if earlier calls have used up the patience: enough to probe each host."""
 LOG_SECONDS = 30.0

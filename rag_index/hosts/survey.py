@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.hosts.ollama_client import Endpoint, ModelDetails
     from rag_index.outages import Call
 
-__all__ = ["HostReport", "StartLimit", "agreed_report", "survey_hosts"]
-
 
 @dataclass(frozen=True, slots=True)
 class StartLimit:

@@ -18,8 +18,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rag_index.hosts.pool import Host
 
-__all__ = ["Request", "Trial"]
-
 ROAMING_TRIES = 2
 """Failures of a text before it is tried on one host only."""
 TRIAL_FAILURES = 3

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.sources import SourcePage
     from rag_index.stores import Store
 
-__all__ = ["carry_access", "outdated_groups", "update_access"]
-
 AT_A_TIME = 500
 """Documents whose points are read and written together."""
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, WatchRecord
 
-__all__ = ["begin_scan"]
-
 logger = logging.getLogger("rag_index.indexing")
 
 

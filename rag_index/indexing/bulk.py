@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection
 
-__all__ = ["begin_bulk", "build_index", "end_bulk", "loads_first"]
-
 logger = logging.getLogger("rag_index.indexing")
 
 

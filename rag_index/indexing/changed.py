@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.sources import Source
 
-__all__ = ["Applied", "BatchIndexer"]
-
 FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
 """The size of the first batch of an index, and of the smallest."""
 BATCH_SECONDS = 2.0

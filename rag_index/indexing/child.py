@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
     from rag_index.reports.metrics import Stopwatch
 
-__all__ = ["ChildEmbedder", "embed_in_child"]
-
 
 def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[EmbeddedShard]:
     """Embed a shard of suspects in the child; a document that kills it is found and listed as failed.

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["Committer", "committing", "next_mark"]
-
 LOGGED_FAILURES = 20
 NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""

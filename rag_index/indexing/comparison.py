@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, FailedDocument, Known, Ledger, WatchRecord
 
-__all__ = ["Comparison", "begin_comparison"]
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:

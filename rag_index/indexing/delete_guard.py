@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.ledger import Collection, Counts, Ledger
 
-__all__ = ["DeleteGuard"]
-
 
 class DeleteGuard:
     """The delete guard of a scan into `collection`. A scan of all documents calls `note_size` before it writes."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["delete_gone", "delete_named"]
-
 
 def delete_gone(
     ledger: Ledger, store: Store, collection: Collection, index: str, *, note: Callable[[list[str]], None]

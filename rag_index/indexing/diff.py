@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch
     from rag_index.ledger import FailedDocument, Known
 
-__all__ = ["MAX_TRIES", "PageDiff", "diff"]
-
 MAX_TRIES = 5
 """Runs that try a failed document again by themselves; after that only `retry-failed` or a changed text does."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
     from rag_index.sources import SourcePage
 
-__all__ = ["finish_scan", "index_pages", "pages"]
-
 logger = logging.getLogger("rag_index.indexing")
 
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from rag_index.embedders.bm25 import Bm25Model
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["EmbedJob", "embed_shard"]
-
 NO_FIELDS = b"{}"
 NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]

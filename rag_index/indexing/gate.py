@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection
 
-__all__ = ["note_first", "refused_by_gate"]
-
 NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
 NOT_ASKED = "the gate was not asked (--allow-loss)"
 OTHER_REMEDIES = (": put it back, or rebuild", ": put the settings back, or rebuild", ": rebuild the index")

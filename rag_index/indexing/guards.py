@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from rag_index.ledger import Counts
 from rag_index.ledger.deletions import DAYS, HOURS
 
-__all__ = [
-    "UNGUARDED_DELETES", "Loss", "batch_refused", "deletion_refused", "held_back", "too_few_left", "too_many_failed",
-]  # fmt: skip
-
 UNGUARDED_DELETES = 100
 """Up to this many deletions are never guarded."""
 

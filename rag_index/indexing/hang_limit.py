@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["hang_limit"]
-
 MIN_SECONDS = 600.0
 TIMES_SLOWER = 30.0
 """How many times slower than measured, or than assumed before anything was, a shard may be: machines get busy."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import WaitingLookUp
 
-__all__ = ["look_up"]
-
 CONDITION_VALUES = 100
 """Values of one condition that the store is asked for."""
 

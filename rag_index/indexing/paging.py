@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.sources import Source, SourcePage
 
-__all__ = ["Paging", "read_pages"]
-
 FIRST_ROWS = 2000
 ROW_CHARS = 500
 """What a row takes beside its text, as characters."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
-__all__ = ["update_payloads"]
-
 AT_A_TIME = 500
 """Documents whose points are read and written together."""
 

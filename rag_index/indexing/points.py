@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Known
     from rag_index.stores import Store
 
-__all__ = ["batches", "delete_chunks", "replaced_payload", "write_shard"]
-
 BATCH_POINTS = 1000
 
 

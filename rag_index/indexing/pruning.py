@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Store, StoreCatalog
 
-__all__ = ["KeptIndex", "drop_index", "kept_index", "prune"]
-
 DAY = 86_400.0
 
 logger = logging.getLogger("rag_index.indexing")

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
-__all__ = ["Verification", "publish_collection", "roll_back", "verify_counts", "verify_sample"]
-
 SAMPLE = 20
 TIE = 1e-4
 """Scores this close count as equal: exact duplicates find each other."""

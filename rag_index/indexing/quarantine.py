@@ -10,8 +10,6 @@ from rag_index.errors import ProcessDied
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["quarantine"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection
 
-__all__ = ["publish_rebuilt"]
-
 
 def publish_rebuilt(
     run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool, bulk: bool

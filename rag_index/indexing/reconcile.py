@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
-__all__ = ["compare_points", "content_hash", "pages", "reconcile", "typed_key"]
-
 PAGE_POINTS = 1000
 
 

@@ -12,8 +12,6 @@ from rag_index.errors import SourceTimedOut, TransientError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["MAX_RETRIES", "backoff", "tries_left", "with_retries"]
-
 T = TypeVar("T")
 
 MAX_RETRIES = 3

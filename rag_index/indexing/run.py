@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from rag_index.sources import Source
     from rag_index.stores import Store
 
-__all__ = ["IndexRun", "Opened", "RunOptions", "open_run"]
-
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Known
     from rag_index.sources import SourcePage
 
-__all__ = ["Scan"]
-
 
 @dataclass(frozen=True, slots=True)
 class Scan:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import Failure, Shard
 
-__all__ = ["ScanProgress"]
-
 
 @dataclass(slots=True)
 class ScanProgress:

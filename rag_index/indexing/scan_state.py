@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.sources import Source, SourcePage
     from rag_index.sources.buckets import BucketDigest
 
-__all__ = ["LedgerScanState"]
-
 DAY = 86_400
 
 

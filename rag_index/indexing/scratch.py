@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from rag_index.ledger import Ledger
 
-__all__ = ["MAX_EXAMPLES", "Matches", "Orphan", "PointTally", "Scratch"]
-
 MAX_EXAMPLES = 5
 """Keys that a result names."""
 _metadata = sa.MetaData()

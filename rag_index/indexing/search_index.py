@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Store
 
-__all__ = ["Optimized", "build_search_index", "make_searchable", "optimize", "search_index_due", "useless_indexes"]
-
 SAMPLE = 100
 """Payloads that are looked at."""
 TYPES: Mapping[str, set[type]] = {

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["Sharder", "first_rate", "poison", "max_chars", "parts_of"]
-
 MAX_CHARS = 4_000_000
 """As many characters as the local embedder takes two seconds for. The tasks of a shard cost some tenths of a second of
 processor time in flow, worker and Prefect's server."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.sources import SourcePage
 
-__all__ = ["gone_keys", "index_documents", "keys_of", "known_keys", "single_document_source"]
-
 
 def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexOutcome:
     """Bring the documents with these ids, as people see them, up to date in the index `name`.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store, StoreCatalog
 
-__all__ = ["Target", "check_fits", "live_collection"]
-
 
 def live_collection(ledger: Ledger, store: Store | StoreCatalog, alias: str) -> Collection | None:
     """Return the live collection of an alias, None where nothing is indexed yet.

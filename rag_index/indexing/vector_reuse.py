@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
-__all__ = ["VectorReuse", "reusable"]
-
 logger = logging.getLogger("rag_index.indexing.vector_reuse")
 
 

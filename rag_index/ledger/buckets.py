@@ -18,8 +18,6 @@ from rag_index.ledger.tables import EMPTY, HELD, PENDING, buckets, documents, fa
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-__all__ = ["BucketRows"]
-
 
 class BucketRows(ScanRows):
     """The digests of a collection's buckets, and the buckets that the current scan leaves unread."""

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-__all__ = ["CollectionRows", "unwanted_indexes"]
-
 
 class CollectionRows(LedgerConnection):
     """The collections of each alias, and what each was built with."""

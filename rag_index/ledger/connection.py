@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection, Engine
 
-__all__ = ["LedgerConnection"]
-
 CONNECT_SECONDS = 10
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from rag_index.ledger.records import Collection
 
-__all__ = ["DAYS", "DeletionRows"]
-
 DAYS = 30
 """Days for which sizes are kept: what an index lost in this time is one loss."""
 DAY = 86_400

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.documents.commits import CommitMark
     from rag_index.ledger.records import Collection
 
-__all__ = ["DocumentRows"]
-
 d = documents.c
 COLUMNS = (d.collection_id, d.key, d.text_hash, d.payload_hash, d.chunks, d.pending, d.added_at)
 """What is written of a document; `added_at` only when it is new."""

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import Failure, FailureKind
 
-__all__ = ["FailureRows"]
-
 
 class FailureRows(LedgerConnection):
     """Documents that could not be indexed, or only incompletely."""

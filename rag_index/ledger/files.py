@@ -12,8 +12,6 @@ from rag_index.ledger.tables import documents, file_hashes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["FileRows"]
-
 QUERY_HASHES = 500
 """Hashes per SELECT."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["InboxRows"]
-
 COLUMNS = ("alias", "document_id", "number", "changed_at", "received_at")
 LOOK_UP_COLUMNS = ("alias", "column_name", "value", "number", "changed_at")
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from rag_index.ledger import Ledger, RunRecord
 
-__all__ = ["LEASE_SECONDS", "IndexLease", "holder", "run_state"]
-
 LEASE_SECONDS = 60.0
 RENEW_SECONDS = 10.0
 BATCH_SECONDS = 300.0

@@ -18,8 +18,6 @@ from rag_index.ledger.tables import inbox, look_ups, mended, watches
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MAX_KEPT", "MendedRows"]
-
 MAX_KEPT = 10_000
 """Documents of an index that are kept until they are explained. Of more, only the number is."""
 COLUMNS = ("alias", "document_id", "change", "run_id", "begun", "number", "found_at")

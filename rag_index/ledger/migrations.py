@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["MIGRATIONS", "migrate"]
-
 
 def _add_scan_marks(connection: Connection) -> None:
     """Version 2: keep what a complete scan leaves for the next one (`changed_since`)."""

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["Prunable", "PrunedRows"]
-
 
 class Prunable(NamedTuple):
     """Numbers of rows that have grown old."""

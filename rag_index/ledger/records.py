@@ -10,20 +10,6 @@ from rag_index.documents.commits import CommitMark
 if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
 
-__all__ = [
-    "Collection",
-    "Counts",
-    "FailedDocument",
-    "Known",
-    "MissedDocument",
-    "RunRecord",
-    "ScanRecord",
-    "Totals",
-    "WaitingChange",
-    "WaitingLookUp",
-    "WatchRecord",
-]
-
 
 class Known(NamedTuple):
     """The ledger's row of a document. A pending document is treated as changed."""

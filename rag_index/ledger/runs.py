@@ -12,9 +12,6 @@ from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import RunRecord
 from rag_index.ledger.tables import runs
 
-__all__ = ["BATCH", "SINGLE", "RunRows"]
-
-
 BATCH = "watch-"
 """Prefix of the id of a watch's batches; the alias follows. The ledger keeps the last batch of each index alone."""
 SINGLE = "id-"

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["ScanRows"]
-
 
 class _ScanTables(NamedTuple):
     """The temporary tables of a connection: keys that the scan has seen, documents that it found emptied, and texts.

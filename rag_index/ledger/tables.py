@@ -7,12 +7,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-__all__ = [
-    "EMPTY", "HELD", "PENDING", "batch_deletions", "buckets", "collections", "documents", "failed_documents",
-    "file_hashes", "inbox", "leases", "look_ups", "mended", "metadata", "runs", "scan_states", "schema_version",
-    "sizes", "slots", "watches",
-]  # fmt: skip
-
 metadata = sa.MetaData()
 
 schema_version = sa.Table("rag_index_schema_version", metadata, sa.Column("version", sa.Integer, nullable=False))

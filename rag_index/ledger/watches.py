@@ -10,8 +10,6 @@ from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import WatchRecord
 from rag_index.ledger.tables import mended, slots, watches
 
-__all__ = ["WatchRows", "lease_name"]
-
 
 def lease_name(project: str) -> str:
     """Return the name of the lease of a project's watch, which is the name of no alias."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-__all__ = ["MemoryWatch", "peak_memory"]
-
 SAMPLE_SECONDS = 0.1
 
 

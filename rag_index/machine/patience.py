@@ -10,8 +10,6 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Patience", "processor_seconds"]
-
 
 def processor_seconds(pid: int) -> float:
     """Return the processor time of a process so far; infinite if there is no such process."""

@@ -15,17 +15,6 @@ import psutil
 if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, ParallelSettings
 
-__all__ = [
-    "Machine",
-    "choose_worker_count",
-    "cpu_count",
-    "default_worker_count",
-    "detect_machine",
-    "estimate_worker_memory",
-    "load_average",
-    "memory_per_worker",
-]
-
 # dask.system reads the limits of one cgroup only, and distributed.system those of the root only: both miss limits that
 # are set on a group in between, so the groups are read here.
 _CGROUP = Path("/sys/fs/cgroup")

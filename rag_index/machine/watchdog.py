@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["end_process_after"]
-
 
 @contextmanager
 def end_process_after(seconds: float | None) -> Iterator[None]:

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-__all__ = ["ApiServer", "light_clients", "prefect_api", "send_pending_logs", "temporary_server"]
-
-
 USER = "rag-index"
 BUSY_SECONDS, IDLE_SECONDS = 60.0, 120.0
 """`Patience` with the start: it takes 3 to 5 s of processor time."""

@@ -41,23 +41,6 @@ if TYPE_CHECKING:
     from rag_index.reports.progress import Progress
     from rag_index.tuning.benchmark import BenchmarkReport
 
-__all__ = [
-    "ArtifactDisplay",
-    "ProgressArtifact",
-    "Row",
-    "all_failed_table",
-    "artifact_key",
-    "benchmark_table",
-    "diagnosis_table",
-    "failed_rows",
-    "failed_table",
-    "gate_table",
-    "impatient",
-    "outcome_table",
-    "run_report",
-    "tag_run",
-]
-
 logger = get_logger("rag_index.artifacts")
 
 Row: TypeAlias = dict[str, Any]

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore
 
-__all__ = ["FLOWS", "create_automations", "server_url"]
-
 FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
 """The names of flows and of deployments."""
 BLOCK = "rag-index-webhook"

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import ParallelSettings, Settings
 
-__all__ = ["OwnWorkers", "Workers", "count_workers", "early_workers", "run_workers", "workers_of"]
-
 logger = logging.getLogger("rag_index.workers")
 
 ALIKE = ("rag-index", "prefect", "distributed", "cloudpickle")

@@ -6,8 +6,6 @@ from typing import Any
 
 from prefect.context import FlowRunContext
 
-__all__ = ["current_worker", "flow_client", "worker_name"]
-
 
 def flow_client() -> Any:
     """Return the task runner's client (`distributed.Client`), or None if there is no cluster. Starts the cluster."""

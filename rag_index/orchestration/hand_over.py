@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun, RunOptions
     from rag_index.settings import Settings
 
-__all__ = ["HandedOver", "handed_over", "open_run"]
-
 
 @dataclass(slots=True)
 class HandedOver:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rag_index.orchestration.cluster import Workers
     from rag_index.settings import Settings
 
-__all__ = ["FlowStart", "launch", "make_folder", "names_api", "quiet", "trusted_folder"]
-
 UNREACHABLE = "Failed to reach API at "
 """What Prefect says, in a RuntimeError, of a server that does not answer at the start."""
 

@@ -11,8 +11,6 @@ from rag_index.orchestration.dask_client import flow_client
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Liveness"]
-
 CHECK_SECONDS = 5.0
 """Time between two checks, each of which costs a message to the scheduler."""
 GONE_SECONDS = 180.0

@@ -14,8 +14,6 @@ from rag_index.reports.log_notes import LOGGERS, LogNotes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["forward_logs", "subscribe_logs"]
-
 TOPIC = "rag-index"
 
 

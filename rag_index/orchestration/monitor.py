@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.indexing.run import IndexRun
 
-__all__ = ["Monitor"]
-
 
 class Monitor:
     """Progress, liveness and status of workers, and their log lines, for the time of a `with` block."""

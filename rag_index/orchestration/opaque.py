@@ -9,8 +9,6 @@ from __future__ import annotations
 import uuid
 from typing import Generic, TypeVar
 
-__all__ = ["Opaque"]
-
 T = TypeVar("T")
 
 

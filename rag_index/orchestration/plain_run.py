@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from rag_index.orchestration.launch import FlowStart
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["run_plainly"]
-
 T = TypeVar("T")
 
 START_SECONDS = 10.0

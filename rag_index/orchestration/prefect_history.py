@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["FILE_NAME", "prune_history"]
-
 FILE_NAME = "prefect.db"
 DAY = 86_400.0
 BUSY_SECONDS = 1.0

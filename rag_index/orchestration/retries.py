@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
-__all__ = ["RETRIED", "error_of", "transient_for"]
-
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Return whether the error that ended the task is transient: Prefect's retry condition."""

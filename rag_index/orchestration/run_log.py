@@ -6,8 +6,6 @@ import logging
 
 from prefect.exceptions import CancelledRun, FailedRun, UnfinishedRun
 
-__all__ = ["end_with_state"]
-
 LOGGER = "prefect.flow_runs"
 
 

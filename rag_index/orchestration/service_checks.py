@@ -16,8 +16,6 @@ from rag_index.errors import TransientError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-__all__ = ["RETRY_SECONDS", "ServiceChecks", "current_checks", "patience", "shared_checks"]
-
 T = TypeVar("T")
 
 RETRY_SECONDS = 5.0

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["hold_sigterm", "terminable"]
-
 LATER = 0.02
 """Seconds until a signal is sent again that arrived where its exception would be lost."""
 UNRAISABLE = {"__del__", "_gc_callback"}

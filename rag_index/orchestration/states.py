@@ -38,16 +38,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.tuning.benchmark import BenchmarkReport
 
-__all__ = [
-    "benchmark_state",
-    "diagnosis_state",
-    "flow_run_id",
-    "outcome_of",
-    "report_state",
-    "reported",
-    "run_name",
-]
-
 
 def flow_run_id() -> str:
     """Return the id of the flow run that this is called in."""

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import State
 
-__all__ = ["Stop", "stoppable"]
-
 logger = get_logger("rag_index.stopping")
 
 POLL_SECONDS = 3.0

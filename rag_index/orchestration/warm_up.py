@@ -13,8 +13,6 @@ from rag_index.orchestration.worker import process_embedder
 if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
 
-__all__ = ["warm_up"]
-
 START_SECONDS = 120
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
 
-__all__ = ["Batch", "FlowRunner", "StoppableWatch", "stoppable_watch", "watch_state"]
-
 UNANSWERED = (httpx.HTTPError, PrefectException, RuntimeError)
 """What Prefect raises if its server does not answer, among other things."""
 

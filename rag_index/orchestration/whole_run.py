@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rag_index.reports.outcome import RunReport
     from rag_index.reports.progress import Progress
 
-__all__ = ["WholeRun", "current_whole_run", "whole_run"]
-
 
 class WholeRun:
     """A display of progress over several indexes, one after another, that also collects their failed documents."""

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from prefect.futures import PrefectWrappedFuture
 
-__all__ = ["Watcher", "Window", "shards_per_worker"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 TICK_SECONDS = 1.0

@@ -25,8 +25,6 @@ import httpx
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["PUT_OFF", "PUT_OFF_SECONDS", "witnessed"]
-
 PUT_OFF = "the worker of this run was stopped; what was committed is kept, and the run is resumed by the next worker"
 PUT_OFF_SECONDS = 70.0
 """Longer than the leases of the run's indexes last, which a worker on another machine would have to wait for."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, StoreSettings
     from rag_index.stores import Store
 
-__all__ = ["begin_next", "process_embedder", "process_store", "time_limit"]
-
 
 class _Process:
     """The one global: a model takes seconds and memory to load, so a process keeps its embedder.

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from rag_index.reports.progress import Progress
 
-__all__ = ["forward_status", "subscribe_status"]
-
 TOPIC = "rag-index-status"
 INTERVAL_SECONDS = 1.0
 

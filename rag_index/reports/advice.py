@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     from rag_index.reports.metrics import RunMetrics
     from rag_index.settings import EmbedderSettings, ParallelSettings
 
-__all__ = ["advice"]
-
 MIN_BUSY = 0.85
 """Utilisation from which the workers are the bottleneck."""
 MAX_RATE_LIMITED = 0.05

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from rag_index.reports.progress import Progress
 
-__all__ = ["Display", "Lines", "open_display"]
-
 LINE_SECONDS = 5.0
 MIN_BAR, MAX_BAR = 10, 30
 """Columns of the live bar."""

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["GateVerdict", "WorseQuery"]
-
 NAMED = 3
 """Queries that a sentence names."""
 EPSILON = 1e-9

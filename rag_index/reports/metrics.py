@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import ShardStats
 
-__all__ = ["RunMetrics", "Stopwatch"]
-
 STAGES = (
     "start", "fetch", "diff", "workers", "submit", "wait", "embed", "upsert", "commit", "delete", "publish",
     "gate", "search index", "other",

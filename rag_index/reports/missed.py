@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["missed_sentence"]
-
 FIRST_IDS = 10
 """The ids that a message names."""
 

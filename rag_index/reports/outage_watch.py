@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.outages import Outage
     from rag_index.reports.progress import Progress
 
-__all__ = ["watched_outages"]
-
 INTERVAL_SECONDS = 1.0
 
 

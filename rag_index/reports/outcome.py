@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import Failure, WrittenShard
     from rag_index.reports.gate import GateVerdict
 
-__all__ = ["IndexOutcome", "RunReport", "State", "count_of", "failed_to_start"]
-
 State = Literal["completed", "partial", "failed"]
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 SLOW_SECONDS = 60.0

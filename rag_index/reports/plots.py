@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
 
-__all__ = ["require_plots", "save_figure"]
-
 _NOT_WRITTEN = "the plot cannot be written to {path}: {reason}; name another file with --plot"
 
 

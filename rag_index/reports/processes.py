@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from rag_index.outages import Outage
 
-__all__ = ["FLOW", "Processes"]
-
 FLOW = "flow"
 """The name of the flow's own process. Workers have their addresses."""
 

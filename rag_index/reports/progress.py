@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rag_index.outages import Outage
     from rag_index.reports.displays import Display
 
-__all__ = ["Progress"]
-
 RECENT_SECONDS = 30.0
 """The period over which the recent rate is measured."""
 MIN_OVERDUE = 2.0

@@ -13,8 +13,6 @@ from rag_index.errors import RerankerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CrossEncoderReranker"]
-
 
 class CrossEncoderReranker:
     """A Reranker that uses a CrossEncoder. A text longer than the model's limit is judged by its beginning."""

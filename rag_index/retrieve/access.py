@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import Settings
 
-__all__ = ["ALL_GROUPS", "AccessRules", "AllGroups", "CallerGroups", "Groups", "caller_groups"]
-
 
 class AllGroups(Enum):
     """The type of `ALL_GROUPS`."""

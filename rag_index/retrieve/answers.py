@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.question import IndexAnswer, Question
     from rag_index.retrieve.results import SearchHit
 
-__all__ = ["Ordered", "compares_scores", "failure_of", "fuse_answers", "order_answers", "scorings"]
-
 
 @dataclass(frozen=True, slots=True)
 class Ordered:

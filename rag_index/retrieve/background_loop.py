@@ -12,8 +12,6 @@ from rag_index.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["BackgroundLoop"]
-
 T = TypeVar("T")
 
 

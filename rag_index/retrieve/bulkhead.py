@@ -12,8 +12,6 @@ from rag_index.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Bulkhead"]
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

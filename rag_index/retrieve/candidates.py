@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import StoredPoint
     from rag_index.retrieve.question import IndexAnswer, Question
 
-__all__ = ["Candidates"]
-
 KEPT = ("key", "document_id", "chunk")
 """What is kept of a chunk's payload: its place, but no texts, since thousands of queries may be in memory."""
 

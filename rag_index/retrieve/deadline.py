@@ -11,8 +11,6 @@ from rag_index.errors import SearchTimedOut
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-__all__ = ["Countdown", "Deadline"]
-
 T = TypeVar("T")
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.stores import Condition, StoreReader
 
-__all__ = ["Document", "DocumentChunk", "read_document"]
-
 
 @dataclass(frozen=True, slots=True)
 class DocumentChunk:

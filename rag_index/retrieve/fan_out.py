@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import StoreReader
 
-__all__ = ["FanOut"]
-
 T = TypeVar("T")
 
 MAX_LOAD_SECONDS = 300.0

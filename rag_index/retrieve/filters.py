@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["Filter", "check_fields", "conditions_of", "parse_filters", "required_conditions"]
-
 Filter = Mapping[str, Any] | str | Iterable[Condition | str]
 """A table of fields, conditions, or text as on the command line."""
 

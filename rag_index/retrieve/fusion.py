@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
 
-__all__ = ["Scoring", "by_rank", "by_score", "count_documents", "document_hits", "trusted_weight"]
-
 K = 60
 MAX_CHUNKS = 3
 """Chunks that a hit holds at most."""

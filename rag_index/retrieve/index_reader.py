@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.question import IndexAnswer, Question
     from rag_index.retrieve.store_holder import StoreHolder
 
-__all__ = ["CHUNKS_PER_DOCUMENT", "MIN_CANDIDATES", "IndexReader", "is_hybrid"]
-
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
 MIN_CANDIDATES = 30

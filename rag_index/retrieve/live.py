@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import StoreReader
 
-__all__ = ["LiveCollection", "LiveCollections"]
-
 
 @dataclass(frozen=True, slots=True)
 class LiveCollection:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from prometheus_client import Metric
 
-__all__ = ["Metrics", "MetricsSnapshot", "StageMetrics"]
-
 MIN_SECONDS = 1e-6
 """Shorter times are all in the first bucket."""
 MAX_SECONDS = 1e5

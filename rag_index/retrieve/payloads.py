@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.question import IndexAnswer, Question
 
-__all__ = ["load_payloads"]
-
 MIN_READ = 30
 """Payloads read at least in one round: reading a few more is cheaper than another round."""
 MORE = 4

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["QueryCache", "query_key"]
-
 
 def query_key(fingerprint: str, query: str) -> tuple[str, bytes]:
     """Return what a query's vector depends on: the model's fingerprint (prefix included) and a hash of the text."""

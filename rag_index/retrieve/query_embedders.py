@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["QueryEmbedders"]
-
 
 class QueryEmbedders:
     """One embedder for each fingerprint in use. Safe to use from several threads.

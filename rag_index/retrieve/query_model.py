@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["QueryModel"]
-
 MAX_QUERIES = 32
 """Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
 UNAVAILABLE = (EmbedderUnavailable, ModelChanged, ModelMissing)

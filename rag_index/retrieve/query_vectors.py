@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rag_index.retrieve.live import LiveCollection
 
-__all__ = ["QueryVectors"]
-
 
 class QueryVectors:
     """The vectors of one question, made once for each fingerprint. `seconds` is how long the slowest took."""

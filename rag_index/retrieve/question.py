@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.stores import Condition
 
-__all__ = ["MAX_HITS", "IndexAnswer", "Question", "make_question"]
-
 MAX_HITS = 1000
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.rerankers import Reranker
     from rag_index.retrieve.results import SearchHit
 
-__all__ = ["Reranked", "Reranking"]
-
 TEXTS_AT_ONCE = 16
 """Texts in a call of the reranker. Between two calls, one whose search has given up ends."""
 MAX_LOAD_SECONDS = 300.0

@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve.live import LiveCollection
     from rag_index.stores import StoreReader
 
-__all__ = ["Retriever"]
-
 Fusion = Literal["auto", "rank", "score"]
 
 HYBRID = 0.5

@@ -14,8 +14,6 @@ from rag_index.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["SingleFlight", "result_of"]
-
 T = TypeVar("T")
 
 CLOSED = "the retriever is closed"

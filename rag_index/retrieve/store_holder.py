@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from rag_index.stores import StoreReader
 
-__all__ = ["StoreHolder"]
-
 POLL = 0.1
 
 

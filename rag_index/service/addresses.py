@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from rag_index.service.tokens import TokenRegister
     from rag_index.settings import ServeSettings
 
-__all__ = ["allowed_hosts", "is_loopback", "listen", "require_tokens", "url_of"]
-
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 BACKLOG = 2048
 

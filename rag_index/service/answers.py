@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from rag_index.retrieve import SearchResult
 
-__all__ = ["FieldInfo", "Freshness", "IndexInfo", "SearchAnswer"]
-
 
 @dataclass(frozen=True, slots=True)
 class Freshness:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rag_index.retrieve import Retriever
     from rag_index.settings import Settings
 
-__all__ = ["make_app"]
-
 logger = logging.getLogger(__name__)
 
 CORS_SECONDS = 600

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["Catalog"]
-
 SECONDS = 5.0
 """How long what was read is told again."""
 OLD_SECONDS = 3 * SECONDS

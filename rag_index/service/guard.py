@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from rag_index.service.tokens import TokenRegister
     from rag_index.settings import ServeSettings
 
-__all__ = ["Guard"]
-
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 1.0

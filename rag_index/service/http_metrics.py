@@ -9,8 +9,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 if TYPE_CHECKING:
     from starlette.types import Scope
 
-__all__ = ["HttpMetrics"]
-
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
 

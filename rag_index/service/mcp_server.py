@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.service.requests import Caller
     from rag_index.settings import Settings
 
-__all__ = ["INSTALL", "McpEndpoint", "mcp_installed", "serve_standard_streams"]
-
 logger = logging.getLogger(__name__)
 
 PATH = "/mcp"

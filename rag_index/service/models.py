@@ -11,8 +11,6 @@ from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.service.requests import SearchRequest
 
-__all__ = ["DocumentModel", "IndexesModel", "ProblemModel", "SearchAnswerModel", "SearchBody", "SearchQuery"]
-
 MAX_QUERY_CHARS = 10_000
 MAX_INDEXES = 1000
 Fusion = Literal["auto", "rank", "score"]

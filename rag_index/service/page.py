@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-__all__ = ["page_routes"]
-
 FILES = Path(__file__).parent / "static"
 ALWAYS_ASK = {"Cache-Control": "no-cache"}
 """A browser asks whether its copy is current, so that a newer rag-index is seen at once."""

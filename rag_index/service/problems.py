@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.requests import Request
 
-__all__ = ["ProblemResponse", "add_problem_handlers", "problem", "problem_of"]
-
 RETRY_SECONDS = "5"
 STATUS_OF = (
     (DocumentNotFound, HTTPStatus.NOT_FOUND),

@@ -10,8 +10,6 @@ from cachetools import LRUCache
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RateLimit"]
-
 MAX_CALLERS = 10_000
 """Callers that are remembered at most; the one that has been silent for longest is forgotten first."""
 BURST_SECONDS = 2.0

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from rag_index.retrieve.filters import Filter
 
-__all__ = ["Caller", "SearchRequest"]
-
 
 @dataclass(frozen=True, slots=True)
 class Caller:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from rag_index.service.search_service import SearchService
 
-__all__ = ["OPEN_FOLDER", "OPEN_PATHS", "make_router"]
-
 OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
 """The addresses that need no token: they tell nothing of what is indexed."""
 OPEN_FOLDER = "/static/"

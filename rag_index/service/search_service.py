@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.service.requests import Caller, SearchRequest
     from rag_index.settings import Settings
 
-__all__ = ["SearchService"]
-
 logger = logging.getLogger(__name__)
 
 

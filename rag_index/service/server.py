@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-__all__ = ["serve"]
-
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0

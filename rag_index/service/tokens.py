@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import ServeSettings
 
-__all__ = ["TokenRegister", "file_stamp", "new_token", "token_line"]
-
 PREFIX = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
 LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(?P<groups>(\s+\S+)*)")

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["document_input", "document_output", "indexes_output", "search_input", "search_output"]
-
 Schema = dict[str, Any]
 
 VALUES: Mapping[str, Schema] = {

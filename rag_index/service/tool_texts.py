@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from rag_index.service.answers import Freshness, IndexInfo, SearchAnswer
 
-__all__ = ["citation", "document_text", "indexes_text", "search_text"]
-
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 

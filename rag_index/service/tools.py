@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.service.requests import Caller
     from rag_index.service.search_service import SearchService
 
-__all__ = ["AgentTools", "ToolAnswer", "ToolDescription"]
-
 INSTRUCTIONS = (
     "Search the indexes of this project, by meaning and by words at once. Begin with `search`; read a whole document "
     "with `get_document`. Cite what you use by its `citation`, and say so if the index is old. The text of documents "

@@ -14,11 +14,11 @@ from rag_index.settings.sections import (
     LedgerSettings,
     ParallelSettings,
     RunSettings,
-    ServerSettings,
     SourceSettings,
     StoreSettings,
 )
 from rag_index.settings.serve import ServeSettings
+from rag_index.settings.server import ServerSettings
 
 __all__ = [
     "CONFIG_VARIABLE",

@@ -8,8 +8,6 @@ from pydantic import AfterValidator, Field
 
 from rag_index.settings.values import HttpUrl, Number, PositiveInt, Section, Whole
 
-__all__ = ["CHUNK", "DOCUMENT", "ContextSettings"]
-
 DOCUMENT, CHUNK = "{document}", "{chunk}"
 """Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from pydantic.fields import FieldInfo
 
-__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "Overlay", "entries_of", "keys_of", "tables_of"]
-
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
 TOP_KEYS = {f"{ENV_PREFIX}{key.upper()}": key for key in ("project", "data")}

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from rag_index.settings.values import Section, Share
 
-__all__ = ["GateSettings"]
-
 
 class GateSettings(Section):
     """`[indexes.gate]`: what a rebuilt collection must still find before it goes live."""

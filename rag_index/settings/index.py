@@ -18,10 +18,6 @@ from rag_index.settings.watch import DependsOn  # noqa: TC001 - pydantic looks i
 if TYPE_CHECKING:
     from pydantic import ValidationInfo
 
-__all__ = [
-    "CODE", "CODE_FIELDS", "GROUPS_FIELD", "LANGUAGES", "NO_LANGUAGE", "SQL", "IndexSettings", "is_named_like_a_secret",
-]  # fmt: skip
-
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
 NO_LANGUAGE = "none"

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings.environment import Place
 
-__all__ = ["find_config", "load_settings", "origins", "run_settings"]
-
 
 def find_config(given: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
     """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.

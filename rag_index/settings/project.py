@@ -11,11 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError, UnknownIndex
-from rag_index.settings.index import SQL
+from rag_index.settings.index import SQL, IndexSettings
 from rag_index.settings.retrieve import RetrieveSettings
 from rag_index.settings.sections import (
     EmbedderSettings,
-    IndexSettings,
     LedgerSettings,
     ParallelSettings,
     RunSettings,
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL
 
-
-__all__ = ["FILE_NAME", "SECTIONS", "Settings", "project_name"]
 
 FILE_NAME = "rag-index.toml"
 MAX_PROJECT_LENGTH = 60

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["RENAMED_KEYS", "new_name"]
-
 RENAMED_KEYS = {
     "parallel": {
         "chunk_size": "shard_documents",

@@ -8,8 +8,6 @@ from pydantic import Field
 
 from rag_index.settings.values import Number, PositiveInt, Section, Whole
 
-__all__ = ["RetrieveSettings"]
-
 
 class RetrieveSettings(Section):
     """`[retrieve]`: how several indexes are searched together."""

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from rag_index.database.urls import database_url
-from rag_index.settings.index import IndexSettings
 from rag_index.settings.server import ServerSettings
 from rag_index.settings.values import (
     Auto,
@@ -24,17 +23,6 @@ from rag_index.settings.values import (
     Table,
     Whole,
 )
-
-__all__ = [
-    "EmbedderSettings",
-    "IndexSettings",
-    "LedgerSettings",
-    "ParallelSettings",
-    "RunSettings",
-    "ServerSettings",
-    "SourceSettings",
-    "StoreSettings",
-]
 
 KNOWN_PREFIXES = {
     "nomic-embed-text": ("search_document: ", "search_query: "),

@@ -10,8 +10,6 @@ from pydantic import AfterValidator, Field
 
 from rag_index.settings.values import Number, Section, Whole
 
-__all__ = ["ServeSettings"]
-
 MAX_PORT = 65_535
 
 

@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from rag_index.settings.values import Number, PositiveInt, Section, Whole
 
-__all__ = ["ServerSettings"]
-
 Port = Annotated[Whole, Field(ge=0, le=65_535)]
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings.environment import Place
 
-__all__ = ["first_problem"]
-
 EXPECTED = {
     "workers": 'should be a whole number above 0 or "auto"',
     "shard_documents": 'should be a whole number above 0 or "auto"',

@@ -12,20 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from rag_index.database.urls import database_url
 
-__all__ = [
-    "Auto",
-    "DaskAddress",
-    "DatabaseUrl",
-    "HttpUrl",
-    "Number",
-    "OptionalTable",
-    "PositiveInt",
-    "Section",
-    "Share",
-    "Table",
-    "Whole",
-]
-
 
 class Section(BaseModel):
     """A table of the settings file. Unknown keys are errors, and values cannot be changed."""

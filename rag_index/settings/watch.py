@@ -6,8 +6,6 @@ from pydantic import Field
 
 from rag_index.settings.values import Number, PositiveInt, Section
 
-__all__ = ["DependsOn", "WatchSettings"]
-
 
 class DependsOn(Section):
     """An entry of `[[indexes]] depends_on`: a table whose rows the documents of the index show."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["AccessReader"]
-
 KEYS_AT_A_TIME = 200
 """Documents whose pairs are read by one query."""
 FETCH_PAIRS = 1000

@@ -26,11 +26,6 @@ from sqlalchemy.dialects.postgresql import BIT
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-__all__ = [
-    "BucketDigest", "BucketLayout", "RowDigest", "add_rows", "add_values", "choose_layout", "digest_columns",
-    "read_digest", "row_digest", "sum_columns", "time_watermark", "value_bucket",
-]  # fmt: skip
-
 VERSION = 1
 """Raise it whenever a digest is computed in another way."""
 BUCKET_ROWS = 128

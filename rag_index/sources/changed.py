@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState, SourcePage
 
-__all__ = ["ChangedSource"]
-
 ANY_ZONE = dt.timedelta(hours=12)
 DAY = dt.timedelta(days=1)
 MAX_MOVED = 200

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["check_query", "check_table"]
-
 MAY_NOT_LOOK = 1142
 """The code of MariaDB and MySQL for a right that is missing: for the columns of a view, SHOW VIEW."""
 MAX_NAMES = 20

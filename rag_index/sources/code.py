@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from rag_index.sources import ScanState
     from rag_index.sources.folder import File, Listing
 
-__all__ = ["CodeSource", "decode_text"]
-
 PAGE_BYTES = 16_000_000
 RACY_SECONDS = 2.0
 """The coarsest resolution of times on file systems."""

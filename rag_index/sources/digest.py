@@ -45,8 +45,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
 
-__all__ = ["BACKENDS", "DigestSource"]
-
 BACKENDS = ("mariadb", "mysql", "postgresql", "sqlite")
 """The databases whose buckets have digests."""
 WHOLE_NUMBERS = {"postgresql": {20, 21, 23}, "mysql": {1, 2, 3, 8, 9}}

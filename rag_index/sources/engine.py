@@ -14,8 +14,6 @@ from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
 
-__all__ = ["open_read_only", "open_writable", "source_error"]
-
 CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
 

@@ -18,8 +18,6 @@ from rag_index.errors import SettingsError, SourceUnavailable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["File", "Listing", "Patterns", "list_files"]
-
 GIT = ".git"
 IGNORE = ".gitignore"
 

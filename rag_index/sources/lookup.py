@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.sql.selectable import Select
 
-__all__ = ["find_keys", "find_rows"]
-
 VALUES = 500
 """Values that one statement compares with: databases limit the parameters of a statement."""
 

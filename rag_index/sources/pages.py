@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import CursorResult
 
-__all__ = ["FETCH_ROWS", "PAGE_CHARS", "STREAMED", "PageReader"]
-
 PAGE_CHARS = 4_000_000
 """A page ends with the row that brings it to this many characters. A page is in memory several times (as rows, as
 documents, in shards), which is most of what the flow's process takes."""

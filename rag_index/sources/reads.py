@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["tables_read"]
-
 _ROOTS = sa.text("""
     SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
     WHERE part.relispartition AND part.relname = ANY(:names)

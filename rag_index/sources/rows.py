@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
 
-__all__ = ["RowReader"]
-
 
 class RowReader:
     """Converts rows of (key columns, text columns, payload columns, …) as the settings of an index say."""

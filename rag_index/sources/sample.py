@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import ScanState
 
-__all__ = ["Sample", "read_sample"]
-
 READ_FACTOR = 20
 """Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import URL, Connection
 
-__all__ = ["Scaffold", "scaffold"]
-
 MAX_PAYLOAD = 8
 MAX_SHORT_CHARS = 40
 """A column that is declared for at most this many characters holds codes or names: it is payload, not text."""

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
 
-__all__ = ["SqlSource", "not_unique", "open_read_only", "replace_invalid"]
-
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
     """Return the error for a key that several rows have."""

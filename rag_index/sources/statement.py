@@ -13,8 +13,6 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["any_untyped", "single_select", "untyped"]
-
 _TOKENS = r"""(?P<comment>--[^\n]*|/\*.*?\*/)|(?P<space>\s+)|(?P<end>;)
     |%s|"(?:[^"]|"")*"|`[^`]*`|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$|."""
 _LEXERS = [

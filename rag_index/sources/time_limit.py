@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-__all__ = ["limit_on_server", "limited"]
-
 GRACE_SECONDS = 5.0
 """How much later than the database the connection is broken off."""
 TIMED_OUT_STATES = {"57014"}

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["CostCounter", "RunCost"]
-
 SAMPLE = 500
 """Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
 

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
     from rag_index.settings.environment import Place
 
-__all__ = ["EffectiveValue", "Fact", "effective_settings", "machine_facts"]
-
 COMMAND = "this command"
 DEFAULT = "default"
 MASK = "***"

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["FailedDocument", "failed"]
-
 
 @dataclass(frozen=True, slots=True)
 class FailedDocument:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import Settings
 
-__all__ = ["RunCollector", "WatchCollector", "try_to_write_metrics", "write_metrics"]
-
 PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
 HELP = "From the last run of each index."

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source, SourcePage
 
-__all__ = ["RunPlan", "plan_runs"]
-
 NO_COLLECTION = -1
 """An id that no collection has: nothing is known of its documents."""
 

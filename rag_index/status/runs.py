@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import MissedDocument, RunRecord, WatchRecord
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["iso_time", "missed_report", "run_reports"]
-
 
 def run_reports(
     settings: Settings, indexes: Sequence[IndexSettings], run_id: str | None = None

@@ -16,8 +16,6 @@ from rag_index.stores import commit_marks, count_indexed, live_aliases
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["IndexStatus", "status", "unwanted"]
-
 
 @dataclass(frozen=True, slots=True)
 class IndexStatus:

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["STATES", "watch_report", "watch_reports"]
-
 STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")
 """The states of a watch. A watch that was `killed` has not said that it ended."""
 

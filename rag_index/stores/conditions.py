@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from rag_index.stores import Condition
 
-__all__ = ["Dialect", "payload_filter", "payload_path", "unquoted"]
-
 BOUNDS = ("gte", "gt", "lte", "lt")
 EXACT_IN_FLOAT = 2**53
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")

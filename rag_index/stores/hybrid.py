@@ -14,8 +14,6 @@ from rag_index.documents.batches import StoredPoint
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["LookUp", "hybrid_points"]
-
 
 @dataclass(frozen=True, slots=True)
 class LookUp:

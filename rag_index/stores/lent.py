@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from rag_index.stores import Store
 
-__all__ = ["lend"]
-
 
 class _Lent:
     """A store without its `close`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["BM25", "BULK", "MAKER_KEYS", "MOVED_ID", "MOVED_TO", "UNKNOWN"]
-
 BM25 = "bm25"
 """Key for the model that made the sparse vectors; a collection without them does not have it."""
 BULK = "indexing_threshold"

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import PointBatch
 
-__all__ = ["MARK_ID", "SEARCH_EF", "check_ids", "engine_ids", "stored_point", "unit_query", "unit_vectors"]
-
 MARK_ID = "144e64f0-d381-5f7b-850f-5592f8c27ef2"
 """The point in which a server keeps the mark of a collection's last commit. It has no vector, so no search finds it.
 

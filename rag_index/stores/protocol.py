@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rag_index.documents.commits import CommitMark
     from rag_index.documents.sparse import SparseVector
 
-__all__ = ["Condition", "SPARSE", "ServerCollections", "Store", "StoreReader", "server_collections"]
-
 SPARSE = "bm25"
 """The name of a point's sparse vector."""
 

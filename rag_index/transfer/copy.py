@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import StoredPoint
     from rag_index.stores import Store
 
-__all__ = ["CopyCounts", "copy_points"]
-
 BATCH_POINTS = 500
 PASSES = 3
 """The first pass writes and the second finds no difference; the third is for a second pass that did find some."""

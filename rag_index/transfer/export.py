@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import StoredPoint
     from rag_index.settings import Settings
 
-__all__ = ["STANDARD_OUTPUT", "export", "json_line"]
-
 STANDARD_OUTPUT = "-"
 _JSON = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 

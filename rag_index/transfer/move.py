@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
     from rag_index.stores import Store
 
-__all__ = ["MovedIndex", "move", "next_steps", "settings_line", "target_settings"]
-
 PROGRESS_SECONDS = 5.0
 
 

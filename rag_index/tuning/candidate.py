@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import EmbedderSettings
 
-__all__ = ["Candidate", "Space"]
-
 THREADS = (None, 1, 2, 4, 8, 16)
 MAX_IN_FLIGHT = 16
 MAX_TEXTS = 512

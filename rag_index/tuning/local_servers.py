@@ -18,8 +18,6 @@ from rag_index.errors import EmbedderUnavailable, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["local_servers", "model_folder"]
-
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 SERVICE_FOLDERS = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models")

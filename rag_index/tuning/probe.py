@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings
     from rag_index.tuning.candidate import Candidate
 
-__all__ = ["Probes"]
-
 Call = tuple[int, float, float]
 """One call to embed: its characters, and its start and end by the machine's monotonic clock."""
 START_SECONDS = 60.0

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from rag_index.tuning.candidate import Candidate
 
-__all__ = ["Search", "Trial"]
-
 ETA = 3
 """Keep 1 of every ETA candidates, and measure the survivors ETA times as long."""
 FINALISTS = 4

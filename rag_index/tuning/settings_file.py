@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-__all__ = ["overriding_variables", "write_keys"]
-
 
 def write_keys(path: Path, changed: Mapping[tuple[str, str], Any]) -> None:
     """Set each (table, key) to its value, or remove the key if the value is None. Keep comments and order.

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, Settings
     from rag_index.tuning.search import Trial
 
-__all__ = ["Outcome", "sample_texts", "tune", "unit_ports"]
-
 FIRST_PORT = 11434
 SAMPLE_DOCUMENTS = 2000
 MIN_INDEX_DOCUMENTS = 50

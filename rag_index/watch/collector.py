@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger
     from rag_index.settings import Settings
 
-__all__ = ["Collector"]
-
 RECEIVE = 5_000
 """About how many changes are received at once."""
 MAX_PAUSE = 60.0

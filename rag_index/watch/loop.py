@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.watch.stop import Stop
 
-__all__ = ["Runner", "Watch"]
-
 GAP_SECONDS = 0.05
 """Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
 LOCKED_SECONDS = 1.0

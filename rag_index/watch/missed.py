@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from rag_index.ledger import Ledger, WatchRecord
     from rag_index.watch.collector import Collector
 
-__all__ = ["MissedChanges"]
-
 SETTLE_SECONDS = 10.0
 """How long after a run has found a change the feed is asked for it. Without synchronous commits, PostgreSQL shows a
 change up to three times `wal_writer_delay` before it is in the log."""

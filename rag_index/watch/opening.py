@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.watch.loop import Runner
     from rag_index.watch.stop import Stop
 
-__all__ = ["open_watch"]
-
 logger = logging.getLogger("rag_index.watch")
 
 

@@ -16,8 +16,6 @@ from rag_index.reports.outcome import IndexOutcome
 if TYPE_CHECKING:
     from rag_index.settings import Settings
 
-__all__ = ["OrdinaryRun", "PlainRunner"]
-
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 OF_A_FLOW_RUN = "PREFECT__"
 """How variables begin by which Prefect tells a process which flow run it is. The command is another one."""

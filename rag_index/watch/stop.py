@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Stop", "stopped_by_signals"]
-
 LOOK_SECONDS = 0.1
 
 

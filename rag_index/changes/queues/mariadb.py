@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["MariadbQueue"]
-
 KINDS = ("insert", "update", "delete")
 DELETE_ROWS = 1000
 BINARY_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit"})

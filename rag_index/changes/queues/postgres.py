@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["PostgresQueue"]
-
 SCHEMA = "rag_index"
 PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1042, 1043, 1700, 2950})
 """bool, int8, int2, int4, text, char, varchar, numeric, uuid: their text does not depend on a session's settings."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from rag_index.changes.rows import WatchedTable
 
-__all__ = ["SqliteQueue"]
-
 KINDS = ("insert", "update", "delete")
 NOW = "(julianday('now') - 2440587.5) * 86400.0"
 COSTS = (

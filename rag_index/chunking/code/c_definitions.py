@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.definitions import Place, Reader
 
-__all__ = ["C", "CPP"]
-
 _TYPES = {"struct_specifier": "class", "union_specifier": "class", "class_specifier": "class", "enum_specifier": "enum"}
 _NO_FUNCTION = {"pointer_declarator", "reference_declarator", "array_declarator"}
 """Declarators that make something else than a function of the name in them."""

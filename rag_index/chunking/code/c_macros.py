@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["hide_macros"]
-
 _NAME = rb"[A-Z_][A-Z0-9_]{2,}"
 _CALL = rb"(?:[ \t]*\([^()\n]*\))?"
 _GAP = rb"[ \t\r\n]+"

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rag_index.chunking.code.splitting import Span
     from rag_index.documents.batches import DocumentBatch
 
-__all__ = ["CodeChunker"]
-
 BETWEEN = "text"
 """The kind of chunks that lie between symbols."""
 _LINE = re.compile("\n")

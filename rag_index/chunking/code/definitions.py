@@ -13,11 +13,6 @@ if TYPE_CHECKING:
 
     from tree_sitter import Node
 
-__all__ = [
-    "GO", "JAVA", "JAVASCRIPT", "MAX_NESTING", "PYTHON", "RUBY", "RUST", "Named", "Place", "Reader", "first_child",
-    "named",
-]  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class Place:

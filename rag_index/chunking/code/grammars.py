@@ -12,8 +12,6 @@ from rag_index.errors import SettingsError
 if TYPE_CHECKING:
     from tree_sitter import Parser
 
-__all__ = ["MISSING", "open_parser", "require_grammars"]
-
 MISSING = 'an index of source code needs {name}, which is not installed: pip install "rag-index[code]"'
 
 

@@ -7,8 +7,6 @@ from collections import Counter, defaultdict
 
 from rag_index.chunking.code.languages import HEADER, language_of
 
-__all__ = ["Neighbours", "header_language"]
-
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.S)
 _CPP = re.compile(
     r"^[ \t]*(?:"

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.definitions import Reader
 
-__all__ = ["HEADER", "LANGUAGES", "TEXT", "VERSION", "Language", "language_of"]
-
 VERSION = 3
 """The version of the rules for symbols. It is in the fingerprint: raising it asks for a rebuild of code indexes."""
 TEXT = "text"

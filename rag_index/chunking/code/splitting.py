@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from rag_index.chunking.code.symbols import Symbol
 
-__all__ = ["Span", "find_break", "split_at_symbols"]
-
 MAX_WORDLESS_CHARS = 100
 """A span of at most this length that has no word, such as the brace that closes a class, is merged into a neighbour."""
 _WORD = re.compile(r"\w")

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.chunking.code.languages import Language
     from rag_index.chunking.code.walk import Definition
 
-__all__ = ["Symbol", "symbols_of"]
-
 MAX_CHARS = 300
 """Characters of a signature, and of a docstring."""
 MAX_READ_BYTES = 2000

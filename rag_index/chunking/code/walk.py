@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from rag_index.chunking.code.definitions import Named
     from rag_index.chunking.code.languages import Language
 
-__all__ = ["Deadline", "Definition", "find_definitions", "parse"]
-
 READ_BYTES = 1024
 """Bytes that the parser is given at a time."""
 NODES_PER_LOOK = 256

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
     from rag_index.settings.context import ContextSettings
 
-__all__ = ["ContextChunker"]
-
 DEFAULT_HOST = "http://127.0.0.1:11434"
 
 

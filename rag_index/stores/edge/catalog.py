@@ -19,8 +19,6 @@ from rag_index.stores.edge.folder import folder_errors
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Catalog", "CatalogEntry"]
-
 VERSION = 2
 """Version 2 has folders of other names than their collection. A catalog without any is written as version 1."""
 

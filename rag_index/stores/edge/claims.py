@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from rag_index.stores.edge.catalog import Catalog
 
-__all__ = ["COPY_MARK", "WriteClaim"]
-
 COPY_MARK = "~"
 """What follows the collection in the name of a copied folder. No collection's name contains it."""
 LINK_SECONDS = 1.0

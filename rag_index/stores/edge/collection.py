@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from rag_index.documents.commits import CommitMark
     from rag_index.stores.edge.claims import WriteClaim
 
-__all__ = ["EdgeCollection", "create_shard"]
-
 FLUSH_POINTS = 10_000
 """Points written between flushes; more would make the next open slow."""
 

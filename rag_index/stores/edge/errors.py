@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["engine_errors", "store_error"]
-
 
 @contextmanager
 def engine_errors(name: str, folder: Path) -> Iterator[None]:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-__all__ = ["EdgeDialect"]
-
 EdgeCondition: TypeAlias = "e.ConditionType"
 
 

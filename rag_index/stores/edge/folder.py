@@ -20,8 +20,6 @@ from rag_index.errors import StoreBusy, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["FolderLock", "disk_full", "folder_errors", "holder", "require_space"]
-
 POLL = 0.1
 COMMAND_CHARS = 120
 BRIEF_POLL = 0.01

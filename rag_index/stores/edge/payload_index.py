@@ -6,8 +6,6 @@ import qdrant_edge as e
 
 from rag_index.errors import StoreError
 
-__all__ = ["payload_kind"]
-
 KINDS = {
     "keyword": e.PayloadSchemaType.Keyword,
     "integer": e.PayloadSchemaType.Integer,

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import PointBatch
     from rag_index.documents.sparse import SparseVector
 
-__all__ = ["engine_points", "engine_sparse"]
-
 STEP = 500
 """Vectors turned into lists at a time."""
 NO_WORDS: tuple[list[int], list[float]] = ([], [])

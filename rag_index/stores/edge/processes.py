@@ -25,8 +25,6 @@ from typing import Any, cast
 from rag_index.errors import RagIndexError, SearchTimedOut, StoreError
 from rag_index.stores.edge.reading import CollectionReader
 
-__all__ = ["SearchProcesses", "main"]
-
 MAX_PROCESSES = 4
 SLOW_SECONDS, SLOW_LOAD_SECONDS = 0.25, 3.0
 """After this time of a call, or of loading a shard for it, the calls that wait get another process."""

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
-__all__ = ["EdgeReader"]
-
 FRESH_SECONDS = 2.0
 """How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
 LOADERS = 8

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["Reader", "remove_dead_readers", "viewed_folders", "wanted_collections"]
-
 READERS = "readers"
 LOCK_SECONDS = 10.0
 """How long to wait for another process to enter or remove readers, which takes milliseconds."""

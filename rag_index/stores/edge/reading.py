@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
-__all__ = ["BATCH_POINTS", "CollectionReader", "UnwrittenCollection", "key_conditions"]
-
 BATCH_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
 KEYS_PER_FILTER = 10_000

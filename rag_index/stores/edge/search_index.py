@@ -11,8 +11,6 @@ from rag_index.errors import StoreError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["build_index"]
-
 BUILD_INDEX = """\
 import sys
 import qdrant_edge

@@ -20,8 +20,6 @@ from rag_index.documents.commits import CommitMark
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["MARK", "allocated_bytes", "copy_shard", "link_shard", "read_mark", "write_mark"]
-
 MARK = "commit.json"
 """The file with the collection's last commit. It is in the shard folder, so whoever copies that copies it too."""
 CONFIG = "edge_config.json"

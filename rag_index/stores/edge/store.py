@@ -40,8 +40,6 @@ if TYPE_CHECKING:
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
-__all__ = ["EdgeStore"]
-
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
 LOOK_SECONDS = 0.1

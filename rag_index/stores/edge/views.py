@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from rag_index.stores.edge.reading import CollectionReader
 
-__all__ = ["View", "ViewLoader", "finish_for_killed_writer"]
-
 POLL = 0.02
 ASK_SECONDS = 10.0
 """How long a writer may take to let go of a collection that it writes in place: a batch and a flush, at most."""

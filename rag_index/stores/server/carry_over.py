@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from qdrant_client import QdrantClient
 
-__all__ = ["carry_over"]
-
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from rag_index.settings import ServerSettings
     from rag_index.stores.server.requests import Requests
 
-__all__ = ["Collections"]
-
 logger = logging.getLogger("rag_index.stores")
 
 IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import ServerSettings
 
-__all__ = ["changes", "check_version", "needs_rebuild", "new_collection", "search_quantization"]
-
 MIN_TURBO = (1, 18)
 """The first version that has TurboQuant."""
 

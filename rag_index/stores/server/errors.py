@@ -14,8 +14,6 @@ from qdrant_client.http.exceptions import ApiException, ResponseHandlingExceptio
 from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch, StoreRefused, StoreUnavailable
 from rag_index.stores.edge.folder import disk_full
 
-__all__ = ["FOREIGN", "short_reason", "translate"]
-
 FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueError, KeyError, RuntimeError)
 """All that a call of the client raises: AssertionError for an empty answer, the last three for wrong arguments and
 from the client in memory."""

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-__all__ = ["ServerDialect", "key_filter"]
-
 ServerCondition: TypeAlias = "models.Condition"
 
 

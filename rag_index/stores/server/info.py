@@ -7,8 +7,6 @@ from qdrant_client import models
 from rag_index.errors import StoreMismatch
 from rag_index.stores import SPARSE
 
-__all__ = ["DEFAULT_THRESHOLD", "has_sparse", "indexed_points", "is_indexed", "vector_params"]
-
 DEFAULT_THRESHOLD = 10_000
 """Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
 

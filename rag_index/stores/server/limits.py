@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from qdrant_client import models
 
-__all__ = ["KnownLimits", "Limits"]
-
 T = TypeVar("T")
 
 NO_LIMIT = 2**31

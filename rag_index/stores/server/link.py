@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from qdrant_client import models
 
-__all__ = ["Link"]
-
 T = TypeVar("T")
 
 REST_PORT = 6333

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from rag_index.documents.sparse import SparseVectors
 
-__all__ = ["upsert_request"]
-
 NO_WORDS: tuple[list[int], bytes] = ([], b"")
 _KEY, _VALUE = b"\x0a", b"\x12"
 """The tags of an entry of a map."""

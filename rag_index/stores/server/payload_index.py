@@ -6,8 +6,6 @@ from qdrant_client import models
 
 from rag_index.errors import StoreError
 
-__all__ = ["payload_kind"]
-
 KINDS = {kind: models.PayloadSchemaType(kind) for kind in ("keyword", "integer", "float", "bool", "datetime")}
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from rag_index.stores.server.limits import KnownLimits, Limits
     from rag_index.stores.server.requests import Requests
 
-__all__ = ["Reads", "id_batches"]
-
 T = TypeVar("T")
 
 BATCH_IDS = 1000

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from rag_index.stores.server.link import Link
 
-__all__ = ["Requests"]
-
 T = TypeVar("T")
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rag_index.stores.hybrid import LookUp
     from rag_index.stores.server.limits import Limits
 
-__all__ = ["HybridSearch", "meeting", "nearest", "search_params"]
-
 MAX_IDS = 1000
 """Ids per request."""
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores import Condition
 
-__all__ = ["ServerStore"]
-
 T = TypeVar("T")
 
 DEFAULT = ServerSettings()

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from rag_index.documents.sparse import SparseVector
     from rag_index.stores.server.link import Link
 
-__all__ = ["delete", "set_commit_mark", "update_payloads", "upsert"]
-
 BATCH_POINTS = 256
 BATCH_BYTES = 8_000_000
 """The size of a request as JSON; REST refuses more than 32 MB."""
