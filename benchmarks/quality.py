@@ -34,7 +34,7 @@ from rag_index.settings import load_settings
 
 if TYPE_CHECKING:
     from benchmarks.searches.texts import KnownText
-    from rag_index.retrieve.candidates import Candidates
+    from rag_index.retrieve.index_reader import Candidates
 
 warnings.filterwarnings("ignore", category=SyntaxWarning)
 

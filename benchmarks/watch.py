@@ -33,10 +33,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.watching.places import Command, Deployed
 from rag_index.documents.canonical import hash_text
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine.memory import collect_seldom
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
-from rag_index.settings.watch import WatchSettings
+from rag_index.settings.sections import WatchSettings
 from tests.live.models import write_embedding_gguf
 from tests.live.ollama_server import OllamaServer, find_ollama
 from tests.reliability.chaos.places import WAYS, open_desk

@@ -8,7 +8,7 @@ from prefect import flow
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.run import RunOptions
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine.memory import collect_seldom
 from rag_index.orchestration.cluster import OwnWorkers
 from rag_index.orchestration.hand_over import open_run
 from rag_index.orchestration.states import flow_run_id, report_state, reported

@@ -14,7 +14,7 @@ from rag_index.indexing import embed
 from rag_index.indexing.child import ChildEmbedder, embed_in_child
 from rag_index.indexing.quarantine import quarantine
 from rag_index.indexing.sharding import parts_of, poison
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine.memory import collect_seldom
 from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.retries import RETRIED

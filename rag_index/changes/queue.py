@@ -11,8 +11,7 @@ from sqlalchemy import exc
 from rag_index.changes.queues import SETUP, open_queue
 from rag_index.changes.rows import ReceivedRows, RowChange
 from rag_index.errors import SettingsError, SourceError
-from rag_index.sources.engine import open_read_only, open_writable, source_error
-from rag_index.sources.time_limit import limited
+from rag_index.sources.engine import limited, open_read_only, open_writable, source_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

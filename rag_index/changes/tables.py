@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,8 +14,8 @@ from sqlalchemy import exc
 from rag_index.changes.routing import RowRoute
 from rag_index.changes.rows import WatchedTable
 from rag_index.settings.index import SQL
+from rag_index.sources.changed import tables_read
 from rag_index.sources.engine import open_read_only, source_error
-from rag_index.sources.reads import tables_read
 from rag_index.sources.statement import single_select
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ CLOCK = re.compile(
     re.IGNORECASE,
 )
 """What makes a query give something else although no row has changed."""
+
 NAME = r'(?:"[^"]+"|`[^`]+`|\w+)'
 PAIRS = re.compile(
     rf"\s*SELECT\s+(?:DISTINCT\s+)?(?P<columns>.+?)\s+FROM\s+(?:(?P<schema>{NAME})\.)?(?P<table>{NAME})"
@@ -39,6 +41,7 @@ PAIRS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 """A query of pairs that says plainly which table has the keys: the first one that it reads."""
+
 COLUMN = re.compile(rf"\s*(?:(?P<table>{NAME})\.)?(?P<name>{NAME})(?:\s+(?:AS\s+)?{NAME})?\s*", re.IGNORECASE)
 
 
@@ -227,3 +230,21 @@ def _plain(name: str) -> str:
 def _known(name: str, names: Sequence[str]) -> str | None:
     """Return the name as the database has it: most ignore the case of names that are not quoted."""
     return name if name in names else next((one for one in names if one.lower() == name.lower()), None)
+
+
+MAX_NAME = 60
+"""PostgreSQL cuts names at 63 bytes, and MariaDB refuses more than 64."""
+
+
+def object_name(project: str, *parts: str) -> str:
+    """Return a name of this project, which says whose it is and begins with `rag_index_`.
+
+    It has only lower-case letters, digits and `_`, as the name of a slot must. Whatever is lost by that comes back as a
+    digest at its end, so that names of different projects differ.
+    """
+    whole = "_".join(["rag_index", project, *parts])
+    name = re.sub(r"[^a-z0-9]+", "_", whole.lower())
+    if name == whole and len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - 9].rstrip('_')}_{digest}"

@@ -18,14 +18,20 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from rag_index.changes.names import object_name
 from rag_index.changes.pgoutput import UNCHANGED, Begin, Commit, Message, Relation, RowEvent, Truncate, decode
-from rag_index.changes.postgres import TextReader, table_in_catalogue
+from rag_index.changes.postgres import (
+    SlotState,
+    TextReader,
+    check_publication,
+    check_server,
+    lsn,
+    lsn_number,
+    table_in_catalogue,
+)
 from rag_index.changes.rows import ReceivedRows, RowChange
-from rag_index.changes.slot import SlotState, check_publication, check_server, lsn, lsn_number
+from rag_index.changes.tables import object_name
 from rag_index.errors import SettingsError, SourceUnavailable
-from rag_index.sources.engine import open_read_only, source_error
-from rag_index.sources.time_limit import limited
+from rag_index.sources.engine import limited, open_read_only, source_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -163,8 +163,8 @@ def _generate(settings: Settings, names: list[str], given: _Given) -> list[Golde
     """Return questions about documents of each index, after writing them to the file."""
     from rag_index.evaluation.golden import write_golden
     from rag_index.evaluation.known_items import model_of, write_questions
-    from rag_index.settings.context import ContextSettings
-    from rag_index.sources.sample import read_sample
+    from rag_index.settings.sections import ContextSettings
+    from rag_index.sources.scaffold import read_sample
 
     found, missing = [], []
     for name in names:

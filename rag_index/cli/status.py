@@ -8,7 +8,7 @@ import click
 
 from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.tables import print_table
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine.memory import collect_seldom
 
 
 @command()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
+import stat
 import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -53,3 +56,70 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+OWNER_FOLDER = 0o700
+OWNER_FILE = 0o600
+
+
+def private_folder(folder: Path) -> None:
+    """Create a folder, and the missing ones above it, for the owner alone; close an existing one to all others.
+
+    An existing folder that others may not enter keeps its mode: if a group may, somebody chose that. Raises OSError.
+    """
+    missing = [above for above in (folder, *folder.parents) if not above.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=OWNER_FOLDER, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # raises if it is a file
+    _close_to_others(folder, OWNER_FOLDER)
+
+
+def private_file(path: Path) -> None:
+    """Create an empty file for the owner alone, with the folders above it; close an existing one to all others.
+
+    SQLite gives the files that it makes beside a database the mode of the database. Raises OSError.
+    """
+    if not path.parent.exists():
+        private_folder(path.parent)
+    if not path.exists():
+        os.close(os.open(path, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, OWNER_FILE))
+    for file in (path, *path.parent.glob(f"{path.name}-*")):
+        _close_to_others(file, OWNER_FILE)
+
+
+def other_writer(path: Path, *, sticky: bool = False) -> str:
+    """Return who may write a file or folder besides this user and root, in words; "" if nobody may.
+
+    With `sticky`, nobody may write a folder with that bit, as /tmp has it, but its owner: others can add to it, and
+    replace nothing there. A symbolic link is judged by its owner. A group without another member counts as its user,
+    as in Debian's OpenSSH: where each user has such a group, the umask lets it write. Raises OSError.
+    """
+    found = path.lstat()
+    if found.st_uid not in (0, os.geteuid()):
+        return f"user {_user_name(found.st_uid)}"
+    if stat.S_ISLNK(found.st_mode) or (sticky and found.st_mode & stat.S_ISVTX):
+        return ""
+    if not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return ""
+    if found.st_mode & stat.S_IWOTH:
+        return "everybody"
+    try:
+        group = grp.getgrgid(found.st_gid)
+    except KeyError:
+        return f"group {found.st_gid}"
+    trusted = {"root", _user_name(os.geteuid())}
+    return "" if {group.gr_name, *group.gr_mem} <= trusted else f"group {group.gr_name}"
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _close_to_others(path: Path, mode: int) -> None:
+    """Set the mode if others than owner and group may use the file. Where that is refused, it stays as it is."""
+    with suppress(OSError):
+        if path.stat().st_mode & stat.S_IRWXO:
+            path.chmod(mode)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sqlite3
+import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
+
+    import sqlalchemy as sa
 
 LOCKED_SECONDS = 30.0
 RETRY_SECONDS = 0.05
@@ -34,3 +40,53 @@ def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
                     raise
                 time.sleep(RETRY_SECONDS)
     cursor.close()
+
+
+def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
+    """Return the `insert` of PostgreSQL or SQLite; its statements have `on_conflict_do_update` and `…_nothing`."""
+    if dialect.name == "postgresql":  # importing a dialect takes 20 ms
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def interrupts_deferred() -> Iterator[None]:
+    """Handle a SIGINT or SIGTERM that arrives inside the block at its end. Use it for work of milliseconds.
+
+    Only the main thread is ever interrupted; in other threads this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    before: dict[int, Any] = {}
+    ended = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        if ended:  # still installed: the other signal arrived while handlers were being restored
+            before[number](number, frame)
+        else:
+            received.append((number, frame))
+
+    try:
+        for number in SIGNALS:
+            if callable(handler := signal.getsignal(number)):
+                before[number] = handler  # first, since `remember` may be called as soon as it is installed
+                signal.signal(number, remember)
+        yield
+    finally:
+        try:
+            for replaced, handler in before.items():
+                if signal.getsignal(replaced) is remember:
+                    signal.signal(replaced, handler)
+        finally:
+            ended = True
+        for received_number, frame in received:
+            before[received_number](received_number, frame)

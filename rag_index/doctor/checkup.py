@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from rag_index.changes.row_feeds import feed_health
+from rag_index.changes.opening import feed_health
 from rag_index.chunking import open_chunker
 from rag_index.database.urls import is_file
 from rag_index.doctor.collection_state import CollectionState

@@ -10,16 +10,48 @@ import datetime as dt
 import decimal
 import enum
 import hashlib
+import math
 import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from rag_index.documents.floats import storable_float
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_POWERS = [float(f"1e{exponent}") for exponent in range(309)]
+MAX_STEPS = 1000
+"""Neighbours that are tried on either side; some tens are the most that random bits have needed."""
+
+
+def storable_float(value: float) -> float:
+    """Return the nearest float that the store gives back unchanged: mostly `value` itself, else some last bits away."""
+    if not math.isfinite(value) or _parsed(value) == value:
+        return value
+    above = below = value
+    for _ in range(MAX_STEPS):
+        above, below = math.nextafter(above, math.inf), math.nextafter(below, -math.inf)
+        for neighbour in (above, below):
+            if math.isfinite(neighbour) and _parsed(neighbour) == neighbour:
+                return neighbour
+    return float(f"{value:.5g}")
+
+
+def _parsed(value: float) -> float:
+    """Return what serde_json reads (`f64_from_parts`) from the shortest text of a float, which is that of Python."""
+    mantissa, _, exponent_text = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    exponent = int(exponent_text or 0) - len(fraction)
+    parsed = float(int(whole + fraction))
+    while parsed:
+        if abs(exponent) < len(_POWERS):
+            parsed = parsed * _POWERS[exponent] if exponent >= 0 else parsed / _POWERS[-exponent]
+            break
+        parsed /= 1e308  # only smaller than all powers: a finite float has no such positive exponent
+        exponent += 308
+    return math.copysign(parsed, value)
+
 
 VERSION = 1
 HASH_BYTES = 16
@@ -27,9 +59,11 @@ _JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_
 _INT64 = 2**63
 _SAFE_INT = 10**18
 """Integers below it have at most 18 digits."""
+
 _NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
 _LONG_NUMBER = re.compile(rb"(?:[0-9]\.?){16}|[0-9]e[-+]?[0-9]")
 """What may be an integer beyond 64 bits, or a float that the store would change."""
+
 MAX_LEVELS = 60
 """Deeper levels of a payload become text: stores accept no more than about 100 levels."""
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from numpy.typing import NDArray
 
 
@@ -22,3 +26,62 @@ def broken_reason(vector: NDArray[np.float32], dimension: int | None) -> str | N
     if not np.isfinite(vector).all():
         return "values that are not finite"
     return None if vector.any() else "nothing but zeros"
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVector:
+    """One sparse vector: dimensions in ascending order, each once, and the value at each (float32)."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.indices)
+
+
+@dataclass(frozen=True, slots=True)
+class SparseVectors:
+    """Sparse vectors in compressed rows.
+
+    Row i has the dimensions `indices[offsets[i]:offsets[i + 1]]` (uint32, ascending) and the values at the same places
+    of `values` (float32). A row may be empty.
+    """
+
+    offsets: NDArray[np.int64]
+    indices: NDArray[np.uint32]
+    values: NDArray[np.float32]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[SparseVector]) -> SparseVectors:
+        """Return the rows as columns."""
+        return cls.from_lists([row.indices for row in rows], [row.values for row in rows])
+
+    @classmethod
+    def from_lists(cls, indices: Sequence[Sequence[int]], values: Sequence[Sequence[float]]) -> SparseVectors:
+        """Return the columns of rows that are given by their dimensions and their values."""
+        offsets = [0, *accumulate(map(len, indices))]
+        return cls(
+            np.asarray(offsets, dtype=np.int64),
+            np.fromiter(chain.from_iterable(indices), dtype=np.uint32, count=offsets[-1]),
+            np.fromiter(chain.from_iterable(values), dtype=np.float32, count=offsets[-1]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, number: int) -> SparseVector:
+        """Return one row."""
+        first, last = self.offsets[number], self.offsets[number + 1]
+        return SparseVector(tuple(self.indices[first:last].tolist()), tuple(self.values[first:last].tolist()))
+
+    def lists(self) -> Iterator[tuple[list[int], list[float]]]:
+        """Yield the dimensions and the values of each row, as lists. Every row passes here on its way to a store."""
+        indices, values = self.indices.tolist(), self.values.tolist()
+        for first, last in pairwise(self.offsets.tolist()):
+            yield indices[first:last], values[first:last]
+
+    def rows(self, first: int, last: int) -> SparseVectors:
+        """Return the rows from `first` to before `last`."""
+        offsets = self.offsets[first : last + 1]
+        begin, end = offsets[0], offsets[-1]
+        return SparseVectors(offsets - begin, self.indices[begin:end], self.values[begin:end])

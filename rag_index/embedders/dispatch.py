@@ -16,7 +16,7 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.calls import HostCalls
-from rag_index.hosts.stats import RequestStats
+from rag_index.hosts.pool import RequestStats
 
 if TYPE_CHECKING:
     from collections import deque
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.model import KnownModel
+    from rag_index.hosts.ollama_client import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool
 
 

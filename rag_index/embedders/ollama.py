@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, NoReturn
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.batches import make_batches
 from rag_index.embedders.dispatch import Dispatch, OllamaStats
-from rag_index.embedders.query_dispatch import QueryDispatch
-from rag_index.embedders.query_stream import QueryStream
+from rag_index.embedders.query_dispatch import QueryDispatch, QueryStream
 from rag_index.errors import TextRefused
 from rag_index.hosts.loop import EventLoopThread
-from rag_index.hosts.model import KnownModel, plain_vector
-from rag_index.hosts.ollama_client import Endpoint, plain_model_name
+from rag_index.hosts.ollama_client import Endpoint, KnownModel, plain_model_name, plain_vector
 from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
@@ -25,9 +23,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.embedders.queries import Query
+    from rag_index.embedders.query_dispatch import Query
     from rag_index.hosts.ollama_client import ModelDetails
-    from rag_index.hosts.stats import RequestStats
+    from rag_index.hosts.pool import RequestStats
     from rag_index.settings import EmbedderSettings
 
 log = logging.getLogger("rag_index.embedders")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from rag_index.embedders.batches import Batch
 from rag_index.embedders.dispatch import Dispatch, OllamaStats
@@ -15,19 +16,20 @@ from rag_index.errors import EmbedderUnavailable, RagIndexError, RateLimited
 from rag_index.hosts.calls import CHECK_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.embedders.queries import Query
-    from rag_index.hosts.model import KnownModel
+    from rag_index.hosts.ollama_client import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool
 
 LATE_FACTOR = 4.0
 """Multiple of the expected time after which a request is late: other queries do not wait for its host."""
+
 MIN_OVERDUE = 1.0
 """Seconds after which a late request is overdue: its queries are sent to another host as well."""
+
 MIN_SHARE = 16
 """Queries of which none are kept back for a host that is busy."""
 
@@ -283,3 +285,88 @@ class QueryDispatch(Dispatch):
         """Return why a host that answers cannot be used; None if none answers."""
         errors = [host.error for host in self._pool.hosts]
         return next((error for error in errors if error and not isinstance(error, EmbedderUnavailable)), None)
+
+
+@dataclass(slots=True, eq=False)
+class Query:
+    """A text without its prefix, and the future of its vector. Whoever cancels the future wants it no longer."""
+
+    text: str
+    future: Future[NDArray[np.float32]] = field(default_factory=Future)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody waits for the vector."""
+        return not self.future.done()
+
+    def settle(self, entry: NDArray[np.float32] | Exception) -> None:
+        """Give the query its vector or its error, unless it has one, or nobody waits. One thread may do this."""
+        if self.future.done() or not self.future.set_running_or_notify_cancel():
+            return
+        if isinstance(entry, Exception):
+            self.future.set_exception(entry)
+        else:
+            self.future.set_result(entry)
+
+
+@runtime_checkable
+class TakesQueries(Protocol):
+    """The interface of an embedder that embeds queries on several servers at once.
+
+    It compares the model of each server with the expected one before that server gets a query.
+    """
+
+    def take_queries(self, queries: Sequence[Query]) -> None:
+        """Start embedding the queries, with the query prefix, and return at once. Any thread may call this.
+
+        Each query gets its vector or its own error: TextTooLong, TextRefused or BadVectors if the text is the reason,
+        and EmbedderUnavailable, RateLimited, ModelMissing, ModelChanged or EmbedderError if no server can be used.
+        """
+
+
+CLOSING_POLL = 0.05
+
+
+class QueryStream:
+    """The queue of queries, and the call that embeds them. All methods must be called on one event loop.
+
+    If no host can be used, the next query tries all of them afresh: the pauses between tries suit runs, which can wait.
+    Only a pause that the hosts asked for is kept.
+    """
+
+    def __init__(self, new_pool: Callable[[], Pool], dispatch: Callable[[Pool, deque[Query]], QueryDispatch]) -> None:
+        self._new_pool, self._dispatch = new_pool, dispatch
+        self._pool = new_pool()
+        self._queue: deque[Query] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._call: QueryDispatch | None = None
+
+    def add(self, queries: Sequence[Query]) -> None:
+        """Add queries, and start embedding if no call is under way."""
+        self._queue.extend(queries)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._embed())
+        elif self._call is not None:
+            self._call.notice_queries()
+
+    async def close(self) -> None:
+        """Wait until nobody waits for a query any more, and end the call under way."""
+        if self._task is None:
+            return
+        while not self._task.done() and self._is_wanted():
+            await asyncio.wait([self._task], timeout=CLOSING_POLL)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _embed(self) -> None:
+        while self._queue:
+            self._call = self._dispatch(self._pool, self._queue)
+            try:
+                await self._call.embed_queue()
+            except RateLimited:
+                pass
+            except Exception:  # noqa: BLE001 - every query has it
+                self._pool = self._new_pool()
+
+    def _is_wanted(self) -> bool:
+        return any(query.wanted for query in self._queue) or (self._call is not None and self._call.wanted())

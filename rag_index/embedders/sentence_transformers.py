@@ -18,7 +18,7 @@ from rag_index.documents.vectors import broken_reason, usable_rows
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.batches import make_batches
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
-from rag_index.hosts.stats import RequestStats
+from rag_index.hosts.pool import RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.evaluation.golden import GoldenQuery
-    from rag_index.retrieve.candidates import Candidates
+    from rag_index.retrieve.index_reader import Candidates
     from rag_index.settings import Settings
 
 Document = tuple[str, str]

@@ -21,8 +21,8 @@ from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError
 from rag_index.evaluation.golden import GoldenQuery
-from rag_index.settings.context import CHUNK, DOCUMENT, ContextSettings
 from rag_index.settings.index import SQL
+from rag_index.settings.sections import CHUNK, DOCUMENT, ContextSettings
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch

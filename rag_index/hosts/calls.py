@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from rag_index.hosts.ollama_client import Endpoint
-    from rag_index.hosts.pool import Clock, Host, Pool
-    from rag_index.hosts.stats import RequestStats
+    from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
     from rag_index.outages import Call
 
 Req = TypeVar("Req", bound=Request)

@@ -17,17 +17,20 @@ import ollama
 import orjson
 from pydantic import ValidationError
 
+from rag_index.documents.vectors import broken_reason
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
     EmbedderUnavailable,
     HostUnreachable,
+    ModelChanged,
     ModelMissing,
     RagIndexError,
     RateLimited,
     RequestTimedOut,
     TextRefused,
     TextTooLong,
+    WrongDimension,
 )
 
 if TYPE_CHECKING:
@@ -38,15 +41,18 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
+
 TRANSIENT_STATUS = frozenset({408, 425, 499})
 """Statuses below 500 that are faults of the server and pass."""
 
 TOO_LONG = re.compile(r"context length|input (length|is too l)|too (long|many tokens)|physical batch size", re.I)
 """The wordings of several versions of Ollama and llama.cpp: the input (length) exceeds the (maximum) context length;
 input is too large to process, increase the physical batch size."""
+
 NOT_FINITE = re.compile(r"\bNaN\b", re.I)
 """Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN or Inf values"
 (Ollama 0.17)."""
+
 CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
 """The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
 
@@ -275,3 +281,64 @@ def _parse_retry_after(header: str | None) -> float | None:
         except (TypeError, ValueError):
             return None
     return max(0.0, seconds) if np.isfinite(seconds) else None
+
+
+PLAIN_TEXT = "a plain text, to see whether the model answers"
+
+
+@dataclass(slots=True)
+class KnownModel:
+    """The digest and the dimension that every host must have. If they are None, the first host sets them."""
+
+    name: str
+    digest: str | None = None
+    dimension: int | None = None
+    patience: float = 60.0
+    """Seconds that a host may take for `try_out`, the loading of the model included."""
+
+    async def compare(self, endpoint: Endpoint) -> None:
+        """Compare the host's digest with the expected one.
+
+        Raises ModelChanged if they differ, and the errors of `Endpoint.details`.
+        """
+        digest = (await endpoint.details()).digest
+        if self.digest is None:
+            self.digest = digest
+        elif digest != self.digest:
+            raise ModelChanged(
+                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with weights "
+                f"{self.digest[:12]}: start a new run to index with the new model, or run `ollama pull {self.name}` "
+                "on each host to give all hosts the same one"
+            )
+
+    async def try_out(self, endpoint: Endpoint) -> None:
+        """Compare the model, and embed a plain text with it.
+
+        Raises BadVectors, WrongDimension if only the dimension is wrong, EmbedderError if the host refuses even a plain
+        text, and the errors of `compare` and `Endpoint.embed` that mean the server is at fault.
+        """
+        await self.compare(endpoint)
+        vector = await plain_vector(endpoint, self.name)
+        if self.dimension is None:
+            self.dimension = vector.size
+        why = broken_reason(vector, self.dimension)
+        if why is not None:
+            raise WrongDimension(
+                f"{endpoint.url} returned a vector of {why}, though its {self.name} has the expected digest: "
+                "restart that server"
+            )
+
+
+async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
+    """Return a host's vector of a plain text, after checking that it is finite and not zero.
+
+    Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`.
+    """
+    try:
+        vector = (await endpoint.embed([PLAIN_TEXT]))[0]
+    except (TextRefused, TextTooLong) as exc:
+        raise EmbedderError(f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)") from exc
+    why = broken_reason(vector, None)
+    if why is not None:
+        raise BadVectors(f"{endpoint.url} returned a vector of {why} for a plain text")
+    return vector

@@ -12,22 +12,67 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.hosts.pace import Pace
-
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from rag_index.hosts.ollama_client import Endpoint
 
+FORGETTING_FACTOR = 0.8
+"""The weight of an answer relative to the next one."""
+
+MAX_EXTRAPOLATION = 4.0
+"""Batches more than this many times larger than any answered batch get no estimate."""
+
+MIN_SPREAD = 0.1
+"""Minimum spread of the batch sizes, relative to their mean, to tell the two costs apart."""
+
+
+@dataclass(slots=True)
+class Pace:
+    """The pace of one host."""
+
+    _weight: float = 0.0
+    _chars: float = 0.0
+    _seconds: float = 0.0
+    _squares: float = 0.0
+    _products: float = 0.0
+    _largest: int = 0
+
+    def learn(self, chars: int, seconds: float) -> None:
+        """Record that the host answered a batch of `chars` characters after `seconds` seconds."""
+        self._weight = FORGETTING_FACTOR * self._weight + 1
+        self._chars = FORGETTING_FACTOR * self._chars + chars
+        self._seconds = FORGETTING_FACTOR * self._seconds + seconds
+        self._squares = FORGETTING_FACTOR * self._squares + chars * chars
+        self._products = FORGETTING_FACTOR * self._products + chars * seconds
+        self._largest = max(self._largest, chars)
+
+    def seconds(self, chars: int) -> float | None:
+        """Return the estimated seconds (above 0) for a batch of `chars` characters; None without an estimate."""
+        if not self._weight or chars > MAX_EXTRAPOLATION * self._largest:
+            return None
+        mean_chars, mean_seconds = self._chars / self._weight, self._seconds / self._weight
+        variance = self._squares / self._weight - mean_chars * mean_chars
+        per_char = max_per_char = mean_seconds / max(mean_chars, 1.0)
+        if variance > (MIN_SPREAD * mean_chars) ** 2:
+            slope = (self._products / self._weight - mean_chars * mean_seconds) / variance
+            per_char = min(max(slope, 0.0), max_per_char)
+        return max(mean_seconds - per_char * mean_chars, 0.0) + per_char * chars or None
+
+
 MAX_FAILURES = 3
 """Failures in a row after which a host is down."""
+
 FIRST_PAUSE = 0.1
 """Seconds of pause after the first failure; doubled after the second."""
+
 FIRST_REST = 1.0
 """Seconds of rest when a host goes down; doubled after each further failure."""
+
 MAX_REST = 30.0
 MIN_SILENCE = 10.0
 """Seconds without an answer of any host that are nothing unusual."""
+
 CAPACITY_STEP = 0.1
 """Number of concurrent requests that each success gives back to a host whose capacity was halved."""
 
@@ -267,3 +312,22 @@ def _others_are_sooner(host: Host, used: Sequence[Host], now: float, chars: int,
     queue_seconds = waiting / max(1, chars) / sum(capacity / seconds for seconds, capacity in others)
     fastest = min(seconds for seconds, _ in others)
     return alone > 2 * (queue_seconds + fastest)
+
+
+@dataclass(slots=True)
+class RequestStats:
+    """The counts since an embedder was opened. For one call, take the difference of two copies."""
+
+    requests: int = 0
+    retries: int = 0
+    """Requests that repeated an earlier one."""
+    splits: int = 0
+    """Requests for a part of a batch that was refused as a whole."""
+    rate_limited: int = 0
+    """Requests that a server answered by asking for a pause."""
+    busy_seconds: float = 0.0
+    """Seconds in which at least one request was running."""
+    in_flight: int = 0
+    """Requests running now."""
+    host_seconds: dict[str, float] = field(default_factory=dict)
+    """Seconds in which a request was running, by host; empty for an embedder without hosts."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.access import access_part, groups_in, stored_groups, with_groups
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import hash_bytes
-from rag_index.documents.ids import point_id
+from rag_index.documents.keys import point_id
 from rag_index.errors import StoreRestored
 from rag_index.indexing.commit import committing
 from rag_index.indexing.points import replaced_payload

@@ -14,8 +14,7 @@ import numpy as np
 
 from rag_index.documents.batches import ChunkedDocument, EmbeddedShard, Failure, ShardStats
 from rag_index.documents.canonical import byte_count, decode_payload
-from rag_index.embedders.bm25 import Bm25Encoder
-from rag_index.embedders.identifiers import definitions, names_of
+from rag_index.embedders.bm25 import Bm25Encoder, definitions, names_of
 from rag_index.errors import BadVectors, RagIndexError, TextTooLong
 from rag_index.machine.memory import peak_memory
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from rag_index.chunking import Chunker
     from rag_index.documents.batches import DocumentBatch, Shard
-    from rag_index.documents.sparse import SparseVectors
+    from rag_index.documents.vectors import SparseVectors
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.embedders.bm25 import Bm25Model
     from rag_index.settings import EmbedderSettings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.ids import point_id
+from rag_index.documents.keys import point_id
 from rag_index.indexing.commit import committing
 from rag_index.indexing.points import replaced_payload
 

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.access import GROUPS, access_part, stored_groups
 from rag_index.documents.batches import RESERVED_KEY, PointBatch, WrittenShard
 from rag_index.documents.canonical import decode_payload
-from rag_index.documents.ids import point_id
-from rag_index.documents.keys import document_id
+from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rag_index.documents.batches import EmbeddedShard
-    from rag_index.documents.sparse import SparseVectors
+    from rag_index.documents.vectors import SparseVectors
     from rag_index.ledger import Known
     from rag_index.stores import Store
 

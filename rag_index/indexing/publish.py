@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
-from rag_index.documents.ids import point_id
+from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch
 from rag_index.indexing.access_updates import carry_access
 from rag_index.settings.index import GROUPS_FIELD

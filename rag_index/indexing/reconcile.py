@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from rag_index.documents.access import stored_groups, with_groups
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
-from rag_index.documents.ids import point_id
-from rag_index.documents.keys import document_id
+from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import StoreRestored
 from rag_index.indexing.commit import next_mark

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
-from rag_index.database.upsert import insert_for
+from rag_index.database.sqlite import insert_for
 from rag_index.ledger.tables import documents, failed_documents
 
 if TYPE_CHECKING:

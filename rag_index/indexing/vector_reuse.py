@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
-from rag_index.documents.ids import point_id
+from rag_index.documents.keys import point_id
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from rag_index.ledger.collections import CollectionRows, unwanted_indexes
 from rag_index.ledger.deletions import DeletionRows
-from rag_index.ledger.documents import DocumentRows
-from rag_index.ledger.files import FileRows
-from rag_index.ledger.mended import MendedRows
+from rag_index.ledger.documents import DocumentRows, FileRows
+from rag_index.ledger.inbox import MendedRows
 from rag_index.ledger.pruning import PrunedRows
 from rag_index.ledger.records import (
     Collection,
@@ -27,13 +26,12 @@ from rag_index.ledger.records import (
     WaitingLookUp,
     WatchRecord,
 )
-from rag_index.ledger.runs import RunRows
-from rag_index.ledger.watches import WatchRows
+from rag_index.ledger.runs import RunRows, WatchRows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.batches import CommitMark
 
 __all__ = [
     "Collection",

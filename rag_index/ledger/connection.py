@@ -13,10 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 from sqlalchemy.sql.operators import custom_op
 
-from rag_index.database.interrupts import interrupts_deferred
-from rag_index.database.private import private_file
-from rag_index.database.sqlite import set_pragmas
-from rag_index.database.upsert import insert_for
+from rag_index.database.files import private_file
+from rag_index.database.sqlite import insert_for, interrupts_deferred, set_pragmas
 from rag_index.database.urls import first_line, is_file, is_transient, missing_driver, redacted_url
 from rag_index.errors import LedgerError, LedgerUnavailable, SettingsError
 from rag_index.ledger.migrations import migrate

@@ -14,11 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.database.files import replace_file
-from rag_index.database.private import private_folder
+from rag_index.database.files import private_folder, replace_file
 from rag_index.errors import TransientError
-from rag_index.machine.garbage import collect_seldom
-from rag_index.machine.patience import Patience, processor_seconds
+from rag_index.machine.memory import collect_seldom
+from rag_index.machine.watchdog import Patience, processor_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

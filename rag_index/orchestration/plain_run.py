@@ -17,7 +17,7 @@ from rag_index.errors import RagIndexError
 from rag_index.indexing.driver import finish_scan, index_pages, pages
 from rag_index.indexing.retries import with_retries
 from rag_index.indexing.run import open_run
-from rag_index.machine.garbage import collect_seldom
+from rag_index.machine.memory import collect_seldom
 from rag_index.orchestration.hand_over import handed_over
 from rag_index.orchestration.service_checks import RETRY_SECONDS, current_checks, patience, shared_checks
 from rag_index.orchestration.signals import terminable

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rag_index.embedders.bm25 import Bm25Encoder
-from rag_index.embedders.identifiers import names_of
+from rag_index.embedders.bm25 import Bm25Encoder, names_of
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits, trusted_weight
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from rag_index.errors import StoreError
+from rag_index.errors import SearchTimedOut, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -99,3 +103,191 @@ class _Queue:
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._waiting.pop(future, None)
+
+
+CLOSED = "the retriever is closed"
+
+
+async def result_of(future: Future[T]) -> T:
+    """Wait for a thread's future in whichever event loop this runs. Cancelling the wait cancels a future not begun.
+
+    `asyncio.wrap_future` does the same, but logs an error if the loop is closed before the thread is done.
+    """
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+
+    def wake(_: Future[T]) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(arrived.set)
+
+    future.add_done_callback(wake)
+    try:
+        await arrived.wait()
+    except asyncio.CancelledError:
+        future.cancel()
+        raise
+    if future.cancelled():
+        raise StoreError(CLOSED)
+    return future.result()
+
+
+@dataclass(slots=True)
+class _Call(Generic[T]):
+    future: Future[T]
+    waiters: int = 0
+
+
+class SingleFlight(Generic[T]):
+    """A register of calls in flight: whoever asks first starts the call, and all who ask meanwhile share its result.
+
+    Safe to use from any thread and event loop. A call that has not begun when its last waiter leaves is cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._calls: dict[Hashable, _Call[T]] = {}
+
+    def join(self, key: Hashable, start: Callable[[], Future[T]]) -> Future[T]:
+        """Return a future of the caller's own for the call in flight under this key, or for the one `start` begins."""
+        with self._lock:
+            call = self._calls.get(key)
+            if call is None:
+                call = self._calls[key] = _Call(start())
+                call.future.add_done_callback(lambda _: self._remove(key, call))
+            call.waiters += 1
+        own: Future[T] = Future()
+        own.add_done_callback(lambda _: self._leave(call))
+        call.future.add_done_callback(lambda done: _copy_result(done, own))
+        return own
+
+    def _remove(self, key: Hashable, call: _Call[T]) -> None:
+        with self._lock:
+            if self._calls.get(key) is call:
+                del self._calls[key]
+
+    def _leave(self, call: _Call[T]) -> None:
+        with self._lock:
+            call.waiters -= 1
+            if call.waiters == 0:
+                call.future.cancel()
+
+
+def _copy_result(done: Future[T], own: Future[T]) -> None:
+    if not own.set_running_or_notify_cancel():
+        return
+    if done.cancelled():
+        own.set_exception(StoreError(CLOSED))
+    elif (error := done.exception()) is not None:
+        own.set_exception(error)
+    else:
+        own.set_result(done.result())
+
+
+class Countdown:
+    """The indexes that have not answered yet."""
+
+    def __init__(self, number: int) -> None:
+        self._left, self._none_left = number, asyncio.Event()
+
+    def count(self) -> None:
+        """Count an answer."""
+        self._left -= 1
+        if not self._left:
+            self._none_left.set()
+
+    async def done_within(self, seconds: float) -> bool:
+        """Wait for the others; return False if they take longer."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._none_left.wait()
+        except TimeoutError:
+            return False
+        return True
+
+
+class Deadline:
+    """A moment (`at`, monotonic time) by which work must be done, and the time limit that set it."""
+
+    def __init__(self, seconds: float, *, extra: float = 0.0) -> None:
+        self.seconds = seconds
+        self.at = time.monotonic() + seconds + extra
+
+    @classmethod
+    def until(cls, at: float, seconds: float) -> Deadline:
+        """Return the deadline at a moment that a time limit set before."""
+        deadline = cls(seconds)
+        deadline.at = at
+        return deadline
+
+    def capped(self, seconds: float) -> Deadline:
+        """Return the earlier of this deadline and one in `seconds` from now."""
+        own = Deadline(seconds)
+        return own if own.at < self.at else self
+
+    def later(self, seconds: float) -> Deadline:
+        """Return the deadline moved by so many seconds, which do not count."""
+        moved = Deadline(self.seconds)
+        moved.at = self.at + seconds
+        return moved
+
+    async def wait_for(self, work: Awaitable[T], during: str = "") -> T:
+        """Return the result of the work. Raises SearchTimedOut if the deadline passes first."""
+        try:
+            async with asyncio.timeout(self.at - time.monotonic()):
+                return await work
+        except TimeoutError:
+            raise SearchTimedOut(f"timed out after {self.seconds:g} s{during}") from None
+
+
+class BackgroundLoop:
+    """An event loop that starts with the first call and serves any number of threads.
+
+    Code that itself runs in an event loop may wait too; its own loop stands still meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the coroutine's result; an interrupt of the waiting thread cancels it.
+
+        Raises StoreError if the loop is closed meanwhile.
+        """
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=_serve, args=(self._loop,), name="rag-index-search", daemon=True).start()
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            raise StoreError("the retriever is closed") from None
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Cancel the coroutines that still run, and end the thread."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(_cancel_all, loop)
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    loop.create_task(_stop_after(loop, tasks))
+
+
+async def _stop_after(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+    loop.stop()
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        loop.run_forever()
+    finally:
+        loop.close()

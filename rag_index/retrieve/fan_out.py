@@ -14,15 +14,11 @@ from rag_index.errors import (
     StoreBusy,
     StoreError,
 )
-from rag_index.retrieve.bulkhead import Bulkhead
-from rag_index.retrieve.deadline import Countdown, Deadline
+from rag_index.retrieve.bulkhead import Bulkhead, Countdown, Deadline, SingleFlight, result_of
 from rag_index.retrieve.index_reader import IndexReader, is_hybrid
 from rag_index.retrieve.live import LiveCollection, LiveCollections
-from rag_index.retrieve.query_cache import QueryCache, query_key
-from rag_index.retrieve.query_embedders import QueryEmbedders
-from rag_index.retrieve.query_vectors import QueryVectors
+from rag_index.retrieve.query_model import QueryCache, QueryEmbedders, QueryVectors, query_key
 from rag_index.retrieve.question import IndexAnswer, Question
-from rag_index.retrieve.single_flight import SingleFlight, result_of
 from rag_index.retrieve.store_holder import StoreHolder
 
 if TYPE_CHECKING:

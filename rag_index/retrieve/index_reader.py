@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.sparse import SparseVector
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder
+from rag_index.retrieve.answers import order_answers
 from rag_index.retrieve.fusion import count_documents
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -22,10 +25,13 @@ if TYPE_CHECKING:
 
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
+
 MIN_CANDIDATES = 30
 """Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
+
 MAX_POINTS = 10_000
 """Points requested at most, when the chunks of long documents fill the answer."""
+
 NO_WORDS = SparseVector((), ())
 
 
@@ -74,3 +80,63 @@ class IndexReader:
         with self._store_holder.borrow() as store:
             found = store.retrieve(answer.live.collection, ids, conditions=conditions)
         return {point.id: point.payload for point in found}
+
+
+KEPT = ("key", "document_id", "chunk")
+"""What is kept of a chunk's payload: its place, but no texts, since thousands of queries may be in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The answers of several indexes to one query, without texts and payloads."""
+
+    question: Question
+    answers: Sequence[IndexAnswer]
+    fusion: str
+
+    @classmethod
+    def of(cls, question: Question, answers: Sequence[IndexAnswer], fusion: str) -> Candidates:
+        """Return the candidates of these answers."""
+        lean = [replace(answer, points=[_without_texts(point) for point in answer.points]) for answer in answers]
+        return cls(question, lean, fusion)
+
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """The reason of each index that gave no answer."""
+        return {answer.index: str(answer.error) for answer in self.answers if answer.error is not None}
+
+    @property
+    def hybrid(self) -> Mapping[str, bool]:
+        """Whether words were searched for too, for each index that answered."""
+        return {answer.index: answer.hybrid for answer in self.answers if answer.error is None}
+
+    @property
+    def collections(self) -> Mapping[str, str]:
+        """The collection that was searched, for each index that answered."""
+        return {answer.index: answer.live.collection for answer in self.answers if answer.live}
+
+    def documents(self) -> set[tuple[str, str]]:
+        """Return the documents (index, document id) that the candidates are chunks of."""
+        return {
+            (answer.index, str(point.payload[RESERVED_KEY].get("document_id", point.id)))
+            for answer in self.answers
+            for point in answer.points
+        }
+
+    def ranked(self, dense_weight: float, indexes: Sequence[str] | None = None) -> list[tuple[str, str]]:
+        """Return the documents (index, document id) as a search of these indexes (default: all) shows them, best first.
+
+        Raises SettingsError if the settings ask for a fusion that these indexes do not allow.
+        """
+        chosen = [
+            replace(answer, hybrid=answer.hybrid and dense_weight < 1)
+            for answer in self.answers
+            if answer.error is None and (indexes is None or answer.index in indexes)
+        ]
+        ordered = order_answers(chosen, replace(self.question, dense_weight=dense_weight), self.fusion)
+        return [(hit.index, hit.document_id) for hit in ordered.hits]
+
+
+def _without_texts(point: StoredPoint) -> StoredPoint:
+    ours = point.payload.get(RESERVED_KEY, {})
+    return replace(point, payload={RESERVED_KEY: {name: ours[name] for name in KEPT if name in ours}})

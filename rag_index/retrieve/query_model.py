@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cachetools import TTLCache
+
+from rag_index.documents.canonical import hash_text
 from rag_index.documents.vectors import broken_reason
-from rag_index.embedders.queries import Query, TakesQueries
+from rag_index.embedders import open_embedder
+from rag_index.embedders.query_dispatch import Query, TakesQueries
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -21,7 +28,7 @@ from rag_index.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -32,6 +39,7 @@ if TYPE_CHECKING:
 
 MAX_QUERIES = 32
 """Queries that a model in the process embeds at a time. They take a few milliseconds, which the next ones wait."""
+
 UNAVAILABLE = (EmbedderUnavailable, ModelChanged, ModelMissing)
 """Errors of which no query can be the reason."""
 
@@ -215,3 +223,114 @@ def _embed_alone(embedder: Embedder, text: str) -> NDArray[np.float32] | Excepti
         return embedder.embed_query(text)
     except Exception as exc:  # noqa: BLE001 - whoever waits has it
         return exc
+
+
+class QueryEmbedders:
+    """One embedder for each fingerprint in use. Safe to use from several threads.
+
+    An embedder that cannot be reached, or whose model has changed, is asked afresh for the next query. So it recovers
+    by itself.
+    """
+
+    def __init__(self, settings: EmbedderSettings, *, opener: Callable[..., Embedder] | None = None) -> None:
+        self._settings = settings
+        self._opener = opener or open_embedder
+        self._lock = threading.Lock()
+        self._models: dict[str, QueryModel] = {}
+        self._closed = False
+
+    def submit(self, live: LiveCollection, query: str) -> Future[NDArray[np.float32]]:
+        """Start embedding a query for a live collection, together with others that wait for the same model.
+
+        The vector is float32, of shape (dimension,), made with the query prefix, and read-only. The future raises
+        FingerprintChanged if the model that made the collection is not available; EmbedderUnavailable or
+        EmbedderError if the embedder does not answer, refuses the query, or returns a broken vector. A future that is
+        cancelled costs nothing more, unless its query is being embedded already.
+        """
+        return self._model(live.fingerprint).submit(live, query)
+
+    def load(self, live: LiveCollection) -> Future[None] | None:
+        """Start loading the model of a live collection into this process; None if it is loaded, or is on a server.
+
+        The future never raises: embedding with the model raises the error.
+        """
+        return self._model(live.fingerprint).load(live)
+
+    def close_all_but(self, fingerprints: Collection[str]) -> None:
+        """Close the embedders of all other models: no live collection holds their vectors any more."""
+        with self._lock:
+            unused = [self._models.pop(name) for name in list(self._models) if name not in fingerprints]
+        for model in unused:
+            model.close()
+
+    def close(self) -> None:
+        """Close all embedders."""
+        self._closed = True
+        self.close_all_but(())
+
+    def _model(self, fingerprint: str) -> QueryModel:
+        with self._lock:
+            if self._closed:
+                raise EmbedderUnavailable("the retriever is closed")
+            if fingerprint not in self._models:
+                self._models[fingerprint] = QueryModel(self._settings, self._opener)
+            return self._models[fingerprint]
+
+
+class QueryVectors:
+    """The vectors of one question, made once for each fingerprint. `seconds` is how long the slowest took."""
+
+    def __init__(self, embed: Callable[[LiveCollection, str], Awaitable[NDArray[np.float32]]], text: str) -> None:
+        self._embed, self._text = embed, text
+        self._tasks: dict[str, asyncio.Task[NDArray[np.float32]]] = {}
+        self.seconds = 0.0
+
+    async def get(self, live: LiveCollection) -> NDArray[np.float32]:
+        """Return the vector that fits a live collection; indexes of one model wait for the same vector."""
+        task = self._tasks.get(live.fingerprint)
+        if task is None:
+            task = self._tasks[live.fingerprint] = asyncio.ensure_future(self._embed_timed(live))
+        return await asyncio.shield(task)
+
+    def cancel(self) -> None:
+        """Stop waiting for any vector that is still being made."""
+        for task in self._tasks.values():
+            task.cancel()
+
+    async def _embed_timed(self, live: LiveCollection) -> NDArray[np.float32]:
+        began = time.perf_counter()
+        try:
+            return await self._embed(live, self._text)
+        finally:
+            self.seconds = max(self.seconds, time.perf_counter() - began)
+
+
+def query_key(fingerprint: str, query: str) -> tuple[str, bytes]:
+    """Return what a query's vector depends on: the model's fingerprint (prefix included) and a hash of the text."""
+    return fingerprint, hash_text(query)
+
+
+class QueryCache:
+    """The `size` most recently used vectors, each younger than `seconds`. A size of 0 turns the cache off.
+
+    Safe to use from several threads.
+    """
+
+    def __init__(self, size: int, seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.Lock()
+        self._vectors: TTLCache[tuple[str, bytes], NDArray[np.float32]] = TTLCache(size, seconds, timer=clock)
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._vectors)
+
+    def get(self, key: tuple[str, bytes]) -> NDArray[np.float32] | None:
+        """Return the vector, or None if there is none that is young enough."""
+        with self._lock:
+            return self._vectors.get(key)
+
+    def put(self, key: tuple[str, bytes], vector: NDArray[np.float32]) -> None:
+        """Keep a vector. The caller must not change it afterwards."""
+        if self._vectors.maxsize:
+            with self._lock:
+                self._vectors[key] = vector

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rag_index.embedders.identifiers import names_of
+from rag_index.embedders.bm25 import names_of
 from rag_index.errors import RerankerError
-from rag_index.retrieve.single_flight import result_of
+from rag_index.retrieve.bulkhead import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

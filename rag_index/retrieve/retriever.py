@@ -12,12 +12,11 @@ from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError
 from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
 from rag_index.retrieve.answers import failure_of, fuse_answers
-from rag_index.retrieve.background_loop import BackgroundLoop
-from rag_index.retrieve.candidates import Candidates
-from rag_index.retrieve.documents import read_document
+from rag_index.retrieve.bulkhead import BackgroundLoop
+from rag_index.retrieve.documents import load_payloads, read_document
 from rag_index.retrieve.fan_out import FanOut
+from rag_index.retrieve.index_reader import Candidates
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
-from rag_index.retrieve.payloads import load_payloads
 from rag_index.retrieve.question import IndexAnswer, Question, make_question
 from rag_index.retrieve.reranking import Reranked, Reranking
 from rag_index.retrieve.results import SearchResult

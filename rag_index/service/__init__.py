@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from rag_index.service.answers import FieldInfo, Freshness, IndexInfo, SearchAnswer
-from rag_index.service.requests import Caller, SearchRequest
-from rag_index.service.search_service import SearchService
+from rag_index.service.models import Caller, SearchRequest
+from rag_index.service.search_service import FieldInfo, Freshness, IndexInfo, SearchAnswer, SearchService
 
 __all__ = ["Caller", "FieldInfo", "Freshness", "IndexInfo", "SearchAnswer", "SearchRequest", "SearchService"]

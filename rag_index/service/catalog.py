@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import run_state
-from rag_index.service.answers import FieldInfo, Freshness, IndexInfo
+from rag_index.service.search_service import FieldInfo, Freshness, IndexInfo
 from rag_index.status.runs import iso_time
 from rag_index.stores import live_aliases
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
-    from rag_index.service.requests import Caller
+    from rag_index.service.models import Caller
     from rag_index.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from rag_index.errors import SettingsError
-from rag_index.service.requests import Caller
+from rag_index.service.models import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import CONFIG_VARIABLE, ENV_PREFIX
-from rag_index.settings.gate import GateSettings
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.loading import find_config, load_settings, origins, run_settings
 from rag_index.settings.project import FILE_NAME, SECTIONS, Settings
-from rag_index.settings.retrieve import RetrieveSettings
 from rag_index.settings.sections import (
+    ContextSettings,
     EmbedderSettings,
+    GateSettings,
     LedgerSettings,
     ParallelSettings,
+    RetrieveSettings,
     RunSettings,
+    ServerSettings,
+    ServeSettings,
     SourceSettings,
     StoreSettings,
 )
-from rag_index.settings.serve import ServeSettings
-from rag_index.settings.server import ServerSettings
 
 __all__ = [
     "CONFIG_VARIABLE",

@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from rag_index.errors import SettingsError
 from rag_index.settings.index import IndexSettings
-from rag_index.settings.renamed import new_name
+from rag_index.settings.loading import new_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from rag_index.settings.context import ContextSettings  # noqa: TC001 - pydantic looks it up
-from rag_index.settings.gate import GateSettings  # noqa: TC001 - pydantic looks it up
+from rag_index.settings.sections import (
+    ContextSettings,  # noqa: TC001 - pydantic looks it up
+    DependsOn,  # noqa: TC001 - pydantic looks it up
+    GateSettings,  # noqa: TC001 - pydantic looks it up
+)
 from rag_index.settings.values import Number, OptionalTable, PositiveInt, Section, Table, Whole
-from rag_index.settings.watch import DependsOn  # noqa: TC001 - pydantic looks it up
 
 if TYPE_CHECKING:
     from pydantic import ValidationInfo

@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError, UnknownIndex
 from rag_index.settings.index import SQL, IndexSettings
-from rag_index.settings.retrieve import RetrieveSettings
 from rag_index.settings.sections import (
     EmbedderSettings,
     LedgerSettings,
     ParallelSettings,
+    RetrieveSettings,
     RunSettings,
+    ServeSettings,
     SourceSettings,
     StoreSettings,
+    WatchSettings,
 )
-from rag_index.settings.serve import ServeSettings
-from rag_index.settings.watch import WatchSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

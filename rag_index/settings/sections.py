@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 
 from rag_index.database.urls import database_url
-from rag_index.settings.server import ServerSettings
 from rag_index.settings.values import (
     Auto,
     DaskAddress,
@@ -23,6 +22,55 @@ from rag_index.settings.values import (
     Table,
     Whole,
 )
+
+Port = Annotated[Whole, Field(ge=0, le=65_535)]
+
+
+class ServerSettings(Section):
+    """`[store.server]`: a key that is not set leaves to the server, or to whoever set it by hand, what it is about."""
+
+    grpc_port: Port | None = None
+    """The port where the server answers gRPC; 0 for REST alone. By default the URL's port plus one is tried."""
+    shard_number: PositiveInt | None = None
+    """The number of shards of a collection. Only a rebuild changes it."""
+    replication_factor: PositiveInt | None = None
+    """The number of replicas of each shard."""
+    write_consistency_factor: PositiveInt | None = None
+    """The number of replicas that must have taken a write before it counts as done."""
+    on_disk_vectors: bool | None = None
+    """Whether the vectors are read from disk instead of memory."""
+    on_disk_payload: bool | None = None
+    """Whether the payloads are read from disk instead of memory."""
+    hnsw_m: PositiveInt | None = None
+    """The number of edges of a point in the search index."""
+    hnsw_ef_construct: Annotated[Whole, Field(ge=4)] | None = None
+    """The number of neighbours that are considered when a point is added to the search index."""
+    quantization: Literal["none", "scalar", "binary", "turbo"] | None = None
+    """The compressed copy of the vectors that searches read first."""
+    quantized_in_memory: bool = True
+    """Whether the compressed vectors always stay in memory, also where the vectors are on disk."""
+    rescore: bool = True
+    """Whether a search of compressed vectors scores the best again by the vectors themselves."""
+    oversampling: Annotated[Number, Field(ge=1)] = 2.0
+    """How many times more candidates than wanted are looked up among compressed vectors before they are scored."""
+    bulk: bool = False
+    """Whether a collection is loaded without its search index, which is built before the collection is published."""
+
+    @property
+    def quantized(self) -> bool:
+        """Whether collections get compressed vectors."""
+        return self.quantization not in (None, "none")
+
+    @model_validator(mode="after")
+    def _check_replicas(self) -> ServerSettings:
+        replicas, needed = self.replication_factor, self.write_consistency_factor
+        if replicas is not None and needed is not None and needed > replicas:
+            raise ValueError(
+                f"write_consistency_factor {needed} is more than replication_factor {replicas}; no write could be "
+                "completed, lower it"
+            )
+        return self
+
 
 KNOWN_PREFIXES = {
     "nomic-embed-text": ("search_document: ", "search_query: "),
@@ -37,6 +85,7 @@ KNOWN_PREFIXES = {
     "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
 }
 """Document and query prefix by model, from the models' own cards. Other models need none."""
+
 _LOCAL_NAME = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
 
 
@@ -230,3 +279,140 @@ class RunSettings(Section):
         if value is not None and value.suffix not in (".json", ".prom"):
             raise ValueError("should end with .json, or with .prom for the text format of Prometheus")
         return value
+
+
+DOCUMENT, CHUNK = "{document}", "{chunk}"
+"""Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
+
+
+def _check_prompt(prompt: str) -> str:
+    if any(prompt.count(name) != 1 for name in (DOCUMENT, CHUNK)):
+        raise ValueError(f"should contain {DOCUMENT} and {CHUNK} exactly once each")
+    return prompt
+
+
+class ContextSettings(Section):
+    """`[indexes.context]`: the model that writes for each chunk a sentence about its place in the document."""
+
+    model: str = Field(min_length=1)
+    """A generative model that the Ollama servers have."""
+    hosts: list[HttpUrl] | None = Field(default=None, min_length=1)
+    """The Ollama servers. By default those of an `ollama` embedder, or else the one on this machine."""
+    concurrency: PositiveInt = 10
+    """The number of requests that a worker sends at once, one for each chunk."""
+    max_chars: Whole = Field(default=300, ge=20)
+    """The maximum length of a context, in characters."""
+    prompt: Annotated[str, AfterValidator(_check_prompt)] | None = None
+    """The prompt, with the placeholders {document} and {chunk}. By default the built-in one."""
+    timeout: Number = Field(default=120.0, gt=0)
+    """The time limit of one request, in seconds."""
+    required: bool = False
+    """Whether a document fails, and is not indexed, if one of its chunks gets no context."""
+    num_ctx: Whole = Field(default=8192, ge=1024)
+    """The context window in tokens, for request and answer. A model with a smaller window uses its own."""
+    keep_alive: str = "30m"
+    """How long a server keeps the model loaded after a request."""
+
+
+class GateSettings(Section):
+    """`[indexes.gate]`: what a rebuilt collection must still find before it goes live."""
+
+    queries: Path
+    """The golden file: queries, and the documents that each of them should find."""
+    metric: str = Field(default="recall@10", pattern=r"^[^@\s]+( [^@\s]+)*@[1-9]\d{0,3}$")
+    """The measure of a search, such as recall@10, MRR@10 or nDCG@10."""
+    max_loss: Share = 0.02
+    """How much lower the mean of the metric may be in the rebuilt collection than in the live one."""
+
+
+class RetrieveSettings(Section):
+    """`[retrieve]`: how several indexes are searched together."""
+
+    timeout: Number = Field(default=10.0, gt=0)
+    """The time limit of a whole search, in seconds."""
+    index_timeout: Number = Field(default=5.0, gt=0)
+    """The time limit of each index within a search, in seconds."""
+    concurrency: PositiveInt = 32
+    """The maximum number of concurrent requests to the store, over all searches; each index has at least one."""
+    fusion: Literal["auto", "rank", "score"] = "auto"
+    """How the hits of several indexes are merged. `auto` means `score` if all indexes have one model, else `rank`."""
+    dense_weight: Number = Field(default=0.4, ge=0, le=1)
+    """The weight of meaning against words in a hybrid search, from 0 (words alone) to 1 (meaning alone)."""
+    reranker: str | None = Field(default=None, min_length=1)
+    """The CrossEncoder of sentence-transformers that orders the best hits: a folder, or a name on the model hub."""
+    rerank_top: PositiveInt = Field(default=50, le=1000)
+    """The number of documents that the reranker reads."""
+    cache_size: Whole = Field(default=1000, ge=0)
+    """The number of query vectors to cache; 0 switches the cache off."""
+    cache_seconds: Number = Field(default=3600.0, gt=0)
+    """How long a query vector stays in the cache, in seconds."""
+    idle_seconds: Number = Field(default=10.0, gt=0)
+    """The seconds without a search after which an embedded store is closed, so that a run need not copy it."""
+
+
+MAX_PORT = 65_535
+
+
+def _check_origin(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s*@]+", value):
+        raise ValueError(f"{value!r} is not an origin; write it as https://intranet.example.com, without a path")
+    return value.lower()
+
+
+def _check_host(value: str) -> str:
+    if not re.fullmatch(r"[^/\s:@*]+|\[[0-9A-Fa-f:.]+\]", value):
+        raise ValueError(f"{value!r} is not the name of a host; write it without scheme and port")
+    return value.lower()
+
+
+Origin = Annotated[str, AfterValidator(_check_origin)]
+HostName = Annotated[str, AfterValidator(_check_host)]
+
+
+class ServeSettings(Section):
+    """`[serve]`: where `rag-index serve` listens, who may ask, and how much."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    """The address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs tokens."""
+    port: Whole = Field(default=8765, ge=0, le=MAX_PORT)
+    """The port to listen on; 0 takes a free one."""
+    tokens: list[str] = Field(default=[])
+    """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it, with the token's hash."""
+    tokens_file: Path | None = None
+    """A file with such lines. It is read again when it changes."""
+    hosts: list[HostName] = Field(default=[])
+    """The names under which others reach the service, such as that of a reverse proxy. Other names are refused."""
+    cors: list[Origin] = Field(default=[])
+    """The origins of other web pages that may ask from a browser."""
+    timeout: Number = Field(default=30.0, gt=0)
+    """The time limit of a request, in seconds."""
+    max_body_bytes: Whole = Field(default=100_000, gt=0)
+    """The maximum size of a request's body."""
+    max_requests: Whole = Field(default=256, ge=1)
+    """The maximum number of requests that are answered at the same time; more are told to come back."""
+    rate_limit: Number = Field(default=100.0, ge=0)
+    """How many requests a second each token (without tokens: each address) may make on average; 0 means any number."""
+    log_queries: bool = False
+    """Whether the log names what is searched for."""
+
+
+class DependsOn(Section):
+    """An entry of `[[indexes]] depends_on`: a table whose rows the documents of the index show."""
+
+    table: str = Field(min_length=1)
+    """The table whose changes are followed; `schema.table` where it is not in the default schema."""
+    key: str = Field(min_length=1)
+    """The column of that table whose value tells which documents show a row."""
+    column: str = Field(min_length=1)
+    """The column of the index's `table` or `query` that holds the same value."""
+
+
+class WatchSettings(Section):
+    """`[watch]`: how `rag-index watch` follows changes."""
+
+    poll_seconds: Number = Field(default=2.0, gt=0)
+    """The seconds between two looks at the source, where nothing wakes the watch earlier."""
+    batch_documents: PositiveInt = 5_000
+    """The maximum number of documents that are indexed at once; fewer where they take longer than two seconds."""
+    burst_documents: PositiveInt = 100_000
+    """The number of waiting documents of an index above which an ordinary run of that index takes over."""

@@ -11,9 +11,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.code.grammars import require_grammars
 from rag_index.chunking.code.headers import header_language
-from rag_index.chunking.code.languages import TEXT
+from rag_index.chunking.code.languages import TEXT, require_grammars
 from rag_index.documents.batches import DocumentBatch, Failure
 from rag_index.documents.canonical import encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import document_id, encode_key

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag_index.chunking.code.grammars import MISSING
 from rag_index.chunking.code.headers import Neighbours
-from rag_index.chunking.code.languages import HEADER, TEXT, language_of
+from rag_index.chunking.code.languages import HEADER, MISSING, TEXT, language_of
 from rag_index.documents.batches import Failure
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceUnavailable

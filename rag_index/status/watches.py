@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger.lease import holder
-from rag_index.ledger.watches import lease_name
+from rag_index.ledger.runs import lease_name
 from rag_index.status.runs import iso_time, missed_report
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rag_index.documents.batches import StoredPoint
-from rag_index.documents.sparse import SparseVector
+from rag_index.documents.vectors import SparseVector
 from rag_index.errors import PointsRefused, StoreError
 from rag_index.stores import SPARSE
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import PointBatch
-from rag_index.documents.sparse import SparseVector, SparseVectors
+from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.errors import StoreError
 from rag_index.transfer.export import json_line
 

@@ -27,7 +27,7 @@ from rag_index.machine.memory import MemoryWatch
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.plots import require_plots, save_figure
 from rag_index.settings import LedgerSettings
-from rag_index.sources.sample import read_sample
+from rag_index.sources.scaffold import read_sample
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:

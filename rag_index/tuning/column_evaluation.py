@@ -24,7 +24,7 @@ from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings import LedgerSettings
 from rag_index.sources import open_source
-from rag_index.sources.sample import Sample, read_sample
+from rag_index.sources.scaffold import Sample, read_sample
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:

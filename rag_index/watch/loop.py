@@ -22,36 +22,101 @@ from rag_index.errors import (
     StoreRestored,
     TransientError,
 )
-from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.watches import lease_name
+from rag_index.ledger.lease import IndexLease, holder
+from rag_index.ledger.runs import lease_name
+from rag_index.reports.missed import missed_sentence
 from rag_index.stores import commit_marks, live_aliases
 from rag_index.watch.collector import Collector
-from rag_index.watch.missed import MissedChanges
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.changes.joined import JoinedFeed
     from rag_index.indexing.changed import Applied
-    from rag_index.ledger import Ledger
+    from rag_index.ledger import Ledger, WatchRecord
     from rag_index.settings import Settings
     from rag_index.watch.stop import Stop
 
+SETTLE_SECONDS = 10.0
+"""How long after a run has found a change the feed is asked for it. Without synchronous commits, PostgreSQL shows a
+change up to three times `wal_writer_delay` before it is in the log."""
+
+logger = logging.getLogger("rag_index.watch")
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A question to the collector, and the last of the documents that it is about."""
+
+    asked: int
+    number: int
+
+
+class MissedChanges:
+    """Finds out, for each index of a watch, what the watch missed, and says so once. Used by one thread."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._questions: dict[str, _Question] = {}
+
+    def begin(self, name: str, alias: str) -> None:
+        """Prepare the judgement of what runs have mended until now. Call it before the collector begins."""
+        last = self._ledger.last_mended(alias)
+        if last is not None and self._is_settled(last[1]):
+            self._questions[name] = _Question(0, last[0])
+
+    def judge(self, name: str, record: WatchRecord, collector: Collector) -> bool:
+        """Take the next step for an index; return whether it was found that the watch missed something.
+
+        Nothing is judged while a run writes the index, or if nobody knows what changed.
+        """
+        last = self._ledger.last_mended(record.alias)
+        if last is None or record.full_number is not None or holder(self._ledger, record.alias) is not None:
+            self._questions.pop(name, None)
+            return False
+        question = self._questions.get(name)
+        if question is None:
+            if self._is_settled(last[1]):
+                self._questions[name] = _Question(collector.ask(), last[0])
+            return False
+        if not collector.has_answered(name, question.asked) or self._ledger.any_look_ups(record.alias):
+            return False
+        missed = self._ledger.unexplained(record.alias, question.number)
+        if missed:
+            self._report(name, record, missed)
+        del self._questions[name]
+        return bool(missed)
+
+    def _is_settled(self, found_at: float) -> bool:
+        return self._ledger.clock() - found_at >= SETTLE_SECONDS
+
+    def _report(self, name: str, record: WatchRecord, missed: list[str]) -> None:
+        """Say what was missed, and only then record it: after a death between the two, it is said again."""
+        level = logging.INFO if record.blind else logging.ERROR
+        logger.log(level, "%s", missed_sentence(name, missed, record.blind, unkept=record.unkept))
+        self._ledger.record_missed(record.alias, missed)
+
+
 GAP_SECONDS = 0.05
 """Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
+
 LOCKED_SECONDS = 1.0
 """Between two tries while another run holds the index or the embedded store."""
+
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
 """Between two tries while a service is down, doubled each time."""
+
 FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
 """Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
+
 FAILING_PAUSE = 60.0
 """Between two tries where somebody has to act."""
+
 LOOK_SECONDS = 0.5
 """How often an ordinary run is asked whether it has ended."""
+
 NOTE_SECONDS = 30.0
 """How often a watch that has nothing to do says that it lives."""
-logger = logging.getLogger("rag_index.watch")
 
 
 class Run(Protocol):

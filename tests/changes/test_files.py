@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from rag_index.changes import files as files_module
-from rag_index.changes.file_events import has_events
-from rag_index.changes.files import FileFeed
+from rag_index.changes.files import FileFeed, has_events
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
 from tests.project import Project

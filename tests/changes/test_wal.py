@@ -11,9 +11,9 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.changes.postgres import SlotState
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
-from rag_index.changes.slot import SlotState
 from rag_index.changes.wal import WalFeed
 from rag_index.database.urls import database_url
 from rag_index.errors import SettingsError, SourceError

@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from rag_index.database.private import private_file, private_folder
+from rag_index.database.files import private_file, private_folder
 
 
 def mode(path) -> str:

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rag_index.database.upsert import insert_for
+from rag_index.database.sqlite import insert_for
 
 TABLE = sa.Table("t", sa.MetaData(), sa.Column("key", sa.Text, primary_key=True), sa.Column("value", sa.Text))
 

@@ -12,11 +12,8 @@ from pydantic import BaseModel, SecretStr
 
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
-from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import Overlay, keys_of
-from rag_index.settings.gate import GateSettings
-from rag_index.settings.sections import KNOWN_PREFIXES
-from rag_index.settings.server import ServerSettings
+from rag_index.settings.sections import KNOWN_PREFIXES, ContextSettings, GateSettings, ServerSettings
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
 
 PAGE = page("configuration")

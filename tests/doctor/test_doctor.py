@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from rag_index.doctor import examine, repair, settings_advice
 from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
-from rag_index.documents.ids import point_id
+from rag_index.documents.keys import point_id
 from rag_index.errors import IndexLocked, UnknownIndex
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.ledger import Ledger

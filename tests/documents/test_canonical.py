@@ -22,8 +22,7 @@ from rag_index.documents.canonical import (
     hash_bytes,
     hash_text,
 )
-from rag_index.documents.ids import point_id
-from rag_index.documents.keys import document_id, encode_key, encode_keys
+from rag_index.documents.keys import document_id, encode_key, encode_keys, point_id
 from rag_index.errors import SourceError
 
 CET = dt.timezone(dt.timedelta(hours=1))

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag_index.documents.canonical import encode_payload, encode_payloads
-from rag_index.documents.floats import _parsed, storable_float
+from rag_index.documents.canonical import _parsed, encode_payload, encode_payloads, storable_float
 
 
 def distance(one: float, other: float) -> int:

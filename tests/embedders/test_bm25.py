@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import qdrant_edge as e
 
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model
-from rag_index.embedders.identifiers import definitions, names_of, split_identifiers
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model, definitions, names_of, split_identifiers
 from rag_index.settings import IndexSettings
 from rag_index.settings.index import LANGUAGES
 

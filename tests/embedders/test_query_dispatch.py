@@ -10,9 +10,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from rag_index.embedders.queries import Query
-from rag_index.embedders.query_dispatch import QueryDispatch
-from rag_index.embedders.query_stream import QueryStream
+from rag_index.embedders.query_dispatch import Query, QueryDispatch, QueryStream
 from rag_index.errors import (
     EmbedderUnavailable,
     ModelChanged,
@@ -21,7 +19,7 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.model import KnownModel
+from rag_index.hosts.ollama_client import KnownModel
 from rag_index.hosts.pool import Clock, Pool
 from tests.fakes.hosts import HANG, PLAIN_TEXT, FakeHosts
 from tests.fakes.ollama import vector_of

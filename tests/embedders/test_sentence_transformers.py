@@ -16,7 +16,7 @@ from rag_index.embedders import open_embedder
 from rag_index.embedders import sentence_transformers as ours
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
 from rag_index.retrieve.live import LiveCollection
-from rag_index.retrieve.query_embedders import QueryEmbedders
+from rag_index.retrieve.query_model import QueryEmbedders
 from rag_index.settings import EmbedderSettings, load_settings
 from tests.fakes.ollama import vector_of
 from tests.project import Project

@@ -21,8 +21,7 @@ import numpy as np
 from rag_index.embedders.batches import make_batches
 from rag_index.embedders.dispatch import Dispatch, OllamaStats
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
-from rag_index.hosts.model import PLAIN_TEXT, KnownModel
-from rag_index.hosts.ollama_client import ModelDetails
+from rag_index.hosts.ollama_client import PLAIN_TEXT, KnownModel, ModelDetails
 from rag_index.hosts.pool import Clock, Pool
 from tests.fakes.ollama import vector_of
 

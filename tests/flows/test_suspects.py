@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.documents.ids import point_id
+from rag_index.documents.keys import point_id
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama

@@ -6,8 +6,7 @@ import pytest
 
 from rag_index.errors import EmbedderUnavailable, RateLimited
 from rag_index.hosts.ollama_client import Endpoint
-from rag_index.hosts.pace import Pace
-from rag_index.hosts.pool import Clock, Pool
+from rag_index.hosts.pool import Clock, Pace, Pool
 from rag_index.settings import EmbedderSettings
 
 DOWN = EmbedderUnavailable("down")

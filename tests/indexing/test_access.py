@@ -9,9 +9,8 @@ import pytest
 
 from rag_index.doctor import examine
 from rag_index.documents.access import stored_groups
-from rag_index.documents.batches import PointBatch
-from rag_index.documents.commits import CommitMark
-from rag_index.documents.ids import point_id
+from rag_index.documents.batches import CommitMark, PointBatch
+from rag_index.documents.keys import point_id
 from rag_index.indexing import guards
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger

@@ -10,7 +10,7 @@ import pytest
 from rag_index.database.urls import database_url
 from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
 from rag_index.documents.canonical import hash_text
-from rag_index.documents.ids import point_id
+from rag_index.documents.keys import point_id
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.publish import verify_counts
 from rag_index.ledger import Ledger

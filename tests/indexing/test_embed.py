@@ -13,7 +13,7 @@ from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import BadVectors, EmbedderUnavailable, TextRefused, TextTooLong
-from rag_index.hosts.stats import RequestStats
+from rag_index.hosts.pool import RequestStats
 from rag_index.indexing.embed import embed_shard
 
 DIMENSION = 4

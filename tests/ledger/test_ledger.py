@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 from sqlalchemy import event
 
-from rag_index.database.interrupts import interrupts_deferred
+from rag_index.database.sqlite import interrupts_deferred
 from rag_index.database.urls import database_url
 from rag_index.ledger import Ledger
 

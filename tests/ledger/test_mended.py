@@ -8,7 +8,7 @@ import pytest
 
 from rag_index.database.urls import database_url
 from rag_index.ledger import Ledger
-from rag_index.ledger import mended as mended_module
+from rag_index.ledger import inbox as inbox_module
 
 ALIAS = "p_notes"
 
@@ -78,7 +78,7 @@ def test_only_what_was_found_until_the_question_is_judged(ledger):
 
 
 def test_of_very_many_only_the_number_is_kept(ledger, monkeypatch):
-    monkeypatch.setattr(mended_module, "MAX_KEPT", 3)
+    monkeypatch.setattr(inbox_module, "MAX_KEPT", 3)
     ledger.note_mended(ALIAS, "night", 0, [("1", "new"), ("2", "new")])
     ledger.note_mended(ALIAS, "night", 0, [("3", "new"), ("4", "new")])
     ledger.note_mended(ALIAS, "night", 0, [("5", "new")])

@@ -6,8 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from rag_index.errors import SourceTimedOut
-from rag_index.sources.engine import open_read_only
-from rag_index.sources.time_limit import limit_on_server, limited
+from rag_index.sources.engine import limit_on_server, limited, open_read_only
 from tests.live.mariadb import mariadb
 from tests.live.postgres import postgres
 
@@ -33,13 +32,13 @@ def sleep_in(engine: sa.Engine, statement: str, *, told: bool) -> None:
 
 
 def test_the_server_ends_a_query_that_takes_too_long(server, monkeypatch):
-    monkeypatch.setattr("rag_index.sources.time_limit.GRACE_SECONDS", 200.0)
+    monkeypatch.setattr("rag_index.sources.engine.GRACE_SECONDS", 200.0)
     with pytest.raises(SourceTimedOut, match="source x did not answer a query within 1 s"):
         sleep_in(*server, told=True)
 
 
 def test_a_connection_that_stays_silent_is_broken_off(server, monkeypatch):
-    monkeypatch.setattr("rag_index.sources.time_limit.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("rag_index.sources.engine.GRACE_SECONDS", 0.0)
     with pytest.raises(SourceTimedOut, match="source x did not answer a query within 1 s"):
         sleep_in(*server, told=False)
     with server[0].connect() as connection:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from rag_index.errors import TransientError
-from rag_index.machine.patience import Patience, processor_seconds
+from rag_index.machine.watchdog import Patience, processor_seconds
 from rag_index.orchestration import api_server
 from rag_index.orchestration.api_server import ApiServer, light_clients
 from tests.dask_workers import command

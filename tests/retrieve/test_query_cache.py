@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from rag_index.retrieve.query_cache import QueryCache, query_key
+from rag_index.retrieve.query_model import QueryCache, query_key
 
 VECTOR = np.ones(3, np.float32)
 

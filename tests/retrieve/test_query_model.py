@@ -11,8 +11,7 @@ import pytest
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import EmbedderUnavailable, TextRefused
 from rag_index.retrieve.live import LiveCollection
-from rag_index.retrieve.query_embedders import QueryEmbedders
-from rag_index.retrieve.query_model import MAX_QUERIES
+from rag_index.retrieve.query_model import MAX_QUERIES, QueryEmbedders
 from rag_index.settings import EmbedderSettings
 from tests.waiting import eventually
 

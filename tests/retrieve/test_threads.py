@@ -14,7 +14,7 @@ import pytest
 from rag_index.embedders import open_embedder
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.retrieve.live import LiveCollection
-from rag_index.retrieve.query_embedders import QueryEmbedders
+from rag_index.retrieve.query_model import QueryEmbedders
 from rag_index.settings import EmbedderSettings
 from tests.retrieve.desk import Desk, found
 

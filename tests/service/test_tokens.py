@@ -10,8 +10,8 @@ import pytest
 
 from rag_index.errors import CannotListen, SettingsError
 from rag_index.service.addresses import allowed_hosts, listen, require_tokens, url_of
-from rag_index.service.rate_limit import MAX_CALLERS, RateLimit
-from rag_index.service.requests import Caller
+from rag_index.service.guard import MAX_CALLERS, RateLimit
+from rag_index.service.models import Caller
 from rag_index.service.tokens import TokenRegister, new_token, token_line
 from rag_index.settings import ServeSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jsonschema
 import pytest
 
-from rag_index.service import tool_schemas
+from rag_index.service import tools
 from rag_index.settings import Settings
 
 SQL = {"table": "t", "key": "id", "text": "body"}
@@ -33,7 +33,7 @@ def accepts(schema: dict, arguments: object) -> bool:
 
 
 def search(*indexes: dict) -> dict:
-    return tool_schemas.search_input(settings(*indexes), reranker=False)
+    return tools.search_input(settings(*indexes), reranker=False)
 
 
 def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
@@ -48,7 +48,7 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
 
 
 def test_only_where_there_is_a_reranker_an_agent_may_leave_it_out():
-    reranked = tool_schemas.search_input(settings(COMMENTS), reranker=True)
+    reranked = tools.search_input(settings(COMMENTS), reranker=True)
     assert accepts(reranked, {"query": "printer", "rerank": False})
     assert "rerank" not in search(COMMENTS)["properties"]
 

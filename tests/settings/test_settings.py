@@ -24,13 +24,10 @@ from rag_index.settings import (
     origins,
     run_settings,
 )
-from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
-from rag_index.settings.gate import GateSettings
 from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
-from rag_index.settings.renamed import RENAMED_KEYS
-from rag_index.settings.server import ServerSettings
-from rag_index.settings.watch import DependsOn
+from rag_index.settings.loading import RENAMED_KEYS
+from rag_index.settings.sections import ContextSettings, DependsOn, GateSettings, ServerSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
 from tests.strangers import NOBODY, needs_second_user

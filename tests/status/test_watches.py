@@ -10,7 +10,7 @@ import pytest
 
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
-from rag_index.ledger.watches import lease_name
+from rag_index.ledger.runs import lease_name
 from rag_index.status.metrics_file import write_metrics
 from rag_index.status.status import status
 from tests.project import Project

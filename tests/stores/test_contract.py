@@ -14,9 +14,8 @@ import pytest
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient
 
-from rag_index.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
-from rag_index.documents.commits import CommitMark
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.stores import Condition, Store
 from rag_index.stores.edge.store import EdgeStore

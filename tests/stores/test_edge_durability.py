@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.documents.sparse import SparseVector, SparseVectors
+from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from qdrant_client import grpc as proto
 from qdrant_client import models
 from qdrant_client.conversions.conversion import RestToGrpc
 
-from rag_index.documents.sparse import SparseVector, SparseVectors
+from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.stores import SPARSE
 from rag_index.stores.server.messages import upsert_request
 

@@ -10,9 +10,9 @@ import pytest
 from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
-from rag_index.documents.sparse import SparseVector
+from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreError, StoreUnavailable
-from rag_index.settings.server import ServerSettings
+from rag_index.settings.sections import ServerSettings
 from rag_index.stores.metadata import BULK
 from rag_index.stores.server import collections as server_collections
 from rag_index.stores.server.store import ServerStore

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rag_index.documents.batches import PointBatch
-from rag_index.documents.sparse import SparseVector
+from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreMismatch
 from rag_index.stores import Condition, Store

@@ -17,7 +17,7 @@ from rag_index.ledger import Ledger
 from rag_index.status.runs import run_reports
 from rag_index.status.status import status
 from rag_index.status.watches import watch_report
-from rag_index.watch import loop, missed
+from rag_index.watch import loop
 from tests.indexing.plain import Died, run_plain
 from tests.project import Project
 from tests.waiting import eventually
@@ -28,7 +28,7 @@ ALIAS = "test_notes"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(missed, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(loop, "NOTE_SECONDS", 0.05)
     monkeypatch.setattr(loop, "LOCKED_SECONDS", 0.05)
 
@@ -138,7 +138,7 @@ def test_what_is_on_its_way_or_waits_is_no_fault(project, feed, ledger, reports)
         assert run_plain(project).changed == 3
     number, _ = ledger.last_mended(ALIAS)
     assert ledger.unexplained(ALIAS, number) == ["7"]
-    with mock.patch.object(missed, "SETTLE_SECONDS", 1e9), judging(project, feed, ledger):
+    with mock.patch.object(loop, "SETTLE_SECONDS", 1e9), judging(project, feed, ledger):
         feed.give("7")
     assert reports() == []
 

@@ -16,7 +16,7 @@ from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
-from rag_index.watch import loop, missed
+from rag_index.watch import loop
 from rag_index.watch.opening import open_watch
 from rag_index.watch.stop import Stop
 from tests.indexing.plain import read
@@ -31,7 +31,7 @@ SEED = random.SystemRandom().randrange(1_000_000)
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(missed, "SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SETTLE_SECONDS", 0.0)
     monkeypatch.setattr(loop, "NOTE_SECONDS", 0.1)
 
 

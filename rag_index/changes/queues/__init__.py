@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag_index.changes.names import object_name
+from rag_index.changes.tables import object_name
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.names import object_name
 from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
 from rag_index.changes.statements import Setup, Step
+from rag_index.changes.tables import object_name
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:

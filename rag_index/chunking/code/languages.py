@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rag_index.chunking.code import c_definitions, definitions
+from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from tree_sitter import Parser
 
     from rag_index.chunking.code.definitions import Reader
 
 VERSION = 3
 """The version of the rules for symbols. It is in the fingerprint: raising it asks for a rebuild of code indexes."""
+
 TEXT = "text"
 """The language of files that the settings include although no grammar is known for them."""
+
 HEADER = ".h"
 """The suffix that C and C++ share."""
+
 _JS_LOCAL = frozenset({
     "function_declaration", "generator_function_declaration", "function_expression", "generator_function",
     "arrow_function", "method_definition", "class_static_block", "if_statement", "for_statement", "for_in_statement",
@@ -98,3 +106,36 @@ def language_of(path: str, overrides: Mapping[str, str] | None = None) -> str:
     """Return the language of a file by its name, or `TEXT` if none is known; `overrides` maps suffixes to languages."""
     suffix = f".{path.rpartition('.')[2].lower()}"  # no known suffix has a /
     return (overrides or {}).get(suffix) or _BY_SUFFIX.get(suffix, TEXT)
+
+
+MISSING = 'an index of source code needs {name}, which is not installed: pip install "rag-index[code]"'
+
+
+def require_grammars() -> None:
+    """Check that tree-sitter and all grammars are installed.
+
+    Raises:
+        SettingsError: a package is missing; the message says how to install it.
+    """
+    for package in ("tree_sitter", *(language.package for language in LANGUAGES.values())):
+        try:
+            import_module(package)
+        except ImportError as exc:
+            raise SettingsError(MISSING.format(name=package)) from exc
+
+
+@functools.cache
+def open_parser(name: str) -> Parser:
+    """Return the parser of a language, made on first use.
+
+    Raises:
+        SettingsError: its package is not installed.
+    """
+    language = LANGUAGES[name]
+    try:
+        import tree_sitter
+
+        package = import_module(language.package)
+    except ImportError as exc:
+        raise SettingsError(MISSING.format(name=exc.name)) from exc
+    return tree_sitter.Parser(tree_sitter.Language(getattr(package, language.grammar_function)()))

@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from rag_index.database.private import private_file
-from rag_index.database.sqlite import set_pragmas
-from rag_index.database.upsert import insert_for
+from rag_index.database.files import private_file
+from rag_index.database.sqlite import insert_for, set_pragmas
 from rag_index.database.urls import first_line, is_file, redacted_url
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch
     from rag_index.errors import RagIndexError
     from rag_index.settings import Settings
-    from rag_index.settings.context import ContextSettings
+    from rag_index.settings.sections import ContextSettings
 
 DEFAULT_HOST = "http://127.0.0.1:11434"
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from rag_index.settings.context import CHUNK, DOCUMENT
+from rag_index.settings.sections import CHUNK, DOCUMENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,10 +27,8 @@ from rag_index.errors import (
 )
 from rag_index.hosts.calls import HostCalls
 from rag_index.hosts.loop import EventLoopThread
-from rag_index.hosts.model import KnownModel
-from rag_index.hosts.ollama_client import Endpoint, ModelDetails
-from rag_index.hosts.pool import Clock, Pool
-from rag_index.hosts.stats import RequestStats
+from rag_index.hosts.ollama_client import Endpoint, KnownModel, ModelDetails
+from rag_index.hosts.pool import Clock, Pool, RequestStats
 from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 from rag_index.hosts.trials import Request
 

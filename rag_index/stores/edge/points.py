@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import PointBatch
-    from rag_index.documents.sparse import SparseVector
+    from rag_index.documents.vectors import SparseVector
 
 STEP = 500
 """Vectors turned into lists at a time."""

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rag_index.database.private import private_folder
+from rag_index.database.files import private_folder
 from rag_index.errors import StoreError
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.folder import folder_errors
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.documents.batches import StoredPoint
-    from rag_index.documents.sparse import SparseVector
+    from rag_index.documents.vectors import SparseVector
     from rag_index.stores import Condition
 
 FRESH_SECONDS = 2.0

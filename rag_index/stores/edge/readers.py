@@ -15,7 +15,7 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from rag_index.database.private import private_folder
+from rag_index.database.files import private_folder
 from rag_index.errors import StoreBusy
 from rag_index.stores.edge.folder import folder_errors
 from rag_index.stores.edge.locks import FileLock

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.sparse import SparseVector
+    from rag_index.documents.vectors import SparseVector
     from rag_index.stores import Condition
 
 BATCH_POINTS = 500

@@ -18,8 +18,7 @@ import uuid
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
-from rag_index.database.files import leftovers
-from rag_index.database.private import private_folder
+from rag_index.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.claims import COPY_MARK, WriteClaim
@@ -35,9 +34,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import PointBatch, StoredPoint
-    from rag_index.documents.commits import CommitMark
-    from rag_index.documents.sparse import SparseVector
+    from rag_index.documents.batches import CommitMark, PointBatch, StoredPoint
+    from rag_index.documents.vectors import SparseVector
     from rag_index.stores import Condition
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")

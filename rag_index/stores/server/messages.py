@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.documents.sparse import SparseVectors
+    from rag_index.documents.vectors import SparseVectors
 
 NO_WORDS: tuple[list[int], bytes] = ([], b"")
 _KEY, _VALUE = b"\x0a", b"\x12"

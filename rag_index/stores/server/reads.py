@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from qdrant_client import models
 
-from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.documents.commits import CommitMark
+from rag_index.documents.batches import RESERVED_KEY, CommitMark, StoredPoint
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.hybrid import LookUp, hybrid_points
 from rag_index.stores.points import MARK_ID, check_ids, stored_point, unit_query
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.sparse import SparseVector
+    from rag_index.documents.vectors import SparseVector
     from rag_index.settings import ServerSettings
     from rag_index.stores import Condition
     from rag_index.stores.server.limits import KnownLimits, Limits

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
-from rag_index.settings.server import ServerSettings
+from rag_index.settings.sections import ServerSettings
 from rag_index.stores.points import engine_ids
 from rag_index.stores.server import writes
 from rag_index.stores.server.collections import Collections
@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import PointBatch
-    from rag_index.documents.commits import CommitMark
-    from rag_index.documents.sparse import SparseVector
+    from rag_index.documents.batches import CommitMark, PointBatch
+    from rag_index.documents.vectors import SparseVector
     from rag_index.stores import Condition
 
 T = TypeVar("T")

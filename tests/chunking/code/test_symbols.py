@@ -10,10 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rag_index.chunking.code.grammars import open_parser
-from rag_index.chunking.code.languages import LANGUAGES, language_of
-from rag_index.chunking.code.symbols import symbols_of
-from rag_index.chunking.code.walk import Deadline, parse
+from rag_index.chunking.code.languages import LANGUAGES, language_of, open_parser
+from rag_index.chunking.code.symbols import Deadline, parse, symbols_of
 from rag_index.errors import FileTimedOut
 from tests.chunking.code.samples import SAMPLES, SYMBOLS
 

@@ -6,8 +6,8 @@ import pytest
 
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
-from rag_index.settings.context import ContextSettings
 from rag_index.settings.environment import keys_of
+from rag_index.settings.sections import ContextSettings
 from rag_index.status.effective_settings import effective_settings
 
 FILE = """\

@@ -10,8 +10,7 @@ from rag_index.chunking.context.prompt import Passage
 from rag_index.chunking.context.writer import PLAIN_PROMPT, ContextRequest, ContextRequests, GeneratingModel, Recipe
 from rag_index.errors import TextRefused
 from rag_index.hosts.ollama_client import Answer
-from rag_index.hosts.pool import Clock, Pool
-from rag_index.hosts.stats import RequestStats
+from rag_index.hosts.pool import Clock, Pool, RequestStats
 from tests.fakes.hosts import HANG, ILL, FakeHost, VirtualTimeLoop
 
 POISON = "poison in this chunk"

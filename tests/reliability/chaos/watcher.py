@@ -18,7 +18,7 @@ from rag_index.indexing.changed import Applied
 from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.settings import Settings, load_settings
-from rag_index.watch import loop, missed
+from rag_index.watch import loop
 from rag_index.watch.opening import open_watch
 from rag_index.watch.plain import PlainRunner
 from rag_index.watch.stop import Stop, stopped_by_signals
@@ -43,7 +43,7 @@ def main() -> None:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = load_settings(Path(sys.argv[1]))
     note_embedded(Path(sys.argv[2]))
-    missed.SETTLE_SECONDS, loop.NOTE_SECONDS = 2.0, 1.0  # what runs found first is judged sooner
+    loop.SETTLE_SECONDS, loop.NOTE_SECONDS = 2.0, 1.0  # what runs found first is judged sooner
     stop = Stop()
     with (
         closing(Runner(settings)) as runner,
