@@ -10,6 +10,7 @@ from contextlib import closing
 import pytest
 
 from rag_index.changes.opening import feed_health as feed_health_of
+from rag_index.changes.opening import open_feed
 from rag_index.changes.setup import setup_script
 from rag_index.changes.tables import object_name
 from rag_index.errors import SettingsError
@@ -114,6 +115,30 @@ def test_the_script_for_postgresql_runs_and_its_removal_too(tmp_path, logical_po
             connection.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
             connection.execute("SELECT pg_reload_conf()")
         assert left == []
+
+
+@pytest.mark.parametrize("changes", ["wal", "queue"])
+def test_a_pair_of_access_that_changes_is_a_change_of_its_document(tmp_path, logical_postgres, changes):
+    with logical_postgres.database() as name:
+        url = logical_postgres.url(name)
+        path = settings_of(tmp_path, url, changes).path
+        own = 'text = "body"\n'
+        path.write_text(path.read_text().replace(own, f'{own}access = "SELECT ticket, name FROM acl"\n'))
+        settings = load_settings(path)
+        pairs = "CREATE TABLE acl (ticket integer, name text); INSERT INTO acl VALUES (1, 'staff'), (2, 'staff');"
+        psql(url, ";".join([*TABLES, pairs]))
+        script = setup_script(settings)
+        psql(url, script)
+        with (
+            closing(Ledger(settings.ledger_url)) as ledger,
+            closing(open_feed(settings, settings.indexes, ledger)) as feed,
+        ):
+            assert feed.check() == {}
+            feed.acknowledge(feed.receive(100))
+            psql(url, "DELETE FROM acl WHERE ticket = 1; UPDATE acl SET name = 'board' WHERE ticket = 2;")
+            psql(url, "INSERT INTO acl VALUES (3, 'staff');")
+            eventually(lambda: {one.id for one in feed.receive(100).changes} == {"1", "2", "3"})
+        psql(url, script.partition("-- To remove all of it:\n")[2].replace("--   ", ""))
 
 
 def test_a_server_that_has_to_be_restarted_first(tmp_path):
