@@ -73,7 +73,9 @@ def test_only_the_payloads_of_the_best_are_read(desk: Desk, opened: Store) -> No
 def test_a_document_that_is_deleted_meanwhile_makes_room_for_the_next(desk: Desk, opened: Store) -> None:
     with retriever_of(desk, Halved(opened, lambda *_: None)) as retriever:
         before = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
-    gone = [point.id for point in opened.scroll(desk.collection("titles")) if point.payload["number"] in range(0, 80, 2)]
+    gone = [
+        point.id for point in opened.scroll(desk.collection("titles")) if point.payload["number"] in range(0, 80, 2)
+    ]
     halved = Halved(opened, lambda store, name: store.delete_points(name, gone))
     with retriever_of(desk, halved) as retriever:
         after = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
