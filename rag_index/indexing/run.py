@@ -181,7 +181,7 @@ class IndexRun:
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
         metrics.load, metrics.processors = load_average(), cpu_count()
-        self.advice = advice(metrics, self.settings.embedder, self.settings.parallel)
+        self.advice = advice(metrics, self.settings.embedder, self.settings.parallel, on_server=not self.store.embedded)
         report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": self.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)
 
