@@ -35,7 +35,11 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--allow-deletes", is_flag=True, help="Delete what the source lost, however much, and what was held back."
         ),
-        click.option("--allow-loss", is_flag=True, help="Publish a rebuilt collection without asking its gate."),
+        click.option(
+            "--allow-loss",
+            is_flag=True,
+            help="Publish a rebuilt collection without asking its gate, or in place of one that another ledger made.",
+        ),
         click.option(
             "--wait",
             type=click.FloatRange(min=0),

@@ -47,7 +47,7 @@ def begin_scan(
     known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
     first = loads_first(run)
     rebuild = (run.options.full and known) or first
-    collection = target.beside() if rebuild else target.current()
+    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
     epoch = 0 if store.embedded else _raise_epoch(run, collection)
     _configure(run, collection)
     make_searchable(store, collection.name, identity, index.indexed_fields)

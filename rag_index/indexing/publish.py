@@ -13,6 +13,7 @@ import numpy as np
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.ids import point_id
 from rag_index.errors import SettingsError, StoreMismatch
+from rag_index.stores.metadata import LEFT
 
 if TYPE_CHECKING:
     from rag_index.embedders import Embedder
@@ -114,5 +115,7 @@ def roll_back(ledger: Ledger, store: Store, alias: str) -> tuple[str, str]:
         raise SettingsError(
             f"there is no earlier collection of {alias} to go back to; [store] keep_previous says how many are kept"
         )
+    store.set_metadata(live, {LEFT: True})  # first, so that a lost alias is not set to it again
+    store.set_metadata(others[-1].name, {LEFT: None})
     store.point_alias(alias, others[-1].name)
     return live, others[-1].name

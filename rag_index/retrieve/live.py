@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
+from rag_index.errors import StoreError
+from rag_index.stores import find_unlisted
 from rag_index.stores.metadata import BM25
 
 if TYPE_CHECKING:
@@ -67,13 +69,17 @@ class LiveCollections:
         return self._names if self._clock() - self._names_read_at < self._seconds else None
 
     def look_up_names(self, store: StoreReader) -> Mapping[str, str]:
-        """Return the collection's name by index, read from the store now. An index without one is left out.
+        """Return the name to read each index's collection by, read from the store now. An empty index is left out.
 
-        Raises what the store raises.
+        That is the alias for a collection that the API key does not list. Raises what the store raises.
         """
         began = self._clock()
         aliases = store.aliases()
-        live = {index: aliases[alias] for index, alias in self._aliases.items() if alias in aliases}
+        live = {
+            index: aliases.get(alias, alias)
+            for index, alias in self._aliases.items()
+            if _may_exist(store, aliases, alias)
+        }
         self._names = live | self._pinned
         self._names_read_at = began
         return self._names
@@ -91,6 +97,8 @@ class LiveCollections:
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
         """Read from a collection's metadata which model made it. Raises what the store raises."""
         began = self._clock()
+        if collection == self._aliases[index]:
+            find_unlisted(store, collection)
         metadata = store.metadata(collection)
         fingerprint = str(metadata.get("embedder_fingerprint"))
         identity = _identity(metadata.get("embedder_identity"))
@@ -112,6 +120,14 @@ class LiveCollections:
         loaded = self._loaded.copy()
         complete = self._names.keys() <= loaded.keys()
         return {live.fingerprint for _, live in loaded.values()} if complete else None
+
+
+def _may_exist(store: StoreReader, aliases: Mapping[str, str], alias: str) -> bool:
+    """Return False if the store says that there is no such alias. If it may not be asked, `load` says so."""
+    try:
+        return alias in aliases or find_unlisted(store, alias) is not None
+    except StoreError:
+        return True
 
 
 def _identity(recorded: Any) -> EmbedderIdentity | None:

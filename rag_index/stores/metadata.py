@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BM25", "BULK", "MAKER_KEYS", "MOVED_ID", "MOVED_TO", "UNKNOWN"]
+__all__ = ["BM25", "BULK", "LEFT", "MAKER_KEYS", "MOVED_ID", "MOVED_TO", "NAME", "UNKNOWN"]
 
 BM25 = "bm25"
 """Key for the model that made the sparse vectors; a collection without them does not have it."""
@@ -12,6 +12,10 @@ MAKER_KEYS = ("embedder_fingerprint", "chunking")
 """Keys that identify what made the vectors and the chunks; the ledger has columns of the same names."""
 UNKNOWN = "unknown"
 """Value of a maker key if neither ledger nor store knows the maker, or if they disagree."""
+NAME = "name"
+"""Key for the collection's own name, for whoever may read it by its alias alone."""
+LEFT = "rolled_back"
+"""Key that is true if a rollback has left this collection for an older one; else missing."""
 MOVED_TO = "moved_to"
 """Key in the metadata of a collection that was moved: the location of the store that holds it now."""
 MOVED_ID = "moved_store_id"

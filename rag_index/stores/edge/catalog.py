@@ -78,6 +78,11 @@ class Catalog:
         """Return a copy of all collections by name."""
         return copy.deepcopy(self._state.collections)
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if there is none of this name."""
+        entry = self._state.collections.get(name)
+        return None if entry is None else copy.deepcopy(entry.metadata)
+
     def aliases(self) -> dict[str, str]:
         """Return a copy of the collection that each alias points at."""
         return dict(self._state.aliases)

@@ -64,6 +64,10 @@ class EdgeReader:
         """Return all collections by name, with their metadata."""
         return {name: entry.metadata for name, entry in self._fresh().collections().items()}
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if there is none of this name."""
+        return self._fresh().find(name)
+
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias."""
         return dict(self._fresh().entry(name).metadata)

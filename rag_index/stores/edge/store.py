@@ -120,6 +120,12 @@ class EdgeStore:
         with self._mutex:
             return {name: entry.metadata for name, entry in self._catalog.collections().items()}
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if there is none of this name."""
+        with self._mutex:
+            self._check_open()
+            return self._catalog.find(name)
+
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias."""
         with self._mutex:
