@@ -9,7 +9,7 @@ from rag_index.cli import Context, command, wait_option
 __all__ = ["export"]
 
 
-@command()
+@command(quiet=True)
 @click.argument("name")
 @click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
 @click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")

@@ -11,7 +11,7 @@ from rag_index.cli import Context, command, json_option, print_json, wait_option
 __all__ = ["move"]
 
 
-@command()
+@command(quiet=True)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option(
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."

@@ -9,7 +9,7 @@ from rag_index.cli import Context, command, json_option, print_json, wait_option
 __all__ = ["optimize"]
 
 
-@command()
+@command(quiet=True)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @wait_option
 @json_option

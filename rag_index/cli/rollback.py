@@ -12,7 +12,7 @@ from rag_index.cli import Context, command, json_option, print_json
 __all__ = ["rollback"]
 
 
-@command()
+@command(quiet=True)
 @click.argument("name")
 @json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from rag_index.stores import count_indexed, live_aliases
 if TYPE_CHECKING:
     from rag_index.settings import IndexSettings, Settings
 
-__all__ = ["IndexStatus", "status"]
+__all__ = ["IndexStatus", "ledger_status", "status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,18 @@ def status(settings: Settings) -> list[IndexStatus]:
     a run holds the embedded store.
     """
     with closing(Ledger(settings.ledger_url)) as ledger:
-        live = live_aliases(settings.store)
+        live = live_aliases(settings.store, settings.aliases)
         ours = {live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
         indexed = count_indexed(settings.store, ours)
         return [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
+
+
+def ledger_status(settings: Settings) -> list[IndexStatus]:
+    """Return the status of all indexes as the ledger alone knows it: the newest collection counts as the live one."""
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        ready = {alias: [c.name for c in ledger.collections(alias) if c.state == "ready"] for alias in settings.aliases}
+        newest = {alias: names[-1] for alias, names in ready.items() if names}
+        return [_index_status(settings, index, ledger, newest, {}) for index in settings.indexes]
 
 
 def _index_status(
