@@ -33,10 +33,14 @@ class Outage:
     """The time of the machine's clock (`time.time`), because processes share no other."""
     reason: str = ""
     """The last error of the service; empty if it is silent."""
+    answered: bool = False
+    """Whether the last error is an answer of the service, such as one that asks for a pause."""
 
     def sentence(self) -> str:
-        """Return who does not answer, since when, and why."""
+        """Return who is waited for, since when, and why."""
         since = time.strftime("%H:%M:%S", time.localtime(self.since))
+        if self.answered:
+            return f"waiting for {self.service} since {since}: {self.reason}"
         return f"{self.service} does not answer, waiting since {since}{f': {self.reason}' if self.reason else ''}"
 
 
@@ -48,7 +52,7 @@ class Call:
         self._clock = clock
         self._patience = patience
         self._silent_since, self._since = clock(), time.time()
-        self._reason = ""
+        self._reason, self._answered = "", False
 
     def resume(self, earlier: Call) -> None:
         """Continue the outage of an earlier call, which gave up."""
@@ -59,18 +63,18 @@ class Call:
         if patience is not None:
             self._patience = patience
         self._silent_since, self._since = self._clock(), time.time()
-        self._reason = ""
+        self._reason, self._answered = "", False
 
-    def failed(self, reason: object) -> None:
-        """Take note of the service's last error."""
-        self._reason = str(reason)
+    def failed(self, reason: object, *, answered: bool = False) -> None:
+        """Take note of the service's last error, and of whether it is an answer."""
+        self._reason, self._answered = str(reason), answered
 
     def outage(self) -> Outage | None:
         """Return the outage that this call has met, if it has waited for long enough."""
         patience = min(self._patience, PATIENCE) if self._reason else self._patience
         if self._clock() - self._silent_since < patience:
             return None
-        return Outage(self._service, self._since, self._reason)
+        return Outage(self._service, self._since, self._reason, self._answered)
 
 
 class Calls:

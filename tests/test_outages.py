@@ -63,6 +63,15 @@ def test_after_an_error_an_outage_is_noticed_sooner(calls, clock):
         assert services(calls) == ["Ollama"]
 
 
+def test_a_service_that_answers_is_not_called_silent(calls, clock):
+    with calls.asking("Qdrant", patience=10) as call:
+        call.failed("asks for a pause: Rate limiting exceeded", answered=True)
+        clock.now += 6
+        [outage] = calls.outages()
+        assert outage.sentence().startswith("waiting for Qdrant since ")
+        assert outage.sentence().endswith(": asks for a pause: Rate limiting exceeded")
+
+
 def test_a_service_that_several_calls_wait_for_is_named_once_with_the_longest_wait(calls, clock, monkeypatch):
     monkeypatch.setattr("rag_index.outages.time.time", clock)
     with calls.asking("Qdrant"), calls.asking("source"):

@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -116,13 +117,27 @@ wait_option = click.option(
 )
 
 
-def command(name: str | None = None) -> Callable[[Callable[..., Any]], click.Command]:
-    """Return a decorator that makes a function a command of the program. The function gets the `Context` first."""
+def command(name: str | None = None, *, quiet: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
+    """Return a decorator that makes a function a command of the program. The function gets the `Context` first.
+
+    One that is `quiet` shows no progress, so it says which service it waits for.
+    """
 
     def add(function: Callable[..., Any]) -> click.Command:
-        return program.command(name)(click.pass_obj(function))
+        return program.command(name)(click.pass_obj(_saying_outages(function) if quiet else function))
 
     return add
+
+
+def _saying_outages(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        from rag_index.reports.outage_watch import said_outages
+
+        with said_outages(lambda sentence: click.echo(f"rag-index: {sentence}", err=True)):
+            return function(*arguments, **options)
+
+    return call
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 
-@command()
+@command(quiet=True)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
 @wait_option

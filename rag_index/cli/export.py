@@ -7,7 +7,7 @@ import click
 from rag_index.cli import Context, command, wait_option
 
 
-@command()
+@command(quiet=True)
 @click.argument("name")
 @click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
 @click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")

@@ -9,7 +9,7 @@ import click
 from rag_index.cli import Context, command, json_option, print_json, wait_option
 
 
-@command()
+@command(quiet=True)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @click.option(
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."

@@ -7,7 +7,7 @@ import click
 from rag_index.cli import Context, command, json_option, print_json, wait_option
 
 
-@command()
+@command(quiet=True)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @wait_option
 @json_option

@@ -17,7 +17,7 @@ SELDOM = ("held_back", "failed", "skipped")
 """Columns that are printed if a plan has such documents."""
 
 
-@command()
+@command(quiet=True)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @json_option
 def plan(context: Context, names: tuple[str, ...], as_json: bool) -> int:

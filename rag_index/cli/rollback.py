@@ -10,7 +10,7 @@ import click
 from rag_index.cli import Context, command, json_option, print_json
 
 
-@command()
+@command(quiet=True)
 @click.argument("name")
 @json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:

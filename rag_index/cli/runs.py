@@ -34,7 +34,11 @@ def run_options(function: Callable[..., Any]) -> Callable[..., Any]:
             is_flag=True,
             help="Delete what was held back, or else what the source lost, however much.",
         ),
-        click.option("--allow-loss", is_flag=True, help="Publish a rebuilt collection without asking its gate."),
+        click.option(
+            "--allow-loss",
+            is_flag=True,
+            help="Publish a rebuilt collection without asking its gate, or in place of one that another ledger made.",
+        ),
         click.option(
             "--wait",
             type=click.FloatRange(min=0),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,19 +10,39 @@ from rag_index.cli import Context, command, json_option, print_json
 from rag_index.cli.tables import print_table
 from rag_index.machine.memory import collect_seldom
 
+if TYPE_CHECKING:
+    from rag_index.status.status import IndexStatus
+
 
 @command()
 @json_option
-def status(context: Context, as_json: bool) -> None:
-    """Show each index: its collection, documents, points, failures and last run."""
+def status(context: Context, as_json: bool) -> int:
+    """Show each index: its collection, documents, points, failures and last run.
+
+    If the store does not answer, the exit code is 1, and all is shown that the ledger knows.
+    """
     settings = context.settings()
     with collect_seldom():
-        from rag_index.status.status import status, unwanted
+        from rag_index.errors import StoreError, StoreUnavailable
+        from rag_index.status.status import ledger_status, status, unwanted
 
-        indexes, others = status(settings), unwanted(settings)
+        error = ""
+        others: dict[str, str] = {}
+        try:
+            indexes, others = status(settings), unwanted(settings)
+        except (StoreError, StoreUnavailable) as raised:
+            indexes, error = ledger_status(settings), str(raised)
     if as_json:
-        print_json({"indexes": [one.to_json() for one in indexes], "unwanted": others})
-        return
+        found = {"indexes": [one.to_json() for one in indexes], "unwanted": others}
+        print_json({**found, **({"error": error} if error else {})})
+    else:
+        _print_status(indexes, others)
+    if error:
+        click.echo(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
+    return int(bool(error))
+
+
+def _print_status(indexes: list[IndexStatus], others: dict[str, str]) -> None:
     any_held = any(one.held_back for one in indexes)
     on_server = any(one.indexed is not None for one in indexes)
     head = ("documents", "points", *["indexed"] * on_server, "failed", *["held back"] * any_held)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.doctor.findings import Finding, count_phrase
-from rag_index.stores.metadata import MAKER_KEYS, MOVED_TO, UNKNOWN
+from rag_index.errors import StoreMismatch
+from rag_index.stores import find_live
+from rag_index.stores.metadata import LEFT, MAKER_KEYS, MOVED_TO, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -35,21 +37,30 @@ class CollectionState:
     keep: int
     fits: Fits | None
     """Whether the settings would make what a collection holds; None if the embedder did not answer."""
+    foreign: str = ""
+    """What is wrong with a collection of another program that has the alias's name."""
 
     @classmethod
     def read(
         cls, index: str, alias: str, ledger: Ledger, store: Store, *, keep: int, fits: Fits | None
     ) -> CollectionState:
-        """Return the state as it is now."""
-        live = store.aliases().get(alias)
+        """Return the state as it is now.
+
+        What the store does not list is asked for by name. Raises StoreRefused if the API key may not ask: what it may
+        not see is not lost.
+        """
+        live, foreign = None, ""
+        try:
+            found = find_live(store, alias)
+            live = found and found.name
+        except StoreMismatch as error:
+            foreign = str(error)
         known = ledger.collections(alias)
-        names = {live, *(c.name for c in known)}
-        stored = {
-            name: metadata
-            for name, metadata in store.collections().items()
-            if name in names or metadata.get("alias") == alias
-        }
-        return cls(index, alias, live, stored, tuple(known), keep, fits)
+        listed = store.collections()
+        names = {*(c.name for c in known), *([live] if live else [])}
+        stored = {name: metadata for name in names if (metadata := listed.get(name) or store.find(name)) is not None}
+        stored |= {name: metadata for name, metadata in listed.items() if metadata.get("alias") == alias}
+        return cls(index, alias, live, stored, tuple(known), keep, fits, foreign)
 
     # Groups of collections
 
@@ -66,11 +77,12 @@ class CollectionState:
     def candidate(self) -> str | None:
         """Return what a lost alias should point at: a collection that was live, or could have been.
 
-        That is the newest one that fits the settings, which after a rollback is not the newest of all.
+        That is the newest one that fits the settings and that no rollback has left.
         """
-        if self.live is not None:
+        if self.live is not None or self.foreign:
             return None
         ready = [c for c in self.known if c.state == "ready" and self.is_stored(c)]
+        ready = [c for c in ready if not self.stored[c.name].get(LEFT)] or ready
         if ready:
             fitting = [c for c in ready if self.fits is not None and self.fits(c)]
             return max((c.name for c in fitting or ready), key=collection_number)
@@ -143,6 +155,11 @@ class CollectionState:
 
     def _alias_findings(self) -> Iterator[Finding]:
         candidate, live = self.candidate, self.live
+        if self.foreign:
+            yield Finding(
+                self.index, "foreign_collection", 1, self.foreign, "until then runs and searches of the index fail",
+                (self.alias,),
+            )  # fmt: skip
         if candidate is not None:
             yield Finding(
                 self.index, "missing_alias", 1,

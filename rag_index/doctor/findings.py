@@ -6,6 +6,7 @@ unknown_collection      the ledger does not know the live collection            
 other_store             the live collection has another id than in the ledger     makes ledger rows from the payloads
 lost_metadata           the store forgot what made a collection                   writes the ledger's values
 moved                   the collection was moved to another store                 nothing: correct the settings
+foreign_collection      another program's collection has the alias's name         nothing: remove it, or rename
 missing_alias           no alias points at a collection that could be live        sets the alias
 lost_collection         the store lost a collection that the ledger knows         drops its rows; runs if it was live
 unfinished_publish      the ledger counts the live collection as unfinished       corrects the ledger

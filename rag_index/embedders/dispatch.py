@@ -104,8 +104,7 @@ class Dispatch(HostCalls[Batch]):
         try:
             vectors = await host.endpoint.embed([self._texts[row] for row in batch.rows])
         except RateLimited as exc:
-            self._stats.rate_limited += 1
-            host.record_rate_limit(exc, exc.retry_after, started, self._clock)
+            self._host_paused(host, exc, started)
             self._requeue(batch)
         except EmbedderUnavailable as exc:
             self._host_failed(host, exc, started)

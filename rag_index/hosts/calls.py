@@ -141,6 +141,13 @@ class HostCalls(ABC, Generic[Req]):
         if self._call is not None:
             self._call.failed(error)
 
+    def _host_paused(self, host: Host, error: RateLimited, started: float) -> None:
+        """Record that a host asked for a pause when it got a request that was sent at `started`."""
+        self._stats.rate_limited += 1
+        host.record_rate_limit(error, error.retry_after, started, self._clock)
+        if self._call is not None:
+            self._call.failed(error, answered=True)
+
     def _wake_times(self, now: float) -> list[float | None]:
         """Return the moments at which there may be something to do although no task ends."""
         return [self._pool.wake_at(now), None if self._in_flight else self._recovery.next_check(now)]
@@ -233,8 +240,7 @@ class HostCalls(ABC, Generic[Req]):
         try:
             await self._try_out(host)
         except RateLimited as exc:
-            self._stats.rate_limited += 1
-            host.record_rate_limit(exc, exc.retry_after, started, self._clock)
+            self._host_paused(host, exc, started)
         except (EmbedderUnavailable, BadVectors) as exc:
             self._host_failed(host, exc, started)
             host.plain_failures += 1

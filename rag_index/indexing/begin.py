@@ -46,7 +46,7 @@ def begin_scan(
     known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
     first = loads_first(run)
     rebuild = (run.options.full and known) or first
-    collection = target.beside() if rebuild else target.current()
+    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
     if not (rebuild or reconcile(run, collection)):
         target.check_counts(collection)
     epoch = 0 if store.embedded else _raise_epoch(run, collection)

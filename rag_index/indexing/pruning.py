@@ -19,14 +19,14 @@ from rag_index.errors import RagIndexError, UnknownIndex
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import count_of
-from rag_index.stores import open_store, read_catalog
+from rag_index.stores import open_names, open_store
 from rag_index.stores.metadata import MOVED_TO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.settings import Settings
-    from rag_index.stores import Store, StoreCatalog
+    from rag_index.stores import StoreNames
 
 DAY = 86_400.0
 
@@ -76,9 +76,9 @@ def kept_index(settings: Settings, name: str) -> KeptIndex:
     Raises:
         UnknownIndex: nothing is kept of an index of that name.
     """
-    catalog, alias = read_catalog(settings.store), settings.alias(name)
-    with closing(Ledger(settings.ledger_url)) as ledger:
-        stored = _stored(ledger, catalog, alias)
+    alias = settings.alias(name)
+    with closing(Ledger(settings.ledger_url)) as ledger, open_names(settings.store) as names:
+        stored = _stored(ledger, names, alias)
         rows = {row.name: row for row in ledger.collections(alias)}
         collections = dict.fromkeys(stored, "unknown to the ledger")
         for one, row in rows.items():
@@ -87,10 +87,10 @@ def kept_index(settings: Settings, name: str) -> KeptIndex:
         collections |= {one: f"a copy of what was moved to {place}" for one, place in stored.items() if place}
         if collections:
             return KeptIndex(name, any(index.name == name for index in settings.indexes), collections)
-        names = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, catalog.aliases())]
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
+        others = [*(index.name for index in settings.indexes), *unwanted_indexes(settings, ledger, names.aliases())]
+    near = get_close_matches(name, others, n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near and near[0] != name else ""
-    raise UnknownIndex(f"nothing is kept of an index {name!r}{hint}; the indexes are {', '.join(names)}")
+    raise UnknownIndex(f"nothing is kept of an index {name!r}{hint}; the indexes are {', '.join(others)}")
 
 
 def drop_index(settings: Settings, name: str) -> list[str]:
@@ -115,7 +115,7 @@ def drop_index(settings: Settings, name: str) -> list[str]:
         return list(stored)
 
 
-def _stored(ledger: Ledger, store: Store | StoreCatalog, alias: str) -> dict[str, str]:
+def _stored(ledger: Ledger, store: StoreNames, alias: str) -> dict[str, str]:
     """Return the store's collections of an alias, with the store that each was moved to, or ""."""
     known = {collection.name for collection in ledger.collections(alias)}
     return {

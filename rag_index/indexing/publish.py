@@ -15,6 +15,7 @@ from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch
 from rag_index.indexing.access_updates import carry_access
 from rag_index.settings.index import GROUPS_FIELD
+from rag_index.stores.metadata import LEFT
 
 if TYPE_CHECKING:
     from rag_index.embedders import Embedder
@@ -126,5 +127,7 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
                 "run `rag-index doctor --repair` first"
             )
         carry_access(index, ledger, store, before, now)
+    store.set_metadata(live, {LEFT: True})  # first, so that a lost alias is not set to it again
+    store.set_metadata(now.name, {LEFT: None})
     store.point_alias(alias, now.name)
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0

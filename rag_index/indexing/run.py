@@ -177,7 +177,8 @@ class IndexRun:
         metrics.documents = outcome.documents
         metrics.end(outcome.seconds, self.stopwatch)
         metrics.load, metrics.processors = load_average(), cpu_count()
-        outcome.advice = advice(metrics, self.settings.embedder, self.settings.parallel)
+        on_server = not self.store.embedded
+        outcome.advice = advice(metrics, self.settings.embedder, self.settings.parallel, on_server=on_server)
         report = {**outcome.to_json(), "metrics": metrics.to_json(), "advice": outcome.advice}
         self.ledger.finish_run(self.run_id, state=outcome.state, message=outcome.message, report=report)
 

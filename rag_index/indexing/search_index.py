@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
+from rag_index.stores.metadata import NAME
 
 if TYPE_CHECKING:
     import logging
@@ -49,7 +50,7 @@ class Optimized:
 
 
 def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, fields: Mapping[str, str]) -> None:
-    """Write the collection's model into its metadata, and give it exactly the payload indexes of the settings.
+    """Write its name and model into the collection's metadata, and give it exactly the settings' payload indexes.
 
     Indexes that somebody else made are left alone. Call it at the beginning of a run: it only does something if the
     collection is new or the settings changed.
@@ -58,7 +59,7 @@ def make_searchable(store: Store, collection: str, identity: EmbedderIdentity, f
     before: Mapping[str, str] = metadata.get("payload_indexes") or {}
     if dict(before) != dict(fields):
         store.index_fields(collection, {**dict.fromkeys(before), **fields})
-    wanted = {"embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
+    wanted = {NAME: collection, "embedder_identity": asdict(identity), "payload_indexes": dict(fields)}
     if any(metadata.get(key) != value for key, value in wanted.items()):
         store.set_metadata(collection, wanted)
 

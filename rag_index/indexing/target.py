@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import VERSION
 from rag_index.errors import FingerprintChanged, StoreMismatch
+from rag_index.stores import RENAME, find_live
 from rag_index.stores.metadata import BM25, MOVED_TO
 
 if TYPE_CHECKING:
@@ -19,17 +20,18 @@ if TYPE_CHECKING:
     from rag_index.embedders import EmbedderIdentity
     from rag_index.embedders.bm25 import Bm25Model
     from rag_index.ledger import Collection, Ledger
-    from rag_index.stores import Store, StoreCatalog
+    from rag_index.stores import Store, StoreNames
 
 
-def live_collection(ledger: Ledger, store: Store | StoreCatalog, alias: str) -> Collection | None:
+def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection | None:
     """Return the live collection of an alias, None where nothing is indexed yet.
 
     Raises:
-        StoreMismatch: store and ledger do not belong together.
+        StoreMismatch: store and ledger do not belong together, or a collection of another program has the alias's name.
+        StoreRefused: the API key may not see what the alias points at.
     """
-    name = store.aliases().get(alias)
-    if name is None:
+    live = find_live(store, alias)
+    if live is None:
         lost = [c for c in ledger.collections(alias) if c.state == "ready"]
         if lost:
             raise StoreMismatch(
@@ -37,20 +39,20 @@ def live_collection(ledger: Ledger, store: Store | StoreCatalog, alias: str) -> 
                 "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
             )
         return None
-    metadata = store.collections().get(name, {})
+    metadata = store.find(live.name) or {}
     if moved_to := metadata.get(MOVED_TO):  # first: a ledger that was lost is made from the other store
-        raise StoreMismatch(f"collection {name} was moved to {moved_to}: name that store in [store]")
-    collection = ledger.collection(name)
+        raise StoreMismatch(f"collection {live.name} was moved to {moved_to}: name that store in [store]")
+    collection = ledger.collection(live.name)
     if collection is None:
         raise StoreMismatch(
-            f"{name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: is it another "
-            "ledger? `rag-index doctor --repair` rebuilds the ledger from the store, `rag-index rebuild` the index"
+            f"{live.name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: name the "
+            "ledger that does, or let `rag-index doctor --repair` make its rows from the store"
         )
     if metadata.get("store_id") != collection.store_id:
         raise StoreMismatch(
-            f"collection {name} of the store is not the one that the ledger knows (its id is "
+            f"collection {live.name} of the store is not the one that the ledger knows (its id is "
             f"{metadata.get('store_id')}, not {collection.store_id}): is it another store or another ledger? "
-            "`rag-index doctor` looks closer, `rag-index rebuild` starts afresh"
+            "`rag-index doctor` looks closer, `rag-index rebuild --allow-loss` starts afresh"
         )
     return collection
 
@@ -100,7 +102,6 @@ class Target:
         if live is not None and live.state == "building":  # the last publishing died in the middle
             self._ledger.update_collection(live.id, state="ready")
         if live is None:
-            self._check_name_free()
             unfinished = [c for c in self._ledger.collections(self._alias) if self.fits(c)]
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
             self._store.point_alias(self._alias, live.name)
@@ -108,14 +109,16 @@ class Target:
         check_fits(live, self._identity, self._chunker, self._bm25, index=self._index)
         return live
 
-    def beside(self) -> Collection:
+    def beside(self, *, allow_loss: bool = False) -> Collection:
         """Return the collection of a rebuild: an unfinished one that fits, or a new one. Drop other unfinished ones.
 
-        It gets what was set by hand on the live one.
+        It gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
+        `allow_loss`: another machine may keep it up to date.
         """
-        live = self._store.aliases().get(self._alias)
-        if live is None:
-            self._check_name_free()
+        found = find_live(self._store, self._alias)
+        live = found and found.name
+        if live is not None and not allow_loss:
+            self._check_known(live)
         unfinished = [c for c in self._ledger.collections(self._alias) if c.state == "building"]
         building = [c for c in unfinished if c.name != live]  # live: its publishing died in the middle
         fitting = [c for c in building if self.fits(c) and self._is_whole(c)]
@@ -124,6 +127,15 @@ class Target:
                 self._store.drop(collection.name)
                 self._ledger.drop_collection(collection.id)
         return self._create(fitting[-1] if fitting else self._add_to_ledger(), like=live)
+
+    def _check_known(self, live: str) -> None:
+        known, metadata = self._ledger.collection(live), self._store.find(live) or {}
+        if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
+            raise StoreMismatch(
+                f"{live} is live as {self._alias}, and ledger {self._ledger.redacted_url} did not make it: another "
+                "machine may keep it up to date. `rag-index doctor --repair` makes the ledger know it, and "
+                f"`rag-index rebuild {self._index} --allow-loss` takes its place"
+            )
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
@@ -144,21 +156,13 @@ class Target:
             state="building",
         )
 
-    def _check_name_free(self) -> None:
-        """Check that no collection has the name of the alias, before anything is made that it could not point at."""
-        if self._alias in self._store.collections():
-            raise StoreMismatch(
-                f"the store has a collection named {self._alias}, which rag-index did not make, and searches need this "
-                "name as an alias: remove that collection, or give this project another name ([settings] project)"
-            )
-
     def _create(self, collection: Collection, *, like: str | None = None) -> Collection:
         """Create the collection in the store, unless it is there under this id, and return it."""
-        metadata = self._store.collections().get(collection.name)
+        metadata = self._store.find(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
             raise StoreMismatch(
                 f"the store has a collection {collection.name} that the ledger did not make; remove it from the store, "
-                "or give this project another name ([settings] project)"
+                f"or {RENAME}"
             )
         self._store.create(
             collection.name,
@@ -178,7 +182,7 @@ class Target:
 
     def _is_whole(self, collection: Collection) -> bool:
         """Return whether the store has the collection as the ledger describes it."""
-        metadata = self._store.collections().get(collection.name)
+        metadata = self._store.find(collection.name)
         if metadata is None or metadata.get("store_id") != collection.store_id:
             return False
         return not self._ledger.different_commits(collection, self._store.commit_mark(collection.name))

@@ -28,8 +28,13 @@ HIGH_LOAD = 1.5
 """Load per processor from which other programs slow down an Ollama server on this machine."""
 
 
-def advice(metrics: RunMetrics, embedder: EmbedderSettings, parallel: ParallelSettings) -> str:
-    """Return one sentence that names the bottleneck of the run and the setting or machine that would change it."""
+def advice(
+    metrics: RunMetrics, embedder: EmbedderSettings, parallel: ParallelSettings, *, on_server: bool = False
+) -> str:
+    """Return one sentence that names the bottleneck of the run and the setting or machine that would change it.
+
+    `on_server` says that the store is a server already.
+    """
     if not metrics.shards:
         return "nothing had to be embedded"
     if metrics.rate_limited > metrics.requests * MAX_RATE_LIMITED:
@@ -62,7 +67,7 @@ def advice(metrics: RunMetrics, embedder: EmbedderSettings, parallel: ParallelSe
         return f"workers busy {metrics.utilisation:.0%}{_advice_on_workers(metrics, embedder)}"
     if metrics.seconds < SMALL_RUN:
         return f"workers busy {metrics.utilisation:.0%}: the run was too small for a cluster to matter"
-    return f"workers busy {metrics.utilisation:.0%}, {_advice_on_flow(metrics, parallel)}"
+    return f"workers busy {metrics.utilisation:.0%}, {_advice_on_flow(metrics, parallel, on_server=on_server)}"
 
 
 def _is_uneven(metrics: RunMetrics) -> bool:
@@ -122,7 +127,7 @@ def _shard_setting(metrics: RunMetrics, parallel: ParallelSettings) -> str:
     return "parallel.shard_seconds"
 
 
-def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings) -> str:
+def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings, *, on_server: bool) -> str:
     """Return advice for a run whose workers waited for a stage of the flow's process, or for each other."""
     seconds = max(metrics.seconds, 1e-9)
     waited = metrics.stages.get("wait", 0.0) / seconds
@@ -133,12 +138,17 @@ def _advice_on_flow(metrics: RunMetrics, parallel: ParallelSettings) -> str:
         )
     longest = max((name for name in metrics.stages if name != "wait"), key=lambda name: metrics.stages[name])
     share = f"{metrics.stages[longest] / seconds:.0%}"
+    server = (
+        "a faster disk or more processors for Qdrant would help, and `bulk` of [store.server] the first load"
+        if on_server
+        else "a Qdrant server accepts vectors directly from the workers"
+    )
     sentences = {
         "fetch": f"reading the source took {share}: an index on the key column or larger page_rows would help",
         "diff": f"comparing with the ledger took {share} and most documents had not changed: digest avoids it",
         "submit": f"submit took {share} of the time: larger shards ({_shard_setting(metrics, parallel)}) would help",
         "search index": f'building the search index took {share}: hnsw = "never" leaves it to `rag-index optimize`',
-        "upsert": f"writing took {share}: a Qdrant server accepts vectors directly from the workers",
+        "upsert": f"writing took {share}: {server}",
         "commit": f"writing the ledger took {share}: put it on a faster disk",
     }
     return sentences.get(longest, f"{longest} took {share} of the time")

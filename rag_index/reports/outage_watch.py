@@ -1,4 +1,4 @@
-"""The watch over services that the flow's own process waits for: its one thread may be blocked in a library."""
+"""The watch over services that this process waits for: its one thread may be blocked in a library."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rag_index.reports.processes import FLOW
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.outages import Outage
     from rag_index.reports.progress import Progress
@@ -25,18 +25,41 @@ def watched_outages(
     progress: Progress, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
 ) -> Iterator[None]:
     """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
-    over = threading.Event()
+
+    def look() -> Sequence[Outage]:
+        progress.set_process(FLOW, outages=outages())
+        progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
+        return progress.outages
+
+    def over(service: str) -> None:
+        logger.info("%s answers, or is not asked any more", service)
+
+    with _watched(look, lambda outage: logger.warning("%s", outage.sentence()), over):
+        yield
+
+
+@contextmanager
+def said_outages(say: Callable[[str], object]) -> Iterator[None]:
+    """Say who does not answer, once an outage, for the time of the block: for what shows no progress."""
+    with _watched(outages, lambda outage: say(outage.sentence()), lambda _: None):
+        yield
+
+
+@contextmanager
+def _watched(
+    look: Callable[[], Sequence[Outage]], begun: Callable[[Outage], object], over: Callable[[str], object]
+) -> Iterator[None]:
+    """Look once a second in a thread, for the time of the block; say when an outage has begun and when it is over."""
+    ended = threading.Event()
 
     def watch() -> None:
         known: dict[str, Outage] = {}
-        while not over.wait(INTERVAL_SECONDS):
-            progress.set_process(FLOW, outages=outages())
-            now = {outage.service: outage for outage in progress.outages}
+        while not ended.wait(INTERVAL_SECONDS):
+            now = {outage.service: outage for outage in look()}
             for service in now.keys() - known.keys():
-                logger.warning("%s", now[service].sentence())
+                begun(now[service])
             for service in known.keys() - now.keys():
-                logger.info("%s answers, or is not asked any more", service)
-            progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
+                over(service)
             known = now
 
     context = copy_context()  # displays talk to Prefect, which finds the run in the context
@@ -44,4 +67,4 @@ def watched_outages(
     try:
         yield
     finally:
-        over.set()
+        ended.set()

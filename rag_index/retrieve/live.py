@@ -10,6 +10,7 @@ from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
 from rag_index.errors import StoreError
 from rag_index.settings.index import GROUPS_FIELD
+from rag_index.stores import find_unlisted
 from rag_index.stores.metadata import BM25, MOVED_ID, MOVED_TO
 
 if TYPE_CHECKING:
@@ -66,13 +67,17 @@ class LiveCollections:
         return self._names if self._clock() - self._names_read_at < self._seconds else None
 
     def look_up_names(self, store: StoreReader) -> Mapping[str, str]:
-        """Return the collection's name by index, read from the store now. An index without one is left out.
+        """Return the name to read each index's collection by, read from the store now. An empty index is left out.
 
-        Raises what the store raises.
+        That is the alias for a collection that the API key does not list. Raises what the store raises.
         """
         began = self._clock()
         aliases = store.aliases()
-        live = {index: aliases[alias] for index, alias in self._aliases.items() if alias in aliases}
+        live = {
+            index: aliases.get(alias, alias)
+            for index, alias in self._aliases.items()
+            if _may_exist(store, aliases, alias)
+        }
         self._names = live | self._pinned
         self._names_read_at = began
         return self._names
@@ -93,6 +98,8 @@ class LiveCollections:
         Raises StoreError if the collection was moved to another store, and what the store raises.
         """
         began = self._clock()
+        if collection == self._aliases[index]:
+            find_unlisted(store, collection)
         metadata = store.metadata(collection)
         _check_here(index, metadata)
         fingerprint = str(metadata.get("embedder_fingerprint"))
@@ -127,6 +134,14 @@ def _check_here(index: str, metadata: Mapping[str, Any]) -> None:
         raise StoreError(f"index {index} was moved to {metadata[MOVED_TO]}: name that store in [store] of the settings")
     if metadata.get(MOVED_ID):
         raise StoreError(f"index {index} is being moved here: `rag-index move` resumes a move that was stopped")
+
+
+def _may_exist(store: StoreReader, aliases: Mapping[str, str], alias: str) -> bool:
+    """Return False if the store says that there is no such alias. If it may not be asked, `load` says so."""
+    try:
+        return alias in aliases or find_unlisted(store, alias) is not None
+    except StoreError:
+        return True
 
 
 def _identity(recorded: Any) -> EmbedderIdentity | None:

@@ -102,7 +102,7 @@ class Catalog:
 
     def _read(self) -> dict[str, _Entry]:
         settings = self._settings
-        live = live_aliases(settings.store)
+        live = live_aliases(settings.store, settings.aliases)
         with closing(Ledger(settings.ledger_url)) as ledger:
             return {
                 index.name: _entry(ledger, settings.alias(index.name), live.get(settings.alias(index.name)))

@@ -136,6 +136,11 @@ class Settings(BaseModel):
         """Return the alias of an index, which readers search."""
         return f"{self.project}_{index}"
 
+    @property
+    def aliases(self) -> list[str]:
+        """The aliases of all indexes."""
+        return [self.alias(index.name) for index in self.indexes]
+
 
 def project_name(folder: str) -> str:
     """Turn the name of a folder into a prefix of collections."""

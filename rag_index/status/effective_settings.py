@@ -223,7 +223,7 @@ def _machine(machine: Machine, embedder: EmbedderSettings) -> Iterator[Fact]:
 def _documents(settings: Settings) -> Iterator[Fact]:
     """Yield a fact about the documents of each index."""
     try:
-        live = live_aliases(settings.store)
+        live = live_aliases(settings.store, settings.aliases)
         ledger = Ledger(settings.ledger_url)
     except RagIndexError as error:
         yield Fact("documents to do", None, f"not known: {error}")

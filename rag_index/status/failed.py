@@ -38,7 +38,7 @@ class FailedDocument:
 def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
     """Return the documents listed as failed, incomplete or skipped in the live collections of these indexes."""
     with closing(Ledger(settings.ledger_url)) as ledger:
-        live = live_aliases(settings.store)
+        live = live_aliases(settings.store, settings.aliases)
         documents = []
         for index in indexes:
             collection = ledger.collection(live.get(settings.alias(index.name), ""))

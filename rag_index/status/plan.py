@@ -19,7 +19,7 @@ from rag_index.ledger import Ledger
 from rag_index.sources import has_digests, open_source, scan_settings
 from rag_index.sources.sql import not_unique
 from rag_index.status.cost import CostCounter, RunCost
-from rag_index.stores import commit_marks, read_catalog
+from rag_index.stores import commit_marks, open_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +77,15 @@ class RunPlan:
 
 
 def plan_runs(settings: Settings, indexes: Sequence[IndexSettings]) -> list[RunPlan]:
-    """Return the plan of each index. What would end its run early is in its plan."""
+    """Return the plan of each index. What would end its run early is in its plan.
+
+    A store that does not answer is waited for once, as long as a run waits for it.
+    """
+    try:
+        with open_names(settings.store) as store:
+            store.aliases()
+    except RagIndexError as error:
+        return [_failed(index, error) for index in indexes]
     identity: EmbedderIdentity | RagIndexError
     try:
         identity = identify(settings.embedder)
@@ -90,7 +98,11 @@ def _plan_or_error(settings: Settings, index: IndexSettings, identity: EmbedderI
     try:
         return _plan(settings, index, identity)
     except RagIndexError as error:
-        return RunPlan(index.name, error=str(error), exit_code=error.exit_code)
+        return _failed(index, error)
+
+
+def _failed(index: IndexSettings, error: RagIndexError) -> RunPlan:
+    return RunPlan(index.name, error=str(error), exit_code=error.exit_code)
 
 
 def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity | RagIndexError) -> RunPlan:
@@ -101,7 +113,8 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
     plan = RunPlan(index.name, message=_secrets(index))
     with closing(open_source(settings, index)) as source, closing(Ledger(settings.ledger_url)) as ledger:
         source.check()
-        live = live_collection(ledger, read_catalog(settings.store), settings.alias(index.name))
+        with open_names(settings.store) as store:
+            live = live_collection(ledger, store, settings.alias(index.name))
         if live is not None:
             read_marks = partial(commit_marks, settings.store)
             plan.add_message(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))

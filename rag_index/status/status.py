@@ -51,7 +51,7 @@ def status(settings: Settings) -> list[IndexStatus]:
     a run holds the embedded store.
     """
     with closing(Ledger(settings.ledger_url)) as ledger:
-        live = live_aliases(settings.store)
+        live = live_aliases(settings.store, settings.aliases)
         ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
         indexed = count_indexed(settings.store, ours.values())
         restored = ledger.find_restored(ours, partial(commit_marks, settings.store))
@@ -63,6 +63,14 @@ def unwanted(settings: Settings) -> dict[str, str]:
     """Return a sentence about each index that is kept although the settings no longer have it, by its name."""
     with closing(Ledger(settings.ledger_url)) as ledger:
         return unwanted_indexes(settings, ledger, live_aliases(settings.store))
+
+
+def ledger_status(settings: Settings) -> list[IndexStatus]:
+    """Return the status of all indexes as the ledger alone knows it: the newest collection counts as the live one."""
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        ready = {alias: [c.name for c in ledger.collections(alias) if c.state == "ready"] for alias in settings.aliases}
+        newest = {alias: names[-1] for alias, names in ready.items() if names}
+        return [_index_status(settings, index, ledger, newest, {}) for index in settings.indexes]
 
 
 def _index_status(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from rag_index.errors import StoreMismatch
+from rag_index.stores.metadata import NAME
 from rag_index.stores.protocol import SPARSE, Condition, ServerCollections, Store, StoreReader, server_collections
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from rag_index.documents.batches import CommitMark
     from rag_index.settings import StoreSettings
@@ -18,16 +21,20 @@ __all__ = [
     "Condition",
     "commit_marks",
     "count_indexed",
+    "LiveName",
+    "RENAME",
     "REST_REMEDY",
     "SPARSE",
     "ServerCollections",
     "Store",
-    "StoreCatalog",
+    "StoreNames",
     "StoreReader",
+    "find_live",
+    "find_unlisted",
     "live_aliases",
+    "open_names",
     "open_reader",
     "open_store",
-    "read_catalog",
     "server_collections",
 ]
 
@@ -35,10 +42,35 @@ T = TypeVar("T")
 
 REST_REMEDY = "set [store.server] grpc_port to the port where it does (0 if REST is meant)"
 """What to do if a server does not answer gRPC."""
+RENAME = "give this project another name (`project`, the first line of the settings)"
+"""What to do if another project or program has a name that this one needs."""
 LOOK_SECONDS = 2.0
 """How long a request of a command that only shows the status may take; it is repeated for half as long."""
 BRIEF_SECONDS = 60.0
 """How long an opener of the embedded store waits for a batch of a watch, which ends soon."""
+
+
+class LiveName(NamedTuple):
+    """The live collection of an alias: its name, and the name to read it by.
+
+    That is the alias if the API key may read no more; whose lists then leave the alias and the collection out.
+    """
+
+    name: str
+    readable: str
+
+
+class StoreNames(Protocol):
+    """The names in a store: the part of `StoreReader` that locks nothing."""
+
+    def aliases(self) -> dict[str, str]:
+        """As `StoreReader.aliases`."""
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """As `StoreReader.collections`."""
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """As `StoreReader.find`."""
 
 
 def open_store(
@@ -53,7 +85,7 @@ def open_store(
 
     A holder that is `brief`, because it writes one batch, is waited for in any case; a brief opener waits for nobody.
     A request to a server may take `timeout` seconds (default: as the settings say), and one with a passing fault is
-    retried for `patience` seconds (default: 30).
+    retried for `patience` seconds (default: 30, and for as long as the server asks for pauses).
     """
     if settings.url is None:
         from rag_index.stores.edge.store import EdgeStore
@@ -84,25 +116,45 @@ def _open_server(settings: StoreSettings, url: str, *, timeout: float | None, pa
         url,
         api_key=settings.secret_api_key(),
         timeout=settings.timeout if timeout is None else timeout,
-        patience=30.0 if patience is None else patience,
+        patience=patience,
         settings=settings.server,
     )
 
 
-def live_aliases(settings: StoreSettings) -> dict[str, str]:
-    """Return the collection of each alias, without locking the embedded store: its catalog is replaced as a whole.
+def live_aliases(settings: StoreSettings, asked: Iterable[str] = ()) -> dict[str, str]:
+    """Return the collection of each alias, without locking the embedded store. Those `asked` need not be listed.
 
-    A server has `LOOK_SECONDS` to answer, because a person waits.
+    A server has `LOOK_SECONDS` to answer, because a person waits. Raises as `find_unlisted`.
     """
-    if settings.url is None:
-        from rag_index.stores.edge.catalog import Catalog
+    with open_names(settings, brief=True) as store:
+        found = store.aliases()
+        for alias in asked:
+            if alias not in found and (live := find_unlisted(store, alias)) is not None:
+                found[alias] = live.name
+        return found
 
-        return Catalog(settings.path / "catalog.json").aliases()
-    store = _open_to_look(settings, settings.url)
-    try:
-        return store.aliases()
-    finally:
-        store.close()
+
+def find_live(store: StoreNames, alias: str) -> LiveName | None:
+    """Return the live collection of an alias, None if the store says that there is none. Raises as `find_unlisted`."""
+    if (name := store.aliases().get(alias)) is not None:
+        return LiveName(name, name)
+    return find_unlisted(store, alias)
+
+
+def find_unlisted(store: StoreNames, alias: str) -> LiveName | None:
+    """Return the live collection of an alias that the store does not list, None if there is none.
+
+    Raises StoreRefused if the API key may not ask for the alias, and StoreMismatch if a collection of another program
+    has its name.
+    """
+    if (metadata := store.find(alias)) is None:
+        return None
+    if metadata.get("alias") != alias:
+        raise StoreMismatch(
+            f"the store has a collection named {alias}, which rag-index did not make, and searches need this name as "
+            f"an alias: remove that collection, or {RENAME}"
+        )
+    return LiveName(metadata.get(NAME, alias), alias)
 
 
 def count_indexed(settings: StoreSettings, names: Iterable[str]) -> dict[str, int]:
@@ -124,7 +176,7 @@ def commit_marks(settings: StoreSettings, names: Iterable[str]) -> dict[str, Com
         from rag_index.stores.edge.folder import folder_errors
         from rag_index.stores.edge.shard_files import read_mark
 
-        there, folders = Catalog(settings.path / "catalog.json").collections(), settings.path / "collections"
+        there, folders = Catalog(settings.path / "catalog.json").entries(), settings.path / "collections"
         with folder_errors(settings.path):
             return {name: read_mark(folders / there[name].newest) for name in names if name in there}
     return _look(settings, settings.url, names, lambda store, name: store.commit_mark(name))
@@ -134,43 +186,23 @@ def _look(
     settings: StoreSettings, url: str, names: Iterable[str], read: Callable[[ServerStore, str], T]
 ) -> dict[str, T]:
     """Return what `read` returns for those of these collections that a server has."""
-    store = _open_to_look(settings, url)
-    try:
+    with closing(_open_to_look(settings, url)) as store:
         there = store.names()
         return {name: read(store, name) for name in names if name in there}
-    finally:
-        store.close()
 
 
 def _open_to_look(settings: StoreSettings, url: str) -> ServerStore:
     return _open_server(settings, url, timeout=min(settings.timeout, LOOK_SECONDS), patience=LOOK_SECONDS / 2)
 
 
-@dataclass(frozen=True, slots=True)
-class StoreCatalog:
-    """The names in a store at one time: `collections` and `aliases` as `Store` returns them."""
-
-    _collections: dict[str, dict[str, Any]]
-    _aliases: dict[str, str]
-
-    def collections(self) -> dict[str, dict[str, Any]]:
-        """As `Store.collections`."""
-        return self._collections
-
-    def aliases(self) -> dict[str, str]:
-        """As `Store.aliases`."""
-        return self._aliases
-
-
-def read_catalog(settings: StoreSettings) -> StoreCatalog:
-    """Return the names in the store, without locking the embedded store: its catalog is replaced as a whole."""
+@contextmanager
+def open_names(settings: StoreSettings, *, brief: bool = False) -> Iterator[StoreNames]:
+    """Open the names in the store. A server has `LOOK_SECONDS` to answer if `brief`, else as long as for a run."""
     if settings.url is None:
         from rag_index.stores.edge.catalog import Catalog
 
-        catalog = Catalog(settings.path / "catalog.json")
-        return StoreCatalog({name: one.metadata for name, one in catalog.collections().items()}, catalog.aliases())
-    store = open_store(settings)
-    try:
-        return StoreCatalog(store.collections(), store.aliases())
-    finally:
-        store.close()
+        yield Catalog(settings.path / "catalog.json")
+        return
+    opened = _open_to_look if brief else partial(_open_server, timeout=None, patience=None)
+    with closing(opened(settings, settings.url)) as store:
+        yield store

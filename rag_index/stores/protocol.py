@@ -57,6 +57,13 @@ class StoreReader(Protocol):
     def prepare(self, name: str) -> None:
         """Make the next call that reads points wait for nothing: the embedded store loads the collection."""
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if the store says of this very name that there is none.
+
+        A server's lists leave out what the API key may not read, so a name that is missing there proves nothing. Raises
+        StoreRefused if the key may not ask.
+        """
+
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
 
@@ -205,7 +212,10 @@ class ServerCollections(Protocol):
     """What a store on a server can do besides: its collections have settings, and it builds search indexes itself."""
 
     def configure(self, name: str) -> str:
-        """Give a collection what `[store.server]` says; return what only a rebuild changes, "" if there is nothing."""
+        """Give a collection what `[store.server]` says; return what a person should know of it, "" if nothing.
+
+        That is what only a rebuild changes, and what makes searches miss some of the nearest points.
+        """
 
     def pause_indexing(self, name: str) -> None:
         """Let the server build no search index of this collection until `resume_indexing`, so that it loads faster.

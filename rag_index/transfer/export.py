@@ -18,7 +18,7 @@ import orjson
 from rag_index.database.files import replacement
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import RagIndexError, SettingsError, StoreError, TerminalError
-from rag_index.stores import open_reader
+from rag_index.stores import find_live, open_reader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,12 +38,12 @@ def export(settings: Settings, name: str, out: str, *, vectors: bool = True) -> 
     """
     index = settings.index(name)
     with closing(open_reader(settings.store, wait=settings.run.wait)) as store:
-        live = store.aliases().get(settings.alias(index.name))
+        live = find_live(store, settings.alias(index.name))
         if live is None:
             raise StoreError(f"index {index.name} is empty: `rag-index index {index.name}` fills it")
         count = 0
         with _open_output(out) as file:
-            for point in store.scroll(live, vectors=vectors):
+            for point in store.scroll(live.readable, vectors=vectors):
                 file.write(json_line(point))
                 count += 1
         return count

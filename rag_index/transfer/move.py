@@ -31,7 +31,7 @@ from rag_index.indexing.target import live_collection
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings.sections import StoreSettings
-from rag_index.stores import open_store
+from rag_index.stores import RENAME, open_store
 from rag_index.stores.metadata import MOVED_ID, MOVED_TO
 from rag_index.transfer.copy import CopyCounts, copy_points
 
@@ -226,13 +226,13 @@ class _IndexMove:
             if metadata is not None and collection.store_id not in (metadata.get("store_id"), metadata.get(MOVED_ID)):
                 raise StoreMismatch(
                     f"{self._location} has another collection {collection.name}, which this ledger did not make; "
-                    "remove it there, or give this project another name ([settings] project)"
+                    f"remove it there, or {RENAME}"
                 )
         live = self._new.aliases().get(self._alias)
         if live is not None and live not in {c.name for c in collections}:
             raise StoreMismatch(
                 f"alias {self._alias} in {self._location} points at {live}, which this ledger did not make; "
-                "remove it there, or give this project another name ([settings] project)"
+                f"remove it there, or {RENAME}"
             )
 
     def _copy_collection(self, collection: Collection, lease: IndexLease) -> CopyCounts:

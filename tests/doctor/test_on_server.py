@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
+import json
 import os
 import uuid
 from contextlib import closing
@@ -12,6 +16,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.doctor import examine, repair
 from rag_index.errors import StoreRefused
+from rag_index.ledger import Ledger
 from rag_index.stores import open_store
 from rag_index.transfer.export import export
 from tests.fakes.qdrant import FakeQdrant
@@ -33,6 +38,27 @@ class Served(Project):
 
     client: QdrantClient
     alias: str
+    fake: FakeQdrant | None = None
+
+    def read_only(self, *names: str) -> None:
+        """Use an API key from now on that may read only these collections and aliases."""
+        if self.fake is not None:
+            self.fake.readable = set(names)
+            return
+        if "QDRANT_API_KEY" not in os.environ:
+            pytest.skip("needs a Qdrant server with keys: set QDRANT_API_KEY, and the server's service.jwt_rbac")
+        master = os.environ["QDRANT_API_KEY"]
+        token = _token(master, {"access": [{"collection": name, "access": "r"} for name in names]})
+        self.write_settings(self.config.read_text().replace(f'"{master}"', f'"{token}"'))
+
+    def rows(self) -> list[str]:
+        """Return the names of the collections that the ledger knows."""
+        with closing(Ledger(self.settings.ledger_url)) as ledger:
+            return [one.name for one in ledger.collections(self.alias)]
+
+    def lose_alias(self) -> None:
+        lost = models.DeleteAlias(alias_name=self.alias)
+        self.client.update_collection_aliases([models.DeleteAliasOperation(delete_alias=lost)])
 
     def never(self, names: list[str], rebuild: bool) -> None:
         raise AssertionError(f"nothing has to be embedded: {names}, {rebuild}")
@@ -43,16 +69,17 @@ def project(request: pytest.FixtureRequest, tmp_path) -> Iterator[Served]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     if request.param == "loopback":
         with FakeQdrant() as fake:
-            yield _indexed(tmp_path, name, fake.url, None)
+            project = _indexed(tmp_path, name, fake.url, None)
+            project.fake = fake
+            yield project
         return
     if "QDRANT_URL" not in os.environ:
         pytest.skip("needs a Qdrant server: set QDRANT_URL")
     project = _indexed(tmp_path, name, os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
     yield project
-    with closing(open_store(project.settings.store)) as store:
-        for collection in store.collections():
-            if collection.startswith(f"{name}_"):
-                store.drop(collection)
+    for collection in project.client.get_collections().collections:
+        if collection.name.startswith(f"{name}_"):
+            project.client.delete_collection(collection.name)
 
 
 def _indexed(folder, name: str, url: str, key: str | None) -> Served:
@@ -62,6 +89,16 @@ def _indexed(folder, name: str, url: str, key: str | None) -> Served:
     project.client, project.alias = QdrantClient(url, api_key=key), f"{name}_notes"
     assert project.run().state == "completed"
     return project
+
+
+def _token(key: str, claims: dict[str, object]) -> str:
+    """Return a JSON web token as Qdrant's own page makes them."""
+
+    def part(value: bytes) -> bytes:
+        return base64.urlsafe_b64encode(value).rstrip(b"=")
+
+    text = b".".join(part(json.dumps(one).encode()) for one in ({"alg": "HS256", "typ": "JWT"}, claims))
+    return (text + b"." + part(hmac.new(key.encode(), text, hashlib.sha256).digest())).decode()
 
 
 def test_points_that_another_program_gave_a_number_are_deleted(project):
@@ -135,9 +172,7 @@ def test_a_lost_alias_after_a_rollback_comes_back_to_the_collection_that_fits(pr
     assert project.json("rollback", "notes")["live"] == f"{project.alias}__1"
     with closing(open_store(project.settings.store)) as store:
         assert set(store.collections()) >= {f"{project.alias}__1", f"{project.alias}__2"}
-    project.client.update_collection_aliases(
-        [models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=project.alias))]
-    )
+    project.lose_alias()
     finding = next(one for one in examine(project.settings).findings if one.kind == "missing_alias")
     assert finding.examples == (f"{project.alias}__1",)
     assert repair(project.settings, None, project.never).findings == []
@@ -151,5 +186,70 @@ def test_a_collection_with_the_name_of_the_alias_is_refused_before_anything_is_m
     report = project.run()
     assert report.exit_code == 1
     assert f"a collection named {foreign}, which rag-index did not make" in report.indexes[0].message
-    assert "give this project another name" in report.indexes[0].message
+    assert "give this project another name (`project`" in report.indexes[0].message
     assert f"{foreign}__1" not in {one.name for one in project.client.get_collections().collections}
+    [planned] = project.json("plan", code=1)["indexes"]
+    assert (planned["error"], planned["new"]) == (report.indexes[0].message, 0)
+    assert "foreign_collection" in {one.kind for one in examine(project.settings).findings}
+    assert {one.kind for one in repair(project.settings, None, project.never).findings} == {"foreign_collection"}
+
+
+def test_an_alias_that_is_lost_after_a_rollback_is_not_set_to_what_was_left(project):
+    """Both collections fit the settings."""
+    assert project.run(full=True).state == "completed"
+    assert project.json("rollback", "notes")["live"] == f"{project.alias}__1"
+    project.lose_alias()
+    repair(project.settings, None, project.never)
+    assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__1"
+    assert project.json("rollback", "notes")["live"] == f"{project.alias}__2"
+    project.lose_alias()
+    repair(project.settings, None, project.never)
+    assert project.json("status")["indexes"][0]["collection"] == f"{project.alias}__2"
+
+
+def test_a_rebuild_does_not_take_the_place_of_what_another_machine_keeps(project, tmp_path):
+    second = Served(tmp_path / "second").fill(3)
+    second.write_settings(project.config.read_text())
+    second.alias = project.alias
+    report = second.run(full=True)
+    assert report.exit_code == 1
+    assert f"{project.alias}__1 is live as {project.alias}" in report.indexes[0].message
+    assert "another machine may keep it up to date" in report.indexes[0].message
+    assert project.run().indexes[0].unchanged == DOCUMENTS
+    assert second.run(full=True, allow_loss=True).state == "completed"
+    assert second.rows() == [f"{project.alias}__2"]
+
+
+# API keys that may read one collection
+
+
+@pytest.mark.parametrize("repairing", [False, True])
+def test_what_a_key_for_the_alias_may_not_see_is_not_lost(project, repairing, tmp_path):
+    project.read_only(project.alias)
+    assert len(project.json("search", "printer", "--limit", "5")["hits"]) == 5
+    [shown] = project.json("status")["indexes"]
+    assert (shown["collection"], shown["documents"]) == (f"{project.alias}__1", DOCUMENTS)
+    assert export(project.settings, "notes", str(tmp_path / "out")) == shown["points"]
+    with pytest.raises(StoreRefused, match=f"may not read {project.alias}__1 .*give it access"):
+        repair(project.settings, None, project.never) if repairing else examine(project.settings)
+    assert project.rows() == [f"{project.alias}__1"]
+
+
+def test_a_key_for_a_collection_is_told_that_it_needs_the_alias(project):
+    """The alias alone says which collection is live."""
+    project.read_only(f"{project.alias}__1")
+    for command in ("search printer", "doctor", "doctor --repair", "plan", "status"):
+        ended = project.cli(*command.split())
+        assert ended.returncode == 1
+        assert f"may not read {project.alias} " in ended.stderr, command
+    assert project.rows() == [f"{project.alias}__1"]
+
+
+def test_a_key_for_one_index_searches_it_although_the_settings_have_two(project):
+    settings = project.config.read_text()
+    project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"more"'))
+    project.run("more")
+    project.read_only(project.alias)
+    found = project.json("search", "printer", "--limit", "3", code=3)
+    assert {hit["index"] for hit in found["hits"]} == {"notes"}
+    assert "may not read" in found["errors"]["more"]

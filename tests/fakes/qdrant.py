@@ -80,6 +80,8 @@ class FakeQdrant:
         """The parameters of all searches."""
         self.read_only = False
         """The API key may only read."""
+        self.readable: set[str] | None = None
+        """The collections and aliases that the API key may read; None if it may read all."""
         self.lock = threading.Lock()
         self.ending = threading.Event()
         self._server: _Server | None = None
@@ -236,14 +238,14 @@ def answer(fake: FakeQdrant, method: str, path: str, body: Any) -> Any:
 
 
 def _check_rules(fake: FakeQdrant, method: str, path: str, body: Any) -> None:
-    if fake.read_only and (reason := forbidden(method, path)):
+    if reason := forbidden(method, path, read_only=fake.read_only, readable=fake.readable):
         raise Refused(403, reason)
     if found := re.fullmatch(rf"{NAME}(/points.*)", path):
         name = fake.resolve(found[1])
         strict = fake.configs.get(name, {}).get("strict_mode_config", {})
         reason = strict_mode_refusal(strict, fake.indexes.get(name, {}), f"{method} {found[2]}", body)
         if reason:
-            raise Refused(400, reason)
+            raise Refused(429 if "rate limit" in reason else 400, reason)
 
 
 def _root(fake: FakeQdrant, _: Any) -> Any:
@@ -278,6 +280,23 @@ def _optimize(fake: FakeQdrant, name: str, info: Any) -> Any:
         sparse += fake.client.count(name, has_vector).count
     status = "grey" if fake.asleep else "yellow" if due and not early else "green"
     return {"status": status, "indexed_vectors_count": min(points, done) + sparse}
+
+
+def _exists(fake: FakeQdrant, name: str, _: Any) -> Any:
+    return {"exists": fake.client.collection_exists(name)}
+
+
+def _list(fake: FakeQdrant, _: Any) -> Any:
+    found = fake.client.get_collections().collections
+    return {"collections": [one for one in found if fake.readable is None or one.name in fake.readable]}
+
+
+def _list_aliases(fake: FakeQdrant, _: Any) -> Any:
+    found = fake.client.get_aliases().aliases
+    readable = fake.readable
+    return {
+        "aliases": [a for a in found if readable is None or {a.alias_name, a.collection_name} <= readable],
+    }
 
 
 def _create(fake: FakeQdrant, name: str, body: Any) -> Any:
@@ -418,15 +437,20 @@ def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> 
     given = getattr(request.query, "nearest", request.query)
     if isinstance(given, list) and len(given) != expected:  # a server refuses this even with no points
         raise Refused(400, f"Wrong input: Vector dimension error: expected dim: {expected}, got {len(given)}")
-    return fake.client.query_points(
+    found = fake.client.query_points(
         name,
         query=request.query,
         using=request.using,
-        limit=request.limit or 10,
-        offset=request.offset,
+        limit=10_000,
         query_filter=request.filter,
         with_payload=request.with_payload or False,
     )
+    first, limit = request.offset or 0, request.limit or 10
+    if first // limit % 2:  # a server orders points of equal score in another way for each page
+        found.points.reverse()
+        found.points.sort(key=lambda point: -point.score)
+    found.points = found.points[first : first + limit]
+    return found
 
 
 def _completed() -> Any:
@@ -436,10 +460,11 @@ def _completed() -> Any:
 NAME = "/collections/([^/]+)"
 ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/", _root),
-    ("GET", "/collections", lambda fake, _: fake.client.get_collections()),
-    ("GET", "/aliases", lambda fake, _: fake.client.get_aliases()),
+    ("GET", "/collections", _list),
+    ("GET", "/aliases", _list_aliases),
     ("POST", "/collections/aliases", _aliases),
     ("GET", NAME, _collection),
+    ("GET", f"{NAME}/exists", _exists),
     ("PUT", NAME, _create),
     ("PATCH", NAME, _update),
     ("DELETE", NAME, _drop),

@@ -24,6 +24,7 @@ CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 
 
@@ -281,6 +282,11 @@ def _scored_points(found: Any) -> list[Any]:
     return [RestToGrpc.convert_scored_point(point) for point in points]
 
 
+def _exists(fake: FakeQdrant, request: Any) -> Any:
+    found = _ask(fake, "GET", f"/collections/{request.collection_name}/exists")
+    return proto.CollectionExistsResponse(result=proto.CollectionExists(**found))
+
+
 def _list(fake: FakeQdrant, _: Any) -> Any:
     found = _ask(fake, "GET", "/collections")["collections"]
     return proto.ListCollectionsResponse(collections=[proto.CollectionDescription(name=one["name"]) for one in found])
@@ -308,6 +314,7 @@ CALLS: dict[str, Callable[[FakeQdrant, Any], Any]] = {
     "Delete": _delete_either,
     "HealthCheck": lambda fake, _: proto.HealthCheckReply(**_ask(fake, "GET", "/")),
     "List": _list,
+    "CollectionExists": _exists,
     "ListAliases": _list_aliases,
     "Create": _create,
     "Update": _update,

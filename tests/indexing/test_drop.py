@@ -13,7 +13,7 @@ from rag_index.errors import IndexLocked
 from rag_index.indexing.pruning import drop_index
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
-from rag_index.stores import read_catalog
+from rag_index.stores import open_names
 from rag_index.transfer.move import move, target_settings
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
@@ -78,8 +78,9 @@ def test_an_index_that_no_setting_wants_is_named_and_dropped_with_all_its_texts(
 
         dropped = project.json("drop", "old", "--yes")
         assert dropped["dropped"] == ["test_old__1", "test_old__2"]
-        assert list(read_catalog(project.settings.store).collections()) == ["test_notes__1"]
-        assert read_catalog(project.settings.store).aliases() == {"test_notes": "test_notes__1"}
+        with open_names(project.settings.store) as names:
+            assert list(names.collections()) == ["test_notes__1"]
+            assert names.aliases() == {"test_notes": "test_notes__1"}
         assert files_with_text(kept) == []
         assert rows_of(project, "test_old") == 0
         assert project.json("status")["unwanted"] == {}
@@ -119,7 +120,8 @@ def test_what_was_moved_is_dropped_where_it_was_and_the_ledger_stays(tmp_path):
     ended = project.cli("drop", "notes", "--yes")
     place = (tmp_path / "new").resolve()
     assert f"notes: deleted test_notes__1 (a copy of what was moved to {place})." in ended.stdout
-    assert read_catalog(project.settings.store).collections() == {}
+    with open_names(project.settings.store) as names:
+        assert names.collections() == {}
     project.write_settings(
         project.config.read_text().replace("[[indexes]]", f"[store]\npath = {json.dumps(str(place))}\n[[indexes]]")
     )

@@ -99,6 +99,11 @@ def test_the_advice_names_the_setting_that_decides_how_large_shards_are(parallel
     assert f"larger shards ({setting})" in advice(metrics, LOCAL, ParallelSettings(**parallel))
 
 
+def test_a_server_is_not_recommended_to_a_run_that_writes_to_one():
+    said = advice(idle(upsert=60.0), LOCAL, ParallelSettings(), on_server=True)
+    assert "writing took 60%: a faster disk or more processors for Qdrant" in said
+
+
 def test_a_small_run_gives_no_advice():
     metrics = idle(upsert=2.0)
     metrics.seconds, metrics.worker_seconds = 5.0, 1.0

@@ -120,7 +120,7 @@ class Desk:
             identity = embedder.identity()
             for index, rows in documents.items():
                 alias = settings.alias(index)
-                name, bm25 = f"{alias}__{number}", bm25_model(settings.index(index))
+                name, bm25 = self.collection(index, number), bm25_model(settings.index(index))
                 described: dict[str, Any] = {"embedder_fingerprint": identity.fingerprint, "embedder": str(identity)}
                 if bm25:
                     described[BM25] = bm25.to_metadata()
@@ -132,14 +132,18 @@ class Desk:
                     store.point_alias(alias, name)
         return self
 
+    def collection(self, index: str, number: int = 1) -> str:
+        """Return the name of a collection: the project, and with it the alias, is another on a shared server."""
+        return f"{self.settings.alias(index)}__{number}"
+
     def point_alias(self, index: str, number: int) -> None:
         """Move an index's alias, as a rebuild or a rollback does."""
         with closing(open_store(self.settings.store, wait=30)) as store:
-            store.point_alias(self.settings.alias(index), f"{self.settings.alias(index)}__{number}")
+            store.point_alias(self.settings.alias(index), self.collection(index, number))
 
     def drop(self, index: str, number: int) -> None:
         with closing(open_store(self.settings.store, wait=30)) as store:
-            store.drop(f"{self.settings.alias(index)}__{number}")
+            store.drop(self.collection(index, number))
 
 
 def ollama_toml(server: FakeOllama) -> str:

@@ -52,7 +52,7 @@ def test_candidates_say_what_was_searched_and_hold_no_texts(full: Desk) -> None:
     with full.retriever() as retriever:
         candidates = retriever._background.run(retriever.candidates("printer", indexes=["comments", "titles"]))
     assert candidates.hybrid == {"comments": True, "titles": True}
-    assert candidates.collections == {"comments": "desk_comments__1", "titles": "desk_titles__1"}
+    assert candidates.collections == {name: full.collection(name) for name in ("comments", "titles")}
     assert candidates.errors == {}
     assert candidates.documents() == {(name, str(row[0])) for name in ("comments", "titles") for row in DESK[name]}
     assert not any("text" in point.payload["_rag"] for answer in candidates.answers for point in answer.points)

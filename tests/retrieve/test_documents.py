@@ -33,7 +33,7 @@ def test_a_document_has_all_its_chunks_in_order(desk):
         assert len(found.chunks) > 10
         assert " ".join(chunk.text for chunk in found.chunks) == LONG
         assert found.payload == {"priority": "high"}
-        assert found.collection == "desk_comments__1"
+        assert found.collection == desk.collection("comments")
 
 
 def test_every_id_that_a_search_gives_can_be_read(desk):
@@ -83,4 +83,4 @@ def test_a_document_of_a_moved_alias_is_the_new_one(desk):
         assert read(retriever, "comments", "7").payload == {"priority": "low"}
     desk.fill({"comments": DESK["comments"]}, number=2)
     with desk.retriever() as retriever:
-        assert read(retriever, "comments", "2").collection == "desk_comments__2"
+        assert read(retriever, "comments", "2").collection == desk.collection("comments", 2)

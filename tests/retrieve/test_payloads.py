@@ -73,7 +73,9 @@ def test_only_the_payloads_of_the_best_are_read(desk: Desk, opened: Store) -> No
 def test_a_document_that_is_deleted_meanwhile_makes_room_for_the_next(desk: Desk, opened: Store) -> None:
     with retriever_of(desk, Halved(opened, lambda *_: None)) as retriever:
         before = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
-    gone = [point.id for point in opened.scroll("desk_titles__1") if point.payload["number"] in range(0, 80, 2)]
+    gone = [
+        point.id for point in opened.scroll(desk.collection("titles")) if point.payload["number"] in range(0, 80, 2)
+    ]
     halved = Halved(opened, lambda store, name: store.delete_points(name, gone))
     with retriever_of(desk, halved) as retriever:
         after = found(retriever.search_sync("printer offline", indexes=["titles"], limit=20))
@@ -110,19 +112,19 @@ def test_a_collection_that_is_replaced_meanwhile_is_searched_anew(desk: Desk, op
     desk.fill_in(opened, {"titles": ROWS["titles"][:5]}, number=2, go_live=False)
 
     def replace(store: Store, _: str) -> None:
-        store.point_alias("desk_titles", "desk_titles__2")
-        store.drop("desk_titles__1")
+        store.point_alias(desk.settings.alias("titles"), desk.collection("titles", 2))
+        store.drop(desk.collection("titles"))
 
     with retriever_of(desk, Halved(opened, replace)) as retriever:
         result = retriever.search_sync("printer of titles number 3", indexes=["titles"])
         assert result.errors == {}
-        assert result.collections == {"titles": "desk_titles__2"}
+        assert result.collections == {"titles": desk.collection("titles", 2)}
         assert sorted(found(result)) == [("titles", str(n)) for n in range(5)]
 
 
 def test_an_index_whose_payloads_cannot_be_read_is_asked_for_all(desk: Desk, opened: Store) -> None:
     def refuse(_: Store, name: str) -> None:
-        if name == "desk_titles__1":
+        if name == desk.collection("titles"):
             raise StoreError("no payloads today")
 
     with retriever_of(desk, Halved(opened, lambda *_: None)) as retriever:
@@ -135,7 +137,7 @@ def test_an_index_whose_payloads_cannot_be_read_is_asked_for_all(desk: Desk, ope
 
 def test_an_index_that_fails_between_the_halves_is_named_and_the_others_answer(desk: Desk, opened: Store) -> None:
     def fail(_: Store, name: str) -> None:
-        if name == "desk_titles__1":
+        if name == desk.collection("titles"):
             raise OSError("the disk is gone")
 
     with retriever_of(desk, Halved(opened, fail)) as retriever:
@@ -148,7 +150,7 @@ def test_an_index_that_fails_between_the_halves_is_named_and_the_others_answer(d
 
 def test_the_weight_is_that_of_all_candidates(desk: Desk, opened: Store) -> None:
     """Ten chunks have the words, and forty others are near. Of the thirty best, some of the ten are near too."""
-    ids = [point.id for point in opened.scroll("desk_titles__1")]
+    ids = [point.id for point in opened.scroll(desk.collection("titles"))]
     near = [StoredPoint(one, {}, score=0.9 - n / 100) for n, one in enumerate(ids[:40])]
     worded = [StoredPoint(one, {}, score=0.01, bm25=9.0 - n / 10) for n, one in enumerate(ids[40:50])]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from contextlib import closing
 
 import pytest
@@ -14,6 +15,8 @@ from rag_index.settings import ContextSettings, EmbedderSettings
 from rag_index.sources import open_source
 from rag_index.status.cost import CostCounter
 from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
+from tests.forked_program import PROGRAM
 from tests.project import Project
 
 CODE = '[[indexes]]\nname = "code"\nkind = "code"\nroot = "src"\nmax_file_bytes = 1000\n'
@@ -92,6 +95,22 @@ def test_an_embedder_that_is_down_is_said_and_the_plan_is_made(tmp_path):
         "the embedder does not answer, so it was not compared with the one that made the index: "
     )
     assert later["cost"]["seconds"] is not None
+
+
+def test_a_plan_says_whom_it_waits_for(tmp_path):
+    with FakeQdrant() as qdrant:
+        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(3)
+        qdrant.break_next("GET /aliases", times=None, status=503, error="starting")
+        command = [*PROGRAM, "--config", str(project.config), "plan"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as plan:
+            assert plan.stderr is not None
+            said = plan.stderr.readline()
+            qdrant.faults.clear()
+            planned, _ = plan.communicate()
+    assert said.startswith(f"rag-index: waiting for Qdrant at {qdrant.url} since ")
+    assert "503: starting" in said
+    assert plan.returncode == 0
+    assert planned.splitlines()[1].split()[:3] == ["notes", "3", "3"]
 
 
 def test_every_file_counts_once_and_skipped_ones_are_no_work(project):

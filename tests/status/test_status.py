@@ -40,6 +40,18 @@ def test_a_server_that_is_silent_is_named(project, qdrant):
     assert qdrant.requests("GET /aliases") == 1
 
 
+def test_what_the_ledger_knows_is_shown_of_a_server_that_is_down(project, qdrant):
+    project.fill(3).run()
+    [before] = project.json("status")["indexes"]
+    qdrant.break_next("GET /aliases", times=None, status=503, error="starting")
+    shown = project.json("status", code=1)
+    assert shown["indexes"] == [{**before, "indexed": None}]
+    assert "503: starting" in shown["error"]
+    ended = project.cli("status")
+    assert ended.stdout.splitlines()[1].split()[:4] == ["notes", "test_notes__1", "3", str(before["points"])]
+    assert "503: starting (what is shown is from the ledger alone)" in ended.stderr
+
+
 def test_status_says_how_much_of_an_index_the_server_has_indexed(project, qdrant):
     qdrant.threshold = 10  # kilobytes: 10 vectors
     assert project.fill(60).json("index", "notes", "--serial")

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -154,6 +155,25 @@ def test_a_pause_beyond_patience_is_left_to_the_caller(qdrant: FakeQdrant, store
     assert qdrant.requests(UPSERT) == 1
 
 
+def test_a_run_makes_every_pause_that_the_server_asks_for(qdrant: FakeQdrant) -> None:
+    """Qdrant's own rate limits ask for up to a minute, and again if others were faster."""
+    store = ServerStore(qdrant.url)
+    store.create("c", 4, {})
+    now, pauses = [0.0], []
+    store._link.clock = lambda: now[0]
+    store._link.sleep = lambda seconds: (pauses.append(seconds), now.__setitem__(0, now[0] + seconds))
+    limited = {"status": 429, "error": "Rate limiting exceeded", "headers": {"Retry-After": "59"}}
+    qdrant.break_next(UPSERT, times=5, **limited)
+    store.upsert("c", points(10))
+    assert pauses == [59.0] * 5
+    assert store.count("c") == 10
+    qdrant.break_next(UPSERT, times=None, **limited)
+    with pytest.raises(StoreUnavailable, match="Rate limiting"):
+        store.upsert("c", points(10))
+    assert 3500 <= sum(pauses[5:]) <= 3640
+    store.close()
+
+
 def test_a_pause_until_a_date_is_a_pause(qdrant: FakeQdrant, store: ServerStore) -> None:
     qdrant.break_next(UPSERT, status=429, error="x", headers={"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
     store.upsert("c", points(10))
@@ -216,6 +236,9 @@ def test_missing_points_among_many_payloads(store: ServerStore) -> None:
         (500, DISK_FULL, "no space left.*free some"),
         (401, "Must provide an API key", "API key.*api_key"),
         (403, "Forbidden: write access denied", "API key.*write access denied"),
+        (403, "ExpiredSignature", "refuses the API key .*it has expired"),
+        (403, "InvalidSignature", r"refuses the API key .*set \[store\] api_key"),
+        (403, "Forbidden: Access to collection c is required", "may not read c .*give it access to that"),
     ],
 )
 def test_faults_that_need_a_person_are_not_retried(
@@ -327,6 +350,26 @@ def test_passing_codes_are_retried(qdrant: FakeQdrant, fast: ServerStore, code: 
     assert qdrant.requests(UPSERT) == 0
 
 
+def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_call(qdrant: FakeQdrant) -> None:
+    """gRPC waits 1.6 times as long after each failed connection, up to two minutes, unless it is told otherwise."""
+    with FakeQdrantGrpc(qdrant) as front:
+        store = ServerStore(qdrant.url, timeout=1, patience=15, grpc_port=front.port)
+        store.create("c", 4, {})
+    asking = ServerStore.from_client(store._link._connected_client(), patience=PATIENCE)
+    with socket.create_server(("127.0.0.1", front.port)) as away:
+        away.settimeout(0.01)
+        tries = 0
+        while tries < 7:  # the next would be about 27 s later
+            with suppress(StoreUnavailable):
+                asking.count("c")
+            with suppress(TimeoutError):
+                away.accept()[0].close()
+                tries += 1
+    with FakeQdrantGrpc(qdrant, port=front.port):
+        assert store.count("c") == 0
+    store.close()
+
+
 def test_incomplete_writes_are_retried_by_grpc(qdrant: FakeQdrant, fast: ServerStore) -> None:
     qdrant.break_next("GRPC Upsert", update_status="acknowledged")
     qdrant.break_next("GRPC Upsert", hang=3600.0)
@@ -361,6 +404,7 @@ def test_bad_points_are_found_by_halves_by_grpc(fast: ServerStore) -> None:
         ("INTERNAL", DISK_FULL, "no space left"),
         ("UNAUTHENTICATED", "Must provide an API key", "API key"),
         ("PERMISSION_DENIED", "Forbidden", "API key"),
+        ("PERMISSION_DENIED", "ExpiredSignature", "it has expired"),
         ("UNIMPLEMENTED", "unknown method", "too old"),
     ],
 )

@@ -136,6 +136,26 @@ def test_writes_stay_within_the_limits_of_strict_mode(server: Server) -> None:
         assert sum(seen.startswith(upserts) and seen.endswith(("points", "Upsert")) for seen in server.fake.seen) == 3
 
 
+def test_what_a_rate_limit_allows_in_no_minute_is_made_in_parts(server: Server) -> None:
+    batch = points(70)
+    limits = {"write_rate_limit": 60, "read_rate_limit": 60}
+    server.strict(**limits)
+    server.store.upsert(server.name, batch)
+    assert len(server.store.retrieve(server.name, batch.ids)) == 70
+    server.strict(**limits)  # a real server counts from the beginning
+    server.store.update_payloads(server.name, [(point_id, {"n": 1}) for point_id in batch.ids[:40]])
+    assert len(list(server.store.scroll(server.name, conditions=[Condition("n", "eq", 1)]))) == 40
+    server.strict(**limits)
+    server.store.delete_points(server.name, batch.ids[:65])
+    assert server.store.count(server.name) == 5
+
+
+def overfill(server: Server) -> None:
+    """Write often enough: a real server looks at its size with every 32nd request."""
+    for _ in range(40):
+        server.store.upsert(server.name, points(200))
+
+
 def test_a_limit_of_strict_mode_that_cannot_be_kept_is_named_with_the_remedy(server: Server) -> None:
     tblib.pickling_support.install()  # as Dask does on a worker: the cause of an error is pickled too
     server.store.upsert(server.name, points(10))
@@ -146,7 +166,7 @@ def test_a_limit_of_strict_mode_that_cannot_be_kept_is_named_with_the_remedy(ser
     server.strict(search_allow_exact=True, max_collection_vector_size_bytes=1)
     before = len(server.fake.seen) if server.fake else 0
     with pytest.raises(StoreRefused, match=r"strict mode .*Max vector storage size limit.*strict_mode_config") as full:
-        server.store.upsert(server.name, points(200))
+        overfill(server)
     assert not isinstance(full.value, PointsRefused), "no point is at fault"
     if server.fake is not None:
         asked = [call for call in server.fake.seen[before:] if call != "GET /"]  # which the client asks when it likes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,18 @@ def test_one_quantization_takes_the_place_of_another_and_none_removes_it(
     assert not found.always_ram
     open_with(ServerSettings(quantization="none")).configure("c")
     assert config(qdrant).quantization_config is None
+
+
+def test_quantization_that_is_too_coarse_for_the_vectors_is_named(qdrant: FakeQdrant, open_with: Any) -> None:
+    coarse = ServerSettings(quantization="binary")
+    open_with(coarse).create("c", DIMENSION, {})
+    said = rf'c has {DIMENSION}-d vectors, too few dimensions for binary.*"scalar" or "turbo", or oversampling to 16'
+    assert re.search(said, open_with(coarse).configure("c"))
+    assert re.search(said, open_with(ServerSettings()).configure("c")), "set by hand"
+    assert open_with(ServerSettings(quantization="binary", oversampling=16)).configure("c") == ""
+    assert open_with(ServerSettings(quantization="scalar")).configure("c") == ""
+    open_with(coarse).create("wide", 1024, {})
+    assert open_with(coarse).configure("wide") == ""
 
 
 def test_compressed_vectors_leave_memory_if_the_settings_say_so(qdrant: FakeQdrant, open_with: Any) -> None:

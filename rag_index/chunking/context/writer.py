@@ -270,8 +270,7 @@ class ContextRequests(HostCalls[ContextRequest]):
                 question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
             )
         except RateLimited as exc:
-            self._stats.rate_limited += 1
-            host.record_rate_limit(exc, exc.retry_after, started, self._clock)
+            self._host_paused(host, exc, started)
             self._requeue(request)
         except EmbedderUnavailable as exc:
             self._record_fault(request, host, exc, started)

@@ -74,9 +74,18 @@ class Catalog:
             if _stamp(self._file) != self._stamp:
                 self._state = self._load()
 
-    def collections(self) -> dict[str, CatalogEntry]:
+    def entries(self) -> dict[str, CatalogEntry]:
         """Return a copy of all collections by name."""
         return copy.deepcopy(self._state.collections)
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return a copy of the metadata of all collections by name."""
+        return {name: entry.metadata for name, entry in self.entries().items()}
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if there is none of this name."""
+        entry = self._state.collections.get(name)
+        return None if entry is None else copy.deepcopy(entry.metadata)
 
     def aliases(self) -> dict[str, str]:
         """Return a copy of the collection that each alias points at."""

@@ -52,7 +52,7 @@ class EdgeReader:
         with folder_errors(path):
             private_folder(path)
         self._catalog = Catalog(path / "catalog.json")
-        if any(entry.writing for entry in self._catalog.collections().values()):
+        if any(entry.writing for entry in self._catalog.entries().values()):
             finish_for_killed_writer(path)
         self._processes = None if timeout is None else SearchProcesses(timeout)
         self._loader = ViewLoader(path, wait=wait, make=self._processes.reader if self._processes else CollectionReader)
@@ -64,7 +64,11 @@ class EdgeReader:
 
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return all collections by name, with their metadata."""
-        return {name: entry.metadata for name, entry in self._fresh().collections().items()}
+        return self._fresh().collections()
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if there is none of this name."""
+        return self._fresh().find(name)
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias."""

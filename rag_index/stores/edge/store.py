@@ -116,7 +116,13 @@ class EdgeStore:
     def collections(self) -> dict[str, dict[str, Any]]:
         """Return all collections by name, with their metadata."""
         with self._mutex:
-            return {name: entry.metadata for name, entry in self._catalog.collections().items()}
+            return self._catalog.collections()
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if there is none of this name."""
+        with self._mutex:
+            self._check_open()
+            return self._catalog.find(name)
 
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias."""
@@ -303,7 +309,7 @@ class EdgeStore:
 
     def _finish_for_killed_writer(self) -> None:
         """Complete what a killed writer wrote, let readers have it, and delete copies that it did not finish."""
-        for name, entry in self._catalog.collections().items():
+        for name, entry in self._catalog.entries().items():
             if entry.writing:
                 collection = self._collection(name)
                 try:
@@ -311,7 +317,7 @@ class EdgeStore:
                     collection.close()
                 except RagIndexError:  # whoever uses the collection is told
                     collection.abandon()
-        named = {folder for entry in self._catalog.collections().values() for folder in (entry.folder, entry.newest)}
+        named = {folder for entry in self._catalog.entries().values() for folder in (entry.folder, entry.newest)}
         for folder in self._folders.glob(f"*{COPY_MARK}*"):
             if folder.name not in named:
                 self._discard(folder)

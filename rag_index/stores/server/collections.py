@@ -13,7 +13,7 @@ from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_path, unquoted
 from rag_index.stores.metadata import BULK
 from rag_index.stores.server.carry_over import carry_over
-from rag_index.stores.server.configuration import changes, check_version, needs_rebuild, new_collection
+from rag_index.stores.server.configuration import changes, check_version, new_collection, notes
 from rag_index.stores.server.info import DEFAULT_THRESHOLD, has_sparse, indexed_points, is_indexed, vector_params
 from rag_index.stores.server.payload_index import payload_kind
 
@@ -60,7 +60,7 @@ class Collections:
             self._carry_over(like, name)
 
     def configure(self, name: str) -> str:
-        """Give a collection what the settings say; return what only a rebuild changes, "" if there is nothing.
+        """Give a collection what the settings say; return what a person should know of it, "" if there is nothing.
 
         Raises StoreError if the server is too old for it.
         """
@@ -69,7 +69,7 @@ class Collections:
         if found := changes(self._settings, name, info):
             self._requests.update(name, **found)
             logger.info("%s was changed as [store.server] says: %s", name, ", ".join(sorted(found)))
-        return needs_rebuild(self._settings, name, info)
+        return notes(self._settings, name, info)
 
     def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
         """Create payload indexes by field and kind; None removes one."""

@@ -18,21 +18,22 @@ FOREIGN = (ApiException, QdrantException, grpc.RpcError, AssertionError, ValueEr
 """All that a call of the client raises: AssertionError for an empty answer, the last three for wrong arguments and
 from the client in memory."""
 
-PASSING_CODES = {
+SILENT_CODES = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.INTERNAL,
     grpc.StatusCode.UNKNOWN,
-    grpc.StatusCode.ABORTED,
     grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.DATA_LOSS,
 }
+FAULT_CODES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.ABORTED, grpc.StatusCode.DATA_LOSS}
 
+BAD_TOKEN = re.compile(r"ExpiredSignature|InvalidSignature|Invalid JWT")
+"""What the server says, with 403, of a token that it does not take at all."""
+OTHER_COLLECTION = re.compile(r"(?:Access to|Only points access is allowed for) collection (\S+?)(?: is required|$)")
 UNINDEXED = re.compile(r'Index required but not found for "(.+?)"')
 TOO_MANY_POINTS = re.compile(r'Limit exceeded \S+ > \S+ for "(upsert|update) limit"')
 STRICT_MODE = re.compile(
     r"Limit exceeded|limit reached|limit of .* reached|Exact search disabled|Request is forbidden|"
-    r"maximum number of payload indexes"
+    r"maximum number of payload indexes|larger than rate limiter capacity"
 )
 """What strict mode says when it refuses (with 400, and 403 in older versions)."""
 
@@ -77,17 +78,17 @@ def _as_text(exc: BaseException) -> tuple[Any, tuple[str]]:
     return RuntimeError, (str(exc),)
 
 
-def short_reason(error: StoreUnavailable, url: str) -> str:
-    """Return what is behind an error of `translate`, for a sentence that already says that the server is away."""
+def complaint(error: StoreUnavailable, url: str) -> tuple[str, bool]:
+    """Return what is behind an error of `translate`, for a sentence that names the server, and whether it answered."""
     message = str(error).removeprefix(f"Qdrant at {url} ")
     found = re.fullmatch(r"does not answer as it should \((.*)\): is it running\?", message, re.DOTALL)
-    return found[1] if found else message
+    return (found[1], False) if found else (message, True)
 
 
 def _from_status(status: int, message: str, url: str) -> RagIndexError:
     if disk_full(message):
         return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
-    if status == 429:
+    if status == 429 and not STRICT_MODE.search(message):
         return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
     if status == 408 or not 400 <= status < 500:
         return StoreUnavailable(f"Qdrant at {url} answered {status}: {message}")
@@ -103,10 +104,12 @@ def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
         return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" not in message:
         return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
-    if code in PASSING_CODES:
+    if code in SILENT_CODES:
         return StoreUnavailable(
             f"Qdrant at {url} does not answer as it should ({code.name}: {message}): is it running?"
         )
+    if code in FAULT_CODES:
+        return StoreUnavailable(f"Qdrant at {url} answered {code.name}: {message}")
     if code == grpc.StatusCode.NOT_FOUND:
         return _not_found(message, url)
     if code == grpc.StatusCode.UNIMPLEMENTED:
@@ -132,8 +135,14 @@ def _refusal(message: str, url: str, answer: str, *, wrong_key: bool, no_right: 
             f"the strict mode of Qdrant at {url} refuses the request ({message}): raise this limit in the collection's "
             "strict_mode_config; docs/servers.md lists what it must allow"
         )
-    if wrong_key:
-        return StoreRefused(f"Qdrant at {url} refuses the API key ({answer}: {message}): set [store] api_key")
+    if wrong_key or (no_right and BAD_TOKEN.search(message)):
+        remedy = "it has expired, so make a new one and set it as" if "Expired" in message else "set"
+        return StoreRefused(f"Qdrant at {url} refuses the API key ({answer}: {message}): {remedy} [store] api_key")
+    if no_right and (other := OTHER_COLLECTION.search(message)):
+        return StoreRefused(
+            f"the API key for Qdrant at {url} may not read {other[1]} ({answer}: {message}): give it access to that, "
+            "or set [store] api_key to another; docs/servers.md says what a key needs"
+        )
     if no_right:
         return StoreRefused(
             f"Qdrant at {url} does not allow this with the API key ({answer}: {message}): the key may be for reading "

@@ -25,8 +25,10 @@ class Limits:
     """Points that a scroll or a search may return."""
     values: int = NO_LIMIT
     """Values of one condition of a filter."""
-    upsert: int = NO_LIMIT
-    """Points of an upsert."""
+    ids: int = NO_LIMIT
+    """Points that may be read by their ids: each is a read for the rate limit."""
+    writes: int = NO_LIMIT
+    """Points that may be written: each is a write for the rate limit."""
     hnsw_ef: int = NO_LIMIT
     oversampling: float = NO_LIMIT
 
@@ -39,7 +41,8 @@ class Limits:
         return cls(
             page=strict.max_query_limit or NO_LIMIT,
             values=strict.condition_max_size or NO_LIMIT,
-            upsert=strict.upsert_max_batchsize or NO_LIMIT,
+            ids=strict.read_rate_limit or NO_LIMIT,
+            writes=min(strict.upsert_max_batchsize or NO_LIMIT, strict.write_rate_limit or NO_LIMIT),
             hnsw_ef=strict.search_max_hnsw_ef or NO_LIMIT,
             oversampling=strict.search_max_oversampling or NO_LIMIT,
         )

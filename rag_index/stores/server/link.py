@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient
 
 from rag_index.errors import StoreError, StoreUnavailable
 from rag_index.outages import asking
-from rag_index.stores.server.errors import FOREIGN, short_reason, translate
+from rag_index.stores.server.errors import FOREIGN, complaint, translate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,14 +31,25 @@ WEB_PORTS = (80, 443)
 """Ports of proxies, beside which no gRPC port can be guessed."""
 MIN_VERSION = (1, 16)
 """The first version that stores metadata of a collection."""
+PATIENCE = 30.0
+"""Seconds for which a call is retried, if its caller does not say otherwise."""
+MAX_ASKED = 3600.0
+"""Seconds for which the server may ask one call to wait in all. Qdrant's own rate limits are by the minute."""
 MIN_PAUSE, MAX_PAUSE = 0.1, 5.0
+MAX_ASKED_PAUSE = 60.0
+"""Seconds that a call waits at most where the server asks for a pause again and again: by then it lets a minute's
+requests through. It may ask for the time of one payload where a request has hundreds, and each try uses some up."""
 PROBE_SECONDS = 2.0
+MAX_BACKOFF_MS = 1000
+"""How long gRPC may wait before it connects again. Its own two minutes would outlast an outage, and our patience."""
 USUAL_SILENCE = 10.0
 """Seconds that one request may take while all is well, such as a large upsert on a busy server."""
 
 
 class Link:
     """A connection that retries a call while that may help, for at most `patience` seconds.
+
+    By default that is 30, and pauses that the server asks for do not count: there is nobody who waits for an answer.
 
     It uses gRPC if the same server answers on `grpc_port`, and REST otherwise. By default that is the URL's port plus
     one, as for a server with Qdrant's own ports; 0 means REST alone. Each request may take `timeout` seconds, so a call
@@ -51,7 +62,7 @@ class Link:
         *,
         api_key: str | None = None,
         timeout: float = 60.0,
-        patience: float = 30.0,
+        patience: float | None = None,
         grpc_port: int | None = None,
         client: QdrantClient | None = None,
         sleep: Callable[[float], object] = time.sleep,
@@ -61,7 +72,8 @@ class Link:
         self.url = url
         self._api_key = api_key
         self.timeout = timeout
-        self._patience = patience
+        self._patience = PATIENCE if patience is None else patience
+        self._waits_out = patience is None
         self._grpc_port = _usual_grpc_port(url) if grpc_port is None else grpc_port
         self._client = client
         self._version = ""
@@ -85,18 +97,23 @@ class Link:
     def call(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises what `translate` returns, StoreUnavailable after `patience` seconds."""
         deadline = self.clock() + self._patience
+        latest = deadline + MAX_ASKED
         pause = MIN_PAUSE
         with asking(f"Qdrant at {self.url}", patience=USUAL_SILENCE) as call:
             while True:
                 try:
                     return self._try(ask)
                 except StoreUnavailable as exc:
-                    call.failed(short_reason(exc, self.url))
-                    wait = exc.retry_after or pause * (0.5 + self._jitter() / 2)
+                    reason, answered = complaint(exc, self.url)
+                    call.failed(reason, answered=answered)
+                    asked = exc.retry_after or 0.0
+                    wait = max(asked, pause * (0.5 + self._jitter() / 2))
+                    if asked and self._waits_out:
+                        deadline = min(deadline + wait, latest)
                     if self.clock() + wait > deadline:
                         raise
                 self.sleep(wait)
-                pause = min(pause * 2, MAX_PAUSE)
+                pause = min(pause * 2, MAX_ASKED_PAUSE if asked else MAX_PAUSE)
 
     def close(self) -> None:
         """Close the connection. A second call does nothing."""
@@ -169,6 +186,7 @@ class Link:
                 timeout=math.ceil(timeout or self.timeout),
                 prefer_grpc=grpc,
                 grpc_port=self._grpc_port or REST_PORT + 1,
+                grpc_options={"grpc.max_reconnect_backoff_ms": MAX_BACKOFF_MS},
                 check_compatibility=False,
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from qdrant_client import models
 
@@ -12,10 +12,10 @@ from rag_index.stores.conditions import payload_filter
 from rag_index.stores.hybrid import LookUp, hybrid_points
 from rag_index.stores.points import MARK_ID, check_ids, stored_point, unit_query
 from rag_index.stores.server.filter import ServerDialect, key_filter
-from rag_index.stores.server.search import HybridSearch, meeting, nearest, search_params
+from rag_index.stores.server.search import Search, id_batches, meeting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     from rag_index.stores import Condition
     from rag_index.stores.server.limits import KnownLimits, Limits
     from rag_index.stores.server.requests import Requests
-
-T = TypeVar("T")
-
-BATCH_IDS = 1000
-"""Ids or keys per request."""
 
 
 class Reads:
@@ -70,7 +65,12 @@ class Reads:
                 name, lambda limits: self._requests.ask(lambda client: ask(client, limits=limits))
             )
             return list(map(stored_point, found))
-        return [point for batch in id_batches(ids) for point in self._retrieve(name, list(batch), vectors)]
+
+        def retrieve(limits: Limits) -> list[StoredPoint]:
+            batches = id_batches(ids, limits.ids)
+            return [point for batch in batches for point in self._retrieve(name, list(batch), vectors)]
+
+        return self._limits.within(name, retrieve)
 
     def scroll(
         self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
@@ -95,23 +95,9 @@ class Reads:
         exact: bool = False,
     ) -> list[StoredPoint]:
         """Return the nearest points, best first, in as many pages as the server's limits need."""
-        query = unit_query(vector, None, name)
-        query_filter = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
-
-        def search(limits: Limits) -> list[models.ScoredPoint]:
-            return self._requests.ask(
-                lambda client: nearest(
-                    client,
-                    name,
-                    query,
-                    limit=limit,
-                    query_filter=query_filter,
-                    parameters=search_params(self._settings, limits, exact=exact),
-                    limits=limits,
-                )
-            )
-
-        return [stored_point(point, point.score) for point in self._limits.within(name, search)]
+        search = self._search(name, vector, None, conditions, exact=exact, payload=True)
+        [found] = self._limits.within(name, lambda limits: search([LookUp(sparse=False, limit=limit)], limits))
+        return found
 
     def search_hybrid(
         self,
@@ -127,20 +113,31 @@ class Reads:
         """Return the best points by either vector, each once, with both scores."""
         if not sparse:
             return self.search(name, vector, limit=limit, conditions=conditions, exact=exact)
-        search = HybridSearch(
-            unit_query(vector, None, name),
-            models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)),
-            cast("models.Filter | None", payload_filter(conditions, ServerDialect())),
-            exact=exact,
-            payload=payload,
-            settings=self._settings,
+        words = models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
+        search = self._search(name, vector, words, conditions, exact=exact, payload=payload)
+        return self._limits.within(name, lambda limits: hybrid_points(lambda wanted: search(wanted, limits), limit))
+
+    def _search(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        words: models.SparseVector | None,
+        conditions: Sequence[Condition],
+        *,
+        exact: bool,
+        payload: bool,
+    ) -> Callable[[Sequence[LookUp], Limits], list[list[StoredPoint]]]:
+        """Return a function that does some look-ups of a search within limits."""
+        wanted = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
+        search = Search(
+            unit_query(vector, None, name), words, wanted, exact=exact, payload=payload, settings=self._settings
         )
 
         def look_up(wanted: Sequence[LookUp], limits: Limits) -> list[list[StoredPoint]]:
             found = self._requests.ask(lambda client: search.look_up(client, name, wanted, limits))
             return [[stored_point(point, point.score) for point in points] for points in found]
 
-        return self._limits.within(name, lambda limits: hybrid_points(partial(look_up, limits=limits), limit))
+        return look_up
 
     def _retrieve(self, name: str, ids: list[str], vectors: bool) -> list[StoredPoint]:
         records = self._requests.ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
@@ -161,9 +158,3 @@ class Reads:
             "tuple[list[models.Record], models.ExtendedPointId | None]",
             self._requests.ask(lambda client: client.scroll(name, offset=offset, limit=limit, **options)),
         )
-
-
-def id_batches(items: Sequence[T], most: int = BATCH_IDS) -> Iterator[Sequence[T]]:
-    """Yield ids or keys in parts that one request may have, of at most `most`."""
-    size = min(most, BATCH_IDS)
-    return (items[start : start + size] for start in range(0, len(items), size))

@@ -18,8 +18,9 @@ from rag_index.stores.server.filter import key_filter
 from rag_index.stores.server.info import has_sparse, vector_params
 from rag_index.stores.server.limits import KnownLimits, Limits
 from rag_index.stores.server.link import Link
-from rag_index.stores.server.reads import Reads, id_batches
+from rag_index.stores.server.reads import Reads
 from rag_index.stores.server.requests import Requests
+from rag_index.stores.server.search import id_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +40,8 @@ DEFAULT = ServerSettings()
 class ServerStore:
     """The Store protocol on a Qdrant server, 1.16 or newer.
 
-    It connects with the first call. Each call retries passing faults for `patience` seconds. Safe to use from several
-    threads; picklable, with a new connection in the process that unpickles it.
+    It connects with the first call. Each call retries passing faults for `patience` seconds, as `Link` does. Safe to
+    use from several threads; picklable, with a new connection in the process that unpickles it.
     """
 
     embedded = False
@@ -51,7 +52,7 @@ class ServerStore:
         *,
         api_key: str | None = None,
         timeout: float = 60.0,
-        patience: float = 30.0,
+        patience: float | None = None,
         grpc_port: int | None = None,
         settings: ServerSettings = DEFAULT,
     ) -> None:
@@ -62,7 +63,7 @@ class ServerStore:
         )
 
     @classmethod
-    def from_client(cls, client: QdrantClient, *, patience: float = 30.0) -> ServerStore:
+    def from_client(cls, client: QdrantClient, *, patience: float | None = None) -> ServerStore:
         """Make a store on an existing client, such as `QdrantClient(":memory:")`. It is not picklable."""
         store = cls.__new__(cls)
         store._remake = None
@@ -91,7 +92,7 @@ class ServerStore:
         self._collections.create(name, dimension, metadata, sparse=sparse, like=like)
 
     def configure(self, name: str) -> str:
-        """Give a collection what `[store.server]` says; return what only a rebuild changes."""
+        """Give a collection what `[store.server]` says; return what a person should know of it."""
         return self._collections.configure(name)
 
     def pause_indexing(self, name: str) -> None:
@@ -121,6 +122,11 @@ class ServerStore:
         """Return the names of all collections, for less than `collections` costs."""
         return self._requests.names()
 
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection or alias, None if the server says that there is none of this name."""
+        exists = self._requests.ask(lambda client: client.collection_exists(name))
+        return self.metadata(name) if exists else None
+
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias."""
         return dict(self._requests.info(name).config.metadata or {})
@@ -147,17 +153,24 @@ class ServerStore:
                 vector_params(name, info).size,
                 points,
                 sparse=has_sparse(info),
-                most=Limits.of(info).upsert,
+                most=Limits.of(info).writes,
             )
 
     def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
         """Replace the whole payload of each point. Raises StoreMismatch for points that do not exist."""
-        writes.update_payloads(self._link, name, payloads)
+        if payloads:
+            limits = Limits.of(self._requests.info(name))
+            most = max(1, min(limits.writes, limits.ids) // 2)  # a request that is refused has used up a part of them
+            writes.update_payloads(self._link, name, payloads, most=most)
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
         """Delete points by id."""
-        for batch in id_batches(engine_ids(ids)):
-            writes.delete(self._link, name, models.PointIdsList(points=list(batch)))
+
+        def delete(limits: Limits) -> None:
+            for batch in id_batches(engine_ids(ids), limits.writes):
+                writes.delete(self._link, name, models.PointIdsList(points=list(batch)))
+
+        self._limits.within(name, delete)
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         """Delete the points of these documents, by key, from the given chunk number on."""
@@ -167,7 +180,7 @@ class ServerStore:
 
         def delete(limits: Limits) -> None:
             for number, keys in by_number.items():
-                for batch in id_batches(keys, limits.values):
+                for batch in id_batches(keys, min(limits.values, limits.writes)):
                     selector = models.FilterSelector(filter=key_filter(RESERVED_KEY, batch, number))
                     writes.delete(self._link, name, selector)
 

@@ -92,8 +92,13 @@ def _sparse_model(words: SparseVector) -> models.SparseVector:
     return models.SparseVector.model_construct(indices=list(words.indices), values=list(words.values))
 
 
-def update_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Replace whole payloads. Raises StoreMismatch for points that do not exist, once all others are written."""
+def update_payloads(
+    link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]], *, most: int = BATCH_POINTS
+) -> None:
+    """Replace whole payloads, at most `most` with each request.
+
+    Raises StoreMismatch for points that do not exist, once all others are written.
+    """
     ids = [point_id for point_id, _ in payloads]
     check_ids(ids)
     sizes = _payload_sizes(ids, [payload for _, payload in payloads])
@@ -108,7 +113,7 @@ def update_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[st
             missing.extend(point_id for point_id, _ in batch if point_id not in existing)
             _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
 
-    _send_all(name, ids, sizes, send)
+    _send_all(name, ids, sizes, send, most=most)
     if missing:
         raise StoreMismatch(
             f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
