@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from flows.index_collection import index_collection
+from rag_index.errors import IndexLocked, RagIndexError
 from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import run_workers
 from rag_index.orchestration.service_checks import shared_checks
-from rag_index.orchestration.states import outcome_of, report_state, run_name
+from rag_index.orchestration.states import outcome_of, report_state, run_name, run_subflow, superfluous_state
 from rag_index.orchestration.stopping import stoppable
-from rag_index.orchestration.whole_run import whole_run
-from rag_index.reports.outcome import RunReport
+from rag_index.orchestration.whole_run import only_run, whole_run
+from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
 
 if TYPE_CHECKING:
@@ -51,33 +52,36 @@ def index_all(
     started = time.monotonic()
     settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
     report, chosen = RunReport(), settings.named(indexes)
-    with (
-        stoppable() as stop,
-        light_clients(settings),
-        run_workers(settings) as pool,
-        shared_checks(settings.run.wait),
-        whole_run(settings.project, len(chosen)) as whole,
-    ):
-        for index in chosen:
-            subflow = index_collection.with_options(task_runner=pool.task_runner())
-            state = subflow(
-                index.name,
-                str(settings.path),
-                workers,
-                shard_documents,
-                serial,
-                full,
-                allow_deletes,
-                allow_loss,
-                retry_failed,
-                wait,
-                return_state=True,
-            )
-            if state.is_cancelled():
-                break
-            report.indexes.append(outcome_of(state, index.name))
-    if stop.state:
-        return stop.state
-    report.seconds = time.monotonic() - started
-    whole.end(report)
-    return report_state(report)
+    try:
+        with stoppable() as stop:
+            with (
+                only_run(settings),
+                light_clients(settings),
+                run_workers(settings) as pool,
+                shared_checks(settings.run.wait),
+                whole_run(settings.project, len(chosen)) as whole,
+            ):
+                for index in chosen:
+                    state = run_subflow(
+                        index_collection.with_options(task_runner=pool.task_runner()),
+                        index.name,
+                        str(settings.path),
+                        workers,
+                        shard_documents,
+                        serial,
+                        full,
+                        allow_deletes,
+                        allow_loss,
+                        retry_failed,
+                        wait,
+                    )
+                    if state.is_cancelled():
+                        break
+                    report.indexes.append(outcome_of(state, index.name))
+            report.seconds = time.monotonic() - started
+            whole.end(report)
+        return stop.state or report_state(report)
+    except IndexLocked as error:
+        return superfluous_state(error)
+    except RagIndexError as error:
+        return report_state(RunReport([failed_to_start(index.name, error) for index in chosen]))

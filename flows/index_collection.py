@@ -9,6 +9,7 @@ from prefect import flow
 from rag_index.errors import RagIndexError
 from rag_index.indexing.run import RunOptions
 from rag_index.machine.memory import collect_seldom
+from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import OwnWorkers
 from rag_index.orchestration.hand_over import open_run
 from rag_index.orchestration.states import flow_run_id, report_state, reported
@@ -56,21 +57,23 @@ def index_collection(
     try:
         settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
         options = RunOptions(full=full, allow_deletes=allow_deletes, allow_loss=allow_loss, retry_failed=retry_failed)
-        with (
-            stoppable() as stop,
-            collect_seldom(),
-            open_run(settings, index, options, run_id=flow_run_id()) as run,
-            reported(run),
-        ):
-            check_source(run)
-            check_store(run)
-            workers, chunker = check_workers(run), check_chunker(run)
-            scan = run.begin(check_embedder(run), chunker, workers=workers)
-            for shard in embed_mapped(scan, scan.shards(pages(run))):
-                scan.commit(upsert(scan, shard))
-            delete_gone(scan)
-            publish(scan)
-            build_search_index(scan)
-        return stop.state or report_state(RunReport([run.outcome], run.outcome.seconds))
+        with stoppable() as stop:
+            with (
+                collect_seldom(),
+                light_clients(settings),
+                open_run(settings, index, options, run_id=flow_run_id()) as run,
+                reported(run) as end,
+            ):
+                check_source(run)
+                check_store(run)
+                workers, chunker = check_workers(run), check_chunker(run)
+                scan = run.begin(check_embedder(run), chunker, workers=workers)
+                for shard in embed_mapped(scan, scan.shards(pages(run))):
+                    scan.commit(upsert(scan, shard))
+                delete_gone(scan)
+                publish(scan)
+                build_search_index(scan)
+            state = end.state()
+        return stop.state or state
     except RagIndexError as error:
         return report_state(RunReport([failed_to_start(index, error)]))

@@ -11,11 +11,12 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.errors import IndexLocked, RagIndexError
+from rag_index.errors import IndexLocked, LedgerUnavailable, RagIndexError
 from rag_index.ledger.runs import BATCH
 from rag_index.ledger.tables import leases
 
@@ -58,7 +59,7 @@ class IndexLease:
     ) -> None:
         self._stop.set()
         self._renewer.join(timeout=RENEW_SECONDS)
-        with self._ledger.transaction() as connection:
+        with suppress(LedgerUnavailable), self._ledger.transaction() as connection:  # it would expire by itself
             connection.execute(leases.update().where(self._is_mine()).values(run_id=None, renewed_at=0.0))
 
     def check(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -9,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,15 @@ from rag_index.machine.watchdog import Patience, processor_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from prefect.context import SettingsContext
+
     from rag_index.settings import Settings
 
 USER = "rag-index"
 BUSY_SECONDS, IDLE_SECONDS = 60.0, 120.0
 """`Patience` with the start: it takes 3 to 5 s of processor time."""
+PAUSE_SECONDS = 2.0
+"""Between two looks whether a server is back."""
 
 
 @contextmanager
@@ -70,19 +76,83 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
 def light_clients(settings: Settings) -> Iterator[None]:
     """Spare Prefect's clients within the block, and those of tasks, the certificates if the API has no TLS.
 
-    Nothing changes with workers on other machines, which do not have the file.
+    Workers on other machines do not have the file. The comparison of versions is left out everywhere: the flow's client
+    has made it, and a new worker's first task would fail if the server were away at that moment.
     """
-    from prefect.settings import PREFECT_API_SSL_CERT_FILE, PREFECT_API_URL, temporary_settings
+    from prefect.settings import (
+        PREFECT_API_SSL_CERT_FILE,
+        PREFECT_API_URL,
+        PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED,
+        temporary_settings,
+    )
 
     unencrypted = (PREFECT_API_URL.value() or "").startswith("http://")
-    changed = {}
+    changed: dict[Any, Any] = {PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False}
     if unencrypted and not settings.parallel.address:
         folder = settings.data / "prefect"
         with suppress(OSError):
             private_folder(folder)
             changed[PREFECT_API_SSL_CERT_FILE] = _one_authority(folder)
-    with temporary_settings(changed) if changed else nullcontext():
+    with temporary_settings(changed):
         yield
+
+
+def is_deployed() -> bool:
+    """Return whether this is called in a run of a deployment, or in a flow of one."""
+    import httpx
+    from prefect import runtime
+
+    try:
+        return bool(runtime.deployment.id)
+    except httpx.TransportError:  # Prefect asks the server only about runs that are no deployment's
+        return False
+
+
+def wait_for_api() -> None:
+    """Wait until Prefect's server answers: in a deployed run as long as it takes, else as long as Prefect's clients do.
+
+    Call it where a run can do nothing else: before it reports what is committed already, and before its next index.
+    """
+    from prefect import get_client
+    from prefect.logging import get_run_logger
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES
+
+    began, told = time.monotonic(), False
+    patience = math.inf if is_deployed() else 2.0 ** (1 + PREFECT_CLIENT_MAX_RETRIES.value())
+    with impatient(), get_client(sync_client=True) as client:
+        while _is_away(error := client.api_healthcheck()) and time.monotonic() - began < patience:
+            if not told:
+                get_run_logger().warning("Prefect's server does not answer (%s): the run waits for it", error)
+                told = True
+            time.sleep(PAUSE_SECONDS)
+    if told:
+        get_run_logger().info("the run has waited %.0f s for Prefect's server", time.monotonic() - began)
+
+
+def _is_away(error: Exception | None) -> bool:
+    """Return whether this is the error of a server that may be back soon."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= 500
+    return isinstance(error, httpx.TransportError)
+
+
+_IMPATIENT: ContextVar[tuple[Any, Any] | None] = ContextVar("impatient settings", default=None)
+
+
+def impatient() -> SettingsContext:
+    """Return Prefect's settings without retries and with a short time limit, made once a run: that takes 0.1 s."""
+    from prefect.context import SettingsContext, get_settings_context
+    from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES
+
+    context = get_settings_context()
+    made = _IMPATIENT.get()
+    if made is None or made[0] is not context.settings:
+        updates: Any = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
+        made = (context.settings, context.settings.copy_with_update(updates))
+        _IMPATIENT.set(made)
+    return SettingsContext(profile=context.profile, settings=made[1])
 
 
 def _one_authority(folder: Path) -> str:

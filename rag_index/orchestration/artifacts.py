@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 import time
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -24,12 +23,11 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.context import SettingsContext, get_settings_context
 from prefect.exceptions import PrefectException
 from prefect.logging import get_logger
-from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_CLIENT_MAX_RETRIES, Settings
 
 from rag_index.documents.keys import document_id
+from rag_index.orchestration.api_server import impatient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from rag_index.reports.outcome import IndexOutcome, RunReport
     from rag_index.reports.progress import Progress
     from rag_index.tuning.benchmark import BenchmarkReport
+
 
 logger = get_logger("rag_index.artifacts")
 
@@ -234,20 +233,6 @@ def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     except (httpx.HTTPError, PrefectException, OSError) as error:
         logger.warning("an artifact could not be sent to the Prefect server: %s", error)
         return None
-
-
-_IMPATIENT: ContextVar[tuple[Settings, Settings] | None] = ContextVar("impatient settings", default=None)
-
-
-def impatient() -> SettingsContext:
-    """Return Prefect's settings without retries and with a short time limit, made once a run: that takes 0.1 s."""
-    context = get_settings_context()
-    made = _IMPATIENT.get()
-    if made is None or made[0] is not context.settings:
-        updates: Any = {PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10.0}
-        made = (context.settings, context.settings.copy_with_update(updates))
-        _IMPATIENT.set(made)
-    return SettingsContext(profile=context.profile, settings=made[1])
 
 
 def _row(outcome: IndexOutcome) -> Row:

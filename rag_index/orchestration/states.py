@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import uuid
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from prefect import runtime
+from prefect.context import FlowRunContext
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from rag_index.doctor.findings import Diagnosis
 from rag_index.errors import RagIndexError
+from rag_index.orchestration.api_server import is_deployed, wait_for_api
 from rag_index.orchestration.artifacts import (
     ArtifactDisplay,
     benchmark_table,
@@ -31,12 +35,17 @@ from rag_index.reports.outcome import IndexOutcome, RunReport
 from rag_index.status.metrics_file import write_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prefect.client.schemas.objects import State
 
+    from rag_index.errors import IndexLocked
     from rag_index.indexing.run import IndexRun
+    from rag_index.orchestration.artifacts import Row
     from rag_index.tuning.benchmark import BenchmarkReport
+
+
+SUBFLOW_TRIES = 3
 
 
 def flow_run_id() -> str:
@@ -51,39 +60,69 @@ def run_name() -> str:
     return f"{flow} {', '.join(names) if names else 'all'}"
 
 
+@dataclass(slots=True)
+class RunEnd:
+    """What is left to say of a run that has ended and closed all it held open: no index waits for Prefect's server."""
+
+    run: IndexRun
+    failed: list[Row] = field(default_factory=list)
+
+    def state(self) -> State[RunReport]:
+        """Report the end, on the terminal and as artifacts, and return the final state of the flow."""
+        run, outcome = self.run, self.run.outcome
+        wait_for_api()
+        run.progress.finish(outcome.sentence())
+        failed_table(run, self.failed)
+        if (whole := current_whole_run()) is not None:
+            whole.add_failed(run.index.name, self.failed)
+        run_report(run, outcome)
+        gate_table(run, outcome.gate)
+        return report_state(RunReport([outcome], outcome.seconds))
+
+
 @contextmanager
-def reported(run: IndexRun) -> Iterator[None]:
-    """Report a run's progress and its end, on the terminal and as artifacts; an error of ours ends in its outcome."""
+def reported(run: IndexRun) -> Iterator[RunEnd]:
+    """Show a run's progress, and record its outcome at the end; an error of ours is an outcome like others."""
     terminal = run.progress.displays or [open_display()]  # a run that was handed over has its display already
     run.progress.displays = [*terminal, ArtifactDisplay(run.settings.project, run.index.name)]
     if (whole := current_whole_run()) is not None:
         run.progress.displays.append(whole)
+    end = RunEnd(run)
     try:
         with watched_outages(run.progress, get_run_logger()):
-            yield
+            yield end
     except RagIndexError as error:
         get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
         current_checks().forget()
-        _report_end(run, run.fail(error))
+        run.fail(error)
     except BaseException as error:
         run.fail(error)
         raise
     else:
-        _report_end(run, run.finish())
-
-
-def _report_end(run: IndexRun, outcome: IndexOutcome) -> None:
-    run.progress.finish(outcome.sentence())
-    rows = failed_rows(run)
-    failed_table(run, rows)
-    if (whole := current_whole_run()) is not None:
-        whole.add_failed(run.index.name, rows)
-    run_report(run, outcome)
-    gate_table(run, outcome.gate)
+        run.finish()
+    end.failed = failed_rows(run)
     try:
         write_metrics(run.settings)
     except OSError as error:
         get_run_logger().warning("[run] metrics_file %s cannot be written: %s", error.filename, error.strerror)
+
+
+def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:
+    """Run a flow in this one, and return its final state.
+
+    If Prefect's server goes away just as it begins or ends, a deployed run does it again when the server is back: what
+    is committed is not done again.
+    """
+    tries_left = SUBFLOW_TRIES if is_deployed() else 1
+    while True:
+        wait_for_api()
+        try:
+            return flow(*arguments, return_state=True)
+        except httpx.TransportError as error:
+            tries_left -= 1
+            if not tries_left:
+                raise
+            get_run_logger().warning("Prefect's server went away (%s); the index is run again", error)
 
 
 def outcome_of(state: State[Any], index: str) -> IndexOutcome:
@@ -104,6 +143,13 @@ def report_state(report: RunReport) -> State[RunReport]:
     return _failed(message, report)
 
 
+def superfluous_state(error: IndexLocked) -> State[Any]:
+    """Return the final state of a run that found another at its work: a night that was missed, or a run by hand."""
+    if is_deployed():
+        end_with_state()
+    return Cancelled(message=f"another run of all indexes is under way ({error})")
+
+
 def _failed(message: str, report: Any, *, tag: str | None = None) -> State[Any]:
     """Return a failed state. A tag on the run says what is special about the failure, also in lists of runs.
 
@@ -111,7 +157,8 @@ def _failed(message: str, report: Any, *, tag: str | None = None) -> State[Any]:
     """
     if tag:
         tag_run(tag)
-    if not runtime.deployment.id or runtime.flow_run.parent_flow_run_id:
+    context = FlowRunContext.get()
+    if not is_deployed() or (context and context.flow_run and context.flow_run.parent_task_run_id):
         return Failed(message=message, data=report)
     end_with_state()
     return Failed(message=message)  # the engine of a deployment would take data for an exception
@@ -127,6 +174,7 @@ def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
         if kinds
         else "Source, ledger and store agree"
     )
+    wait_for_api()
     diagnosis_table(whole, said, project=project)
     if kinds:
         return _failed(said, whole, tag="findings")
@@ -135,6 +183,7 @@ def diagnosis_state(project: str, found: list[Diagnosis]) -> State[Diagnosis]:
 
 def benchmark_state(report: BenchmarkReport, *, project: str) -> State[BenchmarkReport]:
     """Return the final state of a benchmark. Ways that do not make the same points make it Failed."""
+    wait_for_api()
     benchmark_table(report, project=project)
     if not report.in_parity:
         return _failed(report.sentence(), report, tag="disagrees")

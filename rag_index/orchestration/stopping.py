@@ -25,7 +25,7 @@ from prefect.exceptions import PrefectException
 from prefect.logging import get_logger
 from prefect.states import AwaitingRetry, Cancelled
 
-from rag_index.orchestration.artifacts import impatient
+from rag_index.orchestration.api_server import impatient, is_deployed
 from rag_index.orchestration.run_log import end_with_state
 from rag_index.orchestration.signals import hold_sigterm
 from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS, witnessed
@@ -79,7 +79,7 @@ def stoppable(*, may_complete: bool = False) -> Iterator[Stop]:
     top = _Top(run_id, threading.Event(), threading.Event())
     token = _TOP.set(top)
     try:
-        witness = witnessed(run_id if runtime.deployment.id else None)
+        witness = witnessed(run_id if is_deployed() else None)
         with witness, hold_sigterm(lambda: _end(stop, run_id) or may_complete), _watched(top):
             yield stop
     finally:
@@ -99,15 +99,15 @@ def _end(stop: Stop, run_id: str) -> bool:
     """Choose the state of a run that got SIGTERM, and return whether there is one."""
     if _is_cancelled(run_id):
         # The caller of a flow that is not deployed gets what Ctrl-C would be.
-        stop.state = Cancelled(message=CANCELLED, data=None if runtime.deployment.id else KeyboardInterrupt(CANCELLED))
-    elif runtime.deployment.id:
+        stop.state = Cancelled(message=CANCELLED, data=None if is_deployed() else KeyboardInterrupt(CANCELLED))
+    elif is_deployed():
         later = datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)
         stop.state = AwaitingRetry(message=PUT_OFF, scheduled_time=later)
     else:
         return False
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # another one must not end the run before its state is reported
-    if runtime.deployment.id:
+    if is_deployed():
         end_with_state()
     return True
 
@@ -119,9 +119,7 @@ def _watched(top: _Top) -> Iterator[None]:
         yield
         return
     context = contextvars.copy_context()  # it has the settings, with the address of the server
-    threading.Thread(
-        target=context.run, args=(_watch, top, bool(runtime.deployment.id)), daemon=True, name="cancellation"
-    ).start()
+    threading.Thread(target=context.run, args=(_watch, top, is_deployed()), daemon=True, name="cancellation").start()
     try:
         yield
     finally:

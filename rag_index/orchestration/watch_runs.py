@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.exceptions import PrefectException, TerminationSignal
+from prefect.logging import get_logger
 from prefect.states import Completed, Failed
 
 from rag_index.errors import TransientError
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from rag_index.indexing.changed import BatchIndexer
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
+
+logger = get_logger("rag_index.watch")
 
 UNANSWERED = (httpx.HTTPError, PrefectException, RuntimeError)
 """What Prefect raises if its server does not answer, among other things."""
@@ -58,7 +61,7 @@ class FlowRunner(PlainRunner):
         self._index_changes = index_changes
 
     def index_changes(self, name: str, waiting: int) -> Applied:
-        """As `Runner.index_changes`."""
+        """As `Runner.index_changes`. If Prefect's server is away, the batch is indexed without a flow run."""
         if (locked := self._batches.locked(name)) is not None:
             return Applied(None, locked)
         batch = Batch(self._batches, self._stop)
@@ -68,7 +71,9 @@ class FlowRunner(PlainRunner):
             self._stop.set()
             return batch.applied or Applied(None, TransientError("the batch was stopped"))
         except UNANSWERED as error:
-            return batch.applied or Applied(None, _unanswered(error))
+            if batch.applied is None:
+                logger.warning("%s: changes are indexed without a flow run: %s", name, _unanswered(error))
+                batch.run(name)
         return batch.applied or Applied(None, TransientError(str(state.message or state.name)))
 
 
@@ -76,7 +81,7 @@ def _unanswered(error: Exception) -> TransientError:
     """Return the error of a flow run that Prefect's server did not take. Raises a RuntimeError of another kind."""
     if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
         raise error
-    return TransientError(f"Prefect's server does not answer ({error}): what waits is kept; start the server again")
+    return TransientError(f"Prefect's server does not answer ({error}); start it again")
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What a run over several indexes shows of all of them, beside what each index shows.
+"""Runs over several indexes: deployed ones come one at a time, and show of all indexes what each shows of itself.
 
 <project>-all-progress   how much of all indexes is done, and how far the current one is; at the end the run's message
 <project>-all-outcome    a table with one row for each index
@@ -7,10 +7,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+from prefect import runtime
+
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
+from rag_index.orchestration.api_server import is_deployed, wait_for_api
 from rag_index.orchestration.artifacts import ProgressArtifact, all_failed_table, outcome_table
 
 if TYPE_CHECKING:
@@ -19,6 +24,22 @@ if TYPE_CHECKING:
     from rag_index.orchestration.artifacts import Row
     from rag_index.reports.outcome import RunReport
     from rag_index.reports.progress import Progress
+    from rag_index.settings import Settings
+
+
+@contextmanager
+def only_run(settings: Settings) -> Iterator[None]:
+    """Let one deployed run of the project at a time index everything. Raises IndexLocked in others.
+
+    The ledger decides, not a limit of the deployment: Prefect 3.8.8 keeps its slots in the server's memory, and kills a
+    run that finds its slot gone, minutes after a restart of the server.
+    """
+    with ExitStack() as stack:
+        if is_deployed():
+            ledger = stack.enter_context(closing(Ledger(settings.ledger_url)))
+            name = f"{settings.project} index-all"  # of no alias, because of the space
+            stack.enter_context(IndexLease(ledger, name, str(runtime.flow_run.id)))
+        yield
 
 
 class WholeRun:
@@ -50,7 +71,8 @@ class WholeRun:
         self._failed += [{"index": index, **row} for row in rows]
 
     def end(self, report: RunReport) -> None:
-        """Display how the run ended."""
+        """Display how the run ended, once Prefect's server answers."""
+        wait_for_api()
         outcome_table(report, project=self._project)
         all_failed_table(self._failed, project=self._project)
         self._artifact.update(self._percent(0.0), report.sentence(), force=True)

@@ -48,19 +48,27 @@ class PrefectServer:
 
     def __enter__(self) -> PrefectServer:
         self.home.mkdir(parents=True, exist_ok=True)
+        self.start_server()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.close()
+        self.stop_server()
+
+    def start_server(self) -> None:
+        """Start the server, and wait until it answers."""
         command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
         own = {name: value for name, value in self.environment.items() if name != "PREFECT_API_URL"}  # as on the page
-        with (self.home / "server.log").open("wb") as log:
+        with (self.home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(command, env=own, stdout=log, stderr=log, cwd=self.home)
         try:
             eventually(self._answers, "the Prefect server answers", every=0.25)
         except BaseException:
             self._process.kill()
             raise
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self.client.close()
+    def stop_server(self) -> None:
+        """Stop the server. What it knows is kept for another start."""
         self._process.terminate()
         try:
             self._process.wait(timeout=20)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from contextlib import closing
 
 import pytest
 
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import IndexLease
 from tests.deployments.server import ROOT
 from tests.project import Project
 from tests.waiting import eventually
@@ -39,21 +42,22 @@ def test_a_deployment_describes_its_parameters_and_names_no_folder(deployed, nam
     assert str(ROOT) not in str(found)
 
 
-def test_runs_come_one_at_a_time_and_missed_nights_are_made_up_once(deployed, tmp_path):
-    """Three nights were missed, and somebody starts a run by hand as well: the worker runs only one of them."""
+def test_runs_come_one_at_a_time(deployed, tmp_path):
+    """While a run is under way, nights that were missed and a run by hand end at once, and say why."""
     project = Project(tmp_path / "project").fill(20)
-    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
-    started = []
-    for night in range(3):
-        scheduled = {"scheduled_time": (past + dt.timedelta(days=night)).isoformat()}
-        state = {"type": "SCHEDULED", "state_details": scheduled}
-        started.append(deployed.start("index-all/index-all", state=state, serial=True)["id"])
-    started.append(deployed.start("index-all/index-all", serial=True)["id"])
+    past = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+    scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": past.isoformat()}}
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
-        ended = [deployed.wait_for_end(run) for run in started]
-        states = sorted(run["state_name"] for run in ended)
-        assert states == ["Cancelled", "Cancelled", "Cancelled", "Completed"], [run["state"] for run in ended]
-        assert "concurrency" in next(run["state"]["message"] for run in ended if run["state_name"] == "Cancelled")
-        assert len(project.texts()) == 20
+        with (
+            closing(Ledger(project.settings.ledger_url)) as ledger,
+            IndexLease(ledger, f"{project.settings.project} index-all", "another run"),
+        ):
+            started = [deployed.start("index-all/index-all", state=state, serial=True) for state in (scheduled, None)]
+            for run in started:
+                ended = deployed.wait_for_end(run["id"])
+                assert ended["state_name"] == "Cancelled", ended["state"]
+                assert ended["state"]["message"].startswith("another run of all indexes is under way")
+                assert "Traceback" not in "".join(deployed.logs(run["id"]))
         again = deployed.start("index-all/index-all", serial=True)["id"]
-        assert deployed.wait_for_end(again)["state_name"] == "Completed", "the slot is not released"
+        assert deployed.wait_for_end(again)["state_name"] == "Completed", "the lease is not released"
+    assert len(project.texts()) == 20

@@ -180,9 +180,9 @@ def cancel(deployed, run_id) -> None:
     deployed.post(f"/flow_runs/{run_id}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
 
 
-def lease_holders(project) -> list[str | None]:
+def lease_holders(project, name: str = "%") -> list[str | None]:
     with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
-        return [row[0] for row in ledger.execute("SELECT run_id FROM rag_index_leases")]
+        return [row[0] for row in ledger.execute("SELECT run_id FROM rag_index_leases WHERE name LIKE ?", [name])]
 
 
 def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker):
@@ -194,7 +194,7 @@ def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deplo
     cancel(deployed, run)
     eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
     assert deployed.wait_for_end(run)["state_type"] == "CANCELLED"
-    assert lease_holders(project) == [None], "the lease is released"
+    assert lease_holders(project) == [None, None], "the leases are released"
     kept = len(project.texts())
     assert 0 < kept < 240
     fake.seconds_per_text = 0
@@ -249,6 +249,28 @@ def test_a_run_whose_worker_is_stopped_is_resumed_by_the_next(deployed, project,
     assert len(project.texts()) == 240
     names = [name for name, _ in states(deployed, run)]
     assert "Crashed" not in names
+
+
+def test_a_restart_of_prefects_server_costs_a_run_nothing(deployed, project, fake, worker):
+    """The server is away from the middle of the run until all is committed: the run waits to report, and no longer."""
+    fake.seconds_per_text = 0.05
+    run = deployed.start("index-all/index-all", workers=2, shard_documents=10)["id"]
+    eventually(lambda: len(fake.embeds()) > 5, "documents are being embedded", every=0.25)
+    deployed.stop_server()
+    try:
+        eventually(lambda: lease_holders(project, "test_notes") == [None], "the index is done", seconds=280, every=0.25)
+        assert len(project.texts()) == 240
+    finally:
+        deployed.start_server()
+    ended = deployed.wait_for_end(run)
+    assert (ended["state_name"], ended["state"]["message"][:30]) == ("Completed", "1 index: 240 documents indexed")
+    assert [name for name, _ in states(deployed, run)][-2:] == ["Running", "Completed"]
+    assert deployed.artifacts()["test-all-progress"]["flow_run_id"] == run
+    assert deployed.artifacts()["test-notes-report"]["data"].startswith("# notes: completed")
+    log = (project.folder.parent / "elsewhere" / "worker.log").read_text()
+    assert "Prefect's server does not answer" in log
+    assert "Traceback" not in "".join(deployed.logs(run))
+    assert deployed.wait_for_end(deployed.start("index-all/index-all", serial=True)["id"])["state_name"] == "Completed"
 
 
 def test_a_run_whose_process_alone_was_killed_is_reported_and_not_resumed(deployed, project, fake, worker):
