@@ -2,19 +2,154 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import StoreError
-from rag_index.service.catalog import Catalog
+from rag_index.errors import RagIndexError, StoreError
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import run_state
+from rag_index.status.runs import iso_time
+from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
     from rag_index.service.models import Caller, SearchRequest
-    from rag_index.settings import Settings
+    from rag_index.settings import IndexSettings, Settings
+
+SECONDS = 5.0
+"""How long what was read is told again."""
+
+OLD_SECONDS = 3 * SECONDS
+"""How long searches are told what was read while it is read again. Waiting for that would make one search in thirty
+slow in a service that is asked six times a second."""
+
+PATIENCE = 0.5
+"""How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What ledger and store say of one index."""
+
+    live: bool = False
+    documents: int = 0
+    points: int = 0
+    complete_at: float = 0.0
+    last_run: str | None = None
+
+
+class Catalog:
+    """The indexes of a project, for the coroutines of one event loop. However many ask, one reads."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+        self._settings, self._clock = settings, clock
+        self._entries: Mapping[str, _Entry] = {}
+        self._read_at = self._started_at = -float("inf")
+        self._reading: asyncio.Task[Mapping[str, _Entry]] | None = None
+
+    async def indexes(self) -> list[IndexInfo]:
+        """Return all indexes of the settings, in their order. Raises what ledger and store raise."""
+        entries = await self._current()
+        return [self._info(index, entries[index.name]) for index in self._settings.indexes]
+
+    async def live(self) -> list[str]:
+        """Return the indexes that can be searched. Raises what ledger and store raise."""
+        return [name for name, entry in (await self._current()).items() if entry.live]
+
+    async def freshness(self) -> dict[str, Freshness]:
+        """Return the freshness of each index, as last known if ledger or store do not answer at once; raises nothing.
+
+        What is known and not old is told at once, and read again behind the search. Else searches of the first moments
+        of a reading wait for it, and no others: one that hangs must not slow down all of them.
+        """
+        if self._clock() - self._read_at < OLD_SECONDS:
+            self._read_behind()
+            return {name: self._freshness(entry) for name, entry in self._entries.items()}
+        left = self._started_at + PATIENCE - self._clock()
+        if self._reading is None or left > 0 or self._reading.done():
+            with suppress(RagIndexError, TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._current(retry=False)
+        return {name: self._freshness(entry) for name, entry in self._entries.items()}
+
+    def _read_behind(self) -> None:
+        """Start a reading for whoever asks next, if it is time for one."""
+        if self._clock() - self._started_at >= SECONDS and (self._reading is None or self._reading.done()):
+            self._start_reading()
+
+    async def _current(self, *, retry: bool = True) -> Mapping[str, _Entry]:
+        """Return what is known, read again if that was long ago; after an error only if `retry`."""
+        read_at = self._read_at if retry else self._started_at
+        if self._clock() - read_at < SECONDS and (self._reading is None or self._reading.done()):
+            return self._entries
+        reading = self._reading
+        if reading is None or reading.done():
+            reading = self._start_reading()
+        return await asyncio.shield(reading)
+
+    def _start_reading(self) -> asyncio.Task[Mapping[str, _Entry]]:
+        self._started_at = self._clock()
+        self._reading = asyncio.create_task(self._refresh())
+        self._reading.add_done_callback(_retrieve_error)
+        return self._reading
+
+    async def _refresh(self) -> Mapping[str, _Entry]:
+        self._entries = await asyncio.to_thread(self._read)
+        self._read_at = self._clock()
+        return self._entries
+
+    def _read(self) -> dict[str, _Entry]:
+        settings = self._settings
+        live = live_aliases(settings.store, settings.aliases)
+        with closing(Ledger(settings.ledger_url)) as ledger:
+            return {
+                index.name: _entry(ledger, settings.alias(index.name), live.get(settings.alias(index.name)))
+                for index in settings.indexes
+            }
+
+    def _freshness(self, entry: _Entry) -> Freshness:
+        if not entry.complete_at:
+            return Freshness(last_run=entry.last_run)
+        age = max(0, round(self._clock() - entry.complete_at))
+        return Freshness(iso_time(entry.complete_at), age, entry.last_run)
+
+    def _info(self, index: IndexSettings, entry: _Entry) -> IndexInfo:
+        told = index.access is None
+        kinds = index.indexed_fields
+        fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
+        return IndexInfo(
+            index.name,
+            index.kind,
+            index.language,
+            index.search,
+            fields,
+            entry.documents if told else None,
+            entry.points if told else None,
+            self._freshness(entry),
+            live=entry.live,
+        )
+
+
+def _entry(ledger: Ledger, alias: str, name: str | None) -> _Entry:
+    run = ledger.last_run(alias)
+    state = run_state(ledger, run) if run else None
+    collection = ledger.collection(name) if name else None
+    if collection is None:
+        return _Entry(live=name is not None, last_run=state)
+    totals = ledger.totals(collection.id)
+    return _Entry(True, totals.documents, totals.points, collection.whole_at, state)
+
+
+def _retrieve_error(reading: asyncio.Task[Mapping[str, _Entry]]) -> None:
+    """Look at the error of a reading that nobody waits for any more: asyncio would log it otherwise."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,13 +21,21 @@ from pydantic import BaseModel
 
 from rag_index.errors import SettingsError
 from rag_index.settings.index import IndexSettings
-from rag_index.settings.loading import new_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from pydantic.fields import FieldInfo
 
+RENAMED_KEYS = {
+    "parallel": {
+        "chunk_size": "shard_documents",
+        "least_documents": "min_shard_documents",
+        "most_documents": "max_shard_documents",
+        "most_load": "max_load",
+    },
+}
+"""By section: the new name of each old key."""
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
 TOP_KEYS = {f"{ENV_PREFIX}{key.upper()}": key for key in ("project", "data")}
@@ -233,3 +241,8 @@ def _index_number(variable: str, name: str, indexes: Any) -> int:
     near = get_close_matches(name.lower(), [known.lower() for known in names], n=1, cutoff=0.5)
     hint = f", did you mean {near[0]!r}?" if near else f"; the indexes are {', '.join(filter(None, names)) or 'none'}"
     raise SettingsError(f"{variable}: there is no index {name.lower()!r}{hint}")
+
+
+def new_name(section: str, key: str) -> str | None:
+    """Return the new name of a renamed key of a section, or None."""
+    return RENAMED_KEYS.get(section, {}).get(key)

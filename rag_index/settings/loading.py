@@ -13,7 +13,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from rag_index.database.files import other_writer
 from rag_index.errors import SettingsError
-from rag_index.settings.environment import CONFIG_VARIABLE, TOP_KEYS, Overlay, entries_of, keys_of, tables_of
+from rag_index.settings.environment import CONFIG_VARIABLE, TOP_KEYS, Overlay, entries_of, keys_of, new_name, tables_of
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.project import FILE_NAME, SECTIONS, Settings, project_name
 
@@ -21,22 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rag_index.settings.environment import Place
-
-RENAMED_KEYS = {
-    "parallel": {
-        "chunk_size": "shard_documents",
-        "least_documents": "min_shard_documents",
-        "most_documents": "max_shard_documents",
-        "most_load": "max_load",
-    },
-}
-"""By section: the new name of each old key."""
-
-
-def new_name(section: str, key: str) -> str | None:
-    """Return the new name of a renamed key of a section, or None."""
-    return RENAMED_KEYS.get(section, {}).get(key)
-
 
 EXPECTED = {
     "workers": 'should be a whole number above 0 or "auto"',

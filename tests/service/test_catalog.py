@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from rag_index.service.catalog import OLD_SECONDS, SECONDS, Catalog
+from rag_index.service.search_service import OLD_SECONDS, SECONDS, Catalog
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.service.live import Live

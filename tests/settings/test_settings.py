@@ -24,9 +24,8 @@ from rag_index.settings import (
     origins,
     run_settings,
 )
-from rag_index.settings.environment import keys_of
+from rag_index.settings.environment import RENAMED_KEYS, keys_of
 from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
-from rag_index.settings.loading import RENAMED_KEYS
 from rag_index.settings.sections import ContextSettings, DependsOn, GateSettings, ServerSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
