@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from rag_index.embedders import open_embedder
 from rag_index.evaluation.gate import judge
 from rag_index.evaluation.golden import GoldenQuery
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.samples import pydocs
 from rag_index.settings import GateSettings, load_settings
 
@@ -132,7 +132,7 @@ def run(folder: Path, *, allow_loss: bool = False) -> IndexOutcome:
         closing(open_embedder(settings.embedder)) as embedder,
     ):
         scan = opened.begin(embedder.identity(), opened.open_chunker(), workers=1)
-        index_pages(scan, pages(opened.source), embedder)
+        scan.index(pages(opened.source), Here(embedder))
         scan.delete_gone()
         scan.publish()
         return opened.finish()

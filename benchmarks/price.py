@@ -39,8 +39,8 @@ from rag_index.chunking.text import TextChunker
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.embedders.local import LocalEmbedder
-from rag_index.indexing.driver import finish_scan, index_pages, pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here, read_pages
 from rag_index.machine.memory import collect_seldom
 from rag_index.machine.resources import default_worker_count
 from rag_index.orchestration.api_server import light_clients
@@ -121,8 +121,9 @@ def stages(made: Desk) -> None:
         run.stopwatch = watch
         scan = run.begin(identity, run.open_chunker(), workers=1)
         before = dict(watch.seconds)
-        index_pages(scan, pages(scan), embedder)
-        finish_scan(scan)
+        scan.index(read_pages(run, Here(embedder)), Here(embedder))
+        Here(embedder).delete(scan)
+        Here(embedder).publish(scan)
         chunks = run.metrics.chunks
         spent = {stage: seconds - before.get(stage, 0.0) for stage, seconds in watch.seconds.items()}
     print(f"  the same in one process, {sum(spent.values()) / chunks * MICRO:.0f} µs a chunk:")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from prefect import flow
 
+from rag_index.indexing.steps import read_pages
 from rag_index.orchestration.cluster import Workers
 from rag_index.orchestration.opaque import Opaque
 from rag_index.orchestration.states import benchmark_state, flow_run_id
@@ -14,9 +15,7 @@ from rag_index.orchestration.warm_up import warm_up
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, open_bench
 from tasks.benchmark import embed_serially, identify_embedder, take_sample
-from tasks.embed import embed_mapped
-from tasks.fetch import pages
-from tasks.upsert import upsert
+from tasks.steps import TaskSteps
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -59,5 +58,5 @@ def benchmark_workers(bench: Opaque[Bench], identity: EmbedderIdentity, workers:
         bench.value.scan(workers, identity, flow_run_id()) as scan,
         bench.value.measured(scan, warm_up(scan)),
     ):
-        for shard in embed_mapped(scan, scan.shards(pages(scan.run))):
-            scan.commit(upsert(scan, shard))
+        steps = TaskSteps()
+        scan.index(read_pages(scan.run, steps), steps)

@@ -1,4 +1,4 @@
-"""Index one collection: fetch, embed on the workers, upsert, commit, delete what is gone, verify and publish."""
+"""Index one collection: a run whose steps (fetch, embed on the workers, upsert, delete, publish) are tasks."""
 
 from __future__ import annotations
 
@@ -7,21 +7,15 @@ from typing import TYPE_CHECKING
 from prefect import flow
 
 from rag_index.errors import RagIndexError
-from rag_index.indexing.run import RunOptions
+from rag_index.indexing.run import RunOptions, open_run
 from rag_index.machine.memory import collect_seldom
 from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import OwnWorkers
-from rag_index.orchestration.hand_over import open_run
-from rag_index.orchestration.states import flow_run_id, report_state, reported
+from rag_index.orchestration.states import RunEnd, flow_run_id, report_state
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.settings import run_settings
-from tasks.delete import delete_gone
-from tasks.embed import embed_mapped
-from tasks.fetch import pages
-from tasks.health import check_chunker, check_embedder, check_source, check_store, check_workers
-from tasks.publish import build_search_index, publish
-from tasks.upsert import upsert
+from tasks.steps import TaskSteps
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -62,17 +56,10 @@ def index_collection(
                 collect_seldom(),
                 light_clients(settings),
                 open_run(settings, index, options, run_id=flow_run_id()) as run,
-                reported(run) as end,
             ):
-                check_source(run)
-                check_store(run)
-                workers, chunker = check_workers(run), check_chunker(run)
-                scan = run.begin(check_embedder(run), chunker, workers=workers)
-                for shard in embed_mapped(scan, scan.shards(pages(run))):
-                    scan.commit(upsert(scan, shard))
-                delete_gone(scan)
-                publish(scan)
-                build_search_index(scan)
+                end = RunEnd(run)
+                run.execute(TaskSteps())
+                end.note()
             state = end.state()
         return stop.state or state
     except RagIndexError as error:

@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import task
 
-from rag_index.indexing.paging import read_pages
 from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rag_index.indexing.run import IndexRun
     from rag_index.sources import Source, SourcePage
 
 
@@ -20,8 +16,3 @@ if TYPE_CHECKING:
 def fetch_page(source: Source, cursor: Any, rows: int) -> SourcePage:
     """Return the page after `cursor`. A retry reads the same rows again, which is harmless."""
     return source.page(cursor, rows)
-
-
-def pages(run: IndexRun) -> Iterator[SourcePage]:
-    """Yield the pages of a run's source that nobody has read yet, as `read_pages` does."""
-    return read_pages(run, fetch_page)

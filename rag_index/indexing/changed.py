@@ -15,9 +15,8 @@ from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.documents.keys import decode_key, document_id
 from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked, RagIndexError, StoreBusy, StoreRestored
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import Opened, RunOptions, open_run
-from rag_index.indexing.single import gone_keys, keys_of, known_keys, single_document_source
+from rag_index.indexing.single import NamedDocuments
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.runs import BATCH
@@ -27,12 +26,13 @@ from rag_index.sources.sql import SqlSource
 from rag_index.stores import Condition, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.indexing.run import IndexRun
-    from rag_index.ledger import WaitingLookUp
+    from rag_index.indexing.scan import Scan
+    from rag_index.ledger import WaitingChange, WaitingLookUp
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
     from rag_index.sources import Source
@@ -166,22 +166,16 @@ class BatchIndexer:
 
     def _index(self, run: IndexRun) -> Applied:
         size = self._size(run.index.name)
-        try:
-            look_up(run, limit=size)
-            began = self._clock()
-            changes = run.ledger.waiting_changes(run.alias, size)
-            if changes:
-                self._bring_up_to_date(run, [change.document_id for change in changes])
-                run.ledger.remove_changes(run.alias, changes)
-        except RagIndexError as error:
-            if isinstance(error, StoreRestored):
-                run.ledger.need_full_scan(run.alias)
-            return Applied(run.fail(error), error)
-        except BaseException as error:
-            run.fail(error)
-            raise
-        self._adapt(run.index.name, len(changes), size, self._clock() - began)
-        return Applied(run.finish())
+        began = self._clock()
+        steps = _Batch(self, size)
+        outcome = run.execute(steps)
+        if run.error is None:
+            self._adapt(run.index.name, len(steps.changes), size, self._clock() - began)
+        elif not isinstance(run.error, RagIndexError):
+            raise run.error
+        elif isinstance(run.error, StoreRestored):
+            run.ledger.need_full_scan(run.alias)
+        return Applied(outcome, run.error)
 
     def _size(self, name: str) -> int:
         """Return how many documents of an index the next batch may have."""
@@ -196,17 +190,11 @@ class BatchIndexer:
             fitting = documents * BATCH_SECONDS / max(seconds, BATCH_SECONDS / MAX_GROWTH)
             self._sizes[name] = max(MIN_DOCUMENTS, round(fitting))
 
-    def _bring_up_to_date(self, run: IndexRun, ids: list[str]) -> None:
-        source = single_document_source(run)
-        with run.stopwatch.stage("fetch"):
-            page = source.documents(ids)
-            gone = gone_keys(known_keys(run, ids), keys_of(page))
+    def chunker(self, run: IndexRun) -> Chunker:
+        """Return the chunker of an index."""
         if run.index.name not in self._chunkers:
             self._chunkers[run.index.name] = run.open_chunker()
-        embedder, identity = self._embedder_now()
-        scan = run.begin(identity, self._chunkers[run.index.name], workers=1, documents=len(ids))
-        index_pages(scan, [page], embedder)
-        scan.delete_changed(gone, seen=page.documents.keys)
+        return self._chunkers[run.index.name]
 
     def _opened(self, name: str) -> Opened:
         if self._ledger is None:
@@ -215,16 +203,54 @@ class BatchIndexer:
             self._sources[name] = open_source(self._settings, self._settings.index(name))
         return Opened(self._sources[name], self._ledger)
 
-    def _embedder_now(self) -> tuple[Embedder, EmbedderIdentity]:
-        """Return the embedder and its identity. One that is down fails at once: what waits is kept in the inbox."""
-        now = self._clock()
+    def embedder(self) -> Embedder:
+        """Return the embedder. One that is down fails at once: what waits is kept in the inbox."""
         if self._embedder is None:
-            settings = self._settings.embedder.model_copy(update={"wait_for_recovery": 0.0})
-            self._embedder = open_embedder(settings)
+            self._embedder = open_embedder(self._settings.embedder.model_copy(update={"wait_for_recovery": 0.0}))
+        return self._embedder
+
+    def identity(self) -> EmbedderIdentity:
+        """Return the identity of the embedder, which is asked for it every `IDENTITY_SECONDS` if it is a server."""
+        now = self._clock()
         believed = self._settings.embedder.kind != "ollama" or self._is_fresh(now)
         if self._identity is None or not believed:
-            self._identity = self._embedder.identity(), now
-        return self._embedder, self._identity[0]
+            self._identity = self.embedder().identity(), now
+        return self._identity[0]
 
     def _is_fresh(self, now: float) -> bool:
         return self._identity is not None and now - self._identity[1] < IDENTITY_SECONDS
+
+
+class _Batch(NamedDocuments):
+    """The steps of a batch: at most `size` of the documents that wait, after look-ups, which may add some."""
+
+    def __init__(self, opened: BatchIndexer, size: int) -> None:
+        super().__init__([], opened.embedder())
+        self._opened, self._size = opened, size
+        self.changes: list[WaitingChange] = []
+
+    def begin(self, run: IndexRun) -> Scan | None:
+        """Read what waits, and begin a scan of it; None if nothing does."""
+        look_up(run, limit=self._size)
+        self.changes = run.ledger.waiting_changes(run.alias, self._size)
+        self._ids = [change.document_id for change in self.changes]
+        return super().begin(run) if self.changes else None
+
+    def check(self, run: IndexRun, known: Mapping[str, set[str]], there: set[str]) -> None:
+        """Do nothing: a document that neither source nor index has was added and deleted meanwhile."""
+
+    def identity(self) -> EmbedderIdentity:
+        """Return what the embedder is."""
+        return self._opened.identity()
+
+    def chunker(self, run: IndexRun) -> Chunker:
+        """Return the chunker of the index."""
+        return self._opened.chunker(run)
+
+    def delete(self, scan: Scan) -> None:
+        """Delete what the source no longer has, unless the delete guard refuses: nobody has named it."""
+        scan.delete_changed(self.gone, seen=self.page.documents.keys)
+
+    def publish(self, scan: Scan) -> None:
+        """Take the changes out of the inbox."""
+        scan.run.ledger.remove_changes(scan.run.alias, self.changes)

@@ -1,8 +1,8 @@
 """One run of one index: the resources that it holds open, and its outcome.
 
-    open_run -> begin -> (embed -> upsert -> commit)* -> delete_gone -> publish -> finish
+    open_run -> execute: begin -> (fetch -> diff -> embed -> upsert -> commit)* -> delete -> publish -> finish or fail
 
-`begin` returns the `Scan`, which has all steps between. `finish` or `fail` ends the run with its outcome.
+`Scan` knows what each step means, and `Steps` how it is carried out: in this process, or as tasks of a flow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,29 +19,38 @@ from rag_index.errors import RagIndexError
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.begin import begin_scan
 from rag_index.indexing.bulk import end_bulk
-from rag_index.indexing.paging import Paging
 from rag_index.indexing.pruning import prune
+from rag_index.indexing.service_checks import current_checks
+from rag_index.indexing.steps import read_pages
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
 from rag_index.reports.advice import advice
 from rag_index.reports.metrics import RunMetrics, Stopwatch
+from rag_index.reports.outage_watch import watched_outages
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.reports.progress import Progress
 from rag_index.sources import open_source
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import EmbedderIdentity
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.scan import Scan
+    from rag_index.indexing.steps import Steps
+    from rag_index.reports.outcome import State
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import Source
     from rag_index.stores import Store
+
+
+class Continued(Exception):
+    """The rest of a run is left to another one, which continues from the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +108,13 @@ class IndexRun:
         self.progress = Progress(index.name)
         self.stopwatch = Stopwatch()
         self.metrics = RunMetrics()
-        self.paging = Paging()
         self.scan: Scan | None = None
         """None until `begin` has returned: the run may end before it has a collection."""
         self.started = time.monotonic()
+        self.logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
+        """Where errors and services that do not answer are logged; None if nobody waits for this run."""
+        self.error: Exception | None = None
+        """What ended the run, if it was an error."""
 
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
@@ -121,6 +133,31 @@ class IndexRun:
     def _worker_count(self) -> int:
         return choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
 
+    def execute(self, steps: Steps) -> IndexOutcome:
+        """Do all steps in their order, and return the outcome, which is recorded. An error ends in the outcome.
+
+        Raises what is no Exception, such as KeyboardInterrupt, after it was recorded.
+        """
+        try:
+            with watched_outages(self.progress, self.logger) if self.logger else nullcontext():
+                if (scan := steps.begin(self)) is not None:
+                    scan.index(read_pages(self, steps), steps)
+                    steps.delete(scan)
+                    steps.publish(scan)
+        except Continued as error:
+            return self._end("continued", str(error))
+        except Exception as error:
+            if self.logger:
+                trace = error.__cause__ if isinstance(error, RagIndexError) else error
+                self.logger.error("%s: %s", type(error).__name__, error, exc_info=trace)
+            current_checks().forget()
+            self.error = error
+            return self.fail(error)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        return self.finish()
+
     def begin(
         self,
         identity: EmbedderIdentity,
@@ -130,7 +167,7 @@ class IndexRun:
         documents: int | None = None,
         chars_per_second: float | None = None,
     ) -> Scan:
-        """Choose the collection and start the scan, or return the scan of a run that has begun already.
+        """Choose the collection and start the scan.
 
         Args:
             identity: What the embedder is.
@@ -141,8 +178,6 @@ class IndexRun:
 
         Raises as `indexing.target.Target`.
         """
-        if self.scan is not None:
-            return self.scan
         self.metrics.workers = self.own_workers() if workers is None else workers
         self.scan = begin_scan(self, identity, chunker, documents=documents, chars_per_second=chars_per_second)
         self.stopwatch.count_rest("start")
@@ -163,12 +198,13 @@ class IndexRun:
 
     def fail(self, error: BaseException) -> IndexOutcome:
         """End the run with an error, and return the outcome. What was committed is kept."""
-        outcome = self.outcome
-        outcome.state = "failed"
-        outcome.message = _reason(error)
-        outcome.error_class = type(error).__name__
+        self.outcome.error_class = type(error).__name__
+        return self._end("failed", _reason(error))
+
+    def _end(self, state: State, message: str) -> IndexOutcome:
+        self.outcome.state, self.outcome.message = state, message
         self._record()
-        return outcome
+        return self.outcome
 
     def _record(self) -> None:
         """Write metrics, advice and outcome into the ledger."""

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rag_index.indexing.scan_progress import ScanProgress
     from rag_index.indexing.scan_state import LedgerScanState
     from rag_index.indexing.sharding import Sharder
+    from rag_index.indexing.steps import Steps
     from rag_index.indexing.vector_reuse import VectorReuse
     from rag_index.ledger import Collection, Known
     from rag_index.sources import SourcePage
@@ -77,24 +78,17 @@ class Scan:
         Documents whose payload alone changed, that are empty or that failed too often are dealt with on the way.
         If the size of shards is `auto`, and the whole source does not fill one, the shards are marked `in_process`:
         starting workers, however many, would take longer than embedding.
-
-        A scan that was left in the middle is continued by another call, with the pages that follow.
         """
-        progress = self._progress
-        yield from progress.take()
+        any_shard = False
         for page in pages:
             with self.run.stopwatch.stage("diff"):
-                progress.shards.extend(self._diff_page(page))
-            progress.any_shard = progress.any_shard or bool(progress.shards)
-            yield from progress.take()
+                shards = list(self._diff_page(page))
+            any_shard = any_shard or bool(shards)
+            yield from shards
         parallel = self.run.settings.parallel
-        in_process = not progress.any_shard and parallel.shard_documents == "auto" and not parallel.address
-        progress.shards.extend(replace(shard, in_process=in_process) for shard in self.sharder.rest())
-        yield from progress.take()
-
-    def put_back(self, shard: Shard) -> None:
-        """Give back a shard of which nothing was done: whoever continues the scan gets it first."""
-        self._progress.shards.appendleft(shard)
+        in_process = not any_shard and parallel.shard_documents == "auto" and not parallel.address
+        for shard in self.sharder.rest():
+            yield replace(shard, in_process=in_process)
 
     @property
     def seconds_left(self) -> float:
@@ -108,6 +102,11 @@ class Scan:
         new = self.rebuild or not self.guard.any_documents
         chars = self._progress.chars * (1 + unread / seen) if seen else unread * MEAN_CHARS * new
         return max(0.0, chars - run.metrics.chars) / self.sharder.chars_per_second
+
+    def index(self, pages: Iterable[SourcePage], steps: Steps) -> None:
+        """Embed, upsert and commit everything in these pages that changed. Raises as the steps and `commit`."""
+        for written in steps.write(self, self.shards(pages)):
+            self.commit(written)
 
     def _diff_page(self, page: SourcePage) -> Iterator[Shard]:
         """Compare a page with the ledger, do what needs no embedding, and yield the shards that are full."""

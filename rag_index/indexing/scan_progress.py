@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rag_index.documents.batches import Failure, Shard
+    from rag_index.documents.batches import Failure
 
 
 @dataclass(slots=True)
@@ -21,10 +18,6 @@ class ScanProgress:
     """Whether the ledger lists failed documents, so that pages have to look for theirs."""
     suspects: set[str] = field(default_factory=set)
     """Documents that must not be embedded in this process: see `indexing.child`."""
-    shards: deque[Shard] = field(default_factory=deque)
-    """Shards that are ready and that nobody has taken."""
-    any_shard: bool = False
-    """Whether a shard was full, so that there is more than one."""
     chars: int = 0
     """Characters of all documents that have to be embedded, as far as the source was read."""
     excluded: list[Failure] = field(default_factory=list)
@@ -32,8 +25,3 @@ class ScanProgress:
     emptied: set[str] = field(default_factory=set)
     """Documents with points that have no text any more, or that a rule of the source now keeps out."""
     deletes_done: bool = False
-
-    def take(self) -> Iterator[Shard]:
-        """Yield the shards that are ready, and forget each as it is taken."""
-        while self.shards:
-            yield self.shards.popleft()

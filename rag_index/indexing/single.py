@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import uuid
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.ledger.runs import SINGLE
 from rag_index.sources import SingleDocumentSource
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rag_index.chunking import Chunker
+    from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan import Scan
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
     from rag_index.sources import SourcePage
@@ -33,36 +36,61 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     written, if an id cannot be one, if neither source nor index has it, or if the index's source cannot be asked for
     single documents; otherwise raises as `open_run`. Every other error of ours ends in the outcome.
     """
-    with open_run(settings, name, RunOptions(retry_failed=True, single=True), run_id=f"{SINGLE}{uuid.uuid4()}") as run:
-        try:
-            _bring_up_to_date(run, list(dict.fromkeys(ids)))
-        except SettingsError as error:
-            run.fail(error)
-            raise
-        except RagIndexError as error:
-            return run.fail(error)
-        except BaseException as error:
-            run.fail(error)
-            raise
-        return run.finish()
+    patient = settings.embedder.model_copy(update={"wait_for_recovery": settings.run.wait})
+    options, run_id = RunOptions(retry_failed=True, single=True), f"{SINGLE}{uuid.uuid4()}"
+    with open_run(settings, name, options, run_id=run_id) as run, closing(open_embedder(patient)) as embedder:
+        outcome = run.execute(NamedDocuments(list(dict.fromkeys(ids)), embedder))
+        if isinstance(run.error, SettingsError) or not isinstance(run.error, RagIndexError | None):
+            raise run.error
+        return outcome
 
 
-def _bring_up_to_date(run: IndexRun, ids: list[str]) -> None:
-    settings, source = run.settings.embedder, single_document_source(run)
-    with run.stopwatch.stage("fetch"):
-        page = source.documents(ids)
-        known = known_keys(run, ids)
-        there = keys_of(page)
+class NamedDocuments(Here):
+    """The steps of a run over a few documents, whose ids are given: the rest of the index stays as it is."""
+
+    def __init__(self, ids: Sequence[str], embedder: Embedder) -> None:
+        super().__init__(embedder)
+        self._ids = ids
+        self._embedder = embedder
+        self.page: SourcePage
+        self.gone: list[str] = []
+
+    def begin(self, run: IndexRun) -> Scan | None:
+        """Read the documents, and begin a scan of them alone. Raises SettingsError before anything is written."""
+        with run.stopwatch.stage("fetch"):
+            self.page = single_document_source(run).documents(self._ids)
+            known, there = known_keys(run, self._ids), keys_of(self.page)
+            self.check(run, known, there)
+            self.gone = gone_keys(known, there)
+        return run.begin(self.identity(), self.chunker(run), workers=1, documents=len(self._ids))
+
+    def check(self, run: IndexRun, known: Mapping[str, set[str]], there: set[str]) -> None:
+        """Raise SettingsError if neither the source nor the index has a document: somebody has named it."""
         for given, keys in known.items():
             if not keys and there.isdisjoint(possible_keys(key_parts(given, _columns(run)))):
                 raise SettingsError(
                     f"index {run.index.name}: neither the source nor the index has a document {given}; nothing was done"
                 )
-    with closing(open_embedder(settings.model_copy(update={"wait_for_recovery": run.settings.run.wait}))) as embedder:
-        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1, documents=len(ids))
-        index_pages(scan, [page], embedder)
-    scan.delete(gone_keys(known, there))
-    scan.verify()
+
+    def identity(self) -> EmbedderIdentity:
+        """Return what the embedder is."""
+        return self._embedder.identity()
+
+    def chunker(self, run: IndexRun) -> Chunker:
+        """Return the chunker of the index."""
+        return run.open_chunker()
+
+    def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
+        """Return the documents."""
+        return self.page
+
+    def delete(self, scan: Scan) -> None:
+        """Delete those of the documents that the source no longer has: whoever names them wants it."""
+        scan.delete(self.gone)
+
+    def publish(self, scan: Scan) -> None:
+        """Verify that the store holds what the ledger says."""
+        scan.verify()
 
 
 def single_document_source(run: IndexRun) -> SingleDocumentSource:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,7 +12,6 @@ from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
 from rag_index.doctor.findings import Diagnosis
-from rag_index.errors import RagIndexError
 from rag_index.orchestration.api_server import is_deployed, wait_for_api
 from rag_index.orchestration.artifacts import (
     ArtifactDisplay,
@@ -27,15 +24,13 @@ from rag_index.orchestration.artifacts import (
     tag_run,
 )
 from rag_index.orchestration.run_log import end_with_state
-from rag_index.orchestration.service_checks import current_checks
 from rag_index.orchestration.whole_run import current_whole_run
 from rag_index.reports.displays import open_display
-from rag_index.reports.outage_watch import watched_outages
 from rag_index.reports.outcome import IndexOutcome, RunReport
-from rag_index.status.metrics_file import write_metrics
+from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from prefect.client.schemas.objects import State
 
@@ -60,51 +55,36 @@ def run_name() -> str:
     return f"{flow} {', '.join(names) if names else 'all'}"
 
 
-@dataclass(slots=True)
 class RunEnd:
-    """What is left to say of a run that has ended and closed all it held open: no index waits for Prefect's server."""
+    """A run that is shown and reported in Prefect: its progress at once, its end when it has closed all it held open.
 
-    run: IndexRun
-    failed: list[Row] = field(default_factory=list)
+    So no index waits for Prefect's server.
+    """
+
+    def __init__(self, run: IndexRun) -> None:
+        self._run = run
+        self._failed: list[Row] = []
+        run.logger = get_run_logger()
+        run.progress.displays = [open_display(), ArtifactDisplay(run.settings.project, run.index.name)]
+        if (whole := current_whole_run()) is not None:
+            run.progress.displays.append(whole)
+
+    def note(self) -> None:
+        """Take note of what the open ledger says of failed documents, and write the metrics file."""
+        self._failed = failed_rows(self._run)
+        try_to_write_metrics(self._run.settings)
 
     def state(self) -> State[RunReport]:
         """Report the end, on the terminal and as artifacts, and return the final state of the flow."""
-        run, outcome = self.run, self.run.outcome
+        run, outcome = self._run, self._run.outcome
         wait_for_api()
         run.progress.finish(outcome.sentence())
-        failed_table(run, self.failed)
+        failed_table(run, self._failed)
         if (whole := current_whole_run()) is not None:
-            whole.add_failed(run.index.name, self.failed)
+            whole.add_failed(run.index.name, self._failed)
         run_report(run, outcome)
         gate_table(run, outcome.gate)
         return report_state(RunReport([outcome], outcome.seconds))
-
-
-@contextmanager
-def reported(run: IndexRun) -> Iterator[RunEnd]:
-    """Show a run's progress, and record its outcome at the end; an error of ours is an outcome like others."""
-    terminal = run.progress.displays or [open_display()]  # a run that was handed over has its display already
-    run.progress.displays = [*terminal, ArtifactDisplay(run.settings.project, run.index.name)]
-    if (whole := current_whole_run()) is not None:
-        run.progress.displays.append(whole)
-    end = RunEnd(run)
-    try:
-        with watched_outages(run.progress, get_run_logger()):
-            yield end
-    except RagIndexError as error:
-        get_run_logger().error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
-        current_checks().forget()
-        run.fail(error)
-    except BaseException as error:
-        run.fail(error)
-        raise
-    else:
-        run.finish()
-    end.failed = failed_rows(run)
-    try:
-        write_metrics(run.settings)
-    except OSError as error:
-        get_run_logger().warning("[run] metrics_file %s cannot be written: %s", error.filename, error.strerror)
 
 
 def run_subflow(flow: Callable[..., State[Any]], *arguments: Any) -> State[Any]:

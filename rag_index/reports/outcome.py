@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import Failure, WrittenShard
     from rag_index.reports.gate import GateVerdict
 
-State = Literal["completed", "partial", "failed"]
+State = Literal["completed", "partial", "failed", "continued"]
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
 SLOW_SECONDS = 60.0
 """A run of an index that takes longer ends with advice."""
@@ -82,6 +82,14 @@ class IndexOutcome:
         self.contexts_made += stats.contexts_made
         self.contexts_cached += stats.contexts_cached
         self.contexts_missing += stats.contexts_missing
+
+    def add_earlier(self, earlier: IndexOutcome) -> None:
+        """Add the numbers of a run that this one continued: what it did is unchanged now."""
+        done = ("new", "changed", "payload_only", "deleted", "chunks_embedded", *CONTEXTS)
+        for name in done:
+            setattr(self, name, getattr(self, name) + getattr(earlier, name))
+        self.unchanged = max(0, self.unchanged - earlier.new - earlier.changed - earlier.payload_only)
+        self.seconds += earlier.seconds
 
     def say(self, message: str) -> None:
         """Add a sentence to the message. An empty one changes nothing."""

@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from rag_index.embedders import open_embedder
 from rag_index.evaluation.evaluate import evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import IndexRun, RunOptions
+from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings import LedgerSettings
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def temporary_indexes(settings: Settings, samples: Mapping[str, Sample]) -> Iterator[Settings]:
     """Index samples, by the name of their index, and give settings with which they are searched.
 
-    The real store and ledger are not opened. One process embeds. Raises as `index_pages`.
+    The real store and ledger are not opened. One process embeds. Raises as `Scan.index`.
     """
     with tempfile.TemporaryDirectory(prefix="rag-index-evaluate-") as folder:
         temporary = _in_folder(settings, Path(folder))
@@ -62,7 +62,7 @@ def _index(settings: Settings, name: str, sample: Sample, embedder: Embedder) ->
         given: dict[str, Any] = {"source": source, "ledger": ledger, "lease": lease, "store": store}
         run = IndexRun(settings, index, RunOptions(), run_id=run_id, **given)
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1, documents=len(sample.documents))
-        index_pages(scan, _pages(sample, settings.source.page_rows), embedder)
+        scan.index(_pages(sample, settings.source.page_rows), Here(embedder))
         scan.publish()
 
 

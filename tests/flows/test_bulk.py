@@ -14,9 +14,9 @@ from rag_index.doctor import examine
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError
 from rag_index.indexing import bulk
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.single import index_documents
+from rag_index.indexing.steps import Here
 from rag_index.stores import open_store
 from rag_index.stores.metadata import BULK
 from rag_index.stores.server.store import ServerStore
@@ -67,7 +67,7 @@ def run(project: Project, *, full: bool = False, until: str = "") -> str:
         embedder = open_embedder(project.settings.embedder)
         scan = found.begin(embedder.identity(), found.open_chunker(), workers=1)
         pages = [found.source.page(None, 1000)]
-        index_pages(scan, pages, embedder)
+        scan.index(pages, Here(embedder))
         if until == "loaded":
             raise RagIndexError("the network is gone")
         scan.delete_gone()

@@ -9,8 +9,8 @@ from unittest import mock
 
 from rag_index.embedders import open_embedder
 from rag_index.indexing import run as run_module
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run_plain(
     ):
         run.source.check()
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
-        index_pages(scan, read(run), embedder)
+        scan.index(read(run), Here(embedder))
         if not delete:
             raise Died
         scan.delete_gone()

@@ -9,8 +9,9 @@ from unittest import mock
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, IndexLocked, StoreBusy
-from rag_index.indexing import changed, driver
+from rag_index.indexing import changed
 from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
@@ -104,7 +105,7 @@ def test_a_death_at_any_step_loses_nothing(project, ledger, step):
 def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(project, ledger):
     project.execute("UPDATE note SET body = 'first' WHERE id = 5")
     put(ledger, "5", "6")
-    whole, done = driver.index_pages, []
+    whole, done = Scan.index, []
 
     def change_meanwhile(*args):
         if not done:
@@ -112,7 +113,7 @@ def test_a_document_that_changes_while_it_is_indexed_waits_for_the_next_batch(pr
             put(ledger, "5")
         done.append(whole(*args))
 
-    with mock.patch.object(changed, "index_pages", change_meanwhile):
+    with mock.patch.object(Scan, "index", change_meanwhile):
         batch(project)
     assert waiting(ledger) == ["5"]
     batch(project)
@@ -126,7 +127,7 @@ def test_what_waits_stays_while_the_embedder_is_down(project, ledger):
     def down(*args):
         raise EmbedderUnavailable("it is down")
 
-    with mock.patch.object(changed, "index_pages", down):
+    with mock.patch.object(Scan, "index", down):
         applied = batch(project)
     assert isinstance(applied.error, EmbedderUnavailable)
     assert waiting(ledger) == ["5"]
@@ -181,7 +182,7 @@ def sizes(project, ledger, monkeypatch):
     """A function that has 30 changes indexed by a process that takes so many seconds for each, and returns batches."""
     monkeypatch.setattr(changed, "FIRST_DOCUMENTS", 4)
     monkeypatch.setattr(changed, "MIN_DOCUMENTS", 1)
-    whole, now = driver.index_pages, [0.0]
+    whole, now = Scan.index, [0.0]
 
     def index(seconds, *, first=30):
         project.execute("UPDATE note SET title = ?, body = ''", f"{seconds} seconds")
@@ -194,7 +195,7 @@ def sizes(project, ledger, monkeypatch):
 
         put(ledger, *map(str, range(1, first + 1)))
         with (
-            mock.patch.object(changed, "index_pages", take_time),
+            mock.patch.object(Scan, "index", take_time),
             closing(BatchIndexer(project.settings, clock=lambda: now[0])) as indexer,
         ):
             indexer.index("notes")

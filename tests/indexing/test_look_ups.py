@@ -9,8 +9,8 @@ import pytest
 
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SourceUnavailable
-from rag_index.indexing import changed, driver
 from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.sources.sql import SqlSource
 from tests.fakes.qdrant import FakeQdrant
@@ -118,14 +118,14 @@ def test_a_row_that_goes_while_its_documents_are_being_written_takes_them_along(
     """A batch has read tickets of a customer, and not written them when the customer is deleted."""
     project.execute("INSERT INTO customer VALUES (3, 'dee')")
     changed_customer(ledger, 3)
-    whole = driver.index_pages
+    whole = Scan.index
 
     def delete_meanwhile(*args):
         project.execute("DELETE FROM customer WHERE id = 3")
         changed_customer(ledger, 3)
         whole(*args)
 
-    with mock.patch.object(changed, "index_pages", delete_meanwhile):
+    with mock.patch.object(Scan, "index", delete_meanwhile):
         batch(project)
     assert set(shown(project)) >= {"3", "7", "11"}  # they were read before
     follow(project, ledger)

@@ -12,7 +12,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.doctor import examine, repair
 from rag_index.documents.batches import CommitMark
 from rag_index.errors import StoreRestored
-from rag_index.indexing import driver
+from rag_index.indexing import steps
 from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.scratch import Scratch
 from rag_index.indexing.single import index_documents
@@ -212,7 +212,7 @@ def _die(*_):
 
 def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, monkeypatch):
     """Otherwise the next commit would write its mark over the only trace."""
-    write = driver.write_shard
+    write = steps.write_shard
 
     def put_back(store, collection, shard, **how):
         written = write(store, collection, shard, **how)
@@ -221,7 +221,7 @@ def test_a_store_that_is_put_back_while_a_run_writes_it_ends_the_run(project, mo
 
     edit(project)
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "write_shard", put_back)
+        patch.setattr(steps, "write_shard", put_back)
         with pytest.raises(StoreRestored, match="while a run wrote it"):
             run_plain(project)
     assert OLDER in run_plain(project).message

@@ -8,8 +8,8 @@ import pytest
 
 from rag_index.documents.batches import Failure
 from rag_index.embedders import open_embedder
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.pruning import Prunable
@@ -153,7 +153,7 @@ def index(project: Project) -> None:
     with open_run(project.settings, "notes", RunOptions(), run_id=str(object())) as found:
         embedder = open_embedder(project.settings.embedder)
         scan = found.begin(embedder.identity(), found.open_chunker(), workers=1)
-        index_pages(scan, [found.source.page(None, 1000)], embedder)
+        scan.index([found.source.page(None, 1000)], Here(embedder))
         scan.delete_gone()
         scan.publish()
         found.finish()

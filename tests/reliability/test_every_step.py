@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from rag_index.indexing.diff import MAX_TRIES
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.stores import open_store
 from tests.counted import count
 from tests.project import Project
@@ -102,7 +102,7 @@ def run_once(project: Project, embedder, *, full: bool = False, death: Death | N
         run.ledger = death.of(run.ledger, WRITES["ledger"])
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
         scan.sharder._documents = 12
-        index_pages(scan, pages(run), embedder)
+        scan.index(pages(run), Here(embedder))
         scan.delete_gone()
         scan.publish()
         return run.finish()

@@ -12,8 +12,8 @@ import uuid
 import pytest
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from tests.project import Project
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import SCENES, pages, run_once
@@ -116,7 +116,7 @@ def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, 
         run.store, run.ledger = watch.store, watch.ledger
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
         scan.sharder._documents = 12
-        index_pages(scan, pages(run), embedder)
+        scan.index(pages(run), Here(embedder))
         scan.delete_gone()
         scan.publish()
         assert run.finish().state == "completed"

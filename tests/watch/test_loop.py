@@ -11,8 +11,8 @@ import pytest
 
 from rag_index.changes import joined
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
-from rag_index.indexing import changed
 from rag_index.indexing.changed import Applied
+from rag_index.indexing.scan import Scan
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import IndexOutcome
@@ -122,7 +122,7 @@ def test_a_nightly_run_comes_in_while_changes_never_cease(project, feed):
 
 
 def test_an_embedder_that_is_down_is_waited_for(project, feed):
-    down, whole = threading.Event(), changed.index_pages
+    down, whole = threading.Event(), Scan.index
     down.set()
 
     def index_pages(*args):
@@ -131,7 +131,7 @@ def test_an_embedder_that_is_down_is_waited_for(project, feed):
         whole(*args)
 
     before = hash_of(project, 5)
-    with mock.patch.object(changed, "index_pages", index_pages), watched(project, feed) as ledger:
+    with mock.patch.object(Scan, "index", index_pages), watched(project, feed) as ledger:
         change(project, feed, 5, "the pump is mended")
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
         assert "http://gpu:11434 does not answer" in ledger.watch(ALIAS).message
@@ -142,7 +142,7 @@ def test_an_embedder_that_is_down_is_waited_for(project, feed):
 
 
 def test_a_fault_that_somebody_has_to_mend_is_said_and_ends_when_it_is_mended(project, feed):
-    wrong, whole = threading.Event(), changed.index_pages
+    wrong, whole = threading.Event(), Scan.index
     wrong.set()
 
     def index_pages(*args):
@@ -150,7 +150,7 @@ def test_a_fault_that_somebody_has_to_mend_is_said_and_ends_when_it_is_mended(pr
             raise FingerprintChanged("run `rag-index rebuild notes`")
         whole(*args)
 
-    with mock.patch.object(changed, "index_pages", index_pages), watched(project, feed) as ledger:
+    with mock.patch.object(Scan, "index", index_pages), watched(project, feed) as ledger:
         change(project, feed, 5, "the pump is mended")
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "failing")
         wrong.clear()

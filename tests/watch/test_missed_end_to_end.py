@@ -12,8 +12,8 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked, StoreBusy
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
 from rag_index.watch import loop
@@ -100,7 +100,7 @@ def night(settings, ledger, during=lambda: None):
             scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
             assert scan.comparison.judged
             during()
-            index_pages(scan, read(run), embedder)
+            scan.index(read(run), Here(embedder))
             scan.delete_gone()
             scan.publish()
             outcome = run.finish()

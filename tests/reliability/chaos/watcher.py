@@ -15,8 +15,8 @@ from rag_index.embedders import open_embedder
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied
-from rag_index.indexing.driver import index_pages
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.settings import Settings, load_settings
 from rag_index.watch import loop
 from rag_index.watch.opening import open_watch
@@ -60,7 +60,7 @@ def whole_run(settings: Settings, name: str):
         closing(open_embedder(settings.embedder)) as embedder,
     ):
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
-        index_pages(scan, _pages(run), embedder)
+        scan.index(_pages(run), Here(embedder))
         scan.delete_gone()
         scan.publish()
         return run.finish()

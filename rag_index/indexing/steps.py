@@ -1,0 +1,211 @@
+"""The steps of a run, of which `IndexRun.execute` knows the order alone: in this process, or wherever else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from rag_index.embedders import identify, open_embedder
+from rag_index.indexing.child import ChildEmbedder, embed_in_child
+from rag_index.indexing.embed import embed_shard
+from rag_index.indexing.points import write_shard
+from rag_index.indexing.retries import with_retries
+from rag_index.indexing.search_index import build_search_index, search_index_due
+from rag_index.indexing.service_checks import RETRY_SECONDS, current_checks, patience
+from rag_index.settings.index import SQL
+from rag_index.sources.pages import PAGE_CHARS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
+    from rag_index.embedders import Embedder
+    from rag_index.indexing.run import IndexRun
+    from rag_index.indexing.scan import Scan
+    from rag_index.sources import SourcePage
+
+T = TypeVar("T")
+Ask = Callable[[str, Callable[[], Any], int], Any]
+"""Asks a service, given its name, the question, and how often it is asked again at least; returns the answer."""
+FIRST_ROWS = 2000
+ROW_CHARS = 500
+"""What a row takes beside its text, as characters."""
+logger = logging.getLogger("rag_index.indexing")
+
+
+class Steps(Protocol):
+    """How the steps of a run are carried out. Each raises what it does, after retries."""
+
+    def begin(self, run: IndexRun) -> Scan | None:
+        """Check the services that the run needs, wait for those that are down, and begin the scan.
+
+        Returns None if there is nothing to do.
+        """
+
+    def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
+        """Return the page of the source after the cursor."""
+
+    def write(self, scan: Scan, shards: Iterable[Shard]) -> Iterator[WrittenShard]:
+        """Embed and upsert the shards, and yield them in any order once their points are durable.
+
+        What is under way when the shards raise is yielded before.
+        """
+
+    def delete(self, scan: Scan) -> None:
+        """Delete what the source no longer has."""
+
+    def publish(self, scan: Scan) -> None:
+        """Verify the collection, let readers see a rebuilt one, and build its search index if that pays."""
+
+
+def read_pages(run: IndexRun, steps: Steps) -> Iterator[SourcePage]:
+    """Yield the pages of a run's source.
+
+    They grow from a small first one, so that work begins soon, to about `PAGE_CHARS`, so that short texts do not mean
+    many small queries.
+    """
+    cursor, rows, max_rows = None, FIRST_ROWS, run.settings.source.page_rows
+    while True:
+        with run.stopwatch.stage("fetch"):
+            page = steps.fetch(run, cursor, min(rows, max_rows))
+        yield page
+        cursor = page.cursor
+        if cursor is None:
+            return
+        mean = sum(map(len, page.documents.texts)) / max(1, len(page.documents)) + ROW_CHARS
+        rows = max(1, min(rows * 4, max_rows, int(PAGE_CHARS / mean)))
+
+
+def begin_scan(run: IndexRun, ask: Ask, *, workers: Callable[[], int] | None = None) -> Scan:
+    """Check the services of a run by asking each of them, as `Steps.begin`, and begin its scan.
+
+    `workers` returns how many workers embed; by default as `IndexRun.own_workers`.
+    """
+    index, checks = run.index, current_checks()
+    checks.check("source" if index.kind == SQL else ("source", index.name), partial(ask, "source", run.source.check, 1))
+    checks.check("store", partial(ask, "store", run.store.collections, 0))  # a store waits some seconds by itself
+    count = run.own_workers() if workers is None else workers()
+    if index.context is None:
+        chunker = run.open_chunker()
+    else:
+        service = ("context", index.context.model, *(index.context.hosts or []))
+        chunker = checks.check(service, partial(ask, "context", run.open_chunker, 1))
+    identity = checks.remember("embedder", partial(ask, "embedder", partial(identify, run.settings.embedder), 1))
+    return run.begin(identity, chunker, workers=count)
+
+
+class Here:
+    """Steps in this process. An embedder that is given must be of the identity of the scan; else one is opened.
+
+    Shards with suspects are embedded in a child process, which may die. If the store is a server, the next shard is
+    embedded while it writes the last one.
+    """
+
+    def __init__(self, embedder: Embedder | None = None) -> None:
+        self._given = embedder
+
+    def begin(self, run: IndexRun) -> Scan | None:
+        """Check the services, wait `[run] wait` seconds for those that are down, and begin the scan."""
+
+        def ask(_service: str, call: Callable[[], T], min_retries: int) -> T:
+            retries, seconds = patience(run.settings.run.wait, min_retries=min_retries)
+            return with_retries(call, retries=retries, delay=lambda _: RETRY_SECONDS, within=seconds)
+
+        return begin_scan(run, ask)
+
+    def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
+        """Return the page of the source after the cursor."""
+        return with_retries(partial(run.source.page, cursor, rows))
+
+    def write(self, scan: Scan, shards: Iterable[Shard]) -> Iterator[WrittenShard]:
+        """Embed and upsert the shards, one after another, and yield each once its points are durable."""
+        with ExitStack() as stack:
+            writer = _Writer(scan)
+            child = stack.enter_context(ChildEmbedder(scan.run.stopwatch))
+            embedder = self._given
+            try:
+                for shard in shards:
+                    scan.mark_pending(shard)
+                    if self.may_end_this_process(scan, shard):
+                        parts: Iterable[EmbeddedShard] = embed_in_child(scan, shard, child)
+                    else:
+                        embedder = embedder or self._open(scan, stack)
+                        parts = [self._embed(scan, shard, embedder)]
+                    for part in parts:
+                        yield from writer.put(part)
+            except Exception:  # for example from the source: what is under way is still worth committing
+                yield from writer.finish()
+                raise
+            yield from writer.finish()
+
+    def delete(self, scan: Scan) -> None:
+        """Delete what the source no longer has."""
+        with_retries(scan.delete_gone)
+
+    def publish(self, scan: Scan) -> None:
+        """Verify the collection, let readers see a rebuilt one, and build its search index if that pays."""
+        with_retries(scan.publish)
+        run, collection = scan.run, scan.collection
+        if search_index_due(run.store, collection.name, collection.dimension, run.settings.store.hnsw):
+            build_search_index(run, collection, logger)
+
+    def may_end_this_process(self, scan: Scan, shard: Shard) -> bool:
+        """Return whether a child process has to embed a shard, because embedding it may end the process."""
+        return scan.is_suspect(shard)
+
+    @staticmethod
+    def _open(scan: Scan, stack: ExitStack) -> Embedder:
+        opened = open_embedder(scan.run.settings.embedder, expected=scan.identity)
+        stack.callback(opened.close)
+        return opened
+
+    @staticmethod
+    def _embed(scan: Scan, shard: Shard, embedder: Embedder) -> EmbeddedShard:
+        job = scan.job(shard)
+        with scan.run.stopwatch.stage("embed"):
+            embed = partial(embed_shard, shard, job.chunker, embedder, bm25=job.bm25, known=job.known)
+            return with_retries(embed, retries=1)  # the embedder itself waits for servers
+
+
+class _Writer:
+    """Writes embedded shards to the store of a scan: to a server in a thread, one at a time."""
+
+    def __init__(self, scan: Scan) -> None:
+        self._scan = scan
+        self._under_way: Future[WrittenShard] | None = None
+
+    def put(self, shard: EmbeddedShard) -> Iterator[WrittenShard]:
+        """Write a shard, and yield what is written since the last call."""
+        run = self._scan.run
+        epoch = None if run.store.embedded else self._scan.epoch
+        write = partial(with_retries, partial(write_shard, run.store, self._scan.collection.name, shard, epoch=epoch))
+        if run.store.embedded:
+            with run.stopwatch.stage("upsert"):
+                written = write()
+            yield written
+            return
+        yield from self.finish()
+        self._under_way = Future()
+        # a daemon: a run that ends in between, by Ctrl-C for example, waits for no server
+        threading.Thread(target=_settle, args=(self._under_way, write), name="upsert", daemon=True).start()
+
+    def finish(self) -> Iterator[WrittenShard]:
+        """Yield what is under way, if anything is, once it is written."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            with self._scan.run.stopwatch.stage("upsert"):
+                written = under_way.result()
+            yield written
+
+
+def _settle(future: Future[T], call: Callable[[], T]) -> None:
+    """Give a future what the call returns or raises."""
+    try:
+        future.set_result(call())
+    except BaseException as error:  # noqa: BLE001 - whoever asks the future raises it
+        future.set_exception(error)
