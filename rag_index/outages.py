@@ -35,20 +35,24 @@ class Outage:
     """The last error of the service; empty if it is silent."""
     answered: bool = False
     """Whether the last error is an answer of the service, such as one that asks for a pause."""
+    limit: float = 0.0
+    """Seconds for which the caller waits at most; 0 if nobody knows."""
 
     def sentence(self) -> str:
         """Return who is waited for, since when, and why."""
         since = time.strftime("%H:%M:%S", time.localtime(self.since))
+        limit = f"{self.limit:.0f} s" if self.limit < 120 else f"{self.limit / 60:.0f} min"
+        since = f"since {since}{f', for at most {limit}' if self.limit else ''}"
         if self.answered:
-            return f"waiting for {self.service} since {since}: {self.reason}"
-        return f"{self.service} does not answer, waiting since {since}{f': {self.reason}' if self.reason else ''}"
+            return f"waiting for {self.service} {since}: {self.reason}"
+        return f"{self.service} does not answer, waiting {since}{f': {self.reason}' if self.reason else ''}"
 
 
 class Call:
     """A call that is under way."""
 
-    def __init__(self, service: str, patience: float, clock: Callable[[], float]) -> None:
-        self._service = service
+    def __init__(self, service: str, patience: float, clock: Callable[[], float], limit: float = 0.0) -> None:
+        self._service, self._limit = service, limit
         self._clock = clock
         self._patience = patience
         self._silent_since, self._since = clock(), time.time()
@@ -74,7 +78,7 @@ class Call:
         patience = min(self._patience, PATIENCE) if self._reason else self._patience
         if self._clock() - self._silent_since < patience:
             return None
-        return Outage(self._service, self._since, self._reason, self._answered)
+        return Outage(self._service, self._since, self._reason, self._answered, self._limit)
 
 
 class Calls:
@@ -86,12 +90,13 @@ class Calls:
         self._given_up: dict[str, tuple[float, Call]] = {}
 
     @contextmanager
-    def asking(self, service: str, *, patience: float = PATIENCE) -> Iterator[Call]:
+    def asking(self, service: str, *, patience: float = PATIENCE, limit: float = 0.0) -> Iterator[Call]:
         """Say for the time of the block that `service` is asked, and has to answer within `patience` seconds.
 
+        `limit` is how long the caller waits for it at most, in seconds, if that is known.
         An outage in which the block raises goes on, and the next block for this service continues it.
         """
-        call = Call(service, patience, self._clock)
+        call = Call(service, patience, self._clock, limit)
         if (earlier := self._paused().get(service)) is not None:
             call.resume(earlier)
         self._under_way[id(call)] = call

@@ -11,7 +11,6 @@ import pytest
 
 from rag_index.orchestration.api_server import send_pending_logs, temporary_server
 from rag_index.orchestration.launch import quiet
-from tests import counted
 from tests.local_model import keep_model
 
 pytest_plugins = ["tests.live.fixtures"]
@@ -43,10 +42,6 @@ def pytest_configure(config):
     hypothesis.settings.load_profile("tests")
     for name in [name for name in os.environ if name.startswith(("RAG_INDEX_", "PREFECT_"))]:
         del os.environ[name]  # a person's own settings must not change the tests
-
-
-def pytest_runtest_setup(item):
-    counted.begin(item.user_properties)
 
 
 def pytest_collection_finish():

@@ -14,8 +14,8 @@ __all__ = ["eventually", "when"]
 
 T = TypeVar("T")
 
-GENEROUS = 120.0
-"""Seconds after which a test fails because something never happened; nothing is decided by their number."""
+GENEROUS = 280.0
+"""Seconds after which a test fails because something never happened: just before pytest would end it without a word."""
 
 
 def eventually(

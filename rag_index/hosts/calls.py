@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, RequestTimedOut, WrongDimension
+from rag_index.hosts.pool import MAX_FAILURES
 from rag_index.hosts.recovery import Recovery
 from rag_index.hosts.trials import Request
 from rag_index.outages import asking
@@ -47,6 +48,10 @@ class HostCalls(ABC, Generic[Req]):
     def __init__(self, pool: Pool, model: HostModel, stats: RequestStats, clock: Clock, *, patience: float) -> None:
         self._pool, self._stats, self._clock = pool, stats, clock
         self._recovery = Recovery(pool, patience)
+        # A request and probes may use up their time before all hosts rest, and the patience begins.
+        self._limit = (
+            patience and patience + max(host.endpoint.timeout for host in pool.hosts) + MAX_FAILURES * model.patience
+        )
         self._known_model = model
         self._tasks: set[asyncio.Task[None]] = set()
         self._on_trial: list[Req] = []
@@ -80,7 +85,7 @@ class HostCalls(ABC, Generic[Req]):
         Raises EmbedderUnavailable or RateLimited if no host recovers in time, and the errors of the model if a host
         answers but cannot be used.
         """
-        with asking(self._pool.name, patience=self._pool.usual_silence) as self._call:
+        with asking(self._pool.name, patience=self._pool.usual_silence, limit=self._limit) as self._call:
             try:
                 self._recheck_models()
                 while self._is_unfinished():

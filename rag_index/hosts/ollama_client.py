@@ -112,7 +112,7 @@ class Endpoint:
     def __init__(self, url: str, settings: EndpointSettings) -> None:
         self.url = url
         self._model = settings.model
-        self._seconds = settings.timeout
+        self.timeout = settings.timeout
         self._keep_alive = settings.keep_alive
         self._known: tuple[str, ModelDetails] | None = None
         self._options = {"num_thread": settings.num_thread} if settings.num_thread else None
@@ -131,7 +131,7 @@ class Endpoint:
             TextTooLong, TextRefused, BadVectors: One or several of the texts are at fault.
             ModelMissing, EmbedderError: Another try would fail in the same way.
         """
-        async with self._errors_mapped(self._seconds):
+        async with self._errors_mapped(self.timeout):
             answer = await self._client.embed(
                 self._model, list(texts), truncate=False, options=self._options, keep_alive=self._keep_alive
             )
@@ -148,7 +148,7 @@ class Endpoint:
             TextTooLong, TextRefused: The prompt is at fault.
             ModelMissing, EmbedderError: Another try would fail in the same way.
         """
-        async with self._errors_mapped(self._seconds):
+        async with self._errors_mapped(self.timeout):
             answer = await self._client.generate(
                 self._model,
                 prompt,
@@ -165,7 +165,7 @@ class Endpoint:
 
         Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
         """
-        async with self._errors_mapped(min(self._seconds, METADATA_SECONDS)):
+        async with self._errors_mapped(min(self.timeout, METADATA_SECONDS)):
             answer = await self._client.list()
             manifest = {plain_model_name(model.model or ""): model.digest for model in answer.models}.get(
                 plain_model_name(self._model)

@@ -275,8 +275,8 @@ class Pool:
 
         `waiting` is the number of characters of all batches that wait, this one included. A slow host is passed over if
         the others would finish them all before it finishes this batch. With `alone`, only a host without requests in
-        flight is chosen. `avoid` is chosen only if no other host is in use. No host is passed over for one of the
-        `silent` ones, which may not answer for long.
+        flight is chosen. `avoid` is chosen only if no other host is in use. No host is passed over for that one, which
+        does not get the batch, or for one of the `silent` ones, which may not answer for long.
         """
         used = self.in_use(now)
         free_slots = self._max_in_flight - sum(host.in_flight for host in self.hosts)
@@ -285,7 +285,7 @@ class Pool:
         if free_slots <= 0:
             return None
         for host in sorted(free, key=lambda host: host.in_flight):
-            if not _others_are_sooner(host, [one for one in used if one not in silent], now, chars, waiting):
+            if not _others_are_sooner(host, [one for one in others if one not in silent], now, chars, waiting):
                 return host
         return None
 

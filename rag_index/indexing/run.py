@@ -150,7 +150,7 @@ class IndexRun:
             if self.logger:
                 trace = error.__cause__ if isinstance(error, RagIndexError) else error
                 self.logger.error("%s: %s", type(error).__name__, error, exc_info=trace)
-            current_checks().forget()
+            current_checks().index_failed(error, embedder_only=self.index.context is None)
             self.error = error
             return self.fail(error)
         except BaseException as error:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_index.errors import TransientError
+from rag_index.errors import EmbedderUnavailable, TransientError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -57,8 +57,14 @@ class ServiceChecks:
         known: T = self._answers[service]
         return known
 
-    def forget(self) -> None:
-        """Forget the answers: an index has failed, and a service may be the reason."""
+    def index_failed(self, error: Exception, *, embedder_only: bool) -> None:
+        """Forget the answers, because a service may be the reason why an index failed.
+
+        If the embedder answered at the start and went silent later, the index has waited for it as long as the run may:
+        the rest fails at once. `embedder_only` says that no other service raises EmbedderUnavailable.
+        """
+        if embedder_only and isinstance(error, EmbedderUnavailable) and "embedder" in self._answers:
+            self._given_up["embedder"] = f"{error} (the run has waited for it, and does not ask again)"
         self._answers.clear()
 
 

@@ -5,11 +5,13 @@ The hosts live in this process and time is virtual, so every outcome below is th
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
 
-from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, TextRefused
+from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RateLimited, TextRefused
+from rag_index.hosts.calls import CHECK_SECONDS
 from tests.fakes.hosts import HANG, ILL, PLAIN_TEXT, FakeHosts, assert_own_vectors
 from tests.fakes.ollama import FakeOllama
 
@@ -194,6 +196,23 @@ def test_a_text_that_only_one_host_cannot_embed_is_embedded_by_another(warm):
     hosts = warm(2)
     hosts[0].always(POISON, BadVectors("NaN"))
     assert_own_vectors(hosts.embed([POISON]), [POISON])
+
+
+def test_a_text_that_failed_waits_for_another_host_and_does_not_go_to_the_same_again(warm):
+    hosts = warm(2, batch_texts=1)
+    hosts[0].always(POISON, ILL)
+    hosts[1].seconds_per_request = 5.0  # time enough to fail on the first host again and again
+    texts = [POISON, "another text"]
+    assert_own_vectors(hosts.embed(texts), texts)
+    assert [host.requests_with(POISON) for host in hosts.hosts] == [1, 1]
+
+
+def test_a_host_whose_model_is_replaced_during_the_work_is_noticed(warm):
+    hosts = warm(1)
+    hosts[0].digest = "e2" * 32
+    hosts.loop.run_until_complete(asyncio.sleep(CHECK_SECONDS + 1))
+    with pytest.raises(ModelChanged):
+        hosts.embed(TEXTS)
 
 
 def test_a_trial_ends_when_its_host_goes_down(warm):

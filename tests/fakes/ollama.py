@@ -33,7 +33,6 @@ import socket
 import struct
 import threading
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -101,8 +100,6 @@ class FakeOllama:
     """Requests for the model's work wait, until this many of them have been under way at once."""
     gate: threading.Event | None = None
     """Requests for the model's work wait for it, if there is one."""
-    answers_wait: bool = False
-    """Whether requests to /api/generate wait for each other, as in an Ollama with one slot."""
     chars_per_token: float = 4.0
     """Characters per token, for the number of prompt tokens that /api/generate returns (at most num_ctx)."""
     port: int = 0
@@ -219,8 +216,7 @@ class FakeOllama:
     def generate(self, prompt: str, options: dict, *, fault: Fault | None) -> dict:
         """Return an answer that depends only on the prompt and the seed."""
         if options.get("num_predict") != 1:
-            with self._turn if self.answers_wait else nullcontext():
-                self._over.wait(self.seconds_per_answer)
+            self._over.wait(self.seconds_per_answer)
         given = fault.options if fault is not None and fault.kind == "generated" else {}
         number = hashlib.blake2b(f"{prompt}{options.get('seed')}".encode(), digest_size=4).hexdigest()
         return {

@@ -139,3 +139,16 @@ def test_the_embedder_is_asked_once_for_all_indexes(five, fake):
     assert (
         len([request for request in fake.embeds() if request.texts == [PLAIN_TEXT]]) == 2
     )  # by the check, and by the first worker
+
+
+def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(tmp_path, fake):
+    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 1\n'
+    project = Project(tmp_path / "project", extra=extra).fill(3)
+    settings = project.config.read_text()
+    project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"others"'))
+    fake.fault("hang", marker="Note")  # not at the plain text of the start
+    with when(lambda: any("Note" in text for one in fake.embeds() for text in one.texts), fake.stop_listening):
+        first, second = project.run().indexes
+    assert (first.state, second.state) == ("failed", "failed")
+    assert "within 1 s" in first.message
+    assert second.message.endswith("(the run has waited for it, and does not ask again)")

@@ -10,7 +10,6 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.stores import open_store
-from tests.counted import count
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -170,8 +169,6 @@ def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(p
         stop.set()
         asking.join()
         store.close()
-    count("searches", len(answers))
-    count("searches_failed", len(errors) + answers.count(0))
     assert not errors
     assert len(answers) > 100
     assert set(answers) == {5}

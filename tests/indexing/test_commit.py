@@ -10,11 +10,13 @@ import pytest
 from rag_index.database.urls import database_url
 from rag_index.documents.batches import Failure, PointBatch, ShardStats, WrittenShard
 from rag_index.documents.canonical import hash_text
-from rag_index.documents.keys import point_id
+from rag_index.documents.keys import encode_key, point_id
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.publish import verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores.edge.store import EdgeStore
+from tests.indexing.plain import Died, run_plain
+from tests.project import Project
 
 OLD, NEW, PAYLOAD = hash_text("old"), hash_text("new"), hash_text("{}")
 
@@ -76,3 +78,26 @@ def test_a_document_of_which_nothing_new_was_written_keeps_what_it_had(ledger, s
     assert {point.payload["_rag"]["key"] for point in store.scroll("p_notes__1")} == {"7"}
     assert ledger.known(collection.id, ["7", "8"]) == {"7": (OLD, PAYLOAD, 2, 0)}
     assert verify_counts(ledger, store, collection) == (1, 2)
+
+
+def test_a_file_that_is_excluded_after_a_run_died_loses_the_points_that_the_run_wrote(tmp_path, monkeypatch):
+    """The ledger has it as pending and without chunks."""
+    project = Project(tmp_path / "project")
+    project.write_settings(
+        project.config.read_text().partition("[[indexes]]")[0]
+        + '[[indexes]]\nname = "notes"\nkind = "code"\nroot = "src"\n'
+    )
+    (project.folder / "src").mkdir()
+    for name in ("kept.py", "excluded.py"):
+        (project.folder / "src" / name).write_text("def f():\n    return 1\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(Committer, "commit", _die)
+        with pytest.raises(Died):
+            run_plain(project)
+    (project.folder / "src" / "excluded.py").write_bytes(b"now = 'binary'\0")
+    run_plain(project, allow_deletes=True)
+    assert {payload["_rag"]["key"] for payload, _ in project.points().values()} == {encode_key(["kept.py"])}
+
+
+def _die(*_: object) -> None:
+    raise Died

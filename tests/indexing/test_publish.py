@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from rag_index.documents.ids import point_id
 
 from rag_index.database.urls import database_url
+from rag_index.documents.batches import PointBatch
 from rag_index.errors import SettingsError, StoreMismatch
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger
@@ -95,3 +98,22 @@ def test_a_point_that_is_missing_after_the_run_is_noticed(ledger, store, pending
     ledger.record(collection.id, [("1", b"t", b"p", 1)])
     with pytest.raises(StoreMismatch, match="holds 0 points, the ledger explains 1"):
         verify_counts(ledger, store, collection)
+
+
+def test_points_that_no_document_explains_are_noticed_after_the_run(ledger, store):
+    publish(ledger, store, 1, keep=0)
+    [collection] = ledger.collections(ALIAS)
+    foreign = PointBatch([point_id("notes", "foreign", 0)], np.ones((1, 2), np.float32), [{"_rag": {"key": "foreign"}}])
+    store.upsert(collection.name, foreign)
+    store.flush(collection.name)
+    with pytest.raises(StoreMismatch, match="holds 1 points, the ledger explains 0"):
+        verify_counts(ledger, store, collection)
+
+
+def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, store):
+    publish(ledger, store, 1, keep=2)
+    publish(ledger, store, 2, keep=2)
+    publish(ledger, store, 3, keep=2)
+    ledger.update_collection(ledger.collection("p_notes__3").id, state="building")
+    store.point_alias(ALIAS, "p_notes__2")
+    assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)

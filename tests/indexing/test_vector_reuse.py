@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
 from tests.project import Project
 
@@ -46,3 +47,13 @@ def test_one_text_in_place_of_many_is_a_loss(project):
     project.execute("DELETE FROM note WHERE id > 1")
     outcome = run_plain(project, full=True)
     assert (outcome.state, "lacks 299 of 300 documents" in outcome.message) == ("partial", True)
+
+
+def test_a_rebuild_for_another_embedder_reuses_nothing(tmp_path):
+    """The same model with another prefix gives vectors of the same dimension, which mean something else."""
+    with FakeOllama() as server:
+        extra = f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
+        project = Project(tmp_path / "project", extra=extra).fill(3)
+        assert run_plain(project).chunks_embedded == 3
+        project.write_settings(project.config.read_text().replace("hosts =", 'document_prefix = "passage: "\nhosts ='))
+        assert run_plain(project, full=True).chunks_embedded == 3

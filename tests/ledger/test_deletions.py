@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from rag_index.database.urls import database_url
 from rag_index.ledger import Counts, Ledger
 from rag_index.ledger.deletions import DAY, DAYS
-from rag_index.ledger.tables import sizes
+from rag_index.ledger.tables import documents, sizes
 
 
 class Clock:
@@ -103,3 +103,19 @@ def test_documents_that_are_named_are_held_back_and_released(ledger, collection_
     assert ledger.count_named(ledger.collection("a__1"), ["1", "2"]).all == 1
     ledger.release_named(collection_id, ["1"])
     assert ledger.count_held(collection_id) == 0
+
+
+def test_a_document_is_held_back_since_the_first_time(ledger, clock, collection_id):
+    def held_since():
+        with ledger.transaction() as connection:
+            return connection.scalar(sa.select(documents.c.held_at))
+
+    ledger.record(collection_id, [("1", b"t", b"p", 1)])
+    ledger.hold_back_named(collection_id, ["1"])
+    first = held_since()
+    clock.now += DAY
+    ledger.hold_back_named(collection_id, ["1"])
+    assert held_since() == first
+    ledger.begin_scan()
+    ledger.hold_back(ledger.collection("a__1"), whole=False)
+    assert held_since() == first

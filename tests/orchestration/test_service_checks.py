@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag_index.errors import EmbedderUnavailable, ModelMissing, TransientError
+from rag_index.errors import EmbedderUnavailable, ModelMissing, SourceUnavailable, TransientError
 from rag_index.indexing.service_checks import ServiceChecks, current_checks, shared_checks
 
 
@@ -77,8 +77,20 @@ def test_a_run_that_is_to_wait_waits_as_long_in_all(service):
 def test_an_answer_is_remembered_until_an_index_fails(service):
     checks = ServiceChecks(clock=service.clock)
     assert [checks.remember("embedder", service.ask) for _ in range(3)] == ["answer 1"] * 3
-    checks.forget()
+    checks.index_failed(SourceUnavailable("away"), embedder_only=True)
     assert checks.remember("embedder", service.ask) == "answer 2"
+
+
+@pytest.mark.parametrize(("embedder_only", "asked"), [(True, 1), (False, 2)])
+def test_an_embedder_that_goes_silent_in_the_middle_is_waited_for_once_in_a_run(service, embedder_only, asked):
+    """An index whose contexts are written by a model has two services that may be silent: both are asked again."""
+    checks = ServiceChecks(clock=service.clock)
+    checks.remember("embedder", service.ask)
+    service.error = EmbedderUnavailable("no Ollama host could be used within 600 s")
+    checks.index_failed(service.error, embedder_only=embedder_only)
+    with pytest.raises(TransientError, match="within 600 s"):
+        checks.remember("embedder", service.ask)
+    assert service.asked == asked
 
 
 def test_an_error_that_needs_a_person_is_raised_as_it_is(service):

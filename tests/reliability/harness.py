@@ -2,11 +2,7 @@
 
     python -m tests.reliability.harness --kills 50 --seed 1 [--json FILE]
 
-prints the table of kills of docs/reliability.md. `bench` describes one kill.
-
-    python -m tests.reliability.harness --write [--results FILE …]
-
-also runs every test that the page names (or takes their results from these JUnit files) and writes the page.
+prints a table of the kills. `bench` describes one kill.
 """
 
 from __future__ import annotations
@@ -23,7 +19,6 @@ from pathlib import Path
 from tests.reliability.bench import Bench
 from tests.reliability.cases import Trial, long_cases
 from tests.reliability.metrics import line, summary, table
-from tests.reliability.page import PAGE, run_named_tests, written
 from tests.reliability.services import Services
 
 
@@ -34,8 +29,6 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=800)
     parser.add_argument("--only", help="kill this target only")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary to this file")
-    parser.add_argument("--write", action="store_true", help="also run the tests that the page names, and write it")
-    parser.add_argument("--results", type=Path, nargs="+", metavar="FILE", help="JUnit files of tests that were run")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kills-"))
     from rag_index.orchestration.api_server import send_pending_logs, temporary_server
@@ -64,11 +57,6 @@ def main() -> None:
     print(json.dumps(metrics, indent=1))
     if metrics["problems"]:
         sys.exit(1)
-    if given.write:
-        results = given.results or [folder / "tests.xml"]
-        if not given.results:
-            run_named_tests(results[0])
-        PAGE.write_text(written(PAGE.read_text(encoding="utf-8"), results, metrics), encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""The metrics of many kills: for a person, for docs/reliability.md, and as JSON."""
+"""The metrics of many kills: for a person, and as JSON."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def summary(trials: list[Trial], *, seed: int, seconds: float) -> dict[str, Any]
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """Return the table of docs/reliability.md, with a line for each target."""
+    """Return a table with a line for each target."""
     lines = [
         "| killed | kills | documents lost | stale | embedded again beyond a window | last process gone after |",
         "|---|---:|---:|---:|---:|---:|",

@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.counted import count
 from tests.reliability.chaos.places import WAYS, Missing, open_desk
 from tests.reliability.chaos.trial import Trial
 
@@ -24,7 +23,6 @@ def follow(tmp_path, way: str, *, operations: int, kills: int) -> None:
         except Missing as missing:
             pytest.skip(str(missing))
         result = Trial(desk, operations=operations, seed=SEED, **what).run(kills=kills)
-    count("documents_lost", sum(map(len, result.differences.values())))
     assert result.differences == {}
     assert result.missed == {}
     assert result.mended == {"tickets": 0, "customers": 0}

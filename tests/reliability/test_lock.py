@@ -6,13 +6,19 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 
 import psutil
 import pytest
+from rag_index.indexing.driver import index_pages
 
+from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked
+from rag_index.indexing.run import RunOptions, open_run
 from rag_index.ledger import Ledger
+from rag_index.ledger import lease as lease_module
 from rag_index.ledger.lease import IndexLease
+from tests.indexing.plain import read
 from tests.project import Project
 from tests.reliability.victim import dead_pid
 from tests.waiting import eventually
@@ -114,3 +120,48 @@ def test_one_of_two_that_take_a_new_lease_at_once_is_refused(ledger):
         thread.join()
     assert sorted(outcomes)[0] == "has it"
     assert "wait until it is done" in sorted(outcomes)[1]
+
+
+def test_a_lease_that_its_holder_renews_at_the_last_moment_is_not_taken(ledger, monkeypatch):
+    """It looked dead when it was read."""
+    held_by(ledger, pid=dead_pid())
+
+    def read_row_and_be_late(*arguments):
+        row = read_row(*arguments)
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql("UPDATE rag_index_leases SET renewed_at = renewed_at + 1")
+        return row
+
+    read_row = lease_module._read_row
+    monkeypatch.setattr(lease_module, "_read_row", read_row_and_be_late)
+    assert is_taken(ledger)
+
+
+def test_a_run_whose_lease_was_taken_notices_it(ledger, monkeypatch):
+    monkeypatch.setattr(lease_module, "RENEW_SECONDS", 0.01)
+    with IndexLease(ledger, "notes", "mine") as lease:
+        lease.check()
+        with ledger.transaction() as connection:
+            connection.exec_driver_sql("UPDATE rag_index_leases SET epoch = epoch + 1, run_id = 'another'")
+        lease._renewer.join()  # it has nothing left to renew
+        with pytest.raises(IndexLocked, match="another took over notes"):
+            lease.check()
+
+
+def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path):
+    """It has embedded and written a shard meanwhile: the other run writes what is true."""
+    project = Project(tmp_path / "project").fill(3)
+    settings = project.settings
+    with (
+        open_run(settings, "notes", RunOptions(), run_id="late") as run,
+        closing(open_embedder(settings.embedder)) as embedder,
+    ):
+        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
+
+        def lose_the_lease(shard) -> bool:
+            run.lease._lost = True
+            return False
+
+        with pytest.raises(IndexLocked):
+            index_pages(scan, read(run), embedder, hand_over=lose_the_lease)
+        assert run.ledger.totals(scan.collection.id).documents == 0

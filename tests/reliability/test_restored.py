@@ -10,7 +10,6 @@ import shutil
 
 import pytest
 
-from tests.counted import count
 from tests.reliability.scenario import make_project
 from tests.reliability.test_every_step import (
     DOCUMENTS,
@@ -76,4 +75,3 @@ def copies(folder, embedder, scene: str, parts, *, every: int) -> None:
         shutil.rmtree(victim.folder)
         shutil.rmtree(kept)
     assert bool(noticed) == (len(parts) == 1), "two copies of one moment agree"
-    count("copies_put_back", noticed)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from tests.counted import count
 from tests.dask_workers import command, fork_servers, workers_among
 from tests.project import PROGRAM, Project
 
@@ -73,7 +72,6 @@ def assert_equals_clean_index(project: Project, folder: Path, *, ledger: Path | 
     clean = project_in(folder)
     assert clean.index(serial=True).state == "completed"
     found, expected = project.points(), clean.points()
-    count("documents_lost", len({expected[point][0]["_rag"]["key"] for point in expected.keys() - found.keys()}))
     assert found == expected
     assert ledger_rows(project, ledger) == ledger_rows(clean, ledger and folder / ledger.relative_to(project.folder))
 

@@ -118,14 +118,6 @@ def test_429_is_waited_out_and_halves_the_requests_in_flight(server, make_chunke
     assert max(request.in_flight for request in later) < 8
 
 
-def test_an_overloaded_server_gets_fewer_requests_at_once(server, make_chunker):
-    """Eight requests at once make the last one time out; with four, none does."""
-    server.seconds_per_answer, server.answers_wait = 0.06, True
-    (document,) = make_chunker(server, requests_in_flight=8, timeout=0.45, patience=20.0).chunk(page(numbered(50)))
-    assert document.context_counts == ContextCounts(made=50)
-    assert 50 < len(server.generates()) <= 62
-
-
 def test_servers_that_do_not_recover_fail_the_shard_and_written_contexts_are_kept(server, make_chunker):
     pause = {"code": 429, "headers": {"Retry-After": "100"}}
     server.fault("status", path="/api/generate", marker="number 003 of a text.\n</passage", **pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 import pytest
@@ -21,7 +22,11 @@ class TalkingHost(FakeHost):
     """A host that answers questions, with the faults of one that embeds."""
 
     async def generate(self, prompt: str, **options: float) -> Answer:
-        await self.embed([prompt])
+        try:
+            async with asyncio.timeout(self.timeout):
+                await self.embed([prompt])
+        except TimeoutError:
+            raise HANG from None
         return Answer("This is the second part of a letter.", True, 10)
 
     def asked(self, marker: str) -> list[bool]:
@@ -34,10 +39,11 @@ class TalkingHost(FakeHost):
 class Hosts:
     """Some hosts in virtual time, and calls that ask them for contexts."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, in_flight: int = 2) -> None:
         self.loop = VirtualTimeLoop()
         self.hosts = [TalkingHost(f"http://host{n}:11434", seconds_per_text=0.05, timeout=60.0) for n in range(count)]
-        self._pool = Pool(self.hosts, home=0, workers=1, in_flight=2)
+        self._pool = Pool(self.hosts, home=0, workers=1, in_flight=in_flight)
+        self._in_flight = 2 * in_flight
         self._model = GeneratingModel("fake-talk", num_ctx=4096)
         self._clock = Clock(now=self.loop.time, chance=lambda: 0.5)
         self.ask(["warm up"] * count * 3)
@@ -51,7 +57,8 @@ class Hosts:
         requests = [ContextRequest(Passage("", chunk, 0, "a1"), 3000) for chunk in chunks]
         call = ContextRequests(
             self._pool, self._model, RequestStats(), self._clock,
-            recipe=RECIPE, requests=requests, max_in_flight=4, patience=600.0, on_context=lambda request: None,
+            recipe=RECIPE, requests=requests, max_in_flight=self._in_flight, patience=600.0,
+            on_context=lambda request: None,
         )  # fmt: skip
         self.loop.run_until_complete(call.run())
         return requests
@@ -61,8 +68,8 @@ class Hosts:
 def make_hosts():
     made = []
 
-    def make(count):
-        made.append(Hosts(count))
+    def make(count, **settings):
+        made.append(Hosts(count, **settings))
         return made[-1]
 
     yield make
@@ -114,3 +121,12 @@ def test_hosts_that_fail_in_turn_cost_no_context(make_hosts, seed):
         at += chance.uniform(0.2, 0.6)
     requests = hosts.ask([f"chunk {number}" for number in range(300)])
     assert [request.reason for request in requests if not request.context] == []
+
+
+def test_an_overloaded_host_gets_fewer_requests_at_once(make_hosts):
+    """It answers one after the other: eight at once make the last one time out; with four, none does."""
+    hosts = make_hosts(1, in_flight=8)
+    hosts.hosts[0].timeout, hosts.hosts[0].seconds_per_text = 0.45, 0.06
+    asked = hosts.ask([f"chunk {number}" for number in range(50)])
+    assert all(request.context for request in asked)
+    assert 50 < hosts.hosts[0].requests_with("chunk") <= 62
