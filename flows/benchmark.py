@@ -8,10 +8,10 @@ from prefect import flow
 
 from rag_index.indexing.steps import read_pages
 from rag_index.orchestration.cluster import Workers
-from rag_index.orchestration.opaque import Opaque
+from rag_index.orchestration.retries import Opaque
 from rag_index.orchestration.states import benchmark_state, flow_run_id
 from rag_index.orchestration.stopping import stoppable
-from rag_index.orchestration.warm_up import warm_up
+from rag_index.orchestration.worker import warm_up
 from rag_index.settings import run_settings
 from rag_index.tuning.benchmark import Bench, open_bench
 from tasks.benchmark import embed_serially, identify_embedder, take_sample

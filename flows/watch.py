@@ -12,7 +12,7 @@ from rag_index.orchestration.states import run_name
 from rag_index.orchestration.watch_runs import FlowRunner, stoppable_watch, watch_state
 from rag_index.settings import run_settings
 from rag_index.status.metrics_file import try_to_write_metrics
-from rag_index.watch.opening import open_watch
+from rag_index.watch.plain import open_watch
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -10,7 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from rag_index.embedders import EmbedderIdentity, identify
 
 if TYPE_CHECKING:
-    from rag_index.orchestration.opaque import Opaque
+    from rag_index.orchestration.retries import Opaque
     from rag_index.tuning.benchmark import Bench
 
 _ONCE: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}

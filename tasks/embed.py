@@ -11,13 +11,11 @@ from prefect.logging import get_run_logger
 from rag_index.documents.keys import document_id
 from rag_index.errors import NoWorkers
 from rag_index.indexing import embed
-from rag_index.indexing.child import ChildEmbedder, embed_in_child
-from rag_index.indexing.quarantine import quarantine
+from rag_index.indexing.child import ChildEmbedder, embed_in_child, quarantine
 from rag_index.indexing.sharding import parts_of, poison
 from rag_index.machine.memory import collect_seldom
 from rag_index.orchestration.monitor import Monitor
-from rag_index.orchestration.opaque import Opaque
-from rag_index.orchestration.retries import RETRIED
+from rag_index.orchestration.retries import RETRIED, Opaque
 from rag_index.orchestration.window import Window, shards_per_worker
 from rag_index.orchestration.worker import process_embedder, time_limit
 from tasks.upsert import upsert_from_worker

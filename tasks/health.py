@@ -8,8 +8,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from rag_index.indexing.service_checks import RETRY_SECONDS, patience
-from rag_index.orchestration.opaque import Opaque
-from rag_index.orchestration.retries import transient_for
+from rag_index.orchestration.retries import Opaque, transient_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
-    from rag_index.orchestration.opaque import Opaque
+    from rag_index.orchestration.retries import Opaque
 
 
 @task(name="verify and publish", task_run_name="verify and publish", **RETRIED)

@@ -6,9 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.indexing.search_index import search_index_due
-from rag_index.indexing.steps import begin_scan
+from rag_index.indexing.steps import begin_run
 from rag_index.orchestration.cluster import count_workers
-from rag_index.orchestration.opaque import Opaque
+from rag_index.orchestration.retries import Opaque
 from tasks.delete import delete_gone
 from tasks.embed import embed_mapped
 from tasks.fetch import fetch_page
@@ -33,8 +33,8 @@ class TaskSteps:
         ask = partial(check, wait=run.settings.run.wait)
         parallel = run.settings.parallel
         if parallel.address and not parallel.serial:
-            return begin_scan(run, ask, workers=partial(ask, "workers", partial(count_workers, parallel), 1))
-        return begin_scan(run, ask)
+            return begin_run(run, ask, workers=partial(ask, "workers", partial(count_workers, parallel), 1))
+        return begin_run(run, ask)
 
     def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
         """Return the page of the source after the cursor."""

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from prefect import task
 
 from rag_index.indexing.points import write_shard
-from rag_index.orchestration.opaque import Opaque
-from rag_index.orchestration.retries import RETRIED
+from rag_index.orchestration.retries import RETRIED, Opaque
 from rag_index.orchestration.worker import begin_next, process_store
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rag_index.cli.tables import print_table
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     """List the documents that could not be indexed, with the reason and the number of tries."""
-    from rag_index.status.failed import failed
+    from rag_index.status.status import failed
 
     settings = context.settings()
     documents = failed(settings, settings.named(names))

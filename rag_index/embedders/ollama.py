@@ -7,8 +7,7 @@ import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.batches import make_batches
-from rag_index.embedders.dispatch import Dispatch, OllamaStats
+from rag_index.embedders.dispatch import Dispatch, OllamaStats, make_batches
 from rag_index.embedders.query_dispatch import QueryDispatch, QueryStream
 from rag_index.errors import TextRefused
 from rag_index.hosts.loop import EventLoopThread

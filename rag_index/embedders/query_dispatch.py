@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from rag_index.embedders.batches import Batch
-from rag_index.embedders.dispatch import Dispatch, OllamaStats
+from rag_index.embedders.dispatch import Batch, Dispatch, OllamaStats
 from rag_index.errors import EmbedderUnavailable, RagIndexError, RateLimited
 from rag_index.hosts.calls import CHECK_SECONDS
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from rag_index.documents.vectors import broken_reason, usable_rows
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.batches import make_batches
+from rag_index.embedders.dispatch import make_batches
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
 from rag_index.hosts.pool import RequestStats
 

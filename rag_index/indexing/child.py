@@ -10,17 +10,17 @@ import multiprocessing
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.embedders import open_embedder
 from rag_index.errors import ProcessDied, RagIndexError, TerminalError
 from rag_index.indexing.embed import embed_shard
-from rag_index.indexing.quarantine import quarantine
 from rag_index.indexing.sharding import parts_of, poison
 from rag_index.machine.watchdog import end_process_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
     from types import TracebackType
@@ -30,6 +30,38 @@ if TYPE_CHECKING:
     from rag_index.indexing.embed import EmbedJob
     from rag_index.indexing.scan import Scan
     from rag_index.reports.metrics import Stopwatch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def quarantine(
+    suspects: Iterable[Item],
+    run_alone: Callable[[Item], Result],
+    *,
+    split: Callable[[Item], list[Item]],
+    poison: Callable[[Item], Result],
+) -> Iterator[Result]:
+    """Run each suspect alone, split one that kills its process again, and yield all results.
+
+    Args:
+        suspects: Items whose process died, perhaps because of another item.
+        run_alone: Runs an item with nothing beside it; raises ProcessDied if its process dies.
+        split: Returns the parts of an item, or the item itself if it cannot be split.
+        poison: Returns the result of an item that kills its process and cannot be split.
+    """
+    waiting = deque(suspects)
+    while waiting:
+        suspect = waiting.popleft()
+        try:
+            result = run_alone(suspect)
+        except ProcessDied:
+            parts = split(suspect)
+            if len(parts) > 1:
+                waiting.extendleft(reversed(parts))
+                continue
+            result = poison(suspect)
+        yield result
 
 
 def embed_in_child(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[EmbeddedShard]:

@@ -16,7 +16,7 @@ from rag_index.indexing.retries import with_retries
 from rag_index.ledger import Known
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from rag_index.documents.batches import Failure, WrittenShard
     from rag_index.ledger import Collection, Ledger
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 LOGGED_FAILURES = 20
 NEW = Known(b"", b"", 0, 1)
 """The row of a document that the ledger does not know."""
+
 logger = logging.getLogger("rag_index.indexing")
 
 
@@ -144,3 +145,51 @@ def _is_of_row(payload: dict[str, Any] | None, row: Known) -> bool:
     """Return whether a point has the hashes of the ledger's row."""
     ours = (payload or {}).get(RESERVED_KEY, {})
     return (ours.get("text_hash"), ours.get("payload_hash")) == (row.text_hash.hex(), row.payload_hash.hex())
+
+
+def delete_gone(
+    ledger: Ledger, store: Store, collection: Collection, index: str, *, note: Callable[[list[str]], None]
+) -> Iterator[int]:
+    """Delete what the scan did not see, and the points of emptied documents; yield the size of each batch.
+
+    `note` is told of each batch of unseen documents before anything of it is deleted. Raises as the store and the
+    ledger do; what was deleted by then is committed.
+    """
+    while keys := ledger.gone(collection.id):
+        note(keys)
+        _delete(ledger, store, collection, index, keys)
+        yield len(keys)
+    yield from _delete_emptied(ledger, store, collection, index)
+
+
+def delete_named(
+    ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]
+) -> Iterator[int]:
+    """Delete these documents, and the points of emptied ones; yield the size of each batch."""
+    if keys:
+        _delete(ledger, store, collection, index, keys)
+        yield len(keys)
+    yield from _delete_emptied(ledger, store, collection, index)
+
+
+def _delete_emptied(ledger: Ledger, store: Store, collection: Collection, index: str) -> Iterator[int]:
+    while rows := ledger.emptied(collection.id):
+        keys = [row[0] for row in rows]
+        _delete_points(ledger, store, collection, index, keys)
+        with committing(ledger, store, collection):
+            ledger.record(collection.id, [(*row, 0) for row in rows])
+        ledger.forget_emptied(keys)
+        yield len(keys)
+
+
+def _delete(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
+    _delete_points(ledger, store, collection, index, keys)
+    with committing(ledger, store, collection):
+        ledger.forget(collection.id, keys)
+
+
+def _delete_points(ledger: Ledger, store: Store, collection: Collection, index: str, keys: Sequence[str]) -> None:
+    known = ledger.known(collection.id, keys)
+    ledger.mark_pending(collection.id, keys)
+    delete_chunks(store, collection.name, index, ((key, 0, known.get(key)) for key in keys))
+    store.flush(collection.name)

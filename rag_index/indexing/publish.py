@@ -5,6 +5,7 @@ The guards of publishing (too many failed, too few left) are in `guards.py`; `re
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,18 @@ import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.keys import point_id
-from rag_index.errors import SettingsError, StoreMismatch
-from rag_index.indexing.access_updates import carry_access
+from rag_index.embedders import open_embedder
+from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
+from rag_index.evaluation.gate import ask_both, judge
+from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
+from rag_index.indexing.payload_updates import carry_access
+from rag_index.indexing.search_index import build_index
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores.metadata import LEFT
 
 if TYPE_CHECKING:
-    from rag_index.embedders import Embedder
+    from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
 
@@ -131,3 +137,103 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     store.set_metadata(now.name, {LEFT: None})
     store.point_alias(alias, now.name)
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0
+
+
+NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
+NOT_ASKED = "the gate was not asked (--allow-loss)"
+OTHER_REMEDIES = (": put it back, or rebuild", ": put the settings back, or rebuild", ": rebuild the index")
+"""How errors of searches tell a person to rebuild, which is what this run does already."""
+
+
+def refused_by_gate(run: IndexRun, rebuilt: Collection) -> str:
+    """Ask the gate of the index, and return why the rebuilt collection is not published; "" if it may be.
+
+    The verdict goes into the outcome. If the collections cannot be asked, that is a reason too.
+    """
+    gate, index, outcome = run.index.gate, run.index.name, run.outcome
+    if gate is None:
+        return ""
+    if run.options.allow_loss:
+        outcome.say(NOT_ASKED)
+        return ""
+    live = run.store.aliases().get(run.alias)
+    if live is None:
+        outcome.say(NOTHING_LIVE)
+        return ""
+    run.progress.say(f"asking {len(run.golden):,} golden queries")
+    try:
+        with run.stopwatch.stage("gate"):
+            found = ask_both(run.settings, run.index, run.golden, run.store, live=live, rebuilt=rebuilt.name)
+    except RagIndexError as error:
+        return (
+            f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
+            f"({_cause(error)}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
+        )
+    outcome.gate = verdict = judge(gate, run.golden, *found)
+    if not verdict.passed:
+        return verdict.refusal(rebuilt.name, index)
+    outcome.verified += f"; {verdict.sentence()}"
+    for note in verdict.notes():
+        outcome.say(note)
+    return ""
+
+
+def note_first(run: IndexRun) -> None:
+    """Say that the first collection of an index with a gate went live without a comparison."""
+    if run.index.gate is not None:
+        run.outcome.say(NOTHING_LIVE)
+
+
+def _cause(error: RagIndexError) -> str:
+    """Return what went wrong, without a remedy for somebody who only searches."""
+    cause = str(error)
+    for remedy in OTHER_REMEDIES:
+        cause = cause.partition(remedy)[0]
+    return cause
+
+
+def publish_rebuilt(
+    run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool, bulk: bool
+) -> bool:
+    """Move the alias to the rebuilt collection, unless a guard refuses, which the outcome then says.
+
+    Args:
+        run: The run that rebuilt it.
+        collection: The new collection.
+        identity: That of the embedder that embedded it.
+        first: Whether no collection is live, so that there is nothing to compare it with.
+        bulk: Whether its search index has to be built first.
+
+    Returns whether the alias was moved. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not
+    find themselves.
+    """
+    keep, limits = run.settings.store.keep_previous, run.settings.run
+    if bulk:
+        build_index(run, collection)
+    with closing(open_embedder(run.settings.embedder, expected=identity)) as embedder:
+        verified = verify_sample(run.ledger, run.store, run.index.name, collection, embedder)
+    run.outcome.verified = verified.sentence()
+    if first:  # nothing better is live: as without bulk, what failed is only listed
+        note_first(run)
+        publish_collection(run.ledger, run.store, collection, keep=keep)
+        return True
+    live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
+    guard = None if live is None or run.options.allow_deletes else DeleteGuard(run.ledger, live, limits.delete_guard)
+    refused = _refused(run, collection, guard)
+    if refused:
+        run.outcome.hold(refused)
+        return False
+    if guard is not None:
+        guard.hand_over(collection)
+    publish_collection(run.ledger, run.store, collection, keep=keep)
+    return True
+
+
+def _refused(run: IndexRun, collection: Collection, guard: DeleteGuard | None) -> str:
+    """Return why the collection must not go live; "" if no guard refuses."""
+    name, outcome, limits = collection.name, run.outcome, run.settings.run
+    refused = ""
+    if guard is not None:
+        refused = too_few_left(name, guard.loss_by(collection), limits.delete_guard)
+    refused = refused or too_many_failed(name, outcome.failed, outcome.documents, limits.tolerate_failed)
+    return refused or refused_by_gate(run, collection)

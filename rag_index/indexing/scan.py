@@ -7,21 +7,17 @@ durable, stale chunks are deleted, and the ledger's rows come last.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import byte_count
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.indexing.access_updates import outdated_groups, update_access
-from rag_index.indexing.deletes import delete_gone, delete_named
+from rag_index.indexing.commit import delete_gone, delete_named
+from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
-from rag_index.indexing.embed import EmbedJob
-from rag_index.indexing.gate import note_first
-from rag_index.indexing.guards import held_back
-from rag_index.indexing.hang_limit import hang_limit
-from rag_index.indexing.payload_updates import update_payloads
-from rag_index.indexing.publish import verify_counts
-from rag_index.indexing.rebuilt import publish_rebuilt
+from rag_index.indexing.embed import EmbedJob, hang_limit
+from rag_index.indexing.payload_updates import outdated_groups, update_access, update_payloads
+from rag_index.indexing.publish import note_first, publish_rebuilt, verify_counts
 from rag_index.indexing.search_index import useless_indexes
 from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.settings.index import CODE
@@ -39,7 +35,6 @@ if TYPE_CHECKING:
     from rag_index.indexing.delete_guard import DeleteGuard
     from rag_index.indexing.diff import PageDiff
     from rag_index.indexing.run import IndexRun
-    from rag_index.indexing.scan_progress import ScanProgress
     from rag_index.indexing.scan_state import LedgerScanState
     from rag_index.indexing.sharding import Sharder
     from rag_index.indexing.steps import Steps
@@ -318,3 +313,21 @@ class Scan:
         if published:
             read_all, all_deleted = self.state.read_all or run.index.kind == CODE, self._progress.deletes_done
             self.comparison.complete(read_all=read_all, all_deleted=all_deleted)
+
+
+@dataclass(slots=True)
+class ScanProgress:
+    """How far a scan is, and what it has to remember."""
+
+    pages: int = 0
+    any_failures: bool = False
+    """Whether the ledger lists failed documents, so that pages have to look for theirs."""
+    suspects: set[str] = field(default_factory=set)
+    """Documents that must not be embedded in this process: see `indexing.child`."""
+    chars: int = 0
+    """Characters of all documents that have to be embedded, as far as the source was read."""
+    excluded: list[Failure] = field(default_factory=list)
+    """Indexed documents that a rule of the source now keeps out."""
+    emptied: set[str] = field(default_factory=set)
+    """Documents with points that have no text any more, or that a rule of the source now keeps out."""
+    deletes_done: bool = False

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
-from rag_index.stores.metadata import NAME
+from rag_index.stores import server_collections
+from rag_index.stores.metadata import BULK, NAME
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.embedders import EmbedderIdentity
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
 SAMPLE = 100
 """Payloads that are looked at."""
+
 TYPES: Mapping[str, set[type]] = {
     "keyword": {str}, "integer": {int}, "float": {int, float}, "bool": {bool}, "datetime": {str},
 }  # fmt: skip
 """The types of the values that a payload index of each kind can hold."""
+
 VALUES = {
     str: "text", int: "whole numbers", float: "numbers", bool: "true and false", dict: "objects",
     tuple: "text or a number in place of an object",
@@ -136,3 +139,62 @@ def build_search_index(
         return
     seconds = run.stopwatch.seconds["search index"]
     logger.info("the search index of %s was built in %.1f s", collection.name, seconds)
+
+
+logger = logging.getLogger("rag_index.indexing")
+
+
+def loads_first(run: IndexRun) -> bool:
+    """Return whether this run loads the first collection of its index in bulk, and publishes it at the end."""
+    return _wanted(run) and not run.options.single and run.alias not in run.store.aliases()
+
+
+def begin_bulk(run: IndexRun, collection: Collection, *, published_later: bool) -> bool:
+    """Turn the search index of a new collection off, and those on again that a run of this index left off.
+
+    Return whether the collection is published once its search index is built. One that holds points and has its search
+    index keeps it, such as after an error: turning it off would wait for what the server is building.
+    """
+    server = server_collections(run.store)
+    if server is None:
+        return False
+    there = run.store.collections() if len(run.ledger.collections(run.alias)) > 1 else {}
+    for other in run.ledger.collections(run.alias):
+        if other.id != collection.id and BULK in there.get(other.name, {}):
+            server.resume_indexing(other.name)
+    paused = BULK in run.store.metadata(collection.name)
+    if published_later and _wanted(run):
+        if not run.store.count(collection.name):
+            server.pause_indexing(collection.name)
+        return True
+    if paused:
+        server.resume_indexing(collection.name)
+    return False
+
+
+def build_index(run: IndexRun, collection: Collection) -> None:
+    """Turn the search index of a loaded collection on, and wait until the server has built it.
+
+    Raises StoreUnavailable if the server stops building it.
+    """
+    server = server_collections(run.store)
+    if server is not None:
+        server.resume_indexing(collection.name)
+        run.progress.say("waiting for the server to build the search index")
+        run.store.optimize(collection.name)
+
+
+def end_bulk(run: IndexRun) -> None:
+    """Turn the search index of a run's collection on again, however the run ended. A fault is left to the next run."""
+    server = server_collections(run.store)
+    if server is None or run.scan is None or not run.scan.bulk:
+        return
+    try:
+        server.resume_indexing(run.scan.collection.name)
+    except StoreError as error:
+        name = run.scan.collection.name
+        logger.warning("%s has no search index until the next run of %s: %s", name, run.index.name, error)
+
+
+def _wanted(run: IndexRun) -> bool:
+    return run.settings.store.server.bulk and not run.store.embedded

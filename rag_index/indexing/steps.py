@@ -81,7 +81,7 @@ def read_pages(run: IndexRun, steps: Steps) -> Iterator[SourcePage]:
         rows = max(1, min(rows * 4, max_rows, int(PAGE_CHARS / mean)))
 
 
-def begin_scan(run: IndexRun, ask: Ask, *, workers: Callable[[], int] | None = None) -> Scan:
+def begin_run(run: IndexRun, ask: Ask, *, workers: Callable[[], int] | None = None) -> Scan:
     """Check the services of a run by asking each of them, as `Steps.begin`, and begin its scan.
 
     `workers` returns how many workers embed; by default as `IndexRun.own_workers`.
@@ -116,7 +116,7 @@ class Here:
             retries, seconds = patience(run.settings.run.wait, min_retries=min_retries)
             return with_retries(call, retries=retries, delay=lambda _: RETRY_SECONDS, within=seconds)
 
-        return begin_scan(run, ask)
+        return begin_run(run, ask)
 
     def fetch(self, run: IndexRun, cursor: Any, rows: int) -> SourcePage:
         """Return the page of the source after the cursor."""

@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from rag_index.settings import ParallelSettings, Settings
 
 logger = logging.getLogger("rag_index.workers")
-
 ALIKE = ("rag-index", "prefect", "distributed", "cloudpickle")
 """Packages whose versions must be the same in the flow and on workers, because tasks travel between them."""
+
 CONNECT_SECONDS = 10
 MESSAGES_KEPT = {"distributed.admin.low-level-log-length": 10}
 """Dask keeps the last messages of each connection for its developers, 1,000 by default. A message that submits a task
 holds its shard, so that a long run would keep a thousand of these, about a megabyte each."""
+
 UNOBSERVED: dict[str, Any] = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
@@ -318,3 +319,25 @@ def _security(settings: ParallelSettings) -> Security | None:
         tls_client_cert=str(settings.tls_cert),
         tls_client_key=str(settings.tls_key),
     )
+
+
+def flow_client() -> Any:
+    """Return the task runner's client (`distributed.Client`), or None if there is no cluster. Starts the cluster."""
+    context = FlowRunContext.get()
+    return getattr(context.task_runner, "client", None) if context else None
+
+
+def current_worker() -> Any:
+    """Return the Dask worker that this runs in (`distributed.Worker`), or None outside a worker."""
+    from distributed import get_worker
+
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
+def worker_name() -> Any:
+    """Return the name of the Dask worker that this runs in, or None outside a worker."""
+    worker = current_worker()
+    return None if worker is None else worker.name

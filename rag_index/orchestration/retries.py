@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
@@ -60,3 +61,18 @@ RETRIED: dict[str, Any] = {
     "persist_result": False,
 }
 """The policy of tasks that are harmless to repeat. Retries are short, because they hold a worker's slot."""
+
+T = TypeVar("T")
+
+
+class Opaque(Generic[T]):
+    """A holder of `value`, which is a leaf to whoever walks over arguments."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
+
+    def __dask_tokenize__(self) -> str:
+        """Return a new token each time: Dask names a task by its arguments, and would pickle all of them for that."""
+        return uuid.uuid4().hex

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect import runtime
 from prefect.context import FlowRunContext
+from prefect.exceptions import CancelledRun, FailedRun, UnfinishedRun
 from prefect.logging import get_run_logger
 from prefect.states import Cancelled, Completed, Failed
 
@@ -23,7 +25,6 @@ from rag_index.orchestration.artifacts import (
     run_report,
     tag_run,
 )
-from rag_index.orchestration.run_log import end_with_state
 from rag_index.orchestration.whole_run import current_whole_run
 from rag_index.reports.displays import open_display
 from rag_index.reports.outcome import IndexOutcome, RunReport
@@ -38,6 +39,27 @@ if TYPE_CHECKING:
     from rag_index.indexing.run import IndexRun
     from rag_index.orchestration.artifacts import Row
     from rag_index.tuning.benchmark import BenchmarkReport
+
+LOGGER = "prefect.flow_runs"
+
+
+class _RaisedState(logging.Filter):
+    """A filter for the stack that Prefect's engine logs as it raises a final state which a flow has returned."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for a record that only repeats the final state."""
+        return not (record.exc_info and isinstance(record.exc_info[1], FailedRun | CancelledRun | UnfinishedRun))
+
+
+def end_with_state() -> None:
+    """Let the log of this process end with the sentence of the run's state: call it as the flow returns that state.
+
+    For a state other than Completed the engine would go on to log an "unexpected exception" with a stack of 45 lines,
+    all of it Prefect's own. There is nobody to catch that exception in a process that a worker has started.
+    """
+    logger = logging.getLogger(LOGGER)
+    if not any(isinstance(one, _RaisedState) for one in logger.filters):
+        logger.addFilter(_RaisedState())
 
 
 SUBFLOW_TRIES = 3

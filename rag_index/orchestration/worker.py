@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from distributed import secede
 from distributed.threadpoolexecutor import thread_state
 
+from rag_index.documents.batches import DocumentBatch, Shard
 from rag_index.embedders import open_embedder
+from rag_index.indexing.embed import EmbedJob
 from rag_index.machine.watchdog import end_process_after
-from rag_index.orchestration.dask_client import current_worker, worker_name
-from rag_index.orchestration.log_forwarding import forward_logs
-from rag_index.orchestration.worker_status import forward_status
+from rag_index.orchestration.cluster import current_worker, flow_client, worker_name
+from rag_index.orchestration.monitor import forward_logs, forward_status
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from rag_index.embedders import Embedder, EmbedderIdentity
-    from rag_index.indexing.embed import EmbedJob
+    from rag_index.indexing.scan import Scan
     from rag_index.settings import EmbedderSettings, StoreSettings
     from rag_index.stores import Store
 
@@ -92,3 +94,23 @@ def _home() -> int:
     if name is None:
         return 0
     return name if isinstance(name, int) else sum(map(ord, str(name)))
+
+
+START_SECONDS = 120
+
+
+def warm_up(scan: Scan) -> dict[int, str]:
+    """Start the cluster and load the embedder on each worker; return the workers' names by process id."""
+    client: Any = flow_client()
+    workers = scan.run.metrics.workers
+    client.wait_for_workers(workers, timeout=START_SECONDS)
+    nothing = Shard(scan.run.index.name, 0, DocumentBatch.empty(), 0)
+    job = EmbedJob(nothing, scan.chunker, scan.run.settings.embedder, scan.identity, workers=workers)
+    addresses = list(client.scheduler_info(n_workers=-1)["workers"])
+    futures = [client.submit(_load, job, workers=[address], pure=False) for address in addresses]
+    return {pid: f"worker {number}" for number, pid in enumerate(client.gather(futures), 1)}
+
+
+def _load(job: EmbedJob) -> int:
+    process_embedder(job).embed_documents(["start up"])
+    return os.getpid()

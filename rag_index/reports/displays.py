@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from rag_index.outages import outages
+from rag_index.reports.progress import FLOW
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from rag_index.outages import Outage
     from rag_index.reports.progress import Progress
 
 LINE_SECONDS = 5.0
@@ -104,3 +112,84 @@ def open_display(stream: TextIO | None = None) -> Display:
     """Return a bar if the stream (standard error by default) is a terminal, and lines if not."""
     stream = stream or sys.stderr
     return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
+
+
+class LogNotes(logging.Handler):
+    """A handler that gives each warning to `say`."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say the message of a record."""
+        self._say(record.getMessage())
+
+
+@contextmanager
+def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
+    """Give what this process logs to `say`, which may be called from any thread."""
+    handler = LogNotes(say)
+    for logger in LOGGERS:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in LOGGERS:
+            logger.removeHandler(handler)
+
+
+INTERVAL_SECONDS = 1.0
+
+
+@contextmanager
+def watched_outages(
+    progress: Progress, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+) -> Iterator[None]:
+    """Show who does not answer beside the progress, for the time of the block, and log it once with the run."""
+
+    def look() -> Sequence[Outage]:
+        progress.set_process(FLOW, outages=outages())
+        progress.tick()  # whatever the flow's thread does meanwhile, such as building a search index
+        return progress.outages
+
+    def over(service: str) -> None:
+        logger.info("%s answers, or is not asked any more", service)
+
+    with _watched(look, lambda outage: logger.warning("%s", outage.sentence()), over):
+        yield
+
+
+@contextmanager
+def said_outages(say: Callable[[str], object]) -> Iterator[None]:
+    """Say who does not answer, once an outage, for the time of the block: for what shows no progress."""
+    with _watched(outages, lambda outage: say(outage.sentence()), lambda _: None):
+        yield
+
+
+@contextmanager
+def _watched(
+    look: Callable[[], Sequence[Outage]], begun: Callable[[Outage], object], over: Callable[[str], object]
+) -> Iterator[None]:
+    """Look once a second in a thread, for the time of the block; say when an outage has begun and when it is over."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        known: dict[str, Outage] = {}
+        while not ended.wait(INTERVAL_SECONDS):
+            now = {outage.service: outage for outage in look()}
+            for service in now.keys() - known.keys():
+                begun(now[service])
+            for service in known.keys() - now.keys():
+                over(service)
+            known = now
+
+    context = copy_context()  # displays talk to Prefect, which finds the run in the context
+    threading.Thread(target=context.run, args=(watch,), daemon=True, name="outages").start()
+    try:
+        yield
+    finally:
+        ended.set()

@@ -7,18 +7,58 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from rag_index.reports.processes import Processes
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from rag_index.outages import Outage
     from rag_index.reports.displays import Display
 
+FLOW = "flow"
+"""The name of the flow's own process. Workers have their addresses."""
+
+
+class Processes:
+    """The last known state of each process. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, tuple[int, tuple[Outage, ...]]] = {}
+        self._changing = threading.Lock()
+
+    def set(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
+        """Record how many requests to an embedder a process has in flight, and which services it waits for."""
+        with self._changing:
+            self._states[process] = requests, outages
+
+    def keep_workers(self, addresses: Collection[str]) -> None:
+        """Forget the workers that are not among these: one that died waits for nothing any more."""
+        with self._changing:
+            self._states = {
+                name: state for name, state in self._states.items() if name == FLOW or name in addresses
+            }  # fmt: skip
+
+    @property
+    def requests(self) -> int:
+        """The number of requests that all processes have in flight."""
+        with self._changing:
+            return sum(requests for requests, _ in self._states.values())
+
+    @property
+    def outages(self) -> list[Outage]:
+        """The services that some process waits for, each once, the longest silent first."""
+        with self._changing:
+            found = [outage for _, outages in self._states.values() for outage in outages]
+        first: dict[str, Outage] = {}
+        for outage in sorted(found, key=lambda outage: outage.since):
+            first.setdefault(outage.service, outage)
+        return list(first.values())
+
+
 RECENT_SECONDS = 30.0
 """The period over which the recent rate is measured."""
+
 MIN_OVERDUE = 2.0
 """Seconds without a document that are never called overdue: results come in shards."""
+
 MIN_MEASURED = 2.0
 MAX_ETA = 1000
 """A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took

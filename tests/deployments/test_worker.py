@@ -12,8 +12,7 @@ import sqlite3
 import psutil
 import pytest
 
-from rag_index.orchestration.stopping import CANCELLED
-from rag_index.orchestration.witness import PUT_OFF
+from rag_index.orchestration.stopping import CANCELLED, PUT_OFF
 from tests.dask_workers import command, workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project

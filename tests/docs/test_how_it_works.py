@@ -16,7 +16,7 @@ from rag_index.documents.batches import (
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
 from rag_index.hosts import pool
-from rag_index.indexing import diff, guards, publish
+from rag_index.indexing import delete_guard, diff, publish
 from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger, lease, tables
@@ -59,8 +59,8 @@ NUMBERS = [
     ("how-it-works", f"at most {diff.MAX_TRIES} times with the same text"),
     ("how-it-works", f"a lease of {lease.LEASE_SECONDS:.0f} s, which the run renews every {lease.RENEW_SECONDS:.0f} s"),
     ("how-it-works", f"{publish.SAMPLE} sampled documents"),
-    ("configuration", f"more than {guards.UNGUARDED_DELETES} documents"),
-    ("failures", f"more than {guards.UNGUARDED_DELETES} documents"),
+    ("configuration", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
+    ("failures", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
     ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
     ("servers", f"{writes.BATCH_POINTS}, at most {writes.BATCH_BYTES // 10**6} MB"),
     ("servers", f"rests for {pool.FIRST_REST:.0f} s, doubled each time, up to {pool.MAX_REST:.0f} s"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rag_index.embedders.batches import make_batches
+from rag_index.embedders.dispatch import make_batches
 
 
 def test_batches_are_bounded_and_hold_every_text_once():

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.embedders.batches import make_batches
-from rag_index.embedders.dispatch import Dispatch, OllamaStats
+from rag_index.embedders.dispatch import Dispatch, OllamaStats, make_batches
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from rag_index.hosts.ollama_client import PLAIN_TEXT, KnownModel, ModelDetails
 from rag_index.hosts.pool import Clock, Pool

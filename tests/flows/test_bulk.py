@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.doctor import examine
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError
-from rag_index.indexing import bulk
+from rag_index.indexing import search_index
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.single import index_documents
 from rag_index.indexing.steps import Here
@@ -78,7 +78,7 @@ def run(project: Project, *, full: bool = False, until: str = "") -> str:
 
 def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(project, qdrant, monkeypatch):
     seen = []
-    wait = bulk.build_index
+    wait = search_index.build_index
 
     def watch(*given):
         seen.append((threshold(qdrant, f"{ALIAS}__1"), qdrant.indexed.get(f"{ALIAS}__1", 0), aliases(project)))
@@ -86,7 +86,7 @@ def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(p
         seen.append((threshold(qdrant, f"{ALIAS}__1"), aliases(project)))
         assert qdrant.indexed[f"{ALIAS}__1"] >= 60
 
-    monkeypatch.setattr("rag_index.indexing.rebuilt.build_index", watch)
+    monkeypatch.setattr("rag_index.indexing.publish.build_index", watch)
     run(project)
     assert seen == [(0, 0, {}), (10, {})]
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
@@ -101,8 +101,8 @@ def test_a_rebuild_is_loaded_in_bulk_and_the_live_collection_is_not(project, qdr
     qdrant.configs.clear()  # as if nothing had ever been set by hand
     project.fill(40, first=100)
     seen = []
-    monkeypatch.setattr("rag_index.indexing.rebuilt.build_index", lambda *given: seen.append(given) or wait(*given))
-    wait = bulk.build_index
+    monkeypatch.setattr("rag_index.indexing.publish.build_index", lambda *given: seen.append(given) or wait(*given))
+    wait = search_index.build_index
     run(project)
     assert not seen, "people search the live collection"
     assert threshold(qdrant, f"{ALIAS}__1") == 10

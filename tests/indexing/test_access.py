@@ -11,11 +11,11 @@ from rag_index.doctor import examine
 from rag_index.documents.access import stored_groups
 from rag_index.documents.batches import CommitMark, PointBatch
 from rag_index.documents.keys import point_id
-from rag_index.indexing import guards
+from rag_index.indexing import delete_guard
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
-from rag_index.status.failed import failed
 from rag_index.status.plan import plan_runs
+from rag_index.status.status import failed
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
@@ -283,7 +283,7 @@ def test_rights_of_a_document_that_cannot_be_read_any_more_follow_the_source(pro
 
 
 def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):
-    monkeypatch.setattr(guards, "UNGUARDED_DELETES", 5)
+    monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", 5)
     project.execute("UPDATE note SET title = '', body = ''")
     grant(project, 10)
     assert run_plain(project).held_back == COUNT

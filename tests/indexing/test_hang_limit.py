@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag_index.indexing.hang_limit import hang_limit
+from rag_index.indexing.embed import hang_limit
 from tests.project import Project
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rag_index.errors import ProcessDied
-from rag_index.indexing.quarantine import quarantine
+from rag_index.indexing.child import quarantine
 
 
 def test_the_quarantine_splits_until_it_has_found_the_killer():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag_index.errors import SettingsError, StoreRestored
-from rag_index.indexing import guards
+from rag_index.indexing import delete_guard
 from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
@@ -113,7 +113,7 @@ def assert_as_if_new(project: Project, folder: Path, embedder: Embedder, where: 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("backups", [False, True], ids=["", "with backups"])
 def test_random_nights_with_digests_leave_what_the_source_has(folder, embedder, monkeypatch, backups):
-    monkeypatch.setattr(guards, "UNGUARDED_DELETES", 3)
+    monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", 3)
     seed = random.SystemRandom().randrange(1_000_000)
     nights = Nights(folder, seed)
     run_once(nights.project, embedder)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from rag_index.tuning.candidate import Candidate, Space
-from rag_index.tuning.search import MIN_SECONDS, Search
+from rag_index.tuning.tune import MIN_SECONDS, Search
 
 
 class Machine:

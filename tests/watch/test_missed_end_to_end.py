@@ -17,7 +17,7 @@ from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
 from rag_index.watch import loop
-from rag_index.watch.opening import open_watch
+from rag_index.watch.plain import open_watch
 from rag_index.watch.stop import Stop
 from tests.indexing.plain import read
 from tests.reliability.chaos.places import Missing, open_desk

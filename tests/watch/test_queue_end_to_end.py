@@ -10,8 +10,7 @@ import pytest
 
 from rag_index.status.status import status
 from rag_index.watch import collector
-from rag_index.watch.opening import open_watch
-from rag_index.watch.plain import PlainRunner
+from rag_index.watch.plain import PlainRunner, open_watch
 from rag_index.watch.stop import Stop
 from tests.project import SETTINGS, Project
 from tests.waiting import eventually

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from rag_index.changes.rows import WatchedTable
-    from rag_index.changes.statements import Setup
+    from rag_index.changes.rows import Setup, WatchedTable
 
 __all__ = ["SETUP", "Queue", "QueuedRow", "open_queue", "trigger_names"]
 

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from rag_index.changes.postgres import PostgresTable, TextReader, quoted, table_in_catalogue
 from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
-from rag_index.changes.statements import Setup, Step
+from rag_index.changes.rows import Setup, Step
 from rag_index.changes.tables import object_name
 from rag_index.errors import SettingsError
 

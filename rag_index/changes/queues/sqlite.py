@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
-from rag_index.changes.statements import Setup, Step
+from rag_index.changes.rows import Setup, Step
 from rag_index.changes.tables import object_name
 from rag_index.errors import SettingsError
 
