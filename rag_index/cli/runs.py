@@ -88,7 +88,7 @@ def _launch(context: Context, settings: Settings, names: list[str] | None, **opt
         report: RunReport = launch_flow(context, settings, load_index_all, early=early, indexes=names, **options)
         return report
     report = _run_plainly(context, settings, names, **options)
-    _prune_history(settings)  # a run that was handed over has added to it
+    _prune_history(settings)  # a flow that continued it has added to it
     return report
 
 

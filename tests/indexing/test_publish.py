@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from rag_index.documents.ids import point_id
 
 from rag_index.database.urls import database_url
 from rag_index.documents.batches import PointBatch
+from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger

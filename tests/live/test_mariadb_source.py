@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from rag_index.documents.access import groups_in
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import SettingsError
-from rag_index.settings.sections import IndexSettings
+from rag_index.settings.index import IndexSettings
 from rag_index.sources.changed import ChangedSource
 from rag_index.sources.engine import open_read_only
 from rag_index.sources.sql import SqlSource

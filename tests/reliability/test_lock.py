@@ -10,11 +10,11 @@ from contextlib import closing
 
 import psutil
 import pytest
-from rag_index.indexing.driver import index_pages
 
 from rag_index.embedders import open_embedder
 from rag_index.errors import IndexLocked
 from rag_index.indexing.run import RunOptions, open_run
+from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 from rag_index.ledger import lease as lease_module
 from rag_index.ledger.lease import IndexLease
@@ -158,10 +158,12 @@ def test_a_run_whose_lease_was_taken_commits_nothing_more(tmp_path):
     ):
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
 
-        def lose_the_lease(shard) -> bool:
-            run.lease._lost = True
-            return False
+        class LosesTheLease(Here):
+            def write(self, scan, shards):
+                for written in super().write(scan, shards):
+                    run.lease._lost = True
+                    yield written
 
         with pytest.raises(IndexLocked):
-            index_pages(scan, read(run), embedder, hand_over=lose_the_lease)
+            scan.index(read(run), LosesTheLease(embedder))
         assert run.ledger.totals(scan.collection.id).documents == 0

@@ -10,7 +10,7 @@ import pytest
 from rag_index.database.urls import database_url
 from rag_index.documents.keys import encode_key
 from rag_index.errors import SettingsError, SourceError
-from rag_index.settings.sections import IndexSettings
+from rag_index.settings.index import IndexSettings
 from rag_index.sources.changed import ChangedSource
 from tests.live.postgres import postgres
 
