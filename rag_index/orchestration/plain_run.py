@@ -95,7 +95,7 @@ class HereUntilWorkers(Here):
             if not self._alone and not shard.in_process and self._better_left(scan):
                 with scan.run.stopwatch.stage("workers"):
                     self._start.wait()
-                raise Continued("workers continue")
+                raise Continued("the rest was left to workers")
             yield shard
 
     def may_end_this_process(self, scan: Scan, shard: Shard) -> bool:
