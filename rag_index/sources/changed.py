@@ -61,7 +61,7 @@ class ChangedSource(SqlSource):
         self._unchanged: Callable[[Mapping[str, str]], set[str]] = set
 
     def use_scan_state(self, state: ScanState) -> None:
-        """As `Source.use_scan_state`."""
+        """Set the watermark of the next scan, and leave rows unread that are older than that of the last one."""
         watermark = self.watermark()  # before the first page, so that later changes are above it
         if watermark is None:
             return
@@ -113,7 +113,7 @@ class ChangedSource(SqlSource):
         return stamps, tuple(keys[-1]) if len(found) == rows else None
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """As `SqlSource.documents`, with stamps of their groups."""
+        """Return the documents with these ids, with stamps of their groups."""
         return self._with_stamps(super().documents(ids))
 
     def watermark_at(self, time: Any, overlap: float) -> str:
@@ -135,7 +135,7 @@ class ChangedSource(SqlSource):
         self._unchanged = unchanged
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """As `Source.page`; the keys of rows that stay unread are in `unread`."""
+        """Return a page of rows; the keys of those that stay unread are in `unread`."""
         if self._since is None:
             return self._with_stamps(super().page(cursor, rows))
         width = len(self._keys)
