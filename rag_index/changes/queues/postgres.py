@@ -38,7 +38,7 @@ ENABLED = {
 both (A). Another state says that somebody has switched a trigger off, perhaps for a while."""
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
-    "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
+    "transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.",
     "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often, but not while a",
     "transaction, a prepared one or a slot holds an old snapshot: then it grows with every change, and the watch looks",
     "at all of it five times a second.",

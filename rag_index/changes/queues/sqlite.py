@@ -22,7 +22,7 @@ KINDS = ("insert", "update", "delete")
 NOW = "(julianday('now') - 2440587.5) * 86400.0"
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
-    "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
+    "transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.",
     "The watch deletes these rows in short transactions of its own: the file and its folder must be writable for it,",
     "and writers need a busy timeout, as beside any other writer. The other tables are only read.",
     "The queue grows while no watch runs; `rag-index doctor` tells.",
