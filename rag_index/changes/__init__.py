@@ -1,8 +1,8 @@
 """Changes of a source between two runs: feeds that tell which documents to read again.
 
 A feed gives keys alone: a document is read as in any run. What a feed has given is written into the ledger's inbox
-(`rag_index.ledger.inbox`) before it is acknowledged, so that a death at any moment loses no change, and so that a
-source never has to keep changes while an embedder or a store is down.
+(`rag_index.ledger.inbox`) before it is acknowledged. So a death at any moment loses no change, and a source never has
+to keep changes while an embedder or a store is down.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class JoinedFeed:
         self.notes = tuple(notes)
         """What a person should know: sentences for the start of a watch."""
         self.unwatched = tuple(unwatched)
-        """The names of the indexes of which no change is seen; `notes` has the reasons."""
+        """The names of the indexes whose changes are not seen; `notes` has the reasons."""
         self.blind = dict(blind or {})
         """What is not seen of an index, in one sentence, by its name."""
 

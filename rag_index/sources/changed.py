@@ -2,12 +2,12 @@
 
 Each page is read in two steps: first the keys, each with a flag that says whether its row changed since a time, and
 then the rows that have to be read. A page is read in full if it has a key that the ledger does not know or that has to
-be tried again, so a row that is inserted with an old time is found, too. The only change that is missed is one of a
+be tried again. So a row that is inserted with an old time is found, too. The only change that is missed is one of a
 known row whose time does not rise above `since`.
 
-`since` is computed from the rows themselves: at the start of a scan, it is the latest time that is not later than the
-database's own clock (a row dated 2099 would hide all changes until then), minus `changed_overlap` for rows that are
-committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted. Times
+`since` is computed from the rows themselves at the start of a scan. It is the latest time that is not later than the
+database's own clock, since a row dated 2099 would hide all changes until then. `changed_overlap` is subtracted for rows
+that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted. Times
 that are text (SQLite) are compared as text, and by the day.
 
 Who may see a document can change without any time: the groups of all rows are read each time, and a row whose groups

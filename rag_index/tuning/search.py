@@ -3,8 +3,8 @@
 Half of the budget goes to successive halving over a coarse grid (Karnin, Koren and Somekh 2013; Jamieson and
 Talwalkar 2016): measure all candidates briefly, then the best third three times as long, until few are left. Then move
 one lever at a time from the best candidate (coordinate search), first to faster candidates, then to cheaper ones that
-are as fast. The last quarter of the budget repeats the best candidates, and the cheapest of those that come close, in
-turn, forwards and backwards, so that other work on the machine affects all of them alike. Medians decide. The search
+are as fast. The last quarter of the budget repeats the best candidates, and the cheapest of those that come close. They
+take turns, forwards and backwards, so that other work on the machine affects all alike. Medians decide. The search
 knows nothing about embedders: `probe` measures, and `clock` tells the time.
 """
 

@@ -108,7 +108,7 @@ def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
 
 @functools.cache
 def _buffer(size: int) -> bytearray:
-    """Return the buffer through which the parser reads, which is the same for each size and is written anew.
+    """Return the buffer through which the parser reads: one for each size, overwritten by each file.
 
     py-tree-sitter 0.26.1 keeps whatever it was given for ever, so that each process grew by all that it parsed.
     """
