@@ -7,8 +7,8 @@ known row whose time does not rise above `since`.
 
 `since` is computed from the rows themselves at the start of a scan. It is the latest time that is not later than the
 database's own clock, since a row dated 2099 would hide all changes until then. `changed_overlap` is subtracted for rows
-that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted. Times
-that are text (SQLite) are compared as text, and by the day.
+that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted.
+Times that are text (SQLite) are compared as text, and by the day.
 
 Who may see a document can change without any time: the groups of all rows are read each time, and a row whose groups
 are not those of its committed state (a stamp in the ledger) is read in full.
