@@ -280,7 +280,7 @@ class StoreMismatch(StoreError):
 
 
 class StoreRestored(StoreMismatch):
-    """The error of a store and a ledger of which one was put back to an older copy. A run over all documents helps."""
+    """The error of a store or a ledger that was put back to an older copy. A run over all documents helps."""
 
 
 class FingerprintChanged(TerminalError):

@@ -1,8 +1,8 @@
 """Changes of a source between two runs: feeds that tell which documents to read again.
 
 A feed gives keys alone: a document is read as in any run. What a feed has given is written into the ledger's inbox
-(`rag_index.ledger.inbox`) before it is acknowledged, so that a death at any moment loses no change, and so that a
-source never has to keep changes while an embedder or a store is down.
+(`rag_index.ledger.inbox`) before it is acknowledged. So a death at any moment loses no change, and a source never has
+to keep changes while an embedder or a store is down.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LookUp:
     value: str
     """The value in the typed form of a key (`documents.keys.encode_key`)."""
     changed_at: float
-    """As `DocumentChange.changed_at`."""
+    """The time of the change, in seconds since 1970 by the clock of the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,13 @@ class Received:
     more: bool = False
     """Whether the feed has more to give right now."""
     overflow: Sequence[str] = field(default=())
-    """The indexes of which the feed cannot say what changed, such as after a lost slot: these need a full scan, which
-    also reads the rows that `changed_since` would leave unread."""
+    """Indexes whose changes the feed cannot name, such as after a lost slot. They need a full scan, which also
+    reads the rows that `changed_since` would leave unread."""
     look_ups: Sequence[LookUp] = field(default=())
     """In any order; a value may occur several times."""
     behind: Sequence[str] = field(default=())
-    """The indexes of which a change that was committed before the call may not be given yet, although there is no more:
-    the feed did not look, or could not see it."""
+    """Indexes that may still be missing a change committed before this call, because the feed has not looked yet or
+    cannot see it."""
 
     @property
     def is_empty(self) -> bool:

@@ -141,13 +141,13 @@ class FileFeed:
         return f"index {self._index.name}: {self._root} is listed every {seconds:g} s or less often: {self._no_events}"
 
     def check(self) -> Mapping[str, RagIndexError]:
-        """As `ChangeFeed.check`."""
+        """Check that the folder can be read, and open its events."""
         self._source.check()
         self._open_events()
         return {}
 
     def receive(self, limit: int) -> Received:
-        """As `ChangeFeed.receive`; at most `MAX_FILES` changes."""
+        """Return what differs from the last listing, at most `MAX_FILES` changes."""
         self._open_events()
         due = self._events is None or self._events.seen or not self._given
         if self._clock() < self._next or not (due or self._clock() >= self._sweep):
@@ -171,12 +171,12 @@ class FileFeed:
         return Received([DocumentChange(self._index.name, document_id(key), now) for key in sorted(changed)], stamps)
 
     def acknowledge(self, received: Received) -> None:
-        """As `ChangeFeed.acknowledge`."""
+        """Compare with this listing from now on."""
         if received.position is not None:
             self._stamps, self._given = received.position, True
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`."""
+        """Return when there may be changes, or after this many seconds."""
         early = self._next - self._clock()
         if self._events is None or self._events.seen or not self._given or early > 0:
             time.sleep(max(0.0, min(seconds, early)))
@@ -184,7 +184,7 @@ class FileFeed:
             self._events.wait(seconds)
 
     def close(self) -> None:
-        """As `ChangeFeed.close`."""
+        """Close what the feed holds open."""
         if self._events is not None:
             self._events.close()
         self._source.close()

@@ -51,7 +51,7 @@ class JoinedFeed:
         self.notes = tuple(notes)
         """What a person should know: sentences for the start of a watch."""
         self.unwatched = tuple(unwatched)
-        """The names of the indexes of which no change is seen; `notes` has the reasons."""
+        """The names of the indexes whose changes are not seen; `notes` has the reasons."""
         self.blind = dict(blind or {})
         """What is not seen of an index, in one sentence, by its name."""
 
@@ -71,7 +71,7 @@ class JoinedFeed:
         return found
 
     def receive(self, limit: int) -> Received:
-        """As `ChangeFeed.receive`. What the feeds raise is in `errors`."""
+        """Return changes of the feeds in turn, about `limit` in all. What the feeds raise is in `errors`."""
         changes: list[DocumentChange] = []
         look_ups: list[LookUp] = []
         received: list[tuple[_Part, Received]] = []
@@ -96,7 +96,7 @@ class JoinedFeed:
         return Received(changes, received, more, tuple(overflow), look_ups, tuple(behind))
 
     def acknowledge(self, received: Received) -> None:
-        """As `ChangeFeed.acknowledge`. What the feeds raise is in `errors`."""
+        """Let each source forget its changes. What the feeds raise is in `errors`."""
         for part, given in received.position:
             try:
                 part.feed.acknowledge(given)
@@ -106,7 +106,7 @@ class JoinedFeed:
                 part.error, part.pause = None, 0.0
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`: each feed is waited for in turn."""
+        """Wait for each feed in turn, until one may have changes or this many seconds have passed."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             ready = [part for part in self._parts if part.not_before <= self._clock()]
@@ -122,7 +122,7 @@ class JoinedFeed:
                     return
 
     def close(self) -> None:
-        """As `ChangeFeed.close`."""
+        """Close all feeds."""
         for part in self._parts:
             part.feed.close()
 

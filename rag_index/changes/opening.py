@@ -75,7 +75,7 @@ def open_row_feed(settings: Settings, tables: Sequence[WatchedTable], ledger: Le
 def open_feed(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> JoinedFeed:
     """Return the feed of these indexes: one of the database for all, and one for each other index.
 
-    An index of which no change can be seen is left out, and a note says why.
+    An index whose changes cannot be seen is left out, and a note says why.
 
     Raises SourceUnavailable, SourceError, and SettingsError if none of the indexes can be watched.
     """

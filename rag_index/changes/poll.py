@@ -92,13 +92,13 @@ class PollFeed:
         return "polling sees no deletions, no rows without a time, and no changes that are committed late"
 
     def check(self) -> Mapping[str, RagIndexError]:
-        """As `ChangeFeed.check`."""
+        """Check the source, and that the column of `changed_since` holds times."""
         self._source.check()
         self._source.watermark()  # raises SettingsError if the column holds no times
         return {}
 
     def receive(self, limit: int) -> Received:
-        """As `ChangeFeed.receive`. Between two polls it gives what the last one found beyond `limit`."""
+        """Return at most `limit` changes. Between two polls these are what the last one found beyond that."""
         looked = not self._found and not self._moved and self._clock() >= self._next_poll
         if looked:
             if (overflow := self._poll() or self._look_at_groups()) is not None:
@@ -112,7 +112,7 @@ class PollFeed:
         return Received(changes, (some, moved), more, behind=() if looked else (name,))
 
     def acknowledge(self, received: Received) -> None:
-        """As `ChangeFeed.acknowledge`."""
+        """Do not give these changes again until their time rises."""
         if received.overflow:
             self._started, self._floor = True, received.position
             some, moved = [], list(self._moved.items())
@@ -126,11 +126,11 @@ class PollFeed:
             self._moved.pop(key, None)
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`."""
+        """Return when there may be changes, or after this many seconds."""
         time.sleep(max(0.0, min(seconds, self._next_poll - self._clock())))
 
     def close(self) -> None:
-        """As `ChangeFeed.close`."""
+        """Close what the feed holds open."""
         self._source.close()
 
     def _poll(self) -> Received | None:

@@ -51,7 +51,7 @@ class QueueFeed:
         self._version: Any = None
 
     def check(self) -> Mapping[WatchedTable, SettingsError]:
-        """As `RowFeed.check`."""
+        """Check triggers and rights; return why changes of some tables are not seen."""
         with self._connect(self._engine) as connection:
             problems = self._queue.problems(connection)
         try:
@@ -62,7 +62,7 @@ class QueueFeed:
         return problems
 
     def warnings(self) -> list[str]:
-        """As `RowFeed.warnings`: of rows that nobody has read for long."""
+        """Return a warning if nobody has read the queue for long."""
         with self._connect(self._engine) as connection:
             age = max((time.time() - row.changed_at for row in self._queue.read(connection, 1)), default=0.0)
             if age <= UNREAD_SECONDS:
@@ -73,7 +73,7 @@ class QueueFeed:
         return [f"the queue of changes has {count:,}{more} rows, the first {age / 3600:.1f} hours old: {remedy}"]
 
     def receive(self, limit: int) -> ReceivedRows:
-        """As `ChangeFeed.receive`."""
+        """Return the changes of at most `limit` rows of the queue, without waiting for any."""
         with self._connect(self._engine) as connection:
             rows = self._queue.read(connection, limit)
         changes = [
@@ -85,7 +85,7 @@ class QueueFeed:
         return ReceivedRows(changes, [row.token for row in rows], len(rows) >= limit, sorted(overflow, key=str))
 
     def acknowledge(self, received: ReceivedRows) -> None:
-        """As `ChangeFeed.acknowledge`: delete exactly the rows that were received."""
+        """Delete exactly the rows that were received."""
         if received.position:
             with self._connect(self._writer) as connection:
                 self._queue.delete(connection, received.position)
@@ -93,7 +93,7 @@ class QueueFeed:
                 self._writer.dispose()
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`: return when the queue has rows, or when the file of SQLite has changed."""
+        """Return after this many seconds, or when the queue has rows, or when the file of SQLite has changed."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
             if self._may_have_rows():

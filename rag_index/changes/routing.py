@@ -95,11 +95,11 @@ class RoutedFeed:
         self._router = router
 
     def check(self) -> Mapping[str, RagIndexError]:
-        """As `ChangeFeed.check`."""
+        """Check that the feed is set up; return why changes of some indexes are not seen."""
         return {name: error for table, error in self._feed.check().items() for name in self._router.indexes([table])}
 
     def receive(self, limit: int) -> Received:
-        """As `ChangeFeed.receive`."""
+        """Return about `limit` changes that are not acknowledged yet, without waiting for any."""
         received = self._feed.receive(limit)
         routed = self._router.route(received.changes)
         lost = dict.fromkeys([*self._router.indexes(received.overflow), *routed.overflow])
@@ -107,14 +107,14 @@ class RoutedFeed:
         return Received(routed.changes, received, received.more, tuple(lost), routed.look_ups, behind)
 
     def acknowledge(self, received: Received) -> None:
-        """As `ChangeFeed.acknowledge`."""
+        """Let the source forget these changes, which are in the inbox now."""
         rows: ReceivedRows = received.position
         self._feed.acknowledge(rows)
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`."""
+        """Return when there may be changes, or after this many seconds."""
         self._feed.wait(seconds)
 
     def close(self) -> None:
-        """As `ChangeFeed.close`."""
+        """Close what the feed holds open."""
         self._feed.close()

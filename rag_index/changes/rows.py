@@ -42,7 +42,7 @@ class RowChange:
     values: Mapping[str, Any]
     """The value of each of `table.columns`, of the type that the driver gives when it reads that column."""
     changed_at: float
-    """As `DocumentChange.changed_at`."""
+    """The time of the change, in seconds since 1970 by the clock of the source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,18 @@ class ReceivedRows:
     more: bool = False
     """Whether the feed has more to give right now."""
     overflow: Sequence[WatchedTable] = field(default=())
-    """The tables of which the feed cannot say what changed, such as after TRUNCATE or when it has just been set up."""
+    """Tables whose changes the feed cannot name, such as after TRUNCATE or when it has just been set up."""
     behind: bool = False
-    """Whether a change that was committed before the call may not be given yet, although there is no more."""
+    """Whether a change committed before this call may still be missing."""
 
 
 class RowFeed(Protocol):
     """Tells which rows of watched tables changed, as `ChangeFeed` tells which documents did. Used by one thread."""
 
     def check(self) -> Mapping[WatchedTable, SettingsError]:
-        """Return why changes of some of the tables are not seen. Otherwise as `ChangeFeed.check`."""
+        """Return why changes of some of the tables are not seen.
+
+        Raises SourceUnavailable, or SettingsError if none is seen."""
 
     def warnings(self) -> list[str]:
         """Return what may become a problem, a sentence each, such as changes that nobody takes.
@@ -74,16 +76,18 @@ class RowFeed(Protocol):
         """
 
     def receive(self, limit: int) -> ReceivedRows:
-        """As `ChangeFeed.receive`."""
+        """Return about `limit` changes that are not acknowledged yet, without waiting for any.
+
+        Raises SourceUnavailable or SourceError."""
 
     def acknowledge(self, received: ReceivedRows) -> None:
-        """As `ChangeFeed.acknowledge`."""
+        """Let the source forget these changes. Raises SourceUnavailable or SourceError."""
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`."""
+        """Return when there may be changes, or after this many seconds. Raises nothing."""
 
     def close(self) -> None:
-        """As `ChangeFeed.close`."""
+        """Close connections."""
 
 
 @dataclass(frozen=True, slots=True)

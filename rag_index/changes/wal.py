@@ -112,7 +112,7 @@ class WalFeed:
         self._probe: Any = None
 
     def check(self) -> Mapping[WatchedTable, SettingsError]:
-        """As `RowFeed.check`."""
+        """Check slot and publication; return why changes of some tables are not seen."""
         with self._connect() as connection:
             check_server(connection)
             if problem := SlotState.read(connection, self._slot).problem():
@@ -122,7 +122,7 @@ class WalFeed:
         return problems
 
     def warnings(self) -> list[str]:
-        """As `RowFeed.warnings`: of a log that grows because of the slot."""
+        """Return a warning if the source's log grows because of the slot."""
         with self._connect() as connection:
             state = SlotState.read(connection, self._slot)
         found = []
@@ -139,7 +139,7 @@ class WalFeed:
         return found
 
     def receive(self, limit: int) -> ReceivedRows:
-        """As `ChangeFeed.receive`; a transaction is given whole, so one may exceed the limit.
+        """Return about `limit` changes. A transaction is given whole, so one may exceed the limit.
 
         Raises SourceUnavailable, and SourceError if the slot is missing or lost.
         """
@@ -170,7 +170,7 @@ class WalFeed:
             return ReceivedRows([], position if due else None, more)
 
     def acknowledge(self, received: ReceivedRows) -> None:
-        """As `ChangeFeed.acknowledge`. Of ledger and slot, a death in between leaves the ledger ahead."""
+        """Move the slot on, the ledger's copy of its position first: a death in between leaves the ledger ahead."""
         if received.position is not None:
             self._ledger.remember_slot(self._slot, received.position)
             self._acknowledged = received.position
@@ -179,7 +179,7 @@ class WalFeed:
             self._advanced_at = self._clock()
 
     def wait(self, seconds: float) -> None:
-        """As `ChangeFeed.wait`: return when the log has grown, which it also does for other tables."""
+        """Return after this many seconds, or when the log has grown, which it also does for other tables."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
             time.sleep(min(left, PROBE_SECONDS))

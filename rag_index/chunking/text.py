@@ -46,15 +46,15 @@ class TextChunker:
 
     @property
     def fingerprint(self) -> str:
-        """As `Chunker.fingerprint`."""
+        """A name for all that decides the chunks."""
         return f"text-{VERSION}/{self.chars}/{self.overlap}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """As `Chunker.chunk`."""
+        """Split each document into chunks."""
         return [ChunkedDocument(self.split(text)) for text in documents.texts]
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """As `Chunker.split_chunk`; both halves keep the chunk's context and payload."""
+        """Split a chunk in two; both halves keep the chunk's context and payload."""
         first, second = halves(document.chunks[number])
         if not first:
             return None

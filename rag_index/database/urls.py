@@ -20,7 +20,7 @@ DRIVERS: Mapping[str, tuple[str, str, str]] = {
     "mysql": ("mysql+pymysql", "pymysql", "mariadb"),
     "mariadb": ("mariadb+pymysql", "pymysql", "mariadb"),
 }
-"""By the scheme of a URL without a driver: the scheme with our driver, the driver's module, and our extra for it."""
+"""The scheme with our driver, the driver's module and our extra for it, by the scheme of a URL without a driver."""
 TRANSIENT_STATES = frozenset({"08", "40", "53", "55", "57", "58"})
 """Transient classes of SQLSTATE: connection, rollback, resources, locks, shutdown and timeouts, system errors."""
 TERMINAL_WORDS = (

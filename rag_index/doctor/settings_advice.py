@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NETWORK = ("nfs", "cifs", "smb", "9p", "ceph", "afs", "fuse.sshfs", "glusterfs", "lustre", "vboxsf", "fuse.rclone")
 CHARS_PER_TOKEN = 4
-"""For English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""
+"""That of English prose. Other scripts have fewer characters per token, so their chunks are too long even sooner."""
 MANY_FAILED = 0.5
 
 

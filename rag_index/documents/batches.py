@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
 
-If a chunk has them, also `context`, the words that were embedded before its text, and `own`, the names of the payload
-fields that belong to the chunk and not to the document.
+A chunk may also have `context`, the words that were embedded before its text, and `own`, the names of the payload
+fields that belong to it and not to the document.
 """
 
 FailureKind = Literal["failed", "skipped", "incomplete"]

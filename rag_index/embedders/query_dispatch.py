@@ -30,7 +30,7 @@ MIN_OVERDUE = 1.0
 """Seconds after which a late request is overdue: its queries are sent to another host as well."""
 
 MIN_SHARE = 16
-"""Queries of which none are kept back for a host that is busy."""
+"""The smallest share of queries: with fewer, none are kept back for a host that is busy."""
 
 log = logging.getLogger("rag_index.embedders")
 

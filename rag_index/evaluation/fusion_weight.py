@@ -24,7 +24,7 @@ WEIGHTS = tuple(round(number / 20, 2) for number in range(21))
 """The weights that are tried: 0, 0.05, …, 1."""
 FOLDS = 5
 MIN_QUERIES = 20
-"""With fewer queries a fold would have less than four."""
+"""The fewest queries: with fewer, a fold would have less than four."""
 SMOOTHING = (1, 2, 3, 2, 1)
 """A weight is judged together with its neighbours, which count as much as this: a peak of one weight alone is luck."""
 

@@ -130,7 +130,7 @@ def read_text(path: Path) -> str:
 
 
 def _looks_like_qrels(text: str) -> bool:
-    """Return whether the first line that is not empty has four columns, of which the last is a whole number."""
+    """Return whether the first line that is not empty has four columns, the last a whole number."""
     columns = next((line.split() for line in text.split("\n") if line.strip()), [])
     return len(columns) == 4 and columns[3].lstrip("-").isdigit() and not columns[0].startswith("{")
 

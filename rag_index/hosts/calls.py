@@ -298,7 +298,7 @@ class HostCalls(ABC, Generic[Req]):
             self._start_task(self._probe(host))
 
     async def _try_out(self, host: Host) -> None:
-        """As `HostModel.try_out`, and raises RequestTimedOut after the model's patience: a request may take longer."""
+        """Let the host work once. Raises RequestTimedOut after the model's patience; a request may take longer."""
         seconds = self._known_model.patience
         try:
             async with asyncio.timeout(seconds):

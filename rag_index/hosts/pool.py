@@ -204,8 +204,8 @@ class Host:
 class Pool:
     """All hosts, and the share of them that this embedder uses as long as they are well.
 
-    With H hosts and W workers, the share of worker `home` is home, home + W, home + 2W, …, or home modulo H if there
-    are at least as many workers as hosts. Each host of the share gets up to `in_flight` requests at once. So every host
+    With H hosts and W workers, the share of worker `home` is home, home + W, home + 2W, …. With at least as many
+    workers as hosts it is home modulo H. Each host of the share gets up to `in_flight` requests at once. So every host
     is used, no host has a longer queue than it needs, and the faster hosts of a share do more of the work. The hosts
     outside the share are used only while the whole share rests.
     """

@@ -198,9 +198,9 @@ class MendedRows(InboxRows):
     def begin_comparison(self, alias: str, settings: str) -> bool:
         """Return whether what a complete scan finds changed is what the watch had to give until now.
 
-        That is so if a complete scan with the same `settings` (a hash of all that decides about the content of a
-        document) began under the watch, and nothing was lost since. Otherwise what is open is forgotten, because nobody
-        can tell any more. While look-ups wait, which this scan may make superfluous, it is not so either.
+        `settings` is a hash of all that decides about the content of a document. It is so if a complete scan with the
+        same settings began under the watch, and nothing was lost since. Otherwise what is open is forgotten, because
+        nobody can tell any more. While look-ups wait, which this scan may make superfluous, it is not so either.
         """
         comparable = (w.alias == alias) & (w.compared == settings) & w.full_number.is_(None)
         with self.transaction() as connection:

@@ -67,7 +67,7 @@ class WaitingLookUp(NamedTuple):
     number: int
     """Grows each time that the same look-up arrives."""
     changed_at: float
-    """As `WaitingChange.changed_at`."""
+    """The time of the earliest change that waits, by the clock of the source."""
 
 
 class MissedDocument(NamedTuple):

@@ -204,7 +204,7 @@ class BucketRows(ScanRows):
     """The collection that is known to have no digests."""
 
     def begin_scan(self) -> None:
-        """As `ScanRows.begin_scan`: another process may have recorded digests since the last scan of this ledger."""
+        """Prepare for a scan, and forget what is known of digests: another process may have recorded some."""
         super().begin_scan()
         self._without_digests = None
 

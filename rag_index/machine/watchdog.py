@@ -38,8 +38,8 @@ def processor_seconds(pid: int) -> float:
 class Patience:
     """The wait for a process that is starting.
 
-    It ends when the process has used `busy` seconds of processor time, far more than a start needs, or when it has
-    used less than one of them in the last `idle` seconds of the clock: it then waits for something itself.
+    It ends when the process has used `busy` seconds of processor time, far more than a start needs. It also ends when
+    the process used less than one of them in the last `idle` seconds of the clock, and so waits for something itself.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ RENAMED_KEYS = {
         "most_load": "max_load",
     },
 }
-"""By section: the new name of each old key."""
+"""The new name of each old key, by section."""
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
 TOP_KEYS = {f"{ENV_PREFIX}{key.upper()}": key for key in ("project", "data")}

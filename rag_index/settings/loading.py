@@ -30,7 +30,7 @@ EXPECTED = {
     "depends_on": 'should be a list of tables: [{table = "customer", key = "id", column = "customer_id"}]',
     "metric": "should be a measure and a number of hits, such as recall@10, MRR@10 or nDCG@10",
 }
-"""Messages for keys whose values may have several types, for each of which pydantic reports an error."""
+"""Messages for keys whose values may have several types: pydantic reports an error for each type."""
 
 TYPE_MESSAGES = {
     "string_pattern_mismatch": "should contain only letters, digits, - and single _ between them",

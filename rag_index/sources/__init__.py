@@ -69,7 +69,7 @@ class ScanState(Protocol):
 
     @property
     def last_watermark(self) -> str | None:
-        """As `watermark`, also where everything has to be read again; None if the settings of the index changed."""
+        """The last watermark, even if everything has to be read again; None if the settings of the index changed."""
 
     def digests(self) -> Mapping[int, str]:
         """Return the digests that complete scans left, by bucket. Those of buckets that must be read are left out."""

@@ -1,9 +1,9 @@
 """Buckets of a source's rows, and a digest of each, computed by the database (`[source] digest`).
 
-A row belongs to a bucket by its key alone: by ranges of the key if that is a whole number, so that rows that are
-added and changed together are in few buckets, and else by a hash of the key. The digest of a row is 128 bits of a hash
-over its key and all columns that the index reads, in a form in which values of any type, NULL and empty texts differ.
-The digest of a bucket is the number of its rows and the sum of their digests, as two numbers of 64 bits each.
+A row belongs to a bucket by its key alone. Keys that are whole numbers are divided into ranges, so that rows that are
+added and changed together are in few buckets; others are hashed. The digest of a row is 128 bits of a hash over its key
+and all columns that the index reads. Values of any type, NULL and empty texts differ in the form that is hashed. The
+digest of a bucket is the number of its rows and the sum of their digests, as two numbers of 64 bits each.
 
 A change of a bucket's rows leaves its digest as it was with a probability of 2^-128, if nobody makes the values for
 that purpose. A database that writes a value in another way than before (another version, another time zone) gives
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 VERSION = 1
 """Raise it whenever a digest is computed in another way."""
 BUCKET_ROWS = 128
-"""The rows of a bucket. One changed row means that so many are read; each bucket is a row of the ledger."""
+"""The rows of a bucket, which are all read if one changed. Each bucket is a row of the ledger."""
 MIN_BUCKETS, MAX_BUCKETS = 64, 65_536
 SPARSE = 64
-"""Keys that leave more than so many numbers unused for each that they use are hashed: ranges would be too uneven."""
+"""Keys are hashed if they leave more numbers than this unused for each one used: ranges would be too uneven."""
 MAX_TIMES = {"range": 4, "hash": 2}
-"""If a source has grown so many times, it gets other buckets when everything is read anyway."""
+"""The growth of a source after which it gets other buckets, when everything is read anyway."""
 TEXT_KEYS = -(1 << 40)
-"""The number below which SQLite's keys are that are no numbers although most are: ranges cannot have them."""
+"""SQLite's keys that are no numbers, although most are, lie below this. Ranges cannot have them."""
 HALF = 1 << 64
 """A digest is two numbers below this."""
 UNPACK = struct.Struct(">QQ16x").unpack
-"""Returns the two halves of a digest, of which SHA-256 gives more."""
+"""Returns the two halves of a digest, and leaves out the rest of a SHA-256."""
 
 
 class RowDigest(NamedTuple):
@@ -120,7 +120,7 @@ def time_watermark(watermark: str) -> str | None:
 
 
 def choose_layout(rows: int, lowest: Any, highest: Any, rendering: str) -> BucketLayout:
-    """Return the layout for a source of so many rows, whose keys (None unless they are whole numbers) lie between."""
+    """Return the layout for `rows` rows with keys from `lowest` to `highest`, None unless they are whole numbers."""
     count = _bucket_count(rows)
     if lowest is not None and highest is not None and highest - lowest <= SPARSE * max(rows, MIN_BUCKETS):
         return BucketLayout("range", max(2, -(-(highest - lowest + 1) // count)), rendering)

@@ -2,13 +2,13 @@
 
 Each page is read in two steps: first the keys, each with a flag that says whether its row changed since a time, and
 then the rows that have to be read. A page is read in full if it has a key that the ledger does not know or that has to
-be tried again, so a row that is inserted with an old time is found, too. The only change that is missed is one of a
+be tried again. So a row that is inserted with an old time is found, too. The only change that is missed is one of a
 known row whose time does not rise above `since`.
 
-`since` is computed from the rows themselves: at the start of a scan, it is the latest time that is not later than the
-database's own clock (a row dated 2099 would hide all changes until then), minus `changed_overlap` for rows that are
-committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted. Times
-that are text (SQLite) are compared as text, and by the day.
+`since` is computed from the rows themselves at the start of a scan. It is the latest time that is not later than the
+database's own clock, since a row dated 2099 would hide all changes until then. `changed_overlap` is subtracted for rows
+that are committed later than they are dated. Times without a zone may be in any zone, so half a day more is subtracted.
+Times that are text (SQLite) are compared as text, and by the day.
 
 Who may see a document can change without any time: the groups of all rows are read each time, and a row whose groups
 are not those of its committed state (a stamp in the ledger) is read in full.
@@ -61,7 +61,7 @@ class ChangedSource(SqlSource):
         self._unchanged: Callable[[Mapping[str, str]], set[str]] = set
 
     def use_scan_state(self, state: ScanState) -> None:
-        """As `Source.use_scan_state`."""
+        """Set the watermark of the next scan, and leave rows unread that are older than that of the last one."""
         watermark = self.watermark()  # before the first page, so that later changes are above it
         if watermark is None:
             return
@@ -113,7 +113,7 @@ class ChangedSource(SqlSource):
         return stamps, tuple(keys[-1]) if len(found) == rows else None
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """As `SqlSource.documents`, with stamps of their groups."""
+        """Return the documents with these ids, with stamps of their groups."""
         return self._with_stamps(super().documents(ids))
 
     def watermark_at(self, time: Any, overlap: float) -> str:
@@ -135,7 +135,7 @@ class ChangedSource(SqlSource):
         self._unchanged = unchanged
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """As `Source.page`; the keys of rows that stay unread are in `unread`."""
+        """Return a page of rows; the keys of those that stay unread are in `unread`."""
         if self._since is None:
             return self._with_stamps(super().page(cursor, rows))
         width = len(self._keys)

@@ -57,23 +57,23 @@ class CodeSource:
         self._scanning = False
 
     def check(self) -> None:
-        """As `Source.check`: check that the folder exists and the grammars are installed."""
+        """Check that the folder exists and the grammars are installed."""
         require_grammars()
         if not self._root.is_dir():
             raise SettingsError(f"index {self._index.name}: root {self._root} is not a folder; correct it")
 
     def use_scan_state(self, state: ScanState) -> None:
-        """As `Source.use_scan_state`."""
+        """Prepare for a scan, which leaves files unread that are known by size and time."""
         self._scan_state = state
         state.set_watermark(WATERMARK)
 
     def count(self) -> int:
-        """As `Source.count`; the next scan reads the files that are listed here."""
+        """Return how many files there are. The next scan reads the files that are listed here."""
         self._listing, self._scanning = self._list(), False
         return len(self._listing)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """As `Source.page`; the cursor is a position in the list of files, which each new scan makes again."""
+        """Return a page of files. The cursor is a position in the list of files, which each new scan makes again."""
         if self._listing is None or (cursor is None and self._scanning):
             self._listing = self._list()
         self._scanning = True
@@ -87,7 +87,7 @@ class CodeSource:
         )
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """As `SingleDocumentSource.documents`: files by their path, if the rules of the folder include them."""
+        """Return files by their path, if the rules of the folder include them."""
         listing, wanted = self._list(), set(ids)
         page = SourcePage(DocumentBatch.empty(), None)
         page.unreadable.extend(failure for failure in listing.failures if document_id(failure.key) in wanted)

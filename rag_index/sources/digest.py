@@ -88,18 +88,18 @@ class DigestSource(SqlSource):
         self._to_read: set[int] | None = None
 
     def use_scan_state(self, state: ScanState) -> None:
-        """As `Source.use_scan_state`. The digests are computed with the first page, or when rows are counted."""
+        """Prepare for a scan. The digests are computed with the first page, or when rows are counted."""
         self._state = state
         self._layout, self._rows, self._unread, self._to_read = None, None, {}, None
 
     def count(self) -> int:
-        """As `Source.count`."""
+        """Return how many rows the source has now."""
         if self._state is None:
             return super().count()
         return self._begin(self._state)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """As `Source.page`. The first page has the buckets that stay unread."""
+        """Return a page of rows from the buckets to be read. The first page has the buckets that stay unread."""
         if self._state is None or cursor is not None:
             return super().page(cursor, rows)
         self._begin(self._state)

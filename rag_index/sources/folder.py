@@ -84,7 +84,7 @@ class _IgnoreFile:
     """The path to the root, with / at the end, from the folder of a .gitignore that is above the root."""
 
     def match(self, path: str) -> bool | None:
-        """As `Patterns.match`, for a path from the root."""
+        """Return what the patterns say of a path from the root; None if they do not decide."""
         return self.patterns.match(self.above + path.removeprefix(self.folder))
 
 
@@ -115,7 +115,7 @@ class _Walk:
         self._listing = Listing()
 
     def listing(self) -> Listing:
-        """As `list_files`."""
+        """Walk through the folders and return what was found."""
         waiting: list[tuple[str, list[_IgnoreFile]]] = [("", _ignore_files_above(self._root))]
         while waiting:
             folder, ignore_files = waiting.pop()

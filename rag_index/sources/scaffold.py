@@ -62,7 +62,7 @@ class _Table:
     text: list[str]
     payload: list[str]
     secrets: list[str] = field(default_factory=list)
-    """Columns that are named like secrets, of which nothing is indexed."""
+    """Columns that are named like secrets, and not indexed."""
 
     @property
     def left_out(self) -> str:

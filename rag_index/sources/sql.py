@@ -166,7 +166,7 @@ class SqlSource:
         self._connection: Connection | None = None
 
     def check(self) -> None:
-        """As `Source.check`: check that table, columns and key fit the settings."""
+        """Check that table, columns and key fit the settings."""
         with self._connect() as connection:
             if self._index.table is not None:
                 check_table(connection, self._index)
@@ -187,13 +187,13 @@ class SqlSource:
         """Do nothing: everything is read each time."""
 
     def count(self) -> int:
-        """As `Source.count`; rows without a key do not count."""
+        """Return how many rows have a key."""
         with self._connect() as connection:
             statement = sa.select(sa.func.count()).select_from(self._from).where(*self._keys_not_null())
             return int(connection.scalar(statement) or 0)
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
-        """As `Source.page`."""
+        """Return at most `rows` documents after the key `cursor`."""
         if self._streams:
             return self._read_stream(cursor, rows)
         statement = self._select()
@@ -210,7 +210,7 @@ class SqlSource:
         return self._read(found, last)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
-        """As `SingleDocumentSource.documents`."""
+        """Return the documents with these ids, as far as they exist."""
         wanted = [key_parts(text, self._index.key_columns) for text in ids]
         with self._connect() as connection:
             if self._index.table is not None:  # SQLite reads the name of a missing column as a text

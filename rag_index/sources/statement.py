@@ -44,7 +44,7 @@ def untyped(value: Any) -> sa.ColumnElement[Any]:
 
 
 class _Untyped(UserDefinedType[Any]):
-    """As NullType, for which `IN` would take the type of the column."""
+    """A type that adds nothing. Unlike NullType, it keeps `IN` from taking the type of the column."""
 
     cache_ok = True
 

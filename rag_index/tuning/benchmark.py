@@ -198,19 +198,19 @@ class OneByOne:
         self.stats = embedder.stats
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """As `Embedder.embed_documents`, with a request for each text."""
+        """Return one entry per text, with a request for each."""
         return [self._embedder.embed_documents([text])[0] for text in texts]
 
     def identity(self) -> EmbedderIdentity:
-        """As `Embedder.identity`."""
+        """Return the identity of the model."""
         return self._embedder.identity()
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
-        """As `Embedder.embed_query`."""
+        """Return the vector of a query."""
         return self._embedder.embed_query(text)
 
     def close(self) -> None:
-        """As `Embedder.close`."""
+        """Close the embedder."""
         self._embedder.close()
 
 

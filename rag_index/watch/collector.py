@@ -27,7 +27,7 @@ MAX_PAUSE = 60.0
 CHECK_SECONDS = 300.0
 """How often to check that the source still notes changes: without its triggers it looks as if nothing changed."""
 SLICE_SECONDS = 0.5
-"""For how long a feed is waited for before the collector looks whether it has to end; `poll_seconds` may be minutes."""
+"""How long the collector waits for a feed before it looks whether it has to end; `poll_seconds` may be minutes."""
 logger = logging.getLogger("rag_index.watch")
 
 

@@ -133,7 +133,7 @@ class Runner(Protocol):
     """How batches, and the runs that take their place, are carried out. Used by one thread."""
 
     def index_changes(self, name: str, waiting: int) -> Applied:
-        """Index a batch of what waits in the inbox for an index, of which there are so many changes."""
+        """Index a batch of the `waiting` changes in the inbox of an index."""
 
     def begin_run(self, name: str) -> Run:
         """Begin a run of the index over all its documents, beside the batches of other indexes.
@@ -144,7 +144,7 @@ class Runner(Protocol):
 
 @contextmanager
 def _watching(ledger: Ledger, project: str) -> Iterator[None]:
-    """Hold the lease of the watch of a project, of which there is one at a time. Raises IndexLocked."""
+    """Hold the lease of the watch of a project. Raises IndexLocked if the project is watched already."""
     with ExitStack() as stack:
         try:
             stack.enter_context(IndexLease(ledger, lease_name(project), "watch"))
@@ -318,7 +318,7 @@ class Watch:
         return True
 
     def _begin_run(self, index: _Index, why: str) -> bool:
-        """Begin an ordinary run, of which there is one at a time; return whether that was tried."""
+        """Begin an ordinary run, one at a time. Return whether that was tried."""
         other = next((other.name for other in self._indexes if other.run), None)
         if other is not None:
             self._note(index, "waiting", f"an ordinary run of {other} is under way, then one takes over: {why}")

@@ -38,11 +38,11 @@ class PlainRunner:
         self._batches = BatchIndexer(settings)
 
     def index_changes(self, name: str, waiting: int) -> Applied:
-        """As `Runner.index_changes`."""
+        """Index a batch of what waits in the inbox for this index."""
         return self._batches.index(name)
 
     def begin_run(self, name: str) -> OrdinaryRun:
-        """As `Runner.begin_run`."""
+        """Start a run over all documents as a process of its own. Raises IndexLocked."""
         if (locked := self._batches.locked(name)) is not None:
             raise locked  # starting a command takes seconds
         self._batches.close()  # the run needs the memory

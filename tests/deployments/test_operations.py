@@ -36,11 +36,6 @@ def test_images_and_links_exist():
     assert used <= {path.name for path in (ROOT / "docs" / "images").glob("*.png")}
 
 
-def test_the_tests_that_the_page_names_exist():
-    for name in set(re.findall(r"`(test_\w+\.py)`", PAGE)):
-        assert list((ROOT / "tests").rglob(name)), name
-
-
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_commands_of_the_page_work_in_a_terminal(tmp_path):

@@ -1,15 +1,12 @@
-"""docs/retrieval.md: its settings are the defaults, its options are those of the command."""
+"""docs/retrieval.md: its options are those of the command."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
-
-from rag_index.settings import RetrieveSettings, StoreSettings
 
 TEXT = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text(encoding="utf-8")
 
@@ -17,12 +14,6 @@ TEXT = (Path(__file__).parents[2] / "docs" / "retrieval.md").read_text(encoding=
 def block(language: str, having: str) -> str:
     (found,) = [code for code in re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) if having in code]
     return found
-
-
-def test_the_settings_of_the_documentation_are_the_defaults():
-    written = tomllib.loads(block("toml", "[retrieve]\ntimeout"))
-    assert written["retrieve"] == RetrieveSettings().model_dump(exclude_none=True)
-    assert written["store"]["hnsw"] == StoreSettings().hnsw
 
 
 def test_every_option_of_search_is_documented():

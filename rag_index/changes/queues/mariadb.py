@@ -61,7 +61,7 @@ _COMMENT = sa.text("""
 
 
 class MariadbQueue:
-    """As `Queue`."""
+    """The queue in MariaDB and MySQL, whose rows have numbers."""
 
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
         self._watched = list(tables)
@@ -73,7 +73,7 @@ class MariadbQueue:
         self.no_rows: Sequence[Any] = (0,)
 
     def setup(self, connection: Connection) -> Setup:
-        """As `Queue.setup`."""
+        """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
         database = str(connection.scalar(sa.text("SELECT DATABASE()")))
         queue = f"{_quoted(database)}.{self._name}"
         user, _, host = str(connection.scalar(sa.text("SELECT CURRENT_USER()"))).rpartition("@")
@@ -111,9 +111,10 @@ class MariadbQueue:
         return Setup(f"rag-index: follow changes by triggers (queue {queue})", COSTS, tuple(steps), removal)
 
     def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """As `Queue.problems`. Only a user with the right TRIGGER sees triggers; for others the queue's comment tells.
+        """Return why changes of some tables are not noted. Raises SettingsError if that is so for all.
 
-        That says whether the triggers fit the settings, but not whether they are still there.
+        Only a user with the right TRIGGER sees triggers. For others the queue's comment tells whether the triggers fit
+        the settings, but not whether they are still there.
         """
         comment = connection.scalar(_COMMENT, {"name": self._name})
         if comment is None:
@@ -134,12 +135,12 @@ class MariadbQueue:
         return found
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        """As `Queue.read`."""
+        """Return at most `limit` rows of the queue."""
         statement = sa.text(f"SELECT id, source, row_key, changed_at FROM {self._name} ORDER BY id LIMIT :limit")
         return [self._read(connection, *row) for row in connection.execute(statement, {"limit": limit}).fetchall()]
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
-        """As `Queue.delete`."""
+        """Delete these rows in one transaction, and no others."""
         statement = sa.text(f"DELETE FROM {self._name} WHERE id IN :ids").bindparams(
             sa.bindparam("ids", expanding=True)
         )
@@ -149,7 +150,7 @@ class MariadbQueue:
         connection.commit()
 
     def count(self, connection: Connection, limit: int) -> int:
-        """As `Queue.count`."""
+        """Return how many rows wait; counting ends at `limit`."""
         statement = f"SELECT count(*) FROM (SELECT 1 FROM {self._name} LIMIT {limit:d}) AS waiting"
         return int(connection.scalar(sa.text(statement)) or 0)
 

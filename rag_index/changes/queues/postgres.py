@@ -38,7 +38,7 @@ ENABLED = {
 both (A). Another state says that somebody has switched a trigger off, perhaps for a while."""
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
-    "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
+    "transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.",
     "The queue grows while no watch runs; `rag-index doctor` tells. Autovacuum cleans it often, but not while a",
     "transaction, a prepared one or a slot holds an old snapshot: then it grows with every change, and the watch looks",
     "at all of it five times a second.",
@@ -56,7 +56,7 @@ _OLD_FUNCTIONS = sa.text("""
 
 
 class PostgresQueue:
-    """As `Queue`."""
+    """The queue in PostgreSQL, which has neither index nor sequence: a row is named by its place and time."""
 
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
         self._watched = list(tables)
@@ -69,7 +69,7 @@ class PostgresQueue:
         self.no_rows: Sequence[Any] = (("(0,0)", "1970-01-01 00:00:00+00"),)
 
     def setup(self, connection: Connection) -> Setup:
-        """As `Queue.setup`."""
+        """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
         tables = [table_in_catalogue(connection, table) for table in self._watched]
         names = [self._names(table.watched)["truncate"] for table in tables]
         found = connection.execute(_OLD_FUNCTIONS, {"schema": SCHEMA, "prefix": f"{self._name}_"})
@@ -102,7 +102,7 @@ class PostgresQueue:
         return Setup(f"rag-index: follow changes by triggers (queue {self._table})", COSTS, tuple(steps), removal)
 
     def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """As `Queue.problems`."""
+        """Return why changes of some tables are not noted. Raises SettingsError if that is so for all."""
         if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": self._table}) is None:
             raise SettingsError(f"the source has no queue {self._table}; {SETUP}")
         allowed = sa.text("SELECT has_table_privilege(:name, 'SELECT') AND has_table_privilege(:name, 'DELETE')")
@@ -125,7 +125,7 @@ class PostgresQueue:
         return found
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        """As `Queue.read`."""
+        """Return at most `limit` rows of the queue."""
         statement = sa.text(
             f"SELECT ctid::text, source, row_key, changed_at::text, extract(epoch FROM changed_at)::float8 "
             f"FROM {self._table} LIMIT :limit"
@@ -138,7 +138,7 @@ class PostgresQueue:
         return [self._read(row, readers) for row in rows]
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
-        """As `Queue.delete`. A row at the same place with another time is another row."""
+        """Delete these rows in one transaction. A row at the same place with another time is another row."""
         statement = sa.text(
             f"DELETE FROM {self._table} q "
             "USING unnest(CAST(:places AS tid[]), CAST(:times AS timestamptz[])) AS r(p, t) "
@@ -148,7 +148,7 @@ class PostgresQueue:
         connection.commit()
 
     def count(self, connection: Connection, limit: int) -> int:
-        """As `Queue.count`."""
+        """Return how many rows wait; counting ends at `limit`."""
         statement = f"SELECT count(*) FROM (SELECT FROM {self._table} LIMIT {limit:d}) AS waiting"
         return int(connection.scalar(sa.text(statement)) or 0)
 

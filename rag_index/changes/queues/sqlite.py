@@ -22,7 +22,7 @@ KINDS = ("insert", "update", "delete")
 NOW = "(julianday('now') - 2440587.5) * 86400.0"
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
-    "transaction. `benchmarks/watch_writers.py` measures it; docs/sources.md has figures.",
+    "transaction. `benchmarks/watch_writers.py` measures it; docs/performance.md has figures.",
     "The watch deletes these rows in short transactions of its own: the file and its folder must be writable for it,",
     "and writers need a busy timeout, as beside any other writer. The other tables are only read.",
     "The queue grows while no watch runs; `rag-index doctor` tells.",
@@ -31,7 +31,7 @@ _OBJECTS = sa.text("SELECT name, type, tbl_name FROM sqlite_master WHERE type IN
 
 
 class SqliteQueue:
-    """As `Queue`."""
+    """The queue in SQLite, whose rows have numbers."""
 
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
         self._watched = list(tables)
@@ -44,7 +44,7 @@ class SqliteQueue:
         self.no_rows: Sequence[Any] = (0,)
 
     def setup(self, connection: Connection) -> Setup:
-        """As `Queue.setup`."""
+        """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
         objects = connection.execute(_OBJECTS).fetchall()
         old = [name for name, kind, _ in objects if kind == "trigger" and name.startswith(f"{self._name}_")]
         triggers = [step for table in self._watched for step in self._triggers(connection, table)]
@@ -71,7 +71,7 @@ class SqliteQueue:
         return Setup(f"rag-index: follow changes by triggers (queue {self._name})", COSTS, tuple(steps), removal)
 
     def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """As `Queue.problems`."""
+        """Return why changes of some tables are not noted. Raises SettingsError if that is so for all."""
         objects = connection.execute(_OBJECTS).fetchall()
         if self._name not in {name for name, kind, _ in objects if kind == "table"}:
             raise SettingsError(f"the source has no queue {self._name}; {SETUP}")
@@ -95,7 +95,7 @@ class SqliteQueue:
         return found
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
-        """As `Queue.read`."""
+        """Return at most `limit` rows of the queue."""
         statement = f"SELECT id, source, whole, changed_at, {self._keys} FROM {self._name} ORDER BY id LIMIT :limit"
         found = []
         for number, source, whole, changed_at, *keys in connection.execute(sa.text(statement), {"limit": limit}):
@@ -105,12 +105,12 @@ class SqliteQueue:
         return found
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
-        """As `Queue.delete`. Numbers are never used again (AUTOINCREMENT), so a row deleted twice is no other row."""
+        """Delete these rows. Numbers are never used again (AUTOINCREMENT), so a row deleted twice is no other row."""
         connection.execute(sa.text(f"DELETE FROM {self._name} WHERE id = :id"), [{"id": token} for token in tokens])
         connection.commit()
 
     def count(self, connection: Connection, limit: int) -> int:
-        """As `Queue.count`."""
+        """Return how many rows wait; counting ends at `limit`."""
         statement = f"SELECT count(*) FROM (SELECT 1 FROM {self._name} LIMIT {limit:d})"
         return int(connection.scalar(sa.text(statement)) or 0)
 

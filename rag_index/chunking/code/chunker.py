@@ -160,18 +160,18 @@ class CodeChunker:
 
     @property
     def fingerprint(self) -> str:
-        """As `Chunker.fingerprint`."""
+        """A name for all that decides the chunks."""
         return f"code-{VERSION}/{self.chars}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """As `Chunker.chunk`; the payload of a document names its language."""
+        """Split each document at its symbols. The payload of a document names its language."""
         return [
             self._chunk(text, str(decode_payload(payload).get("language", TEXT)))
             for text, payload in zip(documents.texts, documents.payloads, strict=True)
         ]
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """As `Chunker.split_chunk`, at a line if the chunk has several. No character is lost; `lines` stay right."""
+        """Split a chunk in two, at a line if the chunk has several. No character is lost; `lines` stay right."""
         chunk = document.chunks[number]
         middle = _find_middle(chunk)
         if middle is None:

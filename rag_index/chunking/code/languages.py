@@ -46,7 +46,7 @@ class Language:
     package: str
     suffixes: tuple[str, ...]
     definitions: Mapping[str, Reader] = field(repr=False)
-    """For each type of node that may define symbols, what reads them."""
+    """What reads the symbols of each type of node that may define some."""
     grammar_function: str = "language"
     """The package's function that returns the grammar."""
     comments: frozenset[str] = frozenset({"comment"})

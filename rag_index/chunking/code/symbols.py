@@ -108,7 +108,7 @@ def parse(data: bytes, language: Language, deadline: Deadline) -> Tree:
 
 @functools.cache
 def _buffer(size: int) -> bytearray:
-    """Return the buffer through which the parser reads, which is the same for each size and is written anew.
+    """Return the buffer through which the parser reads: one for each size, overwritten by each file.
 
     py-tree-sitter 0.26.1 keeps whatever it was given for ever, so that each process grew by all that it parsed.
     """
@@ -125,7 +125,7 @@ class _Walk:
         self._around: list[Node] = []
         """The nodes around the current one."""
         self._local: list[bool] = [False]
-        """For each of them, and for the file, whether what is within is local to a function."""
+        """Whether what is within each of them, and within the file, is local to a function."""
         self._lonely: dict[int, bool] = {}
         """Whether wrappers hold a single definition, by the id of their node."""
         self.found: dict[tuple[int, int], Definition] = {}
@@ -270,7 +270,7 @@ class _SymbolReader:
         """Where the lines begin, from the second on."""
 
     def read(self, definitions: list[Definition], deadline: Deadline) -> list[Symbol]:
-        """As `symbols_of`."""
+        """Return the symbols of these definitions. Raises FileTimedOut."""
         symbols: list[Symbol] = []
         scopes: list[_Scope] = []
         earliest = 0

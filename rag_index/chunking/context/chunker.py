@@ -63,11 +63,11 @@ class ContextChunker:
 
     @property
     def fingerprint(self) -> str:
-        """As `Chunker.fingerprint`."""
+        """A name for all that decides the chunks and their contexts."""
         return f"{self.inner.fingerprint}/context-{self.recipe.fingerprint}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """As `Chunker.chunk`. Equal documents get equal contexts as far as the cache has them."""
+        """Split each document and add contexts. Equal documents get equal contexts as far as the cache has them."""
         chunked = self.inner.chunk(documents)
         several = [
             (row, document)
@@ -83,7 +83,7 @@ class ContextChunker:
         return chunked
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
-        """As `Chunker.split_chunk`; both halves keep the context."""
+        """Split a chunk in two; both halves keep the context."""
         return self.inner.split_chunk(document, number)
 
     def _add_contexts(self, document: ChunkedDocument, written: DocumentContexts) -> ChunkedDocument | RagIndexError:

@@ -104,7 +104,7 @@ class GeneratingModel(KnownModel):
     """The hosts whose model was compared before."""
 
     async def try_out(self, endpoint: Endpoint) -> None:
-        """As `HostModel.try_out`."""
+        """Compare the model, and let it answer once if it was compared before."""
         await self.compare(endpoint)
         if endpoint.url in self._compared:
             await check_generating(endpoint, self.name, self.num_ctx)
