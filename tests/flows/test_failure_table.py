@@ -25,7 +25,12 @@ ELSEWHERE = {
     "The worker of a deployed run": (137, "deployments/test_worker.py", "a_run_whose_worker_is_stopped_is_resumed"),
     "A run is cancelled on Prefect's page": (130, "flows/test_cancel.py", "a_run_in_a_terminal_that_is_cancelled"),
     "Store or ledger was put back": (0, "indexing/test_restored.py", "a_store_that_was_put_back_is_mended_by_the_next"),
-    "The Prefect server of": (1, "orchestration/test_launch.py", "a_prefect_server_that_does_not_answer_ends_the_run"),
+    "The Prefect server of `PREFECT_API_URL` goes": (0, "deployments/test_worker.py", "a_restart_of_prefects_server_"),
+    "The Prefect server of `PREFECT_API_URL` does": (
+        1,
+        "orchestration/test_launch.py",
+        "a_prefect_server_that_does_not",
+    ),
 }
 """The lines that only a run with other processes shows: the exit code, and the test that provokes each."""
 

@@ -189,9 +189,10 @@ def sizes(project, ledger, monkeypatch):
         found = []
 
         def take_time(scan, pages, *args):
-            found.append(len(pages[0].documents))
+            [page] = pages
+            found.append(len(page.documents))
             now[0] += found[-1] * seconds
-            whole(scan, pages, *args)
+            whole(scan, [page], *args)
 
         put(ledger, *map(str, range(1, first + 1)))
         with (
