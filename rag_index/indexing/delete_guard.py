@@ -34,9 +34,9 @@ class Loss:
     def sentence(self, share: float) -> str:
         """Return what would be lost if that is more than `share`; "" if it is not.
 
-        What was in the index when it was last whole is counted by itself, together with what was lost in the last
-        days: documents that a wrong source brought must not outweigh it. What came later counts as long as not too much
-        of the former is held back; if it is, what came later is of the source that lost the former.
+        The documents that the index had when it was last whole are counted by themselves, with those lost in the last
+        days: documents that a wrong source brought must not outweigh them. Those that came later are counted too, unless
+        too many of the first are held back: then they came from the source that lost the first.
         """
         lost, earlier = self.deletions.whole, self._earlier
         if self.is_of_whole(share):

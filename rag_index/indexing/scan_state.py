@@ -95,26 +95,26 @@ class LedgerScanState:
 
     @property
     def watermark(self) -> str | None:
-        """As `ScanState.watermark`."""
+        """The watermark that the last complete scan set; None if everything has to be read."""
         return self._watermark
 
     @property
     def last_watermark(self) -> str | None:
-        """As `ScanState.last_watermark`."""
+        """The last watermark, even if everything has to be read; None if the settings of the index changed."""
         return self._last_watermark
 
     def digests(self) -> dict[int, str]:
-        """As `ScanState.digests`."""
+        """Return the digests that complete scans left, by bucket, without those of buckets that must be read."""
         unfinished = self._ledger.unfinished_buckets(self._collection, max_tries=None if self._retry else MAX_TRIES)
         digests = self._ledger.digests(self._collection)
         return {bucket: digest for bucket, digest in digests.items() if bucket not in unfinished}
 
     def set_watermark(self, watermark: str) -> None:
-        """As `ScanState.set_watermark`."""
+        """Keep this watermark for the next scan, if this one reaches its end."""
         self._next_watermark = watermark
 
     def must_read(self, keys: Sequence[str]) -> bool:
-        """As `ScanState.must_read`."""
+        """Return whether one of these documents is not committed in its current state, or has to be tried again."""
         known = self._ledger.known(self._collection, keys)
         failed = self._ledger.failures(self._collection, keys)
         if any(self._retry or (failure.tries < MAX_TRIES and failure.kind == "failed") for failure in failed.values()):
@@ -122,13 +122,13 @@ class LedgerScanState:
         return any(row.pending for row in known.values()) or any(key not in known and key not in failed for key in keys)
 
     def unchanged(self, stamps: Mapping[str, str]) -> set[str]:
-        """As `ScanState.unchanged`."""
+        """Return the keys of those documents (stamps by key) that the ledger has with the same stamp."""
         committed = self._ledger.committed_stamps(self._collection, list(stamps))
         same = {key for key, stamp in committed.items() if stamps[key] == stamp}
         return same - self._ledger.failures(self._collection).keys() if self._retry else same
 
     def keys_under(self, prefix: str) -> list[str]:
-        """As `ScanState.keys_under`."""
+        """Return the keys of the known documents whose typed key begins with `prefix`."""
         return self._ledger.keys_under(self._collection, prefix)
 
     def note(self, page: SourcePage, outcome: IndexOutcome) -> int:
