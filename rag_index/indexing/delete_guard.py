@@ -35,7 +35,7 @@ class Loss:
         """Return what would be lost if that is more than `share`; "" if it is not.
 
         The documents that the index had when it was last whole are counted by themselves, with those lost in the last
-        days: documents that a wrong source brought must not outweigh them. Those that came later are counted too, unless
+        days: documents that a wrong source brought must not outweigh them. Those that came later count too, unless
         too many of the first are held back: then they came from the source that lost the first.
         """
         lost, earlier = self.deletions.whole, self._earlier
