@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.question import MAX_HITS
+from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
 
 if TYPE_CHECKING:
     from rag_index.retrieve.filters import Filter
@@ -181,7 +182,7 @@ class FieldModel(BaseModel):
     """A field that filters may name, and the kind of its payload index."""
 
     name: str
-    kind: Literal["keyword", "integer", "float", "bool", "datetime"] | None
+    kind: PayloadKind | None
 
 
 class IndexModel(BaseModel):

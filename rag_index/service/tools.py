@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from rag_index.errors import SettingsError
 from rag_index.service.models import MAX_QUERY_CHARS, SearchRequest
-from rag_index.settings.index import CODE, CODE_FIELDS
+from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -268,26 +268,11 @@ def _fault(model: type[_Arguments], error: Any) -> str:
 
 
 Schema = dict[str, Any]
-VALUES: Mapping[str, Schema] = {
-    "keyword": {"type": "string"},
-    "integer": {"type": "integer"},
-    "float": {"type": "number"},
-    "bool": {"type": "boolean"},
-    "datetime": {"type": "string", "format": "date-time"},
-}
-"""The type of a value by the kind of its field's payload index."""
+ANY_KIND = KindOfValues(
+    frozenset(), {"type": ["string", "number", "boolean"]}, "text, numbers, or true and false", "numbers"
+)
+"""The values of a field that has no kind in the settings."""
 
-ANY_VALUE: Schema = {"type": ["string", "number", "boolean"]}
-"""The type of a value whose field has no kind in the settings."""
-
-ORDERED = ("integer", "float", "datetime")
-DESCRIPTIONS = {
-    "keyword": "text",
-    "integer": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "datetime": 'a time in ISO 8601; compare it with gte, gt, lte, lt, as in {"gte": "2024-01-01"}',
-}
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 
@@ -352,7 +337,7 @@ def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
     return {
         "type": "object",
         "properties": properties,
-        "additionalProperties": False if closed else _comparison(ANY_VALUE, ordered=True),
+        "additionalProperties": False if closed else _comparison(ANY_KIND.schema, ordered=True),
         "description": FILTER,
     }
 
@@ -367,13 +352,13 @@ def _field(by_index: Mapping[str, str | None], indexes: int) -> Schema:
     """Return the schema of a field. Indexes that disagree about its kind make it a field of any kind."""
     kinds = set(by_index.values())
     kind = kinds.pop() if len(kinds) == 1 else None
-    holds = DESCRIPTIONS[kind] if kind else "text, numbers, or true and false"
+    values = PAYLOAD_KINDS[kind] if kind else ANY_KIND
     where = f" of {', '.join(by_index)}" if len(by_index) < indexes else ""
-    schema = _comparison(VALUES[kind] if kind else ANY_VALUE, ordered=kind is None or kind in ORDERED)
-    return {"description": f"A field{where}: {holds}.", **schema}
+    schema = _comparison(values.schema, ordered=bool(values.ordered))
+    return {"description": f"A field{where}: {values.description}.", **schema}
 
 
-def _comparison(value: Schema, *, ordered: bool) -> Schema:
+def _comparison(value: Mapping[str, Any], *, ordered: bool) -> Schema:
     """Return the schema of what a field may be compared with: a value, several, or an object of comparisons."""
     several = {"type": "array", "items": value}
     bounds = dict.fromkeys(("gte", "gt", "lte", "lt"), value) if ordered else {}

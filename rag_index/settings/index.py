@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic looks it up
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ from rag_index.settings.sections import (
 from rag_index.settings.values import Number, OptionalTable, PositiveInt, Section, Table, Whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import ValidationInfo
 
 SQL, CODE = "sql", "code"
@@ -48,6 +51,33 @@ CodeLanguage = Literal[
 ]  # fmt: skip
 """The languages that source code is parsed as; `text` is split at lines."""
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
+
+
+@dataclass(frozen=True, slots=True)
+class KindOfValues:
+    """The values that a payload index holds: their types in a payload, and what a caller is told of them."""
+
+    types: frozenset[type]
+    schema: Mapping[str, Any]
+    """The type of a value in JSON Schema."""
+    description: str
+    ordered: Literal["", "numbers", "times"] = ""
+    """What the values are compared with by gte, gt, lte and lt; "" if they have no order."""
+
+
+PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
+    "keyword": KindOfValues(frozenset({str}), {"type": "string"}, "text"),
+    "integer": KindOfValues(frozenset({int}), {"type": "integer"}, "a whole number", "numbers"),
+    "float": KindOfValues(frozenset({int, float}), {"type": "number"}, "a number", "numbers"),
+    "bool": KindOfValues(frozenset({bool}), {"type": "boolean"}, "true or false"),
+    "datetime": KindOfValues(
+        frozenset({str}),
+        {"type": "string", "format": "date-time"},
+        'a time in ISO 8601; compare it with gte, gt, lte, lt, as in {"gte": "2024-01-01"}',
+        "times",
+    ),
+}
+"""The kinds of payload indexes, by Qdrant's own names. A new kind is one more entry here and in `PayloadKind`."""
 
 SECRET = re.compile(
     r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"

@@ -6,7 +6,7 @@ import os
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import hypothesis
 import numpy as np
@@ -17,6 +17,7 @@ from qdrant_client import QdrantClient
 from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
+from rag_index.settings.index import PAYLOAD_KINDS, PayloadKind
 from rag_index.stores import Condition, Store
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.server.store import ServerStore
@@ -543,6 +544,10 @@ FITTING: dict[str, list[tuple[str, Any]]] = {
     ],
 }
 """Conditions that each kind of payload index must answer as a search without it does."""
+
+
+def test_every_kind_of_payload_index_is_described_and_tried() -> None:
+    assert set(PAYLOAD_KINDS) == set(get_args(PayloadKind)) == set(FITTING)
 
 
 @pytest.mark.parametrize("kind", FITTING)

@@ -13,10 +13,9 @@ import qdrant_edge as e
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import PointsRefused, RagIndexError, StoreMismatch
 from rag_index.stores import SPARSE
-from rag_index.stores.conditions import payload_path, unquoted
+from rag_index.stores.conditions import index_changes
 from rag_index.stores.edge.errors import engine_errors
 from rag_index.stores.edge.folder import folder_errors, require_space
-from rag_index.stores.edge.payload_index import payload_kind
 from rag_index.stores.edge.points import engine_points
 from rag_index.stores.edge.reading import BATCH_POINTS, CollectionReader, key_conditions
 from rag_index.stores.edge.search_index import build_index
@@ -66,15 +65,11 @@ class EdgeCollection(CollectionReader):
 
     def index_fields(self, fields: Mapping[str, str | None]) -> None:
         """Create payload indexes; None removes one. One of the same kind is kept, one of another kind is replaced."""
-        kinds = {payload_path(field): payload_kind(field, kind) if kind else None for field, kind in fields.items()}
         with self._open() as shard:
-            existing = {unquoted(field): info.data_type for field, info in shard.info().payload_schema.items()}
-        for field, kind in kinds.items():
-            before = existing.get(unquoted(field))
-            if before is not None and before != kind:
-                self._write([(e.UpdateOperation.delete_field_index(field), 0)])
-            if kind is not None and before != kind:
-                self._write([(e.UpdateOperation.create_field_index(field, kind), 0)])
+            there = {path: info.data_type for path, info in shard.info().payload_schema.items()}
+        change = e.UpdateOperation
+        for path, kind in index_changes(fields, there, lambda kind: getattr(e.PayloadSchemaType, kind.capitalize())):
+            self._write([(change.create_field_index(path, kind) if kind else change.delete_field_index(path), 0)])
         self.flush()
 
     def upsert(self, points: PointBatch) -> None:

@@ -10,12 +10,11 @@ from qdrant_client import models
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import StoreError, StoreMismatch, StoreUnavailable
 from rag_index.stores import SPARSE
-from rag_index.stores.conditions import payload_path, unquoted
+from rag_index.stores.conditions import index_changes
 from rag_index.stores.metadata import BULK
 from rag_index.stores.server.carry_over import carry_over
 from rag_index.stores.server.configuration import changes, check_version, new_collection, notes
 from rag_index.stores.server.info import DEFAULT_THRESHOLD, has_sparse, indexed_points, is_indexed, vector_params
-from rag_index.stores.server.payload_index import payload_kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,15 +72,12 @@ class Collections:
 
     def index_fields(self, name: str, fields: Mapping[str, str | None]) -> None:
         """Create payload indexes by field and kind; None removes one."""
-        kinds = {payload_path(field): payload_kind(field, kind) if kind else None for field, kind in fields.items()}
-        schema = self._requests.info(name).payload_schema
-        existing = {unquoted(field): found.data_type for field, found in schema.items()}
-        for field, kind in kinds.items():
-            before = existing.get(unquoted(field))
-            if before is not None and before != kind:
-                self._requests.unindex_payload(name, field)
-            if kind is not None and before != kind:
-                self._requests.index_payload(name, field, kind)
+        there = {path: found.data_type for path, found in self._requests.info(name).payload_schema.items()}
+        for path, kind in index_changes(fields, there, models.PayloadSchemaType):
+            if kind is None:
+                self._requests.unindex_payload(name, path)
+            else:
+                self._requests.index_payload(name, path, kind)
 
     def pause_indexing(self, name: str) -> None:
         """Turn the building of the search index off, and note in the metadata what was set before, in one request."""
