@@ -15,6 +15,7 @@ from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch
 from rag_index.indexing.access_updates import carry_access
 from rag_index.settings.index import GROUPS_FIELD
+from rag_index.stores import VectorQuery
 from rag_index.stores.metadata import LEFT
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
     for point, vector in zip(chosen, embedder.embed_documents(texts) if texts else [], strict=True):
         if isinstance(vector, Exception):
             continue
-        hits = store.search(collection.name, vector, limit=5)
+        hits = store.search(collection.name, VectorQuery(vector, 5))
         best = hits[0].score if hits else 0.0
         found += any(hit.id == point.id for hit in hits) or best >= float(np.dot(vector, vector)) - TIE
     if found < len(ids):

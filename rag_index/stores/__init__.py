@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from rag_index.errors import StoreMismatch
 from rag_index.stores.metadata import NAME
-from rag_index.stores.protocol import SPARSE, Condition, ServerCollections, Store, StoreReader, server_collections
+from rag_index.stores.protocol import (
+    SPARSE,
+    Condition,
+    ServerCollections,
+    Store,
+    StoreReader,
+    VectorQuery,
+    lend,
+    server_collections,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,8 +38,10 @@ __all__ = [
     "Store",
     "StoreNames",
     "StoreReader",
+    "VectorQuery",
     "find_live",
     "find_unlisted",
+    "lend",
     "live_aliases",
     "open_names",
     "open_reader",

@@ -34,6 +34,20 @@ class Condition:
     value: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class VectorQuery:
+    """A search for the `limit` nearest points to a vector. With `sparse` it is hybrid: see `StoreReader.search`."""
+
+    vector: NDArray[np.float32]
+    limit: int
+    sparse: SparseVector | None = None
+    conditions: Sequence[Condition] = ()
+    exact: bool = False
+    """Whether every vector is compared, whatever search index there is."""
+    payload: bool = True
+    """Whether the points of a hybrid search come with their payloads; those of others always do."""
+
+
 class StoreReader(Protocol):
     """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
 
@@ -80,32 +94,12 @@ class StoreReader(Protocol):
     ) -> Iterator[StoredPoint]:
         """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
 
-    def search(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-    ) -> list[StoredPoint]:
-        """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1)."""
+    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
+        """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1).
 
-    def search_hybrid(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        sparse: SparseVector,
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-        payload: bool = True,
-    ) -> list[StoredPoint]:
-        """Return the `limit` nearest points and the `limit` best by sparse vector, each once, with both scores.
-
-        A point that has none of the words scores 0 by them. The order is undefined. Without `payload`, the points come
-        without theirs. Without sparse vectors in the collection, or in the query, all is as `search`.
+        With a sparse vector, return the `limit` nearest points and the `limit` best by sparse vector, each once, with
+        both scores and in no order. A point that has none of the words scores 0 by them. If the collection has no
+        sparse vectors, or the query none, only the nearest are searched for.
         """
 
     def indexed(self, name: str) -> bool:
@@ -236,3 +230,21 @@ class ServerCollections(Protocol):
 def server_collections(store: StoreReader) -> ServerCollections | None:
     """Return the store as one on a server, None if it is embedded."""
     return None if store.embedded else cast("ServerCollections", store)
+
+
+class _Lent:
+    """A store without its `close`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def close(self) -> None:
+        """Do nothing: the owner closes the store."""
+
+
+def lend(store: Store) -> Store:
+    """Return the store for somebody who closes what they use, such as a Retriever; it is the owner's to close."""
+    return cast("Store", _Lent(store))

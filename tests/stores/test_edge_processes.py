@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from rag_index.errors import SearchTimedOut, StoreError
-from rag_index.stores import Condition
+from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.test_edge import points
@@ -26,7 +26,7 @@ ENDLESS = [Condition("n", "not", -number) for number in range(1, 30_000)]
 
 def search(reader: EdgeReader, *conditions: Condition) -> list[int]:
     query = points(range(1), WIDE).vectors[0]
-    return [hit.payload["n"] for hit in reader.search("live", query, limit=3, conditions=conditions)]
+    return [hit.payload["n"] for hit in reader.search("live", VectorQuery(query, 3, conditions=conditions))]
 
 
 def children() -> list[psutil.Process]:
