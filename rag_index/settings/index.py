@@ -95,12 +95,13 @@ def is_named_like_a_secret(column: str) -> bool:
     return SECRET.fullmatch(words.strip("_").lower()) is not None
 
 
-def _payload_kind(value: Any) -> str | None:
+def _payload_kind(value: Any) -> PayloadKind | None:
     """Return the kind of payload index that serves a filter on this value."""
     if isinstance(value, list):
         kinds = {_payload_kind(item) for item in value}
         return kinds.pop() if len(kinds) == 1 else None
-    return {str: "keyword", bool: "bool", int: "float", float: "float"}.get(type(value))
+    kinds_by_type: Mapping[type, PayloadKind] = {str: "keyword", bool: "bool", int: "float", float: "float"}
+    return kinds_by_type.get(type(value))
 
 
 def _is_select(access: str) -> bool:
@@ -269,10 +270,10 @@ class IndexSettings(Section):
         return self.fields is None or not {field, field.partition(".")[0]}.isdisjoint(self.fields)
 
     @property
-    def indexed_fields(self) -> dict[str, str]:
+    def indexed_fields(self) -> dict[str, PayloadKind]:
         """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter` and `access`."""
         required = {field: _payload_kind(value) for field, value in self.required_filter.items()}
-        access = {GROUPS_FIELD: "keyword"} if self.access is not None else {}
+        access: Mapping[str, PayloadKind] = {GROUPS_FIELD: "keyword"} if self.access is not None else {}
         return {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes, **access}
 
     @property
