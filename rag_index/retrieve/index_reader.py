@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.embedders.bm25 import Bm25Encoder
-from rag_index.retrieve.answers import order_answers
-from rag_index.retrieve.fusion import count_documents
+from rag_index.retrieve.fusion import count_documents, order_answers
 from rag_index.stores import VectorQuery
 
 if TYPE_CHECKING:
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.retrieve.access import AccessRules
+    from rag_index.retrieve.concurrency import StoreHolder
     from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.question import IndexAnswer, Question
-    from rag_index.retrieve.store_holder import StoreHolder
 
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""

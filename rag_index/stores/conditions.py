@@ -20,7 +20,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rag_index.errors import StoreError
-from rag_index.settings.index import PAYLOAD_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,6 +112,8 @@ def index_changes(
     `there` has the indexes that exist, by the path that the engine returns, and `kinds` returns the engine's kind for
     a name. Raises StoreError for an unknown kind.
     """
+    from rag_index.settings.index import PAYLOAD_KINDS  # here, since a process that searches should start at once
+
     existing = {unquoted(path): kind for path, kind in there.items()}
     for field, kind in fields.items():
         if kind is not None and kind not in PAYLOAD_KINDS:

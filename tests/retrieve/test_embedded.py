@@ -14,7 +14,7 @@ import pytest
 
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
 from rag_index.retrieve import Retriever
-from rag_index.retrieve.store_holder import StoreHolder
+from rag_index.retrieve.concurrency import StoreHolder
 from rag_index.stores import open_store
 from rag_index.stores.edge import reader as edge_reader
 from tests.retrieve.desk import found

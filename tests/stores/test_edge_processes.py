@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -97,3 +99,11 @@ def test_a_newer_state_of_a_collection_is_found(tmp_path: Path) -> None:
             writer.delete_points("c", points(range(10), WIDE).ids[5:])
         eventually(lambda: numbers(reader) == {3, 4})
         assert reader.count("live") == 2
+
+
+def test_a_process_that_searches_loads_no_settings() -> None:
+    """It is started while a search waits, and pydantic alone would take it as long again."""
+    loaded = "import sys, rag_index.stores.edge.processes; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
+    assert "rag_index.stores.edge.reading" in found
+    assert not {"pydantic", "rag_index.settings"} & set(found)
