@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rag_index.errors import StoreMismatch
 from rag_index.stores.metadata import NAME
@@ -13,6 +13,7 @@ from rag_index.stores.protocol import (
     Condition,
     ServerCollections,
     Store,
+    StoreNames,
     StoreReader,
     VectorQuery,
     lend,
@@ -69,19 +70,6 @@ class LiveName(NamedTuple):
 
     name: str
     readable: str
-
-
-class StoreNames(Protocol):
-    """The names in a store: the part of `StoreReader` that locks nothing."""
-
-    def aliases(self) -> dict[str, str]:
-        """As `StoreReader.aliases`."""
-
-    def collections(self) -> dict[str, dict[str, Any]]:
-        """As `StoreReader.collections`."""
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        """As `StoreReader.find`."""
 
 
 def open_store(

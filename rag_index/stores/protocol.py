@@ -48,7 +48,24 @@ class VectorQuery:
     """Whether the points of a hybrid search come with their payloads; those of others always do."""
 
 
-class StoreReader(Protocol):
+class StoreNames(Protocol):
+    """The names in a store: what can be read without a lock."""
+
+    def aliases(self) -> dict[str, str]:
+        """Return the collection that each alias points at."""
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return all collections by name, with their metadata."""
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if the store says of this very name that there is none.
+
+        A server's lists leave out what the API key may not read, so a name that is missing there proves nothing. Raises
+        StoreRefused if the key may not ask.
+        """
+
+
+class StoreReader(StoreNames, Protocol):
     """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
 
     A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
@@ -62,21 +79,11 @@ class StoreReader(Protocol):
     embedded: bool
     """True if only one process at a time can write to the store, so that workers cannot."""
 
-    def collections(self) -> dict[str, dict[str, Any]]:
-        """Return all collections by name, with their metadata."""
-
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
 
     def prepare(self, name: str) -> None:
         """Make the next call that reads points wait for nothing: the embedded store loads the collection."""
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        """Return the metadata of a collection, None if the store says of this very name that there is none.
-
-        A server's lists leave out what the API key may not read, so a name that is missing there proves nothing. Raises
-        StoreRefused if the key may not ask.
-        """
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
@@ -104,9 +111,6 @@ class StoreReader(Protocol):
 
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
-
-    def aliases(self) -> dict[str, str]:
-        """Return the collection that each alias points at."""
 
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
