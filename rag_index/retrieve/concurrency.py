@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+CLOSED = "the retriever is closed"
 
 
 class Bulkhead:
@@ -42,7 +43,7 @@ class Bulkhead:
             if queue.add(future, partial(call, *args, **kwargs)):
                 self._threads.submit(queue.work)
         except RuntimeError as exc:
-            raise StoreError("the retriever is closed") from exc
+            raise StoreError(CLOSED) from exc
         return future
 
     def close(self) -> None:
@@ -105,9 +106,6 @@ class _Queue:
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._waiting.pop(future, None)
-
-
-CLOSED = "the retriever is closed"
 
 
 async def result_of(future: Future[T]) -> T:
@@ -260,7 +258,7 @@ class BackgroundLoop:
         try:
             return future.result()
         except CancelledError:
-            raise StoreError("the retriever is closed") from None
+            raise StoreError(CLOSED) from None
         finally:
             future.cancel()
 
@@ -331,7 +329,7 @@ class StoreHolder:
         while True:
             with self._changed:
                 if self._closing.is_set():
-                    raise StoreError("the retriever is closed")
+                    raise StoreError(CLOSED)
                 try:
                     store = self._open_if_needed()
                 except StoreBusy:
