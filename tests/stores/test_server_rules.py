@@ -98,7 +98,7 @@ def test_hybrid_searches_stay_within_the_limits_of_strict_mode(server: Server) -
     name, batch = f"{server.name}_words", points(130)
     encoder = Bm25Encoder(Bm25Model("english"))
     server.store.create(name, len(QUERY), {}, sparse=True)
-    texts = [f"printer {n}" if n % 2 else "scanner" for n in range(130)]
+    texts = [f"printer {n}{' page' * n}" if n % 2 else "scanner" for n in range(130)]  # no two score alike
     server.store.upsert(name, replace(batch, sparse=encoder.documents(texts)))
     query = encoder.query("printer 7")
     found = server.store.search(name, VectorQuery(QUERY, 40, query))
