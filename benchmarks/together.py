@@ -25,6 +25,7 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
+from rag_index.stores import VectorQuery
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.shard_files import allocated_bytes
 from rag_index.stores.edge.store import EdgeStore
@@ -75,7 +76,7 @@ class Searches:
     def _run(self) -> None:
         while not self._stop.wait(0.02):
             began = time.perf_counter()
-            self._store.search(NAME, self._queries[len(self.took) % 100], limit=10)
+            self._store.search(NAME, VectorQuery(self._queries[len(self.took) % 100], 10))
             self.took.append(1000 * (time.perf_counter() - began))
 
 

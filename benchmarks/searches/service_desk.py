@@ -13,7 +13,7 @@ from benchmarks.searches.project import FIVE, desk_queries, program, search_seco
 from rag_index import Retriever
 from rag_index.embedders import open_embedder
 from rag_index.settings import Settings, load_settings
-from rag_index.stores import open_store
+from rag_index.stores import VectorQuery, open_store
 
 if TYPE_CHECKING:
     import argparse
@@ -66,7 +66,7 @@ def recall(settings: Settings, queries: list[str]) -> None:
                 found = {}
                 for exact in (True, False):
                     started = time.perf_counter()
-                    found[exact] = store.search(settings.alias(name), vector, limit=10, exact=exact)
+                    found[exact] = store.search(settings.alias(name), VectorQuery(vector, 10, exact=exact))
                     seconds[exact] += time.perf_counter() - started
                 min_score = found[True][-1].score - 1e-6
                 shares.append(sum(point.score >= min_score for point in found[False]) / len(found[True]))

@@ -19,7 +19,7 @@ from rag_index.evaluation.measures import measure, parse_metric
 from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries, smallest_loss
 from rag_index.reports.gate import GateVerdict, WorseQuery
 from rag_index.retrieve import ALL_GROUPS, Retriever
-from rag_index.stores.lent import lend
+from rag_index.stores.protocol import lend
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,6 +20,7 @@ from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_
 from rag_index.indexing.payload_updates import carry_access
 from rag_index.indexing.search_index import build_index
 from rag_index.settings.index import GROUPS_FIELD
+from rag_index.stores import VectorQuery
 from rag_index.stores.metadata import LEFT
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
     for point, vector in zip(chosen, embedder.embed_documents(texts) if texts else [], strict=True):
         if isinstance(vector, Exception):
             continue
-        hits = store.search(collection.name, vector, limit=5)
+        hits = store.search(collection.name, VectorQuery(vector, 5))
         best = hits[0].score if hits else 0.0
         found += any(hit.id == point.id for hit in hits) or best >= float(np.dot(vector, vector)) - TIE
     if found < len(ids):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import StoreError
+from rag_index.settings.index import PAYLOAD_KINDS
 from rag_index.stores import server_collections
 from rag_index.stores.metadata import BULK, NAME
 
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
 
 SAMPLE = 100
 """Payloads that are looked at."""
-
-TYPES: Mapping[str, set[type]] = {
-    "keyword": {str}, "integer": {int}, "float": {int, float}, "bool": {bool}, "datetime": {str},
-}  # fmt: skip
-"""The types of the values that a payload index of each kind can hold."""
-
 VALUES = {
     str: "text", int: "whole numbers", float: "numbers", bool: "true and false", dict: "objects",
     tuple: "text or a number in place of an object",
@@ -75,7 +70,7 @@ def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Ite
     decoded = [decode_payload(payload) for payload in payloads[:SAMPLE]]
     for field, kind in fields.items():
         values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
-        if values and not any(type(value) in TYPES[kind] for value in values):
+        if values and not any(type(value) in PAYLOAD_KINDS[kind].types for value in values):
             given = VALUES.get(type(values[0]), "other values")
             yield f"the payload index on {field} is empty: its kind is {kind}, and the source gives {given}"
 

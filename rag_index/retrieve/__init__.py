@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from rag_index.errors import SearchFailed
 from rag_index.retrieve.access import ALL_GROUPS
-from rag_index.retrieve.documents import Document, DocumentChunk
 from rag_index.retrieve.metrics import MetricsSnapshot, StageMetrics
-from rag_index.retrieve.results import ChunkHit, SearchHit, SearchResult
+from rag_index.retrieve.results import ChunkHit, Document, DocumentChunk, SearchHit, SearchResult
 from rag_index.retrieve.retriever import Retriever
 
 __all__ = [

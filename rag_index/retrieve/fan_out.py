@@ -6,6 +6,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.errors import (
@@ -14,12 +15,12 @@ from rag_index.errors import (
     StoreBusy,
     StoreError,
 )
-from rag_index.retrieve.bulkhead import Bulkhead, Countdown, Deadline, SingleFlight, result_of
-from rag_index.retrieve.index_reader import IndexReader, is_hybrid
+from rag_index.retrieve.concurrency import Bulkhead, Countdown, Deadline, SingleFlight, StoreHolder, result_of
+from rag_index.retrieve.fusion import compares_scores, count_documents, scorings
+from rag_index.retrieve.index_reader import CHUNKS_PER_DOCUMENT, MIN_CANDIDATES, IndexReader, is_hybrid
 from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_model import QueryCache, QueryEmbedders, QueryVectors, query_key
 from rag_index.retrieve.question import IndexAnswer, Question
-from rag_index.retrieve.store_holder import StoreHolder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +29,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.documents.batches import StoredPoint
     from rag_index.embedders import Embedder
     from rag_index.retrieve.access import AccessRules
+    from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.metrics import Metrics
     from rag_index.settings import Settings
     from rag_index.stores import StoreReader
@@ -83,7 +86,7 @@ class FanOut:
         deadline = Deadline(question.timeout)
         began = time.monotonic()
         during = " while the store was opened"
-        collections = await Deadline(question.timeout, extra=self._wait).wait_for(self._live_names(), during)
+        collections = await Deadline(question.timeout).later(self._wait).wait_for(self._live_names(), during)
         if self._wait:
             deadline.at += time.monotonic() - began
         if not collections:
@@ -114,7 +117,7 @@ class FanOut:
 
         It runs in a thread of the index. Raises StoreError if the index is empty, SearchTimedOut, and what it raises.
         """
-        deadline = Deadline(timeout, extra=self._wait)
+        deadline = Deadline(timeout).later(self._wait)
         collection = (await deadline.wait_for(self._live_names(), " while the store was opened")).get(index)
         live = await self._live_collection(index, collection, deadline)
 
@@ -126,7 +129,7 @@ class FanOut:
 
     async def ask_again(self, question: Question, answer: IndexAnswer) -> None:
         """Ask the index of an answer for whole candidates; the answer gets them, or an error."""
-        deadline = Deadline.until(answer.until, question.timeout)
+        deadline = Deadline(question.timeout, answer.until)
         vectors = QueryVectors(self._embed, question.text)
         began = time.perf_counter()
         try:
@@ -145,7 +148,7 @@ class FanOut:
 
         Raises SearchTimedOut, and what the store raises.
         """
-        deadline = Deadline.until(answer.until, question.timeout).capped(self._index_timeout)
+        deadline = Deadline(question.timeout, answer.until).capped(self._index_timeout)
         call = self._bulkhead.submit(answer.index, self._reader.payloads, question, answer, ids)
         return await deadline.wait_for(result_of(call))
 
@@ -307,3 +310,112 @@ class FanOut:
     def _start_embedding(self, live: LiveCollection, text: str) -> Future[NDArray[np.float32]]:
         self._metrics.count_vector_made()
         return self._embedders.submit(live, text)
+
+
+MIN_READ = 30
+"""Payloads read at least in one round: reading a few more is cheaper than another round."""
+
+MORE = 4
+"""How many times as many are read in each further round."""
+
+Best = dict[str, list["StoredPoint"]]
+"""The best candidates by index."""
+
+
+async def load_payloads(
+    fan_out: FanOut, question: Question, answers: Sequence[IndexAnswer], fusion: str
+) -> Mapping[str, Scoring]:
+    """Reduce the answers to the candidates that can be among the hits, with their payloads, and return the scoring.
+
+    The scoring is that of all candidates, by index. An index whose payloads cannot be read, because its collection
+    changed meanwhile, is asked again. One that does not answer then gets an error. Raises SettingsError if scores
+    cannot be compared and `fusion` is "score".
+    """
+    while True:
+        asked = [answer for answer in answers if answer.error is None]
+        together = compares_scores(asked, fusion)
+        scoring = scorings(asked, question.dense_weight)
+        if all(answer.whole for answer in asked):
+            return scoring
+        groups = [asked] if together else [[answer] for answer in asked]
+        found = await asyncio.gather(*(_load_best(fan_out, question, group, scoring) for group in groups))
+        if None not in found:
+            read = {index: points for best in found if best for index, points in best.items()}
+            for answer in asked:
+                answer.points = read[answer.index]
+            return scoring
+
+
+async def _load_best(
+    fan_out: FanOut, question: Question, answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring]
+) -> Best | None:
+    """Return the best candidates, read, of indexes whose candidates are in one order; None if one was asked again."""
+    count = max(MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
+    total = sum(len(answer.points) for answer in answers)
+    while True:
+        best = _best(answers, scoring, count)
+        found = await asyncio.gather(*(_read(fan_out, question, answer, best[answer.index]) for answer in answers))
+        if not all(found):
+            return None
+        read = {answer.index: _with_payload(answer.points, best[answer.index]) for answer in answers}
+        if sum(count_documents(points) for points in read.values()) >= question.limit:
+            return read
+        if count >= total:
+            short = [answer for answer in answers if _has_more(answer, question)]
+            await asyncio.gather(*(fan_out.ask_again(question, answer) for answer in short))
+            return None if short else read
+        count *= MORE
+
+
+def _best(answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring], count: int) -> Best:
+    """Return the `count` best candidates of these indexes, and those that are as good as the last of them."""
+    ordered = sorted(
+        (
+            (-scoring[answer.index].score(point), -point.score, place, point)
+            for place, answer in enumerate(answers)
+            for point in answer.points
+        ),
+        key=lambda one: one[:3],
+    )
+    found: Best = {answer.index: [] for answer in answers}
+    last = ordered[count - 1 : count]
+    equal = takewhile(lambda one: one[:2] == last[0][:2], ordered[count:])
+    for _, _, place, point in [*ordered[:count], *equal]:
+        found[answers[place].index].append(point)
+    return found
+
+
+async def _read(fan_out: FanOut, question: Question, answer: IndexAnswer, best: Sequence[StoredPoint]) -> bool:
+    """Read the payloads that are missing, and drop points that are gone. Return False if the index was asked again."""
+    missing = [point.id for point in best if not point.payload] if not answer.whole else []
+    if not missing:
+        return True
+    try:
+        payloads = await fan_out.payloads(question, answer, missing)
+    except StoreBusy as exc:
+        answer.error = exc
+    except (StoreError, FingerprintChanged, BadVectors):
+        await fan_out.ask_again(question, answer)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
+        answer.error = exc
+    else:
+        wanted = set(missing)
+        answer.points = [
+            replace(point, payload=payloads[point.id]) if point.id in payloads else point
+            for point in answer.points
+            if point.id not in wanted or point.id in payloads
+        ]
+        return True
+    return False
+
+
+def _with_payload(points: Sequence[StoredPoint], best: Sequence[StoredPoint]) -> list[StoredPoint]:
+    ids = {point.id for point in best}
+    return [point for point in points if point.id in ids]
+
+
+def _has_more(answer: IndexAnswer, question: Question) -> bool:
+    """Return whether an index may have documents that its candidates, all of them read, leave no room for."""
+    asked = max(MIN_CANDIDATES, question.limit * CHUNKS_PER_DOCUMENT)
+    few = count_documents(answer.points) < question.limit
+    return not answer.whole and few and len(answer.points) >= asked

@@ -16,23 +16,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import SettingsError, StoreError
+from rag_index.settings.index import PAYLOAD_KINDS
 from rag_index.stores import Condition
-from rag_index.stores.conditions import payload_filter
+from rag_index.stores.conditions import BOUNDS, payload_filter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Callable, Sequence
 
     from rag_index.settings import IndexSettings
+    from rag_index.stores.conditions import Dialect
 
 Filter = Mapping[str, Any] | str | Iterable[Condition | str]
 """A table of fields, conditions, or text as on the command line."""
 
-BOUNDS = ("gte", "gt", "lte", "lt")
 WORDS = (*BOUNDS, "eq", "any", "not", "exists")
 COMPARISON = re.compile(r"(?P<field>[^=<>!]+)(?P<op>>=|<=|!=|==|=|>|<)(?P<value>.*)", re.DOTALL)
 EXISTENCE = re.compile(r"(?P<no>!?)(?P<field>[^=<>!]+)")
@@ -110,11 +110,9 @@ def _check_kind(condition: Condition, kind: str | None) -> None:
     values = compared.values() if is_range else compared if _is_list(compared) else [compared]
     numbers = any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     times = any(isinstance(value, date) or (is_range and isinstance(value, str)) for value in values)
-    if (kind == "datetime" and numbers) or (kind in ("integer", "float") and times):
-        raise SettingsError(
-            f"field {condition.field} has a payload index of kind {kind}: compare it with "
-            f"{'times' if kind == 'datetime' else 'numbers'}"
-        )
+    ordered = PAYLOAD_KINDS[kind].ordered if kind else ""
+    if (ordered == "times" and numbers) or (ordered == "numbers" and times):
+        raise SettingsError(f"field {condition.field} has a payload index of kind {kind}: compare it with {ordered}")
 
 
 def _item_conditions(item: object) -> Iterable[Condition]:
@@ -197,7 +195,7 @@ def _validated(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
             f"{len(conditions):,} with {values:,}: search several times, or put what belongs together into one field"
         )
     try:
-        payload_filter(conditions, _NullDialect())
+        payload_filter(conditions, cast("Dialect[None]", _NullDialect()))
     except StoreError as exc:
         raise SettingsError(str(exc)) from exc
     return tuple(conditions)
@@ -206,23 +204,5 @@ def _validated(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
 class _NullDialect:
     """A dialect that makes nothing, so that conditions can be checked before any store is asked."""
 
-    def keywords(self, field: str, values: list[str]) -> None:
-        """Do nothing."""
-
-    def truth(self, field: str, value: bool) -> None:
-        """Do nothing."""
-
-    def integers(self, field: str, values: list[int]) -> None:
-        """Do nothing."""
-
-    def numbers(self, field: str, bounds: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def times(self, field: str, bounds: Mapping[str, datetime]) -> None:
-        """Do nothing."""
-
-    def empty(self, field: str) -> None:
-        """Do nothing."""
-
-    def group(self, must: list[None], should: list[None], must_not: list[None]) -> None:
-        """Do nothing."""
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder
-from rag_index.retrieve.answers import order_answers
-from rag_index.retrieve.fusion import count_documents
+from rag_index.retrieve.fusion import count_documents, order_answers
+from rag_index.stores import VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.retrieve.access import AccessRules
+    from rag_index.retrieve.concurrency import StoreHolder
     from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.question import IndexAnswer, Question
-    from rag_index.retrieve.store_holder import StoreHolder
 
 CHUNKS_PER_DOCUMENT = 3
 """Chunks requested for each document wanted, since several chunks of one document may match."""
@@ -31,8 +30,6 @@ MIN_CANDIDATES = 30
 
 MAX_POINTS = 10_000
 """Points requested at most, when the chunks of long documents fill the answer."""
-
-NO_WORDS = SparseVector((), ())
 
 
 def is_hybrid(question: Question, live: LiveCollection) -> bool:
@@ -53,18 +50,14 @@ class IndexReader:
             return []
         conditions = (*own, *question.conditions)
         limit = question.limit * CHUNKS_PER_DOCUMENT
-        sparse = NO_WORDS
+        sparse = None
         if is_hybrid(question, live) and live.bm25:
             sparse = Bm25Encoder(live.bm25).query(question.text)
             limit = max(limit, MIN_CANDIDATES)
         with self._store_holder.borrow() as store:
             while True:
-                if sparse:
-                    points = store.search_hybrid(
-                        live.collection, vector, sparse, limit=limit, conditions=conditions, payload=question.payloads
-                    )
-                else:
-                    points = store.search(live.collection, vector, limit=limit, conditions=conditions)
+                query = VectorQuery(vector, limit, sparse, conditions, payload=question.payloads)
+                points = store.search(live.collection, query)
                 if not question.payloads and sparse:
                     return points
                 if count_documents(points) >= question.limit or len(points) < limit or limit >= MAX_POINTS:

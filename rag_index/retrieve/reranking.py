@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.embedders.bm25 import names_of
 from rag_index.errors import RerankerError
-from rag_index.retrieve.bulkhead import result_of
+from rag_index.retrieve.concurrency import result_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

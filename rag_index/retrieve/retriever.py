@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError
 from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
-from rag_index.retrieve.answers import failure_of, fuse_answers
-from rag_index.retrieve.bulkhead import BackgroundLoop
-from rag_index.retrieve.documents import load_payloads, read_document
-from rag_index.retrieve.fan_out import FanOut
+from rag_index.retrieve.concurrency import BackgroundLoop
+from rag_index.retrieve.fan_out import FanOut, load_payloads
+from rag_index.retrieve.fusion import failure_of, fuse_answers
 from rag_index.retrieve.index_reader import Candidates
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.question import IndexAnswer, Question, make_question
 from rag_index.retrieve.reranking import Reranked, Reranking
-from rag_index.retrieve.results import SearchResult
+from rag_index.retrieve.results import SearchResult, read_document
 from rag_index.settings import Settings, run_settings
 from rag_index.stores import open_reader
 
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
     from rag_index.embedders import Embedder
     from rag_index.rerankers import Reranker
     from rag_index.retrieve.access import Groups
-    from rag_index.retrieve.documents import Document
     from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.live import LiveCollection
+    from rag_index.retrieve.results import Document
     from rag_index.stores import StoreReader
 
 Fusion = Literal["auto", "rank", "score"]

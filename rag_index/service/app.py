@@ -16,8 +16,7 @@ from starlette.responses import FileResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from rag_index.service.guard import Guard
-from rag_index.service.http_metrics import HttpMetrics
+from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.mcp_server import INSTALL, McpEndpoint, mcp_installed
 from rag_index.service.models import (
     Caller,

@@ -16,11 +16,12 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 from rag_index.errors import RagIndexError, RequestTooLarge
-from rag_index.service.addresses import allowed_hosts
 from rag_index.service.models import Caller
 from rag_index.service.problems import ProblemResponse, problem, problem_of
+from rag_index.service.tokens import allowed_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from rag_index.service.http_metrics import HttpMetrics
     from rag_index.service.tokens import TokenRegister
     from rag_index.settings import ServeSettings
 
@@ -351,3 +351,39 @@ class Guard:
         logger.error("unexpected %s in %s line %s%s", type(error).__name__, place.filename, place.lineno, told)
         detail = "an unexpected error; the log of the service has its place"
         await exchange.refuse(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail), receive)
+
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
+
+
+class HttpMetrics:
+    """The requests of one application, by route: an address that no route has counts as `other`."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "rag_index_http_requests", "Requests by route and status.", ["method", "route", "status"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._seconds = Histogram(
+            "rag_index_http_seconds", "Time of a request.", ["route"], buckets=BUCKETS, registry=self._registry
+        )
+
+    def add(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count a request that has been answered."""
+        route = getattr(scope.get("route"), "path", None) or _mounted(scope)
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        self._requests.labels(method, route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def to_prometheus(self) -> str:
+        """Return the counts in Prometheus' text format."""
+        return generate_latest(self._registry).decode()
+
+
+def _mounted(scope: Scope) -> str:
+    """Return the name of what is mounted and has routes of its own: the agents' interface, or the page."""
+    if scope["path"] == "/mcp" or scope["path"].startswith("/mcp/"):
+        return "/mcp"
+    return "/" if scope["path"] == "/" else "other"

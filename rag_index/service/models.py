@@ -1,15 +1,16 @@
-"""The requests and answers of the HTTP interface as models: what is checked, and what OpenAPI shows."""
+"""The requests and answers of HTTP and of the tools as models: what is checked, and what OpenAPI and MCP show."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.question import MAX_HITS
+from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
 
 if TYPE_CHECKING:
     from rag_index.retrieve.filters import Filter
@@ -120,14 +121,17 @@ class ChunkModel(BaseModel):
     score: float
 
 
-class HitModel(BaseModel):
-    """A document that was found; the members after `payload` are there with `explain` alone."""
-
+class _Hit(BaseModel):
     index: str
     document_id: str
     score: float
     text: str
     payload: dict[str, Any]
+
+
+class HitModel(_Hit):
+    """A document that was found; the members after `payload` are there with `explain` alone."""
+
     rank: int | None = None
     fused: float | None = None
     cosine: float | None = None
@@ -137,19 +141,64 @@ class HitModel(BaseModel):
     chunks: list[ChunkModel] | None = None
 
 
-class FreshnessModel(BaseModel):
-    """When a run last ended with everything in the index that the source had, and how the newest run ended."""
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How old the content of an index is.
+
+    `complete_at` is when a run last ended with everything in the index that the source had (ISO, UTC), and
+    `age_seconds` how long ago that is; both are None if no run did. `last_run` is the state of the newest run:
+    running, completed, partial, failed or, if its process died, interrupted; None if there was none.
+    """
 
     complete_at: str | None
     age_seconds: int | None
     last_run: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that is part of every answer."""
+        return {"complete_at": self.complete_at, "age_seconds": self.age_seconds, "last_run": self.last_run}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldInfo:
+    """A payload field that filters may name; `kind` is that of its payload index, None without one."""
+
+    name: str
+    kind: PayloadKind | None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexInfo:
+    """An index of the settings: what can be asked of it, and what it holds.
+
+    `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are None where counts
+    are not told: for an index with access rights.
+    """
+
+    name: str
+    kind: str
+    language: str
+    search: str
+    fields: tuple[FieldInfo, ...] | None
+    live: bool
+    """Whether the index can be searched; False before its first run."""
+    documents: int | None
+    chunks: int | None
+    freshness: Freshness
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `GET /indexes` lists."""
+        return asdict(self)
+
+
+UNKNOWN = Freshness(None, None, None)
 
 
 class SearchAnswerModel(BaseModel):
     """The hits, best first. `errors` has the reason of each index that gave no answer, if there are any."""
 
     hits: list[HitModel]
-    freshness: dict[str, FreshnessModel]
+    freshness: dict[str, Freshness]
     errors: dict[str, str] | None = None
     timings_ms: dict[str, float] | None = None
     fusion: str | None = None
@@ -157,6 +206,21 @@ class SearchAnswerModel(BaseModel):
     collections: dict[str, str] | None = None
     reranked: bool | None = None
     rerank_error: str | None = None
+
+
+class CitedHit(_Hit):
+    """A document that was found, as the tool `search` answers: with how to cite it, and the words that it has."""
+
+    citation: str
+    matched: list[str]
+
+
+class CitedAnswer(BaseModel):
+    """What the tool `search` answers: the hits, best first, and the reason of each index that gave no answer."""
+
+    hits: list[CitedHit]
+    errors: dict[str, str]
+    freshness: dict[str, Freshness]
 
 
 class DocumentChunkModel(BaseModel):
@@ -174,34 +238,21 @@ class DocumentModel(BaseModel):
     document_id: str
     payload: dict[str, Any]
     chunks: list[DocumentChunkModel]
-    freshness: FreshnessModel
+    freshness: Freshness
 
 
-class FieldModel(BaseModel):
-    """A field that filters may name, and the kind of its payload index."""
+class DocumentPart(DocumentModel):
+    """What the tool `get_document` answers: some of the chunks, and how to go on."""
 
-    name: str
-    kind: Literal["keyword", "integer", "float", "bool", "datetime"] | None
-
-
-class IndexModel(BaseModel):
-    """An index. `fields` is null if only its source knows them; counts are null if they are not told."""
-
-    name: str
-    kind: str
-    language: str
-    search: str
-    fields: list[FieldModel] | None
-    live: bool
-    documents: int | None
-    chunks: int | None
-    freshness: FreshnessModel
+    citation: str
+    total_chunks: int
+    next_chunk: int | None
 
 
 class IndexesModel(BaseModel):
     """All indexes."""
 
-    indexes: list[IndexModel]
+    indexes: list[IndexInfo]
 
 
 class ProblemModel(BaseModel):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.errors import RagIndexError, StoreError
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import run_state
+from rag_index.service.models import UNKNOWN, FieldInfo, Freshness, IndexInfo
 from rag_index.status.runs import iso_time
 from rag_index.stores import live_aliases
 
@@ -115,7 +116,7 @@ class Catalog:
 
     def _freshness(self, entry: _Entry) -> Freshness:
         if not entry.complete_at:
-            return Freshness(last_run=entry.last_run)
+            return Freshness(None, None, entry.last_run)
         age = max(0, round(self._clock() - entry.complete_at))
         return Freshness(iso_time(entry.complete_at), age, entry.last_run)
 
@@ -129,10 +130,10 @@ class Catalog:
             index.language,
             index.search,
             fields,
+            entry.live,
             entry.documents if told else None,
             entry.points if told else None,
             self._freshness(entry),
-            live=entry.live,
         )
 
 
@@ -150,67 +151,6 @@ def _retrieve_error(reading: asyncio.Task[Mapping[str, _Entry]]) -> None:
     """Look at the error of a reading that nobody waits for any more: asyncio would log it otherwise."""
     if not reading.cancelled():
         reading.exception()
-
-
-@dataclass(frozen=True, slots=True)
-class Freshness:
-    """How old the content of an index is.
-
-    `complete_at` is when a run last ended with everything in the index that the source had (ISO, UTC), and
-    `age_seconds` how long ago that is; both are None if no run did. `last_run` is the state of the newest run:
-    running, completed, partial, failed or, if its process died, interrupted; None if there was none.
-    """
-
-    complete_at: str | None = None
-    age_seconds: int | None = None
-    last_run: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that is part of every answer."""
-        return {"complete_at": self.complete_at, "age_seconds": self.age_seconds, "last_run": self.last_run}
-
-
-@dataclass(frozen=True, slots=True)
-class FieldInfo:
-    """A payload field that filters may name; `kind` is that of its payload index, None without one."""
-
-    name: str
-    kind: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class IndexInfo:
-    """An index of the settings: what can be asked of it, and what it holds.
-
-    `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are None where counts
-    are not told: for an index with access rights.
-    """
-
-    name: str
-    kind: str
-    language: str
-    search: str
-    fields: tuple[FieldInfo, ...] | None
-    documents: int | None
-    chunks: int | None
-    freshness: Freshness
-    live: bool = True
-    """Whether the index can be searched; False before its first run."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `GET /indexes` lists."""
-        fields = None if self.fields is None else [{"name": one.name, "kind": one.kind} for one in self.fields]
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "language": self.language,
-            "search": self.search,
-            "fields": fields,
-            "live": self.live,
-            "documents": self.documents,
-            "chunks": self.chunks,
-            "freshness": self.freshness.to_json(),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +223,7 @@ class SearchService:
     async def freshness(self, indexes: Iterable[str]) -> Mapping[str, Freshness]:
         """Return the freshness of these indexes; unknown (None) where the ledger does not answer."""
         known = await self._catalog.freshness()
-        return {index: known.get(index, Freshness()) for index in indexes}
+        return {index: known.get(index, UNKNOWN) for index in indexes}
 
     async def check_ready(self) -> None:
         """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import resource
 import signal
+import socket
 import sys
 from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
@@ -15,11 +16,11 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse
 
+from rag_index.errors import CannotListen
 from rag_index.retrieve import Retriever
-from rag_index.service.addresses import listen, require_tokens, url_of
 from rag_index.service.app import make_app
 from rag_index.service.problems import problem
-from rag_index.service.tokens import TokenRegister, file_stamp
+from rag_index.service.tokens import TokenRegister, file_stamp, require_tokens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -36,6 +37,7 @@ KEEP_ALIVE_SECONDS = 30
 STOP_SECONDS = 10
 """How long requests that are being answered have when the service stops, or goes on with other settings."""
 MAX_HEADER_BYTES = 16_384
+BACKLOG = 2048
 LOG_FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -206,3 +208,33 @@ def _allow_connections() -> None:
     """Allow as many open files as the system does: each connection is one."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there. Raises CannotListen."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        found = socket.socket(family, kind, protocol)
+        try:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen(BACKLOG)
+        except BaseException:
+            found.close()
+            raise
+    except (OSError, UnicodeError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise CannotListen(
+            f"cannot listen on port {port} of {host}: {reason}; choose another with --port or --host"
+        ) from exc
+    return found
+
+
+def url_of(listening: socket.socket) -> str:
+    """Return the address for a browser on this machine."""
+    host, port = listening.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - nothing is bound here
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""Who may ask: tokens that are known by their hash alone, each with a name and groups.
+"""Who may ask: tokens that are known by their hash alone, each with a name and groups, and names of the service.
 
 A token is 256 random bits, so one round of SHA-256 is enough: nobody finds it by trying, however fast hashing is.
 A line is `NAME sha256:HASH`, followed by the token's groups; names and groups are percent-encoded.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import re
 import secrets
 import time
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 PREFIX = "rag_"
 """The beginning of every token, by which scanners for secrets can find one that went astray."""
+
 LINE = re.compile(r"(?P<name>[^\s#]\S*)\s+sha256:(?P<hash>[0-9a-fA-F]{64})(?P<groups>(\s+\S+)*)")
 CHECK_SECONDS = 1.0
 """How often the file is looked at for changes."""
@@ -136,3 +138,43 @@ def file_stamp(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether this address can be reached from this machine alone."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def require_tokens(serve: ServeSettings, tokens: TokenRegister) -> None:
+    """Raise SettingsError if others than the users of this machine could ask without a token."""
+    if tokens.any:
+        return
+    remedy = "make a token with `rag-index serve --new-token NAME` and put its line into [serve] tokens"
+    if not is_loopback(serve.host):
+        raise SettingsError(f"other machines can reach {serve.host}, so the service needs tokens: {remedy}")
+    if serve.hosts:
+        raise SettingsError(
+            f"[serve] hosts says that others reach the service as {serve.hosts[0]}, so it needs tokens: {remedy}"
+        )
+
+
+def allowed_hosts(serve: ServeSettings, tokens: TokenRegister) -> frozenset[str] | None:
+    """Return the names that a request's Host may have, None for any.
+
+    Without tokens this keeps out web pages that have their own name point at this machine (DNS rebinding). With
+    tokens such a page has none, and any name is good unless the settings list them.
+    """
+    if serve.hosts:
+        return frozenset(serve.hosts) | LOOPBACK_NAMES
+    if tokens.required:
+        return None
+    name = serve.host.lower()
+    return LOOPBACK_NAMES | {f"[{name}]" if ":" in name and not name.startswith("[") else name}

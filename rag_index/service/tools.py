@@ -6,17 +6,18 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
 
 from rag_index.errors import SettingsError
-from rag_index.service.models import MAX_QUERY_CHARS, SearchRequest
-from rag_index.settings.index import CODE, CODE_FIELDS
+from rag_index.service.models import MAX_QUERY_CHARS, CitedAnswer, DocumentPart, IndexesModel, SearchRequest
+from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from rag_index.service.models import Caller
-    from rag_index.service.search_service import Freshness, IndexInfo, SearchAnswer, SearchService
+    from rag_index.service.models import Caller, Freshness, IndexInfo
+    from rag_index.service.search_service import SearchAnswer, SearchService
     from rag_index.settings import IndexSettings, Settings
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -128,26 +129,45 @@ class ToolAnswer:
 
 
 class _Arguments(BaseModel):
-    """Arguments of a tool; `tool` is its name."""
+    """Arguments of a tool; `tool` is its name. Agents see the fields with their bounds and descriptions."""
 
+    model_config = ConfigDict(extra="forbid")
     tool: ClassVar[str]
 
 
 class _SearchArguments(_Arguments):
     tool = "search"
-    query: str = Field(max_length=MAX_QUERY_CHARS)
-    indexes: list[str] | None = None
-    filter: dict[str, Any] | None = None
-    limit: int = Field(default=10, ge=1, le=100)
-    rerank: bool | None = None
+    query: str = Field(
+        max_length=MAX_QUERY_CHARS,
+        description="What to look for, in words or as a question; exact names and error codes work too.",
+        json_schema_extra={"minLength": 1},
+    )
+    indexes: list[str] | SkipJsonSchema[None] = Field(
+        default=None,
+        description="The indexes to search; leave it out to search all of them.",
+        json_schema_extra={"minItems": 1},
+    )
+    filter: dict[str, Any] | SkipJsonSchema[None] = None
+    limit: int = Field(default=10, ge=1, le=100, description="The maximum number of documents.")
+    rerank: bool | SkipJsonSchema[None] = Field(
+        default=None,
+        description="Whether a model reads the best hits again to put them in a better order, which takes longer.",
+        json_schema_extra={"default": True},
+    )
 
 
 class _DocumentArguments(_Arguments):
     tool = "get_document"
-    index: str
-    document_id: str
-    first_chunk: int = Field(default=0, ge=0)
+    index: str = Field(description="The index of the document, as a hit names it.")
+    document_id: str = Field(description="The id of the document, as a hit gives it.")
+    first_chunk: int = Field(
+        default=0, ge=0, description="Where to begin in a long document: `next_chunk` of the part before."
+    )
     max_chunks: int = Field(default=50, ge=1, le=200)
+
+
+class _NoArguments(_Arguments):
+    tool = "list_indexes"
 
 
 _Given = TypeVar("_Given", bound=_Arguments)
@@ -158,6 +178,7 @@ class AgentTools:
 
     def __init__(self, service: SearchService) -> None:
         self._service = service
+        self._descriptions = _descriptions(service.settings, reranker=service.reranks)
         self._calls: dict[str, Callable[[Mapping[str, Any], Caller], Awaitable[ToolAnswer]]] = {
             "search": self._search,
             "get_document": self._document,
@@ -171,25 +192,7 @@ class AgentTools:
 
     def descriptions(self) -> list[ToolDescription]:
         """Return the tools. Their schemas name the indexes and fields of the settings."""
-        settings = self._service.settings
-        return [
-            ToolDescription(
-                "search", "Search",
-                "Find the documents that fit a query best, by meaning and by words. Each hit has the text of its best "
-                "chunk, its fields, and a citation.",
-                search_input(settings, reranker=self._service.reranks), search_output(),
-            ),
-            ToolDescription(
-                "get_document", "Read a document",
-                "Read a document that a search found: all its chunks in order, which may overlap, and its fields.",
-                document_input(settings), document_output(),
-            ),
-            ToolDescription(
-                "list_indexes", "List the indexes",
-                "List the indexes with their fields, the number of their documents, and how fresh they are.",
-                {"type": "object", "properties": {}, "additionalProperties": False}, indexes_output(),
-            ),
-        ]  # fmt: skip
+        return self._descriptions
 
     async def call(self, name: str, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
         """Call a tool for a caller.
@@ -198,7 +201,7 @@ class AgentTools:
         """
         if name not in self._calls:
             raise SettingsError(f"there is no tool {name!r}; the tools are {', '.join(self._calls)}")
-        known = next(tool.input_schema["properties"] for tool in self.descriptions() if tool.name == name)
+        known = next(tool.input_schema["properties"] for tool in self._descriptions if tool.name == name)
         unknown = [argument for argument in arguments if argument not in known]
         if unknown:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -212,13 +215,9 @@ class AgentTools:
         answer = await self._service.search(request, caller)
         hits = [
             {
-                "index": hit.index,
-                "document_id": hit.document_id,
+                **hit.to_json(),
                 "citation": citation(hit.index, hit.document_id, answer.freshness.get(hit.index)),
-                "score": round(hit.score, 6),
-                "text": hit.text,
                 "matched": list(hit.matched),
-                "payload": dict(hit.payload),
             }
             for hit in answer.result.hits
         ]
@@ -235,10 +234,8 @@ class AgentTools:
             raise SettingsError(f"first_chunk is {given.first_chunk}, but the document has {len(found.chunks)} chunks")
         whole = found.to_json()
         structured = {
-            "index": found.index,
-            "document_id": found.document_id,
+            **whole,
             "citation": citation(found.index, found.document_id, freshness),
-            "payload": whole["payload"],
             "chunks": whole["chunks"][given.first_chunk : end],
             "total_chunks": len(found.chunks),
             "next_chunk": end if end < len(found.chunks) else None,
@@ -268,26 +265,11 @@ def _fault(model: type[_Arguments], error: Any) -> str:
 
 
 Schema = dict[str, Any]
-VALUES: Mapping[str, Schema] = {
-    "keyword": {"type": "string"},
-    "integer": {"type": "integer"},
-    "float": {"type": "number"},
-    "bool": {"type": "boolean"},
-    "datetime": {"type": "string", "format": "date-time"},
-}
-"""The type of a value by the kind of its field's payload index."""
+ANY_KIND = KindOfValues(
+    frozenset(), {"type": ["string", "number", "boolean"]}, "text, numbers, or true and false", "numbers"
+)
+"""The values of a field that has no kind in the settings."""
 
-ANY_VALUE: Schema = {"type": ["string", "number", "boolean"]}
-"""The type of a value whose field has no kind in the settings."""
-
-ORDERED = ("integer", "float", "datetime")
-DESCRIPTIONS = {
-    "keyword": "text",
-    "integer": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "datetime": 'a time in ISO 8601; compare it with gte, gt, lte, lt, as in {"gte": "2024-01-01"}',
-}
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 
@@ -297,42 +279,70 @@ FILTER = (
 )
 
 
+def _descriptions(settings: Settings, *, reranker: bool) -> list[ToolDescription]:
+    """Return the tools over the indexes of these settings, and a reranker if there is one."""
+    return [
+        ToolDescription(
+            "search", "Search",
+            "Find the documents that fit a query best, by meaning and by words. Each hit has the text of its best "
+            "chunk, its fields, and a citation.",
+            search_input(settings, reranker=reranker), _output(CitedAnswer),
+        ),
+        ToolDescription(
+            "get_document", "Read a document",
+            "Read a document that a search found: all its chunks in order, which may overlap, and its fields.",
+            _input(_DocumentArguments, settings), _output(DocumentPart),
+        ),
+        ToolDescription(
+            "list_indexes", "List the indexes",
+            "List the indexes with their fields, the number of their documents, and how fresh they are.",
+            _input(_NoArguments, settings), _output(IndexesModel),
+        ),
+    ]  # fmt: skip
+
+
 def search_input(settings: Settings, *, reranker: bool) -> Schema:
     """Return the schema of a search's arguments. It names the indexes and their fields, and a reranker if there is one.
 
     A caller who is in a hurry may leave the reranker out.
     """
-    rerank: Schema = {
-        "type": "boolean",
-        "default": True,
-        "description": "Whether a model reads the best hits again to put them in a better order, which takes longer.",
-    }
-    return _object(
-        {
-            "query": {
-                "type": "string",
-                "minLength": 1,
-                "maxLength": MAX_QUERY_CHARS,
-                "description": "What to look for, in words or as a question; exact names and error codes work too.",
-            },
-            "indexes": {
-                "type": "array",
-                "items": {"enum": _names(settings)},
-                "minItems": 1,
-                "description": "The indexes to search; leave it out to search all of them.",
-            },
-            "filter": filter_schema(settings.indexes),
-            "limit": {
-                "type": "integer",
-                "minimum": 1,
-                "maximum": 100,
-                "default": 10,
-                "description": "The maximum number of documents.",
-            },
-            **({"rerank": rerank} if reranker else {}),
-        },
-        required=["query"],
-    )
+    schema = _input(_SearchArguments, settings)
+    schema["properties"]["filter"] = filter_schema(settings.indexes)
+    if not reranker:
+        del schema["properties"]["rerank"]
+    return schema
+
+
+def _input(model: type[_Arguments], settings: Settings) -> Schema:
+    """Return the schema of a tool's arguments, in which an index is one of the settings."""
+    schema = {"type": "object", **model.model_json_schema(schema_generator=_Untitled)}
+    names = {"enum": [index.name for index in settings.indexes]}
+    for name, field in schema["properties"].items():
+        if "default" in field and field["default"] is None:
+            del field["default"]
+        if name == "indexes":
+            field["items"] = names
+        elif name == "index":
+            schema["properties"][name] = {**names, "description": field["description"]}
+    return schema
+
+
+def _output(model: type[BaseModel]) -> Schema:
+    """Return the schema of a tool's answer, which is that of HTTP where both answer the same."""
+    return model.model_json_schema(schema_generator=_Untitled, mode="serialization")
+
+
+class _Untitled(GenerateJsonSchema):
+    """Schemas without titles, which would only repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Return False."""
+        return False
+
+    def generate(self, schema: Any, mode: JsonSchemaMode = "validation") -> Schema:
+        """Return the schema without the name and the docstring of its class."""
+        made = super().generate(schema, mode)
+        return {key: value for key, value in made.items() if key not in ("title", "description")}
 
 
 def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
@@ -352,7 +362,7 @@ def filter_schema(indexes: Sequence[IndexSettings]) -> Schema:
     return {
         "type": "object",
         "properties": properties,
-        "additionalProperties": False if closed else _comparison(ANY_VALUE, ordered=True),
+        "additionalProperties": False if closed else _comparison(ANY_KIND.schema, ordered=True),
         "description": FILTER,
     }
 
@@ -367,102 +377,15 @@ def _field(by_index: Mapping[str, str | None], indexes: int) -> Schema:
     """Return the schema of a field. Indexes that disagree about its kind make it a field of any kind."""
     kinds = set(by_index.values())
     kind = kinds.pop() if len(kinds) == 1 else None
-    holds = DESCRIPTIONS[kind] if kind else "text, numbers, or true and false"
+    values = PAYLOAD_KINDS[kind] if kind else ANY_KIND
     where = f" of {', '.join(by_index)}" if len(by_index) < indexes else ""
-    schema = _comparison(VALUES[kind] if kind else ANY_VALUE, ordered=kind is None or kind in ORDERED)
-    return {"description": f"A field{where}: {holds}.", **schema}
+    schema = _comparison(values.schema, ordered=bool(values.ordered))
+    return {"description": f"A field{where}: {values.description}.", **schema}
 
 
-def _comparison(value: Schema, *, ordered: bool) -> Schema:
+def _comparison(value: Mapping[str, Any], *, ordered: bool) -> Schema:
     """Return the schema of what a field may be compared with: a value, several, or an object of comparisons."""
     several = {"type": "array", "items": value}
     bounds = dict.fromkeys(("gte", "gt", "lte", "lt"), value) if ordered else {}
     words = {**bounds, "not": {"anyOf": [value, several]}, "exists": {"type": "boolean"}}
-    return {"anyOf": [value, several, _object(words)]}
-
-
-def document_input(settings: Settings) -> Schema:
-    """Return the schema of the arguments with which a document is read."""
-    return _object(
-        {
-            "index": {"enum": _names(settings), "description": "The index of the document, as a hit names it."},
-            "document_id": {"type": "string", "description": "The id of the document, as a hit gives it."},
-            "first_chunk": {
-                "type": "integer",
-                "minimum": 0,
-                "default": 0,
-                "description": "Where to begin in a long document: `next_chunk` of the part before.",
-            },
-            "max_chunks": {"type": "integer", "minimum": 1, "maximum": 200, "default": 50},
-        },
-        required=["index", "document_id"],
-    )
-
-
-def search_output() -> Schema:
-    """Return the schema of a search's result."""
-    hit = _object(
-        {
-            "index": TEXT,
-            "document_id": TEXT,
-            "citation": TEXT,
-            "score": NUMBER,
-            "text": TEXT,
-            "matched": {"type": "array", "items": TEXT},
-            "payload": {"type": "object"},
-        }
-    )
-    return _object(
-        {
-            "hits": {"type": "array", "items": hit},
-            "errors": {"type": "object", "additionalProperties": TEXT},
-            "freshness": {"type": "object", "additionalProperties": FRESHNESS},
-        },
-        required=["hits", "errors", "freshness"],
-    )
-
-
-def document_output() -> Schema:
-    """Return the schema of a document."""
-    chunk = _object({"chunk": INTEGER, "text": TEXT, "payload": {"type": "object"}})
-    properties = {
-        "index": TEXT,
-        "document_id": TEXT,
-        "citation": TEXT,
-        "payload": {"type": "object"},
-        "chunks": {"type": "array", "items": chunk},
-        "total_chunks": INTEGER,
-        "next_chunk": {"type": ["integer", "null"]},
-        "freshness": FRESHNESS,
-    }
-    return _object(properties, required=list(properties))
-
-
-def indexes_output() -> Schema:
-    """Return the schema of the list of indexes; it grows with what `GET /indexes` tells."""
-    index = {"type": "object", "properties": {"name": TEXT, "freshness": FRESHNESS}, "required": ["name", "freshness"]}
-    return _object({"indexes": {"type": "array", "items": index}}, required=["indexes"])
-
-
-def _names(settings: Settings) -> list[str]:
-    return [index.name for index in settings.indexes]
-
-
-def _object(properties: Schema, required: Sequence[str] = ()) -> Schema:
-    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
-    return {**schema, "required": list(required)} if required else schema
-
-
-TEXT: Schema = {"type": "string"}
-NUMBER: Schema = {"type": "number"}
-INTEGER: Schema = {"type": "integer"}
-FRESHNESS: Schema = {
-    "type": "object",
-    "description": "When a run last ended with everything in the index that the source had (UTC), and how the newest "
-    "run ended.",
-    "properties": {
-        "complete_at": {"type": ["string", "null"]},
-        "age_seconds": {"type": ["integer", "null"]},
-        "last_run": {"type": ["string", "null"]},
-    },
-}
+    return {"anyOf": [value, several, {"type": "object", "properties": words, "additionalProperties": False}]}

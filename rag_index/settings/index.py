@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import string
+from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic looks it up
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,6 +19,8 @@ from rag_index.settings.sections import (
 from rag_index.settings.values import Number, OptionalTable, PositiveInt, Section, Table, Whole
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import ValidationInfo
 
 SQL, CODE = "sql", "code"
@@ -49,6 +52,33 @@ CodeLanguage = Literal[
 """The languages that source code is parsed as; `text` is split at lines."""
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
 
+
+@dataclass(frozen=True, slots=True)
+class KindOfValues:
+    """The values that a payload index holds: their types in a payload, and what a caller is told of them."""
+
+    types: frozenset[type]
+    schema: Mapping[str, Any]
+    """The type of a value in JSON Schema."""
+    description: str
+    ordered: Literal["", "numbers", "times"] = ""
+    """What the values are compared with by gte, gt, lte and lt; "" if they have no order."""
+
+
+PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
+    "keyword": KindOfValues(frozenset({str}), {"type": "string"}, "text"),
+    "integer": KindOfValues(frozenset({int}), {"type": "integer"}, "a whole number", "numbers"),
+    "float": KindOfValues(frozenset({int, float}), {"type": "number"}, "a number", "numbers"),
+    "bool": KindOfValues(frozenset({bool}), {"type": "boolean"}, "true or false"),
+    "datetime": KindOfValues(
+        frozenset({str}),
+        {"type": "string", "format": "date-time"},
+        'a time in ISO 8601; compare it with gte, gt, lte, lt, as in {"gte": "2024-01-01"}',
+        "times",
+    ),
+}
+"""The kinds of payload indexes, by Qdrant's own names. A new kind is one more entry here and in `PayloadKind`."""
+
 SECRET = re.compile(
     r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
     r"|(?:\w*_)?(?:pass|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session|activation|actkey|security_?answer"
@@ -65,12 +95,13 @@ def is_named_like_a_secret(column: str) -> bool:
     return SECRET.fullmatch(words.strip("_").lower()) is not None
 
 
-def _payload_kind(value: Any) -> str | None:
+def _payload_kind(value: Any) -> PayloadKind | None:
     """Return the kind of payload index that serves a filter on this value."""
     if isinstance(value, list):
         kinds = {_payload_kind(item) for item in value}
         return kinds.pop() if len(kinds) == 1 else None
-    return {str: "keyword", bool: "bool", int: "float", float: "float"}.get(type(value))
+    kinds_by_type: Mapping[type, PayloadKind] = {str: "keyword", bool: "bool", int: "float", float: "float"}
+    return kinds_by_type.get(type(value))
 
 
 def _is_select(access: str) -> bool:
@@ -239,10 +270,10 @@ class IndexSettings(Section):
         return self.fields is None or not {field, field.partition(".")[0]}.isdisjoint(self.fields)
 
     @property
-    def indexed_fields(self) -> dict[str, str]:
+    def indexed_fields(self) -> dict[str, PayloadKind]:
         """Return the kind of each indexed payload field: of `payload_indexes`, `required_filter` and `access`."""
         required = {field: _payload_kind(value) for field, value in self.required_filter.items()}
-        access = {GROUPS_FIELD: "keyword"} if self.access is not None else {}
+        access: Mapping[str, PayloadKind] = {GROUPS_FIELD: "keyword"} if self.access is not None else {}
         return {**{field: kind for field, kind in required.items() if kind}, **self.payload_indexes, **access}
 
     @property

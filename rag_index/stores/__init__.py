@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from rag_index.errors import StoreMismatch
 from rag_index.stores.metadata import NAME
-from rag_index.stores.protocol import SPARSE, Condition, ServerCollections, Store, StoreReader, server_collections
+from rag_index.stores.protocol import (
+    SPARSE,
+    Condition,
+    ServerCollections,
+    Store,
+    StoreNames,
+    StoreReader,
+    VectorQuery,
+    lend,
+    server_collections,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -29,8 +39,10 @@ __all__ = [
     "Store",
     "StoreNames",
     "StoreReader",
+    "VectorQuery",
     "find_live",
     "find_unlisted",
+    "lend",
     "live_aliases",
     "open_names",
     "open_reader",
@@ -58,19 +70,6 @@ class LiveName(NamedTuple):
 
     name: str
     readable: str
-
-
-class StoreNames(Protocol):
-    """The names in a store: the part of `StoreReader` that locks nothing."""
-
-    def aliases(self) -> dict[str, str]:
-        """As `StoreReader.aliases`."""
-
-    def collections(self) -> dict[str, dict[str, Any]]:
-        """As `StoreReader.collections`."""
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        """As `StoreReader.find`."""
 
 
 def open_store(

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from rag_index.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.stores import Condition
 
@@ -31,6 +31,7 @@ EXACT_IN_FLOAT = 2**53
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 T = TypeVar("T")
+K = TypeVar("K")
 V = TypeVar("V", float, datetime)
 
 
@@ -101,6 +102,28 @@ def payload_path(field: str) -> str:
 def unquoted(path: str) -> str:
     """Return a path without its quotes, which is how an engine may return it."""
     return path.replace('"', "")
+
+
+def index_changes(
+    fields: Mapping[str, str | None], there: Mapping[str, K], kinds: Callable[[str], K]
+) -> Iterator[tuple[str, K | None]]:
+    """Yield the changes, by path, that give payload indexes these kinds: an index to create, or None to remove one.
+
+    `there` has the indexes that exist, by the path that the engine returns, and `kinds` returns the engine's kind for
+    a name. Raises StoreError for an unknown kind.
+    """
+    from rag_index.settings.index import PAYLOAD_KINDS  # here, since a process that searches should start at once
+
+    existing = {unquoted(path): kind for path, kind in there.items()}
+    for field, kind in fields.items():
+        if kind is not None and kind not in PAYLOAD_KINDS:
+            raise StoreError(f"payload index on {field}: {kind!r} is not a kind; use {', '.join(PAYLOAD_KINDS)}")
+    for path, wanted in [(payload_path(field), kinds(kind) if kind else None) for field, kind in fields.items()]:
+        before = existing.get(unquoted(path))
+        if before is not None and before != wanted:
+            yield path, None
+        if wanted is not None and before != wanted:
+            yield path, wanted
 
 
 def _one_of(dialect: Dialect[T], field: str, values: object) -> T:

@@ -34,7 +34,38 @@ class Condition:
     value: Any = None
 
 
-class StoreReader(Protocol):
+@dataclass(frozen=True, slots=True)
+class VectorQuery:
+    """A search for the `limit` nearest points to a vector. With `sparse` it is hybrid: see `StoreReader.search`."""
+
+    vector: NDArray[np.float32]
+    limit: int
+    sparse: SparseVector | None = None
+    conditions: Sequence[Condition] = ()
+    exact: bool = False
+    """Whether every vector is compared, whatever search index there is."""
+    payload: bool = True
+    """Whether the points of a hybrid search come with their payloads; those of others always do."""
+
+
+class StoreNames(Protocol):
+    """The names in a store: what can be read without a lock."""
+
+    def aliases(self) -> dict[str, str]:
+        """Return the collection that each alias points at."""
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return all collections by name, with their metadata."""
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if the store says of this very name that there is none.
+
+        A server's lists leave out what the API key may not read, so a name that is missing there proves nothing. Raises
+        StoreRefused if the key may not ask.
+        """
+
+
+class StoreReader(StoreNames, Protocol):
     """What can be read of collections of points with one unnamed cosine vector each, aliases and metadata.
 
     A collection made for it has a sparse vector (`SPARSE`) with each point too, whose values a search multiplies by
@@ -48,21 +79,11 @@ class StoreReader(Protocol):
     embedded: bool
     """True if only one process at a time can write to the store, so that workers cannot."""
 
-    def collections(self) -> dict[str, dict[str, Any]]:
-        """Return all collections by name, with their metadata."""
-
     def metadata(self, name: str) -> dict[str, Any]:
         """Return the metadata of a collection or alias. Raises StoreError if there is none of that name."""
 
     def prepare(self, name: str) -> None:
         """Make the next call that reads points wait for nothing: the embedded store loads the collection."""
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        """Return the metadata of a collection, None if the store says of this very name that there is none.
-
-        A server's lists leave out what the API key may not read, so a name that is missing there proves nothing. Raises
-        StoreRefused if the key may not ask.
-        """
 
     def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
@@ -80,39 +101,16 @@ class StoreReader(Protocol):
     ) -> Iterator[StoredPoint]:
         """Return all points that meet the conditions in order of their id, with one page in memory at a time."""
 
-    def search(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-    ) -> list[StoredPoint]:
-        """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1)."""
+    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
+        """Return the nearest points of a collection or alias, best first, with score (cosine, -1 to 1).
 
-    def search_hybrid(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        sparse: SparseVector,
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-        payload: bool = True,
-    ) -> list[StoredPoint]:
-        """Return the `limit` nearest points and the `limit` best by sparse vector, each once, with both scores.
-
-        A point that has none of the words scores 0 by them. The order is undefined. Without `payload`, the points come
-        without theirs. Without sparse vectors in the collection, or in the query, all is as `search`.
+        With a sparse vector, return the `limit` nearest points and the `limit` best by sparse vector, each once, with
+        both scores and in no order. A point that has none of the words scores 0 by them. If the collection has no
+        sparse vectors, or the query none, only the nearest are searched for.
         """
 
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
-
-    def aliases(self) -> dict[str, str]:
-        """Return the collection that each alias points at."""
 
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
@@ -236,3 +234,21 @@ class ServerCollections(Protocol):
 def server_collections(store: StoreReader) -> ServerCollections | None:
     """Return the store as one on a server, None if it is embedded."""
     return None if store.embedded else cast("ServerCollections", store)
+
+
+class _Lent:
+    """A store without its `close`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def close(self) -> None:
+        """Do nothing: the owner closes the store."""
+
+
+def lend(store: Store) -> Store:
+    """Return the store for somebody who closes what they use, such as a Retriever; it is the owner's to close."""
+    return cast("Store", _Lent(store))

@@ -14,7 +14,7 @@ import pytest
 
 from rag_index.cli import main
 from rag_index.stores import open_store
-from rag_index.stores.edge import views
+from rag_index.stores.edge import reader as edge_reader
 from tests.project import PROGRAM
 from tests.retrieve.desk import Desk
 from tests.waiting import eventually
@@ -118,7 +118,7 @@ def test_one_failing_index_is_reported_and_the_exit_code_is_3(tmp_path):
 
 
 def test_waiting_for_a_writer_that_hangs_can_be_interrupted(desk, monkeypatch):
-    monkeypatch.setattr(views, "ASK_SECONDS", 0.2)
+    monkeypatch.setattr(edge_reader, "ASK_SECONDS", 0.2)
     command = ["search", "printer", "--index", "titles"]
     with closing(open_store(desk.settings.store)) as store:
         store.delete_points("desk_titles__1", [str(uuid.uuid4())])

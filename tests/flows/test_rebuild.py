@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.stores import open_store
+from rag_index.stores import VectorQuery, open_store
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
@@ -151,7 +151,7 @@ def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(p
     def ask() -> None:
         while not stop.is_set():
             try:
-                answers.append(len(store.search("test_notes", np.asarray(vector), limit=5)))
+                answers.append(len(store.search("test_notes", VectorQuery(np.asarray(vector), 5))))
             except Exception as error:
                 errors.append(error)
             time.sleep(0.001)

@@ -19,7 +19,7 @@ from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
 from rag_index.status.plan import plan_runs
 from rag_index.status.status import status
-from rag_index.stores import open_store
+from rag_index.stores import VectorQuery, open_store
 from tests.fakes.qdrant import FakeQdrant
 from tests.indexing.plain import Died, run_plain
 from tests.project import Project
@@ -287,4 +287,4 @@ def test_the_mark_of_a_server_is_no_point_for_anybody(served):
         assert store.commit_mark(name).number > 0
         assert store.count(name) == len(points) == client.count(name).count - 1
         assert {point.payload["_rag"]["document_id"] for point in points} == {str(i) for i in range(1, 31)}
-        assert len(store.search(name, points[0].vector, limit=1000, exact=True)) == len(points)
+        assert len(store.search(name, VectorQuery(points[0].vector, 1000, exact=True))) == len(points)

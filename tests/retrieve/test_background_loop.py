@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rag_index.errors import StoreError
-from rag_index.retrieve.bulkhead import BackgroundLoop
+from rag_index.retrieve.concurrency import BackgroundLoop
 
 
 def test_it_serves_threads_and_running_loops():

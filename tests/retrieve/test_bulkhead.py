@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from rag_index.errors import StoreError
-from rag_index.retrieve.bulkhead import Bulkhead
+from rag_index.retrieve.concurrency import Bulkhead
 from tests.waiting import eventually
 
 NAMES = ["a", "b", "c", "d", "e"]

@@ -14,9 +14,9 @@ import pytest
 
 from rag_index.errors import SearchFailed, StoreBusy, StoreError
 from rag_index.retrieve import Retriever
-from rag_index.retrieve.store_holder import StoreHolder
+from rag_index.retrieve.concurrency import StoreHolder
 from rag_index.stores import open_store
-from rag_index.stores.edge import views
+from rag_index.stores.edge import reader as edge_reader
 from tests.retrieve.desk import found
 from tests.waiting import eventually
 
@@ -74,7 +74,7 @@ def answers(retriever: Retriever) -> int:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A writer may take a tenth of a second to let go of a collection."""
-    monkeypatch.setattr(views, "ASK_SECONDS", 0.1)
+    monkeypatch.setattr(edge_reader, "ASK_SECONDS", 0.1)
 
 
 def test_searches_go_on_while_another_process_writes(embedded):

@@ -12,7 +12,7 @@ from rag_index.documents.batches import StoredPoint
 from rag_index.errors import StoreError
 from rag_index.retrieve import Retriever
 from rag_index.stores import open_store
-from rag_index.stores.lent import lend
+from rag_index.stores.protocol import lend
 from tests.retrieve.desk import Desk, found
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def test_the_weight_is_that_of_all_candidates(desk: Desk, opened: Store) -> None
     worded = [StoredPoint(one, {}, score=0.01, bm25=9.0 - n / 10) for n, one in enumerate(ids[40:50])]
 
     class Given(Halved):
-        def search_hybrid(self, *_: Any, **__: Any) -> list[StoredPoint]:
+        def search(self, *_: Any, **__: Any) -> list[StoredPoint]:
             return [*near, *worded]
 
     with retriever_of(desk, Given(opened, lambda *_: None)) as retriever:

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from rag_index.errors import StoreError
-from rag_index.retrieve.bulkhead import SingleFlight, result_of
+from rag_index.retrieve.concurrency import SingleFlight, result_of
 
 
 @pytest.fixture

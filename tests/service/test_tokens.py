@@ -9,10 +9,10 @@ from contextlib import closing
 import pytest
 
 from rag_index.errors import CannotListen, SettingsError
-from rag_index.service.addresses import allowed_hosts, listen, require_tokens, url_of
 from rag_index.service.guard import MAX_CALLERS, RateLimit
 from rag_index.service.models import Caller
-from rag_index.service.tokens import TokenRegister, new_token, token_line
+from rag_index.service.server import listen, url_of
+from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
 from rag_index.settings import ServeSettings
 
 

@@ -6,7 +6,7 @@ import os
 import uuid
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import hypothesis
 import numpy as np
@@ -17,7 +17,8 @@ from qdrant_client import QdrantClient
 from rag_index.documents.batches import RESERVED_KEY, CommitMark, PointBatch
 from rag_index.documents.canonical import decode_payload, encode_payload
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
-from rag_index.stores import Condition, Store
+from rag_index.settings.index import PAYLOAD_KINDS, PayloadKind
+from rag_index.stores import Condition, Store, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
@@ -120,7 +121,7 @@ def test_the_mark_of_the_last_commit_stays_with_the_points_and_is_none(store: St
         store.set_commit_mark(name, CommitMark(number, f"2026-11-20T02:00:0{number}.123456+00:00"))
     assert store.commit_mark(name) == CommitMark(2, "2026-11-20T02:00:02.123456+00:00")
     assert (store.count(name), ids(store, name)) == (3, {point_id(f"None{n}") for n in (1, 2, 3)})
-    assert len(store.search(name, batch([1]).vectors[0], limit=10, exact=True)) == 3
+    assert len(store.search(name, VectorQuery(batch([1]).vectors[0], 10, exact=True))) == 3
     store.delete_points(name, list(ids(store, name)))
     assert (store.count(name), store.commit_mark(name).number) == (0, 2)
 
@@ -157,7 +158,7 @@ def test_a_missing_collection_is_named(store: Store, use: str) -> None:
     calls = {
         "count": lambda: store.count("contract_none"),
         "upsert": lambda: store.upsert("contract_none", batch([1])),
-        "search": lambda: store.search("contract_none", np.ones(DIMENSION, np.float32), limit=1),
+        "search": lambda: store.search("contract_none", VectorQuery(np.ones(DIMENSION, np.float32), 1)),
         "scroll": lambda: list(store.scroll("contract_none")),
         "retrieve": lambda: store.retrieve("contract_none", [point_id(1)]),
         "set_metadata": lambda: store.set_metadata("contract_none", {"a": 1}),
@@ -307,7 +308,7 @@ def test_empty_calls_do_nothing(store: Store, name: str) -> None:
     other = new_name()
     store.create(other, DIMENSION, {})
     assert list(store.scroll(other)) == []
-    assert store.search(other, np.ones(DIMENSION, np.float32), limit=3) == []
+    assert store.search(other, VectorQuery(np.ones(DIMENSION, np.float32), 3)) == []
     assert store.collections()[other] == {}
 
 
@@ -373,7 +374,7 @@ def test_very_long_and_very_short_vectors_keep_their_direction(store: Store, nam
     points.vectors[1] *= 1e18
     store.upsert(name, points)
     for vector, own in zip(points.vectors, points.ids, strict=True):
-        (best,) = store.search(name, vector, limit=1)
+        (best,) = store.search(name, VectorQuery(vector, 1))
         assert best.id == own
         assert best.score == pytest.approx(1.0, abs=1e-4)
 
@@ -389,11 +390,11 @@ def test_search_is_cosine_best_first(store: Store, name: str) -> None:
     scores = unit @ (query / np.linalg.norm(query))
     best = np.argsort(-scores)[:10]
     for exact in (True, False):
-        found = store.search(name, query, limit=10, exact=exact)
+        found = store.search(name, VectorQuery(query, 10, exact=exact))
         assert [point.id for point in found] == [points.ids[i] for i in best]
         assert [point.score for point in found] == pytest.approx(scores[best].tolist(), abs=1e-5)
         assert found[0].payload == points.payloads[best[0]]
-    assert len(store.search(name, -query * 1e6, limit=1000)) == 50
+    assert len(store.search(name, VectorQuery(-query * 1e6, 1000))) == 50
 
 
 @pytest.mark.parametrize(
@@ -402,7 +403,7 @@ def test_search_is_cosine_best_first(store: Store, name: str) -> None:
 def test_queries_that_are_not_valid(store: Store, name: str, query: np.ndarray) -> None:
     store.upsert(name, batch([1]))
     with pytest.raises(StoreError):
-        store.search(name, query.astype(np.float32), limit=1)
+        store.search(name, VectorQuery(query.astype(np.float32), 1))
 
 
 VALUES: dict[str, Any] = {
@@ -476,7 +477,7 @@ def test_conditions(store: Store, name: str) -> None:
     wrong = {}
     for op, value, expected in CONDITIONS:
         found = store.search(
-            name, np.ones(DIMENSION, np.float32), limit=100, conditions=[Condition("f", op, value)], exact=True
+            name, VectorQuery(np.ones(DIMENSION, np.float32), 100, conditions=[Condition("f", op, value)], exact=True)
         )
         labels = {point.payload["label"] for point in found}
         if labels != expected:
@@ -491,7 +492,7 @@ def test_all_conditions_must_hold_and_fields_have_any_name(store: Store, name: s
     store.upsert(name, batch(list(range(6)), payloads))
 
     def found(*conditions: Condition) -> set[int]:
-        hits = store.search(name, np.ones(DIMENSION, np.float32), limit=10, conditions=conditions)
+        hits = store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 10, conditions=conditions))
         return {point.payload["größe"] for point in hits}
 
     assert found(Condition("my column", "eq", "x"), Condition("größe", "range", {"gte": 2})) == {2, 3, 4, 5}
@@ -520,7 +521,7 @@ def test_all_conditions_must_hold_and_fields_have_any_name(store: Store, name: s
 )
 def test_conditions_that_are_not_valid(store: Store, name: str, condition: Condition) -> None:
     with pytest.raises(StoreError, match="condition"):
-        store.search(name, np.ones(DIMENSION, np.float32), limit=1, conditions=[condition])
+        store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 1, conditions=[condition]))
 
 
 # Payload indexes
@@ -545,6 +546,10 @@ FITTING: dict[str, list[tuple[str, Any]]] = {
 """Conditions that each kind of payload index must answer as a search without it does."""
 
 
+def test_every_kind_of_payload_index_is_described_and_tried() -> None:
+    assert set(PAYLOAD_KINDS) == set(get_args(PayloadKind)) == set(FITTING)
+
+
 @pytest.mark.parametrize("kind", FITTING)
 def test_a_payload_index_changes_no_answer(store: Store, name: str, kind: str) -> None:
     payloads: list[dict[str, Any]] = [{"f": value, "label": label} for label, value in VALUES.items()]
@@ -556,7 +561,7 @@ def test_a_payload_index_changes_no_answer(store: Store, name: str, kind: str) -
     expected = {(op, repr(value)): labels for op, value, labels in CONDITIONS}
     for op, value in FITTING[kind]:
         condition = Condition("f", op, value)
-        found = store.search(name, np.ones(DIMENSION, np.float32), limit=100, conditions=[condition])
+        found = store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 100, conditions=[condition]))
         assert {point.payload["label"] for point in found} == expected[op, repr(value)], (kind, op, value)
 
 
@@ -565,7 +570,7 @@ def test_payload_indexes_are_created_changed_and_removed(store: Store, name: str
 
     def found() -> int:
         conditions = [Condition("my column", "eq", "x"), Condition("größe", "eq", 1), Condition("a.b c", "eq", 1)]
-        return len(store.search(name, np.ones(DIMENSION, np.float32), limit=10, conditions=conditions))
+        return len(store.search(name, VectorQuery(np.ones(DIMENSION, np.float32), 10, conditions=conditions)))
 
     fields: dict[str, str | None] = {"my column": "keyword", "größe": "float", "a.b c": "integer"}
     for change in (fields, fields, {"größe": "integer"}, dict.fromkeys(fields), dict.fromkeys(fields)):
@@ -609,7 +614,7 @@ def test_an_alias_is_read_like_a_collection(store: Store, name: str) -> None:
     assert store.dimension(alias) == DIMENSION
     assert {point.id for point in store.scroll(alias, page=7)} == set(points.ids)
     assert store.retrieve(alias, points.ids[:1])[0].id == points.ids[0]
-    assert store.search(alias, points.vectors[3], limit=1)[0].id == points.ids[3]
+    assert store.search(alias, VectorQuery(points.vectors[3], 1))[0].id == points.ids[3]
     assert alias not in store.collections()
 
 
@@ -642,7 +647,7 @@ def test_small_collections_need_no_search_index(store: Store, name: str) -> None
     store.optimize(name)
     assert store.indexed(name)
     assert store.count(name) == 2
-    assert store.search(name, batch([1]).vectors[0], limit=1)[0].id == point_id("None1")
+    assert store.search(name, VectorQuery(batch([1]).vectors[0], 1))[0].id == point_id("None1")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,7 +22,7 @@ import pytest
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores import Condition
+from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.store import EdgeStore
 from tests.waiting import eventually
@@ -291,7 +291,7 @@ def test_a_full_disk_is_noticed_before_it_is_written_to(tmp_path: Path) -> None:
                 write()
         assert store.count("c") == 10
         assert set(store.collections()) == {"c"}
-        assert len(store.search("c", np.ones(DIMENSION, np.float32), limit=20)) == 10
+        assert len(store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 20))) == 10
 
 
 @pytest.mark.parametrize(
@@ -363,11 +363,11 @@ def test_the_search_index_finds_what_a_scan_finds(clustered: tuple[Path, np.ndar
         assert store.count("c") == 3600
         hits = 0
         for query in vectors[:40] + 0.1:
-            exact = {point.id for point in store.search("c", query, limit=10, exact=True)}
-            hits += len(exact & {point.id for point in store.search("c", query, limit=10)})
+            exact = {point.id for point in store.search("c", VectorQuery(query, 10, exact=True))}
+            hits += len(exact & {point.id for point in store.search("c", VectorQuery(query, 10))})
         assert hits / 400 >= 0.95
         store.upsert("c", points(range(5000, 5001), 768))
-        assert store.search("c", points(range(5000, 5001), 768).vectors[0], limit=1)[0].payload["n"] == 5000
+        assert store.search("c", VectorQuery(points(range(5000, 5001), 768).vectors[0], 1))[0].payload["n"] == 5000
         assert store.indexed("c")
 
 
@@ -411,7 +411,7 @@ def test_searches_work_while_points_are_written(tmp_path: Path) -> None:
             try:
                 while not stop.is_set():
                     began = writes
-                    assert len(store.search("c", np.ones(64, np.float32), limit=10)) == 10
+                    assert len(store.search("c", VectorQuery(np.ones(64, np.float32), 10))) == 10
                     assert store.count("c") >= 1000
                     if began % 2 and began == writes:
                         searched_in_write.add(began)
@@ -496,8 +496,8 @@ def test_a_search_index_finds_what_a_filter_lets_through_however_little_that_is(
             condition = Condition(f"{RESERVED_KEY}.groups", "any", [group])
             hit = wanted = 0
             for query in chance.normal(size=(50, dimension)).astype(np.float32):
-                exact = {p.id for p in store.search("c", query, limit=10, conditions=[condition], exact=True)}
-                found = store.search("c", query, limit=10, conditions=[condition])
+                exact = {p.id for p in store.search("c", VectorQuery(query, 10, conditions=[condition], exact=True))}
+                found = store.search("c", VectorQuery(query, 10, conditions=[condition]))
                 assert all(group in point.payload[RESERVED_KEY]["groups"] for point in found)
                 hit, wanted = hit + len(exact & {point.id for point in found}), wanted + len(exact)
             print(f"\n{group}: {hit} of the {wanted} nearest found")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ import psutil
 import pytest
 
 from rag_index.errors import SearchTimedOut, StoreError
-from rag_index.stores import Condition
+from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.test_edge import points
@@ -26,7 +28,7 @@ ENDLESS = [Condition("n", "not", -number) for number in range(1, 30_000)]
 
 def search(reader: EdgeReader, *conditions: Condition) -> list[int]:
     query = points(range(1), WIDE).vectors[0]
-    return [hit.payload["n"] for hit in reader.search("live", query, limit=3, conditions=conditions)]
+    return [hit.payload["n"] for hit in reader.search("live", VectorQuery(query, 3, conditions=conditions))]
 
 
 def children() -> list[psutil.Process]:
@@ -97,3 +99,11 @@ def test_a_newer_state_of_a_collection_is_found(tmp_path: Path) -> None:
             writer.delete_points("c", points(range(10), WIDE).ids[5:])
         eventually(lambda: numbers(reader) == {3, 4})
         assert reader.count("live") == 2
+
+
+def test_a_process_that_searches_loads_no_settings() -> None:
+    """It is started while a search waits, and pydantic alone would take it as long again."""
+    loaded = "import sys, rag_index.stores.edge.processes; print(*sys.modules)"
+    found = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
+    assert "rag_index.stores.edge.reading" in found
+    assert not {"pydantic", "rag_index.settings"} & set(found)

@@ -17,9 +17,9 @@ import pytest
 from rag_index.documents.batches import CommitMark
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores import Condition
+from rag_index.stores import Condition, VectorQuery
+from rag_index.stores.edge import reader as edge_reader
 from rag_index.stores.edge import reader as reader_module
-from rag_index.stores.edge import views
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.stores.edge.reading import CollectionReader
@@ -93,13 +93,15 @@ def test_a_collection_that_was_never_written_is_read_without_opening_it(tmp_path
     vector, words = np.ones(DIMENSION, dtype=np.float32), SparseVector((1,), (1.0,))
     with closing(EdgeReader(tmp_path)) as reader:
         assert (reader.count("live"), reader.count_sparse("live"), list(reader.scroll("live"))) == (0, 0, [])
-        assert reader.search("live", vector, limit=5) == reader.search_hybrid("live", vector, words, limit=5) == []
+        assert (
+            reader.search("live", VectorQuery(vector, 5)) == reader.search("live", VectorQuery(vector, 5, words)) == []
+        )
         assert (reader.retrieve("live", points(range(1)).ids), reader.indexed("live")) == ([], True)
         assert not (tmp_path / "readers").exists(), "no view was made"
         with closing(EdgeStore(tmp_path)) as store:
             store.upsert("live", points(range(10)))
         assert numbers(reader) == set(range(10))
-        assert len(reader.search("live", vector, limit=5)) == 5
+        assert len(reader.search("live", VectorQuery(vector, 5))) == 5
 
 
 def test_a_reader_needs_no_lock_and_leaves_nothing(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_reader_needs_no_lock_and_leaves_nothing(tmp_path: Path) -> None:
         assert (reader.aliases(), reader.collections()) == ({"live": "c"}, {"c": {}})
         assert (reader.dimension("live"), reader.has_sparse("live"), reader.indexed("live")) == (WIDE, False, True)
         wanted = points(range(1000), WIDE)
-        (hit,) = reader.search("live", wanted.vectors[7], limit=1, conditions=[Condition("n", "eq", 7)])
+        (hit,) = reader.search("live", VectorQuery(wanted.vectors[7], 1, conditions=[Condition("n", "eq", 7)]))
         assert (hit.id, hit.payload["n"]) == (wanted.ids[7], 7)
         assert [point.id for point in reader.retrieve("live", [wanted.ids[7]])] == [wanted.ids[7]]
     assert list((tmp_path / "readers").iterdir()) == []
@@ -138,7 +140,7 @@ def test_reading_changes_no_byte_that_another_process_has(tmp_path: Path) -> Non
             for reader in (one, two, one):
                 for name in ("c", "c2"):
                     condition = Condition("n", "range", {"gte": 9})
-                    assert reader.search(name, np.ones(WIDE, np.float32), limit=5, conditions=[condition])
+                    assert reader.search(name, VectorQuery(np.ones(WIDE, np.float32), 5, conditions=[condition]))
                     assert reader.count(name) == 997
             views_folder = next((tmp_path / "readers").glob("*/views/c"))
             assert any(file.stat().st_nlink > 1 for file in views_folder.rglob("*.mmap")), "vectors are not shared"
@@ -274,7 +276,7 @@ def test_the_search_index_is_built_beside_readers(clustered: tuple[Path, NDArray
         assert not reader.indexed("c")
         with closing(EdgeStore(path)) as writer:
             writer.optimize("c")
-            assert len(reader.search("c", vectors[0], limit=3)) == 3
+            assert len(reader.search("c", VectorQuery(vectors[0], 3))) == 3
             writer.upsert("c", points(range(5000, 5001), 768))
         assert eventually(lambda: reader.indexed("c"))
         assert reader.count("c") == 3601
@@ -322,7 +324,7 @@ def test_a_damaged_collection_is_named_and_a_missing_one(tmp_path: Path) -> None
 
 
 def test_a_writer_that_hangs_is_named(tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(views, "ASK_SECONDS", 0.3)
+    monkeypatch.setattr(edge_reader, "ASK_SECONDS", 0.3)
     fill(tmp_path)
     code = f"store.upsert('c', points(range(1000, 1010), {WIDE})); print('written', flush=True); input()"
     writer = run(PROCESS + code, tmp_path)

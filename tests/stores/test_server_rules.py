@@ -16,7 +16,7 @@ from qdrant_client import QdrantClient, models
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreError, StoreRefused
-from rag_index.stores import Condition
+from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
 from tests.fakes.qdrant_grpc import FakeQdrantGrpc
@@ -84,11 +84,13 @@ QUERY = np.ones(DIMENSION, np.float32)
 def test_pages_and_searches_stay_within_the_limit_of_strict_mode(server: Server) -> None:
     batch = points(130)
     server.store.upsert(server.name, batch)
-    best = server.store.search(server.name, QUERY, limit=90)
+    best = server.store.search(server.name, VectorQuery(QUERY, 90))
     server.strict(max_query_limit=20, search_max_hnsw_ef=64)
     assert {point.id for point in server.store.scroll(server.name, vectors=True)} == set(batch.ids)
-    assert [point.id for point in server.store.search(server.name, QUERY, limit=90)] == [point.id for point in best]
-    assert len(server.store.search(server.name, QUERY, limit=1000)) == 130
+    assert [point.id for point in server.store.search(server.name, VectorQuery(QUERY, 90))] == [
+        point.id for point in best
+    ]
+    assert len(server.store.search(server.name, VectorQuery(QUERY, 1000))) == 130
     assert len(server.store.retrieve(server.name, batch.ids)) == 130
 
 
@@ -96,13 +98,13 @@ def test_hybrid_searches_stay_within_the_limits_of_strict_mode(server: Server) -
     name, batch = f"{server.name}_words", points(130)
     encoder = Bm25Encoder(Bm25Model("english"))
     server.store.create(name, len(QUERY), {}, sparse=True)
-    texts = [f"printer {n}" if n % 2 else "scanner" for n in range(130)]
+    texts = [f"printer {n}{' page' * n}" if n % 2 else "scanner" for n in range(130)]  # no two score alike
     server.store.upsert(name, replace(batch, sparse=encoder.documents(texts)))
     query = encoder.query("printer 7")
-    found = server.store.search_hybrid(name, QUERY, query, limit=40)
+    found = server.store.search(name, VectorQuery(QUERY, 40, query))
     limits = models.StrictModeConfig(enabled=True, max_query_limit=15, condition_max_size=10, search_max_hnsw_ef=64)
     server.client.update_collection(name, strict_mode_config=limits)
-    limited = server.store.search_hybrid(name, QUERY, query, limit=40)
+    limited = server.store.search(name, VectorQuery(QUERY, 40, query))
     assert {(p.id, round(p.score, 5), round(p.bm25, 5)) for p in limited} == {
         (p.id, round(p.score, 5), round(p.bm25, 5)) for p in found
     }
@@ -115,9 +117,9 @@ def test_once_the_limit_is_known_nothing_is_refused(server: Server) -> None:
         pytest.skip("counts the requests of a fake")
     server.store.upsert(server.name, points(30))
     server.strict(max_query_limit=10)
-    server.store.search(server.name, QUERY, limit=20)
+    server.store.search(server.name, VectorQuery(QUERY, 20))
     before = len(server.fake.seen)
-    assert len(server.store.search(server.name, QUERY, limit=30)) == 30
+    assert len(server.store.search(server.name, VectorQuery(QUERY, 30))) == 30
     queries = [call for call in server.fake.seen[before:] if "query" in call.lower()]  # the client also asks "GET /"
     assert len(queries) == 3
 
@@ -179,11 +181,11 @@ def test_a_filter_that_strict_mode_refuses_names_payload_indexes(server: Server)
     message = r"allows no filter on author, because strict mode .*\[keyword.*add author to payload_indexes of the index"
     by_author = [Condition("author", "eq", "author 1")]
     with pytest.raises(StoreRefused, match=message):
-        server.store.search(server.name, QUERY, limit=3, conditions=by_author)
+        server.store.search(server.name, VectorQuery(QUERY, 3, conditions=by_author))
     with pytest.raises(StoreRefused, match="add priority to payload_indexes"):
-        server.store.search(server.name, QUERY, limit=3, conditions=[Condition("priority", "range", {"gte": 2})])
+        server.store.search(server.name, VectorQuery(QUERY, 3, conditions=[Condition("priority", "range", {"gte": 2})]))
     server.store.index_fields(server.name, {"author": "keyword"})
-    assert len(server.store.search(server.name, QUERY, limit=3, conditions=by_author)) == 3
+    assert len(server.store.search(server.name, VectorQuery(QUERY, 3, conditions=by_author))) == 3
 
 
 # API keys
@@ -194,7 +196,7 @@ def test_a_key_for_reading_only_reads_and_is_not_called_wrong(server: Server) ->
         pytest.skip("a real server has its read-only key in QDRANT_READ_ONLY_API_KEY: see the next test")
     server.store.upsert(server.name, points(10))
     server.fake.read_only = True
-    assert len(server.store.search(server.name, QUERY, limit=3)) == 3
+    assert len(server.store.search(server.name, VectorQuery(QUERY, 3))) == 3
     assert server.store.count(server.name) == sum(1 for _ in server.store.scroll(server.name)) == 10
     for write in (
         lambda: server.store.create("new", DIMENSION, {}),
@@ -275,4 +277,4 @@ def test_a_plain_collection_is_not_changed(server: Server) -> None:
 def test_a_refused_read_is_a_store_error_for_those_who_do_not_care(server: Server) -> None:
     server.store.upsert(server.name, points(3))
     with pytest.raises(StoreError, match="refuses the request"):
-        server.store.search(server.name, np.ones(DIMENSION + 1, np.float32), limit=1)
+        server.store.search(server.name, VectorQuery(np.ones(DIMENSION + 1, np.float32), 1))

@@ -14,6 +14,7 @@ from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import StoreError, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
+from rag_index.stores import VectorQuery
 from rag_index.stores.metadata import BULK
 from rag_index.stores.server import collections as server_collections
 from rag_index.stores.server.store import ServerStore
@@ -180,21 +181,21 @@ def test_an_older_server_without_turboquant_is_named(qdrant: FakeQdrant, open_wi
 def test_searches_of_compressed_vectors_are_scored_again(qdrant: FakeQdrant, open_with: Any) -> None:
     store = open_with(ServerSettings(quantization="binary", oversampling=3.5))
     store.create("c", DIMENSION, {}, sparse=True)
-    store.search("c", np.ones(DIMENSION, np.float32), limit=1)
-    store.search("c", np.ones(DIMENSION, np.float32), limit=1, exact=True)
+    store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 1))
+    store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 1, exact=True))
     compressed, exact = qdrant.searches
     assert compressed.quantization == models.QuantizationSearchParams(rescore=True, oversampling=3.5)
     assert exact.quantization is None
     assert exact.exact
     qdrant.searches.clear()
-    store.search_hybrid("c", np.ones(DIMENSION, np.float32), SparseVector((1,), (1.0,)), limit=1)
+    store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 1, SparseVector((1,), (1.0,))))
     assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
 
 
 def test_without_quantization_searches_leave_it_to_the_server(qdrant: FakeQdrant, open_with: Any) -> None:
     store = open_with(ServerSettings())
     store.create("c", DIMENSION, {})
-    store.search("c", np.ones(DIMENSION, np.float32), limit=1)
+    store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 1))
     assert qdrant.searches[0].quantization is None
 
 
@@ -205,7 +206,7 @@ def test_oversampling_stays_within_strict_mode(qdrant: FakeQdrant, open_with: An
     strict = models.StrictModeConfig(enabled=True, search_max_oversampling=1.5)
     client.update_collection("c", strict_mode_config=strict)
     client.close()
-    store.search("c", np.ones(DIMENSION, np.float32), limit=1)
+    store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 1))
     assert qdrant.searches[-1].quantization.oversampling == 1.5
 
 

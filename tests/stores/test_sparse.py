@@ -12,7 +12,7 @@ from rag_index.documents.batches import PointBatch
 from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreMismatch
-from rag_index.stores import Condition, Store
+from rag_index.stores import Condition, Store, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.test_contract import DIMENSION, KINDS, batch, new_name, open_kind
 
@@ -83,7 +83,7 @@ def test_points_without_words_have_no_sparse_vector(store: Store, name: str) -> 
 def test_both_scores_of_every_candidate_are_right(store: Store, name: str) -> None:
     query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
     for limit in (1, 2, 10):
-        found = store.search_hybrid(name, query, ENGLISH.query("printer offline"), limit=limit)
+        found = store.search(name, VectorQuery(query, limit, ENGLISH.query("printer offline")))
         assert len({point.id for point in found}) == len(found)
         for point in found:
             text = point.payload["text"]
@@ -95,21 +95,21 @@ def test_both_scores_of_every_candidate_are_right(store: Store, name: str) -> No
 
 def test_the_best_of_both_vectors_are_candidates(store: Store, name: str) -> None:
     dense = points().vectors[3]  # of "Bananas"
-    found = store.search_hybrid(name, dense, ENGLISH.query("printer"), limit=1)
+    found = store.search(name, VectorQuery(dense, 1, ENGLISH.query("printer")))
     assert {point.payload["text"] for point in found} == {"Bananas", "Printers printing to the printer"}
 
 
 def test_conditions_hold_for_both_vectors(store: Store, name: str) -> None:
     conditions = [Condition("text", "eq", "A scanner is offline")]
-    found = store.search_hybrid(name, points().vectors[0], ENGLISH.query("offline"), limit=5, conditions=conditions)
+    found = store.search(name, VectorQuery(points().vectors[0], 5, ENGLISH.query("offline"), conditions=conditions))
     assert [point.payload["text"] for point in found] == ["A scanner is offline"]
     assert found[0].bm25 > 0
 
 
 def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store: Store, name: str) -> None:
     dense, words = points().vectors[3], ENGLISH.query("printer offline")
-    whole = store.search_hybrid(name, dense, words, limit=3)
-    lean = store.search_hybrid(name, dense, words, limit=3, payload=False)
+    whole = store.search(name, VectorQuery(dense, 3, words))
+    lean = store.search(name, VectorQuery(dense, 3, words, payload=False))
     scores = [{point.id: [point.score, point.bm25] for point in found} for found in (whole, lean)]
     assert scores[0] == {one: pytest.approx(both, abs=1e-6) for one, both in scores[1].items()}
     assert all(point.payload for point in whole)
@@ -117,8 +117,8 @@ def test_candidates_come_without_their_payloads_if_these_are_not_wanted(store: S
 
 
 def test_a_query_without_words_is_searched_by_meaning(store: Store, name: str) -> None:
-    found = store.search_hybrid(name, points().vectors[3], ENGLISH.query("the of"), limit=2)
-    assert [point.id for point in found] == [p.id for p in store.search(name, points().vectors[3], limit=2)]
+    found = store.search(name, VectorQuery(points().vectors[3], 2, ENGLISH.query("the of")))
+    assert [point.id for point in found] == [p.id for p in store.search(name, VectorQuery(points().vectors[3], 2))]
 
 
 def test_a_collection_without_sparse_vectors_refuses_them(store: Store) -> None:
@@ -150,9 +150,9 @@ def test_the_embedded_store_knows_its_sparse_vectors_after_it_was_closed(tmp_pat
     store.close()
     store = EdgeStore(tmp_path)
     assert store.has_sparse("c")
-    assert store.search_hybrid("c", points().vectors[0], SparseVector((), ()), limit=1)[0].bm25 == 0
+    assert store.search("c", VectorQuery(points().vectors[0], 1, SparseVector((), ())))[0].bm25 == 0
     store.optimize("c")
-    found = store.search_hybrid("c", points().vectors[0], ENGLISH.query("bananas"), limit=1)
+    found = store.search("c", VectorQuery(points().vectors[0], 1, ENGLISH.query("bananas")))
     assert {point.payload["text"] for point in found} == {"The printer is offline", "Bananas"}
     store.close()
 

@@ -101,7 +101,8 @@ class Catalog:
 
     def entry(self, name: str) -> CatalogEntry:
         """Return the entry of a collection or alias."""
-        return self._state.collections[self.resolve(name)]
+        with self._lock:
+            return self._state.collections[self.resolve(name)]
 
     def __contains__(self, name: object) -> bool:
         return name in self._state.collections

@@ -5,21 +5,19 @@ The first write claims the folder. If another process searches it, that write go
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.errors import PointsRefused, RagIndexError, StoreMismatch
+from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch
 from rag_index.stores import SPARSE
-from rag_index.stores.conditions import payload_path, unquoted
-from rag_index.stores.edge.errors import engine_errors
-from rag_index.stores.edge.folder import folder_errors, require_space
-from rag_index.stores.edge.payload_index import payload_kind
-from rag_index.stores.edge.points import engine_points
-from rag_index.stores.edge.reading import BATCH_POINTS, CollectionReader, key_conditions
-from rag_index.stores.edge.search_index import build_index
+from rag_index.stores.conditions import index_changes
+from rag_index.stores.edge.folder import engine_errors, folder_errors, require_space
+from rag_index.stores.edge.reading import BATCH_POINTS, CollectionReader, engine_points, key_conditions
 from rag_index.stores.edge.shard_files import allocated_bytes, write_mark
 from rag_index.stores.points import check_ids, engine_ids, unit_vectors
 
@@ -29,6 +27,31 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import CommitMark, PointBatch
     from rag_index.stores.edge.claims import WriteClaim
+
+BUILD_INDEX = """\
+import sys
+import qdrant_edge
+shard = qdrant_edge.EdgeShard.load(sys.argv[1])
+shard.optimize()
+shard.flush()
+shard.close()
+"""
+
+
+def build_index(folder: Path, name: str, *, inherit: int) -> None:
+    """Build the search index of a shard that is closed. The child inherits the file descriptor `inherit`.
+
+    Raises StoreError if the child fails.
+    """
+    command = [sys.executable, "-P", "-c", BUILD_INDEX, str(folder)]
+    child = subprocess.run(command, capture_output=True, text=True, errors="replace", pass_fds=[inherit], check=False)
+    if child.returncode:
+        reason = (child.stderr.strip().splitlines() or [f"ended by signal {-child.returncode}"])[-1]
+        raise StoreError(
+            f"the search index of {name} was not built ({reason}), and searches work without it: "
+            "check free memory and disk space, then run `rag-index` again"
+        )
+
 
 FLUSH_POINTS = 10_000
 """Points written between flushes; more would make the next open slow."""
@@ -66,15 +89,11 @@ class EdgeCollection(CollectionReader):
 
     def index_fields(self, fields: Mapping[str, str | None]) -> None:
         """Create payload indexes; None removes one. One of the same kind is kept, one of another kind is replaced."""
-        kinds = {payload_path(field): payload_kind(field, kind) if kind else None for field, kind in fields.items()}
         with self._open() as shard:
-            existing = {unquoted(field): info.data_type for field, info in shard.info().payload_schema.items()}
-        for field, kind in kinds.items():
-            before = existing.get(unquoted(field))
-            if before is not None and before != kind:
-                self._write([(e.UpdateOperation.delete_field_index(field), 0)])
-            if kind is not None and before != kind:
-                self._write([(e.UpdateOperation.create_field_index(field, kind), 0)])
+            there = {path: info.data_type for path, info in shard.info().payload_schema.items()}
+        change = e.UpdateOperation
+        for path, kind in index_changes(fields, there, lambda kind: getattr(e.PayloadSchemaType, kind.capitalize())):
+            self._write([(change.create_field_index(path, kind) if kind else change.delete_field_index(path), 0)])
         self.flush()
 
     def upsert(self, points: PointBatch) -> None:

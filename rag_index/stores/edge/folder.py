@@ -1,4 +1,4 @@
-"""The folder of the embedded store: its lock, its free space, and the filesystem's errors as errors of ours."""
+"""The folder of the embedded store: locks, free space, and errors of filesystem and engine as errors of ours."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shlex
 import socket
 import sys
@@ -15,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.errors import StoreBusy, StoreError
+from rag_index.errors import RagIndexError, StoreBusy, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -170,3 +171,75 @@ def require_space(folder: Path, needed: int) -> None:
             f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
             "needed to continue safely; free some, then run again"
         )
+
+
+FILE_POLL = 0.01
+
+
+class FileLock:
+    """A lock on a file, or on a folder that exists, held from `take` until `release` or the end of the process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
+    def take(self, *, shared: bool = False, wait: float = 0.0) -> bool:
+        """Return whether the lock was free within `wait` seconds. Raises OSError if there is no such file."""
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        deadline = time.monotonic() + wait
+        try:
+            while not _locked(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+                if time.monotonic() >= deadline:
+                    os.close(descriptor)
+                    return False
+                time.sleep(FILE_POLL)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return True
+
+    def release(self) -> None:
+        """Release the lock. A second call does nothing."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def engine_errors(name: str, folder: Path) -> Iterator[None]:
+    """Turn the engine's bare exceptions and panics into errors of ours."""
+    try:
+        yield
+    except RagIndexError:
+        raise
+    except BaseException as exc:
+        if not isinstance(exc, Exception) and type(exc).__name__ != "PanicException":
+            raise
+        raise store_error(str(exc), name, folder) from exc
+
+
+def store_error(message: str, name: str, folder: Path) -> StoreError:
+    """Return our error for the engine's message on collection `name`, whose shard is in `folder`."""
+    if "WouldBlock" in message:
+        return StoreBusy(f"collection {name} at {folder} is open in another process: wait for it")
+    if disk_full(message):
+        return StoreError(f"no space left for collection {name} at {folder}: free some, then run again")
+    if re.search("permission denied|read-only file system", message, re.IGNORECASE):
+        return StoreError(f"cannot write to {folder} ({message}): make it writable for this user")
+    if "does not exist" in message:
+        return StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`")
+    return StoreError(f"the embedded Qdrant failed on {name} at {folder}: {message}")

@@ -6,46 +6,155 @@ names another folder; the next search then loads a view of that one, and searche
 
 from __future__ import annotations
 
+import shutil
 import threading
+import time
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rag_index.database.files import private_folder
-from rag_index.errors import StoreError
+from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.folder import folder_errors
+from rag_index.stores.edge.claims import Reader
+from rag_index.stores.edge.folder import folder_errors, holder
 from rag_index.stores.edge.processes import SearchProcesses
-from rag_index.stores.edge.reading import CollectionReader, UnwrittenCollection
-from rag_index.stores.edge.views import View, ViewLoader, finish_for_killed_writer
+from rag_index.stores.edge.reading import CollectionReader, EdgeReads, UnwrittenCollection
+from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
 
-    from rag_index.documents.batches import StoredPoint
-    from rag_index.documents.vectors import SparseVector
-    from rag_index.stores import Condition
+POLL = 0.02
+ASK_SECONDS = 10.0
+"""How long a writer may take to let go of a collection that it writes in place: a batch and a flush, at most."""
+
+
+@dataclass(slots=True)
+class View:
+    """A collection as it was when a reader linked it, and how many calls use it now."""
+
+    folder: str
+    made: str
+    path: Path
+    collection: CollectionReader
+    users: int = 0
+    retired: bool = False
+    """Whether a newer view has taken its place, so that its last user closes it."""
+
+    def close(self) -> None:
+        """Close the shard and remove the view."""
+        with suppress(StoreError):
+            self.collection.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+class ViewLoader:
+    """What makes the views of one reader. Safe to use from several threads, one for each collection.
+
+    `make` makes the reader of a view's shard, as CollectionReader does.
+    """
+
+    def __init__(self, path: Path, *, wait: float, make: Callable[..., CollectionReader]) -> None:
+        self._path, self._wait, self._make = path, max(wait, ASK_SECONDS), make
+        self._reader = Reader(path)
+        self._closed = threading.Event()
+
+    def load(self, name: str) -> View:
+        """Return a view of the newest state of a collection that the catalog names, with its shard loaded.
+
+        If a process writes the collection in place, that process is asked to let go of it. Raises StoreBusy if it does
+        not, and StoreError.
+        """
+        catalog = Catalog(self._path / "catalog.json")
+        deadline = time.monotonic() + self._wait
+        try:
+            while not self._closed.is_set():
+                catalog.refresh()
+                if catalog.entry(name).in_place:
+                    self._ask_writer(catalog, name)
+                elif view := self._link(catalog, name):
+                    return view
+                if time.monotonic() >= deadline:
+                    raise self._busy(name)
+                self._closed.wait(POLL)
+        finally:
+            self._reader.stop_wanting(name)
+        raise StoreError(f"the store at {self._path} is closed")
+
+    def close(self) -> None:
+        """Stop loading, and remove all views. Their collections must be closed."""
+        self._closed.set()
+        self._reader.close()
+
+    def _link(self, catalog: Catalog, name: str) -> View | None:
+        """Return a view; None if the collection has changed meanwhile."""
+        entry = catalog.entry(name)
+        folder = self._path / "collections" / entry.folder
+
+        def still_valid() -> bool:
+            catalog.refresh()
+            return catalog.entry(name) == entry
+
+        path = self._reader.link(folder, still_valid)
+        if path is None:
+            if not folder.exists() and still_valid():
+                raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`")
+            return None
+        view = View(entry.folder, entry.made, path, self._make(name, path, entry.dimension, sparse=entry.sparse))
+        try:
+            view.collection.load()
+        except BaseException:
+            view.close()
+            raise
+        return view
+
+    def _ask_writer(self, catalog: Catalog, name: str) -> None:
+        """Ask the writer to let go of the collection, or complete what a killed writer wrote."""
+        if finish_for_killed_writer(self._path):
+            catalog.refresh()
+            if catalog.entry(name).in_place:
+                raise StoreError(
+                    f"collection {name} was being written by a process that was killed, and cannot be loaded: "
+                    "run `rag-index rebuild`"
+                )
+            return
+        self._reader.want(name)
+
+    def _busy(self, name: str) -> StoreBusy:
+        return StoreBusy(
+            f"collection {name} of the store at {self._path} is being written by {holder(self._path)}, which does "
+            "not let go of it: wait for it (--wait SECONDS) or use a Qdrant server"
+        )
+
+
+def finish_for_killed_writer(path: Path) -> bool:
+    """Complete what a killed writer wrote; return False if a process has the store open for writing."""
+    try:
+        EdgeStore(path).close()
+    except StoreBusy:
+        return False
+    return True
+
 
 FRESH_SECONDS = 2.0
 """How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
+
 LOADERS = 8
 
 
-class EdgeReader:
-    """The reading part of the Store protocol, for a process that searches while another one may write.
+class EdgeReader(EdgeReads):
+    """A store for a process that searches while another one may write.
 
     If a process writes a collection in place, and does not let go of it within `wait` seconds (10 at least), a search
     raises StoreBusy. With a `timeout`, each call is made in another process, and raises SearchTimedOut after so many
     seconds; without one, a call may take as long as it likes, and stops all of this process. Safe to use from several
     threads.
     """
-
-    embedded = True
 
     def __init__(self, path: Path, *, wait: float = 0.0, timeout: float | None = None) -> None:
         self._path = path
@@ -62,94 +171,6 @@ class EdgeReader:
         self._loading: dict[str, Future[None]] = {}
         self._closed = False
 
-    def collections(self) -> dict[str, dict[str, Any]]:
-        """Return all collections by name, with their metadata."""
-        return self._fresh().collections()
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        """Return the metadata of a collection, None if there is none of this name."""
-        return self._fresh().find(name)
-
-    def metadata(self, name: str) -> dict[str, Any]:
-        """Return the metadata of a collection or alias."""
-        return dict(self._fresh().entry(name).metadata)
-
-    def aliases(self) -> dict[str, str]:
-        """Return the collection that each alias points at."""
-        return self._fresh().aliases()
-
-    def dimension(self, name: str) -> int:
-        """Return the dimension of the collection's vectors."""
-        return self._fresh().entry(name).dimension
-
-    def has_sparse(self, name: str) -> bool:
-        """Return whether the collection's points can have sparse vectors."""
-        return self._fresh().entry(name).sparse
-
-    def prepare(self, name: str) -> None:
-        """Load the newest state of a collection or alias, once a process that writes it lets go of it."""
-        with self._lend(name):
-            pass
-
-    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
-        """Return the exact number of points, of these document keys if given."""
-        with self._lend(name) as collection:
-            return collection.count(keys)
-
-    def count_sparse(self, name: str) -> int:
-        """Return the exact number of points that have a sparse vector."""
-        with self._lend(name) as collection:
-            return collection.count_sparse()
-
-    def retrieve(
-        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
-    ) -> list[StoredPoint]:
-        """Return the points with these ids that exist and meet the conditions."""
-        with self._lend(name) as collection:
-            return collection.retrieve(ids, vectors=vectors, conditions=conditions)
-
-    def scroll(
-        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
-    ) -> Iterator[StoredPoint]:
-        """Return all points that meet the conditions, as they were when the first was read."""
-        with self._lend(name) as collection:
-            yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)
-
-    def search(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-    ) -> list[StoredPoint]:
-        """Return the nearest points, best first."""
-        with self._lend(name) as collection:
-            return collection.search(vector, limit=limit, conditions=conditions, exact=exact)
-
-    def search_hybrid(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        sparse: SparseVector,
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-        payload: bool = True,
-    ) -> list[StoredPoint]:
-        """Return the best points by either vector, each once, with both scores."""
-        with self._lend(name) as collection:
-            return collection.search_hybrid(
-                vector, sparse, limit=limit, conditions=conditions, exact=exact, payload=payload
-            )
-
-    def indexed(self, name: str) -> bool:
-        """Return False if a search scans more vectors than it should, so that `optimize` helps."""
-        with self._lend(name) as collection:
-            return collection.indexed()
-
     def close(self) -> None:
         """Close and remove all views. A second call does nothing."""
         with self._mutex:
@@ -165,7 +186,7 @@ class EdgeReader:
             view.close()
         self._loader.close()
 
-    def _fresh(self) -> Catalog:
+    def _known(self) -> Catalog:
         """Return the catalog as it is on disk now."""
         self._check_open()
         self._catalog.refresh()
@@ -174,7 +195,7 @@ class EdgeReader:
     @contextmanager
     def _lend(self, name: str) -> Iterator[CollectionReader]:
         """Lend the view of a collection or alias for the time of the block: the newest, if it is there in time."""
-        resolved = self._fresh().resolve(name)
+        resolved = self._known().resolve(name)
         if (entry := self._catalog.entry(resolved)).unwritten:
             yield UnwrittenCollection(resolved, self._path, entry.dimension, sparse=entry.sparse)
             return

@@ -1,4 +1,4 @@
-"""What can be read of one collection of the embedded store: a shard folder of qdrant-edge, opened when first needed.
+"""What can be read of the embedded store, and of one collection: a shard folder of qdrant-edge, opened when needed.
 
 Every call of the engine holds Python's GIL from beginning to end (30 ms for a thousand points of 768 dimensions). So
 work is split into short calls, made one at a time under the collection's own lock, and other threads run in between.
@@ -7,33 +7,108 @@ work is split into short calls, made one at a time under the collection's own lo
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from itertools import repeat
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import numpy as np
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.errors import StoreError
+from rag_index.errors import PointsRefused, StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter
-from rag_index.stores.edge.errors import engine_errors
-from rag_index.stores.edge.filter import EdgeDialect
-from rag_index.stores.edge.points import engine_sparse
-from rag_index.stores.hybrid import LookUp, hybrid_points
-from rag_index.stores.points import SEARCH_EF, check_ids, stored_point, unit_query
+from rag_index.stores.edge.folder import engine_errors
+from rag_index.stores.points import SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from datetime import datetime
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from rag_index.documents.batches import PointBatch
     from rag_index.documents.vectors import SparseVector
-    from rag_index.stores import Condition
+    from rag_index.stores import Condition, VectorQuery
+    from rag_index.stores.edge.catalog import Catalog
+
+EdgeCondition: TypeAlias = "e.ConditionType"
+
+
+class EdgeDialect:
+    """A maker of the engine's conditions and filters."""
+
+    def keywords(self, field: str, values: list[str]) -> EdgeCondition:
+        """Require the field to be one of these strings."""
+        return e.FieldCondition(field, match=e.MatchAny(values))
+
+    def truth(self, field: str, value: bool) -> EdgeCondition:
+        """Require the field to be this boolean."""
+        # The binding treats a Python bool as an integer, and a numpy bool as a boolean.
+        return e.FieldCondition(field, match=e.MatchValue(cast("bool", np.bool_(value))))
+
+    def integers(self, field: str, values: list[int]) -> EdgeCondition:
+        """Require the field to be one of these integers."""
+        return e.FieldCondition(field, match=e.MatchAny(values))
+
+    def numbers(self, field: str, bounds: Mapping[str, float]) -> EdgeCondition:
+        """Require the field to be a number within the bounds."""
+        return e.FieldCondition(field, range=e.RangeFloat(**bounds))
+
+    def times(self, field: str, bounds: Mapping[str, datetime]) -> EdgeCondition:
+        """Require the field to be a time within the bounds."""
+        return e.FieldCondition(
+            field, range=e.RangeDateTime(**{key: bound.isoformat() for key, bound in bounds.items()})
+        )
+
+    def empty(self, field: str) -> EdgeCondition:
+        """Require the field to be missing, null or an empty list."""
+        return e.IsEmptyCondition(field)
+
+    def group(
+        self, must: list[EdgeCondition], should: list[EdgeCondition], must_not: list[EdgeCondition]
+    ) -> EdgeCondition:
+        """Require all of must, one of should and none of must_not."""
+        return e.Filter(must=must or None, should=should or None, must_not=must_not or None)
+
+
+STEP = 500
+"""Vectors turned into lists at a time."""
+
+NO_WORDS: tuple[list[int], list[float]] = ([], [])
+
+
+def engine_sparse(vector: SparseVector) -> e.SparseVector:
+    """Return a sparse vector as the engine takes it."""
+    return e.SparseVector(list(vector.indices), list(vector.values))
+
+
+def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
+    """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad payloads."""
+    built: list[e.Point] = []
+    bad: list[str] = []
+    reason: Exception | None = None
+    sparse = points.sparse.lists() if points.sparse is not None else repeat(NO_WORDS, len(points))
+    rows = (row for start in range(0, len(points), STEP) for row in vectors[start : start + STEP].tolist())
+    for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
+        try:
+            vector = {"": row, SPARSE: e.SparseVector(indices, values)} if indices else row
+            built.append(e.Point(point_id, vector, payload))
+        except (TypeError, ValueError, OverflowError) as exc:
+            bad.append(point_id)
+            reason = reason or exc
+    if bad:
+        what = f"payloads of {len(bad)} points cannot be stored"
+        raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
+    return built
+
 
 BATCH_POINTS = 500
 """Points per call of the engine, which bounds how long other threads stand still."""
+
 KEYS_PER_FILTER = 10_000
 MAX_SCANNED_KB = 10_000
 """Vectors up to this size are scanned without a search index (the engine's own threshold)."""
@@ -101,29 +176,13 @@ class CollectionReader:
             if offset is None:
                 return
 
-    def search(
-        self, vector: NDArray[np.float32], *, limit: int, conditions: Sequence[Condition], exact: bool
-    ) -> list[StoredPoint]:
-        """Return the nearest points, best first."""
-        query = e.Query.Nearest(unit_query(vector, self.dimension, self.name))
-        return self._query(query, limit, _conditions_filter(conditions), exact=exact)
-
-    def search_hybrid(
-        self,
-        vector: NDArray[np.float32],
-        sparse: SparseVector,
-        *,
-        limit: int,
-        conditions: Sequence[Condition],
-        exact: bool,
-        payload: bool,
-    ) -> list[StoredPoint]:
-        """Return the best points by either vector, with both scores."""
-        if not (self.sparse and sparse):
-            return self.search(vector, limit=limit, conditions=conditions, exact=exact)
-        near = e.Query.Nearest(unit_query(vector, self.dimension, self.name))
-        words = e.Query.Nearest(engine_sparse(sparse), using=SPARSE)
-        query_filter = _conditions_filter(conditions)
+    def search(self, query: VectorQuery) -> list[StoredPoint]:
+        """Return the nearest points, best first; with a sparse vector, the best by either, with both scores."""
+        near = e.Query.Nearest(unit_query(query.vector, self.dimension, self.name))
+        query_filter = _conditions_filter(query.conditions)
+        if not (self.sparse and query.sparse):
+            return self._query(near, query.limit, query_filter, exact=query.exact)
+        words = e.Query.Nearest(engine_sparse(query.sparse), using=SPARSE)
 
         def look_up(wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
             return [
@@ -131,13 +190,13 @@ class CollectionReader:
                     words if one.sparse else near,
                     one.limit,
                     e.Filter(must=[e.HasIdCondition(set(one.ids))]) if one.ids else query_filter,
-                    exact=exact or bool(one.ids),
-                    payload=payload and not one.ids,
+                    exact=query.exact or bool(one.ids),
+                    payload=query.payload and not one.ids,
                 )
                 for one in wanted
             ]
 
-        return hybrid_points(look_up, limit)
+        return hybrid_points(look_up, query.limit)
 
     def _query(
         self, query: e.Query, limit: int, query_filter: e.Filter | None, *, exact: bool, payload: bool = True
@@ -187,6 +246,83 @@ class CollectionReader:
             with engine_errors(self.name, self._folder):
                 shard.flush()
                 shard.close()
+
+
+class EdgeReads(ABC):
+    """The reading part of the Store protocol. Subclasses say what they know of the catalog, and open collections."""
+
+    embedded = True
+
+    @abstractmethod
+    def _known(self) -> Catalog:
+        """Return the catalog, as new as need be. Raises StoreError if the store is closed."""
+
+    @abstractmethod
+    def _lend(self, name: str) -> AbstractContextManager[CollectionReader]:
+        """Lend a collection or alias for the time of the block."""
+
+    def collections(self) -> dict[str, dict[str, Any]]:
+        """Return all collections by name, with their metadata."""
+        return self._known().collections()
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """Return the metadata of a collection, None if there is none of this name."""
+        return self._known().find(name)
+
+    def metadata(self, name: str) -> dict[str, Any]:
+        """Return the metadata of a collection or alias."""
+        return dict(self._known().entry(name).metadata)
+
+    def aliases(self) -> dict[str, str]:
+        """Return the collection that each alias points at."""
+        return self._known().aliases()
+
+    def dimension(self, name: str) -> int:
+        """Return the dimension of the collection's vectors."""
+        return self._known().entry(name).dimension
+
+    def has_sparse(self, name: str) -> bool:
+        """Return whether the collection's points can have sparse vectors."""
+        return self._known().entry(name).sparse
+
+    def prepare(self, name: str) -> None:
+        """Open the newest state of a collection or alias, once a process that writes it lets go of it."""
+        with self._lend(name):
+            pass
+
+    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
+        """Return the exact number of points, of these document keys if given."""
+        with self._lend(name) as collection:
+            return collection.count(keys)
+
+    def count_sparse(self, name: str) -> int:
+        """Return the exact number of points that have a sparse vector."""
+        with self._lend(name) as collection:
+            return collection.count_sparse()
+
+    def retrieve(
+        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
+    ) -> list[StoredPoint]:
+        """Return the points with these ids that exist and meet the conditions."""
+        with self._lend(name) as collection:
+            return collection.retrieve(ids, vectors=vectors, conditions=conditions)
+
+    def scroll(
+        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
+    ) -> Iterator[StoredPoint]:
+        """Return all points that meet the conditions, with one page in memory at a time."""
+        with self._lend(name) as collection:
+            yield from collection.scroll(vectors=vectors, page=page, conditions=conditions)
+
+    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
+        """Return the nearest points, and the best by sparse vector."""
+        with self._lend(name) as collection:
+            return collection.search(query)
+
+    def indexed(self, name: str) -> bool:
+        """Return False if a search scans more vectors than it should, so that `optimize` helps."""
+        with self._lend(name) as collection:
+            return collection.indexed()
 
 
 class UnwrittenCollection(CollectionReader):

@@ -15,28 +15,23 @@ import re
 import shutil
 import threading
 import uuid
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.claims import COPY_MARK, WriteClaim
+from rag_index.stores.edge.claims import COPY_MARK, WriteClaim, remove_dead_readers, viewed_folders, wanted_collections
 from rag_index.stores.edge.collection import EdgeCollection, create_shard
 from rag_index.stores.edge.folder import FolderLock, folder_errors
-from rag_index.stores.edge.readers import remove_dead_readers, viewed_folders, wanted_collections
+from rag_index.stores.edge.reading import EdgeReads
 from rag_index.stores.edge.shard_files import MARK, read_mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from rag_index.documents.batches import CommitMark, PointBatch, StoredPoint
-    from rag_index.documents.vectors import SparseVector
-    from rag_index.stores import Condition
+    from rag_index.documents.batches import CommitMark, PointBatch
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
@@ -44,7 +39,7 @@ LOOK_SECONDS = 0.1
 """How often to look whether a reader wants a collection that is written in place."""
 
 
-class EdgeStore:
+class EdgeStore(EdgeReads):
     """The Store protocol on a folder of this machine.
 
     Opening locks the folder, and raises StoreBusy if another process does not release it within `wait` seconds (one
@@ -53,8 +48,6 @@ class EdgeStore:
     points are written; during `optimize` the calls on that one collection wait. Other processes search with an
     `EdgeReader`, and find what was written once this store is closed.
     """
-
-    embedded = True
 
     def __init__(
         self, path: Path, *, wait: float = 0.0, brief: bool = False, brief_wait: float = 0.0, min_free: int = MIN_FREE
@@ -113,23 +106,6 @@ class EdgeStore:
             create_shard(folder, dimension, sparse=sparse, min_free=self._min_free)
             self._catalog.add(name, dimension, metadata, sparse=sparse, folder=folder.name)
 
-    def collections(self) -> dict[str, dict[str, Any]]:
-        """Return all collections by name, with their metadata."""
-        with self._mutex:
-            return self._catalog.collections()
-
-    def find(self, name: str) -> dict[str, Any] | None:
-        """Return the metadata of a collection, None if there is none of this name."""
-        with self._mutex:
-            self._check_open()
-            return self._catalog.find(name)
-
-    def metadata(self, name: str) -> dict[str, Any]:
-        """Return the metadata of a collection or alias."""
-        with self._mutex:
-            self._check_open()
-            return dict(self._catalog.entry(name).metadata)
-
     def set_metadata(self, name: str, metadata: dict[str, Any]) -> None:
         """Merge into the collection's metadata; a value of None removes the key."""
         with self._mutex:
@@ -184,87 +160,15 @@ class EdgeStore:
         """Write everything to disk, so that it survives a power cut."""
         self._get(name).flush()
 
-    def prepare(self, name: str) -> None:
-        """Open a collection or alias."""
-        self._get(name)
-
-    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
-        """Return the exact number of points, of these document keys if given."""
-        return self._get(name).count(keys)
-
-    def count_sparse(self, name: str) -> int:
-        """Return the exact number of points that have a sparse vector."""
-        return self._get(name).count_sparse()
-
-    def retrieve(
-        self, name: str, ids: Sequence[str], *, vectors: bool = False, conditions: Sequence[Condition] = ()
-    ) -> list[StoredPoint]:
-        """Return the points with these ids that exist and meet the conditions."""
-        return self._get(name).retrieve(ids, vectors=vectors, conditions=conditions)
-
-    def scroll(
-        self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
-    ) -> Iterator[StoredPoint]:
-        """Return all points that meet the conditions, with one page in memory at a time."""
-        return self._get(name).scroll(vectors=vectors, page=page, conditions=conditions)
-
-    def search(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-    ) -> list[StoredPoint]:
-        """Return the nearest points, best first."""
-        return self._get(name).search(vector, limit=limit, conditions=conditions, exact=exact)
-
-    def search_hybrid(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        sparse: SparseVector,
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-        payload: bool = True,
-    ) -> list[StoredPoint]:
-        """Return the best points by either vector, each once, with both scores."""
-        collection = self._get(name)
-        return collection.search_hybrid(
-            vector, sparse, limit=limit, conditions=conditions, exact=exact, payload=payload
-        )
-
     def optimize(self, name: str) -> None:
         """Build the search index (HNSW) of a collection; until then every search scans."""
         self._get(name).optimize(inherit=self._folder_lock.descriptor)
-
-    def indexed(self, name: str) -> bool:
-        """Return False if a search scans more vectors than it should, so that `optimize` helps."""
-        return self._get(name).indexed()
-
-    def aliases(self) -> dict[str, str]:
-        """Return the collection that each alias points at."""
-        with self._mutex:
-            return self._catalog.aliases()
 
     def point_alias(self, alias: str, collection: str) -> None:
         """Point the alias at this collection in one step."""
         with self._mutex:
             self._check_open()
             self._catalog.point_alias(alias, collection)
-
-    def dimension(self, name: str) -> int:
-        """Return the dimension of the collection's vectors."""
-        with self._mutex:
-            return self._catalog.entry(name).dimension
-
-    def has_sparse(self, name: str) -> bool:
-        """Return whether the collection's points can have sparse vectors."""
-        with self._mutex:
-            return self._catalog.entry(name).sparse
 
     def close(self) -> None:
         """Flush, close, let readers have what was written, and release the lock. A second call does nothing."""
@@ -277,6 +181,14 @@ class EdgeStore:
                 for collection in self._open.values():
                     stack.callback(collection.close)
                 self._open.clear()
+
+    def _known(self) -> Catalog:
+        self._check_open()
+        return self._catalog
+
+    @contextmanager
+    def _lend(self, name: str) -> Iterator[EdgeCollection]:
+        yield self._get(name)
 
     def _get(self, name: str) -> EdgeCollection:
         with self._mutex:

@@ -2,49 +2,179 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY, CommitMark, StoredPoint
+from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter
-from rag_index.stores.hybrid import LookUp, hybrid_points
-from rag_index.stores.points import MARK_ID, check_ids, stored_point, unit_query
-from rag_index.stores.server.filter import ServerDialect, key_filter
-from rag_index.stores.server.search import Search, id_batches, meeting
+from rag_index.stores.points import MARK_ID, SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query
+from rag_index.stores.server.collections import search_quantization
+from rag_index.stores.server.requests import Requests, has_sparse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
-    import numpy as np
-    from numpy.typing import NDArray
+    from qdrant_client import QdrantClient
 
-    from rag_index.documents.vectors import SparseVector
     from rag_index.settings import ServerSettings
-    from rag_index.stores import Condition
-    from rag_index.stores.server.limits import KnownLimits, Limits
-    from rag_index.stores.server.requests import Requests
+    from rag_index.stores import Condition, VectorQuery
+    from rag_index.stores.server.requests import Limits
+
+T = TypeVar("T")
+MAX_IDS = 1000
+"""Ids or keys per request."""
 
 
-class Reads:
+def search_params(settings: ServerSettings, limits: Limits, *, exact: bool) -> models.SearchParams:
+    """Return how the server searches. An exact search reads the vectors themselves, whatever is compressed."""
+    return models.SearchParams(
+        hnsw_ef=min(SEARCH_EF, limits.hnsw_ef),
+        exact=exact,
+        quantization=None if exact else search_quantization(settings, limits.oversampling),
+    )
+
+
+def meeting(
+    client: QdrantClient, *, name: str, ids: Sequence[str], wanted: models.Filter, vectors: bool, limits: Limits
+) -> list[models.Record]:
+    """Return those of the points with these ids that meet a filter, with payload: only a scroll can ask for both."""
+    found: list[models.Record] = []
+    for some in id_batches(ids, min(limits.values, limits.page)):
+        which = models.Filter(must=[_has_id(some), wanted])
+        found += client.scroll(name, which, limit=len(some), with_payload=True, with_vectors=vectors)[0]
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search by both vectors of a collection, or by the dense one alone."""
+
+    near: list[float]
+    words: models.SparseVector | None
+    query_filter: models.Filter | None
+    exact: bool
+    payload: bool
+    settings: ServerSettings
+
+    def look_up(
+        self, client: QdrantClient, name: str, wanted: Sequence[LookUp], limits: Limits
+    ) -> list[list[models.ScoredPoint]]:
+        """Return the points of each look-up, best first: of all in one request, if the limits allow that.
+
+        Otherwise each further request leaves out what is found already. Pages by offset would not do: where scores tie,
+        the server orders points differently for each page, and a point is on two pages or on none.
+        """
+        found: list[dict[models.ExtendedPointId, models.ScoredPoint]] = [{} for _ in wanted]
+        due = [(number, request) for number, one in enumerate(wanted) for request in self._first(one, limits)]
+        while due:
+            answers = client.query_batch_points(name, [request for _, request in due])
+            more: list[tuple[int, models.QueryRequest]] = []
+            for (number, request), answer in zip(due, answers, strict=True):
+                one, points = wanted[number], found[number]
+                points.update((point.id, point) for point in answer.points)
+                left = one.limit - len(points)
+                if not one.ids and left > 0 and len(answer.points) == request.limit:
+                    rest = {"limit": min(limits.page, left), "filter": self._without(points, limits)}
+                    more.append((number, request.model_copy(update=rest)))
+            due = more
+        return [list(points.values()) for points in found]
+
+    def _first(self, wanted: LookUp, limits: Limits) -> Iterator[models.QueryRequest]:
+        """Yield the first searches of a look-up: for the best points, or for parts of its ids."""
+        params = search_params(self.settings, limits, exact=self.exact and not wanted.sparse)
+        search = models.QueryRequest(
+            query=self.words if wanted.sparse else self.near,
+            using=SPARSE if wanted.sparse else None,
+            filter=self.query_filter,
+            params=params.model_copy(update={"quantization": None}) if wanted.sparse else params,
+            with_payload=self.payload and not wanted.ids,
+            limit=min(limits.page, wanted.limit),
+        )
+        if not wanted.ids:
+            yield search
+            return
+        for ids in id_batches(wanted.ids, min(limits.values, limits.page)):
+            which = models.Filter(must=[_has_id(ids)])
+            yield search.model_copy(update={"limit": len(ids), "filter": which})
+
+    def _without(self, points: Iterable[models.ExtendedPointId], limits: Limits) -> models.Filter:
+        """Return the search's filter for all but these points."""
+        parts = [_has_id(ids) for ids in id_batches(list(points), limits.values)]
+        must: Any = [self.query_filter] if self.query_filter else None
+        return models.Filter(must=must, must_not=parts)
+
+
+def _has_id(ids: Sequence[models.ExtendedPointId]) -> Any:
+    return models.HasIdCondition(has_id=list[Any](ids))
+
+
+def id_batches(items: Sequence[T], most: int = MAX_IDS) -> Iterator[Sequence[T]]:
+    """Yield ids or keys in parts that one request may have, of at most `most`."""
+    size = min(most, MAX_IDS)
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+ServerCondition: TypeAlias = "models.Condition"
+
+
+class ServerDialect:
+    """A maker of the client's conditions and filters."""
+
+    def keywords(self, field: str, values: list[str]) -> ServerCondition:
+        """Require the field to be one of these strings."""
+        return models.FieldCondition(key=field, match=models.MatchAny(any=values))
+
+    def truth(self, field: str, value: bool) -> ServerCondition:
+        """Require the field to be this boolean."""
+        return models.FieldCondition(key=field, match=models.MatchValue(value=value))
+
+    def integers(self, field: str, values: list[int]) -> ServerCondition:
+        """Require the field to be one of these integers."""
+        return models.FieldCondition(key=field, match=models.MatchAny(any=values))
+
+    def numbers(self, field: str, bounds: Mapping[str, float]) -> ServerCondition:
+        """Require the field to be a number within the bounds."""
+        return models.FieldCondition(key=field, range=models.Range(**bounds))
+
+    def times(self, field: str, bounds: Mapping[str, datetime]) -> ServerCondition:
+        """Require the field to be a time within the bounds."""
+        return models.FieldCondition(key=field, range=models.DatetimeRange(**bounds))
+
+    def empty(self, field: str) -> ServerCondition:
+        """Require the field to be missing, null or an empty list."""
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
+
+    def group(
+        self, must: list[ServerCondition], should: list[ServerCondition], must_not: list[ServerCondition]
+    ) -> ServerCondition:
+        """Require all of must, one of should and none of must_not."""
+        return models.Filter(must=must or None, should=should or None, must_not=must_not or None)
+
+
+def key_filter(reserved: str, keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
+    """Return a filter for the points of these document keys, from the given chunk number on."""
+    dialect = ServerDialect()
+    chunks = [dialect.numbers(f"{reserved}.chunk", {"gte": from_chunk})] if from_chunk else []
+    return models.Filter(must=[dialect.keywords(f"{reserved}.key", list(keys)), *chunks])
+
+
+class Reads(Requests):
     """Reads of a server's collections, in as many requests as its limits need."""
 
-    def __init__(self, requests: Requests, limits: KnownLimits, settings: ServerSettings) -> None:
-        self._requests = requests
-        self._limits = limits
-        self._settings = settings
-
-    def count(self, name: str, keys: Sequence[str] | None) -> int:
+    def count(self, name: str, *, keys: Sequence[str] | None = None) -> int:
         """Return the exact number of points, of these document keys if given."""
         if keys is None:
-            return self._requests.count(name, None) - len(self._retrieve(name, [MARK_ID], False))
+            return self._count(name, None) - len(self._retrieve(name, [MARK_ID], False))
         unique = list(dict.fromkeys(keys))
 
         def count(limits: Limits) -> int:
             return sum(
-                self._requests.count(name, key_filter(RESERVED_KEY, batch))
-                for batch in id_batches(unique, limits.values)
+                self._count(name, key_filter(RESERVED_KEY, batch)) for batch in id_batches(unique, limits.values)
             )
 
         return self._limits.within(name, count)
@@ -61,9 +191,7 @@ class Reads:
         if conditions:
             wanted: Any = payload_filter(conditions, ServerDialect())
             ask = partial(meeting, name=name, ids=ids, wanted=wanted, vectors=vectors)
-            found = self._limits.within(
-                name, lambda limits: self._requests.ask(lambda client: ask(client, limits=limits))
-            )
+            found = self._limits.within(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
             return list(map(stored_point, found))
 
         def retrieve(limits: Limits) -> list[StoredPoint]:
@@ -85,62 +213,33 @@ class Reads:
             if offset is None:
                 return
 
-    def search(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-    ) -> list[StoredPoint]:
-        """Return the nearest points, best first, in as many pages as the server's limits need."""
-        search = self._search(name, vector, None, conditions, exact=exact, payload=True)
-        [found] = self._limits.within(name, lambda limits: search([LookUp(sparse=False, limit=limit)], limits))
-        return found
-
-    def search_hybrid(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        sparse: SparseVector,
-        *,
-        limit: int,
-        conditions: Sequence[Condition] = (),
-        exact: bool = False,
-        payload: bool = True,
-    ) -> list[StoredPoint]:
-        """Return the best points by either vector, each once, with both scores."""
-        if not sparse:
-            return self.search(name, vector, limit=limit, conditions=conditions, exact=exact)
-        words = models.SparseVector(indices=list(sparse.indices), values=list(sparse.values))
-        search = self._search(name, vector, words, conditions, exact=exact, payload=payload)
-        return self._limits.within(name, lambda limits: hybrid_points(lambda wanted: search(wanted, limits), limit))
-
-    def _search(
-        self,
-        name: str,
-        vector: NDArray[np.float32],
-        words: models.SparseVector | None,
-        conditions: Sequence[Condition],
-        *,
-        exact: bool,
-        payload: bool,
-    ) -> Callable[[Sequence[LookUp], Limits], list[list[StoredPoint]]]:
-        """Return a function that does some look-ups of a search within limits."""
-        wanted = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
+    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
+        """Return the nearest points, and the best by sparse vector, in as many requests as the limits need."""
+        sparse, wanted = query.sparse, cast("models.Filter | None", payload_filter(query.conditions, ServerDialect()))
         search = Search(
-            unit_query(vector, None, name), words, wanted, exact=exact, payload=payload, settings=self._settings
+            unit_query(query.vector, None, name),
+            models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)) if sparse else None,
+            wanted,
+            exact=query.exact,
+            payload=query.payload or not sparse,
+            settings=self._settings,
         )
 
-        def look_up(wanted: Sequence[LookUp], limits: Limits) -> list[list[StoredPoint]]:
-            found = self._requests.ask(lambda client: search.look_up(client, name, wanted, limits))
+        def look_up(limits: Limits, wanted: Sequence[LookUp]) -> list[list[StoredPoint]]:
+            found = self._ask(lambda client: search.look_up(client, name, wanted, limits))
             return [[stored_point(point, point.score) for point in points] for points in found]
 
-        return look_up
+        if sparse:
+            return self._limits.within(name, lambda limits: hybrid_points(partial(look_up, limits), query.limit))
+        nearest = [LookUp(sparse=False, limit=query.limit)]
+        return self._limits.within(name, lambda limits: look_up(limits, nearest))[0]
+
+    def count_sparse(self, name: str) -> int:
+        """Return the exact number of points that have a sparse vector."""
+        return self._sparse_count(name) if has_sparse(self._info(name)) else 0
 
     def _retrieve(self, name: str, ids: list[str], vectors: bool) -> list[StoredPoint]:
-        records = self._requests.ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
+        records = self._ask(lambda client: client.retrieve(name, ids, with_payload=True, with_vectors=vectors))
         return [stored_point(record) for record in records]
 
     def _page(
@@ -156,5 +255,5 @@ class Reads:
         options: dict[str, Any] = {"scroll_filter": wanted, "with_payload": True, "with_vectors": vectors}
         return cast(
             "tuple[list[models.Record], models.ExtendedPointId | None]",
-            self._requests.ask(lambda client: client.scroll(name, offset=offset, limit=limit, **options)),
+            self._ask(lambda client: client.scroll(name, offset=offset, limit=limit, **options)),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from qdrant_client.conversions.conversion import GrpcToRest
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 from rag_index.stores import SPARSE
-from rag_index.stores.points import MARK_ID, check_ids, unit_vectors
+from rag_index.stores.points import MARK_ID, check_ids, engine_ids, unit_vectors
 from rag_index.stores.server.messages import upsert_request
+from rag_index.stores.server.reads import id_batches, key_filter
+from rag_index.stores.server.requests import Limits, Requests, has_sparse, vector_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,24 +37,89 @@ NUMBER_BYTES = 22
 PointsSelector = models.PointIdsList | models.FilterSelector
 
 
-def upsert(
-    link: Link, name: str, dimension: int, points: PointBatch, *, sparse: bool, most: int = BATCH_POINTS
-) -> None:
-    """Write points, at most `most` with each request; all are checked before the first is sent.
+class Writes(Requests):
+    """Writes to a server's collections, in requests of bounded size."""
 
-    Raises PointsRefused for those that the server refuses, once all others are written.
-    """
-    vectors = unit_vectors(points, dimension, name, sparse=sparse)
-    words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
-    sizes = [
-        (dimension + 2 * count) * NUMBER_BYTES + size
-        for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
-    ]
+    def upsert(self, name: str, points: PointBatch) -> None:
+        """Write points; all are checked before the first is sent.
 
-    def send(start: int, stop: int) -> None:
-        _write(link, lambda client: [_upsert(client, name, points, vectors, start, stop, link.timeout)])
+        Raises PointsRefused for those that the server refuses, once all others are written.
+        """
+        if not len(points):
+            return
+        link, info = self._link, self._info(name)
+        dimension = vector_params(name, info).size
+        vectors = unit_vectors(points, dimension, name, sparse=has_sparse(info))
+        words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
+        sizes = [
+            (dimension + 2 * count) * NUMBER_BYTES + size
+            for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
+        ]
 
-    _send_all(name, points.ids, sizes, send, most=most)
+        def send(start: int, stop: int) -> None:
+            _write(link, lambda client: [_upsert(client, name, points, vectors, start, stop, link.timeout)])
+
+        _send_all(name, points.ids, sizes, send, most=Limits.of(info).writes)
+
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Replace the whole payload of each point.
+
+        Raises StoreMismatch for points that do not exist, once all others are written.
+        """
+        if not payloads:
+            return
+        link, limits = self._link, Limits.of(self._info(name))
+        most = max(1, min(limits.writes, limits.ids) // 2)  # a request that is refused has used up a part of them
+        ids = [point_id for point_id, _ in payloads]
+        check_ids(ids)
+        sizes = _payload_sizes(ids, [payload for _, payload in payloads])
+        missing: list[str] = []
+
+        def send(start: int, stop: int) -> None:
+            batch = payloads[start:stop]
+            try:
+                _write_payloads(link, name, batch)
+            except StoreMismatch:
+                existing = _existing_ids(link, name, [point_id for point_id, _ in batch])
+                missing.extend(point_id for point_id, _ in batch if point_id not in existing)
+                _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
+
+        _send_all(name, ids, sizes, send, most=most)
+        if missing:
+            raise StoreMismatch(
+                f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
+                "run `rag-index doctor`"
+            )
+
+    def delete_points(self, name: str, ids: Sequence[str]) -> None:
+        """Delete points by id."""
+
+        def delete(limits: Limits) -> None:
+            for batch in id_batches(engine_ids(ids), limits.writes):
+                self._delete(name, models.PointIdsList(points=list(batch)))
+
+        self._limits.within(name, delete)
+
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete the points of these documents, by key, from the given chunk number on."""
+        by_number: dict[int, list[str]] = defaultdict(list)
+        for key, number in first.items():
+            by_number[number].append(key)
+
+        def delete(limits: Limits) -> None:
+            for number, keys in by_number.items():
+                for batch in id_batches(keys, min(limits.values, limits.writes)):
+                    self._delete(name, models.FilterSelector(filter=key_filter(RESERVED_KEY, batch, number)))
+
+        self._limits.within(name, delete)
+
+    def set_commit_mark(self, name: str, mark: CommitMark) -> None:
+        """Write the point that has the mark of the last commit."""
+        point = models.PointStruct(id=MARK_ID, vector={}, payload={RESERVED_KEY: asdict(mark)})
+        _write(self._link, lambda client: [client.upsert(name, [point], wait=True)])
+
+    def _delete(self, name: str, selector: PointsSelector) -> None:
+        _write(self._link, lambda client: [client.delete(name, selector, wait=True)])
 
 
 def _upsert(
@@ -90,46 +158,6 @@ def _points(points: PointBatch, vectors: NDArray[np.float32], start: int, stop: 
 
 def _sparse_model(words: SparseVector) -> models.SparseVector:
     return models.SparseVector.model_construct(indices=list(words.indices), values=list(words.values))
-
-
-def update_payloads(
-    link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]], *, most: int = BATCH_POINTS
-) -> None:
-    """Replace whole payloads, at most `most` with each request.
-
-    Raises StoreMismatch for points that do not exist, once all others are written.
-    """
-    ids = [point_id for point_id, _ in payloads]
-    check_ids(ids)
-    sizes = _payload_sizes(ids, [payload for _, payload in payloads])
-    missing: list[str] = []
-
-    def send(start: int, stop: int) -> None:
-        batch = payloads[start:stop]
-        try:
-            _write_payloads(link, name, batch)
-        except StoreMismatch:
-            existing = _existing_ids(link, name, [point_id for point_id, _ in batch])
-            missing.extend(point_id for point_id, _ in batch if point_id not in existing)
-            _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
-
-    _send_all(name, ids, sizes, send, most=most)
-    if missing:
-        raise StoreMismatch(
-            f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
-            "run `rag-index doctor`"
-        )
-
-
-def set_commit_mark(link: Link, name: str, mark: CommitMark) -> None:
-    """Write the point that has the mark of the last commit."""
-    point = models.PointStruct(id=MARK_ID, vector={}, payload={RESERVED_KEY: asdict(mark)})
-    _write(link, lambda client: [client.upsert(name, [point], wait=True)])
-
-
-def delete(link: Link, name: str, selector: PointsSelector) -> None:
-    """Delete the selected points."""
-    _write(link, lambda client: [client.delete(name, selector, wait=True)])
 
 
 def _write_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:

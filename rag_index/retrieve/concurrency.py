@@ -1,4 +1,4 @@
-"""Threads for the calls of a Retriever, divided so that an index that hangs delays no other."""
+"""How the calls of a Retriever share threads, work, time and the store, so that an index that hangs delays no other."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import asyncio
 import threading
 import time
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from rag_index.errors import SearchTimedOut, StoreError
+from rag_index.errors import SearchTimedOut, StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
+
+    from rag_index.stores import StoreReader
 
 P = ParamSpec("P")
 T = TypeVar("T")
+CLOSED = "the retriever is closed"
 
 
 class Bulkhead:
@@ -40,7 +43,7 @@ class Bulkhead:
             if queue.add(future, partial(call, *args, **kwargs)):
                 self._threads.submit(queue.work)
         except RuntimeError as exc:
-            raise StoreError("the retriever is closed") from exc
+            raise StoreError(CLOSED) from exc
         return future
 
     def close(self) -> None:
@@ -103,9 +106,6 @@ class _Queue:
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
             self._waiting.pop(future, None)
-
-
-CLOSED = "the retriever is closed"
 
 
 async def result_of(future: Future[T]) -> T:
@@ -206,29 +206,22 @@ class Countdown:
 
 
 class Deadline:
-    """A moment (`at`, monotonic time) by which work must be done, and the time limit that set it."""
+    """A moment (`at`, monotonic time) by which work must be done, and the time limit that set it.
 
-    def __init__(self, seconds: float, *, extra: float = 0.0) -> None:
+    By default that is so many seconds from now.
+    """
+
+    def __init__(self, seconds: float, at: float | None = None) -> None:
         self.seconds = seconds
-        self.at = time.monotonic() + seconds + extra
-
-    @classmethod
-    def until(cls, at: float, seconds: float) -> Deadline:
-        """Return the deadline at a moment that a time limit set before."""
-        deadline = cls(seconds)
-        deadline.at = at
-        return deadline
+        self.at = time.monotonic() + seconds if at is None else at
 
     def capped(self, seconds: float) -> Deadline:
         """Return the earlier of this deadline and one in `seconds` from now."""
-        own = Deadline(seconds)
-        return own if own.at < self.at else self
+        return min(self, Deadline(seconds), key=lambda deadline: deadline.at)
 
     def later(self, seconds: float) -> Deadline:
         """Return the deadline moved by so many seconds, which do not count."""
-        moved = Deadline(self.seconds)
-        moved.at = self.at + seconds
-        return moved
+        return Deadline(self.seconds, self.at + seconds)
 
     async def wait_for(self, work: Awaitable[T], during: str = "") -> T:
         """Return the result of the work. Raises SearchTimedOut if the deadline passes first."""
@@ -248,6 +241,7 @@ class BackgroundLoop:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Event
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return the coroutine's result; an interrupt of the waiting thread cancels it.
@@ -256,13 +250,15 @@ class BackgroundLoop:
         """
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_serve, args=(self._loop,), name="rag-index-search", daemon=True).start()
+                started: Future[asyncio.AbstractEventLoop] = Future()
+                serve = self._serve(started)
+                threading.Thread(target=asyncio.run, args=(serve,), name="rag-index-search", daemon=True).start()
+                self._loop = started.result()
             future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
         except CancelledError:
-            raise StoreError("the retriever is closed") from None
+            raise StoreError(CLOSED) from None
         finally:
             future.cancel()
 
@@ -271,23 +267,99 @@ class BackgroundLoop:
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
-            loop.call_soon_threadsafe(_cancel_all, loop)
+            loop.call_soon_threadsafe(self._closing.set)
+
+    async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        """Keep the loop running until it is closed; `asyncio.run` then cancels what still runs."""
+        self._closing = asyncio.Event()
+        started.set_result(asyncio.get_running_loop())
+        await self._closing.wait()
 
 
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-    loop.create_task(_stop_after(loop, tasks))
+POLL = 0.1
 
 
-async def _stop_after(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> None:
-    await asyncio.gather(*tasks, return_exceptions=True)
-    loop.stop()
+class StoreHolder:
+    """One store, lent to several threads.
 
+    If opening raises StoreBusy, borrowing tries again for up to `wait` seconds. A store that nobody borrows for `idle`
+    seconds is closed (None: never). `close` also ends the waiting.
+    """
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+    def __init__(
+        self,
+        opener: Callable[[], StoreReader],
+        *,
+        wait: float = 0.0,
+        idle: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._opener, self._wait, self._idle, self._clock = opener, wait, idle, clock
+        self._changed = threading.Condition()
+        self._closing = threading.Event()
+        self._store: StoreReader | None = None
+        self._borrowers = 0
+        self._used_at = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is open now."""
+        return self._store is not None
+
+    @contextmanager
+    def borrow(self) -> Iterator[StoreReader]:
+        """Lend the store for the time of the block. Raises StoreBusy, and whatever opening a store raises."""
+        store = self._acquire()
+        try:
+            yield store
+        finally:
+            with self._changed:
+                self._borrowers -= 1
+                self._used_at = self._clock()
+
+    def close(self) -> None:
+        """Close the store for good; calls already running finish. A second call does nothing."""
+        self._closing.set()
+        with self._changed:
+            self._changed.notify_all()
+            self._close_store()
+
+    def _acquire(self) -> StoreReader:
+        deadline = self._clock() + self._wait
+        while True:
+            with self._changed:
+                if self._closing.is_set():
+                    raise StoreError(CLOSED)
+                try:
+                    store = self._open_if_needed()
+                except StoreBusy:
+                    if self._clock() >= deadline:
+                        raise
+                else:
+                    self._borrowers += 1
+                    return store
+            self._closing.wait(POLL)
+
+    def _open_if_needed(self) -> StoreReader:
+        if self._store is None:
+            self._store = self._opener()
+            self._used_at = self._clock()
+            if self._idle is not None:
+                threading.Thread(target=self._close_when_idle, name="rag-index-idle", daemon=True).start()
+        return self._store
+
+    def _close_when_idle(self) -> None:
+        """Close the store once nobody has borrowed it for long enough. One thread does so while it is open."""
+        idle = self._idle or 0.0
+        with self._changed:
+            while self._store is not None and not self._closing.is_set():
+                left = self._used_at + idle - self._clock() if self._borrowers == 0 else idle
+                if self._borrowers == 0 and left <= 0:
+                    self._close_store()
+                    return
+                self._changed.wait(max(left, 0.001))
+
+    def _close_store(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            store.close()
