@@ -8,7 +8,7 @@ from prefect import flow
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.machine.memory import collect_seldom
+from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.api_server import light_clients
 from rag_index.orchestration.cluster import OwnWorkers
 from rag_index.orchestration.states import RunEnd, flow_run_id, report_state

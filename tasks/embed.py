@@ -13,7 +13,7 @@ from rag_index.errors import NoWorkers
 from rag_index.indexing import embed
 from rag_index.indexing.child import ChildEmbedder, embed_in_child, quarantine
 from rag_index.indexing.sharding import parts_of, poison
-from rag_index.machine.memory import collect_seldom
+from rag_index.machine.garbage import collect_seldom
 from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.retries import RETRIED, Opaque
 from rag_index.orchestration.window import Window, shards_per_worker

@@ -132,7 +132,7 @@ def serve(descriptor: int) -> None:
     from rag_index.embedders import local
     from tests.local_model import keep_model
 
-    for module in [f"rag_index.cli.{name}" for name in cli.COMMANDS] + list(ALWAYS):
+    for module in [f"rag_index.cli.{name}" for name in set(cli.COMMANDS.values())] + list(ALWAYS):
         importlib.import_module(module)
     for module in WITH_API if "PREFECT_API_URL" in os.environ else ():
         importlib.import_module(module)

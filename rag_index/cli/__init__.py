@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.errors import RagIndexError
-from rag_index.machine.memory import collect_seldom
+from rag_index.machine.garbage import collect_seldom
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,34 +28,34 @@ if TYPE_CHECKING:
 __all__ = ["Context", "UnicodeText", "command", "json_option", "main", "print_json", "program", "wait_option"]
 
 
-COMMANDS = (
-    "init",
-    "sample",
-    "index",
-    "index_all",
-    "rebuild",
-    "retry_failed",
-    "status",
-    "failed",
-    "report",
-    "plan",
-    "search",
-    "watch",
-    "serve",
-    "mcp",
-    "evaluate",
-    "optimize",
-    "rollback",
-    "drop",
-    "doctor",
-    "export",
-    "move",
-    "config",
-    "benchmark",
-    "tune",
-    "automations",
-)
-"""The modules of this package that hold a command each, in the order in which help lists them."""
+COMMANDS = {
+    "init": "settings",
+    "sample": "settings",
+    "index": "runs",
+    "index-all": "runs",
+    "rebuild": "runs",
+    "retry-failed": "runs",
+    "status": "status",
+    "failed": "status",
+    "report": "status",
+    "plan": "status",
+    "search": "search",
+    "watch": "watch",
+    "serve": "serve",
+    "mcp": "serve",
+    "evaluate": "evaluate",
+    "optimize": "collections",
+    "rollback": "collections",
+    "drop": "collections",
+    "doctor": "doctor",
+    "export": "collections",
+    "move": "collections",
+    "config": "settings",
+    "benchmark": "tune",
+    "tune": "tune",
+    "automations": "automations",
+}
+"""The commands in the order in which help lists them, each with the module of this package that holds it."""
 
 
 @dataclass(slots=True)
@@ -77,12 +77,12 @@ class _Commands(click.Group):
     """The commands of `COMMANDS`. A module is imported when its command is asked for: most commands need little."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [module.replace("_", "-") for module in COMMANDS]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = cmd_name.replace("-", "_")
-        for needed in (module,) if module in COMMANDS else COMMANDS:  # all, to suggest one to who mistyped a name
-            import_module(f"rag_index.cli.{needed}")
+        found = COMMANDS.get(cmd_name)
+        for module in [found] if found else set(COMMANDS.values()):  # all, to suggest one to who mistyped a name
+            import_module(f"rag_index.cli.{module}")
         return super().get_command(ctx, cmd_name)
 
 

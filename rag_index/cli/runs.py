@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, json_option, print_json
+from rag_index.cli import Context, command, json_option, print_json
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.reports.outcome import RunReport, failed_to_start
 
@@ -193,3 +193,65 @@ def _settings_errors(settings: Settings, indexes: list[IndexSettings], *, gates:
     for outcome in outcomes:
         click.echo(f"rag-index: {outcome.message}", err=True)
     return RunReport(outcomes)
+
+
+@command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("--id", "ids", multiple=True, metavar="KEY", help="Index only this document (may be repeated).")
+@full_option
+@run_options
+def index(context: Context, names: tuple[str, ...], ids: tuple[str, ...], **options: Any) -> int:
+    """Bring the named indexes up to date, or with --id single documents of one index."""
+    if ids:
+        return _run_single(context, names, ids, **options)
+    return run_indexes(context, list(names), **options)
+
+
+def _run_single(
+    context: Context, names: tuple[str, ...], ids: tuple[str, ...], *, as_json: bool, wait: float | None, **others: Any
+) -> int:
+    """Index the documents without a flow, which takes seconds to start."""
+    from rag_index.indexing.single import index_documents
+
+    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value]
+    if len(names) != 1 or given:
+        raise click.UsageError(
+            f"--id needs exactly one index and cannot be combined with {', '.join(given) or 'several'}"
+        )
+    outcome = index_documents(context.settings(wait=wait), names[0], ids)
+    return print_report(RunReport([outcome], outcome.seconds), as_json=as_json)
+
+
+@command("index-all")
+@full_option
+@run_options
+def index_all(context: Context, **options: Any) -> int:
+    """Bring all indexes up to date."""
+    return run_indexes(context, None, **options)
+
+
+@command()
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@run_options
+def rebuild(context: Context, names: tuple[str, ...], **options: Any) -> int:
+    """Build new collections beside the old ones, verify them and make them live."""
+    return run_indexes(context, list(names), full=True, **options)
+
+
+@command("retry-failed")
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@run_options
+def retry_failed(context: Context, names: tuple[str, ...], **options: Any) -> int:
+    """Try failed documents again, no matter how often they were tried before."""
+    from rag_index.status.status import status
+
+    settings = context.settings()
+    failing = [one.index for one in status(settings) if one.failed]
+    chosen = [index.name for index in settings.named(names) if names or index.name in failing]
+    if not chosen:
+        if options["as_json"]:
+            print_json(RunReport().to_json())
+        else:
+            click.echo("No documents are listed as failed.")
+        return 0
+    return run_indexes(context, chosen, retry_failed=True, **options)

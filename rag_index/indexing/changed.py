@@ -20,7 +20,7 @@ from rag_index.indexing.single import NamedDocuments
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.runs import BATCH
-from rag_index.machine.memory import collect_seldom
+from rag_index.machine.garbage import collect_seldom
 from rag_index.sources import open_source
 from rag_index.sources.sql import SqlSource
 from rag_index.stores import Condition, open_store

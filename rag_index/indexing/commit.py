@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.batches import RESERVED_KEY, CommitMark
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.commits import CommitMark
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import StoreMismatch, StoreRestored
 from rag_index.indexing.points import delete_chunks

@@ -31,7 +31,7 @@ from rag_index.ledger.runs import RunRows, WatchRows
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from rag_index.documents.batches import CommitMark
+    from rag_index.documents.commits import CommitMark
 
 __all__ = [
     "Collection",

@@ -14,7 +14,8 @@ from rag_index.ledger.tables import EMPTY, PENDING, collections, documents, fail
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Sequence
 
-    from rag_index.documents.batches import CommitMark, Failure, FailureKind
+    from rag_index.documents.batches import Failure, FailureKind
+    from rag_index.documents.commits import CommitMark
     from rag_index.ledger.records import Collection
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rag_index.documents.batches import CommitMark
+from rag_index.documents.commits import CommitMark
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind

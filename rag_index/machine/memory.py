@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import resource
 import sys
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from types import TracebackType
 
 SAMPLE_SECONDS = 0.1
@@ -79,24 +78,3 @@ def _own_memory(process: psutil.Process) -> int:
     """Return the resident memory that is not shared; the whole resident set on systems that do not tell."""
     memory = process.memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))  # `shared` exists on Linux only
-
-
-ALLOCATIONS = 100_000
-
-
-@contextmanager
-def collect_seldom() -> Iterator[None]:
-    """Look for reference cycles after 100,000 new containers, instead of after about 700, Python's default.
-
-    Rows and payloads are containers without cycles, and a collection soon visits every object that Prefect has
-    imported. Objects whose last reference goes away are freed at once, as always.
-    """
-    young, *older = gc.get_threshold()
-    if not gc.isenabled() or young >= ALLOCATIONS:  # the user's choice, or that of an enclosing block
-        yield
-        return
-    gc.set_threshold(ALLOCATIONS, *older)
-    try:
-        yield
-    finally:
-        gc.set_threshold(young, *older)

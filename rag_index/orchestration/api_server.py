@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import private_folder, replace_file
 from rag_index.errors import TransientError
-from rag_index.machine.memory import collect_seldom
+from rag_index.machine.garbage import collect_seldom
 from rag_index.machine.watchdog import Patience, processor_seconds
 
 if TYPE_CHECKING:

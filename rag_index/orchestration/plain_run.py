@@ -14,7 +14,7 @@ from rag_index.errors import RagIndexError
 from rag_index.indexing.run import Continued, open_run
 from rag_index.indexing.service_checks import shared_checks
 from rag_index.indexing.steps import Here
-from rag_index.machine.memory import collect_seldom
+from rag_index.machine.garbage import collect_seldom
 from rag_index.machine.resources import cpu_count
 from rag_index.orchestration.signals import terminable
 from rag_index.reports.displays import captured_logs, open_display

@@ -7,16 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import run_state
 from rag_index.status.runs import iso_time, watch_report
 from rag_index.stores import commit_marks, count_indexed, live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rag_index.documents.batches import FailureKind
     from rag_index.settings import IndexSettings, Settings
 
 
@@ -104,42 +100,3 @@ def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:
         "message": "the process died during the run; the next run resumes it" if died else last.message,
         "seconds": None if died else round((last.ended_at or ledger.clock()) - last.started_at, 3),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class FailedDocument:
-    """A document that the ledger lists as failed, incomplete or skipped (`kind`); times are ISO, in UTC."""
-
-    index: str
-    document_id: str
-    reason: str
-    tries: int
-    first_tried: str
-    last_tried: str
-    kind: FailureKind = "failed"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
-
-
-def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
-    """Return the documents listed as failed, incomplete or skipped in the live collections of these indexes."""
-    with closing(Ledger(settings.ledger_url)) as ledger:
-        live = live_aliases(settings.store, settings.aliases)
-        documents = []
-        for index in indexes:
-            collection = ledger.collection(live.get(settings.alias(index.name), ""))
-            for row in ledger.failures(collection.id).values() if collection else ():
-                documents.append(
-                    FailedDocument(
-                        index.name,
-                        document_id(row.key),
-                        row.reason,
-                        row.tries,
-                        iso_time(row.first_at),
-                        iso_time(row.last_at),
-                        row.kind,
-                    )
-                )
-        return documents

@@ -23,7 +23,7 @@ from rag_index.stores.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from rag_index.documents.batches import CommitMark
+    from rag_index.documents.commits import CommitMark
     from rag_index.settings import StoreSettings
     from rag_index.stores.server.store import ServerStore
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import CommitMark, PointBatch, StoredPoint
+    from rag_index.documents.batches import PointBatch, StoredPoint
+    from rag_index.documents.commits import CommitMark
     from rag_index.documents.vectors import SparseVector
 
 SPARSE = "bm25"

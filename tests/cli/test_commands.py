@@ -126,7 +126,7 @@ def test_wrong_usage_ends_with_2(project, arguments, message):
     assert "Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("name", [name.replace("_", "-") for name in COMMANDS])
+@pytest.mark.parametrize("name", list(COMMANDS))
 def test_wrong_usage_with_json_is_an_object_on_standard_output(name, capsys):
     with pytest.raises(SystemExit) as ended:
         main([name, "--json", "--nonsense"])

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from rag_index.documents.batches import CommitMark, PointBatch
+    from rag_index.documents.batches import PointBatch
+    from rag_index.documents.commits import CommitMark
     from rag_index.stores.edge.claims import WriteClaim
 
 BUILD_INDEX = """\

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from rag_index.documents.batches import CommitMark, PointBatch
+    from rag_index.documents.batches import PointBatch
+    from rag_index.documents.commits import CommitMark
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from qdrant_client import models
 
-from rag_index.documents.batches import RESERVED_KEY, CommitMark, StoredPoint
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
+from rag_index.documents.commits import CommitMark
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.points import MARK_ID, SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query

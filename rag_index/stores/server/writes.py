@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import CommitMark, PointBatch
+    from rag_index.documents.batches import PointBatch
+    from rag_index.documents.commits import CommitMark
     from rag_index.documents.vectors import SparseVector
     from rag_index.stores.server.link import Link
 
