@@ -41,10 +41,12 @@ def execute(project, made):
         return run.execute(made)
 
 
-def committed(project) -> int:
+def committed(project, *, pending: bool = False) -> int:
+    """Return how many documents the ledger has as committed, or as pending."""
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         [collection] = ledger.collections("test_notes")
-        return ledger.totals(collection.id).documents
+        totals = ledger.totals(collection.id)
+        return totals.pending if pending else totals.documents
 
 
 def test_the_next_shard_is_embedded_while_a_server_writes_the_last_one(project, monkeypatch):
@@ -109,5 +111,5 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
         with closing(open_embedder(project.settings.embedder)) as embedder, pytest.raises(KeyboardInterrupt):
             execute(project, Interrupted(embedder))
     let_go.set()
-    assert committed(project) == 0
+    assert (committed(project), committed(project, pending=True)) == (0, 10)
     assert execute(project, Here()).new == 30
