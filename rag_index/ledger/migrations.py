@@ -129,13 +129,12 @@ def _remember_what_runs_mended(connection: Connection) -> None:
 
 
 def _number_commits(connection: Connection) -> None:
-    """Version 10: keep the number of each collection's last commit, which the store keeps too."""
+    """Version 10: keep the number of each collection's last commit, and how far a watch has read each slot.
+
+    The store keeps the number too. Slots are PostgreSQL's (see `changes.wal`).
+    """
     for column in ("commits INTEGER NOT NULL DEFAULT 0", "committed_at TEXT NOT NULL DEFAULT ''"):
         connection.exec_driver_sql(f"ALTER TABLE rag_index_collections ADD COLUMN {column}")
-
-
-def _remember_slots(connection: Connection) -> None:
-    """Version 11: keep how far a watch has read each slot of PostgreSQL (see `changes.wal`)."""
     connection.exec_driver_sql("CREATE TABLE rag_index_slots (name TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL)")
 
 
@@ -149,7 +148,6 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     8: _add_look_ups,
     9: _remember_what_runs_mended,
     10: _number_commits,
-    11: _remember_slots,
 }
 """The migration to each version after the first."""
 
