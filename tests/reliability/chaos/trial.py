@@ -174,10 +174,13 @@ class Trial:
         )  # fmt: skip
 
     def _keep_watching(self) -> None:
-        """Check that the watch did not end by itself."""
+        """Check that the watch did not end by itself; start one again that found no database as it started."""
         assert self._watch is not None
         if self._watch.poll() is not None:
             log = (self.desk.folder / "watch.log").read_text()[-3000:]
+            if log.splitlines()[-1:] and "SourceUnavailable" in log.splitlines()[-1]:
+                self._start_watch()
+                return
             raise AssertionError(f"the watch ended with {self._watch.returncode}:\n{log}")
 
     def _stop_watch(self, *, kill: bool = False) -> None:
