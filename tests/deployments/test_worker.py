@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
+from contextlib import closing
 
 import psutil
 import pytest
 
+from rag_index.ledger import Ledger
+from rag_index.ledger.lease import holder
 from rag_index.orchestration.stopping import CANCELLED, PUT_OFF
 from tests.dask_workers import command, workers_among
 from tests.fakes.ollama import FakeOllama
@@ -180,8 +183,11 @@ def cancel(deployed, run_id) -> None:
 
 
 def lease_holders(project, name: str = "%") -> list[str | None]:
-    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
-        return [row[0] for row in ledger.execute("SELECT run_id FROM rag_index_leases WHERE name LIKE ?", [name])]
+    """Return who holds each lease; a process that Prefect has killed holds none."""
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as db:
+        names = [row[0] for row in db.execute("SELECT name FROM rag_index_leases WHERE name LIKE ?", [name])]
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        return [holder(ledger, one) for one in names]
 
 
 def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deployed, project, fake, worker):
@@ -193,7 +199,7 @@ def test_a_run_that_is_cancelled_leaves_no_process_and_keeps_finished_work(deplo
     cancel(deployed, run)
     eventually(lambda: not any(map(alive, below)), "no process is left", every=0.25)
     assert deployed.wait_for_end(run)["state_type"] == "CANCELLED"
-    assert lease_holders(project) == [None, None], "the leases are released"
+    assert lease_holders(project) == [None, None], "nobody holds a lease"
     kept = len(project.texts())
     assert 0 < kept < 240
     fake.seconds_per_text = 0
