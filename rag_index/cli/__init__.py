@@ -152,8 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         code = program.main(given, prog_name="rag-index", standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _print_error("stopped", given, 130)
+    except click.exceptions.Abort as error:  # click makes it of Ctrl-C, and of a flow that was cancelled
+        code = _print_error(str(error.__cause__ or "") or "stopped", given, 130)
     except click.ClickException as error:
         if "--json" in given:
             print_json({"error": " ".join(error.format_message().split())})

@@ -46,7 +46,8 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection
     if collection is None:
         raise StoreMismatch(
             f"{live.name} is live as {alias} in the store, and ledger {ledger.redacted_url} does not know it: name the "
-            "ledger that does, or let `rag-index doctor --repair` make its rows from the store"
+            "ledger that does, or let `rag-index doctor --repair` make its rows from the store; "
+            "`rag-index rebuild --allow-loss` starts afresh"
         )
     if metadata.get("store_id") != collection.store_id:
         raise StoreMismatch(
