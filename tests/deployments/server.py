@@ -43,7 +43,7 @@ class PrefectServer:
         }
         auth = environment.get("PREFECT_SERVER_API_AUTH_STRING")
         self.client = httpx.Client(
-            base_url=f"{self.url}/api", trust_env=False, timeout=30, auth=tuple(auth.split(":", 1)) if auth else None
+            base_url=f"{self.url}/api", trust_env=False, timeout=120, auth=tuple(auth.split(":", 1)) if auth else None
         )
 
     def __enter__(self) -> PrefectServer:
