@@ -106,7 +106,7 @@ def killed_run(project: Project, number: int, random_: random.Random) -> None:
 
 
 def entries(project: Project) -> list[CatalogEntry]:
-    return list(Catalog(project.settings.store.path / "catalog.json").collections().values())
+    return list(Catalog(project.settings.store.path / "catalog.json").entries().values())
 
 
 def writing(project: Project) -> bool:
