@@ -40,6 +40,12 @@ RULES = {".gitignore", "exclude"}
 
 DEBOUNCE_MS, STEP_MS = 1000, 50
 """Events that follow each other are one for so long at most, and as long as the pause between two is not longer."""
+MAX_FILES = 2000
+"""More changed files than this are left to an ordinary run, which parses on all workers."""
+SWEEP_SECONDS = 600.0
+"""Seconds after which the folder is listed without an event: a system under load may drop events."""
+SHARE = 0.1
+"""The share of the time that listing may take."""
 
 
 class FileEvents:
@@ -99,16 +105,6 @@ def has_events(root: Path) -> bool:
     mounts = [part for part in psutil.disk_partitions(all=True) if real.startswith(f"{part.mountpoint.rstrip('/')}/")]
     kind = max(mounts, key=lambda part: len(part.mountpoint)).fstype if mounts else ""
     return kind.partition(".")[0].rstrip("0123456789") not in NETWORK and kind not in NETWORK
-
-
-MAX_FILES = 2000
-"""More changed files than this are left to an ordinary run, which parses on all workers."""
-
-SWEEP_SECONDS = 600.0
-"""Seconds after which the folder is listed without an event: a system under load may drop events."""
-
-SHARE = 0.1
-"""The share of the time that listing may take."""
 
 
 class FileFeed:

@@ -44,6 +44,20 @@ _IDENTITY = sa.text("""
     ORDER BY i.indisprimary DESC, i.indnatts, i.indexrelid
 """)
 _BASE_TYPES = sa.text("SELECT oid, typbasetype FROM pg_type WHERE typtype = 'd'")
+MIN_VERSION = 140_000
+"""PostgreSQL 14 is the first whose pgoutput gives messages, by which the feed learns that it has been set up."""
+_STATE = sa.text("""
+    SELECT plugin = 'pgoutput' AND database = current_database(), wal_status = 'lost',
+           pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint,
+           (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
+           confirmed_flush_lsn::text, pg_current_wal_flush_lsn()::text
+    FROM pg_replication_slots WHERE slot_name = :slot
+""")
+_PUBLISHED = sa.text("""
+    SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot
+    FROM pg_publication p WHERE p.pubname = :name
+""")
+_TABLES = sa.text("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = :name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +160,6 @@ def _base(oid: int, bases: dict[int, int]) -> int:
     while oid in bases:
         oid = bases[oid]
     return oid
-
-
-MIN_VERSION = 140_000
-"""PostgreSQL 14 is the first whose pgoutput gives messages, by which the feed learns that it has been set up."""
-
-_STATE = sa.text("""
-    SELECT plugin = 'pgoutput' AND database = current_database(), wal_status = 'lost',
-           pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint,
-           (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'),
-           confirmed_flush_lsn::text, pg_current_wal_flush_lsn()::text
-    FROM pg_replication_slots WHERE slot_name = :slot
-""")
-_PUBLISHED = sa.text("""
-    SELECT p.pubinsert AND p.pubupdate AND p.pubdelete AND p.pubtruncate, p.pubviaroot
-    FROM pg_publication p WHERE p.pubname = :name
-""")
-_TABLES = sa.text("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = :name")
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,8 @@ PAIRS = re.compile(
 """A query of pairs that says plainly which table has the keys: the first one that it reads."""
 
 COLUMN = re.compile(rf"\s*(?:(?P<table>{NAME})\.)?(?P<name>{NAME})(?:\s+(?:AS\s+)?{NAME})?\s*", re.IGNORECASE)
+MAX_NAME = 60
+"""PostgreSQL cuts names at 63 bytes, and MariaDB refuses more than 64."""
 
 
 @dataclass(slots=True)
@@ -230,10 +232,6 @@ def _plain(name: str) -> str:
 def _known(name: str, names: Sequence[str]) -> str | None:
     """Return the name as the database has it: most ignore the case of names that are not quoted."""
     return name if name in names else next((one for one in names if one.lower() == name.lower()), None)
-
-
-MAX_NAME = 60
-"""PostgreSQL cuts names at 63 bytes, and MariaDB refuses more than 64."""
 
 
 def object_name(project: str, *parts: str) -> str:

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from rag_index.status.plan import RunPlan
     from rag_index.status.status import IndexStatus
 
+SHORT = 0.05
+"""Seconds. Shorter stages are left out."""
+SMALL = 100_000
+"""Bytes. Less is printed in kB."""
+MAX_WORSE = 20
+"""Queries of a gate that are printed."""
+ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
+SELDOM = ("held_back", "failed", "skipped")
+"""Columns that are printed if a plan has such documents."""
+
 
 @command()
 @json_option
@@ -106,16 +116,6 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
         click.echo("Incomplete documents are indexed but lack something; `rag-index retry-failed` tries them again.")
     if "skipped" in kinds:
         click.echo("Skipped documents are excluded by a rule of the source; they do not make a run fail.")
-
-
-SHORT = 0.05
-"""Seconds. Shorter stages are left out."""
-
-SMALL = 100_000
-"""Bytes. Less is printed in kB."""
-
-MAX_WORSE = 20
-"""Queries of a gate that are printed."""
 
 
 @command()
@@ -224,11 +224,6 @@ def _contexts(metrics: dict[str, Any]) -> list[str]:
         return []
     took = f"in {metrics['chunk_seconds']:.1f} s of the workers' time"
     return [f"contexts: {made:,} written, {cached:,} from the cache, {missing:,} missing, {took}"]
-
-
-ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
-SELDOM = ("held_back", "failed", "skipped")
-"""Columns that are printed if a plan has such documents."""
 
 
 @command(quiet=True)

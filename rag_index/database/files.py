@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+OWNER_FOLDER = 0o700
+OWNER_FILE = 0o600
+
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file so that a crash at any moment, a power cut too, leaves the old or the new content.
@@ -56,10 +59,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-OWNER_FOLDER = 0o700
-OWNER_FILE = 0o600
 
 
 def private_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LOCKED_SECONDS = 30.0
 RETRY_SECONDS = 0.05
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def set_pragmas(connection: Any, pragmas: Sequence[str]) -> None:
@@ -51,9 +52,6 @@ def insert_for(dialect: sa.Dialect) -> Callable[[sa.Table], Any]:
     from sqlalchemy.dialects import sqlite
 
     return sqlite.insert
-
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager

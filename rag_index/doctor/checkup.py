@@ -53,6 +53,9 @@ if TYPE_CHECKING:
     from rag_index.sources import Source
     from rag_index.stores import Store
 
+MAX_PAGE_ROWS = 5000
+DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
 
 @dataclass(frozen=True, slots=True)
 class SourceChanges:
@@ -149,10 +152,6 @@ def _display_key(key: str) -> str:
         return document_id(key)
     except (ValueError, LookupError, StopIteration):
         return key
-
-
-MAX_PAGE_ROWS = 5000
-DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,19 @@ if TYPE_CHECKING:
     from rag_index.stores import Store
 
 HASH_HEX = 32
+MAX_ROUNDS = 4
+"""A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
+NEED_RUN = {
+    "restored",
+    "missing_documents",
+    "wrong_chunks",
+    "wrong_payloads",
+    "missing_words",
+    "unknown_documents",
+    "pending_documents",
+    "failed_documents",
+}
+NEED_REBUILD = {"unreadable_collection"}
 
 
 def adopt(
@@ -91,22 +104,6 @@ def _parse_hash(value: Any) -> bytes:
         return bytes.fromhex(value) if len(value) == HASH_HEX else b""
     except (TypeError, ValueError):
         return b""
-
-
-MAX_ROUNDS = 4
-"""A correction may reveal other findings: only a ledger made from the store shows which points are wrong."""
-
-NEED_RUN = {
-    "restored",
-    "missing_documents",
-    "wrong_chunks",
-    "wrong_payloads",
-    "missing_words",
-    "unknown_documents",
-    "pending_documents",
-    "failed_documents",
-}
-NEED_REBUILD = {"unreadable_collection"}
 
 
 @dataclass(slots=True)

@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 _POWERS = [float(f"1e{exponent}") for exponent in range(309)]
 MAX_STEPS = 1000
 """Neighbours that are tried on either side; some tens are the most that random bits have needed."""
+VERSION = 1
+HASH_BYTES = 16
+_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
+_INT64 = 2**63
+_SAFE_INT = 10**18
+"""Integers below it have at most 18 digits."""
+_NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
+_LONG_NUMBER = re.compile(rb"(?:[0-9]\.?){16}|[0-9]e[-+]?[0-9]")
+"""What may be an integer beyond 64 bits, or a float that the store would change."""
+MAX_LEVELS = 60
+"""Deeper levels of a payload become text: stores accept no more than about 100 levels."""
 
 
 def storable_float(value: float) -> float:
@@ -51,21 +62,6 @@ def _parsed(value: float) -> float:
         parsed /= 1e308  # only smaller than all powers: a finite float has no such positive exponent
         exponent += 308
     return math.copysign(parsed, value)
-
-
-VERSION = 1
-HASH_BYTES = 16
-_JSON = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_NON_STR_KEYS
-_INT64 = 2**63
-_SAFE_INT = 10**18
-"""Integers below it have at most 18 digits."""
-
-_NOT_NUMBERS = {str, bool, type(None), dt.datetime, dt.date, dt.time, uuid.UUID}
-_LONG_NUMBER = re.compile(rb"(?:[0-9]\.?){16}|[0-9]e[-+]?[0-9]")
-"""What may be an integer beyond 64 bits, or a float that the store would change."""
-
-MAX_LEVELS = 60
-"""Deeper levels of a payload become text: stores accept no more than about 100 levels."""
 
 
 def hash_bytes(value: bytes) -> bytes:

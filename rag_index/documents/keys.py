@@ -24,6 +24,8 @@ from rag_index.errors import SettingsError, SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+_NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
+
 
 def encode_key(values: Sequence[Any]) -> str:
     """Return a key's typed form: its value as JSON, or an array of values if the key has several columns.
@@ -186,8 +188,6 @@ _READERS = (
     _read_bool,
 )
 """Functions that read a value of some type from the text of a document id; each raises an error for other texts."""
-
-_NAMESPACE = uuid.UUID("5f2d6a52-3c64-5a0e-9d0b-6a6f1f5b7c11")
 
 
 def point_id(index: str, key: str, chunk: int) -> str:

@@ -32,6 +32,15 @@ NAMED_BY = ("path", "qualified_name", "signature")
 _NAME = re.compile(r"[^\W\d]\w*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
+VERSION = 1
+"""Change it if the same text would get another sparse vector."""
+K, B = 1.2, 0.75
+AVERAGE_LENGTH = 40.0
+"""Words of a text of some 400 characters without the frequent ones. Qdrant's own 256 takes such texts for very short,
+so that long chunks win: words alone then find 61.5 % and not 66.8 % of the known items (`benchmarks/retrieval.py`)."""
+WITHOUT_SPACES = frozenset({"chinese", "japanese"})
+"""Languages that do not separate words: a dictionary finds them."""
+_WORD = re.compile(r"\w+(?:[-.']\w+)*")
 
 
 def split_identifiers(text: str) -> str:
@@ -64,20 +73,6 @@ def _spelled_out(match: re.Match[str]) -> str:
 def _parts(name: str) -> list[str]:
     parts = _PART.findall(name) if name.isascii() else [part for part in name.split("_") if part]
     return parts or [name]
-
-
-VERSION = 1
-"""Change it if the same text would get another sparse vector."""
-
-K, B = 1.2, 0.75
-AVERAGE_LENGTH = 40.0
-"""Words of a text of some 400 characters without the frequent ones. Qdrant's own 256 takes such texts for very short,
-so that long chunks win: words alone then find 61.5 % and not 66.8 % of the known items (`benchmarks/retrieval.py`)."""
-
-WITHOUT_SPACES = frozenset({"chinese", "japanese"})
-"""Languages that do not separate words: a dictionary finds them."""
-
-_WORD = re.compile(r"\w+(?:[-.']\w+)*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ MIN_SHARE = 16
 """The smallest share of queries: with fewer, none are kept back for a host that is busy."""
 
 log = logging.getLogger("rag_index.embedders")
+CLOSING_POLL = 0.05
 
 
 class _Texts(dict[int, str]):
@@ -321,9 +322,6 @@ class TakesQueries(Protocol):
         Each query gets its vector or its own error: TextTooLong, TextRefused or BadVectors if the text is the reason,
         and EmbedderUnavailable, RateLimited, ModelMissing, ModelChanged or EmbedderError if no server can be used.
         """
-
-
-CLOSING_POLL = 0.05
 
 
 class QueryStream:

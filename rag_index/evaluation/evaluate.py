@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from rag_index.evaluation.measures import Metric
     from rag_index.settings import IndexSettings, Settings
 
+MAX_FOUND = 3
+"""Hits that the report of a poor query names."""
+
 
 def missing_documents(settings: Settings, asked: Iterable[Asked]) -> tuple[Document, ...]:
     """Return the relevant documents that the ledger does not have in the collection that was searched.
@@ -72,10 +75,6 @@ def _has_ledger(settings: Settings) -> bool:
     """Return whether there is a ledger, without making one."""
     url = settings.ledger_url
     return url.get_backend_name() != "sqlite" or Path(url.database or "").is_file()
-
-
-MAX_FOUND = 3
-"""Hits that the report of a poor query names."""
 
 
 @dataclass(frozen=True, slots=True)

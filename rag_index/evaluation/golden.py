@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
+KEYS = ("query", "relevant", "index", "note")
+EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
+
 
 def read_qrels(path: Path, text: str, queries: Path, queries_text: str) -> list[tuple[str, dict[str, int]]]:
     """Return the text of each judged topic, and the grades of its relevant documents, in the order of the judgements.
@@ -66,10 +69,6 @@ def _lines(path: Path, text: str) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             yield f"{path}, line {number}", line
-
-
-KEYS = ("query", "relevant", "index", "note")
-EXAMPLE = '{"query": "printer offline", "relevant": ["118"]}'
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,8 @@ FUSED = "all"
 """The name of the scope of all indexes searched at once."""
 
 PARTIAL = 3
+COLOURS = {DENSE: "tab:blue", SPARSE: "tab:orange", HYBRID: "tab:green"}
+WIDTH = 0.26
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +123,6 @@ class Evaluation:
         if self.weight:
             plain["fusion"] = self.weight.to_json()
         return plain
-
-
-COLOURS = {DENSE: "tab:blue", SPARSE: "tab:orange", HYBRID: "tab:green"}
-WIDTH = 0.26
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:

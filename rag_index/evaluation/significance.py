@@ -41,6 +41,12 @@ EPSILON = 1e-9
 """Sums that differ by less are equal: they are sums of floats in another order."""
 
 RANDOMISATION_SEED = 2007
+SAMPLES = 2000
+SEED = 20_250_101
+"""Fixed, so that the same values give the same interval."""
+CONFIDENCE = 0.95
+BLOCK = 2_000_000
+"""Draws held in memory at once."""
 
 
 def chance_of_loss(differences: Sequence[float]) -> float:
@@ -68,15 +74,6 @@ def smallest_loss(queries: int) -> float | None:
 def needed_queries(loss: float) -> int | None:
     """Return how many queries can tell this loss of whole answers from chance; None if no number can."""
     return math.ceil(LEAST_WORSE / loss - EPSILON) if loss > 0 else None
-
-
-SAMPLES = 2000
-SEED = 20_250_101
-"""Fixed, so that the same values give the same interval."""
-
-CONFIDENCE = 0.95
-BLOCK = 2_000_000
-"""Draws held in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)

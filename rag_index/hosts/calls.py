@@ -26,6 +26,9 @@ LOG_SECONDS = 30.0
 """Time between two log lines while no host accepts texts."""
 
 log = logging.getLogger("rag_index.embedders")
+CHECK_SECONDS = 15.0
+"""Maximum age of the comparison of a host's model when a call begins."""
+MAX_SLEEP = 1.0
 
 
 class Recovery:
@@ -86,10 +89,6 @@ class Recovery:
 
 
 Req = TypeVar("Req", bound=Request)
-CHECK_SECONDS = 15.0
-"""Maximum age of the comparison of a host's model when a call begins."""
-
-MAX_SLEEP = 1.0
 
 
 class HostModel(Protocol):

@@ -55,6 +55,7 @@ NOT_FINITE = re.compile(r"\bNaN\b", re.I)
 
 CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
 """The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
+PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,9 +282,6 @@ def _parse_retry_after(header: str | None) -> float | None:
         except (TypeError, ValueError):
             return None
     return max(0.0, seconds) if np.isfinite(seconds) else None
-
-
-PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 
 @dataclass(slots=True)

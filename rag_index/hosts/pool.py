@@ -25,6 +25,17 @@ MAX_EXTRAPOLATION = 4.0
 
 MIN_SPREAD = 0.1
 """Minimum spread of the batch sizes, relative to their mean, to tell the two costs apart."""
+MAX_FAILURES = 3
+"""Failures in a row after which a host is down."""
+FIRST_PAUSE = 0.1
+"""Seconds of pause after the first failure; doubled after the second."""
+FIRST_REST = 1.0
+"""Seconds of rest when a host goes down; doubled after each further failure."""
+MAX_REST = 30.0
+MIN_SILENCE = 10.0
+"""Seconds without an answer of any host that are nothing unusual."""
+CAPACITY_STEP = 0.1
+"""Number of concurrent requests that each success gives back to a host whose capacity was halved."""
 
 
 @dataclass(slots=True)
@@ -58,23 +69,6 @@ class Pace:
             slope = (self._products / self._weight - mean_chars * mean_seconds) / variance
             per_char = min(max(slope, 0.0), max_per_char)
         return max(mean_seconds - per_char * mean_chars, 0.0) + per_char * chars or None
-
-
-MAX_FAILURES = 3
-"""Failures in a row after which a host is down."""
-
-FIRST_PAUSE = 0.1
-"""Seconds of pause after the first failure; doubled after the second."""
-
-FIRST_REST = 1.0
-"""Seconds of rest when a host goes down; doubled after each further failure."""
-
-MAX_REST = 30.0
-MIN_SILENCE = 10.0
-"""Seconds without an answer of any host that are nothing unusual."""
-
-CAPACITY_STEP = 0.1
-"""Number of concurrent requests that each success gives back to a host whose capacity was halved."""
 
 
 @dataclass(frozen=True, slots=True)

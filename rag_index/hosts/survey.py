@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from rag_index.hosts.pool import Host
     from rag_index.outages import Call
 
+ROAMING_TRIES = 2
+"""Failures of a text before it is tried on one host only."""
+TRIAL_FAILURES = 3
+"""Failures in a row on one host that prove a text at fault, if the host answers a plain request after each."""
+ALONE_LIMIT = 10
+"""Failures of a text after which it is at fault even if no host answered a plain request after each. Otherwise, a text
+that kills the whole server would be sent for ever."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartLimit:
@@ -128,17 +136,6 @@ async def _ask_host(
         else:
             return HostReport(endpoint.url, details.digest, dimension, details.context_length)
     return HostReport(endpoint.url, error=failure)
-
-
-ROAMING_TRIES = 2
-"""Failures of a text before it is tried on one host only."""
-
-TRIAL_FAILURES = 3
-"""Failures in a row on one host that prove a text at fault, if the host answers a plain request after each."""
-
-ALONE_LIMIT = 10
-"""Failures of a text after which it is at fault even if no host answered a plain request after each. Otherwise, a text
-that kills the whole server would be sent for ever."""
 
 
 @dataclass(slots=True)

@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 CONDITION_VALUES = 100
 """Values of one condition that the store is asked for."""
+FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
+"""The size of the first batch of an index, and of the smallest."""
+BATCH_SECONDS = 2.0
+"""How long a batch should take: other runs wait for it, and each costs as much as some hundred texts besides."""
+MAX_GROWTH = 4
+"""How many times as large as the one before a batch may be."""
+IDENTITY_SECONDS = 30.0
+"""How long the identity of an embedder is believed; a server may get another model at any time."""
 
 
 def look_up(run: IndexRun, *, limit: int) -> None:
@@ -84,19 +92,6 @@ def _keys_in_store(run: IndexRun, column: str, values: Sequence[Any]) -> Iterato
         wanted = Condition(column, "any", stored[first : first + CONDITION_VALUES])
         for point in run.store.scroll(collection, conditions=[wanted]):
             yield str(point.payload[RESERVED_KEY]["key"])
-
-
-FIRST_DOCUMENTS, MIN_DOCUMENTS = 200, 20
-"""The size of the first batch of an index, and of the smallest."""
-
-BATCH_SECONDS = 2.0
-"""How long a batch should take: other runs wait for it, and each costs as much as some hundred texts besides."""
-
-MAX_GROWTH = 4
-"""How many times as large as the one before a batch may be."""
-
-IDENTITY_SECONDS = 30.0
-"""How long the identity of an embedder is believed; a server may get another model at any time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ NO_FIELDS = b"{}"
 NOTHING_KNOWN: Mapping[str, NDArray[np.float32]] = MappingProxyType({})
 Vectors = dict[str, "NDArray[np.float32] | Exception"]
 ChunkedDocuments = list[ChunkedDocument | RagIndexError]
+MIN_SECONDS = 600.0
+TIMES_SLOWER = 30.0
+"""How many times slower than measured, or than assumed before anything was, a shard may be: machines get busy."""
+MAX_TIMEOUTS = 4
+"""Requests in a row that may use up their time limit before the wait for recovery begins: one, and three probes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,14 +197,6 @@ def _reason(document: ChunkedDocument | RagIndexError, sent: list[str], vectors:
     if not sent:
         return "no text is left after white space"
     return next((str(vectors[text]) for text in sent if isinstance(vectors[text], Exception)), "")
-
-
-MIN_SECONDS = 600.0
-TIMES_SLOWER = 30.0
-"""How many times slower than measured, or than assumed before anything was, a shard may be: machines get busy."""
-
-MAX_TIMEOUTS = 4
-"""Requests in a row that may use up their time limit before the wait for recovery begins: one, and three probes."""
 
 
 def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_per_second: float) -> float:

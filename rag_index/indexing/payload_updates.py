@@ -131,9 +131,6 @@ def _content(payload: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in payload.items() if name not in left_out}
 
 
-"""Documents whose points are read and written together."""
-
-
 def update_payloads(
     index: str, ledger: Ledger, store: Store, collection: Collection, changed: DocumentBatch, known: Mapping[str, Known]
 ) -> list[int]:

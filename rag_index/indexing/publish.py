@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 SAMPLE = 20
 TIE = 1e-4
 """Scores this close count as equal: exact duplicates find each other."""
+NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
+NOT_ASKED = "the gate was not asked (--allow-loss)"
+OTHER_REMEDIES = (": put it back, or rebuild", ": put the settings back, or rebuild", ": rebuild the index")
+"""How errors of searches tell a person to rebuild, which is what this run does already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +142,6 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     store.set_metadata(now.name, {LEFT: None})
     store.point_alias(alias, now.name)
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0
-
-
-NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
-NOT_ASKED = "the gate was not asked (--allow-loss)"
-OTHER_REMEDIES = (": put it back, or rebuild", ": put the settings back, or rebuild", ": rebuild the index")
-"""How errors of searches tell a person to rebuild, which is what this run does already."""
 
 
 def refused_by_gate(run: IndexRun, rebuilt: Collection) -> str:

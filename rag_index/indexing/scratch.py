@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 5
 """Keys that a result names."""
 _metadata = sa.MetaData()
+LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
 
 
 def _table(name: str, *columns: sa.Column[Any]) -> sa.Table:
@@ -53,8 +54,6 @@ orphans = _table(
 )
 in_source = _table("rag_index_scratch_in_source", sa.Column("key", sa.Text, primary_key=True))
 not_empty = _table("rag_index_scratch_not_empty", sa.Column("key", sa.Text, primary_key=True))
-
-LEDGER_COLUMNS = ["collection_id", "key", "text_hash", "payload_hash", "chunks", "pending"]
 
 
 class PointTally(NamedTuple):

@@ -30,6 +30,7 @@ VALUES = {
 }  # fmt: skip
 AUTO_MB = 256
 """Megabytes of embedded vectors that searches may scan: about 15 ms a search, where an index takes minutes to build."""
+logger = logging.getLogger("rag_index.indexing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +135,6 @@ def build_search_index(
         return
     seconds = run.stopwatch.seconds["search index"]
     logger.info("the search index of %s was built in %.1f s", collection.name, seconds)
-
-
-logger = logging.getLogger("rag_index.indexing")
 
 
 def loads_first(run: IndexRun) -> bool:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from rag_index.documents.commits import CommitMark
     from rag_index.ledger.records import Collection
 
+QUERY_HASHES = 500
+"""Hashes per SELECT."""
+
 
 class FailureRows(LedgerConnection):
     """Documents that could not be indexed, or only incompletely."""
@@ -220,10 +223,6 @@ class DocumentRows(FailureRows, BucketRows):
         )
         with self.transaction() as connection:
             return [(r[0], Known(bytes(r[1]), bytes(r[2]), r[3], r[4])) for r in connection.execute(statement)]
-
-
-QUERY_HASHES = 500
-"""Hashes per SELECT."""
 
 
 class FileRows(ScanRows):

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("alias", "document_id", "number", "changed_at", "received_at")
 LOOK_UP_COLUMNS = ("alias", "column_name", "value", "number", "changed_at")
+MAX_KEPT = 10_000
+"""Documents of an index that are kept until they are explained. Of more, only the number is."""
+MENDED_COLUMNS = ("alias", "document_id", "change", "run_id", "begun", "number", "found_at")
 
 
 class InboxRows(LedgerConnection):
@@ -183,10 +186,6 @@ class InboxRows(LedgerConnection):
         return int(connection.execute(statement).scalar_one())
 
 
-MAX_KEPT = 10_000
-"""Documents of an index that are kept until they are explained. Of more, only the number is."""
-
-MENDED_COLUMNS = ("alias", "document_id", "change", "run_id", "begun", "number", "found_at")
 m, w = mended.c, watches.c
 OPEN = m.missed_at.is_(None)
 """The condition for a document that is neither explained nor known as missed."""

@@ -28,6 +28,9 @@ CHECK_SECONDS = 5.0
 
 GONE_SECONDS = 180.0
 """How long there may be no worker: one that died is restarted within seconds, on a busy machine within a minute."""
+TOPIC = "rag-index-status"
+INTERVAL_SECONDS = 1.0
+LOG_TOPIC = "rag-index"
 
 
 class Liveness:
@@ -73,10 +76,6 @@ def _workers() -> frozenset[str] | None:
         return None
 
 
-TOPIC = "rag-index-status"
-INTERVAL_SECONDS = 1.0
-
-
 def forward_status(in_flight: Callable[[], int]) -> None:
     """Send this worker's status to the flow from now on. Call it once; outside a worker it does nothing."""
     worker = current_worker()
@@ -107,9 +106,6 @@ def _send(worker: Any, in_flight: Callable[[], int]) -> None:
             last = now
             found = [list(astuple(outage)) for outage in now[1]]
             worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
-
-
-LOG_TOPIC = "rag-index"
 
 
 def forward_logs() -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
+T = TypeVar("T")
+
 
 def is_transient(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
     """Return whether the error that ended the task is transient: Prefect's retry condition."""
@@ -61,8 +63,6 @@ RETRIED: dict[str, Any] = {
     "persist_result": False,
 }
 """The policy of tasks that are harmless to repeat. Retries are short, because they hold a worker's slot."""
-
-T = TypeVar("T")
 
 
 class Opaque(Generic[T]):

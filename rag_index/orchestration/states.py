@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rag_index.tuning.benchmark import BenchmarkReport
 
 LOGGER = "prefect.flow_runs"
+SUBFLOW_TRIES = 3
 
 
 class _RaisedState(logging.Filter):
@@ -60,9 +61,6 @@ def end_with_state() -> None:
     logger = logging.getLogger(LOGGER)
     if not any(isinstance(one, _RaisedState) for one in logger.filters):
         logger.addFilter(_RaisedState())
-
-
-SUBFLOW_TRIES = 3
 
 
 def flow_run_id() -> str:

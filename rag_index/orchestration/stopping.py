@@ -45,6 +45,11 @@ PUT_OFF_SECONDS = 70.0
 
 TRY_SECONDS = 60.0
 ENDED = b"ended"
+logger = get_logger("rag_index.stopping")
+POLL_SECONDS = 3.0
+GRACE_SECONDS = 10.0
+"""How long a cancelled run may take to clean up. In a serial run a thread may be embedding that nothing interrupts."""
+CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +143,6 @@ def _put_off(client: httpx.Client, url: str) -> bool:
 
 if __name__ == "__main__":
     main()
-
-logger = get_logger("rag_index.stopping")
-POLL_SECONDS = 3.0
-GRACE_SECONDS = 10.0
-"""How long a cancelled run may take to clean up. In a serial run a thread may be embedding that nothing interrupts."""
-
-CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rag_index.settings import EmbedderSettings, StoreSettings
     from rag_index.stores import Store
 
+START_SECONDS = 120
+
 
 class _Process:
     """The one global: a model takes seconds and memory to load, so a process keeps its embedder.
@@ -94,9 +96,6 @@ def _home() -> int:
     if name is None:
         return 0
     return name if isinstance(name, int) else sum(map(ord, str(name)))
-
-
-START_SECONDS = 120
 
 
 def warm_up(scan: Scan) -> dict[int, str]:

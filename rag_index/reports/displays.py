@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 MIN_BAR, MAX_BAR = 10, 30
 """Columns of the live bar."""
+LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
+INTERVAL_SECONDS = 1.0
 
 
 class Display(Protocol):
@@ -114,9 +116,6 @@ def open_display(stream: TextIO | None = None) -> Display:
     return Bar(stream) if stream.isatty() else Lines(stream)
 
 
-LOGGERS = tuple(map(logging.getLogger, ("rag_index.embedders", "rag_index.hosts", "rag_index.chunking.context")))
-
-
 class LogNotes(logging.Handler):
     """A handler that gives each warning to `say`."""
 
@@ -140,9 +139,6 @@ def captured_logs(say: Callable[[str], None]) -> Iterator[None]:
     finally:
         for logger in LOGGERS:
             logger.removeHandler(handler)
-
-
-INTERVAL_SECONDS = 1.0
 
 
 @contextmanager

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 
 FLOW = "flow"
 """The name of the flow's own process. Workers have their addresses."""
+RECENT_SECONDS = 30.0
+"""The period over which the recent rate is measured."""
+MIN_OVERDUE = 2.0
+"""Seconds without a document that are never called overdue: results come in shards."""
+MIN_MEASURED = 2.0
+MAX_ETA = 1000
+"""A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took
+until now: the first documents may be those that need no embedding."""
 
 
 class Processes:
@@ -51,18 +59,6 @@ class Processes:
         for outage in sorted(found, key=lambda outage: outage.since):
             first.setdefault(outage.service, outage)
         return list(first.values())
-
-
-RECENT_SECONDS = 30.0
-"""The period over which the recent rate is measured."""
-
-MIN_OVERDUE = 2.0
-"""Seconds without a document that are never called overdue: results come in shards."""
-
-MIN_MEASURED = 2.0
-MAX_ETA = 1000
-"""A rate foretells nothing that was measured for fewer seconds, and at most this many times as long as the run took
-until now: the first documents may be those that need no embedding."""
 
 
 class Progress:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 CLOSED = "the retriever is closed"
+POLL = 0.1
 
 
 class Bulkhead:
@@ -274,9 +275,6 @@ class BackgroundLoop:
         self._closing = asyncio.Event()
         started.set_result(asyncio.get_running_loop())
         await self._closing.wait()
-
-
-POLL = 0.1
 
 
 class StoreHolder:

@@ -43,6 +43,10 @@ MAX_LOAD_SECONDS = 300.0
 """How long loading a model into this process may take."""
 ALIAS_SECONDS = 1.0
 """How long the aliases of a server are cached."""
+MIN_READ = 30
+"""Payloads read at least in one round: reading a few more is cheaper than another round."""
+MORE = 4
+"""How many times as many are read in each further round."""
 
 
 class FanOut:
@@ -311,12 +315,6 @@ class FanOut:
         self._metrics.count_vector_made()
         return self._embedders.submit(live, text)
 
-
-MIN_READ = 30
-"""Payloads read at least in one round: reading a few more is cheaper than another round."""
-
-MORE = 4
-"""How many times as many are read in each further round."""
 
 Best = dict[str, list["StoredPoint"]]
 """The best candidates by index."""

@@ -30,6 +30,8 @@ MIN_CANDIDATES = 30
 
 MAX_POINTS = 10_000
 """Points requested at most, when the chunks of long documents fill the answer."""
+KEPT = ("key", "document_id", "chunk")
+"""What is kept of a chunk's payload: its place, but no texts, since thousands of queries may be in memory."""
 
 
 def is_hybrid(question: Question, live: LiveCollection) -> bool:
@@ -73,10 +75,6 @@ class IndexReader:
         with self._store_holder.borrow() as store:
             found = store.retrieve(answer.live.collection, ids, conditions=conditions)
         return {point.id: point.payload for point in found}
-
-
-KEPT = ("key", "document_id", "chunk")
-"""What is kept of a chunk's payload: its place, but no texts, since thousands of queries may be in memory."""
 
 
 @dataclass(frozen=True, slots=True)

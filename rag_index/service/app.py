@@ -42,6 +42,13 @@ if TYPE_CHECKING:
 FILES = Path(__file__).parent / "static"
 ALWAYS_ASK = {"Cache-Control": "no-cache"}
 """A browser asks whether its copy is current, so that a newer rag-index is seen at once."""
+OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
+"""The addresses that need no token: they tell nothing of what is indexed."""
+OPEN_FOLDER = "/static/"
+"""The files of the page, which need no token either. Every other address does."""
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+logger = logging.getLogger(__name__)
+CORS_SECONDS = 600
 
 
 def page_routes() -> list[BaseRoute]:
@@ -66,12 +73,6 @@ class _Files(StaticFiles):
         return response
 
 
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
-"""The addresses that need no token: they tell nothing of what is indexed."""
-
-OPEN_FOLDER = "/static/"
-"""The files of the page, which need no token either. Every other address does."""
-
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemModel, "description": description, "content": {"application/problem+json": {}}}
     for status, description in (
@@ -88,7 +89,6 @@ NOT_FOUND: dict[int | str, dict[str, Any]] = {
     **PROBLEMS,
     404: {"model": ProblemModel, "description": "There is no such index or document for the caller."},
 }
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def caller_of(request: Request) -> Caller:
@@ -170,10 +170,6 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
         return PlainTextResponse(metrics_text(), media_type=METRICS_TYPE)
 
     return router
-
-
-logger = logging.getLogger(__name__)
-CORS_SECONDS = 600
 
 
 def make_app(settings: Settings, retriever: Retriever, tokens: TokenRegister | None = None) -> FastAPI:

@@ -38,6 +38,30 @@ MAX_CALLERS = 10_000
 
 BURST_SECONDS = 2.0
 """A caller that was silent may at once make as many requests as in this time."""
+CONTENT_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS = (
+    (b"content-security-policy", CONTENT_POLICY),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+)
+NO_STORE = (b"cache-control", b"no-store")
+"""Answers are for one caller, and change with the index."""
+logger = logging.getLogger(__name__)
+STOP_SECONDS = 1.0
+"""How long a request whose time is up may take to stop."""
+PROBES = ("/healthz", "/readyz")
+"""What is asked to find out whether the service works, and never too often."""
+GONE = 499
+"""The status in log and metrics of a request whose client hung up, as in nginx."""
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
 
 
 class RateLimit:
@@ -60,23 +84,6 @@ class RateLimit:
             return (1 - left) / self._rate
         self._buckets[caller] = (left - 1, now)
         return 0.0
-
-
-CONTENT_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-SECURITY_HEADERS = (
-    (b"content-security-policy", CONTENT_POLICY),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
-)
-NO_STORE = (b"cache-control", b"no-store")
-"""Answers are for one caller, and change with the index."""
 
 
 class Exchange:
@@ -185,17 +192,6 @@ def _with_security(message: MutableMapping[str, Any]) -> list[tuple[bytes, bytes
     given = list(message.get("headers", []))
     names = {name.lower() for name, _ in given}
     return given + [one for one in (*SECURITY_HEADERS, NO_STORE) if one[0] not in names]
-
-
-logger = logging.getLogger(__name__)
-STOP_SECONDS = 1.0
-"""How long a request whose time is up may take to stop."""
-
-PROBES = ("/healthz", "/readyz")
-"""What is asked to find out whether the service works, and never too often."""
-
-GONE = 499
-"""The status in log and metrics of a request whose client hung up, as in nginx."""
 
 
 class Guard:
@@ -351,10 +347,6 @@ class Guard:
         logger.error("unexpected %s in %s line %s%s", type(error).__name__, place.filename, place.lineno, told)
         detail = "an unexpected error; the log of the service has its place"
         await exchange.refuse(problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail), receive)
-
-
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH"})
 
 
 class HttpMetrics:

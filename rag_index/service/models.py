@@ -15,6 +15,10 @@ from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks
 if TYPE_CHECKING:
     from rag_index.retrieve.filters import Filter
 
+MAX_QUERY_CHARS = 10_000
+MAX_INDEXES = 1000
+FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -41,10 +45,7 @@ class SearchRequest:
     rerank: bool | None = None
 
 
-MAX_QUERY_CHARS = 10_000
-MAX_INDEXES = 1000
 Fusion = Literal["auto", "rank", "score"]
-FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 
 
 class _Search(BaseModel):

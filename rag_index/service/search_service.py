@@ -32,6 +32,7 @@ slow in a service that is asked six times a second."""
 
 PATIENCE = 0.5
 """How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,9 +165,6 @@ class SearchAnswer:
         """Return the object that `POST /search` answers."""
         fresh = {index: one.to_json() for index, one in self.freshness.items()}
         return {**self.result.to_json(explain=explain), "freshness": fresh}
-
-
-logger = logging.getLogger(__name__)
 
 
 class SearchService:

@@ -51,6 +51,14 @@ CodeLanguage = Literal[
 ]  # fmt: skip
 """The languages that source code is parsed as; `text` is split at lines."""
 PayloadKind = Literal["keyword", "integer", "float", "bool", "datetime"]
+SECRET = re.compile(
+    r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
+    r"|(?:\w*_)?(?:pass|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session|activation|actkey|security_?answer"
+    r"|(?:activation|access|api|auth|backup|confirm(?:ation)?|deploy|encryption|gpg|invit(?:e|ation)|licen[cs]e|login"
+    r"|otp|pgp|private|recovery|reset|security|session|sign(?:ing)?|ssh|unlock|verif(?:y|ication)|webhook)_?(?:key|code)))"
+    r"(?:e?s)?(?:_?(?:data|digest|encrypted|hash|hex|hint|id|new|old|plain|salt|text|value|\d+))*"
+)
+"""The names of columns that hold secrets, in small letters with `_` between words: what the last words name counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +86,6 @@ PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
     ),
 }
 """The kinds of payload indexes, by Qdrant's own names. A new kind is one more entry here and in `PayloadKind`."""
-
-SECRET = re.compile(
-    r"(?:\w*(?:passw(?:or)?[dt]|passphrase|passcode|kennwort|mot_?de_?passe|pwd|secret|token|credential)"
-    r"|(?:\w*_)?(?:pass|hash|salt|otp|totp|pin|cvv|cvc|jwt|nonce|cookie|session|activation|actkey|security_?answer"
-    r"|(?:activation|access|api|auth|backup|confirm(?:ation)?|deploy|encryption|gpg|invit(?:e|ation)|licen[cs]e|login"
-    r"|otp|pgp|private|recovery|reset|security|session|sign(?:ing)?|ssh|unlock|verif(?:y|ication)|webhook)_?(?:key|code)))"
-    r"(?:e?s)?(?:_?(?:data|digest|encrypted|hash|hex|hint|id|new|old|plain|salt|text|value|\d+))*"
-)
-"""The names of columns that hold secrets, in small letters with `_` between words: what the last words name counts."""
 
 
 def is_named_like_a_secret(column: str) -> bool:

@@ -24,6 +24,23 @@ from rag_index.settings.values import (
 )
 
 Port = Annotated[Whole, Field(ge=0, le=65_535)]
+KNOWN_PREFIXES = {
+    "nomic-embed-text": ("search_document: ", "search_query: "),
+    "mxbai-embed-large": ("", "Represent this sentence for searching relevant passages: "),
+    "snowflake-arctic-embed": ("", "Represent this sentence for searching relevant passages: "),
+    "snowflake-arctic-embed2": ("", "query: "),
+    "snowflake-arctic-embed-l-v2.0": ("", "query: "),
+    "snowflake-arctic-embed-m-v2.0": ("", "query: "),
+    "e5-small": ("passage: ", "query: "),
+    "e5-base": ("passage: ", "query: "),
+    "e5-large": ("passage: ", "query: "),
+    "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
+}
+"""Document and query prefix by model, from the models' own cards. Other models need none."""
+_LOCAL_NAME = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
+DOCUMENT, CHUNK = "{document}", "{chunk}"
+"""Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
+MAX_PORT = 65_535
 
 
 class ServerSettings(Section):
@@ -70,23 +87,6 @@ class ServerSettings(Section):
                 "completed, lower it"
             )
         return self
-
-
-KNOWN_PREFIXES = {
-    "nomic-embed-text": ("search_document: ", "search_query: "),
-    "mxbai-embed-large": ("", "Represent this sentence for searching relevant passages: "),
-    "snowflake-arctic-embed": ("", "Represent this sentence for searching relevant passages: "),
-    "snowflake-arctic-embed2": ("", "query: "),
-    "snowflake-arctic-embed-l-v2.0": ("", "query: "),
-    "snowflake-arctic-embed-m-v2.0": ("", "query: "),
-    "e5-small": ("passage: ", "query: "),
-    "e5-base": ("passage: ", "query: "),
-    "e5-large": ("passage: ", "query: "),
-    "embeddinggemma": ("title: none | text: ", "task: search result | query: "),
-}
-"""Document and query prefix by model, from the models' own cards. Other models need none."""
-
-_LOCAL_NAME = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
 
 
 def known_prefixes(model: str) -> tuple[str, str]:
@@ -281,10 +281,6 @@ class RunSettings(Section):
         return value
 
 
-DOCUMENT, CHUNK = "{document}", "{chunk}"
-"""Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
-
-
 def _check_prompt(prompt: str) -> str:
     if any(prompt.count(name) != 1 for name in (DOCUMENT, CHUNK)):
         raise ValueError(f"should contain {DOCUMENT} and {CHUNK} exactly once each")
@@ -348,9 +344,6 @@ class RetrieveSettings(Section):
     """How long a query vector stays in the cache, in seconds."""
     idle_seconds: Number = Field(default=10.0, gt=0)
     """The seconds without a search after which an embedded store is closed, so that a run need not copy it."""
-
-
-MAX_PORT = 65_535
 
 
 def _check_origin(value: str) -> str:

@@ -47,6 +47,10 @@ ANY_ZONE = dt.timedelta(hours=12)
 DAY = dt.timedelta(days=1)
 MAX_MOVED = 200
 """Rows of a page that are read for their groups alone; if there are more, the whole page is."""
+_ROOTS = sa.text("""
+    SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
+    WHERE part.relispartition AND part.relname = ANY(:names)
+""")
 
 
 class ChangedSource(SqlSource):
@@ -272,12 +276,6 @@ def _decode_time(watermark: str) -> Any:
     if kind == "text":
         return value
     return dt.datetime.fromisoformat(value) if kind == "time" else dt.date.fromisoformat(value)
-
-
-_ROOTS = sa.text("""
-    SELECT part.relname, root.relname FROM pg_class part JOIN pg_class root ON root.oid = pg_partition_root(part.oid)
-    WHERE part.relispartition AND part.relname = ANY(:names)
-""")
 
 
 def tables_read(connection: Connection, index: IndexSettings, query: str | None = None) -> set[str]:

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 """A host that swallows packets would otherwise hold a run for minutes."""
+GRACE_SECONDS = 5.0
+"""How much later than the database the connection is broken off."""
+TIMED_OUT_STATES = {"57014"}
+"""SQLSTATE of PostgreSQL for a query that was cancelled, for example by its statement_timeout."""
+TIMED_OUT_CODES = {1969, 3024}
+"""Error numbers of MariaDB (max_statement_time) and MySQL (max_execution_time)."""
 
 
 def open_read_only(url: URL) -> Engine:
@@ -125,16 +131,6 @@ def _lenient_loader(loader: Any) -> Any:
                 return bytes(data).decode()
 
     return Lenient
-
-
-GRACE_SECONDS = 5.0
-"""How much later than the database the connection is broken off."""
-
-TIMED_OUT_STATES = {"57014"}
-"""SQLSTATE of PostgreSQL for a query that was cancelled, for example by its statement_timeout."""
-
-TIMED_OUT_CODES = {1969, 3024}
-"""Error numbers of MariaDB (max_statement_time) and MySQL (max_execution_time)."""
 
 
 def limit_on_server(connection: Connection, seconds: float, *, streams: bool) -> None:

@@ -30,6 +30,8 @@ VALUES = 500
 IDS_AT_ONCE = 300
 """Ids in one query; fewer if the key has several columns, because databases limit the depth of a condition."""
 PAIRS_AT_ONCE = 100
+_FORMS = {True: 1, False: 2}
+"""How many forms of a value are tried, in SQLite and elsewhere."""
 
 
 def find_rows(
@@ -90,10 +92,6 @@ def _find_some(
                 rows.append(row)
                 missing.pop(one, None)
     return rows
-
-
-_FORMS = {True: 1, False: 2}
-"""How many forms of a value are tried, in SQLite and elsewhere."""
 
 
 def find_keys(

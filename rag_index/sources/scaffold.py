@@ -43,6 +43,57 @@ MIN_PROSE_CHARS = 20
 SAMPLED_ROWS = 100
 MAX_NAME_CHARS = 80
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
+_NO_KEY = (
+    "has text but no primary key: write its [[indexes]] by hand, with columns as `key` whose values are unique "
+    "and never NULL"
+)
+_UNLESS_MEANT = "if one holds none, write it in by hand, also in `not_secret`"
+_URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL.\n"
+_HEAD = """\
+# Settings of rag-index. An environment variable can set every key instead: RAG_INDEX_SOURCE__URL,
+# RAG_INDEX_PARALLEL__WORKERS, … and RAG_INDEX_INDEXES__COMMENT__CHUNK_CHARS for a key of one index.
+# Keep secrets there. Paths are relative to this file. Most commented lines show the defaults: to change one, remove the
+# "# " before it and before the [table] above it.
+
+project = {project}  # the prefix of all collection names, so that projects can share one Qdrant
+# data = ".rag-index"                   # the folder for what rag-index keeps; name another if this one is read-only
+
+[source]
+{note}url = {url}
+
+# [embedder]
+# kind = "local"                        # wordllama, in the process, without a server
+# kind = "ollama"                       # one or more servers; first run `ollama pull nomic-embed-text`
+# model = "nomic-embed-text"
+# hosts = ["http://127.0.0.1:11434"]
+
+# [store]
+# path = ".rag-index/qdrant"            # the folder of the embedded Qdrant
+# url = "http://127.0.0.1:6333"         # or a Qdrant server; set its key in RAG_INDEX_STORE__API_KEY
+
+# [ledger]
+# url = "sqlite:///.rag-index/ledger.db"
+
+# [parallel]
+# workers = "auto"                      # worker processes: one less than the processors
+# shard_documents = "auto"              # documents per shard
+# max_load = 4.0                        # start only as many workers as keep the load below this
+
+# [run]
+# delete_guard = 0.2                    # a run by which more of the index would be lost in 30 days deletes nothing
+# tolerate_failed = 0.0                 # the share of documents that may fail in a completed run
+
+# An index of a folder of source code (pip install "rag-index[code]"):
+# [[indexes]]
+# name = "code"
+# kind = "code"
+# root = "../service"
+# include = ["**/*.py", "**/*.ts"]      # default: all known languages
+# exclude = ["**/vendor/**"]            # in addition to .gitignore
+
+"""
+READ_FACTOR = 20
+"""Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,59 +249,6 @@ def _without_secrets(source: str, here: Path, folder: Path) -> str:
     query = {key: value for key, value in url.query.items() if not is_secret(key)}
     stripped = type(url).create(url.drivername, url.username, None, url.host, url.port, url.database, query)
     return stripped.render_as_string(hide_password=False)
-
-
-_NO_KEY = (
-    "has text but no primary key: write its [[indexes]] by hand, with columns as `key` whose values are unique "
-    "and never NULL"
-)
-_UNLESS_MEANT = "if one holds none, write it in by hand, also in `not_secret`"
-_URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL.\n"
-_HEAD = """\
-# Settings of rag-index. An environment variable can set every key instead: RAG_INDEX_SOURCE__URL,
-# RAG_INDEX_PARALLEL__WORKERS, … and RAG_INDEX_INDEXES__COMMENT__CHUNK_CHARS for a key of one index.
-# Keep secrets there. Paths are relative to this file. Most commented lines show the defaults: to change one, remove the
-# "# " before it and before the [table] above it.
-
-project = {project}  # the prefix of all collection names, so that projects can share one Qdrant
-# data = ".rag-index"                   # the folder for what rag-index keeps; name another if this one is read-only
-
-[source]
-{note}url = {url}
-
-# [embedder]
-# kind = "local"                        # wordllama, in the process, without a server
-# kind = "ollama"                       # one or more servers; first run `ollama pull nomic-embed-text`
-# model = "nomic-embed-text"
-# hosts = ["http://127.0.0.1:11434"]
-
-# [store]
-# path = ".rag-index/qdrant"            # the folder of the embedded Qdrant
-# url = "http://127.0.0.1:6333"         # or a Qdrant server; set its key in RAG_INDEX_STORE__API_KEY
-
-# [ledger]
-# url = "sqlite:///.rag-index/ledger.db"
-
-# [parallel]
-# workers = "auto"                      # worker processes: one less than the processors
-# shard_documents = "auto"              # documents per shard
-# max_load = 4.0                        # start only as many workers as keep the load below this
-
-# [run]
-# delete_guard = 0.2                    # a run by which more of the index would be lost in 30 days deletes nothing
-# tolerate_failed = 0.0                 # the share of documents that may fail in a completed run
-
-# An index of a folder of source code (pip install "rag-index[code]"):
-# [[indexes]]
-# name = "code"
-# kind = "code"
-# root = "../service"
-# include = ["**/*.py", "**/*.ts"]      # default: all known languages
-# exclude = ["**/vendor/**"]            # in addition to .gitignore
-
-"""
-READ_FACTOR = 20
-"""Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 
 
 @dataclass(frozen=True, slots=True)

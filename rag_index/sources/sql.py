@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
 
+TIMEOUT = 600.0
+"""Seconds that a query may take, unless the settings say otherwise."""
+USUAL_SECONDS = 10.0
+"""Seconds after which the progress says that the database does not answer."""
+
 
 class RowReader:
     """Converts rows of (key columns, text columns, payload columns, …) as the settings of an index say."""
@@ -133,13 +138,6 @@ def not_unique(index: IndexSettings, key: str) -> SourceError:
         f"index {index.name}: key {document_id(key)} ({', '.join(index.key_columns) or index.kind}) occurs more than "
         "once; name a key that is unique, of several columns if necessary"
     )
-
-
-TIMEOUT = 600.0
-"""Seconds that a query may take, unless the settings say otherwise."""
-
-USUAL_SECONDS = 10.0
-"""Seconds after which the progress says that the database does not answer."""
 
 
 class SqlSource:

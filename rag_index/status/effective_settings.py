@@ -38,6 +38,11 @@ DEFAULT = "default"
 MASK = "***"
 COUNTED: tuple[FailureKind, ...] = ("skipped", "failed")
 """Kinds of listed documents that have no points."""
+_MEMORY_BASIS = {
+    "local": "measured, with the largest shards",
+    "ollama": "measured; the model is in the server",
+    "sentence-transformers": "an estimate: torch and the weights; set workers if you know better",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,13 +142,6 @@ def _redact(settings: Settings, value: Any) -> Any:
     if isinstance(value, list):
         return [entry.model_dump() if isinstance(entry, BaseModel) else entry for entry in value]
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-_MEMORY_BASIS = {
-    "local": "measured, with the largest shards",
-    "ollama": "measured; the model is in the server",
-    "sentence-transformers": "an estimate: torch and the weights; set workers if you know better",
-}
 
 
 def _reasons(settings: Settings, machine: Machine) -> dict[str, str]:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 500
 """Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
+NO_COLLECTION = -1
+"""An id that no collection has: nothing is known of its documents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,6 @@ class CostCounter:
 
 def _duration(seconds: float) -> str:
     return f"about {seconds / 60:,.0f} minutes" if seconds >= 90 else f"about {max(1, math.ceil(seconds))} s"
-
-
-NO_COLLECTION = -1
-"""An id that no collection has: nothing is known of its documents."""
 
 
 @dataclass(slots=True)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rag_index.ledger import MissedDocument, RunRecord, WatchRecord
     from rag_index.settings import IndexSettings, Settings
 
+STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")
+"""The states of a watch. A watch that was `killed` has not said that it ended."""
+
 
 def run_reports(
     settings: Settings, indexes: Sequence[IndexSettings], run_id: str | None = None
@@ -58,10 +61,6 @@ def missed_report(name: str, documents: Sequence[MissedDocument], watch: WatchRe
 def iso_time(seconds: float) -> str:
     """Return a time (seconds since 1970) as ISO text in UTC."""
     return dt.datetime.fromtimestamp(seconds, tz=dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-STATES = ("running", "catching up", "waiting", "backing off", "failing", "stopped", "killed")
-"""The states of a watch. A watch that was `killed` has not said that it ended."""
 
 
 def watch_reports(settings: Settings, indexes: Sequence[IndexSettings], ledger: Ledger) -> list[dict[str, Any]]:

@@ -53,6 +53,7 @@ PASSES = 3
 NO_WORDS = SparseVector((), ())
 LAST_BITS = 2e-7
 """Tolerance for a value of a unit vector: a little over twice the distance between float32 numbers just below 1."""
+PROGRESS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +152,6 @@ def _write(store: Store, name: str, missing: list[StoredPoint], surplus: list[st
         store.upsert(name, PointBatch(ids, vectors, payloads, sparse))
     store.delete_points(name, surplus)
     return len(missing) + len(surplus)
-
-
-PROGRESS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

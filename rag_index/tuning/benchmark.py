@@ -45,6 +45,14 @@ if TYPE_CHECKING:
 STAGES = ("fetch", "chunk", "embed", "upsert")
 MIN_RECALL = 0.999
 """Recall of neighbours from which two ways count as equal."""
+NEIGHBOURS = 10
+MAX_QUERIES = 500
+"""About how many points have their neighbours compared."""
+TIE = 1e-5
+"""Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
+UPSERT_POINTS = 100
+"""Points that the script writes at a time."""
+COLLECTION = "serial"
 
 
 @dataclass(slots=True)
@@ -121,14 +129,6 @@ class BenchmarkReport:
         )
 
 
-NEIGHBOURS = 10
-MAX_QUERIES = 500
-"""About how many points have their neighbours compared."""
-
-TIE = 1e-5
-"""Similarities that differ by less count as equal, so it does not matter which of two equal neighbours is found."""
-
-
 @dataclass(frozen=True, slots=True)
 class Vectors:
     """Point ids, and unit vectors of shape (len(ids), dimension), float32."""
@@ -182,12 +182,6 @@ def stored_vectors(store: Store, collection: str) -> Vectors:
     """Return all points of a collection."""
     points = list(store.scroll(collection, vectors=True))
     return Vectors([point.id for point in points], np.array([point.vector for point in points], dtype=np.float32))
-
-
-UPSERT_POINTS = 100
-"""Points that the script writes at a time."""
-
-COLLECTION = "serial"
 
 
 class OneByOne:

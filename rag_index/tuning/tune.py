@@ -48,6 +48,9 @@ MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
 
 HALVING_END, REFINING_END, CHEAPENING_END = 0.45, 0.6, 0.75
 """Share of the budget that is spent when each part ends."""
+FIRST_PORT = 11434
+SAMPLE_DOCUMENTS = 2000
+MIN_INDEX_DOCUMENTS = 50
 
 
 @dataclass(slots=True)
@@ -193,11 +196,6 @@ class Search:
                 if number and not self._has_budget(1.0):
                     return
                 self._measure(candidate, seconds, final=True)
-
-
-FIRST_PORT = 11434
-SAMPLE_DOCUMENTS = 2000
-MIN_INDEX_DOCUMENTS = 50
 
 
 @dataclass(frozen=True, slots=True)

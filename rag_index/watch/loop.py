@@ -42,6 +42,20 @@ SETTLE_SECONDS = 10.0
 change up to three times `wal_writer_delay` before it is in the log."""
 
 logger = logging.getLogger("rag_index.watch")
+GAP_SECONDS = 0.05
+"""Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
+LOCKED_SECONDS = 1.0
+"""Between two tries while another run holds the index or the embedded store."""
+FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
+"""Between two tries while a service is down, doubled each time."""
+FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
+"""Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
+FAILING_PAUSE = 60.0
+"""Between two tries where somebody has to act."""
+LOOK_SECONDS = 0.5
+"""How often an ordinary run is asked whether it has ended."""
+NOTE_SECONDS = 30.0
+"""How often a watch that has nothing to do says that it lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +109,6 @@ class MissedChanges:
         level = logging.INFO if record.blind else logging.ERROR
         logger.log(level, "%s", missed_sentence(name, missed, record.blind, unkept=record.unkept))
         self._ledger.record_missed(record.alias, missed)
-
-
-GAP_SECONDS = 0.05
-"""Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
-
-LOCKED_SECONDS = 1.0
-"""Between two tries while another run holds the index or the embedded store."""
-
-FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
-"""Between two tries while a service is down, doubled each time."""
-
-FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
-"""Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
-
-FAILING_PAUSE = 60.0
-"""Between two tries where somebody has to act."""
-
-LOOK_SECONDS = 0.5
-"""How often an ordinary run is asked whether it has ended."""
-
-NOTE_SECONDS = 30.0
-"""How often a watch that has nothing to do says that it lives."""
 
 
 class Run(Protocol):

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 OF_A_FLOW_RUN = "PREFECT__"
 """How variables begin by which Prefect tells a process which flow run it is. The command is another one."""
+logger = logging.getLogger("rag_index.watch")
 
 
 class PlainRunner:
@@ -101,9 +102,6 @@ def _outcome(name: str, values: dict[str, Any]) -> IndexOutcome:
     outcome.new, outcome.changed, outcome.deleted = values["new"], values["changed"], values["deleted"]
     outcome.unchanged, outcome.failed = values["unchanged"], values["failed"]
     return outcome
-
-
-logger = logging.getLogger("rag_index.watch")
 
 
 @contextmanager

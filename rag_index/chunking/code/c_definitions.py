@@ -28,6 +28,38 @@ MAX_TAIL_BYTES = 2000
 _COMMENT = re.compile(rb"/\*.*?\*/|//[^\n]*", re.S)
 _KEYWORDS = {"defined", "for", "if", "return", "sizeof", "switch", "while"}
 """What damaged text may show in the place of a function's name."""
+_NAME = rb"[A-Z_][A-Z0-9_]{2,}"
+_CALL = rb"(?:[ \t]*\([^()\n]*\))?"
+_GAP = rb"[ \t\r\n]+"
+_HIDDEN = (
+    # class EXPORT Name : Base {
+    re.compile(
+        rb"\b(?:class|struct|union)((?:" + _GAP + _NAME + _CALL + rb")+)" + _GAP + rb"(?!final\b)[A-Za-z_][\w:]*"
+        rb"\s*(?:<[^<>{};]*>\s*)?(?:final\s*)?(?=:[^:]|\{)"
+    ),
+    # void lock() LOCKS_EXCLUDED(mutex);
+    re.compile(rb"\)\s*(?:(?:const|noexcept|override|final)\s*)*(" + _NAME + _CALL + rb")\s*(?=[;{:=])"),
+    # extern EXPORT INLINE const Type *function(…
+    re.compile(
+        rb"^[ \t]*(?:(?:extern|static|inline|virtual|friend|explicit)[ \t]+)*"
+        rb"((?:" + _NAME + _CALL + _GAP + rb"){1,4})"
+        rb"(?:[A-Za-z_][\w:]*(?:<[^<>;{}()]*>)?[ \t\r\n*&]+){1,6}[A-Za-z_~][\w:]*[ \t]*\(",
+        re.M,
+    ),
+    # BEGIN_WARNINGS(4251), and the same without parentheses before what no type may precede
+    re.compile(rb"^[ \t]*(" + _NAME + rb"[ \t]*\([^()\n]*\))[ \t]*\r?$(?=\s*(?:[A-Za-z_~}/]|\Z))", re.M),
+    re.compile(
+        rb"^[ \t]*(" + _NAME + rb")[ \t]*\r?$"
+        rb"(?=\s*(?:}|\Z|(?:class|namespace|struct|template|public|private|protected|using|typedef|enum|extern)\b))",
+        re.M,
+    ),
+)
+_DIRECTIVE = re.compile(rb"(^[ \t]*#(?:[^\\\n]|\\\r?\n|\\.)*)", re.M)
+_CONDITION = re.compile(rb"[ \t]*#[ \t]*(if|el|endif)")
+_INITIALISERS = re.compile(rb"\)\s*(?:noexcept\s*)?:(?!:)(?:[^;{}]|\{[^{}]*\})*\Z")
+LOOK_BYTES, LOOK_PARTS = 1000, 20
+"""How far to look for what is before and after a directive."""
+_VISIBLE = re.compile(rb"[^\r\n]")
 
 
 def _declared(node: Node | None) -> tuple[Node | None, bool]:
@@ -195,39 +227,6 @@ CPP: Mapping[str, Reader] = {
     "alias_declaration": named("type"),
     "concept_definition": named("type"),
 }
-_NAME = rb"[A-Z_][A-Z0-9_]{2,}"
-_CALL = rb"(?:[ \t]*\([^()\n]*\))?"
-_GAP = rb"[ \t\r\n]+"
-_HIDDEN = (
-    # class EXPORT Name : Base {
-    re.compile(
-        rb"\b(?:class|struct|union)((?:" + _GAP + _NAME + _CALL + rb")+)" + _GAP + rb"(?!final\b)[A-Za-z_][\w:]*"
-        rb"\s*(?:<[^<>{};]*>\s*)?(?:final\s*)?(?=:[^:]|\{)"
-    ),
-    # void lock() LOCKS_EXCLUDED(mutex);
-    re.compile(rb"\)\s*(?:(?:const|noexcept|override|final)\s*)*(" + _NAME + _CALL + rb")\s*(?=[;{:=])"),
-    # extern EXPORT INLINE const Type *function(…
-    re.compile(
-        rb"^[ \t]*(?:(?:extern|static|inline|virtual|friend|explicit)[ \t]+)*"
-        rb"((?:" + _NAME + _CALL + _GAP + rb"){1,4})"
-        rb"(?:[A-Za-z_][\w:]*(?:<[^<>;{}()]*>)?[ \t\r\n*&]+){1,6}[A-Za-z_~][\w:]*[ \t]*\(",
-        re.M,
-    ),
-    # BEGIN_WARNINGS(4251), and the same without parentheses before what no type may precede
-    re.compile(rb"^[ \t]*(" + _NAME + rb"[ \t]*\([^()\n]*\))[ \t]*\r?$(?=\s*(?:[A-Za-z_~}/]|\Z))", re.M),
-    re.compile(
-        rb"^[ \t]*(" + _NAME + rb")[ \t]*\r?$"
-        rb"(?=\s*(?:}|\Z|(?:class|namespace|struct|template|public|private|protected|using|typedef|enum|extern)\b))",
-        re.M,
-    ),
-)
-_DIRECTIVE = re.compile(rb"(^[ \t]*#(?:[^\\\n]|\\\r?\n|\\.)*)", re.M)
-_CONDITION = re.compile(rb"[ \t]*#[ \t]*(if|el|endif)")
-_INITIALISERS = re.compile(rb"\)\s*(?:noexcept\s*)?:(?!:)(?:[^;{}]|\{[^{}]*\})*\Z")
-LOOK_BYTES, LOOK_PARTS = 1000, 20
-"""How far to look for what is before and after a directive."""
-
-_VISIBLE = re.compile(rb"[^\r\n]")
 
 
 def hide_macros(data: bytes, check: Callable[[], None]) -> bytes:

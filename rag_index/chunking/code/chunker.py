@@ -26,6 +26,9 @@ MAX_WORDLESS_CHARS = 100
 
 _WORD = re.compile(r"\w")
 _BLANK = re.compile(r"\n[ \t\f\r]*\n")
+BETWEEN = "text"
+"""The kind of chunks that lie between symbols."""
+_LINE = re.compile("\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +142,6 @@ def _has_words(text: str, span: Span) -> bool:
     if _WORD.search(text, span.start, span.end):
         return True
     return span.end - span.start > MAX_WORDLESS_CHARS and bool(text[span.start : span.end].strip())
-
-
-BETWEEN = "text"
-"""The kind of chunks that lie between symbols."""
-
-_LINE = re.compile("\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,18 @@ if TYPE_CHECKING:
 
     from tree_sitter import Node
 
+MAX_NESTING = 100
+"""How deep a name may stand in a declaration: nobody looks at the clock on the way."""
+_FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
+_QUOTES = "\"'`"
+_CHAIN = re.compile(r"[\w$]+(\.[\w$]+)*")
+_MAX_CHAIN = 200
+_EXPORTS = {"exports", "module.exports"}
+_GLOBALS = _EXPORTS | {"module", "this", "window", "self", "global", "globalThis"}
+"""Objects whose functions are named without them."""
+_RECEIVER = re.compile(r"([A-Za-z_]\w*)\s*(\[[^)]*\])?\s*,?\s*\)$")
+_TYPE_MAKERS = {"Class.new", "Data.define", "Module.new", "Struct.new"}
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -48,18 +60,7 @@ class Named:
     """Whether it belongs to nothing, wherever it stands, as a macro of C does."""
 
 
-MAX_NESTING = 100
-"""How deep a name may stand in a declaration: nobody looks at the clock on the way."""
 Reader = Callable[["Node", Place], Iterator[Named]]
-_FUNCTIONS = {"arrow_function", "function_expression", "generator_function"}
-_QUOTES = "\"'`"
-_CHAIN = re.compile(r"[\w$]+(\.[\w$]+)*")
-_MAX_CHAIN = 200
-_EXPORTS = {"exports", "module.exports"}
-_GLOBALS = _EXPORTS | {"module", "this", "window", "self", "global", "globalThis"}
-"""Objects whose functions are named without them."""
-_RECEIVER = re.compile(r"([A-Za-z_]\w*)\s*(\[[^)]*\])?\s*,?\s*\)$")
-_TYPE_MAKERS = {"Class.new", "Data.define", "Module.new", "Struct.new"}
 
 
 def first_child(node: Node) -> Node | None:

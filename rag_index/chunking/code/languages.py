@@ -36,6 +36,7 @@ _JS_WRAPPERS = frozenset({
 })  # fmt: skip
 _C_WRAPPERS = frozenset({"declaration", "field_declaration", "template_declaration"})
 _LINE_AND_BLOCK = frozenset({"line_comment", "block_comment"})
+MISSING = 'an index of source code needs {name}, which is not installed: pip install "rag-index[code]"'
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +107,6 @@ def language_of(path: str, overrides: Mapping[str, str] | None = None) -> str:
     """Return the language of a file by its name, or `TEXT` if none is known; `overrides` maps suffixes to languages."""
     suffix = f".{path.rpartition('.')[2].lower()}"  # no known suffix has a /
     return (overrides or {}).get(suffix) or _BY_SUFFIX.get(suffix, TEXT)
-
-
-MISSING = 'an index of source code needs {name}, which is not installed: pip install "rag-index[code]"'
 
 
 def require_grammars() -> None:

@@ -28,6 +28,21 @@ NODES_PER_LOOK = 256
 
 MAX_INDENTATION = 1000
 """Bytes of white space before a comment that begins its line."""
+MAX_CHARS = 300
+"""Characters of a signature, and of a docstring."""
+MAX_READ_BYTES = 2000
+"""Bytes that are read for one of them: patterns take the square of the time for some long texts."""
+MAX_DEPTH = 40
+"""Symbols that are nested deeper belong to the symbols around them."""
+TYPE_KINDS = {"class", "interface", "implementation", "enum", "type"}
+"""Kinds of symbols whose functions are methods."""
+LOOK_BACK_BYTES = 400
+"""How far before a symbol its comment may end."""
+_BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
+_MARKERS = re.compile(r"^[\s/*#!]+|[\s/*#]+$", re.M)
+_ATTRIBUTE = re.compile(r"^\s*#!?\[.*$", re.M)
+_OPENING = re.compile(r"(=>|[\s:{;=])+$")
+_QUOTE = re.compile(r"""[A-Za-z]*("{3}|'{3}|"|')""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,28 +203,6 @@ class _Walk:
         if wrapper.id not in self._lonely:
             self._lonely[wrapper.id] = sum(child.type == kind for child in wrapper.named_children) <= 1
         return self._lonely[wrapper.id]
-
-
-MAX_CHARS = 300
-"""Characters of a signature, and of a docstring."""
-
-MAX_READ_BYTES = 2000
-"""Bytes that are read for one of them: patterns take the square of the time for some long texts."""
-
-MAX_DEPTH = 40
-"""Symbols that are nested deeper belong to the symbols around them."""
-
-TYPE_KINDS = {"class", "interface", "implementation", "enum", "type"}
-"""Kinds of symbols whose functions are methods."""
-
-LOOK_BACK_BYTES = 400
-"""How far before a symbol its comment may end."""
-
-_BLANK_LINE = re.compile(rb"\n[ \t\f\r]*\n")
-_MARKERS = re.compile(r"^[\s/*#!]+|[\s/*#]+$", re.M)
-_ATTRIBUTE = re.compile(r"^\s*#!?\[.*$", re.M)
-_OPENING = re.compile(r"(=>|[\s:{;=])+$")
-_QUOTE = re.compile(r"""[A-Za-z]*("{3}|'{3}|"|')""")
 
 
 @dataclass(frozen=True, slots=True)

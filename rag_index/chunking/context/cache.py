@@ -44,6 +44,8 @@ contexts = sa.Table(
 )
 
 sa.Index("rag_index_contexts_by_use", contexts.c.used_day)
+MAX_ROWS = 10_000
+"""Rows that are deleted in a transaction, so that processes that write contexts do not wait for long."""
 
 
 def day_of(time: float) -> int:
@@ -170,9 +172,6 @@ def _create_table(engine: sa.Engine, *, create: bool) -> None:
 def _set_pragmas(connection: Any, _record: object) -> None:
     set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"))
 
-
-MAX_ROWS = 10_000
-"""Rows that are deleted in a transaction, so that processes that write contexts do not wait for long."""
 
 _indexed = sa.Table(
     "rag_index_indexed_texts",

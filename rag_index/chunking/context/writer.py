@@ -48,6 +48,17 @@ UNKNOWN_CONTEXT = 2048
 """Tokens of context of a model that does not say how many it takes."""
 
 log = logging.getLogger("rag_index.chunking.context")
+_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+_UNFINISHED = re.compile(r"<think(?:ing)?>")
+_SENTENCE = re.compile(r"""[.!?…؟।][")'\]»”’]*(?=\s|$)|[。！？][」』”’]*""")
+_JOINERS = "\u200c\u200d"
+_NOT_TEXT = {"Cs", "Co", "Cn"}
+MAX_ANSWERS = 2
+"""Answers for one chunk that may be unusable; the second is requested with a temperature."""
+MAX_REDUCTIONS = 4
+"""How often the part of the document in the question is reduced because the model has no room for it."""
+RETRY_TEMPERATURE = 0.8
+"""The temperature of a second answer: without one the model would repeat the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +160,6 @@ def context_tokens(details: ModelDetails, num_ctx: int) -> int:
     return min(num_ctx, details.context_length or UNKNOWN_CONTEXT)
 
 
-_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
-_UNFINISHED = re.compile(r"<think(?:ing)?>")
-_SENTENCE = re.compile(r"""[.!?…؟।][")'\]»”’]*(?=\s|$)|[。！？][」』”’]*""")
-_JOINERS = "\u200c\u200d"
-_NOT_TEXT = {"Cs", "Co", "Cn"}
-
-
 def extract_context(answer: Answer, max_chars: int) -> tuple[str, str]:
     """Return the context, one line of at most `max_chars` characters, and ""; or "" and why there is none.
 
@@ -189,16 +193,6 @@ def _single_line(text: str) -> str:
         for sign in text
     )
     return " ".join("".join(kept).split())
-
-
-MAX_ANSWERS = 2
-"""Answers for one chunk that may be unusable; the second is requested with a temperature."""
-
-MAX_REDUCTIONS = 4
-"""How often the part of the document in the question is reduced because the model has no room for it."""
-
-RETRY_TEMPERATURE = 0.8
-"""The temperature of a second answer: without one the model would repeat the first."""
 
 
 @dataclass(slots=True)

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 READERS = "readers"
 LOCK_SECONDS = 10.0
 """How long to wait for another process to enter or remove readers, which takes milliseconds."""
+COPY_MARK = "~"
+"""What follows the collection in the name of a copied folder. No collection's name contains it."""
+LINK_SECONDS = 1.0
+"""How long to wait for a reader that is linking the folder. After that it counts as one that has a view."""
 
 
 class Reader:
@@ -135,13 +139,6 @@ def _entering(path: Path) -> Iterator[None]:
             yield
         finally:
             lock.release()
-
-
-COPY_MARK = "~"
-"""What follows the collection in the name of a copied folder. No collection's name contains it."""
-
-LINK_SECONDS = 1.0
-"""How long to wait for a reader that is linking the folder. After that it counts as one that has a view."""
 
 
 class WriteClaim:

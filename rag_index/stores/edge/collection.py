@@ -37,6 +37,8 @@ shard.optimize()
 shard.flush()
 shard.close()
 """
+FLUSH_POINTS = 10_000
+"""Points written between flushes; more would make the next open slow."""
 
 
 def build_index(folder: Path, name: str, *, inherit: int) -> None:
@@ -52,10 +54,6 @@ def build_index(folder: Path, name: str, *, inherit: int) -> None:
             f"the search index of {name} was not built ({reason}), and searches work without it: "
             "check free memory and disk space, then run `rag-index` again"
         )
-
-
-FLUSH_POINTS = 10_000
-"""Points written between flushes; more would make the next open slow."""
 
 
 def create_shard(folder: Path, dimension: int, *, sparse: bool, min_free: int) -> None:

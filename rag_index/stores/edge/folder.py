@@ -25,6 +25,7 @@ POLL = 0.1
 COMMAND_CHARS = 120
 BRIEF_POLL = 0.01
 """A holder that writes one batch after another unlocks the folder in between for some times as long."""
+FILE_POLL = 0.01
 
 
 class FolderLock:
@@ -171,9 +172,6 @@ def require_space(folder: Path, needed: int) -> None:
             f"no space left for the store at {folder}: {free / 1e6:.0f} MB are free and {needed / 1e6:.0f} MB are "
             "needed to continue safely; free some, then run again"
         )
-
-
-FILE_POLL = 0.01
 
 
 class FileLock:

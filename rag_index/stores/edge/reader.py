@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 POLL = 0.02
 ASK_SECONDS = 10.0
 """How long a writer may take to let go of a collection that it writes in place: a batch and a flush, at most."""
+FRESH_SECONDS = 2.0
+"""How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
+LOADERS = 8
 
 
 @dataclass(slots=True)
@@ -139,12 +142,6 @@ def finish_for_killed_writer(path: Path) -> bool:
     except StoreBusy:
         return False
     return True
-
-
-FRESH_SECONDS = 2.0
-"""How long a search waits for the newest state of a collection before it goes to the one that is loaded."""
-
-LOADERS = 8
 
 
 class EdgeReader(EdgeReads):

@@ -36,6 +36,13 @@ if TYPE_CHECKING:
     from rag_index.stores.edge.catalog import Catalog
 
 EdgeCondition: TypeAlias = "e.ConditionType"
+STEP = 500
+"""Vectors turned into lists at a time."""
+BATCH_POINTS = 500
+"""Points per call of the engine, which bounds how long other threads stand still."""
+KEYS_PER_FILTER = 10_000
+MAX_SCANNED_KB = 10_000
+"""Vectors up to this size are scanned without a search index (the engine's own threshold)."""
 
 
 class EdgeDialect:
@@ -75,9 +82,6 @@ class EdgeDialect:
         return e.Filter(must=must or None, should=should or None, must_not=must_not or None)
 
 
-STEP = 500
-"""Vectors turned into lists at a time."""
-
 NO_WORDS: tuple[list[int], list[float]] = ([], [])
 
 
@@ -104,14 +108,6 @@ def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Po
         what = f"payloads of {len(bad)} points cannot be stored"
         raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
     return built
-
-
-BATCH_POINTS = 500
-"""Points per call of the engine, which bounds how long other threads stand still."""
-
-KEYS_PER_FILTER = 10_000
-MAX_SCANNED_KB = 10_000
-"""Vectors up to this size are scanned without a search index (the engine's own threshold)."""
 
 
 class CollectionReader:

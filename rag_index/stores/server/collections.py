@@ -31,6 +31,17 @@ if TYPE_CHECKING:
     from rag_index.settings import ServerSettings
 
 M = TypeVar("M", bound=BaseModel)
+MIN_TURBO = (1, 18)
+"""The first version that has TurboQuant."""
+MIN_BINARY = 1000
+"""Dimensions from which one bit for each is enough to find the nearest points."""
+ENOUGH_OVERSAMPLING = 16.0
+"""With fewer dimensions, what finds 93 of the 100 nearest in 51,000 points (256-d); the default of 2 finds 67."""
+logger = logging.getLogger("rag_index.stores")
+IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0
+"""Seconds without progress after which waiting for a search index ends: while the server does nothing, and while it
+says that it is at work. A large segment may take an hour in which nothing else changes."""
+POLL = 0.5
 
 
 def carry_over(client: QdrantClient, old: models.CollectionInfo, name: str) -> None:
@@ -80,16 +91,6 @@ def _difference(kind: type[M], was: object, now: object) -> M | None:
         if (value := getattr(was, name, None)) is not None and value != getattr(now, name, None)
     }
     return kind.model_validate(values) if values else None
-
-
-MIN_TURBO = (1, 18)
-"""The first version that has TurboQuant."""
-
-MIN_BINARY = 1000
-"""Dimensions from which one bit for each is enough to find the nearest points."""
-
-ENOUGH_OVERSAMPLING = 16.0
-"""With fewer dimensions, what finds 93 of the 100 nearest in 51,000 points (256-d); the default of 2 finds 67."""
 
 
 def check_version(settings: ServerSettings, version: str, url: str) -> None:
@@ -232,14 +233,6 @@ def _differing(settings: ServerSettings, pairs: Mapping[str, tuple[str, Any]]) -
 def _on_disk(flag: bool | None, memory: models.Memory | None) -> bool | None:
     """Return whether something is on disk, by the old flag or by the newer placement, which wins; None if not known."""
     return flag if memory is None else memory == models.Memory.COLD
-
-
-logger = logging.getLogger("rag_index.stores")
-IDLE_WAIT, BUSY_WAIT = 600.0, 7200.0
-"""Seconds without progress after which waiting for a search index ends: while the server does nothing, and while it
-says that it is at work. A large segment may take an hour in which nothing else changes."""
-
-POLL = 0.5
 
 
 class Collections(Requests):

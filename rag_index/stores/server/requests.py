@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rag_index.stores.server.link import Link
 
 T = TypeVar("T")
+NO_LIMIT = 2**31
+DEFAULT_THRESHOLD = 10_000
+"""Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
 
 
 class Requests:
@@ -56,9 +59,6 @@ class Requests:
         """Return the number of points that have a sparse vector."""
         condition: Any = models.HasVectorCondition(has_vector=SPARSE)
         return self._count(name, models.Filter(must=[condition]), exact=exact)
-
-
-NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,6 @@ class KnownLimits:
                 raise
             self._known[name] = limits
             return ask(limits)
-
-
-DEFAULT_THRESHOLD = 10_000
-"""Kilobytes of vectors that are scanned without a search index, if the server does not name its own threshold."""
 
 
 def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:
