@@ -52,6 +52,7 @@ def index_all(
     started = time.monotonic()
     settings = run_settings(config, workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
     report, chosen = RunReport(), settings.named(indexes)
+    same = (workers, shard_documents, serial, full, allow_deletes, allow_loss, retry_failed, wait)
     try:
         with stoppable() as stop:
             with (
@@ -62,19 +63,8 @@ def index_all(
                 whole_run(settings.project, len(chosen)) as whole,
             ):
                 for index in chosen:
-                    state = run_subflow(
-                        index_collection.with_options(task_runner=pool.task_runner()),
-                        index.name,
-                        str(settings.path),
-                        workers,
-                        shard_documents,
-                        serial,
-                        full,
-                        allow_deletes,
-                        allow_loss,
-                        retry_failed,
-                        wait,
-                    )
+                    subflow = index_collection.with_options(task_runner=pool.task_runner())
+                    state = run_subflow(subflow, index.name, str(settings.path), *same)
                     if state.is_cancelled():
                         break
                     report.indexes.append(outcome_of(state, index.name))

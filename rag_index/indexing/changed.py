@@ -166,8 +166,6 @@ class BatchIndexer:
         outcome = run.execute(steps)
         if run.error is None:
             self._adapt(run.index.name, len(steps.changes), size, self._clock() - began)
-        elif not isinstance(run.error, RagIndexError):
-            raise run.error
         elif isinstance(run.error, StoreRestored):
             run.ledger.need_full_scan(run.alias)
         return Applied(outcome, run.error)

@@ -61,110 +61,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("rag_index.indexing")
 
 
-def begin_scan(
-    run: IndexRun,
-    identity: EmbedderIdentity,
-    chunker: Chunker,
-    *,
-    documents: int | None,
-    chars_per_second: float | None,
-) -> Scan:
-    """Choose the collection and prepare the scan. See `IndexRun.begin`."""
-    ledger, store, index = run.ledger, run.store, run.index
-    target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
-    known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
-    first = loads_first(run)
-    rebuild = (run.options.full and known) or first
-    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
-    if not (rebuild or reconcile(run, collection)):
-        target.check_counts(collection)
-    epoch = 0 if store.embedded else _raise_epoch(run, collection)
-    _configure(run, collection)
-    make_searchable(store, collection.name, identity, index.indexed_fields)
-    guard = DeleteGuard(ledger, collection, run.settings.run.delete_guard)
-    if not run.options.single:
-        guard.note_size()
-    reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
-    if reuse is None and index.kind == CODE and guard.any_documents:
-        reuse = VectorReuse(index.name, ledger, store, collection, own=True)
-    ledger.begin_scan()
-    expected = _expected(run) if documents is None else documents
-    watch = ledger.watch(run.alias)
-    scan = Scan(
-        run=run,
-        identity=identity,
-        chunker=chunker,
-        collection=collection,
-        rebuild=rebuild,
-        first=first,
-        epoch=epoch,
-        guard=guard,
-        sharder=_sharder(run, chars_per_second or first_rate(identity.kind, index, collection.chars_per_second)),
-        committer=Committer(index.name, ledger, store, collection),
-        state=LedgerScanState(
-            run.source, index, ledger, collection.id,
-            full=rebuild or _must_read_all(run, watch), retry=run.options.retry_failed, single=run.options.single,
-            settings=scan_settings(run.settings, index), digests=has_digests(run.settings, index),
-        ),
-        reuse=reuse,
-        comparison=begin_comparison(run, collection, watch, rebuild=rebuild),
-        _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
-        bulk=begin_bulk(run, collection, published_later=rebuild),  # last: from here on, the end of the run undoes it
-    )  # fmt: skip
-    run.progress.start(expected)
-    return scan
-
-
-def _configure(run: IndexRun, collection: Collection) -> None:
-    """Give a server's collection what `[store.server]` says, and say what cannot be done and what is slow."""
-    server = server_collections(run.store)
-    if server is None:
-        return
-    run.outcome.say(server.configure(collection.name))
-    if reason := server.fallback():
-        slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
-        logger.warning("%s", slow)
-        if run.settings.store.server.grpc_port is not None:
-            run.outcome.say(slow)  # somebody means it to be used
-
-
-def _must_read_all(run: IndexRun, watch: WatchRecord | None) -> bool:
-    """Return whether a watch leaves so much to this run that rows which `changed_since` would leave unread count."""
-    if run.options.single or watch is None:
-        return False
-    return watch.full_number is not None or run.ledger.count_waiting(run.alias) > run.settings.watch.burst_documents
-
-
-def _raise_epoch(run: IndexRun, collection: Collection) -> int:
-    """Write a new epoch into a server's collection and return it. A new ledger starts at 1: exceed what is there."""
-    earlier = run.store.metadata(collection.name).get("epoch") or 0
-    epoch = max(run.lease.epoch, int(earlier) + 1)
-    run.store.set_metadata(collection.name, {"epoch": epoch})
-    return epoch
-
-
-def _sharder(run: IndexRun, chars_per_second: float) -> Sharder:
-    parallel, index = run.settings.parallel, run.index
-    return Sharder(
-        index.name,
-        documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
-        seconds=parallel.shard_seconds,
-        min_documents=parallel.min_shard_documents,
-        max_documents=parallel.max_shard_documents,
-        chars_per_second=chars_per_second,
-        workers=run.metrics.workers,
-        max_chars=max_chars(index),
-    )
-
-
-def _expected(run: IndexRun) -> int:
-    """Return how many documents the source has; 0 if it cannot say now, because the scan retries longer than this."""
-    try:
-        return run.source.count()
-    except SourceUnavailable:
-        return 0
-
-
 class Continued(Exception):
     """The rest of a run is left to another one, which continues from the ledger."""
 
@@ -229,8 +125,8 @@ class IndexRun:
         self.started = time.monotonic()
         self.logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
         """Where errors and services that do not answer are logged; None if nobody waits for this run."""
-        self.error: Exception | None = None
-        """What ended the run, if it was an error."""
+        self.error: RagIndexError | None = None
+        """What ended the run, if an error of ours did."""
 
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
@@ -250,9 +146,9 @@ class IndexRun:
         return choose_worker_count(self.settings.parallel, estimate_worker_memory(self.settings.embedder))
 
     def execute(self, steps: Steps) -> IndexOutcome:
-        """Do all steps in their order, and return the outcome, which is recorded. An error ends in the outcome.
+        """Do all steps in their order, and return the outcome, which is recorded. An error of ours ends in the outcome.
 
-        Raises what is no Exception, such as KeyboardInterrupt, after it was recorded.
+        Raises every other, such as KeyboardInterrupt or one of Prefect's, after it was recorded.
         """
         try:
             with watched_outages(self.progress, self.logger) if self.logger else nullcontext():
@@ -262,10 +158,9 @@ class IndexRun:
                     steps.publish(scan)
         except Continued as error:
             return self._end("continued", str(error))
-        except Exception as error:
+        except RagIndexError as error:
             if self.logger:
-                trace = error.__cause__ if isinstance(error, RagIndexError) else error
-                self.logger.error("%s: %s", type(error).__name__, error, exc_info=trace)
+                self.logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
             current_checks().index_failed(error, embedder_only=self.index.context is None)
             self.error = error
             return self.fail(error)
@@ -281,7 +176,6 @@ class IndexRun:
         *,
         workers: int | None = None,
         documents: int | None = None,
-        chars_per_second: float | None = None,
     ) -> Scan:
         """Choose the collection and start the scan.
 
@@ -290,12 +184,13 @@ class IndexRun:
             chunker: The chunker of the index.
             workers: How many workers embed; by default as `own_workers`.
             documents: The expected total, if the caller knows it; otherwise the source is asked.
-            chars_per_second: The rate of one worker, if the caller measured it; otherwise that of the last run.
 
         Raises as `indexing.target.Target`.
         """
         self.metrics.workers = self.own_workers() if workers is None else workers
-        self.scan = begin_scan(self, identity, chunker, documents=documents, chars_per_second=chars_per_second)
+        expected = _expected(self) if documents is None else documents
+        self.scan = _begin_scan(self, identity, chunker)
+        self.progress.start(expected)
         self.stopwatch.count_rest("start")
         return self.scan
 
@@ -373,3 +268,97 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, Exception):
         return f"{type(error).__name__}: {error}"
     return "stopped; the next run continues from there"  # Ctrl-C, SIGTERM
+
+
+def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Scan:
+    """Choose the collection and prepare the scan. Raises as `indexing.target.Target`."""
+    ledger, store, index = run.ledger, run.store, run.index
+    target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
+    known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
+    first = loads_first(run)
+    rebuild = (run.options.full and known) or first
+    collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
+    if not (rebuild or reconcile(run, collection)):
+        target.check_counts(collection)
+    epoch = 0 if store.embedded else _raise_epoch(run, collection)
+    _configure(run, collection)
+    make_searchable(store, collection.name, identity, index.indexed_fields)
+    guard = DeleteGuard(ledger, collection, run.settings.run.delete_guard)
+    if not run.options.single:
+        guard.note_size()
+    reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
+    if reuse is None and index.kind == CODE and guard.any_documents:
+        reuse = VectorReuse(index.name, ledger, store, collection, own=True)
+    ledger.begin_scan()
+    watch = ledger.watch(run.alias)
+    return Scan(
+        run=run,
+        identity=identity,
+        chunker=chunker,
+        collection=collection,
+        rebuild=rebuild,
+        first=first,
+        epoch=epoch,
+        guard=guard,
+        sharder=_sharder(run, first_rate(identity.kind, index, collection.chars_per_second)),
+        committer=Committer(index.name, ledger, store, collection),
+        state=LedgerScanState(
+            run.source, index, ledger, collection.id,
+            full=rebuild or _must_read_all(run, watch), retry=run.options.retry_failed, single=run.options.single,
+            settings=scan_settings(run.settings, index), digests=has_digests(run.settings, index),
+        ),
+        reuse=reuse,
+        comparison=begin_comparison(run, collection, watch, rebuild=rebuild),
+        _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
+        bulk=begin_bulk(run, collection, published_later=rebuild),  # last: from here on, the end of the run undoes it
+    )  # fmt: skip
+
+
+def _configure(run: IndexRun, collection: Collection) -> None:
+    """Give a server's collection what `[store.server]` says, and say what cannot be done and what is slow."""
+    server = server_collections(run.store)
+    if server is None:
+        return
+    run.outcome.say(server.configure(collection.name))
+    if reason := server.fallback():
+        slow = f"{reason}, so points are sent over REST, which is slower: {REST_REMEDY}"
+        logger.warning("%s", slow)
+        if run.settings.store.server.grpc_port is not None:
+            run.outcome.say(slow)  # somebody means it to be used
+
+
+def _must_read_all(run: IndexRun, watch: WatchRecord | None) -> bool:
+    """Return whether a watch leaves so much to this run that rows which `changed_since` would leave unread count."""
+    if run.options.single or watch is None:
+        return False
+    return watch.full_number is not None or run.ledger.count_waiting(run.alias) > run.settings.watch.burst_documents
+
+
+def _raise_epoch(run: IndexRun, collection: Collection) -> int:
+    """Write a new epoch into a server's collection and return it. A new ledger starts at 1: exceed what is there."""
+    earlier = run.store.metadata(collection.name).get("epoch") or 0
+    epoch = max(run.lease.epoch, int(earlier) + 1)
+    run.store.set_metadata(collection.name, {"epoch": epoch})
+    return epoch
+
+
+def _sharder(run: IndexRun, chars_per_second: float) -> Sharder:
+    parallel, index = run.settings.parallel, run.index
+    return Sharder(
+        index.name,
+        documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
+        seconds=parallel.shard_seconds,
+        min_documents=parallel.min_shard_documents,
+        max_documents=parallel.max_shard_documents,
+        chars_per_second=chars_per_second,
+        workers=run.metrics.workers,
+        max_chars=max_chars(index),
+    )
+
+
+def _expected(run: IndexRun) -> int:
+    """Return how many documents the source has; 0 if it cannot say now, because the scan retries longer than this."""
+    try:
+        return run.source.count()
+    except SourceUnavailable:
+        return 0

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan of one index into one collection, made by `begin.begin_scan`. Not safe to share between threads."""
+    """A scan of one index into one collection, made by `IndexRun.begin`. Not safe to share between threads."""
 
     run: IndexRun
     identity: EmbedderIdentity
@@ -108,7 +108,7 @@ class Scan:
         run, cid, documents = self.run, self.collection.id, page.documents
         run.lease.check()
         known, unread = self._record_page(page)
-        if self._progress.pages == 1:
+        if self._progress.pages == 1 and not run.options.single:
             for sentence in useless_indexes(documents.payloads, run.index.indexed_fields):
                 run.outcome.say(sentence)
         failed = run.ledger.failures(cid, documents.keys) if self._progress.any_failures else {}

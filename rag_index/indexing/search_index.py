@@ -68,7 +68,7 @@ def useless_indexes(payloads: Sequence[bytes], fields: Mapping[str, str]) -> Ite
 
     A database may give numbers or text where people expect something else: SQLite has neither booleans nor JSON.
     """
-    decoded = [decode_payload(payload) for payload in payloads[:SAMPLE]]
+    decoded = [decode_payload(payload) for payload in payloads[:SAMPLE]] if fields else []
     for field, kind in fields.items():
         values = [value for payload in decoded for value in _values_at(payload, field.split("."))]
         if values and not any(type(value) in PAYLOAD_KINDS[kind].types for value in values):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.embedders import open_embedder
-from rag_index.errors import RagIndexError, SettingsError
+from rag_index.errors import SettingsError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
 from rag_index.ledger.runs import SINGLE
@@ -40,7 +40,7 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     options, run_id = RunOptions(retry_failed=True, single=True), f"{SINGLE}{uuid.uuid4()}"
     with open_run(settings, name, options, run_id=run_id) as run, closing(open_embedder(patient)) as embedder:
         outcome = run.execute(NamedDocuments(list(dict.fromkeys(ids)), embedder))
-        if isinstance(run.error, SettingsError) or not isinstance(run.error, RagIndexError | None):
+        if isinstance(run.error, SettingsError):
             raise run.error
         return outcome
 

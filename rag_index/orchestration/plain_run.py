@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.errors import RagIndexError
 from rag_index.indexing.run import Continued, open_run
-from rag_index.indexing.service_checks import shared_checks
+from rag_index.indexing.service_checks import current_checks, shared_checks
 from rag_index.indexing.steps import Here
 from rag_index.machine.garbage import collect_seldom
 from rag_index.machine.resources import cpu_count
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.documents.batches import Shard, WrittenShard
-    from rag_index.indexing.run import RunOptions
+    from rag_index.indexing.run import IndexRun, RunOptions
     from rag_index.indexing.scan import Scan
     from rag_index.orchestration.launch import FlowStart
     from rag_index.settings import IndexSettings, Settings
@@ -65,12 +65,22 @@ def _run_index(start: FlowStart, settings: Settings, index: IndexSettings, optio
         with open_run(settings, index.name, options, run_id=str(uuid.uuid4())) as run:
             run.logger, run.progress.displays = logger, [open_display()]
             with captured_logs(run.progress.note_later):
-                outcome = run.execute(HereUntilWorkers(start))
+                outcome = _executed(run, HereUntilWorkers(start))
             run.progress.finish(outcome.sentence())
         try_to_write_metrics(settings)
         return outcome
     except RagIndexError as error:
         return failed_to_start(index.name, error)
+
+
+def _executed(run: IndexRun, steps: HereUntilWorkers) -> IndexOutcome:
+    """Return the outcome of a run, whatever ended it: the other indexes do not pay for an error that is not ours."""
+    try:
+        return run.execute(steps)
+    except Exception as error:
+        logger.error("%s: %s", type(error).__name__, error, exc_info=True)
+        current_checks().index_failed(error, embedder_only=False)
+        return run.outcome
 
 
 class HereUntilWorkers(Here):
@@ -79,13 +89,12 @@ class HereUntilWorkers(Here):
     def __init__(self, start: FlowStart) -> None:
         super().__init__()
         self._start = start
-        self._alone = self._ollama = False
+        self._alone = False
 
     def write(self, scan: Scan, shards: Iterable[Shard]) -> Iterator[WrittenShard]:
         """Embed and upsert the shards. Raises Continued at the first that is better left to workers."""
         run = scan.run
         self._alone = run.settings.parallel.serial or not run.any_workers
-        self._ollama = run.settings.embedder.kind == "ollama"
         if not self._alone:
             self._begin_start(scan)  # if all of a large source is new, that is known before the first page
         yield from super().write(scan, self._until_workers(scan, shards))
@@ -100,7 +109,8 @@ class HereUntilWorkers(Here):
 
     def may_end_this_process(self, scan: Scan, shard: Shard) -> bool:
         """Return whether a child process has to embed a shard: a model in this process could end it."""
-        return not (self._alone or self._ollama or shard.in_process) or super().may_end_this_process(scan, shard)
+        apart = not (self._alone or shard.in_process) and scan.run.settings.embedder.kind != "ollama"
+        return apart or super().may_end_this_process(scan, shard)
 
     def _better_left(self, scan: Scan) -> bool:
         """Return whether workers should continue now; begin their start if it is worth it.

@@ -85,9 +85,14 @@ class IndexOutcome:
 
     def add_earlier(self, earlier: IndexOutcome) -> None:
         """Add the numbers of a run that this one continued: what it did is unchanged now."""
-        done = ("new", "changed", "payload_only", "deleted", "chunks_embedded", *CONTEXTS)
+        missing = self.missing_contexts
+        done = ("new", "changed", "payload_only", "deleted", "incomplete", "chunks_embedded", *CONTEXTS)
         for name in done:
             setattr(self, name, getattr(self, name) + getattr(earlier, name))
+        if missing:
+            self.message = self.message.replace(missing, self.missing_contexts)
+        else:
+            self.say(self.missing_contexts)
         self.unchanged = max(0, self.unchanged - earlier.new - earlier.changed - earlier.payload_only)
         self.seconds += earlier.seconds
 

@@ -337,7 +337,10 @@ class Bench:
                 lease=lease,
                 store=store,
             )
-            yield run.begin(identity, run.open_chunker(), chars_per_second=self._chars_per_second)
+            scan = run.begin(identity, run.open_chunker())
+            if self._chars_per_second is not None:
+                scan.sharder.chars_per_second = self._chars_per_second
+            yield scan
 
     @contextmanager
     def measured(self, scan: Scan, names: dict[int, str]) -> Iterator[None]:

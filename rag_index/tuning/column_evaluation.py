@@ -19,7 +19,7 @@ from rag_index.embedders import open_embedder
 from rag_index.evaluation.evaluate import evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
 from rag_index.indexing.run import IndexRun, RunOptions
-from rag_index.indexing.steps import Here
+from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.settings import LedgerSettings
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from rag_index.evaluation.golden import GoldenQuery
     from rag_index.evaluation.report import Evaluation
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources import SourcePage
 
 
 @contextmanager
@@ -61,17 +60,10 @@ def _index(settings: Settings, name: str, sample: Sample, embedder: Embedder) ->
     ):
         given: dict[str, Any] = {"source": source, "ledger": ledger, "lease": lease, "store": store}
         run = IndexRun(settings, index, RunOptions(), run_id=run_id, **given)
+        steps = Here(embedder)
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1, documents=len(sample.documents))
-        scan.index(_pages(sample, settings.source.page_rows), Here(embedder))
+        scan.index(read_pages(run, steps), steps)
         scan.publish()
-
-
-def _pages(sample: Sample, rows: int) -> Iterator[SourcePage]:
-    page = sample.page(None, rows)
-    yield page
-    while page.cursor is not None:
-        page = sample.page(page.cursor, rows)
-        yield page
 
 
 def _in_folder(settings: Settings, folder: Path) -> Settings:

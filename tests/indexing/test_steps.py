@@ -8,12 +8,15 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.cli.runs import load_index_all
 from rag_index.embedders import open_embedder
 from rag_index.errors import StoreError, TerminalError
 from rag_index.indexing import steps
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
+from rag_index.orchestration import plain_run
+from rag_index.orchestration.launch import FlowStart
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -34,6 +37,13 @@ class Failing(Here):
         if cursor is not None:
             raise TerminalError("the source is gone")
         return super().fetch(run, cursor, 20)
+
+
+class Broken(Here):
+    """Steps with an error that is not ours, as one of Prefect's client would be."""
+
+    def fetch(self, run, cursor, rows):
+        raise ConnectionError("the server went away")
 
 
 def execute(project, made):
@@ -113,3 +123,28 @@ def test_a_run_that_is_interrupted_while_a_server_writes_leaves_the_shard_pendin
     let_go.set()
     assert (committed(project), committed(project, pending=True)) == (0, 10)
     assert execute(project, Here()).new == 30
+
+
+def test_an_error_that_is_not_ours_is_raised_and_recorded(project):
+    with pytest.raises(ConnectionError):
+        execute(project, Broken())
+    with closing(Ledger(project.settings.ledger_url)) as ledger:
+        last = ledger.last_run("test_notes")
+    assert (last.state, last.message) == ("failed", "ConnectionError: the server went away")
+
+
+def test_an_index_whose_run_breaks_does_not_stop_the_others(project, monkeypatch):
+    text = project.config.read_text().replace(SHARDS, "")  # or they would be left to workers
+    second = text.partition("[[indexes]]")[2].replace('"notes"', '"second"')
+    project.write_settings(f"{text}\n[[indexes]]{second}")
+    settings, begun = project.settings, []
+    here = plain_run.HereUntilWorkers
+
+    def steps_of_run(start):
+        begun.append(start)
+        return Broken() if len(begun) == 1 else here(start)
+
+    monkeypatch.setattr(plain_run, "HereUntilWorkers", steps_of_run)
+    report = plain_run.run_plainly(FlowStart(load_index_all, project.folder), settings, settings.indexes, RunOptions())
+    assert [one.state for one in report.indexes] == ["failed", "completed"]
+    assert report.exit_code == 1

@@ -121,3 +121,15 @@ def test_a_slow_run_ends_with_the_advice_that_report_has(tmp_path, monkeypatch, 
             cli.main(["--config", str(project.config), "index-all", "--serial"])
         advice = project.json("report")["runs"][0]["advice"]
         assert (f"notes: {advice} (`rag-index report` says more)" in capsys.readouterr().out) == is_first
+
+
+def test_a_run_that_continues_another_reports_the_sum():
+    rest = outcome(documents=100, new=20, unchanged=80, incomplete=1, contexts_missing=2)
+    rest.say(rest.missing_contexts)
+    rest.add_earlier(outcome(documents=100, new=70, changed=5, incomplete=2, contexts_missing=3))
+    assert (rest.documents, rest.new, rest.changed, rest.unchanged, rest.incomplete) == (100, 90, 5, 5, 3)
+    assert rest.message.startswith("5 chunks are without context")
+    assert rest.message.count("without context") == 1
+    whole = outcome(documents=100, new=20, unchanged=80)
+    whole.add_earlier(outcome(new=80, contexts_missing=1, incomplete=1))
+    assert whole.message.startswith("1 chunk is without context")
