@@ -246,7 +246,7 @@ def retry_failed(context: Context, names: tuple[str, ...], **options: Any) -> in
     from rag_index.status.status import status
 
     settings = context.settings()
-    failing = [one.index for one in status(settings) if one.failed]
+    failing = [one.index for one in status(settings).indexes if one.failed]
     chosen = [index.name for index in settings.named(names) if names or index.name in failing]
     if not chosen:
         if options["as_json"]:

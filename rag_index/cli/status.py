@@ -12,7 +12,7 @@ from rag_index.machine.garbage import collect_seldom
 
 if TYPE_CHECKING:
     from rag_index.status.plan import RunPlan
-    from rag_index.status.status import IndexStatus
+    from rag_index.status.status import ProjectStatus
 
 SHORT = 0.05
 """Seconds. Shorter stages are left out."""
@@ -35,25 +35,25 @@ def status(context: Context, as_json: bool) -> int:
     settings = context.settings()
     with collect_seldom():
         from rag_index.errors import StoreError, StoreUnavailable
-        from rag_index.status.status import ledger_status, status, unwanted
+        from rag_index.status.status import ledger_status, status
 
         error = ""
-        others: dict[str, str] = {}
         try:
-            indexes, others = status(settings), unwanted(settings)
+            known = status(settings)
         except (StoreError, StoreUnavailable) as raised:
-            indexes, error = ledger_status(settings), str(raised)
+            known, error = ledger_status(settings), str(raised)
     if as_json:
-        found = {"indexes": [one.to_json() for one in indexes], "unwanted": others}
+        found = {"indexes": [one.to_json() for one in known.indexes], "unwanted": known.unwanted}
         print_json({**found, **({"error": error} if error else {})})
     else:
-        _print_status(indexes, others)
+        _print_status(known)
     if error:
         click.echo(f"rag-index: {error} (what is shown is from the ledger alone)", err=True)
     return int(bool(error))
 
 
-def _print_status(indexes: list[IndexStatus], others: dict[str, str]) -> None:
+def _print_status(known: ProjectStatus) -> None:
+    indexes = known.indexes
     any_held = any(one.held_back for one in indexes)
     on_server = any(one.indexed is not None for one in indexes)
     head = ("documents", "points", *["indexed"] * on_server, "failed", *["held back"] * any_held)
@@ -72,7 +72,7 @@ def _print_status(indexes: list[IndexStatus], others: dict[str, str]) -> None:
                 click.echo(one.watch["missed"]["message"])
         if one.last_run and one.last_run["message"]:
             click.echo(f"{one.index}: {one.last_run['message']}")
-    for index, sentence in others.items():
+    for index, sentence in known.unwanted.items():
         click.echo(f"{index}: {sentence}")
 
 

@@ -43,7 +43,15 @@ class IndexStatus:
         return asdict(self)
 
 
-def status(settings: Settings) -> list[IndexStatus]:
+@dataclass(frozen=True, slots=True)
+class ProjectStatus:
+    """The status of all indexes of the settings, and a sentence about each that is kept although they lack it."""
+
+    indexes: list[IndexStatus]
+    unwanted: dict[str, str]
+
+
+def status(settings: Settings) -> ProjectStatus:
     """Return the status of all indexes.
 
     This reads only the ledger and the names in the store, and asks a server for its search indexes. So it answers while
@@ -55,21 +63,16 @@ def status(settings: Settings) -> list[IndexStatus]:
         indexed = count_indexed(settings.store, ours.values())
         restored = ledger.find_restored(ours, partial(commit_marks, settings.store))
         found = [_index_status(settings, index, ledger, live, indexed) for index in settings.indexes]
-        return [replace(one, restored=restored.get(one.index, "")) for one in found]
+        found = [replace(one, restored=restored.get(one.index, "")) for one in found]
+        return ProjectStatus(found, unwanted_indexes(settings, ledger, live))
 
 
-def unwanted(settings: Settings) -> dict[str, str]:
-    """Return a sentence about each index that is kept although the settings no longer have it, by its name."""
-    with closing(Ledger(settings.ledger_url)) as ledger:
-        return unwanted_indexes(settings, ledger, live_aliases(settings.store))
-
-
-def ledger_status(settings: Settings) -> list[IndexStatus]:
+def ledger_status(settings: Settings) -> ProjectStatus:
     """Return the status of all indexes as the ledger alone knows it: the newest collection counts as the live one."""
     with closing(Ledger(settings.ledger_url)) as ledger:
         ready = {alias: [c.name for c in ledger.collections(alias) if c.state == "ready"] for alias in settings.aliases}
         newest = {alias: names[-1] for alias, names in ready.items() if names}
-        return [_index_status(settings, index, ledger, newest, {}) for index in settings.indexes]
+        return ProjectStatus([_index_status(settings, index, ledger, newest, {}) for index in settings.indexes], {})
 
 
 def _index_status(

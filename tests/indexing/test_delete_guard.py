@@ -47,7 +47,7 @@ def be_right(project: Project) -> None:
 
 
 def held_back(project: Project) -> int:
-    return status(project.settings)[0].held_back
+    return status(project.settings).indexes[0].held_back
 
 
 RIGHT, WRONG = set(range(1, 301)), set(range(5000, 6300))

@@ -70,7 +70,7 @@ def assert_right(project: Project) -> None:
     run_plain(fresh)
     assert _contents(project) == _contents(fresh)
     assert examine(project.settings).findings == []
-    assert status(project.settings)[0].restored == ""
+    assert status(project.settings).indexes[0].restored == ""
     assert run_plain(project).message == ""
 
 
@@ -167,7 +167,7 @@ def test_a_store_of_another_history_with_as_many_commits_is_noticed(project, tmp
 
 
 def test_everybody_who_looks_says_so_and_doctor_has_it_mended(stale):
-    said = status(stale.settings)[0].restored
+    said = status(stale.settings).indexes[0].restored
     assert "the store was " + OLDER in said
     assert "`rag-index index notes` compares every point" in said
     assert f"notes: {said}\n" in stale.cli("status").stdout
@@ -274,7 +274,7 @@ def test_a_snapshot_that_is_recovered_into_the_collection_is_noticed_and_mended(
         client.delete(name, models.Filter())
         points = [models.PointStruct(id=one.id, vector=one.vector or {}, payload=one.payload) for one in kept]
         client.upsert(name, points)
-    assert OLDER in status(project.settings)[0].restored
+    assert OLDER in status(project.settings).indexes[0].restored
     outcome = run_plain(project)
     assert "5 documents to index again, 2 deleted documents to delete again" in outcome.message
     assert_right(project)

@@ -115,8 +115,8 @@ def test_a_failed_document_that_is_mended_or_gone_is_no_failure_any_more(project
 
 
 def test_how_the_last_whole_run_went_is_not_hidden(project):
-    assert status(project.settings)[0].last_run is None
-    assert status(project.settings)[0].documents == 30
+    assert status(project.settings).indexes[0].last_run is None
+    assert status(project.settings).indexes[0].documents == 30
 
 
 def test_it_waits_for_no_other_run_and_says_who_is_writing(project):

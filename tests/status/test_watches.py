@@ -30,7 +30,7 @@ def ledger(project):
 
 
 def test_an_index_that_was_never_watched_says_nothing(project, ledger):
-    assert status(project.settings)[0].watch is None
+    assert status(project.settings).indexes[0].watch is None
     write_metrics(project.settings)
     assert "watches" not in json.loads((project.folder / "metrics.json").read_text())
 
@@ -41,17 +41,19 @@ def test_what_waits_and_since_when_is_said(project, ledger):
     ledger.update_watch(ALIAS, state="backing off", message="it is down", applied_at=now - 500, caught_up_at=now - 400)
     ledger.put_changes([(ALIAS, "1", now - 100), (ALIAS, "2", now - 50)])
     with IndexLease(ledger, lease_name("test"), "watch"):
-        found = status(project.settings)[0].watch
+        found = status(project.settings).indexes[0].watch
         assert (found["state"], found["message"], found["changes_waiting"]) == ("backing off", "it is down", 2)
         assert 100 <= found["seconds_behind"] < 300
         ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number)
-        assert 400 <= status(project.settings)[0].watch["seconds_behind"] < 600  # nobody knows what has changed since
+        assert (
+            400 <= status(project.settings).indexes[0].watch["seconds_behind"] < 600
+        )
         write_metrics(project.settings)
         assert json.loads((project.folder / "metrics.json").read_text())["watches"][0]["index"] == "notes"
         assert re.search("watch backing off, 4.. s behind: it is down", project.cli("status").stdout)
         ledger.update_watch(ALIAS, state="running", message="")
-        assert status(project.settings)[0].watch["seconds_behind"] == 0
-    found = status(project.settings)[0].watch
+        assert status(project.settings).indexes[0].watch["seconds_behind"] == 0
+    found = status(project.settings).indexes[0].watch
     assert found["state"] == "killed"
     assert 400 <= found["seconds_behind"] < 600
 
@@ -78,4 +80,4 @@ def test_what_the_watch_missed_is_a_metric_unless_it_cannot_see_it(project, ledg
     write_metrics(project.settings)
     text = (project.folder / "metrics.prom").read_text()
     assert f'rag_index_watch_documents_missed{{index="notes"}} {metric}' in text
-    assert status(project.settings)[0].watch["missed"]["documents"] == 2
+    assert status(project.settings).indexes[0].watch["missed"]["documents"] == 2

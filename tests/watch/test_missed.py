@@ -104,7 +104,7 @@ def test_what_the_feed_never_gave_is_reported_once_and_shown_until_the_next_run(
         "6": "deleted",
         "77": "new",
     }
-    told = status(project.settings)[0].watch["missed"]
+    told = status(project.settings).indexes[0].watch["missed"]
     assert (told["documents"], told["expected"], told["message"]) == (3, False, said)
     assert said in project.cli("status").stdout
     assert said in project.cli("report").stdout
@@ -112,7 +112,7 @@ def test_what_the_feed_never_gave_is_reported_once_and_shown_until_the_next_run(
     assert run["missed"]["ids"] == ["5", "6", "77"]
     run_plain(project)
     assert ledger.missed(ALIAS) == []
-    assert status(project.settings)[0].watch["missed"] is None
+    assert status(project.settings).indexes[0].watch["missed"] is None
 
 
 def test_the_first_ten_are_named(project, feed, ledger, reports):

@@ -123,7 +123,7 @@ def test_a_running_watch_notices_that_its_triggers_are_gone(project, monkeypatch
     settings, stop = project.settings, Stop()
 
     def states():
-        return {((one.watch or {}).get("state"), one.documents) for one in status(settings)}
+        return {((one.watch or {}).get("state"), one.documents) for one in status(settings).indexes}
 
     with closing(PlainRunner(settings)) as runner, open_watch(settings, None, runner, stop) as watch:
         thread = threading.Thread(target=watch.run)

@@ -70,7 +70,7 @@ def test_a_run_that_fails_is_tried_again_later_and_later_and_status_says_when(pr
     said = r"the embedder does not answer; the next try is at \d\d:\d\d:\d\d UTC"
     with watched(project, feed, runner=runner, clock=seconds) as ledger:
         eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
-        found = status(project.settings)[0].watch
+        found = status(project.settings).indexes[0].watch
         assert (found["state"], bool(re.fullmatch(said, found["message"]))) == ("backing off", True)
         eventually(lambda: not runner.left)
     pauses = [later - sooner for sooner, later in zip(runner.tried, runner.tried[1:], strict=False)]
