@@ -48,6 +48,7 @@ def pytest_collection_finish():
     gc.set_threshold(20_000)  # by default it scans all imported modules again and again
 
 
+LONG_SECONDS = 1200
 LONGEST = (
     "tests/reliability", "tests/deployments", "tests/flows", "tests/orchestration", "tests/live", "tests/watch",
     "tests/indexing", "tests/transfer", "tests/cli", "tests/doctor",
@@ -56,13 +57,16 @@ LONGEST = (
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with the longest files."""
+    """Begin with the longest files, and give long tests a time limit that a busy machine does not reach."""
     order = {folder: number for number, folder in enumerate(LONGEST)}
 
     def place(item):
         return order.get(item.path.parent.relative_to(item.config.rootpath).as_posix(), len(LONGEST))
 
     items.sort(key=place)
+    for item in items:
+        if item.get_closest_marker("long") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LONG_SECONDS))
 
 
 @pytest.hookimpl(hookwrapper=True)
