@@ -133,14 +133,6 @@ def test_a_misspelt_variable_for_data_is_an_error(load, monkeypatch, name):
         load()
 
 
-def test_absolute_paths_and_the_home_folder(load, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    settings = load('[source]\nurl = "sqlite:////var/a.db"\n[store]\npath = "~/store"\n' + INDEX)
-    assert settings.source_url.database == "/var/a.db"
-    assert settings.store.path == tmp_path / "store"
-    assert load(SOURCE.replace("a.db", "~/a.db") + INDEX).source_url.database == str(tmp_path / "a.db")
-
-
 def test_a_url_without_a_driver_gets_ours(load):
     assert load('[source]\nurl = "postgresql://u:p@h/d"\n' + INDEX).source_url.drivername == "postgresql+psycopg"
     assert load('[source]\nurl = "postgres://u:p@h/d"\n' + INDEX).source_url.password == "p"
@@ -197,23 +189,38 @@ def test_the_file_is_found_here_above_and_by_name(folder, monkeypatch, tmp_path)
         ("..", 0, 0, 0o1777, ""),
     ],
 )
-def test_settings_that_another_user_may_write_are_not_obeyed_unless_they_are_named(
+def test_settings_that_another_user_may_write_are_not_read_unless_they_are_named(
     folder, monkeypatch, place, owner, group, mode, writer
 ):
     file = folder / "rag-index.toml"
     (folder / "below").mkdir()
     monkeypatch.chdir(folder / "below")
+    file.write_text(SOURCE + INDEX)
+    os.chown(folder / place, owner, group)
+    (folder / place).chmod(mode)
+    assert find_config(file) == file
+    if not writer:
+        assert find_config() == file
+        return
+    what = "it" if file.samefile(folder / place) else (folder / place).resolve()
+    with pytest.raises(SettingsError) as caught:
+        find_config()
+    assert str(caught.value) == (
+        f"{file} was found, but not read, because {writer} may write {what}: "
+        "if you mean these settings, name the file with --config or RAG_INDEX_CONFIG"
+    )
+
+
+@needs_second_user
+def test_a_key_is_not_sent_where_settings_of_another_user_say(folder):
+    file = folder / "rag-index.toml"
     with FakeQdrant() as server:
         file.write_text(f'{SOURCE}[store]\nurl = "{server.url}"\n{INDEX}')
-        os.chown(folder / place, owner, group)
-        (folder / place).chmod(mode)
+        os.chown(file, NOBODY, 0)
         ended = run_program(["status"], {**os.environ, "RAG_INDEX_STORE__API_KEY": "root's own"})
         asked = server.requests("")
         named = run_program(["--config", str(file), "status"], {**os.environ})
-    assert (ended.returncode, asked > 0) == ((2, False) if writer else (0, True)), ended.stderr
-    what = "it" if file.samefile(folder / place) else (folder / place).resolve()
-    said = f"{file} was found, but not read, because {writer} may write {what}: if you mean these settings, name the"
-    assert (said in ended.stderr) == bool(writer), ended.stderr
+    assert (ended.returncode, asked) == (2, 0), ended.stderr
     assert named.returncode == 0, named.stderr
 
 
@@ -322,7 +329,6 @@ def test_known_models_get_their_prefixes(model, prefixes):
         ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
         ("", "[[indexes]] is missing: each names a table, its key and its text"),
         (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
-        ("[source]\n" + INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
         (SOURCE, "[[indexes]] is missing: each names a table, its key and its text"),
         (SOURCE + "[paralell]\nworkers = 2\n" + INDEX, "unknown key 'paralell', did you mean 'parallel'?"),
         (SOURCE + "[parallel]\nworkrs = 2\n" + INDEX, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
@@ -330,26 +336,21 @@ def test_known_models_get_their_prefixes(model, prefixes):
             SOURCE + "[run]\nzzz = 2\n" + INDEX,
             "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait, keep_days, metrics_file",
         ),
-        (SOURCE + INDEX.replace("key", "kye"), "unknown key 'kye' in index comments, did you mean 'key'?"),
         (SOURCE + INDEX + "db_schema = 'x'\n", "unknown key 'db_schema' in index comments, did you mean 'schema'?"),
         ("path = 'x'\n" + SOURCE + INDEX, "unknown key 'path'; the path of the store is a key of [store]"),
         ("source = 's3cret'\n" + INDEX, "source should be a table of keys; begin it with [source]"),
         ("[source]\nurl = 's3cret'\n" + INDEX, "[source] url is not a database URL; write it as sqlite:///file.db"),
-        ("[source]\nurl = 'postgresql://u:s3cret@h:port/d'\n" + INDEX, "[source] url is not a database URL"),
         ("[source]\nurl = 5\n" + INDEX, "[source] url should be a text in quotes"),
-        (SOURCE + "[store]\napi_key = ['s3cret']\n" + INDEX, "[store] api_key should be a text in quotes"),
         (
             SOURCE + "[store]\nurl = '127.0.0.1:6333'\n" + INDEX,
             "[store] url is not an address; write it as http://host:port",
         ),
         (SOURCE + "[store]\nurl = 'http://u:s3cret@h'\n" + INDEX, "[store] url must not hold a user and password"),
-        (SOURCE + "[embedder]\nhosts = ['http://u:s3cret@h']\n" + INDEX, "hosts[0] must not hold a user and password"),
         (SOURCE + "[embedder]\nhosts = ['http://a', 'b']\n" + INDEX, "[embedder] hosts[1] is not an address; write it"),
         (
             SOURCE + "[embedder]\nhosts = 'http://a'\n" + INDEX,
             '[embedder] hosts should be a list, for example ["one", "two"]',
         ),
-        (SOURCE + "[embedder]\nhosts = []\n" + INDEX, "[embedder] hosts should have at least one entry"),
         (
             SOURCE + "[embedder]\nkind = 'olama'\n" + INDEX,
             "[embedder] kind should be 'local', 'ollama' or 'sentence-transformers', not 'olama'",
@@ -362,14 +363,6 @@ def test_known_models_get_their_prefixes(model, prefixes):
         (SOURCE + "[embedder]\ntimeout = -1\n" + INDEX, "[embedder] timeout should be greater than 0, not -1"),
         (SOURCE + "[embedder]\ntimeout = inf\n" + INDEX, "[embedder] timeout should be a number, not inf"),
         (SOURCE + "[run]\ndelete_guard = 20\n" + INDEX, "[run] delete_guard should be less than or equal to 1, not 20"),
-        (
-            SOURCE + "[parallel]\nworkers = 'two'\n" + INDEX,
-            '[parallel] workers should be a whole number above 0 or "auto"',
-        ),
-        (
-            SOURCE + "[parallel]\nworkers = 0\n" + INDEX,
-            '[parallel] workers should be a whole number above 0 or "auto", not 0',
-        ),
         (SOURCE + "[parallel]\nworkers = true\n" + INDEX, "[parallel] workers should be a whole number above 0"),
         (SOURCE + "[parallel]\nserial = 'maybe'\n" + INDEX, "[parallel] serial should be true or false, not 'maybe'"),
         (SOURCE + "[indexes]\nname = 'a'\n", "indexes should be a table of keys; begin it with [[indexes]]"),
@@ -389,15 +382,6 @@ def test_known_models_get_their_prefixes(model, prefixes):
         ),
         (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap cannot be used with kind 'code'"),
         (
-            SOURCE + INDEX + 'root = "src"\n',
-            "index comments: root belongs to kind 'code', but this index has kind 'sql'",
-        ),
-        (
-            CODE + "options = {a = 1}\n",
-            "index code: options belongs to the kind of a custom source, but this index has kind 'code'",
-        ),
-        (CODE + "max_file_bytes = 0\n", "index code: max_file_bytes should be greater than 0, not 0"),
-        (
             CODE + "required_filter = {author = 'kim'}\n",
             "required_filter names 'author', but payload has no such column (path",
         ),
@@ -411,22 +395,15 @@ def test_known_models_get_their_prefixes(model, prefixes):
             SOURCE + INDEX + "depends_on = [{tabel = 'c', key = 'id', column = 'c_id'}]\n",
             "unknown key 'tabel' in index comments, depends_on, entry 1, did you mean 'table'?",
         ),
-        (SOURCE + INDEX + "depends_on = [{table = 'c', key = 'id'}]\n", "depends_on, entry 1: column is missing"),
         (SOURCE + INDEX + "depends_on = ['c']\n", "depends_on, entry 1 should be a table of keys, not 'c'"),
         (
             SOURCE + INDEX + f"depends_on = [{', '.join(2 * [DEPENDS])}]\n",
             "index comments: depends_on has table 'c' with column 'x' twice; remove one",
         ),
-        (CODE + f"depends_on = [{DEPENDS}]\n", "depends_on belongs to kind 'sql'"),
-        (SOURCE + INDEX + "query = 'SELECT 1'\n", "index comments: needs either table or query"),
         (SOURCE + INDEX.replace("table", "query") + "schema = 'x'\n", "index comments: schema belongs to table"),
         (
             SOURCE + INDEX + "chunk_overlap = 600\n",
             "chunk_overlap 600 is more than half of chunk_chars 1000; lower it",
-        ),
-        (
-            SOURCE + INDEX + "chunk_chars = 5\n",
-            "index comments: chunk_chars should be greater than or equal to 20, not 5",
         ),
         (SOURCE + INDEX + "chunk_chars = 99.5\n", "index comments: chunk_chars should be a whole number, not 99.5"),
         (SOURCE + INDEX + "payload = 'a'\n", "index comments: payload should be a list, for example"),
@@ -436,17 +413,14 @@ def test_known_models_get_their_prefixes(model, prefixes):
             SOURCE + INDEX.replace('"body"', "5"),
             "text should be the name of a column, a list of names, or a template, not 5",
         ),
-        (SOURCE + INDEX.replace('"id"', "['a', 5]"), "key should be the name of a column, or a list of names"),
         (SOURCE + INDEX.replace("body", "{a"), "index comments: text '{a' is not a template: expected '}'"),
         (SOURCE + INDEX.replace("body", "{a!r}"), "braces may contain only the name of a column"),
-        (SOURCE + INDEX.replace("body", "{}"), "braces may contain only the name of a column"),
         (SOURCE + INDEX.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
         (
             SOURCE + "[parallel]\nmin_shard_documents = 5\nmax_shard_documents = 4\n" + INDEX,
             "[parallel]: min_shard_documents 5 is more than max_shard_documents 4; lower it",
         ),
         ("project = 'a b'\n" + SOURCE + INDEX, "project should contain only letters, digits, - and single _"),
-        ("project = 'a__b'\n" + SOURCE + INDEX, "project should contain only letters, digits, - and single _"),
     ],
 )
 def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, message):
@@ -458,13 +432,6 @@ def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, mes
 RENAMED = [(section, old, new) for section, keys in RENAMED_KEYS.items() for old, new in keys.items()]
 
 
-def test_the_size_of_a_shard_has_a_new_name(refused, monkeypatch):
-    text = "[parallel]\nchunk_size = 5\n" + SOURCE + INDEX
-    assert refused(text) == "rag-index.toml: [parallel] chunk_size is now shard_documents"
-    monkeypatch.setenv("RAG_INDEX_PARALLEL__CHUNK_SIZE", "5")
-    assert refused() == "RAG_INDEX_PARALLEL__CHUNK_SIZE is now RAG_INDEX_PARALLEL__SHARD_DOCUMENTS"
-
-
 @pytest.mark.parametrize(("section", "old", "new"), RENAMED)
 def test_a_renamed_key_is_an_error_with_the_new_name(refused, monkeypatch, section, old, new):
     assert new in keys_of(SECTIONS[section])
@@ -472,12 +439,6 @@ def test_a_renamed_key_is_an_error_with_the_new_name(refused, monkeypatch, secti
     variable = f"RAG_INDEX_{section}__{old}".upper()
     monkeypatch.setenv(variable, "1")
     assert refused() == f"{variable} is now {f'RAG_INDEX_{section}__{new}'.upper()}"
-
-
-def test_a_binary_file_is_not_toml(folder):
-    (folder / "rag-index.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SettingsError, match="is not TOML"):
-        load_settings()
 
 
 def test_settings_redact_their_secrets(load):
@@ -671,11 +632,6 @@ def test_an_empty_value_removes_an_optional_key(load, monkeypatch):
     assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "search_query: ")
 
 
-def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_INDEXES__WORK_LOGS_2__CHUNK_CHARS", "300")
-    assert load(SOURCE + INDEX + INDEX.replace("comments", "Work-logs_2")).index("Work-logs_2").chunk_chars == 300
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -684,14 +640,10 @@ def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
         ("RAG_INDEX_PARALLEL__ZZZ", "2", "[parallel] has no key 'zzz'; its keys are workers, shard_documents"),
         ("RAG_INDEX_QQQ__ZZZ", "2", "there is no section 'qqq', only source, embedder, store"),
         ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
-        ("RAG_INDEX_WORKERS", "2", "did you mean RAG_INDEX_PARALLEL__WORKERS?"),
         ("RAG_INDEX_CONFIGS", "x", "did you mean RAG_INDEX_CONFIG?"),
         ("RAG_INDEX_PARALLEL__WORKERS", "two", "should be a whole number above 0 or \"auto\", not 'two'"),
-        ("RAG_INDEX_PARALLEL__WORKERS", "", "should be a whole number above 0 or \"auto\", not ''"),
-        ("RAG_INDEX_RUN__WAIT", "nan", "RAG_INDEX_RUN__WAIT should be"),
         ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
         ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
-        ("RAG_INDEX_EMBEDDER__HOSTS", "", "should have at least one entry"),
         ("RAG_INDEX_INDEXES", "comments", "is not a list"),
         ("RAG_INDEX_INDEXES__COMENTS__KEY", "x", "there is no index 'coments', did you mean 'comments'?"),
         ("RAG_INDEX_INDEXES__COMMENTS__KYE", "x", "did you mean RAG_INDEX_INDEXES__COMMENTS__KEY?"),
