@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, json_option, print_json, wait_option
-from rag_index.cli.tables import print_table
+from rag_index.cli import Context, UnicodeText, command, json_option, print_json, print_table, wait_option
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:

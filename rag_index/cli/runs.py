@@ -1,4 +1,4 @@
-"""Shared parts of the commands that run indexes: their options, the launch and the printed report."""
+"""The commands that run indexes (`index`, `index-all`, `rebuild`, `retry-failed`), and the launch of flows."""
 
 from __future__ import annotations
 

@@ -98,12 +98,6 @@ def test_index_as_json_has_the_documented_keys(indexed):
     assert report["indexes"][0]["state"] == "completed"
 
 
-def test_a_run_without_changes_says_so(indexed):
-    ended = indexed.cli("index-all", "--serial")
-    assert ended.returncode == 0
-    assert ended.stdout.startswith("Nothing changed.")
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -228,12 +222,6 @@ def test_init_where_nothing_can_be_written_says_so(tmp_path):
     )
     message = one_line(ended, 2)
     assert "a.toml cannot be written: No such file or directory; name a file in a folder" in message
-
-
-def test_every_command_has_help():
-    ended = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, check=False)
-    commands = [line.split()[0] for line in ended.stdout.partition("Commands:")[2].strip().splitlines()]
-    assert {"init", "sample", "index", "index-all", "status", "plan", "search"} <= set(commands)
 
 
 def children(pid: int) -> list[psutil.Process]:

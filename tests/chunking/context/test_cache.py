@@ -128,14 +128,6 @@ def test_a_database_that_cannot_be_used_is_warned_about_once_without_its_passwor
     assert "s3cret" not in caplog.text
 
 
-def test_a_damaged_file_is_warned_about(tmp_path, caplog):
-    (tmp_path / "contexts.db").write_bytes(b"not a database at all, but some text" * 100)
-    cache = ContextCache(make_url(f"sqlite:///{tmp_path / 'contexts.db'}"), "recipe")
-    assert known(cache) == {}
-    cache.put(DOCUMENT, ONE, "context")
-    assert caplog.text.count("contexts are not kept for the next run") == 1
-
-
 def days(url):
     engine = sa.create_engine(url)
     with engine.connect() as connection:
