@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rag_index.errors import SettingsError, SourceError
+from rag_index.errors import SettingsError
 from rag_index.samples import servicedesk
 from rag_index.settings import load_settings
 
@@ -125,50 +125,6 @@ def test_texts_can_be_stored_anywhere(desk: Path) -> None:
                 assert "\0" not in (text or "")
                 (text or "").encode()
                 assert not re.search(r"\{[a-z]+\}", text or "")
-
-
-@pytest.mark.parametrize("part", [0.0, 0.01, 1.0])
-def test_touch_edits_exactly_the_share(small: Path, part: float) -> None:
-    before = all_rows(small)
-    edited = servicedesk.touch(small, share=part, seed=1)
-    assert edited == round(2_000 * part)
-    after = all_rows(small)
-    changed = {table: [(o, n) for o, n in zip(before[table], after[table], strict=True) if o != n] for table in before}
-    assert sum(len(pairs) for pairs in changed.values()) == edited
-    for table, pairs in changed.items():
-        assert abs(len(pairs) - len(before[table]) * part) <= 1
-        newest = max(row[5] for row in before[table])
-        for old, new in pairs:
-            assert old[:5] == new[:5]
-            assert new[6:] != old[6:]
-            assert new[5] > newest
-
-
-def test_each_touch_changes_the_texts_and_is_repeatable(small: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "twin.db"
-    twin.write_bytes(small.read_bytes())
-    states = []
-    for _ in range(2):
-        servicedesk.touch(small, share=0.05, seed=9)
-        states.append(all_rows(small))
-    servicedesk.touch(twin, share=0.05, seed=9)
-    assert all_rows(twin) == states[0] != states[1]
-    servicedesk.touch(twin, share=0.05, seed=10)
-    assert all_rows(twin) != states[1]
-
-
-@pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])
-def test_an_invalid_share_is_refused(small: Path, part: float) -> None:
-    with pytest.raises(SettingsError, match="give one from 0 to 1"):
-        servicedesk.touch(small, share=part, seed=1)
-
-
-def test_touching_another_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"there is no service desk at .*; write one first"):
-        servicedesk.touch(tmp_path / "none.db", share=0.1, seed=1)
-    (tmp_path / "text.db").write_text("not a database, but longer than the header of one " * 20)
-    with pytest.raises(SourceError, match=r"cannot edit the service desk .*not a database"):
-        servicedesk.touch(tmp_path / "text.db", share=0.1, seed=1)
 
 
 def test_the_settings_load_and_fit_the_tables(small: Path) -> None:

@@ -460,79 +460,39 @@ def test_settings_redact_their_secrets(load):
 
 # The environment
 
-EXAMPLES = {
-    "indexes.changed_since": ("updated_at", "updated_at"),
-    "source.url": ("sqlite:///other.db", None),
-    "source.digest": ("true", True),
-    "embedder.kind": ("local", "local"),
-    "embedder.model": ("wordllama", "wordllama"),
-    "retrieve.reranker": ("mini", "mini"),
-    "embedder.hosts": ('["http://a", "http://b/"]', ["http://a", "http://b"]),
-    "embedder.document_prefix": ("", ""),
-    "embedder.query_prefix": ("[q] ", "[q] "),
-    "embedder.keep_alive": ("5m", "5m"),
-    "store.url": ("https://q:6333", "https://q:6333"),
-    "store.path": ("/tmp/store", Path("/tmp/store")),
-    "store.api_key": ("12345", None),
-    "store.hnsw": ("never", "never"),
-    "store.server": ('{"hnsw_m": 32}', ServerSettings(hnsw_m=32)),
-    "ledger.url": ("sqlite:///l.db", None),
-    "parallel.workers": ("3", 3),
-    "parallel.shard_documents": ("auto", "auto"),
-    "parallel.serial": ("true", True),
-    "parallel.address": ("tcp://10.0.0.5:8786", "tcp://10.0.0.5:8786"),
-    "parallel.tls_ca_file": ("/ca.pem", Path("/ca.pem")),
-    "parallel.tls_cert": ("/cert.pem", Path("/cert.pem")),
-    "parallel.tls_key": ("/key.pem", Path("/key.pem")),
-    "source.changes": ("queue", "queue"),
-    "run.delete_guard": ("0.5", 0.5),
-    "run.tolerate_failed": ("0", 0.0),
-    "run.metrics_file": ("/run.prom", Path("/run.prom")),
-    "retrieve.fusion": ("rank", "rank"),
-    "retrieve.dense_weight": ("0.7", 0.7),
-    "serve.host": ("::1", "::1"),
-    "serve.tokens": ('["bo sha256:00 sales"]', ["bo sha256:00 sales"]),
-    "serve.tokens_file": ("/tokens", Path("/tokens")),
-    "serve.hosts": ("Search.example.com, [::2]", ["search.example.com", "[::2]"]),
-    "serve.cors": ("https://a.example.com", ["https://a.example.com"]),
-    "serve.log_queries": ("true", True),
-    "indexes.search": ("dense", "dense"),
-    "indexes.language": ("german", "german"),
-    "indexes.name": ("renamed", "renamed"),
-    "indexes.table": ("2024", "2024"),
-    "indexes.schema": ("public", "public"),
-    "indexes.key": ('["a", "b"]', ["a", "b"]),
-    "indexes.text": ("{a} [b]", "{a} [b]"),
-    "indexes.payload": ("['a', \"b\"]", ["a", "b"]),
-    "indexes.not_secret": ("commit_hash, pin", ["commit_hash", "pin"]),
-    "indexes.payload_indexes": ("{}", {}),
-    "indexes.required_filter": ("{}", {}),
-    "indexes.chunk_chars": ("500", 500),
-    "indexes.depends_on": (
+EXAMPLES = [
+    ("source.url", "sqlite:///other.db", None),
+    ("source.digest", "true", True),
+    ("embedder.hosts", '["http://a", "http://b/"]', ["http://a", "http://b"]),
+    ("embedder.query_prefix", "[q] ", "[q] "),
+    ("store.path", "/tmp/store", Path("/tmp/store")),
+    ("store.api_key", "12345", None),
+    ("store.server", '{"hnsw_m": 32}', ServerSettings(hnsw_m=32)),
+    ("parallel.workers", "3", 3),
+    ("parallel.shard_documents", "auto", "auto"),
+    ("run.delete_guard", "0.5", 0.5),
+    ("run.metrics_file", "/run.prom", Path("/run.prom")),
+    ("serve.hosts", "Search.example.com, [::2]", ["search.example.com", "[::2]"]),
+    ("indexes.name", "renamed", "renamed"),
+    ("indexes.schema", "public", "public"),
+    ("indexes.key", '["a", "b"]', ["a", "b"]),
+    ("indexes.text", "{a} [b]", "{a} [b]"),
+    ("indexes.payload", "['a', \"b\"]", ["a", "b"]),
+    ("indexes.not_secret", "commit_hash, pin", ["commit_hash", "pin"]),
+    ("indexes.required_filter", "{}", {}),
+    ("indexes.chunk_chars", "500", 500),
+    (
+        "indexes.depends_on",
         '[{"table": "c", "key": "id", "column": "c_id"}]',
         [DependsOn(table="c", key="id", column="c_id")],
     ),
-    "indexes.access": ("acl", "acl"),
-    "indexes.access_separator": (";", ";"),
-    "indexes.kind": ("sql", "sql"),
-    "indexes.root": ("src", Path("src")),
-    "indexes.include": ("**/*.py, *.ts", ["**/*.py", "*.ts"]),
-    "indexes.exclude": ('["a/**"]', ["a/**"]),
-    "indexes.languages": ('{".h": "cpp"}', {".h": "cpp"}),
-    "indexes.options": ('{"a": 1}', {"a": 1}),
-    "indexes.context": ('{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
-    "indexes.gate": ('{"queries": "golden.jsonl"}', GateSettings(queries=Path("golden.jsonl"))),
-    "embedder.device": ("cpu", "cpu"),
-}
-"""By key: a value in the environment, and the same value in the settings (None for a secret)."""
-KINDS = {"root": "code", "include": "code", "exclude": "code", "languages": "code", "max_file_bytes": "code",
-         "file_timeout": "code", "options": "own"}  # fmt: skip
-"""The kind of index that a key belongs to, if not sql."""
-TLS = "[parallel]\naddress = 'tls://h:8786'\ntls_ca_file = 'a'\ntls_cert = 'b'\ntls_key = 'c'\n"
-"""The table for keys that are valid only together."""
-ALL_KEYS = [
-    f"{section}.{key}" for section, model in {**SECTIONS, "indexes": IndexSettings}.items() for key in keys_of(model)
+    ("indexes.context", '{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
+    ("indexes.gate", '{"queries": "golden.jsonl"}', GateSettings(queries=Path("golden.jsonl"))),
 ]
+"""A key of each type: a value in the environment, and the same value in the settings (None for a secret).
+
+tests/docs/test_configuration.py shows that the variable of every key is read.
+"""
 
 
 def test_an_index_of_source_code_needs_no_database(load):
@@ -551,36 +511,25 @@ def test_languages_are_those_that_are_known(load):
         load(CODE + 'languages = {h = "cpp"}\n')
 
 
-@pytest.mark.parametrize("name", [key for key in ALL_KEYS if key != "indexes.query"])
-def test_every_key_can_come_from_the_environment(load, monkeypatch, name):
+@pytest.mark.parametrize(("name", "value", "expected"), EXAMPLES)
+def test_a_key_of_each_type_can_come_from_the_environment(load, monkeypatch, name, value, expected):
     section, key = name.split(".")
-    default = (IndexSettings if section == "indexes" else SECTIONS[section]).model_fields.get(key)
-    value, expected = EXAMPLES.get(name, ("7", 7))
-    assert default is not None or key == "schema"
     place = "INDEXES__COMMENTS" if section == "indexes" else section.upper()
     monkeypatch.setenv(f"RAG_INDEX_{place}__{key.upper()}", value)
-    index = f'[[indexes]]\nname = "comments"\nkind = "{KINDS[key]}"\n' if key in KINDS else INDEX
-    index += 'root = "."\n' if KINDS.get(key) == "code" else ""
-    settings = load((TLS if key.startswith("tls_") else "") + SOURCE + index)
+    settings = load()
     part: BaseModel = settings.indexes[0] if section == "indexes" else getattr(settings, section)
     found = getattr(part, {"schema": "db_schema"}.get(key, key))
     assert found.get_secret_value() == value if expected is None else found == expected
 
 
-@pytest.mark.parametrize("key", keys_of(ServerSettings))
-def test_every_key_of_the_servers_table_can_come_from_the_environment(load, monkeypatch, key):
-    flags = ("on_disk_vectors", "on_disk_payload", "quantized_in_memory", "rescore", "bulk")
-    value = "true" if key in flags else "turbo" if key == "quantization" else "8"
-    monkeypatch.setenv(f"RAG_INDEX_STORE__SERVER__{key.upper()}", value)
-    text = "[store]\nkeep_previous = 3\n[store.server]\nhnsw_m = 5\nreplication_factor = 9\n" + SOURCE + INDEX
-    settings = load(text)
-    assert str(getattr(settings.store.server, key)) in (value, f"{value}.0", value.capitalize())
-    assert settings.store.keep_previous == 3
-    assert key in ("hnsw_m", "replication_factor") or settings.store.server.replication_factor == 9
+def test_a_key_of_a_table_within_a_section_can_come_from_the_environment(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_STORE__SERVER__REPLICATION_FACTOR", "8")
+    settings = load("[store]\nkeep_previous = 3\n[store.server]\nhnsw_m = 5\nreplication_factor = 9\n" + SOURCE + INDEX)
+    server = settings.store.server
+    assert (settings.store.keep_previous, server.hnsw_m, server.replication_factor) == (3, 5, 8)
     places = origins(settings.path)
-    assert places["store", "server", key] == f"RAG_INDEX_STORE__SERVER__{key.upper()}"
-    if key != "hnsw_m":
-        assert places["store", "server", "hnsw_m"] == "rag-index.toml"
+    assert places["store", "server", "replication_factor"] == "RAG_INDEX_STORE__SERVER__REPLICATION_FACTOR"
+    assert places["store", "server", "hnsw_m"] == "rag-index.toml"
 
 
 def test_a_mistake_in_the_servers_table_is_named(refused, monkeypatch):

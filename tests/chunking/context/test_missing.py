@@ -9,7 +9,6 @@ import pytest
 from rag_index.documents.batches import ChunkedDocument, ContextCounts
 from rag_index.errors import ContextMissing, EmbedderUnavailable, ModelChanged, RateLimited
 from tests.chunking.context.conftest import numbered, page
-from tests.fakes.ollama import FakeOllama
 
 BAD = [  # test_answer.py has all reasons
     ({"response": ""}, "the answer is empty"),
@@ -73,22 +72,6 @@ def test_a_chunk_that_a_server_fails_at_costs_no_other_context(server, make_chun
     (document,) = make_chunker(server, timeout=1.0, patience=20.0).chunk(page(numbered(6)))
     assert [bool(context) for context in document.contexts] == [True, False, True, True, True, True]
     assert reason in document.incomplete
-
-
-def test_a_chunk_that_takes_its_neighbours_down_is_found(server, make_chunker):
-    """A request that failed beside others is sent again alone, so that only it can be the cause of a second failure."""
-    server.seconds_per_answer = 0.05
-    server.fault("crash", **MARKED)
-    (document,) = make_chunker(server, requests_in_flight=6, patience=20.0).chunk(page(numbered(12)))
-    assert [number for number, context in enumerate(document.contexts) if not context] == [1]
-
-
-def test_a_host_that_fails_at_every_question_costs_no_context(server, make_chunker):
-    """It seems well whenever it is checked, so the other host's answers decide."""
-    with FakeOllama(model="fake-talk") as other:
-        other.fault("status", path="/api/generate", marker="Below are a document", code=500)
-        (document,) = make_chunker(server, other, requests_in_flight=2, patience=20.0).chunk(page(numbered(12)))
-    assert document.context_counts == ContextCounts(made=12)
 
 
 def test_a_transient_fault_costs_no_context(server, make_chunker):
