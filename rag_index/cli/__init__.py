@@ -31,6 +31,7 @@ __all__ = [
     "command",
     "json_option",
     "main",
+    "one_line",
     "print_json",
     "print_table",
     "program",
@@ -173,6 +174,12 @@ def _is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
 
 def _is_number(cell: str) -> bool:
     return cell.replace(",", "").isdigit()
+
+
+def one_line(text: str, chars: int) -> str:
+    """Return a text on one line, of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= chars else f"{line[: chars - 1]}…"
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -177,13 +177,13 @@ def _index_name(values: Mapping[str, Any], number: int | str) -> str:
     return f"index {name}" if isinstance(name, str) and name else f"index number {int(number) + 1}"
 
 
-def find_config(given: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+def find_config(given: str | Path | None = None) -> Path:
     """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
 
     Raises:
         SettingsError: there is no such file, or another user may write the one that was found.
     """
-    named = given or (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
+    named = given or os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named).expanduser().absolute()
         if not path.is_file():

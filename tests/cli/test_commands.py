@@ -18,7 +18,7 @@ from tests.project import PROGRAM, Project
 
 
 @pytest.fixture(scope="module")
-def indexed(tmp_path_factory, prefect_server) -> Project:
+def indexed(tmp_path_factory) -> Project:
     """An indexed project, shared by the tests of this module."""
     project = Project(tmp_path_factory.mktemp("cli") / "project").fill(120)
     project.run()
@@ -275,7 +275,7 @@ def test_report_shows_where_the_time_went_and_what_would_help(indexed):
     assert indexed.cli("report", "nothing").returncode == 2
 
 
-def test_report_says_why_a_run_failed(project, prefect_server):
+def test_report_says_why_a_run_failed(project):
     project.execute("CREATE TABLE loose (id INTEGER, body TEXT)")
     project.execute("INSERT INTO loose VALUES (NULL, 'a text')")
     project.write_settings(

@@ -9,6 +9,7 @@ import pytest
 from rag_index.documents.batches import ChunkedDocument, ContextCounts
 from rag_index.errors import ContextMissing, EmbedderUnavailable, ModelChanged, RateLimited
 from tests.chunking.context.conftest import numbered, page
+from tests.fakes.ollama import TOO_LONG
 
 BAD = [  # test_answer.py has all reasons
     ({"response": ""}, "the answer is empty"),
@@ -44,6 +45,22 @@ def test_a_second_answer_may_be_good(server, make_chunker):
     server.fault("generated", path="/api/generate", response="", times=1)
     (document,) = make_chunker(server).chunk(page(numbered(3)))
     assert document.context_counts == ContextCounts(made=3)
+
+
+def test_a_question_of_more_tokens_than_fit_is_sent_again_with_a_smaller_part(server, make_chunker):
+    """Each sign is a token here, twice the estimate: the server's count shows that it left something out."""
+    server.chars_per_token = 1.0
+    (document,) = make_chunker(server, num_ctx=1024).chunk(page(numbered(60)))
+    assert document.context_counts == ContextCounts(made=60)
+    assert len(server.generates()) > 60
+
+
+def test_a_question_that_is_refused_as_too_long_is_halved(server, make_chunker):
+    server.fault("status", path="/api/generate", code=400, words=TOO_LONG, times=1)
+    (document,) = make_chunker(server, num_ctx=1024, requests_in_flight=1).chunk(page(numbered(60)))
+    assert document.context_counts == ContextCounts(made=60)
+    first, *_, again = [len(request.texts[0]) for request in server.generates()]
+    assert again < 0.7 * first
 
 
 def test_a_missing_context_that_is_required_fails_the_document(server, make_chunker):
