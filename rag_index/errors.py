@@ -53,50 +53,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = [
-    "BadVectors",
-    "CannotListen",
-    "ContextMissing",
-    "DocumentNotFound",
-    "EmbedderError",
-    "EmbedderUnavailable",
-    "FileTimedOut",
-    "FingerprintChanged",
-    "HostUnreachable",
-    "IndexLocked",
-    "LedgerError",
-    "LedgerTooNew",
-    "LedgerUnavailable",
-    "ModelChanged",
-    "ModelMissing",
-    "NoWorkers",
-    "PointsRefused",
-    "ProcessDied",
-    "RagIndexError",
-    "RateLimited",
-    "RequestTimedOut",
-    "RequestTooLarge",
-    "RerankerError",
-    "SearchFailed",
-    "SearchTimedOut",
-    "SettingsError",
-    "SourceError",
-    "SourceTimedOut",
-    "SourceUnavailable",
-    "StoreBusy",
-    "StoreError",
-    "StoreMismatch",
-    "StoreRefused",
-    "StoreRestored",
-    "StoreUnavailable",
-    "TerminalError",
-    "TextRefused",
-    "TextTooLong",
-    "TransientError",
-    "UnknownIndex",
-    "WrongDimension",
-]
-
 
 class RagIndexError(Exception):
     """An error whose message is one line for a person: what is wrong with which value, and what to do about it."""

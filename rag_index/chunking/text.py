@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import ChunkedDocument
@@ -56,15 +56,7 @@ class TextChunker:
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         """Split a chunk in two; both halves keep the chunk's context and payload."""
         first, second = halves(document.chunks[number])
-        if not first:
-            return None
-        contexts, payloads = document.contexts, document.payloads
-        return replace(
-            document,
-            chunks=[*document.chunks[:number], first, second, *document.chunks[number + 1 :]],
-            contexts=[*contexts[: number + 1], *contexts[number:]] if contexts else contexts,
-            payloads=[*payloads[: number + 1], *payloads[number:]] if payloads else payloads,
-        )
+        return document.with_halves(number, (first, second)) if first else None
 
     def split(self, text: str) -> list[str]:
         """Return the chunks of a text in order, without white space at their edges.

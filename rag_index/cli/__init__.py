@@ -21,11 +21,22 @@ from rag_index.errors import RagIndexError
 from rag_index.machine.garbage import collect_seldom
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rag_index.settings import Settings
 
-__all__ = ["Context", "UnicodeText", "command", "json_option", "main", "print_json", "program", "wait_option"]
+__all__ = [
+    "Context",
+    "UnicodeText",
+    "command",
+    "json_option",
+    "main",
+    "one_line",
+    "print_json",
+    "print_table",
+    "program",
+    "wait_option",
+]
 
 
 COMMANDS = {
@@ -56,6 +67,8 @@ COMMANDS = {
     "automations": "automations",
 }
 """The commands in the order in which help lists them, each with the module of this package that holds it."""
+NO_NUMBER = "-"
+"""What a table prints where a number is missing."""
 
 
 @dataclass(slots=True)
@@ -138,6 +151,35 @@ def _saying_outages(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*arguments, **options)
 
     return call
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns. The first row is the header; numbers are aligned to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.rjust(width)
+            if _is_number(cell) or (_is_numeric(rows, i) and (row is rows[0] or cell == NO_NUMBER))
+            else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def _is_numeric(rows: Sequence[Sequence[str]], column: int) -> bool:
+    """Return whether a column has numbers: all its cells but the header are numbers or missing."""
+    cells = [row[column] for row in rows[1:] if row[column] != NO_NUMBER]
+    return bool(cells) and all(map(_is_number, cells))
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(",", "").isdigit()
+
+
+def one_line(text: str, chars: int) -> str:
+    """Return a text on one line, of at most so many characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= chars else f"{line[: chars - 1]}…"
 
 
 def print_json(value: dict[str, Any]) -> None:

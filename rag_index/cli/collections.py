@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from contextlib import closing
 
 import click
 
@@ -97,16 +98,13 @@ def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_js
 
     settings = context.settings(wait=wait)
     settings.named(names)
-    store = open_store(settings.store, wait=settings.run.wait)
     optimized = []
-    try:
+    with closing(open_store(settings.store, wait=settings.run.wait)) as store:
         for one in optimize(settings, store, names):
             optimized.append(one)
             if not as_json:
                 result = f"built in {one.seconds:.1f} s" if one.built else "nothing to build"
                 click.echo(f"{one.index}: {one.points:,} points, {result}.")
-    finally:
-        store.close()
     if as_json:
         print_json({"indexes": [one.to_json() for one in optimized]})
 
@@ -124,16 +122,12 @@ def rollback(context: Context, name: str, as_json: bool) -> None:
     settings = context.settings()
     alias, access = settings.alias(name), settings.index(name).access is not None
     started = time.perf_counter()
-    ledger = Ledger(settings.ledger_url)
-    try:
-        with IndexLease(ledger, alias, str(uuid.uuid4())):
-            store = open_store(settings.store, wait=settings.run.wait)
-            try:
-                before, live, returned = roll_back(ledger, store, alias, name, access=access)
-            finally:
-                store.close()
-    finally:
-        ledger.close()
+    with (
+        closing(Ledger(settings.ledger_url)) as ledger,
+        IndexLease(ledger, alias, str(uuid.uuid4())),
+        closing(open_store(settings.store, wait=settings.run.wait)) as store,
+    ):
+        before, live, returned = roll_back(ledger, store, alias, name, access=access)
     seconds = time.perf_counter() - started
     if as_json:
         print_json({"index": name, "before": before, "live": live, "returned": returned, "seconds": round(seconds, 3)})

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, json_option, print_json, wait_option
-from rag_index.cli.tables import print_table
+from rag_index.cli import Context, UnicodeText, command, json_option, one_line, print_json, print_table, wait_option
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -261,8 +260,7 @@ def _print_poor(query: PoorQuery, *, several: bool) -> None:
         for document, rank in query.ranks.items()
     )
     values = ", ".join(f"{metric} {value:.2f}" for metric, value in query.metrics.items())
-    text = " ".join(query.query.split())
-    click.echo(f"  {text if len(text) <= SHORT else f'{text[: SHORT - 1]}…'}")
+    click.echo(f"  {one_line(query.query, SHORT)}")
     click.echo(f"      {values}; {ranks}; first: {', '.join(map(name, query.found)) or 'nothing'}")
 
 

@@ -1,8 +1,9 @@
-"""Shared parts of the commands that run indexes: their options, the launch and the printed report."""
+"""The commands that run indexes (`index`, `index-all`, `rebuild`, `retry-failed`), and the launch of flows."""
 
 from __future__ import annotations
 
 import logging
+from contextlib import closing
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -152,12 +153,9 @@ def _needs_workers_early(settings: Settings, names: list[str] | None) -> bool:
         live = live_aliases(settings.store)
         for one in settings.named(names):
             if settings.alias(one.name) not in live:
-                source = open_source(settings, one)
-                try:
+                with closing(open_source(settings, one)) as source:
                     if source.count() >= EARLY_WORKER_DOCUMENTS:
                         return True
-                finally:
-                    source.close()
     except RagIndexError:
         pass  # the flow reports it
     return False
@@ -177,11 +175,8 @@ def _settings_errors(settings: Settings, indexes: list[IndexSettings], *, gates:
         try:
             if gates:
                 check_gate(settings, one)
-            source = open_source(settings, one)
-            try:
+            with closing(open_source(settings, one)) as source:
                 source.check()
-            finally:
-                source.close()
         except SettingsError as error:
             outcomes.append(failed_to_start(one.name, error))
         except RagIndexError:

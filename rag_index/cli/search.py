@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, json_option, print_json, wait_option
+from rag_index.cli import Context, UnicodeText, command, json_option, one_line, print_json, wait_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rag_index.settings import Settings
 
 PARTIAL = 3
+SNIPPET = 110
+"""Characters of a text that are printed."""
 
 
 @command()
@@ -114,7 +116,7 @@ def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot 
         click.echo(f"{hit.score:.3f}  {click.style(f'{hit.index}: {_place(hit)}', bold=True)}")
         if explain:
             click.echo(f"       {_explanation(hit, result.fusion)}")
-        click.echo(f"       {_snippet((_is_code(hit) and hit.payload.get('signature')) or hit.text)}")
+        click.echo(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
     if not result.hits:
         click.echo("Nothing found.")
     for index, reason in result.errors.items():
@@ -157,8 +159,3 @@ def _print_metrics(metrics: MetricsSnapshot) -> None:
     for name, stage in stages.items():
         values = (stage.mean_ms, stage.p50_ms, stage.p95_ms, stage.p99_ms)
         click.echo(f"{name:<{width}}  {stage.count:>6}  {'  '.join(f'{value:8.2f}' for value in values)}")
-
-
-def _snippet(text: str, length: int = 110) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1] + "…"

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, json_option, print_json
-from rag_index.cli.tables import print_table
+from rag_index.cli import Context, UnicodeText, command, json_option, print_json, print_table
 from rag_index.machine.garbage import collect_seldom
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,13 +72,10 @@ def _watch_plainly(settings: Settings, names: list[str], *, once: bool) -> bool:
     from rag_index.watch.stop import Stop, stopped_by_signals
 
     stop = Stop()
-    runner = PlainRunner(settings)
-    try:
-        with (
-            stopped_by_signals(stop),
-            open_watch(settings, names, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
-        ):
-            _say_watched(opened.names)
-            return opened.run(once=once)
-    finally:
-        runner.close()
+    with (
+        closing(PlainRunner(settings)) as runner,
+        stopped_by_signals(stop),
+        open_watch(settings, names, runner, stop, changed=lambda: try_to_write_metrics(settings)) as opened,
+    ):
+        _say_watched(opened.names)
+        return opened.run(once=once)

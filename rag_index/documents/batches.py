@@ -7,10 +7,13 @@ see (`keys.document_id`). The columns of one object always have the same length 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import operator
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -48,23 +51,14 @@ class DocumentBatch:
 
     def take(self, rows: list[int]) -> DocumentBatch:
         """Return the documents at these positions, in this order."""
-        return DocumentBatch(
-            [self.keys[i] for i in rows],
-            [self.texts[i] for i in rows],
-            [self.payloads[i] for i in rows],
-            [self.text_hashes[i] for i in rows],
-            [self.payload_hashes[i] for i in rows],
-        )
+        return DocumentBatch(*([column[i] for i in rows] for column in self._columns()))
 
     def plus(self, other: DocumentBatch) -> DocumentBatch:
         """Return these documents followed by those of `other`."""
-        return DocumentBatch(
-            self.keys + other.keys,
-            self.texts + other.texts,
-            self.payloads + other.payloads,
-            self.text_hashes + other.text_hashes,
-            self.payload_hashes + other.payload_hashes,
-        )
+        return DocumentBatch(*map(operator.add, self._columns(), other._columns()))
+
+    def _columns(self) -> tuple[list[Any], ...]:
+        return self.keys, self.texts, self.payloads, self.text_hashes, self.payload_hashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +108,22 @@ class ChunkedDocument:
         if not self.contexts:
             return self.chunks
         return [text_to_embed(*pair) for pair in zip(self.contexts, self.chunks, strict=True)]
+
+    def with_halves(self, number: int, halves: Sequence[str], payloads: Sequence[bytes] = ()) -> ChunkedDocument:
+        """Return the document with two chunks in place of chunk `number`; they keep its context.
+
+        They keep its payload too, unless `payloads` are given.
+        """
+
+        def replaced(column: list[Any], two: Sequence[Any] = ()) -> list[Any]:
+            return [*column[:number], *(two or 2 * column[number : number + 1]), *column[number + 1 :]]
+
+        return replace(
+            self,
+            chunks=replaced(self.chunks, halves),
+            contexts=replaced(self.contexts),
+            payloads=replaced(self.payloads, payloads),
+        )
 
 
 NO_MORE: tuple[Any, ...] = ([], [], "", ContextCounts(), {})

@@ -136,31 +136,22 @@ def possible_keys(parts: Sequence[Any]) -> list[str]:
     return list(dict.fromkeys(encode_key(values) for values in itertools.product(*map(values_of, parts))))
 
 
-def _read_int(text: str) -> int:
-    value = int(text)
-    if str(value) != text:
-        raise ValueError(text)
-    return value
+def _exactly(read: Callable[[str], Any], write: Callable[[Any], str]) -> Callable[[str], Any]:
+    """Return a reader that refuses a text which is not the one that its value is written as."""
 
+    def read_exactly(text: str) -> Any:
+        value = read(text)
+        if write(value) != text:
+            raise ValueError(text)
+        return value
 
-def _read_float(text: str) -> float:
-    value = float(text)
-    if repr(value) != text:
-        raise ValueError(text)
-    return value
+    return read_exactly
 
 
 def _read_time(text: str) -> dt.datetime:
     if "T" not in text:
         raise ValueError(text)
     return dt.datetime.fromisoformat(text)
-
-
-def _read_bytes(text: str) -> bytes:
-    value = bytes.fromhex(text)
-    if value.hex() != text:
-        raise ValueError(text)
-    return value
 
 
 def _read_bool(text: str) -> bool:
@@ -178,13 +169,13 @@ _DECODERS: dict[str, Callable[[str], Any]] = {
 """How the text of each type that JSON lacks becomes a value again."""
 
 _READERS = (
-    _read_int,
-    _read_float,
+    _exactly(int, str),
+    _exactly(float, repr),
     decimal.Decimal,
     uuid.UUID,
     dt.date.fromisoformat,
     _read_time,
-    _read_bytes,
+    _exactly(bytes.fromhex, bytes.hex),
     _read_bool,
 )
 """Functions that read a value of some type from the text of a document id; each raises an error for other texts."""

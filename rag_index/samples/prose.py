@@ -176,7 +176,7 @@ class Prose:
         while len(text) < 40 or (len(text) < 90 and self.chance(0.5)):
             text += self._fill(_ADDENDA[turn % len(_ADDENDA)])
             turn += 1
-        return text if roll > 0.06 else f"{self.pick(_DATA['emoji'])} {text}"
+        return text if roll > 0.06 else f"{self.pick(_EMOJI)} {text}"
 
     def body(self, about: Subject, *, steps: bool, scale: int = 1, threads: bool = True) -> str | None:
         """Return a text of any length: nothing (1.6%), a stock phrase (3%), a thread of mails (0.25%), else a letter.
@@ -247,7 +247,7 @@ class Prose:
         if roll < 0.85:
             return text
         if roll < 0.91:
-            return f"{text} {self.pick(_DATA['emoji'])}"
+            return f"{text} {self.pick(_EMOJI)}"
         if roll < 0.93:
             return text.replace(" ", f" {self.pick(_ZERO_WIDTH)}", 1 + self.below(4))
         if roll < 0.95:

@@ -46,7 +46,7 @@ class Entry:
     """Its kind within the table: package, extension, exception, property, async function and so on."""
 
 
-def make_entry(
+def _entries_of(
     table: str,
     name: str,
     docstring: str | None,
@@ -54,10 +54,11 @@ def make_entry(
     module: str | None = None,
     signature: str | None = None,
     kind: str | None = None,
-) -> Entry | None:
-    """Return an entry, or None if the docstring is missing or empty."""
+) -> Iterator[Entry]:
+    """Yield an entry, unless the docstring is missing or empty."""
     summary, body = split_docstring(docstring or "")
-    return Entry(table, name, summary, body, module, signature, kind) if summary else None
+    if summary:
+        yield Entry(table, name, summary, body, module, signature, kind)
 
 
 def split_docstring(docstring: str) -> tuple[str, str | None]:
@@ -75,7 +76,13 @@ _LEFT_OUT = frozenset(
     {"antigravity", "idlelib", "lib2to3", "pydoc_data", "site-packages", "test", "tests", "this", "turtledemo"}
 )
 _ERROR_SUFFIXES = ("Error", "Exception", "Warning", "Interrupt", "Exit")
-_Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_DECORATORS = {
+    "property": {"property", "cached_property", "abstractproperty"},
+    "class method": {"classmethod", "abstractclassmethod"},
+    "static method": {"staticmethod", "abstractstaticmethod"},
+}
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Definition = _Function | ast.ClassDef
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +126,7 @@ def read_module(name: str, path: Path) -> SourceModule | None:
         return None
     kind = "package" if path.name == "__init__.py" else "module"
     parent = name.rpartition(".")[0] or None
-    own = make_entry("module", name, ast.get_docstring(tree), module=parent, kind=kind)
-    entries = [own] if own else []
+    entries = list(_entries_of("module", name, ast.get_docstring(tree), module=parent, kind=kind))
     statements = list(_statements(tree.body))
     for statement in statements:
         if isinstance(statement, _Definition) and is_public(statement.name):
@@ -166,9 +172,7 @@ def _definition(node: _Definition, owner: str, module: str) -> Iterator[Entry]:
         return
     table = "function" if owner == module else "method"
     signature, kind = _signature(node), _function_kind(node, table)
-    entry = make_entry(table, name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
-    if entry:
-        yield entry
+    yield from _entries_of(table, name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
 
 
 def _class(node: ast.ClassDef, name: str, module: str) -> Iterator[Entry]:
@@ -177,17 +181,13 @@ def _class(node: ast.ClassDef, name: str, module: str) -> Iterator[Entry]:
     signature = _signature(initializers[0], skip_first=True) if initializers else None
     bases = [node.name, *(ast.unparse(base) for base in node.bases)]
     kind = "exception" if any(base.endswith(_ERROR_SUFFIXES) for base in bases) else "class"
-    entry = make_entry("class", name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
-    if entry:
-        yield entry
+    yield from _entries_of("class", name, ast.get_docstring(node), module=module, signature=signature, kind=kind)
     for member in members:
         if is_public(member.name) or (member.name.startswith("__") and member.name.endswith("__")):
             yield from _definition(member, name, module)
 
 
-def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, *, skip_first: bool = False) -> str | None:
-    if isinstance(node, ast.ClassDef):
-        return None
+def _signature(node: _Function, *, skip_first: bool = False) -> str:
     arguments = node.args
     if skip_first:
         positional = arguments.posonlyargs or arguments.args
@@ -196,15 +196,12 @@ def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, *, s
     return f"({ast.unparse(arguments)}){returns}"
 
 
-def _function_kind(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, table: str) -> str:
-    decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in getattr(node, "decorator_list", ())}
-    for kind, names in (
-        ("property", {"property", "cached_property", "abstractproperty"}),
-        ("class method", {"classmethod", "abstractclassmethod"}),
-        ("static method", {"staticmethod", "abstractstaticmethod"}),
-    ):
-        if table == "method" and decorators & names:
-            return kind
+def _function_kind(node: _Function, table: str) -> str:
+    decorators = {ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list}
+    if table == "method":
+        for kind, names in _DECORATORS.items():
+            if decorators & names:
+                return kind
     return f"async {table}" if isinstance(node, ast.AsyncFunctionDef) else table
 
 
@@ -238,7 +235,6 @@ _LEFT_OUT_COMPILED = frozenset({"readline"})
 _INNER = frozenset({"nt", "posix"})
 """Modules with public names that only implement `os`."""
 
-_FUNCTIONS = (types.BuiltinFunctionType,)
 _METHODS = {
     types.MethodDescriptorType: "method",
     types.ClassMethodDescriptorType: "class method",
@@ -260,9 +256,7 @@ def module_entries(name: str) -> Iterator[Entry]:
     if module is None:
         return
     kind = "built-in" if name in sys.builtin_module_names else "extension"
-    own = make_entry("module", name, module.__doc__, kind=kind)
-    if own:
-        yield own
+    yield from _entries_of("module", name, module.__doc__, kind=kind)
     yield from _members(module, name, name, None)
 
 
@@ -306,7 +300,7 @@ def _members(module: types.ModuleType, inner: str, public: str, names: frozenset
     """Yield functions and classes under their own names, so those that a program replaced in sys are still found."""
     owners = {inner, module.__name__, public, None}
     for _, value in sorted(vars(module).items()):
-        if not isinstance(value, (*_FUNCTIONS, type)) or getattr(value, "__module__", None) not in owners:
+        if not isinstance(value, types.BuiltinFunctionType | type) or getattr(value, "__module__", None) not in owners:
             continue
         name = value.__name__
         if not is_public(name) or not (names is None or name in names):
@@ -332,9 +326,7 @@ def _entry(table: str, name: str, value: object, module: str, kind: str) -> Iter
     call, rest = split_docstring(docstring)
     if signature is None and rest and call.startswith(f"{name.rpartition('.')[2]}("):
         docstring, signature = rest, call
-    entry = make_entry(table, name, docstring, module=module, signature=signature, kind=kind)
-    if entry:
-        yield entry
+    yield from _entries_of(table, name, docstring, module=module, signature=signature, kind=kind)
 
 
 def _compiled_signature(value: object) -> str | None:

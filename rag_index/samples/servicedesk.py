@@ -10,13 +10,11 @@ last documents, which belong to other tickets.
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from rag_index.errors import SettingsError, SourceError
+from rag_index.errors import SettingsError
 from rag_index.samples.prose import AUTHORS, Prose, Subject, subject_for
 from rag_index.samples.sample import SampleIndex, new_database, settings_file
 
@@ -98,38 +96,6 @@ def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int
     return sizes
 
 
-def touch(path: Path, *, share: float, seed: int) -> int:
-    """Edit the text and `updated_at` of this share of all rows, spread over the tables; return the number of edits.
-
-    Each edit appends to the text, so the text always differs from all its earlier versions.
-
-    Raises:
-        SettingsError: the share is not from 0 to 1.
-        SourceError: there is no service desk at `path`, or it cannot be written.
-    """
-    if not 0 <= share <= 1:
-        raise SettingsError(
-            f"a share of {share} cannot be edited; give one from 0 to 1, such as 0.01 for one row in 100"
-        )
-    if not path.is_file():
-        raise SourceError(f"there is no service desk at {path}; write one first")
-    seen = edited = 0
-    try:
-        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-            for table in TABLES:
-                prose = Prose(f"{seed}/touch/{table}")
-                keys = [key for (key,) in connection.execute(f"SELECT id FROM {table} ORDER BY id")]
-                seen += len(keys)
-                chosen = _sample_keys(keys, round(seen * share) - edited, prose)
-                _edit(connection, table, chosen, prose)
-                edited += len(chosen)
-    except sqlite3.Error as exc:
-        raise SourceError(
-            f"cannot edit the service desk {path}: {exc}; write it again, or wait for its reader"
-        ) from exc
-    return edited
-
-
 def scaffold(database: str) -> str:
     """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
     wanted = [SampleIndex(f"{table}s", table, "id", texts, _COLUMNS) for table, texts in TABLES.items()]
@@ -183,28 +149,3 @@ def _texts(table: str, about: Subject, prose: Prose) -> tuple[str | None, ...]:
 
 def _timestamp(seconds: int) -> str:
     return (_FIRST_DAY + timedelta(seconds=seconds)).isoformat(" ")
-
-
-def _sample_keys(keys: list[int], wanted: int, prose: Prose) -> list[int]:
-    """Return exactly `wanted` keys in order, all equally likely (selection sampling, Knuth's algorithm S)."""
-    chosen: list[int] = []
-    for position, key in enumerate(keys):
-        if prose.chance((wanted - len(chosen)) / (len(keys) - position)):
-            chosen.append(key)
-    return chosen
-
-
-def _edit(connection: sqlite3.Connection, table: str, keys: list[int], prose: Prose) -> None:
-    column = TABLES[table][-1]
-    (newest,) = connection.execute(f"SELECT max(updated_at) FROM {table}").fetchone()
-    edits = (
-        (
-            f" Edited: {prose.sentences(subject_for(prose.below(1 << 30)), 1, steps=True)}",
-            f"+{1 + prose.below(86_400)} seconds",
-        )
-        for _ in keys
-    )
-    connection.executemany(
-        f"UPDATE {table} SET {column} = coalesce({column}, '') || ?, updated_at = datetime(?, ?) WHERE id = ?",
-        ((text, newest, later, key) for key, (text, later) in zip(keys, edits, strict=True)),
-    )

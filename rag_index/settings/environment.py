@@ -10,6 +10,7 @@ is an empty text, or removes an optional key. A variable that looks like a setti
 
 from __future__ import annotations
 
+import copy
 import json
 import tomllib
 import typing
@@ -23,7 +24,7 @@ from rag_index.errors import SettingsError
 from rag_index.settings.index import IndexSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic.fields import FieldInfo
 
@@ -38,13 +39,11 @@ RENAMED_KEYS = {
 """The new name of each old key, by section."""
 ENV_PREFIX = "RAG_INDEX_"
 CONFIG_VARIABLE = "RAG_INDEX_CONFIG"
+INDEXES_VARIABLE = "RAG_INDEX_INDEXES"
 TOP_KEYS = {f"{ENV_PREFIX}{key.upper()}": key for key in ("project", "data")}
 """The variables of the keys at the top of the file, which belong to no section."""
 MIN_SIMILARITY = 0.75
 """A variable without a section that is this similar to one of ours counts as a typing mistake. Others are ignored."""
-
-SECTION_DEPTH = 2
-"""The length of the place of a key that is directly in a section."""
 
 Place = tuple[str | int, ...]
 
@@ -83,29 +82,27 @@ def _places(section: str, model: type[BaseModel]) -> Iterator[tuple[tuple[str, .
             yield (section, table, key), field
 
 
-class _IndexVariable(NamedTuple):
-    """A variable for one index. `place` is a key of the index, or the name of a table and a key there."""
+class _Value(NamedTuple):
+    """The value of a variable. A place in an index begins with "indexes" and the name of the index as it is written."""
 
     variable: str
-    name: str
     place: tuple[str, ...]
     value: Any
 
 
 class Overlay:
-    """The values of the environment, as a tree like that of the file. `origin` gives the variable of each place."""
+    """The values of the environment, to be merged into those of the file."""
 
     def __init__(self, environ: Mapping[str, str], sections: Mapping[str, type[BaseModel]]) -> None:
-        self.values: dict[str, Any] = {}
         self.origin: dict[Place, str] = {}
+        """The variable of each place that was merged."""
         self._sections = sections
         self._known = {
             f"{ENV_PREFIX}{'__'.join(place)}".upper(): (place, field)
             for section, model in sections.items()
             for place, field in _places(section, model)
         }
-        self._table_values: list[tuple[tuple[str, ...], Any]] = []
-        self._index_variables: list[_IndexVariable] = []
+        self._values: list[_Value] = []
         for name, value in environ.items():
             if name.upper().startswith(ENV_PREFIX) and name.upper() != CONFIG_VARIABLE:
                 self._add(name, name.upper(), value)
@@ -116,63 +113,36 @@ class Overlay:
         Raises:
             SettingsError: a variable is for an index that does not exist.
         """
-        merged = {**content, **{key: value for key, value in self.values.items() if not isinstance(value, dict)}}
-        for section, keys in self.values.items():
-            below = content.get(section, {})
-            if isinstance(keys, dict) and isinstance(below, dict):
-                merged[section] = {**below, **keys}
-        for place, value in self._table_values:
-            section, *_ = place
-            if isinstance(merged.get(section, {}), dict):
-                merged[section] = dict(merged.get(section, {}))
+        merged = copy.deepcopy(dict(content))
+        for variable, place, value in sorted(self._values, key=lambda one: len(one.place)):  # a table before its keys
+            section, *rest = place
+            if section == "indexes" and rest:
+                number = _index_number(variable, rest[0], merged.get("indexes"))
+                _put(merged["indexes"][number], rest[1:], value)
+                self.origin["indexes", number, *rest[1:]] = variable
+                continue
+            if not rest or isinstance(merged.get(section, {}), dict):  # else the section of the file is a mistake
                 _put(merged, place, value)
-        indexes = merged.get("indexes")
-        if self._index_variables and isinstance(indexes, list):
-            merged["indexes"] = [dict(index) if isinstance(index, dict) else index for index in indexes]
-        for found in sorted(self._index_variables, key=lambda found: len(found.place)):  # a table before its keys
-            number = _index_number(found.variable, found.name, merged.get("indexes"))
-            _put(merged["indexes"][number], found.place, found.value)
-            self.origin["indexes", number, *found.place] = found.variable
+            self.origin[place] = variable
         return merged
 
-    def _add(self, variable: str, upper: str, value: str) -> None:
+    def _add(self, variable: str, upper: str, text: str) -> None:
+        place: tuple[str, ...]
+        value: Any = text
         if upper in self._known:
             place, field = self._known[upper]
-            parsed = _parse_value(variable, place[-1], field, value)
-            if len(place) > SECTION_DEPTH:
-                self._table_values.append((place, parsed))
-            else:
-                self.values.setdefault(place[0], {})[place[1]] = parsed
-            self.origin[place] = variable
+            value = _parse_value(variable, place[-1], field, text)
         elif upper in TOP_KEYS:
-            self.values[TOP_KEYS[upper]] = value
-            self.origin[(TOP_KEYS[upper],)] = variable
-        elif upper == f"{ENV_PREFIX}INDEXES":
-            self.values["indexes"] = _parse_list(variable, value)
-            self.origin[("indexes",)] = variable
-        elif upper.startswith(f"{ENV_PREFIX}INDEXES__") and upper.count("__") > 1:
-            self._add_for_index(variable, upper.removeprefix(f"{ENV_PREFIX}INDEXES__"), value)
+            place = (TOP_KEYS[upper],)
+        elif upper == INDEXES_VARIABLE:
+            place, value = ("indexes",), _parse_list(variable, text)
+        elif upper.startswith(f"{INDEXES_VARIABLE}__") and upper.count("__") > 1:
+            place, field = _find_key_of_index(variable, upper.removeprefix(f"{INDEXES_VARIABLE}__"))
+            value = _parse_value(variable, place[-1], field, text)
         else:
             self._refuse(variable, upper)
-
-    def _add_for_index(self, variable: str, rest: str, value: str) -> None:
-        model: type[BaseModel] = IndexSettings
-        tables: tuple[str, ...] = ()
-        name, _, key = rest.rpartition("__")
-        for inner_table, inner_model in tables_of(IndexSettings).items():
-            if name.endswith(suffix := f"__{inner_table.upper()}"):
-                model, tables, name = inner_model, (inner_table,), name.removesuffix(suffix)
-        fields, key = keys_of(model), key.lower()
-        if key not in fields:
-            near = get_close_matches(key, fields, n=1, cutoff=0.5)
-            suggestion = "__".join([name, *tables, *near]).upper()
-            hint = (
-                f", did you mean {ENV_PREFIX}INDEXES__{suggestion}?" if near else f"; the keys are {', '.join(fields)}"
-            )
-            table = f"[indexes.{tables[0]}]" if tables else "an index"
-            raise SettingsError(f"{variable}: {table} has no key {key!r}{hint}")
-        parsed = _parse_value(variable, key, fields[key], value)
-        self._index_variables.append(_IndexVariable(variable, name, (*tables, key), parsed))
+            return
+        self._values.append(_Value(variable, place, value))
 
     def _refuse(self, variable: str, upper: str) -> None:
         """Raise SettingsError if an unknown variable was meant as a setting."""
@@ -206,15 +176,33 @@ def _parse_value(variable: str, key: str, field: FieldInfo, value: str) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if only_lists else value
 
 
-def _put(table: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
-    """Put a value in its place; tables on the way there are copied, or created if they are missing."""
+def _find_key_of_index(variable: str, rest: str) -> tuple[tuple[str, ...], FieldInfo]:
+    """Return the place and the field of a key of an index, or of a table within it."""
+    model: type[BaseModel] = IndexSettings
+    tables: tuple[str, ...] = ()
+    name, _, key = rest.rpartition("__")
+    for inner_table, inner_model in tables_of(IndexSettings).items():
+        if name.endswith(suffix := f"__{inner_table.upper()}"):
+            model, tables, name = inner_model, (inner_table,), name.removesuffix(suffix)
+    fields, key = keys_of(model), key.lower()
+    if key in fields:
+        return ("indexes", name, *tables, key), fields[key]
+    near = get_close_matches(key, fields, n=1, cutoff=0.5)
+    suggestion = "__".join([INDEXES_VARIABLE, name, *tables, *near]).upper()
+    hint = f", did you mean {suggestion}?" if near else f"; the keys are {', '.join(fields)}"
+    table = f"[indexes.{tables[0]}]" if tables else "an index"
+    raise SettingsError(f"{variable}: {table} has no key {key!r}{hint}")
+
+
+def _put(table: dict[str, Any], place: Sequence[str], value: Any) -> None:
+    """Put a value in its place; tables that are missing on the way there are created."""
     *outer, key = place
     for name in outer:
         inner = table.get(name)
         if isinstance(inner, str):  # a whole table from the environment
             with suppress(ValueError):
                 inner = json.loads(inner)
-        table[name] = table = dict(inner) if isinstance(inner, dict) else {}
+        table[name] = table = inner if isinstance(inner, dict) else {}
     table[key] = value
 
 

@@ -62,6 +62,12 @@ MISSING_REMEDIES = {
     "indexes.context.model": "name a generative model of the Ollama servers, for example llama3.2",
 }
 ORDER = ("extra_forbidden", "missing")
+FILES = {
+    "parallel": ("tls_ca_file", "tls_cert", "tls_key"),
+    "run": ("metrics_file",),
+    "serve": ("tokens_file",),
+}
+"""Keys by section whose values are files that may be missing; they are relative to the settings file."""
 
 
 class _Location(NamedTuple):
@@ -136,27 +142,24 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
         is_section = head in keys_of(root) and head not in TOP_KEYS.values()
         table = f"[{'[indexes]' if head == 'indexes' else head}]" if is_section else ""
         return _Location(location, root, table, "" if is_section else str(head))
-    if head != "indexes":
-        model = _model_of(root, str(head))
-        below = tables_of(model).get(str(location[1]))
-        if below is not None and len(location) > 2:
-            return _Location(location[:3], below, f"[{head}.{location[1]}]", str(location[2]))
-        number = f"[{location[2]}]" if len(location) > 2 and isinstance(location[2], int) else ""
-        return _Location(location[:2], model, f"[{head}]", f"{location[1]}{number}")
-    index = _index_name(values, location[1])
-    model = _model_of(root, "indexes")
-    if len(location) == 2:
-        return _Location(location, model, index, "")
-    if entry := entries_of(model).get(str(location[2])):
-        number = f"{location[2]}, entry {int(location[3]) + 1}" if len(location) > 3 else str(location[2])
-        if len(location) > 4:
-            return _Location(location[:3], entry, f"{index}, {number}", str(location[4]))
-        return _Location(location[:3], entry, index, number)
-    number = f"[{location[-1]}]" if len(location) > 3 and isinstance(location[-1], int) else ""
-    inner = tables_of(model).get(str(location[2]))
-    if inner is not None and len(location) > 3:
-        return _Location(location[:4], inner, f"{index}, [indexes.{location[2]}]", f"{location[3]}{number}")
-    return _Location(location[:3], model, index, f"{location[2]}{number}")
+    is_index = head == "indexes"
+    model = _model_of(root, str(head))
+    label = _index_name(values, location[1]) if is_index else f"[{head}]"
+    depth = 2 if is_index else 1
+    rest = location[depth:]
+    if not rest:
+        return _Location(location, model, label, "")
+    key = str(rest[0])
+    if entry := entries_of(model).get(key):
+        place, number = location[: depth + 1], f"{key}, entry {int(rest[1]) + 1}" if len(rest) > 1 else key
+        if len(rest) > 2:
+            return _Location(place, entry, f"{label}, {number}", str(rest[2]))
+        return _Location(place, entry, label, number)
+    number = f"[{rest[-1]}]" if len(rest) > 1 and isinstance(rest[-1], int) else ""
+    if len(rest) > 1 and (inner := tables_of(model).get(key)) is not None:
+        table = f"[{head}.{key}]"
+        return _Location(location[: depth + 2], inner, f"{label}, {table}" if is_index else table, f"{rest[1]}{number}")
+    return _Location(location[: depth + 1], model, label, f"{key}{number}")
 
 
 def _model_of(root: type[BaseModel], key: str) -> type[BaseModel]:
@@ -174,13 +177,13 @@ def _index_name(values: Mapping[str, Any], number: int | str) -> str:
     return f"index {name}" if isinstance(name, str) and name else f"index number {int(number) + 1}"
 
 
-def find_config(given: str | Path | None = None, environ: Mapping[str, str] | None = None) -> Path:
+def find_config(given: str | Path | None = None) -> Path:
     """Return the settings file: the given one, that of RAG_INDEX_CONFIG, or rag-index.toml here or in a folder above.
 
     Raises:
         SettingsError: there is no such file, or another user may write the one that was found.
     """
-    named = given or (os.environ if environ is None else environ).get(CONFIG_VARIABLE)
+    named = given or os.environ.get(CONFIG_VARIABLE)
     if named:
         path = Path(named).expanduser().absolute()
         if not path.is_file():
@@ -235,34 +238,23 @@ def _with_places(settings: Settings, path: Path) -> Settings:
     """Return the settings of the file `path` with absolute paths and with the name of the project."""
     folder = path.parent
     data = folder / settings.data.expanduser()
-    store, ledger, embedder, run = settings.store, settings.ledger, settings.embedder, settings.run
-    place = folder / store.path.expanduser() if "path" in store.model_fields_set else data / "qdrant"
-    store = store.model_copy(update={"path": place})
-    if "data" in settings.model_fields_set and "url" not in ledger.model_fields_set:
-        ledger = ledger.model_copy(update={"url": SecretStr(f"sqlite:///{data / 'ledger.db'}")})
+    store, embedder, reranker = settings.store, settings.embedder, settings.retrieve.reranker
+    updates: dict[str, dict[str, Any]] = {
+        section: {key: folder / file.expanduser() for key in keys if (file := getattr(getattr(settings, section), key))}
+        for section, keys in FILES.items()
+    }
+    updates["store"] = {
+        "path": folder / store.path.expanduser() if "path" in store.model_fields_set else data / "qdrant"
+    }
+    if "data" in settings.model_fields_set and "url" not in settings.ledger.model_fields_set:
+        updates["ledger"] = {"url": SecretStr(f"sqlite:///{data / 'ledger.db'}")}
     if embedder.kind == "sentence-transformers" and (folder / embedder.model).is_dir():
-        embedder = embedder.model_copy(update={"model": str(folder / embedder.model)})
-    retrieve = settings.retrieve
-    if retrieve.reranker and (folder / retrieve.reranker).is_dir():
-        retrieve = retrieve.model_copy(update={"reranker": str(folder / retrieve.reranker)})
-    parallel = settings.parallel.model_copy(
-        update={
-            name: folder / file.expanduser()
-            for name in ("tls_ca_file", "tls_cert", "tls_key")
-            if (file := getattr(settings.parallel, name)) is not None
-        }
-    )
-    if run.metrics_file is not None:
-        run = run.model_copy(update={"metrics_file": folder / run.metrics_file.expanduser()})
-    serve = settings.serve
-    if serve.tokens_file is not None:
-        serve = serve.model_copy(update={"tokens_file": folder / serve.tokens_file.expanduser()})
-    resolved = {
-        "data": data, "store": store, "ledger": ledger, "parallel": parallel, "embedder": embedder, "run": run,
-        "retrieve": retrieve, "serve": serve,
-    }  # fmt: skip
+        updates["embedder"] = {"model": str(folder / embedder.model)}
+    if reranker and (folder / reranker).is_dir():
+        updates["retrieve"] = {"reranker": str(folder / reranker)}
+    resolved = {section: getattr(settings, section).model_copy(update=keys) for section, keys in updates.items()}
     project = settings.project or project_name(folder.name)
-    return settings.model_copy(update={"path": path, "project": project, **resolved})
+    return settings.model_copy(update={"path": path, "data": data, "project": project, **resolved})
 
 
 def origins(path: Path) -> dict[Place, str]:

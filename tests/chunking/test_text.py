@@ -125,12 +125,6 @@ def test_a_character_as_people_see_it_is_not_split(character):
             assert half.lstrip("x") == whole * (len(half.lstrip("x")) // len(whole))
 
 
-def test_a_text_that_is_one_endless_character_is_split_anyway():
-    chunks = TextChunker(20, 5).split("e" + "\u0301" * 500)
-    assert visible("".join(TextChunker(20, 0).split("e" + "\u0301" * 500))) == "e" + "\u0301" * 500
-    assert all(len(chunk) <= 20 for chunk in chunks)
-
-
 @pytest.mark.parametrize("chars", [0, -5])
 def test_impossible_sizes_are_refused(chars):
     with pytest.raises(ValueError, match="text cannot be split into chunks of"):
@@ -149,13 +143,6 @@ def test_time_grows_with_the_length_alone(unit):
     chunks = TextChunker(1000, 500).split(text)
     assert time.process_time() - started < 1.5
     assert len(chunks) <= 4 * len(text) // 1000 + 2
-
-
-def test_the_fingerprint_tells_sizes_apart():
-    assert (
-        len({TextChunker(1000, 100).fingerprint, TextChunker(1000, 101).fingerprint, TextChunker(999, 100).fingerprint})
-        == 3
-    )
 
 
 @settings(deadline=None)

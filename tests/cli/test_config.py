@@ -53,16 +53,6 @@ def test_every_key_of_every_table_is_listed(project, monkeypatch):
     assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
 
 
-def test_a_variable_for_one_index_and_the_default_project_name(tmp_path, monkeypatch):
-    project = Project(tmp_path / "house")
-    project.write_settings(project.config.read_text().replace('project = "test"\n', ""))
-    monkeypatch.setenv("RAG_INDEX_INDEXES__NOTES__CHUNK_CHARS", "300")
-    values = {value.key: value for value in effective_settings.effective_settings(project.settings, {})}
-    assert (values["project"].value, values["project"].why) == ("house", "the folder's name")
-    assert values["indexes.notes.chunk_chars"].source == "RAG_INDEX_INDEXES__NOTES__CHUNK_CHARS"
-    assert values["indexes.notes.chunk_chars"].value == 300
-
-
 def test_secrets_are_masked(project):
     url = f"postgresql+psycopg://reader:{SECRET}@db.example:5432/desk?sslpassword={SECRET}"
     for arguments in (["config"], ["config", "--json"], ["config", "--explain"]):

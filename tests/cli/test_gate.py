@@ -35,13 +35,6 @@ def test_a_golden_file_that_is_missing_is_told_before_anything_starts(project, c
     assert "golden.jsonl cannot be read" in printed[0]
 
 
-def test_config_shows_the_gate(project, capsys):
-    assert call(project, "config") == 0
-    printed = capsys.readouterr().out
-    assert "indexes.notes.gate.queries" in printed
-    assert "golden.jsonl" in printed
-
-
 def test_report_lists_the_queries_that_got_worse(project, capsys):
     run_plain(project)
     lose(project, *range(21, 51))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rag_index.cli.tables import print_table
+from rag_index.cli import print_table
 
 
 def test_numbers_and_missing_numbers_are_aligned_to_the_right(capsys):

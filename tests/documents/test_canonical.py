@@ -70,10 +70,6 @@ def test_encode_payloads_equals_encode_payload_of_each_row(rows, same_kind):
     assert encode_payloads(["a", "b"], columns, len(rows)) == alone
 
 
-def test_encode_payloads_of_rows_without_columns():
-    assert encode_payloads([], [], 3) == [encode_payload({})] * 3
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(keys, keys), max_size=5), st.booleans())
 def test_encode_keys_equals_encode_key_of_each_row(rows, one):
@@ -161,11 +157,6 @@ def test_hashes_and_ids_never_change():
     assert hash_bytes(b'{"a":1}').hex() == "2c6b113b8dd15ffbded9860b43eb0c6c"
     assert point_id("notes", "1", 0) == "3831be8b-367a-559a-b818-e9aa8dc7a21b"
     assert point_id("notes", '"1"', 0) == "aa61e4e4-8db0-553d-b61f-b5850c3a4fff"
-
-
-def test_ids_differ_by_index_key_type_and_chunk():
-    ids = {point_id(index, key, chunk) for index in "ab" for key in ("1", '"1"', "11") for chunk in (0, 1, 11)}
-    assert len(ids) == 18
 
 
 @settings(deadline=None)

@@ -33,7 +33,7 @@ __all__ = ["HANG", "ILL", "PLAIN_TEXT", "FakeHost", "FakeHosts", "VirtualTimeLoo
 
 ILL = EmbedderUnavailable("answers 503: ill for a moment")
 HANG = RequestTimedOut("gave no answer in time")
-"""As an outcome: raised only after the host's timeout."""
+"""An outcome that is raised only after the host's timeout."""
 
 
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
@@ -97,12 +97,12 @@ class FakeHost:
         return sum(any(marker in text for text in texts) for texts in self.sent)
 
     async def details(self) -> ModelDetails:
-        """As `Endpoint.details`."""
+        """Return the details of the model, unless the host is down."""
         self._refuse_if_down()
         return ModelDetails(self.digest, 2048)
 
     async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """As `Endpoint.embed`."""
+        """Return the vectors, or the next outcome of such texts."""
         self._refuse_if_down()
         stops = self._stops
         self.sent.append(list(texts))

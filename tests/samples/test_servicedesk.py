@@ -6,14 +6,12 @@ import hashlib
 import json
 import re
 import sqlite3
-from collections import Counter
 from contextlib import closing
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rag_index.errors import SettingsError, SourceError
+from rag_index.errors import SettingsError
 from rag_index.samples import servicedesk
 from rag_index.settings import load_settings
 
@@ -56,15 +54,7 @@ def share(texts: list[str | None], pattern: str) -> float:
     return sum(1 for text in texts if text and re.search(pattern, text)) / len(texts)
 
 
-def test_full_size() -> None:
-    sizes = servicedesk.table_sizes(214_072)
-    assert sizes == servicedesk.FULL_SIZE
-    assert sum(sizes.values()) == 214_072
-    assert sizes["comment"] == 108_129
-    assert sizes["title"] == sizes["description"] > sizes["solution"]
-
-
-@pytest.mark.parametrize("documents", [5, 6, 7, 11, 100, 999, 20_000, 214_071, 1_000_000])
+@pytest.mark.parametrize("documents", [5, 11, 999, 214_072, 1_000_000])
 def test_sizes_add_up(documents: int) -> None:
     sizes = servicedesk.table_sizes(documents)
     assert sum(sizes.values()) == documents
@@ -77,32 +67,6 @@ def test_too_few_documents_are_refused_before_anything_is_written(tmp_path: Path
     with pytest.raises(SettingsError, match=f"{documents} documents are too few for 5 tables; ask for 5 or more"):
         servicedesk.write(tmp_path / "desk.db", documents=documents)
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("documents", [5, 37, 2_000])
-def test_the_returned_numbers_of_rows_are_written(tmp_path: Path, documents: int) -> None:
-    path = tmp_path / "desk.db"
-    sizes = servicedesk.write(path, documents=documents)
-    assert {table: len(found) for table, found in all_rows(path).items()} == sizes
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_keys_are_consecutive_and_tickets_exist(desk: Path) -> None:
-    tickets = {row[1]: row[3] for row in rows(desk, "title")}
-    for table, found in all_rows(desk).items():
-        assert [row[0] for row in found] == list(range(1, len(found) + 1)), table
-        assert {row[1] for row in found} <= tickets.keys()
-        assert all(row[3] == tickets[row[1]] for row in found), "a ticket has one priority in all tables"
-    assert set(tickets.values()) == {"low", "normal", "high", "urgent"}
-    assert [row[1] for row in rows(desk, "description")] == sorted(tickets)
-
-
-def test_times_are_iso_and_in_order(desk: Path) -> None:
-    for found in all_rows(desk).values():
-        for row in found:
-            assert datetime.fromisoformat(row[4]) <= datetime.fromisoformat(row[5])
-    changed = sum(row[4] != row[5] for row in rows(desk, "comment"))
-    assert 0.1 < changed / len(rows(desk, "comment")) < 0.2
 
 
 def test_the_seed_decides_everything(small: Path, tmp_path: Path) -> None:
@@ -123,32 +87,6 @@ def test_a_document_is_the_same_in_a_larger_desk(small: Path, desk: Path) -> Non
         larger = rows(desk, table)[: len(found)]
         count = len(found) * 9 // 10  # the last ones have tickets that the small desk does not have
         assert found[:count] == larger[:count], table
-
-
-def test_lengths_are_long_tailed(desk: Path, comments: list[str | None]) -> None:
-    lengths = sorted(len(text) for text in comments if text)
-    assert 300 < sum(lengths) / len(lengths) < 550
-    assert lengths[len(lengths) // 2] < 300
-    assert lengths[len(lengths) * 99 // 100] > 1_200
-    titles = [len(row[6]) for row in rows(desk, "title") if row[6]]
-    assert 50 < sum(titles) / len(titles) < 70
-    assert max(titles) < 200
-
-
-def test_some_texts_are_missing_empty_or_blank(desk: Path, comments: list[str | None]) -> None:
-    assert 0.003 < comments.count(None) / len(comments) < 0.012
-    assert comments.count("") > 10
-    assert any(text and text.isspace() for text in comments)
-    for table, found in all_rows(desk).items():
-        nothing = sum(not any(text and text.strip() for text in row[6:]) for row in found)
-        assert 0.01 <= nothing / len(found) <= 0.02, table
-
-
-def test_some_texts_are_exact_duplicates(comments: list[str | None]) -> None:
-    counts = Counter(text for text in comments if text and text.strip())
-    repeated = sum(count for count in counts.values() if count > 1)
-    assert 0.025 < repeated / len(comments) < 0.07
-    assert counts["Closed, no answer from user."] > 10
 
 
 @pytest.mark.parametrize(
@@ -187,50 +125,6 @@ def test_texts_can_be_stored_anywhere(desk: Path) -> None:
                 assert "\0" not in (text or "")
                 (text or "").encode()
                 assert not re.search(r"\{[a-z]+\}", text or "")
-
-
-@pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.5, 1.0])
-def test_touch_edits_exactly_the_share(small: Path, part: float) -> None:
-    before = all_rows(small)
-    edited = servicedesk.touch(small, share=part, seed=1)
-    assert edited == round(2_000 * part)
-    after = all_rows(small)
-    changed = {table: [(o, n) for o, n in zip(before[table], after[table], strict=True) if o != n] for table in before}
-    assert sum(len(pairs) for pairs in changed.values()) == edited
-    for table, pairs in changed.items():
-        assert abs(len(pairs) - len(before[table]) * part) <= 1
-        newest = max(row[5] for row in before[table])
-        for old, new in pairs:
-            assert old[:5] == new[:5]
-            assert new[6:] != old[6:]
-            assert new[5] > newest
-
-
-def test_each_touch_changes_the_texts_and_is_repeatable(small: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "twin.db"
-    twin.write_bytes(small.read_bytes())
-    states = []
-    for _ in range(2):
-        servicedesk.touch(small, share=0.05, seed=9)
-        states.append(all_rows(small))
-    servicedesk.touch(twin, share=0.05, seed=9)
-    assert all_rows(twin) == states[0] != states[1]
-    servicedesk.touch(twin, share=0.05, seed=10)
-    assert all_rows(twin) != states[1]
-
-
-@pytest.mark.parametrize("part", [-0.1, 1.5, float("nan")])
-def test_an_invalid_share_is_refused(small: Path, part: float) -> None:
-    with pytest.raises(SettingsError, match="give one from 0 to 1"):
-        servicedesk.touch(small, share=part, seed=1)
-
-
-def test_touching_another_file_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"there is no service desk at .*; write one first"):
-        servicedesk.touch(tmp_path / "none.db", share=0.1, seed=1)
-    (tmp_path / "text.db").write_text("not a database, but longer than the header of one " * 20)
-    with pytest.raises(SourceError, match=r"cannot edit the service desk .*not a database"):
-        servicedesk.touch(tmp_path / "text.db", share=0.1, seed=1)
 
 
 def test_the_settings_load_and_fit_the_tables(small: Path) -> None:

@@ -133,14 +133,6 @@ def test_a_misspelt_variable_for_data_is_an_error(load, monkeypatch, name):
         load()
 
 
-def test_absolute_paths_and_the_home_folder(load, monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    settings = load('[source]\nurl = "sqlite:////var/a.db"\n[store]\npath = "~/store"\n' + INDEX)
-    assert settings.source_url.database == "/var/a.db"
-    assert settings.store.path == tmp_path / "store"
-    assert load(SOURCE.replace("a.db", "~/a.db") + INDEX).source_url.database == str(tmp_path / "a.db")
-
-
 def test_a_url_without_a_driver_gets_ours(load):
     assert load('[source]\nurl = "postgresql://u:p@h/d"\n' + INDEX).source_url.drivername == "postgresql+psycopg"
     assert load('[source]\nurl = "postgres://u:p@h/d"\n' + INDEX).source_url.password == "p"
@@ -197,23 +189,38 @@ def test_the_file_is_found_here_above_and_by_name(folder, monkeypatch, tmp_path)
         ("..", 0, 0, 0o1777, ""),
     ],
 )
-def test_settings_that_another_user_may_write_are_not_obeyed_unless_they_are_named(
+def test_settings_that_another_user_may_write_are_not_read_unless_they_are_named(
     folder, monkeypatch, place, owner, group, mode, writer
 ):
     file = folder / "rag-index.toml"
     (folder / "below").mkdir()
     monkeypatch.chdir(folder / "below")
+    file.write_text(SOURCE + INDEX)
+    os.chown(folder / place, owner, group)
+    (folder / place).chmod(mode)
+    assert find_config(file) == file
+    if not writer:
+        assert find_config() == file
+        return
+    what = "it" if file.samefile(folder / place) else (folder / place).resolve()
+    with pytest.raises(SettingsError) as caught:
+        find_config()
+    assert str(caught.value) == (
+        f"{file} was found, but not read, because {writer} may write {what}: "
+        "if you mean these settings, name the file with --config or RAG_INDEX_CONFIG"
+    )
+
+
+@needs_second_user
+def test_a_key_is_not_sent_where_settings_of_another_user_say(folder):
+    file = folder / "rag-index.toml"
     with FakeQdrant() as server:
         file.write_text(f'{SOURCE}[store]\nurl = "{server.url}"\n{INDEX}')
-        os.chown(folder / place, owner, group)
-        (folder / place).chmod(mode)
+        os.chown(file, NOBODY, 0)
         ended = run_program(["status"], {**os.environ, "RAG_INDEX_STORE__API_KEY": "root's own"})
         asked = server.requests("")
         named = run_program(["--config", str(file), "status"], {**os.environ})
-    assert (ended.returncode, asked > 0) == ((2, False) if writer else (0, True)), ended.stderr
-    what = "it" if file.samefile(folder / place) else (folder / place).resolve()
-    said = f"{file} was found, but not read, because {writer} may write {what}: if you mean these settings, name the"
-    assert (said in ended.stderr) == bool(writer), ended.stderr
+    assert (ended.returncode, asked) == (2, 0), ended.stderr
     assert named.returncode == 0, named.stderr
 
 
@@ -322,7 +329,6 @@ def test_known_models_get_their_prefixes(model, prefixes):
         ("x = = 1", "is not TOML: Invalid value (at line 1, column 5)"),
         ("", "[[indexes]] is missing: each names a table, its key and its text"),
         (INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
-        ("[source]\n" + INDEX, "[source] url is missing: it is the database to read, for example sqlite:///file.db"),
         (SOURCE, "[[indexes]] is missing: each names a table, its key and its text"),
         (SOURCE + "[paralell]\nworkers = 2\n" + INDEX, "unknown key 'paralell', did you mean 'parallel'?"),
         (SOURCE + "[parallel]\nworkrs = 2\n" + INDEX, "unknown key 'workrs' in [parallel], did you mean 'workers'?"),
@@ -330,26 +336,21 @@ def test_known_models_get_their_prefixes(model, prefixes):
             SOURCE + "[run]\nzzz = 2\n" + INDEX,
             "unknown key 'zzz' in [run]; the keys are delete_guard, tolerate_failed, wait, keep_days, metrics_file",
         ),
-        (SOURCE + INDEX.replace("key", "kye"), "unknown key 'kye' in index comments, did you mean 'key'?"),
         (SOURCE + INDEX + "db_schema = 'x'\n", "unknown key 'db_schema' in index comments, did you mean 'schema'?"),
         ("path = 'x'\n" + SOURCE + INDEX, "unknown key 'path'; the path of the store is a key of [store]"),
         ("source = 's3cret'\n" + INDEX, "source should be a table of keys; begin it with [source]"),
         ("[source]\nurl = 's3cret'\n" + INDEX, "[source] url is not a database URL; write it as sqlite:///file.db"),
-        ("[source]\nurl = 'postgresql://u:s3cret@h:port/d'\n" + INDEX, "[source] url is not a database URL"),
         ("[source]\nurl = 5\n" + INDEX, "[source] url should be a text in quotes"),
-        (SOURCE + "[store]\napi_key = ['s3cret']\n" + INDEX, "[store] api_key should be a text in quotes"),
         (
             SOURCE + "[store]\nurl = '127.0.0.1:6333'\n" + INDEX,
             "[store] url is not an address; write it as http://host:port",
         ),
         (SOURCE + "[store]\nurl = 'http://u:s3cret@h'\n" + INDEX, "[store] url must not hold a user and password"),
-        (SOURCE + "[embedder]\nhosts = ['http://u:s3cret@h']\n" + INDEX, "hosts[0] must not hold a user and password"),
         (SOURCE + "[embedder]\nhosts = ['http://a', 'b']\n" + INDEX, "[embedder] hosts[1] is not an address; write it"),
         (
             SOURCE + "[embedder]\nhosts = 'http://a'\n" + INDEX,
             '[embedder] hosts should be a list, for example ["one", "two"]',
         ),
-        (SOURCE + "[embedder]\nhosts = []\n" + INDEX, "[embedder] hosts should have at least one entry"),
         (
             SOURCE + "[embedder]\nkind = 'olama'\n" + INDEX,
             "[embedder] kind should be 'local', 'ollama' or 'sentence-transformers', not 'olama'",
@@ -362,14 +363,6 @@ def test_known_models_get_their_prefixes(model, prefixes):
         (SOURCE + "[embedder]\ntimeout = -1\n" + INDEX, "[embedder] timeout should be greater than 0, not -1"),
         (SOURCE + "[embedder]\ntimeout = inf\n" + INDEX, "[embedder] timeout should be a number, not inf"),
         (SOURCE + "[run]\ndelete_guard = 20\n" + INDEX, "[run] delete_guard should be less than or equal to 1, not 20"),
-        (
-            SOURCE + "[parallel]\nworkers = 'two'\n" + INDEX,
-            '[parallel] workers should be a whole number above 0 or "auto"',
-        ),
-        (
-            SOURCE + "[parallel]\nworkers = 0\n" + INDEX,
-            '[parallel] workers should be a whole number above 0 or "auto", not 0',
-        ),
         (SOURCE + "[parallel]\nworkers = true\n" + INDEX, "[parallel] workers should be a whole number above 0"),
         (SOURCE + "[parallel]\nserial = 'maybe'\n" + INDEX, "[parallel] serial should be true or false, not 'maybe'"),
         (SOURCE + "[indexes]\nname = 'a'\n", "indexes should be a table of keys; begin it with [[indexes]]"),
@@ -389,15 +382,6 @@ def test_known_models_get_their_prefixes(model, prefixes):
         ),
         (CODE + "chunk_overlap = 5\n", "index code: chunk_overlap cannot be used with kind 'code'"),
         (
-            SOURCE + INDEX + 'root = "src"\n',
-            "index comments: root belongs to kind 'code', but this index has kind 'sql'",
-        ),
-        (
-            CODE + "options = {a = 1}\n",
-            "index code: options belongs to the kind of a custom source, but this index has kind 'code'",
-        ),
-        (CODE + "max_file_bytes = 0\n", "index code: max_file_bytes should be greater than 0, not 0"),
-        (
             CODE + "required_filter = {author = 'kim'}\n",
             "required_filter names 'author', but payload has no such column (path",
         ),
@@ -411,22 +395,15 @@ def test_known_models_get_their_prefixes(model, prefixes):
             SOURCE + INDEX + "depends_on = [{tabel = 'c', key = 'id', column = 'c_id'}]\n",
             "unknown key 'tabel' in index comments, depends_on, entry 1, did you mean 'table'?",
         ),
-        (SOURCE + INDEX + "depends_on = [{table = 'c', key = 'id'}]\n", "depends_on, entry 1: column is missing"),
         (SOURCE + INDEX + "depends_on = ['c']\n", "depends_on, entry 1 should be a table of keys, not 'c'"),
         (
             SOURCE + INDEX + f"depends_on = [{', '.join(2 * [DEPENDS])}]\n",
             "index comments: depends_on has table 'c' with column 'x' twice; remove one",
         ),
-        (CODE + f"depends_on = [{DEPENDS}]\n", "depends_on belongs to kind 'sql'"),
-        (SOURCE + INDEX + "query = 'SELECT 1'\n", "index comments: needs either table or query"),
         (SOURCE + INDEX.replace("table", "query") + "schema = 'x'\n", "index comments: schema belongs to table"),
         (
             SOURCE + INDEX + "chunk_overlap = 600\n",
             "chunk_overlap 600 is more than half of chunk_chars 1000; lower it",
-        ),
-        (
-            SOURCE + INDEX + "chunk_chars = 5\n",
-            "index comments: chunk_chars should be greater than or equal to 20, not 5",
         ),
         (SOURCE + INDEX + "chunk_chars = 99.5\n", "index comments: chunk_chars should be a whole number, not 99.5"),
         (SOURCE + INDEX + "payload = 'a'\n", "index comments: payload should be a list, for example"),
@@ -436,17 +413,14 @@ def test_known_models_get_their_prefixes(model, prefixes):
             SOURCE + INDEX.replace('"body"', "5"),
             "text should be the name of a column, a list of names, or a template, not 5",
         ),
-        (SOURCE + INDEX.replace('"id"', "['a', 5]"), "key should be the name of a column, or a list of names"),
         (SOURCE + INDEX.replace("body", "{a"), "index comments: text '{a' is not a template: expected '}'"),
         (SOURCE + INDEX.replace("body", "{a!r}"), "braces may contain only the name of a column"),
-        (SOURCE + INDEX.replace("body", "{}"), "braces may contain only the name of a column"),
         (SOURCE + INDEX.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
         (
             SOURCE + "[parallel]\nmin_shard_documents = 5\nmax_shard_documents = 4\n" + INDEX,
             "[parallel]: min_shard_documents 5 is more than max_shard_documents 4; lower it",
         ),
         ("project = 'a b'\n" + SOURCE + INDEX, "project should contain only letters, digits, - and single _"),
-        ("project = 'a__b'\n" + SOURCE + INDEX, "project should contain only letters, digits, - and single _"),
     ],
 )
 def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, message):
@@ -458,13 +432,6 @@ def test_each_mistake_is_one_line_with_place_value_and_remedy(refused, text, mes
 RENAMED = [(section, old, new) for section, keys in RENAMED_KEYS.items() for old, new in keys.items()]
 
 
-def test_the_size_of_a_shard_has_a_new_name(refused, monkeypatch):
-    text = "[parallel]\nchunk_size = 5\n" + SOURCE + INDEX
-    assert refused(text) == "rag-index.toml: [parallel] chunk_size is now shard_documents"
-    monkeypatch.setenv("RAG_INDEX_PARALLEL__CHUNK_SIZE", "5")
-    assert refused() == "RAG_INDEX_PARALLEL__CHUNK_SIZE is now RAG_INDEX_PARALLEL__SHARD_DOCUMENTS"
-
-
 @pytest.mark.parametrize(("section", "old", "new"), RENAMED)
 def test_a_renamed_key_is_an_error_with_the_new_name(refused, monkeypatch, section, old, new):
     assert new in keys_of(SECTIONS[section])
@@ -472,12 +439,6 @@ def test_a_renamed_key_is_an_error_with_the_new_name(refused, monkeypatch, secti
     variable = f"RAG_INDEX_{section}__{old}".upper()
     monkeypatch.setenv(variable, "1")
     assert refused() == f"{variable} is now {f'RAG_INDEX_{section}__{new}'.upper()}"
-
-
-def test_a_binary_file_is_not_toml(folder):
-    (folder / "rag-index.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(SettingsError, match="is not TOML"):
-        load_settings()
 
 
 def test_settings_redact_their_secrets(load):
@@ -499,79 +460,39 @@ def test_settings_redact_their_secrets(load):
 
 # The environment
 
-EXAMPLES = {
-    "indexes.changed_since": ("updated_at", "updated_at"),
-    "source.url": ("sqlite:///other.db", None),
-    "source.digest": ("true", True),
-    "embedder.kind": ("local", "local"),
-    "embedder.model": ("wordllama", "wordllama"),
-    "retrieve.reranker": ("mini", "mini"),
-    "embedder.hosts": ('["http://a", "http://b/"]', ["http://a", "http://b"]),
-    "embedder.document_prefix": ("", ""),
-    "embedder.query_prefix": ("[q] ", "[q] "),
-    "embedder.keep_alive": ("5m", "5m"),
-    "store.url": ("https://q:6333", "https://q:6333"),
-    "store.path": ("/tmp/store", Path("/tmp/store")),
-    "store.api_key": ("12345", None),
-    "store.hnsw": ("never", "never"),
-    "store.server": ('{"hnsw_m": 32}', ServerSettings(hnsw_m=32)),
-    "ledger.url": ("sqlite:///l.db", None),
-    "parallel.workers": ("3", 3),
-    "parallel.shard_documents": ("auto", "auto"),
-    "parallel.serial": ("true", True),
-    "parallel.address": ("tcp://10.0.0.5:8786", "tcp://10.0.0.5:8786"),
-    "parallel.tls_ca_file": ("/ca.pem", Path("/ca.pem")),
-    "parallel.tls_cert": ("/cert.pem", Path("/cert.pem")),
-    "parallel.tls_key": ("/key.pem", Path("/key.pem")),
-    "source.changes": ("queue", "queue"),
-    "run.delete_guard": ("0.5", 0.5),
-    "run.tolerate_failed": ("0", 0.0),
-    "run.metrics_file": ("/run.prom", Path("/run.prom")),
-    "retrieve.fusion": ("rank", "rank"),
-    "retrieve.dense_weight": ("0.7", 0.7),
-    "serve.host": ("::1", "::1"),
-    "serve.tokens": ('["bo sha256:00 sales"]', ["bo sha256:00 sales"]),
-    "serve.tokens_file": ("/tokens", Path("/tokens")),
-    "serve.hosts": ("Search.example.com, [::2]", ["search.example.com", "[::2]"]),
-    "serve.cors": ("https://a.example.com", ["https://a.example.com"]),
-    "serve.log_queries": ("true", True),
-    "indexes.search": ("dense", "dense"),
-    "indexes.language": ("german", "german"),
-    "indexes.name": ("renamed", "renamed"),
-    "indexes.table": ("2024", "2024"),
-    "indexes.schema": ("public", "public"),
-    "indexes.key": ('["a", "b"]', ["a", "b"]),
-    "indexes.text": ("{a} [b]", "{a} [b]"),
-    "indexes.payload": ("['a', \"b\"]", ["a", "b"]),
-    "indexes.not_secret": ("commit_hash, pin", ["commit_hash", "pin"]),
-    "indexes.payload_indexes": ("{}", {}),
-    "indexes.required_filter": ("{}", {}),
-    "indexes.chunk_chars": ("500", 500),
-    "indexes.depends_on": (
+EXAMPLES = [
+    ("source.url", "sqlite:///other.db", None),
+    ("source.digest", "true", True),
+    ("embedder.hosts", '["http://a", "http://b/"]', ["http://a", "http://b"]),
+    ("embedder.query_prefix", "[q] ", "[q] "),
+    ("store.path", "/tmp/store", Path("/tmp/store")),
+    ("store.api_key", "12345", None),
+    ("store.server", '{"hnsw_m": 32}', ServerSettings(hnsw_m=32)),
+    ("parallel.workers", "3", 3),
+    ("parallel.shard_documents", "auto", "auto"),
+    ("run.delete_guard", "0.5", 0.5),
+    ("run.metrics_file", "/run.prom", Path("/run.prom")),
+    ("serve.hosts", "Search.example.com, [::2]", ["search.example.com", "[::2]"]),
+    ("indexes.name", "renamed", "renamed"),
+    ("indexes.schema", "public", "public"),
+    ("indexes.key", '["a", "b"]', ["a", "b"]),
+    ("indexes.text", "{a} [b]", "{a} [b]"),
+    ("indexes.payload", "['a', \"b\"]", ["a", "b"]),
+    ("indexes.not_secret", "commit_hash, pin", ["commit_hash", "pin"]),
+    ("indexes.required_filter", "{}", {}),
+    ("indexes.chunk_chars", "500", 500),
+    (
+        "indexes.depends_on",
         '[{"table": "c", "key": "id", "column": "c_id"}]',
         [DependsOn(table="c", key="id", column="c_id")],
     ),
-    "indexes.access": ("acl", "acl"),
-    "indexes.access_separator": (";", ";"),
-    "indexes.kind": ("sql", "sql"),
-    "indexes.root": ("src", Path("src")),
-    "indexes.include": ("**/*.py, *.ts", ["**/*.py", "*.ts"]),
-    "indexes.exclude": ('["a/**"]', ["a/**"]),
-    "indexes.languages": ('{".h": "cpp"}', {".h": "cpp"}),
-    "indexes.options": ('{"a": 1}', {"a": 1}),
-    "indexes.context": ('{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
-    "indexes.gate": ('{"queries": "golden.jsonl"}', GateSettings(queries=Path("golden.jsonl"))),
-    "embedder.device": ("cpu", "cpu"),
-}
-"""By key: a value in the environment, and the same value in the settings (None for a secret)."""
-KINDS = {"root": "code", "include": "code", "exclude": "code", "languages": "code", "max_file_bytes": "code",
-         "file_timeout": "code", "options": "own"}  # fmt: skip
-"""The kind of index that a key belongs to, if not sql."""
-TLS = "[parallel]\naddress = 'tls://h:8786'\ntls_ca_file = 'a'\ntls_cert = 'b'\ntls_key = 'c'\n"
-"""The table for keys that are valid only together."""
-ALL_KEYS = [
-    f"{section}.{key}" for section, model in {**SECTIONS, "indexes": IndexSettings}.items() for key in keys_of(model)
+    ("indexes.context", '{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
+    ("indexes.gate", '{"queries": "golden.jsonl"}', GateSettings(queries=Path("golden.jsonl"))),
 ]
+"""A key of each type: a value in the environment, and the same value in the settings (None for a secret).
+
+tests/docs/test_configuration.py shows that the variable of every key is read.
+"""
 
 
 def test_an_index_of_source_code_needs_no_database(load):
@@ -590,36 +511,25 @@ def test_languages_are_those_that_are_known(load):
         load(CODE + 'languages = {h = "cpp"}\n')
 
 
-@pytest.mark.parametrize("name", [key for key in ALL_KEYS if key != "indexes.query"])
-def test_every_key_can_come_from_the_environment(load, monkeypatch, name):
+@pytest.mark.parametrize(("name", "value", "expected"), EXAMPLES)
+def test_a_key_of_each_type_can_come_from_the_environment(load, monkeypatch, name, value, expected):
     section, key = name.split(".")
-    default = (IndexSettings if section == "indexes" else SECTIONS[section]).model_fields.get(key)
-    value, expected = EXAMPLES.get(name, ("7", 7))
-    assert default is not None or key == "schema"
     place = "INDEXES__COMMENTS" if section == "indexes" else section.upper()
     monkeypatch.setenv(f"RAG_INDEX_{place}__{key.upper()}", value)
-    index = f'[[indexes]]\nname = "comments"\nkind = "{KINDS[key]}"\n' if key in KINDS else INDEX
-    index += 'root = "."\n' if KINDS.get(key) == "code" else ""
-    settings = load((TLS if key.startswith("tls_") else "") + SOURCE + index)
+    settings = load()
     part: BaseModel = settings.indexes[0] if section == "indexes" else getattr(settings, section)
     found = getattr(part, {"schema": "db_schema"}.get(key, key))
     assert found.get_secret_value() == value if expected is None else found == expected
 
 
-@pytest.mark.parametrize("key", keys_of(ServerSettings))
-def test_every_key_of_the_servers_table_can_come_from_the_environment(load, monkeypatch, key):
-    flags = ("on_disk_vectors", "on_disk_payload", "quantized_in_memory", "rescore", "bulk")
-    value = "true" if key in flags else "turbo" if key == "quantization" else "8"
-    monkeypatch.setenv(f"RAG_INDEX_STORE__SERVER__{key.upper()}", value)
-    text = "[store]\nkeep_previous = 3\n[store.server]\nhnsw_m = 5\nreplication_factor = 9\n" + SOURCE + INDEX
-    settings = load(text)
-    assert str(getattr(settings.store.server, key)) in (value, f"{value}.0", value.capitalize())
-    assert settings.store.keep_previous == 3
-    assert key in ("hnsw_m", "replication_factor") or settings.store.server.replication_factor == 9
+def test_a_key_of_a_table_within_a_section_can_come_from_the_environment(load, monkeypatch):
+    monkeypatch.setenv("RAG_INDEX_STORE__SERVER__REPLICATION_FACTOR", "8")
+    settings = load("[store]\nkeep_previous = 3\n[store.server]\nhnsw_m = 5\nreplication_factor = 9\n" + SOURCE + INDEX)
+    server = settings.store.server
+    assert (settings.store.keep_previous, server.hnsw_m, server.replication_factor) == (3, 5, 8)
     places = origins(settings.path)
-    assert places["store", "server", key] == f"RAG_INDEX_STORE__SERVER__{key.upper()}"
-    if key != "hnsw_m":
-        assert places["store", "server", "hnsw_m"] == "rag-index.toml"
+    assert places["store", "server", "replication_factor"] == "RAG_INDEX_STORE__SERVER__REPLICATION_FACTOR"
+    assert places["store", "server", "hnsw_m"] == "rag-index.toml"
 
 
 def test_a_mistake_in_the_servers_table_is_named(refused, monkeypatch):
@@ -671,11 +581,6 @@ def test_an_empty_value_removes_an_optional_key(load, monkeypatch):
     assert (settings.embedder.document_prefix, settings.embedder.query_prefix) == ("", "search_query: ")
 
 
-def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
-    monkeypatch.setenv("RAG_INDEX_INDEXES__WORK_LOGS_2__CHUNK_CHARS", "300")
-    assert load(SOURCE + INDEX + INDEX.replace("comments", "Work-logs_2")).index("Work-logs_2").chunk_chars == 300
-
-
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -684,14 +589,10 @@ def test_names_of_indexes_with_dashes_and_underscores(load, monkeypatch):
         ("RAG_INDEX_PARALLEL__ZZZ", "2", "[parallel] has no key 'zzz'; its keys are workers, shard_documents"),
         ("RAG_INDEX_QQQ__ZZZ", "2", "there is no section 'qqq', only source, embedder, store"),
         ("RAG_INDEX_SOURCE_URL", "s3cret", "did you mean RAG_INDEX_SOURCE__URL?"),
-        ("RAG_INDEX_WORKERS", "2", "did you mean RAG_INDEX_PARALLEL__WORKERS?"),
         ("RAG_INDEX_CONFIGS", "x", "did you mean RAG_INDEX_CONFIG?"),
         ("RAG_INDEX_PARALLEL__WORKERS", "two", "should be a whole number above 0 or \"auto\", not 'two'"),
-        ("RAG_INDEX_PARALLEL__WORKERS", "", "should be a whole number above 0 or \"auto\", not ''"),
-        ("RAG_INDEX_RUN__WAIT", "nan", "RAG_INDEX_RUN__WAIT should be"),
         ("RAG_INDEX_SOURCE__URL", "s3cret", "is not a database URL; write it as"),
         ("RAG_INDEX_EMBEDDER__HOSTS", "[http://a", 'is not a list; write it as ["one", "two"]'),
-        ("RAG_INDEX_EMBEDDER__HOSTS", "", "should have at least one entry"),
         ("RAG_INDEX_INDEXES", "comments", "is not a list"),
         ("RAG_INDEX_INDEXES__COMENTS__KEY", "x", "there is no index 'coments', did you mean 'comments'?"),
         ("RAG_INDEX_INDEXES__COMMENTS__KYE", "x", "did you mean RAG_INDEX_INDEXES__COMMENTS__KEY?"),

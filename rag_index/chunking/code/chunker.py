@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking.code.languages import TEXT, VERSION
@@ -181,13 +181,7 @@ class CodeChunker:
             encode_payload({**payload, "lines": _line_range(part, line)})
             for part, line in zip(parts, lines, strict=True)
         ]
-        contexts = document.contexts
-        return replace(
-            document,
-            chunks=[*document.chunks[:number], *parts, *document.chunks[number + 1 :]],
-            contexts=[*contexts[: number + 1], *contexts[number:]] if contexts else contexts,
-            payloads=[*document.payloads[:number], *payloads, *document.payloads[number + 1 :]],
-        )
+        return document.with_halves(number, parts, payloads)
 
     def _chunk(self, text: str, language: str) -> ChunkedDocument | RagIndexError:
         try:

@@ -1,7 +1,7 @@
 """A cache of the contexts that were written before: a database table that processes share and fill as answers arrive.
 
 Deleting it costs time and nothing else. If it cannot be read or written, contexts are requested from the model all the
-same, and one warning says so. A row has the day of its last use, so that old rows can be pruned (`context.pruning`).
+same, and one warning says so. A row has the day of its last use, so that old rows can be pruned (`prune_contexts`).
 """
 
 from __future__ import annotations
@@ -173,16 +173,6 @@ def _set_pragmas(connection: Any, _record: object) -> None:
     set_pragmas(connection, ("journal_mode=WAL", "synchronous=NORMAL", "secure_delete=ON"))
 
 
-_indexed = sa.Table(
-    "rag_index_indexed_texts",
-    sa.MetaData(),
-    sa.Column("recipe", sa.Text, primary_key=True),
-    sa.Column("document", sa.LargeBinary, primary_key=True),
-    prefixes=["TEMPORARY"],
-    sqlite_with_rowid=False,
-)
-
-
 def recipe_in(chunking: str) -> str:
     """Return the fingerprint of the recipe that the fingerprint of a chunker names; "" if no model writes contexts."""
     found = re.search(r"/context-([0-9a-f]{16})(?=/|$)", chunking)
@@ -203,18 +193,20 @@ def prune_contexts(
     logged and left to the next run. Contexts that are needed count as used today, so that they are not looked at again
     for some time.
     """
-    old = contexts.c.used_day < day_of(before)
     c = contexts.c
+    old = c.used_day < day_of(before)
+    needed = contexts.update().where(old, c.recipe == sa.bindparam("in_use"), c.document == sa.bindparam("indexed"))
+    needed = needed.values(used_day=day_of(clock()))
     deleted = 0
     try:
         with _opened(url) as connection:
             if connection is None or not connection.scalar(sa.select(sa.exists().where(old))):
                 return 0
             connection.rollback()  # no snapshot is held while the ledger is read
-            _note(connection, indexed())
-            same = sa.exists().where(_indexed.c.recipe == c.recipe, _indexed.c.document == c.document)
-            with connection.begin():
-                connection.execute(contexts.update().where(old, same).values(used_day=day_of(clock())))
+            for recipe, documents in indexed():
+                if documents:
+                    with connection.begin():
+                        connection.execute(needed, [{"in_use": recipe, "indexed": one} for one in documents])
             key = (c.document, c.chunk, c.recipe)
             some = sa.select(*key).where(old).limit(MAX_ROWS)
             more = MAX_ROWS
@@ -252,14 +244,3 @@ def _opened(url: URL) -> Iterator[Connection | None]:
             yield connection if there else None
     finally:
         engine.dispose()
-
-
-def _note(connection: Connection, indexed: Iterable[tuple[str, Sequence[bytes]]]) -> None:
-    """Write the recipes and text hashes into a temporary table, which ends with the connection."""
-    with connection.begin():
-        connection.execute(sa.schema.CreateTable(_indexed))
-    insert = insert_for(connection.dialect)(_indexed).on_conflict_do_nothing()
-    for recipe, documents in indexed:
-        if documents:
-            with connection.begin():
-                connection.execute(insert, [{"recipe": recipe, "document": one} for one in documents])

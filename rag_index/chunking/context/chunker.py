@@ -43,7 +43,7 @@ class ContextChunker:
 
     @classmethod
     def open(cls, settings: Settings, context: ContextSettings, inner: Chunker) -> ContextChunker:
-        """Ask the servers which model they have, and check that it writes. Raises as `service.check_model`."""
+        """Ask the servers which model they have, and check that it writes. Raises as `check_model`."""
         embedder = settings.embedder if settings.embedder.kind == "ollama" else None
         servers = Servers(
             hosts=tuple(context.hosts or (embedder.hosts if embedder else [DEFAULT_HOST])),

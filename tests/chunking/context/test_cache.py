@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,7 +13,6 @@ from sqlalchemy.engine import make_url
 from rag_index.chunking.context.cache import ContextCache, cache_url, contexts
 from rag_index.documents.canonical import hash_text
 
-ROOT = Path(__file__).parents[2]
 DOCUMENT, ANOTHER, ONE, TWO = map(hash_text, ("document", "another", "one", "two"))
 DAY = 86_400.0
 
@@ -57,44 +54,6 @@ def test_recipes_do_not_share_contexts(cache, url):
     other.close()
 
 
-WRITES = """
-import sys
-from sqlalchemy.engine import make_url
-from rag_index.chunking.context.cache import ContextCache
-from rag_index.documents.canonical import hash_text
-cache = ContextCache(make_url(sys.argv[1]), "recipe")
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(100):
-    cache.put(hash_text("document"), hash_text(f"{sys.argv[2]} {number}"), "context")
-    cache.put(hash_text("document"), hash_text(f"same {number}"), "context")
-print(len(cache.known([hash_text("document")])[hash_text("document")]))
-"""
-
-
-def test_processes_write_side_by_side_from_the_first_moment(cache, url):
-    whole_url = url.render_as_string(hide_password=False)
-    writers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITES, whole_url, name],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name in ("a", "b", "c")
-    ]
-    for writer in writers:
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:  # now all of them create the table at once
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    ended = [writer.communicate(timeout=60) for writer in writers]
-    assert [error for _, error in ended] == [""] * 3
-    assert len(known(cache)) == 400
-
-
 def test_a_table_that_another_process_creates_at_the_same_moment_is_found(postgres):
     with postgres.database() as name:
         url = postgres.url(name)
@@ -126,14 +85,6 @@ def test_a_database_that_cannot_be_used_is_warned_about_once_without_its_passwor
     assert caplog.text.count("contexts are not kept for the next run") == 1
     assert "127.0.0.1:9/none" in caplog.text
     assert "s3cret" not in caplog.text
-
-
-def test_a_damaged_file_is_warned_about(tmp_path, caplog):
-    (tmp_path / "contexts.db").write_bytes(b"not a database at all, but some text" * 100)
-    cache = ContextCache(make_url(f"sqlite:///{tmp_path / 'contexts.db'}"), "recipe")
-    assert known(cache) == {}
-    cache.put(DOCUMENT, ONE, "context")
-    assert caplog.text.count("contexts are not kept for the next run") == 1
 
 
 def days(url):

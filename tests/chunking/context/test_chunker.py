@@ -77,12 +77,6 @@ def test_each_setting_that_decides_contexts_changes_the_fingerprint_and_the_cach
     assert after.chunk(page(numbered(3)))[0].context_counts == ContextCounts(made=3)
 
 
-def test_another_model_is_another_fingerprint(server, make_chunker):
-    before = make_chunker(server).fingerprint
-    server.digest = "e2" * 32
-    assert make_chunker(server).fingerprint != before
-
-
 @pytest.mark.parametrize("changed", [{"requests_in_flight": 2}, {"timeout": 9.0}, {"required": True}])
 def test_settings_of_requests_are_not_in_the_fingerprint(server, make_chunker, changed):
     assert make_chunker(server, **changed).fingerprint == make_chunker(server).fingerprint
@@ -103,11 +97,3 @@ def test_a_pickled_chunker_is_small_and_its_repr_has_no_secret(server, make_chun
     assert pickle.loads(packed) == chunker
     assert "contexts.db" not in repr(chunker)
     assert pickle.loads(packed).chunk(page(numbered(2)))[0].context_counts.cached == 2
-
-
-def test_both_halves_of_a_chunk_keep_its_context(server, make_chunker):
-    chunker = make_chunker(server)
-    (document,) = chunker.chunk(page(numbered(3)))
-    shorter = chunker.split_chunk(document, 1)
-    assert len(shorter.chunks) == 4
-    assert shorter.contexts == [document.contexts[0], document.contexts[1], document.contexts[1], document.contexts[2]]

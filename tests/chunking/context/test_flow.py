@@ -106,17 +106,6 @@ def test_missing_contexts_are_listed_and_requested_again(project, fake):
     assert all(one["context"] for one in several(project))
 
 
-def test_required_contexts_fail_their_document_alone(project, fake):
-    enable_contexts(project, fake, "required = true")
-    fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
-    outcome = project.run().indexes[0]
-    assert (outcome.state, outcome.failed, outcome.new) == ("partial", 1, 79)
-    (listed,) = project.json("failed")["failed"]
-    assert (listed["document_id"], listed["kind"]) == ("40", "failed")
-    assert "chunks have no context: the answer is empty" in listed["reason"]
-    assert "40" not in project.texts()
-
-
 def test_a_missing_model_ends_the_run_before_it_begins(project, fake):
     fake.model = "another"
     outcome = project.run().indexes[0]
@@ -126,13 +115,6 @@ def test_a_missing_model_ends_the_run_before_it_begins(project, fake):
     ledger = Ledger(project.settings.ledger_url)
     assert ledger.collections("test_notes") == []
     ledger.close()
-
-
-def test_a_server_that_is_down_is_named(project, fake):
-    fake.stop_listening()
-    outcome = project.index(serial=True).indexes[0]
-    assert outcome.state == "failed"
-    assert f"{fake.url} accepts no connection: is Ollama running there?" in outcome.message
 
 
 @pytest.mark.long

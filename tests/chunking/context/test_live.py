@@ -10,7 +10,6 @@ from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.chunking.context.writer import Recipe, Servers, _Process, check_model
 from rag_index.chunking.text import TextChunker
 from rag_index.documents.batches import ContextCounts
-from rag_index.errors import EmbedderError, ModelMissing
 from tests.chunking.context.conftest import numbered, page
 from tests.live.models import write_generating_gguf
 
@@ -90,13 +89,3 @@ def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, sayin
 
     plain, neutralized = asyncio.run(counts())
     assert plain < neutralized
-
-
-def test_an_embedding_model_that_cannot_write_is_refused(ollama_server, ollama_model):
-    with pytest.raises(EmbedderError, match=r"does not support generate.*name one that generates text"):
-        check_model(servers_of(ollama_server, ollama_model))
-
-
-def test_a_missing_model_is_named(ollama_server):
-    with pytest.raises(ModelMissing, match="ollama pull no-such-model"):
-        check_model(servers_of(ollama_server, "no-such-model"))

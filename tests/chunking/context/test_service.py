@@ -9,7 +9,7 @@ from rag_index.chunking.context.chunker import DEFAULT_HOST, ContextChunker
 from rag_index.chunking.context.writer import Servers, check_model
 from rag_index.doctor.checkup import Checkup, Resources
 from rag_index.embedders import open_embedder
-from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing
+from rag_index.errors import EmbedderError, EmbedderUnavailable
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
@@ -35,29 +35,6 @@ def test_the_model_is_made_to_write_a_word(server):
     assert (details.digest, details.context_length) == (server.digest, server.context_length)
     (asked,) = [request for request in server.requests if request.path == "/api/generate"]
     assert asked.body["options"] == {"num_ctx": 2048, "num_predict": 1, "temperature": 0}
-
-
-def test_hosts_with_different_models_are_refused(server, other):
-    other.digest = "e2" * 32
-    with pytest.raises(ModelChanged, match=r"different models named fake-talk.*e2e2.*`ollama pull fake-talk` on each"):
-        check_model(servers_of(server, other))
-
-
-def test_a_host_that_is_down_is_only_warned_about_if_another_answers(server, other, caplog):
-    other.stop_listening()
-    assert check_model(servers_of(server, other)).digest == server.digest
-    assert f"fake-talk: continuing without one of 2 Ollama hosts: {other.url} accepts no connection" in caplog.text
-
-
-def test_a_host_without_the_model_is_an_error_though_another_has_it(server, other):
-    other.model = "another"
-    with pytest.raises(ModelMissing, match="ollama pull fake-talk"):
-        check_model(servers_of(server, other))
-
-
-def test_a_transient_fault_is_tried_again(server):
-    server.fault("status", code=500, path="/api/generate", times=2)
-    assert check_model(servers_of(server)).digest == server.digest
 
 
 def test_a_model_that_does_not_load_is_found_before_the_run(server):
