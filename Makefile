@@ -10,7 +10,7 @@ QUERY := list the contents of a directory
 
 DOCS := build/docs
 
-.PHONY: index test lint docs environment clean
+.PHONY: index test lint docs release environment clean
 
 index: environment
 	@test -f $(DEMO)/rag-index.toml || $(BIN)/rag-index sample pydocs --out $(DEMO)/pydocs.db --settings
@@ -38,6 +38,10 @@ docs:
 	@cp -r README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs deployments $(DOCS)/pages
 	@find $(DOCS)/pages -name '*.md' -exec sed -i -E 's/^```([a-z]+) [a-z]+$$/```\1/' {} +
 	$(DOCS)/venv/bin/zensical build --strict
+
+# Date the changelog, build, try the wheel, commit and tag; the end says what a person does then.
+release: environment
+	.ci/release
 
 environment: $(VENV)/installed
 
