@@ -8,7 +8,9 @@ DEMO := demo
 TEST_PROCESSES ?= 3
 QUERY := list the contents of a directory
 
-.PHONY: index test lint environment clean
+DOCS := build/docs
+
+.PHONY: index test lint docs release environment clean
 
 index: environment
 	@test -f $(DEMO)/rag-index.toml || $(BIN)/rag-index sample pydocs --out $(DEMO)/pydocs.db --settings
@@ -26,6 +28,20 @@ lint: environment
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The pages as a site in build/docs/site, whose links are checked. The generator has an environment of its own.
+docs:
+	@test -x $(DOCS)/venv/bin/zensical || { $(PYTHON) -m venv $(DOCS)/venv && \
+		$(DOCS)/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		zensical mkdocstrings-python; }
+	@rm -rf $(DOCS)/pages $(DOCS)/site && mkdir -p $(DOCS)/pages
+	@cp -r README.md CHANGELOG.md CONTRIBUTING.md LICENSE docs deployments $(DOCS)/pages
+	@find $(DOCS)/pages -name '*.md' -exec sed -i -E 's/^```([a-z]+) [a-z]+$$/```\1/' {} +
+	$(DOCS)/venv/bin/zensical build --strict
+
+# Date the changelog, build, try the wheel, commit and tag; the end says what a person does then.
+release: environment
+	.ci/release
 
 environment: $(VENV)/installed
 

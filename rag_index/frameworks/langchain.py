@@ -1,0 +1,41 @@
+"""The retriever for LangChain (`pip install 'rag-index[langchain]'`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict, Field
+
+from rag_index.frameworks import metadata_of, point_name, text_of
+from rag_index.retrieve import Retriever  # noqa: TC001 - pydantic reads the annotation
+
+if TYPE_CHECKING:
+    from rag_index.retrieve import SearchResult
+
+
+class RagIndexRetriever(BaseRetriever):
+    """Finds the documents of a project.
+
+    RagIndexRetriever(retriever=Retriever.from_settings(), options={"indexes": ["comments"], "limit": 5})
+
+    Arguments of a call, such as `retriever.invoke("printer offline", groups=["staff"])`, come before the options.
+    Raises as `Retriever.search`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    retriever: Retriever
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of `Retriever.search`: see `SearchOptions`."""
+
+    def _get_relevant_documents(self, query: str, *, run_manager: Any, **given: Any) -> list[Document]:
+        return _documents(self.retriever.search_sync(query, **{**self.options, **given}))
+
+    async def _aget_relevant_documents(self, query: str, *, run_manager: Any, **given: Any) -> list[Document]:
+        return _documents(await self.retriever.search(query, **{**self.options, **given}))
+
+
+def _documents(result: SearchResult) -> list[Document]:
+    return [Document(text_of(hit), id=point_name(hit), metadata=metadata_of(hit)) for hit in result.hits]

@@ -1,0 +1,44 @@
+"""The retriever for LlamaIndex (`pip install 'rag-index[llama-index]'`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from llama_index.core.retrievers import BaseRetriever
+from llama_index.core.schema import NodeWithScore, TextNode
+
+from rag_index.frameworks import SearchOptions, metadata_of, point_name, text_of
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from llama_index.core.schema import QueryBundle
+
+    from rag_index.retrieve import Retriever, SearchResult
+
+
+class RagIndexRetriever(BaseRetriever):
+    """Finds the documents of a project.
+
+    RagIndexRetriever(Retriever.from_settings(), indexes=["comments"], limit=5).retrieve("printer offline")
+
+    Raises as `Retriever.search`.
+    """
+
+    def __init__(self, retriever: Retriever, **options: Unpack[SearchOptions]) -> None:
+        super().__init__()
+        self._retriever = retriever
+        self._options = options
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return _nodes(self._retriever.search_sync(query_bundle.query_str, **self._options))
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return _nodes(await self._retriever.search(query_bundle.query_str, **self._options))
+
+
+def _nodes(result: SearchResult) -> list[NodeWithScore]:
+    return [
+        NodeWithScore(node=TextNode(id_=point_name(hit), text=text_of(hit), metadata=metadata_of(hit)), score=hit.score)
+        for hit in result.hits
+    ]

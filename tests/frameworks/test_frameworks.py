@@ -1,0 +1,42 @@
+"""Retrievers of other frameworks, in an environment of their own that has the real packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+
+from tests.docs.pages import ROOT
+from tests.retrieve.desk import Desk
+
+FRAMEWORKS = ["langchain-core", "llama-index-core", "haystack-ai"]
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    environment = tmp_path_factory.mktemp("frameworks") / "environment"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    made = environment / "bin" / "python"
+    pip = [made, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "--constraint", ROOT / "constraints.txt", *FRAMEWORKS], check=True)
+    [packages] = environment.glob("lib/*/site-packages")
+    here = sysconfig.get_path("purelib")  # the project and what it needs, after what the environment has itself
+    (packages / "project.pth").write_text(f"{ROOT}\nimport site; site.addsitedir({here!r})\n")
+    return made
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    return Desk(tmp_path_factory.mktemp("desk")).fill()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("framework", ["langchain", "llama_index", "haystack"])
+def test_a_framework_finds_what_the_retriever_finds(python, desk, framework):
+    check = ROOT / "tests" / "frameworks" / "check_frameworks.py"
+    command = [python, check, framework, desk.settings.path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("OK"), done.stdout + done.stderr
