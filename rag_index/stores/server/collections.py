@@ -179,15 +179,6 @@ def _coarse(settings: ServerSettings, name: str, info: models.CollectionInfo) ->
     )
 
 
-def search_quantization(settings: ServerSettings, max_oversampling: float) -> models.QuantizationSearchParams | None:
-    """Return how a search uses compressed vectors; None leaves it to the server."""
-    if not settings.quantized:
-        return None
-    return models.QuantizationSearchParams(
-        rescore=settings.rescore, oversampling=min(settings.oversampling, max_oversampling)
-    )
-
-
 def _hnsw(settings: ServerSettings) -> models.HnswConfigDiff | None:
     if settings.hnsw_m is None and settings.hnsw_ef_construct is None:
         return None

@@ -13,7 +13,6 @@ from rag_index.documents.commits import CommitMark
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.points import MARK_ID, SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query
-from rag_index.stores.server.collections import search_quantization
 from rag_index.stores.server.requests import Requests, has_sparse
 
 if TYPE_CHECKING:
@@ -33,10 +32,13 @@ MAX_IDS = 1000
 
 def search_params(settings: ServerSettings, limits: Limits, *, exact: bool) -> models.SearchParams:
     """Return how the server searches. An exact search reads the vectors themselves, whatever is compressed."""
+    compressed = models.QuantizationSearchParams(
+        rescore=settings.rescore, oversampling=min(settings.oversampling, limits.oversampling)
+    )
     return models.SearchParams(
         hnsw_ef=min(SEARCH_EF, limits.hnsw_ef),
         exact=exact,
-        quantization=None if exact else search_quantization(settings, limits.oversampling),
+        quantization=compressed if settings.quantized and not exact else None,
     )
 
 
@@ -178,7 +180,7 @@ class Reads(Requests):
                 self._count(name, key_filter(RESERVED_KEY, batch)) for batch in id_batches(unique, limits.values)
             )
 
-        return self._limits.within(name, count)
+        return self._within_limits(name, count)
 
     def commit_mark(self, name: str) -> CommitMark:
         """Return the mark of the last commit."""
@@ -192,14 +194,14 @@ class Reads(Requests):
         if conditions:
             wanted: Any = payload_filter(conditions, ServerDialect())
             ask = partial(meeting, name=name, ids=ids, wanted=wanted, vectors=vectors)
-            found = self._limits.within(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
+            found = self._within_limits(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
             return list(map(stored_point, found))
 
         def retrieve(limits: Limits) -> list[StoredPoint]:
             batches = id_batches(ids, limits.ids)
             return [point for batch in batches for point in self._retrieve(name, list(batch), vectors)]
 
-        return self._limits.within(name, retrieve)
+        return self._within_limits(name, retrieve)
 
     def scroll(
         self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
@@ -209,7 +211,7 @@ class Reads(Requests):
         offset: models.ExtendedPointId | None = None
         while True:
             ask = partial(self._page, name, offset, page, vectors, wanted)
-            records, offset = self._limits.within(name, ask)
+            records, offset = self._within_limits(name, ask)
             yield from (stored_point(record) for record in records if record.id != MARK_ID)
             if offset is None:
                 return
@@ -231,9 +233,9 @@ class Reads(Requests):
             return [[stored_point(point, point.score) for point in points] for points in found]
 
         if sparse:
-            return self._limits.within(name, lambda limits: hybrid_points(partial(look_up, limits), query.limit))
+            return self._within_limits(name, lambda limits: hybrid_points(partial(look_up, limits), query.limit))
         nearest = [LookUp(sparse=False, limit=query.limit)]
-        return self._limits.within(name, lambda limits: look_up(limits, nearest))[0]
+        return self._within_limits(name, lambda limits: look_up(limits, nearest))[0]
 
     def count_sparse(self, name: str) -> int:
         """Return the exact number of points that have a sparse vector."""
