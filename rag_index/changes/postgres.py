@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import SETUP
+from rag_index.changes.queues import SETUP, require_columns
 from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def table_in_catalogue(connection: Connection, watched: WatchedTable) -> Postgre
     if persistence != "p":
         raise SettingsError(f"{str(watched)!r} is an unlogged or temporary table, whose changes cannot be followed")
     types = dict(map(tuple, connection.execute(_COLUMNS, {"oid": oid})))
-    for column in sorted({*watched.columns, *(watched.used or ())}):
-        if column not in types:
-            raise SettingsError(f"table {str(watched)!r} has no column {column!r}, which the settings name")
+    require_columns(watched, types)
     unique, chosen = [], None
     clause = {"d": "DEFAULT", "f": "FULL"}.get(identity, "NOTHING")
     for _, primary, replica, columns, index in connection.execute(_IDENTITY, {"oid": oid}):
