@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NAMES", "Case", "TooLate", "Trial", "long_cases"]
-
 
 @dataclass(frozen=True, slots=True)
 class Case:

@@ -10,8 +10,6 @@ from tests.reliability.cases import NAMES
 if TYPE_CHECKING:
     from tests.reliability.cases import Trial
 
-__all__ = ["line", "summary", "table"]
-
 COLUMNS: dict[str, Callable[[list[Any]], Any]] = {
     "kills": sum,
     "documents_lost": sum,
