@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import uuid
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 
 from rag_index.doctor import examine, repair, settings_advice
 from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
-from rag_index.documents.keys import point_id
 from rag_index.errors import IndexLocked, UnknownIndex
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.ledger import Ledger
@@ -183,28 +180,6 @@ def test_points_that_lack_their_words_get_them_again(project, points):
         assert {p.id: p.sparse for p in store.retrieve(NAME, ids, vectors=True)} == {p.id: p.sparse for p in stored}
 
 
-@pytest.mark.long
-def test_orphans_are_deleted_without_a_run(project, points):
-    vectors = np.ones((4, 256), dtype=np.float32)
-    ours = {"document_id": "5000", "chunks": 1, "text": "x", "text_hash": "00" * 16, "payload_hash": "00" * 16}
-    known = next(iter(points.values()))[0]
-    payloads = [
-        {RESERVED_KEY: {**ours, "key": "5000", "chunk": 0}},  # as a run would have written it
-        known,  # a second point of a chunk that is there
-        {"somebody": "else"},
-        {RESERVED_KEY: "nonsense"},
-    ]
-    ids = [point_id("notes", "5000", 0), *(str(uuid.uuid4()) for _ in range(3))]
-    with store_of(project) as store:
-        store.upsert(NAME, PointBatch(ids, vectors, payloads))
-    assert project.run().exit_code == 1, "a run refuses and names the doctor"
-    diagnosis = examine(project.settings)
-    assert counts_by_kind(diagnosis) == {"orphan_points": 4}
-    assert "5000" in diagnosis.findings[0].examples
-    assert repair_all(project)[1] == []
-    assert project.points() == points
-
-
 def test_a_store_that_lost_all_points_is_refilled(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, list(points))
@@ -225,16 +200,6 @@ def test_failed_documents_are_tried_again(project, points):
     assert project.points() == points
 
 
-@pytest.mark.long
-def test_a_document_that_fails_again_stays_a_finding(project):
-    project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
-    project.run()
-    diagnosis = repair(project.settings, None, lambda names, rebuild: project.run(*names))
-    assert counts_by_kind(diagnosis) == {"failed_documents": 1}
-    assert diagnosis.repaired == []
-    assert diagnosis.exit_code == 3
-
-
 def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, points):
     before = ledger_rows(project)
     for file in (project.folder / ".rag-index").glob("ledger.db*"):
@@ -245,19 +210,6 @@ def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, 
     report = project.run().indexes[0]
     assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
     assert ledger_rows(project) == before
-    assert project.points() == points
-
-
-@pytest.mark.long
-def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
-    with store_of(project) as store:
-        store.delete_points(NAME, ids_of(points, 10)[:1])
-        [plain] = ids_of(points, 33)
-        store.update_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
-    (project.folder / ".rag-index" / "ledger.db").unlink()
-    diagnosis, runs = repair_all(project)
-    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 2}
-    assert runs == [(("notes",), False)]
     assert project.points() == points
 
 
@@ -546,12 +498,3 @@ def test_doctor_command(project, points, prefect_server):
     assert (again["findings"], again["repaired"], again["advice"]) == ([], [], [])
     assert project.points() == points
     assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]
-
-
-def test_a_check_up_leaves_no_tables_in_the_ledger(clean):
-    """Scans record documents in temporary tables, which disappear with the connection."""
-    examine(clean.settings)
-    with closing(sqlite3.connect(clean.folder / ".rag-index" / "ledger.db")) as db:
-        names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-    assert not any(name.startswith("doctor") for name in names)
-    assert sa.inspect(sa.create_engine(clean.settings.ledger_url)).get_table_names()

@@ -57,6 +57,15 @@ class Trial:
     """How many of `embedded_again` exceed one window of shards."""
     problems: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        gone = "" if self.gone_seconds is None else f", gone after {self.gone_seconds:.1f} s"
+        verdict = "; ".join(self.problems) or "as it should be"
+        return (
+            f"{self.case}: {self.committed:.0%} committed, {self.pending} pending, exit {self.exit_code} after "
+            f"{self.ended_seconds:.1f} s{gone}, next run {self.next_seconds:.1f} s, {self.embedded_again} embedded "
+            f"again: {verdict}"
+        )
+
 
 class TooLate(Exception):
     """The run ended before the moment of the kill."""

@@ -8,7 +8,6 @@ import pytest
 
 from tests.reliability.bench import Bench
 from tests.reliability.cases import Case
-from tests.reliability.metrics import line
 from tests.reliability.services import Services
 
 SEED = random.SystemRandom().randrange(1_000_000)
@@ -41,6 +40,6 @@ def bench(services, tmp_path_factory):
 def test_the_run_after_a_kill_loses_nothing(bench, case):
     random_ = random.Random(f"{SEED} {case}")
     trial = bench.trial_in_time(case.at(random_.uniform(0.0, 0.9), delay=random_.uniform(0.0, 0.1)))
-    print(line(1, trial))
+    print(trial)
     assert not trial.problems, (str(trial.case), trial.problems)
     assert (trial.lost, trial.stale, trial.beyond_window) == (0, 0, 0)

@@ -217,13 +217,3 @@ def test_changes_that_the_feed_cannot_see_are_reported_once(desk, way, begun, le
     assert said.startswith("index tickets: a run had to mend 3 documents that the watch missed: 3, 4, 4711.")
     night(begun, lambda: None)
     assert ledger.missed(INDEXES[0]) == []
-
-
-def test_other_settings_are_no_fault(desk, begun, ledger, reports):
-    desk.config.write_text(desk.config.read_text().replace("{name}: {body}", "{name} says {body}"))
-    settings = load_settings(desk.config)
-    with watching(settings):
-        assert night(settings) == 60
-        eventually(lambda: settled(ledger))
-        night(settings, lambda: None)
-    assert reports() == []
