@@ -12,8 +12,8 @@ from rag_index.changes.joined import JoinedFeed
 from rag_index.changes.poll import PollFeed
 from rag_index.changes.queue import QueueFeed
 from rag_index.changes.routing import RoutedFeed, Router
-from rag_index.changes.tables import plan_tables
 from rag_index.changes.wal import WalFeed
+from rag_index.changes.watched_tables import plan_tables
 from rag_index.errors import SettingsError, SourceError, SourceUnavailable
 from rag_index.settings.index import CODE, SQL
 from rag_index.sources import open_source

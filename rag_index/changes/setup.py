@@ -10,7 +10,7 @@ from sqlalchemy import exc
 from rag_index.changes.postgres import MIN_VERSION, PostgresTable, SlotState, quoted, table_in_catalogue
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import Setup, Step
-from rag_index.changes.tables import object_name, plan_tables
+from rag_index.changes.watched_tables import object_name, plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings.index import SQL
 from rag_index.sources.engine import open_read_only, source_error

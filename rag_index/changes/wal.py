@@ -29,7 +29,7 @@ from rag_index.changes.postgres import (
     table_in_catalogue,
 )
 from rag_index.changes.rows import ReceivedRows, RowChange
-from rag_index.changes.tables import object_name
+from rag_index.changes.watched_tables import object_name
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.sources.engine import limited, open_read_only, source_error
 

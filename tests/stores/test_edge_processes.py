@@ -105,5 +105,5 @@ def test_a_process_that_searches_loads_no_settings() -> None:
     """It is started while a search waits, and pydantic alone would take it as long again."""
     loaded = "import sys, rag_index.stores.edge.processes; print(*sys.modules)"
     found = subprocess.run([sys.executable, "-c", loaded], check=True, capture_output=True, text=True).stdout.split()
-    assert "rag_index.stores.edge.reading" in found
+    assert "rag_index.stores.edge.collection_reader" in found
     assert not {"pydantic", "rag_index.settings"} & set(found)

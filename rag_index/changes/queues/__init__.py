@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import sqlalchemy as sa
 
 from rag_index.changes.rows import Setup, Step
-from rag_index.changes.tables import object_name
+from rag_index.changes.watched_tables import object_name
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:

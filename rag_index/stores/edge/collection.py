@@ -16,8 +16,8 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
+from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, engine_points, key_conditions
 from rag_index.stores.edge.folder import engine_errors, folder_errors, require_space
-from rag_index.stores.edge.reading import BATCH_POINTS, CollectionReader, engine_points, key_conditions
 from rag_index.stores.edge.shard_files import allocated_bytes, write_mark
 from rag_index.stores.points import check_ids, engine_ids, unit_vectors
 

@@ -125,45 +125,38 @@ def id_batches(items: Sequence[T], most: int = MAX_IDS) -> Iterator[Sequence[T]]
 ServerCondition: TypeAlias = "models.Condition"
 
 
-class ServerDialect:
+class _ServerDialect:
     """A maker of the client's conditions and filters."""
 
     def keywords(self, field: str, values: list[str]) -> ServerCondition:
-        """Require the field to be one of these strings."""
         return models.FieldCondition(key=field, match=models.MatchAny(any=values))
 
     def truth(self, field: str, value: bool) -> ServerCondition:
-        """Require the field to be this boolean."""
         return models.FieldCondition(key=field, match=models.MatchValue(value=value))
 
     def integers(self, field: str, values: list[int]) -> ServerCondition:
-        """Require the field to be one of these integers."""
         return models.FieldCondition(key=field, match=models.MatchAny(any=values))
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> ServerCondition:
-        """Require the field to be a number within the bounds."""
         return models.FieldCondition(key=field, range=models.Range(**bounds))
 
     def times(self, field: str, bounds: Mapping[str, datetime]) -> ServerCondition:
-        """Require the field to be a time within the bounds."""
         return models.FieldCondition(key=field, range=models.DatetimeRange(**bounds))
 
     def empty(self, field: str) -> ServerCondition:
-        """Require the field to be missing, null or an empty list."""
         return models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
 
     def group(
         self, must: list[ServerCondition], should: list[ServerCondition], must_not: list[ServerCondition]
     ) -> ServerCondition:
-        """Require all of must, one of should and none of must_not."""
         return models.Filter(must=must or None, should=should or None, must_not=must_not or None)
 
 
-def key_filter(reserved: str, keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
+def key_filter(keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
     """Return a filter for the points of these document keys, from the given chunk number on."""
-    dialect = ServerDialect()
-    chunks = [dialect.numbers(f"{reserved}.chunk", {"gte": from_chunk})] if from_chunk else []
-    return models.Filter(must=[dialect.keywords(f"{reserved}.key", list(keys)), *chunks])
+    dialect = _ServerDialect()
+    chunks = [dialect.numbers(f"{RESERVED_KEY}.chunk", {"gte": from_chunk})] if from_chunk else []
+    return models.Filter(must=[dialect.keywords(f"{RESERVED_KEY}.key", list(keys)), *chunks])
 
 
 class Reads(Requests):
@@ -176,9 +169,7 @@ class Reads(Requests):
         unique = list(dict.fromkeys(keys))
 
         def count(limits: Limits) -> int:
-            return sum(
-                self._count(name, key_filter(RESERVED_KEY, batch)) for batch in id_batches(unique, limits.values)
-            )
+            return sum(self._count(name, key_filter(batch)) for batch in id_batches(unique, limits.values))
 
         return self._within_limits(name, count)
 
@@ -192,7 +183,7 @@ class Reads(Requests):
         """Return the points with these ids that exist and meet the conditions."""
         check_ids(ids)
         if conditions:
-            wanted: Any = payload_filter(conditions, ServerDialect())
+            wanted: Any = payload_filter(conditions, _ServerDialect())
             ask = partial(meeting, name=name, ids=ids, wanted=wanted, vectors=vectors)
             found = self._within_limits(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
             return list(map(stored_point, found))
@@ -207,7 +198,7 @@ class Reads(Requests):
         self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
     ) -> Iterator[StoredPoint]:
         """Return all points that meet the conditions, with one page in memory at a time."""
-        wanted = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
+        wanted = cast("models.Filter | None", payload_filter(conditions, _ServerDialect()))
         offset: models.ExtendedPointId | None = None
         while True:
             ask = partial(self._page, name, offset, page, vectors, wanted)
@@ -218,7 +209,7 @@ class Reads(Requests):
 
     def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
         """Return the nearest points, and the best by sparse vector, in as many requests as the limits need."""
-        sparse, wanted = query.sparse, cast("models.Filter | None", payload_filter(query.conditions, ServerDialect()))
+        sparse, wanted = query.sparse, cast("models.Filter | None", payload_filter(query.conditions, _ServerDialect()))
         search = Search(
             unit_query(query.vector, None, name),
             models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)) if sparse else None,

@@ -113,7 +113,7 @@ class Writes(Requests):
         def delete(limits: Limits) -> None:
             for number, keys in by_number.items():
                 for batch in id_batches(keys, min(limits.values, limits.writes)):
-                    self._delete(name, models.FilterSelector(filter=key_filter(RESERVED_KEY, batch, number)))
+                    self._delete(name, models.FilterSelector(filter=key_filter(batch, number)))
 
         self._within_limits(name, delete)
 
