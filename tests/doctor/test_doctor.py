@@ -498,3 +498,26 @@ def test_doctor_command(project, points, prefect_server):
     assert (again["findings"], again["repaired"], again["advice"]) == ([], [], [])
     assert project.points() == points
     assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]
+
+
+@pytest.mark.long
+def test_a_document_that_fails_again_stays_a_finding(project):
+    project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
+    project.run()
+    diagnosis = repair(project.settings, None, lambda names, rebuild: project.run(*names))
+    assert counts_by_kind(diagnosis) == {"failed_documents": 1}
+    assert diagnosis.repaired == []
+    assert diagnosis.exit_code == 3
+
+
+@pytest.mark.long
+def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
+    with store_of(project) as store:
+        store.delete_points(NAME, ids_of(points, 10)[:1])
+        [plain] = ids_of(points, 33)
+        store.update_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
+    (project.folder / ".rag-index" / "ledger.db").unlink()
+    diagnosis, runs = repair_all(project)
+    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 2}
+    assert runs == [(("notes",), False)]
+    assert project.points() == points

@@ -226,7 +226,7 @@ UNDONE = {"second", "digest", "other buckets"}
 
 @pytest.mark.parametrize("scene", SCENES)
 def test_death_at_some_writes(folder, embedder, scene):
-    deaths(folder, embedder, scene, every=16)
+    deaths(folder, embedder, scene, every=24)
 
 
 @pytest.mark.long

@@ -16,11 +16,19 @@ import numpy as np
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.errors import PointsRefused, StoreError
+from rag_index.errors import StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.edge.folder import engine_errors
-from rag_index.stores.points import SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query
+from rag_index.stores.points import (
+    SEARCH_EF,
+    LookUp,
+    check_ids,
+    hybrid_points,
+    require_payloads,
+    stored_point,
+    unit_query,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,8 +94,7 @@ def engine_sparse(vector: SparseVector) -> e.SparseVector:
 def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
     """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad payloads."""
     built: list[e.Point] = []
-    bad: list[str] = []
-    reason: Exception | None = None
+    bad: list[tuple[str, Exception]] = []
     sparse = points.sparse.lists() if points.sparse is not None else repeat(NO_WORDS, len(points))
     rows = (row for start in range(0, len(points), STEP) for row in vectors[start : start + STEP].tolist())
     for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
@@ -95,11 +102,8 @@ def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Po
             vector = {"": row, SPARSE: e.SparseVector(indices, values)} if indices else row
             built.append(e.Point(point_id, vector, payload))
         except (TypeError, ValueError, OverflowError) as exc:
-            bad.append(point_id)
-            reason = reason or exc
-    if bad:
-        what = f"payloads of {len(bad)} points cannot be stored"
-        raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
+            bad.append((point_id, exc))
+    require_payloads(bad)
     return built
 
 

@@ -16,7 +16,14 @@ from qdrant_client.conversions.conversion import GrpcToRest, json_to_value
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 from rag_index.stores import SPARSE
-from rag_index.stores.points import MARK_ID, check_ids, engine_ids, unit_vectors
+from rag_index.stores.points import (
+    MARK_ID,
+    check_ids,
+    engine_ids,
+    require_payloads,
+    require_present,
+    unit_vectors,
+)
 from rag_index.stores.server.reads import id_batches, key_filter
 from rag_index.stores.server.requests import Limits, Requests, has_sparse, vector_params
 
@@ -89,11 +96,7 @@ class Writes(Requests):
                 _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
 
         _send_all(name, ids, sizes, send, most=most)
-        if missing:
-            raise StoreMismatch(
-                f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
-                "run `rag-index doctor`"
-            )
+        require_present(missing, name)
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
         """Delete points by id."""
@@ -272,15 +275,11 @@ def _bisect(start: int, stop: int, send: Callable[[int, int], None]) -> Iterator
 
 def _payload_sizes(ids: Sequence[str], payloads: Sequence[dict[str, Any]]) -> list[int]:
     sizes: list[int] = []
-    bad: list[tuple[str, str]] = []
+    bad: list[tuple[str, Exception]] = []
     for point_id, payload in zip(ids, payloads, strict=True):
         try:
             sizes.append(len(orjson.dumps(payload)))
         except TypeError as exc:
-            bad.append((point_id, str(exc)))
-    if bad:
-        raise PointsRefused(
-            f"payloads of {len(bad)} points cannot be stored, the first is {bad[0][0]}: {bad[0][1]}",
-            tuple(point_id for point_id, _ in bad),
-        )
+            bad.append((point_id, exc))
+    require_payloads(bad)
     return sizes
