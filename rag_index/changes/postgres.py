@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalogue says about watched tables, and values of keys from the text that the server writes."""
+"""What PostgreSQL says about watched tables, a slot and a publication; values of keys from the text that it writes."""
 
 from __future__ import annotations
 

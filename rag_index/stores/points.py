@@ -1,4 +1,4 @@
-"""Checks that both stores make before they write, vectors scaled to length one, and points as they come back."""
+"""Points in either store: checked before they are written, scaled to length one, read back, and found by two vectors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Moves of indexes to another store without embedding: embedded to server, server to server, and back.
 
+`target_settings` names the new store, `move` copies and hands over, and `next_steps` says what is left to the user:
+
     copy until nothing differs -> counts -> disown the old collections -> give the new ones their id -> alias
 
 The ledger needs no change. Its rows belong to a collection, which is known by its name and its `store_id`; the copy

@@ -1,7 +1,8 @@
 """The embedded store for a process that only searches: any number of them read while one process writes.
 
 A reader has a view of each collection that it uses, and never a lock on the store. When a writer is done, the catalog
-names another folder; the next search then loads a view of that one, and searches go on in the old one meanwhile.
+names another folder; the next search then loads a view of that one, and searches go on in the old one meanwhile. Where
+a collection is written in place, the reader asks the writer to let go of it (`claims.py`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     PATH/.lock              the writer of the store
     PATH/catalog.json       collections, metadata, aliases
     PATH/collections/NAME   the shard folder of a collection; NAME~… is one that was made as a copy
-    PATH/readers/ID         a process that searches, see `readers.py`
+    PATH/readers/ID         a process that searches, see `reader.py`
     PATH/trash/             shard folders that are being deleted
 
 The catalog decides which collections exist. A crash left behind any folder that has no entry.

@@ -1,4 +1,4 @@
-"""The collections of a server: made, configured, loaded without a search index, and indexed."""
+"""The collections of a server: made, configured and carried over as settings and people say, loaded, and indexed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading points of a Qdrant server: by id, page by page, by vector, and counted."""
+"""Reading points of a Qdrant server: by id, page by page, by vector, by conditions, and counted."""
 
 from __future__ import annotations
 

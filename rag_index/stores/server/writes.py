@@ -1,4 +1,4 @@
-"""Writing to a Qdrant server: requests of bounded size, and refusals narrowed down to single points."""
+"""Writing to a Qdrant server: requests of bounded size, over REST or gRPC, and refusals narrowed down to points."""
 
 from __future__ import annotations
 
