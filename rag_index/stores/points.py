@@ -1,4 +1,4 @@
-"""Points in either store: checked before they are written, scaled to length one, read back, and found by two vectors."""
+"""Points in either store: checked before a write, scaled to length one, read back, and found by two vectors."""
 
 from __future__ import annotations
 
