@@ -218,18 +218,20 @@ class SlotState:
         return None
 
 
-def check_server(connection: Connection) -> None:
-    """Check that the server has logical decoding.
-
-    Raises:
-        SettingsError: it has not, or is too old.
-    """
+def server_version(connection: Connection) -> int:
+    """Return the version of the server as a number. Raises SettingsError if it is too old for logical decoding."""
     version = int(connection.scalar(sa.text("SELECT current_setting('server_version_num')")) or 0)
     if version < MIN_VERSION:
         raise SettingsError(
             f'changes = "wal" needs PostgreSQL 14 or newer, and the source is {version // 10_000}; '
             'use changes = "queue"'
         )
+    return version
+
+
+def check_server(connection: Connection) -> None:
+    """Raise SettingsError if the server has no logical decoding."""
+    server_version(connection)
     level = connection.scalar(sa.text("SELECT current_setting('wal_level')"))
     if level != "logical":
         raise SettingsError(f'changes = "wal" needs wal_level = logical, and the source has {level}; {SETUP}')

@@ -180,23 +180,55 @@ def test_points_that_lack_their_words_get_them_again(project, points):
         assert {p.id: p.sparse for p in store.retrieve(NAME, ids, vectors=True)} == {p.id: p.sparse for p in stored}
 
 
-def test_a_store_that_lost_all_points_is_refilled(project, points):
+def lose_points(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, list(points))
-    assert counts_by_kind(examine(project.settings)) == {"missing_documents": DOCUMENTS}
-    repair_all(project)
-    assert project.points() == points
 
 
-def test_failed_documents_are_tried_again(project, points):
+def lose_store(project, points):
+    shutil.rmtree(project.folder / ".rag-index" / "qdrant")
+
+
+def lose_folder(project, points):
+    shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
+
+
+def change_maker(project, points):
+    with store_of(project) as store:
+        store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
+
+
+def die_while_publishing(project, points):
+    with ledger_of(project) as ledger:
+        ledger.update_collection(1, state="building")
+
+
+def fail_documents(project, points):
     with ledger_of(project) as ledger:
         for _ in range(6):
             ledger.fail(1, [Failure(key_of(5), "the embedder did not like it", b"x"), Failure(key_of(6), "nor this")])
+
+
+RUN, REBUILD = [(("notes",), False)], [(("notes",), True)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "count", "said", "runs"),
+    [
+        (lose_points, "missing_documents", DOCUMENTS, "`rag-index rebuild notes`", RUN),
+        (lose_store, "lost_collection", 1, NAME, RUN),
+        (lose_folder, "unreadable_collection", 1, "is gone", REBUILD),
+        (change_maker, "metadata_differs", 1, "0123456789abcdef", REBUILD),
+        (die_while_publishing, "unfinished_publish", 1, NAME, []),
+        (fail_documents, "failed_documents", 2, "the embedder did not like it", RUN),
+    ],
+)
+def test_damage_of_one_kind_is_named_and_repaired(project, points, damage, kind, count, said, runs):
+    damage(project, points)
     diagnosis = examine(project.settings)
-    assert counts_by_kind(diagnosis) == {"failed_documents": 2}
-    assert "the embedder did not like it" in diagnosis.findings[0].message
-    assert "retry-failed notes" in diagnosis.findings[0].remedy
-    assert repair_all(project)[1] == [(("notes",), False)]
+    assert counts_by_kind(diagnosis) == {kind: count}
+    assert said in f"{diagnosis.findings[0].message} {diagnosis.findings[0].remedy}"
+    assert repair_all(project)[1] == runs
     assert project.points() == points
 
 
@@ -259,30 +291,6 @@ def test_a_missing_alias_is_set_again(project, points):
     assert project.points() == points
 
 
-def test_a_missing_store_is_indexed_again(project, points):
-    shutil.rmtree(project.folder / ".rag-index" / "qdrant")
-    assert counts_by_kind(examine(project.settings)) == {"lost_collection": 1}
-    assert repair_all(project)[1] == [(("notes",), False)]
-    assert project.points() == points
-
-
-def test_a_collection_without_its_folder_is_rebuilt(project, points):
-    shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
-    assert counts_by_kind(examine(project.settings)) == {"unreadable_collection": 1}
-    assert repair_all(project)[1] == [(("notes",), True)]
-    assert project.points() == points
-
-
-def test_conflicting_metadata_leads_to_a_rebuild(project, points):
-    with store_of(project) as store:
-        store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
-    diagnosis = examine(project.settings)
-    assert counts_by_kind(diagnosis) == {"metadata_differs": 1}
-    assert "0123456789abcdef" in diagnosis.findings[0].message
-    assert repair_all(project)[1] == [(("notes",), True)]
-    assert project.points() == points
-
-
 def test_lost_metadata_is_written_again(project, points):
     with store_of(project) as store:
         before = store.collections()[NAME]
@@ -338,13 +346,6 @@ def test_only_unneeded_collections_are_dropped(project, points):
         assert set(store.collections()) == {*left, "somebody_elses"}
         assert {c.name for c in ledger.collections("test_notes")} == left
     assert project.points() == points
-
-
-def test_a_run_that_died_while_it_published_is_corrected(project):
-    with ledger_of(project) as ledger:
-        ledger.update_collection(1, state="building")
-    assert counts_by_kind(examine(project.settings)) == {"unfinished_publish": 1}
-    assert repair_all(project)[1] == []
 
 
 @pytest.mark.parametrize("content", [None, '{"query": "printer"}'], ids=["missing", "broken"])

@@ -20,6 +20,7 @@ CASES = (
     Case("ollama", embedder="ollama", run="second"),
     Case("qdrant", store="server", run="first"),
     Case("prefect", run="second"),
+    Case("prefect-external", run="first"),
 )
 """Each is killed at a random moment; `tests.reliability.harness` makes any number of random kills."""
 
