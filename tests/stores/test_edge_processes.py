@@ -58,14 +58,6 @@ def test_a_search_that_takes_long_holds_up_nothing(store: Path) -> None:
     assert not children()
 
 
-def test_a_search_that_takes_too_long_is_ended(store: Path) -> None:
-    with closing(EdgeReader(store, timeout=3)) as reader:
-        expected = search(reader)
-        with pytest.raises(SearchTimedOut, match="timed out after 3 s"):
-            search(reader, *ENDLESS)
-        assert search(reader) == expected
-
-
 def test_all_processes_may_be_busy(store: Path) -> None:
     with closing(EdgeReader(store, timeout=3)) as reader, ThreadPoolExecutor() as threads:
         slow = [threads.submit(search, reader, *ENDLESS) for _ in range(6)]
