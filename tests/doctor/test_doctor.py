@@ -222,6 +222,7 @@ RUN, REBUILD = [(("notes",), False)], [(("notes",), True)]
         (die_while_publishing, "unfinished_publish", 1, NAME, []),
         (fail_documents, "failed_documents", 2, "the embedder did not like it", RUN),
     ],
+    ids=["points", "store", "folder", "maker", "publish", "failed"],
 )
 def test_damage_of_one_kind_is_named_and_repaired(project, points, damage, kind, count, said, runs):
     damage(project, points)
