@@ -518,8 +518,11 @@ def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
         store.delete_points(NAME, ids_of(points, 10)[:1])
         [plain] = ids_of(points, 33)
         store.update_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
+        other = ids_of(points, 20)[0]  # a chunk of another version of its text
+        ours = {**points[other][0][RESERVED_KEY], "text_hash": "00" * 16}
+        store.update_payloads(NAME, [(other, {**points[other][0], RESERVED_KEY: ours})])
     (project.folder / ".rag-index" / "ledger.db").unlink()
     diagnosis, runs = repair_all(project)
-    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 2}
+    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 3}
     assert runs == [(("notes",), False)]
     assert project.points() == points
