@@ -100,7 +100,7 @@ class Watched:
 
     def close(self) -> None:
         self.end()
-        self._session.abandon()
+        self._session.close()
         self._ledger.close()
 
     def change(self, numbers: list[int]) -> None:

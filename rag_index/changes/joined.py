@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.changes import Received
-from rag_index.errors import RagIndexError
+from rag_index.errors import RagIndexError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.changes import ChangeFeed, DocumentChange, LookUp
 
@@ -38,22 +38,36 @@ class JoinedFeed:
 
     def __init__(
         self,
-        feeds: Sequence[tuple[ChangeFeed, Sequence[str]]],
+        feeds: Iterable[tuple[ChangeFeed, Sequence[str]]] = (),
         *,
-        notes: Sequence[str] = (),
-        unwatched: Sequence[str] = (),
         blind: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Join feeds, each with the names of its indexes."""
         self._parts = [_Part(feed, names) for feed, names in feeds]
         self._clock = clock
-        self.notes = tuple(notes)
+        self.notes: list[str] = []
         """What a person should know: sentences for the start of a watch."""
-        self.unwatched = tuple(unwatched)
-        """The names of the indexes whose changes are not seen; `notes` has the reasons."""
+        self.unwatched: dict[str, str] = {}
+        """The reasons why changes of some indexes are not seen, by their names."""
         self.blind = dict(blind or {})
         """What is not seen of an index, in one sentence, by its name."""
+
+    def add(self, feed: ChangeFeed, *names: str, blind: str = "", note: str = "") -> None:
+        """Add a feed of these indexes: with what it does not see of each, and what a person should know of it."""
+        self._parts.append(_Part(feed, names))
+        self.blind |= dict.fromkeys(names, blind) if blind else {}
+        self.notes += [note] if note else []
+
+    def note_unwatched(self) -> None:
+        """Add a note for each reason to leave indexes out. Raises SettingsError if there is no feed."""
+        left_out: dict[str, list[str]] = {}
+        for name, reason in self.unwatched.items():
+            left_out.setdefault(reason, []).append(name)
+        said = [f"{', '.join(names)}: {reason}" for reason, names in left_out.items()]
+        if not self._parts:
+            raise SettingsError(f"no index can be watched: {'; '.join(said)}")
+        self.notes += [f"not watched, and brought up to date by the next run: {one}" for one in said]
 
     @property
     def errors(self) -> dict[str, RagIndexError]:

@@ -1,4 +1,4 @@
-"""What PostgreSQL's catalogue says about watched tables, and values of keys from the text that the server writes."""
+"""What PostgreSQL says about watched tables, a slot and a publication; values of keys from the text that it writes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import SETUP
+from rag_index.changes.queues import SETUP, require_columns
 from rag_index.errors import SettingsError, SourceError
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def table_in_catalogue(connection: Connection, watched: WatchedTable) -> Postgre
     if persistence != "p":
         raise SettingsError(f"{str(watched)!r} is an unlogged or temporary table, whose changes cannot be followed")
     types = dict(map(tuple, connection.execute(_COLUMNS, {"oid": oid})))
-    for column in sorted({*watched.columns, *(watched.used or ())}):
-        if column not in types:
-            raise SettingsError(f"table {str(watched)!r} has no column {column!r}, which the settings name")
+    require_columns(watched, types)
     unique, chosen = [], None
     clause = {"d": "DEFAULT", "f": "FULL"}.get(identity, "NOTHING")
     for _, primary, replica, columns, index in connection.execute(_IDENTITY, {"oid": oid}):
@@ -220,18 +218,20 @@ class SlotState:
         return None
 
 
-def check_server(connection: Connection) -> None:
-    """Check that the server has logical decoding.
-
-    Raises:
-        SettingsError: it has not, or is too old.
-    """
+def server_version(connection: Connection) -> int:
+    """Return the version of the server as a number. Raises SettingsError if it is too old for logical decoding."""
     version = int(connection.scalar(sa.text("SELECT current_setting('server_version_num')")) or 0)
     if version < MIN_VERSION:
         raise SettingsError(
             f'changes = "wal" needs PostgreSQL 14 or newer, and the source is {version // 10_000}; '
             'use changes = "queue"'
         )
+    return version
+
+
+def check_server(connection: Connection) -> None:
+    """Raise SettingsError if the server has no logical decoding."""
+    server_version(connection)
     level = connection.scalar(sa.text("SELECT current_setting('wal_level')"))
     if level != "logical":
         raise SettingsError(f'changes = "wal" needs wal_level = logical, and the source has {level}; {SETUP}')

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import exc
 
 from rag_index.changes.queues import SETUP, open_queue
-from rag_index.changes.rows import ReceivedRows, RowChange
+from rag_index.changes.rows import Probe, ReceivedRows, RowChange
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.engine import limited, open_read_only, open_writable, source_error
 
@@ -47,7 +47,7 @@ class QueueFeed:
         self._engine = open_read_only(url)
         self._writer = open_writable(url)
         self._queue = open_queue(self._engine.dialect.name, tables, project)
-        self._probe: Any = None
+        self._probe = Probe(self._engine)
         self._version: Any = None
 
     def check(self) -> Mapping[WatchedTable, SettingsError]:
@@ -96,49 +96,28 @@ class QueueFeed:
         """Return after this many seconds, or when the queue has rows, or when the file of SQLite has changed."""
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
-            if self._may_have_rows():
+            if self._probe.finds(self._look):
                 return
             time.sleep(min(left, PROBE_SECONDS))
 
     def close(self) -> None:
         """Close the connections."""
-        self._close_probe()
+        self._probe.close()
         self._engine.dispose()
         self._writer.dispose()
 
-    def _may_have_rows(self) -> bool:
-        """Return whether to look at the queue; True if the database does not answer, so that `receive` says so."""
-        try:
-            if self._probe is None:
-                self._probe = self._engine.raw_connection()
-                if self._engine.dialect.name == "postgresql":
-                    self._probe.driver_connection.autocommit = True
-            cursor = self._probe.cursor()
-            try:
-                if self._engine.dialect.name == "sqlite":
-                    return self._file_changed(cursor)
-                cursor.execute(self._queue.has_changes)
-                found = cursor.fetchone() is not None
-                if self._engine.dialect.name != "postgresql":
-                    self._probe.rollback()  # the next look needs a new snapshot
-                return found
-            finally:
-                cursor.close()
-        except Exception:  # noqa: BLE001 - whatever it is, `receive` finds it too
-            self._close_probe()
-            return True
+    def _look(self, cursor: Any) -> bool:
+        """Return whether there may be rows."""
+        if self._engine.dialect.name == "sqlite":
+            return self._file_changed(cursor)
+        cursor.execute(self._queue.has_changes)
+        return cursor.fetchone() is not None
 
     def _file_changed(self, cursor: Any) -> bool:
-        """Return whether another connection has written the file since the last look."""
+        """Return whether another connection has written the file since the last look of this one."""
         before = self._version
-        self._version = cursor.execute("PRAGMA data_version").fetchone()[0]
-        return bool(before != self._version)
-
-    def _close_probe(self) -> None:
-        if self._probe is not None:
-            with suppress(Exception):
-                self._probe.invalidate()
-        self._probe = self._version = None
+        self._version = (cursor.connection, cursor.execute("PRAGMA data_version").fetchone()[0])
+        return bool(self._version != before)
 
     @contextmanager
     def _connect(self, engine: Engine) -> Iterator[Connection]:

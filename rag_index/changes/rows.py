@@ -1,15 +1,19 @@
 """Changes of rows, as the feeds of a database give them, and the tables that they watch.
 
-`routing` says which tables an index needs, and turns changes of their rows into changes of documents.
+`watched_tables` says which tables an index needs, and `routing` turns changes of their rows into changes of documents.
+Here is also what such feeds share: the look whether something changed, and the SQL by which a source is set up.
 """
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from sqlalchemy.engine import Engine
 
     from rag_index.errors import SettingsError
 
@@ -88,6 +92,37 @@ class RowFeed(Protocol):
 
     def close(self) -> None:
         """Close connections."""
+
+
+class Probe:
+    """A connection that looks again and again whether there may be changes, and keeps no transaction open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._connection: Any = None
+
+    def finds(self, look: Callable[[Any], bool]) -> bool:
+        """Return what `look` returns of a cursor; True if the database does not answer, so that `receive` says so."""
+        try:
+            if self._connection is None:
+                self._connection = self._engine.raw_connection()
+                if self._engine.dialect.name == "postgresql":
+                    self._connection.driver_connection.autocommit = True
+            with closing(self._connection.cursor()) as cursor:
+                found = look(cursor)
+            if self._engine.dialect.name != "postgresql":
+                self._connection.rollback()  # the next look needs a new snapshot
+            return found
+        except Exception:  # noqa: BLE001 - whatever it is, `receive` finds it too
+            self.close()
+            return True
+
+    def close(self) -> None:
+        """Close the connection. The next look opens another."""
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.invalidate()
+        self._connection = None
 
 
 @dataclass(frozen=True, slots=True)

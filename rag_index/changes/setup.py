@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from rag_index.changes.postgres import MIN_VERSION, PostgresTable, SlotState, quoted, table_in_catalogue
+from rag_index.changes.postgres import PostgresTable, SlotState, quoted, server_version, table_in_catalogue
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import Setup, Step
-from rag_index.changes.tables import object_name, plan_tables
+from rag_index.changes.watched_tables import object_name, plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings.index import SQL
 from rag_index.sources.engine import open_read_only, source_error
@@ -34,7 +34,6 @@ COSTS = (
     "The watch reads all of the log, that of other tables too: about one process of the server at a fifth of its time.",
     "With a list of columns, a new primary key must be added to the publication first, or updates are refused.",
 )
-_VERSION = sa.text("SELECT current_setting('server_version_num')::int, current_setting('wal_level')")
 _ROLE = sa.text("SELECT rolname, rolsuper OR rolreplication, rolreplication FROM pg_roles WHERE rolname = current_user")
 _KEEP = sa.text("SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'")
 RESTART = "Restart PostgreSQL now, run `rag-index watch --setup` again, and run what it prints then: that is the rest."
@@ -52,9 +51,7 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
         raise SettingsError(
             f'changes = "wal" needs PostgreSQL, and the source is {connection.dialect.name}; use "queue"'
         )
-    [[version, level]] = connection.execute(_VERSION)
-    if version < MIN_VERSION:
-        raise SettingsError(f'changes = "wal" needs PostgreSQL 14 or newer, not {version // 10_000}; use "queue"')
+    version, level = server_version(connection), connection.scalar(sa.text("SELECT current_setting('wal_level')"))
     name = object_name(project)
     tables = [table_in_catalogue(connection, table) for table in watched]
     title = f"rag-index: follow changes by the write-ahead log of PostgreSQL (slot and publication {name})"

@@ -28,8 +28,8 @@ from rag_index.changes.postgres import (
     lsn_number,
     table_in_catalogue,
 )
-from rag_index.changes.rows import ReceivedRows, RowChange
-from rag_index.changes.tables import object_name
+from rag_index.changes.rows import Probe, ReceivedRows, RowChange
+from rag_index.changes.watched_tables import object_name
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.sources.engine import limited, open_read_only, source_error
 
@@ -109,7 +109,7 @@ class WalFeed:
         """The end of the log when it was last read to its end without finding anything."""
         self._advanced_at = -ADVANCE_SECONDS
         self._rest_until = 0.0
-        self._probe: Any = None
+        self._probe = Probe(self._engine)
 
     def check(self) -> Mapping[WatchedTable, SettingsError]:
         """Check slot and publication; return why changes of some tables are not seen."""
@@ -183,12 +183,12 @@ class WalFeed:
         until = self._clock() + seconds
         while (left := until - self._clock()) > 0:
             time.sleep(min(left, PROBE_SECONDS))
-            if self._clock() >= self._rest_until and self._has_grown():
+            if self._clock() >= self._rest_until and self._probe.finds(self._has_grown):
                 return
 
     def close(self) -> None:
         """Close the connections."""
-        self._close_probe()
+        self._probe.close()
         self._engine.dispose()
 
     def _follows(self, state: SlotState) -> bool:
@@ -246,24 +246,10 @@ class WalFeed:
             if event.prefix == self._slot:
                 reading.overflow.update(self._watched)
 
-    def _has_grown(self) -> bool:
-        """Return whether the log has grown since it was last found empty; True if the database does not answer."""
-        try:
-            if self._probe is None:
-                self._probe = self._engine.raw_connection()
-                self._probe.driver_connection.autocommit = True
-            with self._probe.cursor() as cursor:
-                cursor.execute(str(_END))
-                return bool(cursor.fetchone()[0] != self._seen)
-        except Exception:  # noqa: BLE001 - `receive` says what is wrong
-            self._close_probe()
-            return True
-
-    def _close_probe(self) -> None:
-        if self._probe is not None:
-            with suppress(Exception):
-                self._probe.invalidate()
-        self._probe = None
+    def _has_grown(self, cursor: Any) -> bool:
+        """Return whether the log has grown since it was last found empty."""
+        cursor.execute(str(_END))
+        return bool(cursor.fetchone()[0] != self._seen)
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:

@@ -1,4 +1,7 @@
-"""A check-up: opens ledger, store and embedder once, and examines each index under its lock."""
+"""A check-up: what source, ledger and store hold of an index is compared under its lock, and told as findings.
+
+Ledger, store and embedder are opened once for all indexes. A ledger that cannot be read is a finding of its own.
+"""
 
 from __future__ import annotations
 
@@ -68,16 +71,6 @@ class SourceChanges:
     def __str__(self) -> str:
         counts = ((self.new, "new"), (self.changed, "changed"), (self.gone, "gone"))
         return ", ".join(f"{count:,} {word}" for count, word in counts if count)
-
-
-def scan_store(scratch: Scratch, ledger: Ledger, store: Store, index: str, collection: Collection) -> None:
-    """Record a tally of each document's points, and the points that the ledger does not explain.
-
-    Raises as `compare_points`.
-    """
-    for tallies, orphans in compare_points(ledger, store, index, collection):
-        scratch.add_tallies(tallies)
-        scratch.add_orphans(orphans)
 
 
 def scan_source(scratch: Scratch, ledger: Ledger, source: Source, collection_id: int, rows: int) -> SourceChanges:
@@ -240,7 +233,9 @@ class Checkup:
         """Scan the points of the live collection and add findings about them."""
         resources, name = self.resources, self.index.name
         try:
-            scan_store(resources.scratch, resources.ledger, resources.store, self.index.name, current)
+            for tallies, orphans in compare_points(resources.ledger, resources.store, name, current):
+                resources.scratch.add_tallies(tallies)
+                resources.scratch.add_orphans(orphans)
         except (StoreBusy, StoreRefused):  # the collection may be in order: nobody could look
             raise
         except StoreError as error:

@@ -30,7 +30,7 @@ failed_documents        they could not be indexed                               
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.reports.outcome import count_of
@@ -54,17 +54,6 @@ class Finding:
     examples: tuple[str, ...] = ()
     """A few document ids, or names of collections or ids of points if there is no document."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {
-            "index": self.index,
-            "kind": self.kind,
-            "count": self.count,
-            "examples": list(self.examples),
-            "message": self.message,
-            "remedy": self.remedy,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -72,10 +61,6 @@ class Advice:
 
     index: str | None
     message: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return {"index": self.index, "message": self.message}
 
 
 @dataclass(slots=True)
@@ -95,12 +80,7 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
-        return {
-            "findings": [finding.to_json() for finding in self.findings],
-            "repaired": [finding.to_json() for finding in self.repaired],
-            "advice": [advice.to_json() for advice in self.advice],
-            "kept": self.kept and self.kept.to_json(),
-        }
+        return asdict(self)
 
     def kinds(self, index: str | None) -> set[str]:
         """Return the kinds of the findings in one index."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.chunking.context.cache import cache_url, count_contexts
 from rag_index.database.urls import is_file
@@ -42,10 +42,6 @@ class Kept:
     """The size of the database of the Prefect server that a command starts for itself."""
     trash_bytes: int
     """The size of dropped collections that were not deleted yet."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that `--json` prints."""
-        return asdict(self)
 
     def sentence(self) -> str:
         """Return all of it in one line for a person."""

@@ -1,8 +1,8 @@
 """Repair of what a check-up found, by ordinary means.
 
-Aliases, metadata and ledger rows are corrected here, under the index's lock. Documents that need vectors are marked as
-pending, and an ordinary run writes them. Every step leaves ledger and store explaining each other, so a repair may be
-killed and repeated.
+Aliases, metadata and ledger rows are corrected here, under the index's lock, and a ledger that is lost or of another
+store is made from the payloads. Documents that need vectors are marked as pending, and an ordinary run writes them.
+Every step leaves ledger and store explaining each other, so a repair may be killed and repeated.
 """
 
 from __future__ import annotations

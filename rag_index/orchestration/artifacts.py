@@ -219,8 +219,8 @@ def benchmark_table(report: BenchmarkReport, *, project: str) -> None:
 
 def diagnosis_table(diagnosis: Diagnosis, said: str, *, project: str) -> None:
     """Create a table of what the doctor found."""
-    rows = [finding.to_json() for finding in diagnosis.findings]
-    rows += [{"kind": "advice", **advice.to_json()} for advice in diagnosis.advice]
+    found = diagnosis.to_json()
+    rows = [*found["findings"], *({"kind": "advice", **advice} for advice in found["advice"])]
     columns = [{name: row.get(name) for name in ("index", "kind", "count", "message", "remedy")} for row in rows]
     _send(create_table_artifact, columns, key=artifact_key(project, "doctor"), description=said)
 

@@ -1,4 +1,4 @@
-"""Checks that both stores make before they write, vectors scaled to length one, and points as they come back."""
+"""Points in either store: checked before a write, scaled to length one, read back, and found by two vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from rag_index.documents.batches import StoredPoint
 from rag_index.documents.vectors import SparseVector
-from rag_index.errors import PointsRefused, StoreError
+from rag_index.errors import PointsRefused, StoreError, StoreMismatch
 from rag_index.stores import SPARSE
 
 if TYPE_CHECKING:
@@ -52,6 +52,25 @@ def engine_ids(ids: Sequence[str]) -> list[int | str]:
     found: list[int | str] = [int(i) if NUMBER_TEXT.fullmatch(i) else i for i in ids]
     check_ids([i for i in found if isinstance(i, str)])
     return found
+
+
+def require_payloads(bad: Sequence[tuple[str, Exception]]) -> None:
+    """Raise PointsRefused if there are points, each with the reason, whose payloads cannot be stored."""
+    if bad:
+        first, reason = bad[0]
+        raise PointsRefused(
+            f"payloads of {len(bad)} points cannot be stored, the first is {first}: {reason}",
+            tuple(point_id for point_id, _ in bad),
+        )
+
+
+def require_present(missing: Sequence[str], name: str) -> None:
+    """Raise StoreMismatch if points of a collection are missing, whose payloads should have been replaced."""
+    if missing:
+        raise StoreMismatch(
+            f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
+            "run `rag-index doctor`"
+        )
 
 
 def unit_vectors(points: PointBatch, dimension: int, name: str, *, sparse: bool) -> NDArray[np.float32]:

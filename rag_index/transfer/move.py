@@ -1,5 +1,7 @@
 """Moves of indexes to another store without embedding: embedded to server, server to server, and back.
 
+`target_settings` names the new store, `move` copies and hands over, and `next_steps` says what is left to the user:
+
     copy until nothing differs -> counts -> disown the old collections -> give the new ones their id -> alias
 
 The ledger needs no change. Its rows belong to a collection, which is known by its name and its `store_id`; the copy
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.ledger import Collection
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.settings import Settings
     from rag_index.stores import Store
 
 BATCH_POINTS = 500
@@ -223,7 +225,9 @@ def move(
             raise StoreError(
                 f"index {empty[0]} is empty, there is nothing to move: `rag-index index {empty[0]}` fills it"
             )
-        return [_IndexMove(settings, index, ledger, old, new, _location(target), say).run() for index in indexes]
+        place, now = _location(target), time.monotonic()
+        moves = [_IndexMove(one.name, settings.alias(one.name), ledger, old, new, place, say, now) for one in indexes]
+        return [one.run() for one in moves]
 
 
 def settings_line(target: StoreSettings) -> str:
@@ -245,27 +249,18 @@ def next_steps(settings: Settings, target: StoreSettings, moved: Sequence[MovedI
     return "\n".join(lines)
 
 
+@dataclass
 class _IndexMove:
     """The move of one index, under its lock."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        index: IndexSettings,
-        ledger: Ledger,
-        old: Store,
-        new: Store,
-        location: str,
-        say: Callable[[str], None],
-    ) -> None:
-        self._index = index.name
-        self._alias = settings.alias(index.name)
-        self._ledger = ledger
-        self._old = old
-        self._new = new
-        self._location = location
-        self._say = say
-        self._last_progress = time.monotonic()
+    _index: str
+    _alias: str
+    _ledger: Ledger
+    _old: Store
+    _new: Store
+    _location: str
+    _say: Callable[[str], None]
+    _last_progress: float
 
     def run(self) -> MovedIndex:
         """Copy all collections of the index, then hand over. The module describes the order."""

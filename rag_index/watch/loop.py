@@ -2,13 +2,14 @@
 
 The collector fills the inbox; the loop empties it, a batch of an index at a time. An ordinary run that takes over for
 an index goes on beside the batches of the others. How a batch is run (with Prefect or without) is up to the `Runner`.
+What a run found changed and the feed never gave is said as missed.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -29,7 +30,7 @@ from rag_index.stores import commit_marks, live_aliases
 from rag_index.watch.collector import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from rag_index.changes.joined import JoinedFeed
     from rag_index.indexing.changed import Applied
@@ -134,17 +135,6 @@ class Runner(Protocol):
         """
 
 
-@contextmanager
-def _watching(ledger: Ledger, project: str) -> Iterator[None]:
-    """Hold the lease of the watch of a project. Raises IndexLocked if the project is watched already."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(IndexLease(ledger, lease_name(project), "watch"))
-        except IndexLocked as error:
-            raise IndexLocked(f"project {project} is watched already, by another process: stop that first") from error
-        yield
-
-
 @dataclass(slots=True)
 class _Index:
     """What the loop knows of an index that it watches."""
@@ -210,7 +200,14 @@ class Watch:
         Return whether every index was caught up at the end. Raises IndexLocked if the project is watched already, and
         what ends the collector if that is no error of ours.
         """
-        with _watching(self._ledger, self._settings.project):
+        with ExitStack() as stack:
+            project = self._settings.project
+            try:
+                stack.enter_context(IndexLease(self._ledger, lease_name(project), "watch"))
+            except IndexLocked as error:
+                raise IndexLocked(
+                    f"project {project} is watched already, by another process: stop that first"
+                ) from error
             for index in self._indexes:
                 self._ledger.begin_watch(index.alias, blind=self._feed.blind.get(index.name, ""))
                 self._missed.begin(index.name, index.alias)

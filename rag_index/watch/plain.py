@@ -1,4 +1,4 @@
-"""How a watch indexes without Prefect: a batch in this process, and an ordinary run as a command of its own."""
+"""How a watch is opened, and how it indexes without Prefect: batches in this process, an ordinary run as a command."""
 
 from __future__ import annotations
 

@@ -61,20 +61,6 @@ def test_what_is_not_acknowledged_comes_again_also_after_the_process_died(ticket
     assert ids(tickets.feed()) == {2}
 
 
-def test_a_late_commit_is_received(tickets):
-    """A position by number or time would be past it."""
-    feed = tickets.feed_
-    with tickets.session() as slow:
-        if tickets.dialect == "sqlite":
-            return  # it has one writer at a time
-        slow.run("BEGIN")
-        slow.run("UPDATE ticket SET body = 'late' WHERE id = 1")
-        tickets.run("UPDATE ticket SET body = 'soon' WHERE id = 2")
-        assert ids(feed) == {2}
-        slow.run("COMMIT")
-        assert ids(feed) == {1}
-
-
 @pytest.mark.parametrize("followed", ["wal", "postgresql", "mariadb"], indirect=True)  # SQLite has one writer at a time
 def test_a_commit_between_receive_and_acknowledge_is_not_forgotten(tickets):
     """It may be older, by its time and by its number, than what is acknowledged."""

@@ -111,7 +111,7 @@ def opened(tmp_path):
 
 def test_an_index_without_times_is_not_polled_and_the_reason_is_said(opened):
     with closing(opened(NOTES + TIMED + CODE)) as feed:
-        assert feed.unwatched == ("notes",)
+        assert list(feed.unwatched) == ["notes"]
         polled, left_out = feed.notes
         assert left_out.startswith(
             "not watched, and brought up to date by the next run: notes: it has no changed_since"
@@ -150,6 +150,6 @@ def test_the_indexes_of_a_database_share_one_feed(opened):
     query = NOTES.replace('table = "note"', 'query = "SELECT id, body, title FROM note"').replace("notes", "query")
     timed = query.replace('"query"', '"both"') + 'changed_since = "title"\n'
     with closing(opened(NOTES + query + timed, 'changes = "queue"')) as feed:
-        assert feed.unwatched == ("query",)
+        assert list(feed.unwatched) == ["query"]
         assert len(feed._parts) == 2  # the queue, and the poll of the query that has a time
         assert any("list the tables that its query reads in depends_on" in note for note in feed.notes)

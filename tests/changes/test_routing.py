@@ -12,7 +12,7 @@ import pytest
 from rag_index.changes.routing import Router
 from rag_index.changes.rows import RowChange
 from rag_index.changes.setup import setup_for
-from rag_index.changes.tables import plan_tables
+from rag_index.changes.watched_tables import plan_tables
 from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
 from tests.live.postgres import postgres

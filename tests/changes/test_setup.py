@@ -12,7 +12,7 @@ import pytest
 from rag_index.changes.opening import feed_health as feed_health_of
 from rag_index.changes.opening import open_feed
 from rag_index.changes.setup import setup_script
-from rag_index.changes.tables import object_name
+from rag_index.changes.watched_tables import object_name
 from rag_index.errors import SettingsError
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import uuid
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import sqlalchemy as sa
 
 from rag_index.doctor import examine, repair, settings_advice
 from rag_index.documents.batches import RESERVED_KEY, Failure, PointBatch
-from rag_index.documents.keys import point_id
 from rag_index.errors import IndexLocked, UnknownIndex
 from rag_index.indexing.diff import MAX_TRIES
 from rag_index.ledger import Ledger
@@ -183,56 +180,57 @@ def test_points_that_lack_their_words_get_them_again(project, points):
         assert {p.id: p.sparse for p in store.retrieve(NAME, ids, vectors=True)} == {p.id: p.sparse for p in stored}
 
 
-@pytest.mark.long
-def test_orphans_are_deleted_without_a_run(project, points):
-    vectors = np.ones((4, 256), dtype=np.float32)
-    ours = {"document_id": "5000", "chunks": 1, "text": "x", "text_hash": "00" * 16, "payload_hash": "00" * 16}
-    known = next(iter(points.values()))[0]
-    payloads = [
-        {RESERVED_KEY: {**ours, "key": "5000", "chunk": 0}},  # as a run would have written it
-        known,  # a second point of a chunk that is there
-        {"somebody": "else"},
-        {RESERVED_KEY: "nonsense"},
-    ]
-    ids = [point_id("notes", "5000", 0), *(str(uuid.uuid4()) for _ in range(3))]
-    with store_of(project) as store:
-        store.upsert(NAME, PointBatch(ids, vectors, payloads))
-    assert project.run().exit_code == 1, "a run refuses and names the doctor"
-    diagnosis = examine(project.settings)
-    assert counts_by_kind(diagnosis) == {"orphan_points": 4}
-    assert "5000" in diagnosis.findings[0].examples
-    assert repair_all(project)[1] == []
-    assert project.points() == points
-
-
-def test_a_store_that_lost_all_points_is_refilled(project, points):
+def lose_points(project, points):
     with store_of(project) as store:
         store.delete_points(NAME, list(points))
-    assert counts_by_kind(examine(project.settings)) == {"missing_documents": DOCUMENTS}
-    repair_all(project)
-    assert project.points() == points
 
 
-def test_failed_documents_are_tried_again(project, points):
+def lose_store(project, points):
+    shutil.rmtree(project.folder / ".rag-index" / "qdrant")
+
+
+def lose_folder(project, points):
+    shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
+
+
+def change_maker(project, points):
+    with store_of(project) as store:
+        store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
+
+
+def die_while_publishing(project, points):
+    with ledger_of(project) as ledger:
+        ledger.update_collection(1, state="building")
+
+
+def fail_documents(project, points):
     with ledger_of(project) as ledger:
         for _ in range(6):
             ledger.fail(1, [Failure(key_of(5), "the embedder did not like it", b"x"), Failure(key_of(6), "nor this")])
+
+
+RUN, REBUILD = [(("notes",), False)], [(("notes",), True)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "kind", "count", "said", "runs"),
+    [
+        (lose_points, "missing_documents", DOCUMENTS, "`rag-index rebuild notes`", RUN),
+        (lose_store, "lost_collection", 1, NAME, RUN),
+        (lose_folder, "unreadable_collection", 1, "is gone", REBUILD),
+        (change_maker, "metadata_differs", 1, "0123456789abcdef", REBUILD),
+        (die_while_publishing, "unfinished_publish", 1, NAME, []),
+        (fail_documents, "failed_documents", 2, "the embedder did not like it", RUN),
+    ],
+    ids=["points", "store", "folder", "maker", "publish", "failed"],
+)
+def test_damage_of_one_kind_is_named_and_repaired(project, points, damage, kind, count, said, runs):
+    damage(project, points)
     diagnosis = examine(project.settings)
-    assert counts_by_kind(diagnosis) == {"failed_documents": 2}
-    assert "the embedder did not like it" in diagnosis.findings[0].message
-    assert "retry-failed notes" in diagnosis.findings[0].remedy
-    assert repair_all(project)[1] == [(("notes",), False)]
+    assert counts_by_kind(diagnosis) == {kind: count}
+    assert said in f"{diagnosis.findings[0].message} {diagnosis.findings[0].remedy}"
+    assert repair_all(project)[1] == runs
     assert project.points() == points
-
-
-@pytest.mark.long
-def test_a_document_that_fails_again_stays_a_finding(project):
-    project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
-    project.run()
-    diagnosis = repair(project.settings, None, lambda names, rebuild: project.run(*names))
-    assert counts_by_kind(diagnosis) == {"failed_documents": 1}
-    assert diagnosis.repaired == []
-    assert diagnosis.exit_code == 3
 
 
 def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, points):
@@ -245,19 +243,6 @@ def test_a_lost_ledger_is_restored_from_the_payloads_without_embedding(project, 
     report = project.run().indexes[0]
     assert (report.unchanged, report.new, report.empty, report.chunks_embedded) == (DOCUMENTS, 0, 1, 0)
     assert ledger_rows(project) == before
-    assert project.points() == points
-
-
-@pytest.mark.long
-def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
-    with store_of(project) as store:
-        store.delete_points(NAME, ids_of(points, 10)[:1])
-        [plain] = ids_of(points, 33)
-        store.update_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
-    (project.folder / ".rag-index" / "ledger.db").unlink()
-    diagnosis, runs = repair_all(project)
-    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 2}
-    assert runs == [(("notes",), False)]
     assert project.points() == points
 
 
@@ -304,30 +289,6 @@ def test_a_missing_alias_is_set_again(project, points):
     (project.folder / ".rag-index" / "ledger.db").unlink()
     assert counts_by_kind(examine(project.settings)) == {"missing_alias": 1}, "the ledger is lost too"
     repair_all(project)
-    assert project.points() == points
-
-
-def test_a_missing_store_is_indexed_again(project, points):
-    shutil.rmtree(project.folder / ".rag-index" / "qdrant")
-    assert counts_by_kind(examine(project.settings)) == {"lost_collection": 1}
-    assert repair_all(project)[1] == [(("notes",), False)]
-    assert project.points() == points
-
-
-def test_a_collection_without_its_folder_is_rebuilt(project, points):
-    shutil.rmtree(project.folder / ".rag-index" / "qdrant" / "collections" / NAME)
-    assert counts_by_kind(examine(project.settings)) == {"unreadable_collection": 1}
-    assert repair_all(project)[1] == [(("notes",), True)]
-    assert project.points() == points
-
-
-def test_conflicting_metadata_leads_to_a_rebuild(project, points):
-    with store_of(project) as store:
-        store.set_metadata(NAME, {"embedder_fingerprint": "0123456789abcdef", "embedder": "something else"})
-    diagnosis = examine(project.settings)
-    assert counts_by_kind(diagnosis) == {"metadata_differs": 1}
-    assert "0123456789abcdef" in diagnosis.findings[0].message
-    assert repair_all(project)[1] == [(("notes",), True)]
     assert project.points() == points
 
 
@@ -386,13 +347,6 @@ def test_only_unneeded_collections_are_dropped(project, points):
         assert set(store.collections()) == {*left, "somebody_elses"}
         assert {c.name for c in ledger.collections("test_notes")} == left
     assert project.points() == points
-
-
-def test_a_run_that_died_while_it_published_is_corrected(project):
-    with ledger_of(project) as ledger:
-        ledger.update_collection(1, state="building")
-    assert counts_by_kind(examine(project.settings)) == {"unfinished_publish": 1}
-    assert repair_all(project)[1] == []
 
 
 @pytest.mark.parametrize("content", [None, '{"query": "printer"}'], ids=["missing", "broken"])
@@ -548,10 +502,27 @@ def test_doctor_command(project, points, prefect_server):
     assert "did you mean 'notes'?" in project.json("doctor", "nots", code=2)["error"]
 
 
-def test_a_check_up_leaves_no_tables_in_the_ledger(clean):
-    """Scans record documents in temporary tables, which disappear with the connection."""
-    examine(clean.settings)
-    with closing(sqlite3.connect(clean.folder / ".rag-index" / "ledger.db")) as db:
-        names = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
-    assert not any(name.startswith("doctor") for name in names)
-    assert sa.inspect(sa.create_engine(clean.settings.ledger_url)).get_table_names()
+@pytest.mark.long
+def test_a_document_that_fails_again_stays_a_finding(project):
+    project.execute("INSERT INTO note VALUES (70, 'a blob', ?, 'a', 1)", b"\x00\xff")
+    project.run()
+    diagnosis = repair(project.settings, None, lambda names, rebuild: project.run(*names))
+    assert counts_by_kind(diagnosis) == {"failed_documents": 1}
+    assert diagnosis.repaired == []
+    assert diagnosis.exit_code == 3
+
+
+@pytest.mark.long
+def test_damaged_documents_are_pending_in_a_restored_ledger(project, points):
+    with store_of(project) as store:
+        store.delete_points(NAME, ids_of(points, 10)[:1])
+        [plain] = ids_of(points, 33)
+        store.update_payloads(NAME, [(plain, {**points[plain][0], "author": "a stranger"})])
+        other = ids_of(points, 20)[0]  # a chunk of another version of its text
+        ours = {**points[other][0][RESERVED_KEY], "text_hash": "00" * 16}
+        store.update_payloads(NAME, [(other, {**points[other][0], RESERVED_KEY: ours})])
+    (project.folder / ".rag-index" / "ledger.db").unlink()
+    diagnosis, runs = repair_all(project)
+    assert {f.kind: f.count for f in diagnosis.repaired} == {"unknown_collection": 1, "pending_documents": 3}
+    assert runs == [(("notes",), False)]
+    assert project.points() == points

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 
 import pytest
-import sqlalchemy as sa
 
 from rag_index.documents.access import groups_in
 from rag_index.documents.canonical import decode_payload
 from rag_index.errors import SettingsError
 from rag_index.settings.index import IndexSettings
 from rag_index.sources.changed import ChangedSource
-from rag_index.sources.engine import open_read_only
 from rag_index.sources.sql import SqlSource
 from tests.live.mariadb import mariadb
 
@@ -91,13 +89,6 @@ def test_types_are_converted(table):
     assert payload["about"] in ('{"room": 1}', {"room": 1})
 
 
-def test_the_session_cannot_write(table):
-    engine = open_read_only(table.url)
-    with engine.connect() as connection, pytest.raises(sa.exc.DBAPIError, match="READ ONLY"):
-        connection.execute(sa.text("DELETE FROM note"))
-    engine.dispose()
-
-
 def test_a_wrong_column_is_reported(table):
     source = SqlSource(table.url, index(text="titel"))
     with pytest.raises(SettingsError, match=r"there is no column 'titel'.*did you mean 'title'"):
@@ -135,9 +126,3 @@ def test_only_what_changed_is_read(table):
     assert "777" in read
     assert len(read) < 5000, "only the newest hour of rows, which is the overlap"
     assert len(read) + unread == ROWS
-
-
-def test_a_single_document_is_found_by_its_id(table):
-    source = SqlSource(table.url, index())
-    assert source.documents(["199999", "7b", "07", "none"]).documents.keys == ["199999"]
-    source.close()

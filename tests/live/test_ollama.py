@@ -74,11 +74,6 @@ def test_only_the_text_that_is_too_long_fails(embedder):
     assert "context length" in str(entries[20])
 
 
-def test_many_texts_that_are_too_long_do_not_stop_it(embedder):
-    entries = embedder.embed_documents(["word " * 3000] * 20 + ["short"] * 20)
-    assert [type(entry) for entry in entries] == [TextTooLong] * 20 + [np.ndarray] * 20
-
-
 def test_unusual_texts(embedder):
     texts = ["\x00", "\ufffd", "\u200b", "\U0001f600" * 50, "   ", "a" * 900, "漢字 かな", "\n\n", '"quoted" \\ {json}']
     entries = embedder.embed_documents(texts)
@@ -90,21 +85,6 @@ def test_a_missing_model(ollama_server):
     for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS)):
         with pytest.raises(ModelMissing, match=f"{ollama_server.url}.*`.*ollama pull no-such-model`"):
             call()
-    embedder.close()
-
-
-def test_a_model_that_cannot_embed(ollama_server, ollama_generating_model):
-    """Ollama 0.17 embeds with any model, so a generating model has an identity too."""
-    embedder = OllamaEmbedder(settings_for(ollama_server, ollama_generating_model))
-    assert embedder.identity().dimension == 64
-    embedder.close()
-
-
-def test_threads_can_be_set(ollama_server, ollama_model):
-    embedder = OllamaEmbedder(settings_for(ollama_server, ollama_model, num_thread=2))
-    expected = OllamaEmbedder(settings_for(ollama_server, ollama_model)).embed_documents(TEXTS[:5])
-    for vector, other in zip(embedder.embed_documents(TEXTS[:5]), expected, strict=True):
-        assert np.abs(vector - other).max() < 1e-5
     embedder.close()
 
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from rag_index.documents.batches import Failure
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.keys import encode_key
-from rag_index.errors import IndexLocked, LedgerError, LedgerTooNew, LedgerUnavailable
+from rag_index.errors import IndexLocked, LedgerError, LedgerUnavailable
 from rag_index.ledger import Known, Ledger, Totals
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.tables import leases
@@ -117,15 +117,6 @@ def test_a_scan_finds_gone_emptied_and_duplicate_documents(ledger, cid):
     assert list(ledger.failures(cid)) == [KEYS[0]]
 
 
-def test_a_scan_of_many_keys(ledger, cid):
-    keys = [encode_key([i]) for i in range(50_000)]
-    ledger.begin_scan()
-    assert ledger.see(keys, page=1) == []
-    ledger.record(cid, [(key, A, B, 1) for key in keys[:5000]])
-    assert len(ledger.known(cid, keys)) == 5000
-    assert ledger.count_gone(cid) == 0
-
-
 def test_failures_count_the_tries_of_the_same_text(ledger, cid):
     ledger.fail(cid, [Failure(KEYS[0], "refused 'x\\ud800'", A), Failure(KEYS[1], "refused", A)])
     ledger.fail(cid, [Failure(KEYS[0], "again", A), Failure(KEYS[1], "other text", B)])
@@ -137,17 +128,6 @@ def test_failures_count_the_tries_of_the_same_text(ledger, cid):
     assert (list(ledger.failures(cid)), ledger.count_failures(cid)) == ([KEYS[1]], 1)
     ledger.clear_failures(cid, KEYS)
     assert ledger.count_failures(cid) == 0
-
-
-def test_runs(ledger):
-    assert ledger.last_run("p_notes") is None
-    ledger.start_run("r1", "p_notes", host="here", pid=1)
-    ledger.start_run("r2", "p_other", host="here", pid=1)
-    assert ledger.last_run("p_notes").state == "running"
-    ledger.finish_run("r1", state="partial", message="5 failed: é", report={"new": 5, "index": "ž"})
-    run = ledger.last_run("p_notes")
-    assert (run.id, run.state, run.message, run.report) == ("r1", "partial", "5 failed: é", {"new": 5, "index": "ž"})
-    assert run.ended_at >= run.started_at > 1.5e9
 
 
 def test_a_transaction_is_atomic_and_may_be_nested(ledger, cid):
@@ -163,40 +143,6 @@ def test_a_transaction_is_atomic_and_may_be_nested(ledger, cid):
         write_and_fail()
     assert (list(ledger.known(cid, KEYS)), ledger.failures(cid)) == ([KEYS[0]], {})
     assert len(ledger.collections("p_notes")) == 1
-
-
-def test_threads_share_one_ledger(ledger, cid):
-    def write(number):
-        for i in range(20):
-            ledger.record(cid, [(encode_key([number, i]), A, B, 1)])
-
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert ledger.totals(cid).documents == 80
-
-
-def test_a_ledger_from_the_future_is_refused(url):
-    ledger = Ledger(url)
-    with ledger.transaction() as connection:
-        connection.exec_driver_sql("UPDATE rag_index_schema_version SET version = 99")
-    ledger.close()
-    with pytest.raises(LedgerTooNew, match="has version 99"):
-        Ledger(url)
-
-
-def test_one_run_of_an_index_at_a_time(ledger, url):
-    other = Ledger(url)
-    with IndexLease(ledger, "p_notes", "r1") as lease:
-        with pytest.raises(IndexLocked, match="is being written by process"), IndexLease(other, "p_notes", "r2"):
-            pass
-        with IndexLease(other, "p_other", "r3"):
-            lease.check()
-    with IndexLease(other, "p_notes", "r2") as second:
-        assert second.epoch > lease.epoch
-    other.close()
 
 
 def renewed_at(ledger):

@@ -106,23 +106,6 @@ def test_a_query_is_read_by_one_cursor_from_one_snapshot(desk):
     assert len(read(desk.source(query="SELECT id, body FROM note WHERE id < 6"), 2)) == 5
 
 
-def test_a_stream_that_is_restarted_begins_at_the_first_row(desk):
-    source = notes(desk, 7).source(query="SELECT id, body FROM note ORDER BY id")
-    first = source.page(None, 3)
-    source.page(first.cursor, 3)
-    assert source.page(None, 3) == first
-
-
-def test_rows_are_inserted_and_deleted_between_pages_of_a_table(desk):
-    notes(desk, 7)
-
-    def change(number):
-        if number == 1:
-            desk.run("DELETE FROM note WHERE id IN (1, 4)", "INSERT INTO note VALUES (8, 'note 8')")
-
-    assert list(read(desk.source(), 3, change)) == ["1", "2", "3", "5", "6", "7", "8"]
-
-
 def test_writers_are_not_blocked_and_no_lock_is_held_between_pages(desk):
     source = notes(desk, 7).source()
     source.page(None, 2)
@@ -199,15 +182,6 @@ def test_dates_that_python_cannot_represent_become_text(desk):
         }
 
 
-def test_json_as_text_is_canonical(desk):
-    desk.run(
-        "CREATE TABLE note (id integer, body jsonb)", """INSERT INTO note VALUES (1, '{"b": "é", "a": 1}'), (2, '5')"""
-    )
-    page = desk.source().page(None, 10)
-    assert page.documents.texts == ['{"a": 1, "b": "é"}']
-    assert page.unreadable[0].key == "2"
-
-
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
@@ -271,16 +245,6 @@ def test_null_keys_and_keys_that_occur_twice(desk):
             read(desk.source(), rows)
     with pytest.raises(SourceError, match="more than once"):
         desk.source(query="SELECT * FROM note").page(None, 10)
-
-
-def test_keys_that_are_equal_for_the_database_are_refused_not_lost(desk):
-    desk.run(
-        "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
-        "CREATE TABLE note (id text COLLATE nocase, body text)",
-        "INSERT INTO note VALUES ('a', 'x'), ('A', 'y'), ('b', 'z')",
-    )
-    with pytest.raises(SourceError, match="more than once"):
-        read(desk.source(), 1)
 
 
 # Read only

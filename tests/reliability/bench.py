@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from tests.project import Project
 
-__all__ = ["Bench"]
-
 GONE_SECONDS = 60.0
 """How long the processes of a killed run may take to end. The time is reported; only one that stays is a fault."""
 END_SECONDS = 240.0
@@ -69,7 +67,7 @@ class Bench:
             project = make_project(self._folder / f"clean-{embedder}-{run}", self._documents, extra=settings)
             if run == "second":
                 edit_corpus(project)
-            report = project.index(serial=True)
+            report = project.run()
             assert report.state == "completed", report.sentence()
             rows = ledger_rows(project)
             assert not any(row.pending for row in rows.values())
@@ -102,7 +100,7 @@ class Bench:
         if case.run == "first" or qdrant is not None:
             project = make_project(folder, self._documents, extra=self._services.settings(case.embedder, qdrant))
             if case.run == "second":
-                assert project.index(serial=True).state == "completed"
+                assert project.run().state == "completed"
         else:
             shutil.copytree(before.folder, folder)
             project = project_in(folder)
@@ -227,7 +225,7 @@ class _Attempt:
         return report
 
     def _in_one_process(self) -> dict[str, Any] | None:
-        report = self.project.index(serial=True)
+        report = self.project.run()
         if report.exit_code:
             self._problem(f"the next run ended with {report.exit_code}: {report.sentence()}")
             return None

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["NAMES", "Case", "TooLate", "Trial", "long_cases"]
-
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -58,6 +56,15 @@ class Trial:
     beyond_window: int = 0
     """How many of `embedded_again` exceed one window of shards."""
     problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        gone = "" if self.gone_seconds is None else f", gone after {self.gone_seconds:.1f} s"
+        verdict = "; ".join(self.problems) or "as it should be"
+        return (
+            f"{self.case}: {self.committed:.0%} committed, {self.pending} pending, exit {self.exit_code} after "
+            f"{self.ended_seconds:.1f} s{gone}, next run {self.next_seconds:.1f} s, {self.embedded_again} embedded "
+            f"again: {verdict}"
+        )
 
 
 class TooLate(Exception):

@@ -10,8 +10,6 @@ from tests.project import WORDS, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SHARD_DOCUMENTS", "edit_corpus", "make_project"]
-
 SHARD_DOCUMENTS = {"first": 24, "second": 10}
 """Documents in a shard: few, so that a run has many shards."""
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Ollama", "Services", "prefect_to_kill"]
-
 
 class Ollama(Protocol):
     """A server that can be killed and started again on its port."""

@@ -7,12 +7,13 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.reliability.chaos.places import WAYS, Missing, open_desk
+from tests.reliability.chaos.places import Missing, open_desk
 from tests.reliability.chaos.trial import Trial
 
 SEED = random.SystemRandom().randrange(1_000_000)
 SHORT = {"sqlite-queue": 1_000, "postgresql-wal": 600}
-LONG = dict.fromkeys(WAYS, 6_000) | {"mariadb-queue": 2_500}
+LONG = {"postgresql-queue": 4_000, "mariadb-queue": 2_500, "postgresql-wal-server": 6_000}
+"""What the short trials do not have: other databases with triggers, and a store that is killed too."""
 
 
 def follow(tmp_path, way: str, *, operations: int, kills: int) -> None:
@@ -37,6 +38,6 @@ def test_a_watch_that_is_killed_loses_nothing(tmp_path, way):
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", LONG)
 def test_thousands_of_changes_and_many_kills_lose_nothing(tmp_path, way):
-    follow(tmp_path, way, operations=LONG[way], kills=10)
+    follow(tmp_path, way, operations=LONG[way], kills=8)

@@ -94,9 +94,9 @@ def test_a_disk_that_fills_up_during_a_run_loses_nothing(tmp_path, prefect_serve
             disk.fill(leave=leave)
             assert run.process.wait(120) == 1, run.output
             assert message in last_line(run.output)
-        assert project.index(serial=True).exit_code == 1, "the disk is still full"
+        assert project.run().exit_code == 1, "the disk is still full"
         disk.ballast.unlink()
-        report = project.index(serial=True)
+        report = project.run()
         assert report.state == "completed", report.sentence()
         assert report.indexes[0].unchanged >= 150
         assert_equals_clean_index(project, tmp_path / "clean", ledger=ledger)
@@ -110,14 +110,14 @@ def test_a_disk_that_fills_up_during_a_run_loses_nothing(tmp_path, prefect_serve
         pytest.param(LEDGER, "ledger.db", id="ledger", marks=pytest.mark.long),
     ],
 )
-def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, prefect_server, extra, message):
+def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, extra, message):
     project = make_project(tmp_path / "p", 100, extra=extra)
     with Disk(project, 400) as disk:
         disk.read_only(True)
-        refused = project.index(serial=True)
+        refused = project.run()
         assert (refused.exit_code, message in refused.indexes[0].message) == (1, True)
         disk.read_only(False)
-        assert project.index(serial=True).state == "completed"
+        assert project.run().state == "completed"
 
         edit_corpus(project)
         disk.read_only(True)
@@ -126,7 +126,7 @@ def test_a_folder_that_becomes_read_only_loses_nothing(tmp_path, prefect_server,
         assert message in last_line(ended.stdout)
         assert "Traceback" not in ended.stderr
         disk.read_only(False)
-        assert project.index(serial=True).state == "completed"
+        assert project.run().state == "completed"
         ledger = disk.path / "ledger.db" if extra == LEDGER else None
         assert_equals_clean_index(project, tmp_path / "clean", ledger=ledger)
 
@@ -157,12 +157,12 @@ def locked_ledger(project: Project, seconds: float | None = None) -> Iterator[No
 
 
 @pytest.mark.long
-def test_a_ledger_that_is_locked_for_a_while_is_waited_for(tmp_path, prefect_server):
+def test_a_ledger_that_is_locked_for_a_while_is_waited_for(tmp_path):
     project = make_project(tmp_path / "p", 100)
-    project.index(serial=True)
+    project.run()
     edit_corpus(project)
     with locked_ledger(project, 2.0):
-        report = project.index(serial=True)
+        report = project.run()
     assert report.state == "completed", report.sentence()
     assert_equals_clean_index(project, tmp_path / "clean")
 
@@ -170,7 +170,7 @@ def test_a_ledger_that_is_locked_for_a_while_is_waited_for(tmp_path, prefect_ser
 @pytest.mark.long
 def test_a_ledger_that_stays_locked_ends_the_run_with_one_line(tmp_path, prefect_server):
     project = make_project(tmp_path / "p", 100)
-    project.index(serial=True)
+    project.run()
     edit_corpus(project)
     with locked_ledger(project):
         ended = project.cli("index-all", "--serial", timeout=250)
@@ -178,21 +178,21 @@ def test_a_ledger_that_stays_locked_ends_the_run_with_one_line(tmp_path, prefect
     assert "ledger.db" in last_line(ended.stdout)
     assert "locked" in last_line(ended.stdout)
     assert "Traceback" not in ended.stderr
-    assert project.index(serial=True).state == "completed"
+    assert project.run().state == "completed"
     assert_equals_clean_index(project, tmp_path / "clean")
 
 
 @pytest.mark.long
-def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, prefect_server):
+def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path):
     project = make_project(tmp_path / "p", 50)
-    project.index(serial=True)
+    project.run()
     file = project.folder / ".rag-index" / "ledger.db"
     with sqlite3.connect(file) as db:
         [(version,)] = db.execute("SELECT version FROM rag_index_schema_version").fetchall()
         db.execute("UPDATE rag_index_schema_version SET version = 99")
     rows, points = ledger_rows(project), project.points()
     project.execute("DELETE FROM note WHERE id = 3")
-    report = project.index(serial=True)
+    report = project.run()
     assert report.exit_code == 1
     assert "version 99" in report.indexes[0].message
     assert "Upgrade rag-index" in report.indexes[0].message
@@ -202,16 +202,16 @@ def test_a_ledger_of_a_newer_version_is_left_alone(tmp_path, prefect_server):
     assert (ledger_rows(project), project.points()) == (rows, points)
     with sqlite3.connect(file) as db:
         db.execute("UPDATE rag_index_schema_version SET version = ?", (version,))
-    assert project.index(serial=True).indexes[0].deleted == 1
+    assert project.run().indexes[0].deleted == 1
     assert_equals_clean_index(project, tmp_path / "clean")
 
 
 @pytest.mark.long
-def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path, prefect_server):
+def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path):
     """The times that an earlier run recorded now lie in the future, and so does the lease of a killed run."""
     project = make_project(tmp_path / "p", 200)
     project.execute("INSERT INTO note VALUES (9999, 'blob', ?, 'a', 1)", b"\x00")
-    assert project.index(serial=True).state == "partial"
+    assert project.run().state == "partial"
     ledger = Ledger(project.settings.ledger_url, clock=lambda: time.time() + DAY)
     dead = IndexLease(ledger, "test_notes", "killed")
     dead.__enter__()
@@ -223,6 +223,6 @@ def test_a_clock_that_was_set_back_by_a_day_loses_nothing(tmp_path, prefect_serv
         db.execute("UPDATE rag_index_leases SET pid = ?", (dead_pid(),))
     project.execute("DELETE FROM note WHERE id = 9999")
     edit_corpus(project)
-    report = project.index(serial=True)
+    report = project.run()
     assert report.state == "completed", report.sentence()
     assert_equals_clean_index(project, tmp_path / "clean")

@@ -61,11 +61,6 @@ def test_a_zombie_holds_no_lease(ledger):
     child.wait()
 
 
-def test_a_lease_is_taken_over_if_its_process_has_ended(ledger):
-    held_by(ledger, pid=dead_pid())
-    assert not is_taken(ledger)
-
-
 @pytest.mark.parametrize("hours", [-1, 1])
 def test_a_living_run_keeps_its_lease_when_the_clock_is_set(ledger, hours):
     """The start time of a process moves with the clock, but renewals of the lease show that the run lives."""

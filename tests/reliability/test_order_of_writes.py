@@ -13,10 +13,9 @@ import pytest
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.indexing.run import RunOptions, open_run
-from rag_index.indexing.steps import Here
 from tests.project import Project
 from tests.reliability.scenario import make_project
-from tests.reliability.test_every_step import SCENES, pages, run_once
+from tests.reliability.test_every_step import SCENES, SmallSteps, run_once
 
 
 class Watch:
@@ -114,16 +113,11 @@ def run_watched(project: Project, embedder, *, full: bool = False) -> dict[str, 
     with open_run(project.settings, "notes", options, run_id=str(uuid.uuid4())) as run:
         watch = Watch(run.store, run.ledger)
         run.store, run.ledger = watch.store, watch.ledger
-        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
-        scan.sharder._documents = 12
-        scan.index(pages(run), Here(embedder))
-        scan.delete_gone()
-        scan.publish()
-        assert run.finish().state == "completed"
+        assert run.execute(SmallSteps(embedder)).state == "completed", run.error
     return watch.checked
 
 
-@pytest.mark.parametrize("scene", [name for name in SCENES if name != "undone"])
+@pytest.mark.parametrize("scene", SCENES)
 def test_the_ledger_says_what_the_store_durably_holds(folder, embedder, scene):
     before, change, full = SCENES[scene]
     project = make_project(folder / "p", 60)

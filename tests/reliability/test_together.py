@@ -156,7 +156,7 @@ def test_kills_of_either_side_lose_nothing_and_leave_nothing(project):
     random_ = random.Random()
     with serving(project) as service:
         service.ask("printer")
-        for number in range(6):
+        for number in range(4):
             project.execute("UPDATE note SET body = body || ?", f" again {number}")
             killed_run(project, number, random_)
             service.ask("printer")
@@ -165,7 +165,7 @@ def test_kills_of_either_side_lose_nothing_and_leave_nothing(project):
     with serving(project) as service:
         service.ask("printer")
         run = started_run(project, "index-all")
-        for _ in range(4):
+        for _ in range(3):
             time.sleep(random_.uniform(0.5, 2))
             service.kill()
             service.start()

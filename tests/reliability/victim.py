@@ -21,8 +21,6 @@ from tests.project import PROGRAM, Project
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Row", "Victim", "assert_equals_clean_index", "dead_pid", "file_stamps", "ledger_rows", "project_in"]
-
 MARK = "KILL_TRIAL"
 """An environment variable that identifies all processes of a run, even after their parent has died."""
 
@@ -70,7 +68,7 @@ def assert_equals_clean_index(project: Project, folder: Path, *, ledger: Path | 
     with sqlite3.connect(project.folder / "source.db") as db, sqlite3.connect(folder / "source.db") as copy:
         db.backup(copy)
     clean = project_in(folder)
-    assert clean.index(serial=True).state == "completed"
+    assert clean.run().state == "completed"
     found, expected = project.points(), clean.points()
     assert found == expected
     assert ledger_rows(project, ledger) == ledger_rows(clean, ledger and folder / ledger.relative_to(project.folder))

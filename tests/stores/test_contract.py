@@ -182,12 +182,6 @@ def test_upsert_replaces_whole_points(store: Store, name: str) -> None:
     assert store.count(name) == 2
 
 
-def test_many_points_in_one_call(store: Store, name: str) -> None:
-    store.upsert(name, batch(list(range(1300))))
-    assert store.count(name) == 1300
-    assert len(store.retrieve(name, [point_id(f"None{n}") for n in range(1300)])) == 1300
-
-
 def test_payloads_come_back_as_they_were(store: Store, name: str) -> None:
     payload = {
         "Größe": "日本語 🙂",
@@ -617,16 +611,6 @@ def test_an_alias_is_read_like_a_collection(store: Store, name: str) -> None:
     assert store.retrieve(alias, points.ids[:1])[0].id == points.ids[0]
     assert store.search(alias, VectorQuery(points.vectors[3], 1))[0].id == points.ids[3]
     assert alias not in store.collections()
-
-
-def test_an_alias_moves(store: Store, name: str) -> None:
-    other, alias = new_name(), new_name()
-    store.create(other, DIMENSION, {})
-    store.upsert(other, batch([1]))
-    for target, count in ((name, 0), (other, 1), (other, 1), (name, 0)):
-        store.point_alias(alias, target)
-        assert store.aliases()[alias] == target
-        assert store.count(alias) == count
 
 
 def test_an_alias_and_a_collection_cannot_share_a_name(store: Store, name: str) -> None:

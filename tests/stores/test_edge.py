@@ -22,7 +22,7 @@ import pytest
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.errors import StoreBusy, StoreError
-from rag_index.stores import Condition, VectorQuery
+from rag_index.stores import VectorQuery
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.store import EdgeStore
 from tests.waiting import eventually
@@ -113,19 +113,6 @@ def test_waiting_gets_the_store_once_it_is_released(tmp_path: Path, run: Any) ->
     assert holder.popen.poll() is None
 
 
-def test_a_killed_holder_frees_the_store(tmp_path: Path, run: Any) -> None:
-    holder = run(PROCESS + "print('ready', flush=True); input()", tmp_path)
-    holder.says()
-    holder.kill()
-    EdgeStore(tmp_path).close()
-
-
-def test_a_process_can_open_the_store_once(tmp_path: Path) -> None:
-    with closing(EdgeStore(tmp_path)), pytest.raises(StoreBusy, match=f"process {os.getpid()}"):
-        EdgeStore(tmp_path)
-    EdgeStore(tmp_path).close()
-
-
 def test_a_damaged_lock_file_says_another_process(tmp_path: Path) -> None:
     with closing(EdgeStore(tmp_path)):
         (tmp_path / ".lock").write_bytes(b'{"pid": ')
@@ -134,41 +121,6 @@ def test_a_damaged_lock_file_says_another_process(tmp_path: Path) -> None:
 
 
 # Durability
-
-
-def test_a_reopened_store_is_as_it_was_left(tmp_path: Path) -> None:
-    with closing(EdgeStore(tmp_path)) as store:
-        store.create("one", DIMENSION, {"id": "x"})
-        store.create("two", 3, {})
-        store.upsert("one", points(range(100)))
-        store.point_alias("live", "one")
-    with closing(EdgeStore(tmp_path)) as store:
-        assert store.collections() == {"one": {"id": "x"}, "two": {}}
-        assert store.aliases() == {"live": "one"}
-        assert (store.dimension("live"), store.dimension("two")) == (DIMENSION, 3)
-        assert store.count("live") == 100
-        assert [point.id for point in store.scroll("one")] == sorted(points(range(100)).ids)
-
-
-@pytest.mark.parametrize("flush", ["store.flush('c')", "pass"])
-def test_acknowledged_points_survive_a_kill(tmp_path: Path, run: Any, flush: str) -> None:
-    code = f"""
-store.create('c', {DIMENSION}, {{}})
-for start in range(0, 1_000_000, 700):
-    store.upsert('c', points(range(start, start + 700)))
-    {flush}
-    print(start + 700, flush=True)
-"""
-    writer = run(PROCESS + code, tmp_path)
-    seen = [writer.says() for _ in range(8)]
-    written = int((seen + writer.kill().split())[-1])
-    with closing(EdgeStore(tmp_path)) as store:
-        found = {point.payload["n"] for point in store.scroll("c")}
-        assert found >= set(range(written))
-        assert store.count("c") == len(found)
-        store.upsert("c", points(range(written, written + 700)))
-        (again,) = store.retrieve("c", points(range(1)).ids, vectors=True)
-        assert again.vector is not None
 
 
 def test_the_catalog_survives_kills_during_changes(tmp_path: Path, run: Any) -> None:
@@ -476,29 +428,3 @@ def test_a_flush_leaves_nothing_for_the_next_open_to_replay(tmp_path: Path) -> N
             assert log.read_bytes() == before
             store.flush("c")
             assert log.read_bytes() != before
-
-
-@pytest.mark.long
-def test_a_search_index_finds_what_a_filter_lets_through_however_little_that_is(tmp_path):
-    """The filter is applied inside the search of the graph: otherwise few of ten would be left of a rare group."""
-    count, dimension, chance = 20_000, 32, np.random.default_rng(3)
-    vectors = chance.normal(size=(count, dimension)).astype(np.float32)
-    groups = [["all", *[f"1 in {share}" for share in (10, 100, 1000) if n % share == 0]] for n in range(count)]
-    payloads = [{RESERVED_KEY: {"key": str(n), "chunk": 0, "groups": some}} for n, some in enumerate(groups)]
-    ids = [str(uuid.UUID(int=n + 1)) for n in range(count)]
-    with closing(EdgeStore(tmp_path / "store")) as store:
-        store.create("c", dimension, {})
-        store.index_fields("c", {f"{RESERVED_KEY}.groups": "keyword"})
-        store.upsert("c", PointBatch(ids, vectors, payloads))
-        store.optimize("c")
-        assert store.indexed("c")
-        for group in ("all", "1 in 10", "1 in 100", "1 in 1000"):
-            condition = Condition(f"{RESERVED_KEY}.groups", "any", [group])
-            hit = wanted = 0
-            for query in chance.normal(size=(50, dimension)).astype(np.float32):
-                exact = {p.id for p in store.search("c", VectorQuery(query, 10, conditions=[condition], exact=True))}
-                found = store.search("c", VectorQuery(query, 10, conditions=[condition]))
-                assert all(group in point.payload[RESERVED_KEY]["groups"] for point in found)
-                hit, wanted = hit + len(exact & {point.id for point in found}), wanted + len(exact)
-            print(f"\n{group}: {hit} of the {wanted} nearest found")
-            assert hit >= 0.95 * wanted

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DIMENSION, POINTS, PAGE = 16, 400, 4096
-CASES = 6
+CASES = 4
 
 
 def batch(numbers: Sequence[int], version: int) -> PointBatch:

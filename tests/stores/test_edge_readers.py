@@ -21,8 +21,8 @@ from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge import reader as edge_reader
 from rag_index.stores.edge import reader as reader_module
 from rag_index.stores.edge.catalog import Catalog
+from rag_index.stores.edge.collection_reader import CollectionReader
 from rag_index.stores.edge.reader import EdgeReader
-from rag_index.stores.edge.reading import CollectionReader
 from rag_index.stores.edge.shard_files import MIN_LINKED, link_shard
 from rag_index.stores.edge.store import EdgeStore
 from tests.stores.test_edge import DIMENSION, PROCESS, clustered, points, run
@@ -205,22 +205,6 @@ def test_searches_go_to_the_older_state_while_the_newest_is_loaded(
             writer.create("c", DIMENSION, {})
         threading.Timer(0.3, may_load.set).start()
         assert reader.count("c") == 0, "what was dropped is searched"
-
-
-def test_nothing_is_copied_without_readers_or_without_writes(tmp_path: Path) -> None:
-    fill(tmp_path)
-    with closing(EdgeReader(tmp_path)) as reader:
-        reader.count("live")
-        with closing(EdgeStore(tmp_path)) as writer:
-            assert writer.count("live") == 997
-            writer.set_metadata("live", {"note": 1})
-            writer.flush("live")
-        assert reader.metadata("live") == {"note": 1}
-    assert live_folder(tmp_path).name == "c"
-    with closing(EdgeStore(tmp_path)) as writer:
-        writer.upsert("live", points(range(2000, 2010), WIDE))
-    assert live_folder(tmp_path).name == "c"
-    assert '"version": 1' in (tmp_path / "catalog.json").read_text(), "an older rag-index could read it"
 
 
 def test_a_reader_that_comes_in_the_middle_of_a_run_is_let_in(tmp_path: Path) -> None:

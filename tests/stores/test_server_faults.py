@@ -94,16 +94,6 @@ def test_a_server_that_comes_back_is_waited_for(qdrant: FakeQdrant, store: Serve
     assert store.count("c") == 10
 
 
-def test_a_new_store_waits_for_the_server_too(qdrant: FakeQdrant) -> None:
-    qdrant.stop()
-    store = ServerStore(qdrant.url, timeout=1, patience=30)
-    timer = threading.Timer(0.4, qdrant.start)
-    timer.start()
-    assert store.collections() == {}
-    timer.join()
-    store.close()
-
-
 # Faults that stay
 
 
@@ -127,13 +117,6 @@ def test_a_fault_that_stays_raises_unavailable_in_bounded_time(
     assert qdrant.url in str(unavailable.value)
     assert "hang" in what or qdrant.requests(UPSERT) >= 2
     pickle.loads(pickle.dumps(unavailable.value))
-
-
-def test_a_server_that_is_down_raises_unavailable_in_bounded_time(qdrant: FakeQdrant, hasty: ServerStore) -> None:
-    qdrant.stop()
-    for call in (lambda: hasty.count("c"), lambda: hasty.upsert("c", points(1))):
-        with pytest.raises(StoreUnavailable, match=f"{qdrant.url}.*refused.*is it running"):
-            call()
 
 
 # Rate limits
@@ -191,14 +174,6 @@ def test_bad_points_are_found_by_halves_and_the_good_ones_written(qdrant: FakeQd
     assert store.count("c") == 597
     assert qdrant.requests(UPSERT) < 60
     assert {point.id for point in store.scroll("c")} == set(batch.ids) - set(refused.value.point_ids)
-
-
-def test_a_batch_of_bad_points_alone(store: ServerStore) -> None:
-    batch = points(5, poisoned=(0, 1, 2, 3, 4))
-    with pytest.raises(PointsRefused) as refused:
-        store.upsert("c", batch)
-    assert refused.value.point_ids == tuple(batch.ids)
-    assert store.count("c") == 0
 
 
 def test_too_large_a_request_is_halved(qdrant: FakeQdrant, store: ServerStore) -> None:
@@ -370,14 +345,6 @@ def test_a_server_that_is_back_after_an_outage_is_seen_within_the_patience_of_a_
     store.close()
 
 
-def test_incomplete_writes_are_retried_by_grpc(qdrant: FakeQdrant, fast: ServerStore) -> None:
-    qdrant.break_next("GRPC Upsert", update_status="acknowledged")
-    qdrant.break_next("GRPC Upsert", hang=3600.0)
-    fast.upsert("c", points(10))
-    assert qdrant.requests("GRPC Upsert") == 3
-    assert fast.count("c") == 10
-
-
 def test_a_pause_asked_for_by_grpc_is_made(qdrant: FakeQdrant, fast: ServerStore) -> None:
     exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
     qdrant.break_next("GRPC Upsert", code=exhausted, error="Rate limit", headers={"Retry-After": "1"})
@@ -415,16 +382,6 @@ def test_codes_that_need_a_person_are_not_retried(
     with pytest.raises(StoreError, match=message):
         fast.upsert("c", points(300))
     assert qdrant.requests("GRPC Upsert") == 1
-
-
-def test_grpc_of_another_server_is_not_used(qdrant: FakeQdrant) -> None:
-    with FakeQdrant() as other, FakeQdrantGrpc(other) as front:
-        other.version = "1.19.0"
-        store = ServerStore(qdrant.url, patience=PATIENCE, grpc_port=front.port)
-        store.create("c", 4, {})
-        assert qdrant.requests("PUT /collections/c") == 3  # the collection and two indexes
-        assert other.seen == ["GRPC HealthCheck"]
-        store.close()
 
 
 def test_a_port_that_is_not_grpc_is_not_used(qdrant: FakeQdrant) -> None:

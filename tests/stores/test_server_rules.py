@@ -15,7 +15,7 @@ from qdrant_client import QdrantClient, models
 
 from rag_index.documents.batches import RESERVED_KEY, PointBatch
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
-from rag_index.errors import PointsRefused, StoreError, StoreRefused
+from rag_index.errors import PointsRefused, StoreRefused
 from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
@@ -209,17 +209,6 @@ def test_a_key_for_reading_only_reads_and_is_not_called_wrong(server: Server) ->
             write()
 
 
-@pytest.mark.qdrant_server
-def test_a_real_key_for_reading_only() -> None:
-    if not {"QDRANT_URL", "QDRANT_READ_ONLY_API_KEY"} <= os.environ.keys():
-        pytest.skip("needs a Qdrant server: set QDRANT_URL and QDRANT_READ_ONLY_API_KEY")
-    store = ServerStore(os.environ["QDRANT_URL"], api_key=os.environ["QDRANT_READ_ONLY_API_KEY"])
-    store.collections()
-    with pytest.raises(StoreRefused, match="may be for reading only"):
-        store.create(f"rules_{uuid.uuid4().hex}", DIMENSION, {})
-    store.close()
-
-
 # What others did
 
 
@@ -265,16 +254,3 @@ def test_what_was_set_by_hand_is_carried_over(server: Server) -> None:
 def test_a_collection_that_cannot_be_read_gives_nothing_and_does_no_harm(server: Server) -> None:
     server.store.create(f"{server.name}_2", DIMENSION, {}, like=f"{server.name}_gone")
     assert server.store.dimension(f"{server.name}_2") == DIMENSION
-
-
-def test_a_plain_collection_is_not_changed(server: Server) -> None:
-    if server.fake is None:
-        pytest.skip("looks at the requests of a fake")
-    server.store.create(f"{server.name}_2", DIMENSION, {}, like=server.name)
-    assert f"{server.name}_2" not in server.fake.configs
-
-
-def test_a_refused_read_is_a_store_error_for_those_who_do_not_care(server: Server) -> None:
-    server.store.upsert(server.name, points(3))
-    with pytest.raises(StoreError, match="refuses the request"):
-        server.store.search(server.name, VectorQuery(np.ones(DIMENSION + 1, np.float32), 1))

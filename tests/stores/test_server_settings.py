@@ -138,14 +138,6 @@ def test_quantization_that_is_too_coarse_for_the_vectors_is_named(qdrant: FakeQd
     assert open_with(coarse).configure("wide") == ""
 
 
-def test_compressed_vectors_leave_memory_if_the_settings_say_so(qdrant: FakeQdrant, open_with: Any) -> None:
-    open_with(ServerSettings(quantization="scalar")).create("c", DIMENSION, {})
-    open_with(ServerSettings(quantization="scalar", quantized_in_memory=False)).configure("c")
-    found = config(qdrant).quantization_config
-    assert isinstance(found, models.ScalarQuantization)
-    assert not found.scalar.always_ram
-
-
 def test_what_else_of_a_quantization_was_set_by_hand_stays(qdrant: FakeQdrant, open_with: Any) -> None:
     store = open_with(ServerSettings(quantization="scalar"))
     store.create("c", DIMENSION, {})
@@ -190,13 +182,6 @@ def test_searches_of_compressed_vectors_are_scored_again(qdrant: FakeQdrant, ope
     qdrant.searches.clear()
     store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 1, SparseVector((1,), (1.0,))))
     assert [search.quantization is not None for search in qdrant.searches].count(True) == 1, "words are not compressed"
-
-
-def test_without_quantization_searches_leave_it_to_the_server(qdrant: FakeQdrant, open_with: Any) -> None:
-    store = open_with(ServerSettings())
-    store.create("c", DIMENSION, {})
-    store.search("c", VectorQuery(np.ones(DIMENSION, np.float32), 1))
-    assert qdrant.searches[0].quantization is None
 
 
 def test_oversampling_stays_within_strict_mode(qdrant: FakeQdrant, open_with: Any) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import uuid
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -17,7 +17,6 @@ from rag_index.errors import SettingsError, StoreError
 from rag_index.stores import open_store
 from rag_index.stores.edge.reader import EdgeReader
 from rag_index.transfer.export import export
-from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
 
@@ -58,22 +57,19 @@ def test_vectors_can_be_left_out(project, tmp_path):
     assert {frozenset(line) for line in lines(out)} == {frozenset({"id", "document_id", "payload"})}
 
 
-@pytest.mark.parametrize("kind", ["embedded", pytest.param("server", marks=pytest.mark.long)])
-def test_memory_does_not_grow_with_the_index(tmp_path, kind):
+def test_memory_does_not_grow_with_the_index(tmp_path):
     """Measure Python's own memory; the native part of the embedded store is not counted."""
-    with ExitStack() as stack:
-        url = f'[store]\nurl = "{stack.enter_context(FakeQdrant()).url}"\n' if kind == "server" else ""
-        settings = Project(tmp_path / "project", extra=url).settings
-        peaks = []
-        for number, points in enumerate((1500, 6000)):
-            with closing(open_store(settings.store)) as store:
-                store.create(f"test_notes__{number}", 4, {})
-                store.point_alias("test_notes", f"test_notes__{number}")
-                for _ in range(points // 1500):
-                    ids = [str(uuid.uuid4()) for _ in range(1500)]
-                    payloads = [{"_rag": {"key": "1", "chunk": 0}, "body": "text " * 100} for _ in ids]
-                    store.upsert(f"test_notes__{number}", PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
-            peaks.append(peak_of_export(settings, tmp_path / "out.jsonl", points))
+    settings = Project(tmp_path / "project").settings
+    peaks = []
+    for number, points in enumerate((1500, 6000)):
+        with closing(open_store(settings.store)) as store:
+            store.create(f"test_notes__{number}", 4, {})
+            store.point_alias("test_notes", f"test_notes__{number}")
+            for _ in range(points // 1500):
+                ids = [str(uuid.uuid4()) for _ in range(1500)]
+                payloads = [{"_rag": {"key": "1", "chunk": 0}, "body": "text " * 100} for _ in ids]
+                store.upsert(f"test_notes__{number}", PointBatch(ids, np.ones((1500, 4), np.float32), payloads))
+        peaks.append(peak_of_export(settings, tmp_path / "out.jsonl", points))
     assert peaks[1] < 1.3 * peaks[0], [f"{peak:,} bytes" for peak in peaks]
 
 

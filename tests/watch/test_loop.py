@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from rag_index.changes import joined
+from rag_index.changes import Received, joined
 from rag_index.errors import EmbedderUnavailable, FingerprintChanged, IndexLocked, SettingsError, SourceUnavailable
 from rag_index.indexing.changed import Applied
 from rag_index.indexing.scan import Scan
@@ -121,40 +121,31 @@ def test_a_nightly_run_comes_in_while_changes_never_cease(project, feed):
     assert run_plain(project).nothing_to_do
 
 
-def test_an_embedder_that_is_down_is_waited_for(project, feed):
-    down, whole = threading.Event(), Scan.index
-    down.set()
-
-    def index_pages(*args):
-        if down.is_set():
-            raise EmbedderUnavailable("http://gpu:11434 does not answer")
-        whole(*args)
-
-    before = hash_of(project, 5)
-    with mock.patch.object(Scan, "index", index_pages), watched(project, feed) as ledger:
-        change(project, feed, 5, "the pump is mended")
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "backing off")
-        assert "http://gpu:11434 does not answer" in ledger.watch(ALIAS).message
-        assert (ledger.count_waiting(ALIAS), feed.backlog()) == (1, 0)
-        down.clear()
-        eventually(lambda: hash_of(project, 5) != before)
-        eventually(lambda: ledger.watch(ALIAS).state == "running")
-
-
-def test_a_fault_that_somebody_has_to_mend_is_said_and_ends_when_it_is_mended(project, feed):
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (EmbedderUnavailable("http://gpu:11434 does not answer"), "backing off"),
+        (FingerprintChanged("run `rag-index rebuild notes`"), "failing"),
+    ],
+)
+def test_a_fault_is_said_and_the_batch_is_tried_again_until_it_is_over(project, feed, error, state):
     wrong, whole = threading.Event(), Scan.index
     wrong.set()
 
     def index_pages(*args):
         if wrong.is_set():
-            raise FingerprintChanged("run `rag-index rebuild notes`")
+            raise error
         whole(*args)
 
+    before = hash_of(project, 5)
     with mock.patch.object(Scan, "index", index_pages), watched(project, feed) as ledger:
         change(project, feed, 5, "the pump is mended")
-        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == "failing")
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).state == state)
+        assert str(error) in ledger.watch(ALIAS).message
+        assert (ledger.count_waiting(ALIAS), feed.backlog()) == (1, 0)
         wrong.clear()
-        eventually(lambda: applied(ledger) and ledger.watch(ALIAS).state == "running")
+        eventually(lambda: hash_of(project, 5) != before)
+        eventually(lambda: ledger.watch(ALIAS).state == "running")
 
 
 def test_a_source_that_is_down_is_waited_for_and_said(project, feed):
@@ -310,3 +301,52 @@ def test_an_index_whose_changes_are_not_seen_says_so_and_all_of_it_is_compared_a
         feed.problems = {}
         eventually(lambda: runs == ["notes"] and ledger.watch(ALIAS).state == "running")
         assert ledger.watch(ALIAS).full_number is None
+
+
+# What the collecting half tells the other
+
+
+def test_what_arrives_wakes_the_watch(project, monkeypatch):
+    """Otherwise it looks at the inbox only now and then."""
+    monkeypatch.setattr(loop, "NOTE_SECONDS", 100_000.0)
+    feed = ListFeed()
+    with watched(project, feed) as ledger:
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)
+        project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+        feed.give("5")
+        eventually(lambda: ledger.watch(ALIAS).applied_at)
+
+
+class SlowFeed(ListFeed):
+    """A feed that first gives nothing, and has more: it has read past what is not ours."""
+
+    empty = 3
+    waited_early = False
+
+    def receive(self, limit: int) -> Received:
+        if self.empty:
+            self.empty -= 1
+            return Received((), 0, more=True)
+        return super().receive(limit)
+
+    def wait(self, seconds: float) -> None:
+        self.waited_early = self.waited_early or self.empty > 0
+        super().wait(seconds)
+
+
+def test_once_reads_on_where_a_feed_has_more(project):
+    feed, stop = SlowFeed(), Stop()
+    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
+    feed.give("5")
+    with closing(Ledger(project.settings.ledger_url)) as ledger, closing(PlainRunner(project.settings)) as runner:
+        assert watch_of(project, feed, ledger, runner, stop).run(once=True)
+    assert project.texts()["5"] == ["Note 5\nthe pump is mended"]
+    assert not feed.waited_early, "a feed that has more is asked for it at once"
+
+
+def test_a_watch_that_looks_seldom_ends_soon(tmp_path):
+    project = Project(tmp_path / "project", "[watch]\npoll_seconds = 3600").fill(1)
+    run_plain(project)
+    feed = ListFeed()
+    with watched(project, feed) as ledger:
+        eventually(lambda: ledger.watch(ALIAS) and ledger.watch(ALIAS).caught_up_at)

@@ -6,12 +6,10 @@ import dataclasses
 import logging
 import threading
 from contextlib import closing, contextmanager
-from functools import partial
 from unittest import mock
 
 import pytest
 
-from rag_index.changes import Received
 from rag_index.errors import IndexLocked
 from rag_index.ledger import Ledger
 from rag_index.status.runs import run_reports, watch_report
@@ -113,14 +111,6 @@ def test_what_the_feed_never_gave_is_reported_once_and_shown_until_the_next_run(
     run_plain(project)
     assert ledger.missed(ALIAS) == []
     assert status(project.settings).indexes[0].watch["missed"] is None
-
-
-def test_the_first_ten_are_named(project, feed, ledger, reports):
-    with judging(project, feed, ledger):
-        change(project, *range(1, 13))
-        run_plain(project)
-    [said] = reports()
-    assert "12 documents that the watch missed: 1, 10, 11, 12, 2, 3, 4, 5, 6, 7, …. The index" in said
 
 
 def test_what_is_on_its_way_or_waits_is_no_fault(project, feed, ledger, reports):
@@ -305,37 +295,6 @@ def test_an_index_whose_feed_lost_changes_is_not_judged(project, feed, ledger, r
         pass
     [said] = reports()
     assert "1 document that the watch missed: 7." in said
-
-
-class FeedBehind(ListFeed):
-    """A feed that cannot give all that is committed yet, as the log of changes that readers do not see so far."""
-
-    behind: tuple[str, ...] = ("notes",)
-    asked = 0
-
-    def receive(self, limit: int) -> Received:
-        self.asked += 1
-        return dataclasses.replace(super().receive(limit), behind=self.behind)
-
-    def was_asked(self, times: int) -> bool:
-        return self.asked >= times
-
-
-def test_nothing_is_judged_while_the_feed_is_behind(project, ledger, reports):
-    feed = FeedBehind()
-    with judging(project, feed, ledger):
-        eventually(lambda: ledger.watch(ALIAS))
-        change(project, 5)
-        run_plain(project)
-        for _ in range(6):  # each wakes the watch, which looks whether it can judge
-            enough = feed.asked + 1
-            feed.give("1")
-            eventually(partial(feed.was_asked, enough))
-        eventually(lambda: ledger.count_waiting(ALIAS) == 0)
-        assert not judged(ledger)
-        feed.give("5")
-        feed.behind = ()
-    assert reports() == []
 
 
 def test_what_cannot_be_seen_is_a_hint_and_no_error(project, feed, ledger, reports):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from contextlib import closing
 
@@ -65,30 +64,6 @@ def test_changes_are_indexed_and_those_of_an_index_that_is_not_watched_wait(proj
     run(project, "watch", "--once")
     assert documents(project, "titles") == after
     assert "leave out the names" in project.cli("watch", "notes", "--setup").stderr
-
-
-@pytest.mark.long
-def test_a_watch_that_runs_once_says_what_the_last_one_missed(project):
-    script = run(project, "watch", "--setup")
-    with project.source() as db:
-        db.executescript(script)
-    run(project, "watch", "--once")
-    with project.source() as db:
-        triggers = db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            db.execute(f'DROP TRIGGER "{name}"')
-        db.execute("UPDATE note SET title = 'restored' WHERE id = 7")
-        for _, sql in triggers:
-            db.execute(sql)
-    run(project, "index", "notes")
-    with closing(sqlite3.connect(project.settings.ledger_url.database)) as ledger, ledger:
-        ledger.execute("UPDATE rag_index_mended SET found_at = 0")  # long ago
-    said = "index notes: a run had to mend 1 document that the watch missed: 7."
-    ended = project.cli("watch", "--once")
-    assert (ended.returncode, ended.stderr.count(said)) == (0, 1)
-    assert said not in project.cli("watch", "--once").stderr
-    assert said in run(project, "status")
-    assert said in run(project, "report")
 
 
 @pytest.mark.parametrize("changes", ["queue", "poll"])

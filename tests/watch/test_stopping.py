@@ -70,8 +70,7 @@ def has_caught_up(project) -> bool:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("prefect", [False, True], ids=["plain", "prefect"])
-@pytest.mark.parametrize("how", ["SIGTERM", "Ctrl-C"])
+@pytest.mark.parametrize(("how", "prefect"), [("SIGTERM", True), ("Ctrl-C", False)], ids=["prefect", "plain"])
 def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(request, project, fake, how, prefect):
     environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
     fake.seconds_per_text = 0.1
@@ -93,8 +92,10 @@ def test_an_ordinary_run_is_stopped_with_the_watch_and_continued_by_the_next(req
     assert (record.state, record.message, record.full_number, waiting) == ("stopped", "", None, 0)
 
 
-@pytest.mark.parametrize("prefect", [False, pytest.param(True, marks=pytest.mark.long)], ids=["plain", "prefect"])
-@pytest.mark.parametrize("how", ["Ctrl-C", pytest.param("SIGTERM", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("how", "prefect"),
+    [pytest.param("Ctrl-C", False, id="plain"), pytest.param("SIGTERM", True, id="prefect", marks=pytest.mark.long)],
+)
 def test_a_batch_that_is_under_way_is_ended_first(request, project, fake, how, prefect):
     environment = {"PREFECT_API_URL": request.getfixturevalue("prefect_server")} if prefect else {}
     assert project.cli("watch", "--once").returncode == 0

@@ -9,24 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rag_index.changes.tables import object_name
+import sqlalchemy as sa
+
+from rag_index.changes.rows import Setup, Step
+from rag_index.changes.watched_tables import object_name
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy.engine import Connection
 
-    from rag_index.changes.rows import Setup, WatchedTable
+    from rag_index.changes.rows import WatchedTable
 
-__all__ = ["SETUP", "Queue", "QueuedRow", "open_queue", "trigger_names"]
+__all__ = ["SETUP", "Queue", "QueuedRow", "open_queue"]
 
 SETUP = "run the SQL that `rag-index watch --setup` prints"
 VERSION = 1
 """Belongs to the names of triggers; a change of what they do makes new names, so that `check` notices old ones."""
+FIRST_ROWS = "It tells the watch to compare everything once: nobody knows what changed before the triggers."
+"""The reason for the rows that a setup writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,31 +48,81 @@ class QueuedRow:
     changed_at: float
 
 
-class Queue(Protocol):
+class Queue(ABC):
     """The queue of one project in one kind of database."""
 
-    def __init__(self, tables: Sequence[WatchedTable], project: str) -> None: ...
-
-    has_changes: str
-    """A statement that returns a row if anything waits; cheap enough to be repeated all the time."""
-
-    no_rows: Sequence[Any]
+    kinds: ClassVar[tuple[str, ...]] = ("insert", "update", "delete")
+    """The triggers of each table."""
+    costs: ClassVar[tuple[str, ...]]
+    """What they cost the source; a sentence each."""
+    schema: ClassVar[str] = ""
+    """What comes before the queue's name in statements."""
+    no_rows: Sequence[Any] = (0,)
     """Tokens of rows that do not exist, to try whether `delete` is allowed."""
 
+    def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
+        self._watched = list(tables)
+        self._by_name = {str(table): table for table in tables}
+        self._project = project
+        self._name = object_name(project)
+        self._queue = f"{self.schema}{self._name}"
+        self.has_changes = f"SELECT 1 FROM {self._queue} LIMIT 1"
+        """A statement that returns a row if anything waits; cheap enough to be repeated all the time."""
+
+    @abstractmethod
     def setup(self, connection: Connection) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
 
-    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """Return why changes of some of the tables are not noted. Raises SettingsError if that is so for all."""
-
+    @abstractmethod
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """Return rows of the queue, at most `limit`."""
 
+    @abstractmethod
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows in one transaction, and no others."""
 
+    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
+        """Return why changes of some of the tables are not noted. Raises SettingsError if that is so for all."""
+        self._check_queue(connection)
+        found: dict[WatchedTable, SettingsError] = {}
+        for table in self._watched:
+            try:
+                if not self._has_triggers(connection, table):
+                    reason = f"table {table} has no triggers, or they do not fit the settings, or were switched off"
+                    found[table] = SettingsError(f"{reason}; {SETUP} again")
+            except SettingsError as error:
+                found[table] = error
+        return found
+
     def count(self, connection: Connection, limit: int) -> int:
         """Return how many rows wait; counting ends at `limit`."""
+        statement = f"SELECT count(*) FROM (SELECT 1 FROM {self._queue} LIMIT {limit:d}) AS waiting"
+        return int(connection.scalar(sa.text(statement)) or 0)
+
+    @abstractmethod
+    def _check_queue(self, connection: Connection) -> None:
+        """Raise SettingsError if there is no queue, or none that can be used."""
+
+    @abstractmethod
+    def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
+        """Return whether a table has its triggers. Raises SettingsError if it cannot have any."""
+
+    def _names(self, table: WatchedTable) -> dict[str, str]:
+        """Return a trigger's name for each kind. It depends on everything that the trigger does with the table."""
+        used = None if table.used is None else sorted(table.used)
+        does = json.dumps([VERSION, table.schema, table.name, table.columns, used])
+        digest = hashlib.sha256(does.encode()).hexdigest()[:8]
+        return {kind: object_name(self._project, digest, kind) for kind in self.kinds}
+
+    def _setup(self, steps: Iterable[Step], removal: Iterable[str]) -> Setup:
+        title = f"rag-index: follow changes by triggers (queue {self._queue})"
+        return Setup(title, self.costs, tuple(steps), tuple(map(Step, removal)))
+
+
+def require_columns(table: WatchedTable, there: Iterable[str]) -> None:
+    """Raise SettingsError if the table lacks a column that the settings name."""
+    for column in sorted({*table.columns, *(table.used or ())}.difference(there)):
+        raise SettingsError(f"table {str(table)!r} has no column {column!r}, which the settings name")
 
 
 def open_queue(dialect: str, tables: Sequence[WatchedTable], project: str) -> Queue:
@@ -91,11 +147,3 @@ def open_queue(dialect: str, tables: Sequence[WatchedTable], project: str) -> Qu
             f'changes = "queue" needs PostgreSQL, MariaDB, MySQL or SQLite, and the source is {dialect}; use "poll"'
         )
     return kind(tables, project)
-
-
-def trigger_names(project: str, table: WatchedTable, kinds: Sequence[str]) -> dict[str, str]:
-    """Return a trigger's name for each kind. It depends on everything that the trigger does with the table."""
-    used = None if table.used is None else sorted(table.used)
-    does = json.dumps([VERSION, table.schema, table.name, table.columns, used])
-    digest = hashlib.sha256(does.encode()).hexdigest()[:8]
-    return {kind: object_name(project, digest, kind) for kind in kinds}

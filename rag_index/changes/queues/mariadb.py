@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
-from rag_index.changes.rows import Setup, Step
-from rag_index.changes.tables import object_name
+from rag_index.changes.queues import FIRST_ROWS, SETUP, Queue, QueuedRow, require_columns
+from rag_index.changes.rows import Step
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -21,9 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from rag_index.changes.rows import WatchedTable
+    from rag_index.changes.rows import Setup, WatchedTable
 
-KINDS = ("insert", "update", "delete")
 DELETE_ROWS = 1000
 BINARY_TYPES = frozenset({"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob", "bit"})
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint", "year"})
@@ -60,17 +58,18 @@ _COMMENT = sa.text("""
 """)
 
 
-class MariadbQueue:
-    """The queue in MariaDB and MySQL, whose rows have numbers."""
+class MariadbQueue(Queue):
+    """The queue in MariaDB and MySQL, whose rows have numbers.
+
+    Only a user with the right TRIGGER sees triggers. For others the queue's comment tells whether the triggers fit the
+    settings, but not whether they are still there.
+    """
+
+    costs = COSTS
 
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
-        self._watched = list(tables)
-        self._by_name = {str(table): table for table in tables}
-        self._project = project
-        self._name = object_name(project)
+        super().__init__(tables, project)
         self._types: dict[WatchedTable, Sequence[str]] = {}
-        self.has_changes = f"SELECT 1 FROM {self._name} LIMIT 1"
-        self.no_rows: Sequence[Any] = (0,)
 
     def setup(self, connection: Connection) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
@@ -104,35 +103,21 @@ class MariadbQueue:
             Step(
                 f"INSERT INTO {queue} (source, changed_at) VALUES "
                 + ", ".join(f"({_text(str(table))}, UNIX_TIMESTAMP(NOW(6)))" for table in self._watched),
-                "It tells the watch to compare everything once: nobody knows what changed before the triggers.",
+                FIRST_ROWS,
             ),
         ]
-        removal = (*map(Step, own), Step(f"DROP TABLE {queue}"))
-        return Setup(f"rag-index: follow changes by triggers (queue {queue})", COSTS, tuple(steps), removal)
+        return self._setup(steps, [*own, f"DROP TABLE {queue}"])
 
-    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """Return why changes of some tables are not noted. Raises SettingsError if that is so for all.
-
-        Only a user with the right TRIGGER sees triggers. For others the queue's comment tells whether the triggers fit
-        the settings, but not whether they are still there.
-        """
-        comment = connection.scalar(_COMMENT, {"name": self._name})
-        if comment is None:
+    def _check_queue(self, connection: Connection) -> None:
+        if connection.scalar(_COMMENT, {"name": self._name}) is None:
             raise SettingsError(f"the source has no queue {self._name}, or its user may not read it; {SETUP}")
-        present, fits, found = self._present(connection), comment == self._digest(), {}
-        for table in self._watched:
-            try:
-                self._column_types(connection, table)
-            except SettingsError as error:
-                found[table] = error
-                continue
-            names = {name for _, name, of in present if of.lower() == table.name.lower()}
-            seen = bool(connection.scalar(_MAY_SEE, {"schema": table.schema, "name": table.name}))
-            if not (names.issuperset(self._names(table).values()) if seen else fits):
-                found[table] = SettingsError(
-                    f"table {table} has no triggers, or not those that fit the settings; {SETUP} again"
-                )
-        return found
+
+    def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
+        self._column_types(connection, table)
+        if connection.scalar(_MAY_SEE, {"schema": table.schema, "name": table.name}):
+            names = {name for _, name, of in self._present(connection) if of.lower() == table.name.lower()}
+            return names.issuperset(self._names(table).values())
+        return bool(connection.scalar(_COMMENT, {"name": self._name}) == self._digest())
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """Return at most `limit` rows of the queue."""
@@ -148,11 +133,6 @@ class MariadbQueue:
         for start in range(0, len(tokens), DELETE_ROWS):
             connection.execute(statement, {"ids": list(tokens[start : start + DELETE_ROWS])})
         connection.commit()
-
-    def count(self, connection: Connection, limit: int) -> int:
-        """Return how many rows wait; counting ends at `limit`."""
-        statement = f"SELECT count(*) FROM (SELECT 1 FROM {self._name} LIMIT {limit:d}) AS waiting"
-        return int(connection.scalar(sa.text(statement)) or 0)
 
     def _read(self, connection: Connection, number: int, source: str, key: str | None, changed_at: Any) -> QueuedRow:
         table = self._by_name.get(source)
@@ -175,9 +155,7 @@ class MariadbQueue:
                 f"{str(table)!r} is a view, whose changes cannot be followed: name its tables in depends_on"
             )
         types = {name: str(kind).lower() for name, kind, _ in rows}
-        for column in sorted({*table.columns, *(table.used or ())}):
-            if column not in types:
-                raise SettingsError(f"table {str(table)!r} has no column {column!r}, which the settings name")
+        require_columns(table, types)
         return types
 
     def _present(self, connection: Connection) -> list[Any]:
@@ -188,9 +166,6 @@ class MariadbQueue:
     def _digest(self) -> str:
         names = json.dumps([self._names(table) for table in sorted(self._watched, key=str)])
         return f"rag-index {hashlib.sha256(names.encode()).hexdigest()[:16]}"
-
-    def _names(self, table: WatchedTable) -> dict[str, str]:
-        return trigger_names(self._project, table, KINDS)
 
     def _triggers(self, table: WatchedTable, types: Mapping[str, str], database: str, queue: str) -> Iterator[Step]:
         schema = _quoted(table.schema or database)

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from rag_index.changes.postgres import PostgresTable, TextReader, quoted, table_in_catalogue
-from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
-from rag_index.changes.rows import Setup, Step
-from rag_index.changes.tables import object_name
+from rag_index.changes.queues import FIRST_ROWS, SETUP, Queue, QueuedRow
+from rag_index.changes.rows import Step
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from rag_index.changes.rows import WatchedTable
+    from rag_index.changes.rows import Setup, WatchedTable
 
 SCHEMA = "rag_index"
 PLAIN_TYPES = frozenset({16, 20, 21, 23, 25, 1042, 1043, 1700, 2950})
@@ -55,18 +54,17 @@ _OLD_FUNCTIONS = sa.text("""
 """)
 
 
-class PostgresQueue:
+class PostgresQueue(Queue):
     """The queue in PostgreSQL, which has neither index nor sequence: a row is named by its place and time."""
 
+    kinds = tuple(ENABLED)
+    costs = COSTS
+    schema = f"{SCHEMA}."
+    no_rows = (("(0,0)", "1970-01-01 00:00:00+00"),)
+
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
-        self._watched = list(tables)
-        self._by_name = {str(table): table for table in tables}
-        self._project = project
-        self._name = object_name(project)
-        self._table = f"{SCHEMA}.{self._name}"
+        super().__init__(tables, project)
         self._readers: dict[WatchedTable, Sequence[int]] = {}
-        self.has_changes = f"SELECT 1 FROM {self._table} LIMIT 1"
-        self.no_rows: Sequence[Any] = (("(0,0)", "1970-01-01 00:00:00+00"),)
 
     def setup(self, connection: Connection) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
@@ -81,9 +79,9 @@ class PostgresQueue:
             Step("SET LOCAL lock_timeout = '30s'"),
             Step(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"),
             *(Step(sql) for sql in drops),
-            Step(f"DROP TABLE IF EXISTS {self._table}"),
+            Step(f"DROP TABLE IF EXISTS {self._queue}"),
             Step(
-                f"CREATE TABLE {self._table} (\n"
+                f"CREATE TABLE {self._queue} (\n"
                 "    source text NOT NULL,\n    row_key text[],\n"
                 "    changed_at timestamptz NOT NULL DEFAULT clock_timestamp()\n"
                 ") WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000)",
@@ -91,44 +89,33 @@ class PostgresQueue:
             ),
             *(step for table in tables for step in self._triggers(table)),
             Step(f"GRANT USAGE ON SCHEMA {SCHEMA} TO {role}", "The role that reads the source empties the queue."),
-            Step(f"GRANT SELECT, DELETE ON {self._table} TO {role}"),
+            Step(f"GRANT SELECT, DELETE ON {self._queue} TO {role}"),
             Step(
-                f"INSERT INTO {self._table} (source) VALUES " + ", ".join(f"({_text(str(t))})" for t in self._watched),
-                "It tells the watch to compare everything once: nobody knows what changed before the triggers.",
+                f"INSERT INTO {self._queue} (source) VALUES " + ", ".join(f"({_text(str(t))})" for t in self._watched),
+                FIRST_ROWS,
             ),
             Step("COMMIT"),
         ]
-        removal = tuple(map(Step, [*drops, f"DROP TABLE {self._table}", f"DROP SCHEMA {SCHEMA}"]))
-        return Setup(f"rag-index: follow changes by triggers (queue {self._table})", COSTS, tuple(steps), removal)
+        return self._setup(steps, [*drops, f"DROP TABLE {self._queue}", f"DROP SCHEMA {SCHEMA}"])
 
-    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """Return why changes of some tables are not noted. Raises SettingsError if that is so for all."""
-        if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": self._table}) is None:
-            raise SettingsError(f"the source has no queue {self._table}; {SETUP}")
+    def _check_queue(self, connection: Connection) -> None:
+        if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": self._queue}) is None:
+            raise SettingsError(f"the source has no queue {self._queue}; {SETUP}")
         allowed = sa.text("SELECT has_table_privilege(:name, 'SELECT') AND has_table_privilege(:name, 'DELETE')")
-        if not connection.scalar(allowed, {"name": self._table}):
-            raise SettingsError(f"the role of the source may not read and delete rows of {self._table}; {SETUP}")
-        found = {}
-        for watched in self._watched:
-            try:
-                table = table_in_catalogue(connection, watched)
-            except SettingsError as error:
-                found[watched] = error
-                continue
-            wanted = {name: ENABLED[kind] * 2 for kind, name in self._names(watched).items()}
-            given = {"oid": table.oid, "names": list(wanted)}
-            if wanted != dict(map(tuple, connection.execute(_TRIGGERS, given))):
-                found[watched] = SettingsError(
-                    f"table {watched} has no triggers, or they do not fit the settings, or were switched off; {SETUP} "
-                    "again"
-                )
-        return found
+        if not connection.scalar(allowed, {"name": self._queue}):
+            raise SettingsError(f"the role of the source may not read and delete rows of {self._queue}; {SETUP}")
+
+    def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
+        oid = table_in_catalogue(connection, table).oid
+        wanted = {name: ENABLED[kind] * 2 for kind, name in self._names(table).items()}
+        there = connection.execute(_TRIGGERS, {"oid": oid, "names": list(wanted)})
+        return wanted == dict(map(tuple, there))
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """Return at most `limit` rows of the queue."""
         statement = sa.text(
             f"SELECT ctid::text, source, row_key, changed_at::text, extract(epoch FROM changed_at)::float8 "
-            f"FROM {self._table} LIMIT :limit"
+            f"FROM {self._queue} LIMIT :limit"
         )
         rows = connection.execute(statement, {"limit": limit}).fetchall()
         readers = {}
@@ -140,17 +127,12 @@ class PostgresQueue:
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows in one transaction. A row at the same place with another time is another row."""
         statement = sa.text(
-            f"DELETE FROM {self._table} q "
+            f"DELETE FROM {self._queue} q "
             "USING unnest(CAST(:places AS tid[]), CAST(:times AS timestamptz[])) AS r(p, t) "
             "WHERE q.ctid = r.p AND q.changed_at = r.t"
         )
         connection.execute(statement, {"places": [place for place, _ in tokens], "times": [at for _, at in tokens]})
         connection.commit()
-
-    def count(self, connection: Connection, limit: int) -> int:
-        """Return how many rows wait; counting ends at `limit`."""
-        statement = f"SELECT count(*) FROM (SELECT FROM {self._table} LIMIT {limit:d}) AS waiting"
-        return int(connection.scalar(sa.text(statement)) or 0)
 
     def _read(self, row: Any, readers: dict[WatchedTable, TextReader]) -> QueuedRow:
         place, source, key, at, changed_at = row
@@ -165,9 +147,6 @@ class PostgresQueue:
             types = table_in_catalogue(connection, table).types
             self._readers[table] = [types[name] for name in table.columns]
         return self._readers[table]
-
-    def _names(self, table: WatchedTable) -> dict[str, str]:
-        return trigger_names(self._project, table, tuple(ENABLED))
 
     def _triggers(self, table: PostgresTable) -> Iterator[Step]:
         names = self._names(table.watched)
@@ -193,7 +172,7 @@ class PostgresQueue:
         if not PLAIN_TYPES.issuperset(table.types[name] for name in columns):
             settings += " SET datestyle = 'ISO' SET bytea_output = 'hex' SET extra_float_digits = 1"
         old, new, changed = (_key(columns, table.types, prefix) for prefix in ("OLD.", "NEW.", ""))
-        into, name = f"INSERT INTO {self._table} (source, row_key)", _text(str(table.watched))
+        into, name = f"INSERT INTO {self._queue} (source, row_key)", _text(str(table.watched))
         return (
             f"CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER {settings} AS $$\n"
             "BEGIN\n"

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.queues import SETUP, QueuedRow, trigger_names
-from rag_index.changes.rows import Setup, Step
-from rag_index.changes.tables import object_name
+from rag_index.changes.queues import FIRST_ROWS, SETUP, Queue, QueuedRow, require_columns
+from rag_index.changes.rows import Step
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-    from rag_index.changes.rows import WatchedTable
+    from rag_index.changes.rows import Setup, WatchedTable
 
-KINDS = ("insert", "update", "delete")
 NOW = "(julianday('now') - 2440587.5) * 86400.0"
 COSTS = (
     "Each insert, delete, and update of a column that documents show adds a row to the queue, in the writer's own",
@@ -30,18 +28,16 @@ COSTS = (
 _OBJECTS = sa.text("SELECT name, type, tbl_name FROM sqlite_master WHERE type IN ('table', 'view', 'trigger')")
 
 
-class SqliteQueue:
+class SqliteQueue(Queue):
     """The queue in SQLite, whose rows have numbers."""
 
+    kinds = ("insert", "update", "delete", "replace", "replace2")
+    costs = COSTS
+
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
-        self._watched = list(tables)
-        self._by_name = {str(table): table for table in tables}
-        self._project = project
-        self._name = object_name(project)
+        super().__init__(tables, project)
         self._width = max((len(table.columns) for table in tables), default=1)
         self._keys = ", ".join(f"key{number}" for number in range(1, self._width + 1))
-        self.has_changes = f"SELECT 1 FROM {self._name} LIMIT 1"
-        self.no_rows: Sequence[Any] = (0,)
 
     def setup(self, connection: Connection) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
@@ -63,36 +59,25 @@ class SqliteQueue:
             *(Step(sql, reason) for sql, reason in triggers),
             Step(
                 f"INSERT INTO {self._name} (source, whole, changed_at) VALUES {names}",
-                "It tells the watch to compare everything once: nobody knows what changed before the triggers.",
+                FIRST_ROWS,
             ),
             Step("COMMIT"),
         ]
-        removal = (*(Step(f"DROP TRIGGER {name}") for name in own), Step(f"DROP TABLE {self._name}"))
-        return Setup(f"rag-index: follow changes by triggers (queue {self._name})", COSTS, tuple(steps), removal)
+        return self._setup(steps, [*(f"DROP TRIGGER {name}" for name in own), f"DROP TABLE {self._name}"])
 
-    def problems(self, connection: Connection) -> dict[WatchedTable, SettingsError]:
-        """Return why changes of some tables are not noted. Raises SettingsError if that is so for all."""
-        objects = connection.execute(_OBJECTS).fetchall()
-        if self._name not in {name for name, kind, _ in objects if kind == "table"}:
-            raise SettingsError(f"the source has no queue {self._name}; {SETUP}")
+    def _check_queue(self, connection: Connection) -> None:
         columns = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({self._name})")}
+        if not columns:
+            raise SettingsError(f"the source has no queue {self._name}; {SETUP}")
         if f"key{self._width}" not in columns:
             raise SettingsError(
                 f"the queue {self._name} has too few columns for the keys of the settings; {SETUP} again"
             )
-        found = {}
-        for table in self._watched:
-            present = {name for name, kind, of in objects if kind == "trigger" and of == table.name}
-            try:
-                wanted = {sql.split()[2] for sql, _ in self._triggers(connection, table)}
-            except SettingsError as error:
-                found[table] = error
-                continue
-            if not present >= wanted:
-                found[table] = SettingsError(
-                    f"table {table} has no triggers, or not those that fit the settings; {SETUP} again"
-                )
-        return found
+
+    def _has_triggers(self, connection: Connection, table: WatchedTable) -> bool:
+        wanted = {sql.split()[2] for sql, _ in self._triggers(connection, table)}
+        objects = connection.execute(_OBJECTS).fetchall()
+        return wanted <= {name for name, kind, of in objects if kind == "trigger" and of == table.name}
 
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """Return at most `limit` rows of the queue."""
@@ -109,11 +94,6 @@ class SqliteQueue:
         connection.execute(sa.text(f"DELETE FROM {self._name} WHERE id = :id"), [{"id": token} for token in tokens])
         connection.commit()
 
-    def count(self, connection: Connection, limit: int) -> int:
-        """Return how many rows wait; counting ends at `limit`."""
-        statement = f"SELECT count(*) FROM (SELECT 1 FROM {self._name} LIMIT {limit:d})"
-        return int(connection.scalar(sa.text(statement)) or 0)
-
     def _triggers(self, connection: Connection, table: WatchedTable) -> Iterator[tuple[str, str]]:
         """Yield the statements that make the triggers of a table, each with its reason."""
         name = _quoted(table.name)
@@ -122,10 +102,8 @@ class SqliteQueue:
         if kind != "table":
             what = "is a view" if kind == "view" else "does not exist"
             raise SettingsError(f"table {str(table)!r} {what}, so its changes cannot be followed; see depends_on")
-        known = {column[1] for column in columns}
-        for column in sorted({*table.columns, *(table.used or ())} - known):
-            raise SettingsError(f"table {str(table)!r} has no column {column!r}, which the settings name")
-        names = trigger_names(self._project, table, (*KINDS, "replace", "replace2"))
+        require_columns(table, (column[1] for column in columns))
+        names = self._names(table)
         begin = f"INSERT INTO {self._name} (source, changed_at, {self._key_names(table)})"
         old, new, same_row = (self._select(table, row) for row in ("OLD.", "NEW.", ""))
         create = f"CREATE TRIGGER {{}} AFTER {{}} ON {name}"

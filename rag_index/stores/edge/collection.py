@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.errors import PointsRefused, RagIndexError, StoreError, StoreMismatch
+from rag_index.errors import RagIndexError, StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
+from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, engine_points, key_conditions
 from rag_index.stores.edge.folder import engine_errors, folder_errors, require_space
-from rag_index.stores.edge.reading import BATCH_POINTS, CollectionReader, engine_points, key_conditions
 from rag_index.stores.edge.shard_files import allocated_bytes, write_mark
-from rag_index.stores.points import check_ids, engine_ids, unit_vectors
+from rag_index.stores.points import check_ids, engine_ids, require_payloads, require_present, unit_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -110,7 +110,7 @@ class EdgeCollection(CollectionReader):
             try:
                 operations.append((point_id, e.UpdateOperation.overwrite_payload([point_id], payload)))
             except (TypeError, ValueError, OverflowError) as exc:
-                raise PointsRefused(f"payload of point {point_id} cannot be stored: {exc}", (point_id,)) from exc
+                require_payloads([(point_id, exc)])
         missing: list[str] = []
         for start in range(0, len(operations), BATCH_POINTS):
             require_space(self._folder, self._min_free)
@@ -123,11 +123,7 @@ class EdgeCollection(CollectionReader):
                             raise
                         missing.append(point_id)
                 self._flush_if_due(shard, BATCH_POINTS)
-        if missing:
-            raise StoreMismatch(
-                f"{len(missing)} points that should be in {self.name} are missing, the first is {missing[0]}: "
-                "run `rag-index doctor`"
-            )
+        require_present(missing, self.name)
 
     def delete_points(self, ids: Sequence[str]) -> None:
         """Delete points by id."""

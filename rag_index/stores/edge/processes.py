@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rag_index.errors import RagIndexError, SearchTimedOut, StoreError
-from rag_index.stores.edge.reading import CollectionReader
+from rag_index.stores.edge.collection_reader import CollectionReader
 
 MAX_PROCESSES = 4
 SLOW_SECONDS, SLOW_LOAD_SECONDS = 0.25, 3.0

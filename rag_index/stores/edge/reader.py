@@ -1,7 +1,8 @@
 """The embedded store for a process that only searches: any number of them read while one process writes.
 
 A reader has a view of each collection that it uses, and never a lock on the store. When a writer is done, the catalog
-names another folder; the next search then loads a view of that one, and searches go on in the old one meanwhile.
+names another folder; the next search then loads a view of that one, and searches go on in the old one meanwhile. Where
+a collection is written in place, the reader asks the writer to let go of it (`claims.py`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
+import uuid
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ from typing import TYPE_CHECKING
 from rag_index.database.files import private_folder
 from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.claims import Reader
-from rag_index.stores.edge.folder import folder_errors, holder
+from rag_index.stores.edge.claims import READERS, entering, remove_dead_readers
+from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads, UnwrittenCollection
+from rag_index.stores.edge.folder import FileLock, folder_errors, holder
 from rag_index.stores.edge.processes import SearchProcesses
-from rag_index.stores.edge.reading import CollectionReader, EdgeReads, UnwrittenCollection
+from rag_index.stores.edge.shard_files import link_shard
 from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:
@@ -56,15 +59,18 @@ class View:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-class ViewLoader:
-    """What makes the views of one reader. Safe to use from several threads, one for each collection.
+class Views:
+    """The views of one reader, in a folder that is made when it first links something.
 
-    `make` makes the reader of a view's shard, as CollectionReader does.
+    `make` makes the reader of a view's shard, as CollectionReader does. Safe to use from several threads, one for each
+    collection.
     """
 
     def __init__(self, path: Path, *, wait: float, make: Callable[..., CollectionReader]) -> None:
         self._path, self._wait, self._make = path, max(wait, ASK_SECONDS), make
-        self._reader = Reader(path)
+        self._folder = path / READERS / uuid.uuid4().hex
+        self._lock = FileLock(self._folder / ".lock")
+        self._entering = threading.Lock()
         self._closed = threading.Event()
 
     def load(self, name: str) -> View:
@@ -73,41 +79,71 @@ class ViewLoader:
         If a process writes the collection in place, that process is asked to let go of it. Raises StoreBusy if it does
         not, and StoreError.
         """
+        self._enter()
         catalog = Catalog(self._path / "catalog.json")
         deadline = time.monotonic() + self._wait
+        wanted = self._folder / "wanted" / name
         try:
             while not self._closed.is_set():
                 catalog.refresh()
                 if catalog.entry(name).in_place:
-                    self._ask_writer(catalog, name)
+                    self._ask_writer(catalog, name, wanted)
                 elif view := self._link(catalog, name):
                     return view
                 if time.monotonic() >= deadline:
-                    raise self._busy(name)
+                    raise StoreBusy(
+                        f"collection {name} of the store at {self._path} is being written by {holder(self._path)}, "
+                        "which does not let go of it: wait for it (--wait SECONDS) or use a Qdrant server"
+                    )
                 self._closed.wait(POLL)
         finally:
-            self._reader.stop_wanting(name)
+            with suppress(OSError):
+                wanted.unlink(missing_ok=True)
         raise StoreError(f"the store at {self._path} is closed")
 
     def close(self) -> None:
-        """Stop loading, and remove all views. Their collections must be closed."""
+        """Stop loading, remove all views and leave. Their collections must be closed. A second call does nothing."""
         self._closed.set()
-        self._reader.close()
+        if self._lock.held:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._lock.release()
+
+    def _enter(self) -> None:
+        """Make the folder, once, and remove what dead readers left."""
+        with self._entering:
+            if self._lock.held:
+                return
+            with folder_errors(self._path):
+                private_folder(self._folder.parent)
+            remove_dead_readers(self._path)
+            with entering(self._path):
+                for folder in (self._folder, self._folder / "views", self._folder / "wanted"):
+                    folder.mkdir()
+                (self._folder / ".lock").touch()
+                self._lock.take()
 
     def _link(self, catalog: Catalog, name: str) -> View | None:
-        """Return a view; None if the collection has changed meanwhile."""
+        """Return a view; None if a writer has the folder, or the collection has changed meanwhile."""
         entry = catalog.entry(name)
         folder = self._path / "collections" / entry.folder
-
-        def still_valid() -> bool:
-            catalog.refresh()
-            return catalog.entry(name) == entry
-
-        path = self._reader.link(folder, still_valid)
-        if path is None:
-            if not folder.exists() and still_valid():
-                raise StoreError(f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`")
-            return None
+        path, lock = self._folder / "views" / folder.name, FileLock(folder)
+        with folder_errors(self._path):
+            try:
+                if not lock.take(shared=True):
+                    return None
+                catalog.refresh()
+                if catalog.entry(name) != entry:
+                    return None
+                shutil.rmtree(path, ignore_errors=True)
+                link_shard(folder, path)
+            except FileNotFoundError as exc:
+                catalog.refresh()
+                if not folder.exists() and catalog.entry(name) == entry:  # else it was replaced, and is being deleted
+                    message = f"the folder of collection {name}, {folder}, is gone: run `rag-index rebuild`"
+                    raise StoreError(message) from exc
+                return None
+            finally:
+                lock.release()
         view = View(entry.folder, entry.made, path, self._make(name, path, entry.dimension, sparse=entry.sparse))
         try:
             view.collection.load()
@@ -116,7 +152,7 @@ class ViewLoader:
             raise
         return view
 
-    def _ask_writer(self, catalog: Catalog, name: str) -> None:
+    def _ask_writer(self, catalog: Catalog, name: str, wanted: Path) -> None:
         """Ask the writer to let go of the collection, or complete what a killed writer wrote."""
         if finish_for_killed_writer(self._path):
             catalog.refresh()
@@ -126,13 +162,8 @@ class ViewLoader:
                     "run `rag-index rebuild`"
                 )
             return
-        self._reader.want(name)
-
-    def _busy(self, name: str) -> StoreBusy:
-        return StoreBusy(
-            f"collection {name} of the store at {self._path} is being written by {holder(self._path)}, which does "
-            "not let go of it: wait for it (--wait SECONDS) or use a Qdrant server"
-        )
+        with folder_errors(self._path):
+            wanted.touch()
 
 
 def finish_for_killed_writer(path: Path) -> bool:
@@ -161,7 +192,8 @@ class EdgeReader(EdgeReads):
         if any(entry.writing for entry in self._catalog.entries().values()):
             finish_for_killed_writer(path)
         self._processes = None if timeout is None else SearchProcesses(timeout)
-        self._loader = ViewLoader(path, wait=wait, make=self._processes.reader if self._processes else CollectionReader)
+        make = self._processes.reader if self._processes else CollectionReader
+        self._linked = Views(path, wait=wait, make=make)
         self._threads = ThreadPoolExecutor(LOADERS, "rag-index-view")
         self._mutex = threading.Lock()
         self._views: dict[str, View] = {}
@@ -181,7 +213,7 @@ class EdgeReader(EdgeReads):
             self._processes.close()
         for view in views:
             view.close()
-        self._loader.close()
+        self._linked.close()
 
     def _known(self) -> Catalog:
         """Return the catalog as it is on disk now."""
@@ -230,7 +262,7 @@ class EdgeReader(EdgeReads):
     def _load(self, name: str) -> None:
         view = None
         try:
-            view = self._loader.load(name)
+            view = self._linked.load(name)
         finally:
             with self._mutex:
                 self._loading.pop(name, None)

@@ -3,7 +3,7 @@
     PATH/.lock              the writer of the store
     PATH/catalog.json       collections, metadata, aliases
     PATH/collections/NAME   the shard folder of a collection; NAME~… is one that was made as a copy
-    PATH/readers/ID         a process that searches, see `readers.py`
+    PATH/readers/ID         a process that searches, see `reader.py`
     PATH/trash/             shard folders that are being deleted
 
 The catalog decides which collections exist. A crash left behind any folder that has no entry.
@@ -23,8 +23,8 @@ from rag_index.errors import RagIndexError, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.claims import COPY_MARK, WriteClaim, remove_dead_readers, viewed_folders, wanted_collections
 from rag_index.stores.edge.collection import EdgeCollection, create_shard
+from rag_index.stores.edge.collection_reader import EdgeReads
 from rag_index.stores.edge.folder import FolderLock, folder_errors
-from rag_index.stores.edge.reading import EdgeReads
 from rag_index.stores.edge.shard_files import MARK, read_mark
 
 if TYPE_CHECKING:

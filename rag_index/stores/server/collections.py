@@ -1,4 +1,4 @@
-"""The collections of a server: made, configured, loaded without a search index, and indexed."""
+"""The collections of a server: made, configured and carried over as settings and people say, loaded, and indexed."""
 
 from __future__ import annotations
 
@@ -176,15 +176,6 @@ def _coarse(settings: ServerSettings, name: str, info: models.CollectionInfo) ->
     return (
         f"{name} has {size}-d vectors, too few dimensions for binary quantization, so searches miss some of the "
         f'nearest: set [store.server] quantization to "scalar" or "turbo", or oversampling to {ENOUGH_OVERSAMPLING:g}'
-    )
-
-
-def search_quantization(settings: ServerSettings, max_oversampling: float) -> models.QuantizationSearchParams | None:
-    """Return how a search uses compressed vectors; None leaves it to the server."""
-    if not settings.quantized:
-        return None
-    return models.QuantizationSearchParams(
-        rescore=settings.rescore, oversampling=min(settings.oversampling, max_oversampling)
     )
 
 

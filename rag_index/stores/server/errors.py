@@ -24,7 +24,16 @@ SILENT_CODES = {
     grpc.StatusCode.UNKNOWN,
     grpc.StatusCode.CANCELLED,
 }
-FAULT_CODES = {grpc.StatusCode.INTERNAL, grpc.StatusCode.ABORTED, grpc.StatusCode.DATA_LOSS}
+HTTP = {
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.ABORTED: 500,
+    grpc.StatusCode.DATA_LOSS: 500,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+}
+"""What a code of gRPC is in HTTP; 400 if it is not here."""
 
 BAD_TOKEN = re.compile(r"ExpiredSignature|InvalidSignature|Invalid JWT")
 """What the server says, with 403, of a token that it does not take at all."""
@@ -50,7 +59,8 @@ def translate(exc: Exception, url: str) -> RagIndexError:
             return StoreUnavailable(f"Qdrant at {url} asks for a pause: {exc}", float(exc.retry_after_s))
         case UnexpectedResponse():
             copyreg.pickle(UnexpectedResponse, _as_text)
-            return _from_status(exc.status_code or 0, _server_message(exc), url)
+            status = exc.status_code or 0
+            return _from_status(status, _server_message(exc), url, f"{status}")
         case ResponseHandlingException():
             reason = str(exc.source) or type(exc.source).__name__
             return StoreUnavailable(f"Qdrant at {url} does not answer as it should ({_short(reason)}): is it running?")
@@ -85,42 +95,29 @@ def complaint(error: StoreUnavailable, url: str) -> tuple[str, bool]:
     return (found[1], False) if found else (message, True)
 
 
-def _from_status(status: int, message: str, url: str) -> RagIndexError:
+def _from_status(status: int, message: str, url: str, answer: str) -> RagIndexError:
+    """Return the error for a status of HTTP; `answer` is what the server called it."""
     if disk_full(message):
         return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
-    if status == 429 and not STRICT_MODE.search(message):
+    if status == 429 and "larger than" not in message and not STRICT_MODE.search(message):
         return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
     if status == 408 or not 400 <= status < 500:
-        return StoreUnavailable(f"Qdrant at {url} answered {status}: {message}")
+        return StoreUnavailable(f"Qdrant at {url} answered {answer}: {message}")
     if status == 404:
-        return _not_found(message, url)
-    return _refusal(message, url, f"{status}", wrong_key=status == 401, no_right=status == 403)
+        return StoreMismatch(message) if "No point with id" in message else StoreError(f"Qdrant at {url}: {message}")
+    return _refusal(message, url, answer, wrong_key=status == 401, no_right=status == 403)
 
 
 def _from_code(exc: grpc.RpcError, url: str) -> RagIndexError:
     code = exc.code() if isinstance(exc, grpc.Call) else grpc.StatusCode.UNKNOWN
     message = _short((exc.details() or "") if isinstance(exc, grpc.Call) else str(exc))
-    if disk_full(message):
-        return StoreError(f"Qdrant at {url} has no space left on its disk ({message}): free some, then run again")
-    if code == grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than" not in message:
-        return StoreUnavailable(f"Qdrant at {url} asks for a pause: {message}")
-    if code in SILENT_CODES:
+    if code in SILENT_CODES and not disk_full(message):
         return StoreUnavailable(
             f"Qdrant at {url} does not answer as it should ({code.name}: {message}): is it running?"
         )
-    if code in FAULT_CODES:
-        return StoreUnavailable(f"Qdrant at {url} answered {code.name}: {message}")
-    if code == grpc.StatusCode.NOT_FOUND:
-        return _not_found(message, url)
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return StoreError(f"Qdrant at {url} is too old for this ({message}): upgrade it")
-    return _refusal(
-        message,
-        url,
-        code.name,
-        wrong_key=code == grpc.StatusCode.UNAUTHENTICATED,
-        no_right=code == grpc.StatusCode.PERMISSION_DENIED,
-    )
+    return _from_status(HTTP.get(code, 400), message, url, code.name)
 
 
 def _refusal(message: str, url: str, answer: str, *, wrong_key: bool, no_right: bool) -> RagIndexError:
@@ -149,12 +146,6 @@ def _refusal(message: str, url: str, answer: str, *, wrong_key: bool, no_right: 
             "only, which is enough for searches; set [store] api_key to one that may write to all collections"
         )
     return PointsRefused(f"Qdrant at {url} refuses the request ({answer}): {message}")
-
-
-def _not_found(message: str, url: str) -> RagIndexError:
-    if "No point with id" in message:
-        return StoreMismatch(message)
-    return StoreError(f"Qdrant at {url}: {message}")
 
 
 def _server_message(exc: UnexpectedResponse) -> str:

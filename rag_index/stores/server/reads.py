@@ -1,4 +1,4 @@
-"""Reading points of a Qdrant server: by id, page by page, by vector, and counted."""
+"""Reading points of a Qdrant server: by id, page by page, by vector, by conditions, and counted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rag_index.documents.commits import CommitMark
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.points import MARK_ID, SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query
-from rag_index.stores.server.collections import search_quantization
 from rag_index.stores.server.requests import Requests, has_sparse
 
 if TYPE_CHECKING:
@@ -33,10 +32,13 @@ MAX_IDS = 1000
 
 def search_params(settings: ServerSettings, limits: Limits, *, exact: bool) -> models.SearchParams:
     """Return how the server searches. An exact search reads the vectors themselves, whatever is compressed."""
+    compressed = models.QuantizationSearchParams(
+        rescore=settings.rescore, oversampling=min(settings.oversampling, limits.oversampling)
+    )
     return models.SearchParams(
         hnsw_ef=min(SEARCH_EF, limits.hnsw_ef),
         exact=exact,
-        quantization=None if exact else search_quantization(settings, limits.oversampling),
+        quantization=compressed if settings.quantized and not exact else None,
     )
 
 
@@ -123,45 +125,38 @@ def id_batches(items: Sequence[T], most: int = MAX_IDS) -> Iterator[Sequence[T]]
 ServerCondition: TypeAlias = "models.Condition"
 
 
-class ServerDialect:
+class _ServerDialect:
     """A maker of the client's conditions and filters."""
 
     def keywords(self, field: str, values: list[str]) -> ServerCondition:
-        """Require the field to be one of these strings."""
         return models.FieldCondition(key=field, match=models.MatchAny(any=values))
 
     def truth(self, field: str, value: bool) -> ServerCondition:
-        """Require the field to be this boolean."""
         return models.FieldCondition(key=field, match=models.MatchValue(value=value))
 
     def integers(self, field: str, values: list[int]) -> ServerCondition:
-        """Require the field to be one of these integers."""
         return models.FieldCondition(key=field, match=models.MatchAny(any=values))
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> ServerCondition:
-        """Require the field to be a number within the bounds."""
         return models.FieldCondition(key=field, range=models.Range(**bounds))
 
     def times(self, field: str, bounds: Mapping[str, datetime]) -> ServerCondition:
-        """Require the field to be a time within the bounds."""
         return models.FieldCondition(key=field, range=models.DatetimeRange(**bounds))
 
     def empty(self, field: str) -> ServerCondition:
-        """Require the field to be missing, null or an empty list."""
         return models.IsEmptyCondition(is_empty=models.PayloadField(key=field))
 
     def group(
         self, must: list[ServerCondition], should: list[ServerCondition], must_not: list[ServerCondition]
     ) -> ServerCondition:
-        """Require all of must, one of should and none of must_not."""
         return models.Filter(must=must or None, should=should or None, must_not=must_not or None)
 
 
-def key_filter(reserved: str, keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
+def key_filter(keys: Sequence[str], from_chunk: int = 0) -> models.Filter:
     """Return a filter for the points of these document keys, from the given chunk number on."""
-    dialect = ServerDialect()
-    chunks = [dialect.numbers(f"{reserved}.chunk", {"gte": from_chunk})] if from_chunk else []
-    return models.Filter(must=[dialect.keywords(f"{reserved}.key", list(keys)), *chunks])
+    dialect = _ServerDialect()
+    chunks = [dialect.numbers(f"{RESERVED_KEY}.chunk", {"gte": from_chunk})] if from_chunk else []
+    return models.Filter(must=[dialect.keywords(f"{RESERVED_KEY}.key", list(keys)), *chunks])
 
 
 class Reads(Requests):
@@ -174,11 +169,9 @@ class Reads(Requests):
         unique = list(dict.fromkeys(keys))
 
         def count(limits: Limits) -> int:
-            return sum(
-                self._count(name, key_filter(RESERVED_KEY, batch)) for batch in id_batches(unique, limits.values)
-            )
+            return sum(self._count(name, key_filter(batch)) for batch in id_batches(unique, limits.values))
 
-        return self._limits.within(name, count)
+        return self._within_limits(name, count)
 
     def commit_mark(self, name: str) -> CommitMark:
         """Return the mark of the last commit."""
@@ -190,33 +183,33 @@ class Reads(Requests):
         """Return the points with these ids that exist and meet the conditions."""
         check_ids(ids)
         if conditions:
-            wanted: Any = payload_filter(conditions, ServerDialect())
+            wanted: Any = payload_filter(conditions, _ServerDialect())
             ask = partial(meeting, name=name, ids=ids, wanted=wanted, vectors=vectors)
-            found = self._limits.within(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
+            found = self._within_limits(name, lambda limits: self._ask(lambda client: ask(client, limits=limits)))
             return list(map(stored_point, found))
 
         def retrieve(limits: Limits) -> list[StoredPoint]:
             batches = id_batches(ids, limits.ids)
             return [point for batch in batches for point in self._retrieve(name, list(batch), vectors)]
 
-        return self._limits.within(name, retrieve)
+        return self._within_limits(name, retrieve)
 
     def scroll(
         self, name: str, *, vectors: bool = False, page: int = 1000, conditions: Sequence[Condition] = ()
     ) -> Iterator[StoredPoint]:
         """Return all points that meet the conditions, with one page in memory at a time."""
-        wanted = cast("models.Filter | None", payload_filter(conditions, ServerDialect()))
+        wanted = cast("models.Filter | None", payload_filter(conditions, _ServerDialect()))
         offset: models.ExtendedPointId | None = None
         while True:
             ask = partial(self._page, name, offset, page, vectors, wanted)
-            records, offset = self._limits.within(name, ask)
+            records, offset = self._within_limits(name, ask)
             yield from (stored_point(record) for record in records if record.id != MARK_ID)
             if offset is None:
                 return
 
     def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
         """Return the nearest points, and the best by sparse vector, in as many requests as the limits need."""
-        sparse, wanted = query.sparse, cast("models.Filter | None", payload_filter(query.conditions, ServerDialect()))
+        sparse, wanted = query.sparse, cast("models.Filter | None", payload_filter(query.conditions, _ServerDialect()))
         search = Search(
             unit_query(query.vector, None, name),
             models.SparseVector(indices=list(sparse.indices), values=list(sparse.values)) if sparse else None,
@@ -231,9 +224,9 @@ class Reads(Requests):
             return [[stored_point(point, point.score) for point in points] for points in found]
 
         if sparse:
-            return self._limits.within(name, lambda limits: hybrid_points(partial(look_up, limits), query.limit))
+            return self._within_limits(name, lambda limits: hybrid_points(partial(look_up, limits), query.limit))
         nearest = [LookUp(sparse=False, limit=query.limit)]
-        return self._limits.within(name, lambda limits: look_up(limits, nearest))[0]
+        return self._within_limits(name, lambda limits: look_up(limits, nearest))[0]
 
     def count_sparse(self, name: str) -> int:
         """Return the exact number of points that have a sparse vector."""

@@ -1,4 +1,4 @@
-"""The requests that make no points: what collections there are, what the server says of them, and counts."""
+"""What every request to a server shares: how it is made, what a collection allows it, and how points are counted."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Requests:
     def __init__(self, link: Link, settings: ServerSettings) -> None:
         self._link = link
         self._settings = settings
-        self._limits = KnownLimits(self._info)
+        self._known_limits: dict[str, Limits] = {}
 
     def _ask(self, ask: Callable[[QdrantClient], T]) -> T:
         """Return what `ask` returns. Raises as `Link.call`, but StoreRefused in place of PointsRefused."""
@@ -38,6 +38,21 @@ class Requests:
             return self._link.call(ask)
         except PointsRefused as exc:
             raise StoreRefused(str(exc)) from exc
+
+    def _within_limits(self, name: str, ask: Callable[[Limits], T]) -> T:
+        """Return what `ask` returns, called with the limits of a collection that are known: at first none, as few have.
+
+        If it is refused, the limits are read, and it is called again. Raises StoreRefused if they are not the reason.
+        """
+        known = self._known_limits.get(name, UNLIMITED)
+        try:
+            return ask(known)
+        except StoreRefused:
+            limits = Limits.of(self._info(name))
+            if limits == known:
+                raise
+            self._known_limits[name] = limits
+            return ask(limits)
 
     def names(self) -> set[str]:
         """Return the names of all collections."""
@@ -93,29 +108,6 @@ class Limits:
 
 
 UNLIMITED = Limits()
-
-
-class KnownLimits:
-    """The limits of collections, each read when a request is refused for the first time: few have any."""
-
-    def __init__(self, read: Callable[[str], models.CollectionInfo]) -> None:
-        self._read = read
-        self._known: dict[str, Limits] = {}
-
-    def within(self, name: str, ask: Callable[[Limits], T]) -> T:
-        """Return what `ask` returns, called with the limits that are known. If it is refused, read them and try again.
-
-        Raises StoreRefused if the limits are not the reason.
-        """
-        known = self._known.get(name, UNLIMITED)
-        try:
-            return ask(known)
-        except StoreRefused:
-            limits = Limits.of(self._read(name))
-            if limits == known:
-                raise
-            self._known[name] = limits
-            return ask(limits)
 
 
 def vector_params(name: str, info: models.CollectionInfo) -> models.VectorParams:

@@ -1,4 +1,4 @@
-"""The store on a Qdrant server, through qdrant-client."""
+"""The store on a Qdrant server: collections, reads and writes over one connection, made again after pickling."""
 
 from __future__ import annotations
 

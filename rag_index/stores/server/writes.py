@@ -1,21 +1,29 @@
-"""Writing to a Qdrant server: requests of bounded size, and refusals narrowed down to single points."""
+"""Writing to a Qdrant server: requests of bounded size, over REST or gRPC, and refusals narrowed down to points."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
 from qdrant_client import QdrantClient, models
-from qdrant_client.conversions.conversion import GrpcToRest
+from qdrant_client import grpc as proto
+from qdrant_client.conversions.conversion import GrpcToRest, json_to_value
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 from rag_index.stores import SPARSE
-from rag_index.stores.points import MARK_ID, check_ids, engine_ids, unit_vectors
-from rag_index.stores.server.messages import upsert_request
+from rag_index.stores.points import (
+    MARK_ID,
+    check_ids,
+    engine_ids,
+    require_payloads,
+    require_present,
+    unit_vectors,
+)
 from rag_index.stores.server.reads import id_batches, key_filter
 from rag_index.stores.server.requests import Limits, Requests, has_sparse, vector_params
 
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 
     from rag_index.documents.batches import PointBatch
     from rag_index.documents.commits import CommitMark
-    from rag_index.documents.vectors import SparseVector
+    from rag_index.documents.vectors import SparseVectors
     from rag_index.stores.server.link import Link
 
 BATCH_POINTS = 256
@@ -34,6 +42,8 @@ BATCH_BYTES = 8_000_000
 """The size of a request as JSON; REST refuses more than 32 MB."""
 NUMBER_BYTES = 22
 """The size of one value of a vector as JSON."""
+
+NO_WORDS: tuple[list[int], list[float]] = ([], [])
 
 PointsSelector = models.PointIdsList | models.FilterSelector
 
@@ -86,11 +96,7 @@ class Writes(Requests):
                 _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
 
         _send_all(name, ids, sizes, send, most=most)
-        if missing:
-            raise StoreMismatch(
-                f"{len(missing)} points that should be in {name} are missing, the first is {missing[0]}: "
-                "run `rag-index doctor`"
-            )
+        require_present(missing, name)
 
     def delete_points(self, name: str, ids: Sequence[str]) -> None:
         """Delete points by id."""
@@ -99,7 +105,7 @@ class Writes(Requests):
             for batch in id_batches(engine_ids(ids), limits.writes):
                 self._delete(name, models.PointIdsList(points=list(batch)))
 
-        self._limits.within(name, delete)
+        self._within_limits(name, delete)
 
     def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
         """Delete the points of these documents, by key, from the given chunk number on."""
@@ -110,9 +116,9 @@ class Writes(Requests):
         def delete(limits: Limits) -> None:
             for number, keys in by_number.items():
                 for batch in id_batches(keys, min(limits.values, limits.writes)):
-                    self._delete(name, models.FilterSelector(filter=key_filter(RESERVED_KEY, batch, number)))
+                    self._delete(name, models.FilterSelector(filter=key_filter(batch, number)))
 
-        self._limits.within(name, delete)
+        self._within_limits(name, delete)
 
     def set_commit_mark(self, name: str, mark: CommitMark) -> None:
         """Write the point that has the mark of the last commit."""
@@ -132,33 +138,73 @@ def _upsert(
     stop: int,
     timeout: float,
 ) -> models.UpdateResult:
-    """Write rows of a batch in the way that takes the client the least time. They are checked already."""
-    ids, payloads = points.ids[start:stop], points.payloads[start:stop]
+    """Write rows of a batch, which are checked already."""
+    ids, payloads, rows = points.ids[start:stop], points.payloads[start:stop], vectors[start:stop]
+    sparse = points.sparse.rows(start, stop) if points.sparse is not None else None
     if client.init_options.get("prefer_grpc"):
-        sparse = points.sparse.rows(start, stop) if points.sparse is not None else None
-        request = upsert_request(name, ids, vectors[start:stop], payloads, sparse)
+        request = upsert_request(name, ids, rows, payloads, sparse)
         return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
-    if points.sparse is not None:
-        return client.upsert(name, _points(points, vectors, start, stop), wait=True)
-    batch = models.Batch.model_construct(ids=ids, vectors=vectors[start:stop].tolist(), payloads=payloads)
-    return client.upsert(name, batch, wait=True)
-
-
-def _points(points: PointBatch, vectors: NDArray[np.float32], start: int, stop: int) -> list[models.PointStruct]:
-    """Return points with both vectors; an empty sparse vector is left out."""
-    sparse = [points.sparse.row(row) if points.sparse is not None else None for row in range(start, stop)]
-    return [
-        models.PointStruct.model_construct(
-            id=points.ids[row],
-            vector={"": vector, SPARSE: _sparse_model(words)} if words else {"": vector},
-            payload=points.payloads[row],
-        )
-        for row, vector, words in zip(range(start, stop), vectors[start:stop].tolist(), sparse, strict=True)
+    words = sparse.lists() if sparse is not None else repeat(NO_WORDS, len(ids))
+    structs = [
+        models.PointStruct.model_construct(id=point_id, vector=_rest_vector(row, *one), payload=payload)
+        for point_id, row, one, payload in zip(ids, rows.tolist(), words, payloads, strict=True)
     ]
+    return client.upsert(name, structs, wait=True)
 
 
-def _sparse_model(words: SparseVector) -> models.SparseVector:
-    return models.SparseVector.model_construct(indices=list(words.indices), values=list(words.values))
+def _rest_vector(dense: list[float], indices: list[int], values: list[float]) -> dict[str, Any]:
+    """Return the vectors of a point by name. An empty sparse vector is left out."""
+    words = models.SparseVector.model_construct(indices=indices, values=values)
+    return {"": dense, SPARSE: words} if indices else {"": dense}
+
+
+def upsert_request(
+    name: str,
+    ids: Sequence[str],
+    vectors: NDArray[np.float32],
+    payloads: Sequence[dict[str, Any]],
+    sparse: SparseVectors | None,
+) -> proto.UpsertPoints:
+    """Return the request of gRPC that writes these points and waits until they are written.
+
+    It is filled in place: the client's conversion makes an object of each value and copies it, and takes twice as long.
+    Without `sparse` the only vector of a point has no name. An empty sparse vector is left out. Raises TypeError and
+    ValueError for payloads that are no JSON.
+    """
+    request = proto.UpsertPoints(collection_name=name, wait=True)
+    words = sparse.lists() if sparse is not None else repeat(NO_WORDS, len(ids))
+    for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
+        point = request.points.add()
+        point.id.uuid = point_id
+        _fill(point.payload, payload)
+        if sparse is None:
+            point.vectors.vector.dense.data.extend(row)
+            continue
+        named = point.vectors.vectors.vectors
+        named[""].dense.data.extend(row)
+        if indices:
+            named[SPARSE].sparse.indices.extend(indices)
+            named[SPARSE].sparse.values.extend(values)
+    return request
+
+
+def _fill(entries: Any, fields: Mapping[str, Any]) -> None:
+    """Write the fields of a JSON object into a map of a message."""
+    for name, value in fields.items():
+        entry, kind = entries[name], type(value)
+        if kind is str:
+            entry.string_value = value
+        elif kind is int:
+            entry.integer_value = value
+        elif kind is bool:
+            entry.bool_value = value
+        elif kind is float:
+            entry.double_value = value
+        elif kind is dict:
+            entry.struct_value.SetInParent()
+            _fill(entry.struct_value.fields, value)
+        else:
+            entry.CopyFrom(json_to_value(value))
 
 
 def _write_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -229,15 +275,11 @@ def _bisect(start: int, stop: int, send: Callable[[int, int], None]) -> Iterator
 
 def _payload_sizes(ids: Sequence[str], payloads: Sequence[dict[str, Any]]) -> list[int]:
     sizes: list[int] = []
-    bad: list[tuple[str, str]] = []
+    bad: list[tuple[str, Exception]] = []
     for point_id, payload in zip(ids, payloads, strict=True):
         try:
             sizes.append(len(orjson.dumps(payload)))
         except TypeError as exc:
-            bad.append((point_id, str(exc)))
-    if bad:
-        raise PointsRefused(
-            f"payloads of {len(bad)} points cannot be stored, the first is {bad[0][0]}: {bad[0][1]}",
-            tuple(point_id for point_id, _ in bad),
-        )
+            bad.append((point_id, exc))
+    require_payloads(bad)
     return sizes

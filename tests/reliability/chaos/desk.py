@@ -6,20 +6,19 @@ import os
 import random
 import signal
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from rag_index.changes.setup import setup_for
-from rag_index.changes.tables import plan_tables
+from rag_index.changes.watched_tables import plan_tables
 from rag_index.settings import load_settings
 from rag_index.stores import open_reader
+from tests.changes.databases import Session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sqlalchemy.engine import URL
-
-__all__ = ["Desk", "Session", "sqlite_url"]
 
 SETTINGS = """\
 project = "chaos"
@@ -48,42 +47,6 @@ text = "name"
 """
 
 
-class Session:
-    """A connection that may write; each statement is a transaction of its own until it begins one."""
-
-    def __init__(self, url: URL) -> None:
-        backend = url.get_backend_name()
-        self._connection: Any
-        if backend == "sqlite":
-            self._connection = sqlite3.connect(
-                str(url.database), timeout=30, isolation_level=None, check_same_thread=False
-            )
-        elif backend == "postgresql":
-            import psycopg
-
-            text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-            self._connection = psycopg.connect(text, autocommit=True)
-        else:
-            import pymysql
-
-            self._connection = pymysql.connect(
-                host=url.host, port=url.port or 0, user=url.username, password=url.password or "",
-                database=url.database, autocommit=True,
-            )  # fmt: skip
-
-    def run(self, statement: str) -> list[Any]:
-        cursor = self._connection.cursor()
-        try:
-            cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
-        finally:
-            cursor.close()
-
-    def abandon(self) -> None:
-        with suppress(Exception):
-            self._connection.close()
-
-
 class Desk:
     """Tickets that show their customers."""
 
@@ -103,7 +66,7 @@ class Desk:
         self._fill()
         settings = load_settings(self.config)
         plan = plan_tables(settings, settings.indexes)
-        with ClosingSession(self.session()) as session:
+        with closing(self.session()) as session:
             for step in setup_for(settings.source_url, changes, plan.tables, settings.project).steps:
                 session.run(step.sql)
 
@@ -121,7 +84,7 @@ class Desk:
 
     def expected(self) -> dict[str, dict[str, tuple[str, Any, Any]]]:
         """Return text and payload of what the source has, by index and document id."""
-        with ClosingSession(self.session()) as session:
+        with closing(self.session()) as session:
             joined = session.run(
                 "SELECT t.id, t.body, t.state, t.customer_id, c.name"
                 " FROM ticket t JOIN customer c ON c.id = t.customer_id"
@@ -149,20 +112,16 @@ class Desk:
     def differences(self) -> dict[str, list[str]]:
         """Return the ids of the documents that differ, by index."""
         expected, indexed = self.expected(), self.indexed()
-        return {
-            name: wrong
-            for name, documents in expected.items()
-            if (
-                wrong := sorted(
-                    number
-                    for number in documents.keys() | indexed[name].keys()
-                    if documents.get(number) != indexed[name].get(number)
-                )
+        wrong = {
+            name: sorted(
+                one for one in documents.keys() | indexed[name].keys() if documents.get(one) != indexed[name].get(one)
             )
+            for name, documents in expected.items()
         }
+        return {name: ids for name, ids in wrong.items() if ids}
 
     def _fill(self) -> None:
-        with ClosingSession(self.session()) as session:
+        with closing(self.session()) as session:
             session.run("CREATE TABLE customer (id integer PRIMARY KEY, name varchar(200))")
             session.run(
                 "CREATE TABLE ticket"
@@ -175,19 +134,6 @@ class Desk:
             for number in range(self.tickets):
                 session.run(f"INSERT INTO ticket VALUES ({number}, 'first', 'new', {number % self.customers})")
             session.run("COMMIT")
-
-
-class ClosingSession:
-    """A session that ends with the block."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    def __enter__(self) -> Session:
-        return self._session
-
-    def __exit__(self, *_: object) -> None:
-        self._session.abandon()
 
 
 def sqlite_url(folder: Path) -> URL:

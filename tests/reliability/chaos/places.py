@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from contextlib import ExitStack
     from pathlib import Path
 
-__all__ = ["WAYS", "Missing", "open_desk"]
-
 WAYS = ("postgresql-wal", "postgresql-queue", "sqlite-queue", "mariadb-queue", "postgresql-wal-server")
 """Database, how its changes are known, and whether the store is a server of its own."""
 

@@ -23,8 +23,6 @@ from tests.waiting import eventually
 if TYPE_CHECKING:
     from tests.fakes.qdrant import FakeQdrant
 
-__all__ = ["Result", "Trial"]
-
 CATCH_UP_SECONDS = 600.0
 """A watch that has made no progress for so long has lost something."""
 

@@ -11,7 +11,6 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from rag_index.embedders import open_embedder
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import RagIndexError
 from rag_index.indexing.changed import Applied
@@ -22,8 +21,6 @@ from rag_index.watch import loop
 from rag_index.watch.plain import PlainRunner, open_watch
 from rag_index.watch.stop import Stop, stopped_by_signals
 from tests.watch.feeds import EndedRun
-
-__all__ = ["note_embedded", "whole_run"]
 
 
 class Runner(PlainRunner):
@@ -52,26 +49,13 @@ def main() -> None:
         watch.run()
 
 
-def whole_run(settings: Settings, name: str):
+def whole_run(settings: Settings, name: str, steps: Here | None = None):
     """Bring an index up to date by reading everything, and return the outcome."""
-    with (
-        open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as run,
-        closing(open_embedder(settings.embedder)) as embedder,
-    ):
-        scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
-        scan.index(_pages(run), Here(embedder))
-        scan.delete_gone()
-        scan.publish()
-        return run.finish()
-
-
-def _pages(run):
-    cursor = None
-    while True:
-        page = run.source.page(cursor, 2000)
-        yield page
-        if (cursor := page.cursor) is None:
-            return
+    with open_run(settings, name, RunOptions(), run_id=str(uuid.uuid4())) as run:
+        outcome = run.execute(steps or Here())
+        if run.error is not None:
+            raise run.error
+        return outcome
 
 
 def note_embedded(file: Path) -> None:

@@ -6,12 +6,11 @@ import itertools
 import random
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tests.reliability.chaos.desk import Desk
-
-__all__ = ["Writers"]
 
 KINDS = {
     "text": 40, "payload": 10, "insert": 14, "delete": 14, "key": 8, "move": 6, "rename": 3, "drop": 2, "return": 3,
@@ -69,12 +68,12 @@ class Writers:
                     self._transaction(session, chance, count)
                     break
                 except Exception:  # a deadlock, a lock that was waited for too long, a killed server
-                    if session is not None:
-                        session.abandon()
+                    with suppress(Exception):
+                        session.close()
                     session = None
                     time.sleep(RECONNECT * chance.random())
         if session is not None:
-            session.abandon()
+            session.close()
 
     def _transaction(self, session, chance: random.Random, count: int) -> None:
         session.run(self._desk.begin)

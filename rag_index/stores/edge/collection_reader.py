@@ -16,11 +16,19 @@ import numpy as np
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
-from rag_index.errors import PointsRefused, StoreError
+from rag_index.errors import StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.edge.folder import engine_errors
-from rag_index.stores.points import SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query
+from rag_index.stores.points import (
+    SEARCH_EF,
+    LookUp,
+    check_ids,
+    hybrid_points,
+    require_payloads,
+    stored_point,
+    unit_query,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,40 +53,33 @@ MAX_SCANNED_KB = 10_000
 """Vectors up to this size are scanned without a search index (the engine's own threshold)."""
 
 
-class EdgeDialect:
+class _EdgeDialect:
     """A maker of the engine's conditions and filters."""
 
     def keywords(self, field: str, values: list[str]) -> EdgeCondition:
-        """Require the field to be one of these strings."""
         return e.FieldCondition(field, match=e.MatchAny(values))
 
     def truth(self, field: str, value: bool) -> EdgeCondition:
-        """Require the field to be this boolean."""
         # The binding treats a Python bool as an integer, and a numpy bool as a boolean.
         return e.FieldCondition(field, match=e.MatchValue(cast("bool", np.bool_(value))))
 
     def integers(self, field: str, values: list[int]) -> EdgeCondition:
-        """Require the field to be one of these integers."""
         return e.FieldCondition(field, match=e.MatchAny(values))
 
     def numbers(self, field: str, bounds: Mapping[str, float]) -> EdgeCondition:
-        """Require the field to be a number within the bounds."""
         return e.FieldCondition(field, range=e.RangeFloat(**bounds))
 
     def times(self, field: str, bounds: Mapping[str, datetime]) -> EdgeCondition:
-        """Require the field to be a time within the bounds."""
         return e.FieldCondition(
             field, range=e.RangeDateTime(**{key: bound.isoformat() for key, bound in bounds.items()})
         )
 
     def empty(self, field: str) -> EdgeCondition:
-        """Require the field to be missing, null or an empty list."""
         return e.IsEmptyCondition(field)
 
     def group(
         self, must: list[EdgeCondition], should: list[EdgeCondition], must_not: list[EdgeCondition]
     ) -> EdgeCondition:
-        """Require all of must, one of should and none of must_not."""
         return e.Filter(must=must or None, should=should or None, must_not=must_not or None)
 
 
@@ -93,8 +94,7 @@ def engine_sparse(vector: SparseVector) -> e.SparseVector:
 def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Point]:
     """Return points with these vectors (as `unit_vectors` gives them). Raises PointsRefused for bad payloads."""
     built: list[e.Point] = []
-    bad: list[str] = []
-    reason: Exception | None = None
+    bad: list[tuple[str, Exception]] = []
     sparse = points.sparse.lists() if points.sparse is not None else repeat(NO_WORDS, len(points))
     rows = (row for start in range(0, len(points), STEP) for row in vectors[start : start + STEP].tolist())
     for point_id, row, (indices, values), payload in zip(points.ids, rows, sparse, points.payloads, strict=True):
@@ -102,11 +102,8 @@ def engine_points(points: PointBatch, vectors: NDArray[np.float32]) -> list[e.Po
             vector = {"": row, SPARSE: e.SparseVector(indices, values)} if indices else row
             built.append(e.Point(point_id, vector, payload))
         except (TypeError, ValueError, OverflowError) as exc:
-            bad.append(point_id)
-            reason = reason or exc
-    if bad:
-        what = f"payloads of {len(bad)} points cannot be stored"
-        raise PointsRefused(f"{what}, the first is {bad[0]}: {reason}", tuple(bad))
+            bad.append((point_id, exc))
+    require_payloads(bad)
     return built
 
 
@@ -321,30 +318,30 @@ class EdgeReads(ABC):
             return collection.indexed()
 
 
-class UnwrittenCollection(CollectionReader):
-    """A collection that has no points, because it was never written. Its folder is not opened."""
+class _NoPoints:
+    """A shard without points, whose folder is not opened."""
 
-    def count(self, keys: Sequence[str] | None) -> int:
-        """Return 0."""
+    def count(self, _: object) -> int:
         return 0
 
-    def count_sparse(self) -> int:
-        """Return 0."""
-        return 0
-
-    def retrieve(self, ids: Sequence[str], *, vectors: bool, conditions: Sequence[Condition] = ()) -> list[StoredPoint]:
-        """Return nothing."""
+    def retrieve(self, *_: object) -> list[Any]:
         return []
+
+    query = retrieve
+
+    def scroll(self, _: object) -> tuple[list[Any], None]:
+        return [], None
+
+
+class UnwrittenCollection(CollectionReader):
+    """A collection that has no points, because it was never written."""
 
     def indexed(self) -> bool:
         """Return True: there is nothing to scan."""
         return True
 
-    def _scroll(self, which: e.Filter | None, *, vectors: bool, page: int) -> Iterator[StoredPoint]:
-        return iter(())
-
-    def _query(self, *_: Any, **__: Any) -> list[StoredPoint]:
-        return []
+    def _loaded(self) -> Any:
+        return _NoPoints()
 
 
 def key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
@@ -357,7 +354,7 @@ def key_conditions(keys: Sequence[str]) -> list[e.FieldCondition]:
 
 def _conditions_filter(conditions: Sequence[Condition], ids: Sequence[str] = ()) -> e.Filter | None:
     """Return a filter for points that meet all conditions, of these ids if there are any."""
-    found = cast("e.Filter | None", payload_filter(conditions, EdgeDialect()))
+    found = cast("e.Filter | None", payload_filter(conditions, _EdgeDialect()))
     if not ids or found is None:
         return found
     return e.Filter(must=[e.HasIdCondition(set(ids)), found])
