@@ -22,7 +22,6 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -81,13 +80,10 @@ def trusted_weight(points: Sequence[StoredPoint], dense_weight: float) -> float:
 
     `points` are the candidates of all indexes of one model, with both scores.
     """
-    worded = nsmallest(
-        BEST_BY_WORDS,
-        (place for place, point in enumerate(points) if point.bm25 > 0),
-        key=lambda place: (-points[place].bm25, -points[place].score),
-    )
-    near = nsmallest(BEST_BY_MEANING, range(len(points)), key=lambda place: -points[place].score)
-    return dense_weight / 2 if worded and set(worded).isdisjoint(near) else dense_weight
+    orders = [(-point.bm25, -point.score, place) for place, point in enumerate(points)]
+    worded = {place for bm25, _, place in sorted(orders)[:BEST_BY_WORDS] if bm25 < 0}
+    near = sorted((score, place) for _, score, place in orders)[:BEST_BY_MEANING]
+    return dense_weight / 2 if worded and worded.isdisjoint(place for _, place in near) else dense_weight
 
 
 def document_hits(
@@ -222,18 +218,17 @@ def _model(answer: IndexAnswer) -> str:
 
 def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:
     """Return the hits with the words of the query that each of them has."""
-    encoders = {
-        answer.index: Bm25Encoder(answer.live.bm25)
-        for answer in answered
-        if answer.hybrid and answer.live and answer.live.bm25
-    }
-    words = {index: encoder.words(query) for index, encoder in encoders.items()}
-    return [
-        replace(hit, matched=encoders[hit.index].matched(words[hit.index], f"{names_of(hit.payload)}\n{hit.text}"))
-        if hit.index in encoders and hit.bm25
-        else hit
-        for hit in hits
-    ]
+    models = {answer.index: answer.live.bm25 for answer in answered if answer.hybrid and answer.live}
+    encoders = {model: Bm25Encoder(model) for model in models.values() if model}
+    words = {model: encoder.words(query) for model, encoder in encoders.items()}
+
+    def matched(hit: SearchHit) -> tuple[str, ...]:
+        model = models.get(hit.index)
+        if model is None or not hit.bm25:
+            return hit.matched
+        return encoders[model].matched(words[model], f"{names_of(hit.payload)}\n{hit.text}")
+
+    return [replace(hit, matched=matched(hit)) for hit in hits]
 
 
 def failure_of(answers: Sequence[IndexAnswer]) -> Exception:
