@@ -356,11 +356,11 @@ async def _load_best(
 
 def _best(answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring], count: int) -> Best:
     """Return the `count` best candidates of these indexes, and those that are as good as the last of them."""
-    number = counted()
+    number = counted()  # so that points are never compared
     ordered = sorted(
-        (-scoring[answer.index].score(point), -point.score, place, next(number), point)
+        (-score, -point.score, place, next(number), point)
         for place, answer in enumerate(answers)
-        for point in answer.points
+        for score, point in zip(scoring[answer.index].scores(answer.points), answer.points, strict=True)
     )
     found: Best = {answer.index: [] for answer in answers}
     last = ordered[count - 1 : count]

@@ -64,12 +64,12 @@ class Scoring:
     dense_weight: float = 1.0
     best_bm25: float = 0.0
 
-    def score(self, point: StoredPoint) -> float:
-        """Return the convex combination of cosine and BM25 score, from -1 to 1."""
+    def scores(self, points: Iterable[StoredPoint]) -> list[float]:
+        """Return the convex combination of cosine and BM25 score of each point, from -1 to 1."""
         if self.dense_weight == 1:
-            return point.score
-        words = point.bm25 / self.best_bm25 if self.best_bm25 else 0.0
-        return self.dense_weight * point.score + (1 - self.dense_weight) * words
+            return [point.score for point in points]
+        best, meaning, words = self.best_bm25 or 1.0, self.dense_weight, 1 - self.dense_weight
+        return [meaning * point.score + words * (point.bm25 / best) for point in points]
 
 
 BY_MEANING = Scoring()
@@ -87,7 +87,7 @@ def trusted_weight(points: Sequence[StoredPoint], dense_weight: float) -> float:
 
 
 def document_hits(
-    index: str, points: Iterable[StoredPoint], scoring: Scoring = BY_MEANING, *, limit: int | None = None
+    index: str, points: Sequence[StoredPoint], scoring: Scoring = BY_MEANING, *, limit: int | None = None
 ) -> list[SearchHit]:
     """Group the points of one index by document. Return each document once, best first, with its best chunks.
 
@@ -97,7 +97,7 @@ def document_hits(
     depend on the order in which a store returns them.
     """
     points_by_document: dict[str, list[tuple[float, StoredPoint]]] = {}
-    scored = [(scoring.score(point), point) for point in points]
+    scored = zip(scoring.scores(points), points, strict=True)
     for score, point in sorted(scored, key=_sort_key):
         points_by_document.setdefault(_document_key(point), []).append((score, point))
     best = islice(points_by_document.values(), limit)
@@ -111,7 +111,8 @@ def count_documents(points: Iterable[StoredPoint]) -> int:
 
 def _sort_key(scored: tuple[float, StoredPoint]) -> tuple[float, float, str, int]:
     score, point = scored
-    return -score, -point.score, _document_key(point), point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
+    ours = point.payload.get(RESERVED_KEY, {})
+    return -score, -point.score, str(ours.get("key", point.id)), ours.get("chunk", 0)
 
 
 def _document_key(point: StoredPoint) -> str:
@@ -120,12 +121,13 @@ def _document_key(point: StoredPoint) -> str:
 
 def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> SearchHit:
     score, best = scored[0]
+    ours = best.payload.get(RESERVED_KEY, {})
     return SearchHit(
         index,
-        str(best.payload.get(RESERVED_KEY, {}).get("document_id", best.id)),
+        str(ours.get("document_id", best.id)),
         score,
         rank,
-        best.payload.get(RESERVED_KEY, {}).get("text", ""),
+        ours.get("text", ""),
         {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
         tuple(_chunk(score, point) for score, point in scored[:MAX_CHUNKS]),
         cosine=best.score,
@@ -181,7 +183,7 @@ def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
 
 def scorings(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, Scoring]:
     """Return by index how the two scores of each of its candidates become one."""
-    best = max((point.bm25 for answer in answered for point in answer.points), default=0.0)
+    best = max([point.bm25 for answer in answered for point in answer.points], default=0.0)
     weights = _weights(answered, dense_weight)
     return {answer.index: Scoring(weights.get(_model(answer), 1.0), best) for answer in answered}
 
