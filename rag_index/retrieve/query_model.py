@@ -16,7 +16,7 @@ from cachetools import TTLCache
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.vectors import broken_reason
 from rag_index.embedders import open_embedder
-from rag_index.embedders.query_dispatch import Query, TakesQueries
+from rag_index.embedders.query_stream import Query, TakesQueries
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,

@@ -10,7 +10,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from rag_index.embedders.query_dispatch import Query, QueryDispatch, QueryStream
+from rag_index.embedders.query_stream import Query, QueryStream
 from rag_index.errors import (
     EmbedderUnavailable,
     ModelChanged,
@@ -37,9 +37,11 @@ class Queries:
         clock = Clock(now=self.loop.time, chance=lambda: 0.5)
         self.stream = QueryStream(
             lambda: Pool(hosts.hosts, home=0, workers=1, in_flight=1),
-            lambda pool, queue: QueryDispatch(
-                pool, model, clock, queue, prefix=PREFIX, max_texts=max_texts, max_chars=max_chars
-            ),
+            model,
+            clock,
+            prefix=PREFIX,
+            max_texts=max_texts,
+            max_chars=max_chars,
         )
         self.settled_at: dict[str, float] = {}
 
@@ -347,7 +349,7 @@ def test_cancelled_queries_are_not_sent_again(make):
     queries.run(stuck)
     queries.rest(100)
     assert len(queries.sent(0) + queries.sent(1)) == 2
-    assert queries.stream._task.done()
+    assert not queries.stream._tasks
     asked = queries.ask(*TWENTY)
     queries.run(asked)
     assert_right(asked)
