@@ -121,17 +121,6 @@ def test_arrays_are_bounded(opened, local, live):
     assert list(map(len, model.arrays)) == [1, MAX_QUERIES, MAX_QUERIES, MAX_QUERIES, 1]
 
 
-def test_a_query_that_is_given_up_is_not_embedded(opened, local, live):
-    model = Gated(local)
-    embedders = opened(model)
-    first = started(embedders, model, live)
-    kept, given_up = embedders.submit(live, "kept"), embedders.submit(live, "given up")
-    assert given_up.cancel()
-    model.gate.set()
-    first.result(30), kept.result(30)
-    assert model.arrays == [["first"], ["kept"]]
-
-
 @pytest.mark.parametrize("kind", [LocalEmbedder, Fragile])
 def test_a_bad_query_fails_alone(opened, local, live, kind):
     """Whether the model returns the error or raises it."""
@@ -175,12 +164,3 @@ def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, 
         with pytest.raises(EmbedderUnavailable, match="not there"):
             future.result(30)
     assert embedders.submit(live, "again").result(30).shape == (256,)
-
-
-def test_a_vector_keeps_no_other_alive(opened, local, live):
-    model = Gated(local)
-    embedders = opened(model)
-    first = started(embedders, model, live)
-    futures = [embedders.submit(live, text) for text in TEXTS]
-    model.gate.set()
-    assert all(future.result(30).base is None for future in (first, *futures))
