@@ -195,14 +195,6 @@ class OneByOne:
         """Return one entry per text, with a request for each."""
         return [self._embedder.embed_documents([text])[0] for text in texts]
 
-    def identity(self) -> EmbedderIdentity:
-        """Return the identity of the model."""
-        return self._embedder.identity()
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of a query."""
-        return self._embedder.embed_query(text)
-
     def close(self) -> None:
         """Close the embedder."""
         self._embedder.close()

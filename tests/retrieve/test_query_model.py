@@ -48,21 +48,8 @@ class Gated:
         self.gate.wait(60)
         return self.inner.embed_queries(texts)
 
-    def embed_query(self, text):
-        return self.inner.embed_query(text)
-
     def close(self):
         pass
-
-
-class OneByOne(Gated):
-    """A model of somebody's own, which knows no arrays."""
-
-    embed_queries = None
-
-    def embed_query(self, text):
-        self.arrays.append([text])
-        return self.inner.embed_query(text)
 
 
 class Fragile(Gated):
@@ -73,9 +60,6 @@ class Fragile(Gated):
         if any("bad" in text for text in texts):
             raise TextRefused("a bad text")
         return self.inner.embed_queries(texts)
-
-    def embed_query(self, text):
-        return self.embed_queries([text])[0]
 
 
 @pytest.fixture
@@ -135,15 +119,6 @@ def test_a_bad_query_fails_alone(opened, local, live, kind):
         assert np.array_equal(future.result(30), local.embed_query(text))
 
 
-def test_a_model_without_arrays_gets_one_query_at_a_time(opened, local, live):
-    model = OneByOne(local)
-    embedders = opened(model)
-    futures = [embedders.submit(live, text) for text in TEXTS]
-    for text, future in zip(TEXTS, futures, strict=True):
-        assert np.array_equal(future.result(30), local.embed_query(text))
-    assert model.arrays == [[text] for text in TEXTS]
-
-
 def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, live):
     class Absent(Gated):
         def embed_queries(self, texts):
@@ -151,9 +126,6 @@ def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, 
             if len(self.arrays) <= 2:
                 raise EmbedderUnavailable("not there")
             return found
-
-        def embed_query(self, text):
-            raise AssertionError("a model that is not there is asked for each query")
 
     model = Absent(local)
     embedders = opened(model)
