@@ -167,9 +167,8 @@ class StoreHolder:
         *,
         wait: float = 0.0,
         idle: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._opener, self._wait, self._idle, self._clock = opener, wait, idle, clock
+        self._opener, self._wait, self._idle = opener, wait, idle
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._store: StoreReader | None = None
@@ -185,7 +184,7 @@ class StoreHolder:
         finally:
             with self._changed:
                 self._borrowers -= 1
-                self._used_at = self._clock()
+                self._used_at = time.monotonic()
 
     def close(self) -> None:
         """Close the store for good; calls already running finish. A second call does nothing."""
@@ -195,7 +194,7 @@ class StoreHolder:
             self._close_store()
 
     def _acquire(self) -> StoreReader:
-        deadline = self._clock() + self._wait
+        deadline = time.monotonic() + self._wait
         while True:
             with self._changed:
                 if self._closing.is_set():
@@ -203,7 +202,7 @@ class StoreHolder:
                 try:
                     store = self._open_if_needed()
                 except StoreBusy:
-                    if self._clock() >= deadline:
+                    if time.monotonic() >= deadline:
                         raise
                 else:
                     self._borrowers += 1
@@ -213,7 +212,7 @@ class StoreHolder:
     def _open_if_needed(self) -> StoreReader:
         if self._store is None:
             self._store = self._opener()
-            self._used_at = self._clock()
+            self._used_at = time.monotonic()
             if self._idle is not None:
                 threading.Thread(target=self._close_when_idle, name="rag-index-idle", daemon=True).start()
         return self._store
@@ -223,7 +222,7 @@ class StoreHolder:
         idle = self._idle or 0.0
         with self._changed:
             while self._store is not None and not self._closing.is_set():
-                left = self._used_at + idle - self._clock() if self._borrowers == 0 else idle
+                left = self._used_at + idle - time.monotonic() if self._borrowers == 0 else idle
                 if self._borrowers == 0 and left <= 0:
                     self._close_store()
                     return

@@ -15,7 +15,7 @@ from rag_index.stores import find_unlisted
 from rag_index.stores.metadata import BM25, MOVED_ID, MOVED_TO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from rag_index.settings import Settings
     from rag_index.stores import StoreReader
@@ -56,26 +56,25 @@ class LiveCollections:
         seconds: float,
         *,
         pinned: Mapping[str, str] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`pinned` names the collection of an index in place of the live one."""
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._pinned = dict(pinned or {})
-        self._seconds, self._clock = seconds, clock
+        self._seconds = seconds
         self._names: Mapping[str, str] = {}
         self._names_read_at = -float("inf")
         self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
 
     def cached_names(self) -> Mapping[str, str] | None:
         """Return the collection's name by index, or None if the cache is too old."""
-        return self._names if self._clock() - self._names_read_at < self._seconds else None
+        return self._names if time.monotonic() - self._names_read_at < self._seconds else None
 
     def look_up_names(self, store: StoreReader) -> Mapping[str, str]:
         """Return the name to read each index's collection by, read from the store now. An empty index is left out.
 
         That is the alias for a collection that the API key does not list. Raises what the store raises.
         """
-        began = self._clock()
+        began = time.monotonic()
         aliases = store.aliases()
         live = {
             index: aliases.get(alias, alias)
@@ -104,7 +103,7 @@ class LiveCollections:
 
         Raises StoreError if the collection was moved to another store, and what the store raises.
         """
-        began = self._clock()
+        began = time.monotonic()
         if collection == self._aliases[index]:
             find_unlisted(store, collection)
         metadata = store.metadata(collection)

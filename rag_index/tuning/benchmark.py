@@ -371,14 +371,14 @@ class Bench:
         """Return the settings with everything that is written in the temporary folder."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        settings, url = self.settings, SecretStr(f"sqlite:///{folder / 'ledger.db'}")
-        return settings.model_copy(
-            update={
-                "store": settings.store.model_copy(update={"path": folder / "qdrant", "url": None}),
-                "ledger": LedgerSettings(url=url),
-                "parallel": self.parallel(workers),
-            }
-        )
+        return settings_in(folder, self.settings).model_copy(update={"parallel": self.parallel(workers)})
+
+
+def settings_in(folder: Path, settings: Settings) -> Settings:
+    """Return the settings with store and ledger in this folder."""
+    store = settings.store.model_copy(update={"path": folder / "qdrant", "url": None})
+    ledger = LedgerSettings(url=SecretStr(f"sqlite:///{folder / 'ledger.db'}"))
+    return settings.model_copy(update={"store": store, "ledger": ledger})
 
 
 @contextmanager
