@@ -44,6 +44,8 @@ MIN_SHARE = 16
 FAULT_TRIES = 3
 """Failures of a query that was sent alone, after which it is at fault: its host answered a plain text in between."""
 
+SAME_MOMENT = 0.001
+"""Seconds that a query waits for others. Callers who ask at once are not served one at a time by the first hosts."""
 CLOSING_POLL = 0.05
 log = logging.getLogger("rag_index.embedders")
 
@@ -135,9 +137,9 @@ class QueryStream:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, queries: Sequence[Query]) -> None:
-        """Start embedding these queries, now or as soon as a host is free."""
+        """Start embedding these queries, with those that come at the same moment, as soon as a host is free."""
         self._waiting.extend(queries)
-        self._go_on()
+        asyncio.get_running_loop().call_later(SAME_MOMENT, self._go_on)
 
     async def close(self) -> None:
         """Wait until nobody waits for a query any more, and end the requests under way."""
