@@ -94,7 +94,7 @@ class Space:
         share = self.processors // self.max_hosts
         threads = (None, max(1, share), max(1, share // 2), 1)
         requests = ((several, 1), (1, 1), (several, 4), (1, 4))
-        for batch_texts, hosts in product((16, 64), (self.max_hosts, 1)):
+        for batch_texts, hosts in product((16, 64, 4), (self.max_hosts, 1)):
             for num_thread, (workers, in_flight) in product(threads, requests):
                 yield self.candidate(
                     workers=workers,
