@@ -49,8 +49,8 @@ if AT_ONCE or FIRST:
                     file.write(f"{began} {time.time()}\n")
             return (self._vectors * (len(texts) // len(self._vectors) + 1))[: len(texts)]
 
-        def embed_query(self, text: str) -> Any:
-            return self._vectors[len(text) % len(self._vectors)]
+        def embed_queries(self, texts: Sequence[str]) -> list[Any]:
+            return [self._vectors[len(text) % len(self._vectors)] for text in texts]
 
         def close(self) -> None:
             pass

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from rag_index.settings import Settings
+    from rag_index.stores import VectorQuery
 
 ANSWER = 0.1
 """Seconds that the loopback store takes for each query."""
@@ -81,7 +82,10 @@ class TimedStore:
             "embedder_identity": {name: getattr(self.identity, name) for name in EmbedderIdentity.__slots__},
         }
 
-    def search(self, name: str, *_: Any, limit: int, **__: Any) -> list[StoredPoint]:
+    def prepare(self, _: str) -> None:
+        pass
+
+    def search(self, name: str, query: VectorQuery) -> list[StoredPoint]:
         started = time.perf_counter()
         time.sleep(0.02)
         payload = {"author": "a", "priority": "high", "created_at": "2024-01-01T00:00:00Z"}
@@ -90,7 +94,7 @@ class TimedStore:
                 f"{name}{n}", {**payload, RESERVED_KEY: {"key": str(n // 2), "chunk": n % 2, "text": "t" * 400}},
                 score=random.random(),
             )
-            for n in range(limit)
+            for n in range(query.limit)
         ]  # fmt: skip
         self.calls.append(time.perf_counter() - started)
         return found

@@ -22,6 +22,7 @@ from rag_index.settings import load_settings
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -111,9 +112,9 @@ class NoiseEmbedder:
     def identity(self) -> EmbedderIdentity:
         return self._identity
 
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        vector = self._chance.normal(size=self._identity.dimension)
-        return (vector / np.linalg.norm(vector)).astype(np.float32)
+    def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        vectors = self._chance.normal(size=(len(texts), self._identity.dimension))
+        return list((vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
 
     def close(self) -> None:
         pass

@@ -20,7 +20,7 @@ from tests.retrieve.desk import Desk
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.settings import Settings
@@ -53,8 +53,10 @@ class OneAtATime:
 
     def __init__(self, *given: Any, **named: Any) -> None:
         self._embedder = open_embedder(*given, **named)
-        self.identity, self.embed_query = self._embedder.identity, self._embedder.embed_query
-        self.close = self._embedder.close
+        self.identity, self.close = self._embedder.identity, self._embedder.close
+
+    def embed_queries(self, texts: Sequence[str]) -> list[Any]:
+        return [self._embedder.embed_queries([text])[0] for text in texts]
 
 
 def queries(arguments: argparse.Namespace) -> None:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 from rag_index.documents.vectors import broken_reason
 from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, RateLimited, TextRefused, TextTooLong
-from rag_index.hosts.calls import HostCalls
+from rag_index.hosts.calls import ALONE_LIMIT, HostCalls, Request
 from rag_index.hosts.pool import RequestStats
-from rag_index.hosts.survey import ALONE_LIMIT, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -107,7 +106,7 @@ class Dispatch(HostCalls[Batch]):
     - A host that refuses connections or asks for a pause is at fault. The batch is sent again, and no text suffers.
     - A batch of several texts is halved if a host refuses it, or if it ends in a fault of the server three times and
       some host has embedded a plain text since. A text whose vector is broken is sent again, alone.
-    - A text that fails alone is tried as `hosts.trials` says.
+    - A text that fails alone is tried as `hosts.calls.Request` says.
     - A text that is too long gets its error at once.
     """
 
@@ -118,7 +117,7 @@ class Dispatch(HostCalls[Batch]):
         stats: OllamaStats,
         clock: Clock,
         *,
-        texts: Sequence[str] | Mapping[int, str],
+        texts: Sequence[str],
         batches: deque[Batch],
         patience: float,
     ) -> None:
@@ -146,20 +145,14 @@ class Dispatch(HostCalls[Batch]):
         while self._waiting:
             batch = self._waiting[0]
             now = self._clock.now()
-            host = self._pick(batch, now)
+            host = self._pool.pick(
+                now, chars=batch.chars, waiting=self._chars, alone=batch.tries > 0, avoid=batch.avoided
+            )
             if host is None:
                 return
             self._waiting.popleft()
             self._chars -= batch.chars
             self._send_or_blame(batch, host, now)
-
-    def _pick(self, batch: Batch, now: float) -> Host | None:
-        """Return the host that gets a batch now, or None if none should."""
-        return self._pool.pick(now, chars=batch.chars, waiting=self._chars, alone=batch.tries > 0, avoid=batch.avoided)
-
-    def _settle(self, row: int, entry: NDArray[np.float32] | Exception) -> None:
-        """Record the vector or the error of a text."""
-        self._entries[row] = entry
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
         self._stats.splits += batch.is_part and batch.sends == 0
@@ -196,7 +189,7 @@ class Dispatch(HostCalls[Batch]):
         if len(batch.rows) > 1:
             self._requeue_halves(batch, refused=not isinstance(error, BadVectors))
         elif isinstance(error, TextTooLong):
-            self._settle(batch.rows[0], error)
+            self._entries[batch.rows[0]] = error
         else:
             host.revoke_admission()
             self._record_failure(batch, host, error)
@@ -207,7 +200,7 @@ class Dispatch(HostCalls[Batch]):
         for row, vector in zip(batch.rows, vectors, strict=True):
             why = broken_reason(vector, self._model.dimension)
             if why is None:
-                self._settle(row, vector)
+                self._entries[row] = vector
                 continue
             error = BadVectors(f"{host.url} returned a vector of {why} for the text {self._texts[row][:60]!r}")
             alone = Batch([row], len(self._texts[row]), is_part=batch.is_part, sends=batch.sends)
@@ -232,4 +225,4 @@ class Dispatch(HostCalls[Batch]):
         if isinstance(error, EmbedderUnavailable):
             error = TextRefused(f"{error} (each time this text is sent; {host.url} embeds other texts)")
         if error is not None:
-            self._settle(batch.rows[0], error)
+            self._entries[batch.rows[0]] = error

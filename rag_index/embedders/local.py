@@ -7,14 +7,13 @@ import logging
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rag_index.documents.vectors import broken_reason, usable_rows
-from rag_index.embedders import EmbedderIdentity
+from rag_index.embedders.in_process import InProcessEmbedder
 from rag_index.errors import BadVectors, EmbedderError, TextRefused
-from rag_index.hosts.pool import RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,74 +21,33 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-    from rag_index.settings import EmbedderSettings
-
 TEXTS_AT_ONCE = 1024
 """Number of vectors in one matrix. It bounds the memory that a single vector can keep alive."""
 
 
-class LocalEmbedder:
+class LocalEmbedder(InProcessEmbedder):
     """An Embedder that uses wordllama: unit vectors of 256 dimensions, computed on the calling thread only.
 
-    The model is loaded on first use. The vector of a text does not depend on the other texts, and equals the result of
+    The vector of a text does not depend on the other texts, and equals the result of
     `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package is broken.
     """
 
-    def __init__(self, settings: EmbedderSettings) -> None:
-        self._settings = settings
-        self._model: tuple[Tokenizer, NDArray[np.float32]] | None = None
-        self.stats = RequestStats()
-
-    def identity(self) -> EmbedderIdentity:
-        """Return the identity. Its digest covers the package's version and the bytes of its weights and tokenizer."""
-        vector = self._embed(["rag-index asks for the dimension"])[0]
-        if isinstance(vector, Exception):
-            raise vector
-        return EmbedderIdentity(
-            kind="local",
-            model=self._settings.model,
-            digest=_digest(_package_folder()),
-            dimension=vector.shape[0],
-            document_prefix=self._settings.document_prefix or "",
-            query_prefix=self._settings.query_prefix or "",
-        )
-
-    def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per text, in order: its unit vector, BadVectors if no token has a vector, or TextRefused."""
-        prefix = self._settings.document_prefix
-        return self._embed([prefix + text for text in texts] if prefix else texts)
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
-        vector = self.embed_queries([text])[0]
-        if isinstance(vector, Exception):
-            raise vector
-        return vector
-
-    def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per query, in order, as `embed_documents` does for documents."""
-        prefix = self._settings.query_prefix
-        return self._embed([prefix + text for text in texts] if prefix else texts)
-
-    def close(self) -> None:
-        """Release the model."""
-        self._model = None
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(
-            "a LocalEmbedder cannot be sent to another process: send its EmbedderSettings and open it there"
-        )
+    kind = "local"
 
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
             self._model = _load()
+        tokenizer, weights = self._model
         began = time.perf_counter()
         entries: list[NDArray[np.float32] | Exception] = []
         for start in range(0, len(texts), TEXTS_AT_ONCE):
-            entries += _unit_vectors(*self._model, texts[start : start + TEXTS_AT_ONCE])
+            entries += _unit_vectors(tokenizer, weights, texts[start : start + TEXTS_AT_ONCE])
             self.stats.requests += 1
         self.stats.busy_seconds += time.perf_counter() - began
         return entries
+
+    def _digest(self) -> str:
+        return _digest(_package_folder())
 
 
 def _unit_vectors(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.dispatch import Dispatch, OllamaStats, make_batches
-from rag_index.embedders.query_dispatch import QueryDispatch, QueryStream
+from rag_index.embedders.query_stream import QueryStream
 from rag_index.errors import TextRefused
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import Endpoint, KnownModel, plain_model_name, plain_vector
@@ -16,13 +16,12 @@ from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.embedders.query_dispatch import Query
+    from rag_index.embedders.query_stream import Query
     from rag_index.hosts.ollama_client import ModelDetails
     from rag_index.hosts.pool import RequestStats
     from rag_index.settings import EmbedderSettings
@@ -58,7 +57,14 @@ class OllamaEmbedder:
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
         self._loop = EventLoopThread("rag-index-ollama")
-        self._queries = QueryStream(self._new_query_pool, self._new_query_dispatch)
+        self._queries = QueryStream(
+            lambda: Pool(self._endpoints, home=0, workers=1, in_flight=1),
+            self._model,
+            self._clock,
+            prefix=settings.query_prefix or "",
+            max_texts=settings.batch_texts,
+            max_chars=settings.batch_chars,
+        )
         self._turn = asyncio.Lock()
         self._stats = OllamaStats()
         self.stats: RequestStats = self._stats
@@ -163,17 +169,6 @@ class OllamaEmbedder:
 
     async def _measure_dimension(self, endpoint: Endpoint, _: ModelDetails) -> int:
         return (await plain_vector(endpoint, self._settings.model)).size
-
-    def _new_query_pool(self) -> Pool:
-        return Pool(self._endpoints, home=0, workers=1, in_flight=1)
-
-    def _new_query_dispatch(self, pool: Pool, queue: deque[Query]) -> QueryDispatch:
-        settings = self._settings
-        return QueryDispatch(
-            pool, self._model, self._clock, queue,
-            prefix=settings.query_prefix or "", max_texts=settings.batch_texts, max_chars=settings.batch_chars,
-            stats=self._stats,
-        )  # fmt: skip
 
     async def _close_endpoints(self) -> None:
         await self._queries.close()

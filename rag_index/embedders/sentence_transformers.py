@@ -10,15 +10,14 @@ import os
 import time
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rag_index.documents.vectors import broken_reason, usable_rows
-from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.dispatch import make_batches
+from rag_index.embedders.in_process import InProcessEmbedder
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
-from rag_index.hosts.pool import RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,55 +32,14 @@ MIN_PLAUSIBLE_LIMIT = 8
 """Tokens. A model that claims a lower limit does not state its real one."""
 
 
-class SentenceTransformersEmbedder:
+class SentenceTransformersEmbedder(InProcessEmbedder):
     """An Embedder that uses a SentenceTransformer: unit vectors, computed on one thread or on a GPU.
 
-    The model is loaded once, on first use. A text longer than the model's limit becomes TextTooLong; the library would
+    A text longer than the model's limit becomes TextTooLong; the library would
     truncate it silently. Other texts in a batch change a text's vector only by rounding (about 1e-7).
     """
 
-    def __init__(self, settings: EmbedderSettings) -> None:
-        self._settings = settings
-        self._model: Any = None
-        self.stats = RequestStats()
-
-    def identity(self) -> EmbedderIdentity:
-        """Return the identity. Its digest covers the bytes of the weights, the tokenizer and the configuration."""
-        vector = self._embed(["rag-index asks for the dimension"])[0]
-        if isinstance(vector, Exception):
-            raise vector
-        return EmbedderIdentity(
-            kind="sentence-transformers",
-            model=self._settings.model.rstrip("/").rsplit("/", 1)[-1],
-            digest=_digest(self._folder()),
-            dimension=vector.shape[0],
-            document_prefix=self._settings.document_prefix or "",
-            query_prefix=self._settings.query_prefix or "",
-        )
-
-    def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per text, in order: its unit vector, TextTooLong, TextRefused or BadVectors."""
-        prefix = self._settings.document_prefix or ""
-        return self._embed([prefix + text for text in texts])
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
-        vector = self.embed_queries([text])[0]
-        if isinstance(vector, Exception):
-            raise vector
-        return vector
-
-    def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """Return one entry per query, in order, as `embed_documents` does for documents."""
-        prefix = self._settings.query_prefix or ""
-        return self._embed([prefix + text for text in texts])
-
-    def close(self) -> None:
-        """Release the model."""
-        self._model = None
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("this embedder cannot be sent to another process: send its EmbedderSettings and open it there")
+    kind = "sentence-transformers"
 
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
@@ -133,6 +91,17 @@ class SentenceTransformersEmbedder:
             )
         return entries
 
+    def _digest(self) -> str:
+        """Return a hash of the files that decide the vectors (90 MB, about 100 ms)."""
+        digest, folder = hashlib.blake2b(digest_size=32), self._folder()
+        found = {path for pattern in (*WEIGHTS, "config.json") for path in folder.rglob(pattern)}
+        for path in sorted(found):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
     def _folder(self) -> Path:
         """Return the folder of the model's files, which is in the library's cache if the model is given by name."""
         given = Path(self._settings.model).expanduser()
@@ -174,15 +143,3 @@ def _load(settings: EmbedderSettings) -> Any:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
-
-
-def _digest(folder: Path) -> str:
-    """Return a hash of the files that determine the vectors (90 MB, about 100 ms)."""
-    digest = hashlib.blake2b(digest_size=32)
-    found = {path for pattern in (*WEIGHTS, "config.json") for path in folder.rglob(pattern)}
-    for path in sorted(found):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

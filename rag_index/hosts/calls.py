@@ -1,15 +1,15 @@
-"""A call whose requests are distributed over the hosts of a pool, with probes of hosts and waits for them."""
+"""A call whose requests are distributed over the hosts of a pool: probes of hosts, waits for them, trials of texts."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, RequestTimedOut, WrongDimension
 from rag_index.hosts.pool import MAX_FAILURES
-from rag_index.hosts.survey import Request
 from rag_index.outages import asking
 
 if TYPE_CHECKING:
@@ -29,6 +29,13 @@ log = logging.getLogger("rag_index.embedders")
 CHECK_SECONDS = 15.0
 """Maximum age of the comparison of a host's model when a call begins."""
 MAX_SLEEP = 1.0
+ROAMING_TRIES = 2
+"""Failures of a text before it is tried on one host only."""
+TRIAL_FAILURES = 3
+"""Failures in a row on one host that prove a text at fault, if the host answers a plain request after each."""
+ALONE_LIMIT = 10
+"""Failures of a text after which it is at fault even if no host answered a plain request after each. Otherwise, a text
+that kills the whole server would be sent for ever."""
 
 
 class Recovery:
@@ -88,6 +95,71 @@ class Recovery:
         return EmbedderUnavailable(message)
 
 
+@dataclass(slots=True)
+class Trial:
+    """A host on which a text failed, and the failures there since."""
+
+    host: Host
+    plain_failures: int
+    """The value of `Host.plain_failures` when the trial began."""
+    failures: int = 1
+
+    @property
+    def host_failed(self) -> bool:
+        """Whether the host has failed at a plain request since the trial began."""
+        return self.host.plain_failures > self.plain_failures
+
+    @property
+    def proven(self) -> bool:
+        """Whether the text is at fault if the host answers one more plain request."""
+        return self.failures >= TRIAL_FAILURES
+
+
+@dataclass(slots=True, kw_only=True)
+class Request:
+    """What is sent in one request, and its failures so far."""
+
+    sends: int = 0
+    tries: int = 0
+    """Failures that a text may have caused."""
+    error: Exception | None = None
+    failed_at: float = 0.0
+    trial: Trial | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether there is only one text, so that no other can be at fault."""
+        return True
+
+    @property
+    def suspect(self) -> bool:
+        """Whether the request failed so often that it is at fault if any host answers a plain request now."""
+        return self.tries >= ALONE_LIMIT
+
+    def record_failure(self, error: Exception, now: float) -> None:
+        """Count a request that ended with an error."""
+        self.tries += 1
+        self.error, self.failed_at = error, now
+
+    def put_on_trial(self, host: Host) -> bool:
+        """Count a failure on `host`, and return whether to try the text on that host only.
+
+        This is never the case for several texts.
+        """
+        if not self.single:
+            return False
+        if self.trial is None or self.trial.host is not host or self.trial.host_failed:
+            self.trial = Trial(host, host.plain_failures)
+        else:
+            self.trial.failures += 1
+        return self.tries >= ROAMING_TRIES
+
+    @property
+    def avoided(self) -> Host | None:
+        """The host where the text failed last: it goes to any other one first."""
+        return self.trial.host if self.trial is not None else None
+
+
 Req = TypeVar("Req", bound=Request)
 
 
@@ -107,8 +179,8 @@ class HostModel(Protocol):
 class HostCalls(ABC, Generic[Req]):
     """A call that consists of requests to the hosts of a pool. Subclasses implement the requests.
 
-    The pool handles hosts that refuse connections, ask for a pause or return nonsense. For other failures, a trial
-    (see `trials`) shows whether the host or a text is at fault.
+    The pool handles hosts that refuse connections, ask for a pause or return nonsense. For other failures, a `Trial`
+    shows whether the host or a text is at fault.
     """
 
     def __init__(self, pool: Pool, model: HostModel, stats: RequestStats, clock: Clock, *, patience: float) -> None:
@@ -219,14 +291,11 @@ class HostCalls(ABC, Generic[Req]):
         if self._call is not None:
             self._call.failed(error, answered=True)
 
-    def _wake_times(self, now: float) -> list[float | None]:
-        """Return the moments at which there may be something to do although no task ends."""
-        return [self._pool.wake_at(now), None if self._in_flight else self._recovery.next_check(now)]
-
     async def _wait_for_event(self) -> None:
         """Wait until a task ends, a host may be probed again, or it is time to log the wait or to give up."""
         now = self._clock.now()
-        seconds = min([MAX_SLEEP, *(at - now for at in self._wake_times(now) if at is not None)])
+        moments = (self._pool.wake_at(now), None if self._in_flight else self._recovery.next_check(now))
+        seconds = min([MAX_SLEEP, *(at - now for at in moments if at is not None)])
         timer = asyncio.ensure_future(self._clock.sleep(max(0.0, seconds)))
         try:
             done, _ = await asyncio.wait({*self._tasks, timer}, return_when=asyncio.FIRST_COMPLETED)

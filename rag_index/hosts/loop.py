@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -13,7 +13,10 @@ T = TypeVar("T")
 
 
 class EventLoopThread:
-    """A thread that runs coroutines for callers in any thread. It starts with the first coroutine."""
+    """A thread that runs coroutines for callers in any thread. It starts with the first coroutine.
+
+    Code that itself runs in an event loop may wait too; its own loop stands still meanwhile.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -25,8 +28,11 @@ class EventLoopThread:
         """Whether the thread has been started and not stopped."""
         return self._loop is not None
 
-    def run(self, work: Coroutine[None, None, T]) -> T:
-        """Run the coroutine and return its result. An interrupt in the caller's thread cancels it."""
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run the coroutine and return its result. An interrupt in the caller's thread cancels it.
+
+        Raises concurrent.futures.CancelledError if the thread is stopped meanwhile.
+        """
         with self._starting:
             future = asyncio.run_coroutine_threadsafe(work, self._started())
         try:
@@ -40,20 +46,20 @@ class EventLoopThread:
             self._started().call_soon_threadsafe(function, *args)
 
     def stop(self) -> None:
-        """Stop the thread; the next `run` starts another."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
+        """Cancel the coroutines that still run, and end the thread; the next `run` starts another."""
+        with self._starting:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
 
     def _started(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=_serve, args=(self._loop,), name=self._name, daemon=True).start()
+            runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            self._loop = runner.get_loop()
+            threading.Thread(target=_serve, args=(runner,), name=self._name, daemon=True).start()
         return self._loop
 
 
-def _serve(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+def _serve(runner: asyncio.Runner) -> None:
+    with runner:
+        runner.get_loop().run_forever()

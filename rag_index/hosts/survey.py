@@ -15,16 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from rag_index.hosts.ollama_client import Endpoint, ModelDetails
-    from rag_index.hosts.pool import Host
     from rag_index.outages import Call
-
-ROAMING_TRIES = 2
-"""Failures of a text before it is tried on one host only."""
-TRIAL_FAILURES = 3
-"""Failures in a row on one host that prove a text at fault, if the host answers a plain request after each."""
-ALONE_LIMIT = 10
-"""Failures of a text after which it is at fault even if no host answered a plain request after each. Otherwise, a text
-that kills the whole server would be sent for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,68 +127,3 @@ async def _ask_host(
         else:
             return HostReport(endpoint.url, details.digest, dimension, details.context_length)
     return HostReport(endpoint.url, error=failure)
-
-
-@dataclass(slots=True)
-class Trial:
-    """A host on which a text failed, and the failures there since."""
-
-    host: Host
-    plain_failures: int
-    """The value of `Host.plain_failures` when the trial began."""
-    failures: int = 1
-
-    @property
-    def host_failed(self) -> bool:
-        """Whether the host has failed at a plain request since the trial began."""
-        return self.host.plain_failures > self.plain_failures
-
-    @property
-    def proven(self) -> bool:
-        """Whether the text is at fault if the host answers one more plain request."""
-        return self.failures >= TRIAL_FAILURES
-
-
-@dataclass(slots=True, kw_only=True)
-class Request:
-    """What is sent in one request, and its failures so far."""
-
-    sends: int = 0
-    tries: int = 0
-    """Failures that a text may have caused."""
-    error: Exception | None = None
-    failed_at: float = 0.0
-    trial: Trial | None = None
-
-    @property
-    def single(self) -> bool:
-        """Whether there is only one text, so that no other can be at fault."""
-        return True
-
-    @property
-    def suspect(self) -> bool:
-        """Whether the request failed so often that it is at fault if any host answers a plain request now."""
-        return self.tries >= ALONE_LIMIT
-
-    def record_failure(self, error: Exception, now: float) -> None:
-        """Count a request that ended with an error."""
-        self.tries += 1
-        self.error, self.failed_at = error, now
-
-    def put_on_trial(self, host: Host) -> bool:
-        """Count a failure on `host`, and return whether to try the text on that host only.
-
-        This is never the case for several texts.
-        """
-        if not self.single:
-            return False
-        if self.trial is None or self.trial.host is not host or self.trial.host_failed:
-            self.trial = Trial(host, host.plain_failures)
-        else:
-            self.trial.failures += 1
-        return self.tries >= ROAMING_TRIES
-
-    @property
-    def avoided(self) -> Host | None:
-        """The host where the text failed last: it goes to any other one first."""
-        return self.trial.host if self.trial is not None else None

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Generic, ParamSpec, TypeVar
 
 from rag_index.errors import SearchTimedOut, StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 
     from rag_index.stores import StoreReader
 
@@ -28,85 +27,24 @@ class Bulkhead:
     """Threads that are divided evenly among the names: `width` in total, but at least one for each name.
 
     A name whose calls hang keeps its own threads and takes no others. Its next calls wait without a thread; one that is
-    cancelled leaves nothing behind.
+    cancelled meanwhile never begins.
     """
 
     def __init__(self, names: Sequence[str], width: int) -> None:
         share = max(1, width // max(1, len(names)))
-        self._threads = ThreadPoolExecutor(share * max(1, len(names)), "rag-index-search")
-        self._queues = {name: _Queue(share) for name in names}
+        self._threads = {name: ThreadPoolExecutor(share, f"rag-index-{name}") for name in names}
 
     def submit(self, name: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Run a call in one of this name's threads. Raises StoreError once closed."""
-        queue = self._queues[name]
-        future: Future[T] = Future()
         try:
-            if queue.add(future, partial(call, *args, **kwargs)):
-                self._threads.submit(queue.work)
+            return self._threads[name].submit(call, *args, **kwargs)
         except RuntimeError as exc:
             raise StoreError(CLOSED) from exc
-        return future
 
     def close(self) -> None:
         """Start no more calls; those already running finish."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        for queue in self._queues.values():
-            queue.close()
-
-
-class _Queue:
-    """The calls of one name, of which at most `share` run at a time."""
-
-    def __init__(self, share: int) -> None:
-        self._lock = threading.Lock()
-        self._free = share
-        self._waiting: dict[Future[Any], Callable[[], Any]] = {}
-        self._closed = False
-
-    def add(self, future: Future[Any], call: Callable[[], Any]) -> bool:
-        """Add a call, and return whether a thread must be started for it. Raises RuntimeError once closed."""
-        with self._lock:
-            if self._closed:
-                raise RuntimeError("closed")
-            self._waiting[future] = call
-            starts = self._free > 0
-            self._free -= starts
-        future.add_done_callback(self._forget)
-        return starts
-
-    def work(self) -> None:
-        """Run the calls that wait, until there are none."""
-        while (taken := self._take()) is not None:
-            future, call = taken
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                result = call()
-            except BaseException as exc:  # noqa: BLE001 - whoever waits has it
-                future.set_exception(exc)
-            else:
-                future.set_result(result)
-            del taken, future, call
-
-    def close(self) -> None:
-        """Cancel the calls that wait."""
-        with self._lock:
-            self._closed = True
-            waiting = list(self._waiting)
-        for future in waiting:
-            future.cancel()
-
-    def _take(self) -> tuple[Future[Any], Callable[[], Any]] | None:
-        with self._lock:
-            if not self._waiting:
-                self._free += 1
-                return None
-            future = next(iter(self._waiting))
-            return future, self._waiting.pop(future)
-
-    def _forget(self, future: Future[Any]) -> None:
-        with self._lock:
-            self._waiting.pop(future, None)
+        for threads in self._threads.values():
+            threads.shutdown(wait=False, cancel_futures=True)
 
 
 async def result_of(future: Future[T]) -> T:
@@ -115,21 +53,26 @@ async def result_of(future: Future[T]) -> T:
     `asyncio.wrap_future` does the same, but logs an error if the loop is closed before the thread is done.
     """
     loop = asyncio.get_running_loop()
-    arrived = asyncio.Event()
+    arrived: asyncio.Future[None] = loop.create_future()
 
     def wake(_: Future[T]) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(arrived.set)
+            loop.call_soon_threadsafe(_resolve, arrived)
 
     future.add_done_callback(wake)
     try:
-        await arrived.wait()
+        await arrived
     except asyncio.CancelledError:
         future.cancel()
         raise
     if future.cancelled():
         raise StoreError(CLOSED)
     return future.result()
+
+
+def _resolve(arrived: asyncio.Future[None]) -> None:
+    if not arrived.done():
+        arrived.set_result(None)
 
 
 @dataclass(slots=True)
@@ -184,28 +127,6 @@ def _copy_result(done: Future[T], own: Future[T]) -> None:
         own.set_result(done.result())
 
 
-class Countdown:
-    """The indexes that have not answered yet."""
-
-    def __init__(self, number: int) -> None:
-        self._left, self._none_left = number, asyncio.Event()
-
-    def count(self) -> None:
-        """Count an answer."""
-        self._left -= 1
-        if not self._left:
-            self._none_left.set()
-
-    async def done_within(self, seconds: float) -> bool:
-        """Wait for the others; return False if they take longer."""
-        try:
-            async with asyncio.timeout(seconds):
-                await self._none_left.wait()
-        except TimeoutError:
-            return False
-        return True
-
-
 class Deadline:
     """A moment (`at`, monotonic time) by which work must be done, and the time limit that set it.
 
@@ -233,50 +154,6 @@ class Deadline:
             raise SearchTimedOut(f"timed out after {self.seconds:g} s{during}") from None
 
 
-class BackgroundLoop:
-    """An event loop that starts with the first call and serves any number of threads.
-
-    Code that itself runs in an event loop may wait too; its own loop stands still meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Event
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return the coroutine's result; an interrupt of the waiting thread cancels it.
-
-        Raises StoreError if the loop is closed meanwhile.
-        """
-        with self._lock:
-            if self._loop is None:
-                started: Future[asyncio.AbstractEventLoop] = Future()
-                serve = self._serve(started)
-                threading.Thread(target=asyncio.run, args=(serve,), name="rag-index-search", daemon=True).start()
-                self._loop = started.result()
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except CancelledError:
-            raise StoreError(CLOSED) from None
-        finally:
-            future.cancel()
-
-    def close(self) -> None:
-        """Cancel the coroutines that still run, and end the thread."""
-        with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(self._closing.set)
-
-    async def _serve(self, started: Future[asyncio.AbstractEventLoop]) -> None:
-        """Keep the loop running until it is closed; `asyncio.run` then cancels what still runs."""
-        self._closing = asyncio.Event()
-        started.set_result(asyncio.get_running_loop())
-        await self._closing.wait()
-
-
 class StoreHolder:
     """One store, lent to several threads.
 
@@ -290,19 +167,13 @@ class StoreHolder:
         *,
         wait: float = 0.0,
         idle: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._opener, self._wait, self._idle, self._clock = opener, wait, idle, clock
+        self._opener, self._wait, self._idle = opener, wait, idle
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._store: StoreReader | None = None
         self._borrowers = 0
         self._used_at = 0.0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the store is open now."""
-        return self._store is not None
 
     @contextmanager
     def borrow(self) -> Iterator[StoreReader]:
@@ -313,7 +184,7 @@ class StoreHolder:
         finally:
             with self._changed:
                 self._borrowers -= 1
-                self._used_at = self._clock()
+                self._used_at = time.monotonic()
 
     def close(self) -> None:
         """Close the store for good; calls already running finish. A second call does nothing."""
@@ -323,7 +194,7 @@ class StoreHolder:
             self._close_store()
 
     def _acquire(self) -> StoreReader:
-        deadline = self._clock() + self._wait
+        deadline = time.monotonic() + self._wait
         while True:
             with self._changed:
                 if self._closing.is_set():
@@ -331,7 +202,7 @@ class StoreHolder:
                 try:
                     store = self._open_if_needed()
                 except StoreBusy:
-                    if self._clock() >= deadline:
+                    if time.monotonic() >= deadline:
                         raise
                 else:
                     self._borrowers += 1
@@ -341,7 +212,7 @@ class StoreHolder:
     def _open_if_needed(self) -> StoreReader:
         if self._store is None:
             self._store = self._opener()
-            self._used_at = self._clock()
+            self._used_at = time.monotonic()
             if self._idle is not None:
                 threading.Thread(target=self._close_when_idle, name="rag-index-idle", daemon=True).start()
         return self._store
@@ -351,7 +222,7 @@ class StoreHolder:
         idle = self._idle or 0.0
         with self._changed:
             while self._store is not None and not self._closing.is_set():
-                left = self._used_at + idle - self._clock() if self._borrowers == 0 else idle
+                left = self._used_at + idle - time.monotonic() if self._borrowers == 0 else idle
                 if self._borrowers == 0 and left <= 0:
                     self._close_store()
                     return

@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import count as counted
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag_index.errors import (
-    BadVectors,
-    FingerprintChanged,
-    StoreBusy,
-    StoreError,
-)
-from rag_index.retrieve.concurrency import Bulkhead, Countdown, Deadline, SingleFlight, StoreHolder, result_of
+from rag_index.documents.batches import StoredPoint
+from rag_index.errors import BadVectors, FingerprintChanged, StoreBusy, StoreError
+from rag_index.retrieve.concurrency import Bulkhead, Deadline, SingleFlight, StoreHolder, result_of
 from rag_index.retrieve.fusion import compares_scores, count_documents, scorings
 from rag_index.retrieve.index_reader import CHUNKS_PER_DOCUMENT, MIN_CANDIDATES, IndexReader, is_hybrid
 from rag_index.retrieve.live import LiveCollection, LiveCollections
@@ -29,7 +26,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.documents.batches import StoredPoint
     from rag_index.embedders import Embedder
     from rag_index.retrieve.access import AccessRules
     from rag_index.retrieve.fusion import Scoring
@@ -47,6 +43,20 @@ MIN_READ = 30
 """Payloads read at least in one round: reading a few more is cheaper than another round."""
 MORE = 4
 """How many times as many are read in each further round."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """A question on its way to several indexes.
+
+    `turns` says how many of them are searched at once. It is `late` once half of its time has passed.
+    """
+
+    question: Question
+    vectors: QueryVectors
+    turns: asyncio.Semaphore
+    deadline: Deadline
+    late: bool = False
 
 
 class FanOut:
@@ -102,19 +112,18 @@ class FanOut:
         ]
         if indexes is None and not names:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        vectors = QueryVectors(self._embed, question.text)
         turns = asyncio.Semaphore(1 if self._embedded else max(1, len(names)))
-        others = Countdown(len(names))
+        asking = _Round(question, QueryVectors(self._embed, question.text), turns, deadline)
+        answering = [asyncio.create_task(self._answer(asking, name, collections.get(name))) for name in names]
         try:
-            answers = await asyncio.gather(
-                *(
-                    self._answer_early(question, name, collections.get(name), vectors, turns, deadline, others)
-                    for name in names
-                )
-            )
+            if answering:
+                await self._read_before_late_ones(asking, answering)
+            answers = await asyncio.gather(*answering)
         finally:
-            vectors.cancel()
-        return answers, vectors.seconds
+            for one in answering:
+                one.cancel()
+            asking.vectors.cancel()
+        return answers, asking.vectors.seconds
 
     async def read(self, index: str, timeout: float, call: Callable[[StoreReader, LiveCollection], T]) -> T:
         """Return what a function returns that gets the store and the index's live collection.
@@ -134,17 +143,16 @@ class FanOut:
     async def ask_again(self, question: Question, answer: IndexAnswer) -> None:
         """Ask the index of an answer for whole candidates; the answer gets them, or an error."""
         deadline = Deadline(question.timeout, answer.until)
-        vectors = QueryVectors(self._embed, question.text)
+        whole = replace(question, payloads=True)
+        asking = _Round(whole, QueryVectors(self._embed, question.text), asyncio.Semaphore(1), deadline)
         began = time.perf_counter()
         try:
             collection = (await deadline.wait_for(self._live_names(fresh=True))).get(answer.index)
-            await self._ask_index(
-                answer, replace(question, payloads=True), collection, vectors, asyncio.Semaphore(1), deadline
-            )
+            await self._ask_index(asking, answer, collection)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
             answer.error = exc
         finally:
-            vectors.cancel()
+            asking.vectors.cancel()
         answer.seconds = time.perf_counter() - began
 
     async def payloads(self, question: Question, answer: IndexAnswer, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -163,74 +171,55 @@ class FanOut:
         self._embedders.close()
         self._store_holder.close()
 
-    async def _answer_early(
-        self,
-        question: Question,
-        index: str,
-        collection: str | None,
-        vectors: QueryVectors,
-        turns: asyncio.Semaphore,
-        deadline: Deadline,
-        others: Countdown,
-    ) -> IndexAnswer:
-        """Return the answer of an index, with all payloads if another index takes half of the time that is left.
+    async def _read_before_late_ones(self, asking: _Round, answering: Sequence[asyncio.Task[IndexAnswer]]) -> None:
+        """If an index takes half of the time, have the others read all their payloads at once.
 
         That one may take all of it, and then no time would be left to read any.
         """
-        answer = await self._answer(question, index, collection, vectors, turns, deadline)
-        others.count()
-        if not answer.whole and not await others.done_within((answer.until - time.monotonic()) / 2):
-            with suppress(Exception):  # it is read, or asked, again
-                payloads = await self.payloads(question, answer, [point.id for point in answer.points])
-                answer.points = [
-                    replace(point, payload=payloads[point.id]) for point in answer.points if point.id in payloads
-                ]
-        return answer
+        _, late = await asyncio.wait(answering, timeout=(asking.deadline.at - time.monotonic()) / 2)
+        if late:
+            asking.late = True
+            done = [one.result() for one in answering if one.done()]
+            await asyncio.gather(*(self._read_all(asking.question, answer) for answer in done))
 
-    async def _answer(
-        self,
-        question: Question,
-        index: str,
-        collection: str | None,
-        vectors: QueryVectors,
-        turns: asyncio.Semaphore,
-        deadline: Deadline,
-    ) -> IndexAnswer:
-        answer = IndexAnswer(index, until=deadline.at)
+    async def _read_all(self, question: Question, answer: IndexAnswer) -> None:
+        """Read the payloads of all candidates, if that has to be done; a fault leaves them to be read again."""
+        if not answer.whole:
+            with suppress(Exception):
+                payloads = await self.payloads(question, answer, [point.id for point in answer.points])
+                answer.points = _filled(answer.points, payloads)
+
+    async def _answer(self, asking: _Round, index: str, collection: str | None) -> IndexAnswer:
+        answer = IndexAnswer(index, until=asking.deadline.at)
         try:
-            await self._ask_index(answer, question, collection, vectors, turns, deadline)
+            await self._ask_index(asking, answer, collection)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
             answer.error = exc
+        if asking.late:
+            await self._read_all(asking.question, answer)
         return answer
 
-    async def _ask_index(
-        self,
-        answer: IndexAnswer,
-        question: Question,
-        collection: str | None,
-        vectors: QueryVectors,
-        turns: asyncio.Semaphore,
-        deadline: Deadline,
-    ) -> None:
+    async def _ask_index(self, asking: _Round, answer: IndexAnswer, collection: str | None) -> None:
         """Search the index. If that fails and its live collection has changed meanwhile, search the new one once.
 
-        A search of an embedded store takes one of its indexes at a time (`turns`), and so one of its processes.
+        A search of an embedded store takes one of its indexes at a time, and so one of its processes.
         """
+        question, deadline = asking.question, asking.deadline
         for last in (False, True):
             live: LiveCollection | None = None
             try:
                 live = await self._live_collection(answer.index, collection, deadline.capped(self._index_timeout))
                 deadline = await self._after_loading(live, question.text, deadline)
                 answer.until = deadline.at
-                vector = await deadline.wait_for(vectors.get(live), " while the query was embedded")
-                await deadline.wait_for(turns.acquire())
+                vector = await deadline.wait_for(asking.vectors.get(live), " while the query was embedded")
+                await deadline.wait_for(asking.turns.acquire())
                 try:
                     began = time.perf_counter()
                     call = self._bulkhead.submit(answer.index, self._reader.candidates, question, live, vector)
                     answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
                     answer.seconds, answer.live = time.perf_counter() - began, live
                 finally:
-                    turns.release()
+                    asking.turns.release()
                 answer.hybrid = is_hybrid(question, live)
                 answer.whole = question.payloads or all(point.payload for point in answer.points)
             except StoreBusy:
@@ -367,18 +356,16 @@ async def _load_best(
 
 def _best(answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring], count: int) -> Best:
     """Return the `count` best candidates of these indexes, and those that are as good as the last of them."""
+    number = counted()  # so that points are never compared
     ordered = sorted(
-        (
-            (-scoring[answer.index].score(point), -point.score, place, point)
-            for place, answer in enumerate(answers)
-            for point in answer.points
-        ),
-        key=lambda one: one[:3],
+        (-score, -point.score, place, next(number), point)
+        for place, answer in enumerate(answers)
+        for score, point in zip(scoring[answer.index].scores(answer.points), answer.points, strict=True)
     )
     found: Best = {answer.index: [] for answer in answers}
     last = ordered[count - 1 : count]
     equal = takewhile(lambda one: one[:2] == last[0][:2], ordered[count:])
-    for _, _, place, point in [*ordered[:count], *equal]:
+    for _, _, place, _, point in [*ordered[:count], *equal]:
         found[answers[place].index].append(point)
     return found
 
@@ -398,13 +385,19 @@ async def _read(fan_out: FanOut, question: Question, answer: IndexAnswer, best: 
         answer.error = exc
     else:
         wanted = set(missing)
-        answer.points = [
-            replace(point, payload=payloads[point.id]) if point.id in payloads else point
-            for point in answer.points
-            if point.id not in wanted or point.id in payloads
-        ]
+        others = [point for point in answer.points if point.id not in wanted]
+        answer.points = others + _filled(best, payloads)
         return True
     return False
+
+
+def _filled(points: Sequence[StoredPoint], payloads: Mapping[str, dict[str, Any]]) -> list[StoredPoint]:
+    """Return the points that have a payload here, with it."""
+    return [
+        StoredPoint(one.id, payloads[one.id], one.vector, one.score, one.sparse, one.bm25)
+        for one in points
+        if one.id in payloads
+    ]
 
 
 def _with_payload(points: Sequence[StoredPoint], best: Sequence[StoredPoint]) -> list[StoredPoint]:

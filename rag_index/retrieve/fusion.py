@@ -22,7 +22,6 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from heapq import nsmallest
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -65,12 +64,12 @@ class Scoring:
     dense_weight: float = 1.0
     best_bm25: float = 0.0
 
-    def score(self, point: StoredPoint) -> float:
-        """Return the convex combination of cosine and BM25 score, from -1 to 1."""
+    def scores(self, points: Iterable[StoredPoint]) -> list[float]:
+        """Return the convex combination of cosine and BM25 score of each point, from -1 to 1."""
         if self.dense_weight == 1:
-            return point.score
-        words = point.bm25 / self.best_bm25 if self.best_bm25 else 0.0
-        return self.dense_weight * point.score + (1 - self.dense_weight) * words
+            return [point.score for point in points]
+        best, meaning, words = self.best_bm25 or 1.0, self.dense_weight, 1 - self.dense_weight
+        return [meaning * point.score + words * (point.bm25 / best) for point in points]
 
 
 BY_MEANING = Scoring()
@@ -81,17 +80,14 @@ def trusted_weight(points: Sequence[StoredPoint], dense_weight: float) -> float:
 
     `points` are the candidates of all indexes of one model, with both scores.
     """
-    worded = nsmallest(
-        BEST_BY_WORDS,
-        (place for place, point in enumerate(points) if point.bm25 > 0),
-        key=lambda place: (-points[place].bm25, -points[place].score),
-    )
-    near = nsmallest(BEST_BY_MEANING, range(len(points)), key=lambda place: -points[place].score)
-    return dense_weight / 2 if worded and set(worded).isdisjoint(near) else dense_weight
+    orders = [(-point.bm25, -point.score, place) for place, point in enumerate(points)]
+    worded = {place for bm25, _, place in sorted(orders)[:BEST_BY_WORDS] if bm25 < 0}
+    near = sorted((score, place) for _, score, place in orders)[:BEST_BY_MEANING]
+    return dense_weight / 2 if worded and worded.isdisjoint(place for _, place in near) else dense_weight
 
 
 def document_hits(
-    index: str, points: Iterable[StoredPoint], scoring: Scoring = BY_MEANING, *, limit: int | None = None
+    index: str, points: Sequence[StoredPoint], scoring: Scoring = BY_MEANING, *, limit: int | None = None
 ) -> list[SearchHit]:
     """Group the points of one index by document. Return each document once, best first, with its best chunks.
 
@@ -101,7 +97,7 @@ def document_hits(
     depend on the order in which a store returns them.
     """
     points_by_document: dict[str, list[tuple[float, StoredPoint]]] = {}
-    scored = [(scoring.score(point), point) for point in points]
+    scored = zip(scoring.scores(points), points, strict=True)
     for score, point in sorted(scored, key=_sort_key):
         points_by_document.setdefault(_document_key(point), []).append((score, point))
     best = islice(points_by_document.values(), limit)
@@ -115,7 +111,8 @@ def count_documents(points: Iterable[StoredPoint]) -> int:
 
 def _sort_key(scored: tuple[float, StoredPoint]) -> tuple[float, float, str, int]:
     score, point = scored
-    return -score, -point.score, _document_key(point), point.payload.get(RESERVED_KEY, {}).get("chunk", 0)
+    ours = point.payload.get(RESERVED_KEY, {})
+    return -score, -point.score, str(ours.get("key", point.id)), ours.get("chunk", 0)
 
 
 def _document_key(point: StoredPoint) -> str:
@@ -124,12 +121,13 @@ def _document_key(point: StoredPoint) -> str:
 
 def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> SearchHit:
     score, best = scored[0]
+    ours = best.payload.get(RESERVED_KEY, {})
     return SearchHit(
         index,
-        str(best.payload.get(RESERVED_KEY, {}).get("document_id", best.id)),
+        str(ours.get("document_id", best.id)),
         score,
         rank,
-        best.payload.get(RESERVED_KEY, {}).get("text", ""),
+        ours.get("text", ""),
         {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
         tuple(_chunk(score, point) for score, point in scored[:MAX_CHUNKS]),
         cosine=best.score,
@@ -185,7 +183,7 @@ def compares_scores(answered: Sequence[IndexAnswer], fusion: str) -> bool:
 
 def scorings(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, Scoring]:
     """Return by index how the two scores of each of its candidates become one."""
-    best = max((point.bm25 for answer in answered for point in answer.points), default=0.0)
+    best = max([point.bm25 for answer in answered for point in answer.points], default=0.0)
     weights = _weights(answered, dense_weight)
     return {answer.index: Scoring(weights.get(_model(answer), 1.0), best) for answer in answered}
 
@@ -222,18 +220,17 @@ def _model(answer: IndexAnswer) -> str:
 
 def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:
     """Return the hits with the words of the query that each of them has."""
-    encoders = {
-        answer.index: Bm25Encoder(answer.live.bm25)
-        for answer in answered
-        if answer.hybrid and answer.live and answer.live.bm25
-    }
-    words = {index: encoder.words(query) for index, encoder in encoders.items()}
-    return [
-        replace(hit, matched=encoders[hit.index].matched(words[hit.index], f"{names_of(hit.payload)}\n{hit.text}"))
-        if hit.index in encoders and hit.bm25
-        else hit
-        for hit in hits
-    ]
+    models = {answer.index: answer.live.bm25 for answer in answered if answer.hybrid and answer.live}
+    encoders = {model: Bm25Encoder(model) for model in models.values() if model}
+    words = {model: encoder.words(query) for model, encoder in encoders.items()}
+
+    def matched(hit: SearchHit) -> tuple[str, ...]:
+        model = models.get(hit.index)
+        if model is None or not hit.bm25:
+            return hit.matched
+        return encoders[model].matched(words[model], f"{names_of(hit.payload)}\n{hit.text}")
+
+    return [replace(hit, matched=matched(hit)) for hit in hits]
 
 
 def failure_of(answers: Sequence[IndexAnswer]) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from rag_index.stores import find_unlisted
 from rag_index.stores.metadata import BM25, MOVED_ID, MOVED_TO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from rag_index.settings import Settings
     from rag_index.stores import StoreReader
@@ -42,6 +43,9 @@ class LiveCollections:
     """The live collections of all indexes. What the store says is cached for `seconds`: a moved alias, or groups that
     documents got, may go unnoticed so long.
 
+    What is known of a collection stands until names are looked up again. An embedded store, which has its metadata at
+    hand, is asked then whether that has changed.
+
     A search goes to the collection that was looked up, not to the alias, so that the query's vector and those of the
     collection come from one model even if the alias moves meanwhile. Safe to use from several threads.
     """
@@ -52,35 +56,36 @@ class LiveCollections:
         seconds: float,
         *,
         pinned: Mapping[str, str] | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`pinned` names the collection of an index in place of the live one."""
         self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
         self._pinned = dict(pinned or {})
-        self._seconds, self._clock = seconds, clock
+        self._seconds = seconds
         self._names: Mapping[str, str] = {}
         self._names_read_at = -float("inf")
-        self._loaded: dict[str, tuple[float, LiveCollection]] = {}
+        self._loaded: dict[str, tuple[float, LiveCollection, Mapping[str, Any]]] = {}
 
     def cached_names(self) -> Mapping[str, str] | None:
         """Return the collection's name by index, or None if the cache is too old."""
-        return self._names if self._clock() - self._names_read_at < self._seconds else None
+        return self._names if time.monotonic() - self._names_read_at < self._seconds else None
 
     def look_up_names(self, store: StoreReader) -> Mapping[str, str]:
         """Return the name to read each index's collection by, read from the store now. An empty index is left out.
 
         That is the alias for a collection that the API key does not list. Raises what the store raises.
         """
-        began = self._clock()
+        began = time.monotonic()
         aliases = store.aliases()
         live = {
             index: aliases.get(alias, alias)
             for index, alias in self._aliases.items()
             if _may_exist(store, aliases, alias)
         }
-        self._names = live | self._pinned
+        self._names = names = live | self._pinned
+        if store.embedded:
+            self._confirm(store, names, began)
         self._names_read_at = began
-        return self._names
+        return names
 
     def name(self, index: str) -> str | None:
         """Return the collection's name as of the last look-up."""
@@ -88,16 +93,17 @@ class LiveCollections:
 
     def cached(self, index: str, collection: str) -> LiveCollection | None:
         """Return what is known of an index's collection, or None if it must be loaded."""
-        read_at, live = self._loaded.get(index, (0.0, None))
-        fresh = live is not None and live.collection == collection and self._clock() - read_at < self._seconds
-        return live if fresh else None
+        known = self._loaded.get(index)
+        if known is None or known[0] < self._names_read_at or known[1].collection != collection:
+            return None
+        return known[1]
 
     def load(self, store: StoreReader, index: str, collection: str) -> LiveCollection:
         """Read from a collection's metadata which model made it, and whether its documents have groups.
 
         Raises StoreError if the collection was moved to another store, and what the store raises.
         """
-        began = self._clock()
+        began = time.monotonic()
         if collection == self._aliases[index]:
             find_unlisted(store, collection)
         metadata = store.metadata(collection)
@@ -110,7 +116,7 @@ class LiveCollections:
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
         live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, restricted)
-        self._loaded[index] = (began, live)
+        self._loaded[index] = began, live, metadata
         return live
 
     def forget(self, index: str | None = None) -> None:
@@ -122,7 +128,14 @@ class LiveCollections:
         """Return the fingerprints of all live collections, or None until each of them has been loaded."""
         loaded = self._loaded.copy()
         complete = self._names.keys() <= loaded.keys()
-        return {live.fingerprint for _, live in loaded.values()} if complete else None
+        return {live.fingerprint for _, live, _ in loaded.values()} if complete else None
+
+    def _confirm(self, store: StoreReader, names: Mapping[str, str], now: float) -> None:
+        """Note of each collection whose metadata are what they were that it was read now."""
+        for index, (_, live, metadata) in self._loaded.copy().items():
+            with suppress(StoreError):  # a search of the index says so
+                if names.get(index) == live.collection and store.metadata(live.collection) == metadata:
+                    self._loaded[index] = now, live, metadata
 
 
 def _check_here(index: str, metadata: Mapping[str, Any]) -> None:

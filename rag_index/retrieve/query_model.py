@@ -1,4 +1,4 @@
-"""One model that embeds queries: its embedder, the queries that wait for it, and what its errors mean."""
+"""The vectors of queries: the models that make them, the queries that wait, their cache, and what errors mean."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cachetools import TTLCache
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.vectors import broken_reason
 from rag_index.embedders import open_embedder
-from rag_index.embedders.query_dispatch import Query, TakesQueries
+from rag_index.embedders.query_stream import Query, TakesQueries
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
@@ -108,9 +108,6 @@ class QueryModel:
 
     def _embed_here(self, embedder: Embedder, queries: Sequence[_LiveQuery]) -> None:
         entries = _embed_together(embedder, [query.text for query in queries])
-        on_server = self._settings_for(queries[0].live).kind == "ollama"
-        if on_server and any(isinstance(entry, (*UNAVAILABLE, BadVectors)) for entry in entries):
-            self._close_embedder()  # its pauses suit runs, which can wait
         for query, entry in zip(queries, entries, strict=True):
             query.settle(entry)
 
@@ -203,26 +200,15 @@ def _differs(settings: EmbedderSettings, identity: EmbedderIdentity | None) -> b
 
 
 def _embed_together(embedder: Embedder, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-    """Return one entry per query. An embedder without `embed_queries`, or one that raises, gets them one by one."""
-    together = getattr(embedder, "embed_queries", None)
-    if together is not None:
-        try:
-            entries: list[NDArray[np.float32] | Exception] = together(texts)
-        except UNAVAILABLE as exc:
-            return [exc] * len(texts)
-        except Exception as exc:  # noqa: BLE001 - a query may be at fault, and must not fail the others
-            if len(texts) == 1:
-                return [exc]
-        else:
-            return entries
-    return [_embed_alone(embedder, text) for text in texts]
-
-
-def _embed_alone(embedder: Embedder, text: str) -> NDArray[np.float32] | Exception:
+    """Return one entry per query. If the embedder raises, it gets them one by one."""
     try:
-        return embedder.embed_query(text)
-    except Exception as exc:  # noqa: BLE001 - whoever waits has it
-        return exc
+        return embedder.embed_queries(texts)
+    except UNAVAILABLE as exc:
+        return [exc] * len(texts)
+    except Exception as exc:  # noqa: BLE001 - a query may be at fault, and must not fail the others
+        if len(texts) == 1:
+            return [exc]
+    return [entry for text in texts for entry in _embed_together(embedder, [text])]
 
 
 class QueryEmbedders:

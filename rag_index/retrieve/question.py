@@ -27,7 +27,7 @@ class Question:
     """A validated search. `conditions` are the caller's; each index adds its own, by the caller's groups.
 
     With a `dense_weight` of 1, words are not searched for. Without `payloads`, the candidates of a hybrid search come
-    without theirs: `payloads.load_payloads` reads those of the best.
+    without theirs: `fan_out.load_payloads` reads those of the best.
     """
 
     text: str

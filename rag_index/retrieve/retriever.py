@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError
+from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
+from rag_index.hosts.loop import EventLoopThread
 from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
-from rag_index.retrieve.concurrency import BackgroundLoop
+from rag_index.retrieve.concurrency import CLOSED
 from rag_index.retrieve.fan_out import FanOut, load_payloads
 from rag_index.retrieve.fusion import failure_of, fuse_answers
 from rag_index.retrieve.index_reader import Candidates
@@ -84,7 +86,7 @@ class Retriever:
         )
         opener = open_reranker or reranker_opener(settings)
         self._reranking = Reranking(opener, settings.retrieve.rerank_top) if opener else None
-        self._background = BackgroundLoop()
+        self._background = EventLoopThread("rag-index-search")
 
     @classmethod
     def from_settings(
@@ -192,19 +194,21 @@ class Retriever:
         rerank: bool | None = None,
     ) -> SearchResult:
         """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
-        return self._background.run(
-            self.search(
-                query,
-                indexes=indexes,
-                limit=limit,
-                filter=filter,
-                groups=groups,
-                timeout=timeout,
-                fusion=fusion,
-                dense_weight=dense_weight,
-                rerank=rerank,
-            )
+        search = self.search(
+            query,
+            indexes=indexes,
+            limit=limit,
+            filter=filter,
+            groups=groups,
+            timeout=timeout,
+            fusion=fusion,
+            dense_weight=dense_weight,
+            rerank=rerank,
         )
+        try:
+            return self._background.run(search)
+        except CancelledError:
+            raise StoreError(CLOSED) from None
 
     async def document(
         self, index: str, document_id: str, *, groups: Groups = None, timeout: float | None = None
@@ -256,7 +260,7 @@ class Retriever:
 
     def close(self) -> None:
         """Close store, models and threads; searches under way end with an error. A second call does nothing."""
-        self._background.close()
+        self._background.stop()
         self._fan_out.close()
         if self._reranking:
             self._reranking.close()

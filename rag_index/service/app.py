@@ -117,7 +117,7 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
     router = APIRouter(route_class=_JsonRoute)
 
     async def answer(asked: SearchBody | SearchQuery, request: Request) -> JSONResponse:
-        found = await service.search(asked.request(), caller_of(request))
+        found = await service.search(asked.query, caller_of(request), **asked.options())
         return JSONResponse(found.to_json(explain=asked.explain))
 
     @router.post("/search", responses=PROBLEMS, response_model=SearchAnswerModel, summary="Search")

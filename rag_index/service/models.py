@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
-
-if TYPE_CHECKING:
-    from rag_index.retrieve.filters import Filter
 
 MAX_QUERY_CHARS = 10_000
 MAX_INDEXES = 1000
@@ -29,20 +26,6 @@ class Caller:
 
     name: str = ""
     groups: frozenset[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRequest:
-    """A search as `Retriever.search` takes it; None for `indexes` means all that hold something."""
-
-    query: str
-    indexes: tuple[str, ...] | None = None
-    limit: int = 10
-    filter: Filter | None = None
-    timeout: float | None = None
-    fusion: Literal["auto", "rank", "score"] | None = None
-    dense_weight: float | None = None
-    rerank: bool | None = None
 
 
 Fusion = Literal["auto", "rank", "score"]
@@ -70,6 +53,10 @@ class _Search(BaseModel):
     explain: bool = False
     """Whether to add ranks, scores, chunks and timings."""
 
+    def options(self) -> dict[str, Any]:
+        """Return the options of the search that this asks for, as `Retriever.search` takes them."""
+        return self.model_dump(exclude={"query", "explain"})
+
 
 class SearchBody(_Search):
     """The body of `POST /search`."""
@@ -86,10 +73,6 @@ class SearchBody(_Search):
             raise ValueError("has text that is not valid Unicode") from None
         return value
 
-    def request(self) -> SearchRequest:
-        """Return the search that this asks for."""
-        return _request(self, self.filter)
-
 
 class SearchQuery(_Search):
     """The parameters of `GET /search`."""
@@ -97,22 +80,9 @@ class SearchQuery(_Search):
     filter: list[str] = Field(default=[], examples=[["priority=high", "created_at>=2026-01-01"]])
     """Which payload fields a document must match, as on the command line; all of them must."""
 
-    def request(self) -> SearchRequest:
-        """Return the search that this asks for."""
-        return _request(self, parse_filters(self.filter))
-
-
-def _request(asked: _Search, given: Any) -> SearchRequest:
-    return SearchRequest(
-        asked.query,
-        None if asked.indexes is None else tuple(asked.indexes),
-        asked.limit,
-        given,
-        asked.timeout,
-        asked.fusion,
-        asked.dense_weight,
-        asked.rerank,
-    )
+    def options(self) -> dict[str, Any]:
+        """Return the options of the search that this asks for."""
+        return {**super().options(), "filter": parse_filters(self.filter)}
 
 
 class ChunkModel(BaseModel):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
-    from rag_index.service.models import Caller, SearchRequest
+    from rag_index.service.models import Caller
     from rag_index.settings import IndexSettings, Settings
 
 SECONDS = 5.0
@@ -187,24 +187,15 @@ class SearchService:
         """Return whether there is a reranker."""
         return self._retriever.reranks
 
-    async def search(self, request: SearchRequest, caller: Caller) -> SearchAnswer:
+    async def search(self, query: str, caller: Caller, **options: Any) -> SearchAnswer:
         """Return the documents that fit a query best, of those that the caller may see.
 
-        Raises what `Retriever.search` raises: SettingsError for what the caller got wrong.
+        `options` are those of `Retriever.search`, without the groups. Raises what that raises: SettingsError for what
+        the caller got wrong.
         """
         if self._settings.serve.log_queries:
-            logger.info("%s searches for %r", caller.name or "somebody", request.query)
-        result = await self._retriever.search(
-            request.query,
-            indexes=request.indexes,
-            limit=request.limit,
-            filter=request.filter,
-            groups=caller.groups,
-            timeout=request.timeout,
-            fusion=request.fusion,
-            dense_weight=request.dense_weight,
-            rerank=request.rerank,
-        )
+            logger.info("%s searches for %r", caller.name or "somebody", query)
+        result = await self._retriever.search(query, groups=caller.groups, **options)
         return SearchAnswer(result, await self.freshness(result.collections))
 
     async def document(self, index: str, document_id: str, caller: Caller) -> Document:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
 
 from rag_index.errors import SettingsError
-from rag_index.service.models import MAX_QUERY_CHARS, CitedAnswer, DocumentPart, IndexesModel, SearchRequest
+from rag_index.service.models import MAX_QUERY_CHARS, CitedAnswer, DocumentPart, IndexesModel
 from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
 
 if TYPE_CHECKING:
@@ -218,9 +218,7 @@ class AgentTools:
 
     async def _search(self, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
         given = _checked(_SearchArguments, arguments)
-        indexes = None if given.indexes is None else tuple(given.indexes)
-        request = SearchRequest(given.query, indexes, given.limit, given.filter or None, rerank=given.rerank)
-        answer = await self._service.search(request, caller)
+        answer = await self._service.search(given.query, caller, **given.model_dump(exclude={"query"}))
         hits = [
             {
                 **hit.to_json(),

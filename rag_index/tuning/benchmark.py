@@ -195,14 +195,6 @@ class OneByOne:
         """Return one entry per text, with a request for each."""
         return [self._embedder.embed_documents([text])[0] for text in texts]
 
-    def identity(self) -> EmbedderIdentity:
-        """Return the identity of the model."""
-        return self._embedder.identity()
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        """Return the vector of a query."""
-        return self._embedder.embed_query(text)
-
     def close(self) -> None:
         """Close the embedder."""
         self._embedder.close()
@@ -379,14 +371,14 @@ class Bench:
         """Return the settings with everything that is written in the temporary folder."""
         folder = self.folder / name
         folder.mkdir(parents=True, exist_ok=True)
-        settings, url = self.settings, SecretStr(f"sqlite:///{folder / 'ledger.db'}")
-        return settings.model_copy(
-            update={
-                "store": settings.store.model_copy(update={"path": folder / "qdrant", "url": None}),
-                "ledger": LedgerSettings(url=url),
-                "parallel": self.parallel(workers),
-            }
-        )
+        return settings_in(folder, self.settings).model_copy(update={"parallel": self.parallel(workers)})
+
+
+def settings_in(folder: Path, settings: Settings) -> Settings:
+    """Return the settings with store and ledger in this folder."""
+    store = settings.store.model_copy(update={"path": folder / "qdrant", "url": None})
+    ledger = LedgerSettings(url=SecretStr(f"sqlite:///{folder / 'ledger.db'}"))
+    return settings.model_copy(update={"store": store, "ledger": ledger})
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""Candidates: one way to set the levers, its cost, and the candidates one step away."""
+"""Candidates: one way to set the levers, its cost, and the grid of candidates to measure."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
 
     from rag_index.settings import EmbedderSettings
 
-THREADS = (None, 1, 2, 4, 8, 16)
-MAX_IN_FLIGHT = 16
-MAX_TEXTS = 512
 CHARS_MARGIN = 1.5
 """Factor on the mean characters of a request, so that the limit on characters seldom makes a request shorter."""
 
@@ -80,57 +78,34 @@ class Space:
     def _batch_chars(self, batch_texts: int) -> int:
         return 1000 * math.ceil(batch_texts * self.mean_chars * CHARS_MARGIN / 1000)
 
-    def coarse(self) -> list[Candidate]:
-        """Return a few candidates spread over the whole space, the most promising first."""
+    def grid(self) -> list[Candidate]:
+        """Return candidates spread over the whole space, the most promising first."""
+        counts = _counts(self.max_workers)
         if self.kind == "local":
-            return [self.candidate(workers=n, batch_texts=1, num_thread=None) for n in _powers_of_2(self.max_workers)]
+            return [self.candidate(workers=n, batch_texts=1, num_thread=None) for n in counts]
         if self.kind != "ollama":
             return [
-                self.candidate(workers=n, batch_texts=texts, num_thread=None)
-                for texts in (32, 8, 128)
-                for n in _powers_of_2(self.max_workers)
+                self.candidate(workers=n, batch_texts=texts, num_thread=None) for texts in (32, 8, 128) for n in counts
             ]
-        return list(dict.fromkeys(self._coarse_ollama()))
+        return list(dict.fromkeys(self._ollama_grid()))
 
-    def _coarse_ollama(self) -> Iterator[Candidate]:
-        threads = dict.fromkeys((None, max(1, self.processors // self.max_hosts), 1))
+    def _ollama_grid(self) -> Iterator[Candidate]:
         several = max(1, min(self.max_workers, max(2, self.max_hosts)))
-        for batch_texts in (16, 64, 4):
-            for hosts in dict.fromkeys((self.max_hosts, 1)):
-                for num_thread in threads:
-                    for workers, in_flight in ((several, 1), (1, 2), (several, 4)):
-                        yield self.candidate(
-                            workers=workers,
-                            hosts=hosts,
-                            requests_in_flight=in_flight,
-                            batch_texts=batch_texts,
-                            num_thread=num_thread,
-                        )
-
-    def neighbours(self, one: Candidate) -> list[Candidate]:
-        """Return the candidates that differ from this one by one step of one lever."""
-        found: list[Candidate] = []
-        found += [replace(one, workers=n) for n in _steps(one.workers, self.max_workers)]
-        if self.kind == "local":
-            return found
-        for texts in (one.batch_texts * 2, one.batch_texts // 2):
-            if 1 <= texts <= MAX_TEXTS:
-                found.append(replace(one, batch_texts=texts, batch_chars=self._batch_chars(texts)))
-        if self.kind != "ollama":
-            return found
-        found += [replace(one, requests_in_flight=n) for n in _steps(one.requests_in_flight, MAX_IN_FLIGHT)]
-        found += [replace(one, hosts=n) for n in (one.hosts + 1, one.hosts - 1) if 1 <= n <= self.max_hosts]
-        number = THREADS.index(one.num_thread) if one.num_thread in THREADS else 0
-        found += [replace(one, num_thread=t) for t in THREADS[max(0, number - 1) : number + 2] if t != one.num_thread]
-        return found
+        share = self.processors // self.max_hosts
+        threads = (None, max(1, share), max(1, share // 2), 1)
+        requests = ((several, 1), (1, 1), (several, 4), (1, 4))
+        for batch_texts, hosts in product((16, 64, 4), (self.max_hosts, 1)):
+            for num_thread, (workers, in_flight) in product(threads, requests):
+                yield self.candidate(
+                    workers=workers,
+                    hosts=hosts,
+                    requests_in_flight=in_flight,
+                    batch_texts=batch_texts,
+                    num_thread=num_thread,
+                )
 
 
-def _powers_of_2(maximum: int) -> list[int]:
-    """Return the maximum and the powers of 2 below it, largest first."""
-    return sorted({maximum, *(2**power for power in range(maximum.bit_length()) if 2**power <= maximum)}, reverse=True)
-
-
-def _steps(value: int, maximum: int) -> list[int]:
-    """Return the next values up and down: a step of one up to 4, then double and half."""
-    up, down = (value + 1, value - 1) if value <= 4 else (value * 2, value // 2)
-    return [n for n in dict.fromkeys((min(up, maximum), down)) if 1 <= n <= maximum and n != value]
+def _counts(maximum: int) -> list[int]:
+    """Return the maximum and 1, 2, 3, 4, 6, 8, 12, … below it, largest first."""
+    counts = {n for power in range(maximum.bit_length()) for n in (2**power, 3 * 2**power // 2) if n < maximum}
+    return sorted({maximum, *counts}, reverse=True)

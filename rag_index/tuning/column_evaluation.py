@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import SecretStr
-
 from rag_index.embedders import open_embedder
 from rag_index.evaluation.evaluate import evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
@@ -22,10 +20,10 @@ from rag_index.indexing.run import IndexRun, RunOptions
 from rag_index.indexing.steps import Here, read_pages
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
-from rag_index.settings import LedgerSettings
 from rag_index.sources import open_source
 from rag_index.sources.scaffold import Sample, read_sample
 from rag_index.stores import open_store
+from rag_index.tuning.benchmark import settings_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,10 +68,8 @@ def _in_folder(settings: Settings, folder: Path) -> Settings:
     """Return the settings with everything that is written in this folder, without gates, and without contexts, which
     take long.
     """
-    store = settings.store.model_copy(update={"path": folder / "qdrant", "url": None})
-    ledger = LedgerSettings(url=SecretStr(f"sqlite:///{folder / 'ledger.db'}"))
     indexes = [index.model_copy(update={"context": None, "gate": None}) for index in settings.indexes]
-    return settings.model_copy(update={"store": store, "ledger": ledger, "indexes": indexes})
+    return settings_in(folder, settings).model_copy(update={"indexes": indexes})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,6 @@
 """The search for the fastest settings for this machine and this embedder, with the user's own documents.
 
-candidate       one way to set the levers, its cost, its neighbours
-search          which candidates are measured, and for how long
-probe           the measurement: processes that embed
-local_servers   Ollama servers that run during a search
-settings_file   writing the result without losing comments
+A grid of candidates is measured once, and the best of them again and again, in turn; medians decide.
 """
 
 from __future__ import annotations
@@ -25,29 +21,24 @@ from rag_index.tuning.candidate import Candidate, Space
 from rag_index.tuning.probe import MAX_ROUND_SECONDS, Probes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from rag_index.settings import EmbedderSettings, Settings
 
-ETA = 3
-"""Keep 1 of every ETA candidates, and measure the survivors ETA times as long."""
-
-FINALISTS = 4
+FINALISTS = 5
+"""How many of the fastest candidates, and of those that are cheaper and nearly as fast, are measured again."""
 REPEATS = 3
 AS_FAST = 0.95
 """Share of the best rate. A candidate that reaches it counts as equally fast; the cheapest of these is the knee."""
 
-CLOSE = 0.85
-"""Share of the best rate so far. Cheaper candidates that reach it are measured again in the last part."""
-
-MIN_GAIN = 1.03
-"""A round of steps must gain at least this factor for another round."""
+CLOSE = 0.75
+"""Share of the best rate so far. Cheaper candidates that reach it are measured again: the best of many is lucky too."""
 
 MIN_SECONDS, MAX_SECONDS = 0.25, 5.0
 """Seconds of a probe."""
 
-HALVING_END, REFINING_END, CHEAPENING_END = 0.45, 0.6, 0.75
-"""Share of the budget that is spent when each part ends."""
+GRID_SHARE = 0.6
+"""Share of the budget that the grid may take; the rest is for measuring the best again."""
 FIRST_PORT = 11434
 SAMPLE_DOCUMENTS = 2000
 MIN_INDEX_DOCUMENTS = 50
@@ -77,16 +68,14 @@ class Search:
         *,
         budget: float,
         clock: Callable[[], float],
-        neighbours: Callable[[Candidate], Iterable[Candidate]],
     ) -> None:
         self._probe = probe
         self._budget = budget
         self._clock = clock
-        self._neighbours = neighbours
         self._started = clock()
         self.trials: dict[Candidate, Trial] = {}
 
-    def run(self, coarse: Sequence[Candidate], always: Sequence[Candidate], first: Sequence[Candidate] = ()) -> Trial:
+    def run(self, grid: Sequence[Candidate], always: Sequence[Candidate], first: Sequence[Candidate] = ()) -> Trial:
         """Search and return the knee.
 
         `first` are measured first, so that it is known how long other candidates take. `always` (the current settings,
@@ -95,9 +84,11 @@ class Search:
         for candidate in dict.fromkeys([*first, *always]):
             self._measure(candidate, MIN_SECONDS)
         self._started = self._clock()  # starting processes and loading models for the first time is not in the budget
-        self._halve([*dict.fromkeys([*coarse, *always])])
-        self._refine()
-        self._cheapen()
+        candidates = list(dict.fromkeys([*grid, *always]))
+        seconds = self._seconds(GRID_SHARE * self._budget, len(candidates))
+        for candidate in candidates:
+            if self.spent < GRID_SHARE * self._budget:
+                self._measure(candidate, seconds)
         self._decide(always)
         return self.knee
 
@@ -123,8 +114,10 @@ class Search:
     def _finalists(self) -> list[Trial]:
         return [one for one in self.trials.values() if one.finals]
 
-    def _has_budget(self, share: float) -> bool:
-        return self.spent < share * self._budget
+    @staticmethod
+    def _seconds(together: float, probes: int) -> float:
+        """Return how long each of so many probes takes."""
+        return min(MAX_SECONDS, max(MIN_SECONDS, together / probes))
 
     def _measure(self, candidate: Candidate, seconds: float, *, final: bool = False) -> Trial:
         one = self.trials.setdefault(candidate, Trial(candidate))
@@ -134,66 +127,17 @@ class Search:
             one.finals.append(rate)
         return one
 
-    def _halve(self, candidates: list[Candidate]) -> None:
-        rounds = 1
-        while len(candidates) > FINALISTS * ETA**rounds:
-            rounds += 1
-        seconds = self._budget * HALVING_END / (len(candidates) * rounds)
-        seconds = min(MAX_SECONDS, max(MIN_SECONDS, seconds))
-        survivors = candidates
-        for _ in range(rounds):
-            measured = []
-            for candidate in survivors:
-                if not self._has_budget(HALVING_END):
-                    break
-                measured.append(self._measure(candidate, seconds))
-            if len(measured) < len(survivors):
-                return
-            measured = sorted((one for one in measured if one.rates[-1]), key=lambda one: -one.rates[-1])
-            survivors = [one.candidate for one in measured[: max(FINALISTS, len(measured) // ETA)]]
-            survivors.reverse()  # so that other work on the machine does not favour the same candidates again
-            seconds = min(MAX_SECONDS, seconds * ETA)
-
-    def _step_seconds(self) -> float:
-        return min(MAX_SECONDS, max(MIN_SECONDS, self._budget / 60))
-
-    def _refine(self) -> None:
-        while self._has_budget(REFINING_END):
-            best = self.best
-            rate = best.rate
-            steps = [one for one in self._neighbours(best.candidate) if one not in self.trials]
-            for step in steps:
-                if not self._has_budget(REFINING_END):
-                    return
-                self._measure(step, self._step_seconds())
-            if not steps or self.best.rate < MIN_GAIN * rate:
-                return
-
-    def _cheapen(self) -> None:
-        while self._has_budget(CHEAPENING_END):
-            limit = AS_FAST * self.best.rate
-            fast = [one.candidate for one in self.trials.values() if one.rate >= limit]
-            cheapest = min(fast, key=lambda one: one.cost)
-            steps = [one for one in self._neighbours(cheapest) if one not in self.trials and one.cost < cheapest.cost]
-            for step in steps:
-                if not self._has_budget(CHEAPENING_END):
-                    return
-                self._measure(step, self._step_seconds())
-            if not any(self.trials[step].rate >= limit for step in steps):
-                return
-
     def _decide(self, always: Sequence[Candidate]) -> None:
         best = self.best
         ranked = sorted(self.trials.values(), key=lambda one: -one.rate)
         cheaper = [one for one in ranked if one.rate >= CLOSE * best.rate and one.candidate.cost < best.candidate.cost]
         cheaper.sort(key=lambda one: one.candidate.cost)
-        chosen = [*ranked[:2], *cheaper[:FINALISTS]]
+        chosen = [*ranked[:FINALISTS], *cheaper[:FINALISTS]]
         finalists = list(dict.fromkeys([*(one.candidate for one in chosen), *always]))
-        left = max(0.0, self._budget - self.spent)
-        seconds = min(MAX_SECONDS, max(MIN_SECONDS, left / (REPEATS * len(finalists))))
+        seconds = self._seconds(self._budget - self.spent, REPEATS * len(finalists))
         for number in range(REPEATS):
             for candidate in finalists if number % 2 == 0 else reversed(finalists):
-                if number and not self._has_budget(1.0):
+                if number and self.spent >= self._budget:
                     return
                 self._measure(candidate, seconds, final=True)
 
@@ -282,10 +226,10 @@ def tune(
             on_probe(candidate, rate / mean_chars, str(probes.error) if not rate else "")
             return rate
 
-        search = Search(probe, budget=budget, clock=time.monotonic, neighbours=space.neighbours)
-        coarse = space.coarse()
-        probes.start(max(one.workers for one in coarse))
-        knee = search.run(coarse, [current, serial], space.first())
+        search = Search(probe, budget=budget, clock=time.monotonic)
+        grid = space.grid()
+        probes.start(max(one.workers for one in grid))
+        knee = search.run(grid, [current, serial], space.first())
         if not knee.rate:
             raise probes.error or EmbedderError("the embedder works with no setting")
     return Outcome(

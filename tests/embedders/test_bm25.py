@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import qdrant_edge as e
 
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model, definitions, names_of, split_identifiers
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model, definitions, split_identifiers
 from rag_index.settings import IndexSettings
 from rag_index.settings.index import LANGUAGES
 
@@ -43,11 +41,6 @@ def test_the_languages_are_those_of_the_engine():
     for name in names - set(LANGUAGES):
         with pytest.raises(ValueError, match="unsupported language"):
             e.Bm25(e.Bm25Config(language=name))
-
-
-def test_texts_without_spaces_are_divided_into_words():
-    chinese = Bm25Encoder(Bm25Model("chinese"))
-    assert words("打印机", chinese) <= words("打印机离线了", chinese)
 
 
 def test_rows_are_the_vectors_of_the_texts():
@@ -103,12 +96,6 @@ def test_a_query_asks_for_the_definitions_of_its_names():
     assert not words("json_tree_reader") & words("definesjsontreereader")
 
 
-def test_names_are_path_qualified_name_and_signature():
-    payload = {"path": "a/b.py", "qualified_name": "A.b", "signature": "def b()", "docstring": "No name."}
-    assert names_of(payload) == "a/b.py\nA.b\ndef b()"
-    assert names_of({"path": "a", "signature": None}) == "a"
-
-
 def test_matched_words_are_those_of_the_query_in_its_order():
     query = ENGLISH.words("the printers' cable, offline printers")
     assert list(query) == ["printers", "cable", "offline"]
@@ -131,10 +118,3 @@ def test_the_model_follows_the_settings_of_the_index():
     code = bm25_model(IndexSettings(name="x", kind="code", root="."))
     assert code == Bm25Model("english", identifiers=True)
     assert len({model.fingerprint for model in (Bm25Model("none"), Bm25Model("english"), code)}) == 3
-
-
-def test_one_encoder_serves_several_threads():
-    texts = [f"printer {n} offline" for n in range(200)]
-    expected = [ENGLISH.query(text) for text in texts]
-    with ThreadPoolExecutor(8) as threads:
-        assert list(threads.map(ENGLISH.query, texts)) == expected

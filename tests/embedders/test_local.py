@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import subprocess
 import sys
 import textwrap
@@ -12,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rag_index.embedders import open_embedder
 from rag_index.embedders.local import LocalEmbedder
 from rag_index.errors import BadVectors, TextRefused
 from rag_index.settings import EmbedderSettings
@@ -30,10 +28,6 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def embedder():
     return LocalEmbedder(EmbedderSettings())
-
-
-def test_open_embedder_opens_it_by_default():
-    assert isinstance(open_embedder(EmbedderSettings()), LocalEmbedder)
 
 
 def test_vectors_are_unit_float32_and_reflect_the_meaning(embedder):
@@ -69,10 +63,6 @@ def test_a_text_without_tokens_fails_alone(embedder):
         embedder.embed_query("")
 
 
-def test_no_texts_no_entries(embedder):
-    assert embedder.embed_documents([]) == []
-
-
 def test_the_identity_is_stable_and_includes_the_prefixes(embedder):
     identity = embedder.identity()
     assert (identity.kind, identity.model, identity.dimension) == ("local", "wordllama", 256)
@@ -82,18 +72,6 @@ def test_the_identity_is_stable_and_includes_the_prefixes(embedder):
     expected = embedder.embed_documents(["document: printer", "query: printer"])
     assert np.array_equal(prefixed.embed_documents(["printer"])[0], expected[0])
     assert np.array_equal(prefixed.embed_query("printer"), expected[1])
-
-
-def test_it_counts_requests_and_busy_seconds():
-    embedder = LocalEmbedder(EmbedderSettings())
-    embedder.embed_documents(TEXTS)
-    assert embedder.stats.requests == 1
-    assert embedder.stats.busy_seconds > 0
-
-
-def test_it_cannot_be_pickled(embedder):
-    with pytest.raises(TypeError, match="EmbedderSettings"):
-        pickle.dumps(embedder)
 
 
 def test_importing_wordllama_changes_neither_logging_nor_threads():

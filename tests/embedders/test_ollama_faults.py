@@ -93,15 +93,6 @@ def test_identity(server, make_embedder):
     tagged.close()
 
 
-def test_connections_are_reused_and_requests_overlap(server, make_embedder):
-    embedder = make_embedder(server, requests_in_flight=2, batch_texts=8)
-    embedder.embed_query("warm up")
-    server.together = 2  # the server answers none before two are in flight
-    right(embedder.embed_documents(TEXTS))
-    assert len({request.client for request in server.requests}) <= 2
-    assert max(request.in_flight for request in server.embeds()) == 2
-
-
 def test_it_works_inside_a_running_loop_and_in_threads(server, make_embedder):
     embedder = make_embedder(server)
 
@@ -131,11 +122,6 @@ def test_an_interrupt_ends_the_call_and_the_next_one_works(server, make_embedder
         embedder.embed_documents(TEXTS)
     server.clear()
     right([embedder.embed_query("again")], ["again"])
-
-
-def test_no_request_without_texts(server, make_embedder):
-    assert make_embedder(server).embed_documents([]) == []
-    assert server.requests == []
 
 
 def test_a_text_that_cannot_be_sent_is_refused_without_a_request(server, make_embedder):
@@ -179,14 +165,6 @@ def test_a_fault_that_passes_is_tried_again(server, embedder, kind, options):
     assert embedder.stats.retries >= 1
 
 
-def test_a_request_that_times_out_is_tried_again(server, make_embedder):
-    embedder = make_embedder(server, timeout=1.0, wait_for_recovery=100.0)
-    embedder.embed_query("warm up")
-    server.fault("hang", times=1)
-    right(embedder.embed_documents(TEXTS))
-    assert embedder.stats.retries >= 1
-
-
 def test_an_answer_that_drips_times_out_too(server, make_embedder):
     """With a timeout per read only, the embedder would wait for ever."""
     embedder = make_embedder(server, timeout=0.3, clock=FAST)
@@ -203,14 +181,6 @@ def test_a_fault_that_persists_ends_the_call_in_bounded_time(server, make_embedd
     with pytest.raises(EmbedderUnavailable, match=server.url):
         embedder.embed_documents(TEXTS)
     assert pickle.loads(pickle.dumps(EmbedderUnavailable("x"))).args == ("x",)
-
-
-@pytest.mark.parametrize("code", [500, 503])
-def test_texts_are_not_blamed_for_a_server_that_always_fails(server, embedder, make_embedder, code):
-    impatient = make_embedder(server, clock=FAST)
-    server.fault("status", code=code, words="out of memory")
-    with pytest.raises(EmbedderUnavailable, match=rf"{server.url} answers {code}: out of memory"):
-        impatient.embed_documents(TEXTS)
 
 
 def test_the_message_names_the_last_reason_of_a_server_that_is_down(server, make_embedder):
@@ -262,26 +232,12 @@ def test_429_pauses_and_continues(server, make_embedder, header):
     assert embedder.stats.rate_limited == 1
 
 
-def test_a_busy_server_counts_as_rate_limited(server, embedder):
-    busy = "server busy, please try again.  maximum pending requests exceeded"
-    server.fault("status", code=503, times=1, words=busy)
-    right(embedder.embed_documents(TEXTS))
-    assert embedder.stats.rate_limited == 1
-
-
 def test_a_pause_longer_than_the_patience_is_raised_at_once(server, embedder, make_embedder):
     impatient = make_embedder(server, wait_for_recovery=5.0)
     server.fault("status", code=429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimited) as raised:
         impatient.embed_documents(TEXTS)
     assert 3500 < raised.value.retry_after <= 3600
-
-
-def test_429_for_ever_ends_the_call_when_the_patience_is_used_up(server, embedder, make_embedder):
-    impatient = make_embedder(server, wait_for_recovery=1.5)
-    server.fault("status", code=429)
-    with pytest.raises(RateLimited):
-        impatient.embed_documents(TEXTS)
 
 
 # Faults of a text
@@ -335,12 +291,6 @@ def test_only_texts_that_are_too_long_are_too_long(server, embedder):
     assert embedder.stats.retries == 0, "a half of a refused batch repeats nothing"
 
 
-def test_a_query_raises_the_error_of_its_text(server, embedder):
-    server.max_chars = 100
-    with pytest.raises(TextTooLong):
-        embedder.embed_query("long " * 40)
-
-
 # The model
 
 
@@ -351,12 +301,6 @@ def test_a_missing_model(server, make_embedder):
         with pytest.raises(ModelMissing, match=f"{server.url}.*ollama pull nomic-embed-text"):
             call()
     embedder.close()
-
-
-def test_a_model_that_is_removed_while_it_embeds(server, embedder):
-    server.fault("status", code=404, words="model 'fake-embed' not found")
-    with pytest.raises(ModelMissing, match="ollama pull fake-embed"):
-        embedder.embed_documents(TEXTS)
 
 
 def test_a_server_that_is_not_ollama(server, make_embedder):
@@ -387,12 +331,6 @@ def test_a_model_that_returns_only_bad_vectors(server, embedder, make_embedder, 
         make_embedder(server).embed_documents(TEXTS)
     with pytest.raises(BadVectors, match=server.url):
         make_embedder(server).identity()
-
-
-def test_vectors_that_change_their_dimension(server, embedder):
-    server.dimension = 12
-    with pytest.raises(BadVectors, match="12 dimensions instead of 8"):
-        embedder.embed_documents(TEXTS)
 
 
 def test_another_model_after_a_restart_is_noticed_before_any_of_its_vectors_is_kept(server, embedder):

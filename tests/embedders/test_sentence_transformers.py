@@ -15,8 +15,6 @@ import pytest
 from rag_index.embedders import open_embedder
 from rag_index.embedders import sentence_transformers as ours
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, TextRefused, TextTooLong
-from rag_index.retrieve.live import LiveCollection
-from rag_index.retrieve.query_model import QueryEmbedders
 from rag_index.settings import EmbedderSettings, load_settings
 from tests.fakes.ollama import vector_of
 from tests.project import Project
@@ -115,12 +113,6 @@ def test_bad_texts_and_bad_vectors_become_error_entries(model):
     assert [type(entry) for entry in entries] == [np.ndarray, TextRefused, BadVectors]
 
 
-def test_prefixes_are_put_before_texts(model):
-    embedder = open_embedder(settings(model, document_prefix="passage: ", query_prefix="query: "))
-    assert embedder.embed_documents(["x"])[0] == pytest.approx(vector_of("passage: x"))
-    assert embedder.embed_query("x") == pytest.approx(vector_of("query: x"))
-
-
 def test_the_identity_depends_on_the_weights_and_not_on_their_folder(model, tmp_path):
     identity = open_embedder(settings(model)).identity()
     assert (identity.kind, identity.model, identity.dimension) == ("sentence-transformers", "mini", 8)
@@ -151,16 +143,6 @@ def test_a_relative_model_folder_is_next_to_the_settings_file(model, tmp_path):
     assert load_settings(project.config).embedder.model == "all-MiniLM-L6-v2"
     with pytest.raises(ValueError, match="needs a model"):
         EmbedderSettings(kind="sentence-transformers")
-
-
-def test_a_query_is_embedded_by_the_model_in_its_folder(model):
-    settings = EmbedderSettings(kind="sentence-transformers", model=str(model))
-    embedder = open_embedder(settings)
-    identity = embedder.identity()
-    live = LiveCollection("notes", "notes__1", identity.fingerprint, str(identity), identity)
-    queries = QueryEmbedders(settings)
-    assert np.array_equal(queries.submit(live, "printer").result(60), embedder.embed_query("printer"))
-    queries.close()
 
 
 @pytest.mark.long

@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.evaluation.asking import Wanted, ask
+from rag_index.evaluation.evaluate import Wanted, ask
 from rag_index.evaluation.gate import ask_both
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.stores import open_store

@@ -72,14 +72,6 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_de
     assert (evaluation.errors, evaluation.missing, evaluation.exit_code) == ({}, (), 0)
 
 
-def test_the_weight_of_the_settings_is_that_of_hybrid(codes_desk):
-    settings = codes_desk.settings
-    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
-    [scope] = evaluate(settings, GOLDEN, ["titles"], OPTIONS).scopes
-    assert [(way.name, way.dense_weight) for way in scope.ways] == [("dense", 1), ("sparse", 0), ("hybrid", 1)]
-    assert scope.ways[0].metrics == scope.ways[2].metrics != scope.ways[1].metrics
-
-
 def test_the_worst_queries_come_first_and_right_ones_not_at_all(codes_desk):
     golden = [
         GoldenQuery("E-4101", {"1": 1}),

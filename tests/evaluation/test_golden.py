@@ -43,11 +43,6 @@ def test_a_file_that_was_edited_elsewhere(golden):
     ]
 
 
-def test_grades_and_notes(golden):
-    path = golden('{"query": "q", "relevant": {"a": 2, "b": 1, "c": 0}, "note": "from a person"}')
-    assert read_golden(path) == [GoldenQuery("q", {"a": 2, "b": 1}, None, "from a person")]
-
-
 def test_lines_with_the_same_query_and_index_are_one_query(golden):
     path = golden(
         '{"query": "q", "relevant": {"a": 1, "b": 3}}\n{"query": "q", "relevant": ["c"], "index": "x"}\n'
@@ -68,11 +63,6 @@ def test_what_was_written_is_read_again(tmp_path):
     assert read_golden(path) == queries
     assert len(path.read_text(encoding="utf-8").split("\n")) == 3
     assert [one.name for one in tmp_path.iterdir()] == ["golden.jsonl"]
-
-
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(SettingsError, match=r"nowhere/golden\.jsonl cannot be written: No such file"):
-        write_golden(tmp_path / "nowhere" / "golden.jsonl", [])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rag_index.errors import SettingsError
-from rag_index.evaluation.known_items import PROMPT, model_of, write_questions
-from rag_index.settings.sections import CHUNK, DOCUMENT, ContextSettings
+from rag_index.evaluation.known_items import model_of, write_questions
+from rag_index.settings.sections import ContextSettings
 from rag_index.sources.scaffold import read_sample
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -63,11 +63,6 @@ def test_documents_without_a_question_are_counted_with_the_reason(project, ollam
     questions = write(project, ollama)
     assert len(questions.queries) == 9
     assert questions.reasons == ["the answer is empty"]
-
-
-def test_the_prompt_has_the_places_of_document_and_passage():
-    assert (PROMPT.count(DOCUMENT), PROMPT.count(CHUNK)) == (1, 1)
-    assert PROMPT.index(DOCUMENT) < PROMPT.index(CHUNK) < PROMPT.index("Write one question")
 
 
 def test_the_model_is_that_of_the_contexts(project):

@@ -8,7 +8,14 @@ from math import comb
 import numpy as np
 import pytest
 
-from rag_index.evaluation.significance import LEAST_WORSE, LEVEL, chance_of_loss, needed_queries, smallest_loss
+from rag_index.evaluation.significance import (
+    LEAST_WORSE,
+    LEVEL,
+    chance_of_loss,
+    estimate,
+    needed_queries,
+    smallest_loss,
+)
 
 
 def exact(worse: int, better: int) -> float:
@@ -33,24 +40,6 @@ def test_graded_differences_are_as_probable_as_all_their_signs_say():
     assert chance_of_loss(differences) == pytest.approx(expected, abs=0.005)
 
 
-def test_what_is_identical_is_no_loss():
-    assert chance_of_loss([0.0] * 300) == 1.0
-    assert chance_of_loss([]) == 1.0
-
-
-def test_a_gain_is_no_loss_however_large():
-    assert chance_of_loss(changes(0, 100)) == pytest.approx(1.0)
-
-
-def test_queries_that_did_not_change_say_nothing():
-    assert chance_of_loss(changes(9, 2, queries=11)) == chance_of_loss(changes(9, 2, queries=5000))
-
-
-def test_the_same_differences_give_the_same_value():
-    values = list(np.random.default_rng(1).normal(size=50))
-    assert chance_of_loss(values) == chance_of_loss(values)
-
-
 @pytest.mark.parametrize("changed", [5, 12, 25])
 def test_chance_is_taken_for_a_loss_no_more_often_than_the_level_says(changed):
     """Of all ways in which so many answers can change if nothing is lost."""
@@ -67,3 +56,23 @@ def test_what_so_many_queries_can_show():
     assert smallest_loss(250) == 0.02
     assert needed_queries(0.0) is None
     assert needed_queries(1.0) == LEAST_WORSE
+
+
+def test_equal_values_have_no_interval():
+    assert estimate([0.5] * 30) == estimate([0.5])
+    assert (estimate([0.5]).mean, estimate([0.5]).low, estimate([0.5]).high) == (0.5, 0.5, 0.5)
+
+
+def test_the_interval_is_that_of_the_normal_distribution_and_the_same_each_time():
+    values = [1.0] * 120 + [0.0] * 280
+    one = estimate(values)
+    assert one == estimate(values)
+    assert one.mean == pytest.approx(0.3)
+    half = 1.96 * np.sqrt(0.3 * 0.7 / 400)
+    assert (one.low, one.high) == pytest.approx((0.3 - half, 0.3 + half), abs=0.008)
+
+
+def test_nearly_all_intervals_hold_the_truth():
+    random = np.random.default_rng(7)
+    found = [estimate(random.random(60) ** 2) for _ in range(120)]
+    assert 0.88 <= np.mean([one.low <= 1 / 3 <= one.high for one in found]) <= 0.99

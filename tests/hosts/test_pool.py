@@ -52,11 +52,6 @@ def test_every_host_is_in_a_share_and_no_share_is_empty(hosts, workers, shares):
         assert sorted(numbers(pool.hosts)) == list(range(hosts))
 
 
-def test_home_decides_which_host_comes_first():
-    assert numbers(pool_of(3, home=1).own) == [1, 2, 0]
-    assert numbers(pool_of(3, home=4).own) == [1, 2, 0]
-
-
 def test_hosts_outside_the_share_follow_in_turn():
     assert numbers(pool_of(4, home=2, workers=4).hosts) == [2, 3, 0, 1]
 
@@ -90,31 +85,6 @@ def test_requests_that_fail_together_are_one_failure():
         now.at += 0.01
         host.record_failure(DOWN, started, now.clock)
     assert host.failures == 1
-
-
-def test_a_host_that_failed_embeds_a_plain_text_before_it_gets_work():
-    now, pool = Time(), pool_of(1)
-    host = pool.hosts[0]
-    assert pool.to_probe(now.at) == [host]
-    assert pool.pick(now.at, chars=1, waiting=1) is None
-    host.admit(now.at)
-    assert pool.to_probe(now.at) == []
-    assert pool.pick(now.at, chars=1, waiting=1) is host
-    host.record_failure(DOWN, now.at, now.clock)
-    assert pool.to_probe(now.at) == []
-    now.at = pool.wake_at(now.at)
-    assert pool.to_probe(now.at) == [host]
-
-
-def test_a_host_that_is_down_gets_one_question_at_a_time():
-    now, pool = Time(), pool_of(2, workers=2)
-    own, other = pool.hosts
-    for _ in range(3):
-        own.record_failure(DOWN, now.at, now.clock)
-        now.at = own.not_before
-    assert pool.to_probe(now.at) == [own, other]
-    own.being_probed = other.being_probed = True
-    assert pool.to_probe(now.at) == []
 
 
 def test_a_batch_that_failed_travels_alone():

@@ -16,24 +16,10 @@ DOWN = HostReport("http://c:1", error=EmbedderUnavailable("http://c:1 accepts no
 MISSING = HostReport("http://d:1", error=ModelMissing("http://d:1 has no model 'm'"))
 
 
-def test_the_first_of_equal_reports_is_returned():
-    assert agreed_report([FIRST, SECOND], "m", LOG) is FIRST
-
-
-def test_a_host_that_does_not_answer_is_logged_if_another_does(caplog):
-    assert agreed_report([DOWN, SECOND], "m", LOG) is SECOND
-    assert "m: continuing without one of 2 Ollama hosts: http://c:1 accepts no connection" in caplog.text
-
-
 @pytest.mark.parametrize("reports", [[DOWN, MISSING], [FIRST, MISSING]])
 def test_a_host_that_answers_but_cannot_be_used_is_an_error(reports):
     with pytest.raises(ModelMissing, match="http://d:1"):
         agreed_report(reports, "m", LOG)
-
-
-def test_no_host_that_answers_is_an_error():
-    with pytest.raises(EmbedderUnavailable, match="http://c:1"):
-        agreed_report([DOWN], "m", LOG)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.embedders.ollama import OllamaEmbedder
-from rag_index.embedders.query_dispatch import Query
+from rag_index.embedders.query_stream import Query
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
 from rag_index.settings import EmbedderSettings
 from tests.live.models import write_embedding_gguf

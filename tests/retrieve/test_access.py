@@ -123,11 +123,6 @@ def test_an_open_retriever_notices_that_documents_get_groups_or_another_store(em
         assert error("solutions") == "{}"
 
 
-@pytest.mark.long
-def test_ten_thousand_questions_of_random_callers(retriever: Retriever) -> None:
-    assert asyncio.run(ask_often(retriever, 10_000, seed=2)) > 20_000
-
-
 def test_everything_that_is_for_a_caller_is_found_by_meaning_and_by_words(retriever: Retriever) -> None:
     for groups in (None, ["staff"], "Grüße", ["board", "a,b"], ALL_GROUPS):
         expected = {(one.index, str(one.number)) for one in SECRETS if one.is_for(groups)}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from rag_index.errors import RagIndexError
 from tests.retrieve.desk import DESK, Desk, found
 
 pytestmark = [
@@ -56,8 +55,3 @@ def test_candidates_say_what_was_searched_and_hold_no_texts(full: Desk) -> None:
     assert candidates.errors == {}
     assert candidates.documents() == {(name, str(row[0])) for name in ("comments", "titles") for row in DESK[name]}
     assert not any("text" in point.payload["_rag"] for answer in candidates.answers for point in answer.points)
-
-
-def test_if_no_index_answers_its_error_is_raised(empty: Desk) -> None:
-    with empty.retriever() as retriever, pytest.raises(RagIndexError, match="index titles is empty"):
-        retriever._background.run(retriever.candidates("printer", indexes=["titles"]))

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 from rag_index.errors import DocumentNotFound, SettingsError, StoreError, UnknownIndex
-from tests.retrieve.desk import DESK
 
 LONG = " ".join(f"Sentence number {number} of a long comment about a printer." for number in range(40))
 ODD = ["a/b c", "ünï", "007", "7", '["x"]', "[1,2]", "%2F", "…"]
@@ -76,11 +75,3 @@ def test_a_key_of_several_columns_needs_all_of_them(embedded):
             read(retriever, "comments", "1")
         with pytest.raises(DocumentNotFound):
             read(retriever, "comments", '["1",1]')
-
-
-def test_a_document_of_a_moved_alias_is_the_new_one(desk):
-    with desk.retriever(retrieve={"idle_seconds": 0.01}) as retriever:
-        assert read(retriever, "comments", "7").payload == {"priority": "low"}
-    desk.fill({"comments": DESK["comments"]}, number=2)
-    with desk.retriever() as retriever:
-        assert read(retriever, "comments", "2").collection == desk.collection("comments", 2)

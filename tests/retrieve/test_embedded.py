@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
 
 import pytest
 
@@ -103,11 +102,6 @@ def test_waiting_gets_it_once_the_writer_lets_go(embedded):
         assert len(retriever.search_sync("printer", timeout=120).hits) == 7
 
 
-def test_two_services_search_at_once(embedded):
-    with embedded.retriever() as one, embedded.retriever() as two:
-        assert len(one.search_sync("printer").hits) == len(two.search_sync("printer").hits) == 7
-
-
 def test_closing_ends_the_waiting(embedded):
     with OtherProcess(embedded) as holder:
         holder.stop()
@@ -124,29 +118,6 @@ def test_an_idle_retriever_closes_the_store_and_opens_it_again(embedded):
             assert len(retriever.search_sync("printer").hits) == 7
             assert len(list(readers.iterdir())) == 1
             assert eventually(lambda: not list(readers.iterdir()))
-
-
-def test_a_retriever_in_use_keeps_the_store(embedded):
-    readers = embedded.settings.store.path / "readers"
-    with embedded.retriever(retrieve={"idle_seconds": 1.5}) as retriever:
-        retriever.search_sync("printer")
-        (folder,) = readers.iterdir()
-        until = time.monotonic() + 2.5
-        while time.monotonic() < until:
-            retriever.search_sync("printer")
-            assert list(readers.iterdir()) == [folder]
-            time.sleep(0.1)
-
-
-def test_closing_a_retriever_closes_the_store_at_once(embedded):
-    with embedded.retriever() as retriever:
-        retriever.search_sync("printer")
-    assert list((embedded.settings.store.path / "readers").iterdir()) == []
-
-
-def test_nothing_is_opened_before_it_is_needed(embedded):
-    with embedded.retriever(), closing(open_store(embedded.settings.store)):
-        pass
 
 
 def test_a_damaged_collection_is_named_and_the_others_answer(embedded):
@@ -201,3 +172,9 @@ def test_an_error_while_opening_is_raised_to_each_caller():
         with pytest.raises(StoreError, match="no such folder"), holder.borrow():
             pass
     assert len(tries) == 2
+
+
+def test_closing_a_retriever_closes_the_store_at_once(embedded):
+    with embedded.retriever() as retriever:
+        retriever.search_sync("printer")
+    assert list((embedded.settings.store.path / "readers").iterdir()) == []

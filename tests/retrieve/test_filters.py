@@ -9,7 +9,7 @@ import pytest
 
 from rag_index.errors import SettingsError
 from rag_index.retrieve.filters import check_fields, conditions_of, parse_filters, required_conditions
-from rag_index.settings import IndexSettings, load_settings
+from rag_index.settings import IndexSettings
 from rag_index.stores import Condition
 
 DAY = date(2024, 1, 1)
@@ -119,16 +119,6 @@ def test_a_long_text_takes_no_longer_than_its_length(text):
             parse_filters([text.format(filler * 1_000_000)])
 
 
-@pytest.mark.parametrize("text", ["", "=x", ">=3", "!", "a>yesterday", "a!", 'a"b=1'])
-def test_texts_that_are_not_filters(text):
-    with pytest.raises(SettingsError):
-        parse_filters([text])
-
-
-def test_several_filters_are_all_applied():
-    assert len(parse_filters(["a=1", "a>=0", "b"])) == 3
-
-
 def test_a_field_that_no_index_has_names_those_there_are():
     indexes = [index(), index("titles", ["author"])]
     check_fields(conditions_of({"author": 1, "priority": 2, "priority.level": 3}), indexes)
@@ -182,44 +172,6 @@ def test_required_fields_have_payload_indexes():
     assert index(required_filter={"priority": [1, 2]}).indexed_fields == {"priority": "float"}
     assert index(required_filter={"priority": True}).indexed_fields == {"priority": "bool"}
     assert index(required_filter={"priority": [1, "a"]}).indexed_fields == {}
-
-
-SETTINGS = """
-[source]
-url = "sqlite:///a.db"
-[[indexes]]
-name = "comments"
-table = "t"
-key = "id"
-text = "body"
-payload = ["tenant", "priority"]
-"""
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("payload_indexes = { tenant = 'text' }", "payload_indexes should be 'keyword', 'integer'"),
-        ("payload_indexes = ['tenant']", "payload_indexes should be a table such as {column"),
-        ("payload_indexes = { owner = 'keyword' }", "payload_indexes names 'owner', but payload has no such column"),
-        ("required_filter = { owner = 'x' }", "required_filter names 'owner', but payload has no such column"),
-        ("required_filter = 'tenant=a'", "required_filter should be a table such as {column"),
-    ],
-)  # fmt: skip
-def test_settings_that_are_not_valid(tmp_path, line, message):
-    (tmp_path / "rag-index.toml").write_text(SETTINGS + line)
-    with pytest.raises(SettingsError) as caught:
-        load_settings(tmp_path / "rag-index.toml")
-    assert message in str(caught.value)
-
-
-def test_tables_of_an_index_from_the_environment(tmp_path, monkeypatch):
-    (tmp_path / "rag-index.toml").write_text(SETTINGS + "required_filter = { tenant = 'b' }\n")
-    monkeypatch.setenv("RAG_INDEX_INDEXES__COMMENTS__REQUIRED_FILTER", '{"tenant": ["a"]}')
-    monkeypatch.setenv("RAG_INDEX_INDEXES__COMMENTS__PAYLOAD_INDEXES", '{"priority": "keyword"}')
-    index = load_settings(tmp_path / "rag-index.toml").index("comments")
-    assert index.required_filter == {"tenant": ["a"]}
-    assert index.indexed_fields == {"tenant": "keyword", "priority": "keyword"}
 
 
 @pytest.mark.parametrize("field", ["_rag", "_rag.groups", "_rag.text_hash"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from rag_index.documents.batches import StoredPoint
-from rag_index.retrieve.fusion import by_rank, by_score, document_hits
+from rag_index.retrieve.fusion import Scoring, by_rank, by_score, document_hits
 
 
 def point(key: str, chunk: int, score: float) -> StoredPoint:
@@ -68,3 +69,8 @@ def test_by_score_orders_all_by_score_and_ties_by_the_order_asked():
     assert [hit.fused for hit in hits] == [0.6, 0.5, 0.5, 0.4]
     assert names(by_score(lists, limit=1)) == ["ye"]
     assert by_score([], limit=3) == by_rank([[]], limit=3) == []
+
+
+def test_equal_scores_are_ordered_by_cosine():
+    worded, near = replace(point("a", 0, 0.2), bm25=0.8), replace(point("b", 0, 0.8), bm25=0.2)
+    assert names(document_hits("x", [worded, near], Scoring(0.5, 1.0))) == ["xb", "xa"]

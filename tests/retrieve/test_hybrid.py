@@ -107,19 +107,6 @@ def test_a_query_of_frequent_words_is_searched_by_meaning(codes: Desk) -> None:
     assert all(hit.bm25 == 0 and hit.matched == () for hit in result.hits)
 
 
-@pytest.mark.parametrize("weight", [-0.1, 1.1, float("nan")])
-def test_a_weight_that_is_none_is_refused(codes: Desk, weight: float) -> None:
-    with codes.retriever() as retriever, pytest.raises(SettingsError, match="dense_weight is from 0"):
-        retriever.search_sync("x", dense_weight=weight)
-
-
-def test_filters_hold_for_words_too(empty: Desk) -> None:
-    rows = [(n, "error E-4142", {"tenant": "acme" if n == 3 else "other"}) for n in range(10)]
-    empty.fill({"comments": rows})
-    with empty.retriever() as retriever:
-        assert found(retriever.search_sync("E-4142", filter={"tenant": "acme"})) == [("comments", "3")]
-
-
 def test_the_command_explains_what_meaning_and_words_gave(codes: Desk) -> None:
     search = ["--config", str(codes.config), "search", "error E-4142", "--limit", "1", "--explain"]
     printed = run_program(search, os.environ).stdout

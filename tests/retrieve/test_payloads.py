@@ -162,15 +162,3 @@ def test_the_weight_is_that_of_all_candidates(desk: Desk, opened: Store) -> None
         result = retriever.search_sync("printer", indexes=["titles"])
     assert result.dense_weight == 0.2
     assert result.hits[0].score == pytest.approx(0.2 * 0.01 + 0.8)
-
-
-def test_the_chunks_of_long_documents_do_not_fill_the_answer(empty: Desk) -> None:
-    sentence = "The printer is offline and prints nothing, says the office of department {n}.\n\n"
-    long = [(n, "".join(sentence.format(n=k) for k in range(90))) for n in (1, 2)]
-    short = [(n, f"A printer that is not online, number {n}") for n in range(3, 40)]
-    empty.fill({"comments": [*long, *short], "titles": [(99, "Nothing of the kind")]})
-    with empty.retriever() as retriever:
-        for indexes in (["comments"], ["comments", "titles"]):
-            hits = retriever.search_sync("the printer is offline and prints nothing", indexes=indexes, limit=20).hits
-            assert len(hits) == 20
-            assert {"1", "2"} <= {hit.document_id for hit in hits[:2]}

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from rag_index.errors import EmbedderUnavailable, FingerprintChanged, TextTooLong
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
 from tests.fakes.ollama import FakeOllama
@@ -86,19 +85,6 @@ def test_different_queries_at_once_are_embedded_together_on_all_hosts(desk, serv
         assert [result.hits for result in results] == [retriever.search_sync(query).hits for query in QUERIES]
 
 
-def test_a_query_that_the_model_refuses_fails_alone(desk, servers):
-    for server in servers:
-        server.max_chars = 100
-
-    async def main():
-        async with desk.retriever() as retriever:
-            return await search_all(retriever, [*QUERIES, "very long " * 20])
-
-    *fine, too_long = asyncio.run(main())
-    assert not [result.errors for result in fine if result.errors]
-    assert isinstance(too_long, TextTooLong)
-
-
 @pytest.mark.parametrize("warm", [True, False])
 def test_a_host_that_hangs_costs_no_search_its_answer(desk, servers, warm):
     """Also if it hangs from the start: a command opens the embedder for one search."""
@@ -113,33 +99,6 @@ def test_a_host_that_hangs_costs_no_search_its_answer(desk, servers, warm):
 
     results = asyncio.run(main())
     assert not [result.errors for result in results if result.errors]
-
-
-def test_hosts_that_are_down_are_replaced_and_come_back(desk, servers):
-    async def main():
-        async with desk.retriever(retrieve={"cache_size": 0}) as retriever:
-            servers[0].stop_listening()
-            one = await search_all(retriever)
-            servers[1].stop_listening()
-            none = await search_all(retriever)
-            servers[0].listen()
-            return one, none, await search_all(retriever)
-
-    one, none, again = asyncio.run(main())
-    assert not [result.errors for result in (*one, *again) if result.errors]
-    assert all(isinstance(error, EmbedderUnavailable) and servers[0].url in str(error) for error in none)
-
-
-def test_a_host_with_another_model_gets_no_query(desk, servers):
-    async def main():
-        async with desk.retriever() as retriever:
-            return await search_all(retriever)
-
-    servers[0].restart(digest="d2" * 32)
-    assert not [result.errors for result in asyncio.run(main()) if result.errors]
-    assert asked(servers[0]) == []
-    servers[1].restart(digest="d2" * 32)
-    assert all(isinstance(error, FingerprintChanged) for error in asyncio.run(main()))
 
 
 def test_searches_that_are_given_up_are_not_embedded_later(desk, servers):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 
 from rag_index.retrieve.query_model import QueryCache, query_key
@@ -18,16 +16,6 @@ def key(n: object):
 def test_a_key_is_model_and_text():
     assert query_key("a", "text") == query_key("a", "text")
     assert len({query_key("a", "text"), query_key("b", "text"), query_key("a", "text "), query_key("a", "\ud800")}) == 4
-
-
-def test_the_least_recently_used_vector_goes():
-    cache = QueryCache(2, 60)
-    cache.put(key(1), VECTOR)
-    cache.put(key(2), VECTOR)
-    assert cache.get(key(1)) is VECTOR
-    cache.put(key(3), VECTOR)
-    assert [cache.get(key(n)) is not None for n in (1, 2, 3)] == [True, False, True]
-    assert len(cache) == 2
 
 
 def test_vectors_expire_and_use_does_not_keep_them():
@@ -48,16 +36,3 @@ def test_size_zero_turns_the_cache_off():
     cache.put(key(1), VECTOR)
     assert cache.get(key(1)) is None
     assert len(cache) == 0
-
-
-def test_threads_do_not_break_it():
-    cache = QueryCache(50, 60)
-
-    def work(seed):
-        for n in np.random.default_rng(seed).integers(100, size=2000):
-            if cache.get(key(n)) is None:
-                cache.put(key(n), VECTOR)
-
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(work, range(8)))
-    assert len(cache) <= 50

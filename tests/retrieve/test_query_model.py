@@ -48,21 +48,8 @@ class Gated:
         self.gate.wait(60)
         return self.inner.embed_queries(texts)
 
-    def embed_query(self, text):
-        return self.inner.embed_query(text)
-
     def close(self):
         pass
-
-
-class OneByOne(Gated):
-    """A model of somebody's own, which knows no arrays."""
-
-    embed_queries = None
-
-    def embed_query(self, text):
-        self.arrays.append([text])
-        return self.inner.embed_query(text)
 
 
 class Fragile(Gated):
@@ -73,9 +60,6 @@ class Fragile(Gated):
         if any("bad" in text for text in texts):
             raise TextRefused("a bad text")
         return self.inner.embed_queries(texts)
-
-    def embed_query(self, text):
-        return self.embed_queries([text])[0]
 
 
 @pytest.fixture
@@ -121,17 +105,6 @@ def test_arrays_are_bounded(opened, local, live):
     assert list(map(len, model.arrays)) == [1, MAX_QUERIES, MAX_QUERIES, MAX_QUERIES, 1]
 
 
-def test_a_query_that_is_given_up_is_not_embedded(opened, local, live):
-    model = Gated(local)
-    embedders = opened(model)
-    first = started(embedders, model, live)
-    kept, given_up = embedders.submit(live, "kept"), embedders.submit(live, "given up")
-    assert given_up.cancel()
-    model.gate.set()
-    first.result(30), kept.result(30)
-    assert model.arrays == [["first"], ["kept"]]
-
-
 @pytest.mark.parametrize("kind", [LocalEmbedder, Fragile])
 def test_a_bad_query_fails_alone(opened, local, live, kind):
     """Whether the model returns the error or raises it."""
@@ -146,15 +119,6 @@ def test_a_bad_query_fails_alone(opened, local, live, kind):
         assert np.array_equal(future.result(30), local.embed_query(text))
 
 
-def test_a_model_without_arrays_gets_one_query_at_a_time(opened, local, live):
-    model = OneByOne(local)
-    embedders = opened(model)
-    futures = [embedders.submit(live, text) for text in TEXTS]
-    for text, future in zip(TEXTS, futures, strict=True):
-        assert np.array_equal(future.result(30), local.embed_query(text))
-    assert model.arrays == [[text] for text in TEXTS]
-
-
 def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, live):
     class Absent(Gated):
         def embed_queries(self, texts):
@@ -162,9 +126,6 @@ def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, 
             if len(self.arrays) <= 2:
                 raise EmbedderUnavailable("not there")
             return found
-
-        def embed_query(self, text):
-            raise AssertionError("a model that is not there is asked for each query")
 
     model = Absent(local)
     embedders = opened(model)
@@ -175,12 +136,3 @@ def test_a_model_that_is_not_there_fails_all_and_is_opened_again(opened, local, 
         with pytest.raises(EmbedderUnavailable, match="not there"):
             future.result(30)
     assert embedders.submit(live, "again").result(30).shape == (256,)
-
-
-def test_a_vector_keeps_no_other_alive(opened, local, live):
-    model = Gated(local)
-    embedders = opened(model)
-    first = started(embedders, model, live)
-    futures = [embedders.submit(live, text) for text in TEXTS]
-    model.gate.set()
-    assert all(future.result(30).base is None for future in (first, *futures))

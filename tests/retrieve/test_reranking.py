@@ -13,7 +13,7 @@ import pytest
 
 from rag_index import Retriever
 from rag_index.cli import main
-from rag_index.errors import RerankerError, SettingsError
+from rag_index.errors import SettingsError
 from rag_index.settings import load_settings
 from tests.retrieve.desk import DESK, Desk, found
 
@@ -142,23 +142,6 @@ def test_a_reranker_that_fails_costs_no_answer(desk: Desk, score, reason: str) -
     assert (result.reranked, result.rerank_error) == (False, reason)
 
 
-def test_one_that_cannot_be_opened_is_opened_again_by_the_next_search(desk: Desk) -> None:
-    opened = []
-
-    def open_reranker() -> Shortest:
-        opened.append(1)
-        if len(opened) == 1:
-            raise RerankerError("no reranker can be loaded from 'x'")
-        return Shortest()
-
-    with Retriever(desk.settings, open_reranker=open_reranker) as retriever:
-        first, second, third = (retriever.search_sync(QUERY) for _ in range(3))
-    assert (first.reranked, first.rerank_error) == (False, "no reranker can be loaded from 'x'")
-    assert second.reranked
-    assert third.reranked
-    assert len(opened) == 2
-
-
 def test_loading_the_model_does_not_count_in_the_time_of_a_search(desk: Desk) -> None:
     loading = threading.Event()
 
@@ -217,21 +200,3 @@ def run(arguments: list[str]) -> tuple[object, str, str]:
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         main(arguments)
     return ended.value.code, out.getvalue(), err.getvalue()
-
-
-def test_a_folder_is_next_to_the_settings_file(desk: Desk) -> None:
-    (desk.folder / "mini").mkdir()
-    assert load_settings(desk.config, retrieve={"reranker": "mini"}).retrieve.reranker == str(desk.folder / "mini")
-    assert load_settings(desk.config, retrieve={"reranker": "maxi"}).retrieve.reranker == "maxi"
-
-
-def test_indexes_of_two_models_are_ordered_by_one_reranker(ollama_desk: Desk) -> None:
-    local = Desk(ollama_desk.folder, names=ollama_desk.names, extra="")
-    local.fill({"comments": DESK["comments"]}, number=2)
-    ollama_desk.write(extra=ollama_desk.extra)
-    with Retriever(ollama_desk.settings, open_reranker=Shortest) as retriever:
-        result = retriever.search_sync(QUERY, limit=EVERYTHING)
-    assert result.fusion == "rank"
-    assert [hit.rerank_score for hit in result.hits] == sorted(
-        (hit.rerank_score for hit in result.hits), key=lambda score: -(score or 0)
-    )

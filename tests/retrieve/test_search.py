@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from contextlib import closing
 
-import numpy as np
 import pytest
 
 from rag_index import Retriever
@@ -73,13 +72,6 @@ def test_fusion_by_rank_takes_turns_and_is_stable(retriever):
         assert retriever.search_sync("printer offline after update", fusion="rank", limit=6).hits == result.hits
 
 
-def test_fusion_is_a_setting(full):
-    with full.retriever(retrieve={"fusion": "rank"}) as retriever:
-        assert retriever.search_sync("printer").fusion == "rank"
-        assert retriever.search_sync("printer", fusion="score").fusion == "score"
-        assert retriever.search_sync("printer", fusion="auto").fusion == "score"
-
-
 FILTERS = [
     ({"priority": "high"}, {("comments", "1"), ("comments", "3"), ("solutions", "1")}),
     ({"priority": ["urgent", "low"]}, {("comments", "2"), ("solutions", "2"), ("titles", "t-1"), ("titles", "t-2")}),
@@ -145,17 +137,6 @@ def test_long_documents_do_not_crowd_others_out(empty):
             (c.score for c in result.hits[0].chunks), reverse=True
         )
         assert len(documents(retriever.search_sync("printer offline", indexes=["comments"], limit=50))) == 4
-
-
-def test_equal_texts_have_one_order(empty):
-    rows = [(n, "The very same words") for n in range(30)]
-    empty.fill(dict.fromkeys(DESK, rows))
-    with empty.retriever() as retriever:
-        for fusion in ("rank", "score"):
-            first = retriever.search_sync("the same words", fusion=fusion, limit=90)
-            assert len(documents(first)) == 90
-            for _ in range(3):
-                assert retriever.search_sync("the same words", fusion=fusion, limit=90).hits == first.hits
 
 
 # Indexes that give no answer
@@ -259,23 +240,6 @@ def test_a_required_filter_that_is_not_valid_opens_nothing(tmp_path):
 
 
 # Many at once
-
-
-def test_fifty_callers_at_once(full):
-    texts = [f"printer number {n % 10}" for n in range(60)]
-
-    async def main():
-        async with full.retriever() as retriever:
-            results = await asyncio.gather(*(retriever.search(text, limit=3) for text in texts))
-            assert not [result.errors for result in results if result.errors]
-            return [found(result) for result in results], retriever.metrics()
-
-    answers, metrics = asyncio.run(main())
-    assert all(answers[n] == answers[n % 10] for n in range(60))
-    assert metrics.stages["total"].count == 60
-    assert metrics.errors == {}
-    assert set(metrics.indexes) == set(DESK)
-    assert np.isfinite(metrics.stages["total"].p99_ms)
 
 
 def test_a_collection_can_be_named_that_is_not_live(empty):

@@ -30,13 +30,6 @@ def retriever(desk):
         yield retriever
 
 
-def test_from_threads(retriever):
-    expected = found(retriever.search_sync("printer"))
-    with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda _: found(retriever.search_sync("printer")), range(64)))
-    assert answers == [expected] * 64
-
-
 def test_inside_a_running_event_loop(retriever):
     """There asyncio.run and run_until_complete raise RuntimeError."""
 
@@ -123,12 +116,3 @@ def test_equal_vectors_from_sixteen_threads():
     embedders.close()
     with pytest.raises(Exception, match="closed"):
         embedders.submit(live, "printer")
-
-
-def test_sixteen_threads_with_different_queries_find_what_one_does(retriever):
-    texts = [f"printer {n}" for n in range(32)]
-    expected = [[(hit.document_id, hit.score) for hit in retriever.search_sync(text).hits] for text in texts]
-    retriever._fan_out._cache._vectors.clear()
-    with ThreadPoolExecutor(16) as threads:
-        answers = list(threads.map(lambda text: retriever.search_sync(text).hits, texts))
-    assert [[(hit.document_id, hit.score) for hit in hits] for hits in answers] == expected

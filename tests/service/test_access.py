@@ -127,16 +127,6 @@ def test_ten_thousand_random_callers_over_http(embedded: Settings) -> None:
     assert asyncio.run(main()) > 10_000
 
 
-@pytest.mark.long
-@pytest.mark.timeout(1200)
-def test_ten_thousand_random_agents(embedded: Settings) -> None:
-    async def main() -> int:
-        async with in_process(embedded) as app:
-            return await check_mcp(IN_PROCESS, 10_000, seed=6, transport=httpx2.ASGITransport(app))
-
-    assert asyncio.run(main()) > 7000
-
-
 def test_a_document_that_is_not_for_a_caller_is_not_there(live: Live) -> None:
     secret = next(one for one in SECRETS if one.index == "comments" and one.groups == ("staff",))
     path = f"/documents/comments/{secret.number}"

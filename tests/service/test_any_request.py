@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from urllib.parse import quote
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 VALUES = st.recursive(
@@ -32,8 +33,6 @@ BODIES = st.fixed_dictionaries(
         "explain": st.booleans() | VALUES,
     },
 )
-QUICK = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(max_examples=1500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def check(answer: httpx.Response) -> None:
@@ -49,17 +48,6 @@ def check(answer: httpx.Response) -> None:
         assert answer.json()["detail"]
 
 
-def any_search(client: httpx.Client, body) -> None:
-    import json
-
-    content = json.dumps(body).encode()  # NaN and Infinity too, as careless programs send them
-    check(client.post("/search", content=content, headers={"Content-Type": "application/json"}))
-
-
-def any_address(client: httpx.Client, method: str, path: str, parameters) -> None:
-    check(client.request(method, path, params=parameters))
-
-
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 PATHS = st.one_of(
     TEXT.map(lambda text: f"/documents/comments/{quote(text)}"),
@@ -73,27 +61,28 @@ PARAMETERS = st.dictionaries(
 METHODS = st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"])
 
 
-@QUICK
-@given(body=BODIES)
-def test_any_search_is_answered(client, body):
-    any_search(client, body)
+def rounds():
+    """Return the numbers of examples: some each time, and thousands in the long tests."""
+    many = pytest.param(1500, marks=pytest.mark.long)
+    return pytest.mark.parametrize("examples", [40, many], ids=["some", "thousands"])
 
 
-@QUICK
-@given(method=METHODS, path=PATHS, parameters=PARAMETERS)
-def test_any_address_is_answered(client, method, path, parameters):
-    any_address(client, method, path, parameters)
+@rounds()
+def test_any_search_is_answered(client, examples):
+    @settings(max_examples=examples)
+    @given(body=BODIES)
+    def ask(body):
+        content = json.dumps(body).encode()  # NaN and Infinity too, as careless programs send them
+        check(client.post("/search", content=content, headers={"Content-Type": "application/json"}))
+
+    ask()
 
 
-@pytest.mark.long
-@MANY
-@given(body=BODIES)
-def test_any_of_thousands_of_searches_is_answered(client, body):
-    any_search(client, body)
+@rounds()
+def test_any_address_is_answered(client, examples):
+    @settings(max_examples=examples)
+    @given(method=METHODS, path=PATHS, parameters=PARAMETERS)
+    def ask(method, path, parameters):
+        check(client.request(method, path, params=parameters))
 
-
-@pytest.mark.long
-@MANY
-@given(method=METHODS, path=PATHS, parameters=PARAMETERS)
-def test_any_of_thousands_of_addresses_is_answered(client, method, path, parameters):
-    any_address(client, method, path, parameters)
+    ask()

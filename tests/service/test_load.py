@@ -91,20 +91,6 @@ def test_a_thousand_open_connections_do_not_stop_the_others(service):
     assert httpx.get(f"{url}/search", params=ASKED, timeout=60).status_code == 200
 
 
-@pytest.mark.long
-def test_clients_that_hang_up_leave_nothing_behind(service):
-    process, url = service
-    for _ in range(3):
-        with ExitStack() as stack:
-            for number in range(100):
-                connection = stack.enter_context(closing(connect(url)))
-                connection.sendall(f"GET /search?query=printer+{number} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-    eventually(lambda: len(process.net_connections()) < 20, "they are closed")
-    threads = process.num_threads()
-    assert httpx.get(f"{url}/search", params=ASKED, timeout=60).status_code == 200
-    assert threads < 60
-
-
 def test_a_busy_service_says_so_at_once(served, qdrant):
     settings = load_settings(served.config, serve={"max_requests": 2})
     with Live(settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:

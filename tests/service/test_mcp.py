@@ -191,15 +191,6 @@ def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
                 asyncio.run(hits(f"{live.url}/mcp", headers))
 
 
-def test_a_body_that_is_no_protocol_is_refused_and_nothing_breaks(live):
-    with httpx.Client(base_url=live.url, trust_env=False) as client:
-        kinds = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
-        for body in (b"", b"{", b"[]", b'{"jsonrpc": "2.0", "id": 1, "method": "nothing"}', b"\xff"):
-            assert client.post("/mcp", content=body, headers=kinds).status_code < 500, body
-        for method in ("GET", "DELETE"):
-            assert client.request(method, "/mcp").status_code == 405, "there are no sessions and no streams"
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("stop", [0, signal.SIGINT, signal.SIGTERM])
 def test_the_output_of_the_process_is_protocol_alone(desk, stop):

@@ -107,15 +107,6 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     page.wait_for("documents in")
 
 
-def test_the_input_of_a_filter_fits_the_kind_of_its_field(page):
-    page.click("Add a filter")
-    kinds = {}
-    for field in ("priority", "number", "created_at", "author"):
-        page.fill(".row select", field)
-        kinds[field] = page.evaluate("document.querySelector('.row input').type")
-    assert kinds == {"priority": "text", "number": "number", "created_at": "date", "author": "text"}
-
-
 def test_what_a_document_holds_is_text_and_never_markup(page):
     page.type("img script printer onerror")
     page.press("Enter")
@@ -262,11 +253,3 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
         ground = window.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (ground == "rgb(20, 23, 28)") == dark
         window.picture(picture, width=width, height=height)
-
-
-def test_more_hits_are_shown_on_demand(window, help_desk):
-    window.open(f"{help_desk}/#q=printer+offline")
-    window.wait_for("20 documents in")
-    window.click("Show more")
-    window.wait_for("100 documents in")
-    assert window.evaluate("[...document.querySelectorAll('.open')].indexOf(document.activeElement)") == 20

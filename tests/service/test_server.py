@@ -15,14 +15,15 @@ import psutil
 import pytest
 
 from rag_index.cli import main
-from rag_index.service.tokens import new_token, token_line
+from rag_index.service.models import Caller
+from rag_index.service.tokens import TokenRegister, new_token, token_line
+from rag_index.settings import ServeSettings
 from tests.project import PROGRAM
 from tests.retrieve.desk import Desk
 from tests.service.test_http import problem
 from tests.waiting import eventually
 
 LINE = token_line("bo", new_token(), [])
-TOKEN_LINE = re.compile(r"^  (bo sha256:[0-9a-f]{64} sales%20team)$", re.MULTILINE)
 
 
 @contextmanager
@@ -49,14 +50,6 @@ def run(desk: Desk, *arguments: str, **environment: str) -> subprocess.Completed
     return subprocess.run(
         command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
     )
-
-
-@pytest.fixture(scope="module")
-def token(desk) -> tuple[str, str]:
-    """A token and its line, as the command prints them."""
-    made = run(desk, "--new-token", "bo", "--group", "sales team")
-    assert made.returncode == 0
-    return re.search(r"^  (rag_\S+)$", made.stdout, re.MULTILINE)[1], TOKEN_LINE.search(made.stdout)[1]
 
 
 def test_it_serves_with_default_settings_and_stops_in_order(desk):
@@ -144,16 +137,6 @@ def test_the_service_follows_its_settings(tmp_path, template):
         assert "access should be a text" in process.stderr.read()
 
 
-@pytest.mark.long
-def test_elsewhere_it_listens_only_with_tokens(desk, token):
-    refused = run(desk, "--host", "0.0.0.0", "--port", "0")
-    assert refused.returncode == 2
-    assert "needs tokens: make a token with `rag-index serve --new-token NAME`" in refused.stderr
-    with serving(desk, "--host", "0.0.0.0", RAG_INDEX_SERVE__TOKENS=token[1]) as (_, url):
-        assert httpx.get(f"{url}/indexes").status_code == 401
-        assert httpx.get(f"{url}/indexes", headers={"Authorization": f"Bearer {token[0]}"}).status_code == 200
-
-
 @pytest.mark.parametrize(
     ("arguments", "environment", "code", "words"),
     [
@@ -175,3 +158,13 @@ def test_what_is_wrong_is_one_line(desk, monkeypatch, capsys, arguments, environ
     shown = capsys.readouterr()
     assert (ended.value.code, words in shown.err) == (code, True), shown
     assert "rag_abc" not in shown.err
+
+
+def test_a_new_token_is_printed_with_the_line_by_which_it_is_known(desk, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", str(desk.config), "serve", "--new-token", "bo", "--group", "sales team"])
+    shown = capsys.readouterr().out
+    token = re.search(r"^  (rag_\S+)$", shown, re.MULTILINE)[1]
+    line = re.search(r"^  (bo sha256:\S+ sales%20team)$", shown, re.MULTILINE)[1]
+    assert ended.value.code in (None, 0)
+    assert TokenRegister(ServeSettings(tokens=[line])).caller(token) == Caller("bo", frozenset({"sales team"}))

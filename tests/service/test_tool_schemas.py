@@ -108,7 +108,3 @@ def test_the_fields_of_source_code_have_kinds():
     assert fields["path"]["description"] == "A field: text."
     assert accepts(search(CODE), {"query": "x", "filter": {"lines": {"gte": 10}, "language": "python"}})
     assert not accepts(search(CODE), {"query": "x", "filter": {"lines": "ten"}})
-
-
-def test_an_index_without_fields_has_a_filter_without_properties():
-    assert search({"name": "bare", **SQL})["properties"]["filter"]["properties"] == {}

@@ -72,17 +72,6 @@ def test_a_column_beside_the_text_is_asked_of_the_live_index(project):
     assert {way.name: way.metrics["recall@10"].mean for way in scope.ways}["sparse"] == 1  # the filter hides nothing
 
 
-def test_a_sample_is_as_large_as_it_should_be_and_the_same_each_time(project):
-    items = read(project, queries=10, documents=20)
-    assert len(items.samples["notes"].documents) == 20
-    assert [one.query for one in items.queries] == [
-        one.query for one in read(project, queries=10, documents=20).queries
-    ]
-    assert len(items.queries) == 10
-    keys = set(items.samples["notes"].documents.keys)
-    assert all(document in keys for one in items.queries for document in one.relevant)
-
-
 @pytest.mark.parametrize(
     ("settings", "column", "message"),
     [
@@ -109,8 +98,3 @@ def test_an_empty_column_and_source_code_make_no_queries(project):
     project.write_settings('project = "x"\n[[indexes]]\nname = "notes"\nkind = "code"\nroot = "."\n')
     with pytest.raises(SettingsError, match="index notes has kind 'code' and no columns to make queries of"):
         read(project)
-
-
-def test_a_template_loses_the_column(project):
-    project.write_settings(SETTINGS.replace('["title", "body"]', '"{{title}}: {{body}}"').format(extra=""))
-    assert read(project).settings.indexes[0].text == ["body"]

@@ -49,11 +49,3 @@ def test_it_does_not_matter_which_of_equal_neighbours_is_found():
     many = Vectors([f"p{i}" for i in range(50)], np.repeat(one.matrix, 10, axis=0))
     shuffled = np.random.default_rng(3).permutation(50)
     assert parity(many, Vectors([many.ids[i] for i in shuffled], many.matrix[shuffled])).recall == 1.0
-
-
-def test_different_dimensions_are_not_equal():
-    assert parity(vectors(), vectors(dimension=8)).recall == 0.0
-
-
-def test_one_point_is_enough():
-    assert parity(vectors(1), vectors(1)).recall == 1.0

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 
 from rag_index.tuning.candidate import Candidate, Space
-from rag_index.tuning.tune import MIN_SECONDS, Search
+from rag_index.tuning.tune import Search
 
 
 class Machine:
@@ -24,9 +24,9 @@ class Machine:
         return self.rate(candidate) * max(0.1, self._random.gauss(1, self.noise / max(seconds, 0.1) ** 0.5))
 
     def search(self, space, budget=120.0):
-        search = Search(self.probe, budget=budget, clock=lambda: self.now, neighbours=space.neighbours)
+        search = Search(self.probe, budget=budget, clock=lambda: self.now)
         always = [space.candidate(workers=1, batch_texts=64, requests_in_flight=2, num_thread=None), space.serial()]
-        search.run(space.coarse(), always)
+        search.run(space.grid(), always)
         return search
 
 
@@ -92,17 +92,6 @@ def test_the_search_stays_within_its_budget(budget):
     assert search.knee.finals
 
 
-def test_better_candidates_are_measured_longer():
-    machine = Machine(several_servers)
-    search = machine.search(Space(**OLLAMA, max_workers=8, max_hosts=8))
-    spent = {}
-    for candidate, seconds in machine.probes:
-        spent[candidate] = spent.get(candidate, 0.0) + seconds
-    ranked = sorted(search.trials.values(), key=lambda one: -one.rate)
-    worst = sorted(spent[one.candidate] for one in ranked[-10:])
-    assert spent[search.best.candidate] > 4 * worst[7]  # two candidates are always measured to the end
-
-
 def test_the_last_part_measures_forwards_and_backwards():
     machine = Machine(one_server)
     search = machine.search(Space(**OLLAMA, max_workers=2, max_hosts=1))
@@ -137,14 +126,8 @@ def test_cost_compares_servers_then_processes_requests_threads_and_characters():
 
 def test_all_candidates_of_a_space_are_within_bounds():
     for kind in ("local", "ollama", "sentence-transformers"):
-        space = Space(kind=kind, processors=4, max_workers=3, max_hosts=2, mean_chars=50.0)
-        seen, edge = set(), space.coarse()
-        for _ in range(4):
-            seen |= set(edge)
-            edge = [near for one in edge for near in space.neighbours(one) if near not in seen][:300]
-        for one in seen:
+        for one in Space(kind=kind, processors=4, max_workers=3, max_hosts=2, mean_chars=50.0).grid():
             assert 1 <= one.workers <= 3
             assert 1 <= one.hosts <= 2
             assert one.batch_chars % 1000 == 0
             assert one.requests_in_flight >= 1
-    assert MIN_SECONDS > 0

@@ -48,11 +48,6 @@ def test_values_change_and_everything_else_stays(file):
     assert [path.name for path in file.parent.iterdir()] == ["rag-index.toml"]
 
 
-def test_a_comment_beside_a_changed_value_stays(file):
-    write_keys(file, {("embedder", "num_thread"): 1})
-    assert "num_thread = 1           # measured in spring" in file.read_text()
-
-
 def test_a_key_is_removed_and_a_table_is_added(file):
     write_keys(file, {("embedder", "num_thread"): None, ("parallel", "workers"): 3, ("run", "wait"): None})
     settings = load_settings(file)

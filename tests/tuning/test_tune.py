@@ -68,25 +68,6 @@ def test_a_candidate_that_the_server_refuses_has_rate_0_and_a_reason(tmp_path, f
         assert probes.measure(Candidate(num_thread=2), 0.1) > 0
 
 
-def test_a_candidate_that_would_take_too_long_is_skipped(tmp_path, fakes):
-    (server,) = fakes(seconds_per_text=0.05)
-    settings = project_with(tmp_path / "p", [server]).settings
-    small, large = measure(settings, Candidate(batch_texts=2), Candidate(batch_texts=512, batch_chars=10**6))
-    assert small > 0
-    assert large == 0
-
-
-def test_the_knee_of_a_server_that_takes_one_request_at_a_time(tmp_path, fakes):
-    project = project_with(tmp_path / "p", fakes(seconds_per_text=0.004))
-    before = project.config.read_text()
-    answer = project.json("tune", "--budget", "8")
-    knee = answer["knee"]
-    assert knee["texts_per_second"] == pytest.approx(1 / 0.004, rel=0.2)
-    assert answer["serial"]["texts_per_second"] < knee["texts_per_second"] <= answer["best"]["texts_per_second"]
-    assert not answer["written"]
-    assert project.config.read_text() == before
-
-
 def test_the_knee_of_concurrent_servers_is_written_and_overriding_variables_are_named(tmp_path, fakes):
     more = "batch_texts = 4  # a guess\nrequests_in_flight = 1\n[parallel]\nworkers = 1"
     project = project_with(tmp_path / "p", fakes(2, seconds_per_text=0.02, concurrent=True), more=more)

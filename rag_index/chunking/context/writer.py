@@ -25,11 +25,11 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.calls import HostCalls
+from rag_index.hosts.calls import HostCalls, Request
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import Endpoint, KnownModel, ModelDetails
 from rag_index.hosts.pool import Clock, Pool, RequestStats
-from rag_index.hosts.survey import HostReport, Request, StartLimit, agreed_report, survey_hosts
+from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

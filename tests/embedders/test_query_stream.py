@@ -10,11 +10,10 @@ import asyncio
 import numpy as np
 import pytest
 
-from rag_index.embedders.query_dispatch import Query, QueryDispatch, QueryStream
+from rag_index.embedders.query_stream import Query, QueryStream
 from rag_index.errors import (
     EmbedderUnavailable,
     ModelChanged,
-    ModelMissing,
     RateLimited,
     TextRefused,
     TextTooLong,
@@ -37,9 +36,11 @@ class Queries:
         clock = Clock(now=self.loop.time, chance=lambda: 0.5)
         self.stream = QueryStream(
             lambda: Pool(hosts.hosts, home=0, workers=1, in_flight=1),
-            lambda pool, queue: QueryDispatch(
-                pool, model, clock, queue, prefix=PREFIX, max_texts=max_texts, max_chars=max_chars
-            ),
+            model,
+            clock,
+            prefix=PREFIX,
+            max_texts=max_texts,
+            max_chars=max_chars,
         )
         self.settled_at: dict[str, float] = {}
 
@@ -142,14 +143,6 @@ def test_queries_that_come_one_by_one_take_two_requests_of_time(make):
         assert_right(one)
 
 
-def test_queries_gather_while_every_host_works(make):
-    queries = make(1)
-    first = queries.ask("first")
-    others = [queries.ask(text, at=0.01 + 0.001 * number) for number, text in enumerate(TWENTY)]
-    queries.run(first, *others)
-    assert queries.sent(0) == [["first"], TWENTY]
-
-
 def test_requests_are_bounded_by_texts_and_by_characters(make):
     queries = make(1, max_texts=8)
     queries.run(queries.ask(*TWENTY))
@@ -215,15 +208,6 @@ def test_a_host_that_hung_is_used_again(make):
     assert queries.sent(0)
 
 
-def test_another_host_stands_in_for_one_that_is_down(make):
-    queries = make(2)
-    queries.hosts[0].stop()
-    asked = queries.ask(*TWENTY)
-    queries.run(asked)
-    assert_right(asked)
-    assert max(map(queries.seconds, TWENTY)) < 0.35
-
-
 def test_if_all_hosts_are_down_every_query_says_why_and_the_next_one_tries_again(make):
     queries = make(2)
     for host in queries.hosts.hosts:
@@ -266,15 +250,6 @@ def test_a_host_with_another_model_gets_no_query(make):
     queries.run(asked)
     assert_right(asked)
     assert queries.sent(0) == []
-
-
-def test_a_host_that_loses_the_model_gets_no_more_queries_and_the_other_takes_over(make):
-    queries = make(2)
-    queries.hosts[0].always("query", ModelMissing("run `ollama pull`"))
-    asked = queries.ask(*TWENTY)
-    queries.run(asked)
-    assert_right(asked)
-    assert len(queries.sent(0)) == 1
 
 
 def test_a_host_whose_model_changes_is_noticed_before_it_gets_a_query(make):
@@ -326,17 +301,6 @@ def test_a_query_that_is_cancelled_before_its_turn_is_not_sent(make):
     assert queries.sent(0) == [["first"]]
 
 
-def test_a_query_that_is_cancelled_at_once_harms_no_other(make):
-    queries = make(1, warm=False)
-    given_up = queries.ask("given up")
-    given_up[0].future.cancel()
-    queries.rest(1)
-    asked = queries.ask("query")
-    queries.run(asked)
-    assert_right(asked)
-    assert queries.sent(0) == [["query"]]
-
-
 def test_cancelled_queries_are_not_sent_again(make):
     queries = make(2, timeout=10.0)
     for host in queries.hosts.hosts:
@@ -347,7 +311,7 @@ def test_cancelled_queries_are_not_sent_again(make):
     queries.run(stuck)
     queries.rest(100)
     assert len(queries.sent(0) + queries.sent(1)) == 2
-    assert queries.stream._task.done()
+    assert not queries.stream._tasks
     asked = queries.ask(*TWENTY)
     queries.run(asked)
     assert_right(asked)
