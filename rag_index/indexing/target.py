@@ -191,19 +191,6 @@ class Target:
     def _numbered(self, name: str) -> re.Match[str] | None:
         return re.fullmatch(rf"{re.escape(self._alias)}__(\d+)", name)
 
-    def check_counts(self, collection: Collection) -> None:
-        """Raise StoreMismatch unless the documents that are not pending are exactly what the store holds."""
-        totals = self._ledger.totals(collection.id)
-        stored = self._store.count(collection.name)
-        if totals.pending:
-            stored -= self._store.count(collection.name, keys=self._ledger.pending_keys(collection.id))
-        if stored != totals.points:
-            raise StoreMismatch(
-                f"collection {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
-                "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it, "
-                "`rag-index rebuild` rebuilds the index"
-            )
-
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
     """Return everything that decides the chunks of a collection and their words, as the ledger keeps it."""
