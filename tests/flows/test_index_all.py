@@ -112,16 +112,6 @@ def test_one_index_that_fails_does_not_stop_the_others(project):
     assert len(project.texts()) == 20
 
 
-def test_a_document_that_is_no_text_is_listed_and_the_rest_is_indexed(project):
-    project.fill(30)
-    project.execute("INSERT INTO note VALUES (31, 'blob', ?, 'a', 1)", b"\x00\x01")
-    report = project.index(serial=True)
-    assert report.state == "partial"
-    assert report.exit_code == 3
-    assert counts(report) == {**NOTHING, "new": 30, "failed": 1}
-    assert len(project.texts()) == 30
-
-
 def test_a_changed_chunking_is_refused_until_a_full_run(project):
     project.fill(40)
     project.run()
@@ -137,48 +127,6 @@ def test_a_changed_chunking_is_refused_until_a_full_run(project):
     after = project.points()
     assert len(after) > len(before)
     assert all(len(payload["_rag"]["text"]) <= 100 for payload, _ in after.values())
-
-
-def test_a_table_that_was_emptied_does_not_empty_the_index(project):
-    project.fill(300)
-    project.run()
-    project.execute("DELETE FROM note WHERE id > 100")
-    guarded = project.run()
-    assert guarded.state == "partial"
-    assert "--allow-deletes" in guarded.indexes[0].message
-    assert "200 of 300" in guarded.indexes[0].message
-    assert len(project.texts()) == 300
-    allowed = project.run(allow_deletes=True)
-    assert counts(allowed) == {**NOTHING, "unchanged": 100, "deleted": 200}
-    assert len(project.texts()) == 100
-
-
-@pytest.mark.long
-def test_texts_that_were_emptied_count_for_the_guard(project):
-    project.fill(300)
-    project.index(serial=True)
-    project.execute("UPDATE note SET title = '', body = NULL WHERE id > 100")
-    guarded = project.index(serial=True)
-    assert guarded.state == "partial"
-    assert len(project.texts()) == 300
-    allowed = project.index(serial=True, allow_deletes=True)
-    assert counts(allowed) == {**NOTHING, "unchanged": 100, "empty": 200, "deleted": 200}
-
-
-def test_two_columns_and_text_as_keys(tmp_path, prefect_server):
-    project = Project(tmp_path / "project")
-    project.execute("CREATE TABLE part (site TEXT, number INTEGER, about TEXT, PRIMARY KEY (site, number))")
-    with project.source() as db:
-        db.executemany(
-            "INSERT INTO part VALUES (?, ?, ?)", [(s, n, f"part {n} of {s}") for s in "abc" for n in range(60)]
-        )
-    project.write_settings(
-        '[source]\nurl = "sqlite:///source.db"\npage_rows = 7\n[[indexes]]\nname = "notes"\ntable = "part"\n'
-        'key = ["site", "number"]\ntext = "about {about}"\n'
-    )
-    assert project.run().indexes[0].new == 180
-    assert project.run().indexes[0].unchanged == 180
-    assert project.texts()['["b",17]'] == ["about part 17 of b"]
 
 
 def test_prefect_shows_states_names_and_artifacts(project, prefect_server):

@@ -56,28 +56,6 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
 
 
 @pytest.mark.long
-def test_full_is_the_same_as_rebuild(project):
-    """It builds a collection beside the old one, copies vectors, verifies, publishes, and prints the same JSON."""
-    project.index(serial=True)
-    before = project.points()
-    for number, way in enumerate((("rebuild", "notes"), ("index", "notes", "--full")), start=2):
-        report = project.json(*way, "--serial")
-        assert project.json("status")["indexes"][0]["collection"] == f"test_notes__{number}"
-        [outcome] = report["indexes"]
-        counts = {key: outcome[key] for key in ("state", "documents", "new", "unchanged", "chunks_embedded")}
-        assert counts == {"state": "completed", "documents": 150, "new": 150, "unchanged": 0, "chunks_embedded": 0}
-        assert outcome["verified"].startswith(f"verified {len(before)} points of 150 documents, 20 of 20 sampled")
-        assert project.points() == before
-
-
-def test_a_rollback_without_an_earlier_collection_is_refused(project):
-    project.run()
-    ended = project.cli("rollback", "notes")
-    assert ended.returncode == 2
-    assert "keep_previous" in ended.stderr
-
-
-@pytest.mark.long
 def test_after_a_rollback_runs_refuse_until_the_settings_fit(project):
     project.index(serial=True)
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))
@@ -120,17 +98,6 @@ def test_a_rebuild_with_failures_is_not_published(tmp_path, prefect_server):
         assert repaired.state == "completed", "the run did not resume the collection"
         assert repaired.indexes[0].new == 1
         assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
-
-
-@pytest.mark.long
-def test_a_rebuild_of_a_source_that_was_emptied_is_not_published(project):
-    project.fill(300, first=1000)
-    project.index(serial=True)
-    project.execute("DELETE FROM note WHERE id > 10")
-    held = project.index(serial=True, full=True)
-    assert held.state == "partial"
-    assert "--allow-deletes" in held.indexes[0].message
-    assert len(project.texts()) == 450
 
 
 def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch):

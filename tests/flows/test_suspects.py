@@ -40,10 +40,9 @@ def listed(project: Project) -> dict[str, int]:
     ("arguments", "more_tries"),
     [
         (["index-all"], []),
-        pytest.param(["index-all"], [3, 4, 5, 5], marks=pytest.mark.long),
         pytest.param(["index-all", "--serial"], [3, 4, 5, 5], marks=pytest.mark.long),
     ],
-    ids=["default", "until it is given up", "serial"],
+    ids=["default", "serial until it is given up"],
 )
 def test_the_next_run_finds_it_and_indexes_the_rest(project, arguments, more_tries):
     assert project.cli(*arguments).returncode == KILLED
