@@ -305,7 +305,10 @@ def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> 
         first=first,
         epoch=epoch,
         guard=guard,
-        sharder=_sharder(run, first_rate(identity.kind, index, collection.chars_per_second)),
+        sharder=Sharder(
+            index.name, run.settings.parallel, workers=run.metrics.workers, max_chars=max_chars(index),
+            chars_per_second=first_rate(identity.kind, index, collection.chars_per_second),
+        ),
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(
             run.source, index, ledger, collection.id,
@@ -366,20 +369,6 @@ def _raise_epoch(run: IndexRun, collection: Collection) -> int:
     epoch = max(run.lease.epoch, int(earlier) + 1)
     run.store.set_metadata(collection.name, {"epoch": epoch})
     return epoch
-
-
-def _sharder(run: IndexRun, chars_per_second: float) -> Sharder:
-    parallel, index = run.settings.parallel, run.index
-    return Sharder(
-        index.name,
-        documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
-        seconds=parallel.shard_seconds,
-        min_documents=parallel.min_shard_documents,
-        max_documents=parallel.max_shard_documents,
-        chars_per_second=chars_per_second,
-        workers=run.metrics.workers,
-        max_chars=max_chars(index),
-    )
 
 
 def _expected(run: IndexRun) -> int:
