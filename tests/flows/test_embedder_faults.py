@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rag_index.reports.displays import Lines
-from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
+from tests.fakes.ollama import ROW_FAULTS, vector_of
 from tests.project import Project
 from tests.waiting import when
 
@@ -26,12 +26,6 @@ PASSING = {
     "zero vectors": ("zero", {}),
     "HTML in place of JSON": ("html", {}),
 }
-
-
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
 
 
 @pytest.fixture
@@ -71,20 +65,6 @@ def test_the_progress_names_busy_workers_and_requests_in_flight(project, fake, c
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("notes: ")]
     assert any("1 of 1 worker busy, 1 shard queued" in line for line in lines), lines
     assert any("requests in flight" in line for line in lines), lines
-
-
-@pytest.mark.long
-def test_another_model_after_a_restart_stops_the_run_and_is_never_mixed_in(project, fake):
-    fake.seconds_per_text = 0.01
-    with when(lambda: len(fake.embeds()) >= 4, lambda: fake.restart(digest="ee" * 32)):
-        report = project.index(workers=1, shard_documents=15)
-    assert report.state == "failed"
-    assert "has fake-embed with weights eeeeeeeeeeee" in report.indexes[0].message
-    refused = project.index(serial=True)
-    assert refused.state == "failed", "the collection belongs to the first model"
-    assert "rebuild notes" in refused.indexes[0].message
-    assert project.index(serial=True, full=True).state == "completed"
-    assert_own_vectors(project)
 
 
 @pytest.mark.long

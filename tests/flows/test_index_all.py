@@ -112,23 +112,6 @@ def test_one_index_that_fails_does_not_stop_the_others(project):
     assert len(project.texts()) == 20
 
 
-def test_a_changed_chunking_is_refused_until_a_full_run(project):
-    project.fill(40)
-    project.run()
-    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 100"))
-    refused = project.run()
-    assert refused.exit_code == 1
-    assert "/200/20" in refused.indexes[0].message
-    assert "/100/20" in refused.indexes[0].message
-    assert "rebuild notes" in refused.indexes[0].message
-    before = project.points()
-    full = project.run(full=True)
-    assert counts(full) == {**NOTHING, "new": 40}
-    after = project.points()
-    assert len(after) > len(before)
-    assert all(len(payload["_rag"]["text"]) <= 100 for payload, _ in after.values())
-
-
 def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
     project.fill(50)
     project.execute("INSERT INTO note VALUES (51, 'blob', ?, 'a', 1)", b"\xff")

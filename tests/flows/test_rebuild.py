@@ -10,7 +10,6 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.stores import VectorQuery, open_store
-from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
 
@@ -79,25 +78,6 @@ def test_a_rebuild_with_another_chunking_reuses_the_equal_chunks(project):
     agreeing = [(old[p["_rag"]["text"]], v) for p, v in after.values() if p["_rag"]["text"] in old]
     assert len(agreeing) == len(after) - outcome.chunks_embedded
     assert all(vector == copied for vector, copied in agreeing)
-
-
-@pytest.mark.long
-def test_a_rebuild_with_failures_is_not_published(tmp_path, prefect_server):
-    with FakeOllama() as fake:
-        extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project = Project(tmp_path / "p", extra=extra).fill(60)
-        project.index(serial=True)
-        project.execute("UPDATE note SET body = 'POISON' WHERE id = 9")
-        fake.fault("status", code=400, marker="POISON")
-        held = project.index(serial=True, full=True)
-        assert held.state == "partial"
-        assert "the rebuilt test_notes__2 was not published" in held.indexes[0].message
-        assert project.json("status")["indexes"][0]["collection"] == "test_notes__1"
-        fake.clear()
-        repaired = project.index(serial=True, full=True)
-        assert repaired.state == "completed", "the run did not resume the collection"
-        assert repaired.indexes[0].new == 1
-        assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
 
 
 def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch):

@@ -9,16 +9,9 @@ import pytest
 from rag_index.documents.keys import point_id
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
-from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
 KILLED = -9
-
-
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.urls import database_url
-from rag_index.ledger import Counts, Ledger
+from rag_index.ledger import Counts
 from rag_index.ledger.deletions import DAY, DAYS
 from rag_index.ledger.tables import documents, sizes
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path, clock):
-    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=clock)) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -131,29 +131,6 @@ def test_both_ways_leave_the_same(tmp_path, prefect_server):
     assert both.run("rebuild", "notes")["indexes"][0]["verified"]
 
 
-@pytest.mark.long
-def test_an_embedder_that_is_down_or_refuses_ends_both_ways_alike(tmp_path, prefect_server):
-    with FakeOllama() as fake:
-        embedder = (
-            f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 1\n'
-        )
-        both = Both(tmp_path, extra=embedder)
-        both.each(lambda project: project.fill(40))
-        fake.fault("status", code=400, marker="ticket 13 ")
-        refused = both.run("index-all")
-        assert (refused["code"], refused["indexes"][0]["failed"], refused["indexes"][0]["new"]) == (3, 1, 39)
-        fake.clear()
-        assert both.run("retry-failed")["indexes"][0]["new"] == 1
-        both.each(lambda project: project.execute("UPDATE note SET body = 'changed' WHERE id = 3"))
-        fake.fault("status", code=503)
-        assert both.run("index-all")["code"] == 1
-        fake.stop_listening()
-        assert both.run("index-all")["code"] == 1
-        fake.listen()
-        fake.clear()
-        assert both.run("index-all", "--wait", "30")["indexes"][0]["changed"] == 1
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path, number):
     with FakeOllama() as fake:
