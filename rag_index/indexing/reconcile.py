@@ -14,6 +14,7 @@ from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.commit import next_mark
+from rag_index.indexing.points import content
 from rag_index.indexing.scratch import Orphan, PointTally, Scratch
 from rag_index.stores.metadata import BM25
 
@@ -109,9 +110,7 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
 
 def content_hash(point: StoredPoint) -> str:
     """Return the hash over a point's payload as the source's page has it: without what belongs to chunk and store."""
-    left_out = {RESERVED_KEY, *point.payload.get(RESERVED_KEY, {}).get("own", ())}
-    payload = {name: value for name, value in point.payload.items() if name not in left_out}
-    groups = stored_groups(point.payload)
+    payload, groups = content(point.payload), stored_groups(point.payload)
     return hash_bytes(encode_payload(payload) if groups is None else with_groups(payload, groups)).hex()
 
 

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
@@ -90,44 +90,39 @@ class Opened:
     ledger: Ledger
 
 
+@dataclass(slots=True, eq=False)
 class IndexRun:
     """Everything that a run holds open, and what it reports. Not safe to share between threads."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        index: IndexSettings,
-        options: RunOptions,
-        *,
-        run_id: str,
-        source: Source,
-        ledger: Ledger,
-        lease: IndexLease,
-        store: Store,
-        golden: Sequence[GoldenQuery] = (),
-    ) -> None:
-        self.settings = settings
-        self.index = index
-        self.options = options
-        self.run_id = run_id
-        self.source = source
-        self.ledger = ledger
-        self.lease = lease
-        self.store = store
-        self.golden = golden
-        """The queries of the gate, if this run rebuilds and asks it."""
-        self.alias = settings.alias(index.name)
-        self.outcome = IndexOutcome(index.name)
-        self.progress = Progress(index.name)
-        self.stopwatch = Stopwatch()
-        self.metrics = RunMetrics()
-        self.scan: Scan | None = None
-        """None until `begin` has returned: the run may end before it has a collection."""
-        self.started = time.monotonic()
-        self.logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
-        """Where errors and services that do not answer are logged; None if nobody waits for this run."""
-        self.error: RagIndexError | None = None
-        """What ended the run, if an error of ours did."""
+    settings: Settings
+    index: IndexSettings
+    options: RunOptions
+    run_id: str
+    source: Source
+    ledger: Ledger
+    lease: IndexLease
+    store: Store
+    golden: Sequence[GoldenQuery] = ()
+    """The queries of the gate, if this run rebuilds and asks it."""
+    outcome: IndexOutcome = field(init=False)
+    progress: Progress = field(init=False)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    metrics: RunMetrics = field(default_factory=RunMetrics)
+    scan: Scan | None = None
+    """None until `begin` has returned: the run may end before it has a collection."""
+    started: float = field(default_factory=time.monotonic)
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
+    """Where errors and services that do not answer are logged; None if nobody waits for this run."""
+    error: RagIndexError | None = None
+    """What ended the run, if an error of ours did."""
+
+    def __post_init__(self) -> None:
+        self.outcome, self.progress = IndexOutcome(self.index.name), Progress(self.index.name)
+
+    @property
+    def alias(self) -> str:
+        """The alias of the index."""
+        return self.settings.alias(self.index.name)
 
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
