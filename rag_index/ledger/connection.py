@@ -39,6 +39,8 @@ class LedgerConnection:
         self._url = url
         self.clock = clock
         self._lock = threading.RLock()
+        self._writer: int | None = None
+        """The thread whose transaction is open."""
         self.engine = _engine(url)
         self._insert = insert_for(self.engine.dialect)
         self._is_sqlite = self.engine.dialect.name == "sqlite"
@@ -56,12 +58,15 @@ class LedgerConnection:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Run the statements of the block as one transaction. Signals are deferred until its end."""
-        with interrupts_deferred(), self._lock, self._map_errors():
-            if self._connection.in_transaction():
+        if self._writer == threading.get_ident():  # within another block, which does the rest
+            yield self._connection
+            return
+        with interrupts_deferred(), self._lock, self._map_errors(), self._connection.begin():
+            self._writer = threading.get_ident()
+            try:
                 yield self._connection
-                return
-            with self._connection.begin():
-                yield self._connection
+            finally:
+                self._writer = None
 
     def _select(self, statement: sa.Select[Any]) -> list[Any]:
         """Return all rows of a query."""

@@ -56,20 +56,20 @@ _TOP: ContextVar[_Top | None] = ContextVar("the outermost run", default=None)
 
 
 @dataclass(slots=True)
-class Stop:
+class FlowStop:
     """Whether a flow was told to stop: `state` is what it then returns, and None otherwise."""
 
     state: State[Any] | None = None
 
 
 @contextmanager
-def stoppable(*, may_complete: bool = False) -> Iterator[Stop]:
+def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
     """End the block if the flow run is cancelled or its worker is stopped, and say in which state the flow ends.
 
-    Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `Stop.state`; and
-    with `may_complete` also if it has no such state, because it ends as it is meant to.
+    Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `FlowStop.state`,
+    and with `may_complete` also if it has no such state, because it ends as it is meant to.
     """
-    stop, outer = Stop(), _TOP.get()
+    stop, outer = FlowStop(), _TOP.get()
     if outer is not None:
         with hold_sigterm(lambda: _end_part(stop, outer)):
             yield stop
@@ -85,7 +85,7 @@ def stoppable(*, may_complete: bool = False) -> Iterator[Stop]:
         _TOP.reset(token)
 
 
-def _end_part(stop: Stop, top: _Top) -> bool:
+def _end_part(stop: FlowStop, top: _Top) -> bool:
     """Choose the state of a subflow that got SIGTERM, and return whether there is one."""
     if not _is_cancelled(top.run_id):
         return False
@@ -94,7 +94,7 @@ def _end_part(stop: Stop, top: _Top) -> bool:
     return True
 
 
-def _end(stop: Stop, run_id: str) -> bool:
+def _end(stop: FlowStop, run_id: str) -> bool:
     """Choose the state of a run that got SIGTERM, and return whether there is one."""
     if _is_cancelled(run_id):
         # The caller of a flow that is not deployed gets what Ctrl-C would be.
