@@ -44,11 +44,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from throughput import PROGRAM, bare, embed, run, texts_of
 
-from rag_index.machine.resources import default_worker_count
+from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.orchestration.api_server import temporary_server
 from rag_index.samples import pydocs, servicedesk
 from rag_index.settings import load_settings
-from rag_index.status.runs import run_reports
+from rag_index.status.reports import run_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -319,7 +319,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--documents", type=int)
-    parser.add_argument("--workers", type=int, default=default_worker_count())
+    parser.add_argument("--workers", type=int, default=detect_machine().max_workers(WORKER_MEMORY["local"]))
     parser.add_argument("--repeat", type=int, default=3)
     given = parser.parse_args()
     command, documents = COMMANDS[given.command]

@@ -42,7 +42,7 @@ from rag_index.embedders.local import LocalEmbedder
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here, read_pages
 from rag_index.machine.garbage import collect_seldom
-from rag_index.machine.resources import default_worker_count
+from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.orchestration.api_server import light_clients
 from rag_index.reports.metrics import Stopwatch
 from rag_index.settings import load_settings
@@ -204,7 +204,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=64_000)
     parser.add_argument("--store", default="embedded,server")
     parser.add_argument("--search", default="hybrid,dense")
-    parser.add_argument("--workers", type=int, default=default_worker_count())
+    parser.add_argument("--workers", type=int, default=detect_machine().max_workers(WORKER_MEMORY["local"]))
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--stages", action="store_true")
     parser.add_argument("--tasks", action="store_true")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from rag_index.machine.resources import default_worker_count
+from rag_index.machine.resources import WORKER_MEMORY, detect_machine
 from rag_index.samples import servicedesk
 from rag_index.settings import Settings, load_settings
 
@@ -233,7 +233,7 @@ def measure(documents: int, workers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", default="20000,214072")
-    parser.add_argument("--workers", type=int, default=default_worker_count())
+    parser.add_argument("--workers", type=int, default=detect_machine().max_workers(WORKER_MEMORY["local"]))
     parser.add_argument("--repeat", type=int, default=1)
     arguments = parser.parse_args()
     for size in map(int, arguments.documents.split(",")):

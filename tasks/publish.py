@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from prefect import task
 from prefect.logging import get_run_logger
 
-from rag_index.indexing import search_index
 from rag_index.orchestration.retries import RETRIED
 
 if TYPE_CHECKING:
@@ -24,4 +23,4 @@ def publish(scan: Opaque[Scan]) -> None:
 @task(name="build search index", task_run_name="build search index")
 def build_search_index(scan: Opaque[Scan]) -> None:
     """Build the search index. A failure costs searches time and nothing else, so the run continues."""
-    search_index.build_search_index(scan.value.run, scan.value.collection, get_run_logger())
+    scan.value.build_search_index(get_run_logger())

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.indexing.search_index import search_index_due
 from rag_index.indexing.steps import begin_run
 from rag_index.orchestration.cluster import count_workers
 from rag_index.orchestration.retries import Opaque
@@ -52,7 +51,6 @@ class TaskSteps:
     def publish(self, scan: Scan) -> None:
         """Verify the collection, let readers see a rebuilt one, and build its search index if that pays."""
         publish(Opaque(scan))
-        run, collection = scan.run, scan.collection
-        if search_index_due(run.store, collection.name, collection.dimension, run.settings.store.hnsw):
-            with run.stopwatch.stage("search index"):
+        if scan.search_index_due:
+            with scan.run.stopwatch.stage("search index"):
                 build_search_index(Opaque(scan))

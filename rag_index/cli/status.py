@@ -122,7 +122,7 @@ def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
 @json_option
 def report(context: Context, run: str | None, as_json: bool) -> None:
     """Show where the time of each index's last run went (or of RUN), and what would help."""
-    from rag_index.status.runs import run_reports
+    from rag_index.status.reports import run_reports
 
     settings = context.settings()
     found = run_reports(settings, settings.indexes, run)

@@ -26,7 +26,7 @@ from rag_index.sources.sql import SqlSource
 from rag_index.stores import Condition, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import Embedder, EmbedderIdentity
@@ -229,7 +229,7 @@ class _Batch(NamedDocuments):
         self._ids = [change.document_id for change in self.changes]
         return super().begin(run) if self.changes else None
 
-    def check(self, run: IndexRun, known: Mapping[str, set[str]], there: set[str]) -> None:
+    def check(self, index: str, keys: Mapping[str, Iterable[str]], found: set[str]) -> None:
         """Do nothing: a document that neither source nor index has was added and deleted meanwhile."""
 
     def identity(self) -> EmbedderIdentity:

@@ -194,7 +194,7 @@ class DeleteGuard:
 
         What the batches of a day delete counts together, or many small ones would be a way around the guard.
         """
-        cid, deletions = self._collection.id, self._ledger.count_named(self._collection, keys)
+        cid, deletions = self._collection.id, self._ledger.count_deletions(self._collection, keys)
         if not deletions.all:
             return ""
         earlier = self._ledger.count_batch_deletions(cid)
@@ -224,5 +224,5 @@ class DeleteGuard:
         """Record that all was deleted but what is still held back, and return how many documents that is."""
         with self._ledger.transaction():
             self._ledger.release(self._collection.id)
-            self._ledger.mark_whole(self._collection.id)
+            self._ledger.update_collection(self._collection.id, whole_at=self._ledger.clock())
         return self._ledger.count_held(self._collection.id)

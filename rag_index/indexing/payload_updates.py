@@ -15,7 +15,7 @@ from rag_index.documents.canonical import hash_bytes
 from rag_index.documents.keys import point_id
 from rag_index.errors import StoreRestored
 from rag_index.indexing.commit import committing
-from rag_index.indexing.points import replaced_payload
+from rag_index.indexing.points import content, replaced_payload
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -105,9 +105,10 @@ def _update_some(
             continue
         row = known[key]
         if row.pending or len(points) < row.chunks:  # what a dead run left: its documents stay as they are otherwise
-            changed += [(i, _regrouped(payload, some)) for i, payload in points.items()]
+            access = access_part(some)
+            changed += [(i, {**old, RESERVED_KEY: {**old[RESERVED_KEY], **access}}) for i, old in points.items()]
             continue
-        payload = with_groups(_content(points[ids[key][0]]), some)
+        payload = with_groups(content(points[ids[key][0]]), some)
         payload_hash = hash_bytes(payload)
         changed += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
         rows.append((key, row.text_hash, payload_hash, row.chunks))
@@ -118,17 +119,6 @@ def _update_some(
         with committing(ledger, store, collection):
             ledger.record(cid, rows, clear_failures=False)
     return {row[0] for row in rows}
-
-
-def _regrouped(payload: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
-    """Return the payload of a point with other groups; the rest is as it was."""
-    return {**payload, RESERVED_KEY: {**payload[RESERVED_KEY], **access_part(groups)}}
-
-
-def _content(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a point's payload that came from the source with the document."""
-    left_out = {RESERVED_KEY, *payload[RESERVED_KEY].get("own", ())}
-    return {name: value for name, value in payload.items() if name not in left_out}
 
 
 def update_payloads(

@@ -12,7 +12,7 @@ from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from rag_index.documents.batches import EmbeddedShard
     from rag_index.documents.vectors import SparseVectors
@@ -95,6 +95,12 @@ def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -
     now = decode_payload(payload)
     ours = {**before, **_take_access(now), "payload_hash": payload_hash.hex()}
     return {**now, **own, RESERVED_KEY: ours}
+
+
+def content(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a point's payload that came from the source with the document."""
+    left_out = {RESERVED_KEY, *payload.get(RESERVED_KEY, {}).get("own", ())}
+    return {name: value for name, value in payload.items() if name not in left_out}
 
 
 def _take_access(payload: dict[str, Any]) -> dict[str, Any]:

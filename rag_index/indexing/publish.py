@@ -1,12 +1,11 @@
 """Publishing: verify a collection, move the alias to it, keep some older collections, drop the rest; and roll back.
 
-The guards of publishing (too many failed, too few left) are in `guards.py`; `rebuilt.py` asks them in order.
+The guards of publishing (too many failed, too few left) are in `delete_guard`; the gate is in `evaluation.gate`.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
 from rag_index.evaluation.gate import ask_both, judge
 from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
 from rag_index.indexing.payload_updates import carry_access
-from rag_index.indexing.search_index import build_index
+from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import VectorQuery
 from rag_index.stores.metadata import LEFT
@@ -38,46 +37,34 @@ OTHER_REMEDIES = (": put it back, or rebuild", ": put the settings back, or rebu
 """How errors of searches tell a person to rebuild, which is what this run does already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What was checked before an alias moved."""
-
-    documents: int
-    points: int
-    sampled: int
-    found: int
-
-    def sentence(self) -> str:
-        """Return the result in one line."""
-        return (
-            f"verified {self.points:,} points of {self.documents:,} documents, "
-            f"{self.found} of {self.sampled} sampled found themselves"
-        )
-
-
-def verify_counts(ledger: Ledger, store: Store, collection: Collection) -> tuple[int, int]:
+def verify_counts(ledger: Ledger, store: Store, collection: Collection, *, written: bool = True) -> tuple[int, int]:
     """Return the number of documents and points, after checking that the store holds what the ledger says.
 
-    Raises:
-        StoreMismatch: it does not.
+    Points of pending documents may be there or not. `written` says that this run has written to the collection.
+    Raises StoreMismatch if it does not.
     """
-    totals = ledger.totals(collection.id)
-    stored = store.count(collection.name)
+    totals, name = ledger.totals(collection.id), collection.name
+    stored = store.count(name)
     if totals.pending:
-        stored -= store.count(collection.name, keys=ledger.pending_keys(collection.id))
-    if stored != totals.points:
+        stored -= store.count(name, keys=ledger.pending_keys(collection.id))
+    if stored == totals.points:
+        return totals.documents, stored
+    if written:
         raise StoreMismatch(
-            f"after the run {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
+            f"after the run {name} holds {stored:,} points, the ledger explains {totals.points:,}: "
             "another program writes to it? `rag-index doctor` shows the difference"
         )
-    return totals.documents, stored
+    raise StoreMismatch(
+        f"collection {name} holds {stored:,} points, the ledger explains {totals.points:,}: "
+        "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it, "
+        "`rag-index rebuild` rebuilds the index"
+    )
 
 
-def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> Verification:
+def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collection, embedder: Embedder) -> str:
     """Check the counts, and that the first chunks of sampled documents, embedded again, find themselves or an equal.
 
-    Raises:
-        StoreMismatch: counts differ, or a sampled chunk does not find itself.
+    Returns the result in one line. Raises StoreMismatch if counts differ, or a sampled chunk does not find itself.
     """
     documents, points = verify_counts(ledger, store, collection)
     ids = [point_id(index, key, 0) for key in ledger.sample(collection.id, SAMPLE)]
@@ -96,7 +83,7 @@ def verify_sample(ledger: Ledger, store: Store, index: str, collection: Collecti
             f"{collection.name}: {found} of {len(ids)} sampled chunks find themselves; it was not published. "
             "Run again; if it stays so, the embedder gives different vectors for the same text"
         )
-    return Verification(documents, points, len(ids), found)
+    return f"verified {points:,} points of {documents:,} documents, {found} of {len(ids)} sampled found themselves"
 
 
 def publish_collection(ledger: Ledger, store: Store, collection: Collection, *, keep: int) -> None:
@@ -144,43 +131,28 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
     return live, now.name, ledger.count_unmatched(now, before).all if before is not None else 0
 
 
-def refused_by_gate(run: IndexRun, rebuilt: Collection) -> str:
-    """Ask the gate of the index, and return why the rebuilt collection is not published; "" if it may be.
-
-    The verdict goes into the outcome. If the collections cannot be asked, that is a reason too.
-    """
-    gate, index, outcome = run.index.gate, run.index.name, run.outcome
+def _ask_gate(run: IndexRun, rebuilt: Collection, verified: str) -> Publication:
+    """Return what the gate of the index says; if the collections cannot be asked, that is a reason to refuse."""
+    gate, index, store = run.index.gate, run.index.name, run.store
+    live = store.aliases().get(run.alias)
     if gate is None:
-        return ""
-    if run.options.allow_loss:
-        outcome.say(NOT_ASKED)
-        return ""
-    live = run.store.aliases().get(run.alias)
-    if live is None:
-        outcome.say(NOTHING_LIVE)
-        return ""
+        return Publication(verified)
+    if run.options.allow_loss or live is None:
+        return Publication(verified, notes=[NOT_ASKED if run.options.allow_loss else NOTHING_LIVE])
     run.progress.say(f"asking {len(run.golden):,} golden queries")
     try:
         with run.stopwatch.stage("gate"):
-            found = ask_both(run.settings, run.index, run.golden, run.store, live=live, rebuilt=rebuilt.name)
+            found = ask_both(run.settings, run.index, run.golden, store, live=live, rebuilt=rebuilt.name)
     except RagIndexError as error:
-        return (
+        reason = (
             f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
             f"({_cause(error)}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
         )
-    outcome.gate = verdict = judge(gate, run.golden, *found)
+        return Publication(verified, refused=reason)
+    verdict = judge(gate, run.golden, *found)
     if not verdict.passed:
-        return verdict.refusal(rebuilt.name, index)
-    outcome.verified += f"; {verdict.sentence()}"
-    for note in verdict.notes():
-        outcome.say(note)
-    return ""
-
-
-def note_first(run: IndexRun) -> None:
-    """Say that the first collection of an index with a gate went live without a comparison."""
-    if run.index.gate is not None:
-        run.outcome.say(NOTHING_LIVE)
+        return Publication(verified, refused=verdict.refusal(rebuilt.name, index), gate=verdict)
+    return Publication(f"{verified}; {verdict.sentence()}", gate=verdict, notes=list(verdict.notes()))
 
 
 def _cause(error: RagIndexError) -> str:
@@ -191,48 +163,34 @@ def _cause(error: RagIndexError) -> str:
     return cause
 
 
-def publish_rebuilt(
-    run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool, bulk: bool
-) -> bool:
-    """Move the alias to the rebuilt collection, unless a guard refuses, which the outcome then says.
+def publish_rebuilt(run: IndexRun, collection: Collection, identity: EmbedderIdentity, *, first: bool) -> Publication:
+    """Move the alias to the rebuilt collection, unless a guard refuses.
 
     Args:
-        run: The run that rebuilt it.
+        run: The run that rebuilt it, which is only read.
         collection: The new collection.
         identity: That of the embedder that embedded it.
         first: Whether no collection is live, so that there is nothing to compare it with.
-        bulk: Whether its search index has to be built first.
 
-    Returns whether the alias was moved. Raises StoreMismatch if store and ledger differ, or if sampled chunks do not
-    find themselves.
+    Raises StoreMismatch if store and ledger differ, or if sampled chunks do not find themselves.
     """
-    keep, limits = run.settings.store.keep_previous, run.settings.run
-    if bulk:
-        build_index(run, collection)
+    ledger, store, limits = run.ledger, run.store, run.settings.run
     with closing(open_embedder(run.settings.embedder, expected=identity)) as embedder:
-        verified = verify_sample(run.ledger, run.store, run.index.name, collection, embedder)
-    run.outcome.verified = verified.sentence()
+        verified = verify_sample(ledger, store, run.index.name, collection, embedder)
+    guard = None
     if first:  # nothing better is live: as without bulk, what failed is only listed
-        note_first(run)
-        publish_collection(run.ledger, run.store, collection, keep=keep)
-        return True
-    live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
-    guard = None if live is None or run.options.allow_deletes else DeleteGuard(run.ledger, live, limits.delete_guard)
-    refused = _refused(run, collection, guard)
-    if refused:
-        run.outcome.hold(refused)
-        return False
-    if guard is not None:
-        guard.hand_over(collection)
-    publish_collection(run.ledger, run.store, collection, keep=keep)
-    return True
-
-
-def _refused(run: IndexRun, collection: Collection, guard: DeleteGuard | None) -> str:
-    """Return why the collection must not go live; "" if no guard refuses."""
-    name, outcome, limits = collection.name, run.outcome, run.settings.run
-    refused = ""
-    if guard is not None:
-        refused = too_few_left(name, guard.loss_by(collection), limits.delete_guard)
-    refused = refused or too_many_failed(name, outcome.failed, outcome.documents, limits.tolerate_failed)
-    return refused or refused_by_gate(run, collection)
+        publication = Publication(verified, notes=[NOTHING_LIVE] if run.index.gate is not None else [])
+    else:
+        live = ledger.collection(store.aliases().get(run.alias, ""))
+        if live is not None and not run.options.allow_deletes:
+            guard = DeleteGuard(ledger, live, limits.delete_guard)
+        refused = too_few_left(collection.name, guard.loss_by(collection), limits.delete_guard) if guard else ""
+        refused = refused or too_many_failed(
+            collection.name, run.outcome.failed, run.outcome.documents, limits.tolerate_failed
+        )
+        publication = Publication(verified, refused) if refused else _ask_gate(run, collection, verified)
+    if not publication.refused:
+        if guard is not None:
+            guard.hand_over(collection)
+        publish_collection(ledger, store, collection, keep=run.settings.store.keep_previous)
+    return publication

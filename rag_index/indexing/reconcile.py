@@ -13,69 +13,51 @@ from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
-from rag_index.errors import StoreRestored
 from rag_index.indexing.commit import next_mark
+from rag_index.indexing.points import content
 from rag_index.indexing.scratch import Orphan, PointTally, Scratch
-from rag_index.ledger import reconciled_by
-from rag_index.reports.outcome import count_of
 from rag_index.stores.metadata import BM25
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from rag_index.documents.batches import StoredPoint
-    from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, Known, Ledger
     from rag_index.stores import Store
 
 PAGE_POINTS = 1000
 
 
-def reconcile(run: IndexRun, collection: Collection) -> bool:
-    """Compare every point with the ledger if the two are not at the same commit; return whether that was so.
+def reconcile(
+    ledger: Ledger, store: Store, index: str, collection: Collection, *, check: Callable[[], None]
+) -> tuple[int, int]:
+    """Compare every point with the ledger; return how many documents were deleted, and how many became pending.
 
     What differs becomes pending, so the scan that follows indexes it again. Points of documents that were deleted since
     the store was copied are deleted at once; those that an older ledger does not know become pending too, because only
     the source can tell what they are. The marks agree again once all this is done, so a kill before has it repeated.
-
-    Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
+    `check` is called for each page of points, and raises if the run must not write any more.
     """
-    ledger, store, name = run.ledger, run.store, collection.name
-    mark = store.commit_mark(name)
-    if not (difference := ledger.different_commits(collection, mark)):
-        return False
-    if run.options.single:
-        raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
-    run.progress.say("comparing every point with the ledger, because one of them was restored")
+    name, mark = collection.name, store.commit_mark(collection.name)
     pending = ledger.totals(collection.id).pending
-    deleted = _sort_out(run, collection, store_is_older=mark < collection.commit_mark)
-    run.outcome.deleted += deleted
-    again = ledger.totals(collection.id).pending - pending
-    found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
-    run.outcome.say(f"{difference}; every point was compared: {found}")
-    newest = next_mark(ledger, max(mark, collection.commit_mark))
-    store.set_commit_mark(name, newest)
-    ledger.record_commit(collection.id, newest)
-    return True
-
-
-def _sort_out(run: IndexRun, collection: Collection, *, store_is_older: bool) -> int:
-    """Delete points, or mark documents as pending, as `reconcile` says; return how many documents were deleted."""
-    ledger, store, index = run.ledger, run.store, run.index.name
     scratch, deleted = Scratch(ledger), 0
     for tallies, orphans in compare_points(ledger, store, index, collection):
-        run.lease.check()
+        check()
         scratch.add_tallies(tallies)
         ours = {orphan.id: str(orphan.key) for orphan in orphans if orphan.ours}
-        if store_is_older:
-            store.delete_points(collection.name, list(ours))
+        if mark < collection.commit_mark:  # the store is the older one
+            store.delete_points(name, list(ours))
             deleted += sum(point_id(index, key, 0) == point for point, key in ours.items())
         else:
             ledger.mark_pending(collection.id, sorted(set(ours.values())))
-    store.flush(collection.name)
+    store.flush(name)
     ledger.forget_digests(collection.id)
     scratch.mark_wrong_as_pending(collection.id)
-    return deleted
+    again = ledger.totals(collection.id).pending - pending
+    newest = next_mark(ledger, max(mark, collection.commit_mark))
+    store.set_commit_mark(name, newest)
+    ledger.record_commit(collection.id, newest)
+    return deleted, again
 
 
 def compare_points(
@@ -128,9 +110,7 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
 
 def content_hash(point: StoredPoint) -> str:
     """Return the hash over a point's payload as the source's page has it: without what belongs to chunk and store."""
-    left_out = {RESERVED_KEY, *point.payload.get(RESERVED_KEY, {}).get("own", ())}
-    payload = {name: value for name, value in point.payload.items() if name not in left_out}
-    groups = stored_groups(point.payload)
+    payload, groups = content(point.payload), stored_groups(point.payload)
     return hash_bytes(encode_payload(payload) if groups is None else with_groups(payload, groups)).hex()
 
 

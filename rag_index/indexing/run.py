@@ -12,34 +12,35 @@ import os
 import socket
 import time
 from contextlib import ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
 from rag_index.embedders.bm25 import bm25_model
-from rag_index.errors import RagIndexError, SourceUnavailable
+from rag_index.errors import RagIndexError, SourceUnavailable, StoreRestored
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.commit import Committer
 from rag_index.indexing.comparison import begin_comparison
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.pruning import prune
+from rag_index.indexing.publish import verify_counts
 from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.scan import Scan, ScanProgress
 from rag_index.indexing.scan_state import LedgerScanState
-from rag_index.indexing.search_index import begin_bulk, end_bulk, loads_first, make_searchable
+from rag_index.indexing.search_index import begin_bulk, end_bulk, make_searchable
 from rag_index.indexing.service_checks import current_checks
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.steps import read_pages
 from rag_index.indexing.target import Target
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
-from rag_index.ledger import Ledger
+from rag_index.ledger import Ledger, reconciled_by
 from rag_index.ledger.lease import IndexLease
 from rag_index.ledger.runs import BATCH
 from rag_index.machine.resources import choose_worker_count, cpu_count, estimate_worker_memory, load_average
 from rag_index.reports.advice import advice
 from rag_index.reports.displays import watched_outages
 from rag_index.reports.metrics import RunMetrics, Stopwatch
-from rag_index.reports.outcome import IndexOutcome
+from rag_index.reports.outcome import IndexOutcome, count_of
 from rag_index.reports.progress import Progress
 from rag_index.settings.index import CODE
 from rag_index.sources import has_digests, open_source, scan_settings
@@ -89,44 +90,39 @@ class Opened:
     ledger: Ledger
 
 
+@dataclass(slots=True, eq=False)
 class IndexRun:
     """Everything that a run holds open, and what it reports. Not safe to share between threads."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        index: IndexSettings,
-        options: RunOptions,
-        *,
-        run_id: str,
-        source: Source,
-        ledger: Ledger,
-        lease: IndexLease,
-        store: Store,
-        golden: Sequence[GoldenQuery] = (),
-    ) -> None:
-        self.settings = settings
-        self.index = index
-        self.options = options
-        self.run_id = run_id
-        self.source = source
-        self.ledger = ledger
-        self.lease = lease
-        self.store = store
-        self.golden = golden
-        """The queries of the gate, if this run rebuilds and asks it."""
-        self.alias = settings.alias(index.name)
-        self.outcome = IndexOutcome(index.name)
-        self.progress = Progress(index.name)
-        self.stopwatch = Stopwatch()
-        self.metrics = RunMetrics()
-        self.scan: Scan | None = None
-        """None until `begin` has returned: the run may end before it has a collection."""
-        self.started = time.monotonic()
-        self.logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
-        """Where errors and services that do not answer are logged; None if nobody waits for this run."""
-        self.error: RagIndexError | None = None
-        """What ended the run, if an error of ours did."""
+    settings: Settings
+    index: IndexSettings
+    options: RunOptions
+    run_id: str
+    source: Source
+    ledger: Ledger
+    lease: IndexLease
+    store: Store
+    golden: Sequence[GoldenQuery] = ()
+    """The queries of the gate, if this run rebuilds and asks it."""
+    outcome: IndexOutcome = field(init=False)
+    progress: Progress = field(init=False)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    metrics: RunMetrics = field(default_factory=RunMetrics)
+    scan: Scan | None = None
+    """None until `begin` has returned: the run may end before it has a collection."""
+    started: float = field(default_factory=time.monotonic)
+    logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None
+    """Where errors and services that do not answer are logged; None if nobody waits for this run."""
+    error: RagIndexError | None = None
+    """What ended the run, if an error of ours did."""
+
+    def __post_init__(self) -> None:
+        self.outcome, self.progress = IndexOutcome(self.index.name), Progress(self.index.name)
+
+    @property
+    def alias(self) -> str:
+        """The alias of the index."""
+        return self.settings.alias(self.index.name)
 
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
@@ -257,8 +253,11 @@ def open_run(
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         opened = {"source": source, "ledger": ledger, "lease": lease, "store": store}
         run = IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)
-        stack.callback(end_bulk, run)
-        yield run
+        try:
+            yield run
+        finally:
+            if run.scan is not None and run.scan.bulk:
+                end_bulk(store, run.scan.collection.name, name)
 
 
 def _reason(error: BaseException) -> str:
@@ -275,11 +274,12 @@ def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> 
     ledger, store, index = run.ledger, run.store, run.index
     target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
     known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
-    first = loads_first(run)
+    bulk = run.settings.store.server.bulk and not store.embedded
+    first = bulk and not run.options.single and run.alias not in store.aliases()
     rebuild = (run.options.full and known) or first
     collection = target.beside(allow_loss=run.options.allow_loss) if rebuild else target.current()
-    if not (rebuild or reconcile(run, collection)):
-        target.check_counts(collection)
+    if not (rebuild or _was_restored(run, collection)):
+        verify_counts(ledger, store, collection, written=False)
     epoch = 0 if store.embedded else _raise_epoch(run, collection)
     _configure(run, collection)
     make_searchable(store, collection.name, identity, index.indexed_fields)
@@ -300,7 +300,10 @@ def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> 
         first=first,
         epoch=epoch,
         guard=guard,
-        sharder=_sharder(run, first_rate(identity.kind, index, collection.chars_per_second)),
+        sharder=Sharder(
+            index.name, run.settings.parallel, workers=run.metrics.workers, max_chars=max_chars(index),
+            chars_per_second=first_rate(identity.kind, index, collection.chars_per_second),
+        ),
         committer=Committer(index.name, ledger, store, collection),
         state=LedgerScanState(
             run.source, index, ledger, collection.id,
@@ -310,8 +313,29 @@ def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> 
         reuse=reuse,
         comparison=begin_comparison(run, collection, watch, rebuild=rebuild),
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
-        bulk=begin_bulk(run, collection, published_later=rebuild),  # last: from here on, the end of the run undoes it
+        bulk=begin_bulk(  # last: from here on, the end of the run undoes it
+            store, [one.name for one in ledger.collections(run.alias) if one.id != collection.id], collection.name,
+            loaded=rebuild and bulk,
+        ),
     )  # fmt: skip
+
+
+def _was_restored(run: IndexRun, collection: Collection) -> bool:
+    """Return whether store and ledger were at different commits, after bringing them together.
+
+    Raises StoreRestored for a run of single documents, which does not read what else has to be indexed again.
+    """
+    ledger, store, outcome = run.ledger, run.store, run.outcome
+    if not (difference := ledger.different_commits(collection, store.commit_mark(collection.name))):
+        return False
+    if run.options.single:
+        raise StoreRestored(f"{difference}; {reconciled_by(run.index.name)}")
+    run.progress.say("comparing every point with the ledger, because one of them was restored")
+    deleted, again = reconcile(ledger, store, run.index.name, collection, check=run.lease.check)
+    outcome.deleted += deleted
+    found = f"{count_of(again, 'document')} to index again, {count_of(deleted, 'deleted document')} to delete again"
+    outcome.say(f"{difference}; every point was compared: {found}")
+    return True
 
 
 def _configure(run: IndexRun, collection: Collection) -> None:
@@ -340,20 +364,6 @@ def _raise_epoch(run: IndexRun, collection: Collection) -> int:
     epoch = max(run.lease.epoch, int(earlier) + 1)
     run.store.set_metadata(collection.name, {"epoch": epoch})
     return epoch
-
-
-def _sharder(run: IndexRun, chars_per_second: float) -> Sharder:
-    parallel, index = run.settings.parallel, run.index
-    return Sharder(
-        index.name,
-        documents=None if parallel.shard_documents == "auto" else parallel.shard_documents,
-        seconds=parallel.shard_seconds,
-        min_documents=parallel.min_shard_documents,
-        max_documents=parallel.max_shard_documents,
-        chars_per_second=chars_per_second,
-        workers=run.metrics.workers,
-        max_chars=max_chars(index),
-    )
 
 
 def _expected(run: IndexRun) -> int:

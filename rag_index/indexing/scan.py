@@ -17,13 +17,15 @@ from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob, hang_limit
 from rag_index.indexing.payload_updates import outdated_groups, update_access, update_payloads
-from rag_index.indexing.publish import note_first, publish_rebuilt, verify_counts
-from rag_index.indexing.search_index import useless_indexes
+from rag_index.indexing.publish import NOTHING_LIVE, publish_rebuilt, verify_counts
+from rag_index.indexing.search_index import build_search_index, search_index_due, useless_indexes
 from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
+from rag_index.stores import server_collections
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.chunking import Chunker
@@ -287,6 +289,18 @@ class Scan:
                 run.outcome.deleted += deleted
             run.ledger.fail(cid, self._progress.excluded)  # deleting their points took them off the list
 
+    @property
+    def search_index_due(self) -> bool:
+        """Whether the run should build the search index of the collection."""
+        dimension, mode = self.collection.dimension, self.run.settings.store.hnsw
+        return search_index_due(self.run.store, self.collection.name, dimension, mode)
+
+    def build_search_index(self, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]) -> None:
+        """Build the search index of the collection. A failure is logged."""
+        self.run.progress.say("building the search index")
+        with self.run.stopwatch.stage("search index"):
+            build_search_index(self.run.store, self.collection.name, self.run.index.name, logger)
+
     def verify(self) -> None:
         """Check that the store holds what the ledger says. Raises StoreMismatch."""
         with self.run.stopwatch.stage("publish"):
@@ -303,11 +317,17 @@ class Scan:
             if (rate := self.sharder.measured) is not None:
                 run.ledger.update_collection(self.collection.id, chars_per_second=rate)
             if self.rebuild:
-                published = publish_rebuilt(run, self.collection, self.identity, first=self.first, bulk=self.bulk)
+                if self.bulk and (server := server_collections(run.store)) is not None:
+                    server.resume_indexing(self.collection.name)
+                    run.progress.say("waiting for the server to build the search index")
+                    run.store.optimize(self.collection.name)
+                publication = publish_rebuilt(run, self.collection, self.identity, first=self.first)
+                run.outcome.note_publication(publication)
+                published = not publication.refused
             else:
                 verify_counts(run.ledger, run.store, self.collection)
-                if not self.guard.any_documents:
-                    note_first(run)
+                if not self.guard.any_documents and run.index.gate is not None:
+                    run.outcome.say(NOTHING_LIVE)
         if self._progress.deletes_done:
             self.state.complete()
         if published:

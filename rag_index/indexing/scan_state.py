@@ -75,12 +75,14 @@ class LedgerScanState:
         self._settings = settings
         before = ledger.scan_state(collection_id)
         self._full_at = ledger.clock()
-        self._watermark: str | None = None
-        self._last_watermark: str | None = None
+        self.watermark: str | None = None
+        """The watermark that the last complete scan set; None if everything has to be read."""
+        self.last_watermark: str | None = None
+        """The last watermark, even if everything has to be read; None if the settings of the index changed."""
         if before is not None and before.settings == self._settings and not full:
             fresh = self._full_at - before.full_at < index.full_compare_days * DAY
-            self._watermark, self._full_at = (before.watermark, before.full_at) if fresh else (None, self._full_at)
-            self._last_watermark = before.watermark
+            self.watermark, self._full_at = (before.watermark, before.full_at) if fresh else (None, self._full_at)
+            self.last_watermark = before.watermark
         self._digests = digests
         self._read: dict[int, BucketDigest] = {}
         self._unread: set[int] = set()
@@ -91,17 +93,7 @@ class LedgerScanState:
     @property
     def read_all(self) -> bool:
         """Whether the source reads every document, as far as this state decides it."""
-        return self._watermark is None
-
-    @property
-    def watermark(self) -> str | None:
-        """The watermark that the last complete scan set; None if everything has to be read."""
-        return self._watermark
-
-    @property
-    def last_watermark(self) -> str | None:
-        """The last watermark, even if everything has to be read; None if the settings of the index changed."""
-        return self._last_watermark
+        return self.watermark is None
 
     def digests(self) -> dict[int, str]:
         """Return the digests that complete scans left, by bucket, without those of buckets that must be read."""
@@ -150,7 +142,7 @@ class LedgerScanState:
 
     def _has_other_buckets(self) -> bool:
         """Return whether the buckets of this scan may have other numbers than those of the last one."""
-        before, now = BucketLayout.decode(self._watermark), BucketLayout.decode(self._next_watermark)
+        before, now = BucketLayout.decode(self.watermark), BucketLayout.decode(self._next_watermark)
         return before is None or before != now
 
     def complete(self) -> None:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from rag_index.embedders import EmbedderIdentity
-    from rag_index.indexing.run import IndexRun
-    from rag_index.ledger import Collection
     from rag_index.settings import Settings
     from rag_index.stores import Store
 
@@ -120,74 +118,47 @@ def search_index_due(store: Store, collection: str, dimension: int, mode: Litera
 
 
 def build_search_index(
-    run: IndexRun, collection: Collection, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
+    store: Store, collection: str, index: str, logger: logging.Logger | logging.LoggerAdapter[logging.Logger]
 ) -> None:
-    """Build the search index of a run's collection. A failure costs searches time and nothing else: it is logged."""
-    run.progress.say("building the search index")
+    """Build the search index of a collection. A failure costs searches time and nothing else: it is logged."""
+    began = time.monotonic()
     try:
-        with run.stopwatch.stage("search index"):
-            run.store.optimize(collection.name)
+        store.optimize(collection)
     except StoreError as error:
         logger.warning(
             "the search index of %s was not built (%s); searches scan until `rag-index optimize %s` builds it",
-            collection.name, error, run.index.name,
+            collection, error, index,
         )  # fmt: skip
         return
-    seconds = run.stopwatch.seconds["search index"]
-    logger.info("the search index of %s was built in %.1f s", collection.name, seconds)
+    logger.info("the search index of %s was built in %.1f s", collection, time.monotonic() - began)
 
 
-def loads_first(run: IndexRun) -> bool:
-    """Return whether this run loads the first collection of its index in bulk, and publishes it at the end."""
-    return _wanted(run) and not run.options.single and run.alias not in run.store.aliases()
-
-
-def begin_bulk(run: IndexRun, collection: Collection, *, published_later: bool) -> bool:
+def begin_bulk(store: Store, others: Sequence[str], collection: str, *, loaded: bool) -> bool:
     """Turn the search index of a new collection off, and those on again that a run of this index left off.
 
-    Return whether the collection is published once its search index is built. One that holds points and has its search
-    index keeps it, such as after an error: turning it off would wait for what the server is building.
+    `others` are the other collections of the index, and `loaded` says that this run fills the collection in bulk, and
+    publishes it at the end. Return whether it has to wait for the search index then. One that holds points and has its
+    search index keeps it, such as after an error: turning it off would wait for what the server is building.
     """
-    server = server_collections(run.store)
+    server = server_collections(store)
     if server is None:
         return False
-    there = run.store.collections() if len(run.ledger.collections(run.alias)) > 1 else {}
-    for other in run.ledger.collections(run.alias):
-        if other.id != collection.id and BULK in there.get(other.name, {}):
-            server.resume_indexing(other.name)
-    paused = BULK in run.store.metadata(collection.name)
-    if published_later and _wanted(run):
-        if not run.store.count(collection.name):
-            server.pause_indexing(collection.name)
-        return True
-    if paused:
-        server.resume_indexing(collection.name)
-    return False
+    there = store.collections() if others else {}
+    for other in others:
+        if BULK in there.get(other, {}):
+            server.resume_indexing(other)
+    if loaded:
+        if not store.count(collection):
+            server.pause_indexing(collection)
+    elif BULK in store.metadata(collection):
+        server.resume_indexing(collection)
+    return loaded
 
 
-def build_index(run: IndexRun, collection: Collection) -> None:
-    """Turn the search index of a loaded collection on, and wait until the server has built it.
-
-    Raises StoreUnavailable if the server stops building it.
-    """
-    server = server_collections(run.store)
-    if server is not None:
-        server.resume_indexing(collection.name)
-        run.progress.say("waiting for the server to build the search index")
-        run.store.optimize(collection.name)
-
-
-def end_bulk(run: IndexRun) -> None:
-    """Turn the search index of a run's collection on again, however the run ended. A fault is left to the next run."""
-    server = server_collections(run.store)
-    if server is None or run.scan is None or not run.scan.bulk:
-        return
-    try:
-        server.resume_indexing(run.scan.collection.name)
-    except StoreError as error:
-        name = run.scan.collection.name
-        logger.warning("%s has no search index until the next run of %s: %s", name, run.index.name, error)
-
-
-def _wanted(run: IndexRun) -> bool:
-    return run.settings.store.server.bulk and not run.store.embedded
+def end_bulk(store: Store, collection: str, index: str) -> None:
+    """Turn the search index of a collection on again, however the run ended. A fault is left to the next run."""
+    if (server := server_collections(store)) is not None:
+        try:
+            server.resume_indexing(collection)
+        except StoreError as error:
+            logger.warning("%s has no search index until the next run of %s: %s", collection, index, error)

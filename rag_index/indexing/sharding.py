@@ -16,7 +16,7 @@ from rag_index.settings.index import CODE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rag_index.settings import IndexSettings
+    from rag_index.settings import IndexSettings, ParallelSettings
 
 MAX_CHARS = 4_000_000
 """As many characters as the local embedder takes two seconds for. The tasks of a shard cost some tenths of a second of
@@ -78,28 +78,25 @@ def poison(shard: Shard) -> EmbeddedShard:
 class Sharder:
     """Collects documents into shards.
 
-    `documents` fixes the size of a shard. Without it, a shard aims at `seconds` by the measured rate, and has at least
-    `min_documents`, as far as there are documents and memory allows, and at most `max_documents`.
+    `shard_documents` of the settings fixes the size of a shard. If it is `auto`, a shard aims at `shard_seconds` by the
+    measured rate, and has at least `min_shard_documents`, as far as there are documents and memory allows, and at most
+    `max_shard_documents`.
     """
 
     def __init__(
         self,
         index: str,
+        settings: ParallelSettings,
         *,
-        documents: int | None,
-        seconds: float,
         chars_per_second: float,
         workers: int,
-        max_documents: int,
-        min_documents: int = 1,
         max_chars: int = MAX_CHARS,
     ) -> None:
-        self._min_documents = min_documents
-        self._max_documents = max_documents
+        self._min_documents, self._max_documents = settings.min_shard_documents, settings.max_shard_documents
         self._max_chars = max_chars
         self._index = index
-        self._documents = documents
-        self._seconds = seconds
+        self._documents = None if settings.shard_documents == "auto" else settings.shard_documents
+        self._seconds = settings.shard_seconds
         self.chars_per_second = chars_per_second
         self._workers = workers
         self._waiting = DocumentBatch.empty()

@@ -18,12 +18,13 @@ from rag_index.ledger.runs import SINGLE
 from rag_index.sources import SingleDocumentSource
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rag_index.chunking import Chunker
     from rag_index.embedders import Embedder, EmbedderIdentity
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan import Scan
+    from rag_index.ledger import Ledger
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import Settings
     from rag_index.sources import SourcePage
@@ -57,19 +58,34 @@ class NamedDocuments(Here):
 
     def begin(self, run: IndexRun) -> Scan | None:
         """Read the documents, and begin a scan of them alone. Raises SettingsError before anything is written."""
+        name = run.index.name
+        if not isinstance(run.source, SingleDocumentSource):
+            raise SettingsError(
+                f"index {name}: its source cannot be asked for single documents; "
+                f"`rag-index index {name}` brings all of it up to date"
+            )
         with run.stopwatch.stage("fetch"):
-            self.page = single_document_source(run).documents(self._ids)
-            known, there = known_keys(run, self._ids), keys_of(self.page)
-            self.check(run, known, there)
-            self.gone = gone_keys(known, there)
+            self.page = run.source.documents(self._ids)
+            columns = run.index.key_columns or ["id"]  # without columns an id is the key itself
+            keys = {given: possible_keys(key_parts(given, columns)) for given in self._ids}
+            live = run.ledger.collection(run.store.aliases().get(run.alias, ""))
+            known = (
+                set() if live is None else _known_keys(run.ledger, live.id, [k for some in keys.values() for k in some])
+            )
+            there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
+            self.check(name, keys, known | there)
+            self.gone = sorted(known - there)
         return run.begin(self.identity(), self.chunker(run), workers=1, documents=len(self._ids))
 
-    def check(self, run: IndexRun, known: Mapping[str, set[str]], there: set[str]) -> None:
-        """Raise SettingsError if neither the source nor the index has a document: somebody has named it."""
-        for given, keys in known.items():
-            if not keys and there.isdisjoint(possible_keys(key_parts(given, _columns(run)))):
+    def check(self, index: str, keys: Mapping[str, Iterable[str]], found: set[str]) -> None:
+        """Raise SettingsError if neither the source nor the index has a document: somebody has named it.
+
+        `keys` are the typed keys that each id may stand for, and `found` those that either has.
+        """
+        for given, possible in keys.items():
+            if found.isdisjoint(possible):
                 raise SettingsError(
-                    f"index {run.index.name}: neither the source nor the index has a document {given}; nothing was done"
+                    f"index {index}: neither the source nor the index has a document {given}; nothing was done"
                 )
 
     def identity(self) -> EmbedderIdentity:
@@ -93,40 +109,6 @@ class NamedDocuments(Here):
         scan.verify()
 
 
-def single_document_source(run: IndexRun) -> SingleDocumentSource:
-    """Return the source of a run. Raises SettingsError if it cannot be asked for single documents."""
-    if not isinstance(run.source, SingleDocumentSource):
-        raise SettingsError(
-            f"index {run.index.name}: its source cannot be asked for single documents; "
-            f"`rag-index index {run.index.name}` brings all of it up to date"
-        )
-    return run.source
-
-
-def keys_of(page: SourcePage) -> set[str]:
-    """Return the typed keys of all documents that the source has, whether or not their text can be read."""
-    return {*page.documents.keys, *(failure.key for failure in page.unreadable)}
-
-
-def known_keys(run: IndexRun, ids: Sequence[str]) -> dict[str, set[str]]:
-    """Return the typed keys of what the index has, or lists as failed, under each of these document ids.
-
-    Raises SettingsError if a text cannot be an id.
-    """
-    columns, ledger = _columns(run), run.ledger
-    by_id = {given: possible_keys(key_parts(given, columns)) for given in ids}
-    collection = ledger.collection(run.store.aliases().get(run.alias, ""))
-    if collection is None:
-        return {given: set() for given in ids}
-    keys = [key for some in by_id.values() for key in some]
-    known = {*ledger.known(collection.id, keys), *ledger.failures(collection.id, keys)}
-    return {given: known.intersection(some) for given, some in by_id.items()}
-
-
-def gone_keys(known: Mapping[str, set[str]], there: set[str]) -> list[str]:
-    """Return the typed keys of what the index has (see `known_keys`) and the source does not."""
-    return sorted({key for keys in known.values() for key in keys} - there)
-
-
-def _columns(run: IndexRun) -> list[str]:
-    return run.index.key_columns or ["id"]  # without columns an id is the key itself
+def _known_keys(ledger: Ledger, collection_id: int, keys: Sequence[str]) -> set[str]:
+    """Return which of these documents a collection has, or lists as failed."""
+    return {*ledger.known(collection_id, keys), *ledger.failures(collection_id, keys)}

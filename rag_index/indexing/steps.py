@@ -15,7 +15,6 @@ from rag_index.indexing.child import ChildEmbedder, embed_in_child
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import write_shard
 from rag_index.indexing.retries import with_retries
-from rag_index.indexing.search_index import build_search_index, search_index_due
 from rag_index.indexing.service_checks import RETRY_SECONDS, current_checks, patience
 from rag_index.settings.index import SQL
 from rag_index.sources.pages import PAGE_CHARS
@@ -150,9 +149,8 @@ class Here:
     def publish(self, scan: Scan) -> None:
         """Verify the collection, let readers see a rebuilt one, and build its search index if that pays."""
         with_retries(scan.publish)
-        run, collection = scan.run, scan.collection
-        if search_index_due(run.store, collection.name, collection.dimension, run.settings.store.hnsw):
-            build_search_index(run, collection, logger)
+        if scan.search_index_due:
+            scan.build_search_index(logger)
 
     def may_end_this_process(self, scan: Scan, shard: Shard) -> bool:
         """Return whether a child process has to embed a shard, because embedding it may end the process."""

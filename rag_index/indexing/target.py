@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.documents.canonical import VERSION
@@ -70,27 +71,18 @@ def check_fits(
         raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`, or restore the settings")
 
 
+@dataclass(frozen=True, slots=True)
 class Target:
     """The choice of a collection for a run of one index, and its creation."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        store: Store,
-        alias: str,
-        identity: EmbedderIdentity,
-        chunker: Chunker,
-        *,
-        bm25: Bm25Model | None = None,
-        index: str | None = None,
-    ) -> None:
-        self._ledger = ledger
-        self._store = store
-        self._alias = alias
-        self._index = index or alias  # for messages: what a person types
-        self._identity = identity
-        self._chunker = chunker
-        self._bm25 = bm25
+    ledger: Ledger
+    store: Store
+    alias: str
+    identity: EmbedderIdentity
+    chunker: Chunker
+    bm25: Bm25Model | None = None
+    index: str = ""
+    """For messages: what a person types."""
 
     def current(self) -> Collection:
         """Return the collection to bring up to date: the live one, created now if there is none.
@@ -99,15 +91,15 @@ class Target:
             FingerprintChanged: another embedder made it, or its documents were chunked differently.
             StoreMismatch: store and ledger do not belong together.
         """
-        live = live_collection(self._ledger, self._store, self._alias)
+        live = live_collection(self.ledger, self.store, self.alias)
         if live is not None and live.state == "building":  # the last publishing died in the middle
-            self._ledger.update_collection(live.id, state="ready")
+            self.ledger.update_collection(live.id, state="ready")
         if live is None:
-            unfinished = [c for c in self._ledger.collections(self._alias) if self.fits(c)]
+            unfinished = [c for c in self.ledger.collections(self.alias) if self.fits(c)]
             live = self._create(unfinished[-1] if unfinished else self._add_to_ledger())
-            self._store.point_alias(self._alias, live.name)
-            self._ledger.update_collection(live.id, state="ready")
-        check_fits(live, self._identity, self._chunker, self._bm25, index=self._index)
+            self.store.point_alias(self.alias, live.name)
+            self.ledger.update_collection(live.id, state="ready")
+        check_fits(live, self.identity, self.chunker, self.bm25, index=self.index or self.alias)
         return live
 
     def beside(self, *, allow_loss: bool = False) -> Collection:
@@ -116,56 +108,56 @@ class Target:
         It gets what was set by hand on the live one. Raises StoreMismatch if the ledger does not know that, unless
         `allow_loss`: another machine may keep it up to date.
         """
-        found = find_live(self._store, self._alias)
+        found = find_live(self.store, self.alias)
         live = found and found.name
         if live is not None and not allow_loss:
             self._check_known(live)
-        unfinished = [c for c in self._ledger.collections(self._alias) if c.state == "building"]
+        unfinished = [c for c in self.ledger.collections(self.alias) if c.state == "building"]
         building = [c for c in unfinished if c.name != live]  # live: its publishing died in the middle
         fitting = [c for c in building if self.fits(c) and self._is_whole(c)]
         for collection in building:
             if collection not in fitting[-1:]:
-                self._store.drop(collection.name)
-                self._ledger.drop_collection(collection.id)
+                self.store.drop(collection.name)
+                self.ledger.drop_collection(collection.id)
         return self._create(fitting[-1] if fitting else self._add_to_ledger(), like=live)
 
     def _check_known(self, live: str) -> None:
-        known, metadata = self._ledger.collection(live), self._store.find(live) or {}
+        known, metadata = self.ledger.collection(live), self.store.find(live) or {}
         if known is None or (metadata.get("store_id") or known.store_id) != known.store_id:
             raise StoreMismatch(
-                f"{live} is live as {self._alias}, and ledger {self._ledger.redacted_url} did not make it: another "
+                f"{live} is live as {self.alias}, and ledger {self.ledger.redacted_url} did not make it: another "
                 "machine may keep it up to date. `rag-index doctor --repair` makes the ledger know it, and "
-                f"`rag-index rebuild {self._index} --allow-loss` takes its place"
+                f"`rag-index rebuild {self.index or self.alias} --allow-loss` takes its place"
             )
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
-        return not _mismatch(collection, self._identity, _chunking(self._chunker, self._bm25))
+        return not _mismatch(collection, self.identity, _chunking(self.chunker, self.bm25))
 
     def _add_to_ledger(self) -> Collection:
         """Add a new collection to the ledger, under the next free number."""
-        numbers = [int(m[1]) for name in self._store.collections() if (m := self._numbered(name))]
-        numbers += [int(m[1]) for c in self._ledger.collections(self._alias) if (m := self._numbered(c.name))]
-        return self._ledger.add_collection(
-            alias=self._alias,
-            name=f"{self._alias}__{max(numbers, default=0) + 1}",
+        numbers = [int(m[1]) for name in self.store.collections() if (m := self._numbered(name))]
+        numbers += [int(m[1]) for c in self.ledger.collections(self.alias) if (m := self._numbered(c.name))]
+        return self.ledger.add_collection(
+            alias=self.alias,
+            name=f"{self.alias}__{max(numbers, default=0) + 1}",
             store_id=str(uuid.uuid4()),
-            embedder_fingerprint=self._identity.fingerprint,
-            embedder=str(self._identity),
-            chunking=_chunking(self._chunker, self._bm25),
-            dimension=self._identity.dimension,
+            embedder_fingerprint=self.identity.fingerprint,
+            embedder=str(self.identity),
+            chunking=_chunking(self.chunker, self.bm25),
+            dimension=self.identity.dimension,
             state="building",
         )
 
     def _create(self, collection: Collection, *, like: str | None = None) -> Collection:
         """Create the collection in the store, unless it is there under this id, and return it."""
-        metadata = self._store.find(collection.name)
+        metadata = self.store.find(collection.name)
         if metadata is not None and metadata.get("store_id") != collection.store_id:
             raise StoreMismatch(
                 f"the store has a collection {collection.name} that the ledger did not make; remove it from the store, "
                 f"or {RENAME}"
             )
-        self._store.create(
+        self.store.create(
             collection.name,
             collection.dimension,
             {
@@ -174,35 +166,22 @@ class Target:
                 "embedder_fingerprint": collection.embedder_fingerprint,
                 "embedder": collection.embedder,
                 "chunking": collection.chunking,
-                **({BM25: self._bm25.to_metadata()} if self._bm25 else {}),
+                **({BM25: self.bm25.to_metadata()} if self.bm25 else {}),
             },
-            sparse=self._bm25 is not None,
+            sparse=self.bm25 is not None,
             like=like,
         )
         return collection
 
     def _is_whole(self, collection: Collection) -> bool:
         """Return whether the store has the collection as the ledger describes it."""
-        metadata = self._store.find(collection.name)
+        metadata = self.store.find(collection.name)
         if metadata is None or metadata.get("store_id") != collection.store_id:
             return False
-        return not self._ledger.different_commits(collection, self._store.commit_mark(collection.name))
+        return not self.ledger.different_commits(collection, self.store.commit_mark(collection.name))
 
     def _numbered(self, name: str) -> re.Match[str] | None:
-        return re.fullmatch(rf"{re.escape(self._alias)}__(\d+)", name)
-
-    def check_counts(self, collection: Collection) -> None:
-        """Raise StoreMismatch unless the documents that are not pending are exactly what the store holds."""
-        totals = self._ledger.totals(collection.id)
-        stored = self._store.count(collection.name)
-        if totals.pending:
-            stored -= self._store.count(collection.name, keys=self._ledger.pending_keys(collection.id))
-        if stored != totals.points:
-            raise StoreMismatch(
-                f"collection {collection.name} holds {stored:,} points, the ledger explains {totals.points:,}: "
-                "`rag-index doctor` shows the difference, `rag-index doctor --repair` corrects it, "
-                "`rag-index rebuild` rebuilds the index"
-            )
+        return re.fullmatch(rf"{re.escape(self.alias)}__(\d+)", name)
 
 
 def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:

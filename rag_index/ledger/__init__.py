@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from rag_index.ledger.collections import CollectionRows, unwanted_indexes
 from rag_index.ledger.deletions import DeletionRows
-from rag_index.ledger.documents import DocumentRows, FileRows
-from rag_index.ledger.inbox import MendedRows
+from rag_index.ledger.documents import DocumentRows
+from rag_index.ledger.inbox import InboxRows
 from rag_index.ledger.pruning import PrunedRows
 from rag_index.ledger.records import (
     Collection,
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-class Ledger(CollectionRows, DocumentRows, FileRows, DeletionRows, RunRows, PrunedRows, MendedRows, WatchRows):
+class Ledger(CollectionRows, DocumentRows, DeletionRows, RunRows, PrunedRows, InboxRows, WatchRows):
     """One connection to the ledger's database, which threads of a process may share.
 
     Its methods raise LedgerUnavailable if another try may help, and LedgerError (or LedgerTooNew) if not.

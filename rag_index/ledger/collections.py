@@ -28,6 +28,7 @@ from rag_index.ledger.tables import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rag_index.documents.commits import CommitMark
     from rag_index.settings import Settings
 
 
@@ -36,20 +37,17 @@ class CollectionRows(LedgerConnection):
 
     def collection(self, name: str) -> Collection | None:
         """Return the collection of this name."""
-        with self.transaction() as connection:
-            row = connection.execute(sa.select(collections).where(collections.c.name == name)).mappings().first()
-        return Collection(**row) if row else None
+        found = self._select(sa.select(collections).where(collections.c.name == name))
+        return Collection(**found[0]._mapping) if found else None
 
     def collections(self, alias: str) -> list[Collection]:
         """Return all collections of an alias, oldest first."""
         statement = sa.select(collections).where(collections.c.alias == alias).order_by(collections.c.id)
-        with self.transaction() as connection:
-            return [Collection(**row) for row in connection.execute(statement).mappings()]
+        return [Collection(**row._mapping) for row in self._select(statement)]
 
     def add_collection(self, **values: Any) -> Collection:
         """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
-        with self.transaction() as connection:
-            connection.execute(collections.insert().values(created_at=self.clock(), **values))
+        self._write(collections.insert().values(created_at=self.clock(), **values))
         added = self.collection(values["name"])
         if added is None:
             raise LedgerError(
@@ -59,8 +57,11 @@ class CollectionRows(LedgerConnection):
 
     def update_collection(self, collection_id: int, **values: Any) -> None:
         """Change columns of a collection."""
-        with self.transaction() as connection:
-            connection.execute(collections.update().where(collections.c.id == collection_id).values(**values))
+        self._write(collections.update().where(collections.c.id == collection_id).values(**values))
+
+    def record_commit(self, collection_id: int, mark: CommitMark) -> None:
+        """Record the last commit of a collection, with the rows that it commits."""
+        self.update_collection(collection_id, commits=mark.number, committed_at=mark.at)
 
     def drop_collection(self, collection_id: int) -> None:
         """Delete a collection with everything that belongs to it."""

@@ -21,7 +21,7 @@ from rag_index.ledger.migrations import migrate
 from rag_index.ledger.tables import documents
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy.engine import URL, Connection, Engine
 
@@ -39,8 +39,11 @@ class LedgerConnection:
         self._url = url
         self.clock = clock
         self._lock = threading.RLock()
+        self._writer: int | None = None
+        """The thread whose transaction is open."""
         self.engine = _engine(url)
         self._insert = insert_for(self.engine.dialect)
+        self._is_sqlite = self.engine.dialect.name == "sqlite"
         with self._map_errors():
             self._connection = self.engine.connect()
         with self.transaction() as connection:
@@ -55,25 +58,58 @@ class LedgerConnection:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Run the statements of the block as one transaction. Signals are deferred until its end."""
-        with interrupts_deferred(), self._lock, self._map_errors():
-            if self._connection.in_transaction():
+        if self._writer == threading.get_ident():  # within another block, which does the rest
+            yield self._connection
+            return
+        with interrupts_deferred(), self._lock, self._map_errors(), self._connection.begin():
+            self._writer = threading.get_ident()
+            try:
                 yield self._connection
-                return
-            with self._connection.begin():
-                yield self._connection
+            finally:
+                self._writer = None
 
-    def _execute_many(
-        self, connection: Connection, statement: Any, names: Sequence[str], rows: list[tuple[Any, ...]]
-    ) -> None:
+    def _select(self, statement: sa.Select[Any]) -> list[Any]:
+        """Return all rows of a query."""
+        with self.transaction() as connection:
+            return list(connection.execute(statement))
+
+    def _value(self, statement: sa.Select[Any]) -> Any:
+        """Return the first column of the first row of a query; None if it has no row."""
+        with self.transaction() as connection:
+            return connection.scalar(statement)
+
+    def _count(self, source: sa.FromClause, *where: sa.ColumnElement[bool]) -> int:
+        """Count the rows of a table that fulfil all conditions."""
+        return int(self._value(sa.select(sa.func.count()).select_from(source).where(*where)))
+
+    def _write(self, statement: sa.UpdateBase) -> int:
+        """Execute a statement that changes rows, and return how many it changed."""
+        with self.transaction() as connection:
+            return connection.execute(statement).rowcount
+
+    def _put_row(self, table: sa.Table, keys: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        """Insert a row, or give the one that has these keys the values."""
+        insert = self._insert(table).values(**keys, **values)
+        self._write(insert.on_conflict_do_update(index_elements=list(keys), set_=values))
+
+    def _insert_or_update(self, table: sa.Table, names: Iterable[str], updated: Iterable[str]) -> Any:
+        """Return the INSERT of rows of these columns, for `_execute_many`; a row that is there gets `updated` of it."""
+        insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
+        keys = [column.name for column in table.primary_key]
+        return insert.on_conflict_do_update(index_elements=keys, set_={name: insert.excluded[name] for name in updated})
+
+    def _execute_many(self, statement: Any, names: Iterable[str], rows: list[tuple[Any, ...]]) -> None:
         """Execute a statement for each row, whose values belong to the parameters `names`.
 
         On SQLite this skips SQLAlchemy's work for each value and is 4 times faster. Every document passes here.
         """
+        names = list(names)
         compiled = statement.compile(dialect=self.engine.dialect)
-        if compiled.positional and list(compiled.positiontup) == list(names):
-            connection.exec_driver_sql(str(compiled), rows)
-        else:
-            connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
+        with self.transaction() as connection:
+            if compiled.positional and list(compiled.positiontup) == names:
+                connection.exec_driver_sql(str(compiled), rows)
+            else:
+                connection.execute(statement, [dict(zip(names, row, strict=True)) for row in rows])
 
     def _is_in_index(self, collection_id: int) -> sa.ColumnElement[bool]:
         """Return the condition for a document of a collection, in a query that is for one of the small indexes.
@@ -82,41 +118,31 @@ class LedgerConnection:
         collection by the primary key, which a `+` before the column prevents.
         """
         column: sa.ColumnElement[int] = documents.c.collection_id
-        if self.engine.dialect.name == "sqlite":
+        if self._is_sqlite:
             column = sa.UnaryExpression(column, operator=custom_op("+"), type_=sa.Integer())
         return column == collection_id
 
-    def _is_in_keys(self, column: Any) -> sa.ColumnElement[bool]:
+    def _is_in(self, column: Any, keys: Iterable[str]) -> sa.ColumnElement[bool]:
         """Return the condition that `column` is one of `keys`, which is one bound parameter for any number of keys."""
-        if self.engine.dialect.name == "sqlite":
-            return column.in_(self._keys_as_rows())  # type: ignore[no-any-return]
-        return column == sa.any_(sa.bindparam("keys", type_=_array(sa.Text)))  # type: ignore[no-any-return]
+        if self._is_sqlite:
+            return column.in_(self._keys_as_rows(keys))  # type: ignore[no-any-return]
+        return column == sa.any_(sa.literal(list(keys), _array(sa.Text)))  # type: ignore[no-any-return]
 
-    def _keys_as_rows(self) -> sa.Select[Any]:
-        """Return a SELECT with a row for each key of the bound parameter `keys`."""
-        if self.engine.dialect.name == "sqlite":
-            return sa.select(sa.func.json_each(sa.bindparam("keys")).table_valued("value").c.value)
-        return sa.select(sa.func.unnest(sa.bindparam("keys", type_=_array(sa.Text))))
+    def _keys_as_rows(self, keys: Iterable[str]) -> sa.Select[Any]:
+        """Return a SELECT with a row for each key."""
+        if self._is_sqlite:
+            return sa.select(sa.func.json_each(json.dumps(list(keys))).table_valued("value").c.value)
+        return sa.select(sa.func.unnest(sa.literal(list(keys), _array(sa.Text))))
 
-    def _bind_keys(self, keys: Sequence[str]) -> Any:
-        """Return the value of the bound parameter `keys`."""
-        return json.dumps(list(keys)) if self.engine.dialect.name == "sqlite" else list(keys)
-
-    def _pairs_as_rows(self) -> sa.Select[Any]:
-        """Return a SELECT with a row for each pair of a key and a number of `_bind_pairs`."""
-        if self.engine.dialect.name == "sqlite":
-            pair = sa.func.json_each(sa.bindparam("pairs")).table_valued("value").c.value
+    def _pairs_as_rows(self, keys: Sequence[str], numbers: Sequence[int]) -> sa.Select[Any]:
+        """Return a SELECT with a row for each key and its number."""
+        if self._is_sqlite:
+            pairs = json.dumps(list(zip(keys, numbers, strict=True)))
+            pair = sa.func.json_each(pairs).table_valued("value").c.value
             return sa.select(sa.func.json_extract(pair, "$[0]"), sa.func.json_extract(pair, "$[1]"))
-        keys = sa.bindparam("keys", type_=_array(sa.Text))
-        numbers = sa.bindparam("numbers", type_=_array(sa.BigInteger))
-        pairs = sa.func.unnest(keys, numbers).table_valued("key", "number").render_derived()
-        return sa.select(pairs.c.key, pairs.c.number)
-
-    def _bind_pairs(self, keys: Sequence[str], numbers: Sequence[int]) -> dict[str, Any]:
-        """Return the bound parameters of `_pairs_as_rows`."""
-        if self.engine.dialect.name == "sqlite":
-            return {"pairs": json.dumps(list(zip(keys, numbers, strict=True)))}
-        return {"keys": list(keys), "numbers": list(numbers)}
+        lists = sa.literal(list(keys), _array(sa.Text)), sa.literal(list(numbers), _array(sa.BigInteger))
+        rows = sa.func.unnest(*lists).table_valued("key", "number").render_derived()
+        return sa.select(rows.c.key, rows.c.number)
 
     @contextmanager
     def _map_errors(self) -> Iterator[None]:

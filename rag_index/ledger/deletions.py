@@ -8,15 +8,14 @@ import sqlalchemy as sa
 
 from rag_index.ledger.records import Counts
 from rag_index.ledger.scan import ScanRows
-from rag_index.ledger.tables import HELD, batch_deletions, collections, documents, sizes
+from rag_index.ledger.tables import HELD, batch_deletions, documents, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.engine import Connection
-
     from rag_index.ledger.records import Collection
 
+d = documents.c
 DAYS = 30
 """Days for which sizes are kept: what an index lost in this time is one loss."""
 DAY = 86_400
@@ -30,11 +29,16 @@ class DeletionRows(ScanRows):
 
     def count_documents(self, collection: Collection) -> Counts:
         """Count the documents of a collection."""
-        return self._count(collection, sa.true())
+        return self._counts(collection, sa.true())
 
-    def count_deletions(self, collection: Collection) -> Counts:
-        """Count the documents that the scan did not see or found emptied."""
-        return self._count(collection, self._is_lost(collection.id))
+    def count_deletions(self, collection: Collection, keys: Sequence[str] | None = None) -> Counts:
+        """Count the documents that the scan did not see or found emptied.
+
+        With `keys`, count those of these documents that have points and that are not held back.
+        """
+        if keys is None:
+            return self._counts(collection, self._is_lost(collection.id))
+        return self._counts(collection, self._is_in(d.key, keys) & d.held_at.is_(None))
 
     def count_unmatched(self, collection: Collection, other: Collection) -> Counts:
         """Count the documents that have no match in another collection: of the same key, or moved, with the same text.
@@ -58,164 +62,128 @@ class DeletionRows(ScanRows):
             for count in (lost.c.all, lost.c.whole, lost.c.held)
         ]
         joined = lost.outerjoin(found, found.c.text_hash == lost.c.text_hash)
-        with self.transaction() as connection:
-            return Counts(*map(int, connection.execute(sa.select(*sums).select_from(joined)).one()))
-
-    def count_named(self, collection: Collection, keys: Sequence[str]) -> Counts:
-        """Count those of these documents that have points and that are not held back."""
-        named = self._is_in_keys(documents.c.key) & documents.c.held_at.is_(None)
-        return self._count(collection, named, keys)
-
-    def hold_back_named(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Hold back these documents, as far as they have points."""
-        d = documents.c
-        named = (d.collection_id == collection_id) & (d.chunks > 0) & d.held_at.is_(None) & self._is_in_keys(d.key)
-        with self.transaction() as connection:
-            statement = documents.update().where(named).values(held_at=self.clock())
-            connection.execute(statement, {"keys": self._bind_keys(keys)})
+        return Counts(*map(int, self._select(sa.select(*sums).select_from(joined))[0]))
 
     def held_of(self, collection_id: int, keys: Sequence[str]) -> set[str]:
         """Return those of these documents that are held back."""
-        d = documents.c
-        held = sa.select(d.key).where(d.collection_id == collection_id, d.held_at.is_not(None), self._is_in_keys(d.key))
-        with self.transaction() as connection:
-            return {str(key) for key in connection.scalars(held, {"keys": self._bind_keys(keys)})}
+        held = (d.collection_id == collection_id) & d.held_at.is_not(None)
+        return {str(row[0]) for row in self._select(sa.select(d.key).where(held, self._is_in(d.key, keys)))}
 
-    def release_named(self, collection_id: int, keys: Sequence[str]) -> None:
-        """Hold these documents back no longer."""
-        d = documents.c
-        held = (d.collection_id == collection_id) & d.held_at.is_not(None) & self._is_in_keys(d.key)
-        with self.transaction() as connection:
-            connection.execute(documents.update().where(held).values(held_at=None), {"keys": self._bind_keys(keys)})
-
-    def note_batch_deletions(self, collection_id: int, count: int) -> None:
-        """Add to what batches have deleted in this hour; forget what is no longer counted."""
-        now, b = int(self.clock() // HOUR), batch_deletions.c
-        insert = self._insert(batch_deletions).values(collection_id=collection_id, hour=now, documents=count)
-        statement = insert.on_conflict_do_update(
-            index_elements=["collection_id", "hour"], set_={"documents": b.documents + insert.excluded.documents}
-        )
-        outdated = (b.collection_id == collection_id) & ((b.hour < now - HOURS) | (b.hour > now))
-        with self.transaction() as connection:
-            connection.execute(batch_deletions.delete().where(outdated))
-            connection.execute(statement)
-
-    def count_batch_deletions(self, collection_id: int) -> int:
-        """Count what batches have deleted in this hour and the `HOURS` before it."""
-        now, b = int(self.clock() // HOUR), batch_deletions.c
-        recent = (b.collection_id == collection_id) & (b.hour >= now - HOURS) & (b.hour <= now)
-        with self.transaction() as connection:
-            return int(connection.scalar(sa.select(sa.func.sum(b.documents)).where(recent)) or 0)
+    def count_held(self, collection_id: int) -> int:
+        """Count the documents that are held back."""
+        return self._count(documents, self._is_in_index(collection_id), HELD)
 
     def hold_back(self, collection: Collection, *, whole: bool) -> None:
         """Hold back what the scan would delete (with `whole`, only of what was there when the index was last whole)."""
-        d = documents.c
-        lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost(collection.id)
+        lost = self._is_lost(collection.id)
         if whole:
             lost &= d.added_at <= collection.whole_at
-        with self.transaction() as connection:
+        with self.transaction():
             self.release(collection.id)
-            connection.execute(documents.update().where(lost, d.held_at.is_(None)).values(held_at=self.clock()))
+            self._hold(collection.id, lost)
+
+    def hold_back_named(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Hold back these documents, as far as they have points."""
+        self._hold(collection_id, self._is_in(d.key, keys))
+
+    def _hold(self, collection_id: int, which: sa.ColumnElement[bool]) -> None:
+        indexed = (d.collection_id == collection_id) & (d.chunks > 0)
+        self._write(documents.update().where(indexed, which, d.held_at.is_(None)).values(held_at=self.clock()))
 
     def hold_back_others(self, collection: Collection) -> None:
         """Hold back what the scan would delete and nothing else held back before; hold that back no longer.
 
         Forget earlier sizes and deletions, as `release_all` does.
         """
-        d = documents.c
         lost = (d.collection_id == collection.id) & (d.chunks > 0) & self._is_lost(collection.id)
         other = sa.case((d.held_at.is_(None), self.clock()), else_=None)
-        with self.transaction() as connection:
+        with self.transaction():
             self.release(collection.id)
-            connection.execute(documents.update().where(lost).values(held_at=other))
-            self._forget_losses(connection, collection.id)
+            self._write(documents.update().where(lost).values(held_at=other))
+            self._forget_losses(collection.id)
 
     def release(self, collection_id: int) -> None:
         """Hold documents back no longer that the scan saw, and found with text."""
-        held = self._is_in_index(collection_id) & HELD
-        with self.transaction() as connection:
-            connection.execute(documents.update().where(held, ~self._is_lost(collection_id)).values(held_at=None))
+        self._release(collection_id, ~self._is_lost(collection_id))
 
     def release_seen(self, collection_id: int) -> None:
         """Hold documents back no longer that the scan saw, whether or not they have text."""
-        d = documents.c
-        seen = sa.exists().where(self._scanned.seen.c.key == d.key)
-        held = self._is_in_index(collection_id) & HELD
-        with self.transaction() as connection:
-            connection.execute(documents.update().where(held, seen).values(held_at=None))
+        self._release(collection_id, sa.exists().where(self._scanned.seen.c.key == d.key))
+
+    def release_named(self, collection_id: int, keys: Sequence[str]) -> None:
+        """Hold these documents back no longer."""
+        self._release(collection_id, self._is_in(d.key, keys))
 
     def release_all(self, collection_id: int) -> None:
         """Hold nothing back any longer, and forget earlier sizes and deletions: a person allowed it."""
-        held = self._is_in_index(collection_id) & HELD
-        with self.transaction() as connection:
-            connection.execute(documents.update().where(held).values(held_at=None))
-            self._forget_losses(connection, collection_id)
+        with self.transaction():
+            self._release(collection_id, sa.true())
+            self._forget_losses(collection_id)
 
-    def _forget_losses(self, connection: Connection, collection_id: int) -> None:
+    def _release(self, collection_id: int, which: sa.ColumnElement[bool]) -> None:
+        self._write(documents.update().where(self._is_in_index(collection_id), HELD, which).values(held_at=None))
+
+    def _forget_losses(self, collection_id: int) -> None:
         for table in (sizes, batch_deletions):
-            connection.execute(table.delete().where(table.c.collection_id == collection_id))
+            self._write(table.delete().where(table.c.collection_id == collection_id))
 
-    def count_held(self, collection_id: int) -> int:
-        """Count the documents that are held back."""
-        held = self._is_in_index(collection_id) & HELD
-        with self.transaction() as connection:
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(documents).where(held)) or 0)
+    # What was deleted, and how large collections were
 
-    def mark_whole(self, collection_id: int) -> None:
-        """Record that the collection is whole now."""
-        with self.transaction() as connection:
-            connection.execute(
-                collections.update().where(collections.c.id == collection_id).values(whole_at=self.clock())
+    def note_batch_deletions(self, collection_id: int, count: int) -> None:
+        """Add to what batches have deleted in this hour; forget what is no longer counted."""
+        now, b = int(self.clock() // HOUR), batch_deletions.c
+        with self.transaction():
+            self._write(
+                batch_deletions.delete().where(b.collection_id == collection_id, ~b.hour.between(now - HOURS, now))
             )
+            insert = self._insert(batch_deletions).values(collection_id=collection_id, hour=now, documents=count)
+            sum_ = {"documents": b.documents + insert.excluded.documents}
+            self._write(insert.on_conflict_do_update(index_elements=["collection_id", "hour"], set_=sum_))
+
+    def count_batch_deletions(self, collection_id: int) -> int:
+        """Count what batches have deleted in this hour and the `HOURS` before it."""
+        now, b = int(self.clock() // HOUR), batch_deletions.c
+        recent = (b.collection_id == collection_id) & b.hour.between(now - HOURS, now)
+        return int(self._value(sa.select(sa.func.sum(b.documents)).where(recent)) or 0)
 
     def note_size(self, collection_id: int, count: int) -> None:
         """Record that the collection has `count` documents today; forget sizes older than `DAYS`."""
         today, s = int(self.clock() // DAY), sizes.c
-        insert = self._insert(sizes).values(collection_id=collection_id, day=today, documents=count)
-        larger = sa.case((insert.excluded.documents > s.documents, insert.excluded.documents), else_=s.documents)
-        statement = insert.on_conflict_do_update(index_elements=["collection_id", "day"], set_={"documents": larger})
-        outdated = (s.collection_id == collection_id) & ((s.day <= today - DAYS) | (s.day > today))
-        with self.transaction() as connection:
-            connection.execute(sizes.delete().where(outdated))
-            connection.execute(statement)
+        with self.transaction():
+            self._write(sizes.delete().where(s.collection_id == collection_id, ~s.day.between(today - DAYS + 1, today)))
+            insert = self._insert(sizes).values(collection_id=collection_id, day=today, documents=count)
+            larger = sa.case((insert.excluded.documents > s.documents, insert.excluded.documents), else_=s.documents)
+            larger_one = {"documents": larger}
+            self._write(insert.on_conflict_do_update(index_elements=["collection_id", "day"], set_=larger_one))
 
     def largest_size(self, collection_id: int) -> int:
         """Return the most documents that the collection had in the last `DAYS`; 0 if that is not known."""
         today, s = int(self.clock() // DAY), sizes.c
-        recent = (s.collection_id == collection_id) & (s.day > today - DAYS) & (s.day <= today)
-        with self.transaction() as connection:
-            return int(connection.scalar(sa.select(sa.func.max(s.documents)).where(recent)) or 0)
+        recent = (s.collection_id == collection_id) & s.day.between(today - DAYS + 1, today)
+        return int(self._value(sa.select(sa.func.max(s.documents)).where(recent)) or 0)
 
     def copy_sizes(self, collection_id: int, other_id: int) -> None:
         """Give another collection the sizes of this one, which it replaces, and what batches deleted from it."""
-        with self.transaction() as connection:
-            for table in (sizes, batch_deletions):
-                day = table.c.day if table is sizes else table.c.hour
-                rows = sa.select(sa.literal(other_id), day, table.c.documents)
+        with self.transaction():
+            self._forget_losses(other_id)
+            for table, time in ((sizes, "day"), (batch_deletions, "hour")):
+                rows = sa.select(sa.literal(other_id), table.c[time], table.c.documents)
                 rows = rows.where(table.c.collection_id == collection_id)
-                connection.execute(table.delete().where(table.c.collection_id == other_id))
-                insert = self._insert(table).from_select(["collection_id", day.name, "documents"], rows)
-                connection.execute(insert)
+                self._write(self._insert(table).from_select(["collection_id", time, "documents"], rows))
 
-    def _count(
-        self, collection: Collection, where: sa.ColumnElement[bool], keys: Sequence[str] | None = None
-    ) -> Counts:
-        d = documents.c
+    def _counts(self, collection: Collection, where: sa.ColumnElement[bool]) -> Counts:
         whole = d.added_at <= collection.whole_at
-        statement = sa.select(*_counts(whole, whole & d.held_at.is_not(None))).where(
-            d.collection_id == collection.id, d.chunks > 0, where
-        )
-        with self.transaction() as connection:
-            bound = {} if keys is None else {"keys": self._bind_keys(keys)}
-            return Counts(*map(int, connection.execute(statement, bound).one()))
+        statement = sa.select(*_counts(whole, whole & d.held_at.is_not(None)))
+        found = self._select(statement.where(d.collection_id == collection.id, d.chunks > 0, where))
+        return Counts(*map(int, found[0]))
 
     def _is_lost(self, collection_id: int) -> sa.ColumnElement[bool]:
         """Return the condition for a document that the scan did not see, or found emptied."""
-        tables, key = self._scanned, documents.c.key
+        tables = self._scanned
         unseen = self._is_unseen(collection_id)
         if self._any_unread:  # by keys: with an OR, the whole collection would be looked at
-            return key.in_(sa.union(sa.select(tables.lost.c.key), sa.select(tables.emptied.c.key)))
-        return unseen | sa.exists().where(tables.emptied.c.key == key)
+            return d.key.in_(sa.union(sa.select(tables.lost.c.key), sa.select(tables.emptied.c.key)))
+        return unseen | sa.exists().where(tables.emptied.c.key == d.key)
 
 
 def _counts(whole: sa.ColumnElement[bool], held: sa.ColumnElement[bool]) -> list[sa.ColumnElement[Any]]:

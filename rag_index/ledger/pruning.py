@@ -21,9 +21,7 @@ from rag_index.ledger.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from sqlalchemy.engine import Connection
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
 
 class Prunable(NamedTuple):
@@ -50,59 +48,33 @@ class PrunedRows(LedgerConnection):
     def prune(self, before: float, aliases: Collection[str]) -> Prunable:
         """Delete what is older than a time and belongs to none of these aliases, or to a run; return how much that was.
 
-        The newest run of each index stays, and so does a run that holds a lease.
+        The newest run of each index stays, and so does a run that holds a lease. The changes of an index that is gone
+        would be lost to a collection that is still there. So its watch stays, and notes that everything has to be read.
         """
-        with self.transaction() as connection:
-            failed = connection.execute(failed_documents.delete().where(_is_forgotten(before, aliases))).rowcount
-            digests = connection.execute(buckets.delete().where(_is_outdated(before, aliases))).rowcount
-            changes, watched = self._forget_watches(connection, before, aliases)
-            old = connection.execute(runs.delete().where(_is_old(before))).rowcount
-            return Prunable(old, failed, changes, watched, digests)
+        w = watches.c
+        with self.transaction():
+            gone = self._unwatched(before, aliases)
+            changed = sa.or_(*(sa.exists().where(table.c.alias == w.alias) for table in (inbox, look_ups)))
+            kept = w.alias.in_(gone) & _has_collection(w.alias) & changed
+            self._write(watches.update().where(kept).values(full_number=w.last_number))
+            self._write(mended.delete().where(mended.c.alias.in_(gone)))
+            return _sums(_prunable(before, aliases, gone), lambda table, old: self._write(table.delete().where(old)))
 
     def count_prunable(self, before: float, aliases: Collection[str]) -> Prunable:
         """Return how much `prune` would delete."""
-
-        def count(table: sa.Table, condition: sa.ColumnElement[bool]) -> int:
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(table).where(condition)) or 0)
-
-        with self.transaction() as connection:
-            gone = self._unwatched(connection, before, aliases)
-            return Prunable(
-                count(runs, _is_old(before)),
-                count(failed_documents, _is_forgotten(before, aliases)),
-                sum(count(table, table.c.alias.in_(gone)) for table in (inbox, look_ups)),
-                count(watches, watches.c.alias.in_(gone) & ~_has_collection(watches.c.alias)),
-                count(buckets, _is_outdated(before, aliases)),
-            )
+        with self.transaction():
+            return _sums(_prunable(before, aliases, self._unwatched(before, aliases)), self._count)
 
     def count_runs(self) -> int:
         """Count the runs of all indexes."""
-        with self.transaction() as connection:
-            return int(connection.scalar(sa.select(sa.func.count()).select_from(runs)) or 0)
+        return self._count(runs)
 
     def chunkings(self) -> list[tuple[int, str]]:
         """Return the id of each collection of all indexes, and the fingerprint of what made its chunks."""
-        with self.transaction() as connection:
-            found = connection.execute(sa.select(collections.c.id, collections.c.chunking).order_by(collections.c.id))
-            return [(int(row[0]), str(row[1])) for row in found]
+        found = self._select(sa.select(collections.c.id, collections.c.chunking).order_by(collections.c.id))
+        return [(int(row[0]), str(row[1])) for row in found]
 
-    def _forget_watches(self, connection: Connection, before: float, aliases: Collection[str]) -> tuple[int, int]:
-        """Delete the changes and the watches of indexes that are gone; return their numbers.
-
-        The changes would be lost to a collection that is still there. So its watch stays, and notes that everything has
-        to be read.
-        """
-        gone = self._unwatched(connection, before, aliases)
-        changed = sa.or_(*(sa.exists().where(table.c.alias == watches.c.alias) for table in (inbox, look_ups)))
-        there = _has_collection(watches.c.alias)
-        is_gone = watches.c.alias.in_(gone)
-        connection.execute(watches.update().where(is_gone, there, changed).values(full_number=watches.c.last_number))
-        watched = connection.execute(watches.delete().where(is_gone, ~there)).rowcount
-        connection.execute(mended.delete().where(mended.c.alias.in_(gone)))
-        deletes = [table.delete().where(table.c.alias.in_(gone)) for table in (inbox, look_ups)]
-        return sum(connection.execute(delete).rowcount for delete in deletes), watched
-
-    def _unwatched(self, connection: Connection, before: float, aliases: Collection[str]) -> list[str]:
+    def _unwatched(self, before: float, aliases: Collection[str]) -> list[str]:
         """Return the aliases of watches that are gone. An index has changes in the inbox only if it has a watch."""
         w = watches.c
         since = sa.func.coalesce(w.caught_up_at, w.since), sa.func.coalesce(w.applied_at, w.since), w.since
@@ -113,7 +85,32 @@ class PrunedRows(LedgerConnection):
         statement = sa.select(w.alias).where(
             w.alias.not_in(list(aliases)), *(at < before for at in since), ~arrived, ~_has_run(w.alias, before)
         )
-        return [str(alias) for alias in connection.scalars(statement)]
+        return [str(row[0]) for row in self._select(statement)]
+
+
+def _prunable(
+    before: float, aliases: Collection[str], gone: Sequence[str]
+) -> Iterator[tuple[str, sa.Table, sa.ColumnElement[bool]]]:
+    """Yield what may be deleted: a field of `Prunable`, a table, and the condition for its rows.
+
+    Runs come last, because the others ask for them. `gone` are the indexes whose watch is gone.
+    """
+    yield "failed", failed_documents, _is_forgotten(before, aliases)
+    yield "buckets", buckets, buckets.c.collection_id.in_(_abandoned(before, aliases))  # a scan then reads everything
+    yield "watches", watches, watches.c.alias.in_(gone) & ~_has_collection(watches.c.alias)
+    for table in (inbox, look_ups):
+        yield "changes", table, table.c.alias.in_(gone)
+    yield "runs", runs, _is_old(before)
+
+
+def _sums(
+    prunable: Iterator[tuple[str, sa.Table, sa.ColumnElement[bool]]],
+    number: Callable[[sa.Table, sa.ColumnElement[bool]], int],
+) -> Prunable:
+    numbers = dict.fromkeys(Prunable._fields, 0)
+    for name, table, condition in prunable:
+        numbers[name] += number(table, condition)
+    return Prunable(**numbers)
 
 
 def _has_run(alias: Any, since: float) -> sa.ColumnElement[bool]:
@@ -136,11 +133,6 @@ def _is_old(before: float) -> sa.ColumnElement[bool]:
     whole = ~runs.c.id.startswith(SINGLE)
     live = sa.exists().where(leases.c.run_id == runs.c.id)
     return sa.and_(runs.c.started_at < before, ~runs.c.id.startswith(BATCH), sa.or_(newer, ~whole), ~live)
-
-
-def _is_outdated(before: float, aliases: Collection[str]) -> sa.ColumnElement[bool]:
-    """Return the condition for digests of buckets that may go. Without them, a scan reads everything."""
-    return buckets.c.collection_id.in_(_abandoned(before, aliases))
 
 
 def _is_forgotten(before: float, aliases: Collection[str]) -> sa.ColumnElement[bool]:

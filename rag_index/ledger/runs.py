@@ -1,4 +1,4 @@
-"""The ledger's runs."""
+"""The ledger's runs and watches: when they ran, how they ended, and how far they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rag_index.database.sqlite import insert_for
 from rag_index.ledger.connection import LedgerConnection
 from rag_index.ledger.records import RunRecord, WatchRecord
 from rag_index.ledger.tables import mended, runs, slots, watches
@@ -28,16 +27,12 @@ class RunRows(LedgerConnection):
             "alias": alias, "host": host, "pid": pid, "started_at": self.clock(), "ended_at": None,
             "state": "running", "message": "", "report": "{}",
         }  # fmt: skip
-        with self.transaction() as connection:
-            statement = insert_for(connection.dialect)(runs).values(id=run_id, **values)
-            connection.execute(statement.on_conflict_do_update(index_elements=[runs.c.id], set_=values))
+        self._put_row(runs, {"id": run_id}, values)
 
     def finish_run(self, run_id: str, *, state: str, message: str, report: dict[str, Any]) -> None:
         """Record how a run ended."""
-        statement = runs.update().where(runs.c.id == run_id)
         values = {"state": state, "message": message, "report": json.dumps(report), "ended_at": self.clock()}
-        with self.transaction() as connection:
-            connection.execute(statement.values(**values))
+        self._write(runs.update().where(runs.c.id == run_id).values(**values))
 
     def last_run(self, alias: str, run_id: str | None = None) -> RunRecord | None:
         """Return the newest run of an index over all its documents, which is no batch of a watch.
@@ -47,9 +42,8 @@ class RunRows(LedgerConnection):
         whole = ~runs.c.id.startswith(SINGLE) & ~runs.c.id.startswith(BATCH)
         wanted = runs.c.id.startswith(run_id, autoescape=True) if run_id else whole
         statement = sa.select(runs).where(runs.c.alias == alias, wanted).order_by(runs.c.started_at.desc()).limit(1)
-        with self.transaction() as connection:
-            row = connection.execute(statement).mappings().first()
-        return RunRecord(**{**row, "report": json.loads(row["report"])}) if row else None
+        found = self._select(statement)
+        return RunRecord(**{**found[0]._mapping, "report": json.loads(found[0].report)}) if found else None
 
 
 def lease_name(project: str) -> str:
@@ -62,9 +56,8 @@ class WatchRows(LedgerConnection):
 
     def watch(self, alias: str) -> WatchRecord | None:
         """Return what is known about the watch of an index; None if it was never watched."""
-        with self.transaction() as connection:
-            row = connection.execute(sa.select(watches).where(watches.c.alias == alias)).mappings().first()
-        return WatchRecord(**row) if row else None
+        found = self._select(sa.select(watches).where(watches.c.alias == alias))
+        return WatchRecord(**found[0]._mapping) if found else None
 
     def begin_watch(self, alias: str, *, blind: str = "") -> None:
         """Record that an index is watched from now on; one that was watched before keeps what is known about it.
@@ -79,22 +72,17 @@ class WatchRows(LedgerConnection):
         with self.transaction() as connection:
             connection.execute(insert.on_conflict_do_update(index_elements=["alias"], set_={"blind": blind}))
             if blind:
-                m = mended.c
-                connection.execute(mended.delete().where(m.alias == alias, m.missed_at.is_(None)))
+                connection.execute(mended.delete().where(mended.c.alias == alias, mended.c.missed_at.is_(None)))
 
     def update_watch(self, alias: str, **values: Any) -> None:
         """Change columns of a watch."""
-        with self.transaction() as connection:
-            connection.execute(watches.update().where(watches.c.alias == alias).values(**values))
+        self._write(watches.update().where(watches.c.alias == alias).values(**values))
 
     def slot_position(self, name: str) -> str | None:
         """Return the position up to which everything that a slot gave is in the inbox; None if it was never read."""
-        with self.transaction() as connection:
-            found = connection.scalar(sa.select(slots.c.position).where(slots.c.name == name))
+        found = self._value(sa.select(slots.c.position).where(slots.c.name == name))
         return None if found is None else str(found)
 
     def remember_slot(self, name: str, position: str) -> None:
         """Record that everything that a slot gave up to a position is in the inbox."""
-        insert = self._insert(slots).values(name=name, position=position)
-        with self.transaction() as connection:
-            connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_={"position": position}))
+        self._put_row(slots, {"name": name}, {"position": position})

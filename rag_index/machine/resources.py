@@ -91,11 +91,6 @@ def load_average() -> float | None:
         return None
 
 
-def default_worker_count(cgroup: Path = _CGROUP, membership: Path = _MEMBERSHIP) -> int:
-    """Return how many workers with the `local` embedder this machine has room for, at least 1."""
-    return detect_machine(cgroup, membership).max_workers(WORKER_MEMORY["local"])
-
-
 def choose_worker_count(parallel: ParallelSettings, worker_bytes: int, machine: Machine | None = None) -> int:
     """Return how many workers a run starts: as the settings say, or one less than the processors.
 

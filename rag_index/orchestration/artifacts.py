@@ -28,12 +28,14 @@ from prefect.logging import get_logger
 
 from rag_index.documents.keys import document_id
 from rag_index.orchestration.api_server import impatient
+from rag_index.reports.outcome import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rag_index.doctor.findings import Diagnosis
     from rag_index.indexing.run import IndexRun
+    from rag_index.ledger import Ledger
     from rag_index.reports.gate import GateVerdict
     from rag_index.reports.outcome import IndexOutcome, RunReport
     from rag_index.reports.progress import Progress
@@ -96,57 +98,42 @@ class ArtifactDisplay:
         self._artifact.update(progress.percent(), said, force=True)
 
 
-def failed_rows(run: IndexRun) -> list[Row]:
-    """Return a row for each document that is listed as failed; none if the run ended before it had a scan."""
-    if run.scan is None:
-        return []
-    listed = run.ledger.failures(run.scan.collection.id).values()
+def failed_rows(ledger: Ledger, collection_id: int, index: str) -> list[Row]:
+    """Return a row for each document of an index that is listed as failed."""
     return [
         {
             "document": document_id(failure.key),
             "kind": failure.kind,
             "reason": " ".join(failure.reason.split())[:MAX_REASON],
             "tries": failure.tries,
-            "retry": f"rag-index retry-failed {run.index.name}",
+            "retry": f"rag-index retry-failed {index}",
             "last tried": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(failure.last_at)),
         }
-        for failure in listed
+        for failure in ledger.failures(collection_id).values()
         if failure.kind != "skipped"
     ]
 
 
-def failed_table(run: IndexRun, rows: list[Row]) -> None:
-    """Create the table of an index's failed documents; nothing if the run ended before it had a scan."""
-    if run.scan is None:
-        return
-    name = run.index.name
-    said = f"No document of {name} is listed as failed"
-    if rows:
-        s = "s" if len(rows) != 1 else ""
-        said = f"{len(rows):,} document{s} of {name} could not be indexed, or lack something"
+def failed_table(rows: list[Row], *, project: str, index: str = "") -> None:
+    """Create the table of the failed documents of an index, or of all indexes of a run."""
+    of, command = (f" of {index}", f"rag-index failed {index}") if index else ("", "rag-index failed")
+    said = f"{count_of(len(rows), 'document')}{of} could not be indexed, or lack something"
+    if not rows:
+        said = f"No document{of} is listed as failed" if index else "No document failed"
     if len(rows) > MAX_FAILED:
-        said += f"; the first {MAX_FAILED}, `rag-index failed {name}` lists all"
-    key = artifact_key(run.settings.project, name, "failed")
-    _send(create_table_artifact, rows[:MAX_FAILED], key=key, description=said)
+        said += f"; the first {MAX_FAILED}, `{command}` lists all"
+    _table(said, rows[:MAX_FAILED], project, index or "all", "failed")
 
 
-def all_failed_table(rows: list[Row], *, project: str) -> None:
-    """Create the table of the failed documents of all indexes of a run."""
-    s = "s" if len(rows) != 1 else ""
-    said = f"{len(rows):,} document{s} could not be indexed, or lack something" if rows else "No document failed"
-    if len(rows) > MAX_FAILED:
-        said += f"; the first {MAX_FAILED}, `rag-index failed` lists all"
-    _send(create_table_artifact, rows[:MAX_FAILED], key=artifact_key(project, "all", "failed"), description=said)
-
-
-def run_report(run: IndexRun, outcome: IndexOutcome) -> None:
+def run_report(run: IndexRun) -> None:
     """Create the report of a run: its numbers, and what to do about them."""
     key = artifact_key(run.settings.project, run.index.name, "report")
-    _send(create_markdown_artifact, report_text(run, outcome), key=key, description=outcome.sentence())
+    _send(create_markdown_artifact, _report_text(run), key=key, description=run.outcome.sentence())
 
 
-def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
+def _report_text(run: IndexRun) -> str:
     """Return the report as Markdown."""
+    outcome = run.outcome
     values = outcome.to_json()
     state, message = values.pop("state"), values.pop("message", "")
     for name in ("index", "gate"):
@@ -174,25 +161,21 @@ def report_text(run: IndexRun, outcome: IndexOutcome) -> str:
         if metrics.symbols:
             lines += ["", "| symbols | |", "|---|---:|"]
             lines += [f"| {kind} | {count:,} |" for kind, count in sorted(metrics.symbols.items())]
-    if advice := _advice(run, outcome):
+    if advice := _advice(outcome):
         lines += ["", "## What to do", "", *[f"- {line}" for line in advice]]
     return "\n".join(lines)
 
 
-def gate_table(run: IndexRun, verdict: GateVerdict | None) -> None:
-    """Create the table of the golden queries that a rebuilt collection answers worse; nothing if none were asked."""
-    if verdict is None:
-        return
+def gate_table(verdict: GateVerdict, *, project: str, index: str) -> None:
+    """Create the table of the golden queries that a rebuilt collection answers worse."""
     rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.worse[:MAX_WORSE]]
     said = f"{'Passed' if verdict.passed else 'Not published'} (max_loss {verdict.max_loss:g}): {verdict.sentence()}"
-    key = artifact_key(run.settings.project, run.index.name, "gate")
-    _send(create_table_artifact, rows, key=key, description=said)
+    _table(said, rows, project, index, "gate")
 
 
 def outcome_table(report: RunReport, *, project: str) -> None:
     """Create a table of the outcome of each index."""
-    rows = [_row(outcome) for outcome in report.indexes]
-    _send(create_table_artifact, rows, key=artifact_key(project, "all", "outcome"), description=report.sentence())
+    _table(report.sentence(), [_row(outcome) for outcome in report.indexes], project, "all", "outcome")
 
 
 def tag_run(tag: str) -> None:
@@ -213,8 +196,7 @@ def benchmark_table(report: BenchmarkReport, *, project: str) -> None:
         row = one.to_json()
         stages, memory = row.pop("stages"), row.pop("memory_mb")
         rows.append(row | {name: f"{share:.0%}" for name, share in stages.items()} | {"memory MB": str(memory)})
-    key = artifact_key(project, report.index, "benchmark")
-    _send(create_table_artifact, rows, key=key, description=report.sentence())
+    _table(report.sentence(), rows, project, report.index, "benchmark")
 
 
 def diagnosis_table(diagnosis: Diagnosis, said: str, *, project: str) -> None:
@@ -222,7 +204,11 @@ def diagnosis_table(diagnosis: Diagnosis, said: str, *, project: str) -> None:
     found = diagnosis.to_json()
     rows = [*found["findings"], *({"kind": "advice", **advice} for advice in found["advice"])]
     columns = [{name: row.get(name) for name in ("index", "kind", "count", "message", "remedy")} for row in rows]
-    _send(create_table_artifact, columns, key=artifact_key(project, "doctor"), description=said)
+    _table(said, columns, project, "doctor")
+
+
+def _table(said: str, rows: list[Row], *key: str) -> None:
+    _send(create_table_artifact, rows, key=artifact_key(*key), description=said)
 
 
 def _send(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -246,7 +232,7 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int | float) else str(value)
 
 
-def _advice(run: IndexRun, outcome: IndexOutcome) -> list[str]:
+def _advice(outcome: IndexOutcome) -> list[str]:
     name = outcome.index
     advice = []
     if outcome.failed:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
-    from prefect.events.actions import ChangeFlowRunState
+    from collections.abc import Iterator
+
     from prefect.events.schemas.automations import AutomationCore
 
 FLOWS = ("index-all", "index-collection", "doctor", "benchmark")
@@ -83,139 +84,94 @@ def create_automations(webhook: str, *, silent: float, late: float, missing: flo
 
 def automations(block: Any, page: str, *, silent: float, late: float, missing: float) -> list[AutomationCore]:
     """Return the automations that the module lists. `block` is the id of a Webhook block, `page` Prefect's address."""
+    hours = f"{missing / 3600:.1f} hours"
+    told = f"rag-index: index-all did not run for {hours}: is its schedule paused?"
+    missed = json.dumps({"text": told, "deployment": "index-all", "state": "Missing"})
     return [
-        _ended(block, "not complete", _payload("ended incomplete", page), "Failed"),
-        _ended(block, "crashed", _payload("died", page), "Crashed"),
-        _not_heard_of(silent),
-        _not_begun(silent),
-        _not_cancelled(),
-        _not_started(block, _payload("was not started: is a worker running?", page), late),
-        _missing(block, missing),
+        _ended("not complete", _call(block, _payload("ended incomplete", page)), "Failed"),
+        _ended("crashed", _call(block, _payload("died", page)), "Crashed"),
+        *_marking(silent),
+        _proactive(
+            "late",
+            f"a scheduled run is not started {late:.0f} s after it was found to be late",
+            _call(block, _payload("was not started: is a worker running?", page)),
+            match_related=OUR_DEPLOYMENTS,
+            for_each={"prefect.resource.id"},
+            after={f"{RUN}Late"},
+            expect={RUN + state for state in ("Pending", "Running", *ENDS)},
+            within=timedelta(seconds=late),
+        ),
+        _proactive(
+            "missing",
+            f"index-all did not run for {hours}",
+            _call(block, missed),
+            match_related=NIGHTLY,
+            expect={f"{RUN}Running"},
+            within=timedelta(seconds=missing),
+        ),
     ]
 
 
-def _ended(block: Any, name: str, payload: str, *states: str) -> AutomationCore:
-    """Return the automation for a run of a deployment that ended in one of these states."""
-    from prefect.events.actions import CallWebhook
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+def _marking(silent: float) -> Iterator[AutomationCore]:
+    """Yield the automations that end a run in Prefect whose process or machine does not.
 
-    trigger = EventTrigger(
-        match=EVERY_RUN,
-        match_related=OUR_DEPLOYMENTS,
-        expect={RUN + state for state in states},
-        posture=Posture.Reactive,
-        threshold=1,
-        within=timedelta(0),
-    )
-    action = CallWebhook(block_document_id=block, payload=payload)
-    description = f"a run of a deployment ended as {', '.join(states)}"
-    return AutomationCore(name=f"rag-index: {name}", description=description, trigger=trigger, actions=[action])
-
-
-def _not_heard_of(silent: float) -> AutomationCore:
-    """Return the automation that marks a run as crashed if it sends no heartbeat any more."""
-    return _proactive(
-        "not heard of",
-        f"a run whose process sends no heartbeat for {silent:.0f} s is marked as crashed",
-        _mark_crashed(f"not heard of for {silent:.0f} s"),
-        match_related=OUR_FLOWS,
-        for_each={"prefect.resource.id"},
-        after={HEARTBEAT},
-        expect={HEARTBEAT, *(RUN + state for state in ENDS)},
-        within=timedelta(seconds=silent),
-    )
-
-
-def _not_begun(silent: float) -> AutomationCore:
-    """Return the automation that marks a run as crashed if it was taken up and never sent a heartbeat.
-
-    It is for deployed runs only: those of the command line send none.
+    "not begun" is for deployed runs only: those of the command line send no heartbeat.
     """
-    return _proactive(
-        "not begun",
-        f"a run that sends no heartbeat {silent:.0f} s after it was taken up is marked as crashed",
-        _mark_crashed(f"not heard of {silent:.0f} s after it was taken up"),
-        match_related=OUR_TAG,
-        for_each={"prefect.resource.id"},
-        after={f"{RUN}Pending", f"{RUN}Running"},
-        expect={HEARTBEAT, *(RUN + state for state in ENDS)},
-        within=timedelta(seconds=silent),
-    )
-
-
-def _mark_crashed(what: str) -> ChangeFlowRunState:
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
 
-    why = "its process or its machine died (killed, out of memory?)"
-    kept = "what was committed is kept, the next run continues from there"
-    return ChangeFlowRunState(force=False, state=StateType.CRASHED, name="Crashed", message=f"{what}: {why}; {kept}")
+    def crashed(what: str) -> ChangeFlowRunState:
+        why = "its process or its machine died (killed, out of memory?)"
+        kept = "what was committed is kept, the next run continues from there"
+        message = f"{what}: {why}; {kept}"
+        return ChangeFlowRunState(force=False, state=StateType.CRASHED, name="Crashed", message=message)
+
+    message = "cancelled; its process is not heard of, and what was committed is kept"
+    cancelled = ChangeFlowRunState(force=True, state=StateType.CANCELLED, name="Cancelled", message=message)
+    ends = {RUN + state for state in ENDS}
+    taken_up = f"{silent:.0f} s after it was taken up"
+    for name, description, action, whose, after, expect, seconds in (
+        ("not heard of", f"a run whose process sends no heartbeat for {silent:.0f} s is marked as crashed",
+         crashed(f"not heard of for {silent:.0f} s"), OUR_FLOWS, {HEARTBEAT}, {HEARTBEAT, *ends}, silent),
+        ("not begun", f"a run that sends no heartbeat {taken_up} is marked as crashed",
+         crashed(f"not heard of {taken_up}"), OUR_TAG, {f"{RUN}Pending", f"{RUN}Running"}, {HEARTBEAT, *ends}, silent),
+        ("not cancelled", f"a run that is still cancelling after {CANCEL_SECONDS:.0f} s is marked as cancelled",
+         cancelled, OUR_FLOWS, {f"{RUN}Cancelling"}, ends, CANCEL_SECONDS),
+    ):  # fmt: skip
+        yield _proactive(
+            name, description, action,
+            match_related=whose, for_each={"prefect.resource.id"}, after=after, expect=expect,
+            within=timedelta(seconds=seconds),
+        )  # fmt: skip
 
 
-def _not_cancelled() -> AutomationCore:
-    """Return the automation that ends a cancelled run if neither its worker nor its process is there to do it."""
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
+def _ended(name: str, action: Any, state: str) -> AutomationCore:
+    """Return the automation for a run of a deployment that ended in this state."""
+    from prefect.events.schemas.automations import Posture
 
-    return _proactive(
-        "not cancelled",
-        f"a run that is still cancelling after {CANCEL_SECONDS:.0f} s is marked as cancelled",
-        ChangeFlowRunState(
-            force=True,
-            state=StateType.CANCELLED,
-            name="Cancelled",
-            message="cancelled; its process is not heard of, and what was committed is kept",
-        ),
-        match_related=OUR_FLOWS,
-        for_each={"prefect.resource.id"},
-        after={f"{RUN}Cancelling"},
-        expect={RUN + state for state in ENDS},
-        within=timedelta(seconds=CANCEL_SECONDS),
-    )
-
-
-def _not_started(block: Any, payload: str, late: float) -> AutomationCore:
-    """Return the automation for a scheduled run that is late, and that nobody starts."""
-    from prefect.events.actions import CallWebhook
-
-    return _proactive(
-        "late",
-        f"a scheduled run is not started {late:.0f} s after it was found to be late",
-        CallWebhook(block_document_id=block, payload=payload),
-        match_related=OUR_DEPLOYMENTS,
-        for_each={"prefect.resource.id"},
-        after={f"{RUN}Late"},
-        expect={RUN + state for state in ("Pending", "Running", *ENDS)},
-        within=timedelta(seconds=late),
-    )
-
-
-def _missing(block: Any, missing: float) -> AutomationCore:
-    """Return the automation for a time without any run of index-all."""
-    from prefect.events.actions import CallWebhook
-
-    text = f"rag-index: index-all did not run for {missing / 3600:.1f} hours: is its schedule paused?"
-    payload = json.dumps({"text": text, "deployment": "index-all", "state": "Missing"})
-    return _proactive(
-        "missing",
-        f"index-all did not run for {missing / 3600:.1f} hours",
-        CallWebhook(block_document_id=block, payload=payload),
-        match_related=NIGHTLY,
-        expect={f"{RUN}Running"},
-        within=timedelta(seconds=missing),
-    )
+    description = f"a run of a deployment ended as {state}"
+    trigger = {"match_related": OUR_DEPLOYMENTS, "expect": {RUN + state}, "within": timedelta(0)}
+    return _automation(name, description, action, posture=Posture.Reactive, **trigger)
 
 
 def _proactive(name: str, description: str, action: Any, **trigger: Any) -> AutomationCore:
     """Return an automation that acts if what it expects does not happen in time."""
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.automations import Posture
 
-    return AutomationCore(
-        name=f"rag-index: {name}",
-        description=description,
-        trigger=EventTrigger(match=EVERY_RUN, posture=Posture.Proactive, threshold=1, **trigger),
-        actions=[action],
-    )
+    return _automation(name, description, action, posture=Posture.Proactive, **trigger)
+
+
+def _automation(name: str, description: str, action: Any, **trigger: Any) -> AutomationCore:
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger
+
+    when = EventTrigger(match=EVERY_RUN, threshold=1, **trigger)
+    return AutomationCore(name=f"rag-index: {name}", description=description, trigger=when, actions=[action])
+
+
+def _call(block: Any, payload: str) -> Any:
+    from prefect.events.actions import CallWebhook
+
+    return CallWebhook(block_document_id=block, payload=payload)
 
 
 def _payload(what: str, page: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import tomllib
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, chdir, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,18 +66,15 @@ class FlowStart:
         self._stack = ExitStack()
         self._server: ApiServer | None = None
         self._workers: Workers | None = None
-        self._flow: Callable[..., Any] | None = None
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._beside: Future[Callable[..., Any]] | None = None
 
     def __enter__(self) -> FlowStart:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._thread is not None:
-            if self._thread.is_alive() and self._server is not None:
-                self._server.end()  # nobody waits for its answer any more
-            self._thread.join()
+        if self._server is not None and self._beside is not None and not self._beside.done():
+            self._server.end()  # nobody waits for its answer any more
+        self.wait()
         self._stack.close()  # workers first: they send the server what they have logged
 
     def begin(self) -> None:
@@ -89,23 +86,22 @@ class FlowStart:
     def begin_beside(self) -> None:
         """Start everything beside what this process does next."""
         self.begin()
-        self._thread = threading.Thread(target=self._prepare_beside, name="start of the flow", daemon=True)
-        self._thread.start()
+        self._beside = ThreadPoolExecutor(1, "start of the flow").submit(self._prepare_beside)
 
     @property
     def begun(self) -> bool:
         """Whether the start has begun beside something else."""
-        return self._thread is not None
+        return self._beside is not None
 
     @property
     def ready(self) -> bool:
         """Whether the start that `begin_beside` began has ended, well or not, so that `call` need not wait for it."""
-        return self._thread is not None and not self._thread.is_alive()
+        return self._beside is not None and self._beside.done()
 
     def wait(self) -> None:
         """Wait until a start that `begin_beside` began has ended, well or not."""
-        if self._thread is not None:
-            self._thread.join()
+        if self._beside is not None:
+            wait([self._beside])
 
     def call(self, **parameters: Any) -> Any:
         """Run the flow with `parameters` and return what its final state holds.
@@ -116,12 +112,10 @@ class FlowStart:
         """
         import httpx
 
-        if self._thread is None:
-            self._prepare()
-        self.wait()
+        flow = self._prepare() if self._beside is None else self._beside.result()
         try:
             with self._early_workers(), prefect_api(self._server):
-                result = self._prepared()(**parameters, return_state=True).result(raise_on_failure=False)
+                result = flow(**parameters, return_state=True).result(raise_on_failure=False)
                 if isinstance(result, BaseException):
                     raise result
         except httpx.TransportError as error:
@@ -138,28 +132,24 @@ class FlowStart:
             ) from error
         return result
 
-    def _prepare(self) -> None:
-        self._flow = self._load()  # first: two threads that import parts of distributed at once get in each other's way
+    def _prepare(self) -> Callable[..., Any]:
+        """Return the flow, with the early start of workers under way."""
+        flow = self._load()  # first: two threads that import parts of distributed at once get in each other's way
         if self._early is not None:
             from rag_index.orchestration.cluster import workers_of
 
             self._workers = self._stack.enter_context(workers_of(self._early))
             self._workers.start_early()
+        return flow
 
-    def _prepare_beside(self) -> None:
-        try:
-            self._prepare()
-            if self._server is not None:
-                self._server.wait()
-            if self._workers is not None:
-                self._workers.wait_early()
-        except BaseException as error:  # noqa: BLE001 - `call` raises it
-            self._error = error
-
-    def _prepared(self) -> Callable[..., Any]:
-        if self._flow is None or self._error is not None:
-            raise self._error or TransientError("the flow was not loaded; run again")
-        return self._flow
+    def _prepare_beside(self) -> Callable[..., Any]:
+        """Return the flow once server and workers are there."""
+        flow = self._prepare()
+        if self._server is not None:
+            self._server.wait()
+        if self._workers is not None:
+            self._workers.wait_early()
+        return flow
 
     def _early_workers(self) -> AbstractContextManager[None]:
         if self._workers is None:

@@ -33,38 +33,6 @@ INTERVAL_SECONDS = 1.0
 LOG_TOPIC = "rag-index"
 
 
-class Liveness:
-    """A regular check that the flow's cluster has workers. Where there is no cluster it checks nothing."""
-
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._checked = self._seen = clock()
-        self.workers: frozenset[str] | None = None
-        """The addresses of the workers at the last check; None while they are not known."""
-
-    def check(self) -> None:
-        """Check for workers, if the last check is old enough. Call it while no result comes.
-
-        Raises:
-            TransientError: there has been no worker for three minutes.
-        """
-        now = self._clock()
-        if now - self._checked < CHECK_SECONDS:
-            return
-        if now - self._checked > GONE_SECONDS / 2:  # nobody checked in between, so nothing is known of that time
-            self._seen = now
-        self._checked = now
-        self.workers = _workers()
-        if self.workers is None or self.workers:
-            self._seen = now
-        elif now - self._seen >= GONE_SECONDS:
-            raise TransientError(
-                f"there has been no worker process for {now - self._seen:.0f} s, and none is starting; what is "
-                "committed is kept: check that there is memory for workers, or that those of [parallel] address run, "
-                "then run again"
-            )
-
-
 def _workers() -> frozenset[str] | None:
     """Return the addresses of the cluster's workers; None if there is no cluster to ask."""
     client = flow_client()
@@ -76,29 +44,18 @@ def _workers() -> frozenset[str] | None:
         return None
 
 
-def forward_status(in_flight: Callable[[], int]) -> None:
-    """Send this worker's status to the flow from now on. Call it once; outside a worker it does nothing."""
+def forward(in_flight: Callable[[], int]) -> None:
+    """Send this worker's status and log lines to the flow from now on. Call it once; it does nothing elsewhere."""
     worker = current_worker()
     if worker is None:
         return
-    threading.Thread(target=_send, args=(worker, in_flight), daemon=True, name="status").start()
+    handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
+    for logger in LOGGERS:
+        logger.addHandler(handler)
+    threading.Thread(target=_send_status, args=(worker, in_flight), daemon=True, name="status").start()
 
 
-def subscribe_status(progress: Progress) -> None:
-    """Give the status of all workers to the progress, from another thread. Starts the cluster."""
-    client = flow_client()
-    if client is None:
-        return
-
-    def receive(event: Any) -> None:
-        status = event[1]
-        found = tuple(Outage(*fields) for fields in status["outages"])
-        progress.set_process(status["worker"], requests=status["requests"], outages=found)
-
-    client.subscribe_topic(TOPIC, receive)
-
-
-def _send(worker: Any, in_flight: Callable[[], int]) -> None:
+def _send_status(worker: Any, in_flight: Callable[[], int]) -> None:
     last: tuple[int, tuple[Outage, ...]] = (0, ())
     while worker.status not in (Status.closing, Status.closed):
         time.sleep(INTERVAL_SECONDS)
@@ -108,34 +65,33 @@ def _send(worker: Any, in_flight: Callable[[], int]) -> None:
             worker.log_event(TOPIC, {"worker": worker.address, "requests": now[0], "outages": found})
 
 
-def forward_logs() -> None:
-    """Forward what a worker logs to Dask's event log. Call it once; outside a worker it does nothing."""
-    worker = current_worker()
-    if worker is None:
-        return
-    handler = LogNotes(lambda line: worker.log_event(LOG_TOPIC, line))
-    for logger in LOGGERS:
-        logger.addHandler(handler)
-
-
-def subscribe_logs(say: Callable[[str], None]) -> None:
-    """Give what workers log to `say`, which is called from another thread. Starts the cluster."""
+def _subscribe(progress: Progress) -> None:
+    """Give status and log lines of all workers to the progress, from another thread. Starts the cluster."""
     client = flow_client()
-    if client is not None:
-        client.subscribe_topic(LOG_TOPIC, lambda event: say(str(event[1])))
+    if client is None:
+        return
+
+    def receive(event: Any) -> None:
+        status = event[1]
+        found = tuple(Outage(*fields) for fields in status["outages"])
+        progress.set_process(status["worker"], requests=status["requests"], outages=found)
+
+    client.subscribe_topic(LOG_TOPIC, lambda event: progress.note_later(str(event[1])))
+    client.subscribe_topic(TOPIC, receive)
 
 
 class Monitor:
     """Progress, liveness and status of workers, and their log lines, for the time of a `with` block."""
 
-    def __init__(self, run: IndexRun) -> None:
-        self._run = run
-        self._liveness = Liveness()
+    def __init__(self, run: IndexRun, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress, self._stopwatch, self._metrics = run.progress, run.stopwatch, run.metrics
+        self._clock = clock
+        self._checked = self._seen = clock()
         self._subscribed = run.settings.parallel.serial
         self._stack = ExitStack()
 
     def __enter__(self) -> Monitor:
-        self._stack.enter_context(captured_logs(self._run.progress.note_later))
+        self._stack.enter_context(captured_logs(self._progress.note_later))
         return self
 
     def __exit__(
@@ -146,22 +102,39 @@ class Monitor:
     def subscribe(self) -> None:
         """Listen to the workers, the first time that it is called. Starts the cluster, and raises NoWorkers."""
         if not self._subscribed:
-            with self._run.stopwatch.stage("workers"):
-                subscribe_logs(self._run.progress.note_later)
-                subscribe_status(self._run.progress)
+            with self._stopwatch.stage("workers"):
+                _subscribe(self._progress)
             self._subscribed = True
 
     def waiting(self) -> AbstractContextManager[None]:
         """Count the time within the block as waiting for workers."""
-        return self._run.stopwatch.stage("wait")
+        return self._stopwatch.stage("wait")
 
     def tick(self) -> None:
-        """Show progress and check for workers, while no result comes. Raises as `Liveness.check`."""
-        self._run.progress.tick()
-        self._liveness.check()
-        if (workers := self._liveness.workers) is not None:
-            self._run.progress.keep_workers(workers)
+        """Show progress, and check for workers if the last check is old enough. Call it while no result comes.
+
+        Raises:
+            TransientError: there has been no worker for three minutes. Where there is no cluster, nothing is checked.
+        """
+        self._progress.tick()
+        now = self._clock()
+        if now - self._checked < CHECK_SECONDS:
+            return
+        if now - self._checked > GONE_SECONDS / 2:  # nobody checked in between, so nothing is known of that time
+            self._seen = now
+        self._checked = now
+        workers = _workers()
+        if workers is not None:
+            self._progress.keep_workers(workers)
+        if workers is None or workers:
+            self._seen = now
+        elif now - self._seen >= GONE_SECONDS:
+            raise TransientError(
+                f"there has been no worker process for {now - self._seen:.0f} s, and none is starting; what is "
+                "committed is kept: check that there is memory for workers, or that those of [parallel] address run, "
+                "then run again"
+            )
 
     def in_flight(self, shards: int) -> None:
         """Take note of how many shards are submitted and not done."""
-        self._run.progress.under_way(shards, self._run.metrics.workers)
+        self._progress.under_way(shards, self._metrics.workers)

@@ -91,7 +91,8 @@ class RunEnd:
 
     def note(self) -> None:
         """Take note of what the open ledger says of failed documents, and write the metrics file."""
-        self._failed = failed_rows(self._run)
+        if (scan := self._run.scan) is not None:
+            self._failed = failed_rows(self._run.ledger, scan.collection.id, self._run.index.name)
         try_to_write_metrics(self._run.settings)
 
     def state(self) -> State[RunReport]:
@@ -99,11 +100,14 @@ class RunEnd:
         run, outcome = self._run, self._run.outcome
         wait_for_api()
         run.progress.finish(outcome.sentence())
-        failed_table(run, self._failed)
+        names = {"project": run.settings.project, "index": run.index.name}
+        if run.scan is not None:
+            failed_table(self._failed, **names)
         if (whole := current_whole_run()) is not None:
             whole.add_failed(run.index.name, self._failed)
-        run_report(run, outcome)
-        gate_table(run, outcome.gate)
+        run_report(run)
+        if outcome.gate is not None:
+            gate_table(outcome.gate, **names)
         return report_state(RunReport([outcome], outcome.seconds))
 
 

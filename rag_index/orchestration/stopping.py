@@ -7,19 +7,14 @@ when there is a worker again.
 
 from __future__ import annotations
 
-import atexit
 import contextvars
-import json
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
-from base64 import b64encode
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -33,116 +28,18 @@ from prefect.states import AwaitingRetry, Cancelled
 from rag_index.orchestration.api_server import impatient, is_deployed
 from rag_index.orchestration.signals import hold_sigterm
 from rag_index.orchestration.states import end_with_state
+from rag_index.orchestration.witness import PUT_OFF, PUT_OFF_SECONDS, witnessed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prefect.client.schemas.objects import State
 
-PUT_OFF = "the worker of this run was stopped; what was committed is kept, and the run is resumed by the next worker"
-PUT_OFF_SECONDS = 70.0
-"""Longer than the leases of the run's indexes last, which a worker on another machine would have to wait for."""
-
-TRY_SECONDS = 60.0
-ENDED = b"ended"
 logger = get_logger("rag_index.stopping")
 POLL_SECONDS = 3.0
 GRACE_SECONDS = 10.0
 """How long a cancelled run may take to clean up. In a serial run a thread may be embedding that nothing interrupts."""
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """The place where the server keeps a run, and how to ask it."""
-
-    url: str
-    headers: dict[str, str]
-    verify: str | bool
-
-
-@contextmanager
-def witnessed(run_id: str | None) -> Iterator[None]:
-    """Have a witness until this process exits by itself; none if there is no id."""
-    if run_id is None:
-        yield
-        return
-    witness = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # the worker kills the whole group of a run that it cancels
-    )
-    # By a pipe: everybody may read command lines, and there is a password among the headers.
-    _tell(witness, json.dumps(asdict(_address(run_id))).encode() + b"\n")
-    atexit.register(_dismiss, witness)
-    yield
-
-
-def _address(run_id: str) -> Address:
-    from prefect.settings import get_current_settings
-
-    settings = get_current_settings()
-    api = settings.api
-    headers = {str(name): str(value) for name, value in settings.client.custom_headers.items()}
-    if api.auth_string is not None:
-        headers["Authorization"] = "Basic " + b64encode(api.auth_string.get_secret_value().encode()).decode()
-    elif api.key is not None:
-        headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
-    verify = not api.tls_insecure_skip_verify and (api.ssl_cert_file or True)
-    return Address(f"{api.url}/flow_runs/{run_id}", headers, verify)
-
-
-def _dismiss(witness: subprocess.Popen[bytes]) -> None:
-    _tell(witness, ENDED)
-    if witness.stdin is not None:
-        witness.stdin.close()
-    witness.wait()
-
-
-def _tell(witness: subprocess.Popen[bytes], words: bytes) -> None:
-    try:
-        if witness.stdin is not None:
-            witness.stdin.write(words)
-            witness.stdin.flush()
-    except OSError:
-        pass  # it has gone, which must not end the run
-
-
-def main() -> None:
-    """Wait for the end of the run's process, and put the run off if it was killed."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # systemd sends it to the whole service
-    address = Address(**json.loads(sys.stdin.buffer.readline()))
-    with httpx.Client(headers=address.headers, verify=address.verify, timeout=10) as client:
-        if sys.stdin.buffer.read() == ENDED:
-            return
-        deadline = time.monotonic() + TRY_SECONDS
-        while not _put_off(client, address.url) and time.monotonic() < deadline:
-            time.sleep(1)
-
-
-def _put_off(client: httpx.Client, url: str) -> bool:
-    """Schedule the run again if it still counts as running. Return whether the server was there to decide it."""
-    later = datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)
-    state = {
-        "type": "SCHEDULED",
-        "name": "AwaitingRetry",
-        "message": PUT_OFF,
-        "state_details": {"scheduled_time": later.isoformat()},
-    }
-    try:
-        answer = client.get(url)
-        if answer.is_success and answer.json()["state_type"] in ("RUNNING", "PENDING"):
-            answer = client.post(f"{url}/set_state", json={"state": state, "force": False})
-    except httpx.TransportError:
-        return False
-    return answer.status_code < 500
-
-
-if __name__ == "__main__":
-    main()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,20 +56,20 @@ _TOP: ContextVar[_Top | None] = ContextVar("the outermost run", default=None)
 
 
 @dataclass(slots=True)
-class Stop:
+class FlowStop:
     """Whether a flow was told to stop: `state` is what it then returns, and None otherwise."""
 
     state: State[Any] | None = None
 
 
 @contextmanager
-def stoppable(*, may_complete: bool = False) -> Iterator[Stop]:
+def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
     """End the block if the flow run is cancelled or its worker is stopped, and say in which state the flow ends.
 
-    Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `Stop.state`; and
-    with `may_complete` also if it has no such state, because it ends as it is meant to.
+    Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `FlowStop.state`,
+    and with `may_complete` also if it has no such state, because it ends as it is meant to.
     """
-    stop, outer = Stop(), _TOP.get()
+    stop, outer = FlowStop(), _TOP.get()
     if outer is not None:
         with hold_sigterm(lambda: _end_part(stop, outer)):
             yield stop
@@ -188,7 +85,7 @@ def stoppable(*, may_complete: bool = False) -> Iterator[Stop]:
         _TOP.reset(token)
 
 
-def _end_part(stop: Stop, top: _Top) -> bool:
+def _end_part(stop: FlowStop, top: _Top) -> bool:
     """Choose the state of a subflow that got SIGTERM, and return whether there is one."""
     if not _is_cancelled(top.run_id):
         return False
@@ -197,7 +94,7 @@ def _end_part(stop: Stop, top: _Top) -> bool:
     return True
 
 
-def _end(stop: Stop, run_id: str) -> bool:
+def _end(stop: FlowStop, run_id: str) -> bool:
     """Choose the state of a run that got SIGTERM, and return whether there is one."""
     if _is_cancelled(run_id):
         # The caller of a flow that is not deployed gets what Ctrl-C would be.

@@ -16,7 +16,7 @@ from prefect import runtime
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import IndexLease
 from rag_index.orchestration.api_server import is_deployed, wait_for_api
-from rag_index.orchestration.artifacts import ProgressArtifact, all_failed_table, outcome_table
+from rag_index.orchestration.artifacts import ProgressArtifact, failed_table, outcome_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +74,7 @@ class WholeRun:
         """Display how the run ended, once Prefect's server answers."""
         wait_for_api()
         outcome_table(report, project=self._project)
-        all_failed_table(self._failed, project=self._project)
+        failed_table(self._failed, project=self._project)
         self._artifact.update(self._percent(0.0), report.sentence(), force=True)
 
     def _percent(self, of_current: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from distributed.scheduler import KilledWorker
 from prefect.logging import get_run_logger
@@ -13,9 +13,10 @@ from rag_index.orchestration.retries import error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
     from prefect.futures import PrefectWrappedFuture
+
+    from rag_index.orchestration.monitor import Monitor
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,27 +31,15 @@ def shards_per_worker(*, embedded: bool) -> int:
     return 2 if embedded else 3
 
 
-class Watcher(Protocol):
-    """What a window tells while it waits; `monitor.Monitor` is one."""
-
-    def waiting(self) -> AbstractContextManager[None]:
-        """Enclose the time that is spent waiting for results."""
-
-    def tick(self) -> None:
-        """Called every second without a result. What it raises ends the waiting."""
-
-    def in_flight(self, shards: int) -> None:
-        """Called whenever the number of items in flight has changed."""
-
-
 class Window(Generic[Item, Result]):
     """Keeps at most `size` items submitted, and yields results as they come, in any order.
 
     When an item fails, the results of the others are still yielded; then the first error is raised, so that done work
-    is never thrown away. Items whose workers die again and again are collected in `died`.
+    is never thrown away. Items whose workers die again and again are collected in `died`. The watcher is told how many
+    items are in flight, and of each second without a result; what it raises then ends the waiting.
     """
 
-    def __init__(self, submit: Callable[[Item], PrefectWrappedFuture[Any, Any]], size: int, watcher: Watcher) -> None:
+    def __init__(self, submit: Callable[[Item], PrefectWrappedFuture[Any, Any]], size: int, watcher: Monitor) -> None:
         self._submit = submit
         self._size = size
         self._watcher = watcher

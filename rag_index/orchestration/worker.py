@@ -14,7 +14,7 @@ from rag_index.embedders import open_embedder
 from rag_index.indexing.embed import EmbedJob
 from rag_index.machine.watchdog import end_process_after
 from rag_index.orchestration.cluster import current_worker, flow_client, worker_name
-from rag_index.orchestration.monitor import forward_logs, forward_status
+from rag_index.orchestration.monitor import forward
 from rag_index.stores import open_store
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def process_embedder(job: EmbedJob) -> Embedder:
         if _Process.embedder is not None:
             _Process.embedder.close()
         else:
-            forward_logs()
-            forward_status(_requests_in_flight)
+            forward(_requests_in_flight)
         _Process.embedder = open_embedder(job.embedder, home=_home(), workers=job.workers, expected=job.identity)
         _Process.made_for = wanted
     return _Process.embedder

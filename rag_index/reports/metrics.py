@@ -25,6 +25,11 @@ collections. `other` is what no stage is named for.
 """
 
 
+SUMMED = (
+    "sent_bytes", "embed_seconds", "texts", "repeated", "reused", "requests", "retries", "splits", "rate_limited",
+    "chars", "chunk_seconds", "contexts_made", "contexts_cached", "contexts_missing",
+)  # fmt: skip
+"""What a run has of all its shards together, named as in `ShardStats`."""
 FLOAT_BYTES = 4
 
 
@@ -128,29 +133,19 @@ class RunMetrics:
         self.shards += 1
         self.shard_documents += documents
         self.vector_bytes += chunks * dimension * FLOAT_BYTES
-        self.sent_bytes += stats.sent_bytes
         self.chunks += chunks
         self.write_seconds += write_seconds
         self.worker_seconds += stats.seconds
-        self.embed_seconds += stats.embed_seconds
-        self.texts += stats.texts
-        self.repeated += stats.repeated
-        self.reused += stats.reused
-        self.requests += stats.requests
-        self.retries += stats.retries
-        self.splits += stats.splits
-        self.rate_limited += stats.rate_limited
-        self.chars += stats.chars
-        self.chunk_seconds += stats.chunk_seconds
-        self.contexts_made += stats.contexts_made
-        self.contexts_cached += stats.contexts_cached
-        self.contexts_missing += stats.contexts_missing
-        for kind, count in stats.symbols.items():
-            self.symbols[kind] = self.symbols.get(kind, 0) + count
+        for name in SUMMED:
+            setattr(self, name, getattr(self, name) + getattr(stats, name))
         self.peak_memory = max(self.peak_memory, stats.peak_memory)
-        for host, seconds in stats.host_seconds.items():
-            self.by_host[host] = self.by_host.get(host, 0.0) + seconds
-        self.by_worker[stats.worker] = self.by_worker.get(stats.worker, 0.0) + stats.seconds
+        busy = {stats.worker: stats.seconds}
+        sums: tuple[tuple[Any, Any], ...] = (
+            (self.symbols, stats.symbols), (self.by_host, stats.host_seconds), (self.by_worker, busy),
+        )  # fmt: skip
+        for of_run, of_shard in sums:
+            for name, number in of_shard.items():
+                of_run[name] = of_run.get(name, 0) + number
 
 
 class Stopwatch:

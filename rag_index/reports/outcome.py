@@ -1,4 +1,4 @@
-"""The outcome of a run: one per index, their sum, and both as sentences."""
+"""The outcome of a run: one per index, their sum, and both as sentences; and what a watch has missed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,23 @@ if TYPE_CHECKING:
 
 State = Literal["completed", "partial", "failed", "continued"]
 CONTEXTS = ("contexts_made", "contexts_cached", "contexts_missing")
+FIRST_IDS = 10
+"""The ids of documents that a sentence names."""
 SLOW_SECONDS = 60.0
 """A run of an index that takes longer ends with advice."""
 _EXIT = {"completed": 0, "failed": 1, "partial": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How the publishing of a rebuilt collection ended: what was verified, and why it is not live, "" if it is."""
+
+    verified: str
+    refused: str = ""
+    gate: GateVerdict | None = None
+    """What the gate found, if it was asked."""
+    notes: Sequence[str] = ()
+    """What a person should know besides."""
 
 
 @dataclass(slots=True)
@@ -105,6 +119,14 @@ class IndexOutcome:
         self.say(message)
         self.state = "partial"
 
+    def note_publication(self, publication: Publication) -> None:
+        """Record how the publishing of a rebuilt collection ended."""
+        self.verified, self.gate = publication.verified, publication.gate
+        for note in publication.notes:
+            self.say(note)
+        if publication.refused:
+            self.hold(publication.refused)
+
     def hold_back(self, documents: int, message: str) -> None:
         """Count the documents that the delete guard holds back, and say why; nothing if there are none."""
         self.held_back = documents
@@ -169,6 +191,23 @@ class IndexOutcome:
 def count_of(number: int, noun: str) -> str:
     """Return a number with its noun in the singular or the plural."""
     return f"{number:,} {noun}{'s' if number != 1 else ''}"
+
+
+def missed_sentence(name: str, ids: Sequence[str], blind: str, *, unkept: int = 0) -> str:
+    """Return what a person should know about documents that the watch missed, and what to do.
+
+    `blind` is what the watch cannot see, `unkept` how many more documents the run found changed than are kept.
+    """
+    s = "s" if len(ids) > 1 else ""
+    first = ", ".join(ids[:FIRST_IDS]) + (", …" if len(ids) > FIRST_IDS else "")
+    more = f" (and {unkept:,} more were changed, which nobody has looked at)" if unkept else ""
+    told = f"index {name}: a run had to mend {len(ids):,} document{s} that the watch missed: {first}{more}"
+    if blind:
+        return f"{told}. That is expected: {blind}"
+    return (
+        f"{told}. The index is right again. See `rag-index doctor` and `rag-index report`: a trigger or a publication "
+        "may be incomplete or was switched off, or depends_on does not list a table or column that the documents show"
+    )
 
 
 def failed_to_start(index: str, error: RagIndexError) -> IndexOutcome:

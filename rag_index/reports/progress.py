@@ -25,42 +25,6 @@ MAX_ETA = 1000
 until now: the first documents may be those that need no embedding."""
 
 
-class Processes:
-    """The last known state of each process. Any thread may use it."""
-
-    def __init__(self) -> None:
-        self._states: dict[str, tuple[int, tuple[Outage, ...]]] = {}
-        self._changing = threading.Lock()
-
-    def set(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
-        """Record how many requests to an embedder a process has in flight, and which services it waits for."""
-        with self._changing:
-            self._states[process] = requests, outages
-
-    def keep_workers(self, addresses: Collection[str]) -> None:
-        """Forget the workers that are not among these: one that died waits for nothing any more."""
-        with self._changing:
-            self._states = {
-                name: state for name, state in self._states.items() if name == FLOW or name in addresses
-            }  # fmt: skip
-
-    @property
-    def requests(self) -> int:
-        """The number of requests that all processes have in flight."""
-        with self._changing:
-            return sum(requests for requests, _ in self._states.values())
-
-    @property
-    def outages(self) -> list[Outage]:
-        """The services that some process waits for, each once, the longest silent first."""
-        with self._changing:
-            found = [outage for _, outages in self._states.values() for outage in outages]
-        first: dict[str, Outage] = {}
-        for outage in sorted(found, key=lambda outage: outage.since):
-            first.setdefault(outage.service, outage)
-        return list(first.values())
-
-
 class Progress:
     """The progress of one index. It updates its displays at most every `interval` seconds.
 
@@ -83,9 +47,10 @@ class Progress:
         self.note = ""
         self.workers = self.busy = self.queued = 0
         self.displays: list[Display] = []
-        self._processes = Processes()
+        self._processes: dict[str, tuple[int, tuple[Outage, ...]]] = {}
+        """What each process was last known to do: requests in flight, and services that it waits for."""
         self._outage_began: float | None = None
-        self._updating, self._noting = threading.RLock(), threading.Lock()
+        self._updating, self._noting = threading.RLock(), threading.RLock()
         self._clock = clock
         self._time_of_day = time_of_day
         self._begun = False
@@ -117,19 +82,30 @@ class Progress:
         self.workers, self.busy, self.queued = workers, min(shards, workers), max(0, shards - workers)
 
     def set_process(self, process: str, *, requests: int = 0, outages: tuple[Outage, ...] = ()) -> None:
-        """Record what a process is doing: as `Processes.set`. This updates no displays."""
-        self._processes.set(process, requests=requests, outages=outages)
-        self._note_outage()
+        """Record how many requests to an embedder a process has in flight, and which services it waits for.
+
+        Any thread may call this. It updates no displays.
+        """
+        with self._noting:
+            self._processes[process] = requests, outages
+            self._note_outage()
 
     def keep_workers(self, addresses: Collection[str]) -> None:
-        """Forget the workers that are not among these: as `Processes.keep_workers`."""
-        self._processes.keep_workers(addresses)
-        self._note_outage()
+        """Forget the workers that are not among these: one that died waits for nothing any more."""
+        with self._noting:
+            kept = {FLOW, *addresses}
+            self._processes = {name: state for name, state in self._processes.items() if name in kept}
+            self._note_outage()
 
     @property
     def outages(self) -> list[Outage]:
         """The services that some process waits for, each once, the longest silent first."""
-        return self._processes.outages
+        with self._noting:
+            found = [outage for _, outages in self._processes.values() for outage in outages]
+        first: dict[str, Outage] = {}
+        for outage in sorted(found, key=lambda outage: outage.since):
+            first.setdefault(outage.service, outage)
+        return list(first.values())
 
     def tick(self) -> None:
         """Update the displays while no document is finished."""
@@ -242,22 +218,22 @@ class Progress:
 
     def _note_outage(self) -> None:
         """Take the time of an outage, from its beginning to its end, out of the time that the rate is measured over."""
-        with self._noting:
-            now, outages, since = self._clock(), self.outages, self._outage_began
-            if outages:
-                began = now - max(0.0, self._time_of_day() - outages[0].since)
-                self._outage_began = began if since is None else min(since, began)
-            elif since is not None:
-                lost = now - max(since, self._started)
-                self._recent = deque((min(at + lost, now), done) for at, done in self._recent)
-                self._outage_began = None
+        now, outages, since = self._clock(), self.outages, self._outage_began
+        if outages:
+            began = now - max(0.0, self._time_of_day() - outages[0].since)
+            self._outage_began = began if since is None else min(since, began)
+        elif since is not None:
+            lost = now - max(since, self._started)
+            self._recent = deque((min(at + lost, now), done) for at, done in self._recent)
+            self._outage_began = None
 
     def _workload(self) -> str:
         """Return busy workers, queued shards and requests in flight; "" if none is busy or a service is away."""
         if not self.busy or self.outages:
             return ""
         queued = f", {self.queued} shard{'s' if self.queued > 1 else ''} queued" if self.queued else ""
-        sent = self._processes.requests
+        with self._noting:
+            sent = sum(requests for requests, _ in self._processes.values())
         requests = f", {sent} request{'s' if sent > 1 else ''} in flight" if sent else ""
         return f"{self.busy} of {self.workers} worker{'s' if self.workers > 1 else ''} busy{queued}{requests}"
 

@@ -13,7 +13,7 @@ from rag_index.errors import RagIndexError, StoreError
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import run_state
 from rag_index.service.models import UNKNOWN, FieldInfo, Freshness, IndexInfo
-from rag_index.status.runs import iso_time
+from rag_index.status.reports import iso_time
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:

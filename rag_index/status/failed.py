@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
-from rag_index.status.runs import iso_time
+from rag_index.status.reports import iso_time
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:

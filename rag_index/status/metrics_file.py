@@ -10,22 +10,24 @@ import datetime as dt
 import json
 import logging
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, get_args
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from prometheus_client import CollectorRegistry, write_to_textfile
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
 
 from rag_index.database.files import replace_file
 from rag_index.errors import RagIndexError
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import State
-from rag_index.status.runs import STATES, run_reports, watch_reports
+from rag_index.status.reports import STATES, run_reports, watch_reports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from rag_index.settings import Settings
 
+Sample: TypeAlias = tuple[str, str, dict[str, str], float]
+"""A value of a metric: its name, what it means, labels, and the number."""
 PREFIX = "rag_index_run"
 WATCH_PREFIX = "rag_index_watch"
 HELP = "From the last run of each index."
@@ -47,17 +49,10 @@ def write_metrics(settings: Settings) -> None:
         watches = watch_reports(settings, settings.indexes, ledger)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".prom":
-        registry = CollectorRegistry()
-        registry.register(RunCollector(runs))
-        registry.register(WatchCollector(watches))
-        write_to_textfile(str(path), registry)
-    else:
-        replace_file(
-            path,
-            (
-                json.dumps({"runs": runs, **({"watches": watches} if watches else {})}, ensure_ascii=False) + "\n"
-            ).encode(),
-        )
+        write_to_textfile(str(path), prometheus_registry(runs, watches))
+        return
+    content = {"runs": runs, **({"watches": watches} if watches else {})}
+    replace_file(path, (json.dumps(content, ensure_ascii=False) + "\n").encode())
 
 
 def try_to_write_metrics(settings: Settings) -> None:
@@ -70,73 +65,54 @@ def try_to_write_metrics(settings: Settings) -> None:
         logger.warning("the metrics cannot be written: %s", error)
 
 
-class RunCollector:
-    """A Prometheus collector for the metrics of these runs, which are given as `run_reports` returns them."""
+def prometheus_registry(runs: Sequence[dict[str, Any]], watches: Sequence[dict[str, Any]]) -> CollectorRegistry:
+    """Return a gauge for each metric, given what `run_reports` and `watch_reports` return.
 
-    def __init__(self, runs: Sequence[dict[str, Any]]) -> None:
-        self._runs = runs
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return a gauge for each metric, with a sample for each index that has it."""
-        gauges: dict[str, GaugeMetricFamily] = {}
-        for run in self._runs:
-            if "index" not in run:  # the run has not ended
-                continue
-            for name, labels, value in _samples(run):
-                if name not in gauges:
-                    gauges[name] = GaugeMetricFamily(f"{PREFIX}_{name}", HELP, labels=["index", *labels])
-                gauges[name].add_metric([run["index"], *labels.values()], value)
-        return gauges.values()
+    It has a sample for each index that has the metric. A run that has not ended has none.
+    """
+    registry, gauges = CollectorRegistry(), dict[str, Gauge]()
+    samples = [_samples(run) for run in runs if "index" in run] + [_watch_samples(watch) for watch in watches]
+    for name, told, labels, value in chain.from_iterable(samples):
+        if name not in gauges:
+            gauges[name] = Gauge(name, told, list(labels), registry=registry)
+        gauges[name].labels(**labels).set(value)
+    return registry
 
 
-class WatchCollector:
-    """A Prometheus collector for the watches of indexes, which are given as `watch_reports` returns them."""
-
-    def __init__(self, watches: Sequence[dict[str, Any]]) -> None:
-        self._watches = watches
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return a gauge for each metric, with a sample for each index that is or was watched."""
-        for name, told in (
-            ("seconds_behind", "Seconds since the earliest change that is not indexed."),
-            ("changes_waiting", "Documents that wait to be indexed."),
-        ):
-            gauge = GaugeMetricFamily(f"{WATCH_PREFIX}_{name}", told, labels=["index"])
-            for one in self._watches:
-                gauge.add_metric([one["index"]], one[name])
-            yield gauge
-        missed = GaugeMetricFamily(
-            f"{WATCH_PREFIX}_documents_missed",
+def _watch_samples(watch: dict[str, Any]) -> Iterator[Sample]:
+    index = {"index": watch["index"]}
+    missed = watch["missed"]
+    told: dict[str, tuple[str, float]] = {
+        "seconds_behind": ("Seconds since the earliest change that is not indexed.", watch["seconds_behind"]),
+        "changes_waiting": ("Documents that wait to be indexed.", watch["changes_waiting"]),
+        "documents_missed": (
             "Documents that the last run had to mend because the watch missed them, although it can see them.",
-            labels=["index"],
-        )
-        for one in self._watches:
-            unexpected = one["missed"] is not None and not one["missed"]["expected"]
-            missed.add_metric([one["index"]], one["missed"]["documents"] if unexpected else 0)
-        yield missed
-        applied = GaugeMetricFamily(
-            f"{WATCH_PREFIX}_last_applied_timestamp_seconds", "When changes were last indexed.", labels=["index"]
-        )
-        state = GaugeMetricFamily(
-            f"{WATCH_PREFIX}_state", "Whether the watch is in this state.", labels=["index", "state"]
-        )
-        for one in self._watches:
-            if one["last_applied"]:
-                applied.add_metric([one["index"]], dt.datetime.fromisoformat(one["last_applied"]).timestamp())
-            for known in STATES:
-                state.add_metric([one["index"], known], int(one["state"] == known))
-        yield applied
-        yield state
+            missed["documents"] if missed is not None and not missed["expected"] else 0,
+        ),
+    }
+    if watch["last_applied"]:
+        told["last_applied_timestamp_seconds"] = "When changes were last indexed.", _timestamp(watch["last_applied"])
+    for name, (what, value) in told.items():
+        yield f"{WATCH_PREFIX}_{name}", what, index, value
+    for state in STATES:
+        labels = index | {"state": state}
+        yield f"{WATCH_PREFIX}_state", "Whether the watch is in this state.", labels, int(watch["state"] == state)
 
 
-def _samples(run: dict[str, Any]) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Yield the metrics of a run: name, further labels, value."""
+def _samples(run: dict[str, Any]) -> Iterator[Sample]:
+    def sample(name: str, value: float, **labels: str) -> Sample:
+        return f"{PREFIX}_{name}", HELP, {"index": run["index"], **labels}, value
+
     for state in get_args(State):
-        yield "state", {"state": state}, int(run["state"] == state)
-    yield "ended_timestamp_seconds", {}, dt.datetime.fromisoformat(run["ended"]).timestamp()
+        yield sample("state", int(run["state"] == state), state=state)
+    yield sample("ended_timestamp_seconds", _timestamp(run["ended"]))
     for name, value in {**run, **run.get("metrics", {})}.items():
         if isinstance(value, dict) and name in LABELS:
             for label, number in value.items():
-                yield name, {LABELS[name]: label}, number
+                yield sample(name, number, **{LABELS[name]: label})
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield name, {}, value
+            yield sample(name, value)
+
+
+def _timestamp(time: str) -> float:
+    return dt.datetime.fromisoformat(time).timestamp()

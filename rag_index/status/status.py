@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.ledger import Ledger, unwanted_indexes
 from rag_index.ledger.lease import run_state
-from rag_index.status.runs import iso_time, watch_report
+from rag_index.status.reports import iso_time, watch_report
 from rag_index.stores import commit_marks, count_indexed, live_aliases
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from rag_index.errors import (
 )
 from rag_index.ledger.lease import IndexLease, holder
 from rag_index.ledger.runs import lease_name
-from rag_index.reports.missed import missed_sentence
+from rag_index.reports.outcome import missed_sentence
 from rag_index.stores import commit_marks, live_aliases
 from rag_index.watch.collector import Collector
 

@@ -75,8 +75,3 @@ def test_two_writers_do_not_share_a_temporary_file(file):
         one.write_bytes(b"one")
         other.write_bytes(b"other")
     assert file.read_bytes() == b"one", "the outer block ends last"
-
-
-def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        replace_file(tmp_path / "nowhere" / "file.txt", b"x")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-import ipaddress
 import os
 import re
 import shutil
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from distributed.security import Security
 
 from tests.deployments.server import ROOT
 from tests.fakes.ollama import FakeOllama, vector_of
@@ -211,30 +210,9 @@ def test_a_cluster_with_tls_is_used(tmp_path, prefect_server, services, wheel, s
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:
-    """Make a self-signed certificate for 127.0.0.1, and return the paths of it and its key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "rag-index test")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    """Make a certificate that is its own authority, and return the paths of it and its key."""
+    made = Security.temporary()
     paths = folder / "certificate.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    plain = serialization.NoEncryption()
-    paths[1].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, plain)
-    )
+    for path, content in zip(paths, (made.tls_ca_file, made.tls_client_key), strict=True):
+        path.write_text(content)
     return paths

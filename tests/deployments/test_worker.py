@@ -15,7 +15,8 @@ import pytest
 
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
-from rag_index.orchestration.stopping import CANCELLED, PUT_OFF
+from rag_index.orchestration.stopping import CANCELLED
+from rag_index.orchestration.witness import PUT_OFF
 from tests.dask_workers import command, workers_among
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project

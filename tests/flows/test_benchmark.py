@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
-from rag_index.errors import SettingsError
-from rag_index.reports import plots
-from rag_index.tuning import benchmark as bench
 from rag_index.tuning.benchmark import STAGES, BenchmarkReport, Measured, Parity, open_bench
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
@@ -89,15 +84,3 @@ def test_a_parity_fault_is_reported():
     other = report(parity=Parity(False, 0.0, 1.0))
     assert not other.in_parity
     assert "NOT the same" in other.sentence()
-
-
-def test_a_missing_matplotlib_is_reported_before_the_work(monkeypatch, tmp_path):
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(SettingsError, match=r"pip install 'rag-index\[plots\]'"):
-        bench.draw(report(), tmp_path / "x.png")
-
-
-@pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed")
-def test_a_plot_that_cannot_be_written_is_an_error(tmp_path):
-    with pytest.raises(SettingsError, match="cannot be written"):
-        bench.draw(report(), tmp_path / "nowhere" / "x.png")

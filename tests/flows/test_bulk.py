@@ -13,7 +13,6 @@ from qdrant_client import QdrantClient, models
 from rag_index.doctor import examine
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError
-from rag_index.indexing import search_index
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.single import index_documents
 from rag_index.indexing.steps import Here
@@ -78,17 +77,16 @@ def run(project: Project, *, full: bool = False, until: str = "") -> str:
 
 def test_a_first_load_builds_its_search_index_at_the_end_and_is_published_then(project, qdrant, monkeypatch):
     seen = []
-    wait = search_index.build_index
+    resume, wait = ServerStore.resume_indexing, ServerStore.optimize
 
-    def watch(*given):
-        seen.append((threshold(qdrant, f"{ALIAS}__1"), qdrant.indexed.get(f"{ALIAS}__1", 0), aliases(project)))
-        wait(*given)
-        seen.append((threshold(qdrant, f"{ALIAS}__1"), aliases(project)))
-        assert qdrant.indexed[f"{ALIAS}__1"] >= 60
+    def look() -> None:
+        name = f"{ALIAS}__1"
+        seen.append((threshold(qdrant, name), qdrant.indexed.get(name, 0) >= 60, aliases(project)))
 
-    monkeypatch.setattr("rag_index.indexing.publish.build_index", watch)
+    monkeypatch.setattr(ServerStore, "resume_indexing", lambda *given: (look(), resume(*given)))
+    monkeypatch.setattr(ServerStore, "optimize", lambda *given: (wait(*given), look()))
     run(project)
-    assert seen == [(0, 0, {}), (10, {})]
+    assert seen[:2] == [(0, False, {}), (10, True, {})]
     assert aliases(project) == {ALIAS: f"{ALIAS}__1"}
     before = qdrant.requests("PATCH")
     assert run(project) == ""
@@ -100,14 +98,13 @@ def test_a_rebuild_is_loaded_in_bulk_and_the_live_collection_is_not(project, qdr
     run(project)
     qdrant.configs.clear()  # as if nothing had ever been set by hand
     project.fill(40, first=100)
-    seen = []
-    monkeypatch.setattr("rag_index.indexing.publish.build_index", lambda *given: seen.append(given) or wait(*given))
-    wait = search_index.build_index
+    seen, wait = [], ServerStore.optimize
+    monkeypatch.setattr(ServerStore, "optimize", lambda store, name: (seen.append(name), wait(store, name)))
     run(project)
     assert not seen, "people search the live collection"
     assert threshold(qdrant, f"{ALIAS}__1") == 10
     run(project, full=True)
-    assert [collection.name for _, collection in seen] == [f"{ALIAS}__2"]
+    assert seen == [f"{ALIAS}__2"]
     assert aliases(project) == {ALIAS: f"{ALIAS}__2"}
     assert threshold(qdrant, f"{ALIAS}__2") == 10
 

@@ -222,15 +222,6 @@ def test_search_shows_the_place_and_the_signature(code):
 
 
 @pytest.mark.long
-def test_a_rebuild_makes_the_same_points_and_embeds_nothing(code):
-    code.index()
-    before = code.project.points("code")
-    code.index(full=True)
-    assert code.project.points("code") == before
-    assert code.project.json("doctor")["findings"] == []
-
-
-@pytest.mark.long
 def test_a_worker_that_hangs_is_killed_and_its_file_is_found(tmp_path, prefect_server):
     with FakeOllama() as fake:
         extra = f'[parallel]\nprocess_timeout = 5\n[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\n'

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rag_index.reports.displays import Lines
-from tests.fakes.ollama import ROW_FAULTS, FakeOllama, vector_of
+from tests.fakes.ollama import ROW_FAULTS, vector_of
 from tests.project import Project
 from tests.waiting import when
 
@@ -29,12 +29,6 @@ PASSING = {
 
 
 @pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
-
-
-@pytest.fixture
 def project(tmp_path, prefect_server, fake) -> Project:
     extra = (
         f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
@@ -50,17 +44,6 @@ def assert_own_vectors(project: Project) -> None:
         assert vector == pytest.approx(vector_of(payload["_rag"]["text"]), abs=1e-6)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("name", PASSING)
-def test_a_fault_that_passes_loses_nothing(project, fake, name):
-    kind, options = PASSING[name]
-    fake.fault(kind, times=2, marker="ticket 3", **options)
-    report = project.index(serial=True)
-    assert report.state == "completed", report.sentence()
-    assert not fake._faults[0].times, "no request met the fault"
-    assert_own_vectors(project)
-
-
 def test_faults_of_all_kinds_in_one_run_lose_nothing(project, fake):
     tickets = (1, 5, 9, 13, 17, 21, 25, 29, 49, 33, 37, 41, 47)  # wrong vectors come in separate requests
     faults = sorted(PASSING.values(), key=lambda fault: fault[0] in ROW_FAULTS)
@@ -69,20 +52,6 @@ def test_faults_of_all_kinds_in_one_run_lose_nothing(project, fake):
     report = project.index(serial=True)
     assert report.state == "completed", report.sentence()
     assert [fault.kind for fault in fake._faults if fault.times] == [], "no request met these faults"
-    assert_own_vectors(project)
-
-
-@pytest.mark.long
-def test_a_run_waits_for_a_server_that_is_away_for_a_while(project, fake):
-    def be_away() -> None:
-        fake.stop_listening()
-        time.sleep(4)
-        fake.listen()
-
-    fake.seconds_per_text = 0.01
-    with when(lambda: len(fake.embeds()) >= 4, be_away):
-        report = project.index(workers=1, shard_documents=15)
-    assert report.state == "completed", report.sentence()
     assert_own_vectors(project)
 
 
@@ -96,28 +65,6 @@ def test_the_progress_names_busy_workers_and_requests_in_flight(project, fake, c
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("notes: ")]
     assert any("1 of 1 worker busy, 1 shard queued" in line for line in lines), lines
     assert any("requests in flight" in line for line in lines), lines
-
-
-@pytest.mark.long
-def test_another_model_after_a_restart_stops_the_run_and_is_never_mixed_in(project, fake):
-    fake.seconds_per_text = 0.01
-    with when(lambda: len(fake.embeds()) >= 4, lambda: fake.restart(digest="ee" * 32)):
-        report = project.index(workers=1, shard_documents=15)
-    assert report.state == "failed"
-    assert "has fake-embed with weights eeeeeeeeeeee" in report.indexes[0].message
-    refused = project.index(serial=True)
-    assert refused.state == "failed", "the collection belongs to the first model"
-    assert "rebuild notes" in refused.indexes[0].message
-    assert project.index(serial=True, full=True).state == "completed"
-    assert_own_vectors(project)
-
-
-def test_a_text_that_the_server_finds_too_long_is_split(project, fake):
-    fake.max_chars = 60
-    report = project.run()
-    assert report.state == "completed", report.sentence()
-    assert all(len(text) <= 60 for chunks in project.texts().values() for text in chunks)
-    assert_own_vectors(project)
 
 
 @pytest.mark.long

@@ -89,15 +89,6 @@ def test_a_change_of_language_makes_other_words(project: Project) -> None:
     check_words(project, "none")
 
 
-@pytest.mark.long
-def test_serial_and_parallel_runs_write_the_same_words(project: Project, tmp_path: Path) -> None:
-    assert project.run().state == "completed"
-    other = Project(tmp_path / "other").fill(60)
-    assert other.index(workers=2, shard_documents=7).state == "completed"
-    serial, parallel = points(project), points(other)
-    assert {i: p.sparse for i, p in serial.items()} == {i: p.sparse for i, p in parallel.items()}
-
-
 def test_an_exact_name_of_source_code_is_found_first(tmp_path: Path, prefect_server: str) -> None:
     project = Project(tmp_path / "project")
     source = project.folder / "src"

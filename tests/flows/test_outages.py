@@ -29,12 +29,6 @@ class Recorder:
 
 
 @pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
-
-
-@pytest.fixture
 def shown(monkeypatch) -> Recorder:
     """What a person sees of the progress."""
     recorder = Recorder()

@@ -10,7 +10,6 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.stores import VectorQuery, open_store
-from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
 
@@ -56,28 +55,6 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
 
 
 @pytest.mark.long
-def test_full_is_the_same_as_rebuild(project):
-    """It builds a collection beside the old one, copies vectors, verifies, publishes, and prints the same JSON."""
-    project.index(serial=True)
-    before = project.points()
-    for number, way in enumerate((("rebuild", "notes"), ("index", "notes", "--full")), start=2):
-        report = project.json(*way, "--serial")
-        assert project.json("status")["indexes"][0]["collection"] == f"test_notes__{number}"
-        [outcome] = report["indexes"]
-        counts = {key: outcome[key] for key in ("state", "documents", "new", "unchanged", "chunks_embedded")}
-        assert counts == {"state": "completed", "documents": 150, "new": 150, "unchanged": 0, "chunks_embedded": 0}
-        assert outcome["verified"].startswith(f"verified {len(before)} points of 150 documents, 20 of 20 sampled")
-        assert project.points() == before
-
-
-def test_a_rollback_without_an_earlier_collection_is_refused(project):
-    project.run()
-    ended = project.cli("rollback", "notes")
-    assert ended.returncode == 2
-    assert "keep_previous" in ended.stderr
-
-
-@pytest.mark.long
 def test_after_a_rollback_runs_refuse_until_the_settings_fit(project):
     project.index(serial=True)
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))
@@ -101,36 +78,6 @@ def test_a_rebuild_with_another_chunking_reuses_the_equal_chunks(project):
     agreeing = [(old[p["_rag"]["text"]], v) for p, v in after.values() if p["_rag"]["text"] in old]
     assert len(agreeing) == len(after) - outcome.chunks_embedded
     assert all(vector == copied for vector, copied in agreeing)
-
-
-@pytest.mark.long
-def test_a_rebuild_with_failures_is_not_published(tmp_path, prefect_server):
-    with FakeOllama() as fake:
-        extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project = Project(tmp_path / "p", extra=extra).fill(60)
-        project.index(serial=True)
-        project.execute("UPDATE note SET body = 'POISON' WHERE id = 9")
-        fake.fault("status", code=400, marker="POISON")
-        held = project.index(serial=True, full=True)
-        assert held.state == "partial"
-        assert "the rebuilt test_notes__2 was not published" in held.indexes[0].message
-        assert project.json("status")["indexes"][0]["collection"] == "test_notes__1"
-        fake.clear()
-        repaired = project.index(serial=True, full=True)
-        assert repaired.state == "completed", "the run did not resume the collection"
-        assert repaired.indexes[0].new == 1
-        assert project.json("status")["indexes"][0]["collection"] == "test_notes__2"
-
-
-@pytest.mark.long
-def test_a_rebuild_of_a_source_that_was_emptied_is_not_published(project):
-    project.fill(300, first=1000)
-    project.index(serial=True)
-    project.execute("DELETE FROM note WHERE id > 10")
-    held = project.index(serial=True, full=True)
-    assert held.state == "partial"
-    assert "--allow-deletes" in held.indexes[0].message
-    assert len(project.texts()) == 450
 
 
 def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch):

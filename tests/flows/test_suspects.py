@@ -9,16 +9,9 @@ import pytest
 from rag_index.documents.keys import point_id
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
-from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 
 KILLED = -9
-
-
-@pytest.fixture
-def fake():
-    with FakeOllama() as server:
-        yield server
 
 
 @pytest.fixture
@@ -40,10 +33,9 @@ def listed(project: Project) -> dict[str, int]:
     ("arguments", "more_tries"),
     [
         (["index-all"], []),
-        pytest.param(["index-all"], [3, 4, 5, 5], marks=pytest.mark.long),
         pytest.param(["index-all", "--serial"], [3, 4, 5, 5], marks=pytest.mark.long),
     ],
-    ids=["default", "until it is given up", "serial"],
+    ids=["default", "serial until it is given up"],
 )
 def test_the_next_run_finds_it_and_indexes_the_rest(project, arguments, more_tries):
     assert project.cli(*arguments).returncode == KILLED

@@ -66,15 +66,6 @@ def test_workers_write_to_a_qdrant_server(tmp_path, prefect_server, on_server):
 
 
 @pytest.mark.long
-def test_a_qdrant_server_that_is_down_ends_the_run_and_is_named(tmp_path, prefect_server, qdrant):
-    project = Project(tmp_path / "p", extra=f'[store]\nurl = "{qdrant.url}"').fill(5)
-    qdrant.stop()
-    report = project.index(serial=True)
-    assert report.exit_code == 1
-    assert qdrant.url.removeprefix("http://") in report.indexes[0].message
-
-
-@pytest.mark.long
 @pytest.mark.ollama
 def test_parallel_and_serial_make_the_same_points_with_ollama(tmp_path, prefect_server, ollama_server, ollama_model):
     made = []
@@ -126,13 +117,6 @@ def test_a_text_longer_than_the_models_context_is_split_and_not_truncated(
     assert len(chunks) > 1
     joined = " ".join(chunks).split()
     assert joined == ["long", *words.split()]
-
-
-def test_an_ollama_server_that_is_down_ends_the_run_and_is_named(tmp_path, prefect_server):
-    project = with_ollama(tmp_path / "p", "http://127.0.0.1:9", "nomic-embed-text").fill(5)
-    report = project.run()
-    assert report.exit_code == 1
-    assert "127.0.0.1:9" in report.indexes[0].message
 
 
 @pytest.mark.long

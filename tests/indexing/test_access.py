@@ -275,14 +275,6 @@ def test_rights_that_were_taken_away_are_gone_even_if_the_new_text_cannot_be_emb
     assert (groups(hosted)["10"], hosted.texts()["10"]) == (["staff"], ["Note 10\ngood again"])
 
 
-def test_rights_of_a_document_that_cannot_be_read_any_more_follow_the_source(project):
-    project.execute("UPDATE note SET body = X'01' WHERE id = 10")
-    grant(project, 10, "board")
-    assert run_plain(project).failed == 1
-    assert groups(project)["10"] == ["board"]
-    assert doctor_finds(project) == []
-
-
 def test_rights_of_emptied_documents_that_the_delete_guard_holds_back_follow_the_source(project, monkeypatch):
     monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", 5)
     project.execute("UPDATE note SET title = '', body = ''")

@@ -51,20 +51,6 @@ def waiting(ledger):
     return [change.document_id for change in ledger.waiting_changes(ALIAS, 1000)]
 
 
-def test_a_run_with_one_changed_document_says_nothing_of_how_fast_the_embedder_is(project, ledger):
-    def rate():
-        return ledger.collections(ALIAS)[0].chars_per_second
-
-    assert rate() is None, "nor does a first run of thirty notes"
-    project.fill(300, first=31)
-    run_plain(project)
-    measured = rate()
-    assert measured is not None
-    project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")
-    assert run_plain(project).changed == 1
-    assert rate() == measured, "the next batch of a watch would have a shard for every few documents"
-
-
 def test_inserts_updates_deletes_and_what_came_and_went_are_as_a_run_leaves_them(project, ledger, tmp_path):
     project.fill(1, first=31)
     project.execute("UPDATE note SET body = 'the pump is mended' WHERE id = 5")

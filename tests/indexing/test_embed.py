@@ -157,17 +157,6 @@ def test_a_character_that_is_too_long_by_itself_fails_its_document():
     assert embedded.vectors.shape == (0, 0)
 
 
-def test_a_refused_chunk_fails_the_whole_document_and_no_other():
-    texts = ["good " * 30 + "poison " + "good " * 30, "good " * 10, "poison"]
-    embedded = check(embed_shard(shard_of(texts), TextChunker(50, 0), HashEmbedder()))
-    assert embedded.documents.keys == ['"1"']
-    assert [(failure.key, failure.text_hash) for failure in embedded.failures] == [
-        ('"0"', hash_text(texts[0])),
-        ('"2"', hash_text(texts[2])),
-    ]
-    assert all("is refused" in failure.reason for failure in embedded.failures)
-
-
 def test_white_space_alone_is_a_failure_and_not_an_empty_request():
     embedder = HashEmbedder()
     embedded = embed_shard(shard_of([" \n"]), TextChunker(50, 0), embedder)

@@ -23,9 +23,8 @@ def page_of(texts, first=0):
 
 
 def sharder(*, documents=None, seconds=5.0, rate=1000.0, workers=2):
-    return Sharder(
-        "notes", documents=documents, seconds=seconds, chars_per_second=rate, workers=workers, max_documents=MAX
-    )
+    given = ParallelSettings(shard_documents=documents or "auto", shard_seconds=seconds)
+    return Sharder("notes", given, chars_per_second=rate, workers=workers)
 
 
 def shards_of(made, pages, *, total=None):
@@ -196,13 +195,11 @@ def test_a_poison_shard_names_each_document():
 
 def test_settings_bound_the_documents_of_a_shard():
     def sizes(count: int, chars: int, **bounds: int) -> list[int]:
-        sharder = Sharder(
-            "n", documents=None, seconds=1.0, chars_per_second=1000.0, workers=1, **{"max_documents": MAX, **bounds}
-        )
+        sharder = Sharder("n", ParallelSettings(shard_seconds=1.0, **bounds), chars_per_second=1000.0, workers=1)
         sharder.expect(10**6)
         return [len(shard.documents) for shard in [*sharder.add(page_of(["x" * chars] * count)), *sharder.rest()]][:3]
 
     assert sizes(100, 500) == [2, 2, 2]
-    assert sizes(100, 500, min_documents=30) == [30, 30, 30]
-    assert sizes(100, 10, max_documents=20) == [20, 20, 20]
-    assert sizes(20, MAX_CHARS // 2, min_documents=5) == [2, 2, 2], "never more than memory has room for"
+    assert sizes(100, 500, min_shard_documents=30) == [30, 30, 30]
+    assert sizes(100, 10, max_shard_documents=20) == [20, 20, 20]
+    assert sizes(20, MAX_CHARS // 2, min_shard_documents=5) == [2, 2, 2], "never more than memory has room for"

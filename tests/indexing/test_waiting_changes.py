@@ -40,10 +40,6 @@ def project(tmp_path):
     return project
 
 
-def test_a_run_leaves_unread_what_no_time_tells(project):
-    assert run_plain(project).changed == 0
-
-
 def test_what_waits_in_the_inbox_still_waits_after_a_run_that_left_it_unread(project):
     with closing(Ledger(project.settings.ledger_url)) as ledger:
         ledger.put_changes([("test_notes", str(number), 0.0) for number in range(2, 21, 2)])

@@ -2,36 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 import sqlalchemy as sa
 
-from rag_index.database.urls import database_url
-from rag_index.ledger import Counts, Ledger
+from rag_index.ledger import Counts
 from rag_index.ledger.deletions import DAY, DAYS
 from rag_index.ledger.tables import documents, sizes
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ledger(tmp_path, clock):
-    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=clock)) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -44,7 +20,7 @@ def collection_id(ledger) -> int:
 
 def test_a_document_that_is_written_again_was_there_when_the_collection_was_whole(ledger, clock, collection_id):
     ledger.record(collection_id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1)])
-    ledger.mark_whole(collection_id)
+    ledger.update_collection(collection_id, whole_at=ledger.clock())
     clock.now += DAY
     ledger.mark_pending(collection_id, ["1", "3"])
     ledger.record(collection_id, [("1", b"other", b"p", 1), ("3", b"t", b"p", 1)])
@@ -97,10 +73,10 @@ def test_deletions_of_batches_count_for_a_day(ledger, clock, collection_id):
 
 def test_documents_that_are_named_are_held_back_and_released(ledger, collection_id):
     ledger.record(collection_id, [("1", b"t", b"p", 1), ("2", b"t", b"p", 1), ("3", b"t", b"p", 0)])
-    assert ledger.count_named(ledger.collection("a__1"), ["1", "3", "4"]).all == 1
+    assert ledger.count_deletions(ledger.collection("a__1"), ["1", "3", "4"]).all == 1
     ledger.hold_back_named(collection_id, ["1", "3", "4"])
     assert (ledger.held_of(collection_id, ["1", "2", "3"]), ledger.count_held(collection_id)) == ({"1"}, 1)
-    assert ledger.count_named(ledger.collection("a__1"), ["1", "2"]).all == 1
+    assert ledger.count_deletions(ledger.collection("a__1"), ["1", "2"]).all == 1
     ledger.release_named(collection_id, ["1"])
     assert ledger.count_held(collection_id) == 0
 

@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
-from rag_index.database.urls import database_url
-from rag_index.ledger import Ledger
 
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request, tmp_path):
-    if request.param == "sqlite":
-        with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=Clock())) as opened:
-            yield opened
-        return
-    postgres = request.getfixturevalue("postgres")
-    with postgres.database() as name, closing(Ledger(postgres.url(name), clock=Clock())) as opened:
-        yield opened
+@pytest.fixture
+def ledger(each_ledger):
+    return each_ledger
 
 
 def ids(ledger, alias="p_notes"):

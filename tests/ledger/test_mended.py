@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-
 import pytest
 
-from rag_index.database.urls import database_url
-from rag_index.ledger import Ledger
 from rag_index.ledger import inbox as inbox_module
 
 ALIAS = "p_notes"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def ledger(request, tmp_path):
-    if request.param == "sqlite":
-        with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as opened:
-            yield begun(opened)
-        return
-    postgres = request.getfixturevalue("postgres")
-    with postgres.database() as name, closing(Ledger(postgres.url(name))) as opened:
-        yield begun(opened)
+@pytest.fixture
+def ledger(each_ledger):
+    return begun(each_ledger)
 
 
 def begun(ledger):

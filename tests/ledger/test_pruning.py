@@ -21,26 +21,14 @@ NOTHING = Prunable(0, 0, 0, 0, 0)
 
 
 @pytest.fixture
-def ledger(tmp_path):
-    import sqlalchemy as sa
-
-    clock = Clock()
-    ledger = Ledger(sa.make_url(f"sqlite:///{tmp_path / 'ledger.db'}"), clock=clock)
-    ledger.now = clock
-    yield ledger
-    ledger.close()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.at = 1_000 * DAY
-
-    def __call__(self) -> float:
-        return self.at
+def ledger(ledger, clock):
+    """The ledger, whose clock is `ledger.clock.now`."""
+    clock.now = 1_000 * DAY
+    return ledger
 
 
 def run(ledger: Any, run_id: str, alias: str, day: float) -> None:
-    ledger.now.at = day * DAY
+    ledger.clock.now = day * DAY
     ledger.start_run(run_id, alias, host="h", pid=1)
     ledger.finish_run(run_id, state="completed", message="", report={})
 
@@ -67,9 +55,9 @@ def test_old_runs_go_and_the_newest_of_each_index_stays(ledger):
 
 
 def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
-    ledger.now.at = 1_000 * DAY
+    ledger.clock.now = 1_000 * DAY
     with IndexLease(ledger, "test_notes", "long"):
-        ledger.now.at = 800 * DAY
+        ledger.clock.now = 800 * DAY
         ledger.start_run("long", "test_notes", host="h", pid=1)
         run(ledger, "newer", "test_notes", 900)
         assert ledger.prune(950 * DAY, ["test_notes"]) == NOTHING
@@ -77,7 +65,7 @@ def test_a_run_that_holds_its_index_stays_however_old_it_is(ledger):
 
 
 def test_failed_documents_of_indexes_that_are_gone_go(ledger):
-    ledger.now.at = 700 * DAY
+    ledger.clock.now = 700 * DAY
     ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
     for one in (ours, other, gone, 4711):
         ledger.fail(one, [Failure("k", "reason", b"h")])
@@ -90,7 +78,7 @@ def test_failed_documents_of_indexes_that_are_gone_go(ledger):
 
 
 def test_digests_of_indexes_that_are_gone_go_and_their_next_scan_reads_everything(ledger):
-    ledger.now.at = 700 * DAY
+    ledger.clock.now = 700 * DAY
     ours, other, gone = (collection(ledger, alias) for alias in ("test_notes", "other_notes", "test_gone"))
     for one in (ours, other, gone):
         ledger.begin_scan()
@@ -99,7 +87,7 @@ def test_digests_of_indexes_that_are_gone_go_and_their_next_scan_reads_everythin
     assert ledger.count_prunable(910 * DAY, ["test_notes"]) == Prunable(0, 0, 0, 0, 2)
     assert ledger.prune(910 * DAY, ["test_notes"]) == Prunable(0, 0, 0, 0, 2)
     assert [len(ledger.digests(one)) for one in (ours, other, gone)] == [2, 2, 0]
-    ledger.now.at = 999 * DAY
+    ledger.clock.now = 999 * DAY
     new = collection(ledger, "test_new")
     ledger.begin_scan()
     ledger.record_digests(new, {1: "one"}, unread=())
@@ -108,7 +96,7 @@ def test_digests_of_indexes_that_are_gone_go_and_their_next_scan_reads_everythin
 
 def waits(ledger: Any, alias: str, day: float) -> None:
     """Let a document and a look-up wait."""
-    ledger.now.at = day * DAY
+    ledger.clock.now = day * DAY
     ledger.put_changes([(alias, "1", day * DAY)])
     ledger.put_look_ups([(alias, "customer_id", "2", day * DAY)])
 

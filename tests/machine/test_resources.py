@@ -11,7 +11,6 @@ from rag_index.machine.resources import (
     Machine,
     choose_worker_count,
     cpu_count,
-    default_worker_count,
     detect_machine,
     estimate_worker_memory,
 )
@@ -76,8 +75,8 @@ def test_an_unreadable_quota_is_no_limit(machine):
 
 
 def test_one_processor_is_left_for_the_flow_and_there_is_at_least_one_worker(machine):
-    assert default_worker_count(*machine()) == max(1, HERE - 1)
-    assert default_worker_count(*machine(cpu_dot_max="100000 100000")) == 1
+    assert detect_machine(*machine()).max_workers(1) == max(1, HERE - 1)
+    assert detect_machine(*machine(cpu_dot_max="100000 100000")).max_workers(1) == 1
 
 
 GB = 1_000_000_000
@@ -113,7 +112,7 @@ def test_workers_are_bounded_by_memory(machine):
     assert workers(64, 2 * GB) == 4
     assert workers(64, GB // 2) == 1
     assert workers(2, 100 * GB) == 1
-    assert default_worker_count(*machine(memory_dot_max=f"{GB}")) == 1
+    assert detect_machine(*machine(memory_dot_max=f"{GB}")).max_workers(300_000_000) == 1
 
 
 def test_a_machine_without_proc_still_answers(machine, tmp_path, monkeypatch):

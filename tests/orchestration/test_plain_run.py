@@ -30,7 +30,6 @@ TIMES = ("seconds", "started", "ended", "run", "stages", "load", "peak_memory", 
          "worker_seconds", "idle_seconds", "embed_seconds", "chunk_seconds", "write_seconds", "first_shard_after",
          "utilisation", "speed_up")  # fmt: skip
 """What differs between two runs in the same way."""
-LOOSE = '[[indexes]]\nname = "loose"\ntable = "loose"\nkey = "id"\ntext = "body"\n'
 
 
 def plainly(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -130,41 +129,6 @@ def test_both_ways_leave_the_same(tmp_path, prefect_server):
     assert both.run("index-all")["code"] == 3, "the delete guard"
     assert both.run("index-all", "--allow-deletes")["indexes"][0]["deleted"] > 200
     assert both.run("rebuild", "notes")["indexes"][0]["verified"]
-
-
-def test_one_index_that_fails_does_not_stop_the_others(tmp_path, prefect_server):
-    both = Both(tmp_path)
-    both.each(lambda project: project.fill(30))
-    both.each(lambda project: project.execute("CREATE TABLE loose (id INTEGER, body TEXT)"))
-    both.each(lambda project: project.execute("INSERT INTO loose VALUES (NULL, 'a text')"))
-    both.each(
-        lambda project: project.write_settings(project.config.read_text().replace("[[indexes]]", LOOSE + "[[indexes]]"))
-    )
-    report = both.run("index-all")
-    assert (report["code"], [one["state"] for one in report["indexes"]]) == (1, ["failed", "completed"])
-
-
-@pytest.mark.long
-def test_an_embedder_that_is_down_or_refuses_ends_both_ways_alike(tmp_path, prefect_server):
-    with FakeOllama() as fake:
-        embedder = (
-            f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 1\n'
-        )
-        both = Both(tmp_path, extra=embedder)
-        both.each(lambda project: project.fill(40))
-        fake.fault("status", code=400, marker="ticket 13 ")
-        refused = both.run("index-all")
-        assert (refused["code"], refused["indexes"][0]["failed"], refused["indexes"][0]["new"]) == (3, 1, 39)
-        fake.clear()
-        assert both.run("retry-failed")["indexes"][0]["new"] == 1
-        both.each(lambda project: project.execute("UPDATE note SET body = 'changed' WHERE id = 3"))
-        fake.fault("status", code=503)
-        assert both.run("index-all")["code"] == 1
-        fake.stop_listening()
-        assert both.run("index-all")["code"] == 1
-        fake.listen()
-        fake.clear()
-        assert both.run("index-all", "--wait", "30")["indexes"][0]["changed"] == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -16,7 +16,7 @@ from tests.waiting import eventually
 RUN = """
 import os, psutil
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
-from rag_index.orchestration.stopping import witnessed
+from rag_index.orchestration.witness import witnessed
 with temporary_settings({{PREFECT_API_URL: "{url}", PREFECT_API_AUTH_STRING: "me:secret"}}), witnessed("some-id"):
     (witness,) = psutil.Process().children()
     print(witness.pid, flush=True)

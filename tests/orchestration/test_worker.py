@@ -63,7 +63,3 @@ def test_a_worker_with_one_thread_begins_the_next_task_beside_one_that_waits() -
         in_order = [wait_for_the_second, hold_the_only_thread, begin_third]  # Dask keeps none among equals
         tasks = [client.submit(one, priority=-number) for number, one in enumerate(in_order)]
         assert [task.result(60) for task in tasks] == [True, False, None]
-
-
-def test_outside_a_worker_there_is_nothing_to_begin() -> None:
-    begin_next()

@@ -37,7 +37,7 @@ WRITES = {
         "fail", "clear_failures", "forget_unseen_failures", "record_scan", "record_digests", "forget_digests",
         "forget_digests_of",
         "start_run", "finish_run", "note_emptied", "note_size", "copy_sizes", "hold_back", "release", "release_seen",
-        "release_all", "mark_whole",
+        "release_all",
     ),
 }  # fmt: skip
 

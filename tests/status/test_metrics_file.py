@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rag_index.errors import SettingsError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.settings import load_settings
-from rag_index.status.metrics_file import RunCollector, write_metrics
+from rag_index.status.metrics_file import prometheus_registry, write_metrics
 from tests.project import Project
 
 
@@ -64,8 +64,7 @@ def test_samples_of_a_metric_stand_together():
         {"index": name, "state": "completed", "ended": "2026-11-20T09:00:00Z", "new": 1, "metrics": {"stages": stages}}
         for name, stages in (("a", {"fetch": 1.0}), ("b", {"fetch": 2.0, "wait": 3.0}))
     ]
-    registry = CollectorRegistry()
-    registry.register(RunCollector([*runs, {"run": "3", "state": "running", "ended": None}]))
+    registry = prometheus_registry([*runs, {"run": "3", "state": "running", "ended": None}], [])
     found = samples(generate_latest(registry).decode())
     stages = {labels: value for (name, labels), value in found.items() if name == "rag_index_run_stages"}
     assert stages == {

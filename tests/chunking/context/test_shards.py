@@ -8,6 +8,7 @@ import pytest
 
 from rag_index.documents.batches import DocumentBatch
 from rag_index.indexing.sharding import FIRST_RATE, MAX_CHARS, Sharder, first_rate, max_chars
+from rag_index.settings import ParallelSettings
 
 PLAIN, WITH = (SimpleNamespace(kind="sql", context=context) for context in (None, object()))
 
@@ -24,13 +25,6 @@ def test_the_first_rate(kind):
 def test_a_shard_is_bounded_however_fast_earlier_ones_were(index, chars):
     texts = ["x" * 1000] * 12_000
     page = DocumentBatch([str(i) for i in range(len(texts))], texts, *[[b""] * len(texts)] * 3)
-    sharder = Sharder(
-        "n",
-        documents=None,
-        seconds=5.0,
-        chars_per_second=1e7,
-        workers=1,
-        max_documents=len(texts),
-        max_chars=max_chars(index),
-    )
+    parallel = ParallelSettings(max_shard_documents=len(texts))
+    sharder = Sharder("n", parallel, chars_per_second=1e7, workers=1, max_chars=max_chars(index))
     assert next(sharder.add(page)).chars == chars

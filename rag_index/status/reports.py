@@ -1,4 +1,4 @@
-"""Reports of runs, as the ledger keeps them."""
+"""Reports of runs and of watches, as the ledger keeps them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder, run_state
 from rag_index.ledger.runs import lease_name
-from rag_index.reports.missed import missed_sentence
+from rag_index.reports.outcome import missed_sentence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,0 +1,123 @@
+"""The witness of a deployed run: a process that puts the run off if the run's own process is killed.
+
+Prefect's worker kills a run a moment after it is told to stop. The witness imports nothing of Prefect, so that it is
+there at once and takes little memory.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import signal
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PUT_OFF = "the worker of this run was stopped; what was committed is kept, and the run is resumed by the next worker"
+PUT_OFF_SECONDS = 70.0
+"""Longer than the leases of the run's indexes last, which a worker on another machine would have to wait for."""
+TRY_SECONDS = 60.0
+ENDED = b"ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The place where the server keeps a run, and how to ask it."""
+
+    url: str
+    headers: dict[str, str]
+    verify: str | bool
+
+
+@contextmanager
+def witnessed(run_id: str | None) -> Iterator[None]:
+    """Have a witness until this process exits by itself; none if there is no id."""
+    if run_id is None:
+        yield
+        return
+    witness = subprocess.Popen(
+        [sys.executable, "-P", "-m", __name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # the worker kills the whole group of a run that it cancels
+    )
+    # By a pipe: everybody may read command lines, and there is a password among the headers.
+    _tell(witness, json.dumps(asdict(_address(run_id))).encode() + b"\n")
+    atexit.register(_dismiss, witness)
+    yield
+
+
+def _address(run_id: str) -> Address:
+    from prefect.settings import get_current_settings
+
+    settings = get_current_settings()
+    api = settings.api
+    headers = {str(name): str(value) for name, value in settings.client.custom_headers.items()}
+    if api.auth_string is not None:
+        headers["Authorization"] = "Basic " + b64encode(api.auth_string.get_secret_value().encode()).decode()
+    elif api.key is not None:
+        headers["Authorization"] = f"Bearer {api.key.get_secret_value()}"
+    verify = not api.tls_insecure_skip_verify and (api.ssl_cert_file or True)
+    return Address(f"{api.url}/flow_runs/{run_id}", headers, verify)
+
+
+def _dismiss(witness: subprocess.Popen[bytes]) -> None:
+    _tell(witness, ENDED)
+    if witness.stdin is not None:
+        witness.stdin.close()
+    witness.wait()
+
+
+def _tell(witness: subprocess.Popen[bytes], words: bytes) -> None:
+    try:
+        if witness.stdin is not None:
+            witness.stdin.write(words)
+            witness.stdin.flush()
+    except OSError:
+        pass  # it has gone, which must not end the run
+
+
+def main() -> None:
+    """Wait for the end of the run's process, and put the run off if it was killed."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # systemd sends it to the whole service
+    address = Address(**json.loads(sys.stdin.buffer.readline()))
+    with httpx.Client(headers=address.headers, verify=address.verify, timeout=10) as client:
+        if sys.stdin.buffer.read() == ENDED:
+            return
+        deadline = time.monotonic() + TRY_SECONDS
+        while not _put_off(client, address.url) and time.monotonic() < deadline:
+            time.sleep(1)
+
+
+def _put_off(client: httpx.Client, url: str) -> bool:
+    """Schedule the run again if it still counts as running. Return whether the server was there to decide it."""
+    later = datetime.now(UTC) + timedelta(seconds=PUT_OFF_SECONDS)
+    state = {
+        "type": "SCHEDULED",
+        "name": "AwaitingRetry",
+        "message": PUT_OFF,
+        "state_details": {"scheduled_time": later.isoformat()},
+    }
+    try:
+        answer = client.get(url)
+        if answer.is_success and answer.json()["state_type"] in ("RUNNING", "PENDING"):
+            answer = client.post(f"{url}/set_state", json={"state": state, "force": False})
+    except httpx.TransportError:
+        return False
+    return answer.status_code < 500
+
+
+if __name__ == "__main__":
+    main()

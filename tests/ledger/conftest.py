@@ -1,0 +1,45 @@
+"""Ledgers in both databases, and one in SQLite alone, whose clock a test sets."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import pytest
+
+from rag_index.database.urls import database_url
+from rag_index.ledger import Ledger
+from tests.live.postgres import postgres
+
+__all__ = ["postgres"]
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ledger(tmp_path, clock):
+    with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path), clock=clock)) as opened:
+        yield opened
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def each_ledger(request, clock):
+    """A ledger in each database."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("ledger")
+        return
+    postgres = request.getfixturevalue("postgres")
+    with postgres.database() as name, closing(Ledger(postgres.url(name), clock=clock)) as opened:
+        yield opened
