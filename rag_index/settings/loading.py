@@ -13,7 +13,16 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from rag_index.database.files import other_writer
 from rag_index.errors import SettingsError
-from rag_index.settings.environment import CONFIG_VARIABLE, TOP_KEYS, Overlay, entries_of, keys_of, new_name, tables_of
+from rag_index.settings.environment import (
+    CONFIG_VARIABLE,
+    TOP_KEYS,
+    Overlay,
+    entries_of,
+    keys_of,
+    named_tables_of,
+    new_name,
+    tables_of,
+)
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.project import FILE_NAME, SECTIONS, Settings, project_name
 
@@ -28,6 +37,9 @@ EXPECTED = {
     "key": "should be the name of a column, or a list of names",
     "text": "should be the name of a column, a list of names, or a template",
     "depends_on": 'should be a list of tables: [{table = "customer", key = "id", column = "customer_id"}]',
+    "on": 'should be the name of a column, or a table such as {user_id = "author_id"}',
+    "order_by": "should be the name of a column, or a list of names",
+    "parts": "should be a list of tables; begin each with [[indexes.parts]] on a line of its own",
     "metric": "should be a measure and a number of hits, such as recall@10, MRR@10 or nDCG@10",
 }
 """Messages for keys whose values may have several types: pydantic reports an error for each type."""
@@ -58,6 +70,7 @@ MISSING_REMEDIES = {
     "indexes.text": "name the columns that the text consists of",
     "indexes.root": "name the folder with the files",
     "indexes.depends_on": "an entry has table, key (a column of that table) and column (of the index)",
+    "indexes.parts": "a part has table, on (its columns that have the document's key) and text",
     "indexes.gate.queries": 'name a golden file, which has queries and what each should find, such as "golden.jsonl"',
     "indexes.context.model": "name a generative model of the Ollama servers, for example llama3.2",
 }
@@ -147,8 +160,12 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
     model = _model_of(root, "indexes")
     if len(location) == 2:
         return _Location(location, model, index, "")
+    if (named := named_tables_of(model).get(str(location[2]))) and len(location) > 3:
+        return _locate_join(location, 3, named, f"{index}, [indexes.{location[2]}.{location[3]}]")
     if entry := entries_of(model).get(str(location[2])):
         number = f"{location[2]}, entry {int(location[3]) + 1}" if len(location) > 3 else str(location[2])
+        if len(location) > 5 and (named := named_tables_of(entry).get(str(location[4]))):
+            return _locate_join(location, 5, named, f"{index}, {number}, join {location[5]}")
         if len(location) > 4:
             return _Location(location[:3], entry, f"{index}, {number}", str(location[4]))
         return _Location(location[:3], entry, index, number)
@@ -157,6 +174,12 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
     if inner is not None and len(location) > 3:
         return _Location(location[:4], inner, f"{index}, [indexes.{location[2]}]", f"{location[3]}{number}")
     return _Location(location[:3], model, index, f"{location[2]}{number}")
+
+
+def _locate_join(location: tuple[int | str, ...], name: int, model: type[BaseModel], table: str) -> _Location:
+    """Return the location of an error in a join; `name` is the number of its name in the location."""
+    key = str(location[name + 1]) if len(location) > name + 1 else ""
+    return _Location(location[: name + 2], model, table, key)
 
 
 def _model_of(root: type[BaseModel], key: str) -> type[BaseModel]:

@@ -26,6 +26,7 @@ from rag_index.settings import (
 )
 from rag_index.settings.environment import RENAMED_KEYS, keys_of
 from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
+from rag_index.settings.parts import JoinSettings, PartSettings
 from rag_index.settings.sections import ContextSettings, DependsOn, GateSettings, ServerSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
@@ -551,6 +552,13 @@ EXAMPLES = {
         '[{"table": "c", "key": "id", "column": "c_id"}]',
         [DependsOn(table="c", key="id", column="c_id")],
     ),
+    "indexes.where": ("hidden = 0", "hidden = 0"),
+    "indexes.newest": ("version", "version"),
+    "indexes.title": ("{a}", "{a}"),
+    "indexes.link": ("/t/{id}", "/t/{id}"),
+    "indexes.format": ('{"body": "html"}', {"body": "html"}),
+    "indexes.joins": ('{"c": {"table": "c", "on": "c_id"}}', {"c": JoinSettings(table="c", on="c_id")}),
+    "indexes.parts": ('[{"table": "c", "on": "c_id", "text": "b"}]', [PartSettings(table="c", on="c_id", text="b")]),
     "indexes.access": ("acl", "acl"),
     "indexes.access_separator": (";", ";"),
     "indexes.kind": ("sql", "sql"),
@@ -569,6 +577,8 @@ KINDS = {"root": "code", "include": "code", "exclude": "code", "languages": "cod
 """The kind of index that a key belongs to, if not sql."""
 TLS = "[parallel]\naddress = 'tls://h:8786'\ntls_ca_file = 'a'\ntls_cert = 'b'\ntls_key = 'c'\n"
 """The table for keys that are valid only together."""
+ALONE = {"indexes.query", "indexes.newest_among"}
+"""Keys that need others, or that others exclude."""
 ALL_KEYS = [
     f"{section}.{key}" for section, model in {**SECTIONS, "indexes": IndexSettings}.items() for key in keys_of(model)
 ]
@@ -590,7 +600,7 @@ def test_languages_are_those_that_are_known(load):
         load(CODE + 'languages = {h = "cpp"}\n')
 
 
-@pytest.mark.parametrize("name", [key for key in ALL_KEYS if key != "indexes.query"])
+@pytest.mark.parametrize("name", [key for key in ALL_KEYS if key not in ALONE])
 def test_every_key_can_come_from_the_environment(load, monkeypatch, name):
     section, key = name.split(".")
     default = (IndexSettings if section == "indexes" else SECTIONS[section]).model_fields.get(key)
