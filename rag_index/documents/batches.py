@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
 
-A chunk may also have `context`, the words that were embedded before its text, and `own`, the names of the payload
-fields that belong to it and not to the document.
+Those of a document may have `groups` (see `documents.access`), `title` and `link`. A chunk may also have `context`, the
+words that were embedded before its text, `own`, the names of the payload fields that belong to it and not to the
+document, and `part`, which says what part of the document it is of.
 """
 
 FailureKind = Literal["failed", "skipped", "incomplete"]
@@ -37,6 +38,8 @@ class DocumentBatch:
     payloads: list[bytes]
     text_hashes: list[bytes]
     payload_hashes: list[bytes]
+    layouts: list[bytes] = field(default_factory=list)
+    """How each text is divided (`documents.layout`), which its hash covers; empty if no text is."""
 
     @classmethod
     def empty(cls) -> DocumentBatch:
@@ -54,6 +57,7 @@ class DocumentBatch:
             [self.payloads[i] for i in rows],
             [self.text_hashes[i] for i in rows],
             [self.payload_hashes[i] for i in rows],
+            [self.layouts[i] for i in rows] if self.layouts else [],
         )
 
     def plus(self, other: DocumentBatch) -> DocumentBatch:
@@ -64,6 +68,7 @@ class DocumentBatch:
             self.payloads + other.payloads,
             self.text_hashes + other.text_hashes,
             self.payload_hashes + other.payload_hashes,
+            self.layouts + other.layouts,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.access import access_part, groups_in, stored_groups, with_groups
+from rag_index.documents.access import access_part, document_payload, groups_in, stored_groups, with_groups
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import hash_bytes
 from rag_index.documents.keys import point_id
@@ -107,7 +107,7 @@ def _update_some(
         if row.pending or len(points) < row.chunks:  # what a dead run left: its documents stay as they are otherwise
             changed += [(i, _regrouped(payload, some)) for i, payload in points.items()]
             continue
-        payload = with_groups(_content(points[ids[key][0]]), some)
+        payload = with_groups(document_payload(points[ids[key][0]]), some)
         payload_hash = hash_bytes(payload)
         changed += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
         rows.append((key, row.text_hash, payload_hash, row.chunks))
@@ -123,12 +123,6 @@ def _update_some(
 def _regrouped(payload: Mapping[str, Any], groups: Sequence[str]) -> dict[str, Any]:
     """Return the payload of a point with other groups; the rest is as it was."""
     return {**payload, RESERVED_KEY: {**payload[RESERVED_KEY], **access_part(groups)}}
-
-
-def _content(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a point's payload that came from the source with the document."""
-    left_out = {RESERVED_KEY, *payload[RESERVED_KEY].get("own", ())}
-    return {name: value for name, value in payload.items() if name not in left_out}
 
 
 def update_payloads(

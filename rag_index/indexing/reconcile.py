@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from rag_index.documents.access import stored_groups, with_groups
+from rag_index.documents.access import document_payload
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
@@ -128,10 +128,7 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
 
 def content_hash(point: StoredPoint) -> str:
     """Return the hash over a point's payload as the source's page has it: without what belongs to chunk and store."""
-    left_out = {RESERVED_KEY, *point.payload.get(RESERVED_KEY, {}).get("own", ())}
-    payload = {name: value for name, value in point.payload.items() if name not in left_out}
-    groups = stored_groups(point.payload)
-    return hash_bytes(encode_payload(payload) if groups is None else with_groups(payload, groups)).hex()
+    return hash_bytes(encode_payload(document_payload(point.payload))).hex()
 
 
 def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[list[StoredPoint]]:
