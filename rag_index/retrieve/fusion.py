@@ -27,6 +27,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.layout import LINK, PART, TITLE
 from rag_index.embedders.bm25 import Bm25Encoder, names_of
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.results import ChunkHit, SearchHit
@@ -124,16 +125,20 @@ def _document_key(point: StoredPoint) -> str:
 
 def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> SearchHit:
     score, best = scored[0]
+    ours = best.payload.get(RESERVED_KEY, {})
     return SearchHit(
         index,
-        str(best.payload.get(RESERVED_KEY, {}).get("document_id", best.id)),
+        str(ours.get("document_id", best.id)),
         score,
         rank,
-        best.payload.get(RESERVED_KEY, {}).get("text", ""),
+        ours.get("text", ""),
         {name: value for name, value in best.payload.items() if name != RESERVED_KEY},
         tuple(_chunk(score, point) for score, point in scored[:MAX_CHUNKS]),
         cosine=best.score,
         bm25=best.bm25,
+        title=ours.get(TITLE, ""),
+        link=ours.get(LINK, ""),
+        part=ours.get(PART, {}),
     )
 
 
@@ -229,11 +234,16 @@ def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query:
     }
     words = {index: encoder.words(query) for index, encoder in encoders.items()}
     return [
-        replace(hit, matched=encoders[hit.index].matched(words[hit.index], f"{names_of(hit.payload)}\n{hit.text}"))
+        replace(hit, matched=encoders[hit.index].matched(words[hit.index], _words(hit)))
         if hit.index in encoders and hit.bm25
         else hit
         for hit in hits
     ]
+
+
+def _words(hit: SearchHit) -> str:
+    """Return the words by which a hit was found."""
+    return "\n".join([names_of(hit.payload), hit.title, hit.text])
 
 
 def failure_of(answers: Sequence[IndexAnswer]) -> Exception:

@@ -17,6 +17,7 @@ from rag_index.settings.parts import (
     as_list,
     check_format,
     check_joins,
+    check_link,
     check_parts,
     check_text,
     read_template,
@@ -279,8 +280,7 @@ class IndexSettings(Section):
         """Check what documents consist of beside their own row."""
         for key in ("text", "title"):
             check_text(getattr(self, key), key)
-        if self.link is not None and read_template(self.link, "link") is None:
-            raise ValueError(f'link {self.link!r} names no column; write it as "https://…/{{id}}"')
+        check_link(self.link)
         check_joins(self.joins)
         check_format(self.format, [*self.title_columns, *self.text_columns])
         check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])

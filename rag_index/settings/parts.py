@@ -20,6 +20,8 @@ Format = Literal["plain", "html", "markdown", "bbcode", "json", "auto"]
 Template = list[tuple[str, str | None]]
 """The parts of a template: the literal before a column, and the column (None at the end)."""
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+LINK_STARTS = ("https://", "http://", "/")
+"""How an address may begin: what a template begins with decides what a browser does."""
 DESCENDING = " desc"
 """The end of a column in `order_by` whose greatest value comes first."""
 
@@ -60,6 +62,14 @@ def check_text(text: str | Sequence[str] | None, key: str = "text") -> None:
     """Raise ValueError if a text or a template names no column."""
     if isinstance(text, str) and read_template(text, key) is not None and not template_columns(text, key):
         raise ValueError(f'{key} {text!r} is a template that names no column; write it as "{{column}}"')
+
+
+def check_link(link: str | None) -> None:
+    """Raise ValueError if a link is no template, or may become an address that a page must not open."""
+    if link is not None and read_template(link, "link") is None:
+        raise ValueError(f'link {link!r} names no column; write it as "https://…/{{id}}"')
+    if link is not None and not link.startswith(LINK_STARTS):
+        raise ValueError(f"link {link!r} should begin with {', '.join(LINK_STARTS)}")
 
 
 def split_name(name: str, joins: Mapping[str, JoinSettings]) -> tuple[str | None, str]:
@@ -160,8 +170,7 @@ class PartSettings(Section):
     def _check_consistency(self) -> PartSettings:
         check_joins(self.joins)
         check_format(self.format, self.text_columns)
-        if self.link is not None and read_template(self.link, "link") is None:
-            raise ValueError(f'link {self.link!r} names no column; write it as "https://…/{{id}}"')
+        check_link(self.link)
         if self.inline and self.link is not None:
             raise ValueError(f"link cannot be used with inline: part {self.label!r} has no hits of its own")
         return self

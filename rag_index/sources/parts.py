@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import decimal
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -21,7 +21,7 @@ from rag_index.sources.pages import FETCH_ROWS, PAGE_CHARS, STREAMED
 from rag_index.sources.rows import LinkComposer, PayloadMaker, part_composer
 from rag_index.sources.statement import Untyped, any_untyped
 from rag_index.sources.tables import part_from
-from rag_index.sources.text import NotText
+from rag_index.sources.text import NotText, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -284,7 +284,7 @@ def _folded(key: tuple[str, ...]) -> tuple[str, ...]:
 def stream_rows(connection: Connection, statement: Select[Any]) -> Iterator[Sequence[Any]]:
     """Yield the rows of a statement as they are fetched. Raises the driver's errors.
 
-    If a text of SQLite is not UTF-8, the rows from there on have U+FFFD in place of such bytes.
+    If a text of SQLite is not UTF-8, it is given as `replace_invalid` does.
     """
     count = 0
     try:
@@ -315,5 +315,16 @@ def invalid_text(connection: Connection) -> Iterator[None]:
 
 
 def replace_invalid(value: Any) -> Any:
-    """Return a text with U+FFFD in place of bytes that are not UTF-8."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value
+    """Return a text of SQLite whose bytes are not UTF-8 as what it is in the charset that it looks like.
+
+    If they are no text in any, the result is the bytes.
+    """
+    if not isinstance(value, str) or value.isascii():
+        return value
+    raw = value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        with suppress(NotText):
+            return read_text(raw)
+        return raw

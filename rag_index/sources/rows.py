@@ -91,7 +91,7 @@ class Composer:
         try:
             return read_text(value, form or "plain")
         except NotText as error:
-            raise NotText(f"column {self.columns[number]!r}: {error}") from error
+            raise NotText(f"column {self.columns[number]!r} {error}") from error
 
     def _fill_template(self, parts: Sequence[str]) -> str:
         """Return the template filled with the values of the columns. Braces within a value have no meaning."""
