@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.documents.keys import document_id, encode_key
+from rag_index.settings.parts import split_name
 from rag_index.sources.checks import check_rows
 from rag_index.sources.pages import FETCH_ROWS, PAGE_CHARS, STREAMED
 from rag_index.sources.rows import LinkComposer, PayloadMaker, part_composer
@@ -224,6 +225,34 @@ class PartsReader:
                 yield statement.where(columns[0].in_(any_untyped([value for [value] in some])))
             else:
                 yield statement.where(sa.tuple_(*columns, types=[Untyped()] * len(columns)).in_(list(map(tuple, some))))
+
+
+def owners_of(
+    connection: Connection, part: PartSettings, index: IndexSettings, column: str, values: Sequence[Any]
+) -> list[dict[str, Any]]:
+    """Return which documents have, or may have had, a row of a part with one of these values in a column.
+
+    Each result has values of columns of documents. Where the row itself may be deleted, and a join says which document
+    it belonged to, the row of the join is asked as well. Raises the driver's errors.
+    """
+    table = PartRows(part, index, filtered=False)
+    places = [split_name(name, part.joins) for name in table.on]
+    selects = [
+        sa.select(*[table.rows.c[name] for name in table.on]).where(table.rows.c[column].in_(any_untyped(values)))
+    ]
+    [join, *others] = {join for join, _ in places}
+    if join is not None and not others and (own := {other: own for own, other in part.joins[join].pairs}.get(column)):
+        settings = part.joins[join]
+        names = dict.fromkeys([own, *[name for _, name in places]])
+        rows = sa.table(settings.table, *map(sa.column, names), schema=settings.db_schema)
+        joined = sa.select(*[rows.c[name] for _, name in places])
+        selects.append(joined.where(rows.c[own].in_(any_untyped(values))))
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for select in selects:
+        for row in connection.execute(select.distinct()):
+            if None not in row:
+                found[comparable_key(row)] = dict(zip(table.of_document, row, strict=True))
+    return list(found.values())
 
 
 class PartDigests(Protocol):

@@ -24,10 +24,10 @@ from rag_index.sources.checks import check_query, check_rows, check_tables
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
 from rag_index.sources.lookup import find_keys, find_rows
 from rag_index.sources.pages import STREAMED, PageReader
-from rag_index.sources.parts import PartsReader, invalid_text, replace_invalid
+from rag_index.sources.parts import PartsReader, invalid_text, owners_of, replace_invalid
 from rag_index.sources.rows import RowReader, read_columns
 from rag_index.sources.statement import untyped
-from rag_index.sources.tables import documents_from, query_from
+from rag_index.sources.tables import OF_PART, documents_from, query_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -147,12 +147,25 @@ class SqlSource:
         return self._read(found, None)
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
-        """Yield the typed keys of the documents that have one of these values in a column of `depends_on`.
+        """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
 
-        They are fetched as they are consumed. Raises SourceUnavailable or SourceError.
+        Documents that conditions leave out are among them: a change may have done that. The keys are fetched as they
+        are consumed. Raises SourceUnavailable or SourceError.
         """
+        label, of_part, name = column.partition(OF_PART)
+        part = next((one for one in self._index.parts if of_part and one.label == label), None)
+        rows = documents_from(self._index, filtered=False)
+        keys = [rows.c[key] for key in self._index.key_columns]
         with self._connect() as connection:
-            yield from find_keys(connection, self._keys, self._from.c[column], values)
+            if part is None:
+                yield from find_keys(connection, keys, rows.c[column], values)
+                return
+            for found in owners_of(connection, part, self._index, name, values):
+                if found.keys() == set(self._index.key_columns):
+                    yield encode_key([found[key] for key in self._index.key_columns])
+                else:
+                    first = next(iter(found))
+                    yield from find_keys(connection, keys, rows.c[first], [found[first]])
 
     def close(self) -> None:
         """Close the connections."""

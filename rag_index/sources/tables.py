@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rag_index.settings.parts import JoinSettings, PartSettings
 
 
+OF_PART = ": "
+"""What stands between the name of a part and one of its columns, where documents are looked up by the latter."""
 ROWS = "_rows"
 """The rows of the table itself beside those that are joined, none of which has such a name."""
 
@@ -42,20 +44,42 @@ class SourceTable:
     """The conditions, in SQL, that decide about its rows."""
     place: str
     """What the settings call it, for a message: "", "join customer", "part remark"."""
-    joined_on: tuple[str, ...] = ()
-    """If it is joined: the columns of it that are compared."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableRoute:
+    """How a changed row of a table leads to the documents that show it."""
+
+    table: SourceTable
+    keys: tuple[str, ...]
+    """The columns of the table whose values make the id of the document, or one column that is looked up."""
+    look_up: str | None
+    """What the value of that column is looked up in (see `keys_by`); None if the values make the id."""
 
 
 def document_columns(index: IndexSettings) -> list[str]:
     """Return all columns of documents that the settings of an index name, those of joins as `NAME.column`."""
-    more = filter(None, [index.changed_since, index.access_column, *[entry.column for entry in index.depends_on]])
+    more = filter(None, [index.changed_since, *[entry.column for entry in index.depends_on]])
+    return list(dict.fromkeys([*content_columns(index), *more]))
+
+
+def content_columns(index: IndexSettings) -> list[str]:
+    """Return the columns that decide what documents say, who sees them, and which parts and joined rows they have."""
     on = [column for part in index.parts for _, column in part.pairs(index.key_columns)]
-    return list(dict.fromkeys([*index.shown_columns, *more, *on, *_on(index.joins)]))
+    access = filter(None, [index.access_column])
+    return list(dict.fromkeys([*index.shown_columns, *access, *on, *_on(index.joins)]))
 
 
 def own_columns(index: IndexSettings) -> list[str]:
     """Return the columns of its own table or query that an index needs."""
     return _own_columns(document_columns(index), index.joins)
+
+
+def used_columns(index: IndexSettings, table: SourceTable) -> set[str]:
+    """Return the columns of a table whose change matters, without those of conditions."""
+    if table.place:
+        return set(table.columns)
+    return {*_own_columns(content_columns(index), index.joins), *filter(None, [index.newest])}
 
 
 def part_columns(part: PartSettings, key: Iterable[str]) -> list[str]:
@@ -67,20 +91,70 @@ def part_columns(part: PartSettings, key: Iterable[str]) -> list[str]:
 def source_tables(index: IndexSettings) -> list[SourceTable]:
     """Return the tables that an index declares, its own first; a query is none of them."""
     found: list[SourceTable] = []
-    own = own_columns(index)
     if index.table is not None:
-        versions = [index.newest] if index.newest else []
-        conditions = tuple(filter(None, [index.where, index.newest_among]))
-        columns = tuple(dict.fromkeys([*own, *versions]))
-        found.append(SourceTable(index.table, index.db_schema, columns, conditions, ""))
+        found.append(_own_table(index))
     found += _joined(document_columns(index), index.joins)
     for part in index.parts:
         names = part_columns(part, index.key_columns)
-        place = f"part {part.label}"
-        conditions = tuple(filter(None, [part.where]))
-        found.append(SourceTable(part.table, part.db_schema, tuple(_own_columns(names, part.joins)), conditions, place))
-        found += _joined(names, part.joins, f"{place}, ")
+        found.append(_part_table(part, names))
+        found += _joined(names, part.joins, f"part {part.label}, ")
     return found
+
+
+def _own_table(index: IndexSettings) -> SourceTable:
+    versions = [index.newest] if index.newest else []
+    conditions = tuple(filter(None, [index.where, index.newest_among]))
+    columns = tuple(dict.fromkeys([*own_columns(index), *versions]))
+    return SourceTable(str(index.table), index.db_schema, columns, conditions, "")
+
+
+def _part_table(part: PartSettings, names: list[str]) -> SourceTable:
+    conditions = tuple(filter(None, [part.where]))
+    columns = tuple(_own_columns(names, part.joins))
+    return SourceTable(part.table, part.db_schema, columns, conditions, f"part {part.label}")
+
+
+def table_routes(index: IndexSettings) -> list[TableRoute]:
+    """Return how changed rows lead to documents, for each table that an index declares."""
+    found, key = [], index.key_columns
+    if index.table is not None:
+        found.append(TableRoute(_own_table(index), tuple(key), None))
+    of_joins = zip(index.joins.values(), _joined(document_columns(index), index.joins), strict=True)
+    for join, table in of_joins:
+        own, other = join.pairs[0]
+        found.append(TableRoute(table, (own,), None if [other] == key else other))
+    for part in index.parts:
+        names = part_columns(part, key)
+        found.append(_part_route(part, _part_table(part, names), key))
+        for join, table in zip(part.joins.values(), _joined(names, part.joins), strict=True):
+            own, other = join.pairs[0]
+            found.append(TableRoute(table, (own,), f"{part.label}{OF_PART}{other}"))
+    return found
+
+
+def look_up_columns(index: IndexSettings) -> set[str]:
+    """Return what documents may be looked up by: columns of documents, and those of parts (`PART: COLUMN`)."""
+    declared = [route.look_up for route in table_routes(index)]
+    return {*filter(None, declared), *[entry.column for entry in index.depends_on]}
+
+
+def _part_route(part: PartSettings, table: SourceTable, key: list[str]) -> TableRoute:
+    """Return how a changed row of a part leads to its documents."""
+    pairs = part.pairs(key)
+    by_column = {column: own for own, column in pairs}
+    joins = [split_name(own, part.joins)[0] for own, _ in pairs]
+    if joins[0] is not None:
+        return TableRoute(table, (_first_on(part, joins[0]),), f"{part.label}{OF_PART}{_first_on(part, joins[0])}")
+    if by_column.keys() == set(key) and not any(joins):
+        return TableRoute(table, tuple(by_column[name] for name in key), None)
+    return TableRoute(table, (pairs[0][0],), pairs[0][1])
+
+
+def _first_on(part: PartSettings, join: str) -> str:
+    """Return the column of the table of a part itself that decides which row of a join it has."""
+    other = part.joins[join].pairs[0][1]
+    before, _ = split_name(other, part.joins)
+    return other if before is None else _first_on(part, before)
 
 
 def documents_from(index: IndexSettings, *, filtered: bool = True) -> FromClause:
@@ -179,7 +253,7 @@ def _joined(columns: list[str], joins: Mapping[str, JoinSettings], place: str = 
         needed = [column for n in _named(columns, joins) if (column := _of_join(n, name, joins)) is not None]
         conditions = tuple(filter(None, [join.where]))
         names = tuple(dict.fromkeys([*on, *needed]))
-        found.append(SourceTable(join.table, join.db_schema, names, conditions, f"{place}join {name}", on))
+        found.append(SourceTable(join.table, join.db_schema, names, conditions, f"{place}join {name}"))
     return found
 
 

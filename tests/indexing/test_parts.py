@@ -1,4 +1,4 @@
-"""Documents of several tables, from the source to the hit: what is embedded, what a search says, what a change costs."""
+"""Documents of several tables, from the source to the hit: what is embedded, what is found, what a change costs."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ CREATE TABLE remark (id INTEGER PRIMARY KEY, ticket_id INTEGER, author TEXT, bod
 INSERT INTO customer VALUES (1, 'Acme'), (2, 'Bolt');
 INSERT INTO ticket VALUES (1, 'Printer offline', 'It prints only red pages.', 1, 0, 'desk'),
     (2, 'Screen flickers', 'The display is dark.', 2, 0, 'desk'), (3, 'Salaries', 'Secret.', 1, 1, 'desk');
-INSERT INTO remark VALUES (10, 1, 'kim', 'Replace the toner cartridge.'), (11, 1, 'lee', 'The network cable was loose.'),
-    (12, 2, 'kim', 'A new graphics driver helps.')
+INSERT INTO remark VALUES (10, 1, 'kim', 'Replace the toner cartridge.'),
+    (11, 1, 'lee', 'The network cable was loose.'), (12, 2, 'kim', 'A new graphics driver helps.')
 """
 
 
