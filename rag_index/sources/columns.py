@@ -203,11 +203,8 @@ def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -
 def _machine_role(made: ColumnProfile, named: set[str]) -> Role | None:
     """Return the role of a column that programs read; None if people do."""
     texts = made.texts
-    if (
-        named & MACHINE
-        or any(_share(texts, pattern) > 0.5 for pattern in (_SLUG, _ADDRESS))
-        or _share(texts, _UUID) > 0.3
-    ):
+    is_slug = made.last_word not in ("title", "subject", "headline") and _share(texts, _SLUG) > 0.5
+    if named & MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
         return "other"
     if named & {"locale", "lang", "language", "culture"} and all(LOCALE.fullmatch(text) for text in texts):
         return "locale"
@@ -226,12 +223,14 @@ def _text_role(made: ColumnProfile, repeats: bool, choices: int) -> Role:
         return "short" if is_title else "prose"
     if few and not (last in TITLES and made.distinct > 0.3):
         return "choice"
+    if last in TITLES and made.length <= MAX_TITLE_CHARS and sum(map(_has_letters, texts)) * 2 >= len(texts):
+        return "short"
     if made.length > MAX_CODE_CHARS and not with_words:
         return "other"
     if last in CODES:
         return "code"
     if sum(map(_has_letters, texts)) * 2 >= len(texts) and (with_words or made.length < 40):
-        return "short" if last in TITLES or with_words * 3 >= len(texts) else "code"
+        return "short" if last in TITLES or sum(" " in text for text in texts) * 3 >= len(texts) else "code"
     return "other"
 
 

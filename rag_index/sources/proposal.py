@@ -265,12 +265,7 @@ class _Proposer:
             for own in to_this[:1]:
                 for other in others:
                     label = self._subjects.of(other.parent)
-                    if (
-                        label.title in label.table.columns
-                        and not label.is_people
-                        and label.table.key
-                        and not label.has_prose
-                    ):
+                    if label.title in label.table.columns and not label.is_people and label.table.key:
                         found.append((own, other))
         return found
 

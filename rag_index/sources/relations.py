@@ -27,6 +27,12 @@ POINTERS = frozenset(["latest", "current", "head", "live", "newest", "published"
 """Words of columns that name the version that counts."""
 VERSIONS = frozenset(["revision", "version", "content", "text", "body", "blob"])
 """What tables are called that hold the versions, or the text, of another one's rows."""
+GENERIC = frozenset(
+    "pid parent owner item record entity object node ref foreign source target rel related about regarding".split()
+)
+"""Words of columns that name a row, but not of which table: their values tell it."""
+MIN_COVERED = 0.3
+"""The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
 PARENTS = frozenset(["parent", "reply", "original", "root"])
 """Words of columns that name a row of the same table."""
 
@@ -148,7 +154,27 @@ def _named(
         key = _matching_key(parent, column)
         if key and catalog.share_found(values, parent, key) >= MIN_FOUND:
             return Relation(table, parent, ((column.name, key),))
+    if set(words(column.name)) - KEY_WORDS <= GENERIC and set(words(column.name)) & (GENERIC | {"id"}):
+        return _by_values(catalog, table, column, values, tables)
     return None
+
+
+def _by_values(
+    catalog: Catalog, table: DatabaseTable, column: Column, values: Sequence[Any], tables: Sequence[DatabaseTable]
+) -> Relation | None:
+    """Return the table of which the values are keys, nearly all and a good share of them; of several the best used."""
+    fits: list[tuple[float, DatabaseTable]] = []
+    distinct = set(map(str, values))
+    for parent in tables:
+        key = _matching_key(parent, column)
+        if not key or parent is table or len(distinct) < 3:
+            continue
+        keys = {str(value) for value in parent.columns[key].values}
+        covered = len(keys & distinct) / max(1, len(keys))
+        if covered >= MIN_COVERED and catalog.share_found(values, parent, key) >= MIN_FOUND:
+            fits.append((covered + (column.name in parent.columns), parent))
+    best = max(fits, key=lambda fit: fit[0], default=None)
+    return None if best is None else Relation(table, best[1], ((column.name, _matching_key(best[1], column)),))
 
 
 def _matching_key(parent: DatabaseTable, column: Column) -> str:

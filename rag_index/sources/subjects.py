@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,6 +32,9 @@ DOUBTFUL = frozenset(
     "template variable param parameter feature_flag".split()
 )
 """Nouns of tables that are seldom looked for: only long texts with titles make them documents."""
+MACHINE_NOUN = re.compile(
+    r"\w*cache\w*|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
+)
 PRIVATE = frozenset("privmsg privmsgs pm dm".split())
 PEOPLE = frozenset(
     "user people person staff member employee login operator agent admin customer patient subscriber participant "
@@ -213,7 +217,12 @@ class Subject:
             or {"private", "msg"} <= nouns
         ):
             return "holds messages between persons"
-        if nouns & MACHINERY or self.noun[:1] == ("django",) or (nouns & {"log", "history"} and "audit" in nouns):
+        if (
+            nouns & MACHINERY
+            or any(map(MACHINE_NOUN.fullmatch, nouns))
+            or self.noun[:1] == ("django",)
+            or (nouns & {"log", "history"} and "audit" in nouns)
+        ):
             return "is for programs, by its name"
         if (
             nouns & DOUBTFUL
@@ -312,7 +321,7 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     whole_key = len(parent.table.key) > 1 and set(parent.table.key) <= set(relation.columns)
     if whole_key and not child.title and parent.has_text:
         return 3
-    if last in PARTS and not (child.title and child.has_prose and child.text_length > 150):
+    if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
         return 3 if not parent.is_label else 0
     return (
         1 if not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes else 0

@@ -94,7 +94,7 @@ def _flag(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition 
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
     values = {str(value).lower() for value in column.filled}
     small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"
-    two_sided = values <= YES | NO
+    two_sided = values <= YES | NO or (bool(hides) and small and "0" in values)
     if (
         not (hides or shows)
         or not values

@@ -80,7 +80,7 @@ def _rows() -> dict:
         tags.append((_id("tag", n), tag, 1))
         taggings.append((_id("tagging", n), _id("tag", n), "Ticket", record))
     for n in range(40):
-        taggings.append((_id("tagging", 100 + n), _id("tag", n % 6), "Ticket", _id("t", n)))
+        taggings.append((_id("tagging", 100 + n), _id("tag", n % 5 + 1), "Ticket", _id("t", n)))
     articles = [(ARTICLE[title], _id("a", 1), title, "published", fill.time(), fill.time(), fill.time()) for title, *_ in ARTICLES]
     for title, body, answers in ARTICLES:
         text("Solution", ARTICLE[title], body)
