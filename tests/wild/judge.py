@@ -16,7 +16,7 @@ from rag_index.retrieve.retriever import Retriever
 from rag_index.settings import load_settings, run_settings
 from rag_index.sources.scaffold import scaffold
 from rag_index.stores import open_store
-from tests.wild.sample import Question, Sample, write
+from tests.wild.sample import Question, Sample
 
 __all__ = ["Verdict", "by_hand", "judge", "proposed"]
 
