@@ -14,9 +14,9 @@ import contextlib
 import io
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -26,6 +26,9 @@ from tests.live.mariadb import MariadbServer, find_mariadb
 from tests.live.postgres import PostgresServer, find_postgres
 from tests.wild.judge import Verdict, by_hand, judge, proposed
 from tests.wild.sample import SEEN, UNSEEN, sample, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HEAD = "kind        right  evidence  of  hidden  secrets  indexes  empty  documents  init s  index s"
 
@@ -39,14 +42,13 @@ def main() -> None:
     print(HEAD)
     with server(arguments.database) as database:
         for group in (SEEN, UNSEEN):
-            verdicts = [
-                verdict(kind, database, by_person=arguments.by_hand) for kind in arguments.kinds or group if kind in group
-            ]
+            kinds = [kind for kind in arguments.kinds or group if kind in group]
+            verdicts = [verdict(kind, database, by_person=arguments.by_hand) for kind in kinds]
             if verdicts:
                 print_line("seen" if group is SEEN else "unseen", total(verdicts))
 
 
-def verdict(kind: str, database, *, by_person: bool) -> Verdict:
+def verdict(kind: str, database: Any, *, by_person: bool) -> Verdict:
     """Judge one kind, and print its line."""
     made = sample(kind)
     with tempfile.TemporaryDirectory(prefix="rag-index-wild-") as name, database(Path(name)) as url:
