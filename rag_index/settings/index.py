@@ -118,6 +118,11 @@ def _payload_kind(value: Any) -> PayloadKind | None:
     return kinds_by_type.get(type(value))
 
 
+def split_languages(language: str) -> tuple[str, ...]:
+    """Return the languages that the setting `language` names, in order, once each."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in language.split(",")))))
+
+
 def _is_select(access: str) -> bool:
     return re.match(r"\s*(select|with)\s", access, re.IGNORECASE) is not None
 
@@ -196,7 +201,10 @@ class IndexSettings(Section):
     search: Literal["hybrid", "dense"] = "hybrid"
     """How the index is searched: `hybrid` finds by meaning and by words, `dense` by meaning alone."""
     language: str = "english"
-    """The language of the texts: its endings and stop words make no difference to a search by words; or `none`."""
+    """The language of the texts: its endings and stop words make no difference to a search by words; or `none`.
+
+    Of several, each text is in one, which its words tell.
+    """
     context: Annotated[ContextSettings | None, OptionalTable] = None
     """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
     gate: Annotated[GateSettings | None, OptionalTable] = None
@@ -214,12 +222,23 @@ class IndexSettings(Section):
             raise PydanticCustomError("missing", "Field required")
         return value
 
+    @field_validator("language", mode="before")
+    @classmethod
+    def _read_languages(cls, value: Any) -> Any:
+        """Return several languages as one text, as the environment has them."""
+        return ", ".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
+
     @field_validator("language")
     @classmethod
     def _check_language(cls, value: str) -> str:
-        if value not in (*LANGUAGES, NO_LANGUAGE):
-            raise ValueError(f"{value!r} is not a known language; use {NO_LANGUAGE} or one of {', '.join(LANGUAGES)}")
-        return value
+        names = split_languages(value)
+        known = LANGUAGES if len(names) > 1 else (*LANGUAGES, NO_LANGUAGE)
+        for name in names or ("",):
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is not a known language; use {NO_LANGUAGE} or one or several of {', '.join(LANGUAGES)}"
+                )
+        return ", ".join(names)
 
     @field_validator("languages")
     @classmethod

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 PARAGRAPHS = frozenset(
     [
-        "address", "article", "aside", "blockquote", "details", "dl", "figure", "footer", "form", "h1", "h2", "h3", "h4",
-        "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "ul",
+        "address", "article", "aside", "blockquote", "details", "dl", "figure", "footer", "form", "h1", "h2", "h3",
+        "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre", "section", "table", "ul",
     ]
 )  # fmt: skip
 """HTML elements with an empty line before and after them."""
-LINES = frozenset("br caption center dd div dt fieldset figcaption li option summary tbody tfoot thead tr".split())  # noqa: SIM905
+LINES = frozenset("br caption center dd div dt fieldset figcaption li option summary tbody tfoot thead tr".split())
 """HTML elements that begin a line."""
-LEFT_OUT = frozenset("head iframe noembed noframes object script select style svg template".split())  # noqa: SIM905
+LEFT_OUT = frozenset("head iframe noembed noframes object script select style svg template".split())
 """HTML elements whose content nobody reads."""
 MAX_BYTES = 64_000_000
 """What a compressed value may become at most."""

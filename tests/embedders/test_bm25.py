@@ -138,3 +138,14 @@ def test_one_encoder_serves_several_threads():
     expected = [ENGLISH.query(text) for text in texts]
     with ThreadPoolExecutor(8) as threads:
         assert list(threads.map(ENGLISH.query, texts)) == expected
+
+
+def test_of_several_languages_each_text_is_stemmed_in_its_own_and_a_query_in_all():
+    both, german, english = (Bm25Encoder(Bm25Model(name)) for name in ("english, german", "german", "english"))
+    texts = ["Die Muskeln der Wirbelsäule werden gestärkt.", "The printers are printing blank pages."]
+    found = both.documents(texts)
+    assert found.row(0) == german.documents(texts[:1]).row(0)
+    assert found.row(1) == english.documents(texts[1:]).row(0)
+    assert set(both.query("Muskeln").indices) & set(found.row(0).indices)
+    assert set(both.query("printer").indices) & set(found.row(1).indices)
+    assert both.matched(both.words("printed page"), texts[1]) == ("printed", "page")

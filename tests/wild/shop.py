@@ -7,9 +7,9 @@ import json
 from tests.wild.sample import Filler, Question, Sample
 
 TABLES = """
+CREATE TABLE manufacturer (id INTEGER PRIMARY KEY, name VARCHAR(255), link VARCHAR(255));
 CREATE TABLE product (id INTEGER PRIMARY KEY, sku VARCHAR(40) NOT NULL, manufacturer_id INTEGER REFERENCES manufacturer (id),
     active BOOLEAN NOT NULL, stock INTEGER, weight DOUBLE, ean VARCHAR(20), attributes JSON, created_at DATETIME, updated_at DATETIME);
-CREATE TABLE manufacturer (id INTEGER PRIMARY KEY, name VARCHAR(255), link VARCHAR(255));
 CREATE TABLE product_translation (product_id INTEGER NOT NULL, locale VARCHAR(5) NOT NULL, name VARCHAR(255), description TEXT,
     meta_title VARCHAR(255), meta_description VARCHAR(255), keywords TEXT, PRIMARY KEY (product_id, locale));
 CREATE TABLE product_review (id INTEGER PRIMARY KEY, product_id INTEGER NOT NULL REFERENCES product (id), customer_id INTEGER,
