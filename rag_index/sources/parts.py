@@ -18,6 +18,7 @@ from sqlalchemy import exc
 from rag_index.documents.keys import document_id, encode_key
 from rag_index.settings.parts import split_name
 from rag_index.sources.checks import check_rows
+from rag_index.sources.lookup import VALUES
 from rag_index.sources.pages import FETCH_ROWS, PAGE_CHARS, STREAMED
 from rag_index.sources.rows import LinkComposer, PayloadMaker, part_composer
 from rag_index.sources.statement import Untyped, any_untyped
@@ -229,30 +230,26 @@ class PartsReader:
 
 def owners_of(
     connection: Connection, part: PartSettings, index: IndexSettings, column: str, values: Sequence[Any]
-) -> list[dict[str, Any]]:
-    """Return which documents have, or may have had, a row of a part with one of these values in a column.
+) -> Iterator[Sequence[Any]]:
+    """Yield which documents have, or may have had, a row of a part with one of these values in a column.
 
-    Each result has values of columns of documents. Where the row itself may be deleted, and a join says which document
-    it belonged to, the row of the join is asked as well. Raises the driver's errors.
+    These are values of the columns of documents that `part.pairs` names, and may occur several times. Where the row may
+    be deleted, and a join says which document it belonged to, the row of the join is asked as well. Raises the driver's
+    errors.
     """
     table = PartRows(part, index, filtered=False)
     places = [split_name(name, part.joins) for name in table.on]
-    selects = [
-        sa.select(*[table.rows.c[name] for name in table.on]).where(table.rows.c[column].in_(any_untyped(values)))
-    ]
+    asked = [(table.rows, column, table.on)]
     [join, *others] = {join for join, _ in places}
     if join is not None and not others and (own := {other: own for own, other in part.joins[join].pairs}.get(column)):
-        settings = part.joins[join]
-        names = dict.fromkeys([own, *[name for _, name in places]])
-        rows = sa.table(settings.table, *map(sa.column, names), schema=settings.db_schema)
-        joined = sa.select(*[rows.c[name] for _, name in places])
-        selects.append(joined.where(rows.c[own].in_(any_untyped(values))))
-    found: dict[tuple[str, ...], dict[str, Any]] = {}
-    for select in selects:
-        for row in connection.execute(select.distinct()):
-            if None not in row:
-                found[comparable_key(row)] = dict(zip(table.of_document, row, strict=True))
-    return list(found.values())
+        settings, names = part.joins[join], [name for _, name in places]
+        columns: list[sa.ColumnClause[Any]] = [sa.column(one) for one in dict.fromkeys([own, *names])]
+        asked.append((sa.table(settings.table, *columns, schema=settings.db_schema), own, names))
+    for rows, name, wanted in asked:
+        known = [rows.c[one].is_not(None) for one in wanted]
+        for first in range(0, len(values), VALUES):
+            condition = rows.c[name].in_(any_untyped(values[first : first + VALUES]))
+            yield from stream_rows(connection, sa.select(*[rows.c[one] for one in wanted]).where(condition, *known))
 
 
 class PartDigests(Protocol):

@@ -160,12 +160,14 @@ class SqlSource:
             if part is None:
                 yield from find_keys(connection, keys, rows.c[column], values)
                 return
-            for found in owners_of(connection, part, self._index, name, values):
-                if found.keys() == set(self._index.key_columns):
-                    yield encode_key([found[key] for key in self._index.key_columns])
-                else:
-                    first = next(iter(found))
-                    yield from find_keys(connection, keys, rows.c[first], [found[first]])
+            columns = [of_document for _, of_document in part.pairs(self._index.key_columns)]
+            owners = owners_of(connection, part, self._index, name, values)
+            if set(columns) == set(self._index.key_columns):
+                order = [columns.index(key) for key in self._index.key_columns]
+                yield from (encode_key([found[place] for place in order]) for found in owners)
+                return
+            distinct = list(dict.fromkeys(found[0] for found in owners))
+            yield from find_keys(connection, keys, rows.c[columns[0]], distinct)
 
     def close(self) -> None:
         """Close the connections."""

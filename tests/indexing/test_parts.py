@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
 from rag_index.embedders.local import LocalEmbedder
+from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.single import index_documents
+from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.access import ALL_GROUPS
 from tests.indexing.plain import run_plain
@@ -141,6 +144,21 @@ def test_what_where_says_is_deleted_and_comes_back(project):
     project.execute("UPDATE ticket SET hidden = 0 WHERE id = 2")
     assert index_documents(project.settings, "notes", ["2"]).new == 1
     assert project.texts()["2"] == ["The display is dark.", "A new graphics driver helps."]
+
+
+def test_a_watch_reads_the_documents_again_that_show_a_changed_row(project):
+    project.execute("UPDATE customer SET name = 'Acme Ltd' WHERE id = 1")
+    project.execute("UPDATE remark SET body = 'Restart the switch.' WHERE id = 12")
+    settings = project.settings
+    with closing(Ledger(settings.ledger_url)) as ledger:  # as a feed does: see tests/changes/test_parts.py
+        ledger.put_look_ups([(settings.alias("notes"), "customer_id", "1", 1.0)])
+        ledger.put_changes([(settings.alias("notes"), "2", 1.0)])
+    indexer = BatchIndexer(settings)
+    outcome = indexer.index("notes").outcome
+    indexer.close()
+    assert (outcome.state, outcome.payload_only, outcome.changed) == ("completed", 1, 1)
+    assert project.texts()["2"][1] == "Restart the switch."
+    assert run_plain(project).unchanged == 2
 
 
 def test_rights_change_without_embedding_and_keep_title_and_link(project, sent):
