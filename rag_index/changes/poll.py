@@ -78,12 +78,13 @@ class PollFeed:
     @property
     def note(self) -> str:
         """What this way of following changes cannot see."""
+        others = "; changes of joined rows and of parts are, too" if self._index.joins or self._index.parts else ""
         groups = "; the groups of all documents are read for a tenth of the time" if self._index.access else ""
         return (
             f"index {self._index.name}: polled by {self._index.changed_since!r} every "
             f"{self._settings.watch.poll_seconds:g} s: deletions, rows without a time, and changes that are committed "
             f"more than {self._index.changed_overlap:g} s after their time are found by the next run; the column needs "
-            f"a database index{groups}"
+            f"a database index{others}{groups}"
         )
 
     @property

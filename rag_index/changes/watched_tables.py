@@ -17,6 +17,7 @@ from rag_index.settings.index import SQL
 from rag_index.sources.changed import tables_read
 from rag_index.sources.engine import open_read_only, source_error
 from rag_index.sources.statement import single_select
+from rag_index.sources.tables import documents_from, part_from, source_tables, table_routes, used_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
 
     from rag_index.settings import IndexSettings, Settings
+    from rag_index.sources.tables import SourceTable
 
 CLOCK = re.compile(
     r"\b(now|curdate|curtime|sysdate|getdate|utc_timestamp|utc_date|unix_timestamp|random|rand)\s*\("
@@ -116,16 +118,17 @@ class _Planner:
     def add(self, index: IndexSettings) -> None:
         """Add the tables of an index, or the reason why it cannot be watched by its tables."""
         own = None if index.table is None else self._name(index.db_schema, index.table)
-        if own is not None and not self._is_view(own):
-            keys = tuple(index.key_columns)
-            used = [*keys, *index.text_columns, *index.payload, *filter(None, [index.access_column])]
-            self._wanted.append(_Wanted(index, own, keys, None, frozenset(used)))
-        elif not index.depends_on:
+        if (own is None or self._is_view(own)) and not index.depends_on:
             what = "query" if own is None else f"view {index.table}"
             self._plan.unwatched[index.name] = (
                 f"list the tables that its {what} reads in depends_on, so that a change of them can be followed"
             )
             return
+        for route in table_routes(index):
+            name = self._name(route.table.schema, route.table.table)
+            if not self._is_view(name):  # its tables are named, if depends_on does not list them
+                used = frozenset(self._used_columns(index, route.table))
+                self._wanted.append(_Wanted(index, name, route.keys, route.look_up, used))
         for entry in index.depends_on:
             schema, _, table = entry.table.rpartition(".")
             name = self._name(schema or None, table)
@@ -181,6 +184,15 @@ class _Planner:
         keys = [known for c in columns if (known := _known(_plain(c["name"]), there)) is not None]
         return (self._name(schema, table), tuple(keys)) if table and len(keys) == len(columns) else None
 
+    def _used_columns(self, index: IndexSettings, table: SourceTable) -> set[str]:
+        """Return the columns of a table whose update matters, those that its conditions name among them."""
+        used = used_columns(index, table)
+        if table.where:
+            there = [column["name"] for column in self._inspector.get_columns(table.table, schema=table.schema)]
+            conditions = " ".join(table.where)
+            used |= {name for name in there if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", conditions, re.IGNORECASE)}
+        return used
+
     def _is_view(self, name: _Name) -> bool:
         return name.table in self._views_of(name.schema)
 
@@ -192,11 +204,23 @@ class _Planner:
             self._views[schema] = found
         return self._views[schema]
 
+    def _tables_read(self, index: IndexSettings) -> set[str]:
+        """Return the tables that documents and their parts are read from, views resolved."""
+        if not (index.joins or index.parts or index.where or index.newest_among):
+            return tables_read(self._connection, index)
+        rows = [documents_from(index), *[part_from(part, index) for part in index.parts]]
+        dialect = self._connection.dialect
+        found: set[str] = set()
+        for one in rows:
+            text = str(sa.select(*one.c).compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
+            found |= tables_read(self._connection, index, text.replace("%%", "%") if dialect.name != "sqlite" else text)
+        return found
+
     def _note_blind_spots(self, index: IndexSettings) -> None:
         """Note what a watch of an index will not see."""
         blind: list[str] = []
         watched = {wanted.name.table for wanted in self._wanted if wanted.index is index}
-        forgotten = sorted(tables_read(self._connection, index) - watched)
+        forgotten = sorted(self._tables_read(index) - watched)
         if forgotten:
             self._plan.notes.append(
                 f"index {index.name}: depends_on does not list {', '.join(forgotten)}, which the documents show too: "
@@ -218,7 +242,8 @@ class _Planner:
                     "by the next run; if a row belongs to one document, list the table in depends_on"
                 )
                 blind.append(f"its query of access reads {', '.join(unseen)}")
-        if index.query is not None and (now := CLOCK.search(index.query)):
+        asked = " ".join(filter(None, [index.query, *[one for table in source_tables(index) for one in table.where]]))
+        if now := CLOCK.search(asked):
             blind.append(f"its query asks for the time ({now[0]}), so documents change without a change of a row")
         if blind:
             self._plan.blind[index.name] = "; ".join(blind)

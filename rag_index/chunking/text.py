@@ -7,7 +7,9 @@ import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag_index.documents.batches import ChunkedDocument
+from rag_index.documents.batches import RESERVED_KEY, ChunkedDocument
+from rag_index.documents.canonical import encode_payload
+from rag_index.documents.layout import PART, TextLayout
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import DocumentBatch
@@ -21,6 +23,9 @@ _BREAKS = (
     re.compile(r"\n\s*"),  # a line
     re.compile(r"\s+"),  # a word
 )
+TITLE_CHARS = 200
+"""How much of a title stands before each chunk."""
+NO_FIELDS = b"{}"
 _JOINER = "\u200d"
 _VIRAMA = 9
 """The combining class of signs that bind an Indic consonant to the next one."""
@@ -50,8 +55,30 @@ class TextChunker:
         return f"text-{VERSION}/{self.chars}/{self.overlap}"
 
     def chunk(self, documents: DocumentBatch) -> list[ChunkedDocument | RagIndexError]:
-        """Split each document into chunks."""
-        return [ChunkedDocument(self.split(text)) for text in documents.texts]
+        """Split each document into chunks; those of a title and of parts as `chunk_parts` does."""
+        if not documents.layouts:
+            return [ChunkedDocument(self.split(text)) for text in documents.texts]
+        return [
+            self.chunk_parts(text, TextLayout.decode(layout)) if layout else ChunkedDocument(self.split(text))
+            for text, layout in zip(documents.texts, documents.layouts, strict=True)
+        ]
+
+    def chunk_parts(self, text: str, layout: TextLayout) -> ChunkedDocument:
+        """Split the own text of a document, and each of its parts by itself; the title is the context of each chunk.
+
+        A text that is nothing but the title has no context.
+        """
+        chunks = self.split(text[: layout.end])
+        payloads = [NO_FIELDS] * len(chunks)
+        for part in layout.parts:
+            of_part = self.split(text[part.start : part.end])
+            fields = {part.name: part.payload} if part.payload else {}
+            payload = encode_payload({**fields, RESERVED_KEY: {PART: part.description()}})
+            chunks += of_part
+            payloads += [payload] * len(of_part)
+        title = _shortened(layout.title)
+        contexts = [title] * len(chunks) if title and chunks != [layout.title] else []
+        return ChunkedDocument(chunks, contexts, payloads if layout.parts else [])
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         """Split a chunk in two; both halves keep the chunk's context and payload."""
@@ -102,6 +129,13 @@ class TextChunker:
             return word.end()
         boundary = character_boundary(text, start + 1, back)
         return boundary if covered - boundary <= max_overlap else covered
+
+
+def _shortened(title: str) -> str:
+    """Return a title of at most `TITLE_CHARS`, which ends at a word."""
+    if len(title) <= TITLE_CHARS:
+        return title
+    return title[: character_boundary(title, 1, TITLE_CHARS)].rpartition(" ")[0] or title[:TITLE_CHARS]
 
 
 def halves(text: str) -> tuple[str, str]:

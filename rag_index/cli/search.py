@@ -116,6 +116,8 @@ def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot 
         click.echo(f"{hit.score:.3f}  {click.style(f'{hit.index}: {_place(hit)}', bold=True)}")
         if explain:
             click.echo(f"       {_explanation(hit, result.fusion)}")
+        if link := hit.part.get("link") or hit.link:
+            click.echo(f"       {link}")
         click.echo(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
     if not result.hits:
         click.echo("Nothing found.")
@@ -140,8 +142,15 @@ def _is_code(hit: SearchHit) -> bool:
 
 
 def _place(hit: SearchHit) -> str:
-    """Return the document's id, for source code as file:line, which editors and terminals understand."""
-    return f"{hit.document_id}:{hit.payload['lines'][0]}" if _is_code(hit) else hit.document_id
+    """Return the document's id, for source code as file:line, which editors and terminals understand.
+
+    A document with a title has its id after that, and after this the part that was found.
+    """
+    if _is_code(hit):
+        return f"{hit.document_id}:{hit.payload['lines'][0]}"
+    part = " ".join(filter(None, [hit.part.get("name"), hit.part.get("id")]))
+    place = f"{one_line(hit.title, SNIPPET)} ({hit.document_id})" if hit.title else hit.document_id
+    return f"{place}, {part}" if part else place
 
 
 def _explanation(hit: SearchHit, fusion: str) -> str:

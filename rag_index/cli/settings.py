@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -71,25 +72,42 @@ def _text(value: Any) -> str:
 
 
 @command()
-@click.option("--source", metavar="URL", help="A database to read: each table with text becomes an index.")
+@click.option("--source", metavar="URL", help="A database to read: what people look for in it becomes an index.")
+@click.option("--include", multiple=True, metavar="PATTERN", help="Propose only these tables (may be repeated).")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Do not look at these tables (may be repeated).")
+@click.option("--add", multiple=True, metavar="TABLE", help="Make an index of this table, too (may be repeated).")
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
-def init(context: Context, source: str | None, force: bool) -> None:
-    """Write a commented rag-index.toml."""
+def init(
+    context: Context,
+    source: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    add: tuple[str, ...],
+    force: bool,
+) -> None:
+    """Write a commented rag-index.toml, and show a document of each index that it proposes."""
     from rag_index.settings import FILE_NAME
-    from rag_index.sources.scaffold import scaffold
+    from rag_index.sources.scaffold import read_examples, scaffold
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
-    made = scaffold(source, path.parent)
+    if source is None and (include or exclude or add):
+        raise click.UsageError("--include, --exclude and --add choose tables of a database: name it with --source")
+    made = scaffold(source, path.parent, include=include, exclude=exclude, add=add)
+    if source is not None:
+        for example in read_examples(made, source, path.parent):
+            click.echo(f"{example.headline}\n{indent(example.document, '    ')}\n")
     try:
         path.write_text(made.text, encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be written: {error.strerror}; name a file in a folder that you may write to with --config"
         ) from error
+    if made.left_out:
+        click.echo("Left out:")
     for sentence in made.left_out:
-        click.echo(sentence)
+        click.echo(f"- {sentence}")
     click.echo(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
 
 

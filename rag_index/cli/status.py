@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,13 +12,19 @@ from rag_index.cli import Context, UnicodeText, command, json_option, print_json
 from rag_index.machine.garbage import collect_seldom
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.settings import IndexSettings, Settings
     from rag_index.status.plan import RunPlan
+    from rag_index.status.preview import ShownDocument
     from rag_index.status.status import ProjectStatus
 
 SHORT = 0.05
 """Seconds. Shorter stages are left out."""
 SMALL = 100_000
 """Bytes. Less is printed in kB."""
+MAX_SHOWN = 50
+"""Chunks of a document that are printed."""
 MAX_WORSE = 20
 """Queries of a gate that are printed."""
 ALWAYS = ("documents", "new", "changed", "payload_only", "gone", "unchanged", "empty")
@@ -227,12 +235,18 @@ def _contexts(metrics: dict[str, Any]) -> list[str]:
 
 @command(quiet=True)
 @click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.option("--show", type=click.IntRange(min=1), metavar="N", help="Show N whole documents as they are embedded.")
 @json_option
-def plan(context: Context, names: tuple[str, ...], as_json: bool) -> int:
-    """Show what a run would do, without changing anything."""
+def plan(context: Context, names: tuple[str, ...], show: int | None, as_json: bool) -> int:
+    """Show what a run would do, without changing anything.
+
+    With --show, show some documents of each index instead, as they would be embedded.
+    """
     from rag_index.status.plan import plan_runs
 
     settings = context.settings()
+    if show is not None:
+        return _show_documents(settings, settings.named(names), show, as_json=as_json)
     plans = plan_runs(settings, settings.named(names))
     if as_json:
         print_json({"indexes": [one.to_json() for one in plans]})
@@ -240,6 +254,42 @@ def plan(context: Context, names: tuple[str, ...], as_json: bool) -> int:
         _print_plans(plans)
     codes = {one.exit_code for one in plans}
     return codes.pop() if len(codes) == 1 else 1
+
+
+def _show_documents(settings: Settings, indexes: Sequence[IndexSettings], count: int, *, as_json: bool) -> int:
+    """Print documents of each index as they would be embedded, and return the exit code."""
+    from rag_index.status.preview import show_documents
+
+    shown = [one for index in indexes for one in show_documents(settings, index, count)]
+    if as_json:
+        print_json({"documents": [one.to_json() for one in shown]})
+        return 0
+    for one in shown:
+        print_document(one)
+    for name in sorted({index.name for index in indexes} - {one.index for one in shown}):
+        click.echo(f"{name}: no document with text")
+    return 0
+
+
+def print_document(document: ShownDocument) -> None:
+    """Print a document as it would be embedded."""
+    title = f"{' '.join(document.title.split())} " if document.title else ""
+    click.secho(f"{document.index}: {title}({document.document_id})", bold=True)
+    if document.link:
+        click.echo(f"  {document.link}")
+    if document.payload:
+        click.echo(f"  payload: {json.dumps(document.payload, ensure_ascii=False)}")
+    for number, chunk in enumerate(document.chunks[:MAX_SHOWN]):
+        click.echo(f"  --- {chunk.part or f'chunk {number}'}")
+        click.echo(textwrap.indent("".join(map(_printable, chunk.text)), "  "))
+    if len(document.chunks) > MAX_SHOWN:
+        click.echo(f"  --- and {len(document.chunks) - MAX_SHOWN:,} more chunks")
+    click.echo()
+
+
+def _printable(character: str) -> str:
+    """Return a character, or a mark for one that a terminal might take for a command."""
+    return character if character.isprintable() or character.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def _print_plans(plans: list[RunPlan]) -> None:

@@ -17,12 +17,15 @@ import orjson
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import decode_payload, encode_payload, hash_bytes, plain_decimal
+from rag_index.documents.layout import LINK, TITLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 GROUPS = "groups"
 """The key of the groups in our own part of a payload. A document of an index without `access` does not have it."""
+OF_DOCUMENT = (GROUPS, TITLE, LINK)
+"""The keys of our own part of a payload that say something of the document, and not of a chunk."""
 _ELEMENT = r'\s*("(?:[^"\\]|\\.)*"|[^"\\{},\s](?:[^"\\{},]*[^"\\{},\s])?)\s*'
 _ARRAY_TEXT = re.compile(rf"\{{(?:{_ELEMENT}(?:,{_ELEMENT})*)?\}}", re.DOTALL)
 """A one-dimensional array as PostgreSQL writes it."""
@@ -61,7 +64,22 @@ def stored_groups(payload: Mapping[str, Any]) -> list[str] | None:
 
 def with_groups(payload: Mapping[str, Any], groups: Sequence[str]) -> bytes:
     """Return the payload of a document as canonical JSON, with these groups in place of those that it has."""
-    return encode_payload({**payload, RESERVED_KEY: access_part(groups)})
+    return encode_payload({**payload, RESERVED_KEY: {**document_part(payload), **access_part(groups)}})
+
+
+def document_part(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what our own part of the payload of a document or a point says of the document."""
+    ours = payload.get(RESERVED_KEY)
+    return {name: ours[name] for name in OF_DOCUMENT if name in ours} if isinstance(ours, Mapping) else {}
+
+
+def document_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the payload of a document from that of one of its points: without what belongs to chunk and store."""
+    ours = payload.get(RESERVED_KEY)
+    left_out = {RESERVED_KEY, *(ours.get("own", ()) if isinstance(ours, Mapping) else ())}
+    plain = {name: value for name, value in payload.items() if name not in left_out}
+    part = document_part(payload)
+    return {**plain, RESERVED_KEY: part} if part else plain
 
 
 def access_stamp(groups: Sequence[str]) -> str:

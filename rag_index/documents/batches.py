@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 RESERVED_KEY = "_rag"
 """The only payload key that rag-index adds: a dict with key, document_id, chunk, chunks, text, text_hash, payload_hash.
 
-A chunk may also have `context`, the words that were embedded before its text, and `own`, the names of the payload
-fields that belong to it and not to the document.
+Those of a document may have `groups` (see `documents.access`), `title` and `link`. A chunk may also have `context`, the
+words that were embedded before its text, `own`, the names of the payload fields that belong to it and not to the
+document, and `part`, which says what part of the document it is of.
 """
 
 FailureKind = Literal["failed", "skipped", "incomplete"]
@@ -40,6 +41,8 @@ class DocumentBatch:
     payloads: list[bytes]
     text_hashes: list[bytes]
     payload_hashes: list[bytes]
+    layouts: list[bytes] = field(default_factory=list)
+    """How each text is divided (`documents.layout`), which its hash covers; empty if no text is."""
 
     @classmethod
     def empty(cls) -> DocumentBatch:
@@ -51,14 +54,14 @@ class DocumentBatch:
 
     def take(self, rows: list[int]) -> DocumentBatch:
         """Return the documents at these positions, in this order."""
-        return DocumentBatch(*([column[i] for i in rows] for column in self._columns()))
+        return DocumentBatch(*([column[i] for i in rows] if column else [] for column in self._columns()))
 
     def plus(self, other: DocumentBatch) -> DocumentBatch:
         """Return these documents followed by those of `other`."""
         return DocumentBatch(*map(operator.add, self._columns(), other._columns()))
 
     def _columns(self) -> tuple[list[Any], ...]:
-        return self.keys, self.texts, self.payloads, self.text_hashes, self.payload_hashes
+        return self.keys, self.texts, self.payloads, self.text_hashes, self.payload_hashes, self.layouts
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
 
+from rag_index.documents.languages import choose_language
 from rag_index.documents.vectors import SparseVector, SparseVectors
-from rag_index.settings.index import CODE, NO_LANGUAGE
+from rag_index.settings.index import CODE, NO_LANGUAGE, split_languages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -115,17 +116,25 @@ class Bm25Encoder:
 
     def __init__(self, model: Bm25Model) -> None:
         self._split = model.identifiers
-        self._engine = _engine(model.language)
+        self._languages = split_languages(model.language)
+        self._engines = [_engine(language) for language in self._languages]
 
     def documents(self, texts: Iterable[str]) -> SparseVectors:
         """Return the sparse vector of each text; one without words gets an empty row."""
-        found = [self._engine.embed_document(self._prepared(text)) for text in texts]
+        found = [self._engine_for(text).embed_document(self._prepared(text)) for text in texts]
         return SparseVectors.from_lists([vector.indices for vector in found], [vector.values for vector in found])
 
     def query(self, text: str) -> SparseVector:
-        """Return the sparse vector of a query: 1 for each word."""
+        """Return the sparse vector of a query: 1 for each word, as each language has it.
+
+        A few words do not tell their language, and a text that matches has them as its own language does.
+        """
         prepared = f"{self._prepared(text)} {definitions(text)}" if self._split else text
-        return _row(self._engine.embed_query(prepared))
+        found = [_row(engine.embed_query(prepared)) for engine in self._engines]
+        if len(found) == 1:
+            return found[0]
+        values = {index: value for row in found for index, value in zip(row.indices, row.values, strict=True)}
+        return SparseVector(tuple(sorted(values)), tuple(values[index] for index in sorted(values)))
 
     def words(self, query: str) -> dict[str, frozenset[int]]:
         """Return the words of a query that count, in order, with the dimensions of each."""
@@ -134,8 +143,14 @@ class Bm25Encoder:
 
     def matched(self, words: Mapping[str, frozenset[int]], text: str) -> tuple[str, ...]:
         """Return which of these words of a query the text has, in some form."""
-        found = set(self._engine.embed_query(self._prepared(text)).indices)
+        found = set(self._engine_for(text).embed_query(self._prepared(text)).indices)
         return tuple(word for word, dimensions in words.items() if not found.isdisjoint(dimensions))
+
+    def _engine_for(self, text: str) -> e.Bm25:
+        """Return the engine for the language of a text."""
+        if len(self._engines) == 1:
+            return self._engines[0]
+        return self._engines[self._languages.index(choose_language(text, self._languages))]
 
     def _prepared(self, text: str) -> str:
         return split_identifiers(text) if self._split else text

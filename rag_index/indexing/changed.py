@@ -23,6 +23,7 @@ from rag_index.ledger.runs import BATCH
 from rag_index.machine.garbage import collect_seldom
 from rag_index.sources import open_source
 from rag_index.sources.sql import SqlSource
+from rag_index.sources.tables import look_up_columns
 from rag_index.stores import Condition, open_store
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def look_up(run: IndexRun, *, limit: int) -> None:
 
 def _find(run: IndexRun, column: str, values: Sequence[Any]) -> set[str] | None:
     """Return the typed keys of the documents to read again; None if they are too many, or cannot be found."""
-    if not isinstance(run.source, SqlSource) or all(column != entry.column for entry in run.index.depends_on):
+    if not isinstance(run.source, SqlSource) or column not in look_up_columns(run.index):
         return None  # the settings were changed after the change arrived
     most = run.settings.watch.burst_documents
     found: set[str] = set()

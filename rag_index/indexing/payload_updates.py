@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.access import access_part, groups_in, stored_groups, with_groups
+from rag_index.documents.access import access_part, document_payload, groups_in, stored_groups, with_groups
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import hash_bytes
 from rag_index.documents.keys import point_id
 from rag_index.errors import StoreRestored
 from rag_index.indexing.commit import committing
-from rag_index.indexing.points import content, replaced_payload
+from rag_index.indexing.points import replaced_payload
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping, Sequence
@@ -108,7 +108,7 @@ def _update_some(
             access = access_part(some)
             changed += [(i, {**old, RESERVED_KEY: {**old[RESERVED_KEY], **access}}) for i, old in points.items()]
             continue
-        payload = with_groups(content(points[ids[key][0]]), some)
+        payload = with_groups(document_payload(points[ids[key][0]]), some)
         payload_hash = hash_bytes(payload)
         changed += [(i, replaced_payload(old, payload, payload_hash)) for i, old in points.items()]
         rows.append((key, row.text_hash, payload_hash, row.chunks))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.access import GROUPS, access_part, stored_groups
+from rag_index.documents.access import OF_DOCUMENT, document_part
 from rag_index.documents.batches import RESERVED_KEY, PointBatch, WrittenShard
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id, point_id
 from rag_index.errors import IndexLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from rag_index.documents.batches import EmbeddedShard
     from rag_index.documents.vectors import SparseVectors
@@ -90,24 +90,18 @@ def delete_chunks(store: Store, collection: str, index: str, stale: Iterable[tup
 
 def replaced_payload(old: dict[str, Any], payload: bytes, payload_hash: bytes) -> dict[str, Any]:
     """Return the whole payload of a point whose document changed in its payload alone."""
-    before = {name: value for name, value in old[RESERVED_KEY].items() if name != GROUPS}
+    before = {name: value for name, value in old[RESERVED_KEY].items() if name not in OF_DOCUMENT}
     own = {name: old[name] for name in before.get("own", ())}
     now = decode_payload(payload)
-    ours = {**before, **_take_access(now), "payload_hash": payload_hash.hex()}
+    ours = {**before, **_take_part(now), "payload_hash": payload_hash.hex()}
     return {**now, **own, RESERVED_KEY: ours}
 
 
-def content(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a point's payload that came from the source with the document."""
-    left_out = {RESERVED_KEY, *payload.get(RESERVED_KEY, {}).get("own", ())}
-    return {name: value for name, value in payload.items() if name not in left_out}
-
-
-def _take_access(payload: dict[str, Any]) -> dict[str, Any]:
-    """Remove our own part of a document's payload, and return what it says about access."""
-    groups = stored_groups(payload)
+def _take_part(payload: dict[str, Any]) -> dict[str, Any]:
+    """Remove our own part of a document's payload, and return it."""
+    part = document_part(payload)
     payload.pop(RESERVED_KEY, None)
-    return {} if groups is None else access_part(groups)
+    return part
 
 
 def _payload(shard: EmbeddedShard, i: int, number: int) -> dict[str, Any]:
@@ -115,7 +109,7 @@ def _payload(shard: EmbeddedShard, i: int, number: int) -> dict[str, Any]:
     key = documents.keys[i]
     payload = decode_payload(documents.payloads[i])
     ours: dict[str, Any] = {
-        **_take_access(payload),
+        **_take_part(payload),
         "key": key,
         "document_id": document_id(key),
         "chunk": number,
@@ -128,6 +122,7 @@ def _payload(shard: EmbeddedShard, i: int, number: int) -> dict[str, Any]:
         ours["context"] = document.contexts[number]
     if document.payloads:
         own = decode_payload(document.payloads[number])
+        ours |= own.pop(RESERVED_KEY, {})
         ours["own"] = sorted(own)
         payload.update(own)
     payload[RESERVED_KEY] = ours

@@ -8,13 +8,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from rag_index.documents.access import stored_groups, with_groups
+from rag_index.documents.access import document_payload
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes
 from rag_index.documents.keys import document_id, point_id
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.indexing.commit import next_mark
-from rag_index.indexing.points import content
 from rag_index.indexing.scratch import Orphan, PointTally, Scratch
 from rag_index.stores.metadata import BM25
 
@@ -110,8 +109,7 @@ def typed_key(point: StoredPoint, index: str) -> str | None:
 
 def content_hash(point: StoredPoint) -> str:
     """Return the hash over a point's payload as the source's page has it: without what belongs to chunk and store."""
-    payload, groups = content(point.payload), stored_groups(point.payload)
-    return hash_bytes(encode_payload(payload) if groups is None else with_groups(payload, groups)).hex()
+    return hash_bytes(encode_payload(document_payload(point.payload))).hex()
 
 
 def pages(points: Iterable[StoredPoint], size: int = PAGE_POINTS) -> Iterator[list[StoredPoint]]:

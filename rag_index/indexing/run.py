@@ -287,7 +287,7 @@ def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> 
     if not run.options.single:
         guard.note_size()
     reuse = reusable(index.name, ledger, store, run.alias, identity) if rebuild else None
-    if reuse is None and index.kind == CODE and guard.any_documents:
+    if reuse is None and (index.kind == CODE or index.parts) and guard.any_documents:
         reuse = VectorReuse(index.name, ledger, store, collection, own=True)
     ledger.begin_scan()
     watch = ledger.watch(run.alias)

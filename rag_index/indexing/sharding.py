@@ -144,6 +144,7 @@ class Sharder:
             waiting.payloads.append(batch.payloads[row])
             waiting.text_hashes.append(batch.text_hashes[row])
             waiting.payload_hashes.append(batch.payload_hashes[row])
+            waiting.layouts.extend(batch.layouts[row : row + 1])
             self._chars += len(text)
             given -= len(text)
             if self._full(target):

@@ -26,6 +26,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.layout import LINK, PART, TITLE
 from rag_index.embedders.bm25 import Bm25Encoder, names_of
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.results import ChunkHit, SearchHit
@@ -132,6 +133,9 @@ def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> 
         tuple(_chunk(score, point) for score, point in scored[:MAX_CHUNKS]),
         cosine=best.score,
         bm25=best.bm25,
+        title=ours.get(TITLE, ""),
+        link=ours.get(LINK, ""),
+        part=ours.get(PART, {}),
     )
 
 
@@ -228,9 +232,14 @@ def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query:
         model = models.get(hit.index)
         if model is None or not hit.bm25:
             return hit.matched
-        return encoders[model].matched(words[model], f"{names_of(hit.payload)}\n{hit.text}")
+        return encoders[model].matched(words[model], _words(hit))
 
     return [replace(hit, matched=matched(hit)) for hit in hits]
+
+
+def _words(hit: SearchHit) -> str:
+    """Return the words by which a hit was found."""
+    return "\n".join([names_of(hit.payload), hit.title, hit.text])
 
 
 def failure_of(answers: Sequence[IndexAnswer]) -> Exception:

@@ -112,6 +112,5 @@ class Reranking:
 
 
 def _text(hit: SearchHit) -> str:
-    """Return what the reranker reads: the best chunk, and for source code its path, name and signature before it."""
-    names = names_of(hit.payload)
-    return f"{names}\n{hit.text}" if names else hit.text
+    """Return what the reranker reads: the best chunk, after its title, or for source code its path and names."""
+    return "\n".join(filter(None, [names_of(hit.payload), hit.title, hit.text]))

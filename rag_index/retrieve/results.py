@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import key_parts, point_id, possible_keys
+from rag_index.documents.layout import LINK, PART, TITLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ class SearchHit:
     index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first; `payload` holds
     the columns of the source. `cosine` and `bm25` are what meaning and words gave the best chunk, and `matched` the
     words of the query that it has. `rerank_score` is the reranker's number for the best chunk, None if it read none.
+    `title` and `link` are those of the document, as its index declares them ("" if it does not). `part` says which part
+    of the document the best chunk is of, if it is of one: its name, and its id and link if it has these.
     """
 
     index: str
@@ -50,6 +53,9 @@ class SearchHit:
     bm25: float = 0.0
     matched: tuple[str, ...] = ()
     rerank_score: float | None = None
+    title: str = ""
+    link: str = ""
+    part: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
@@ -59,6 +65,8 @@ class SearchHit:
             "score": round(self.score, 6),
             "text": self.text,
             "payload": dict(self.payload),
+            **heading(self.title, self.link),
+            **({"part": dict(self.part)} if self.part else {}),
         }
         if explain:
             plain |= {
@@ -118,6 +126,8 @@ class DocumentChunk:
     chunk: int
     text: str
     payload: Mapping[str, Any] = field(default_factory=dict)
+    part: Mapping[str, str] = field(default_factory=dict)
+    """The part of the document that it is of, as `SearchHit.part`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,8 @@ class Document:
     chunks: tuple[DocumentChunk, ...]
     payload: Mapping[str, Any] = field(default_factory=dict)
     collection: str = ""
+    title: str = ""
+    link: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /documents/{index}/{id}` answers."""
@@ -136,11 +148,13 @@ class Document:
             "index": self.index,
             "document_id": self.document_id,
             "payload": dict(self.payload),
+            **heading(self.title, self.link),
             "chunks": [
                 {
                     "chunk": chunk.chunk,
                     "text": chunk.text,
                     **({"payload": dict(chunk.payload)} if chunk.payload else {}),
+                    **({"part": dict(chunk.part)} if chunk.part else {}),
                 }
                 for chunk in self.chunks
             ],
@@ -194,11 +208,18 @@ def _document(index: str, document_id: str, collection: str, points: Sequence[St
             int(_ours(point).get("chunk", 0)),
             str(_ours(point).get("text", "")),
             {name: value for name, value in point.payload.items() if name in own},
+            _ours(point).get(PART, {}),
         )
         for point in sorted(points, key=lambda point: int(_ours(point).get("chunk", 0)))
     )
     shared = {name: value for name, value in points[0].payload.items() if name != RESERVED_KEY and name not in own}
-    return Document(index, document_id, chunks, shared, collection)
+    ours = _ours(points[0])
+    return Document(index, document_id, chunks, shared, collection, ours.get(TITLE, ""), ours.get(LINK, ""))
+
+
+def heading(title: str, link: str) -> dict[str, str]:
+    """Return title and link of a document for JSON, as far as it has them."""
+    return {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
 
 
 def _ours(point: StoredPoint) -> Mapping[str, Any]:

@@ -98,10 +98,16 @@ class _Hit(BaseModel):
     score: float
     text: str
     payload: dict[str, Any]
+    title: str | None = None
+    """What the document is called, if its index says so."""
+    link: str | None = None
+    """The address of the document."""
+    part: dict[str, str] | None = None
+    """The part of the document that the text is of: its name, and its id and link if it has these."""
 
 
 class HitModel(_Hit):
-    """A document that was found; the members after `payload` are there with `explain` alone."""
+    """A document that was found; the members after `part` are there with `explain` alone."""
 
     rank: int | None = None
     fused: float | None = None
@@ -195,11 +201,12 @@ class CitedAnswer(BaseModel):
 
 
 class DocumentChunkModel(BaseModel):
-    """A chunk of a document; `payload` has fields of its own, if it has any."""
+    """A chunk of a document; `payload` has fields of its own, if it has any, and `part` says what part it is of."""
 
     chunk: int
     text: str
     payload: dict[str, Any] | None = None
+    part: dict[str, str] | None = None
 
 
 class DocumentModel(BaseModel):
@@ -208,6 +215,8 @@ class DocumentModel(BaseModel):
     index: str
     document_id: str
     payload: dict[str, Any]
+    title: str | None = None
+    link: str | None = None
     chunks: list[DocumentChunkModel]
     freshness: Freshness
 

@@ -50,7 +50,9 @@ def search_text(answer: SearchAnswer) -> str:
     lines = []
     for number, hit in enumerate(answer.result.hits, 1):
         cited = citation(hit.index, hit.document_id, answer.freshness.get(hit.index))
-        lines += [f"{number}. [{cited}] score {hit.score:.3f}{_fields(hit.payload)}", hit.text.strip(), ""]
+        named = _named(hit.title, hit.part.get("link") or hit.link)
+        part = f", {' '.join(filter(None, [hit.part.get('name'), hit.part.get('id')]))}" if hit.part else ""
+        lines += [f"{number}. [{cited}]{named}{part} score {hit.score:.3f}{_fields(hit.payload)}", hit.text.strip(), ""]
     if not answer.result.hits:
         lines += ["Nothing found.", ""]
     lines += [f"{index} did not answer: {reason}" for index, reason in answer.result.errors.items()]
@@ -60,7 +62,8 @@ def search_text(answer: SearchAnswer) -> str:
 
 def document_text(document: Mapping[str, Any], freshness: Freshness) -> str:
     """Return the chunks of a document with its fields; `document` is what the tool answers to programs."""
-    lines = [f"[{document['citation']}]{_fields(document['payload'])}", ""]
+    named = _named(document.get("title", ""), document.get("link", ""))
+    lines = [f"[{document['citation']}]{named}{_fields(document['payload'])}", ""]
     lines += [f"{chunk['text'].strip()}\n" for chunk in document["chunks"]]
     if document["next_chunk"] is not None:
         lines.append(f"There are {document['total_chunks']} chunks; go on with first_chunk {document['next_chunk']}.")
@@ -106,6 +109,11 @@ def _index_line(index: IndexInfo) -> str:
         fields = f"fields {named}" if named else "no fields to filter by"
     count = "" if index.documents is None else f"{index.documents:,} documents, "
     return f"{index.name}: {count}{index.language}, {fields}; {freshness_text(index.freshness)}."
+
+
+def _named(title: str, link: str) -> str:
+    """Return title and address of a document, as far as it has them, after a space."""
+    return "".join(f" {one}" for one in (title, f"<{link}>" if link else "") if one)
 
 
 def _fields(payload: Mapping[str, Any]) -> str:

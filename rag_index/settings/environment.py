@@ -55,19 +55,24 @@ def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 def tables_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Return the models of those keys of a model that are tables with keys of their own."""
-    return _inner_models(model, in_lists=False)
+    return _inner_models(model)
 
 
 def entries_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
     """Return the models of the entries of those keys of a model that are lists of tables."""
-    return _inner_models(model, in_lists=True)
+    return _inner_models(model, list)
 
 
-def _inner_models(model: type[BaseModel], *, in_lists: bool) -> dict[str, type[BaseModel]]:
+def named_tables_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Return the models of the tables of those keys of a model that are tables of tables, each with a name."""
+    return _inner_models(model, dict)
+
+
+def _inner_models(model: type[BaseModel], collection: type | None = None) -> dict[str, type[BaseModel]]:
     return {
         key: kind
         for key, field in keys_of(model).items()
-        if (typing.get_origin(field.annotation) is list) == in_lists
+        if (origin if (origin := typing.get_origin(field.annotation)) in (list, dict) else None) is collection
         for kind in (field.annotation, *typing.get_args(field.annotation))
         if isinstance(kind, type) and issubclass(kind, BaseModel)
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import string
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic looks it up
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from rag_index.settings.parts import (
+    Format,
+    JoinSettings,
+    PartSettings,
+    as_list,
+    check_format,
+    check_joins,
+    check_link,
+    check_parts,
+    check_text,
+    read_template,
+    template_columns,
+)
 from rag_index.settings.sections import (
     ContextSettings,  # noqa: TC001 - pydantic looks it up
     DependsOn,  # noqa: TC001 - pydantic looks it up
@@ -23,6 +35,8 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationInfo
 
+    from rag_index.settings.parts import Template
+
 SQL, CODE = "sql", "code"
 """The built-in kinds of indexes. Any other kind is the name of an entry point (`rag_index.sources`)."""
 NO_LANGUAGE = "none"
@@ -34,7 +48,8 @@ LANGUAGES = (
 """The languages whose stop words Qdrant knows; it stems some of them."""
 SQL_KEYS = {
     "table", "db_schema", "query", "key", "text", "payload", "changed_since", "changed_overlap", "access",
-    "access_separator", "depends_on", "not_secret",
+    "access_separator", "depends_on", "not_secret", "where", "newest", "newest_among", "title", "link",
+    "format", "joins", "parts",
 }  # fmt: skip
 CODE_KEYS = {"root", "include", "exclude", "languages", "max_file_bytes", "file_timeout"}
 CUSTOM_KEYS = {"options"}
@@ -103,6 +118,11 @@ def _payload_kind(value: Any) -> PayloadKind | None:
     return kinds_by_type.get(type(value))
 
 
+def split_languages(language: str) -> tuple[str, ...]:
+    """Return the languages that the setting `language` names, in order, once each."""
+    return tuple(dict.fromkeys(filter(None, (name.strip() for name in language.split(",")))))
+
+
 def _is_select(access: str) -> bool:
     return re.match(r"\s*(select|with)\s", access, re.IGNORECASE) is not None
 
@@ -122,8 +142,24 @@ class IndexSettings(Section):
     """The SELECT to read, without parameters."""
     key: str | list[str] | None = Field(default=None, validate_default=True)
     """The column or columns that identify a document; required for kind sql."""
+    where: str | None = Field(default=None, min_length=1)
+    """The condition, in SQL, for the rows of `table` that may be shown at all."""
+    newest: str | None = Field(default=None, min_length=1)
+    """If several rows of `table` have the same key: the one with the greatest value in this column is the document."""
+    newest_among: str | None = Field(default=None, min_length=1)
+    """The condition, in SQL, for the rows of which `newest` takes one. Only to this row `where` is applied."""
+    joins: Annotated[dict[str, JoinSettings], Table] = Field(default={})
+    """Tables of which each row of the document has at most one row; `NAME.column` is a column of such a row."""
+    title: str | None = Field(default=None, min_length=1)
+    """What a document is called: a column, or a template. It is embedded with each chunk, and heads each hit."""
+    link: str | None = Field(default=None, min_length=1)
+    """The address of a document, a template such as `https://desk.example.org/t/{id}`."""
     text: str | list[str] | None = Field(default=None, validate_default=True)
     """The text to embed: columns joined by new lines, or a template such as "{summary}\\n{description}"."""
+    format: Annotated[dict[str, Format], Table] = Field(default={})
+    """How the text of a column is written, if it is not plain: `html`, `markdown`, `bbcode`, `json` or `auto`."""
+    parts: list[PartSettings] = Field(default=[])
+    """Tables of which many rows may belong to a document, such as comments: each row is a part of its text."""
     payload: list[str] = Field(default=[])
     """Columns that a hit returns beside its text."""
     not_secret: list[str] = Field(default=[])
@@ -165,7 +201,10 @@ class IndexSettings(Section):
     search: Literal["hybrid", "dense"] = "hybrid"
     """How the index is searched: `hybrid` finds by meaning and by words, `dense` by meaning alone."""
     language: str = "english"
-    """The language of the texts: its endings and stop words make no difference to a search by words; or `none`."""
+    """The language of the texts: its endings and stop words make no difference to a search by words; or `none`.
+
+    Of several, each text is in one, which its words tell.
+    """
     context: Annotated[ContextSettings | None, OptionalTable] = None
     """How a model writes a context for each chunk, which is embedded with it. By default there is none."""
     gate: Annotated[GateSettings | None, OptionalTable] = None
@@ -175,16 +214,31 @@ class IndexSettings(Section):
     @classmethod
     def _check_required(cls, value: Any, info: ValidationInfo) -> Any:
         needs = CODE if info.field_name == "root" else SQL
-        if value is None and info.data.get("kind") == needs:
+        if (
+            value is None
+            and info.data.get("kind") == needs
+            and not (info.field_name == "text" and info.data.get("title"))
+        ):
             raise PydanticCustomError("missing", "Field required")
         return value
+
+    @field_validator("language", mode="before")
+    @classmethod
+    def _read_languages(cls, value: Any) -> Any:
+        """Return several languages as one text, as the environment has them."""
+        return ", ".join(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else value
 
     @field_validator("language")
     @classmethod
     def _check_language(cls, value: str) -> str:
-        if value not in (*LANGUAGES, NO_LANGUAGE):
-            raise ValueError(f"{value!r} is not a known language; use {NO_LANGUAGE} or one of {', '.join(LANGUAGES)}")
-        return value
+        names = split_languages(value)
+        known = LANGUAGES if len(names) > 1 else (*LANGUAGES, NO_LANGUAGE)
+        for name in names or ("",):
+            if name not in known:
+                raise ValueError(
+                    f"{name!r} is not a known language; use {NO_LANGUAGE} or one or several of {', '.join(LANGUAGES)}"
+                )
+        return ", ".join(names)
 
     @field_validator("languages")
     @classmethod
@@ -231,16 +285,31 @@ class IndexSettings(Section):
             raise ValueError("needs either table or query")
         if self.query is not None and self.db_schema is not None:
             raise ValueError("schema belongs to table; with a query, name the schema inside the query")
-        if not self.key or not self.text:
+        if not self.key or not (self.text or self.title):
             raise ValueError("key and text must name at least one column each")
-        if not self.text_columns:
-            raise ValueError(f'text {self.text!r} is a template that names no column; write it as "{{column}}"')
+        self._check_declaration()
         if RESERVED in self.payload:
             raise ValueError("payload column _rag is reserved; rename it in a query (SELECT _rag AS …)")
 
         for number, entry in enumerate(self.depends_on):
             if entry in self.depends_on[:number]:
                 raise ValueError(f"depends_on has table {entry.table!r} with column {entry.column!r} twice; remove one")
+
+    def _check_declaration(self) -> None:
+        """Check what documents consist of beside their own row."""
+        for key in ("text", "title"):
+            check_text(getattr(self, key), key)
+        check_link(self.link)
+        check_joins(self.joins)
+        check_format(self.format, [*self.title_columns, *self.text_columns])
+        check_parts(self.parts, self.key_columns, [*self.joins, *self.payload])
+        for key in ("where", "newest"):
+            if getattr(self, key) is not None and self.query is not None:
+                raise ValueError(f"{key} belongs to table; with a query, write the condition inside the query")
+        if self.newest_among is not None and self.newest is None:
+            raise ValueError("newest_among says which rows newest takes one of; set newest, or use where")
+        for name in self.joins.keys() & set(self.payload):
+            raise ValueError(f"payload column {name!r} has the name of a join; give the join another name")
 
     def _check_fields(self) -> None:
         """Refuse a field that the index does not have."""
@@ -252,21 +321,31 @@ class IndexSettings(Section):
                     raise ValueError(f"{key} names {field!r}, but payload has no such column ({known}){remedy}")
 
     @property
+    def shown_columns(self) -> list[str]:
+        """Return the columns of a document, without those of its parts, that a search may show."""
+        text = [*self.title_columns, *self.text_columns]
+        return list(dict.fromkeys([*self.key_columns, *text, *self.payload, *template_columns(self.link, "link")]))
+
+    @property
     def secret_columns(self) -> list[str]:
         """Return the columns that searches would show and that are named like secrets, but for `not_secret`."""
-        read = dict.fromkeys([*self.key_columns, *self.text_columns, *self.payload])
-        return [name for name in read if name not in self.not_secret and is_named_like_a_secret(name)]
+        of_parts = [f"{part.label}.{name}" for part in self.parts for name in part.shown_columns]
+        return [
+            name
+            for name in [*self.shown_columns, *of_parts]
+            if name not in self.not_secret and is_named_like_a_secret(name.rpartition(".")[2])
+        ]
 
     @property
     def fields(self) -> tuple[str, ...] | None:
         """Return the payload fields that filters may name, or None if only a custom source knows them."""
         if self.kind == SQL:
-            return tuple(self.payload)
+            return (*self.payload, *[f"{part.label}.{name}" for part in self.parts for name in part.payload])
         return CODE_FIELDS if self.kind == CODE else None
 
     def has_field(self, field: str) -> bool:
         """Return whether filters may name this payload field; dots lead into the value of a field."""
-        return self.fields is None or not {field, field.partition(".")[0]}.isdisjoint(self.fields)
+        return self.fields is None or any(field == known or field.startswith(f"{known}.") for known in self.fields)
 
     @property
     def indexed_fields(self) -> dict[str, PayloadKind]:
@@ -288,33 +367,19 @@ class IndexSettings(Section):
     @property
     def key_columns(self) -> list[str]:
         """Return the column or columns of the key."""
-        return [self.key] if isinstance(self.key, str) else self.key or []
+        return as_list(self.key)
 
     @property
-    def template(self) -> list[tuple[str, str | None]] | None:
-        """Return the parts of a text template: the literal before a column, and the column (None at the end).
+    def title_columns(self) -> list[str]:
+        """Return the columns that the title consists of."""
+        return template_columns(self.title, "title")
 
-        The result is None if `text` is not a template.
-
-        Raises:
-            ValueError: the template is not well formed.
-        """
-        if not isinstance(self.text, str) or not {"{", "}"} & set(self.text):
-            return None
-        parts: list[tuple[str, str | None]] = []
-        try:
-            for literal, name, form, conversion in string.Formatter().parse(self.text):
-                if form or conversion or name == "":
-                    raise ValueError("braces may contain only the name of a column")
-                parts.append((literal, name))
-        except ValueError as exc:
-            raise ValueError(f"text {self.text!r} is not a template: {exc}; write a literal brace as {{{{") from None
-        return parts
+    @property
+    def template(self) -> Template | None:
+        """Return the parts of the text if it is a template. Raises ValueError like `read_template`."""
+        return read_template(self.text)
 
     @property
     def text_columns(self) -> list[str]:
         """Return the columns that the text consists of, in order, once each."""
-        template = self.template
-        if template is not None:
-            return list(dict.fromkeys(name for _, name in template if name))
-        return [self.text] if isinstance(self.text, str) else list(dict.fromkeys(self.text or ()))
+        return template_columns(self.text)

@@ -13,7 +13,16 @@ from pydantic import BaseModel, SecretStr, ValidationError
 
 from rag_index.database.files import other_writer
 from rag_index.errors import SettingsError
-from rag_index.settings.environment import CONFIG_VARIABLE, TOP_KEYS, Overlay, entries_of, keys_of, new_name, tables_of
+from rag_index.settings.environment import (
+    CONFIG_VARIABLE,
+    TOP_KEYS,
+    Overlay,
+    entries_of,
+    keys_of,
+    named_tables_of,
+    new_name,
+    tables_of,
+)
 from rag_index.settings.index import IndexSettings
 from rag_index.settings.project import FILE_NAME, SECTIONS, Settings, project_name
 
@@ -28,6 +37,9 @@ EXPECTED = {
     "key": "should be the name of a column, or a list of names",
     "text": "should be the name of a column, a list of names, or a template",
     "depends_on": 'should be a list of tables: [{table = "customer", key = "id", column = "customer_id"}]',
+    "on": 'should be the name of a column, or a table such as {user_id = "author_id"}',
+    "order_by": "should be the name of a column, or a list of names",
+    "parts": "should be a list of tables; begin each with [[indexes.parts]] on a line of its own",
     "metric": "should be a measure and a number of hits, such as recall@10, MRR@10 or nDCG@10",
 }
 """Messages for keys whose values may have several types: pydantic reports an error for each type."""
@@ -58,6 +70,7 @@ MISSING_REMEDIES = {
     "indexes.text": "name the columns that the text consists of",
     "indexes.root": "name the folder with the files",
     "indexes.depends_on": "an entry has table, key (a column of that table) and column (of the index)",
+    "indexes.parts": "a part has table, on (its columns that have the document's key) and text",
     "indexes.gate.queries": 'name a golden file, which has queries and what each should find, such as "golden.jsonl"',
     "indexes.context.model": "name a generative model of the Ollama servers, for example llama3.2",
 }
@@ -150,8 +163,12 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
     if not rest:
         return _Location(location, model, label, "")
     key = str(rest[0])
+    if (named := named_tables_of(model).get(key)) and len(rest) > 1:
+        return _locate_join(location, depth + 1, named, f"{label}, [{head}.{key}.{rest[1]}]")
     if entry := entries_of(model).get(key):
         place, number = location[: depth + 1], f"{key}, entry {int(rest[1]) + 1}" if len(rest) > 1 else key
+        if len(rest) > 3 and (named := named_tables_of(entry).get(str(rest[2]))):
+            return _locate_join(location, depth + 3, named, f"{label}, {number}, join {rest[3]}")
         if len(rest) > 2:
             return _Location(place, entry, f"{label}, {number}", str(rest[2]))
         return _Location(place, entry, label, number)
@@ -160,6 +177,12 @@ def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapp
         table = f"[{head}.{key}]"
         return _Location(location[: depth + 2], inner, f"{label}, {table}" if is_index else table, f"{rest[1]}{number}")
     return _Location(location[: depth + 1], model, label, f"{key}{number}")
+
+
+def _locate_join(location: tuple[int | str, ...], name: int, model: type[BaseModel], table: str) -> _Location:
+    """Return the location of an error in a join; `name` is the number of its name in the location."""
+    key = str(location[name + 1]) if len(location) > name + 1 else ""
+    return _Location(location[: name + 2], model, table, key)
 
 
 def _model_of(root: type[BaseModel], key: str) -> type[BaseModel]:

@@ -67,6 +67,10 @@ class BucketDigest(NamedTuple):
         """Return the digest with a row more."""
         return BucketDigest(self.rows + 1, (self.first + row.first) % HALF, (self.second + row.second) % HALF)
 
+    def with_parts(self, first: int, second: int) -> BucketDigest:
+        """Return the digest with those of parts of its documents, which are no rows of their own."""
+        return BucketDigest(self.rows, (self.first + first) % HALF, (self.second + second) % HALF)
+
     def encode(self) -> str:
         """Return the digest as the ledger keeps it."""
         return f"{self.rows}:{self.first:016x}{self.second:016x}"
@@ -146,6 +150,12 @@ def row_digest(layout: BucketLayout, row: tuple[Any, ...], width: int) -> RowDig
     `marshal` in its version 0 writes each value with its type and its length, and nothing else decides the bytes.
     """
     return RowDigest(value_bucket(layout, row[:width]), *UNPACK(hashlib.sha256(marshal.dumps(row, 0)).digest()))
+
+
+def values_digest(values: Sequence[Any]) -> tuple[int, int]:
+    """Return the digest of values as SQLite gives them, in two halves."""
+    first, second = UNPACK(hashlib.sha256(marshal.dumps(tuple(values), 0)).digest())
+    return first, second
 
 
 def add_values(

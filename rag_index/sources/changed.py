@@ -61,6 +61,8 @@ class ChangedSource(SqlSource):
         self._time = self._from.c[str(index.changed_since)]
         self._overlap = dt.timedelta(seconds=index.changed_overlap)
         self._since: Any = None
+        self._sees_all = not (index.parts or index.joins)
+        """Whether the time of a row tells of all that its document shows."""
         self._must_read: Callable[[Sequence[str]], bool] = lambda keys: True
         self._unchanged: Callable[[Mapping[str, str]], set[str]] = set
 
@@ -70,7 +72,7 @@ class ChangedSource(SqlSource):
         if watermark is None:
             return
         state.set_watermark(watermark)
-        if state.watermark is not None:
+        if state.watermark is not None and self._sees_all:
             self.read_since(state.watermark, state.must_read, state.unchanged)
 
     def watermark(self) -> str | None:

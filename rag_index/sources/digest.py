@@ -6,6 +6,8 @@ deletions, rows that are committed late, and rows without a time of change, too.
 
 The digests that the ledger gets are sums over the rows as they were read, each with its digest in the same statement.
 So they are the digests of what is in the index, whatever the source did between two queries.
+
+A row of a part counts in the bucket of its document. The columns of joins are columns of the row.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from rag_index.sources import SourcePage
 from rag_index.sources.buckets import (
     BucketDigest,
     BucketLayout,
+    RowDigest,
     add_values,
     choose_layout,
     digest_columns,
@@ -32,9 +35,11 @@ from rag_index.sources.buckets import (
     row_digest,
     sum_columns,
     value_bucket,
+    values_digest,
 )
 from rag_index.sources.changed import ChangedSource
-from rag_index.sources.sql import TIMEOUT, SqlSource, replace_invalid
+from rag_index.sources.parts import invalid_text, replace_invalid, stream_rows
+from rag_index.sources.sql import TIMEOUT, SqlSource
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
+    from rag_index.sources.parts import DocumentParts, PartRows
 
 BACKENDS = ("mariadb", "mysql", "postgresql", "sqlite")
 """The databases whose buckets have digests."""
@@ -86,6 +92,8 @@ class DigestSource(SqlSource):
         self._rows: int | None = None
         self._unread: dict[int, int] = {}
         self._to_read: set[int] | None = None
+        if self._parts is not None:
+            self._parts.digests = self
 
     def use_scan_state(self, state: ScanState) -> None:
         """Prepare for a scan. The digests are computed with the first page, or when rows are counted."""
@@ -172,8 +180,13 @@ class DigestSource(SqlSource):
         """Return the digest of each bucket, as the database computes it."""
         if self._backend == "sqlite":
             return self._digests_of_sqlite(connection)
-        found = connection.execute(self.digest_statement(), execution_options={"stream_results": True})
-        return {int(row[0]): BucketDigest.of(*row[1:]) for row in found}
+        rows = connection.execute(self.digest_statement(), execution_options={"stream_results": True})
+        found = {int(row[0]): BucketDigest.of(*row[1:]) for row in rows}
+        for table in self._parts.tables if self._parts is not None else ():
+            rows = connection.execute(self._part_statement(table), execution_options={"stream_results": True})
+            for bucket, *values in rows:
+                _add_part(found, int(bucket), BucketDigest.of(*values)[1:])
+        return found
 
     def digest_statement(self) -> Select[Any]:
         """Return the query of all digests, after the scan has begun. Not for SQLite, which has none."""
@@ -184,6 +197,47 @@ class DigestSource(SqlSource):
         every = rows.subquery("digests")
         return sa.select(every.c.bucket, *sum_columns(self._backend, every.c.digest)).group_by(every.c.bucket)
 
+    def columns(self, table: PartRows) -> list[sa.ColumnElement[Any]]:
+        """Return the columns that are read of a part for its digest."""
+        if self._backend == "sqlite" or self._layout is None:
+            return []
+        on = [table.rows.c[name] for name in table.on]
+        values = [table.rows.c[name] for name in table.columns[len(on) :]]
+        return [digest_columns(self._backend, self._layout, on, values)[1]]
+
+    def plus(self, digest: tuple[int, int], row: Sequence[Any]) -> tuple[int, int]:
+        """Return a sum of digests with that of a row of a part more."""
+        if self._layout is None:
+            return digest
+        first, second = values_digest(row) if self._backend == "sqlite" else read_digest(0, row[-1])[1:]
+        return digest[0] + first, digest[1] + second
+
+    def _with_parts(self, table: PartRows, *columns: sa.ColumnElement[Any]) -> Select[Any]:
+        """Return columns of the documents and of their parts in a table."""
+        pairs = zip(table.on, table.of_document, strict=True)
+        same = [table.rows.c[own] == self._from.c[other] for own, other in pairs]
+        joined = self._from.join(table.rows, sa.and_(*same))
+        return sa.select(*columns).select_from(joined).where(*self._keys_not_null())
+
+    def _part_statement(self, table: PartRows) -> Select[Any]:
+        """Return the query of the digests of all parts in a table, by the buckets of their documents."""
+        [digest] = self.columns(table)
+        rows = self._with_parts(table, self._digest_columns()[0].label("bucket"), digest.label("digest"))
+        if self._backend == "postgresql":
+            rows = rows.offset(sa.literal_column("0"))
+        every = rows.subquery("digests")
+        return sa.select(every.c.bucket, *sum_columns(self._backend, every.c.digest)).group_by(every.c.bucket)
+
+    def _add_parts(self, connection: Connection, found: dict[int, BucketDigest], after: Any, last: Any) -> None:
+        """Add the parts of the documents after one key up to another to the digests, as SQLite gives them."""
+        width, layout = len(self._keys), self._known_layout
+        for table in self._parts.tables if self._parts is not None else ():
+            statement = self._with_parts(table, *self._keys, *[table.rows.c[name] for name in table.columns])
+            if after is not None:
+                statement = statement.where(self._after(after))
+            for row in stream_rows(connection, statement.where(sa.not_(self._after(last)))):
+                _add_part(found, value_bucket(layout, row[:width]), values_digest(row[width:]))
+
     def _digests_of_sqlite(self, connection: Connection) -> dict[int, BucketDigest]:
         """Return the digest of each bucket, page by page, so that writers need not wait for all of them."""
         found: dict[int, BucketDigest] = {}
@@ -193,6 +247,8 @@ class DigestSource(SqlSource):
             if cursor is not None:
                 statement = statement.where(self._after(cursor))
             rows, last = self._digest_page(connection, statement, found)
+            if rows:
+                self._add_parts(connection, found, cursor, last)
             if rows < SQLITE_ROWS:
                 return found
             cursor = last
@@ -201,7 +257,6 @@ class DigestSource(SqlSource):
         self, connection: Connection, statement: Select[Any], found: dict[int, BucketDigest]
     ) -> tuple[int, Any]:
         """Add the rows of one query, which are not kept, to the digests; return their number and the last key."""
-        driver: Any = connection.connection.driver_connection
         before = dict(found)
         try:
             return self._digest_rows(connection, statement, found)
@@ -210,11 +265,8 @@ class DigestSource(SqlSource):
                 raise sa.exc.OperationalError(str(statement), {}, error) from error
             found.clear()
             found.update(before)
-        driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-        try:
+        with invalid_text(connection):
             return self._digest_rows(connection, statement, found, invalid=True)
-        finally:
-            driver.text_factory = str
 
     def _digest_rows(
         self, connection: Connection, statement: Select[Any], found: dict[int, BucketDigest], *, invalid: bool = False
@@ -251,19 +303,28 @@ class DigestSource(SqlSource):
         return conditions
 
     def _read(
-        self, rows: Sequence[Sequence[Any]], cursor: Any, groups: Sequence[Sequence[str]] | None = None
+        self,
+        rows: Sequence[Sequence[Any]],
+        cursor: Any,
+        groups: Sequence[Sequence[str]] | None = None,
+        parts: Sequence[DocumentParts] | None = None,
     ) -> SourcePage:
         """Return a page of these rows, with their digests."""
         layout = self._layout
         if layout is None:
-            return super()._read(rows, cursor, groups)
+            return super()._read(rows, cursor, groups, parts)
         width = len(self._keys)
         if self._backend == "sqlite":
             digests = [row_digest(layout, tuple(row), width) for row in rows]
         else:
             digests = [read_digest(row[-2], row[-1]) for row in rows]
             rows = [row[:-2] for row in rows]
-        page = super()._read(rows, cursor, groups)
+        if parts is not None:
+            digests = [
+                RowDigest(one.bucket, one.first + some.digest[0], one.second + some.digest[1])
+                for one, some in zip(digests, parts, strict=True)
+            ]
+        page = super()._read(rows, cursor, groups, parts)
         keys = encode_keys(list(zip(*[row[:width] for row in rows], strict=True)) or [()] * width)
         return replace(page, digests=dict(zip(keys, digests, strict=True)))
 
@@ -273,9 +334,13 @@ class DigestSource(SqlSource):
 
     def _types(self, connection: Connection) -> list[Any]:
         """Return the driver's codes of the types of the columns."""
-        with connection.execute(super()._select().limit(0)) as result:
-            description: Any = result.cursor.description if result.cursor is not None else []
-            return [column[1] for column in description]
+        types: list[Any] = []
+        parts = [table.select() for table in self._parts.tables] if self._parts is not None else []
+        for statement in (super()._select(), *parts):
+            with connection.execute(statement.limit(0)) as result:
+                description: Any = result.cursor.description if result.cursor is not None else []
+                types += [column[1] for column in description]
+        return types
 
     def _rendering(self, connection: Connection, types: Sequence[Any]) -> str:
         """Return what decides how the database writes values."""
@@ -297,3 +362,9 @@ class DigestSource(SqlSource):
         if self._layout is None:
             raise RuntimeError("no layout has been chosen: the first page does so")
         return self._layout
+
+
+def _add_part(found: dict[int, BucketDigest], bucket: int, digest: tuple[int, int]) -> None:
+    """Add the digest of parts to that of their bucket, unless its documents are newer than the digests."""
+    if bucket in found:
+        found[bucket] = found[bucket].with_parts(*digest)

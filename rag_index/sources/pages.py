@@ -44,6 +44,10 @@ class PageReader:
                 size = max(1, min(FETCH_ROWS, room, rows + 1 - len(page)))
         return page, None
 
+    def put_back(self, rows: Sequence[Sequence[Any]]) -> None:
+        """Let the next page begin with these rows, the last ones of the page before."""
+        self._fetched.extendleft(reversed(rows))
+
     def _fetch(self, rows: int) -> bool:
         """Fetch rows, and return whether there were any."""
         self._fetched.extend(self._result.fetchmany(rows))

@@ -1,53 +1,54 @@
-"""The scaffold: a first settings file with comments, and with an index for each table of the source that has text."""
+"""The scaffold: a first settings file with comments, and with the indexes that the source suggests."""
 
 from __future__ import annotations
 
 import os
-import re
+import tempfile
+import textwrap
 import time
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
 import tomlkit
-from sqlalchemy import exc
-from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.engine import make_url
-from sqlalchemy.types import JSON, Enum, LargeBinary, NullType, String
 
 from rag_index.database.urls import database_url, is_file, is_secret, redacted_url
-from rag_index.documents.batches import RESERVED_KEY, DocumentBatch
+from rag_index.documents.batches import DocumentBatch
+from rag_index.documents.layout import TextLayout
 from rag_index.errors import SettingsError, SourceError
-from rag_index.settings.index import is_named_like_a_secret
+from rag_index.settings.loading import load_settings
 from rag_index.settings.project import project_name
 from rag_index.sources import SourcePage, open_source
-from rag_index.sources.engine import open_read_only, source_error
+from rag_index.sources.catalog import read_catalog
+from rag_index.sources.proposal import propose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy.engine import URL, Connection
+    from sqlalchemy.engine import URL
 
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import ScanState
+    from rag_index.sources.proposal import Proposal, ProposedIndex
 
-MAX_PAYLOAD = 8
-MAX_SHORT_CHARS = 40
-"""A column that is declared for at most this many characters holds codes or names: it is payload, not text."""
-
-MIN_PROSE_CHARS = 20
-"""The minimum average length of texts. Shorter values are names or states."""
-
-SAMPLED_ROWS = 100
-MAX_NAME_CHARS = 80
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
-_NO_KEY = (
-    "has text but no primary key: write its [[indexes]] by hand, with columns as `key` whose values are unique "
-    "and never NULL"
-)
-_UNLESS_MEANT = "if one holds none, write it in by hand, also in `not_secret`"
+EXAMPLE_INDEX = """\
+[[indexes]]
+name = "tickets"
+table = "ticket"
+key = "id"
+title = "subject"
+text = ["description"]
+payload = ["state"]
+[[indexes.parts]]
+table = "comment"
+on = "ticket_id"
+order_by = "created_at"
+text = ["body"]
+"""
 _URL_NOTE = "# This URL has no password: set RAG_INDEX_SOURCE__URL to the complete URL.\n"
 _HEAD = """\
 # Settings of rag-index. An environment variable can set every key instead: RAG_INDEX_SOURCE__URL,
@@ -92,153 +93,176 @@ project = {project}  # the prefix of all collection names, so that projects can 
 # exclude = ["**/vendor/**"]            # in addition to .gitignore
 
 """
+EXAMPLE_ROWS = 200
+"""Documents of which one is shown."""
+EXAMPLE_CHARS = 600
+MAX_EXAMPLE_CHARS = 3000
 READ_FACTOR = 20
 """Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scaffold:
-    """The text of a settings file, and a sentence about each table and each secret that it leaves out."""
+    """The text of a settings file, the indexes in it, and what a person should know of what it leaves out."""
 
     text: str
     left_out: list[str]
+    """Reasons with the tables that they hold for, and columns, a sentence each."""
+    proposed: list[ProposedIndex] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """A table and the columns that its index would have. Without a key that may be shown there can be no index."""
-
-    name: str
-    key: list[str]
-    text: list[str]
-    payload: list[str]
-    secrets: list[str] = field(default_factory=list)
-    """Columns that are named like secrets, and not indexed."""
-
-    @property
-    def left_out(self) -> str:
-        """Return the sentence about what has no place in an index; "" if there is nothing."""
-        named, secret = _toml(self.name), ", ".join(self.secrets)
-        if not self.key:
-            return f"{named} {_NO_KEY}"
-        if not self.fits:
-            return f"{named} is left out, because its key is named like a secret ({secret}): {_UNLESS_MEANT}"
-        left_out = f"{named} has columns named like secrets, which are left out ({secret}): {_UNLESS_MEANT}"
-        return left_out if secret else ""
-
-    @property
-    def fits(self) -> bool:
-        """Return whether it can have an index."""
-        return bool(self.key) and not set(self.key) & set(self.secrets)
-
-
-def scaffold(source: str | None, folder: Path | None = None) -> Scaffold:
+def scaffold(
+    source: str | None,
+    folder: Path | None = None,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    add: Sequence[str] = (),
+) -> Scaffold:
     """Return a rag-index.toml for `folder`, by default the current folder.
+
+    `include` and `exclude` are patterns of the names of tables; `add` names tables that become an index in any case.
 
     Raises:
         SettingsError: `source` is not a database URL, its file does not exist, or its database has no table with text.
         SourceUnavailable: the database does not answer.
     """
     here = Path.cwd()
-    if source is None:
-        tables, url_text, note = [_Table("comment", ["id"], ["subject", "body"], ["ticket_id"])], EXAMPLE_URL, ""
-    else:
-        try:
-            url = database_url(source, here)
-        except ValueError as error:
-            raise SettingsError(f"--source {error}") from None
-        tables, url_text = _find_tables(url), _without_secrets(source, here, folder or here)
-        note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
-    left_out = [sentence for table in tables if (sentence := table.left_out)]
-    tables = [table for table in tables if table.fits]
-    if not tables:
-        where = redacted_url(url)
-        raise SettingsError("; ".join([f"{where} has no table with a primary key and a text column", *left_out]))
-    names: set[str] = set()
-    sections = [_index_section(table, names) for table in tables]
-    sections += ["".join(f"# {sentence}\n" for sentence in left_out)] if left_out else []
     project = _toml(project_name((folder or here).absolute().name))
-    return Scaffold(_HEAD.format(project=project, url=_toml(url_text), note=note) + "\n".join(sections), left_out)
-
-
-def _find_tables(url: URL) -> list[_Table]:
-    engine = open_read_only(url)
+    if source is None:
+        return Scaffold(_HEAD.format(project=project, url=_toml(EXAMPLE_URL), note="") + EXAMPLE_INDEX, [])
     try:
-        with engine.connect() as connection:
-            inspector = sa.inspect(connection)
-            tables = []
-            for name in sorted([*inspector.get_table_names(), *inspector.get_view_names()]):
-                key = list(inspector.get_pk_constraint(name).get("constrained_columns") or [])
-                table = _read_table(connection, name, key, inspector.get_columns(name))
-                if table is not None:
-                    tables.append(table)
-            return tables
-    except exc.SQLAlchemyError as error:
-        raise source_error(error, url, "init") from error
+        url = database_url(source, here)
+    except ValueError as error:
+        raise SettingsError(f"--source {error}") from None
+    proposal = propose_indexes(url, include=include, exclude=exclude, add=add)
+    left_out = _left_out(proposal)
+    if not proposal.indexes:
+        where = redacted_url(url)
+        raise SettingsError("; ".join([f"{where} has no table whose rows people would look for", *left_out]))
+    note = _URL_NOTE if url.password or any(map(is_secret, url.query)) else ""
+    head = _HEAD.format(project=project, url=_toml(_without_secrets(source, here, folder or here)), note=note)
+    sections = [_index_section(index) for index in proposal.indexes]
+    sections += ["# Left out:\n" + "".join(_comment(sentence) for sentence in left_out)] if left_out else []
+    return Scaffold(head + "\n".join(sections), left_out, proposal.indexes)
+
+
+def propose_indexes(
+    url: URL, *, include: Sequence[str] = (), exclude: Sequence[str] = (), add: Sequence[str] = ()
+) -> Proposal:
+    """Return the proposed indexes of a database. Raises SettingsError (`add` names no table), and as `scaffold`."""
+    with read_catalog(url) as catalog:
+        names = [table.full_name for table in catalog.tables]
+        for name in add:
+            if name not in names:
+                listed = ", ".join(get_close_matches(name, names, 3)) or "none is named like it"
+                raise SettingsError(f"--add {name}: there is no such table ({listed})")
+        return propose(catalog, include=include, exclude=exclude, add=add)
+
+
+def _left_out(proposal: Proposal) -> list[str]:
+    """Return what is left out, with the reason: tables by reason, and columns by table."""
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in sorted(proposal.left_out.items()):
+        by_reason.setdefault(reason, []).append(name)
+    order = sorted(by_reason, key=lambda reason: len(by_reason[reason]))
+    sentences = [f"{', '.join(by_reason[reason])}: {reason}" for reason in order]
+    for what, columns in (("secrets", proposal.secrets), ("personal or internal", proposal.personal)):
+        named = [f"{table} ({', '.join(names)})" for table, names in sorted(columns.items())]
+        if named:
+            sentences.append(f"columns with what may be {what}: {'; '.join(named)}")
+    return sentences
+
+
+def _comment(sentence: str) -> str:
+    """Return a comment of lines that are not too long."""
+    lines = textwrap.wrap(sentence.replace("\n", " "), 116, break_on_hyphens=False)
+    return "".join(f"# {'  ' if number else '- '}{line}\n" for number, line in enumerate(lines))
+
+
+def _index_section(index: ProposedIndex) -> str:
+    """Return the [[indexes]] section of an index, with the reasons as comments."""
+    settings = dict(index.settings)
+    joins, parts = settings.pop("joins", {}), settings.pop("parts", [])
+    lines = ["[[indexes]]", f"name = {_toml(index.name)}"]
+    lines += [_line(key, value, index.reasons.get(key, "")) for key, value in settings.items()]
+    for name, join in joins.items():
+        lines += [f"[indexes.joins.{name}]", *[_line(key, value, "") for key, value in join.items()]]
+    for number, part in enumerate(parts):
+        lines.append("[[indexes.parts]]")
+        inner = part.get("joins", {})
+        for key, value in part.items():
+            if key != "joins":
+                lines.append(_line(key, value, index.reasons.get(f"parts.{number}.{key}", "")))
+        for name, join in inner.items():
+            lines += [f"[indexes.parts.joins.{name}]", *[_line(key, value, "") for key, value in join.items()]]
+    return "\n".join(lines) + "\n"
+
+
+def _line(key: str, value: Any, reason: str) -> str:
+    comment = f"  # {' '.join(reason.split())}" if reason else ""
+    return f"{key} = {_toml(value)}{comment}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        table = tomlkit.inline_table()
+        table.update(value)
+        return table.as_string()
+    return str(tomlkit.item(value).as_string())
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One whole document of a proposed index, as it will be embedded."""
+
+    index: str
+    headline: str
+    """What the index has, and what it leaves out."""
+    document: str
+
+
+def read_examples(made: Scaffold, source: str, folder: Path) -> list[Example]:
+    """Return a document of each proposed index. Nothing is left in the folder.
+
+    Raises:
+        SettingsError, SourceUnavailable, SourceError: the database does not fit the proposal, or cannot be read.
+    """
+    url = database_url(source, Path.cwd()).render_as_string(hide_password=False)
+    with tempfile.TemporaryDirectory(prefix="rag-index-init-") as name:
+        file = Path(name) / "rag-index.toml"
+        file.write_text(made.text, encoding="utf-8")
+        settings = load_settings(file, source={"url": url})
+        return [
+            _example(settings, index, proposed) for index, proposed in zip(settings.indexes, made.proposed, strict=True)
+        ]
+
+
+def _example(settings: Settings, index: IndexSettings, proposed: ProposedIndex) -> Example:
+    source = open_source(settings, index)
+    try:
+        source.check()
+        documents = source.page(None, EXAMPLE_ROWS).documents
+        count = source.count()
     finally:
-        engine.dispose()
+        source.close()
+    of = ", ".join(dict.fromkeys(proposed.tables))
+    hidden = f"; not shown: {'; '.join(proposed.hidden)}" if proposed.hidden else ""
+    return Example(index.name, f"{index.name}: {count:,} documents of {of}{hidden}", _one_document(documents))
 
 
-def _read_table(connection: Connection, name: str, key: list[str], columns: Sequence[Any]) -> _Table | None:
-    """Return the table with its text and payload columns; None if it has no text."""
-    secrets = [column["name"] for column in columns if is_named_like_a_secret(column["name"])]
-    long, payload = [], []
-    for column in columns:
-        kind = column["type"]
-        if column["name"] in key or column["name"] in secrets:
-            continue
-        if isinstance(kind, String) and not isinstance(kind, Enum) and (kind.length or 10_000) > MAX_SHORT_CHARS:
-            long.append(column["name"])
-        elif not isinstance(kind, LargeBinary | NullType | JSON | TSVECTOR) and column["name"] != RESERVED_KEY:
-            payload.append(column["name"])
-    if not long:
-        return None
-    text = _prose_columns(connection, name, long)
-    payload = [c["name"] for c in columns if c["name"] in payload or (c["name"] in long and c["name"] not in text)]
-    return _Table(name, key, text, payload[:MAX_PAYLOAD], secrets) if text else None
-
-
-def _prose_columns(connection: Connection, table: str, columns: list[str]) -> list[str]:
-    """Return the columns whose first rows hold words rather than codes, dates and addresses; all of an empty table."""
-    statement = sa.select(*map(sa.column, columns)).select_from(sa.table(table)).limit(SAMPLED_ROWS)
-    try:
-        rows = connection.execute(statement).fetchall()
-    except exc.DBAPIError:  # some bytes are not text: the check of the settings reports them
-        return columns
-    lengths: dict[str, float] = {}
-    for number, name in enumerate(columns):
-        values = [row[number] for row in rows if isinstance(row[number], str) and row[number].strip()]
-        with_words = [value for value in values if _has_words(value)]
-        if not values or len(with_words) * 3 >= len(values):
-            lengths[name] = sum(map(len, values)) / len(values) if values else MIN_PROSE_CHARS
-    text = [name for name, length in lengths.items() if length >= MIN_PROSE_CHARS]
-    return text or sorted(lengths, key=lambda name: -lengths[name])[:1]
-
-
-def _has_words(value: str) -> bool:
-    """Return whether a value has two words, or characters of a script without spaces between words."""
-    return bool(re.search(r"[^\W\d_][,;:.!?]*\s+[^\W\d_]", value)) or (len(value) > 5 and not value.isascii())
-
-
-def _index_section(table: _Table, names: set[str]) -> str:
-    """Return the [[indexes]] section of a table, with a name that is not in `names`, to which it is added."""
-    plain = re.sub(r"__+", "_", re.sub(r"[^a-z0-9_-]+", "-", table.name.lower()))
-    plain = plain.strip("-_")[:MAX_NAME_CHARS].rstrip("-_") or "index"
-    name = next(name for n in range(1, len(names) + 2) if (name := plain if n == 1 else f"{plain}-{n}") not in names)
-    names.add(name)
-    key = table.key[0] if len(table.key) == 1 else table.key
-    return (
-        "[[indexes]]\n"
-        f"name = {_toml(name)}\n"
-        f"table = {_toml(table.name)}\n"
-        f"key = {_toml(key)}\n"
-        f"text = {_toml(table.text)}\n"
-        f"payload = {_toml(table.payload)}\n"
+def _one_document(documents: DocumentBatch) -> str:
+    """Return the title and the text of a document that is neither short nor long, and has parts if any has."""
+    if not documents:
+        return "(no document)"
+    layouts = [TextLayout.decode(one) if one else None for one in documents.layouts or [b""] * len(documents)]
+    best = max(
+        range(len(documents)),
+        key=lambda row: (bool(layouts[row] and layouts[row].parts), -abs(len(documents.texts[row]) - EXAMPLE_CHARS)),  # type: ignore[union-attr]
     )
-
-
-def _toml(value: str | list[str]) -> str:
-    return tomlkit.item(value).as_string()
+    layout, text = layouts[best], documents.texts[best]
+    shown = text if len(text) <= MAX_EXAMPLE_CHARS else f"{text[:MAX_EXAMPLE_CHARS]} …"
+    return "\n".join(filter(None, [layout.title if layout else "", shown]))
 
 
 def _without_secrets(source: str, here: Path, folder: Path) -> str:

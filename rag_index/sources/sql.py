@@ -6,7 +6,6 @@ If that would sort everything again for each page (a query on a server), one str
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,120 +15,34 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from rag_index.database.urls import redacted_url
-from rag_index.documents.access import access_part
-from rag_index.documents.batches import RESERVED_KEY, DocumentBatch, Failure
-from rag_index.documents.canonical import encode_payloads, hash_bytes, hash_text
-from rag_index.documents.keys import document_id, encode_key, encode_keys, key_parts
+from rag_index.documents.keys import document_id, encode_key, key_parts
 from rag_index.errors import SourceError, SourceUnavailable
 from rag_index.outages import asking
 from rag_index.sources import SourcePage
 from rag_index.sources.access import AccessReader
-from rag_index.sources.checks import check_query, check_table
+from rag_index.sources.checks import check_query, check_rows, check_tables
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
 from rag_index.sources.lookup import find_keys, find_rows
 from rag_index.sources.pages import STREAMED, PageReader
-from rag_index.sources.statement import single_select, untyped
+from rag_index.sources.parts import PartsReader, invalid_text, owners_of, replace_invalid
+from rag_index.sources.rows import RowReader, read_columns
+from rag_index.sources.statement import untyped
+from rag_index.sources.tables import OF_PART, documents_from, query_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sqlalchemy.engine import URL, Connection
-    from sqlalchemy.sql.selectable import FromClause, Select
+    from sqlalchemy.sql.selectable import Select
 
     from rag_index.settings import IndexSettings
     from rag_index.sources import ScanState
+    from rag_index.sources.parts import DocumentParts
 
 TIMEOUT = 600.0
 """Seconds that a query may take, unless the settings say otherwise."""
 USUAL_SECONDS = 10.0
 """Seconds after which the progress says that the database does not answer."""
-
-
-class RowReader:
-    """Converts rows of (key columns, text columns, payload columns, …) as the settings of an index say."""
-
-    def __init__(self, index: IndexSettings) -> None:
-        self._text_names = index.text_columns
-        self._text_start = len(index.key_columns)
-        self._payload_start = self._text_start + len(self._text_names)
-        self._payload_names = index.payload
-        self._payload_end = self._payload_start + len(self._payload_names)
-        self._template: list[tuple[str, int | None]] | None = None
-        """Pairs of a literal text and the number of the text column after it."""
-        if (template := index.template) is not None:
-            numbers = {name: number for number, name in enumerate(self._text_names)}
-            self._template = [(literal, numbers[name] if name else None) for literal, name in template]
-
-    def read(
-        self, rows: Sequence[Sequence[Any]], groups: Sequence[Sequence[str]] | None = None
-    ) -> tuple[DocumentBatch, list[Failure]]:
-        """Return the documents of these rows, in order, and the failures of those whose text is not text.
-
-        `groups` are those of each row, for an index with `access`: they become a part of the payload.
-
-        Raises:
-            SourceError: a value cannot be a key.
-        """
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * self._payload_end
-        keys = encode_keys(columns[: self._text_start])
-        texts = self._texts(columns[self._text_start : self._payload_start])
-        names, values = self._payload_names, columns[self._payload_start : self._payload_end]
-        if groups is not None:
-            names, values = [*names, RESERVED_KEY], [*values, [access_part(some) for some in groups]]
-        payloads = encode_payloads(names, values, len(rows))
-        unreadable: list[Failure] = []
-        if None in texts:
-            bad = [number for number, text in enumerate(texts) if text is None]
-            unreadable = [Failure(keys[n], self._reason(rows[n][self._text_start : self._payload_start])) for n in bad]
-            good = [number for number, text in enumerate(texts) if text is not None]
-            keys, payloads = [keys[n] for n in good], [payloads[n] for n in good]
-        readable = [text for text in texts if text is not None]
-        hashes = list(map(hash_text, readable)), list(map(hash_bytes, payloads))
-        return DocumentBatch(keys, readable, payloads, *hashes), unreadable
-
-    def _texts(self, columns: Sequence[Sequence[Any]]) -> list[str | None]:
-        """Return the text of each row, None if a value is not text. The usual case, one column of texts, is fast."""
-        if len(columns) > 1 or self._template is not None or not set(map(type, columns[0])) <= {str, type(None)}:
-            return [self._text(values) for values in zip(*columns, strict=True)]
-        return [_clean(value) if value else "" for value in columns[0]]
-
-    def _text(self, values: Sequence[Any]) -> str | None:
-        """Return the text of one row; None if a value is not text."""
-        parts: list[str] = []
-        for value in values:
-            if type(value) is str:
-                parts.append(value)
-            elif value is None:
-                parts.append("")
-            elif isinstance(value, dict | list):
-                parts.append(json.dumps(value, ensure_ascii=False, sort_keys=True, default=str))
-            else:
-                return None
-        if self._template is not None:
-            text = self._fill_template(parts) if any(part and not part.isspace() for part in parts) else ""
-        elif len(parts) == 1:
-            text = parts[0]
-        else:
-            text = "\n".join(part for part in parts if part)
-        return _clean(text)
-
-    def _fill_template(self, parts: Sequence[str]) -> str:
-        """Return the template filled with the values of the columns. Braces within a value have no meaning."""
-        template = self._template or []
-        return "".join(literal if number is None else literal + parts[number] for literal, number in template)
-
-    def _reason(self, values: Sequence[Any]) -> str:
-        for name, value in zip(self._text_names, values, strict=True):
-            if value is not None and not isinstance(value, str | dict | list):
-                return f"column {name!r} holds {type(value).__name__} ({value!r:.40}), not text; cast it in a query"
-        return "the text cannot be read"
-
-
-def _clean(text: str) -> str:
-    """Replace NUL characters, at which tokenizers written in C end a text; return "" for white space alone."""
-    if "\0" in text:
-        text = text.replace("\0", " ")
-    return text if not text.isspace() else ""
 
 
 def not_unique(index: IndexSettings, key: str) -> SourceError:
@@ -151,7 +64,10 @@ class SqlSource:
         self._engine = open_read_only(url)
         self._reader = RowReader(index)
         self._access = None if index.access is None else AccessReader(index)
-        self._from = self._documents()
+        self._parts = PartsReader(index, self._reader.positions) if index.parts else None
+        self._fitting = sys.maxsize
+        """The documents whose parts are expected to fit into a page."""
+        self._from = documents_from(index)
         self._keys: list[sa.ColumnElement[Any]] = [self._from.c[name] for name in index.key_columns]
         backend = url.get_backend_name()
         self._streams = index.query is not None and backend != "sqlite"
@@ -166,10 +82,10 @@ class SqlSource:
     def check(self) -> None:
         """Check that table, columns and key fit the settings."""
         with self._connect() as connection:
-            if self._index.table is not None:
-                check_table(connection, self._index)
-            else:
-                check_query(connection, self._index, self._from)
+            if self._index.query is not None:
+                check_query(connection, self._index, query_from(self._index))
+            check_tables(connection, self._index)
+            self._check_conditions(connection)
             no_key = sa.or_(*[key.is_(None) for key in self._keys])
             nulls = connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(no_key))
             if self._access is not None:
@@ -180,6 +96,17 @@ class SqlSource:
                 f"index {self._index.name}: {nulls} row{'s have' if nulls > 1 else ' has'} NULL in the key "
                 f"({', '.join(self._index.key_columns)}); name another key, or exclude them with a query"
             )
+
+    def _check_conditions(self, connection: Connection) -> None:
+        """Check that conditions are SQL, and that the keys of parts can be compared with those of documents."""
+        index = self._index
+        first = None
+        if index.joins or index.where is not None or index.newest is not None:
+            what = "the query of its table with where, newest and joins"
+            first = check_rows(connection, index, self._select(), what)
+        if self._parts is not None:
+            first = first or check_rows(connection, index, self._select(), "the query of its documents")
+            self._parts.check(connection, index, first)
 
     def use_scan_state(self, state: ScanState) -> None:
         """Do nothing: everything is read each time."""
@@ -192,6 +119,7 @@ class SqlSource:
 
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return at most `rows` documents after the key `cursor`."""
+        rows = min(rows, self._fitting)
         if self._streams:
             return self._read_stream(cursor, rows)
         statement = self._select()
@@ -199,49 +127,56 @@ class SqlSource:
             statement = statement.where(self._after(cursor))
         with self._connect() as connection:
             found, following = self._fetch_page(connection, statement.order_by(*self._order).limit(rows + 1), rows)
+            parts = self._read_parts(connection, found)
+            if parts is not None and len(parts) < len(found):
+                found, following = found[: len(parts)], found[len(parts)]
             last = None
             if following is not None:
                 width = len(self._keys)
                 last = tuple(found[-1][:width])  # the next page begins after all rows of this key
                 if last == tuple(following[:width]) or self._is_shared(connection, last):
                     raise not_unique(self._index, encode_key(last))
-        return self._read(found, last)
+        return self._read(found, last, parts=parts)
 
     def documents(self, ids: Sequence[str]) -> SourcePage:
         """Return the documents with these ids, as far as they exist."""
         wanted = [key_parts(text, self._index.key_columns) for text in ids]
         with self._connect() as connection:
-            if self._index.table is not None:  # SQLite reads the name of a missing column as a text
-                check_table(connection, self._index)
+            check_tables(connection, self._index)  # SQLite reads the name of a missing column as a text
             found = find_rows(connection, self._select(), self._keys, wanted, self._fetch)
         return self._read(found, None)
 
     def keys_with(self, column: str, values: Sequence[Any]) -> Iterator[str]:
-        """Yield the typed keys of the documents that have one of these values in a column of `depends_on`.
+        """Yield the typed keys of the documents that have one of these values in a column of `look_up_columns`.
 
-        They are fetched as they are consumed. Raises SourceUnavailable or SourceError.
+        Documents that conditions leave out are among them: a change may have done that. The keys are fetched as they
+        are consumed. Raises SourceUnavailable or SourceError.
         """
+        label, of_part, name = column.partition(OF_PART)
+        part = next((one for one in self._index.parts if of_part and one.label == label), None)
+        rows = documents_from(self._index, filtered=False)
+        keys = [rows.c[key] for key in self._index.key_columns]
         with self._connect() as connection:
-            yield from find_keys(connection, self._keys, self._from.c[column], values)
+            if part is None:
+                yield from find_keys(connection, keys, rows.c[column], values)
+                return
+            columns = [of_document for _, of_document in part.pairs(self._index.key_columns)]
+            owners = owners_of(connection, part, self._index, name, values)
+            if set(columns) == set(self._index.key_columns):
+                order = [columns.index(key) for key in self._index.key_columns]
+                yield from (encode_key([found[place] for place in order]) for found in owners)
+                return
+            distinct = list(dict.fromkeys(found[0] for found in owners))
+            yield from find_keys(connection, keys, rows.c[columns[0]], distinct)
 
     def close(self) -> None:
         """Close the connections."""
         self._end_stream()
         self._engine.dispose()
 
-    def _documents(self) -> FromClause:
-        """Return the table, or the query as a subquery, without types: odd values arrive as the driver has them."""
-        index = self._index
-        more = filter(None, [index.changed_since, index.access_column, *[entry.column for entry in index.depends_on]])
-        names = [*index.key_columns, *index.text_columns, *index.payload, *more]
-        columns: list[sa.ColumnClause[Any]] = [sa.column(name) for name in dict.fromkeys(names)]
-        if index.table is not None:
-            return sa.table(index.table, *columns, schema=index.db_schema)
-        return single_select(str(index.query), index.name).columns(*columns).subquery("documents")
-
     def _select(self) -> Select[Any]:
         columns, index = self._from.c, self._index
-        names = [*index.text_columns, *index.payload, *filter(None, [index.access_column])]
+        names = [*read_columns(index), *filter(None, [index.access_column])]
         read = [*self._keys, *[columns[name] for name in names]]
         return sa.select(*read).where(*self._keys_not_null())
 
@@ -268,12 +203,19 @@ class SqlSource:
         return int(connection.scalar(sa.select(sa.func.count()).select_from(self._from).where(*same)) or 0) > 1
 
     def _read(
-        self, rows: Sequence[Sequence[Any]], cursor: Any, groups: Sequence[Sequence[str]] | None = None
+        self,
+        rows: Sequence[Sequence[Any]],
+        cursor: Any,
+        groups: Sequence[Sequence[str]] | None = None,
+        parts: Sequence[DocumentParts] | None = None,
     ) -> SourcePage:
-        """Return a page of these rows, whose groups are read unless they are given."""
+        """Return a page of these rows, whose groups and parts are read unless they are given."""
         if groups is None:
             groups = self._groups(rows)
-        documents, unreadable = self._reader.read(rows, groups)
+        if parts is None and self._parts is not None:
+            with self._connect() as connection:
+                parts = self._parts.read(connection, rows)
+        documents, unreadable = self._reader.read(rows, groups, parts)
         keys = [*documents.keys, *(failure.key for failure in unreadable)]
         if len(set(keys)) < len(keys):
             raise not_unique(self._index, next(key for number, key in enumerate(keys) if key in keys[:number]))
@@ -282,6 +224,15 @@ class SqlSource:
             return page
         groups_by_key = {encode_key(row[: len(self._keys)]): some for row, some in zip(rows, groups, strict=True)}
         return replace(page, groups={failure.key: groups_by_key[failure.key] for failure in unreadable})
+
+    def _read_parts(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> list[DocumentParts] | None:
+        """Return the parts of the first of these rows, of as many as fit into a page; None for an index without."""
+        if self._parts is None or not rows:
+            return None
+        parts = self._parts.read_fitting(connection, rows)
+        # the next page does not ask for rows whose parts would not fit
+        self._fitting = min(2 * self._fitting, sys.maxsize) if len(parts) == len(rows) else len(parts)
+        return parts
 
     def _groups(self, rows: Sequence[Sequence[Any]], connection: Connection | None = None) -> list[list[str]] | None:
         """Return the groups of each row; None for an index without `access`."""
@@ -305,13 +256,8 @@ class SqlSource:
         except exc.OperationalError as error:
             if "decode to UTF-8" not in str(error.orig):
                 raise
-        # A text column of SQLite holds bytes that are not UTF-8: replace them in this page, except in keys.
-        driver: Any = connection.connection.driver_connection
-        driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
-        try:
+        with invalid_text(connection):  # replace such bytes in this page, except in keys
             page, following = _execute(connection, statement, rows)
-        finally:
-            driver.text_factory = str
         width = len(self._keys)
         return [(*row[:width], *map(replace_invalid, row[width:])) for row in page], following
 
@@ -326,6 +272,13 @@ class SqlSource:
             with asking(self._name, patience=USUAL_SECONDS), self._limited(self._connection, streams=True):
                 stream = self._stream = self._stream or self._begin_stream(self._connection)
                 found, following = stream.page(rows)
+            parts = None
+            if self._parts is not None:
+                with self._connect() as own:  # that of the stream is busy
+                    parts = self._read_parts(own, found)
+            if parts is not None and len(parts) < len(found):
+                stream.put_back(found[len(parts) :])
+                found, following = found[: len(parts)], found[len(parts)]
         except exc.SQLAlchemyError as error:
             self._end_stream()
             raise self._source_error(error) from error
@@ -334,8 +287,8 @@ class SqlSource:
             raise
         if following is None:
             self._end_stream()
-            return self._read(found, None)
-        return self._read(found, "streaming")
+            return self._read(found, None, parts=parts)
+        return self._read(found, "streaming", parts=parts)
 
     def _open_stream(self) -> None:
         self._end_stream()
@@ -381,8 +334,3 @@ def _execute(
 ) -> tuple[list[Sequence[Any]], Sequence[Any] | None]:
     with connection.execute(statement, execution_options=STREAMED) as result:
         return PageReader(result).page(rows)
-
-
-def replace_invalid(value: Any) -> Any:
-    """Return a text with U+FFFD in place of bytes that are not UTF-8."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value

@@ -21,10 +21,10 @@ _LEXERS = [
 ]
 
 
-def single_select(query: str, index: str) -> sa.TextClause:
+def single_select(query: str, index: str, what: str = "query") -> sa.TextClause:
     """Return the query without semicolons and comments at its end, ready to be put in parentheses.
 
-    A colon in it stays a colon and never begins a parameter.
+    A colon in it stays a colon and never begins a parameter. `what` names it in a message.
 
     Raises:
         SettingsError: the query is empty, or has several statements.
@@ -32,9 +32,9 @@ def single_select(query: str, index: str) -> sa.TextClause:
     lengths = [_statement_length(query, lexer) for lexer in _LEXERS]
     length = next((length for length in lengths if length is not None), None)
     if length is None:
-        raise SettingsError(f"index {index}: the query has several statements; write a single SELECT")
+        raise SettingsError(f"index {index}: the {what} has several statements; write a single one")
     if not length:
-        raise SettingsError(f"index {index}: the query is empty; write a SELECT")
+        raise SettingsError(f"index {index}: the {what} is empty; write one in SQL")
     return sa.text(query[:length].strip().replace(":", "\\:"))
 
 
@@ -43,7 +43,7 @@ def untyped(value: Any) -> sa.ColumnElement[Any]:
     return sa.literal(value, NullType())
 
 
-class _Untyped(UserDefinedType[Any]):
+class Untyped(UserDefinedType[Any]):
     """A type that adds nothing. Unlike NullType, it keeps `IN` from taking the type of the column."""
 
     cache_ok = True
@@ -51,7 +51,7 @@ class _Untyped(UserDefinedType[Any]):
 
 def any_untyped(values: Sequence[Any]) -> sa.BindParameter[Any]:
     """Return bound values without a type, for `IN`. However many there are, SQLAlchemy compiles the statement once."""
-    return sa.bindparam(None, list(values), type_=_Untyped(), expanding=True)
+    return sa.bindparam(None, list(values), type_=Untyped(), expanding=True)
 
 
 def _statement_length(query: str, lexer: re.Pattern[str]) -> int | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, SecretStr
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.settings.environment import Overlay, keys_of
+from rag_index.settings.parts import JoinSettings, PartSettings
 from rag_index.settings.sections import KNOWN_PREFIXES, ContextSettings, GateSettings, ServerSettings
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
 
@@ -23,6 +24,10 @@ MODELS: dict[str, type[BaseModel]] = {
     "### `[[indexes]]`": IndexSettings,
     "### `[indexes.gate]`": GateSettings,
     "### `[indexes.context]`": ContextSettings,
+}
+WITHOUT_VARIABLES: dict[str, type[BaseModel]] = {
+    "### `[indexes.joins.NAME]`": JoinSettings,
+    "### `[[indexes.parts]]`": PartSettings,
 }
 TOML = [(name, text) for name, content in ALL.items() for text in blocks(content, "toml")]
 
@@ -52,6 +57,16 @@ def test_every_setting_is_documented_with_default_and_variable(heading):
             assert variable == f"`RAG_INDEX_{name}__{key.upper()}`"
         elif key != "name":
             assert variable == f"`RAG_INDEX_INDEXES__COMMENTS__{key.upper()}`"
+
+
+@pytest.mark.parametrize("heading", WITHOUT_VARIABLES)
+def test_every_setting_of_joins_and_parts_is_documented(heading):
+    rows = {code(row[0]): row for row in table(section(PAGE, heading), "key")}
+    keys = keys_of(WITHOUT_VARIABLES[heading])
+    assert rows.keys() == keys.keys()
+    for key, field in keys.items():
+        assert rows[key][1] == ("required" if field.is_required() else default_cell(field.default)), key
+        assert rows[key][3].endswith("."), key
 
 
 def test_the_top_of_the_settings_file_is_documented():

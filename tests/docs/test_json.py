@@ -27,7 +27,7 @@ from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger
 from rag_index.reports.outcome import IndexOutcome, RunReport
-from rag_index.sources.sql import RowReader
+from rag_index.sources.rows import RowReader
 from rag_index.stores import open_store
 from rag_index.transfer.export import json_line
 from tests.docs.pages import page

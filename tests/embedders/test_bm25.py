@@ -118,3 +118,14 @@ def test_the_model_follows_the_settings_of_the_index():
     code = bm25_model(IndexSettings(name="x", kind="code", root="."))
     assert code == Bm25Model("english", identifiers=True)
     assert len({model.fingerprint for model in (Bm25Model("none"), Bm25Model("english"), code)}) == 3
+
+
+def test_of_several_languages_each_text_is_stemmed_in_its_own_and_a_query_in_all():
+    both, german, english = (Bm25Encoder(Bm25Model(name)) for name in ("english, german", "german", "english"))
+    texts = ["Die Muskeln der Wirbelsäule werden gestärkt.", "The printers are printing blank pages."]
+    found = both.documents(texts)
+    assert found.row(0) == german.documents(texts[:1]).row(0)
+    assert found.row(1) == english.documents(texts[1:]).row(0)
+    assert set(both.query("Muskeln").indices) & set(found.row(0).indices)
+    assert set(both.query("printer").indices) & set(found.row(1).indices)
+    assert both.matched(both.words("printed page"), texts[1]) == ("printed", "page")

@@ -26,6 +26,7 @@ from rag_index.settings import (
 )
 from rag_index.settings.environment import RENAMED_KEYS, keys_of
 from rag_index.settings.index import CodeLanguage, is_named_like_a_secret
+from rag_index.settings.parts import JoinSettings, PartSettings
 from rag_index.settings.sections import ContextSettings, DependsOn, GateSettings, ServerSettings
 from tests.fakes.qdrant import FakeQdrant
 from tests.forked_program import run_program
@@ -486,6 +487,9 @@ EXAMPLES = [
         '[{"table": "c", "key": "id", "column": "c_id"}]',
         [DependsOn(table="c", key="id", column="c_id")],
     ),
+    ("indexes.format", '{"body": "html"}', {"body": "html"}),
+    ("indexes.joins", '{"c": {"table": "c", "on": "c_id"}}', {"c": JoinSettings(table="c", on="c_id")}),
+    ("indexes.parts", '[{"table": "c", "on": "c_id", "text": "b"}]', [PartSettings(table="c", on="c_id", text="b")]),
     ("indexes.context", '{"model": "llama3.2"}', ContextSettings(model="llama3.2")),
     ("indexes.gate", '{"queries": "golden.jsonl"}', GateSettings(queries=Path("golden.jsonl"))),
 ]

@@ -300,13 +300,14 @@ def test_a_value_that_is_not_text_fails_only_its_document(database):
     assert re.search(r"column 'body' holds bytes .*not text", page.unreadable[0].reason)
 
 
-def test_bytes_that_are_not_utf8_are_replaced(database):
-    database.notes(3).run("UPDATE note SET body = CAST(x'61ff62' AS TEXT), author = CAST(x'fe' AS TEXT) WHERE id = 2")
+def test_bytes_that_are_not_utf8_are_read_in_the_charset_that_they_look_like(database):
+    database.notes(3).run("UPDATE note SET body = CAST(x'61ff62' AS TEXT) WHERE id = 2")
+    database.run("UPDATE note SET author = CAST(x'636166e9206475' AS TEXT) WHERE id = 2")
     source = database.source(payload=["author"])
     source.check()
     page = source.page(None, 10)
-    assert page.documents.texts == ["note 1", "a\ufffdb", "note 3"]
-    assert decode_payload(page.documents.payloads[1]) == {"author": "\ufffd"}
+    assert page.documents.texts == ["note 1", "a\u00ffb", "note 3"]
+    assert decode_payload(page.documents.payloads[1]) == {"author": "caf\u00e9 du"}
     assert database.source(query="SELECT id, body FROM note WHERE id = 2").check() is None
 
 

@@ -17,15 +17,28 @@ function element(hit, result, open) {
   const text = make("p", { className: code ? "text code" : "text" });
   fill(text, excerpt(hit.text, hit.matched ?? []), hit.matched ?? []);
   const heading = make("h2", {}, title);
+  const address = hit.part?.link ?? hit.link;
+  const where = make("span", { className: "place" }, part(hit));
+  if (isAddress(address)) where.append(" ", make("a", { href: address, rel: "noreferrer", target: "_blank" }, "open"));
   return make(
-    "li", { className: "hit" },
-    make("span", { className: "place" }, hit.index), heading, text, payload(hit.payload), reasons(hit, result),
+    "li", { className: "hit" }, where, heading, text, payload(hit.payload), reasons(hit, result),
   );
 }
 
-// Return the document's id, for source code as file:line, and in quotes if nothing of it could be seen and clicked.
+// Return the index of a hit, and the part of the document that was found.
+function part(hit) {
+  return [hit.index, hit.part && `${hit.part.name} ${hit.part.id ?? ""}`.trim()].filter(Boolean).join(" · ");
+}
+
+// Only such addresses are links: a page must not run what a database holds.
+function isAddress(text) {
+  return /^(https?:\/\/|\/(?!\/))/.test(text ?? "");
+}
+
+// Return the document's title or id, for source code as file:line, and in quotes if nothing of it could be seen and clicked.
 export function place(hit) {
   if (isCode(hit)) return `${hit.document_id}:${hit.payload.lines[0]}`;
+  if (/[^\s\p{C}]/u.test(hit.title ?? "")) return hit.title;
   return /[^\s\p{C}]/u.test(hit.document_id) ? hit.document_id : `"${hit.document_id}"`;
 }
 
@@ -36,13 +49,22 @@ export function isCode(hit) {
 // Return a list of the payload's fields; long values are shortened here, and whole in the document.
 export function payload(values) {
   const list = make("dl", { className: "payload" });
-  for (const [name, value] of Object.entries(values)) {
+  for (const [name, value] of fields(values)) {
     if (value === null || value === "") continue;
     const words = shown(value);
     const short = words.length > MAX_VALUE ? `${words.slice(0, MAX_VALUE)}…` : words;
     list.append(make("div", {}, make("dt", {}, name), make("dd", {}, short)));
   }
   return list;
+}
+
+// Yield the fields of a payload; those of another table, such as customer.name, one by one.
+function* fields(values, before = "") {
+  for (const [name, value] of Object.entries(values)) {
+    const isTable = value !== null && typeof value === "object" && !Array.isArray(value) && !before.includes(".");
+    if (isTable) yield* fields(value, `${before}${name}.`);
+    else yield [before + name, value];
+  }
 }
 
 function reasons(hit, result) {

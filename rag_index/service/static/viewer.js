@@ -30,7 +30,8 @@ function show(body, found, hit) {
   for (const chunk of found.chunks) {
     const text = make("p", { className: isCode(hit) ? "text code" : "text" });
     fill(text, chunk.text, hit.matched ?? []);
-    const section = make("section", {}, several ? make("h3", {}, `Chunk ${chunk.chunk}`) : null, text);
+    const name = chunk.part ? `${chunk.part.name} ${chunk.part.id ?? ""}` : `Chunk ${chunk.chunk}`;
+    const section = make("section", {}, several ? make("h3", {}, name) : null, text);
     if (several && chunk.chunk === best) section.className = "found";
     body.append(section);
   }

@@ -1,0 +1,303 @@
+"""What a database holds, read in seconds: its tables with keys and foreign keys, and a bounded sample of their rows."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.types import JSON, Boolean, Enum, LargeBinary, NullType, String
+
+from rag_index.database.urls import first_line, is_transient
+from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy.engine import URL, Connection
+
+Kind = Literal["text", "number", "time", "bool", "bytes", "json", "id", "other"]
+SAMPLED_ROWS = 300
+MAX_CHARS = 1500
+"""What is read of one value."""
+MAX_ROWS = 20_000
+"""Rows of a table that are counted at most."""
+SECONDS = 5.0
+"""How long one query may take. What takes longer is left out."""
+CHECKED_VALUES = 60
+"""Values of a column that are looked up in another table's key."""
+SYSTEM_SCHEMAS = re.compile(r"information_schema|pg_.*|sys|mysql|performance_schema")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column with the values of the sampled rows, of which texts are cut at `MAX_CHARS`."""
+
+    name: str
+    kind: Kind
+    nullable: bool
+    values: tuple[Any, ...]
+
+    @property
+    def filled(self) -> list[Any]:
+        """Return the values that are neither NULL nor empty."""
+        return [value for value in self.values if value is not None and (not isinstance(value, str) or value.strip())]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Columns that name a row of another table: a declared foreign key."""
+
+    columns: tuple[str, ...]
+    schema: str | None
+    table: str
+    referred: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DatabaseTable:
+    """A table with a sample of its rows."""
+
+    schema: str | None
+    """None for the schema that is meant if none is named."""
+    name: str
+    key: tuple[str, ...]
+    """The primary key, or else columns that a unique index has, none of them NULL."""
+    columns: dict[str, Column]
+    references: tuple[Reference, ...]
+    rows: int
+    """The number of rows, up to `MAX_ROWS`."""
+    problem: str = ""
+    """Why its rows could not be read."""
+
+    @property
+    def full_name(self) -> str:
+        """Return the name with its schema, if there is one."""
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+@dataclass(slots=True)
+class Catalog:
+    """The tables of a database, which stays open for the questions that follow."""
+
+    tables: list[DatabaseTable]
+    views: list[str]
+    connection: Connection
+    seconds: float = SECONDS
+    _known: dict[Any, float] = field(default_factory=dict)
+
+    def quoted(self, name: str) -> str:
+        """Return a name as it stands in SQL."""
+        return str(self.connection.dialect.identifier_preparer.quote(name))
+
+    def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
+        """Return the share of these values that a column of the table has."""
+        asked = list(dict.fromkeys(values))[:CHECKED_VALUES]
+        if not asked:
+            return 0.0
+        known = (table.schema, table.name, column, tuple(asked))
+        if known not in self._known:
+            self._known[known] = len(self._found(asked, table, column)) / len(asked)
+        return self._known[known]
+
+    def _found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> set[Any]:
+        sampled = table.columns[column].values
+        if table.rows <= SAMPLED_ROWS:
+            return {str(value) for value in sampled} & {str(value) for value in values}
+        name: sa.ColumnClause[Any] = sa.column(column)
+        where = sa.or_(*[name == sa.literal(value, NullType()) for value in values])
+        statement = sa.select(name).distinct().select_from(_from(table.schema, table.name)).where(where)
+        return {str(row[0]) for row in _rows(self.connection, statement.limit(len(values)), self.seconds) or []}
+
+
+@contextmanager
+def read_catalog(url: URL) -> Iterator[Catalog]:
+    """Yield the tables of all schemas of a database that are not its own. Nothing is written, and no table is scanned.
+
+    Raises:
+        SettingsError: there is no such file, or no driver.
+        SourceUnavailable, SourceError: the database does not answer, or cannot be read.
+    """
+    engine = open_read_only(url)
+    try:
+        with engine.connect() as connection, warnings.catch_warnings():
+            warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are left out
+            if connection.dialect.name == "sqlite":
+                driver: Any = connection.connection.driver_connection
+                driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
+            else:
+                limit_on_server(connection, SECONDS, streams=False)
+            inspector = sa.inspect(connection)
+            default = inspector.default_schema_name
+            tables: list[DatabaseTable] = []
+            views: list[str] = []
+            for schema in _schemas(connection, inspector):
+                named = None if schema == default else schema
+                tables += _tables(connection, inspector, named)
+                views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
+            yield Catalog(tables, views, connection)
+    except exc.SQLAlchemyError as error:
+        raise source_error(error, url, "init") from error
+    finally:
+        engine.dispose()
+
+
+def _schemas(connection: Connection, inspector: Any) -> list[str | None]:
+    """Return the schemas to read. What MariaDB and MySQL call schemas are other databases."""
+    if connection.dialect.name in ("sqlite", "mysql", "mariadb"):
+        return [inspector.default_schema_name]
+    found = [name for name in inspector.get_schema_names() if not SYSTEM_SCHEMAS.fullmatch(name)]
+    return sorted(found, key=lambda name: (name != inspector.default_schema_name, name))
+
+
+def _tables(connection: Connection, inspector: Any, schema: str | None) -> list[DatabaseTable]:
+    columns = inspector.get_multi_columns(schema=schema)
+    keys = inspector.get_multi_pk_constraint(schema=schema)
+    references = inspector.get_multi_foreign_keys(schema=schema)
+    partitions = _partitions(connection, schema)
+    tables = []
+    for place, found in sorted(columns.items(), key=lambda item: str(item[0][1])):
+        if place[1] in partitions:
+            continue
+        key = list((keys.get(place) or {}).get("constrained_columns") or [])
+        key = key or _unique(inspector, place, found)
+        declared = tuple(
+            Reference(
+                tuple(one["constrained_columns"]), one["referred_schema"], one["referred_table"],
+                tuple(one["referred_columns"]) or tuple(one["constrained_columns"]),
+            )
+            for one in references.get(place) or []
+        )  # fmt: skip
+        tables.append(_read_table(connection, schema, str(place[1]), key, found, declared))
+    return tables
+
+
+def _partitions(connection: Connection, schema: str | None) -> set[str]:
+    """Return the tables that are parts of another one."""
+    if connection.dialect.name != "postgresql":
+        return set()
+    statement = sa.text(
+        "SELECT relname FROM pg_class WHERE relispartition AND relnamespace::regnamespace::text = :name"
+    )
+    name = schema or connection.dialect.default_schema_name
+    return {str(row[0]) for row in connection.execute(statement, {"name": name})}
+
+
+def _unique(inspector: Any, place: tuple[str | None, str], columns: Sequence[Any]) -> list[str]:
+    """Return the columns of a unique index that are never NULL; [] if there is none."""
+    nullable = {column["name"] for column in columns if column.get("nullable", True)}
+    found = [list(one["column_names"]) for one in inspector.get_indexes(place[1], schema=place[0]) if one.get("unique")]
+    usable = [names for names in found if names and None not in names and not nullable & set(names)]
+    return min(usable, key=len) if usable else []
+
+
+def _read_table(
+    connection: Connection,
+    schema: str | None,
+    name: str,
+    key: Sequence[str],
+    columns: Sequence[Any],
+    references: tuple[Reference, ...],
+) -> DatabaseTable:
+    kinds = {column["name"]: _kind(column["type"]) for column in columns}
+    read = [column for column in kinds if kinds[column] != "other"]
+    rows, problem, count = [], "", 0
+    try:
+        first = sa.select(sa.literal(1)).select_from(_from(schema, name)).limit(MAX_ROWS)
+        counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()), SECONDS)
+        count = int(counted[0][0]) if counted else MAX_ROWS
+        rows = (
+            _sample(connection, schema, name, key, {column: kinds[column] for column in read}, count) if count else []
+        )
+    except exc.DBAPIError as error:
+        if is_transient(error):
+            raise
+        connection.rollback()
+        problem = first_line(error, connection.engine.url)
+    nullable = {column["name"]: bool(column.get("nullable", True)) for column in columns}
+    values = list(zip(*rows, strict=True)) or [()] * len(read)
+    made = {
+        column: Column(column, kind, nullable[column], tuple(values[read.index(column)]) if kind != "other" else ())
+        for column, kind in kinds.items()
+    }
+    return DatabaseTable(schema, name, tuple(key), made, references, count, problem)
+
+
+def _kind(kind: Any) -> Kind:
+    """Return the kind of a column's type."""
+    kind = getattr(kind, "data_type", kind)  # a DOMAIN of PostgreSQL
+    if isinstance(kind, JSON):
+        return "json"
+    if isinstance(kind, sa.Uuid):
+        return "id"
+    if isinstance(kind, TSVECTOR):
+        return "other"
+    for known, name in (
+        (String | Enum, "text"),
+        (LargeBinary, "bytes"),
+        (Boolean, "bool"),
+        (sa.Numeric | sa.Integer, "number"),
+    ):
+        if isinstance(kind, known):
+            return name  # type: ignore[return-value]
+    return "time" if isinstance(kind, sa.DateTime | sa.Date) else "other"
+
+
+def _from(schema: str | None, name: str) -> Any:
+    return sa.table(name, schema=schema)
+
+
+def _sample(
+    connection: Connection, schema: str | None, name: str, key: Sequence[str], kinds: dict[str, Kind], count: int
+) -> list[Any]:
+    """Return rows from the beginning, the middle and the end of the key; the first ones if there is no key."""
+    columns = [_value(connection, column, kind) for column, kind in kinds.items()]
+    statement = sa.select(*columns).select_from(_from(schema, name))
+    if count <= SAMPLED_ROWS or not key or not set(key) <= kinds.keys():
+        return list(_rows(connection, statement.limit(SAMPLED_ROWS), SECONDS) or [])
+    ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in key]
+    third = SAMPLED_ROWS // 3
+    pages = [
+        statement.order_by(*ordered).limit(third),
+        statement.order_by(*[one.desc() for one in ordered]).limit(third),
+    ]
+    if len(key) == 1 and kinds[key[0]] == "number":
+        ends = sa.select(sa.func.min(ordered[0]), sa.func.max(ordered[0])).select_from(_from(schema, name))
+        low, high = (_rows(connection, ends, SECONDS) or [(0, 0)])[0]
+        middle = sa.literal((low + high) // 2, NullType())
+        pages.append(statement.where(ordered[0] >= middle).order_by(*ordered).limit(third))
+    found: dict[Any, Any] = {}
+    places = [list(kinds).index(column) for column in key]
+    for page in pages:
+        for row in _rows(connection, page, SECONDS) or []:
+            found[tuple(row[place] for place in places)] = row
+    return list(found.values())
+
+
+def _value(connection: Connection, name: str, kind: Kind) -> Any:
+    """Return what is read of a column: of long values only the beginning."""
+    column: sa.ColumnClause[Any] = sa.column(name)
+    if kind == "json" or (kind == "text" and connection.dialect.name == "postgresql"):
+        return (
+            sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
+            if connection.dialect.name == "postgresql"
+            else column
+        )
+    return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
+
+
+def _rows(connection: Connection, statement: Any, seconds: float) -> Sequence[Any] | None:
+    """Return the rows of a statement; None if it takes too long."""
+    from rag_index.errors import SourceTimedOut
+
+    try:
+        with limited(connection, seconds, "the source"):
+            return connection.execute(statement).fetchall()
+    except SourceTimedOut:
+        connection.rollback()
+        return None

@@ -1,0 +1,289 @@
+"""What a column holds, by its name and a sample of its values: prose, titles, codes, flags, secrets, personal data."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
+
+from rag_index.documents.languages import LOCALE
+from rag_index.settings.index import is_named_like_a_secret
+from rag_index.sources.text import NotText, find_format, read_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.sources.catalog import Column, DatabaseTable
+
+Role = Literal[
+    "prose", "short", "code", "choice", "flag", "time", "number", "locale", "secret", "personal", "internal", "empty",
+    "other",
+]  # fmt: skip
+"""What a column is for: `short` are names and titles, `choice` is one of few values, `code` has no words."""
+MIN_PROSE_CHARS = 20
+"""The minimum average length of texts that are not named as such."""
+MAX_TITLE_CHARS = 160
+MAX_CODE_CHARS = 24
+"""The maximum average length of what people know a row by. Longer values without words are for programs."""
+MAX_CHOICES = 20
+MIN_MARKED = 0.004
+"""The share of values with tags or entities from which on a column is HTML. Plain texts do not change by that."""
+TITLES = (
+    "title",
+    "subject",
+    "headline",
+    "heading",
+    "name",
+    "caption",
+    "label",
+    "topic",
+    "question",
+    "summary",
+    "header",
+)
+"""The last words of columns that say what a row is called, best first."""
+PROSE = frozenset(
+    "abstract answer article bio biography body bodytext comment content contents description details desc detail "
+    "diagnosis excerpt explanation finding findings html instructions intro introduction lead message note notes "
+    "observation question reason remark remarks resolution review solution statement story summary synopsis teaser "
+    "text transcript".split()
+)
+"""The last words of columns that hold texts."""
+CODES = frozenset("sku ean isbn code number no nr ref reference symbol ticker article barcode identifier".split())
+"""The last words of columns that people know a row by, though they are no words."""
+PERSONAL = frozenset(
+    "email mail emails phone telephone tel mobile cell fax pager ip ssn iban bic birthday birthdate birth dob "
+    "passport insurance street address address1 address2 zip zipcode postcode postal salary gender sex latitude "
+    "longitude whatsapp skype lat lng card".split()
+)
+"""Words of columns with data about persons, which is shown only if somebody asks for it."""
+INTERNAL = frozenset("internal private admin staff moderator hidden confidential secret backoffice".split())
+"""Words of columns that are meant for few eyes."""
+MACHINE = frozenset(
+    "guid uuid uid path url uri href file filename mime mimetype agent useragent browser checksum md5 sha1 etag slug "
+    "permalink referer referrer class template theme color colour icon lft rgt depth level hash crc filtered vector "
+    "tsv fulltext searchable normalized encoding charset timezone bitfield".split()
+)
+"""Words of columns that programs read and people do not."""
+SETTINGS = frozenset("settings config options params preferences meta metadata payload session state data args".split())
+"""Words of columns whose JSON is for programs."""
+_SECRET_VALUE = re.compile(
+    r"\$2[abxy]?\$\d\d\$|\$argon2|\$pbkdf2|pbkdf2[_:]|\$[PHS156]\$[./A-Za-z0-9]{8}|\{(?:SSHA|SHA|MD5|CRYPT)\}"
+    r"|eyJ[\w-]{8,}\.eyJ[\w-]+|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)|(?:sk|rk|pk)_(?:live|test)_\w+|gh[pousr]_\w{20,}"
+    r"|xox[abprs]-\w+|AKIA[0-9A-Z]{12,}|AIza[\w-]{30,}|sha(?:1|256|512)\$|scrypt[:$]|glpat-\w+"
+)
+_RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+_EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[a-z]{2,}")
+_PHONE = re.compile(r"\+?[\d\s()/.-]{7,20}")
+_IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
+_ADDRESS = re.compile(
+    r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|\S+/\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
+    re.IGNORECASE,
+)
+_SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
+_WORDS = re.compile(r"[^\W\d_][,;:.!?)\"'’]*\s+[(\"'„“]?[^\W\d_]")
+
+
+@lru_cache(maxsize=10_000)
+def words(name: str) -> tuple[str, ...]:
+    """Return the words of a name in small letters: `postTitle` and `post_title` are both post, title."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", " ", name)
+    return tuple(spaced.lower().split())
+
+
+def singular(word: str) -> str:
+    """Return the singular of an English noun, near enough to compare two."""
+    if word.endswith("ies") and len(word) > 4:
+        return f"{word[:-3]}y"
+    if word.endswith(("ses", "xes", "ches", "shes")) and len(word) > 4:
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
+
+
+def looks_secret(value: object) -> bool:
+    """Return whether a value looks like a password hash, a token or a key, whatever its column is called."""
+    if not isinstance(value, str):
+        return False
+    text = value.strip()
+    if _SECRET_VALUE.search(text[:4000]) is not None:
+        return True
+    return (
+        _RANDOM.fullmatch(text) is not None
+        and not _ADDRESS.fullmatch(text)
+        and not _UUID.fullmatch(text)
+        and _is_random(text)
+    )
+
+
+def _is_random(text: str) -> bool:
+    """Return whether letters and digits alternate as they do in random text, and hardly in names and paths."""
+    kinds = "".join("d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "-" for c in text)
+    changes = sum(before != after for before, after in itertools.pairwise(kinds))
+    return changes >= len(text) / 5 and "-" * 2 not in kinds and kinds.count("-") <= len(text) / 8
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnProfile:
+    """What is known of a column: its role and how its text is written."""
+
+    name: str
+    role: Role
+    filled: float
+    """The share of rows that have a value."""
+    distinct: float
+    """The share of filled rows with a value of their own."""
+    length: float
+    """The average length of its texts."""
+    form: str = "plain"
+    choices: tuple[str, ...] = ()
+    """The values of a choice, the most frequent first."""
+    texts: tuple[str, ...] = ()
+    """The first texts, as people read them."""
+
+    @property
+    def is_text(self) -> bool:
+        """Return whether people read it."""
+        return self.role in ("prose", "short")
+
+    @property
+    def last_word(self) -> str:
+        """Return what the name of the column ends with, but for numbers."""
+        named = [word for word in words(self.name) if not word.isdigit()]
+        return named[-1] if named else ""
+
+
+def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
+    """Return what a column holds."""
+    values = column.filled
+    total = max(1, len(column.values))
+    filled = len(values) / total
+    named = set(words(column.name))
+    if is_named_like_a_secret(column.name):
+        return ColumnProfile(column.name, "secret", filled, 0, 0)
+    distinct = len({str(value) for value in values}) / max(1, len(values))
+    if column.kind in ("bool", "time", "number", "id", "other"):
+        return _plain_kind(column, table, filled, distinct, named)
+    forms = [find_format(value) for value in values if isinstance(value, str)]
+    form = "auto" if column.kind == "bytes" else "json" if column.kind == "json" else _form(forms)
+    texts = _texts(values, form)
+    length = sum(map(len, texts)) / max(1, len(texts))
+    made = ColumnProfile(column.name, "other", filled, distinct, length, form, (), tuple(texts))
+    return _with_role(made, column, values, named)
+
+
+def _with_role(made: ColumnProfile, column: Column, values: Sequence[object], named: set[str]) -> ColumnProfile:
+    choices = tuple(sorted({str(v) for v in values}, key=lambda v: -sum(str(o) == v for o in values)))
+    role = _guarded_role(made, values, named) or _empty_role(made, column, values)
+    role = role or _machine_role(made, named) or _text_role(made, len(values) >= 2 * len(choices), len(choices))
+    return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
+
+
+def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
+    """Return the role of a column that is not for everybody; None if it may be."""
+    if values and sum(map(looks_secret, values)) * 5 >= len(values):
+        return "secret"
+    if named & INTERNAL and made.last_word in PROSE | {"memo"}:
+        return "internal"
+    looks = _share(made.texts, _EMAIL) > 0.3 or _share(made.texts, _IP) > 0.3
+    return "personal" if looks or (named & PERSONAL and made.length < 100) else None
+
+
+def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -> Role | None:
+    """Return the role of a column without texts; None if it has some. One that is named as a text may get some."""
+    if made.texts:
+        return None
+    if values:
+        return "other"
+    return "prose" if made.last_word in PROSE and column.kind == "text" else "empty"
+
+
+def _machine_role(made: ColumnProfile, named: set[str]) -> Role | None:
+    """Return the role of a column that programs read; None if people do."""
+    texts = made.texts
+    is_slug = made.last_word not in ("title", "subject", "headline") and _share(texts, _SLUG) > 0.5
+    if named & MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
+        return "other"
+    if named & {"locale", "lang", "language", "culture"} and all(LOCALE.fullmatch(text) for text in texts):
+        return "locale"
+    if made.form == "json":
+        return "prose" if any(len(text.split()) > 1 for text in texts) and not named & SETTINGS else "other"
+    return None
+
+
+def _text_role(made: ColumnProfile, repeats: bool, choices: int) -> Role:
+    """Return the role of a column that people read; `repeats` says whether a value occurs twice on average."""
+    texts, last = made.texts, made.last_word
+    with_words = _with_words(texts)
+    few = repeats and choices <= MAX_CHOICES and made.length < 40
+    if (made.length >= MIN_PROSE_CHARS or last in PROSE) and with_words * 3 >= len(texts) and not few:
+        is_title = last in TITLES and last not in PROSE and made.length <= MAX_TITLE_CHARS
+        return "short" if is_title else "prose"
+    if few and not (last in TITLES and made.distinct > 0.3):
+        return "choice"
+    if last in TITLES and made.length <= MAX_TITLE_CHARS and sum(map(_has_letters, texts)) * 2 >= len(texts):
+        return "short"
+    if made.length > MAX_CODE_CHARS and not with_words:
+        return "other"
+    if last in CODES:
+        return "code"
+    if sum(map(_has_letters, texts)) * 2 >= len(texts) and (with_words or made.length < 40):
+        return "short" if last in TITLES or sum(" " in text for text in texts) * 3 >= len(texts) else "code"
+    return "other"
+
+
+def _plain_kind(column: Column, table: DatabaseTable, filled: float, distinct: float, named: set[str]) -> ColumnProfile:
+    """Return the profile of a column that has no text."""
+    values = column.filled
+    if named & PERSONAL:
+        role: Role = "personal"
+    elif column.kind == "bool" or (values and {str(v) for v in values} <= {"0", "1"} and column.name not in table.key):
+        role = "flag"
+    elif column.kind == "time":
+        role = "time"
+    else:
+        role = "number" if column.kind == "number" else "other"
+    counted = sorted({str(v) for v in values}, key=lambda v: -sum(str(o) == v for o in values))
+    return ColumnProfile(column.name, role, filled, distinct, 0, choices=tuple(counted[: MAX_CHOICES + 1]))
+
+
+def _form(forms: Sequence[str]) -> str:
+    """Return the format of a column, from those of its values."""
+    counts = {form: forms.count(form) / len(forms) for form in set(forms)} if forms else {}
+    marked = {form for form in ("html", "bbcode") if counts.get(form, 0) >= MIN_MARKED}
+    if counts.get("serialised", 0) or len(marked) > 1 or 0 < counts.get("json", 0) < 0.5:
+        return "auto"
+    if marked:
+        return marked.pop()
+    if counts.get("json", 0) >= 0.5:
+        return "json"
+    return "markdown" if counts.get("markdown", 0) >= 0.2 else "plain"
+
+
+def _texts(values: Sequence[object], form: str) -> list[str]:
+    """Return the texts of the values. Bytes that are no text in a fifth of them make the column none."""
+    texts, refused = [], 0
+    for value in values:
+        try:
+            text = read_text(value, form)
+        except NotText:
+            refused += 1
+            continue
+        if text.strip():
+            texts.append(text.strip())
+    return texts if refused * 2 <= len(values) else []
+
+
+def _share(texts: Sequence[str], pattern: re.Pattern[str]) -> float:
+    return sum(pattern.fullmatch(text) is not None for text in texts) / max(1, len(texts))
+
+
+def _with_words(texts: Sequence[str]) -> int:
+    """Return how many texts have two words, or characters of a script without spaces between words."""
+    return sum(bool(_WORDS.search(text)) or (len(text) > 5 and not text.isascii()) for text in texts)
+
+
+def _has_letters(text: str) -> bool:
+    return sum(character.isalpha() for character in text) * 2 > len(text)

@@ -1,0 +1,282 @@
+"""Which rows belong to which: foreign keys, and columns that are none and yet hold the keys of another table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from rag_index.sources.columns import singular, words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rag_index.sources.catalog import Catalog, Column, DatabaseTable
+
+MIN_FOUND = 0.9
+"""The share of values that must be keys of the other table."""
+MIN_PREFIXED = 0.6
+"""The share of tables whose names begin with one word, which then says nothing."""
+KEY_WORDS = frozenset(
+    ["id", "ids", "key", "no", "nr", "number", "code", "uuid", "guid", "fk", "ptr", "ref", "pk", "oid"]
+)
+TYPE_WORDS = frozenset(["type", "types", "class", "module", "model", "kind", "entity", "table", "object"])
+"""The last words of columns that say of which table a row is that the column beside them names."""
+POINTERS = frozenset(["latest", "current", "head", "live", "newest", "published", "active"])
+"""Words of columns that name the version that counts."""
+VERSIONS = frozenset(["revision", "version", "content", "text", "body", "blob"])
+"""What tables are called that hold the versions, or the text, of another one's rows."""
+GENERIC = frozenset(
+    "pid parent owner item record entity object node ref foreign source target rel related about regarding".split()
+)
+"""Words of columns that name a row, but not of which table: their values tell it."""
+MIN_COVERED = 0.3
+"""The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
+PARENTS = frozenset(["parent", "reply", "original", "root"])
+"""Words of columns that name a row of the same table."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relation:
+    """Rows of `child` name rows of `parent`: pairs of columns, and a value that says that this parent is meant."""
+
+    child: DatabaseTable
+    parent: DatabaseTable
+    pairs: tuple[tuple[str, str], ...]
+    """Columns of the child, each with the column of the parent that it equals."""
+    type_column: str = ""
+    type_value: Any = None
+    declared: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """Return the columns of the child."""
+        return [column for column, _ in self.pairs]
+
+    @property
+    def is_pointer(self) -> bool:
+        """Return whether it names one version of several, as `latest_revision_id` does."""
+        return bool(POINTERS & set(words(self.columns[0])))
+
+
+@lru_cache(maxsize=10_000)
+def noun(name: str) -> tuple[str, ...]:
+    """Return the words of a table's name in the singular."""
+    return tuple(singular(word) for word in words(name))
+
+
+class Nouns:
+    """What tables are called without the word with which most of their names begin."""
+
+    def __init__(self, tables: Iterable[DatabaseTable]) -> None:
+        names = [words(table.name) for table in tables]
+        first = Counter(name[0] for name in names if len(name) > 1).most_common(1)
+        self.prefix = first[0][0] if first and first[0][1] >= max(3, MIN_PREFIXED * len(names)) else ""
+
+    def __call__(self, table: DatabaseTable) -> tuple[str, ...]:
+        """Return the words of a table's name in the singular, without the prefix."""
+        found = words(table.name)
+        return tuple(singular(word) for word in (found[1:] if found[0] == self.prefix and len(found) > 1 else found))
+
+
+def find_relations(catalog: Catalog, nouns: Nouns) -> list[Relation]:
+    """Return how the rows of tables belong together: as declared, else as names suggest and values confirm."""
+    tables = [table for table in catalog.tables if table.rows]
+    by_noun: dict[tuple[str, ...], list[DatabaseTable]] = {}
+    for table in tables:
+        if table.key:
+            by_noun.setdefault(nouns(table), []).append(table)
+            by_noun.setdefault(nouns(table)[-1:], []).append(table)
+    found: list[Relation] = []
+    for table in tables:
+        declared = [relation for relation in (_declared(table, one, tables) for one in table.references) if relation]
+        taken = {column for relation in declared for column in relation.columns}
+        found += declared
+        typed = _polymorphic(catalog, table, tables, nouns)
+        found += typed
+        taken |= {column for relation in typed for column in relation.columns}
+        found += _contained_keys(table, tables, declared)
+        for column in table.columns.values():
+            if (
+                column.name not in taken
+                and column.kind in ("number", "text", "id", "bytes")
+                and table.key != (column.name,)
+            ):
+                named = _named(catalog, table, column, by_noun, tables)
+                found += [named] if named else []
+        found += _one_to_one(catalog, table, tables, nouns, found)
+    return found
+
+
+def _declared(table: DatabaseTable, one: Any, tables: Sequence[DatabaseTable]) -> Relation | None:
+    for parent in tables:
+        if parent.name == one.table and (one.schema is None or one.schema == parent.schema or parent.schema is None):
+            return Relation(table, parent, tuple(zip(one.columns, one.referred, strict=True)), declared=True)
+    return None
+
+
+def _contained_keys(
+    table: DatabaseTable, tables: Sequence[DatabaseTable], declared: Sequence[Relation]
+) -> list[Relation]:
+    """Return the tables whose composite keys this one has, by name: the longest first."""
+    known = {relation.parent.full_name for relation in declared}
+    found = [
+        parent
+        for parent in tables
+        if parent is not table and len(parent.key) > 1 and set(parent.key) <= table.columns.keys()
+        and parent.full_name not in known
+        and (set(parent.key) < set(table.key) or not set(table.key) <= set(parent.key))
+        and _same_values(table, parent)
+    ]  # fmt: skip
+    return [Relation(table, parent, tuple((name, name) for name in parent.key)) for parent in found]
+
+
+def _same_values(table: DatabaseTable, parent: DatabaseTable) -> bool:
+    """Return whether the sampled rows of both have keys in common."""
+    keys = set(zip(*[parent.columns[name].values for name in parent.key], strict=True))
+    used = set(zip(*[table.columns[name].values for name in parent.key], strict=True))
+    return bool(keys & used)
+
+
+def _named(
+    catalog: Catalog,
+    table: DatabaseTable,
+    column: Column,
+    by_noun: dict[tuple[str, ...], list[DatabaseTable]],
+    tables: Sequence[DatabaseTable],
+) -> Relation | None:
+    """Return the table whose key a column holds, if its name says which and its values agree."""
+    values = [value for value in column.filled if str(value) not in ("0", "-1")]
+    if not values:
+        return None
+    for parent in _candidates(table, column, by_noun, tables):
+        key = _matching_key(parent, column)
+        if key and catalog.share_found(values, parent, key) >= MIN_FOUND:
+            return Relation(table, parent, ((column.name, key),))
+    if set(words(column.name)) - KEY_WORDS <= GENERIC and set(words(column.name)) & (GENERIC | {"id"}):
+        return _by_values(catalog, table, column, values, tables)
+    return None
+
+
+def _by_values(
+    catalog: Catalog, table: DatabaseTable, column: Column, values: Sequence[Any], tables: Sequence[DatabaseTable]
+) -> Relation | None:
+    """Return the table of which the values are keys, nearly all and a good share of them; of several the best used."""
+    fits: list[tuple[float, DatabaseTable]] = []
+    distinct = set(map(str, values))
+    for parent in tables:
+        key = _matching_key(parent, column)
+        if not key or parent is table or len(distinct) < 3:
+            continue
+        keys = {str(value) for value in parent.columns[key].values}
+        covered = len(keys & distinct) / max(1, len(keys))
+        if covered >= MIN_COVERED and catalog.share_found(values, parent, key) >= MIN_FOUND:
+            fits.append((covered + (column.name in parent.columns), parent))
+    best = max(fits, key=lambda fit: fit[0], default=None)
+    return None if best is None else Relation(table, best[1], ((column.name, _matching_key(best[1], column)),))
+
+
+def _matching_key(parent: DatabaseTable, column: Column) -> str:
+    """Return the column of the parent that may hold the same values: its key."""
+    if len(parent.key) != 1:
+        return ""
+    return parent.key[0] if parent.columns[parent.key[0]].kind == column.kind else ""
+
+
+def _candidates(
+    table: DatabaseTable,
+    column: Column,
+    by_noun: dict[tuple[str, ...], list[DatabaseTable]],
+    tables: Sequence[DatabaseTable],
+) -> list[DatabaseTable]:
+    """Return the tables that the name of a column may mean, the likeliest first."""
+    named = [singular(word) for word in words(column.name)]
+    bare = [word for word in named if word not in KEY_WORDS]
+    has_key_word = len(bare) < len(named)
+    found: list[DatabaseTable] = []
+    for parent in tables:  # the key has this name in the other table, and it is more than "id"
+        if parent is not table and parent.key == (column.name,) and named[-1:] != ["id"] * len(named):
+            found.append(parent)
+    for start in range(len(bare)):
+        found += by_noun.get(tuple(bare[start:]), [])
+    if has_key_word or column.kind in ("id", "number"):
+        for word in reversed(bare):
+            found += by_noun.get((word,), [])
+    if POINTERS & set(bare):
+        found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
+    found = [parent for parent in dict.fromkeys(found) if parent is not table]
+    return [table, *found] if PARENTS & set(bare) else found
+
+
+def _polymorphic(
+    catalog: Catalog, table: DatabaseTable, tables: Sequence[DatabaseTable], nouns: Nouns
+) -> list[Relation]:
+    """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
+    found: list[Relation] = []
+    for column in table.columns.values():
+        named = words(column.name)
+        if not named or named[-1] not in TYPE_WORDS or column.kind != "text":
+            continue
+        for other in _ids_beside(table, column.name):
+            for value in dict.fromkeys(column.filled):
+                rows = zip(column.values, table.columns[other].values, strict=True)
+                ids = [key for kind, key in rows if kind == value and key is not None]
+                parent = _typed_parent(catalog, str(value), ids, table, tables, nouns)
+                if parent is not None:
+                    found.append(Relation(table, parent, ((other, parent.key[0]),), column.name, value))
+            if found and any(relation.columns == [other] for relation in found):
+                break
+    return found
+
+
+def _ids_beside(table: DatabaseTable, type_column: str) -> list[str]:
+    """Return the columns that may hold the ids of what a type column says."""
+    stem = words(type_column)[:-1]
+    exact = [
+        name
+        for name in table.columns
+        if name != type_column and words(name)[:-1] == stem and words(name)[-1] in KEY_WORDS
+    ]
+    bare = [name for name in table.columns if name != type_column and words(name) == stem]
+    loose = [name for name in table.columns if {"id"} & set(words(name)) and set(stem) & set(words(name))]
+    return list(dict.fromkeys([*exact, *bare, *loose]))
+
+
+def _typed_parent(
+    catalog: Catalog,
+    value: str,
+    ids: Sequence[Any],
+    table: DatabaseTable,
+    tables: Sequence[DatabaseTable],
+    nouns: Nouns,
+) -> DatabaseTable | None:
+    """Return the table that a type names: `Issue`, `App\\Models\\Issue`, `issues` or `blog.Issue`."""
+    named = noun(value.replace("\\", ".").replace("::", ".").rpartition(".")[2])
+    fits = [parent for parent in tables if parent is not table and len(parent.key) == 1 and named]
+    same = [parent for parent in fits if nouns(parent) == named or noun(parent.name) == named]
+    same = same or [
+        parent for parent in fits if nouns(parent)[-len(named) :] == named or nouns(parent)[-1:] == named[-1:]
+    ]
+    for parent in same:
+        if catalog.share_found(ids, parent, parent.key[0]) >= MIN_FOUND:
+            return parent
+    return None
+
+
+def _one_to_one(
+    catalog: Catalog, table: DatabaseTable, tables: Sequence[DatabaseTable], nouns: Nouns, known: Sequence[Relation]
+) -> list[Relation]:
+    """Return the table that this one extends: its key is the other's, and its name begins with the other's."""
+    if len(table.key) != 1 or any(one.child is table and one.columns == [table.key[0]] for one in known):
+        return []
+    own, values = nouns(table), table.columns[table.key[0]].filled
+    for parent in tables:
+        other = nouns(parent)
+        longer = len(own) > len(other) and own[: len(other)] == other
+        if longer and parent is not table and len(parent.key) == 1 and words(table.key[0])[-1:] != ("name",):
+            same = parent.columns[parent.key[0]].kind == table.columns[table.key[0]].kind
+            is_key = table.columns[table.key[0]].kind != "number" or table.key[0] != "id"
+            if same and is_key and catalog.share_found(values, parent, parent.key[0]) >= MIN_FOUND:
+                return [Relation(table, parent, ((table.key[0], parent.key[0]),))]
+    return []

@@ -1,0 +1,354 @@
+"""What the tables of a database are for: which ones people look for, and which are parts, labels or machinery."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
+from rag_index.sources.relations import VERSIONS, Nouns, find_relations
+from rag_index.sources.visibility import find_conditions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from rag_index.sources.catalog import Catalog, DatabaseTable
+    from rag_index.sources.columns import ColumnProfile
+    from rag_index.sources.relations import Relation
+    from rag_index.sources.visibility import Condition
+
+MACHINERY = frozenset(
+    "session cache migration queue audit token setting config configuration preference permission acl wordlist "
+    "trigram captcha cron nonce outbox sequence changelog databasechangelog alembic oauth credential hook webhook "
+    "emoji smiley metum postmetum usermetum meta postmeta usermeta lock temp tmp backup staging sitemap redirect "
+    "telemetry heartbeat flyway pref prefs grant lease watcher throttle blacklist banlist trail".split()
+)
+"""Nouns of tables that programs need and nobody looks for."""
+DOUBTFUL = frozenset(
+    "log job option role device history schedule revision version key notification search import export subscription "
+    "vote like favorite favourite counter stat statistic metric event_log activity_log plugin module widget menu "
+    "template variable param parameter feature_flag".split()
+)
+"""Nouns of tables that are seldom looked for: only long texts with titles make them documents."""
+MACHINE_NOUN = re.compile(
+    r"\w*cache\w*|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
+)
+PRIVATE = frozenset("privmsg privmsgs pm dm".split())
+PEOPLE = frozenset(
+    "user people person staff member employee login operator agent admin customer patient subscriber participant "
+    "account".split()
+)
+PARTS = frozenset(
+    "comment remark reply answer review rating feedback translation i18n line item detail section block paragraph "
+    "element text body content journal note response step ingredient followup caption tag alias synonym description "
+    "attribute property spec faq annotation observation finding diagnosis".split()
+)
+"""Nouns of tables whose rows belong to a row of another one."""
+PAIRS = {
+    "post": frozenset(["topic", "thread", "discussion"]),
+    "message": frozenset(
+        ["topic", "thread", "conversation", "ticket", "case", "issue", "chat", "request", "enquiry", "inquiry"]
+    ),
+    "email": frozenset(["ticket", "case", "thread", "conversation", "request"]),
+    "article": frozenset(["ticket", "case"]),
+    "entry": frozenset(["ticket", "case", "thread", "conversation", "request"]),
+    "activity": frozenset(["ticket", "case", "request", "deal", "lead"]),
+    "option": frozenset(["product", "question"]),
+    "activitie": frozenset(),
+}
+"""Nouns of tables whose rows are parts of some tables alone."""
+MIN_PART_FILLED = 0.05
+"""The share of rows with text from which on rows are parts."""
+MAX_LABELS = 40
+"""Rows of a table that only names what others refer to, such as states and categories."""
+
+
+@dataclass(slots=True, eq=False)
+class Subject:
+    """A table, what its columns hold, and which rows may be shown."""
+
+    table: DatabaseTable
+    noun: tuple[str, ...]
+    profiles: dict[str, ColumnProfile]
+    conditions: list[Condition]
+    relations: list[Relation] = field(default_factory=list)
+    """Relations to its parents."""
+    children: list[Relation] = field(default_factory=list)
+
+    @property
+    def title(self) -> str | None:
+        """Return the column, or the template of columns, that says what a row is called."""
+        names = [p for p in self.profiles.values() if p.role in ("short", "prose", "code") and p.length <= 160]
+        names = [
+            p
+            for p in names
+            if (p.last_word in TITLES and p.last_word not in PROSE | CODES)
+            or p.last_word in ("title", "subject", "headline")
+        ]
+        shorts = [p for p in names if (p.filled >= 0.3 and p.role != "code") or p.last_word == "title"]
+        if shorts:
+            return min(
+                shorts,
+                key=lambda p: (len(words(p.name)) > 2, TITLES.index(p.last_word) if p.last_word in TITLES else 99),
+            ).name
+        first, last = (
+            self._named(*names)
+            for names in (
+                ("first_name", "firstname", "given_name"),
+                ("last_name", "lastname", "surname", "family_name"),
+            )
+        )
+        if first and last:
+            return f"{{{first}}} {{{last}}}"
+        others = [p for p in self.profiles.values() if p.role == "short" and p.filled >= 0.5 and p.distinct >= 0.3]
+        return others[0].name if others else None
+
+    def _named(self, *names: str) -> str | None:
+        return next((c for c in self.table.columns if "_".join(words(c)) in names), None)
+
+    @property
+    def title_columns(self) -> list[str]:
+        """Return the columns of the title."""
+        title = self.title
+        return [name for name in self.table.columns if title == name or f"{{{name}}}" in (title or "")]
+
+    @property
+    def prose(self) -> list[str]:
+        """Return the columns with texts, without the title and those that repeat another."""
+        found: list[ColumnProfile] = []
+        for one in self.profiles.values():
+            repeats = any(_is_equal(self.table, one.name, other.name) for other in found)
+            if one.is_text and one.name not in self.title_columns and not repeats and not self._repeats_title(one):
+                found.append(one)
+        return [one.name for one in sorted(found, key=lambda one: one.role != "prose")]
+
+    def _repeats_title(self, one: ColumnProfile) -> bool:
+        title = self.title
+        return one.last_word in TITLES and title in self.table.columns and _is_equal(self.table, one.name, str(title))
+
+    @property
+    def codes(self) -> list[str]:
+        """Return the columns with numbers and codes by which people know a row."""
+        key = (
+            set(self.table.key)
+            if self.profiles and len(self.table.key) == 1 and self.profiles[self.table.key[0]].role != "code"
+            else set()
+        )
+        used = {column for relation in self.relations for column in relation.columns}
+        return [
+            p.name
+            for p in self.profiles.values()
+            if p.role == "code" and p.name not in key | used and p.name not in self.title_columns
+        ]
+
+    @property
+    def has_prose(self) -> bool:
+        """Return whether a row has a text beside its title."""
+        return any(self.profiles[name].role == "prose" for name in self.prose)
+
+    @property
+    def has_text(self) -> bool:
+        """Return whether people read anything of a row."""
+        return bool(self.title or self.prose)
+
+    @property
+    def text_length(self) -> float:
+        """Return the average length of the texts of a row."""
+        return sum(self.profiles[name].length * self.profiles[name].filled for name in self.prose)
+
+    @property
+    def locale(self) -> str | None:
+        """Return the column with the language of a row."""
+        return next((p.name for p in self.profiles.values() if p.role == "locale"), None)
+
+    @property
+    def version(self) -> str | None:
+        """Return the column with the number of a version, if rows are versions of one thing."""
+        inherited = {column for relation in self.relations for column in relation.columns}
+        for name in self.table.columns:
+            named = words(name)
+            if (
+                (
+                    name not in inherited
+                    and {"version", "revision", "rev", "ver"} & set(named)
+                    and not {"lock", "by", "at"} & set(named)
+                )
+                and self.profiles[name].role in ("number", "flag", "choice", "code")
+                and name in self.table.key[1:]
+            ):
+                return name
+        return None
+
+    @property
+    def is_login(self) -> bool:
+        """Return whether rows are accounts of people who log in."""
+        secret = any(p.role == "secret" for p in self.profiles.values())
+        return secret and (
+            (self.noun[-1:] and self.noun[-1] in PEOPLE)
+            or any("email" in words(c) or "mail" in words(c) for c in self.table.columns)
+        )
+
+    @property
+    def is_people(self) -> bool:
+        """Return whether rows are persons."""
+        return self.is_login or (self.noun[-1:] != () and self.noun[-1] in PEOPLE)
+
+    @property
+    def is_translated(self) -> bool:
+        """Return whether what people read of a row is elsewhere: it has no title, and attributes at most."""
+        return not self.title and all(self.profiles[name].form == "json" for name in self.prose)
+
+    @property
+    def is_label(self) -> bool:
+        """Return whether rows are names to which others refer, and no more."""
+        return not self.has_prose and self.table.rows <= MAX_LABELS and bool(self.children)
+
+    def refusal(self) -> str:
+        """Return why the table is nothing that people look for; "" if it may be."""
+        nouns = set(self.noun)
+        if not self.table.rows:
+            return "is empty" if not self.table.problem else f"cannot be read: {self.table.problem}"
+        if (
+            nouns & PRIVATE
+            or {"private", "message"} <= nouns
+            or {"direct", "message"} <= nouns
+            or {"private", "msg"} <= nouns
+        ):
+            return "holds messages between persons"
+        if (
+            nouns & MACHINERY
+            or any(map(MACHINE_NOUN.fullmatch, nouns))
+            or self.noun[:1] == ("django",)
+            or (nouns & {"log", "history"} and "audit" in nouns)
+        ):
+            return "is for programs, by its name"
+        if (
+            nouns & DOUBTFUL
+            and not (self.title and self.has_prose and self.text_length >= 60)
+            and not (nouns & VERSIONS and self.has_prose)
+        ):
+            return "is for programs, by its name and its values"
+        if self.is_login:
+            return "holds the accounts of people who log in"
+        if _is_pairs(self):
+            return "holds settings: names with values"
+        return ""
+
+
+def _is_pairs(subject: Subject) -> bool:
+    """Return whether rows are names of settings with their values."""
+    lasts = [p.last_word for p in subject.profiles.values()]
+    return "value" in lasts and bool({"name", "key", "option"} & set(lasts)) and len(lasts) <= 6
+
+
+def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
+    """Return whether two columns have the same values in most rows that have both."""
+    pairs = zip(table.columns[one].values, table.columns[other].values, strict=True)
+    both = [(a, b) for a, b in pairs if a and b]
+    return bool(both) and sum(a == b for a, b in both) >= 0.8 * len(both)
+
+
+@dataclass
+class Subjects:
+    """All tables of a database with what is known of them."""
+
+    catalog: Catalog
+    nouns: Nouns
+    all: list[Subject]
+
+    @cached_property
+    def by_table(self) -> dict[int, Subject]:
+        """Return the subjects by the identity of their tables."""
+        return {id(one.table): one for one in self.all}
+
+    def of(self, table: DatabaseTable) -> Subject:
+        """Return the subject of a table."""
+        return self.by_table[id(table)]
+
+
+def find_subjects(catalog: Catalog, excluded: Iterable[str] = ()) -> Subjects:
+    """Return what is known of each table; those that are `excluded` are taken for missing."""
+    left = set(excluded)
+    catalog.tables = [table for table in catalog.tables if table.full_name not in left]
+    nouns = Nouns(catalog.tables)
+    relations = find_relations(catalog, nouns)
+    made: list[Subject] = []
+    for table in catalog.tables:
+        own = [relation for relation in relations if relation.child is table]
+        profiles = {column.name: profile(column, table) for column in table.columns.values()}
+        types = {relation.type_column for relation in own}
+        conditions = find_conditions(table, profiles, catalog.quoted, types) if table.rows else []
+        made.append(Subject(table, nouns(table), profiles, conditions, own))
+    subjects = Subjects(catalog, nouns, made)
+    for relation in relations:
+        subjects.of(relation.parent).children.append(relation)
+    return subjects
+
+
+def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
+    """Return the relations by which the rows of a table are parts of others: one, or one for each type; [] if none."""
+    if subject.version or not (subject.prose or (subject.title and not subject.is_label)):
+        return []
+    usable = [
+        one for one in subject.relations if _may_have_parts(subjects.of(one.parent)) and one.parent is not subject.table
+    ]
+    typed = [one for one in usable if one.type_column]
+    if typed and (subject.noun[-1] in PARTS or not subject.title):
+        return typed
+    fits = [(rank, one) for one in usable if (rank := _rank(subject, subjects.of(one.parent), one))]
+    return [max(fits, key=lambda fit: (fit[0], len(fit[1].pairs), fit[1].parent.rows))[1]] if fits else []
+
+
+def _may_have_parts(parent: Subject) -> bool:
+    return not parent.refusal() and bool(parent.table.key) and not parent.is_login
+
+
+def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
+    """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
+    if relation.is_pointer or not child.noun or not parent.noun:
+        return 0
+    last = child.noun[-1]
+    if last in PAIRS:
+        return 4 if parent.noun[-1] in PAIRS[last] else 3 if parent.noun[-1] in child.noun[:-1] else 0
+    if set(parent.noun) <= set(child.noun[:-1]) or (
+        parent.noun[-1] in child.noun[:-1] and (last in PARTS or not child.title)
+    ):
+        return 4
+    if parent.is_people:
+        return 0
+    whole_key = len(parent.table.key) > 1 and set(parent.table.key) <= set(relation.columns)
+    if whole_key and not child.title and parent.has_text:
+        return 3
+    if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
+        return 3 if not parent.is_label else 0
+    return (
+        1 if not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes else 0
+    )
+
+
+def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
+    """Return the ways, of one or two relations, to rows of other tables that hold the text of this one."""
+    found: list[list[Relation]] = []
+    for one in subject.relations:
+        donor = subjects.of(one.parent)
+        if donor is subject or donor.is_people or one.type_column or not (one.is_pointer or donor.noun[-1] in VERSIONS):
+            continue
+        if any(donor.profiles[name].role == "prose" for name in donor.prose):
+            found.append([one])
+            continue
+        for second in donor.relations:
+            last = subjects.of(second.parent)
+            if (
+                last.noun[-1] in VERSIONS
+                and last is not subject
+                and any(last.profiles[n].role == "prose" for n in last.prose)
+            ):
+                found.append([one, second])
+    return found
+
+
+def wanted_texts(subject: Subject, columns: Sequence[str]) -> list[str]:
+    """Return those columns that are filled often enough to be the text of a part."""
+    return [name for name in columns if subject.profiles[name].filled >= MIN_PART_FILLED]

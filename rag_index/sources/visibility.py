@@ -1,0 +1,251 @@
+"""Which rows of a table nobody may be shown: deleted and hidden ones, drafts, revisions, what waits for a moderator."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rag_index.sources.columns import words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rag_index.sources.catalog import DatabaseTable
+    from rag_index.sources.columns import ColumnProfile
+
+HIDDEN_FLAGS = frozenset(
+    "private internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted "
+    "blocked banned disabled suppressed classified sensitive unlisted obsolete superseded withdrawn embargoed secret "
+    "redacted inactive anonymous_only void voided quarantined".split()
+)
+"""Words of columns that say of a row that it is not for everybody."""
+SHOWN_FLAGS = frozenset(
+    "public published publish active enabled approved visible visibility live current latest released online shown "
+    "is_public valid".split()
+)
+"""Words of columns that say of a row that it may be seen, or is the one that counts."""
+DELETED = frozenset("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded".split())
+PUBLISHED_TIMES = frozenset("published publish publication released approved".split())
+ENDS = re.compile(
+    r"(?:valid|effective|active|published?)_?(?:to|until|till|through|end)|(?:expire[sd]?|expiry|ends?|superseded)_?(?:at|on|date|time)?"
+)
+STATES = frozenset("status state visibility workflow stage moderation access scope privacy audience".split())
+PUBLISHED_VALUES = frozenset("publish published public live visible everyone world online released".split())
+MODERATED_VALUES = frozenset("approved accepted active enabled".split())
+HIDDEN_VALUES = frozenset(
+    "draft drafts auto-draft autosave trash trashed deleted removed spam private internal hidden inherit unpublished "
+    "withdrawn confidential secret future scheduled redacted quarantined banned blocked embargoed embargo inactive "
+    "disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht geloescht "
+    "papierkorb intern brouillon borrador restricted voided void waiting denied hold expired".split()
+)
+BAD_TYPES = re.compile(
+    r".*(?:revision|autosave|draft|nav_?menu|menu_?item|attachment|template|^log$|system|changeset|oembed|custom_css|redirect|"
+    r"trackback|pingback|old_?version|archive[d]?_?version|internal|private|whisper|bot).*",
+    re.IGNORECASE,
+)
+YES, NO = frozenset("y yes t true 1 on j ja o oui s si".split()), frozenset("n no f false 0 off nein non".split())
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What must hold for rows that may be shown, in SQL, and why."""
+
+    sql: str
+    reason: str
+    holds: Callable[[Mapping[str, Any]], bool]
+    """Whether a sampled row may be shown."""
+
+
+def find_conditions(
+    table: DatabaseTable, profiles: Mapping[str, ColumnProfile], quoted: Callable[[str], str], types: Iterable[str] = ()
+) -> list[Condition]:
+    """Return the conditions for the rows that may be shown. None of them leaves out all rows of the sample.
+
+    `types` are columns that say of which table a row is that another column names: they say nothing of this row.
+    """
+    found: list[Condition] = []
+    for name, profile in profiles.items():
+        if name in types:
+            continue
+        for look in (_flag, _deleted, _published, _ended, _state, _type, _password):
+            condition = look(table, profile, quoted(name))
+            if condition is not None:
+                found.append(condition)
+                break
+    rows = [dict(zip(table.columns, values, strict=True)) for values in _rows(table)]
+    return [one for one in found if any(map(one.holds, rows))]
+
+
+def _rows(table: DatabaseTable) -> list[tuple[Any, ...]]:
+    length = max((len(column.values) for column in table.columns.values()), default=0)
+    columns = [column.values or (None,) * length for column in table.columns.values()]
+    return list(zip(*columns, strict=True))
+
+
+def joined(conditions: Sequence[Condition]) -> str:
+    """Return the conditions as one."""
+    return " AND ".join(one.sql for one in conditions)
+
+
+def _flag(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`."""
+    named, column = set(words(profile.name)), table.columns[profile.name]
+    hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
+    values = {str(value).lower() for value in column.filled}
+    small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"
+    two_sided = values <= YES | NO or (bool(hides) and small and "0" in values)
+    if (
+        not (hides or shows)
+        or not values
+        or not (two_sided or (shows and small) or (shows and "1" in values and profile.role == "choice"))
+    ):
+        return None
+    if (
+        named & {"count", "by", "at", "on", "time", "date", "number", "id", "reason", "revision", "version"}
+        and column.kind != "bool"
+    ):
+        return None
+    wanted = _literal(column.kind, column.filled, YES if shows else NO)
+    shown = name if not column.nullable or shows else f"COALESCE({name}, {wanted})"
+    accepted = {wanted.strip("'").lower()} | (
+        {"true", "1"} if wanted == "true" else {"false", "0"} if wanted == "false" else set()
+    )
+    return Condition(
+        f"{shown} = {wanted}",
+        f"{profile.name} says who may see a row",
+        lambda row: (str(row[profile.name]).lower() in accepted) or (row[profile.name] is None and not shows),
+    )
+
+
+def _literal(kind: str, values: Sequence[Any], wanted: frozenset[str]) -> str:
+    """Return how a column writes yes or no."""
+    if kind == "bool":
+        return "true" if wanted is YES else "false"
+    if kind == "number":
+        return "1" if wanted is YES else "0"
+    found = next((str(value) for value in values if str(value).lower() in wanted), None)
+    other = {
+        "y": "N",
+        "n": "Y",
+        "yes": "no",
+        "no": "yes",
+        "t": "f",
+        "f": "t",
+        "true": "false",
+        "false": "true",
+        "1": "0",
+        "0": "1",
+    }
+    return f"'{found or other.get(str(values[0]).lower(), '1' if wanted is YES else '0')}'"
+
+
+def _deleted(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `deleted_at`."""
+    named, column = set(words(profile.name)), table.columns[profile.name]
+    if not named & DELETED or not (column.kind == "time" or named & {"at", "on", "time", "date", "timestamp"}):
+        return None
+    if column.kind == "number":
+        return Condition(
+            f"COALESCE({name}, 0) = 0", f"{profile.name} is set for deleted rows", lambda row: not row[profile.name]
+        )
+    if not column.nullable and column.kind == "time":
+        return None
+    return Condition(
+        f"{name} IS NULL", f"{profile.name} is set for deleted rows", lambda row: row[profile.name] is None
+    )
+
+
+def _published(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `published_at`, which is empty for drafts."""
+    column = table.columns[profile.name]
+    if not set(words(profile.name)) & PUBLISHED_TIMES or column.kind != "time" or not 0 < profile.filled < 1:
+        return None
+    return Condition(
+        f"{name} IS NOT NULL", f"{profile.name} is empty for drafts", lambda row: row[profile.name] is not None
+    )
+
+
+def _ended(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `valid_to`."""
+    column = table.columns[profile.name]
+    if column.kind != "time" or not ENDS.fullmatch("_".join(words(profile.name))) or profile.filled == 1:
+        return None
+    return Condition(
+        f"({name} IS NULL OR {name} > CURRENT_TIMESTAMP)",
+        f"{profile.name} says until when a row holds",
+        lambda row: row[profile.name] is None,
+    )
+
+
+def _state(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `status`, with values such as `publish` and `draft`."""
+    named = set(words(profile.name))
+    if not named & (STATES | SHOWN_FLAGS) or profile.role not in ("choice", "flag"):
+        return None
+    column = table.columns[profile.name]
+    if profile.role == "flag":
+        if column.kind == "bool" and words(profile.name)[-1] in ("status", "state"):
+            return Condition(
+                f"{name} = true", f"{profile.name} says who may see a row", lambda row: row[profile.name] in (True, 1)
+            )
+        return None
+    values = list(profile.choices)
+    hidden = [value for value in values if value.lower() in HIDDEN_VALUES]
+    shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
+    if not shown and hidden:
+        shown = [value for value in values if value.lower() in MODERATED_VALUES]
+    reason = f"{profile.name} is one of {', '.join(values)}"
+    if shown:
+        return Condition(f"{name} IN ({_listed(shown)})", reason, lambda row: row[profile.name] in shown)
+    if hidden:
+        sql = f"{name} NOT IN ({_listed(hidden)})"
+        sql = f"({name} IS NULL OR {sql})" if profile.filled < 1 else sql
+        return Condition(sql, reason, lambda row: row[profile.name] not in hidden)
+    return None
+
+
+def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `post_type`, if some types are nothing that people read."""
+    if profile.role != "choice" or words(profile.name)[-1] not in ("type", "kind", "class"):
+        return None
+    good = [value for value in profile.choices if not BAD_TYPES.fullmatch(value)]
+    good = [value for value in good if _has_text(table, profile.name, value)]
+    if not good or len(good) == len(profile.choices):
+        return None
+    left = ", ".join(value for value in profile.choices if value not in good)
+    return Condition(
+        f"{name} IN ({_listed(good)})", f"{profile.name} is also {left}", lambda row: row[profile.name] in good
+    )
+
+
+def _has_text(table: DatabaseTable, column: str, value: str) -> bool:
+    """Return whether rows with this value have a text of some words."""
+    kinds = table.columns[column].values
+    for other in table.columns.values():
+        if other.kind == "text" and other.name != column:
+            for kind, text in zip(kinds, other.values, strict=True):
+                if kind == value and isinstance(text, str) and len(text.split()) > 1:
+                    return True
+    return False
+
+
+def _password(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a password that only few rows have: people have to know it to read these."""
+    if (
+        profile.role != "secret"
+        or not set(words(profile.name)) & {"password", "passwd", "pass"}
+        or profile.filled > 0.2
+    ):
+        return None
+    if table.columns[profile.name].kind != "text":
+        return None
+    return Condition(
+        f"COALESCE({name}, '') = ''",
+        f"rows with a {profile.name} are for those who know it",
+        lambda row: not row[profile.name],
+    )
+
+
+def _listed(values: Sequence[str]) -> str:
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)

@@ -1,0 +1,171 @@
+"""Documents of several tables, from the source to the hit: what is embedded, what is found, what a change costs."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+from rag_index.embedders.local import LocalEmbedder
+from rag_index.indexing.changed import BatchIndexer
+from rag_index.indexing.single import index_documents
+from rag_index.ledger import Ledger
+from rag_index.retrieve import Retriever
+from rag_index.retrieve.access import ALL_GROUPS
+from tests.indexing.plain import run_plain
+from tests.project import Project
+
+SETTINGS = """\
+project = "test"
+[source]
+url = "sqlite:///source.db"
+{digest}
+[[indexes]]
+name = "notes"
+table = "ticket"
+key = "id"
+title = "subject"
+link = "https://desk.example.org/t/{{id}}"
+text = "body"
+where = "hidden = 0"
+payload = ["customer.name"]
+payload_indexes = {{"customer.name" = "keyword", "remark.author" = "keyword"}}
+chunk_chars = 200
+chunk_overlap = 20
+access = "team"
+
+[indexes.joins.customer]
+table = "customer"
+on = "customer_id"
+
+[[indexes.parts]]
+table = "remark"
+on = "ticket_id"
+key = "id"
+order_by = "id"
+text = "body"
+payload = ["author"]
+link = "/r/{{id}}"
+"""
+TABLES = """
+CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, body TEXT, customer_id INTEGER, hidden INTEGER, team TEXT);
+CREATE TABLE remark (id INTEGER PRIMARY KEY, ticket_id INTEGER, author TEXT, body TEXT);
+INSERT INTO customer VALUES (1, 'Acme'), (2, 'Bolt');
+INSERT INTO ticket VALUES (1, 'Printer offline', 'It prints only red pages.', 1, 0, 'desk'),
+    (2, 'Screen flickers', 'The display is dark.', 2, 0, 'desk'), (3, 'Salaries', 'Secret.', 1, 1, 'desk');
+INSERT INTO remark VALUES (10, 1, 'kim', 'Replace the toner cartridge.'),
+    (11, 1, 'lee', 'The network cable was loose.'), (12, 2, 'kim', 'A new graphics driver helps.')
+"""
+
+
+@pytest.fixture(params=["", "digest = true"])
+def project(request, tmp_path):
+    project = Project(tmp_path / "project")
+    project.write_settings(SETTINGS.format(digest=request.param))
+    with sqlite3.connect(project.folder / "source.db") as db:
+        db.executescript(TABLES)
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture
+def sent(project, monkeypatch):
+    """The texts that are embedded from now on."""
+    texts = []
+    embed = LocalEmbedder.embed_documents
+    monkeypatch.setattr(LocalEmbedder, "embed_documents", lambda self, given: texts.extend(given) or embed(self, given))
+    return texts
+
+
+def search(project, query, **given):
+    with Retriever(project.settings) as retriever:
+        return retriever.search_sync(query, **{"groups": ALL_GROUPS, **given}).hits
+
+
+def shape(hit):
+    return (hit.document_id, hit.title, hit.link, dict(hit.part), hit.text)
+
+
+def test_a_hit_has_title_link_and_the_part_that_was_found(project):
+    [first, *_] = search(project, "printer toner cartridge")
+    part = {"name": "remark", "id": "10", "link": "/r/10"}
+    link = "https://desk.example.org/t/1"
+    assert shape(first) == ("1", "Printer offline", link, part, "Replace the toner cartridge.")
+    assert first.payload == {"customer": {"name": "Acme"}, "remark": {"author": "kim"}}
+    assert {"printer", "toner"} <= set(first.matched)  # title and answer stand in one chunk
+    [first, *_] = search(project, "only red pages")
+    assert shape(first) == ("1", "Printer offline", link, {}, "It prints only red pages.")
+    assert first.to_json() | {"score": 0} == {
+        "index": "notes", "document_id": "1", "score": 0, "text": "It prints only red pages.",
+        "payload": {"customer": {"name": "Acme"}}, "title": "Printer offline", "link": link,
+    }  # fmt: skip
+    assert {hit.document_id for hit in search(project, "salaries secret")} <= {"1", "2"}
+
+
+def test_fields_of_joins_and_parts_are_filtered_by_their_names(project):
+    assert {hit.document_id for hit in search(project, "help", filter={"customer.name": "Bolt"})} == {"2"}
+    assert {hit.document_id for hit in search(project, "help", filter={"remark.author": "lee"})} == {"1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "embedded"),
+    [
+        ("UPDATE remark SET body = 'Use another cartridge.' WHERE id = 10", 1),
+        ("UPDATE remark SET author = 'ann' WHERE id = 10", 0),
+        ("INSERT INTO remark VALUES (13, 1, 'kim', 'Solved.')", 1),
+        ("DELETE FROM remark WHERE id = 10", 0),
+        ("UPDATE ticket SET subject = 'Plotter offline' WHERE id = 1", 3),
+        ("UPDATE customer SET name = 'Acme Ltd' WHERE id = 1", 0),
+    ],
+)
+def test_a_change_embeds_the_chunks_that_it_changes(project, sent, change, embedded):
+    project.execute(change)
+    outcome = run_plain(project)
+    assert (outcome.state, outcome.changed + outcome.payload_only, len(sent)) == ("completed", 1, embedded)
+    after = project.points()
+    assert run_plain(project).unchanged == 2
+    fresh = Project(project.folder / "fresh")
+    fresh.write_settings(SETTINGS.format(digest="").replace("sqlite:///source.db", "sqlite:///../source.db"))
+    assert run_plain(fresh).state == "completed"
+    assert {key: payload for key, (payload, _) in fresh.points().items()} == {
+        key: payload for key, (payload, _) in after.items()
+    }
+
+
+def test_what_where_says_is_deleted_and_comes_back(project):
+    project.execute("UPDATE ticket SET hidden = 1 - hidden WHERE id IN (1, 3)")
+    outcome = run_plain(project)
+    assert (outcome.state, outcome.deleted, outcome.new) == ("completed", 1, 1)
+    assert project.texts().keys() == {"2", "3"}
+    project.execute("UPDATE ticket SET hidden = 1 WHERE id = 2")
+    assert index_documents(project.settings, "notes", ["2"]).deleted == 1
+    project.execute("UPDATE ticket SET hidden = 0 WHERE id = 2")
+    assert index_documents(project.settings, "notes", ["2"]).new == 1
+    assert project.texts()["2"] == ["The display is dark.", "A new graphics driver helps."]
+
+
+def test_a_watch_reads_the_documents_again_that_show_a_changed_row(project):
+    project.execute("UPDATE customer SET name = 'Acme Ltd' WHERE id = 1")
+    project.execute("UPDATE remark SET body = 'Restart the switch.' WHERE id = 12")
+    settings = project.settings
+    with closing(Ledger(settings.ledger_url)) as ledger:  # as a feed does: see tests/changes/test_parts.py
+        ledger.put_look_ups([(settings.alias("notes"), "customer_id", "1", 1.0)])
+        ledger.put_changes([(settings.alias("notes"), "2", 1.0)])
+    indexer = BatchIndexer(settings)
+    outcome = indexer.index("notes").outcome
+    indexer.close()
+    assert (outcome.state, outcome.payload_only, outcome.changed) == ("completed", 1, 1)
+    assert project.texts()["2"][1] == "Restart the switch."
+    assert run_plain(project).unchanged == 2
+
+
+def test_rights_change_without_embedding_and_keep_title_and_link(project, sent):
+    project.execute("UPDATE ticket SET team = 'sales' WHERE id = 1")
+    outcome = run_plain(project)
+    assert (outcome.state, sent) == ("completed", [])
+    hits = search(project, "printer", groups=["sales"])
+    assert [(hit.document_id, hit.title, hit.link) for hit in hits] == [
+        ("1", "Printer offline", "https://desk.example.org/t/1")
+    ]

@@ -1,0 +1,355 @@
+"""Documents of several tables, on SQLite, PostgreSQL and MariaDB: the same documents from each."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.documents.canonical import decode_payload
+from rag_index.documents.keys import document_id
+from rag_index.documents.layout import TextLayout
+from rag_index.errors import SettingsError, SourceError
+from rag_index.sources import pages
+from rag_index.sources import parts as parts_module
+from rag_index.sources.buckets import NO_ROWS
+from tests.live.mariadb import mariadb
+from tests.sources.databases import KINDS, open_database
+
+__all__ = ["mariadb"]
+
+TABLES = """
+CREATE TABLE customer (id INTEGER PRIMARY KEY, name VARCHAR(50), region VARCHAR(5));
+CREATE TABLE region (code VARCHAR(5) PRIMARY KEY, title VARCHAR(50));
+CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject VARCHAR(100), description TEXT, customer_id INTEGER,
+    confidential INTEGER, state VARCHAR(10));
+CREATE TABLE person (id INTEGER PRIMARY KEY, name VARCHAR(50));
+CREATE TABLE remark (id INTEGER PRIMARY KEY, about_type VARCHAR(20), about_id INTEGER, author_id INTEGER, body TEXT,
+    internal INTEGER, created_at VARCHAR(20));
+CREATE TABLE tag (id INTEGER PRIMARY KEY, name VARCHAR(30));
+CREATE TABLE ticket_tag (ticket_id INTEGER, tag_id INTEGER, PRIMARY KEY (ticket_id, tag_id));
+INSERT INTO customer VALUES (1, 'Acme', 'n'), (2, 'Bolt', NULL);
+INSERT INTO region VALUES ('n', 'North');
+INSERT INTO person VALUES (1, 'Kim'), (2, 'Lee');
+INSERT INTO ticket VALUES (1, 'Printer', 'It is offline.', 1, 0, 'open'), (2, 'Screen', '', 2, 0, 'open'),
+    (3, 'Salaries', 'Nobody may read this.', 1, 1, 'open'), (4, 'Lamp', NULL, NULL, 0, 'closed');
+INSERT INTO remark VALUES (10, 'Ticket', 1, 1, 'Second remark', 0, '2026-01-02'),
+    (11, 'Ticket', 1, 2, 'First remark', 0, '2026-01-01'), (12, 'Ticket', 1, 2, 'Internal note', 1, '2026-01-03'),
+    (13, 'Order', 1, 1, 'About an order', 0, '2026-01-01'), (14, 'Ticket', 2, NULL, 'It is black', 0, NULL),
+    (15, 'Ticket', 2, 1, '  ', 0, '2026-01-04'), (16, 'Ticket', 3, 1, 'Hidden too', 0, '2026-01-05');
+INSERT INTO tag VALUES (1, 'office'), (2, 'paper'), (3, 'dark');
+INSERT INTO ticket_tag VALUES (1, 2), (1, 1), (2, 3)
+"""
+TICKETS = {
+    "name": "tickets", "table": "ticket", "key": "id", "title": "subject", "where": "confidential = 0",
+    "text": ["subject", "description"], "payload": ["state", "customer.name", "region.title"],
+    "link": "https://desk.example.org/t/{id}?s={subject}",
+    "joins": {
+        "customer": {"table": "customer", "on": "customer_id"},
+        "region": {"table": "region", "on": {"code": "customer.region"}},
+    },
+    "parts": [
+        {
+            "table": "remark", "on": "about_id", "where": "about_type = 'Ticket' AND internal = 0", "key": "id",
+            "order_by": "created_at", "text": "body", "payload": ["author.name"], "link": "/t/{about_id}#{id}",
+            "joins": {"author": {"table": "person", "on": "author_id"}},
+        },
+        {
+            "name": "tags", "table": "ticket_tag", "on": "ticket_id", "text": "tag.name", "payload": ["tag.name"],
+            "inline": True, "order_by": "tag.name", "joins": {"tag": {"table": "tag", "on": "tag_id"}},
+        },
+    ],
+}  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def database(request, tmp_path):
+    with open_database(request.param, request, tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def desk(database):
+    database.run(*filter(str.strip, TABLES.split(";\n")))
+    return database
+
+
+def read(source, rows=1000):
+    """Return what each document consists of by its id: title, own text, parts and payload."""
+    source.check()
+    found, cursor, pages_read = {}, None, 0
+    while pages_read == 0 or cursor is not None:
+        page, pages_read = source.page(cursor, rows), pages_read + 1
+        assert not page.unreadable, page.unreadable
+        assert len(page.documents) <= rows
+        found |= documents(page)
+        cursor = page.cursor
+    return found
+
+
+def documents(page):
+    found = {}
+    batch = page.documents
+    for number, key in enumerate(batch.keys):
+        text, layout = batch.texts[number], batch.layouts[number] if batch.layouts else b""
+        divided = TextLayout.decode(layout) if layout else TextLayout("", len(text), [])
+        parts = [(part.name, part.id, text[part.start : part.end]) for part in divided.parts]
+        own = text[: divided.end]
+        found[document_id(key)] = (divided.title, own, parts, decode_payload(batch.payloads[number]))
+    return found
+
+
+def hashes(source):
+    page = source.page(None, 1000)
+    pairs = zip(page.documents.text_hashes, page.documents.payload_hashes, strict=True)
+    return dict(zip(map(document_id, page.documents.keys), pairs, strict=True))
+
+
+def test_a_document_has_columns_of_joined_rows_and_parts_of_other_tables(desk):
+    found = read(desk.source(**TICKETS))
+    assert found.keys() == {"1", "2", "4"}  # where
+    title, own, parts, payload = found["1"]
+    assert (title, own) == ("Printer", "It is offline.\n\ntags: office, paper")
+    assert parts == [("remark", "11", "First remark"), ("remark", "10", "Second remark")]
+    assert payload.pop("_rag") == {"title": "Printer", "link": "https://desk.example.org/t/1?s=Printer"}
+    assert payload == {
+        "state": "open", "customer": {"name": "Acme"}, "region": {"title": "North"},
+        "tags": {"tag": {"name": ["office", "paper"]}},
+    }  # fmt: skip
+    assert found["2"][:3] == ("Screen", "tags: dark", [("remark", "14", "It is black")])
+    assert found["4"][:3] == ("Lamp", "Lamp", [])  # a title is text enough
+    assert found["4"][3]["customer"] == {"name": None}
+
+
+def test_pages_of_any_size_give_the_same_documents(desk):
+    everything = read(desk.source(**TICKETS))
+    assert [read(desk.source(**TICKETS), rows) for rows in (1, 2)] == [everything] * 2
+    query = {**TICKETS, "table": None, "where": None, "query": "SELECT * FROM ticket WHERE confidential = 0"}
+    assert read(desk.source(**query), 2) == everything  # on a server, by a stream
+
+
+def test_single_documents_are_read_with_their_parts(desk):
+    source = desk.source(**TICKETS)
+    everything = read(source)
+    assert documents(source.documents(["2", "1", "3", "9"])) == {one: everything[one] for one in ("1", "2")}
+
+
+@pytest.mark.parametrize(
+    ("change", "text", "payload"),
+    [
+        ("UPDATE remark SET body = 'Other' WHERE id = 10", True, False),
+        ("UPDATE remark SET created_at = '2025-01-01' WHERE id = 10", True, False),
+        ("UPDATE remark SET internal = 1 WHERE id = 10", True, False),
+        ("DELETE FROM remark WHERE id = 10", True, False),
+        ("UPDATE person SET name = 'Ann' WHERE id = 1", True, False),
+        ("UPDATE customer SET name = 'Acme Ltd' WHERE id = 1", False, True),
+        ("UPDATE region SET title = 'South'", False, True),
+        ("UPDATE tag SET name = 'ink' WHERE id = 2", True, True),
+        ("DELETE FROM ticket_tag WHERE tag_id = 2", True, True),
+        ("UPDATE ticket SET subject = 'Plotter' WHERE id = 1", True, True),
+        ("UPDATE remark SET body = 'Other' WHERE id IN (12, 13)", False, False),
+    ],
+)
+def test_hashes_and_digests_cover_parts_and_joins(desk, change, text, payload):
+    source = desk.source(**TICKETS)
+    before, digests = hashes(source), desk.digests(**TICKETS)
+    kept = scanned(digests)
+    desk.run(change)
+    after = hashes(source)
+    assert (before["1"][0] != after["1"][0], before["1"][1] != after["1"][1]) == (text, payload)
+    assert before["4"] == after["4"]
+    assert ("1" in scanned(digests, kept)[1]) == (text or payload)
+
+
+class State:
+    """What a scan with digests needs to know of the one before."""
+
+    def __init__(self, kept):
+        self.watermark, self._digests = kept[0] if kept else (None, {})
+        self.last_watermark = self.watermark
+
+    def digests(self):
+        return self._digests
+
+    def set_watermark(self, watermark):
+        self.watermark = watermark
+
+
+def scanned(source, kept=None):
+    """Scan with digests; return what the next scan needs, and the ids that were read."""
+    state = State(kept)
+    known = dict(state.digests())
+    source.use_scan_state(state)
+    sums, read_ids, cursor, first = {}, set(), None, True
+    while first or cursor is not None:
+        page, first = source.page(cursor, 2), False
+        for key, digest in page.digests.items():
+            read_ids.add(document_id(key))
+            sums[digest.bucket] = sums.get(digest.bucket, NO_ROWS).plus(digest)
+        known = {b: d for b, d in known.items() if b in page.unread_buckets} if page.unread_buckets else known
+        cursor = page.cursor
+    unread = {b: d for b, d in known.items() if b not in sums} if kept else {}
+    return (state.watermark, {**unread, **{b: d.encode() for b, d in sums.items()}}), read_ids
+
+
+def test_what_did_not_change_is_not_read_again(desk):
+    digests = desk.digests(**TICKETS)
+    kept = scanned(digests)
+    assert kept[1] == {"1", "2", "4"}
+    assert scanned(digests, kept)[1] == set()
+    desk.run("UPDATE remark SET body = 'Other' WHERE id = 14")
+    assert "1" not in scanned(digests, kept)[1] or len(kept[0][1]) == 1
+
+
+def test_one_query_for_each_table_of_parts_and_page(desk):
+    source = desk.source(**TICKETS)
+    source.check()
+    statements = []
+    sa.event.listen(source._engine, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    source.page(None, 1000)
+    selects = [one for one in statements if one.lstrip().startswith("SELECT") and "set_config" not in one]
+    assert len(selects) == 3
+    assert not re.search(r"group_concat|string_agg|json_agg", " ".join(selects))
+
+
+def test_a_page_has_fewer_documents_if_their_parts_are_long(desk, monkeypatch):
+    monkeypatch.setattr(parts_module, "PAGE_CHARS", 30)
+    monkeypatch.setattr(pages, "PAGE_CHARS", 30)
+    rows = [(100 + number, "Ticket", 1 + number % 2, 1, f"remark {number}", 0, "2026") for number in range(60)]
+    desk.run("INSERT INTO remark VALUES (?, ?, ?, ?, ?, ?, ?)", rows=rows)
+    source = desk.source(**TICKETS)
+    source.check()
+    assert list(documents(source.page(None, 1000))) == ["1"]
+    found = read(source)
+    assert [len(found[one][2]) for one in ("1", "2", "4")] == [32, 31, 0]
+    query = {**TICKETS, "table": None, "where": None, "query": "SELECT * FROM ticket WHERE confidential = 0"}
+    assert read(desk.source(**query)) == found
+
+
+def test_parts_without_an_order_have_the_same_order_each_time(desk):
+    plain = {"table": "remark", "on": "about_id", "text": "body"}
+    index = {**TICKETS, "parts": [plain]}
+    desk.run("UPDATE remark SET about_id = 1")
+    before = hashes(desk.source(**index))
+    desk.run("UPDATE remark SET id = 100 - id")
+    assert hashes(desk.source(**index)) == before
+    last_first = {**plain, "order_by": ["created_at desc", "id"], "key": "id"}
+    parts = read(desk.source(**{**TICKETS, "parts": [last_first]}))["1"][2]
+    assert [one for _, one, _ in parts] == ["84", "88", "90", "87", "89", "86"]
+
+
+VERSIONS = {
+    "name": "notes", "table": "note", "key": ["patient", "number"], "newest": "version", "text": "body",
+    "newest_among": "state <> 'draft'", "where": "state <> 'withdrawn'",
+    "parts": [{"table": "finding", "on": ["patient_id", "note_no"], "text": "body", "order_by": "line"}],
+}  # fmt: skip
+
+
+def test_of_versions_the_newest_is_the_document_and_keys_may_have_several_columns(database):
+    database.run(
+        "CREATE TABLE note (patient VARCHAR(5), number INTEGER, version INTEGER, state VARCHAR(20), body TEXT)",
+        "INSERT INTO note VALUES ('a', 1, 1, 'final', 'old'), ('a', 1, 2, 'final', 'new'), "
+        "('a', 1, 3, 'draft', 'raw'), "
+        "('b', 1, 1, 'final', 'one'), ('b', 1, 2, 'withdrawn', 'gone'), ('b', 2, NULL, 'final', 'none'), "
+        "('b', 3, 1, 'draft', 'raw'), ('b', 4, 7, 'final', 'four')",
+        "CREATE TABLE finding (patient_id VARCHAR(5), note_no INTEGER, line INTEGER, body TEXT)",
+        "INSERT INTO finding VALUES ('a', 1, 2, 'y'), ('a', 1, 1, 'x'), ('b', 1, 1, 'z'), ('b', NULL, 1, 'n')",
+    )
+    found = read(database.source(**VERSIONS))
+    assert {one: own for one, (_, own, _, _) in found.items()} == {'["a",1]': "new", '["b",4]': "four"}
+    assert [text for _, _, text in found['["a",1]'][2]] == ["x", "y"]
+    assert read(database.source(**VERSIONS), 1) == found
+
+
+def test_a_document_for_each_language_shares_parts_and_may_need_a_joined_row(database):
+    database.run(
+        "CREATE TABLE product (id INTEGER PRIMARY KEY, sku VARCHAR(9), hidden INTEGER)",
+        "INSERT INTO product VALUES (1, 'A-1', 0), (2, 'B-2', 1)",
+        "CREATE TABLE wording (product_id INTEGER, locale VARCHAR(5), name VARCHAR(30))",
+        "INSERT INTO wording VALUES (1, 'de', 'Lampe'), (1, 'en', 'Lamp'), (2, 'de', 'Geheim'), (3, 'de', 'Waise')",
+        "CREATE TABLE review (id INTEGER, product_id INTEGER, stars INTEGER, price DECIMAL(6,2), body TEXT)",
+        "INSERT INTO review VALUES (1, 1, 5, 9.50, 'bright'), (2, 2, 1, 1, 'hidden')",
+    )
+    index = {
+        "name": "products", "table": "wording", "key": ["product_id", "locale"], "title": "{name} ({product.sku})",
+        "joins": {"product": {"table": "product", "on": "product_id", "where": "hidden = 0", "required": True}},
+        "parts": [
+            {"table": "review", "on": {"product_id": "product_id"}, "text": "{stars} stars, {price}: {body}"}
+        ],
+    }  # fmt: skip
+    found = read(database.source(**index), 1)
+    assert {one: title for one, (title, *_) in found.items()} == {'[1,"de"]': "Lampe (A-1)", '[1,"en"]': "Lamp (A-1)"}
+    assert {text for *_, parts, _ in found.values() for _, _, text in parts} == {"5 stars, 9.50: bright"} or (
+        database.url.get_backend_name() == "sqlite"
+    )
+
+
+def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(database):
+    q = "`" if database.url.get_backend_name() == "mariadb" else '"'
+    name = lambda text: f"{q}{text}{q}"  # noqa: E731
+    database.run(
+        f"CREATE TABLE {name('order')} ({name('select')} VARCHAR(9) PRIMARY KEY, {name('the text')} TEXT)",
+        f"INSERT INTO {name('order')} VALUES ('x''1', 'first'), ('ä%', 'second')",
+        f"CREATE TABLE {name('order line')} ({name('group')} VARCHAR(9), {name('a.b')} TEXT)",
+        f"INSERT INTO {name('order line')} VALUES ('x''1', 'part: 50%'), ('ä%', 'other')",
+    )
+    index = {
+        "name": "orders", "table": "order", "key": "select", "text": "the text",
+        "where": f"{name('the text')} LIKE '%s%'",
+        "parts": [
+            {"name": "line", "table": "order line", "on": "group", "text": "a.b", "where": f"{name('a.b')} <> ':x'"}
+        ],
+    }  # fmt: skip
+    found = read(database.source(**index), 1)
+    assert {one: (own, parts) for one, (_, own, parts, _) in found.items()} == {
+        "x'1": ("first", [("line", "", "part: 50%")]),
+        "ä%": ("second", [("line", "", "other")]),
+    }
+
+
+def test_bytes_that_are_no_text_are_named(database):
+    kind = {"postgresql": "BYTEA", "mariadb": "BLOB"}.get(database.url.get_backend_name(), "BLOB")
+    database.run(
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)", "INSERT INTO note VALUES (1, 'a'), (2, 'b')",
+        f"CREATE TABLE file (id INTEGER PRIMARY KEY, note_id INTEGER, content {kind})",
+    )  # fmt: skip
+    database.run("INSERT INTO file VALUES (?, ?, ?)", rows=[(7, 1, b"\x00\xff\xfe\x01\x02\x80")])
+    part = {"table": "file", "on": "note_id", "key": "id", "text": "content"}
+    source = database.source(name="notes", table="note", key="id", text="body", parts=[part])
+    source.check()
+    page = source.page(None, 10)
+    assert page.documents.keys == ["2"]
+    assert "part file 7: column 'content'" in page.unreadable[0].reason
+
+
+MISTAKES = [
+    ({"where": "confidental = 0"}, "the query of its table with where, newest and joins fails: "),
+    ({"where": "1 = 1; DROP TABLE ticket"}, "the condition has several statements"),
+    (
+        {"joins": {"c": {"table": "custmer", "on": "customer_id"}}},
+        "join c: there is no table 'custmer', did you mean 'cus",
+    ),
+    (
+        {"joins": {"c": {"table": "customer", "on": "customer"}}},
+        "there is no column 'customer' in table 'ticket', did you",
+    ),
+    ({"joins": {"c": {"table": "customer", "on": {"number": "id"}}}}, "'number' in table 'customer' (join c)"),
+    (
+        {"parts": [{"table": "remark", "on": "ticket_id", "text": "body"}]},
+        "no column 'ticket_id' in table 'remark' (part r",
+    ),
+    (
+        {"parts": [{"table": "remark", "on": "about_id", "where": "intern = 0", "text": "body"}]},
+        "query of part 'remark' f",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), MISTAKES)
+def test_a_mistake_is_named_before_anything_is_read(desk, wrong, message):
+    given = {"name": "tickets", "table": "ticket", "key": "id", "text": "subject", **wrong}
+    with pytest.raises((SettingsError, SourceError)) as caught:
+        desk.source(**given).check()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,103 @@
+"""Text as people read it: formats, charsets and packed bytes; what is no text is named."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from rag_index.sources.text import NotText, find_format, read_text
+
+HTML = """<style>p {}</style><h1>Title &amp; more</h1><p>Some <b>bold</b> &ndash; text<br>in Wirbels&shy;&auml;ule</p>
+<ul><li>one</li><li>two <a href="http://x">link</a></li></ul><script>var a = "<p>no</p>";</script>
+<table><tr><th>Where</th> <th>Warm</th></tr><tr><td>cellar</td><td>5 to 8</td></tr></table>
+<pre>def f(x):
+    return x &lt; 1</pre><!-- nobody sees this -->"""
+READ = """Title & more
+
+Some bold – text
+in Wirbelsäule
+
+- one
+- two link
+
+Where | Warm
+cellar | 5 to 8
+
+def f(x):
+    return x < 1"""
+
+
+def test_html_is_read_with_entities_tables_lists_and_code_and_without_scripts():
+    assert read_text(HTML, "html") == READ
+    assert read_text(HTML, "auto") == READ
+    assert read_text("one line\nand <i>another</i>\n\n[gallery ids=1]new", "html") == "one line\nand another\n\nnew"
+    assert read_text("R&uuml;cken", "auto") == "Rücken"
+
+
+def test_markdown_and_bbcode_lose_their_marks():
+    text = "# Head\n\nSome **bold** [link](http://x).\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n```\nx < 1\n```"
+    assert read_text(text, "markdown") == "Head\n\nSome bold link.\n\na | b\n1 | 2\n\nx < 1"
+    assert read_text("[quote=&quot;Rolf&quot;]Check[/quote][list][*]a [b]b[/b][*]c < d[/list]", "auto") == (
+        "Rolf: Check\n\n- a b\n- c < d"
+    )
+    assert read_text("<r>Hi <B><s>[b]</s>you<e>[/b]</e></B>,<br/>bye</r>", "auto") == "Hi you,\nbye"
+
+
+def test_json_is_flattened_with_its_keys_and_without_secrets_and_objects_are_left_out():
+    value = '{"colour": "moss", "size": {"width": 140}, "tags": ["a", "b"], "api_key": "sk_1", "on": true, "no": null}'
+    assert read_text(value, "json") == "colour: moss\nwidth: 140\ntags: a, b\non: true"
+    assert read_text({"steps": [{"text": "<p>first</p>"}, {"text": "then"}]}, "auto") == "text: first\ntext: then"
+    assert read_text("{no json}", "json") == "{no json}"
+    assert read_text("[" * 100_000, "json").startswith("[[")
+    assert read_text('a:1:{s:4:"file";s:5:"a.jpg";}', "auto") == ""
+
+
+@pytest.mark.parametrize(
+    "text", ["Grüße aus Köln", "if a < b & c then List<String>", "3 * 4 * 5 [1] {x}", "Привет, мир"]
+)
+def test_plain_text_stays_as_it_is_whatever_its_signs(text):
+    assert find_format(text) == "plain"
+    for form in ("plain", "auto"):
+        assert read_text(text, form) == text
+        assert read_text(text.encode(), form) == text
+        assert read_text(gzip.compress(text.encode()), form) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("Dreißig Ärmel".encode("cp1252"), "Dreißig Ärmel"),
+        ("Dreißig Ärmel".encode("cp1252").decode("utf-8", "surrogateescape"), "Dreißig Ärmel"),
+        ("Привет мир, как дела сегодня".encode("cp1251"), "Привет мир, как дела сегодня"),
+        ("abc ü".encode("utf-16"), "abc ü"),
+        ("abc abc".encode("utf-16-le"), "abc abc"),
+        (zlib.compress(b"packed by zlib"), "packed by zlib"),
+        (zlib.compress(b"packed as a wiki does it")[2:-4], "packed as a wiki does it"),
+        (memoryview(b"a view"), "a view"),
+        (12.5, "12.5"),
+        (None, ""),
+        (b"", ""),
+    ],
+)
+def test_bytes_are_the_text_that_they_look_like(value, text):
+    assert read_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (b"%PDF-1.4 x", "a PDF file"),
+        (bytes(range(256)), "no known kind of file"),
+        (b"\x80\x04\x95\x00\x00\x00", "no known"),
+    ],
+)
+def test_bytes_that_are_no_text_are_named(value, what):
+    with pytest.raises(NotText, match=f"holds {len(value)} bytes that are no text .{what}"):
+        read_text(value, "auto")
+
+
+def test_nested_and_broken_marks_take_linear_time_and_no_stack():
+    assert read_text("<div>" * 50_000 + "x", "html") == "x"
+    assert read_text("[quote]" * 5_000 + "x", "bbcode") == "x"

@@ -1,0 +1,131 @@
+"""How good the settings of a sample database are: what its users find, and what they must not be shown."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from rag_index.indexing.run import RunOptions
+from rag_index.orchestration.launch import FlowStart
+from rag_index.orchestration.plain_run import run_plainly
+from rag_index.retrieve.retriever import Retriever
+from rag_index.settings import load_settings, run_settings
+from rag_index.sources.scaffold import scaffold
+from rag_index.stores import open_store
+from tests.wild.sample import Question, Sample
+
+__all__ = ["Verdict", "by_hand", "judge", "proposed"]
+
+TRANSLATIONS = {"product_translation": "product"}
+"""Tables with a row for each language: the first column of their key names the row that is asked for."""
+
+
+@dataclass
+class Verdict:
+    """What was found with some settings of a sample database."""
+
+    questions: int
+    right: int = 0
+    evidence: int = 0
+    hidden: list[str] = field(default_factory=list)
+    """Words of hidden rows that a search shows or that are in the index."""
+    secrets: list[str] = field(default_factory=list)
+    """Secrets and personal data in settings, payloads and texts."""
+    indexes: int = 0
+    empty: int = 0
+    documents: int = 0
+    init_seconds: float = 0.0
+    index_seconds: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+    """Questions whose first hit is another document, with that hit."""
+
+
+def proposed(url: sa.URL, folder: Path) -> float:
+    """Write what `init` writes into a folder, and return the seconds that it took."""
+    began = time.monotonic()
+    text = scaffold(url.render_as_string(hide_password=False), folder).text
+    (folder / "rag-index.toml").write_text(_with_url(text, url), encoding="utf-8")
+    return time.monotonic() - began
+
+
+def by_hand(made: Sample, url: sa.URL, folder: Path) -> float:
+    """Write the settings of a person who knows the application."""
+    text = f'[source]\nurl = "{url.render_as_string(hide_password=False)}"\n{made.settings}'
+    (folder / "rag-index.toml").write_text(text, encoding="utf-8")
+    return 0.0
+
+
+def _with_url(text: str, url: sa.URL) -> str:
+    """Return the settings with the password in the URL, which a user would put into the environment."""
+    lines = text.split("\n")
+    number = next(number for number, line in enumerate(lines) if line.startswith("url = "))
+    lines[number] = f"url = {json.dumps(url.render_as_string(hide_password=False))}"
+    return "\n".join(lines)
+
+
+def judge(made: Sample, folder: Path, init_seconds: float = 0.0) -> Verdict:
+    """Index with the settings in a folder, ask the questions, and look for what nobody may be shown."""
+    config = folder / "rag-index.toml"
+    verdict = Verdict(len(made.questions), init_seconds=init_seconds)
+    settings = run_settings(config, serial=True)
+    began = time.monotonic()
+    report = run_plainly(FlowStart(lambda: None, folder / ".prefect"), settings, settings.indexes, RunOptions())
+    verdict.index_seconds = time.monotonic() - began
+    assert report.exit_code in (0, 3), [outcome.message for outcome in report.indexes]
+    verdict.indexes = len(settings.indexes)
+    tables = {index.name: str(index.table) for index in settings.indexes}
+    shown = []
+    with Retriever.from_settings(load_settings(config)) as retriever:
+        for question in made.questions:
+            hits = retriever.search_sync(question.text, limit=10).hits
+            if hits and _is_right(question, tables[hits[0].index], hits[0].document_id):
+                verdict.right += 1
+            else:
+                first = f"{hits[0].index} {hits[0].document_id}: {hits[0].text[:60]!r}" if hits else "nothing"
+                verdict.wrong.append(f"{question.text} -> {first}")
+            read = " ".join(text for hit in hits[:5] for text in (hit.text, *(chunk.text for chunk in hit.chunks)))
+            verdict.evidence += _plain(question.evidence) in _plain(read)
+        for asked in made.hidden.values():
+            shown += [hit.text + json.dumps(hit.payload) for hit in retriever.search_sync(asked, limit=10).hits]
+    stored = _stored(folder, verdict)
+    read = "\n".join([*shown, *stored])
+    verdict.hidden = [word for word in made.hidden if word in read]
+    everything = config.read_text(encoding="utf-8") + read
+    verdict.secrets = [secret for secret in [*made.secrets, *made.private] if secret in everything]
+    return verdict
+
+
+def _is_right(question: Question, table: str, document_id: str) -> bool:
+    """Return whether a hit is the row that is asked for, in one of its languages or without its version."""
+    if table == question.table and document_id == question.id:
+        return True
+    if not document_id.startswith("["):
+        return False
+    found = json.loads(document_id)
+    if TRANSLATIONS.get(table) == question.table:
+        return str(found[0]) == question.id
+    return table == question.table and question.id.startswith("[") and json.loads(question.id)[: len(found)] == found
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).lower()
+
+
+def _stored(folder: Path, verdict: Verdict) -> list[str]:
+    """Return all texts and payloads of the indexes."""
+    settings = load_settings(folder / "rag-index.toml")
+    store, found = open_store(settings.store), []
+    try:
+        for index in settings.indexes:
+            points = list(store.scroll(settings.alias(index.name), vectors=False))
+            documents = {point.payload["_rag"]["document_id"] for point in points}
+            verdict.documents += len(documents)
+            verdict.empty += not documents
+            found += [json.dumps(point.payload, ensure_ascii=False) for point in points]
+    finally:
+        store.close()
+    return found
