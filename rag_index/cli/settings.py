@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 @click.option("--shard-documents", type=click.IntRange(min=1), metavar="N", help="The same option as in `index`.")
 @click.option("--serial", is_flag=True, help="The same option as in `index`.")
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="The same option as in `index`.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
 def config(
     context: Context,
     explain: bool,
+    schema: bool,
     workers: int | None,
     shard_documents: int | None,
     serial: bool,
@@ -36,8 +38,11 @@ def config(
     A golden file that a gate could not use is an error, as it is for a rebuild.
     """
     from rag_index.evaluation.gate import check_gate
-    from rag_index.status.effective_settings import effective_settings, machine_facts
+    from rag_index.status.effective_settings import effective_settings, machine_facts, settings_schema
 
+    if schema:
+        print_json(settings_schema())
+        return
     settings = context.settings(workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
     for index in settings.indexes:
         check_gate(settings, index)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,8 +22,9 @@ from rag_index.machine.resources import (
     estimate_worker_memory,
     memory_per_worker,
 )
-from rag_index.settings import SECTIONS, IndexSettings, origins
+from rag_index.settings import SECTIONS, IndexSettings, Settings, origins
 from rag_index.settings.environment import keys_of, tables_of
+from rag_index.settings.values import Section
 from rag_index.sources import has_digests, open_source
 from rag_index.stores import live_aliases
 
@@ -30,7 +34,7 @@ if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
     from rag_index.ledger import Collection
     from rag_index.machine.resources import Machine
-    from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
+    from rag_index.settings import EmbedderSettings, ParallelSettings
     from rag_index.settings.environment import Place
 
 COMMAND = "this command"
@@ -273,3 +277,33 @@ def _work(ledger: Ledger, collection: Collection | None, count: int) -> str:
 
 def _mb(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def settings_schema() -> dict[str, Any]:
+    """Return the JSON schema (2020-12) of the settings file; the docstring of each key is its description."""
+    schema = Settings.model_json_schema()
+    del schema["properties"]["path"]
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    _describe(schema, Settings)
+    for model in _subclasses(Section):
+        if model.__name__ in schema["$defs"]:
+            _describe(schema["$defs"][model.__name__], model)
+    return schema
+
+
+def _describe(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Give the properties of a model's schema the docstrings that stand below its attributes."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
+    below = zip(body.body, body.body[1:]) if isinstance(body, ast.ClassDef) else ()  # noqa: B905
+    for attribute, text in below:
+        match attribute, text:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(description))):
+                key = model.model_fields[name].alias or name
+                if key in schema["properties"]:
+                    schema["properties"][key]["description"] = " ".join(description.split())
+
+
+def _subclasses(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for one in model.__subclasses__():
+        yield one
+        yield from _subclasses(one)

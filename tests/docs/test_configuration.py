@@ -7,14 +7,17 @@ import re
 import tomllib
 from pathlib import Path
 
+import jsonschema
 import pytest
 from pydantic import BaseModel, SecretStr
 
+from rag_index import cli
 from rag_index.chunking.context.prompt import DEFAULT_PROMPT
 from rag_index.settings import SECTIONS, IndexSettings, Settings, load_settings
 from rag_index.settings.environment import Overlay, keys_of
 from rag_index.settings.parts import JoinSettings, PartSettings
 from rag_index.settings.sections import KNOWN_PREFIXES, ContextSettings, GateSettings, ServerSettings
+from rag_index.status.effective_settings import settings_schema
 from tests.docs.pages import ALL, EVERYTHING, blocks, code, page, section, table
 
 PAGE = page("configuration")
@@ -113,3 +116,40 @@ def test_prefixes_of_models_are_those_of_the_code():
 
 def test_the_prompt_for_contexts_is_that_of_the_code():
     assert DEFAULT_PROMPT in blocks(page("sources"), "text")
+
+
+SCHEMA = settings_schema()
+
+
+@pytest.mark.parametrize(("name", "text"), TOML)
+def test_examples_of_settings_are_valid_by_the_schema(name, text):
+    given = tomllib.loads(text)
+    if not SCHEMA["properties"].keys() >= given.keys():
+        return  # of another program
+    problems = [
+        error.message
+        for error in jsonschema.Draft202012Validator(SCHEMA).iter_errors(given)
+        if error.validator != "required"  # examples show a part of the file
+    ]
+    assert problems == []
+
+
+def test_the_schema_has_each_key_with_its_default_and_refuses_others():
+    for table_name, model in {**SECTIONS, "indexes": IndexSettings}.items():
+        properties = SCHEMA["$defs"][model.__name__]["properties"]
+        assert properties.keys() == keys_of(model).keys(), table_name
+        for key, field in keys_of(model).items():
+            if not field.is_required() and "default" in properties[key]:
+                jsonschema.validate(properties[key]["default"], {**properties[key], "$defs": SCHEMA["$defs"]})
+    validator = jsonschema.Draft202012Validator(SCHEMA)
+    [wrong] = validator.iter_errors({"store": {"pth": "x"}, "indexes": [{"name": "notes"}]})
+    assert "pth" in wrong.message
+    assert SCHEMA["properties"]["project"]["description"].startswith("The prefix of collections")
+
+
+def test_the_command_prints_the_schema_without_a_settings_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["config", "--schema"])
+    assert ended.value.code in (0, None)
+    assert json.loads(capsys.readouterr().out) == SCHEMA
