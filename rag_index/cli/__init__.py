@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -23,10 +24,13 @@ from rag_index.machine.garbage import collect_seldom
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from click.shell_completion import CompletionItem
+
     from rag_index.settings import Settings
 
 __all__ = [
     "Context",
+    "IndexName",
     "UnicodeText",
     "command",
     "json_option",
@@ -122,6 +126,21 @@ class UnicodeText(click.ParamType[str]):
         except UnicodeEncodeError:
             self.fail(f"{value!a} is not valid Unicode; check the terminal's encoding", param, ctx)
         return value
+
+
+class IndexName(UnicodeText):
+    """The name of an index, which shells complete from the settings file."""
+
+    name = "name"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the names that begin so; none if there are no settings."""
+        from click.shell_completion import CompletionItem
+
+        with suppress(RagIndexError):
+            indexes = Context(ctx.find_root().params.get("config"), debug=False, verbose=False).settings().indexes
+            return [CompletionItem(index.name) for index in indexes if index.name.startswith(incomplete)]
+        return []
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")

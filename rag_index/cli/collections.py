@@ -9,11 +9,11 @@ from contextlib import closing
 
 import click
 
-from rag_index.cli import Context, command, json_option, print_json, wait_option
+from rag_index.cli import Context, IndexName, command, json_option, print_json, wait_option
 
 
 @command()
-@click.argument("name")
+@click.argument("name", type=IndexName())
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @wait_option
 @json_option
@@ -44,7 +44,7 @@ def drop(context: Context, name: str, yes: bool, wait: float | None, as_json: bo
 
 
 @command(quiet=True)
-@click.argument("name")
+@click.argument("name", type=IndexName())
 @click.option("--out", required=True, metavar="FILE.jsonl", help="The file to write, or - for standard output.")
 @click.option("--no-vectors", is_flag=True, help="Leave out the vectors.")
 @wait_option
@@ -58,7 +58,7 @@ def export(context: Context, name: str, out: str, no_vectors: bool, wait: float 
 
 
 @command(quiet=True)
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 @click.option(
     "--to", required=True, metavar="URL", help="A Qdrant server (http://…), or a folder for the embedded one."
 )
@@ -88,7 +88,7 @@ def move(
 
 
 @command(quiet=True)
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 @wait_option
 @json_option
 def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_json: bool) -> None:
@@ -110,7 +110,7 @@ def optimize(context: Context, names: tuple[str, ...], wait: float | None, as_js
 
 
 @command(quiet=True)
-@click.argument("name")
+@click.argument("name", type=IndexName())
 @json_option
 def rollback(context: Context, name: str, as_json: bool) -> None:
     """Make the index's previous collection live again."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rag_index.cli import Context, command, json_option, print_json, wait_option
+from rag_index.cli import Context, IndexName, command, json_option, print_json, wait_option
 from rag_index.cli.runs import launch_flow, load_index_all
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @command(quiet=True)
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 @click.option("--repair", "repairing", is_flag=True, help="Repair what is found, then check again.")
 @wait_option
 @json_option

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, json_option, one_line, print_json, print_table, wait_option
+from rag_index.cli import (
+    Context,
+    IndexName,
+    UnicodeText,
+    command,
+    json_option,
+    one_line,
+    print_json,
+    print_table,
+    wait_option,
+)
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -57,7 +67,14 @@ class _Given:
     help="Documents of each index that are indexed again, if its text contains --query-column.",
 )  # fmt: skip
 @click.option("--out", type=FILE, help="Write the queries that were made to this file, to be edited.")
-@click.option("--index", "indexes", multiple=True, metavar="NAME", help="Evaluate only this index (may be repeated).")
+@click.option(
+    "--index",
+    "indexes",
+    type=IndexName(),
+    multiple=True,
+    metavar="NAME",
+    help="Evaluate only this index (may be repeated).",
+)
 @click.option(
     "--metric", "metrics", multiple=True, metavar="NAME@K", default=METRICS, show_default=True,
     help="What to measure (may be repeated).",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command, json_option, print_json
+from rag_index.cli import Context, IndexName, command, json_option, print_json
 from rag_index.errors import RagIndexError, SettingsError
 from rag_index.reports.outcome import RunReport, failed_to_start
 
@@ -191,7 +191,7 @@ def _settings_errors(settings: Settings, indexes: list[IndexSettings], *, gates:
 
 
 @command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", type=IndexName(), nargs=-1, required=True, metavar="NAME…")
 @click.option("--id", "ids", multiple=True, metavar="KEY", help="Index only this document (may be repeated).")
 @full_option
 @run_options
@@ -226,7 +226,7 @@ def index_all(context: Context, **options: Any) -> int:
 
 
 @command()
-@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.argument("names", type=IndexName(), nargs=-1, required=True, metavar="NAME…")
 @run_options
 def rebuild(context: Context, names: tuple[str, ...], **options: Any) -> int:
     """Build new collections beside the old ones, verify them and make them live."""
@@ -234,7 +234,7 @@ def rebuild(context: Context, names: tuple[str, ...], **options: Any) -> int:
 
 
 @command("retry-failed")
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 @run_options
 def retry_failed(context: Context, names: tuple[str, ...], **options: Any) -> int:
     """Try failed documents again, no matter how often they were tried before."""

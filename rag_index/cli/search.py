@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, json_option, one_line, print_json, wait_option
+from rag_index.cli import Context, IndexName, UnicodeText, command, json_option, one_line, print_json, wait_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,14 @@ SNIPPET = 110
 
 @command()
 @click.argument("text", type=UnicodeText())
-@click.option("--index", "indexes", multiple=True, metavar="NAME", help="Search only this index (may be repeated).")
+@click.option(
+    "--index",
+    "indexes",
+    type=IndexName(),
+    multiple=True,
+    metavar="NAME",
+    help="Search only this index (may be repeated).",
+)
 @click.option(
     "--limit", type=click.IntRange(min=1, max=1000), default=10, show_default=True, help="Maximum number of documents."
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, UnicodeText, command, json_option, print_json, print_table
+from rag_index.cli import Context, IndexName, UnicodeText, command, json_option, print_json, print_table
 from rag_index.machine.garbage import collect_seldom
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _last_run(run: dict[str, Any] | None) -> str:
 
 
 @command()
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     """List the documents that could not be indexed, with the reason and the number of tries."""
@@ -234,7 +234,7 @@ def _contexts(metrics: dict[str, Any]) -> list[str]:
 
 
 @command(quiet=True)
-@click.argument("names", nargs=-1, metavar="[NAME]…")
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
 @click.option("--show", type=click.IntRange(min=1), metavar="N", help="Show N whole documents as they are embedded.")
 @json_option
 def plan(context: Context, names: tuple[str, ...], show: int | None, as_json: bool) -> int:

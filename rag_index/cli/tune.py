@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command, json_option, print_json
+from rag_index.cli import Context, IndexName, command, json_option, print_json
 from rag_index.cli.runs import launch_flow
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class _WorkerCounts(click.ParamType[list[int]]):
 
 
 @command()
-@click.option("--index", "name", metavar="NAME", help="The index to sample [the first].")
+@click.option("--index", "name", type=IndexName(), metavar="NAME", help="The index to sample [the first].")
 @click.option("--sample-size", type=click.IntRange(min=1), default=1000, show_default=True, help="Number of documents.")
 @click.option(
     "--workers", type=_WorkerCounts(), help="Numbers of workers to try [1, 2, 4, … up to the settings' number]."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag_index.cli import Context, command
+from rag_index.cli import Context, IndexName, command
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @command()
-@click.argument("names", nargs=-1, metavar="[NAME…]")
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME…]")
 @click.option("--once", is_flag=True, help="Index what has changed until now, and end.")
 @click.option("--setup", is_flag=True, help="Print the SQL that the source needs for `changes`, and end.")
 def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> int:
