@@ -188,7 +188,6 @@ class RowReader:
             of_rows = parts if parts is not None else [None] * len(rows)
             divided = [_divide(*one) for one in zip(texts, titles, of_rows, strict=True)]
             texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
-            failures |= {row: one.failure for row, one in enumerate(parts or ()) if one.failure}
         good = [number for number in range(len(rows)) if number not in failures]
         unreadable = [Failure(keys[number], reason) for number, reason in sorted(failures.items())]
         hashes = [hash_text(f"{texts[n]}\0{layouts[n].decode()}" if layouts and layouts[n] else texts[n]) for n in good]
@@ -271,9 +270,10 @@ def _divide(body: str, title: str, parts: DocumentParts | None) -> tuple[str, by
         position = start + len(part.text)
         pieces.append(part.text)
         found.append(TextPart(start, position, part.name, part.id, part.link, part.payload))
-    if not title and not found:
+    lacks = parts.failure if parts is not None else ""
+    if not title and not found and not lacks:
         return own, NO_LAYOUT
-    return BETWEEN.join(pieces), TextLayout(title, len(own), found).encode()
+    return BETWEEN.join(pieces), TextLayout(title, len(own), found, lacks).encode()
 
 
 def _inline(name: str, texts: Sequence[str]) -> str:
