@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rag_index.evaluation.trial import Quality
-    from rag_index.reports.outcome import RunReport
     from rag_index.settings import Settings
     from rag_index.sources.scaffold import Scaffold
 
@@ -54,8 +53,8 @@ def try_(context: Context, url: str, newest: int, port: int, write: bool, once: 
         click.echo(
             f"Found {', '.join(index.name for index in made.proposed)}. Indexing the newest {newest:,} of each …"
         )
-        _index_newest(settings, made, newest)
-        click.echo(_sentence(made, settings, written=write))
+        indexed = _index_newest(settings, made, newest)
+        click.echo(_sentence(made, indexed, written=write))
         if not once:
             with _rest(context, settings):
                 _serve(settings)
@@ -88,8 +87,8 @@ def _propose(context: Context, url: str, folder: Path, port: int) -> tuple[Scaff
     return made, load_settings(file, **sections)
 
 
-def _index_newest(settings: Settings, made: Scaffold, newest: int) -> RunReport:
-    """Index the newest rows of each index. Raises SettingsError or SourceError if nothing can be indexed."""
+def _index_newest(settings: Settings, made: Scaffold, newest: int) -> Settings:
+    """Index the newest rows of each index, and return the settings for these. Raises SourceError if nothing can be."""
     from rag_index.cli.runs import load_index_all
     from rag_index.errors import SourceError
     from rag_index.evaluation.trial import with_newest
@@ -103,7 +102,7 @@ def _index_newest(settings: Settings, made: Scaffold, newest: int) -> RunReport:
     report = run_plainly(start, bounded, bounded.indexes, RunOptions())
     if report.exit_code == 1 and all(outcome.state == "failed" for outcome in report.indexes):
         raise SourceError(f"nothing could be indexed: {report.indexes[0].message}")
-    return report
+    return bounded
 
 
 def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
