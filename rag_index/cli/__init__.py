@@ -29,6 +29,7 @@ __all__ = ["Context", "UnicodeText", "command", "json_option", "main", "print_js
 
 
 COMMANDS = {
+    "try": "trial",
     "init": "settings",
     "sample": "settings",
     "index": "runs",

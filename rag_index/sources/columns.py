@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -175,7 +176,7 @@ def profile(column: Column, table: DatabaseTable) -> ColumnProfile:
 
 
 def _with_role(made: ColumnProfile, column: Column, values: Sequence[object], named: set[str]) -> ColumnProfile:
-    choices = tuple(sorted({str(v) for v in values}, key=lambda v: -sum(str(o) == v for o in values)))
+    choices = tuple(value for value, _ in Counter(map(str, values)).most_common())
     role = _guarded_role(made, values, named) or _empty_role(made, column, values)
     role = role or _machine_role(made, named) or _text_role(made, len(values) >= 2 * len(choices), len(choices))
     return replace(made, role=role, choices=choices if role in ("choice", "locale") else ())
@@ -245,8 +246,8 @@ def _plain_kind(column: Column, table: DatabaseTable, filled: float, distinct: f
         role = "time"
     else:
         role = "number" if column.kind == "number" else "other"
-    counted = sorted({str(v) for v in values}, key=lambda v: -sum(str(o) == v for o in values))
-    return ColumnProfile(column.name, role, filled, distinct, 0, choices=tuple(counted[: MAX_CHOICES + 1]))
+    counted = [value for value, _ in Counter(map(str, values)).most_common(MAX_CHOICES + 1)]
+    return ColumnProfile(column.name, role, filled, distinct, 0, choices=tuple(counted))
 
 
 def _form(forms: Sequence[str]) -> str:

@@ -62,6 +62,8 @@ class ProposedIndex:
     hidden: list[str]
     """Conditions that leave rows out, a sentence each."""
     score: float = 0.0
+    age: str = ""
+    """The column whose greatest values the newest rows have."""
 
 
 @dataclass(slots=True)
@@ -313,7 +315,16 @@ class _Index:
             ]
         settings = self._settings(key, newest, title, parts)
         score = self._score(title, parts)
-        return ProposedIndex(self._name(root), settings, self._reasons, self._tables, self._hidden, score)
+        age = self._age(key)
+        return ProposedIndex(self._name(root), settings, self._reasons, self._tables, self._hidden, score, age)
+
+    def _age(self, key: Sequence[str]) -> str:
+        """Return the column by which the newest rows are found: a number as key, else a time."""
+        if self._table.columns[key[0]].kind == "number":
+            return key[0]
+        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled > 0.9]
+        named = [name for name in times if set(words(name)) & (CREATED | CHANGED)]
+        return (named or times or list(key))[0]
 
     def _name(self, root: Relation | None) -> str:
         table = root.parent if root is not None else self._table

@@ -65,7 +65,7 @@ MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Subject:
     """A table, what its columns hold, and which rows may be shown."""
 
@@ -77,7 +77,7 @@ class Subject:
     """Relations to its parents."""
     children: list[Relation] = field(default_factory=list)
 
-    @property
+    @cached_property
     def title(self) -> str | None:
         """Return the column, or the template of columns, that says what a row is called."""
         names = [p for p in self.profiles.values() if p.role in ("short", "prose", "code") and p.length <= 160]
@@ -108,13 +108,13 @@ class Subject:
     def _named(self, *names: str) -> str | None:
         return next((c for c in self.table.columns if "_".join(words(c)) in names), None)
 
-    @property
+    @cached_property
     def title_columns(self) -> list[str]:
         """Return the columns of the title."""
         title = self.title
         return [name for name in self.table.columns if title == name or f"{{{name}}}" in (title or "")]
 
-    @property
+    @cached_property
     def prose(self) -> list[str]:
         """Return the columns with texts, without the title and those that repeat another."""
         found: list[ColumnProfile] = []
@@ -143,27 +143,27 @@ class Subject:
             if p.role == "code" and p.name not in key | used and p.name not in self.title_columns
         ]
 
-    @property
+    @cached_property
     def has_prose(self) -> bool:
         """Return whether a row has a text beside its title."""
         return any(self.profiles[name].role == "prose" for name in self.prose)
 
-    @property
+    @cached_property
     def has_text(self) -> bool:
         """Return whether people read anything of a row."""
         return bool(self.title or self.prose)
 
-    @property
+    @cached_property
     def text_length(self) -> float:
         """Return the average length of the texts of a row."""
         return sum(self.profiles[name].length * self.profiles[name].filled for name in self.prose)
 
-    @property
+    @cached_property
     def locale(self) -> str | None:
         """Return the column with the language of a row."""
         return next((p.name for p in self.profiles.values() if p.role == "locale"), None)
 
-    @property
+    @cached_property
     def version(self) -> str | None:
         """Return the column with the number of a version, if rows are versions of one thing."""
         inherited = {column for relation in self.relations for column in relation.columns}
@@ -181,7 +181,7 @@ class Subject:
                 return name
         return None
 
-    @property
+    @cached_property
     def is_login(self) -> bool:
         """Return whether rows are accounts of people who log in."""
         secret = any(p.role == "secret" for p in self.profiles.values())
@@ -195,7 +195,7 @@ class Subject:
         """Return whether rows are persons."""
         return self.is_login or (self.noun[-1:] != () and self.noun[-1] in PEOPLE)
 
-    @property
+    @cached_property
     def is_translated(self) -> bool:
         """Return whether what people read of a row is elsewhere: it has no title, and attributes at most."""
         return not self.title and all(self.profiles[name].form == "json" for name in self.prose)
