@@ -78,7 +78,7 @@ class TextChunker:
             payloads += [payload] * len(of_part)
         title = _shortened(layout.title)
         contexts = [title] * len(chunks) if title and chunks != [layout.title] else []
-        return ChunkedDocument(chunks, contexts, payloads if layout.parts else [])
+        return ChunkedDocument(chunks, contexts, payloads if layout.parts else [], layout.lacks)
 
     def split_chunk(self, document: ChunkedDocument, number: int) -> ChunkedDocument | None:
         """Split a chunk in two; both halves keep the chunk's context and payload."""

@@ -44,6 +44,7 @@ __all__ = [
 
 
 COMMANDS = {
+    "try": "trial",
     "init": "settings",
     "sample": "settings",
     "index": "runs",

@@ -40,18 +40,24 @@ class TextPart(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TextLayout:
-    """The layout of one text: its title, where the document's own text ends, and its parts in order."""
+    """The layout of one text: its title, where the document's own text ends, and its parts in order.
+
+    `lacks` says in a sentence which parts cannot be read; "" if none.
+    """
 
     title: str
     end: int
     parts: list[TextPart]
+    lacks: str = ""
 
     @classmethod
     def decode(cls, encoded: bytes) -> TextLayout:
         """Return the layout that `encode` encoded."""
         found = decode_payload(encoded)
-        return cls(found["title"], found["end"], [TextPart(*part) for part in found["parts"]])
+        return cls(found["title"], found["end"], [TextPart(*part) for part in found["parts"]], found["lacks"])
 
     def encode(self) -> bytes:
         """Return the layout as canonical JSON, the same for equal layouts."""
-        return encode_payload({"title": self.title, "end": self.end, "parts": list(map(list, self.parts))})
+        return encode_payload(
+            {"title": self.title, "end": self.end, "parts": list(map(list, self.parts)), "lacks": self.lacks}
+        )

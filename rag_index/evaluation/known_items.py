@@ -11,7 +11,7 @@ import os
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
 from rag_index.chunking.context.chunker import ContextChunker
@@ -22,6 +22,7 @@ from rag_index.documents.keys import document_id
 from rag_index.errors import SettingsError
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.settings.index import SQL
+from rag_index.settings.parts import split_name
 from rag_index.settings.sections import CHUNK, DOCUMENT, ContextSettings
 
 if TYPE_CHECKING:
@@ -49,25 +50,27 @@ MARKS = " \"'“”„«»*`"
 
 
 def in_text(index: IndexSettings, column: str) -> bool:
-    """Return whether the text of the index contains the column, so that it would find itself."""
-    return column in index.text_columns
+    """Return whether the text or the title of the index contains the column, so that it would find itself."""
+    return column in index.text_columns or column in index.title_columns
 
 
 def with_column(index: IndexSettings, column: str) -> IndexSettings:
     """Return the index with the column in its payload and not in its text, and without a filter that hides documents.
 
-    A template of the text becomes the list of its other columns. Raises SettingsError if the index has no columns, or
-    no other column of text.
+    A template of the text becomes the list of its other columns, and a title with the column is left out. Raises
+    SettingsError if the index has no columns, or no other column of text.
     """
     if index.kind != SQL:
         raise SettingsError(
             f"index {index.name} has kind {index.kind!r} and no columns to make queries of: name other indexes with "
             f"--index, or use --generate"
         )
-    changed = {"payload": list(dict.fromkeys([*index.payload, column])), "required_filter": {}}
+    changed: dict[str, Any] = {"payload": list(dict.fromkeys([*index.payload, column])), "required_filter": {}}
+    if column in index.title_columns:
+        changed["title"] = None
     if in_text(index, column):
         others = [name for name in index.text_columns if name != column]
-        if not others:
+        if not others and not index.parts:
             raise SettingsError(
                 f"the text of index {index.name} is the column {column!r} alone, and nothing is left to be found: "
                 f"name another column with --query-column, or use --generate"
@@ -82,7 +85,9 @@ def column_queries(index: IndexSettings, column: str, documents: DocumentBatch, 
     The documents with the smallest hashes of their keys are chosen, so that they are the same each time. Raises
     SettingsError if the column has no text.
     """
-    values = [json.loads(payload).get(column) for payload in documents.payloads]
+    join, name = split_name(column, index.joins)
+    payloads = map(json.loads, documents.payloads)
+    values = [(payload if join is None else payload[join]).get(name) for payload in payloads]
     texts = [" ".join(value.split()) if isinstance(value, str) else "" for value in values]
     by_text: dict[str, dict[str, int]] = {}
     for key, text in zip(documents.keys, texts, strict=True):

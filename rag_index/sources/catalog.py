@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.types import JSON, Boolean, Enum, LargeBinary, NullType, String
+from sqlalchemy.types import JSON, Boolean, Enum, NullType, String
 
 from rag_index.database.urls import first_line, is_transient
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
@@ -222,7 +222,9 @@ def _read_table(
     nullable = {column["name"]: bool(column.get("nullable", True)) for column in columns}
     values = list(zip(*rows, strict=True)) or [()] * len(read)
     made = {
-        column: Column(column, kind, nullable[column], tuple(values[read.index(column)]) if kind != "other" else ())
+        column: Column(
+            column, kind, nullable[column], tuple(values[read.index(column)] if kind != "other" else [None] * len(rows))
+        )
         for column, kind in kinds.items()
     }
     return DatabaseTable(schema, name, tuple(key), made, references, count, problem)
@@ -237,15 +239,23 @@ def _kind(kind: Any) -> Kind:
         return "id"
     if isinstance(kind, TSVECTOR):
         return "other"
-    for known, name in (
+    if getattr(kind, "display_width", None) == 1:  # what MariaDB and MySQL make of BOOLEAN
+        return "bool"
+    known: tuple[tuple[Any, Kind], ...] = (
         (String | Enum, "text"),
-        (LargeBinary, "bytes"),
         (Boolean, "bool"),
         (sa.Numeric | sa.Integer, "number"),
-    ):
-        if isinstance(kind, known):
-            return name  # type: ignore[return-value]
-    return "time" if isinstance(kind, sa.DateTime | sa.Date) else "other"
+        (sa.DateTime | sa.Date, "time"),
+    )
+    found: Kind | None = next((name for types, name in known if isinstance(kind, types)), None)
+    return found or ("bytes" if _is_binary(kind) else "other")
+
+
+def _is_binary(kind: Any) -> bool:
+    try:
+        return kind.python_type is bytes
+    except NotImplementedError:
+        return False
 
 
 def _from(schema: str | None, name: str) -> Any:

@@ -62,6 +62,8 @@ class ProposedIndex:
     hidden: list[str]
     """Conditions that leave rows out, a sentence each."""
     score: float = 0.0
+    age: str = ""
+    """The column whose greatest values the newest rows have."""
 
 
 @dataclass(slots=True)
@@ -287,6 +289,7 @@ class _Index:
         self._format: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._hidden: list[str] = []
+        self._part_names: set[str] = set()
         self._tables = [subject.table.full_name]
         self._texts: list[str] = []
         """Sampled texts, of which the languages are found."""
@@ -313,7 +316,16 @@ class _Index:
             ]
         settings = self._settings(key, newest, title, parts)
         score = self._score(title, parts)
-        return ProposedIndex(self._name(root), settings, self._reasons, self._tables, self._hidden, score)
+        age = self._age(key)
+        return ProposedIndex(self._name(root), settings, self._reasons, self._tables, self._hidden, score, age)
+
+    def _age(self, key: Sequence[str]) -> str:
+        """Return the column by which the newest rows are found: a number as key, else a time."""
+        if self._table.columns[key[0]].kind == "number":
+            return key[0]
+        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled > 0.9]
+        named = [name for name in times if set(words(name)) & (CREATED | CHANGED)]
+        return (named or times or list(key))[0]
 
     def _name(self, root: Relation | None) -> str:
         table = root.parent if root is not None else self._table
@@ -381,7 +393,7 @@ class _Index:
         stem = [word for word in words(relation.columns[0]) if word not in ("id", "fk", "no", "code", "uuid", "guid")]
         plain = re.sub(r"\W", "", "_".join(stem) or "_".join(words(parent.name)), flags=re.ASCII).strip("_")
         plain = plain if plain[:1].isalpha() else f"join_{plain}" if plain else "joined"
-        taken = {*self._joins, *self._table.columns}
+        taken = {*self._joins, *self._table.columns, *self._part_names}
         name = next(one for n in range(1, 99) if (one := plain if n == 1 else f"{plain}_{n}") not in taken)
         prefix = f"{through}." if through else ""
         join: dict[str, Any] = {"table": parent.name}
@@ -524,6 +536,7 @@ class _Index:
         return self._with_text(part, child, [*second.columns, second.type_column], number)
 
     def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
+        self._part_names.add(child.table.name)
         part: dict[str, Any] = {"table": child.table.name}
         if child.table.schema:
             part["schema"] = child.table.schema
@@ -576,7 +589,8 @@ class _Index:
         """Return the part with the labels, such as tags, that a table links with rows."""
         label = self._subjects.of(other.parent)
         name = re.sub(r"\W", "", "_".join(words(label.table.name)), flags=re.ASCII) or "label"
-        part: dict[str, Any] = {"name": f"{name}_labels", "table": own.child.name}
+        self._part_names.add(name)
+        part: dict[str, Any] = {"name": name, "table": own.child.name}
         if own.child.schema:
             part["schema"] = own.child.schema
         pairs = own.pairs
@@ -656,9 +670,15 @@ class _Index:
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
             named = set(words(name))
-            if name in used or name in self._text or name in subject.title_columns or not profile.filled:
+            if (
+                name in used
+                or name in self._text
+                or name in subject.title_columns
+                or not profile.filled
+                or name in hides
+            ):
                 continue
-            if profile.role in ("choice", "locale") and len(profile.choices) > 1 and name not in hides:
+            if profile.role in ("choice", "locale") and len(profile.choices) > 1:
                 ranked.append((1, name))
             elif profile.role == "time" and named & CHANGED | (named & CREATED) and not named & {"login"}:
                 ranked.append((2 if named & CREATED else 3, name))

@@ -55,6 +55,7 @@ class Composer:
         if template is None:
             self.columns = [name for name in self.columns if name != without]
         self._formats = [None if formats is None else formats.get(name) for name in self.columns]
+        self._any_format = any(self._formats)
         self._strict = strict
         numbers = {name: number for number, name in enumerate(self.columns)}
         self._template = None if template is None else [(literal, numbers[n] if n else None) for literal, n in template]
@@ -67,7 +68,10 @@ class Composer:
 
     def compose(self, values: Sequence[Any]) -> str:
         """Return the text of these values, without NUL characters; "" for white space alone. Raises NotText."""
-        parts = [self._part(number, value) for number, value in enumerate(values)]
+        if self._any_format:
+            parts = [self._part(number, value) for number, value in enumerate(values)]
+        else:
+            parts = [v if type(v) is str else self._part(number, v) for number, v in enumerate(values)]
         if self._template is not None:
             text = self._fill_template(parts) if any(part and not part.isspace() for part in parts) else ""
         else:
@@ -180,7 +184,9 @@ class RowReader:
         keys = encode_keys(columns[: self._width])
         failures: dict[int, str] = {}
         texts = self._texts(self._body, columns, len(rows), failures)
-        titles = [" ".join(t.split()) for t in self._texts(self._title, columns, len(rows), failures)]
+        titles = self._texts(self._title, columns, len(rows), failures)
+        if self._title.columns:
+            titles = [" ".join(title.split()) for title in titles]
         links = self._links(rows)
         payloads = self._payloads(columns, len(rows), groups, titles, links, parts)
         layouts: list[bytes] = []
@@ -188,12 +194,13 @@ class RowReader:
             of_rows = parts if parts is not None else [None] * len(rows)
             divided = [_divide(*one) for one in zip(texts, titles, of_rows, strict=True)]
             texts, layouts = [text for text, _ in divided], [layout for _, layout in divided]
-            failures |= {row: one.failure for row, one in enumerate(parts or ()) if one.failure}
-        good = [number for number in range(len(rows)) if number not in failures]
+        hashed = map(_with_layout, texts, layouts) if layouts else texts
+        hashes = list(map(hash_text, hashed)), list(map(hash_bytes, payloads))
+        batch = DocumentBatch(keys, texts, payloads, *hashes, layouts)
+        if not failures:
+            return batch, []
         unreadable = [Failure(keys[number], reason) for number, reason in sorted(failures.items())]
-        hashes = [hash_text(f"{texts[n]}\0{layouts[n].decode()}" if layouts and layouts[n] else texts[n]) for n in good]
-        batch = DocumentBatch(keys, texts, payloads, hashes, list(map(hash_bytes, payloads)), layouts)
-        return (_take(batch, good) if failures else batch), unreadable
+        return batch.take([number for number in range(len(rows)) if number not in failures]), unreadable
 
     def _texts(
         self, composer: Composer, columns: Sequence[Sequence[Any]], rows: int, failures: dict[int, str]
@@ -253,6 +260,11 @@ def part_composer(part: PartSettings) -> Composer:
     return Composer(part.text, part.format)
 
 
+def _with_layout(text: str, layout: bytes) -> str:
+    """Return what the hash of a text covers."""
+    return f"{text}\0{layout.decode()}" if layout else text
+
+
 def _our_part(groups: Sequence[str] | None, title: str, link: str) -> dict[str, Any]:
     shown = {name: value for name, value in ((TITLE, title), (LINK, link)) if value}
     return shown if groups is None else {**access_part(groups), **shown}
@@ -271,9 +283,10 @@ def _divide(body: str, title: str, parts: DocumentParts | None) -> tuple[str, by
         position = start + len(part.text)
         pieces.append(part.text)
         found.append(TextPart(start, position, part.name, part.id, part.link, part.payload))
-    if not title and not found:
+    lacks = parts.failure if parts is not None else ""
+    if not title and not found and not lacks:
         return own, NO_LAYOUT
-    return BETWEEN.join(pieces), TextLayout(title, len(own), found).encode()
+    return BETWEEN.join(pieces), TextLayout(title, len(own), found, lacks).encode()
 
 
 def _inline(name: str, texts: Sequence[str]) -> str:
@@ -282,15 +295,3 @@ def _inline(name: str, texts: Sequence[str]) -> str:
     joined = ("\n" if long else ", ").join(texts)
     heading = f"{name}:\n" if long else f"{name}: "
     return heading + joined if name else joined
-
-
-def _take(batch: DocumentBatch, rows: list[int]) -> DocumentBatch:
-    """Return the documents at these positions; `batch` has the hashes of texts of these alone."""
-    return DocumentBatch(
-        [batch.keys[n] for n in rows],
-        [batch.texts[n] for n in rows],
-        [batch.payloads[n] for n in rows],
-        batch.text_hashes,
-        [batch.payload_hashes[n] for n in rows],
-        [batch.layouts[n] for n in rows] if batch.layouts else [],
-    )

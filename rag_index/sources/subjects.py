@@ -27,7 +27,7 @@ MACHINERY = frozenset(
 )
 """Nouns of tables that programs need and nobody looks for."""
 DOUBTFUL = frozenset(
-    "log job option role device history schedule revision version key notification search import export subscription "
+    "log job option role device history schedule revision version notification search import export subscription "
     "vote like favorite favourite counter stat statistic metric event_log activity_log plugin module widget menu "
     "template variable param parameter feature_flag".split()
 )
@@ -59,13 +59,16 @@ PAIRS = {
     "activitie": frozenset(),
 }
 """Nouns of tables whose rows are parts of some tables alone."""
+PASSWORDS = frozenset("password passwd pass pwd hash salt".split())
+LOGINS = frozenset("email mail login username user".split())
+"""Words of columns that tables of accounts have, beside a password."""
 MIN_PART_FILLED = 0.05
 """The share of rows with text from which on rows are parts."""
 MAX_LABELS = 40
 """Rows of a table that only names what others refer to, such as states and categories."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Subject:
     """A table, what its columns hold, and which rows may be shown."""
 
@@ -77,7 +80,7 @@ class Subject:
     """Relations to its parents."""
     children: list[Relation] = field(default_factory=list)
 
-    @property
+    @cached_property
     def title(self) -> str | None:
         """Return the column, or the template of columns, that says what a row is called."""
         names = [p for p in self.profiles.values() if p.role in ("short", "prose", "code") and p.length <= 160]
@@ -108,13 +111,13 @@ class Subject:
     def _named(self, *names: str) -> str | None:
         return next((c for c in self.table.columns if "_".join(words(c)) in names), None)
 
-    @property
+    @cached_property
     def title_columns(self) -> list[str]:
         """Return the columns of the title."""
         title = self.title
         return [name for name in self.table.columns if title == name or f"{{{name}}}" in (title or "")]
 
-    @property
+    @cached_property
     def prose(self) -> list[str]:
         """Return the columns with texts, without the title and those that repeat another."""
         found: list[ColumnProfile] = []
@@ -143,27 +146,27 @@ class Subject:
             if p.role == "code" and p.name not in key | used and p.name not in self.title_columns
         ]
 
-    @property
+    @cached_property
     def has_prose(self) -> bool:
         """Return whether a row has a text beside its title."""
         return any(self.profiles[name].role == "prose" for name in self.prose)
 
-    @property
+    @cached_property
     def has_text(self) -> bool:
         """Return whether people read anything of a row."""
         return bool(self.title or self.prose)
 
-    @property
+    @cached_property
     def text_length(self) -> float:
         """Return the average length of the texts of a row."""
         return sum(self.profiles[name].length * self.profiles[name].filled for name in self.prose)
 
-    @property
+    @cached_property
     def locale(self) -> str | None:
         """Return the column with the language of a row."""
         return next((p.name for p in self.profiles.values() if p.role == "locale"), None)
 
-    @property
+    @cached_property
     def version(self) -> str | None:
         """Return the column with the number of a version, if rows are versions of one thing."""
         inherited = {column for relation in self.relations for column in relation.columns}
@@ -181,21 +184,21 @@ class Subject:
                 return name
         return None
 
-    @property
+    @cached_property
     def is_login(self) -> bool:
         """Return whether rows are accounts of people who log in."""
-        secret = any(p.role == "secret" for p in self.profiles.values())
-        return secret and (
-            (self.noun[-1:] and self.noun[-1] in PEOPLE)
-            or any("email" in words(c) or "mail" in words(c) for c in self.table.columns)
-        )
+        secret = [p.name for p in self.profiles.values() if p.role == "secret"]
+        if self.noun[-1:] and self.noun[-1] in PEOPLE:
+            return bool(secret)
+        password = any(PASSWORDS & set(words(name)) for name in secret)
+        return password and any(LOGINS & set(words(name)) for name in self.table.columns)
 
     @property
     def is_people(self) -> bool:
         """Return whether rows are persons."""
         return self.is_login or (self.noun[-1:] != () and self.noun[-1] in PEOPLE)
 
-    @property
+    @cached_property
     def is_translated(self) -> bool:
         """Return whether what people read of a row is elsewhere: it has no title, and attributes at most."""
         return not self.title and all(self.profiles[name].form == "json" for name in self.prose)
@@ -322,7 +325,7 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     if whole_key and not child.title and parent.has_text:
         return 3
     if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
-        return 3 if not parent.is_label else 0
+        return 3 if not parent.is_label else 2
     return (
         1 if not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes else 0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,7 +15,9 @@ import pytest
 from rag_index.service.tokens import new_token, token_line
 from rag_index.settings import ServeSettings
 from tests.browser import Browser, find_chromium
-from tests.project import PROGRAM
+from tests.indexing.plain import run_plain
+from tests.indexing.test_parts import SETTINGS, TABLES
+from tests.project import PROGRAM, Project
 from tests.retrieve.desk import DESK, Desk
 from tests.service.live import Live
 from tests.waiting import eventually
@@ -253,3 +256,20 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
         ground = window.evaluate("getComputedStyle(document.documentElement).backgroundColor")
         assert (ground == "rgb(20, 23, 28)") == dark
         window.picture(picture, width=width, height=height)
+
+
+def test_a_hit_of_a_part_has_the_title_of_its_document_and_a_link(window, tmp_path):
+    project = Project(tmp_path / "project")
+    project.write_settings(SETTINGS.format(digest="").replace('access = "team"\n', ""))
+    with sqlite3.connect(project.folder / "source.db") as db:
+        db.executescript(TABLES)
+    run_plain(project)
+    with Live(project.settings) as live:
+        window.open(f"{live.url}/")
+        window.wait_for("notes")
+        window.type("toner cartridge")
+        window.press("Enter")
+        window.wait_for("Printer offline", "notes · remark 10", "customer.name", "Acme", "remark.author")
+        assert window.evaluate("document.querySelector('.hit a').getAttribute('href')") == "/r/10"
+        window.click("Printer offline")
+        window.wait_for("notes: Printer offline", "remark 10", "remark 11", "The network cable was loose.")

@@ -7,6 +7,7 @@ import re
 import pytest
 import sqlalchemy as sa
 
+from rag_index.chunking.text import TextChunker
 from rag_index.documents.canonical import decode_payload
 from rag_index.documents.keys import document_id
 from rag_index.documents.layout import TextLayout
@@ -308,19 +309,20 @@ def test_odd_names_are_quoted_and_text_keys_are_compared_as_the_database_does(da
     }
 
 
-def test_bytes_that_are_no_text_are_named(database):
+def test_a_part_that_is_no_text_is_named_and_costs_its_document_nothing_else(database):
     kind = {"postgresql": "BYTEA", "mariadb": "BLOB"}.get(database.url.get_backend_name(), "BLOB")
     database.run(
         "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)", "INSERT INTO note VALUES (1, 'a'), (2, 'b')",
         f"CREATE TABLE file (id INTEGER PRIMARY KEY, note_id INTEGER, content {kind})",
     )  # fmt: skip
-    database.run("INSERT INTO file VALUES (?, ?, ?)", rows=[(7, 1, b"\x00\xff\xfe\x01\x02\x80")])
+    database.run("INSERT INTO file VALUES (?, ?, ?)", rows=[(7, 1, b"\x89PNG\r\n\x1a\n\x00\x01"), (8, 1, b"read me")])
     part = {"table": "file", "on": "note_id", "key": "id", "text": "content"}
     source = database.source(name="notes", table="note", key="id", text="body", parts=[part])
-    source.check()
-    page = source.page(None, 10)
-    assert page.documents.keys == ["2"]
-    assert "part file 7: column 'content'" in page.unreadable[0].reason
+    assert read(source)["1"][2] == [("file", "8", "read me")]
+    batch = source.page(None, 10).documents
+    first, second = TextChunker(100, 10).chunk(batch)
+    assert "part file 7: column 'content'" in first.incomplete
+    assert (first.chunks, second.chunks, second.incomplete) == (["a", "read me"], ["b"], "")
 
 
 MISTAKES = [

@@ -94,7 +94,7 @@ SAMPLE = Sample(
 [[indexes]]
 name = "notes"
 table = "Note"
-key = ["PatID", "EncNo", "NoteNo", "Version"]
+key = ["PatID", "EncNo", "NoteNo"]
 newest = "Version"
 title = "Heading"
 text = ["Heading", "Body"]
@@ -102,7 +102,7 @@ where = "\\"Sealed\\" = 'N'"
 payload = ["NoteType", "Written"]
 [[indexes.parts]]
 table = "NoteLine"
-on = ["PatID", "EncNo", "NoteNo", "Version"]
+on = {PatID = "PatID", EncNo = "EncNo", NoteNo = "NoteNo", Version = "Version"}
 order_by = "LineNo"
 text = ["Text"]
 

@@ -208,6 +208,7 @@ key = "id"
 title = "subject"
 where = "discarded_at IS NULL"
 text = ["number"]
+format = {number = "plain"}
 payload = ["priority", "created_at"]
 [[indexes.parts]]
 table = "rich_texts"

@@ -61,7 +61,7 @@ export function payload(values) {
 // Yield the fields of a payload; those of another table, such as customer.name, one by one.
 function* fields(values, before = "") {
   for (const [name, value] of Object.entries(values)) {
-    const isTable = value !== null && typeof value === "object" && !Array.isArray(value) && !before.includes(".");
+    const isTable = value !== null && typeof value === "object" && !Array.isArray(value) && before.split(".").length < 3;
     if (isTable) yield* fields(value, `${before}${name}.`);
     else yield [before + name, value];
   }

@@ -1,0 +1,64 @@
+"""What programs and agents see of a document that consists of several tables: title, link, and the part."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import httpx
+import pytest
+
+from rag_index.retrieve import Retriever
+from rag_index.service.models import Caller, DocumentModel, SearchAnswerModel
+from rag_index.service.search_service import SearchService
+from rag_index.service.tools import AgentTools
+from tests.indexing.plain import run_plain
+from tests.indexing.test_parts import SETTINGS, TABLES
+from tests.project import Project
+from tests.service.live import Live
+
+LINK = "https://desk.example.org/t/1"
+PART = {"name": "remark", "id": "10", "link": "/r/10"}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("parts") / "project")
+    project.write_settings(SETTINGS.format(digest="").replace('access = "team"\n', ""))
+    with sqlite3.connect(project.folder / "source.db") as db:
+        db.executescript(TABLES)
+    assert run_plain(project).state == "completed"
+    return project.settings
+
+
+def test_programs_get_title_link_and_part(settings):
+    with Live(settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+        found = client.post("/search", json={"query": "toner cartridge", "filter": {"remark.author": "kim"}}).json()
+        SearchAnswerModel.model_validate(found)
+        first = found["hits"][0]
+        assert (first["title"], first["link"], first["part"]) == ("Printer offline", LINK, PART)
+        document = client.get("/documents/notes/1").json()
+        DocumentModel.model_validate(document)
+        assert (document["title"], document["link"]) == ("Printer offline", LINK)
+        assert [chunk.get("part", {}).get("id") for chunk in document["chunks"]] == [None, "10", "11"]
+        assert document["chunks"][1]["payload"] == {"remark": {"author": "kim"}}
+        fields = client.get("/indexes").json()["indexes"][0]["fields"]
+        assert {field["name"] for field in fields} == {"customer.name", "remark.author"}
+
+
+def test_agents_read_title_link_and_part(settings):
+    async def call():
+        async with Retriever(settings) as retriever:
+            tools = AgentTools(SearchService(settings, retriever))
+            given = {"query": "toner cartridge", "filter": {"customer.name": "Acme"}, "limit": 1}
+            search = await tools.call("search", given, Caller())
+            return search, await tools.call("get_document", {"index": "notes", "document_id": "1"}, Caller())
+
+    search, document = asyncio.run(call())
+    assert search.structured["hits"][0]["part"] == PART
+    first, text, *_ = search.text.splitlines()
+    assert first.startswith("1. [notes/1")
+    assert "] Printer offline </r/10>, remark 10 score " in first
+    assert "customer.name: Acme" in first
+    assert text == "Replace the toner cartridge."
+    assert f"] Printer offline <{LINK}>" in document.text
