@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from textwrap import indent
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ from rag_index.cli import Context, command, json_option, print_json
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
+    from rag_index.sources.scaffold import Scaffold
     from rag_index.status.effective_settings import EffectiveValue
 
 
@@ -87,7 +87,7 @@ def init(
 ) -> None:
     """Write a commented rag-index.toml, and show a document of each index that it proposes."""
     from rag_index.settings import FILE_NAME
-    from rag_index.sources.scaffold import read_examples, scaffold
+    from rag_index.sources.scaffold import scaffold
 
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
@@ -96,8 +96,7 @@ def init(
         raise click.UsageError("--include, --exclude and --add choose tables of a database: name it with --source")
     made = scaffold(source, path.parent, include=include, exclude=exclude, add=add)
     if source is not None:
-        for example in read_examples(made, source, path.parent):
-            click.echo(f"{example.headline}\n{indent(example.document, '    ')}\n")
+        _show_examples(made, source)
     try:
         path.write_text(made.text, encoding="utf-8")
     except OSError as error:
@@ -109,6 +108,20 @@ def init(
     for sentence in made.left_out:
         click.echo(f"- {sentence}")
     click.echo(f"Wrote {path}. Check it, then run: rag-index plan; rag-index index-all")
+
+
+def _show_examples(made: Scaffold, source: str) -> None:
+    """Print a document of each proposed index as it will be embedded, and what is hidden."""
+    from rag_index.cli.status import print_document
+    from rag_index.sources.scaffold import proposed_settings
+    from rag_index.status.preview import show_documents
+
+    settings = proposed_settings(made, source)
+    for index, proposed in zip(settings.indexes, made.proposed, strict=True):
+        for document in show_documents(settings, index, 1):
+            print_document(document)
+        for reason in proposed.hidden:
+            click.echo(f"{index.name} leaves rows out: {reason}")
 
 
 @command()

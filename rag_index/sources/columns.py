@@ -29,6 +29,8 @@ MAX_TITLE_CHARS = 160
 MAX_CODE_CHARS = 24
 """The maximum average length of what people know a row by. Longer values without words are for programs."""
 MAX_CHOICES = 20
+MAX_SECRET_CHARS = 4000
+"""What is looked at of a text for secrets."""
 MIN_MARKED = 0.004
 """The share of values with tags or entities from which on a column is HTML. Plain texts do not change by that."""
 TITLES = (
@@ -84,6 +86,7 @@ _ADDRESS = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|\S+/\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
     re.IGNORECASE,
 )
+_TIME = re.compile(r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d.*)?")
 _SLUG = re.compile(r"[a-z0-9]+(?:[-_][a-z0-9]+)+")
 _WORDS = re.compile(r"[^\W\d_][,;:.!?)\"'’]*\s+[(\"'„“]?[^\W\d_]")
 
@@ -109,7 +112,7 @@ def looks_secret(value: object) -> bool:
     if not isinstance(value, str):
         return False
     text = value.strip()
-    if _SECRET_VALUE.search(text[:4000]) is not None:
+    if holds_secret(text):
         return True
     return (
         _RANDOM.fullmatch(text) is not None
@@ -117,6 +120,11 @@ def looks_secret(value: object) -> bool:
         and not _UUID.fullmatch(text)
         and _is_random(text)
     )
+
+
+def holds_secret(text: str) -> bool:
+    """Return whether a text has a password hash, a token or a key in it, of a kind that shows."""
+    return _SECRET_VALUE.search(text[:MAX_SECRET_CHARS]) is not None
 
 
 def _is_random(text: str) -> bool:
@@ -202,8 +210,10 @@ def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -
 
 
 def _machine_role(made: ColumnProfile, named: set[str]) -> Role | None:
-    """Return the role of a column that programs read; None if people do."""
+    """Return the role of a column that programs read, or that has times; None if people read it."""
     texts = made.texts
+    if _share(texts, _TIME) > 0.8:
+        return "time"
     is_slug = made.last_word not in ("title", "subject", "headline") and _share(texts, _SLUG) > 0.5
     if named & MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
         return "other"

@@ -289,6 +289,7 @@ class _Index:
         self._format: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._hidden: list[str] = []
+        self._part_names: set[str] = set()
         self._tables = [subject.table.full_name]
         self._texts: list[str] = []
         """Sampled texts, of which the languages are found."""
@@ -392,7 +393,7 @@ class _Index:
         stem = [word for word in words(relation.columns[0]) if word not in ("id", "fk", "no", "code", "uuid", "guid")]
         plain = re.sub(r"\W", "", "_".join(stem) or "_".join(words(parent.name)), flags=re.ASCII).strip("_")
         plain = plain if plain[:1].isalpha() else f"join_{plain}" if plain else "joined"
-        taken = {*self._joins, *self._table.columns}
+        taken = {*self._joins, *self._table.columns, *self._part_names}
         name = next(one for n in range(1, 99) if (one := plain if n == 1 else f"{plain}_{n}") not in taken)
         prefix = f"{through}." if through else ""
         join: dict[str, Any] = {"table": parent.name}
@@ -535,6 +536,7 @@ class _Index:
         return self._with_text(part, child, [*second.columns, second.type_column], number)
 
     def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
+        self._part_names.add(child.table.name)
         part: dict[str, Any] = {"table": child.table.name}
         if child.table.schema:
             part["schema"] = child.table.schema
@@ -587,7 +589,8 @@ class _Index:
         """Return the part with the labels, such as tags, that a table links with rows."""
         label = self._subjects.of(other.parent)
         name = re.sub(r"\W", "", "_".join(words(label.table.name)), flags=re.ASCII) or "label"
-        part: dict[str, Any] = {"name": f"{name}_labels", "table": own.child.name}
+        self._part_names.add(name)
+        part: dict[str, Any] = {"name": name, "table": own.child.name}
         if own.child.schema:
             part["schema"] = own.child.schema
         pairs = own.pairs
@@ -667,9 +670,15 @@ class _Index:
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
             named = set(words(name))
-            if name in used or name in self._text or name in subject.title_columns or not profile.filled:
+            if (
+                name in used
+                or name in self._text
+                or name in subject.title_columns
+                or not profile.filled
+                or name in hides
+            ):
                 continue
-            if profile.role in ("choice", "locale") and len(profile.choices) > 1 and name not in hides:
+            if profile.role in ("choice", "locale") and len(profile.choices) > 1:
                 ranked.append((1, name))
             elif profile.role == "time" and named & CHANGED | (named & CREATED) and not named & {"login"}:
                 ranked.append((2 if named & CREATED else 3, name))

@@ -17,7 +17,6 @@ from sqlalchemy.engine import make_url
 
 from rag_index.database.urls import database_url, is_file, is_secret, redacted_url
 from rag_index.documents.batches import DocumentBatch
-from rag_index.documents.layout import TextLayout
 from rag_index.errors import SettingsError, SourceError
 from rag_index.settings.loading import load_settings
 from rag_index.settings.project import project_name
@@ -93,10 +92,6 @@ project = {project}  # the prefix of all collection names, so that projects can 
 # exclude = ["**/vendor/**"]            # in addition to .gitignore
 
 """
-EXAMPLE_ROWS = 200
-"""Documents of which one is shown."""
-EXAMPLE_CHARS = 600
-MAX_EXAMPLE_CHARS = 3000
 READ_FACTOR = 20
 """Documents that are read for each one of the sample. More would make a small sample of a large table slow."""
 
@@ -212,57 +207,17 @@ def _toml(value: Any) -> str:
     return str(tomlkit.item(value).as_string())
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One whole document of a proposed index, as it will be embedded."""
-
-    index: str
-    headline: str
-    """What the index has, and what it leaves out."""
-    document: str
-
-
-def read_examples(made: Scaffold, source: str, folder: Path) -> list[Example]:
-    """Return a document of each proposed index. Nothing is left in the folder.
+def proposed_settings(made: Scaffold, source: str) -> Settings:
+    """Return the settings of a scaffold, with the whole URL of its database, before the file is written.
 
     Raises:
-        SettingsError, SourceUnavailable, SourceError: the database does not fit the proposal, or cannot be read.
+        SettingsError: a variable of the environment does not fit them.
     """
     url = database_url(source, Path.cwd()).render_as_string(hide_password=False)
     with tempfile.TemporaryDirectory(prefix="rag-index-init-") as name:
         file = Path(name) / "rag-index.toml"
         file.write_text(made.text, encoding="utf-8")
-        settings = load_settings(file, source={"url": url})
-        return [
-            _example(settings, index, proposed) for index, proposed in zip(settings.indexes, made.proposed, strict=True)
-        ]
-
-
-def _example(settings: Settings, index: IndexSettings, proposed: ProposedIndex) -> Example:
-    source = open_source(settings, index)
-    try:
-        source.check()
-        documents = source.page(None, EXAMPLE_ROWS).documents
-        count = source.count()
-    finally:
-        source.close()
-    of = ", ".join(dict.fromkeys(proposed.tables))
-    hidden = f"; not shown: {'; '.join(proposed.hidden)}" if proposed.hidden else ""
-    return Example(index.name, f"{index.name}: {count:,} documents of {of}{hidden}", _one_document(documents))
-
-
-def _one_document(documents: DocumentBatch) -> str:
-    """Return the title and the text of a document that is neither short nor long, and has parts if any has."""
-    if not documents:
-        return "(no document)"
-    layouts = [TextLayout.decode(one) if one else None for one in documents.layouts or [b""] * len(documents)]
-    best = max(
-        range(len(documents)),
-        key=lambda row: (bool(layouts[row] and layouts[row].parts), -abs(len(documents.texts[row]) - EXAMPLE_CHARS)),  # type: ignore[union-attr]
-    )
-    layout, text = layouts[best], documents.texts[best]
-    shown = text if len(text) <= MAX_EXAMPLE_CHARS else f"{text[:MAX_EXAMPLE_CHARS]} …"
-    return "\n".join(filter(None, [layout.title if layout else "", shown]))
+        return load_settings(file, source={"url": url})
 
 
 def _without_secrets(source: str, here: Path, folder: Path) -> str:

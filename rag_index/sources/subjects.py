@@ -27,7 +27,7 @@ MACHINERY = frozenset(
 )
 """Nouns of tables that programs need and nobody looks for."""
 DOUBTFUL = frozenset(
-    "log job option role device history schedule revision version key notification search import export subscription "
+    "log job option role device history schedule revision version notification search import export subscription "
     "vote like favorite favourite counter stat statistic metric event_log activity_log plugin module widget menu "
     "template variable param parameter feature_flag".split()
 )
@@ -59,6 +59,9 @@ PAIRS = {
     "activitie": frozenset(),
 }
 """Nouns of tables whose rows are parts of some tables alone."""
+PASSWORDS = frozenset("password passwd pass pwd hash salt".split())
+LOGINS = frozenset("email mail login username user".split())
+"""Words of columns that tables of accounts have, beside a password."""
 MIN_PART_FILLED = 0.05
 """The share of rows with text from which on rows are parts."""
 MAX_LABELS = 40
@@ -184,11 +187,11 @@ class Subject:
     @cached_property
     def is_login(self) -> bool:
         """Return whether rows are accounts of people who log in."""
-        secret = any(p.role == "secret" for p in self.profiles.values())
-        return secret and (
-            (self.noun[-1:] and self.noun[-1] in PEOPLE)
-            or any("email" in words(c) or "mail" in words(c) for c in self.table.columns)
-        )
+        secret = [p.name for p in self.profiles.values() if p.role == "secret"]
+        if self.noun[-1:] and self.noun[-1] in PEOPLE:
+            return bool(secret)
+        password = any(PASSWORDS & set(words(name)) for name in secret)
+        return password and any(LOGINS & set(words(name)) for name in self.table.columns)
 
     @property
     def is_people(self) -> bool:
@@ -322,7 +325,7 @@ def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     if whole_key and not child.title and parent.has_text:
         return 3
     if last in PARTS and not (child.title and child.text_length > 150 and parent.has_prose):
-        return 3 if not parent.is_label else 0
+        return 3 if not parent.is_label else 2
     return (
         1 if not child.title and child.has_prose and parent.has_text and not parent.is_label and not child.codes else 0
     )

@@ -158,8 +158,8 @@ def _deleted(table: DatabaseTable, profile: ColumnProfile, name: str) -> Conditi
 
 def _published(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    column = table.columns[profile.name]
-    if not set(words(profile.name)) & PUBLISHED_TIMES or column.kind != "time" or not 0 < profile.filled < 1:
+    table.columns[profile.name]
+    if not set(words(profile.name)) & PUBLISHED_TIMES or profile.role != "time" or not 0 < profile.filled < 1:
         return None
     return Condition(
         f"{name} IS NOT NULL", f"{profile.name} is empty for drafts", lambda row: row[profile.name] is not None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
+from rag_index.documents.canonical import decode_payload
 from rag_index.embedders import identify
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
@@ -20,6 +22,7 @@ from rag_index.ledger import Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.outcome import count_of
 from rag_index.sources import has_digests, open_source, scan_settings
+from rag_index.sources.columns import holds_secret, looks_secret
 from rag_index.sources.sql import not_unique
 from rag_index.stores import commit_marks, open_names
 
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 500
 """Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
+MAX_SECRETS = 20
+"""One document of this many may have a value that looks like a secret; `plan` warns of more."""
 NO_COLLECTION = -1
 """An id that no collection has: nothing is known of its documents."""
 
@@ -230,6 +235,25 @@ def _secrets(index: IndexSettings) -> str:
     return f"searches would show {names}, named like secrets: leave out what is one, and name the rest in not_secret"
 
 
+def _secret_values(index: IndexSettings, documents: DocumentBatch) -> str:
+    """Return the warning about values that look like password hashes, tokens and keys; "" if there are none."""
+    sample = documents.take(list(range(0, len(documents), -(-len(documents) // SAMPLE) or 1)))
+    found: Counter[str] = Counter()
+    for payload in sample.payloads:
+        found.update(name for name, value in decode_payload(payload).items() if looks_secret(value))
+    if not set(index.text_columns) & set(index.not_secret):
+        found["text"] = sum(map(holds_secret, sample.texts))
+    names = [
+        name for name, count in found.items() if count * MAX_SECRETS > len(sample) and name not in index.not_secret
+    ]
+    if not names:
+        return ""
+    return (
+        f"values of {', '.join(names)} look like password hashes, tokens or keys: leave such columns out, or name the "
+        "columns in not_secret if searches may show them"
+    )
+
+
 def _check_fits(
     settings: Settings, index: IndexSettings, live: Collection | None, identity: EmbedderIdentity | RagIndexError
 ) -> None:
@@ -257,6 +281,8 @@ def _compare(
     number = 0
     while number == 0 or cursor is not None:
         page, number = source.page(cursor, settings.source.page_rows), number + 1
+        if number == 1:
+            plan.add_message(_secret_values(index, page.documents))
         unreadable = [failure.key for failure in page.unreadable]
         if repeated := ledger.see([*page.documents.keys, *unreadable, *page.unread], page=number):
             raise not_unique(index, repeated[0])

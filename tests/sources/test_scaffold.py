@@ -25,24 +25,42 @@ def desk(tmp_path, monkeypatch):
     with sqlite3.connect("desk.db") as db:
         db.executescript(
             """
-            CREATE TABLE comment
-                (id INTEGER PRIMARY KEY, ticket INTEGER, body TEXT, author TEXT, created TEXT, raw BLOB);
-            CREATE TABLE "Work Log" ("log id" TEXT, line INTEGER, "the ""text" TEXT, PRIMARY KEY ("log id", line));
-            CREATE TABLE "work-log" (id INTEGER PRIMARY KEY, note VARCHAR(2000), code VARCHAR(10), _rag TEXT);
+            CREATE TABLE ticket (id INTEGER PRIMARY KEY, subject TEXT, author TEXT, created TEXT, raw BLOB,
+                                 is_private INTEGER NOT NULL, deleted_at TEXT, api_token TEXT, email TEXT);
+            CREATE TABLE comment (id INTEGER PRIMARY KEY, ticket_id INTEGER, body TEXT, internal BOOLEAN NOT NULL);
+            CREATE TABLE "Visit Report" ("log id" TEXT, line INTEGER, "the ""text" TEXT, PRIMARY KEY ("log id", line));
             CREATE TABLE "__odd__name__" (id INTEGER PRIMARY KEY, body TEXT);
             CREATE TABLE "größe" (id INTEGER PRIMARY KEY, "Größe" TEXT);
             CREATE TABLE "no
 key" (body TEXT);
-            CREATE TABLE no_key_and_no_text (value REAL);
             CREATE VIEW latest AS SELECT id, body FROM comment;
             CREATE TABLE numbers (id INTEGER PRIMARY KEY, value REAL, state VARCHAR(20));
             CREATE TABLE hashes (id INTEGER PRIMARY KEY, digest TEXT);
+            CREATE TABLE user_sessions (id INTEGER PRIMARY KEY, note TEXT);
+            CREATE TABLE nothing_yet (id INTEGER PRIMARY KEY, body TEXT);
             """
         )
-        for i in range(30):
-            db.execute("INSERT INTO comment VALUES (?, 1, ?, ?, '2024-01-02 10:00', x'00')", (i, PROSE, f"Ann {i}th"))
+        for i in range(1, 31):
+            author, gone = f"Ann {i}th", "2024-05-01" if i == 7 else None
+            ticket = (
+                i,
+                f"Printer {i} is <b>offline</b>",
+                author,
+                "2024-01-02",
+                b"\x89PNG",
+                i == 3,
+                gone,
+                f"tok{i}",
+                "a@example.org",
+            )
+            db.execute("INSERT INTO ticket VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", ticket)
+            db.execute("INSERT INTO comment VALUES (?, ?, ?, ?)", (i, i, f"{PROSE} {i}", i == 5))
             db.execute("INSERT INTO hashes VALUES (?, ?)", (i, "0123456789abcdef" * 4))
-            db.execute('INSERT INTO "größe" VALUES (?, ?)', (i, "打印机坏了无法打印请尽快修理它谢谢你们大家"))
+            db.execute('INSERT INTO "größe" VALUES (?, ?)', (i, f"打印机坏了无法打印请尽快修理它谢谢你们大家 {i}"))
+            db.execute('INSERT INTO "Visit Report" VALUES (?, ?, ?)', (f"a{i}", 1, f"{PROSE} {PROSE} {i}"))
+            db.execute('INSERT INTO "__odd__name__" VALUES (?, ?)', (i, f"{i} {PROSE}"))
+            db.execute("INSERT INTO user_sessions VALUES (?, ?)", (i, PROSE))
+            db.execute('INSERT INTO "no\nkey" VALUES (?)', (PROSE,))
     db.close()
     return tmp_path
 
@@ -52,14 +70,13 @@ def load(text, folder):
     return load_settings(folder / "rag-index.toml")
 
 
-def test_every_table_with_text_becomes_an_index_that_fits(desk):
+def test_what_people_look_for_becomes_an_index_that_fits(desk):
     settings = load(scaffold("sqlite:///desk.db").text, desk)
     assert {index.table: index.name for index in settings.indexes} == {
-        "Work Log": "work-log",
-        "__odd__name__": "odd_name",
-        "comment": "comment",
+        "ticket": "ticket",
+        "Visit Report": "visit-report",
+        "__odd__name__": "odd-name",
         "größe": "gr-e",
-        "work-log": "work-log-2",
     }
     for index in settings.indexes:
         source = open_source(settings, index)
@@ -68,46 +85,79 @@ def test_every_table_with_text_becomes_an_index_that_fits(desk):
         source.close()
 
 
-def test_tables_and_views_without_a_key_are_named_in_the_file_and_by_the_command(desk):
+def test_a_document_has_title_parts_conditions_and_no_secret(desk):
+    ticket = load(scaffold("sqlite:///desk.db").text, desk).index("ticket")
+    (part,) = ticket.parts
+    assert (ticket.key, ticket.title, ticket.format) == ("id", "subject", {"subject": "html"})
+    assert ticket.where == "is_private = 0 AND deleted_at IS NULL"
+    assert (part.table, part.on, part.text, part.where) == ("comment", "ticket_id", ["body"], "internal = false")
+    assert (ticket.text, ticket.payload) == (["author"], ["created"])
+    source = open_source(Settings(source={"url": "sqlite:///desk.db"}, indexes=[ticket]), ticket)
+    documents = source.page(None, 50).documents
+    source.close()
+    assert len(documents) == 28
+    assert not any("please help us. 5" in text for text in documents.texts)
+
+
+def test_what_is_left_out_is_named_with_the_reason(desk):
     made = scaffold("sqlite:///desk.db")
-    assert [sentence.partition(" has text but no primary key: ")[0] for sentence in made.left_out] == [
-        '"latest"',
-        '"no\\nkey"',
-    ]
-    assert all(f"\n# {sentence}\n" in made.text for sentence in made.left_out)
-    with sqlite3.connect("loose.db") as db:
-        db.executescript("CREATE TABLE loose (body TEXT)")
-    with pytest.raises(SettingsError, match='no table with a primary key and a text column; "loose" has text but no'):
+    assert {
+        "latest: is a view: what it shows is in tables",
+        "comment: is a part of ticket",
+        "no\nkey: has no primary key: write its [[indexes]] by hand, with unique columns as `key`",
+        "nothing_yet, numbers: is empty",
+        "user_sessions: is for programs, by its name",
+        "columns with what may be secrets: ticket (api_token)",
+        "columns with what may be personal or internal: ticket (email)",
+    } <= set(made.left_out)
+    assert "# - user_sessions: is for programs, by its name\n" in made.text
+    sqlite3.connect("loose.db").executescript(
+        "CREATE TABLE loose (body TEXT); INSERT INTO loose VALUES ('a few words')"
+    )
+    with pytest.raises(SettingsError, match=r"no table whose rows people would look for; loose: has no primary key"):
         scaffold("sqlite:///loose.db")
 
 
-def test_words_are_text_and_codes_names_and_dates_are_payload(desk):
-    settings = load(scaffold("sqlite:///desk.db").text, desk)
-    comment, log, again = (settings.index(name) for name in ("comment", "work-log", "work-log-2"))
-    assert (comment.key, comment.text, comment.payload) == ("id", ["body"], ["ticket", "author", "created"])
-    assert (log.key, log.text) == (["log id", "line"], ['the "text'])
-    assert (again.text[0], again.payload) == ("note", ["code"])
-    assert settings.index("gr-e").text == ["Größe"]
+def test_tables_are_included_excluded_and_added_by_name(desk):
+    def tables(**options):
+        return {index.tables[0] for index in scaffold("sqlite:///desk.db", **options).proposed}
+
+    assert tables(include=["tick*"]) == {"ticket"}
+    assert tables(exclude=["ticket", "gr*"]) == {"__odd__name__", "comment", "Visit Report"}
+    assert tables(add=["user_sessions"]) == {"ticket", "__odd__name__", "größe", "Visit Report", "user_sessions"}
+    with pytest.raises(SettingsError, match="--add tickets: there is no such table .ticket"):
+        scaffold("sqlite:///desk.db", add=["tickets"])
 
 
-def test_secrets_are_left_out_by_their_names_and_plan_warns_of_those_that_are_written_in(tmp_path):
+def test_init_shows_a_document_of_each_index_and_what_it_hides(tmp_path, desk):
     project = Project(tmp_path / "project")
-    project.execute("CREATE TABLE user (id INTEGER PRIMARY KEY, about TEXT, password_hash TEXT, apiKey TEXT, pin INT)")
-    project.execute("CREATE TABLE session (session_key TEXT PRIMARY KEY, note TEXT)")
-    project.execute("INSERT INTO user VALUES (1, ?, '$2b$12$ a hash with words', 'k e y', 1234)", PROSE)
     project.config.unlink()
-    said = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db").stdout
-    user = project.settings.index("user")
-    assert (user.text, user.payload) == (["about"], [])
-    assert '"user" has columns named like secrets, which are left out (password_hash, apiKey, pin): if one' in said
-    assert '"session" is left out, because its key is named like a secret (session_key): if one holds none' in said
-    assert all(f"\n# {line}\n" in project.config.read_text() for line in said.splitlines() if line.startswith('"'))
-    assert "message" not in project.json("plan", "user")["indexes"][0]
+    said = project.cli("init", "--source", f"sqlite:///{desk}/desk.db", "--include", "ticket").stdout
+    assert "ticket: Printer 1 is offline (1)\n" in said
+    assert "  --- comment 1\n  Printer 1 is offline\n\n  The printer on the third floor" in said
+    assert "ticket leaves rows out: ticket: deleted_at is set for deleted rows\n" in said
+    assert [index.name for index in project.settings.indexes] == ["ticket"]
+    used = project.cli("init", "--add", "comment", "--force")
+    assert used.returncode == 2
+    assert "choose tables of a database" in used.stderr
 
-    written = project.config.read_text().replace('text = ["about"]', 'text = ["about", "password_hash"]')
-    project.write_settings(written.replace("payload = []", 'payload = ["pin"]\nnot_secret = ["pin"]', 1))
-    said = "user: searches would show password_hash, named like secrets: leave out what is one, and name the rest"
-    assert said in project.cli("plan", "user").stdout
+
+def test_plan_warns_of_secrets_that_are_written_in_by_name_and_by_looks(tmp_path):
+    project = Project(tmp_path / "project")
+    project.execute("CREATE TABLE member (id INTEGER PRIMARY KEY, about TEXT, password_hash TEXT, pin INT, badge TEXT)")
+    for i in range(9):
+        project.execute("INSERT INTO member VALUES (?, ?, 'x y', 1234, ?)", i, PROSE, f"$2b$12$KIXQ0{i}abcdefghijklm")
+    text = '[source]\nurl = "sqlite:///source.db"\n[[indexes]]\nname = "member"\ntable = "member"\nkey = "id"\n'
+    project.write_settings(text + 'text = ["about"]\npayload = ["pin", "badge"]\nnot_secret = ["pin"]\n')
+    said = project.cli("plan", "member").stdout
+    assert "member: values of badge look like password hashes, tokens or keys: leave such columns out" in said
+    project.write_settings(text + 'text = ["about", "password_hash"]\npayload = ["badge"]\nnot_secret = ["badge"]\n')
+    said = project.cli("plan", "member").stdout
+    assert "member: searches would show password_hash, named like secrets: leave out what is one" in said
+    project.write_settings(text + 'text = ["about", "badge"]\n')
+    assert "values of text look like password hashes" in project.cli("plan", "member").stdout
+    project.write_settings(text + 'text = ["about", "badge"]\nnot_secret = ["badge"]\n')
+    assert "message" not in project.json("plan", "member")["indexes"][0]
 
 
 def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
@@ -122,7 +172,7 @@ def test_the_file_may_be_in_another_folder_than_the_current_one(desk):
 def test_without_a_source_the_scaffold_holds_an_example(tmp_path):
     settings = load(scaffold(None).text, tmp_path)
     assert settings.source_url.drivername == "postgresql+psycopg"
-    assert settings.indexes[0].text == ["subject", "body"]
+    assert settings.indexes[0].parts[0].text == ["body"]
 
 
 def test_each_commented_line_is_a_key_and_most_show_the_default():
@@ -165,7 +215,7 @@ def test_a_password_is_left_to_the_environment(desk):
     [
         ("s3cret", SettingsError, "--source is not a database URL; write it as sqlite:///file.db"),
         ("sqlite:///nothing.db", SettingsError, "there is no file"),
-        ("sqlite:///empty.db", SettingsError, "empty.db has no table with a primary key and a text column"),
+        ("sqlite:///empty.db", SettingsError, "empty.db has no table whose rows people would look for"),
         ("sqlite:///text.db", SourceError, "file is not a database"),
         ("postgresql://u:s3cret@127.0.0.1:1/d", SourceUnavailable, "u@127.0.0.1:1/d does not answer"),
         (f"sqlite://u:s3cret%40@h/{__file__}?sslpassword=s3cret2", SettingsError, "the driver refuses the URL"),

@@ -23,7 +23,12 @@ CREATE TABLE "Territories" ("TerritoryID" VARCHAR(20) PRIMARY KEY, "TerritoryDes
 CREATE TABLE "EmployeeTerritories" ("EmployeeID" INTEGER, "TerritoryID" VARCHAR(20), PRIMARY KEY ("EmployeeID", "TerritoryID"));
 CREATE TABLE "Price History" ("ProductID" INTEGER, "Until" DATE, "UnitPrice" DECIMAL(10, 2), "Why" TEXT, PRIMARY KEY ("ProductID", "Until"));
 """
-fill = Filler(24, "green tea|goat cheese|rye crackers|fig jam|smoked trout|white beans|walnut oil|dried pears", "arrives|keeps|is packed|sells well", "in tins|by weight|cooled|since the spring")
+fill = Filler(
+    24,
+    "green tea|goat cheese|rye crackers|fig jam|smoked trout|white beans|walnut oil|dried pears",
+    "arrives|keeps|is packed|sells well",
+    "in tins|by weight|cooled|since the spring",
+)
 PRODUCTS = [
     (71, "Ombra di Luna", "Two months in straw; hazelnut at the end, goes with pear mustard."),
     (72, "Nordic Crisp", "Baked twice, no yeast; snaps even in damp air."),
@@ -35,11 +40,30 @@ NOTE = "Holds a degree in botany and speaks Basque. Found the supplier in Navarr
 
 
 def _rows() -> dict:
-    products = [(n, f"{fill.title()} {n}", n % 6 + 1, n % 4 + 1, "12 boxes", 10 + n, 20, 0, fill.text(2) if n % 2 else None) for n in range(1, 61)]
+    products = [
+        (n, f"{fill.title()} {n}", n % 6 + 1, n % 4 + 1, "12 boxes", 10 + n, 20, 0, fill.text(2) if n % 2 else None)
+        for n in range(1, 61)
+    ]
     products += [(n, name, 2, 3, "24 pieces", 18, 5, 0, text) for n, name, text in PRODUCTS]
-    orders = [(10_000 + n, f"CU{n % 30:03d}", n % 5 + 1, "2024-03-01", "2024-03-05", f"Customer {n % 30}", "Lyon", None) for n in range(1, 150)]
-    orders.append((10_900, "CU007", 2, "2024-04-01", None, "Customer 7", "Porto", "Leave the crates at the lighthouse keeper's, he has a cold cellar."))
-    orders.append((10_901, "CU009", 2, "2024-04-02", None, "Customer 9", "Bergen", "Wedding on the 12th, must not come later."))
+    orders = [
+        (10_000 + n, f"CU{n % 30:03d}", n % 5 + 1, "2024-03-01", "2024-03-05", f"Customer {n % 30}", "Lyon", None)
+        for n in range(1, 150)
+    ]
+    orders.append(
+        (
+            10_900,
+            "CU007",
+            2,
+            "2024-04-01",
+            None,
+            "Customer 7",
+            "Porto",
+            "Leave the crates at the lighthouse keeper's, he has a cold cellar.",
+        )
+    )
+    orders.append(
+        (10_901, "CU009", 2, "2024-04-02", None, "Customer 9", "Bergen", "Wedding on the 12th, must not come later.")
+    )
     return {
         "Suppliers": [(n, name, "Mr Smith", "Pamplona", "Spain", "(948) 555-010", None) for n, name in enumerate(["Finca Etxea", "Alder & Sons", "Uji Leaves", "Mulino", "Fjord Foods", "Bean Brothers"], 1)],
         "Categories": [(1, "Beverages", "Soft drinks, coffees and teas", b"\x89PNG\r\n" + bytes(200)), (2, "Condiments", "Sweet and savoury sauces, relishes", b"\x89PNG\r\n" + bytes(200)),

@@ -1,0 +1,58 @@
+"""`rag-index try`: from a URL to a search, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+
+import httpx
+import sqlalchemy as sa
+
+from tests.project import PROGRAM
+from tests.waiting import eventually
+from tests.wild.sample import sample, write
+
+
+def start(tmp_path, *arguments):
+    temporary, here = tmp_path / "tmp", tmp_path / "here"
+    temporary.mkdir()
+    here.mkdir()
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/source.db")
+    write(sample("tracker"), engine)
+    engine.dispose()
+    command = [*PROGRAM, "try", f"sqlite:///{tmp_path}/source.db", *arguments]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    output = (tmp_path / "output").open("w")
+    return subprocess.Popen(command, cwd=here, env=environment, stdout=output, stderr=output), temporary, here
+
+
+def test_the_newest_can_be_searched_while_the_rest_follows_and_nothing_is_left_behind(tmp_path):
+    process, temporary, here = start(tmp_path, "--newest", "20")
+    try:
+        said = tmp_path / "output"
+        eventually(lambda: process.poll() is not None or "Search at http" in said.read_text(), "the page is served")
+        url = re.search(r"Search at (http://\S+);", said.read_text())[1]
+
+        def ids(query, limit=1):
+            answer = httpx.get(f"{url}/v1/search", params={"query": query, "limit": limit}, timeout=30).json()
+            return [hit["document_id"] for hit in answer.get("hits", [])]
+
+        assert ids("Gantt chart is slow") == ["909"]
+        eventually(lambda: "1" in ids("the", 200) or "1" in ids("printer driver", 200), "the oldest row is found")
+        assert "2 indexes proposed, 4 conditions guessed that hide rows; of " in said.read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+    assert process.returncode == 0
+    assert list(temporary.iterdir()) == []
+    assert list(here.iterdir()) == []
+
+
+def test_what_was_tried_can_be_kept(tmp_path):
+    process, temporary, here = start(tmp_path, "--once", "--write")
+    assert process.wait(120) == 0, (tmp_path / "output").read_text()
+    assert (here / "rag-index.toml").is_file()
+    assert (here / ".rag-index").is_dir()
+    assert list(temporary.iterdir()) == []

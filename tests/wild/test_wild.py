@@ -1,0 +1,131 @@
+"""What `init` writes for databases that it has never seen: found first, nothing hidden, no secret; on three databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.database.urls import database_url
+from rag_index.settings import load_settings
+from rag_index.sources.catalog import read_catalog
+from rag_index.sources.proposal import propose
+from tests.live.mariadb import mariadb
+from tests.wild.judge import by_hand, judge, proposed
+from tests.wild.sample import SEEN, UNSEEN, sample, write
+
+__all__ = ["mariadb"]
+
+ALLOWED = {"tracker": 1, "shop": 2, "trading": 1}
+"""Questions of a kind whose first hit is another document."""
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A function that writes a sample into a file and returns its URL."""
+
+    def fill(kind):
+        url = sa.make_url(f"sqlite:///{tmp_path}/{kind}.db")
+        engine = sa.create_engine(url)
+        write(sample(kind), engine)
+        engine.dispose()
+        return url
+
+    return fill
+
+
+def proposal(url):
+    with read_catalog(database_url(url.render_as_string(hide_password=False), Path.cwd())) as catalog:
+        made = propose(catalog)
+    return {index.name: index.settings for index in made.indexes}
+
+
+@pytest.mark.parametrize("kind", ["forum", "wiki"])
+def test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(source, tmp_path, kind):
+    made = sample(kind)
+    verdict = judge(made, tmp_path, proposed(source(kind), tmp_path))
+    assert (verdict.hidden, verdict.secrets, verdict.empty) == ([], [], 0)
+    assert verdict.right >= len(made.questions) - ALLOWED.get(kind, 0), verdict.wrong
+    assert verdict.evidence >= len(made.questions) - 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [kind for kind in (*SEEN, *UNSEEN) if kind not in ("forum", "wiki")])
+def test_so_it_is_for_the_other_kinds(source, tmp_path, kind):
+    test_without_an_edit_the_right_document_is_first_and_nobody_sees_what_is_hidden(source, tmp_path, kind)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [*SEEN, *UNSEEN])
+def test_settings_by_hand_find_at_least_as_much(source, tmp_path, kind):
+    made = sample(kind)
+    by_hand(made, source(kind), tmp_path)
+    verdict = judge(made, tmp_path)
+    assert (verdict.hidden, verdict.secrets) == ([], [])
+    assert verdict.right >= len(made.questions) - ALLOWED.get(kind, 0), verdict.wrong
+
+
+def test_no_kind_has_more_than_ten_indexes_and_all_of_them_are_settings(source, tmp_path):
+    for kind in (*SEEN, *UNSEEN):
+        proposed(source(kind), tmp_path)
+        settings = load_settings(tmp_path / "rag-index.toml")
+        assert 1 <= len(settings.indexes) <= 10, kind
+
+
+@pytest.mark.parametrize("server", ["postgres", "mariadb"])
+def test_servers_get_the_same_indexes_as_a_file(request, source, server):
+    running = request.getfixturevalue(server)
+    for kind in ("shop", "helpdesk", "clinic"):
+        expected = proposal(source(kind))
+        if server == "postgres":
+            with running.database() as name:
+                assert _on(running.url(name), kind) == _plain(expected), kind
+        else:
+            with running.connect() as connection, connection.cursor() as cursor:
+                cursor.execute("DROP DATABASE desk")
+                cursor.execute("CREATE DATABASE desk CHARACTER SET utf8mb4")
+            assert _on(running.url, kind) == _plain(expected), kind
+
+
+def _on(url, kind):
+    engine = sa.create_engine(url)
+    write(sample(kind), engine)
+    engine.dispose()
+    return _plain(proposal(url))
+
+
+def _plain(indexes):
+    """Return the settings without how a database quotes names and writes truth."""
+    text = str(indexes).replace("= true", "= 1").replace("= false", "= 0")
+    return text.translate(dict.fromkeys(map(ord, "`\"'\\")))
+
+
+def test_all_schemas_of_postgresql_are_read(postgres):
+    with postgres.database() as name:
+        engine = sa.create_engine(postgres.url(name))
+        write(sample("weblog"), engine)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE SCHEMA press")
+            for table in ("blg_posts", "blg_comments"):
+                connection.exec_driver_sql(f"ALTER TABLE {table} SET SCHEMA press")
+        engine.dispose()
+        (posts,) = proposal(postgres.url(name)).values()
+    assert (posts["schema"], posts["table"], posts["parts"][0]["schema"]) == ("press", "blg_posts", "press")
+
+
+def test_a_thousand_tables_have_one_proposal(tmp_path):
+    url = sa.make_url(f"sqlite:///{tmp_path}/many.db")
+    engine = sa.create_engine(url)
+    with engine.begin() as connection:
+        for number in range(1000):
+            connection.exec_driver_sql(
+                f"CREATE TABLE thing_{number} (id INTEGER PRIMARY KEY, name TEXT, description TEXT)"
+            )
+            if number % 50 == 0:
+                rows = [
+                    (n, f"Thing {n} of it", f"A longer text about the thing {n} in box {number}.") for n in range(30)
+                ]
+                connection.exec_driver_sql(f"INSERT INTO thing_{number} VALUES (?, ?, ?)", rows)
+    engine.dispose()
+    assert len(proposal(url)) == 10
