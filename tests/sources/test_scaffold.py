@@ -125,7 +125,7 @@ def test_tables_are_included_excluded_and_added_by_name(desk):
     assert tables(include=["tick*"]) == {"ticket"}
     assert tables(exclude=["ticket", "gr*"]) == {"__odd__name__", "comment", "Visit Report"}
     assert tables(add=["user_sessions"]) == {"ticket", "__odd__name__", "größe", "Visit Report", "user_sessions"}
-    with pytest.raises(SettingsError, match="--add tickets: there is no such table .ticket"):
+    with pytest.raises(SettingsError, match=r"--add tickets: there is no such table .ticket"):
         scaffold("sqlite:///desk.db", add=["tickets"])
 
 
