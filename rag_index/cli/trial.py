@@ -122,7 +122,7 @@ def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
 @contextmanager
 def _rest(context: Context, settings: Settings) -> Iterator[None]:
     """Index all rows in a process of its own while the block runs."""
-    program = [sys.executable, "-c", PROGRAM, "--config", str(settings.path), "index-all", "--serial"]
+    program = [sys.executable, "-P", "-c", PROGRAM, "--config", str(settings.path), "index-all", "--serial"]
     url = settings.source_url.render_as_string(hide_password=False)
     log = (settings.data / "try.log").open("wb")
     child = subprocess.Popen(
