@@ -115,7 +115,7 @@ def _sentence(made: Scaffold, settings: Settings, *, written: bool) -> str:
     keep = f"Settings and indexes are in {settings.folder}." if written else "Add --write to keep settings and indexes."
     return (
         f"{len(made.proposed)} index{'es' * (len(made.proposed) != 1)} proposed, {guessed}; of {quality.asked} "
-        f"documents, {quality.found} are found first by some words of theirs. {keep}"
+        f"documents, {quality.found} are found among the first ten by some words of theirs. {keep}"
     )
 
 

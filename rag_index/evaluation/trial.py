@@ -26,13 +26,13 @@ SAMPLED = 10
 """Documents of each index that are searched for."""
 QUERY_WORDS = 12
 """Words of a document by which it should be found."""
-MAX_EQUAL = 20
-"""Documents that may be as good as the first, because they say the same."""
+FIRST = 10
+"""Hits among which a document should be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How many documents were searched for by some of their words, and how many of them were the first hit."""
+    """How many documents were searched for by some of their words, and how many of them were among the first hits."""
 
     asked: int
     found: int
@@ -84,8 +84,7 @@ def known_item_quality(settings: Settings) -> Quality:
             for key, text in zip(documents.keys, documents.texts, strict=True):
                 words = text.split()
                 start = max(0, len(words) // 2 - QUERY_WORDS // 2)
-                hits = retriever.search_sync(" ".join(words[start : start + QUERY_WORDS]), limit=MAX_EQUAL).hits
-                first = [(hit.index, hit.document_id) for hit in hits if hit.fused == hits[0].fused]
+                hits = retriever.search_sync(" ".join(words[start : start + QUERY_WORDS]), limit=FIRST).hits
                 asked += 1
-                found += (index.name, document_id(key)) in first
+                found += (index.name, document_id(key)) in [(hit.index, hit.document_id) for hit in hits]
     return Quality(asked, found)
