@@ -45,9 +45,7 @@ def test_what_waits_and_since_when_is_said(project, ledger):
         assert (found["state"], found["message"], found["changes_waiting"]) == ("backing off", "it is down", 2)
         assert 100 <= found["seconds_behind"] < 300
         ledger.clear_changes(ALIAS, ledger.watch(ALIAS).last_number)
-        assert (
-            400 <= status(project.settings).indexes[0].watch["seconds_behind"] < 600
-        )
+        assert 400 <= status(project.settings).indexes[0].watch["seconds_behind"] < 600
         write_metrics(project.settings)
         assert json.loads((project.folder / "metrics.json").read_text())["watches"][0]["index"] == "notes"
         assert re.search("watch backing off, 4.. s behind: it is down", project.cli("status").stdout)
