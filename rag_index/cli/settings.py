@@ -125,7 +125,7 @@ def _show_examples(made: Scaffold, source: str) -> None:
 
 
 @command()
-@click.argument("kind", type=click.Choice(["pydocs", "servicedesk"]))
+@click.argument("kind", type=click.Choice(["pydocs", "servicedesk", "workshop"]))
 @click.option("--out", required=True, type=click.Path(dir_okay=False, path_type=Path), help="The SQLite file to write.")
 @click.option(
     "--documents",
@@ -140,15 +140,19 @@ def _show_examples(made: Scaffold, source: str) -> None:
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.option("--settings", is_flag=True, help="Also write a rag-index.toml beside it, if there is none.")
 def sample(context: Context, kind: str, out: Path, documents: int, seed: int, force: bool, settings: bool) -> None:
-    """Write a sample source: Python's own documentation, or a generated service desk."""
-    from rag_index.samples import pydocs, servicedesk
+    """Write a sample source: Python's own documentation, a generated service desk, or a small repair workshop."""
+    from rag_index.samples import pydocs, servicedesk, workshop
     from rag_index.settings import FILE_NAME
+    from rag_index.sources.scaffold import scaffold
 
     if out.exists() and not force:
         raise click.UsageError(f"{out} exists already; overwrite it with --force, or name another file with --out")
     out.parent.mkdir(parents=True, exist_ok=True)
     if kind == "pydocs":
         counts, text = pydocs.write(out), pydocs.scaffold(out.name)
+    elif kind == "workshop":
+        counts = workshop.write(out)
+        text = scaffold(f"sqlite:///{out.absolute()}", out.parent).text.replace(str(out.absolute()), out.name)
     else:
         counts = servicedesk.write(out, documents=documents, seed=seed)
         text = servicedesk.scaffold(out.name)

@@ -228,7 +228,7 @@ def _text_role(made: ColumnProfile, repeats: bool, choices: int) -> Role:
     """Return the role of a column that people read; `repeats` says whether a value occurs twice on average."""
     texts, last = made.texts, made.last_word
     with_words = _with_words(texts)
-    few = repeats and choices <= MAX_CHOICES and made.length < 40
+    few = repeats and choices <= MAX_CHOICES and made.length < 40 and last not in PROSE
     if (made.length >= MIN_PROSE_CHARS or last in PROSE) and with_words * 3 >= len(texts) and not few:
         is_title = last in TITLES and last not in PROSE and made.length <= MAX_TITLE_CHARS
         return "short" if is_title else "prose"
