@@ -292,6 +292,7 @@ table = "cases"
 key = "id"
 title = "name"
 text = ["description", "resolution", "case_number", "account.name", "custom.plant_c"]
+format = {case_number = "plain"}
 where = "deleted = 0 AND internal = 0"
 payload = ["status", "priority"]
 [indexes.joins.account]
