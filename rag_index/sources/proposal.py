@@ -33,6 +33,8 @@ MAX_CONTAINERS = 25
 MAX_NAME_CHARS = 80
 MIN_CONTAINER_SHARE = 2
 """A table of which each row contains at least so many of another is a container, such as a forum or a project."""
+OLD_VERSIONS = frozenset(["version", "revision", "history", "archive", "backup", "draft", "snapshot"])
+"""The last nouns of tables with what rows of another table were once."""
 USEFUL_NUMBERS = frozenset(
     "amount price total quantity points rating score priority year stock weight cost duration votes".split()
 )
@@ -133,6 +135,8 @@ class _Proposer:
                 ]
                 if relations and wanted_texts(subject, self._text(subject)):
                     self._parts[id(subject)] = relations
+        self._leave_out_old_versions(usable)
+        usable = [one for one in usable if not self._is_left_out(one)]
         self._cut_circles()
         proposed = [index for subject in usable if (index := self._index_if_document(subject)) is not None]
         self._choose(proposed)
@@ -184,6 +188,18 @@ class _Proposer:
                     self._root[id(subject)] = relation
             if (own := self._root.get(id(subject))) is not None:
                 self._donors[id(self._subjects.of(own.parent))] = f"is in the documents of {subject.table.full_name}"
+
+    def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
+        """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
+        for subject in usable:
+            versions = bool(subject.noun) and subject.noun[-1] in OLD_VERSIONS
+            if (
+                versions
+                and not {id(subject)} & (self._root.keys() | self._donors.keys())
+                and not self._is_added(subject)
+            ):
+                self._made.left_out[subject.table.full_name] = "holds older versions of rows"
+                self._parts.pop(id(subject), None)
 
     def _cut_circles(self) -> None:
         """Make a document of a table that is a part of its own parts."""

@@ -203,6 +203,8 @@ def _candidates(
     if has_key_word or column.kind in ("id", "number"):
         for word in reversed(bare):
             found += by_noun.get((word,), [])
+    if any(word in GENERIC or word.endswith("able") for word in bare):
+        found += by_noun.get(noun(table.name)[:-1], []) + by_noun.get(noun(table.name)[-2:-1], [])
     if POINTERS & set(bare):
         found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
     found = [parent for parent in dict.fromkeys(found) if parent is not table]

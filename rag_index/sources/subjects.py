@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
 from rag_index.sources.relations import VERSIONS, Nouns, find_relations
-from rag_index.sources.visibility import find_conditions
+from rag_index.sources.visibility import find_conditions, internal_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -287,6 +287,16 @@ def find_subjects(catalog: Catalog, excluded: Iterable[str] = ()) -> Subjects:
     subjects = Subjects(catalog, nouns, made)
     for relation in relations:
         subjects.of(relation.parent).children.append(relation)
+    for subject in made:
+        title = subject.title
+        if (
+            title in subject.table.columns
+            and 0 < subject.table.rows <= MAX_LABELS
+            and subject.children
+            and not subject.is_people
+        ):
+            internal = internal_rows(subject.table, str(title), catalog.quoted)
+            subject.conditions += [internal] if internal else []
     return subjects
 
 

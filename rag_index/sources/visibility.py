@@ -44,6 +44,12 @@ BAD_TYPES = re.compile(
     r"trackback|pingback|old_?version|archive[d]?_?version|internal|private|whisper|bot).*",
     re.IGNORECASE,
 )
+INTERNAL_NAMES = re.compile(
+    r".*\b(?:moderators?|moderation|staff (?:only|room|area)|internal|intern|private|confidential|admins? only|"
+    r"administrators?|trash ?can|trash|recycle bin|papierkorb|hidden)\b.*",
+    re.IGNORECASE,
+)
+"""Names of forums, spaces and projects that are not for everybody."""
 YES, NO = frozenset("y yes t true 1 on j ja o oui s si".split()), frozenset("n no f false 0 off nein non".split())
 
 
@@ -68,7 +74,7 @@ def find_conditions(
     for name, profile in profiles.items():
         if name in types:
             continue
-        for look in (_flag, _deleted, _published, _ended, _state, _type, _password):
+        for look in (_flag, _workspace, _deleted, _published, _ended, _state, _type, _password):
             condition = look(table, profile, quoted(name))
             if condition is not None:
                 found.append(condition)
@@ -86,6 +92,23 @@ def _rows(table: DatabaseTable) -> list[tuple[Any, ...]]:
 def joined(conditions: Sequence[Condition]) -> str:
     """Return the conditions as one."""
     return " AND ".join(one.sql for one in conditions)
+
+
+def internal_rows(table: DatabaseTable, title: str, quoted: Callable[[str], str]) -> Condition | None:
+    """Return the condition that leaves out containers, such as forums, whose names say that they are not for all."""
+    if len(table.key) != 1:
+        return None
+    rows = zip(table.columns[table.key[0]].values, table.columns[title].values, strict=True)
+    hidden = {key: str(name) for key, name in rows if isinstance(name, str) and INTERNAL_NAMES.fullmatch(name)}
+    if not hidden or len(hidden) == len(table.columns[title].values):
+        return None
+    keys = (
+        _listed(list(map(str, hidden))) if any(isinstance(key, str) for key in hidden) else ", ".join(map(str, hidden))
+    )
+    key = table.key[0]
+    return Condition(
+        f"{quoted(key)} NOT IN ({keys})", f"named {', '.join(hidden.values())}", lambda row: row[key] not in hidden
+    )
 
 
 def _flag(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
@@ -138,6 +161,13 @@ def _literal(kind: str, values: Sequence[Any], wanted: frozenset[str]) -> str:
         "0": "1",
     }
     return f"'{found or other.get(str(values[0]).lower(), '1' if wanted is YES else '0')}'"
+
+
+def _workspace(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column with the workspace of a draft, which is 0 for what is live."""
+    if not set(words(profile.name)) & {"wsid", "workspace"} or table.columns[profile.name].kind != "number":
+        return None
+    return Condition(f"{name} = 0", f"{profile.name} is set for drafts", lambda row: not row[profile.name])
 
 
 def _deleted(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
