@@ -214,6 +214,22 @@ def test_times_of_rows_tell_nothing_of_parts_so_all_is_read(desk):
     assert json.loads(state.watermark)["text"] < "2020-01-01"  # a watch that polls needs one
 
 
+def test_ids_of_several_tables_may_be_texts(desk):
+    desk.run(
+        "CREATE TABLE label (item VARCHAR(20), kind VARCHAR(20), body VARCHAR(20))",
+        "INSERT INTO label VALUES ('1', 'Ticket', 'first'), ('x-2', 'Page', 'other'), ('2', 'Ticket', 'second')",
+    )
+    part = {"table": "label", "on": "item", "where": "kind = 'Ticket'", "text": "body"}
+    index = {**TICKETS, "parts": [part]}
+    found = read(desk.source(**index))
+    assert [found[one][2] for one in ("1", "2")] == [[("label", "", "first")], [("label", "", "second")]]
+    digests = desk.digests(**index)
+    kept = scanned(digests)
+    assert scanned(digests, kept)[1] == set()
+    desk.run("UPDATE label SET body = 'new' WHERE item = '2'")
+    assert "2" in scanned(digests, kept)[1]
+
+
 def test_one_query_for_each_table_of_parts_and_page(desk):
     source = desk.source(**TICKETS)
     source.check()
