@@ -66,6 +66,8 @@ class ProposedIndex:
     score: float = 0.0
     age: str = ""
     """The column whose greatest values the newest rows have."""
+    changed: str = ""
+    """The column with the time of a row's last change; "" if none has it for all rows."""
 
 
 @dataclass(slots=True)
@@ -340,7 +342,13 @@ class _Index:
         settings = self._settings(key, newest, title, parts)
         score = self._score(title, parts)
         age = self._age(key)
-        return ProposedIndex(self._name(root), settings, self._reasons, self._tables, self._hidden, score, age)
+        changed = "" if newest else self._changed()
+        name = self._name(root)
+        return ProposedIndex(name, settings, self._reasons, self._tables, self._hidden, score, age, changed)
+
+    def _changed(self) -> str:
+        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled == 1]
+        return next((name for name in times if set(words(name)) & CHANGED), "")
 
     def _age(self, key: Sequence[str]) -> str:
         """Return the column by which the newest rows are found: a number as key, else a time."""
