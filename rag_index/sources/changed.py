@@ -61,7 +61,7 @@ class ChangedSource(SqlSource):
         self._time = self._from.c[str(index.changed_since)]
         self._overlap = dt.timedelta(seconds=index.changed_overlap)
         self._since: Any = None
-        self._sees_all = not (index.parts or index.joins)
+        self._sees_all = not (index.parts or index.joins or index.newest)
         """Whether the time of a row tells of all that its document shows."""
         self._must_read: Callable[[Sequence[str]], bool] = lambda keys: True
         self._unchanged: Callable[[Mapping[str, str]], set[str]] = set

@@ -215,7 +215,12 @@ class DigestSource(SqlSource):
     def _with_parts(self, table: PartRows, *columns: sa.ColumnElement[Any]) -> Select[Any]:
         """Return columns of the documents and of their parts in a table."""
         pairs = zip(table.on, table.of_document, strict=True)
-        same = [table.rows.c[own] == self._from.c[other] for own, other in pairs]
+        both: list[tuple[sa.ColumnElement[Any], sa.ColumnElement[Any]]] = [
+            (table.rows.c[own], self._from.c[other]) for own, other in pairs
+        ]
+        if self._backend == "postgresql":  # types may differ, such as a text that holds ids of several tables
+            both = [(sa.cast(own, sa.Text), sa.cast(other, sa.Text)) for own, other in both]
+        same = [own == other for own, other in both]
         joined = self._from.join(table.rows, sa.and_(*same))
         return sa.select(*columns).select_from(joined).where(*self._keys_not_null())
 

@@ -222,6 +222,8 @@ class PartsReader:
         size = MAX_PARAMETERS // len(columns)
         for first in range(0, len(values), size):
             some = values[first : first + size]
+            if connection.dialect.name == "postgresql":  # it reads a text as the type of the column, but no number
+                some = [[str(value) if type(value) is int else value for value in one] for one in some]
             if len(columns) == 1:
                 yield statement.where(columns[0].in_(any_untyped([value for [value] in some])))
             else:

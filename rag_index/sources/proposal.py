@@ -14,7 +14,7 @@ from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
 from rag_index.sources.relations import VERSIONS
-from rag_index.sources.subjects import find_subjects, part_relation, text_parents, wanted_texts
+from rag_index.sources.subjects import PARTS, find_subjects, part_relation, text_parents, wanted_texts
 from rag_index.sources.visibility import joined
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class ProposedIndex:
     score: float = 0.0
     age: str = ""
     """The column whose greatest values the newest rows have."""
+    changed: str = ""
+    """The column with the time of a row's last change; "" if none has it for all rows."""
 
 
 @dataclass(slots=True)
@@ -184,10 +186,17 @@ class _Proposer:
                 named = set(root.noun) & set(subject.noun)
                 translates = subject.locale and root.is_translated and subject.prose
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
-                if named and (translates or versions):
+                if named and (translates or (versions and not self._has_current_text(root))):
                     self._root[id(subject)] = relation
             if (own := self._root.get(id(subject))) is not None:
                 self._donors[id(self._subjects.of(own.parent))] = f"is in the documents of {subject.table.full_name}"
+
+    def _has_current_text(self, root: Subject) -> bool:
+        """Return whether another table has the text of these rows, beside the one with all versions of it."""
+        others = [self._subjects.of(relation.child) for relation in root.children]
+        return any(
+            one.has_prose and one.noun[-1] in VERSIONS | PARTS and one.noun[-1] not in OLD_VERSIONS for one in others
+        )
 
     def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
         """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
@@ -333,7 +342,13 @@ class _Index:
         settings = self._settings(key, newest, title, parts)
         score = self._score(title, parts)
         age = self._age(key)
-        return ProposedIndex(self._name(root), settings, self._reasons, self._tables, self._hidden, score, age)
+        changed = "" if newest else self._changed()
+        name = self._name(root)
+        return ProposedIndex(name, settings, self._reasons, self._tables, self._hidden, score, age, changed)
+
+    def _changed(self) -> str:
+        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled == 1]
+        return next((name for name in times if set(words(name)) & CHANGED), "")
 
     def _age(self, key: Sequence[str]) -> str:
         """Return the column by which the newest rows are found: a number as key, else a time."""
@@ -504,7 +519,7 @@ class _Index:
         for own, other in self._proposer.links_of(self._subject)[:3]:
             found.append(self._label_part(own, other, key, len(found)))
         self._prose += sum(40 for part in found if not part.get("inline"))
-        return found[:MAX_PARTS]
+        return _with_labels(found[:MAX_PARTS], {*self._joins, *self._table.columns})
 
     def _part(
         self,
@@ -704,6 +719,22 @@ class _Index:
                 ranked.append((5, name))
         own = [name for _, name in sorted(ranked, key=lambda one: one[0])]
         return [*self._payload, *own][:MAX_PAYLOAD]
+
+
+def _with_labels(parts: list[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
+    """Return the parts, with a name for each whose table's name another part, a join or a column has."""
+    used = set(taken)
+    named: list[dict[str, Any]] = []
+    for part in parts:
+        label = part.get("name", part["table"])
+        plain = re.sub(r"\W", "_", label, flags=re.ASCII).strip("_") or "part"
+        plain = plain if plain[:1].isalpha() else f"part_{plain}"
+        if label in used:
+            label = next(f"{plain}_{number}" for number in range(2, 99) if f"{plain}_{number}" not in used)
+        used.add(label)
+        named.append({"name": label, **part} if label != part["table"] else part)
+        named[-1]["name" if "name" in named[-1] else "table"] = label
+    return named
 
 
 def _index_name(wanted: str, names: set[str]) -> str:

@@ -31,6 +31,11 @@ GENERIC = frozenset(
     "pid parent owner item record entity object node ref foreign source target rel related about regarding".split()
 )
 """Words of columns that name a row, but not of which table: their values tell it."""
+NUMBERS = frozenset(
+    "version revision rev position sort sorting order rank level depth count total quantity amount score points year "
+    "month day hour minute status priority views visibility".split()
+)
+"""Words of columns with numbers that count or order, and are no keys."""
 MIN_COVERED = 0.3
 """The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
 PARENTS = frozenset(["parent", "reply", "original", "root"])
@@ -148,7 +153,8 @@ def _named(
 ) -> Relation | None:
     """Return the table whose key a column holds, if its name says which and its values agree."""
     values = [value for value in column.filled if str(value) not in ("0", "-1")]
-    if not values:
+    named = set(words(column.name))
+    if not values or (named & NUMBERS and not named & KEY_WORDS - {"no", "nr", "number", "code"}):
         return None
     for parent in _candidates(table, column, by_noun, tables):
         key = _matching_key(parent, column)

@@ -181,6 +181,10 @@ def _index_section(index: ProposedIndex) -> str:
     joins, parts = settings.pop("joins", {}), settings.pop("parts", [])
     lines = ["[[indexes]]", f"name = {_toml(index.name)}"]
     lines += [_line(key, value, index.reasons.get(key, "")) for key, value in settings.items()]
+    if index.changed:
+        lines.append(
+            f"# {_line('changed_since', index.changed, 'if each change sets it: then runs read newer rows alone')}"
+        )
     for name, join in joins.items():
         lines += [f"[indexes.joins.{name}]", *[_line(key, value, "") for key, value in join.items()]]
     for number, part in enumerate(parts):

@@ -346,6 +346,8 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
     found: list[list[Relation]] = []
     for one in subject.relations:
         donor = subjects.of(one.parent)
+        if subject.has_prose and not one.is_pointer:
+            continue
         if donor is subject or donor.is_people or one.type_column or not (one.is_pointer or donor.noun[-1] in VERSIONS):
             continue
         if any(donor.profiles[name].role == "prose" for name in donor.prose):

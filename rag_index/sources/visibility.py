@@ -33,6 +33,10 @@ ENDS = re.compile(
 STATES = frozenset("status state visibility workflow stage moderation access scope privacy audience".split())
 PUBLISHED_VALUES = frozenset("publish published public live visible everyone world online released".split())
 MODERATED_VALUES = frozenset("approved accepted active enabled".split())
+MODERATION = frozenset(
+    "approved accepted rejected refused declined denied pending new waiting hold spam unapproved trash".split()
+)
+"""Values of a column that says how a moderator decided."""
 HIDDEN_VALUES = frozenset(
     "draft drafts auto-draft autosave trash trashed deleted removed spam private internal hidden inherit unpublished "
     "withdrawn confidential secret future scheduled redacted quarantined banned blocked embargoed embargo inactive "
@@ -223,7 +227,8 @@ def _state(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition
     values = list(profile.choices)
     hidden = [value for value in values if value.lower() in HIDDEN_VALUES]
     shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
-    if not shown and hidden:
+    moderated = {value.lower() for value in values} <= MODERATION
+    if not shown and (hidden or moderated):
         shown = [value for value in values if value.lower() in MODERATED_VALUES]
     reason = f"{profile.name} is one of {', '.join(values)}"
     if shown:

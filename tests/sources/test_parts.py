@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -15,6 +16,7 @@ from rag_index.errors import SettingsError, SourceError
 from rag_index.sources import pages
 from rag_index.sources import parts as parts_module
 from rag_index.sources.buckets import NO_ROWS
+from rag_index.sources.changed import ChangedSource
 from tests.live.mariadb import mariadb
 from tests.sources.databases import KINDS, open_database
 
@@ -201,6 +203,31 @@ def test_what_did_not_change_is_not_read_again(desk):
     assert scanned(digests, kept)[1] == set()
     desk.run("UPDATE remark SET body = 'Other' WHERE id = 14")
     assert "1" not in scanned(digests, kept)[1] or len(kept[0][1]) == 1
+
+
+def test_times_of_rows_tell_nothing_of_parts_so_all_is_read(desk):
+    desk.run("ALTER TABLE ticket ADD COLUMN changed_at VARCHAR(20)", "UPDATE ticket SET changed_at = '2020-01-01'")
+    state = State(((json.dumps({"text": "2025-01-01"}), {}), set()))
+    source = desk.source(ChangedSource, changed_since="changed_at", **TICKETS)
+    source.use_scan_state(state)
+    assert source.page(None, 10).unread == []
+    assert json.loads(state.watermark)["text"] < "2020-01-01"  # a watch that polls needs one
+
+
+def test_ids_of_several_tables_may_be_texts(desk):
+    desk.run(
+        "CREATE TABLE label (item VARCHAR(20), kind VARCHAR(20), body VARCHAR(20))",
+        "INSERT INTO label VALUES ('1', 'Ticket', 'first'), ('x-2', 'Page', 'other'), ('2', 'Ticket', 'second')",
+    )
+    part = {"table": "label", "on": "item", "where": "kind = 'Ticket'", "text": "body"}
+    index = {**TICKETS, "parts": [part]}
+    found = read(desk.source(**index))
+    assert [found[one][2] for one in ("1", "2")] == [[("label", "", "first")], [("label", "", "second")]]
+    digests = desk.digests(**index)
+    kept = scanned(digests)
+    assert scanned(digests, kept)[1] == set()
+    desk.run("UPDATE label SET body = 'new' WHERE item = '2'")
+    assert "2" in scanned(digests, kept)[1]
 
 
 def test_one_query_for_each_table_of_parts_and_page(desk):
