@@ -344,7 +344,8 @@ def test_a_scaffold_for_a_server_fits_it_and_has_no_password(desk, tmp_path, mon
     desk.run(
         """CREATE TABLE comment (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), body text, state varchar(20),
            at timestamptz DEFAULT now(), more jsonb, search tsvector)""",
-        f"INSERT INTO comment (body, state) SELECT '{PROSE} ' || i, 'open' FROM generate_series(1, 30) i",
+        f"INSERT INTO comment (body, state) SELECT '{PROSE} ' || i, (ARRAY['open', 'done'])[1 + i % 2] "
+        "FROM generate_series(1, 30) i",
     )
     whole = desk.url.render_as_string(hide_password=False)
     text = scaffold(whole.replace("+psycopg", "") + "?connect_timeout=5").text
