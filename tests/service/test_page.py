@@ -260,13 +260,15 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
 
 def test_a_hit_of_a_part_has_the_title_of_its_document_and_a_link(window, tmp_path):
     project = Project(tmp_path / "project")
-    project.write_settings(SETTINGS.format(digest="").replace('access = "team"\n', ""))
+    nothing = '[[indexes]]\nname = "drafts"\ntable = "nothing"\nkey = "id"\ntext = "body"\n'
+    project.write_settings(SETTINGS.format(digest="").replace('access = "team"\n', "") + nothing)
     with sqlite3.connect(project.folder / "source.db") as db:
-        db.executescript(TABLES)
+        db.executescript(f"{TABLES};CREATE TABLE nothing (id INTEGER PRIMARY KEY, body TEXT)")
     run_plain(project)
     with Live(project.settings) as live:
         window.open(f"{live.url}/")
         window.wait_for("notes")
+        assert "drafts" not in window.words(), "an index without documents is neither offered nor asked"
         window.type("toner cartridge")
         window.press("Enter")
         window.wait_for("Printer offline", "notes · remark 10", "customer.name", "Acme", "remark.author")

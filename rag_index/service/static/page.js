@@ -11,6 +11,7 @@ const FIRST = 20;
 const MOST = 100;
 
 let indexes = [];
+let anyEmpty = false; // indexes without documents are neither offered nor asked
 let limit = FIRST;
 let running = null;
 
@@ -22,8 +23,10 @@ async function start() {
     return fail(error, start);
   }
   hide("problem");
-  if (!indexes.some((index) => index.live)) return explainEmpty();
-  indexes = indexes.filter((index) => index.live);
+  const all = indexes.length;
+  indexes = indexes.filter((index) => index.live && index.documents !== 0);
+  if (!indexes.length) return explainEmpty();
+  anyEmpty = indexes.length < all;
   say("");
   showIndexes();
   restore();
@@ -74,7 +77,7 @@ async function ask() {
   if (!names.length) return nothing("Choose at least one index.");
   const controller = (running = new AbortController());
   const asked = { query, limit };
-  if (names.length < indexes.length) asked.indexes = names;
+  if (anyEmpty || names.length < indexes.length) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
   say("Searching …");
