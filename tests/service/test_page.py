@@ -260,10 +260,10 @@ def test_a_person_looks_for_something(window, help_desk, picture, width, height,
 
 def test_a_hit_of_a_part_has_the_title_of_its_document_and_a_link(window, tmp_path):
     project = Project(tmp_path / "project")
-    nothing = '[[indexes]]\nname = "drafts"\ntable = "nothing"\nkey = "id"\ntext = "body"\n'
+    nothing = '[[indexes]]\nname = "drafts"\ntable = "empty"\nkey = "id"\ntext = "body"\n'
     project.write_settings(SETTINGS.format(digest="").replace('access = "team"\n', "") + nothing)
     with sqlite3.connect(project.folder / "source.db") as db:
-        db.executescript(f"{TABLES};CREATE TABLE nothing (id INTEGER PRIMARY KEY, body TEXT)")
+        db.executescript(f"{TABLES};CREATE TABLE empty (id INTEGER PRIMARY KEY, body TEXT)")
     run_plain(project)
     with Live(project.settings) as live:
         window.open(f"{live.url}/")
