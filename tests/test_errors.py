@@ -19,7 +19,8 @@ from rag_index.errors import (
 )
 
 for module in pkgutil.walk_packages(rag_index.__path__, "rag_index."):
-    importlib.import_module(module.name)
+    if not module.name.startswith("rag_index.frameworks."):  # the frameworks are not installed
+        importlib.import_module(module.name)
 
 
 def subclasses(kind: type[RagIndexError]) -> set[type[RagIndexError]]:
