@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - pydantic looks it up
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from rag_index.settings.parts import (
@@ -200,7 +200,7 @@ class IndexSettings(Section):
     """About how many characters a chunk repeats from the one before; at most half of `chunk_chars`."""
     search: Literal["hybrid", "dense"] = "hybrid"
     """How the index is searched: `hybrid` finds by meaning and by words, `dense` by meaning alone."""
-    language: str = "english"
+    language: Annotated[str, WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array"}]})] = "english"
     """The language of the texts: its endings and stop words make no difference to a search by words; or `none`.
 
     Of several, each text is in one, which its words tell.

@@ -16,6 +16,8 @@ from rag_index.cli import COMMANDS, main
 from tests.dask_workers import command, workers_among
 from tests.project import PROGRAM, Project
 
+TEXT = "The network password was changed, and the printer has to be told on each floor"
+
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory) -> Project:
@@ -191,12 +193,15 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     project.execute('CREATE TABLE "Order Line" (a INTEGER, b INTEGER, "what is it" TEXT, PRIMARY KEY (a, b))')
     project.execute("CREATE TABLE measurements (id INTEGER PRIMARY KEY, value REAL)")
     project.execute("CREATE TABLE remarks (body TEXT)")
+    for table, values in (("Order Line", "1, 2, ?"), ("remarks", "?")):
+        for number in range(5):
+            project.execute(f'INSERT INTO "{table}" VALUES ({values.replace("1", str(number))})', f"{TEXT} {number}")
     project.config.unlink()
     ended = project.cli("init", "--source", f"sqlite:///{project.folder}/source.db")
     assert ended.returncode == 0, ended.stderr
-    assert '"remarks" has text but no primary key: ' in ended.stdout
+    assert "- remarks: has no primary key: " in ended.stdout
     plan = project.json("plan")["indexes"]
-    assert {(one["index"], one["documents"]) for one in plan} == {("note", 5), ("order-line", 0)}
+    assert {(one["index"], one["documents"]) for one in plan} == {("note", 5), ("order-line", 5)}
     again = project.cli("init")
     assert again.returncode == 2
     assert "--force" in again.stderr
