@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -102,3 +103,8 @@ def _embed_here(scan: Scan, shard: Shard, child: ChildEmbedder) -> Iterator[Opaq
     with scan.run.stopwatch.stage("embed"):
         embedded = embed_shard(Opaque(scan.job(shard)), scan.label(shard.number))
     yield embedded
+
+
+def dask_setup(_worker: Any) -> None:
+    """Keep Prefect from writing logs that it could not send to standard error. Dask calls this in each worker."""
+    logging.raiseExceptions = False
