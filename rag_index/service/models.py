@@ -148,8 +148,8 @@ class FieldInfo:
 class IndexInfo:
     """An index of the settings: what can be asked of it, and what it holds.
 
-    `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are None where counts
-    are not told: for an index with access rights.
+    `fields` is None if only the index's own source knows its fields. `documents` and `chunks` are None where the
+    ledger does not know the collection, and for an index with access rights, whose counts are not told.
     """
 
     name: str

@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What ledger and store say of one index."""
+    """What ledger and store say of one index. A collection that the ledger does not know has no counts."""
 
     live: bool = False
-    documents: int = 0
-    points: int = 0
+    documents: int | None = None
+    points: int | None = None
     complete_at: float = 0.0
     last_run: str | None = None
 
@@ -143,7 +143,7 @@ def _entry(ledger: Ledger, alias: str, name: str | None) -> _Entry:
     state = run_state(ledger, run) if run else None
     collection = ledger.collection(name) if name else None
     if collection is None:
-        return _Entry(live=name is not None, last_run=state)
+        return _Entry(live=True, last_run=state) if name else _Entry(documents=0, points=0, last_run=state)
     totals = ledger.totals(collection.id)
     return _Entry(True, totals.documents, totals.points, collection.whole_at, state)
 

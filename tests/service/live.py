@@ -11,7 +11,7 @@ import uvicorn
 
 from rag_index.retrieve import Retriever
 from rag_index.service.app import make_app
-from tests.waiting import eventually
+from tests.waiting import GENEROUS, eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -48,7 +48,9 @@ class Live:
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         app = make_app(self._settings, self.retriever, **self._options)
         self._server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
+            uvicorn.Config(
+                app, log_level="warning", lifespan="on", timeout_graceful_shutdown=5, timeout_keep_alive=int(GENEROUS)
+            )
         )
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()

@@ -11,7 +11,7 @@ const FIRST = 20;
 const MOST = 100;
 
 let indexes = [];
-let anyEmpty = false; // indexes without documents are neither offered nor asked
+let total = 0; // of the settings; those without documents are neither offered nor asked
 let limit = FIRST;
 let running = null;
 
@@ -23,10 +23,9 @@ async function start() {
     return fail(error, start);
   }
   hide("problem");
-  const all = indexes.length;
+  total = indexes.length;
   indexes = indexes.filter((index) => index.live && index.documents !== 0);
   if (!indexes.length) return explainEmpty();
-  anyEmpty = indexes.length < all;
   say("");
   showIndexes();
   restore();
@@ -77,7 +76,7 @@ async function ask() {
   if (!names.length) return nothing("Choose at least one index.");
   const controller = (running = new AbortController());
   const asked = { query, limit };
-  if (anyEmpty || names.length < indexes.length) asked.indexes = names;
+  if (names.length < total) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
   say("Searching …");
