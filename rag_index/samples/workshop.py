@@ -18,9 +18,17 @@ if TYPE_CHECKING:
 
 COPIES = 12
 """Repairs of each fault."""
-_THINGS = "kettle|toaster|desk lamp|vacuum cleaner|radio|hair dryer|coffee grinder|sewing machine|record player".split(
-    "|"
-)
+_THINGS = [
+    "kettle",
+    "toaster",
+    "desk lamp",
+    "vacuum cleaner",
+    "radio",
+    "hair dryer",
+    "coffee grinder",
+    "sewing machine",
+    "record player",
+]
 _FAULTS = (
     (
         "trips the fuse",
@@ -53,7 +61,7 @@ _FAULTS = (
         "Customer was shown how to wind it up.",
     ),
 )
-_NAMES = "Ada Brandt|Jon Weaver|Mira Sand|Olu Adeyemi|Eva Lund|Piet Vos|Kim Soto".split("|")
+_NAMES = ["Ada Brandt", "Jon Weaver", "Mira Sand", "Olu Adeyemi", "Eva Lund", "Piet Vos", "Kim Soto"]
 _Row = tuple[object, ...]
 _TABLES = """
 CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT NOT NULL, email TEXT);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,9 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.types import JSON, Boolean, Enum, NullType, String
 
 from rag_index.database.urls import first_line, is_transient
+from rag_index.errors import SourceTimedOut
 from rag_index.sources.engine import limit_on_server, limited, open_read_only, source_error
+from rag_index.sources.parts import invalid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -82,7 +84,7 @@ class DatabaseTable:
 
 
 @dataclass(slots=True)
-class Catalog:
+class DatabaseCatalog:
     """The tables of a database, which stays open for the questions that follow."""
 
     tables: list[DatabaseTable]
@@ -116,7 +118,7 @@ class Catalog:
 
 
 @contextmanager
-def read_catalog(url: URL) -> Iterator[Catalog]:
+def read_catalog(url: URL) -> Iterator[DatabaseCatalog]:
     """Yield the tables of all schemas of a database that are not its own. Nothing is written, and no table is scanned.
 
     Raises:
@@ -125,11 +127,12 @@ def read_catalog(url: URL) -> Iterator[Catalog]:
     """
     engine = open_read_only(url)
     try:
-        with engine.connect() as connection, warnings.catch_warnings():
+        with ExitStack() as stack:
+            connection = stack.enter_context(engine.connect())
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", exc.SAWarning)  # types that SQLAlchemy does not know are left out
             if connection.dialect.name == "sqlite":
-                driver: Any = connection.connection.driver_connection
-                driver.text_factory = lambda value: value.decode("utf-8", "surrogateescape")
+                stack.enter_context(invalid_text(connection))
             else:
                 limit_on_server(connection, SECONDS, streams=False)
             inspector = sa.inspect(connection)
@@ -140,7 +143,7 @@ def read_catalog(url: URL) -> Iterator[Catalog]:
                 named = None if schema == default else schema
                 tables += _tables(connection, inspector, named)
                 views += [f"{named}.{view}" if named else view for view in inspector.get_view_names(schema=named)]
-            yield Catalog(tables, views, connection)
+            yield DatabaseCatalog(tables, views, connection)
     except exc.SQLAlchemyError as error:
         raise source_error(error, url, "init") from error
     finally:
@@ -292,19 +295,13 @@ def _sample(
 def _value(connection: Connection, name: str, kind: Kind) -> Any:
     """Return what is read of a column: of long values only the beginning."""
     column: sa.ColumnClause[Any] = sa.column(name)
-    if kind == "json" or (kind == "text" and connection.dialect.name == "postgresql"):
-        return (
-            sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
-            if connection.dialect.name == "postgresql"
-            else column
-        )
+    if connection.dialect.name == "postgresql" and kind in ("json", "text"):
+        return sa.func.substr(sa.cast(column, sa.Text), 1, MAX_CHARS)
     return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
 
 
 def _rows(connection: Connection, statement: Any, seconds: float) -> Sequence[Any] | None:
     """Return the rows of a statement; None if it takes too long."""
-    from rag_index.errors import SourceTimedOut
-
     try:
         with limited(connection, seconds, "the source"):
             return connection.execute(statement).fetchall()

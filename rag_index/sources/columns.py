@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from rag_index.documents.languages import LOCALE
 from rag_index.settings.index import is_named_like_a_secret
 from rag_index.sources.text import NotText, find_format, read_text
+from rag_index.sources.vocabulary import known_words, ordered_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,45 +34,13 @@ MAX_SECRET_CHARS = 4000
 """What is looked at of a text for secrets."""
 MIN_MARKED = 0.004
 """The share of values with tags or entities from which on a column is HTML. Plain texts do not change by that."""
-TITLES = (
-    "title",
-    "subject",
-    "headline",
-    "heading",
-    "name",
-    "caption",
-    "label",
-    "topic",
-    "question",
-    "summary",
-    "header",
-)
-"""The last words of columns that say what a row is called, best first."""
-PROSE = frozenset(
-    "abstract answer article bio biography body bodytext comment content contents description details desc detail "
-    "diagnosis excerpt explanation finding findings html instructions intro introduction lead message note notes "
-    "observation question reason remark remarks resolution review solution statement story summary synopsis teaser "
-    "text transcript".split()
-)
-"""The last words of columns that hold texts."""
-CODES = frozenset("sku ean isbn code number no nr ref reference symbol ticker article barcode identifier".split())
-"""The last words of columns that people know a row by, though they are no words."""
-PERSONAL = frozenset(
-    "email mail emails phone telephone tel mobile cell fax pager ip ssn iban bic birthday birthdate birth dob "
-    "passport insurance street address address1 address2 zip zipcode postcode postal salary gender sex latitude "
-    "longitude whatsapp skype lat lng card".split()
-)
-"""Words of columns with data about persons, which is shown only if somebody asks for it."""
-INTERNAL = frozenset("internal private admin staff moderator hidden confidential secret backoffice".split())
-"""Words of columns that are meant for few eyes."""
-MACHINE = frozenset(
-    "guid uuid uid path url uri href file filename mime mimetype agent useragent browser checksum md5 sha1 etag slug "
-    "permalink referer referrer class template theme color colour icon lft rgt depth level hash crc filtered vector "
-    "tsv fulltext searchable normalized encoding charset timezone bitfield".split()
-)
-"""Words of columns that programs read and people do not."""
-SETTINGS = frozenset("settings config options params preferences meta metadata payload session state data args".split())
-"""Words of columns whose JSON is for programs."""
+TITLES = ordered_words("columns", "titles")
+PROSE = known_words("columns", "prose")
+CODES = known_words("columns", "codes")
+PERSONAL = known_words("columns", "personal")
+INTERNAL = known_words("columns", "internal")
+MACHINE = known_words("columns", "machine")
+SETTINGS = known_words("columns", "settings")
 _SECRET_VALUE = re.compile(
     r"\$2[abxy]?\$\d\d\$|\$argon2|\$pbkdf2|pbkdf2[_:]|\$[PHS156]\$[./A-Za-z0-9]{8}|\{(?:SSHA|SHA|MD5|CRYPT)\}"
     r"|eyJ[\w-]{8,}\.eyJ[\w-]+|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)|(?:sk|rk|pk)_(?:live|test)_\w+|gh[pousr]_\w{20,}"
@@ -80,7 +49,6 @@ _SECRET_VALUE = re.compile(
 _RANDOM = re.compile(r"(?=[^\s]*\d)(?=[^\s]*[A-Za-z])[A-Za-z0-9+/=_.$:-]{24,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 _EMAIL = re.compile(r"[^\s@]+@[^\s@]+\.[a-z]{2,}")
-_PHONE = re.compile(r"\+?[\d\s()/.-]{7,20}")
 _IP = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}|(?:[0-9a-f]{0,4}:){3,7}[0-9a-f]{0,4}")
 _ADDRESS = re.compile(
     r"(?:[a-z][a-z0-9+.-]*://|www\.|/)\S+|\S+/\S+\.\w{2,5}|[\w-]+\.(?:png|jpe?g|gif|pdf|svg|webp|mp4|docx?)",
@@ -274,7 +242,7 @@ def _form(forms: Sequence[str]) -> str:
 
 
 def _texts(values: Sequence[object], form: str) -> list[str]:
-    """Return the texts of the values. Bytes that are no text in a fifth of them make the column none."""
+    """Return the texts of the values. Values of which more than half are no text make the column none."""
     texts, refused = [], 0
     for value in values:
         try:

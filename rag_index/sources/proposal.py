@@ -16,11 +16,12 @@ from rag_index.sources.columns import words
 from rag_index.sources.relations import VERSIONS
 from rag_index.sources.subjects import PARTS, find_subjects, part_relation, text_parents, wanted_texts
 from rag_index.sources.visibility import joined
+from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rag_index.sources.catalog import Catalog
+    from rag_index.sources.catalog import DatabaseCatalog
     from rag_index.sources.relations import Relation
     from rag_index.sources.subjects import Subject, Subjects
 
@@ -33,23 +34,12 @@ MAX_CONTAINERS = 25
 MAX_NAME_CHARS = 80
 MIN_CONTAINER_SHARE = 2
 """A table of which each row contains at least so many of another is a container, such as a forum or a project."""
-OLD_VERSIONS = frozenset(["version", "revision", "history", "archive", "backup", "draft", "snapshot"])
-"""The last nouns of tables with what rows of another table were once."""
-USEFUL_NUMBERS = frozenset(
-    "amount price total quantity points rating score priority year stock weight cost duration votes".split()
-)
-CREATED = frozenset(
-    "created creation date posted published submitted opened written ordered sent received added start "
-    "time on at".split()
-)
-CHANGED = frozenset("updated modified changed edited mtime lastmod".split())
-ORDERS = frozenset(
-    "position sort sorting sequence seq ordinal order rank line lineno line_no number no idx index ordering".split()
-)
-STATES = frozenset(
-    "status state priority severity type kind stage tracker currency unit country language locale gender".split()
-)
-"""Words of columns whose labels say little about what a row is about."""
+OLD_VERSIONS = known_words("proposal", "old_versions")
+USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
+CREATED = known_words("proposal", "created")
+CHANGED = known_words("proposal", "changed")
+ORDERS = known_words("proposal", "orders")
+STATE_LABELS = known_words("proposal", "state_labels")
 
 
 @dataclass(slots=True)
@@ -81,7 +71,7 @@ class Proposal:
 
 
 def propose(
-    catalog: Catalog, *, include: Sequence[str] = (), exclude: Sequence[str] = (), add: Sequence[str] = ()
+    catalog: DatabaseCatalog, *, include: Sequence[str] = (), exclude: Sequence[str] = (), add: Sequence[str] = ()
 ) -> Proposal:
     """Return the proposed indexes of a database.
 
@@ -493,7 +483,7 @@ class _Index:
             if label is not None:
                 self._payload.append(f"{name}.{label}")
                 self._note(parent, label, f"{name}.{label}")
-                if not STATES & set(words(relation.columns[0])):
+                if not STATE_LABELS & set(words(relation.columns[0])):
                     self._text.append(f"{name}.{label}")
                 else:
                     self._format.pop(f"{name}.{label}", None)

@@ -8,38 +8,26 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rag_index.sources.columns import singular, words
+from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.sources.catalog import Catalog, Column, DatabaseTable
+    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
 
 MIN_FOUND = 0.9
 """The share of values that must be keys of the other table."""
 MIN_PREFIXED = 0.6
 """The share of tables whose names begin with one word, which then says nothing."""
-KEY_WORDS = frozenset(
-    ["id", "ids", "key", "no", "nr", "number", "code", "uuid", "guid", "fk", "ptr", "ref", "pk", "oid"]
-)
-TYPE_WORDS = frozenset(["type", "types", "class", "module", "model", "kind", "entity", "table", "object"])
-"""The last words of columns that say of which table a row is that the column beside them names."""
-POINTERS = frozenset(["latest", "current", "head", "live", "newest", "published", "active"])
-"""Words of columns that name the version that counts."""
-VERSIONS = frozenset(["revision", "version", "content", "text", "body", "blob"])
-"""What tables are called that hold the versions, or the text, of another one's rows."""
-GENERIC = frozenset(
-    "pid parent owner item record entity object node ref foreign source target rel related about regarding".split()
-)
-"""Words of columns that name a row, but not of which table: their values tell it."""
-NUMBERS = frozenset(
-    "version revision rev position sort sorting order rank level depth count total quantity amount score points year "
-    "month day hour minute status priority views visibility".split()
-)
-"""Words of columns with numbers that count or order, and are no keys."""
+KEY_WORDS = known_words("relations", "key_words")
+TYPE_WORDS = known_words("relations", "type_words")
+POINTERS = known_words("relations", "pointers")
+VERSIONS = known_words("relations", "versions")
+GENERIC = known_words("relations", "generic")
+NUMBERS = known_words("relations", "numbers")
 MIN_COVERED = 0.3
 """The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
-PARENTS = frozenset(["parent", "reply", "original", "root"])
-"""Words of columns that name a row of the same table."""
+PARENTS = known_words("relations", "parents")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +73,7 @@ class Nouns:
         return tuple(singular(word) for word in (found[1:] if found[0] == self.prefix and len(found) > 1 else found))
 
 
-def find_relations(catalog: Catalog, nouns: Nouns) -> list[Relation]:
+def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
     """Return how the rows of tables belong together: as declared, else as names suggest and values confirm."""
     tables = [table for table in catalog.tables if table.rows]
     by_noun: dict[tuple[str, ...], list[DatabaseTable]] = {}
@@ -145,7 +133,7 @@ def _same_values(table: DatabaseTable, parent: DatabaseTable) -> bool:
 
 
 def _named(
-    catalog: Catalog,
+    catalog: DatabaseCatalog,
     table: DatabaseTable,
     column: Column,
     by_noun: dict[tuple[str, ...], list[DatabaseTable]],
@@ -166,7 +154,11 @@ def _named(
 
 
 def _by_values(
-    catalog: Catalog, table: DatabaseTable, column: Column, values: Sequence[Any], tables: Sequence[DatabaseTable]
+    catalog: DatabaseCatalog,
+    table: DatabaseTable,
+    column: Column,
+    values: Sequence[Any],
+    tables: Sequence[DatabaseTable],
 ) -> Relation | None:
     """Return the table of which the values are keys, nearly all and a good share of them; of several the best used."""
     fits: list[tuple[float, DatabaseTable]] = []
@@ -218,7 +210,7 @@ def _candidates(
 
 
 def _polymorphic(
-    catalog: Catalog, table: DatabaseTable, tables: Sequence[DatabaseTable], nouns: Nouns
+    catalog: DatabaseCatalog, table: DatabaseTable, tables: Sequence[DatabaseTable], nouns: Nouns
 ) -> list[Relation]:
     """Return the relations of columns such as `about_type` and `about_id`, one for each type."""
     found: list[Relation] = []
@@ -252,7 +244,7 @@ def _ids_beside(table: DatabaseTable, type_column: str) -> list[str]:
 
 
 def _typed_parent(
-    catalog: Catalog,
+    catalog: DatabaseCatalog,
     value: str,
     ids: Sequence[Any],
     table: DatabaseTable,
@@ -273,7 +265,11 @@ def _typed_parent(
 
 
 def _one_to_one(
-    catalog: Catalog, table: DatabaseTable, tables: Sequence[DatabaseTable], nouns: Nouns, known: Sequence[Relation]
+    catalog: DatabaseCatalog,
+    table: DatabaseTable,
+    tables: Sequence[DatabaseTable],
+    nouns: Nouns,
+    known: Sequence[Relation],
 ) -> list[Relation]:
     """Return the table that this one extends: its key is the other's, and its name begins with the other's."""
     if len(table.key) != 1 or any(one.child is table and one.columns == [table.key[0]] for one in known):

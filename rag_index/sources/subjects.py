@@ -10,42 +10,24 @@ from typing import TYPE_CHECKING
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
 from rag_index.sources.relations import VERSIONS, Nouns, find_relations
 from rag_index.sources.visibility import find_conditions, internal_rows
+from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.sources.catalog import Catalog, DatabaseTable
+    from rag_index.sources.catalog import DatabaseCatalog, DatabaseTable
     from rag_index.sources.columns import ColumnProfile
     from rag_index.sources.relations import Relation
     from rag_index.sources.visibility import Condition
 
-MACHINERY = frozenset(
-    "session cache migration queue audit token setting config configuration preference permission acl wordlist "
-    "trigram captcha cron nonce outbox sequence changelog databasechangelog alembic oauth credential hook webhook "
-    "emoji smiley metum postmetum usermetum meta postmeta usermeta lock temp tmp backup staging sitemap redirect "
-    "telemetry heartbeat flyway pref prefs grant lease watcher throttle blacklist banlist trail".split()
-)
-"""Nouns of tables that programs need and nobody looks for."""
-DOUBTFUL = frozenset(
-    "log job option role device history schedule revision version notification search import export subscription "
-    "vote like favorite favourite counter stat statistic metric event_log activity_log plugin module widget menu "
-    "template variable param parameter feature_flag".split()
-)
-"""Nouns of tables that are seldom looked for: only long texts with titles make them documents."""
+MACHINERY = known_words("subjects", "machinery")
+DOUBTFUL = known_words("subjects", "doubtful")
 MACHINE_NOUN = re.compile(
     r"\w*cache\w*|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
 )
-PRIVATE = frozenset("privmsg privmsgs pm dm".split())
-PEOPLE = frozenset(
-    "user people person staff member employee login operator agent admin customer patient subscriber participant "
-    "account".split()
-)
-PARTS = frozenset(
-    "comment remark reply answer review rating feedback translation i18n line item detail section block paragraph "
-    "element text body content journal note response step ingredient followup caption tag alias synonym description "
-    "attribute property spec faq annotation observation finding diagnosis".split()
-)
-"""Nouns of tables whose rows belong to a row of another one."""
+PRIVATE = known_words("subjects", "private")
+PEOPLE = known_words("subjects", "people")
+PARTS = known_words("subjects", "parts")
 PAIRS = {
     "post": frozenset(["topic", "thread", "discussion"]),
     "message": frozenset(
@@ -59,9 +41,8 @@ PAIRS = {
     "activitie": frozenset(),
 }
 """Nouns of tables whose rows are parts of some tables alone."""
-PASSWORDS = frozenset("password passwd pass pwd hash salt".split())
-LOGINS = frozenset("email mail login username user".split())
-"""Words of columns that tables of accounts have, beside a password."""
+PASSWORDS = known_words("subjects", "passwords")
+LOGINS = known_words("subjects", "logins")
 MIN_PART_FILLED = 0.05
 """The share of rows with text from which on rows are parts."""
 MAX_LABELS = 40
@@ -257,7 +238,7 @@ def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
 class Subjects:
     """All tables of a database with what is known of them."""
 
-    catalog: Catalog
+    catalog: DatabaseCatalog
     nouns: Nouns
     all: list[Subject]
 
@@ -271,7 +252,7 @@ class Subjects:
         return self.by_table[id(table)]
 
 
-def find_subjects(catalog: Catalog, excluded: Iterable[str] = ()) -> Subjects:
+def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Subjects:
     """Return what is known of each table; those that are `excluded` are taken for missing."""
     left = set(excluded)
     catalog.tables = [table for table in catalog.tables if table.full_name not in left]

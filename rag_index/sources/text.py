@@ -25,9 +25,29 @@ PARAGRAPHS = frozenset(
     ]
 )  # fmt: skip
 """HTML elements with an empty line before and after them."""
-LINES = frozenset("br caption center dd div dt fieldset figcaption li option summary tbody tfoot thead tr".split())
+LINES = frozenset(
+    [
+        "br",
+        "caption",
+        "center",
+        "dd",
+        "div",
+        "dt",
+        "fieldset",
+        "figcaption",
+        "li",
+        "option",
+        "summary",
+        "tbody",
+        "tfoot",
+        "thead",
+        "tr",
+    ]
+)
 """HTML elements that begin a line."""
-LEFT_OUT = frozenset("head iframe noembed noframes object script select style svg template".split())
+LEFT_OUT = frozenset(
+    ["head", "iframe", "noembed", "noframes", "object", "script", "select", "style", "svg", "template"]
+)
 """HTML elements whose content nobody reads."""
 MAX_BYTES = 64_000_000
 """What a compressed value may become at most."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.sources.columns import words
+from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,35 +15,18 @@ if TYPE_CHECKING:
     from rag_index.sources.catalog import DatabaseTable
     from rag_index.sources.columns import ColumnProfile
 
-HIDDEN_FLAGS = frozenset(
-    "private internal confidential hidden hide deleted delete removed trashed trash spam draft sealed restricted "
-    "blocked banned disabled suppressed classified sensitive unlisted obsolete superseded withdrawn embargoed secret "
-    "redacted inactive anonymous_only void voided quarantined".split()
-)
-"""Words of columns that say of a row that it is not for everybody."""
-SHOWN_FLAGS = frozenset(
-    "public published publish active enabled approved visible visibility live current latest released online shown "
-    "is_public valid".split()
-)
-"""Words of columns that say of a row that it may be seen, or is the one that counts."""
-DELETED = frozenset("deleted delete deletion removed trashed discarded hidden withdrawn retracted superseded".split())
-PUBLISHED_TIMES = frozenset("published publish publication released approved".split())
+HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
+SHOWN_FLAGS = known_words("visibility", "shown_flags")
+DELETED = known_words("visibility", "deleted")
+PUBLISHED_TIMES = known_words("visibility", "published_times")
 ENDS = re.compile(
     r"(?:valid|effective|active|published?)_?(?:to|until|till|through|end)|(?:expire[sd]?|expiry|ends?|superseded)_?(?:at|on|date|time)?"
 )
-STATES = frozenset("status state visibility workflow stage moderation access scope privacy audience".split())
-PUBLISHED_VALUES = frozenset("publish published public live visible everyone world online released".split())
-MODERATED_VALUES = frozenset("approved accepted active enabled".split())
-MODERATION = frozenset(
-    "approved accepted rejected refused declined denied pending new waiting hold spam unapproved trash".split()
-)
-"""Values of a column that says how a moderator decided."""
-HIDDEN_VALUES = frozenset(
-    "draft drafts auto-draft autosave trash trashed deleted removed spam private internal hidden inherit unpublished "
-    "withdrawn confidential secret future scheduled redacted quarantined banned blocked embargoed embargo inactive "
-    "disabled retracted obsolete superseded unapproved moderated in_review in-review entwurf gelöscht geloescht "
-    "papierkorb intern brouillon borrador restricted voided void waiting denied hold expired".split()
-)
+STATES = known_words("visibility", "states")
+PUBLISHED_VALUES = known_words("visibility", "published_values")
+MODERATED_VALUES = known_words("visibility", "moderated_values")
+MODERATION = known_words("visibility", "moderation")
+HIDDEN_VALUES = known_words("visibility", "hidden_values")
 BAD_TYPES = re.compile(
     r".*(?:revision|autosave|draft|nav_?menu|menu_?item|attachment|template|^log$|system|changeset|oembed|custom_css|redirect|"
     r"trackback|pingback|old_?version|archive[d]?_?version|internal|private|whisper|bot).*",
@@ -54,7 +38,8 @@ INTERNAL_NAMES = re.compile(
     re.IGNORECASE,
 )
 """Names of forums, spaces and projects that are not for everybody."""
-YES, NO = frozenset("y yes t true 1 on j ja o oui s si".split()), frozenset("n no f false 0 off nein non".split())
+YES = known_words("visibility", "yes")
+NO = known_words("visibility", "no")
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +177,6 @@ def _deleted(table: DatabaseTable, profile: ColumnProfile, name: str) -> Conditi
 
 def _published(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    table.columns[profile.name]
     if not set(words(profile.name)) & PUBLISHED_TIMES or profile.role != "time" or not 0 < profile.filled < 1:
         return None
     return Condition(
