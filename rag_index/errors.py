@@ -12,6 +12,7 @@
     │   ├── LedgerUnavailable       the ledger's database is locked or does not answer
     │   ├── NoWorkers               the worker processes of a run do not start
     │   └── SearchTimedOut          the search of an index, or its preparation, exceeded the time limit
+    │       └── IndexBehind         an index did not reach the position that a search demands
     └── TerminalError               another try would fail in the same way: somebody has to act
         ├── SettingsError           exit code 2: the file, the environment or the command line is wrong
         │   └── UnknownIndex        the settings have no index of that name
@@ -124,6 +125,18 @@ class NoWorkers(TransientError):
 
 class SearchTimedOut(TransientError):
     """The error of a search of an index, or of its preparation, that exceeded the time limit."""
+
+
+class IndexBehind(SearchTimedOut):
+    """The error of a search that demands a position which an index did not reach; `as_of` is how far it is."""
+
+    def __init__(self, message: str, as_of: Mapping[str, Mapping[str, object]] | None = None) -> None:
+        super().__init__(message, as_of or {})
+
+    @property
+    def as_of(self) -> Mapping[str, Mapping[str, object]]:
+        """What is known of the index, by its name."""
+        return dict(self.args[1])
 
 
 class TerminalError(RagIndexError):

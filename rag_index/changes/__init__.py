@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from rag_index.documents.positions import Position
     from rag_index.errors import RagIndexError
 
 __all__ = ["ChangeFeed", "DocumentChange", "LookUp", "Received", "WatchableSource"]
@@ -66,6 +67,8 @@ class Received:
     behind: Sequence[str] = field(default=())
     """Indexes that may still be missing a change committed before this call, because the feed has not looked yet or
     cannot see it."""
+    through: Mapping[str, Position] = field(default_factory=dict)
+    """Up to where this and what was given before has every change, for indexes of which that is known."""
 
     @property
     def is_empty(self) -> bool:

@@ -20,6 +20,7 @@ import psutil
 from rag_index.changes import DocumentChange, Received
 from rag_index.chunking.code.languages import MISSING, TEXT, language_of
 from rag_index.documents.keys import document_id
+from rag_index.documents.positions import Position
 from rag_index.errors import SettingsError
 from rag_index.sources.code import CodeSource
 from rag_index.stores import live_aliases
@@ -164,7 +165,8 @@ class FileFeed:
         changed = [*gone, *(key for key, stamp in stamps.items() if before.get(key) != stamp)]
         if len(changed) > MAX_FILES:
             return Received((), stamps, overflow=(self._index.name,))
-        return Received([DocumentChange(self._index.name, document_id(key), now) for key in sorted(changed)], stamps)
+        changes = [DocumentChange(self._index.name, document_id(key), now) for key in sorted(changed)]
+        return Received(changes, stamps, through={self._index.name: Position(now, how="files")})
 
     def acknowledge(self, received: Received) -> None:
         """Compare with this listing from now on."""

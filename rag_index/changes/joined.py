@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from rag_index.changes import ChangeFeed, DocumentChange, LookUp
+    from rag_index.documents.positions import Position
 
 SLICE = 0.25
 """Seconds for which one of several feeds is waited for, before the next is."""
@@ -91,6 +92,7 @@ class JoinedFeed:
         received: list[tuple[_Part, Received]] = []
         overflow: dict[str, None] = {}
         behind: dict[str, None] = {}
+        through: dict[str, Position] = {}
         more = False
         for part in self._parts:
             if len(changes) + len(look_ups) >= limit:
@@ -104,10 +106,11 @@ class JoinedFeed:
             look_ups += given.look_ups
             overflow.update(dict.fromkeys(given.overflow))
             behind.update(dict.fromkeys(given.behind))
+            through.update(given.through)
             received.append((part, given))
             more = more or given.more
         self._parts = [*self._parts[1:], *self._parts[:1]]
-        return Received(changes, received, more, tuple(overflow), look_ups, tuple(behind))
+        return Received(changes, received, more, tuple(overflow), look_ups, tuple(behind), through)
 
     def acknowledge(self, received: Received) -> None:
         """Let each source forget its changes. What the feeds raise is in `errors`."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.changes import DocumentChange, Received
 from rag_index.documents.keys import document_id
+from rag_index.documents.positions import Position
 from rag_index.sources import scan_settings
 from rag_index.sources.buckets import time_watermark
 from rag_index.sources.changed import ChangedSource
@@ -71,6 +72,8 @@ class PollFeed:
         self._moved: dict[str, Stamps] = {}
         """The stamps, by key, of documents whose groups have changed, and that are not acknowledged."""
         self._collection: int | None = None
+        self._looked_at: float | None = None
+        """When the last poll began."""
         self._cursor: Any = None
         """How far this look at all groups has come."""
         self._next_poll = self._next_thorough = self._next_look = float("-inf")
@@ -90,7 +93,9 @@ class PollFeed:
     @property
     def blind(self) -> str:
         """What is never seen, or not while nobody watches."""
-        return "polling sees no deletions, no rows without a time, and no changes that are committed late"
+        others = ", and no changes of joined rows and of parts" if self._index.joins or self._index.parts else ""
+        groups = ", and new groups only after a while" if self._index.access else ""
+        return f"polling sees no deletions, no rows without a time, no changes that are committed late{others}{groups}"
 
     def check(self) -> Mapping[str, RagIndexError]:
         """Check the source, and that the column of `changed_since` holds times."""
@@ -100,17 +105,20 @@ class PollFeed:
 
     def receive(self, limit: int) -> Received:
         """Return at most `limit` changes. Between two polls these are what the last one found beyond that."""
+        looked_at = time.time()
         looked = not self._found and not self._moved and self._clock() >= self._next_poll
         if looked:
             if (overflow := self._poll() or self._look_at_groups()) is not None:
                 return overflow
             self._next_poll = self._clock() + self._settings.watch.poll_seconds
+            self._looked_at = looked_at
         some = list(islice(self._found.items(), limit))
         moved = list(islice(self._moved.items(), limit - len(some)))
         name, now = self._index.name, time.time()
         changes = [DocumentChange(name, document_id(key), _seconds(at, now)) for key, at in (*some, *moved)]
         more = len(changes) < len(self._found) + len(self._moved)
-        return Received(changes, (some, moved), more, behind=() if looked else (name,))
+        through = {} if more or self._looked_at is None else {name: Position(self._looked_at, how="poll")}
+        return Received(changes, (some, moved), more, behind=() if looked else (name,), through=through)
 
     def acknowledge(self, received: Received) -> None:
         """Do not give these changes again until their time rises."""

@@ -271,6 +271,10 @@ def check_publication(
     return found
 
 
+POSITION = "SELECT pg_current_wal_insert_lsn()::text"
+"""How far the log has come: after a commit, not below the end of that."""
+
+
 def lsn(number: int) -> str:
     """Return a position of the log as PostgreSQL writes it."""
     return f"{number >> 32:X}/{number & 0xFFFFFFFF:X}"

@@ -10,6 +10,7 @@ from sqlalchemy import exc
 
 from rag_index.changes.queues import SETUP, open_queue
 from rag_index.changes.rows import Probe, ReceivedRows, RowChange
+from rag_index.documents.positions import Position
 from rag_index.errors import SettingsError, SourceError
 from rag_index.sources.engine import limited, open_read_only, open_writable, source_error
 
@@ -74,15 +75,20 @@ class QueueFeed:
 
     def receive(self, limit: int) -> ReceivedRows:
         """Return the changes of at most `limit` rows of the queue, without waiting for any."""
+        looked_at = time.time()
         with self._connect(self._engine) as connection:
+            before = self._queue.before(connection)
             rows = self._queue.read(connection, limit)
+        more = len(rows) >= limit
+        through = None if more else Position(looked_at, self._queue.through(before, rows), "queue")
         changes = [
             RowChange(row.table, dict(zip(row.table.columns, row.values, strict=True)), row.changed_at)
             for row in rows
             if row.table is not None and row.values is not None
         ]
         overflow = {row.table for row in rows if row.table is not None and row.values is None}
-        return ReceivedRows(changes, [row.token for row in rows], len(rows) >= limit, sorted(overflow, key=str))
+        tokens = [row.token for row in rows]
+        return ReceivedRows(changes, tokens, more, sorted(overflow, key=str), through=through)
 
     def acknowledge(self, received: ReceivedRows) -> None:
         """Delete exactly the rows that were received."""

@@ -104,7 +104,8 @@ class RoutedFeed:
         routed = self._router.route(received.changes)
         lost = dict.fromkeys([*self._router.indexes(received.overflow), *routed.overflow])
         behind = self._router.all_indexes() if received.behind else ()
-        return Received(routed.changes, received, received.more, tuple(lost), routed.look_ups, behind)
+        through = dict.fromkeys(self._router.all_indexes(), received.through) if received.through else {}
+        return Received(routed.changes, received, received.more, tuple(lost), routed.look_ups, behind, through)
 
     def acknowledge(self, received: Received) -> None:
         """Let the source forget these changes, which are in the inbox now."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Engine
 
+    from rag_index.documents.positions import Position
     from rag_index.errors import SettingsError
 
 
@@ -63,6 +64,8 @@ class ReceivedRows:
     """Tables whose changes the feed cannot name, such as after TRUNCATE or when it has just been set up."""
     behind: bool = False
     """Whether a change committed before this call may still be missing."""
+    through: Position | None = None
+    """Up to where this and what was given before has every change of all tables, if that is known."""
 
 
 class RowFeed(Protocol):
@@ -146,6 +149,8 @@ class Setup:
     """What it costs the source and those who write to it; a sentence each."""
     steps: tuple[Step, ...]
     removal: tuple[Step, ...]
+    position: str = ""
+    """The statement by which an application learns the position of what it has committed."""
 
     def script(self) -> str:
         """Return all of it as SQL. The removal is commented out."""
@@ -153,6 +158,9 @@ class Setup:
         lines += [f"--   {line}" for line in self.costs]
         for step in self.steps:
             lines += ["", *step.lines()]
+        if self.position:
+            lines += ["", "-- After its commit, an application learns by this up to where an answer has to reach:"]
+            lines += [f"--   {self.position};"]
         lines += ["", "-- To remove all of it:"]
         lines += [f"--   {line}" for step in self.removal for line in step.lines()]
         return "\n".join(lines) + "\n"

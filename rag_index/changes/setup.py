@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from rag_index.changes.postgres import PostgresTable, SlotState, quoted, server_version, table_in_catalogue
+from rag_index.changes.postgres import POSITION, PostgresTable, SlotState, quoted, server_version, table_in_catalogue
 from rag_index.changes.queues import open_queue
 from rag_index.changes.rows import Setup, Step
 from rag_index.changes.watched_tables import object_name, plan_tables
@@ -75,7 +75,7 @@ def wal_setup(connection: Connection, watched: Sequence[WatchedTable], project: 
         *filter(None, map(_old_identity, tables)),
         *_old_rights(role, enough=enough, own=own),
     ]
-    return Setup(title, COSTS, tuple(steps), tuple(removal))
+    return Setup(title, COSTS, tuple(steps), tuple(removal), POSITION)
 
 
 def _server(connection: Connection) -> Iterator[Step]:

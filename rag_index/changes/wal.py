@@ -30,6 +30,7 @@ from rag_index.changes.postgres import (
 )
 from rag_index.changes.rows import Probe, ReceivedRows, RowChange
 from rag_index.changes.watched_tables import object_name
+from rag_index.documents.positions import Position
 from rag_index.errors import SettingsError, SourceUnavailable
 from rag_index.sources.engine import limited, open_read_only, source_error
 
@@ -143,6 +144,7 @@ class WalFeed:
 
         Raises SourceUnavailable, and SourceError if the slot is missing or lost.
         """
+        looked_at = time.time()
         with self._connect() as connection:
             state = SlotState.read(connection, self._slot)
             state.require_usable()
@@ -150,7 +152,7 @@ class WalFeed:
                 self._tables = self._resolve(connection)
             follows, end = self._follows(state), state.end
             if end == self._seen and follows:
-                return ReceivedRows([])
+                return ReceivedRows([], through=Position(looked_at, end, "wal"))
             began = self._clock()
             reading = self._read(connection, end, limit)
             read = self._clock()
@@ -160,14 +162,15 @@ class WalFeed:
                 return ReceivedRows([], behind=True)
             more = reading.messages >= limit
             position = lsn(reading.end) if more else max(end, lsn(reading.end), key=lsn_number)
+            through = None if more else Position(looked_at, position, "wal")
             changes = [change for rows in reading.rows.values() for change in rows.values()]
             overflow = reading.overflow if follows else self._watched
             if changes or overflow:
-                return ReceivedRows(changes, position, more, sorted(overflow, key=str))
+                return ReceivedRows(changes, position, more, sorted(overflow, key=str), through=through)
             # what passed concerns other tables: without a move of the slot it would hold back their log
             self._seen = "" if more else position
             due = more or self._clock() - self._advanced_at >= ADVANCE_SECONDS
-            return ReceivedRows([], position if due else None, more)
+            return ReceivedRows([], position if due else None, more, through=through)
 
     def acknowledge(self, received: ReceivedRows) -> None:
         """Move the slot on, the ledger's copy of its position first: a death in between leaves the ledger ahead."""

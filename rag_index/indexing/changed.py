@@ -246,5 +246,8 @@ class _Batch(NamedDocuments):
         scan.delete_changed(self.gone, seen=self.page.documents.keys)
 
     def publish(self, scan: Scan) -> None:
-        """Take the changes out of the inbox."""
-        scan.run.ledger.remove_changes(scan.run.alias, self.changes)
+        """Take the changes out of the inbox, which may move the position of the index on."""
+        ledger, alias = scan.run.ledger, scan.run.alias
+        with ledger.transaction():
+            ledger.remove_changes(alias, self.changes)
+            ledger.note_written(alias, scan.collection.id)

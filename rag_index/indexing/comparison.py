@@ -33,6 +33,8 @@ class Comparison:
     """The hash of what decides about the content of a document; "" if nobody watched when the scan began."""
     inbox_number: int
     """The last arrival in the ledger's inbox when the scan began."""
+    began: float
+    """When the scan began, in seconds since 1970."""
     judged: bool
     """Whether everything that is found changed had to come by the watch."""
 
@@ -61,8 +63,13 @@ class Comparison:
 
         If the delete guard refused deletions, the next scan finds them once more, and the watch gives them no more.
         """
-        if read_all:
-            self.ledger.clear_changes(self.alias, self.inbox_number, compared=self.settings if all_deleted else "")
+        number = self.inbox_number
+        with self.ledger.transaction():
+            if read_all:
+                self.ledger.clear_changes(self.alias, number, compared=self.settings if all_deleted else "")
+            if all_deleted:
+                cid, began = self.collection_id, self.began
+                self.ledger.complete_scan(self.alias, cid, number=number, began=began, read_all=read_all)
         self.ledger.forget_missed(self.alias, self.run_id)
 
     def _note(self, found: dict[str, str]) -> None:
@@ -85,7 +92,7 @@ def begin_comparison(run: IndexRun, collection: Collection, watch: WatchRecord |
         elif not (rebuild or run.options.allow_deletes):  # what was held back is nothing new
             judged = ledger.begin_comparison(alias, settings)
     inbox_number = 0 if watch is None else watch.last_number
-    return Comparison(ledger, alias, run.run_id, collection.id, settings, inbox_number, judged)
+    return Comparison(ledger, alias, run.run_id, collection.id, settings, inbox_number, ledger.clock(), judged)
 
 
 def _not_as_known(page: PageDiff) -> Iterator[tuple[str, bytes, bytes]]:

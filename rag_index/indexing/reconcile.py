@@ -38,6 +38,7 @@ def reconcile(
     `check` is called for each page of points, and raises if the run must not write any more.
     """
     name, mark = collection.name, store.commit_mark(collection.name)
+    ledger.drop_position(collection.alias)
     pending = ledger.totals(collection.id).pending
     scratch, deleted = Scratch(ledger), 0
     for tallies, orphans in compare_points(ledger, store, index, collection):

@@ -19,6 +19,8 @@ from rag_index.ledger.tables import (
     inbox,
     look_ups,
     mended,
+    milestones,
+    positions,
     runs,
     scan_states,
     sizes,
@@ -66,7 +68,16 @@ class CollectionRows(LedgerConnection):
     def drop_collection(self, collection_id: int) -> None:
         """Delete a collection with everything that belongs to it."""
         with self.transaction() as connection:
-            for table in (documents, failed_documents, scan_states, file_hashes, sizes, batch_deletions, buckets):
+            for table in (
+                documents,
+                failed_documents,
+                scan_states,
+                file_hashes,
+                sizes,
+                batch_deletions,
+                buckets,
+                positions,
+            ):
                 connection.execute(table.delete().where(table.c.collection_id == collection_id))
             connection.execute(collections.delete().where(collections.c.id == collection_id))
 
@@ -75,7 +86,7 @@ class CollectionRows(LedgerConnection):
         with self.transaction() as connection:
             for collection in self.collections(alias):
                 self.drop_collection(collection.id)
-            for table in (inbox, look_ups, mended, runs, watches):
+            for table in (inbox, look_ups, mended, milestones, runs, watches):
                 connection.execute(table.delete().where(table.c.alias == alias))
 
 

@@ -2,8 +2,9 @@
 
 A watch writes what a feed gave into the inbox before the source may forget it, so that a death at any moment loses no
 change. A document is in the inbox once; each arrival of it raises its number, by which a batch knows that the document
-changed once more while it was being indexed. Of a row that documents show the inbox keeps a look-up, until a batch that
-holds the lease finds these documents (see `indexing.changed`).
+changed once more while it was being indexed. Its `first_number` is that of its first change that is not indexed, which
+holds back the position of the index (`ledger.positions`). Of a row that documents show the inbox keeps a look-up, until
+a batch that holds the lease finds these documents (see `indexing.changed`).
 
 What a run over all documents mended, although an index is watched, is kept until the watch has given it too.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.ledger.connection import LedgerConnection
+from rag_index.ledger.positions import PositionRows
 from rag_index.ledger.records import MissedDocument, WaitingChange, WaitingLookUp
 from rag_index.ledger.tables import inbox, look_ups, mended, watches
 
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 i, u, m, w = inbox.c, look_ups.c, mended.c, watches.c
-COLUMNS = ("alias", "document_id", "number", "changed_at", "received_at")
-LOOK_UP_COLUMNS = ("alias", "column_name", "value", "number", "changed_at")
+COLUMNS = ("alias", "document_id", "number", "changed_at", "received_at", "first_number")
+LOOK_UP_COLUMNS = ("alias", "column_name", "value", "number", "changed_at", "first_number")
 MAX_KEPT = 10_000
 """Documents of an index that are kept until they are explained. Of more, only the number is."""
 MENDED_COLUMNS = ("alias", "document_id", "change", "run_id", "begun", "number", "found_at", "missed_at")
@@ -31,13 +32,14 @@ OPEN = m.missed_at.is_(None)
 """The condition for a document that was mended, and is neither explained nor known as missed."""
 
 
-class InboxRows(LedgerConnection):
+class InboxRows(PositionRows):
     """The changes of each index that wait to be indexed. What counts them counts documents and look-ups."""
 
-    def put_changes(self, changes: Iterable[tuple[str, str, float]]) -> None:
+    def put_changes(self, changes: Iterable[tuple[str, str, float]], *, first_number: int | None = None) -> None:
         """Add documents (alias, document id, time of the change), all of them or none.
 
-        A document that waits already gets a new number and keeps its earliest time of change.
+        A document that waits already gets a new number and keeps its earliest time of change. `first_number` is the
+        number of the arrival that these documents come from, if it is an earlier one.
         """
         earliest: dict[tuple[str, str], float] = {}
         for alias, document_id, changed_at in changes:
@@ -45,7 +47,11 @@ class InboxRows(LedgerConnection):
         now = self.clock()
         with self.transaction():
             numbers = self._next_numbers(alias for alias, _ in earliest)
-            rows = [(alias, one, numbers[alias], at, now) for (alias, one), at in earliest.items()]
+            rows = [
+                (alias, one, number, at, now, number if first_number is None else first_number)
+                for (alias, one), at in earliest.items()
+                for number in [numbers[alias]]
+            ]
             self._put(inbox, COLUMNS, rows)
 
     def put_look_ups(self, wanted: Iterable[tuple[str, str, str, float]]) -> None:
@@ -55,7 +61,7 @@ class InboxRows(LedgerConnection):
             earliest[alias, column, value] = min(changed_at, earliest.get((alias, column, value), changed_at))
         with self.transaction():
             numbers = self._next_numbers(alias for alias, _, _ in earliest)
-            rows = [(alias, column, value, numbers[alias], at) for (alias, column, value), at in earliest.items()]
+            rows = [(*one, numbers[one[0]], at, numbers[one[0]]) for one, at in earliest.items()]
             self._put(look_ups, LOOK_UP_COLUMNS, rows)
             for alias, number in numbers.items():
                 self._write(watches.update().where(w.alias == alias).values(looked_up=number))
@@ -67,7 +73,7 @@ class InboxRows(LedgerConnection):
 
     def waiting_look_ups(self, alias: str, limit: int) -> list[WaitingLookUp]:
         """Return the look-ups that have waited longest."""
-        statement = sa.select(u.column_name, u.value, u.number, u.changed_at).where(u.alias == alias)
+        statement = sa.select(u.column_name, u.value, u.number, u.changed_at, u.first_number).where(u.alias == alias)
         statement = statement.order_by(u.number, u.column_name, u.value).limit(limit)
         return [WaitingLookUp(*row) for row in self._select(statement)]
 
@@ -91,6 +97,8 @@ class InboxRows(LedgerConnection):
             for number, ids in numbers.items():
                 arrived = (i.alias == alias) & (i.number == number) & self._is_in(i.document_id, ids)
                 self._write(inbox.delete().where(arrived))
+                again = (i.alias == alias) & (i.first_number <= number) & self._is_in(i.document_id, ids)
+                self._write(inbox.update().where(again).values(first_number=number + 1))
                 self._explain(alias, self._is_in(m.document_id, ids))
 
     def replace_look_ups(self, alias: str, done: Iterable[WaitingLookUp], found: Iterable[tuple[str, float]]) -> None:
@@ -100,11 +108,17 @@ class InboxRows(LedgerConnection):
         """
         names = ("column_name", "value", "number")
         same = [u[name] == sa.bindparam(f"done_{name}") for name in names]
+        done = list(done)
         rows = [{f"done_{name}": value for name, value in zip(names, one[:3], strict=True)} for one in done]
+        first = min((one.first_number for one in done), default=None)
         with self.transaction() as connection:
-            self.put_changes((alias, document_id, at) for document_id, at in found)
+            self.put_changes(((alias, document_id, at) for document_id, at in found), first_number=first)
             if rows:
                 connection.execute(look_ups.delete().where(u.alias == alias, *same), rows)
+                later: Any = sa.bindparam("done_number") + 1
+                connection.execute(
+                    look_ups.update().where(u.alias == alias, *same[:2]).values(first_number=later), rows
+                )
 
     def clear_changes(self, alias: str, number: int, *, compared: str = "") -> None:
         """Delete what arrived up to this number: a complete scan that began after it has seen all of that.
@@ -117,6 +131,9 @@ class InboxRows(LedgerConnection):
             self._write(inbox.delete().where(arrived))
             if self._write(look_ups.delete().where(u.alias == alias, u.number <= number)):
                 self._explain(alias, sa.true())  # nobody knows which documents they would have found
+            for table in (inbox, look_ups):
+                seen = (table.c.alias == alias) & (table.c.first_number <= number)
+                self._write(table.update().where(seen).values(first_number=number + 1))
             settled = (w.alias == alias) & (w.full_number <= number)
             self._write(watches.update().where(settled).values(full_number=None))
             self._write(watches.update().where(w.alias == alias).values(compared=compared))
@@ -127,6 +144,7 @@ class InboxRows(LedgerConnection):
             number = self._next_number(alias)
             values = {"full_number": number, "since": self.clock()}
             self._write(watches.update().where(w.alias == alias).values(**values))
+            self.forget_position(alias)
             self._forget_comparison(alias)
 
     def _forget_comparison(self, alias: str) -> None:
@@ -139,11 +157,12 @@ class InboxRows(LedgerConnection):
         self._write(mended.delete().where(m.alias == alias, OPEN, which))
 
     def _put(self, table: sa.Table, names: Sequence[str], rows: list[Any]) -> None:
-        """Insert rows. One that is there gets the new number and keeps its earliest time of change."""
+        """Insert rows. One that is there gets the new number and keeps its earliest time of change and first number."""
         insert = self._insert(table).values({name: sa.bindparam(name) for name in names})
         new, old = insert.excluded, table.c
         renewed = {name: new[name] for name in names if name in ("number", "received_at")}
-        renewed["changed_at"] = sa.case((new.changed_at < old.changed_at, new.changed_at), else_=old.changed_at)
+        for name in ("changed_at", "first_number"):
+            renewed[name] = sa.case((new[name] < old[name], new[name]), else_=old[name])
         if rows:
             keys = [column.name for column in table.primary_key]
             self._execute_many(insert.on_conflict_do_update(index_elements=keys, set_=renewed), names, rows)

@@ -71,6 +71,15 @@ MIGRATIONS = {
         ALTER TABLE rag_index_collections ADD COLUMN commits INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE rag_index_collections ADD COLUMN committed_at TEXT NOT NULL DEFAULT '';
         CREATE TABLE rag_index_slots (name TEXT NOT NULL PRIMARY KEY, position TEXT NOT NULL)""",
+    11: """-- up to which position of its source each index is complete (see `ledger.positions`)
+        ALTER TABLE rag_index_inbox ADD COLUMN first_number BIGINT NOT NULL DEFAULT 0;
+        ALTER TABLE rag_index_look_ups ADD COLUMN first_number BIGINT NOT NULL DEFAULT 0;
+        CREATE INDEX rag_index_inbox_first_numbers ON rag_index_inbox (alias, first_number);
+        CREATE TABLE rag_index_milestones (alias TEXT NOT NULL, number BIGINT NOT NULL, at {number} NOT NULL,
+            position TEXT NOT NULL, how TEXT NOT NULL, PRIMARY KEY (alias, number));
+        CREATE TABLE rag_index_positions (alias TEXT NOT NULL PRIMARY KEY, collection_id INTEGER NOT NULL,
+            commits INTEGER NOT NULL, number BIGINT, at {number} NOT NULL, position TEXT NOT NULL,
+            how TEXT NOT NULL)""",
 }
 """The statements that upgrade to each version after the first."""
 WORDS = {

@@ -68,6 +68,26 @@ class WaitingLookUp(NamedTuple):
     """Grows each time that the same look-up arrives."""
     changed_at: float
     """The time of the earliest change that waits, by the clock of the source."""
+    first_number: int
+    """The number of the first arrival that is not indexed."""
+
+
+class Reached(NamedTuple):
+    """Up to where an index is complete: everything that its source had committed by then is found by a search."""
+
+    alias: str
+    collection: str
+    """The name of the collection that this is true of, and of no other of the index."""
+    commits: int
+    """The number of the commit that a reader of this collection has to see."""
+    number: int | None
+    """Arrivals in the inbox up to this number are indexed; None if only runs say what is complete."""
+    at: float
+    """By when the source had committed it, in seconds since 1970."""
+    position: str
+    """The place in the source's log, or the number of its queue; "" if there is none."""
+    how: str
+    """How it is known: `wal`, `queue`, `poll`, `files` or `run`."""
 
 
 class MissedDocument(NamedTuple):

@@ -153,8 +153,10 @@ inbox = sa.Table(
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False),
     sa.Column("received_at", sa.Float, nullable=False),
+    sa.Column("first_number", sa.BigInteger, nullable=False, server_default="0"),
 )
 sa.Index("rag_index_inbox_numbers", inbox.c.alias, inbox.c.number)
+sa.Index("rag_index_inbox_first_numbers", inbox.c.alias, inbox.c.first_number)
 
 look_ups = sa.Table(
     "rag_index_look_ups",
@@ -164,6 +166,29 @@ look_ups = sa.Table(
     sa.Column("value", sa.Text, primary_key=True),
     sa.Column("number", sa.BigInteger, nullable=False),
     sa.Column("changed_at", sa.Float, nullable=False),
+    sa.Column("first_number", sa.BigInteger, nullable=False, server_default="0"),
+)
+
+milestones = sa.Table(
+    "rag_index_milestones",
+    metadata,
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("position", sa.Text, nullable=False),
+    sa.Column("how", sa.Text, nullable=False),
+)
+
+positions = sa.Table(
+    "rag_index_positions",
+    metadata,
+    sa.Column("alias", sa.Text, primary_key=True),
+    sa.Column("collection_id", sa.Integer, nullable=False),
+    sa.Column("commits", sa.Integer, nullable=False),
+    sa.Column("number", sa.BigInteger),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("position", sa.Text, nullable=False),
+    sa.Column("how", sa.Text, nullable=False),
 )
 
 watches = sa.Table(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from rag_index.errors import SearchFailed
 from rag_index.retrieve.access import ALL_GROUPS
+from rag_index.retrieve.as_of import AsOf
 from rag_index.retrieve.metrics import MetricsSnapshot, StageMetrics
 from rag_index.retrieve.results import ChunkHit, Document, DocumentChunk, SearchHit, SearchResult
 from rag_index.retrieve.retriever import Retriever
 
 __all__ = [
     "ALL_GROUPS",
+    "AsOf",
     "ChunkHit",
     "Document",
     "DocumentChunk",

@@ -215,7 +215,7 @@ class FanOut:
                 await deadline.wait_for(asking.turns.acquire())
                 try:
                     began = time.perf_counter()
-                    call = self._bulkhead.submit(answer.index, self._reader.candidates, question, live, vector)
+                    call = self._bulkhead.submit(answer.index, self._reader.candidates, question, live, vector, answer)
                     answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
                     answer.seconds, answer.live = time.perf_counter() - began, live
                 finally:

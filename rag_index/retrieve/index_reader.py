@@ -45,8 +45,13 @@ class IndexReader:
     def __init__(self, access: AccessRules, store_holder: StoreHolder) -> None:
         self._access, self._store_holder = access, store_holder
 
-    def candidates(self, question: Question, live: LiveCollection, vector: NDArray[np.float32]) -> list[StoredPoint]:
-        """Return the candidates of an index: chunks of at least as many documents as wanted."""
+    def candidates(
+        self, question: Question, live: LiveCollection, vector: NDArray[np.float32], answer: IndexAnswer
+    ) -> list[StoredPoint]:
+        """Return the candidates of an index: chunks of at least as many documents as wanted.
+
+        The answer is told which commit they have; candidates of a later state have it, too.
+        """
         own = self._access.conditions(live, question.groups)
         if own is None:
             return []
@@ -57,6 +62,7 @@ class IndexReader:
             sparse = Bm25Encoder(live.bm25).query(question.text)
             limit = max(limit, MIN_CANDIDATES)
         with self._store_holder.borrow() as store:
+            answer.commits = store.seen_commits(live.collection)
             while True:
                 query = VectorQuery(vector, limit, sparse, conditions, payload=question.payloads)
                 points = store.search(live.collection, query)

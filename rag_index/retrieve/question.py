@@ -46,7 +46,7 @@ class IndexAnswer:
     `live` is the collection that was searched, `seconds` how long that took. If it was searched by words too
     (`hybrid`), every candidate has both scores. `whole` says that the candidates have their payloads, and belong to as
     many documents as wanted, if there are so many. `until` is the moment by which the whole search has to end, of
-    time.monotonic().
+    time.monotonic(). `commits` is the number of the last commit that the search saw; None if it saw all.
     """
 
     index: str
@@ -56,6 +56,7 @@ class IndexAnswer:
     live: LiveCollection | None = None
     seconds: float = 0.0
     until: float = 0.0
+    commits: int | None = None
     error: Exception | None = None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import key_parts, point_id, possible_keys
 from rag_index.documents.layout import LINK, PART, TITLE
+from rag_index.retrieve.as_of import UNKNOWN, AsOf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,7 +91,8 @@ class SearchResult:
     by its name (an index named like a stage is "index NAME"), fuse, rerank (if there is a reranker) and total. `fusion`
     says what the hits are ordered by, rank or score. `dense_weight` is the weight of meaning that the scores have, 1 if
     words were not searched for. `collections` has the collection searched, by index. If `reranked`, the best hits are
-    in the order of the reranker; `rerank_error` is the reason why they are not, although there is one.
+    in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. `as_of` says up
+    to where each index that answered was complete.
     """
 
     hits: tuple[SearchHit, ...]
@@ -101,10 +103,12 @@ class SearchResult:
     collections: Mapping[str, str] = field(default_factory=dict)
     reranked: bool = False
     rerank_error: str = ""
+    as_of: Mapping[str, AsOf] = field(default_factory=dict)
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
         plain: dict[str, Any] = {"hits": [hit.to_json(explain=explain) for hit in self.hits]}
+        plain["as_of"] = {index: one.to_json() for index, one in self.as_of.items()}
         if self.errors:
             plain["errors"] = dict(self.errors)
         if self.rerank_error:
@@ -141,6 +145,7 @@ class Document:
     collection: str = ""
     title: str = ""
     link: str = ""
+    as_of: AsOf = UNKNOWN
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /documents/{index}/{id}` answers."""
@@ -158,6 +163,7 @@ class Document:
                 }
                 for chunk in self.chunks
             ],
+            "as_of": self.as_of.to_json(),
         }
 
 

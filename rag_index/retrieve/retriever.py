@@ -7,12 +7,14 @@ import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError
+from rag_index.errors import DocumentNotFound, RagIndexError, SettingsError, StoreError, StoreMismatch
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
+from rag_index.retrieve.as_of import Demand, Known, Positions, behind, not_met
 from rag_index.retrieve.concurrency import CLOSED
 from rag_index.retrieve.fan_out import FanOut, load_payloads
 from rag_index.retrieve.fusion import failure_of, fuse_answers
@@ -22,16 +24,18 @@ from rag_index.retrieve.question import IndexAnswer, Question, make_question
 from rag_index.retrieve.reranking import Reranked, Reranking
 from rag_index.retrieve.results import SearchResult, read_document
 from rag_index.settings import Settings, run_settings
+from rag_index.settings.index import SQL
 from rag_index.stores import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
     from rag_index.embedders import Embedder
     from rag_index.rerankers import Reranker
     from rag_index.retrieve.access import Groups
+    from rag_index.retrieve.as_of import AsOf
     from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.live import LiveCollection
@@ -43,6 +47,9 @@ Fusion = Literal["auto", "rank", "score"]
 HYBRID = 0.5
 """A weight with which an index is asked for candidates by meaning and by words."""
 STAGES = ("embed", "fuse", "rerank", "total")
+MIN_SECONDS = 0.001
+RETRY_SECONDS = 0.02
+"""Between two searches of a reader that has loaded an older state than is demanded."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
@@ -87,6 +94,8 @@ class Retriever:
         opener = open_reranker or reranker_opener(settings)
         self._reranking = Reranking(opener, settings.retrieve.rerank_top) if opener else None
         self._background = EventLoopThread("rag-index-search")
+        # of another store, or of other collections than the live ones, the ledger says nothing
+        self._positions = None if open_store or collections else Positions(settings)
 
     @classmethod
     def from_settings(
@@ -122,6 +131,8 @@ class Retriever:
         fusion: Fusion | None = None,
         dense_weight: float | None = None,
         rerank: bool | None = None,
+        after: str | None = None,
+        max_age: float | str | None = None,
     ) -> SearchResult:
         """Return the documents that fit a query best, by meaning and words, from the named indexes (default: all).
 
@@ -133,9 +144,14 @@ class Retriever:
         rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. `rerank` is False to leave the
         reranker out. Indexes that fail are in the result's `errors`.
 
+        `after` is a position of the source (a place in PostgreSQL's log, a number of the queue, or a time): the search
+        waits, within the time limit, until each index has everything that was committed by then. `max_age` is how many
+        seconds an index may be behind, or a text such as "10 s".
+
         Raises:
             SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
                 `rerank` is True and there is no reranker.
+            IndexBehind: an index did not reach `after`, or is older than `max_age`.
             SearchFailed: no index answered. If all failed for the same reason, that error is raised instead.
         """
         began = time.perf_counter()
@@ -144,7 +160,9 @@ class Retriever:
         if reranking:
             question = replace(question, limit=max(limit, reranking.top))
         fusion = self._fusion(fusion)
-        answers, scoring, embed_seconds = await self._answers(replace(question, payloads=False), names, fusion)
+        demand = Demand.of(self._settings, after, max_age)
+        question_without = replace(question, payloads=False)
+        answers, scoring, embed_seconds, as_of = await self._demanded(question_without, names, fusion, demand)
         answered = [answer for answer in answers if answer.error is None]
         fusing = time.perf_counter()
         ordered = fuse_answers(answered, question, fusion, scoring)
@@ -165,6 +183,7 @@ class Retriever:
             {answer.index: answer.live.collection for answer in answered if answer.live},
             "rerank" in stages and not reranked.error,
             reranked.error,
+            as_of,
         )
 
     async def candidates(
@@ -192,6 +211,8 @@ class Retriever:
         fusion: Fusion | None = None,
         dense_weight: float | None = None,
         rerank: bool | None = None,
+        after: str | None = None,
+        max_age: float | str | None = None,
     ) -> SearchResult:
         """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
         search = self.search(
@@ -204,6 +225,8 @@ class Retriever:
             fusion=fusion,
             dense_weight=dense_weight,
             rerank=rerank,
+            after=after,
+            max_age=max_age,
         )
         try:
             return self._background.run(search)
@@ -225,18 +248,28 @@ class Retriever:
             StoreError: the index is empty, or the store refuses.
         """
         settings, given = self._settings.index(index), caller_groups(groups)
+        known = await self._positions.current() if self._positions else Known()
+        if index in known.problems:
+            raise StoreMismatch(known.problems[index])
 
         def read(store: StoreReader, live: LiveCollection) -> Document | None:
             conditions = self._access.conditions(live, given)
             if conditions is None:
                 return None
-            return read_document(store, live.collection, settings, document_id, conditions)
+            claim = known.claim(index, live, store.seen_commits(live.collection))
+            found = read_document(store, live.collection, settings, document_id, conditions)
+            return replace(found, as_of=known.as_of(index, claim)) if found else None
 
         timeout = timeout or self._settings.retrieve.index_timeout
         found = await self._fan_out.read(index, timeout, read) if self._access.is_open(index, given) else None
         if found is None:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
+
+    async def as_of(self, indexes: Iterable[str]) -> dict[str, AsOf]:
+        """Return up to where these indexes are complete, for searches that begin now; raises nothing."""
+        known = await self._positions.current() if self._positions else Known()
+        return {index: known.as_of(index, known.newest(index)) for index in indexes}
 
     async def warm_up(self) -> None:
         """Load models and open collections, so that the first search does not have to.
@@ -261,6 +294,8 @@ class Retriever:
     def close(self) -> None:
         """Close store, models and threads; searches under way end with an error. A second call does nothing."""
         self._background.stop()
+        if self._positions:
+            self._positions.close()
         self._fan_out.close()
         if self._reranking:
             self._reranking.close()
@@ -285,10 +320,56 @@ class Retriever:
     ) -> None:
         await self.aclose()
 
+    async def _demanded(
+        self, question: Question, names: list[str] | None, fusion: Fusion, demand: Demand | None
+    ) -> tuple[list[IndexAnswer], Mapping[str, Scoring], float, dict[str, AsOf]]:
+        """Ask the indexes once they have what is demanded; return what they answer, and what that is true of.
+
+        The position is read before the store is asked. If the store's reader had loaded an older state, it is asked
+        again. Raises as `search`.
+        """
+        until = time.monotonic() + question.timeout
+        while True:
+            known = await self._known(question, names, demand, until)
+            asked = replace(question, timeout=max(MIN_SECONDS, until - time.monotonic())) if demand else question
+            answers, scoring, seconds = await self._answers(asked, names, fusion, known)
+            claims = {
+                answer.index: known.claim(answer.index, answer.live, answer.commits)
+                for answer in answers
+                if answer.error is None
+            }
+            as_of = {index: known.as_of(index, claim) for index, claim in claims.items()}
+            unmet = [
+                index for index, claim in claims.items()
+                if demand and not demand.is_met(claim, of_source=self._settings.index(index).kind == SQL)
+            ]  # fmt: skip
+            if not unmet or demand is None:
+                return answers, scoring, seconds, as_of
+            if time.monotonic() >= until:
+                raise not_met(demand, unmet[0], as_of[unmet[0]], question.timeout)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _known(self, question: Question, names: list[str] | None, demand: Demand | None, until: float) -> Known:
+        """Return what is known of positions, once it is what is demanded. Raises IndexBehind."""
+        if self._positions is None:
+            if demand:
+                raise SettingsError("after and max_age need the ledger, which knows only the live collections")
+            return Known()
+        known = await self._positions.current()
+        if demand is None:
+            return known
+        wanted = names or [index.name for index in self._settings.indexes]
+        asked = [name for name in wanted if self._access.is_open(name, question.groups)]
+        find = partial(behind, self._settings, demand, indexes=asked, seconds=question.timeout)
+        known = await self._positions.wait(lambda now: find(now) is None, until - time.monotonic())
+        if error := find(known):
+            raise error
+        return known
+
     async def _answers(
-        self, question: Question, names: list[str] | None, fusion: Fusion
+        self, question: Question, names: list[str] | None, fusion: Fusion, known: Known
     ) -> tuple[list[IndexAnswer], Mapping[str, Scoring], float]:
-        """Ask the indexes that are open to the caller, and count their answers.
+        """Ask the indexes that are open to the caller, and count their answers. One with a problem has its error.
 
         Return these with the best candidates, the scoring of all by index, and the seconds of embed. Raises as
         `search`, if no index answers.
@@ -297,6 +378,9 @@ class Retriever:
         asked = [name for name in names or all_names if self._access.is_open(name, question.groups)]
         try:
             answers, embed_seconds = await self._fan_out.ask(question, names) if asked else ([], 0.0)
+            for answer in answers:
+                if answer.index in known.problems:
+                    answer.error = StoreMismatch(known.problems[answer.index])
             scoring = await load_payloads(self._fan_out, question, answers, fusion)
         except RagIndexError:
             self._metrics.add_answers(dict.fromkeys(asked))

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from rag_index.service.models import Caller, FieldInfo, Freshness, IndexInfo
-from rag_index.service.search_service import SearchAnswer, SearchService
+from rag_index.service.models import Caller, FieldInfo, IndexInfo
+from rag_index.service.search_service import SearchService
 
-__all__ = ["Caller", "FieldInfo", "Freshness", "IndexInfo", "SearchAnswer", "SearchService"]
+__all__ = ["Caller", "FieldInfo", "IndexInfo", "SearchService"]

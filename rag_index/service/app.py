@@ -82,7 +82,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (422, "A parameter is missing, unknown or out of bounds."),
         (429, "Too many requests; Retry-After says when to come back."),
         (503, "Nothing could be searched; the detail says why."),
-        (504, "The time limit has passed."),
+        (504, "The time limit has passed, also for an index to reach the position that was demanded."),
     )
 }
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
@@ -142,13 +142,11 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
     )
     async def get_document(index: str, document_id: str, request: Request) -> JSONResponse:
         """Do the same by address. The id may contain slashes, but no client sends one that is `.` or `..`."""
-        found = await service.document(index, document_id, caller_of(request))
-        fresh = await service.freshness([index])
-        return JSONResponse({**found.to_json(), "freshness": fresh[index].to_json()})
+        return JSONResponse((await service.document(index, document_id, caller_of(request))).to_json())
 
     @router.get("/indexes", responses=PROBLEMS, response_model=IndexesModel, summary="Indexes")
     async def get_indexes(request: Request) -> JSONResponse:
-        """List the indexes: their fields for filters, how much they hold, and how fresh they are."""
+        """List the indexes: their fields for filters, how much they hold, and up to where they are complete."""
         return JSONResponse({"indexes": [one.to_json() for one in await service.indexes(caller_of(request))]})
 
     @router.head("/healthz", include_in_schema=False)

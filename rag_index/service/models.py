@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
 from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.question import MAX_HITS
 from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks it up
@@ -44,6 +45,10 @@ class _Search(BaseModel):
     """The maximum number of documents."""
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The time limit of the search, in seconds."""
+    after: str | None = Field(default=None, max_length=100, examples=["0/16B3748"])
+    """The position of the source that each index has to have reached: the search waits for it, within its time."""
+    max_age: float | str | None = Field(default=None, examples=["10 s"])
+    """How far each index may be behind: seconds, or a text."""
     fusion: Fusion | None = None
     """How the hits of several indexes are merged."""
     dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
@@ -119,24 +124,6 @@ class HitModel(_Hit):
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
-    """How old the content of an index is.
-
-    `complete_at` is when a run last ended with everything in the index that the source had (ISO, UTC), and
-    `age_seconds` how long ago that is; both are None if no run did. `last_run` is the state of the newest run:
-    running, completed, partial, failed or, if its process died, interrupted; None if there was none.
-    """
-
-    complete_at: str | None
-    age_seconds: int | None
-    last_run: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object that is part of every answer."""
-        return {"complete_at": self.complete_at, "age_seconds": self.age_seconds, "last_run": self.last_run}
-
-
-@dataclass(frozen=True, slots=True)
 class FieldInfo:
     """A payload field that filters may name; `kind` is that of its payload index, None without one."""
 
@@ -161,21 +148,18 @@ class IndexInfo:
     """Whether the index can be searched; False before its first run."""
     documents: int | None
     chunks: int | None
-    freshness: Freshness
+    as_of: AsOf
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /indexes` lists."""
         return asdict(self)
 
 
-UNKNOWN = Freshness(None, None, None)
-
-
 class SearchAnswerModel(BaseModel):
     """The hits, best first. `errors` has the reason of each index that gave no answer, if there are any."""
 
     hits: list[HitModel]
-    freshness: dict[str, Freshness]
+    as_of: dict[str, AsOf]
     errors: dict[str, str] | None = None
     timings_ms: dict[str, float] | None = None
     fusion: str | None = None
@@ -197,7 +181,7 @@ class CitedAnswer(BaseModel):
 
     hits: list[CitedHit]
     errors: dict[str, str]
-    freshness: dict[str, Freshness]
+    as_of: dict[str, AsOf]
 
 
 class DocumentChunkModel(BaseModel):
@@ -218,7 +202,7 @@ class DocumentModel(BaseModel):
     title: str | None = None
     link: str | None = None
     chunks: list[DocumentChunkModel]
-    freshness: Freshness
+    as_of: AsOf
 
 
 class DocumentPart(DocumentModel):

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 
 from rag_index.errors import (
     DocumentNotFound,
+    IndexBehind,
     RagIndexError,
     RequestTooLarge,
     SearchFailed,
@@ -63,7 +64,9 @@ def problem_of(error: RagIndexError, *, in_path: bool = False) -> ProblemRespons
     if in_path and isinstance(error, UnknownIndex):
         found = HTTPStatus.NOT_FOUND
     headers = HEADERS_OF.get(found, {})
-    more = {"errors": dict(error.errors)} if isinstance(error, SearchFailed) else {}
+    more: dict[str, Any] = {"errors": dict(error.errors)} if isinstance(error, SearchFailed) else {}
+    if isinstance(error, IndexBehind):
+        more = {"as_of": error.as_of}
     return problem(found, str(error), code=type(error).__name__, headers=headers, **more)
 
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import RagIndexError, StoreError
+from rag_index.errors import StoreError, StoreMismatch
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import run_state
-from rag_index.service.models import UNKNOWN, FieldInfo, Freshness, IndexInfo
-from rag_index.status.reports import iso_time
+from rag_index.retrieve.as_of import UNKNOWN, mismatches
+from rag_index.service.models import FieldInfo, IndexInfo
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
     from rag_index.service.models import Caller
@@ -26,12 +25,6 @@ if TYPE_CHECKING:
 SECONDS = 5.0
 """How long what was read is told again."""
 
-OLD_SECONDS = 3 * SECONDS
-"""How long searches are told what was read while it is read again. Waiting for that would make one search in thirty
-slow in a service that is asked six times a second."""
-
-PATIENCE = 0.5
-"""How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
 logger = logging.getLogger(__name__)
 
 
@@ -42,8 +35,8 @@ class _Entry:
     live: bool = False
     documents: int | None = None
     points: int | None = None
-    complete_at: float = 0.0
-    last_run: str | None = None
+    problem: str = ""
+    """Why the store is not the one of the ledger."""
 
 
 class Catalog:
@@ -52,54 +45,31 @@ class Catalog:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         self._settings, self._clock = settings, clock
         self._entries: Mapping[str, _Entry] = {}
-        self._read_at = self._started_at = -float("inf")
+        self._read_at = -float("inf")
         self._reading: asyncio.Task[Mapping[str, _Entry]] | None = None
 
     async def indexes(self) -> list[IndexInfo]:
         """Return all indexes of the settings, in their order. Raises what ledger and store raise."""
         entries = await self._current()
-        return [self._info(index, entries[index.name]) for index in self._settings.indexes]
+        return [_info(index, entries[index.name]) for index in self._settings.indexes]
 
     async def live(self) -> list[str]:
         """Return the indexes that can be searched. Raises what ledger and store raise."""
         return [name for name, entry in (await self._current()).items() if entry.live]
 
-    async def freshness(self) -> dict[str, Freshness]:
-        """Return the freshness of each index, as last known if ledger or store do not answer at once; raises nothing.
+    async def problems(self) -> dict[str, str]:
+        """Return why indexes are not those of the ledger, by their names. Raises what ledger and store raise."""
+        return {name: entry.problem for name, entry in (await self._current()).items() if entry.problem}
 
-        What is known and not old is told at once, and read again behind the search. Else searches of the first moments
-        of a reading wait for it, and no others: one that hangs must not slow down all of them.
-        """
-        if self._clock() - self._read_at < OLD_SECONDS:
-            self._read_behind()
-            return {name: self._freshness(entry) for name, entry in self._entries.items()}
-        left = self._started_at + PATIENCE - self._clock()
-        if self._reading is None or left > 0 or self._reading.done():
-            with suppress(RagIndexError, TimeoutError):
-                async with asyncio.timeout(PATIENCE):
-                    await self._current(retry=False)
-        return {name: self._freshness(entry) for name, entry in self._entries.items()}
-
-    def _read_behind(self) -> None:
-        """Start a reading for whoever asks next, if it is time for one."""
-        if self._clock() - self._started_at >= SECONDS and (self._reading is None or self._reading.done()):
-            self._start_reading()
-
-    async def _current(self, *, retry: bool = True) -> Mapping[str, _Entry]:
-        """Return what is known, read again if that was long ago; after an error only if `retry`."""
-        read_at = self._read_at if retry else self._started_at
-        if self._clock() - read_at < SECONDS and (self._reading is None or self._reading.done()):
+    async def _current(self) -> Mapping[str, _Entry]:
+        """Return what is known, read again if that was long ago."""
+        if self._clock() - self._read_at < SECONDS and (self._reading is None or self._reading.done()):
             return self._entries
         reading = self._reading
         if reading is None or reading.done():
-            reading = self._start_reading()
+            reading = self._reading = asyncio.create_task(self._refresh())
+            reading.add_done_callback(_retrieve_error)
         return await asyncio.shield(reading)
-
-    def _start_reading(self) -> asyncio.Task[Mapping[str, _Entry]]:
-        self._started_at = self._clock()
-        self._reading = asyncio.create_task(self._refresh())
-        self._reading.add_done_callback(_retrieve_error)
-        return self._reading
 
     async def _refresh(self) -> Mapping[str, _Entry]:
         self._entries = await asyncio.to_thread(self._read)
@@ -110,61 +80,35 @@ class Catalog:
         settings = self._settings
         live = live_aliases(settings.store, settings.aliases)
         with closing(Ledger(settings.ledger_url)) as ledger:
+            problems = mismatches(settings, ledger)
             return {
-                index.name: _entry(ledger, settings.alias(index.name), live.get(settings.alias(index.name)))
+                index.name: _entry(ledger, live.get(settings.alias(index.name)), problems.get(index.name, ""))
                 for index in settings.indexes
             }
 
-    def _freshness(self, entry: _Entry) -> Freshness:
-        if not entry.complete_at:
-            return Freshness(None, None, entry.last_run)
-        age = max(0, round(self._clock() - entry.complete_at))
-        return Freshness(iso_time(entry.complete_at), age, entry.last_run)
 
-    def _info(self, index: IndexSettings, entry: _Entry) -> IndexInfo:
-        told = index.access is None
-        kinds = index.indexed_fields
-        fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
-        return IndexInfo(
-            index.name,
-            index.kind,
-            index.language,
-            index.search,
-            fields,
-            entry.live,
-            entry.documents if told else None,
-            entry.points if told else None,
-            self._freshness(entry),
-        )
+def _info(index: IndexSettings, entry: _Entry) -> IndexInfo:
+    told = index.access is None
+    kinds = index.indexed_fields
+    fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
+    documents, points = (entry.documents, entry.points) if told else (None, None)
+    return IndexInfo(
+        index.name, index.kind, index.language, index.search, fields, entry.live, documents, points, UNKNOWN
+    )
 
 
-def _entry(ledger: Ledger, alias: str, name: str | None) -> _Entry:
-    run = ledger.last_run(alias)
-    state = run_state(ledger, run) if run else None
+def _entry(ledger: Ledger, name: str | None, problem: str) -> _Entry:
     collection = ledger.collection(name) if name else None
     if collection is None:
-        return _Entry(live=True, last_run=state) if name else _Entry(documents=0, points=0, last_run=state)
+        return _Entry(live=True, problem=problem) if name else _Entry(documents=0, points=0)
     totals = ledger.totals(collection.id)
-    return _Entry(True, totals.documents, totals.points, collection.whole_at, state)
+    return _Entry(True, totals.documents, totals.points, problem)
 
 
 def _retrieve_error(reading: asyncio.Task[Mapping[str, _Entry]]) -> None:
     """Look at the error of a reading that nobody waits for any more: asyncio would log it otherwise."""
     if not reading.cancelled():
         reading.exception()
-
-
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
-    """The result of a search, with the freshness of each index that was searched."""
-
-    result: SearchResult
-    freshness: Mapping[str, Freshness] = field(default_factory=dict)
-
-    def to_json(self, *, explain: bool = False) -> dict[str, Any]:
-        """Return the object that `POST /search` answers."""
-        fresh = {index: one.to_json() for index, one in self.freshness.items()}
-        return {**self.result.to_json(explain=explain), "freshness": fresh}
 
 
 class SearchService:
@@ -187,7 +131,7 @@ class SearchService:
         """Return whether there is a reranker."""
         return self._retriever.reranks
 
-    async def search(self, query: str, caller: Caller, **options: Any) -> SearchAnswer:
+    async def search(self, query: str, caller: Caller, **options: Any) -> SearchResult:
         """Return the documents that fit a query best, of those that the caller may see.
 
         `options` are those of `Retriever.search`, without the groups. Raises what that raises: SettingsError for what
@@ -195,8 +139,7 @@ class SearchService:
         """
         if self._settings.serve.log_queries:
             logger.info("%s searches for %r", caller.name or "somebody", query)
-        result = await self._retriever.search(query, groups=caller.groups, **options)
-        return SearchAnswer(result, await self.freshness(result.collections))
+        return await self._retriever.search(query, groups=caller.groups, **options)
 
     async def document(self, index: str, document_id: str, caller: Caller) -> Document:
         """Return a document that the caller may see.
@@ -207,17 +150,19 @@ class SearchService:
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
-        return await self._catalog.indexes()
-
-    async def freshness(self, indexes: Iterable[str]) -> Mapping[str, Freshness]:
-        """Return the freshness of these indexes; unknown (None) where the ledger does not answer."""
-        known = await self._catalog.freshness()
-        return {index: known.get(index, UNKNOWN) for index in indexes}
+        found = await self._catalog.indexes()
+        as_of = await self._retriever.as_of([one.name for one in found])
+        return [replace(one, as_of=as_of[one.name]) for one in found]
 
     async def check_ready(self) -> None:
-        """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer."""
+        """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer.
+
+        Raises StoreMismatch if the store is not the one of the ledger.
+        """
         if not await self._catalog.live():
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
+        for problem in (await self._catalog.problems()).values():
+            raise StoreMismatch(problem)
 
     def metrics(self) -> MetricsSnapshot:
         """Return the measurements of all searches so far."""

@@ -16,8 +16,9 @@ from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfVal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
-    from rag_index.service.models import Caller, Freshness, IndexInfo
-    from rag_index.service.search_service import SearchAnswer, SearchService
+    from rag_index.retrieve import AsOf, SearchResult
+    from rag_index.service.models import Caller, IndexInfo
+    from rag_index.service.search_service import SearchService
     from rag_index.settings import IndexSettings, Settings
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -41,44 +42,45 @@ FILTER = (
 )
 
 
-def citation(index: str, document_id: str, freshness: Freshness | None) -> str:
+def citation(index: str, document_id: str, as_of: AsOf | None) -> str:
     """Return how to cite a document: its index, its id, and the state of the source that the index holds."""
-    as_of = f", as of {freshness.complete_at}" if freshness and freshness.complete_at else ""
-    return f"{index}/{document_id}{as_of}"
+    at = f", as of {as_of.at}" if as_of and as_of.at else ""
+    position = f" (position {as_of.position})" if as_of and as_of.position else ""
+    return f"{index}/{document_id}{at}{position}"
 
 
-def search_text(answer: SearchAnswer) -> str:
-    """Return the hits, one paragraph each, then the indexes that gave no answer and how fresh the others are."""
+def search_text(answer: SearchResult) -> str:
+    """Return the hits, one paragraph each, then the indexes without an answer, and what the others are true of."""
     lines = []
-    for number, hit in enumerate(answer.result.hits, 1):
-        cited = citation(hit.index, hit.document_id, answer.freshness.get(hit.index))
+    for number, hit in enumerate(answer.hits, 1):
+        cited = citation(hit.index, hit.document_id, answer.as_of.get(hit.index))
         named = _named(hit.title, hit.part.get("link") or hit.link)
         part = f", {' '.join(filter(None, [hit.part.get('name'), hit.part.get('id')]))}" if hit.part else ""
         lines += [f"{number}. [{cited}]{named}{part} score {hit.score:.3f}{_fields(hit.payload)}", hit.text.strip(), ""]
-    if not answer.result.hits:
+    if not answer.hits:
         lines += ["Nothing found.", ""]
-    lines += [f"{index} did not answer: {reason}" for index, reason in answer.result.errors.items()]
-    lines += [f"Index {index}: {freshness_text(one)}." for index, one in answer.freshness.items()]
+    lines += [f"{index} did not answer: {reason}" for index, reason in answer.errors.items()]
+    lines += [f"Index {index}: {as_of_text(one)}." for index, one in answer.as_of.items()]
     return "\n".join(lines)
 
 
-def document_text(document: Mapping[str, Any], freshness: Freshness) -> str:
+def document_text(document: Mapping[str, Any], as_of: AsOf) -> str:
     """Return the chunks of a document with its fields; `document` is what the tool answers to programs."""
     named = _named(document.get("title", ""), document.get("link", ""))
     lines = [f"[{document['citation']}]{named}{_fields(document['payload'])}", ""]
     lines += [f"{chunk['text'].strip()}\n" for chunk in document["chunks"]]
     if document["next_chunk"] is not None:
         lines.append(f"There are {document['total_chunks']} chunks; go on with first_chunk {document['next_chunk']}.")
-    lines.append(f"Index {document['index']}: {freshness_text(freshness)}.")
+    lines.append(f"Index {document['index']}: {as_of_text(as_of)}.")
     return "\n".join(lines)
 
 
 def indexes_text(indexes: Sequence[IndexInfo]) -> str:
-    """Return a line for each index: what it holds, by which fields it can be filtered, and how fresh it is."""
+    """Return a line for each index: what it holds, by which fields it can be filtered, and what it is true of."""
     return "\n".join(_index_line(index) for index in indexes)
 
 
-def freshness_text(freshness: Freshness) -> str:
+def as_of_text(as_of: AsOf) -> str:
     """Return how old the content of an index is."""
     ended = {
         "running": "; a run is under way",
@@ -86,10 +88,10 @@ def freshness_text(freshness: Freshness) -> str:
         "interrupted": "; the last run died",
         "partial": "; the last run was partial",
     }
-    state = ended.get(freshness.last_run or "", "")
-    if freshness.complete_at is None:
+    state = ended.get(as_of.last_run or "", "")
+    if as_of.at is None:
         return f"it is not known when it was last complete{state}"
-    return f"last complete {age(freshness.age_seconds or 0)} ago, at {freshness.complete_at}{state}"
+    return f"last complete {age(round(as_of.seconds_behind or 0))} ago, at {as_of.at}{state}"
 
 
 def age(seconds: int) -> str:
@@ -110,7 +112,7 @@ def _index_line(index: IndexInfo) -> str:
         named = ", ".join(f"{field.name} ({field.kind})" if field.kind else field.name for field in index.fields)
         fields = f"fields {named}" if named else "no fields to filter by"
     count = "" if index.documents is None else f"{index.documents:,} documents, "
-    return f"{index.name}: {count}{index.language}, {fields}; {freshness_text(index.freshness)}."
+    return f"{index.name}: {count}{index.language}, {fields}; {as_of_text(index.as_of)}."
 
 
 def _named(title: str, link: str) -> str:
@@ -241,32 +243,30 @@ class AgentTools:
         hits = [
             {
                 **hit.to_json(),
-                "citation": citation(hit.index, hit.document_id, answer.freshness.get(hit.index)),
+                "citation": citation(hit.index, hit.document_id, answer.as_of.get(hit.index)),
                 "matched": list(hit.matched),
             }
-            for hit in answer.result.hits
+            for hit in answer.hits
         ]
-        fresh = {index: freshness.to_json() for index, freshness in answer.freshness.items()}
-        structured = {"hits": hits, "errors": dict(answer.result.errors), "freshness": fresh}
+        as_of = {index: one.to_json() for index, one in answer.as_of.items()}
+        structured = {"hits": hits, "errors": dict(answer.errors), "as_of": as_of}
         return ToolAnswer(structured, search_text(answer))
 
     async def _document(self, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
         given = _checked(_DocumentArguments, arguments)
         found = await self._service.document(given.index, given.document_id, caller)
-        freshness = (await self._service.freshness([given.index]))[given.index]
         end = given.first_chunk + given.max_chunks
         if given.first_chunk >= len(found.chunks):
             raise SettingsError(f"first_chunk is {given.first_chunk}, but the document has {len(found.chunks)} chunks")
         whole = found.to_json()
         structured = {
             **whole,
-            "citation": citation(found.index, found.document_id, freshness),
+            "citation": citation(found.index, found.document_id, found.as_of),
             "chunks": whole["chunks"][given.first_chunk : end],
             "total_chunks": len(found.chunks),
             "next_chunk": end if end < len(found.chunks) else None,
-            "freshness": freshness.to_json(),
         }
-        return ToolAnswer(structured, document_text(structured, freshness))
+        return ToolAnswer(structured, document_text(structured, found.as_of))
 
     async def _indexes(self, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:
         found = await self._service.indexes(caller)
@@ -308,7 +308,7 @@ def _descriptions(settings: Settings, *, reranker: bool) -> list[ToolDescription
         ),
         ToolDescription(
             "list_indexes", "List the indexes",
-            "List the indexes with their fields, the number of their documents, and how fresh they are.",
+            "List the indexes with their fields, the number of their documents, and up to where they are complete.",
             _input(_NoArguments, settings), _output(IndexesModel),
         ),
     ]  # fmt: skip

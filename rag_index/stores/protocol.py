@@ -113,6 +113,9 @@ class StoreReader(StoreNames, Protocol):
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
 
+    def seen_commits(self, name: str) -> int | None:
+        """Return the number of a commit that the next search sees; None if it sees all that there are."""
+
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""
 

@@ -144,12 +144,13 @@ class Collector:
             self.arrived.set()
 
     def _put(self, received: Received) -> None:
-        """Write what was received into the inbox, in one transaction.
+        """Write what was received into the inbox, and how far it goes, in one transaction.
 
         The log or the queue of a database also gives changes of indexes that are not watched now, and then forgets
         them. They wait in the inbox for the next watch of all indexes, or for a run.
         """
-        if received.is_empty:
+        through = {name: one for name, one in received.through.items() if name in self._aliases}
+        if received.is_empty and not through:
             return
         aliases = self._all_aliases
         with self._ledger.transaction():
@@ -159,6 +160,9 @@ class Collector:
             )
             for name in received.overflow:
                 self._ledger.need_full_scan(aliases[name])
+            for name, position in through.items():
+                if name not in self._unseen:
+                    self._ledger.note_position(aliases[name], position)
 
     def _take(self, problems: Mapping[str, RagIndexError]) -> None:
         """Take what a check found. Of an index whose changes are not seen, all is compared once they are again.

@@ -77,6 +77,16 @@ class Queue(ABC):
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """Return rows of the queue, at most `limit`."""
 
+    def before(self, connection: Connection) -> Any:  # noqa: B027 - not all databases need it
+        """Return what `through` needs from before the rows were read."""
+
+    @abstractmethod
+    def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
+        """Return the position up to which these rows, which are all, and earlier ones have every change.
+
+        It is "" if only the time of the look is known.
+        """
+
     @abstractmethod
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows in one transaction, and no others."""
@@ -114,9 +124,9 @@ class Queue(ABC):
         digest = hashlib.sha256(does.encode()).hexdigest()[:8]
         return {kind: object_name(self._project, digest, kind) for kind in self.kinds}
 
-    def _setup(self, steps: Iterable[Step], removal: Iterable[str]) -> Setup:
+    def _setup(self, steps: Iterable[Step], removal: Iterable[str], position: str) -> Setup:
         title = f"rag-index: follow changes by triggers (queue {self._queue})"
-        return Setup(title, self.costs, tuple(steps), tuple(map(Step, removal)))
+        return Setup(title, self.costs, tuple(steps), tuple(map(Step, removal)), position)
 
 
 def require_columns(table: WatchedTable, there: Iterable[str]) -> None:

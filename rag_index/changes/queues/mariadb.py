@@ -101,12 +101,18 @@ class MariadbQueue(Queue):
                 "The user who reads the source empties the queue.",
             ),
             Step(
+                f"INSERT INTO {queue} (id, source, changed_at) VALUES "
+                "(UNIX_TIMESTAMP() * 1000, '', UNIX_TIMESTAMP(NOW(6)))",
+                "No number of an earlier queue comes again.",
+            ),
+            Step(
                 f"INSERT INTO {queue} (source, changed_at) VALUES "
                 + ", ".join(f"({_text(str(table))}, UNIX_TIMESTAMP(NOW(6)))" for table in self._watched),
                 FIRST_ROWS,
             ),
         ]
-        return self._setup(steps, [*own, f"DROP TABLE {queue}"])
+        position = f"INSERT INTO {queue} (source, changed_at) VALUES ('', UNIX_TIMESTAMP(NOW(6))) RETURNING id"
+        return self._setup(steps, [*own, f"DROP TABLE {queue}"], position)
 
     def _check_queue(self, connection: Connection) -> None:
         if connection.scalar(_COMMENT, {"name": self._name}) is None:
@@ -123,6 +129,14 @@ class MariadbQueue(Queue):
         """Return at most `limit` rows of the queue."""
         statement = sa.text(f"SELECT id, source, row_key, changed_at FROM {self._name} ORDER BY id LIMIT :limit")
         return [self._read(connection, *row) for row in connection.execute(statement, {"limit": limit}).fetchall()]
+
+    def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
+        """Return the number of the last row. Numbers are given in the order of time.
+
+        An application gets its number after its commit. If it is a lower one, these rows or earlier ones have all that
+        the application committed.
+        """
+        return str(max((row.token for row in rows), default=""))
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows in one transaction, and no others."""

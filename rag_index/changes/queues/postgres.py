@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from rag_index.changes.postgres import PostgresTable, TextReader, quoted, table_in_catalogue
+from rag_index.changes.postgres import POSITION, PostgresTable, TextReader, lsn, lsn_number, quoted, table_in_catalogue
 from rag_index.changes.queues import FIRST_ROWS, SETUP, Queue, QueuedRow
 from rag_index.changes.rows import Step
 from rag_index.errors import SettingsError
@@ -65,6 +65,9 @@ class PostgresQueue(Queue):
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
         super().__init__(tables, project)
         self._readers: dict[WatchedTable, Sequence[int]] = {}
+        self._end = ""
+        self._running: set[str] = set()
+        """The transactions that ran when the log was first seen to end there, and still do."""
 
     def setup(self, connection: Connection) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
@@ -96,7 +99,7 @@ class PostgresQueue(Queue):
             ),
             Step("COMMIT"),
         ]
-        return self._setup(steps, [*drops, f"DROP TABLE {self._queue}", f"DROP SCHEMA {SCHEMA}"])
+        return self._setup(steps, [*drops, f"DROP TABLE {self._queue}", f"DROP SCHEMA {SCHEMA}"], POSITION)
 
     def _check_queue(self, connection: Connection) -> None:
         if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": self._queue}) is None:
@@ -123,6 +126,25 @@ class PostgresQueue(Queue):
             with suppress(SettingsError):  # the table is gone
                 readers[table] = TextReader(connection, self._types(connection, table))
         return [self._read(row, readers) for row in rows]
+
+    def before(self, connection: Connection) -> Any:
+        """Return how far the log has come, and then the transactions that run, before the rows are read."""
+        end = str(connection.scalar(sa.text(POSITION)))
+        running = str(connection.scalar(sa.text("SELECT pg_current_snapshot()::text"))).split(":")[2]
+        return end, {xid for xid in running.split(",") if xid}
+
+    def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
+        """Return how far the log had come, once whatever may have been committed by then is seen.
+
+        A transaction that is in the log may not be seen yet: for microseconds, or as long as the server waits for a
+        standby. Its application learns its position later, so that this is not below the end of the log that was read.
+        Hence everything below that was seen, and all of it if no transaction runs that may be in the log.
+        """
+        end, running = before
+        if end != self._end:
+            self._end, self._running = end, running
+        self._running &= running
+        return lsn(lsn_number(end) - 1) if self._running else end
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows in one transaction. A row at the same place with another time is another row."""

@@ -25,6 +25,7 @@ COSTS = (
     "and writers need a busy timeout, as beside any other writer. The other tables are only read.",
     "The queue grows while no watch runs; `rag-index doctor` tells.",
 )
+_POSITION = "SELECT seq FROM sqlite_sequence WHERE name = :name"
 _OBJECTS = sa.text("SELECT name, type, tbl_name FROM sqlite_master WHERE type IN ('table', 'view', 'trigger')")
 
 
@@ -58,12 +59,18 @@ class SqliteQueue(Queue):
             ),
             *(Step(sql, reason) for sql, reason in triggers),
             Step(
+                f"INSERT INTO sqlite_sequence (name, seq) VALUES ('{self._name}', "
+                "CAST(strftime('%s', 'now') AS INTEGER) * 1000)",
+                "No number of an earlier queue comes again.",
+            ),
+            Step(
                 f"INSERT INTO {self._name} (source, whole, changed_at) VALUES {names}",
                 FIRST_ROWS,
             ),
             Step("COMMIT"),
         ]
-        return self._setup(steps, [*(f"DROP TRIGGER {name}" for name in own), f"DROP TABLE {self._name}"])
+        removal = [*(f"DROP TRIGGER {name}" for name in own), f"DROP TABLE {self._name}"]
+        return self._setup(steps, removal, _POSITION.replace(":name", f"'{self._name}'"))
 
     def _check_queue(self, connection: Connection) -> None:
         columns = {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({self._name})")}
@@ -88,6 +95,14 @@ class SqliteQueue(Queue):
             values = None if whole or table is None else tuple(keys[: len(table.columns)])
             found.append(QueuedRow(number, table, values, changed_at))
         return found
+
+    def before(self, connection: Connection) -> Any:
+        """Return the last number that was given, before the rows are read: writers come one after the other."""
+        return connection.scalar(sa.text(_POSITION), {"name": self._name})
+
+    def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
+        """Return the last number that was given."""
+        return str(before or "")
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows. Numbers are never used again (AUTOINCREMENT), so a row deleted twice is no other row."""

@@ -40,7 +40,7 @@ function showIndexes() {
   const choices = byId("indexes").querySelector(".choices");
   choices.replaceChildren(...indexes.map((index) => {
     const box = make("input", { type: "checkbox", value: index.name, checked: true });
-    const about = [index.documents?.toLocaleString(), age(index.freshness.complete_at)].filter(Boolean).join(" · ");
+    const about = [index.documents?.toLocaleString(), age(index.as_of.at)].filter(Boolean).join(" · ");
     return make("label", { className: "choice", title: completed(index) }, box, index.name, make("small", {}, about));
   }));
   byId("indexes").hidden = false;
@@ -48,7 +48,7 @@ function showIndexes() {
 }
 
 function completed(index) {
-  const { complete_at: time, last_run: run } = index.freshness;
+  const { at: time, last_run: run } = index.as_of;
   const count = index.documents === null ? "" : `${index.documents.toLocaleString()} documents. `;
   return `${count}Last complete: ${time ? new Date(time).toLocaleString() : "unknown"}. Last run: ${run ?? "none"}.`;
 }

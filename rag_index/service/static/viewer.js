@@ -24,7 +24,7 @@ export async function openDocument(hit) {
 function show(body, found, hit) {
   const best = hit.chunks?.[0]?.chunk;
   const several = found.chunks.length > 1;
-  const fresh = age(found.freshness?.complete_at);
+  const fresh = age(found.as_of?.at);
   body.replaceChildren(payload(found.payload ?? {}));
   if (fresh) body.append(make("p", { className: "note" }, `The index was last complete ${fresh}.`));
   for (const chunk of found.chunks) {

@@ -23,7 +23,7 @@ from rag_index.stores.edge.claims import READERS, entering, remove_dead_readers
 from rag_index.stores.edge.collection_reader import CollectionReader, EdgeReads, UnwrittenCollection
 from rag_index.stores.edge.folder import FileLock, folder_errors, holder
 from rag_index.stores.edge.processes import SearchProcesses
-from rag_index.stores.edge.shard_files import link_shard
+from rag_index.stores.edge.shard_files import link_shard, read_mark
 from rag_index.stores.edge.store import EdgeStore
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class View:
     made: str
     path: Path
     collection: CollectionReader
+    commits: int
+    """The number of the last commit that it has."""
     users: int = 0
     retired: bool = False
     """Whether a newer view has taken its place, so that its last user closes it."""
@@ -144,7 +146,9 @@ class Views:
                 return None
             finally:
                 lock.release()
-        view = View(entry.folder, entry.made, path, self._make(name, path, entry.dimension, sparse=entry.sparse))
+        reader = self._make(name, path, entry.dimension, sparse=entry.sparse)
+        with folder_errors(self._path):
+            view = View(entry.folder, entry.made, path, reader, read_mark(path).number)
         try:
             view.collection.load()
         except BaseException:
@@ -214,6 +218,12 @@ class EdgeReader(EdgeReads):
         for view in views:
             view.close()
         self._linked.close()
+
+    def seen_commits(self, name: str) -> int | None:
+        """Return the number of the last commit of the view that is loaded; searches go to it, or to a newer one."""
+        with self._lend(name):
+            view = self._views.get(self._catalog.resolve(name))
+            return 0 if view is None else view.commits
 
     def _known(self) -> Catalog:
         """Return the catalog as it is on disk now."""

@@ -153,6 +153,10 @@ class EdgeStore(EdgeReads):
             self._check_open()
             return read_mark(self._folders / self._catalog.entry(name).newest)
 
+    def seen_commits(self, name: str) -> int | None:
+        """Return None: whoever writes sees all."""
+        return None
+
     def set_commit_mark(self, name: str, mark: CommitMark) -> None:
         """Write the mark of the last commit."""
         self._get(name).set_commit_mark(mark)

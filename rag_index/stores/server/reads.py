@@ -173,6 +173,10 @@ class Reads(Requests):
 
         return self._within_limits(name, count)
 
+    def seen_commits(self, name: str) -> int | None:
+        """Return None: a server shows what it has acknowledged."""
+        return None
+
     def commit_mark(self, name: str) -> CommitMark:
         """Return the mark of the last commit."""
         return CommitMark.parse(next((p.payload[RESERVED_KEY] for p in self._retrieve(name, [MARK_ID], False)), None))

@@ -1,0 +1,332 @@
+"""What an answer is true of: up to where its indexes are complete, and how a search demands that they are.
+
+The ledger knows what an index has reached; one thread of the process reads it, for all searches, and only while there
+are any. A search reads the position before it asks the store, so that it finds everything up to there. A reader of the
+embedded store may have loaded an older state: then it claims the position that this state has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import re
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag_index.documents.positions import parse_position
+from rag_index.errors import IndexBehind, RagIndexError, SettingsError
+from rag_index.ledger import Ledger, Reached
+from rag_index.ledger.lease import run_state
+from rag_index.settings.index import SQL
+from rag_index.stores import commit_marks, live_aliases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from rag_index.documents.positions import Kind
+    from rag_index.retrieve.live import LiveCollection
+    from rag_index.settings import Settings
+
+PATIENCE = 0.5
+"""How long a search waits for the ledger, in seconds. Its hits do not depend on it."""
+LOOK_SECONDS, REST_SECONDS = 0.5, 0.2
+"""How long the ledger is waited for to change, and how long it is left alone if nobody waits for a position."""
+LINGER_SECONDS = 10.0
+"""How long the ledger is read after the last search."""
+CHECK_SECONDS = 5.0
+"""Between two looks at the last runs, and at whether store and ledger belong together."""
+KEPT = 50
+"""Positions of an index that are remembered, for a reader that has an older state."""
+AGE = re.compile(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)?")
+UNITS = {None: 1, "s": 1, "min": 60, "h": 3600, "d": 86_400}
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """What an answer of an index is true of: everything that its source had committed by then is in the index.
+
+    `at` is that time (ISO, UTC). `position` is the place in the source's log, or the number of its queue, None if it
+    has neither. `known_by` is `wal`, `queue`, `poll`, `files`, or `run` for the start of the last complete run.
+    `not_seen` says what this way cannot see; "" if nothing. `last_run` is the state of the newest run: running,
+    completed, partial, failed or, if its process died, interrupted. What is not known is None.
+    """
+
+    position: str | None = None
+    at: str | None = None
+    seconds_behind: float | None = None
+    known_by: str | None = None
+    not_seen: str = ""
+    last_run: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that is part of every answer."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+UNKNOWN = AsOf()
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger said at one moment, by index."""
+
+    reached: Mapping[str, Sequence[Reached]] = field(default_factory=dict)
+    """The last positions, the newest last."""
+    last_runs: Mapping[str, str] = field(default_factory=dict)
+    not_seen: Mapping[str, str] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Why the store is not the one of the ledger."""
+
+    def newest(self, index: str) -> Reached | None:
+        """Return the last position of an index."""
+        return self.reached[index][-1] if self.reached.get(index) else None
+
+    def claim(self, index: str, live: LiveCollection | None, commits: int | None) -> Reached | None:
+        """Return the last position that holds for a collection as a reader saw it (None: with all commits)."""
+        for one in reversed(self.reached.get(index, ())):
+            same = live is not None and live.collection in (one.collection, one.alias)
+            if same and (commits is None or commits >= one.commits):
+                return one
+        return None
+
+    def as_of(self, index: str, reached: Reached | None) -> AsOf:
+        """Return what an answer with this position says."""
+        run = self.last_runs.get(index)
+        if reached is None:
+            return replace(UNKNOWN, last_run=run)
+        at = dt.datetime.fromtimestamp(reached.at, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        behind = round(max(0.0, time.time() - reached.at), 3)
+        not_seen = self.not_seen.get(index, "") if reached.how != "run" else ""
+        return AsOf(reached.position or None, at, behind, reached.how, not_seen, run)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a search demands of the positions of its indexes."""
+
+    after: str
+    kind: Kind | None
+    number: float
+    max_age: float | None
+
+    @classmethod
+    def of(cls, settings: Settings, after: str | None, max_age: float | str | None) -> Demand | None:
+        """Return what the options of a search demand, None if nothing. Raises SettingsError."""
+        kind: Kind | None = None
+        number = 0.0
+        if after is not None:
+            try:
+                kind, number = parse_position(after)
+            except ValueError:
+                kind = None
+            source = settings.source
+            log = source.changes == "wal" or settings.source_url.get_backend_name() == "postgresql"
+            own = {"wal": "log position", "queue": "log position" if log else "number"}.get(source.changes, "time")
+            if kind not in (own, "time"):
+                example = {"log position": "0/16B3748", "number": "4711"}.get(own)
+                forms = f"a {own} of its source, such as {example}, or a time" if example else "a time"
+                raise SettingsError(f"after = {after!r}: it has to be {forms}, such as 2026-11-22T10:15:00Z")
+        seconds = None if max_age is None else _seconds(max_age)
+        return cls(after or "", kind, number, seconds) if after is not None or max_age is not None else None
+
+    def is_met(self, reached: Reached | None, *, of_source: bool) -> bool:
+        """Return whether a position is enough. An index that is not `of_source` has no place in its log."""
+        if self.kind is not None and (of_source or self.kind == "time"):
+            if reached is None or (self.kind != "time" and not reached.position):
+                return False
+            if self.kind == "time":
+                if reached.at < self.number:
+                    return False
+            elif parse_position(reached.position)[1] < self.number:
+                return False
+        return self.max_age is None or (reached is not None and time.time() - reached.at <= self.max_age)
+
+    def __str__(self) -> str:
+        after = [f"reached {self.after}"] if self.after else []
+        age = [f"been at most {self.max_age:g} s old"] if self.max_age is not None else []
+        return " and ".join([*after, *age])
+
+
+def _seconds(given: float | str) -> float:
+    found = AGE.fullmatch(str(given).strip())
+    if found is None:
+        raise SettingsError(f"max_age = {given!r}: give seconds, or a text such as '10 s', '5 min' or '1 h'")
+    return float(found[1]) * UNITS[found[2]]
+
+
+class Positions:
+    """What the ledger knows of the indexes, for the searches of a process, in any thread and event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._aliases = {index.name: settings.alias(index.name) for index in settings.indexes}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._waiters: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._awaited = threading.Event()
+        """Set while somebody waits for a position."""
+        self._closed = False
+        self._asked_at = self._read_at = self._checked_at = -float("inf")
+        self._history: dict[str, deque[Reached]] = {}
+        self._known = Known()
+
+    async def wait(self, ready: Callable[[Known], bool], seconds: float) -> Known:
+        """Return what is known, as soon as it is `ready` or after so many seconds."""
+        until = time.monotonic() + seconds
+        while not ready(self._known) and (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._next(awaited=True)
+        self._ask()
+        return self._known
+
+    async def current(self) -> Known:
+        """Return what is known, read within the last moments if the ledger answers at once; raises nothing."""
+        began = time.monotonic()
+        if began - self._read_at > LINGER_SECONDS and began - self._asked_at > PATIENCE:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await self._next(awaited=False)
+        self._ask()
+        return self._known
+
+    def close(self) -> None:
+        """End the thread. A second call does nothing."""
+        self._closed = True
+        self._awaited.set()
+
+    async def _next(self, *, awaited: bool) -> None:
+        """Wait until the ledger was read once more."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            self._waiters.append((loop, future))
+        if awaited:
+            self._awaited.set()
+        self._ask()
+        await future
+
+    def _ask(self) -> None:
+        """Have the ledger read, for a while."""
+        self._asked_at = time.monotonic()
+        with self._lock:
+            if self._thread is None and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="rag-index-positions", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        ledger: Ledger | None = None
+        while not self._closed and time.monotonic() - self._asked_at < LINGER_SECONDS:
+            try:
+                ledger = ledger or self._open()
+                if ledger is not None:
+                    self._read(ledger)
+            except RagIndexError:
+                _closed(ledger)
+                self._known, ledger = Known(), None
+            self._publish()
+            if ledger is None:
+                time.sleep(REST_SECONDS)
+                continue
+            self._awaited.wait(REST_SECONDS)
+            with suppress(Exception):  # the next reading says what is wrong
+                ledger.wait_for_positions(LOOK_SECONDS)
+        _closed(ledger)
+        with self._lock:
+            self._thread = None
+        if self._waiters and not self._closed:
+            self._ask()
+
+    def _open(self) -> Ledger | None:
+        """Open the ledger; None if there is none yet: whoever searches creates no file."""
+        url = self._settings.ledger_url
+        if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
+            return None
+        return Ledger(url)
+
+    def _read(self, ledger: Ledger) -> None:
+        known = ledger.reached()
+        for index, alias in self._aliases.items():
+            history = self._history.setdefault(index, deque(maxlen=KEPT))
+            reached = known.get(alias)
+            last = history[-1] if history else None
+            if last and (reached is None or reached.at < last.at or (last.position and not reached.position)):
+                history.clear()  # the ledger was restored, or forgot it
+            if reached is not None and (not history or history[-1] != reached):
+                history.append(reached)
+        newest = {index: tuple(history) for index, history in self._history.items()}
+        self._known = replace(self._known, reached=newest)
+        if time.monotonic() - self._checked_at >= CHECK_SECONDS:
+            runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
+            states = {index: run_state(ledger, run) for index, run in runs.items() if run is not None}
+            watches = {index: ledger.watch(alias) for index, alias in self._aliases.items()}
+            blind = {index: watch.blind for index, watch in watches.items() if watch is not None}
+            problems = self._known.problems
+            with suppress(RagIndexError):  # whoever searches is told what is wrong with the store
+                problems = mismatches(self._settings, ledger)
+            self._known = replace(self._known, last_runs=states, not_seen=blind, problems=problems)
+            self._checked_at = time.monotonic()
+
+    def _publish(self) -> None:
+        with self._lock:
+            waiters, self._waiters = self._waiters, []
+            self._awaited.clear()
+        self._read_at = time.monotonic()
+        for loop, future in waiters:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, future)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _closed(ledger: Ledger | None) -> None:
+    if ledger is not None:
+        with suppress(Exception):
+            ledger.close()
+
+
+def mismatches(settings: Settings, ledger: Ledger) -> dict[str, str]:
+    """Return why the store that the settings name is not the ledger's, by index. Raises what both raise."""
+    live = live_aliases(settings.store, settings.aliases)
+    ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
+    found = ledger.find_restored(ours, partial(commit_marks, settings.store))
+    for index, name in ours.items():
+        names = [one.name for one in ledger.collections(settings.alias(index))]
+        if names and name not in names:
+            found[index] = (
+                f"{name} of the store is none of the collections of {index} in the ledger ({', '.join(names)}): "
+                "name the store and the ledger that belong together"
+            )
+    return found
+
+
+def behind(
+    settings: Settings, demand: Demand, known: Known, indexes: Iterable[str], seconds: float
+) -> IndexBehind | None:
+    """Return the error of the first of these indexes that does not meet a demand; None if all do."""
+    for index in indexes:
+        reached = known.newest(index)
+        if not demand.is_met(reached, of_source=settings.index(index).kind == SQL):
+            return not_met(demand, index, known.as_of(index, reached), seconds)
+    return None
+
+
+def not_met(demand: Demand, index: str, as_of: AsOf, seconds: float) -> IndexBehind:
+    """Return the error of an index that does not meet a demand within these seconds."""
+    if as_of.at is None:
+        state = "nothing is known of how far it is; a complete run tells"
+    else:
+        state = (
+            f"it is at {as_of.position or as_of.at}, {as_of.seconds_behind:g} s behind, as its {as_of.known_by} says"
+        )
+    message = f"index {index} has not {demand} within {seconds:g} s: {state}; `rag-index status` shows what waits"
+    return IndexBehind(message, {index: as_of.to_json()})
