@@ -38,7 +38,13 @@ def test_all_are_defined_in_one_place():
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
 def test_each_survives_pickle(kind):
     """Arguments, attributes and message are the same in the process that receives the error."""
-    given = {"retry_after": 3.5, "point_ids": ("a", "b"), "errors": {"notes": "why"}, "exit_code": 3}
+    given = {
+        "retry_after": 3.5,
+        "point_ids": ("a", "b"),
+        "errors": {"notes": "why"},
+        "exit_code": 3,
+        "as_of": {"notes": {"position": "4711"}},
+    }
     names = inspect.getfullargspec(kind.__init__).args if inspect.isfunction(kind.__init__) else []
     extra = [given[name] for name in names[2:]]
     for arguments in (["what is wrong"], ["what is wrong", *extra]):

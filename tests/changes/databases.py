@@ -48,7 +48,9 @@ class Followed:
     def set_up(self, *tables):
         """Run what `--setup` prints, and take the first overflow, which it causes."""
         self.tables = tables
-        self.run(*(step.sql for step in setup_for(self.url, self.changes, tables, PROJECT).steps))
+        setup = setup_for(self.url, self.changes, tables, PROJECT)
+        self.position = setup.position
+        self.run(*(step.sql for step in setup.steps))
         feed = self.feed()
         feed.check()
         first = feed.receive(100)

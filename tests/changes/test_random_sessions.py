@@ -1,4 +1,4 @@
-"""Random sessions at once: what a feed gives in the end is exactly what was committed."""
+"""Random sessions at once: what a feed gives is exactly what was committed, and by the position that it names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import random
 import threading
 
 from rag_index.changes.rows import WatchedTable
+from rag_index.documents.positions import parse_position
 from tests.changes.databases import take
+from tests.waiting import eventually
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 SESSIONS = 4
@@ -40,8 +42,8 @@ def change(session, chance, locks):
     return {key, new} if kind == "key" else {key}
 
 
-def work(database, seed, changed, locks):
-    """Run random transactions; some are rolled back, some to a savepoint, and some stay open while others commit."""
+def work(database, seed, changed, locks, history):
+    """Note the position that each transaction has after its commit, with what it changed. Run random transactions; some are rolled back, some to a savepoint, and some stay open while others commit."""
     chance = random.Random(seed)
     with database.session() as session:
         for _ in range(TRANSACTIONS):
@@ -59,6 +61,7 @@ def work(database, seed, changed, locks):
                 else:
                     session.run("COMMIT")
                     changed.update(done)
+                    history.append((parse_position(str(session.run(database.position)[0][0])), done))
             except Exception as error:
                 if not any(word in str(error).lower() for word in ("deadlock", "duplicate", "has changed since")):
                     raise
@@ -74,8 +77,9 @@ def test_what_was_committed_is_received_and_nothing_else(followed):
     feed = followed.set_up(TICKET)
     changed = [set() for _ in range(SESSIONS)]
     locks = followed.dialect != "sqlite"
+    history = []
     threads = [
-        threading.Thread(target=work, args=(followed, 100 * seed + number, changed[number], locks))
+        threading.Thread(target=work, args=(followed, 100 * seed + number, changed[number], locks, history))
         for number in range(SESSIONS)
     ]
     for thread in threads:
@@ -89,5 +93,19 @@ def test_what_was_committed_is_received_and_nothing_else(followed):
             continue
         received |= {one.values["id"] for one in got.changes}
         feed.acknowledge(got)
+        check(got, history, received)
     received |= {key for (key,) in take(feed)[0].get("ticket", ())}
     assert received == set.union(*changed)
+    last = max((position for position, _ in history), default=None)
+    eventually(lambda: last is None or _reaches(feed.receive(1000), last))
+
+
+def check(got, history, received):
+    """Hold the position that a feed names against the history: nothing that was committed by then is missing."""
+    for position, done in [one for one in history if _reaches(got, one[0])]:
+        assert done <= received, f"{sorted(done - received)} were committed by {position}, {got.through} has them"
+
+
+def _reaches(got, position):
+    through = got.through and got.through.text
+    return bool(through) and parse_position(through) >= position

@@ -18,16 +18,17 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(tmp_path):
     with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as ledger:
         for number in (1, 2):
             made = ledger.add_collection(
-                alias="a", name=f"a__{number}", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
+                alias=f"a{number}", name=f"a__{number}", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
                 dimension=2, state="ready",
             )  # fmt: skip
             ledger.record(made.id, [("1", b"t", b"p", 1)])
-            ledger.fail(made.id, [Failure("2", "why", b"t")])
             ledger.record_scan(made.id, "w", settings="s", full_at=1.0)
             ledger.note_files(made.id, [("1", "stamp", b"t", b"p")])
             ledger.note_size(made.id, 1)
             ledger.note_batch_deletions(made.id, 1)
             ledger.begin_scan()
+            ledger.complete_scan(made.alias, made.id, number=0, began=1.0, read_all=True)
+            ledger.fail(made.id, [Failure("2", "why", b"t")])
             ledger.record_digests(made.id, {1: "1:00"}, unread=())
 
         def rows() -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -11,7 +12,8 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 
-from rag_index.service.search_service import OLD_SECONDS, SECONDS, Catalog
+from rag_index.retrieve import as_of
+from rag_index.service.search_service import SECONDS, Catalog
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.service.live import Live
@@ -29,11 +31,12 @@ def test_after_a_run_an_answer_says_when_it_was_complete(project):
         (found,) = client.get("/indexes").json()["indexes"]
         assert found["documents"] == 12
         assert found["chunks"] >= 12
-        assert found["freshness"]["last_run"] == "completed"
-        complete = datetime.fromisoformat(found["freshness"]["complete_at"])
+        assert found["as_of"]["last_run"] == "completed"
+        assert (found["as_of"]["known_by"], found["as_of"]["position"]) == ("run", None)
+        complete = datetime.fromisoformat(found["as_of"]["at"])
         assert 0 <= (datetime.now(UTC) - complete).total_seconds() < 3600
         answer = client.post("/search", json={"query": "printer"}).json()
-        assert answer["freshness"]["notes"]["complete_at"] == found["freshness"]["complete_at"]
+        assert answer["as_of"]["notes"]["at"] == found["as_of"]["at"]
 
 
 RUN = """
@@ -49,7 +52,7 @@ with open_run(load_settings(sys.argv[1]), "notes", RunOptions(), run_id="another
 def test_a_run_that_was_killed_is_not_told_to_be_running(project):
     def told() -> str:
         with Live(project.settings) as live:
-            return httpx.get(f"{live.url}/indexes", timeout=60).json()["indexes"][0]["freshness"]["last_run"]
+            return httpx.get(f"{live.url}/indexes", timeout=60).json()["indexes"][0]["as_of"]["last_run"]
 
     command = [sys.executable, "-c", RUN, str(project.config)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
@@ -66,7 +69,7 @@ def test_a_search_does_not_depend_on_the_ledger(project):
     with Live(project.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         answer = client.post("/search", json={"query": "printer"})
         assert answer.status_code == 200
-        assert answer.json()["freshness"]["notes"] == {"complete_at": None, "age_seconds": None, "last_run": None}
+        assert set(answer.json()["as_of"]["notes"].values()) == {None, ""}
         assert client.get("/indexes").status_code == 503
         assert client.get("/readyz").status_code == 503
 
@@ -84,28 +87,13 @@ class Slow(Catalog):
         return super()._read()
 
 
-def at_once(coroutine):
-    """Return the result of a coroutine that waits for nothing."""
-    try:
-        coroutine.send(None)
-    except StopIteration as ended:
-        return ended.value
-    raise AssertionError("it waits")
-
-
-def test_a_ledger_that_hangs_is_waited_for_once_and_briefly(project):
+def test_the_catalog_is_read_once_for_all_who_ask(project):
     now = [1000.0]
 
     async def main():
         slow = Slow(project.settings, clock=lambda: now[0])
-        assert await slow.freshness() == {}
-        now[0] += 1
-        assert at_once(slow.freshness()) == {}
-        assert slow.readings == 1
         slow.free.set()
         assert [one.name for one in await slow.indexes()] == ["notes"]
-        assert (await slow.freshness())["notes"].last_run == "completed"
-        assert slow.readings == 1
         now[0] += SECONDS + 1
         await asyncio.gather(*(slow.indexes() for _ in range(50)))
         assert slow.readings == 2
@@ -113,24 +101,36 @@ def test_a_ledger_that_hangs_is_waited_for_once_and_briefly(project):
     asyncio.run(main())
 
 
-def test_a_search_is_told_what_is_known_while_that_is_read_again(project):
-    now = [1000.0]
+def test_a_search_waits_for_a_ledger_that_hangs_once_and_briefly(project, monkeypatch):
+    free = threading.Event()
+
+    class Hanging(as_of.Ledger):
+        def reached(self):
+            free.wait(60)
+            return super().reached()
+
+    monkeypatch.setattr(as_of, "Ledger", Hanging)
 
     async def main():
-        slow = Slow(project.settings, clock=lambda: now[0])
-        slow.free.set()
-        assert (await slow.freshness())["notes"].last_run == "completed"
-        slow.free.clear()
-        now[0] += SECONDS + 1
-        assert at_once(slow.freshness())["notes"].last_run == "completed"
-        assert at_once(slow.freshness())["notes"].last_run == "completed"
-        await asyncio.sleep(0)  # the reading begins
-        slow.free.set()
-        await slow.indexes()
-        assert slow.readings == 2
-        now[0] += OLD_SECONDS + 1
-        waiting = slow.freshness()
-        assert (await waiting)["notes"].last_run == "completed"
-        assert slow.readings == 3
+        positions = as_of.Positions(project.settings)
+        try:
+            assert (await positions.current()).newest("notes") is None
+            async with asyncio.timeout(as_of.PATIENCE / 2):
+                assert (await positions.current()).newest("notes") is None
+            free.set()
+            assert (await positions.wait(lambda known: "notes" in known.last_runs, 60)).newest("notes").how == "run"
+        finally:
+            positions.close()
 
     asyncio.run(main())
+
+
+def test_a_store_that_is_not_the_ledgers_answers_503_and_says_so(project):
+    """As where [store] or [ledger] of the service's settings were not changed with those of the runs."""
+    with sqlite3.connect(project.folder / ".rag-index" / "ledger.db") as ledger:
+        ledger.execute("UPDATE rag_index_collections SET name = 'test_notes__9'")
+    with Live(project.settings) as live, httpx.Client(base_url=live.url, timeout=60) as client:
+        for answer in (client.post("/search", json={"query": "printer"}), client.get("/documents/notes/1"),
+                       client.get("/readyz")):  # fmt: skip
+            assert answer.status_code == 503, answer.text
+            assert "is none of the collections of notes in the ledger (test_notes__9)" in answer.json()["detail"]

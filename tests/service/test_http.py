@@ -42,10 +42,10 @@ def test_filters_and_indexes_narrow_a_search(client):
     assert set(ids(client.get("/search", params=texts))) == {("comments", "1"), ("solutions", "1")}
 
 
-def test_an_answer_says_how_fresh_it_is_and_explains_on_demand(client):
+def test_an_answer_says_what_it_is_true_of_and_explains_on_demand(client):
     plain = client.post("/search", json={"query": "printer"}).json()
-    assert plain.keys() == {"hits", "freshness"}
-    assert plain["freshness"].keys() == set(DESK)
+    assert plain.keys() == {"hits", "as_of"}
+    assert plain["as_of"].keys() == set(DESK)
     explained = client.post("/search", json={"query": "printer", "explain": True, "dense_weight": 1}).json()
     assert explained["timings_ms"]["total"] > 0
     assert explained["dense_weight"] == 1

@@ -97,8 +97,8 @@ def test_an_agent_finds_reads_and_cites(connect):
     assert (first["index"], first["document_id"]) == ("comments", "1")
     assert first["matched"] == ["printer", "offline"]
     assert first["citation"].startswith("comments/1")
-    assert found.structured_content["freshness"].keys() == {"comments", "titles"}
-    assert "[comments/1] score" in text_of(found)
+    assert found.structured_content["as_of"].keys() == {"comments", "titles"}
+    assert f"[{first['citation']}] score" in text_of(found)
     assert DESK["comments"][0][1] in text_of(found)
     assert document.structured_content["chunks"][0]["text"] == DESK["comments"][0][1]
     assert document.structured_content["payload"]["author"] == "ann"

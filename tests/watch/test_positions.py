@@ -54,5 +54,7 @@ def test_a_search_waits_for_what_was_just_committed(project):
             assert retriever.search_sync("zebra", max_age="10 s", timeout=60).as_of["notes"].seconds_behind < 10
     with Retriever(project.settings) as retriever:
         project.execute("INSERT INTO note VALUES (2000, 'zebra', 'quagga', 'me', 1)")
-        with pytest.raises(IndexBehind, match=f"index notes has not reached {position(project)} within 0.3 s: it is at"):
+        with pytest.raises(
+            IndexBehind, match=f"index notes has not reached {position(project)} within 0.3 s: it is at"
+        ):
             retriever.search_sync("zebra", after=position(project), timeout=0.3)

@@ -70,6 +70,7 @@ class MariadbQueue(Queue):
     def __init__(self, tables: Sequence[WatchedTable], project: str) -> None:
         super().__init__(tables, project)
         self._types: dict[WatchedTable, Sequence[str]] = {}
+        self._last = 0
 
     def setup(self, connection: Connection) -> Setup:
         """Return the SQL that makes table and triggers. Raises SettingsError if a table cannot be followed."""
@@ -136,7 +137,8 @@ class MariadbQueue(Queue):
         An application gets its number after its commit. If it is a lower one, these rows or earlier ones have all that
         the application committed.
         """
-        return str(max((row.token for row in rows), default=""))
+        self._last = max((row.token for row in rows), default=self._last)
+        return str(self._last or "")
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
         """Delete these rows in one transaction, and no others."""
