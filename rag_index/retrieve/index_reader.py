@@ -50,7 +50,7 @@ class IndexReader:
     ) -> list[StoredPoint]:
         """Return the candidates of an index: chunks of at least as many documents as wanted.
 
-        The answer is told which commit they have; candidates of a later state have it, too.
+        The answer is told which commit they have. Payloads that are read later have it, too.
         """
         own = self._access.conditions(live, question.groups)
         if own is None:
@@ -62,10 +62,10 @@ class IndexReader:
             sparse = Bm25Encoder(live.bm25).query(question.text)
             limit = max(limit, MIN_CANDIDATES)
         with self._store_holder.borrow() as store:
-            answer.commits = store.seen_commits(live.collection)
             while True:
                 query = VectorQuery(vector, limit, sparse, conditions, payload=question.payloads)
                 points = store.search(live.collection, query)
+                answer.commits = store.seen_commits(live.collection)
                 if not question.payloads and sparse:
                     return points
                 if count_documents(points) >= question.limit or len(points) < limit or limit >= MAX_POINTS:

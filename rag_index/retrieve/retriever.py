@@ -256,6 +256,7 @@ class Retriever:
             conditions = self._access.conditions(live, given)
             if conditions is None:
                 return None
+            store.prepare(live.collection)  # what is read then is not older
             claim = known.claim(index, live, store.seen_commits(live.collection))
             found = read_document(store, live.collection, settings, document_id, conditions)
             return replace(found, as_of=known.as_of(index, claim)) if found else None

@@ -114,7 +114,7 @@ class StoreReader(StoreNames, Protocol):
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
 
     def seen_commits(self, name: str) -> int | None:
-        """Return the number of a commit that the next search sees; None if it sees all that there are."""
+        """Return the number of the last commit that the last read of this thread has seen; None if it saw all."""
 
     def dimension(self, name: str) -> int:
         """Return the dimension of the collection's vectors."""

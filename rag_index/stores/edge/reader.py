@@ -202,6 +202,7 @@ class EdgeReader(EdgeReads):
         self._mutex = threading.Lock()
         self._views: dict[str, View] = {}
         self._loading: dict[str, Future[None]] = {}
+        self._seen = threading.local()
         self._closed = False
 
     def close(self) -> None:
@@ -220,10 +221,8 @@ class EdgeReader(EdgeReads):
         self._linked.close()
 
     def seen_commits(self, name: str) -> int | None:
-        """Return the number of the last commit of the view that is loaded; searches go to it, or to a newer one."""
-        with self._lend(name):
-            view = self._views.get(self._catalog.resolve(name))
-            return 0 if view is None else view.commits
+        """Return the number of the last commit in the view that the last call of this thread read; 0 if none has."""
+        return getattr(self._seen, "commits", 0)
 
     def _known(self) -> Catalog:
         """Return the catalog as it is on disk now."""
@@ -236,6 +235,7 @@ class EdgeReader(EdgeReads):
         """Lend the view of a collection or alias for the time of the block: the newest, if it is there in time."""
         resolved = self._known().resolve(name)
         if (entry := self._catalog.entry(resolved)).unwritten:
+            self._seen.commits = 0
             yield UnwrittenCollection(resolved, self._path, entry.dimension, sparse=entry.sparse)
             return
         with self._mutex:
@@ -253,6 +253,7 @@ class EdgeReader(EdgeReads):
             if lent is None:
                 raise StoreError(f"collection {resolved} was dropped")
             lent.users += 1
+            self._seen.commits = lent.commits
         try:
             yield lent.collection
         finally:

@@ -67,8 +67,10 @@ class Desk:
         settings = load_settings(self.config)
         plan = plan_tables(settings, settings.indexes)
         with closing(self.session()) as session:
-            for step in setup_for(settings.source_url, changes, plan.tables, settings.project).steps:
+            setup = setup_for(settings.source_url, changes, plan.tables, settings.project)
+            for step in setup.steps:
                 session.run(step.sql)
+        self.position = setup.position
 
     def session(self) -> Session:
         return Session(self.url)
