@@ -4,9 +4,9 @@
                                    [--rate 2] [--kill 60] [--qdrant URL]
 
 Writers change tickets and customers of a service desk, with joins, changes of keys, deletes and transactions that are
-rolled back, `--rate` transactions a second each. The watch is killed every `--kill` seconds. Half of the searches demand
-the position of a commit that has just returned. It prints a line of JSON for each way, and ends with 1 if an answer was
-wrong: something is missing, older than claimed, deleted before, or was never committed.
+rolled back, `--rate` transactions a second each. The watch is killed every `--kill` seconds. Half of the searches
+demand the position of a commit that has just returned. It prints a line of JSON for each way, and ends with 1 if an
+answer was wrong: something is missing, older than claimed, deleted before, or was never committed.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def main() -> None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
             services = f'[store]\nurl = "{given.qdrant}"' if given.qdrant else ""
             desk, _ = open_desk(stack, folder, way, tickets=25 * given.writers, services=services)
-            trial = Trial(
-                desk, writers=given.writers, searchers=given.searchers, rate=given.rate, seed=given.seed
-            )
+            trial = Trial(desk, writers=given.writers, searchers=given.searchers, rate=given.rate, seed=given.seed)
             found = trial.run(given.seconds, kill_seconds=given.kill)
         print(json.dumps({"way": way, "seconds": given.seconds, **found.to_json()}), flush=True)
         wrong = wrong or bool(found.violations)

@@ -329,25 +329,25 @@ class Retriever:
         The position is read before the store is asked. If the store's reader had loaded an older state, it is asked
         again. Raises as `search`.
         """
-        until = time.monotonic() + question.timeout
+        until, too_old = time.monotonic() + question.timeout, None
         while True:
             known = await self._known(question, names, demand, until)
             asked = replace(question, timeout=max(MIN_SECONDS, until - time.monotonic())) if demand else question
-            answers, scoring, seconds = await self._answers(asked, names, fusion, known)
-            claims = {
-                answer.index: known.claim(answer.index, answer.live, answer.commits)
-                for answer in answers
-                if answer.error is None
-            }
+            try:
+                answers, scoring, seconds = await self._answers(asked, names, fusion, known)
+            except RagIndexError as error:
+                raise too_old or error from None
+            answered = [answer for answer in answers if answer.error is None]
+            claims = {one.index: known.claim(one.index, one.live, one.commits) for one in answered}
             as_of = {index: known.as_of(index, claim) for index, claim in claims.items()}
-            unmet = [
-                index for index, claim in claims.items()
-                if demand and not demand.is_met(claim, of_source=self._settings.index(index).kind == SQL)
-            ]  # fmt: skip
-            if not unmet or demand is None:
+            too_old = None
+            for index, claim in claims.items():
+                if demand and not demand.is_met(claim, of_source=self._settings.index(index).kind == SQL):
+                    too_old = not_met(demand, index, as_of[index], question.timeout)
+            if too_old is None:
                 return answers, scoring, seconds, as_of
             if time.monotonic() >= until:
-                raise not_met(demand, unmet[0], as_of[unmet[0]], question.timeout)
+                raise too_old
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _known(self, question: Question, names: list[str] | None, demand: Demand | None, until: float) -> Known:

@@ -43,7 +43,10 @@ def change(session, chance, locks):
 
 
 def work(database, seed, changed, locks, history):
-    """Note the position that each transaction has after its commit, with what it changed. Run random transactions; some are rolled back, some to a savepoint, and some stay open while others commit."""
+    """Run random transactions; some are rolled back, some to a savepoint, and some stay open while others commit.
+
+    The history gets the position that is learned after each commit, with what the transaction changed.
+    """
     chance = random.Random(seed)
     with database.session() as session:
         for _ in range(TRANSACTIONS):

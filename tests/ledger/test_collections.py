@@ -18,8 +18,8 @@ def test_a_collection_that_is_dropped_leaves_nothing_behind(tmp_path):
     with closing(Ledger(database_url(f"sqlite:///{tmp_path}/ledger.db", tmp_path))) as ledger:
         for number in (1, 2):
             made = ledger.add_collection(
-                alias=f"a{number}", name=f"a__{number}", store_id="s", embedder_fingerprint="e", embedder="e", chunking="c",
-                dimension=2, state="ready",
+                alias=f"a{number}", name=f"a__{number}", store_id="s", embedder_fingerprint="e", embedder="e",
+                chunking="c", dimension=2, state="ready",
             )  # fmt: skip
             ledger.record(made.id, [("1", b"t", b"p", 1)])
             ledger.record_scan(made.id, "w", settings="s", full_at=1.0)

@@ -75,7 +75,7 @@ class Writer(threading.Thread):
         self.customer = number
         self._name: str | None = f"customer {number}"
         own = range(number, desk.tickets, desk.customers)
-        self._tickets = {one: ("first", "new") for one in own}
+        self._tickets = dict.fromkeys(own, ("first", "new"))
         self.moments = [Moment(self._shown(), 0.0)]
         self.last_position = ""
         self.failure: BaseException | None = None
@@ -85,7 +85,7 @@ class Writer(threading.Thread):
             with closing(self._desk.session()) as session:
                 while not self._stop_event.wait(self._chance.expovariate(self._rate)):
                     self._transaction(session)
-        except BaseException as error:  # noqa: BLE001 - the trial raises it
+        except BaseException as error:
             self.failure = error
 
     def _transaction(self, session: Any) -> None:

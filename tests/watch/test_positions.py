@@ -25,15 +25,17 @@ def project(tmp_path):
 @contextmanager
 def watched(project):
     stop = Stop()
-    with closing(PlainRunner(project.settings)) as runner:
-        with open_watch(project.settings, None, runner, stop) as watch:
-            thread = threading.Thread(target=watch.run)
-            thread.start()
-            try:
-                yield
-            finally:
-                stop.set()
-                thread.join()
+    with (
+        closing(PlainRunner(project.settings)) as runner,
+        open_watch(project.settings, None, runner, stop) as watch,
+    ):
+        thread = threading.Thread(target=watch.run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
 
 
 def position(project):

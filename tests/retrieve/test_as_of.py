@@ -1,0 +1,70 @@
+"""What answers claim to be true of, and what searches may demand."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from rag_index.errors import IndexBehind, SettingsError
+from rag_index.retrieve import Retriever
+from rag_index.stores.edge import reader as reader_module
+from tests.indexing.plain import run_plain
+from tests.project import Project
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def project(tmp_path):
+    project = Project(tmp_path / "project").fill(12)
+    run_plain(project)
+    return project
+
+
+def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(project, monkeypatch):
+    """However soon the ledger knows of a commit: the view of this process was opened before it."""
+    load, free = reader_module.Views.load, threading.Event()
+    with Retriever(project.settings) as retriever:
+
+        def claim(**demand):
+            found = retriever.search_sync("zebra", limit=20, **demand)
+            return found.as_of["notes"].at, {hit.document_id for hit in found.hits}
+
+        def newest():
+            return retriever._background.run(retriever.as_of(["notes"]))["notes"].at
+
+        before, _ = claim()
+        assert before == newest()
+        monkeypatch.setattr(reader_module, "FRESH_SECONDS", 0.01)
+        monkeypatch.setattr(reader_module.Views, "load", lambda *given: free.wait(60) and load(*given))
+        project.execute("INSERT INTO note VALUES (99, 'zebra', 'quagga', 'me', 1)")
+        run_plain(project)
+        eventually(lambda: newest() != before)
+        after = newest()
+        assert claim()[0] == before
+        with pytest.raises(IndexBehind, match=f"index notes has not reached {after} within 0.5 s: it is at {before}"):
+            claim(after=after, timeout=0.5)
+        free.set()
+        at, found = claim(after=after, timeout=60)
+        assert (at, "99" in found) == (after, True)
+
+
+@pytest.mark.parametrize(
+    ("demand", "said"),
+    [
+        ({"after": "0/16B3748"}, "after = '0/16B3748': it has to be a time, such as"),
+        ({"after": "soon"}, "after = 'soon': it has to be a time, such as"),
+        ({"max_age": "a while"}, "max_age = 'a while': give seconds, or a text such as '10 s'"),
+    ],
+)
+def test_a_demand_that_cannot_be_meant_is_refused_at_once(project, demand, said):
+    with Retriever(project.settings) as retriever, pytest.raises(SettingsError, match=said):
+        retriever.search_sync("printer", **demand)
+
+
+def test_an_index_that_is_older_than_demanded_is_not_answered_from(project):
+    with Retriever(project.settings) as retriever:
+        assert retriever.search_sync("printer", max_age="1 h", timeout=60).hits
+        with pytest.raises(IndexBehind, match=r"index notes has not been at most 0 s old within 0\.2 s") as raised:
+            retriever.search_sync("printer", max_age=0, timeout=0.2)
+        assert raised.value.as_of["notes"]["known_by"] == "run"
