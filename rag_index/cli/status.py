@@ -73,6 +73,9 @@ def _print_status(known: ProjectStatus) -> None:
     for one in indexes:
         if one.restored:
             click.echo(f"{one.index}: {one.restored}")
+        if one.as_of:
+            position = f" (position {one.as_of['position']})" if one.as_of["position"] else ""
+            click.echo(f"{one.index}: complete up to {one.as_of['at']}{position}, known by {one.as_of['known_by']}")
         if one.watch:
             click.echo(f"{one.index}: {_watch(one.watch)}")
             if one.watch["missed"]:

@@ -37,6 +37,8 @@ class IndexStatus:
     """How the watch of the index is, as `watches.watch_report` returns it; None if it was never watched."""
     restored: str = ""
     """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
+    as_of: dict[str, Any] | None = None
+    """Up to where the index is complete: `position` of the source, or None, `at` (ISO, UTC) and `known_by`."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -86,7 +88,12 @@ def _index_status(
     totals = ledger.totals(collection.id)
     failed, held = ledger.count_failures(collection.id), ledger.count_held(collection.id)
     built = indexed.get(collection.name)
-    return IndexStatus(index.name, collection.name, totals.documents, totals.points, built, failed, held, run, watch)
+    reached = ledger.reached().get(alias)
+    as_of = None
+    if reached is not None and reached.collection == collection.name:
+        as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": reached.how}
+    counts = (totals.documents, totals.points, built, failed, held)
+    return IndexStatus(index.name, collection.name, *counts, run, watch, as_of=as_of)
 
 
 def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ def shape(value: object, *, free: tuple[str, ...] = ("payload",)) -> object:
     """Return the keys of JSON, at all levels; those of a payload, and the names of indexes, are the user's."""
     if isinstance(value, dict):
         named = {key: None if key in free else shape(inner) for key, inner in value.items()}
-        return named if "complete_at" in value or "comments" not in value else [shape(next(iter(value.values())))]
+        return named if "known_by" in value or "comments" not in value else [shape(next(iter(value.values())))]
     return [shape(value[0])] if isinstance(value, list) and value else None
 
 
