@@ -103,6 +103,7 @@ def index_one_document(project: Project) -> None:
         store.flush(made.name)
         rows = zip(page.keys, page.text_hashes, page.payload_hashes, shard.chunk_counts, strict=True)
         ledger.record(made.id, rows)
+        ledger.complete_scan(settings.alias("notes"), made.id, number=0, began=1.0, read_all=True)
         ledger.start_run("1", settings.alias("notes"), host="here", pid=1)
     finally:
         store.close()
