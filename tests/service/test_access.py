@@ -117,7 +117,6 @@ def test_random_agents(live: Live) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_ten_thousand_random_callers_over_http(embedded: Settings) -> None:
     async def main() -> int:
         async with in_process(embedded) as app:
