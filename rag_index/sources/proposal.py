@@ -13,7 +13,7 @@ from rag_index.sources.subjects import PARTS, find_subjects, part_relation, text
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from rag_index.sources.catalog import DatabaseCatalog
     from rag_index.sources.subjects import Subject, Subjects
@@ -90,9 +90,29 @@ class _Proposer:
         self._leave_out_old_versions(usable)
         usable = [one for one in usable if not self._is_left_out(one)]
         self._cut_circles()
-        proposed = [index for subject in usable if (index := self._index_if_document(subject)) is not None]
-        self._choose(proposed)
+        proposed = {subject: index for subject in usable if (index := self._index_if_document(subject)) is not None}
+        for subject in self._without_document(usable, proposed):
+            del self._roles.parts[id(subject)]
+            if (index := self._index_if_document(subject)) is not None:
+                self._made.left_out.pop(subject.table.full_name, None)
+                proposed[subject] = index
+        self._choose([proposed[subject] for subject in usable if subject in proposed])
         return self._made
+
+    def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
+        """Return the tables whose rows are parts of what is no document, and of what is no part of one."""
+        parts = [subject for subject in usable if id(subject) in self._roles.parts]
+        roots = {
+            id(self._subjects.of(self._roles.root[id(one)].parent)) for one in usable if id(one) in self._roles.root
+        }
+        shown = {id(one) for one in usable if one in proposed} | roots
+        for _ in range(2):  # a part of a part is shown, too
+            shown |= {
+                id(one)
+                for one in parts
+                if any(id(self._subjects.of(relation.parent)) in shown for relation in self._roles.parts[id(one)])
+            }
+        return [one for one in parts if id(one) not in shown]
 
     def _is_added(self, subject: Subject) -> bool:
         return _matches(subject.table.full_name, self._add)
@@ -145,7 +165,8 @@ class _Proposer:
         """Return whether another table has the text of these rows, beside the one with all versions of it."""
         others = [self._subjects.of(relation.child) for relation in root.children]
         return any(
-            one.has_prose and one.noun[-1] in VERSIONS | PARTS and one.noun[-1] not in OLD_VERSIONS for one in others
+            one.has_prose and one.noun[-1] in PARTS.union(VERSIONS) and one.noun[-1] not in OLD_VERSIONS
+            for one in others
         )
 
     def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:

@@ -28,6 +28,14 @@ MAX_JOINS = 4
 MAX_PARTS = 8
 MAX_CONTAINERS = 25
 """Rows of a table that describes what others refer to, such as projects and forums, and is no document itself."""
+MIN_DESCRIPTION = 80
+"""The characters from which on the text of a container is one that people look for."""
+MIN_CHILDREN = 3
+"""A table to which so many others refer contains their rows, too, such as a project."""
+VALUES = frozenset(["prose", "short", "code", "choice", "other"])
+"""The roles of a column with the value of a field that another table names."""
+NOTHING = ("", 0, "0", -1)
+"""What a column has that names no row, besides NULL."""
 MIN_CONTAINER_SHARE = 2
 """A table of which each row contains at least so many of another is a container, such as a forum or a project."""
 USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
@@ -78,8 +86,8 @@ class TableRoles:
                     found.append((child, relation))
         return found
 
-    def links_of(self, subject: Subject) -> list[tuple[Relation, Relation]]:
-        """Return the tables that link rows with labels such as tags: the relations to this one and to the label."""
+    def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
+        """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""
         found = []
         for link in self.subjects.all:
             if link.prose or link.title or len(link.profiles) > 6 or link is subject:
@@ -88,10 +96,22 @@ class TableRoles:
             others = [one for one in link.relations if one.parent is not subject.table]
             for own in to_this[:1]:
                 for other in others:
-                    label = self.subjects.of(other.parent)
-                    if label.title in label.table.columns and not label.is_people and label.table.key:
-                        found.append((own, other))
+                    way = self._label_way(other)
+                    found += [(own, way)] if way else []
         return found
+
+    def _label_way(self, first: Relation) -> list[Relation]:
+        """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
+        label = self.subjects.of(first.parent)
+        if label.is_people or not label.table.key:
+            return []
+        if label.title in label.table.columns:
+            return [first]
+        for second in label.relations:
+            last = self.subjects.of(second.parent)
+            if last.title in last.table.columns and not last.is_people and not second.type_column and last is not label:
+                return [first, second]
+        return []
 
 
 class IndexMaker:
@@ -127,12 +147,11 @@ class IndexMaker:
         parts = self._parts(root, key)
         self._add_labels()
         self._text += [name for name in subject.codes if name not in self._text][:3]
-        if not (title or self._text) or not (self._prose or parts or title):
+        told = any(child.has_prose for child, _ in self._roles.parts_of(subject))
+        if not (title or self._text or told):
             return None
         if not title and not self._text:
-            self._text = [
-                next((p.name for p in subject.profiles.values() if p.role in ("choice", "time", "code")), key[0])
-            ]
+            title = f"{' '.join(subject.noun)} {' '.join(f'{{{name}}}' for name in key)}"
         settings = self._settings(key, newest, title, parts)
         score = self._score(title, parts)
         age = self._age(key)
@@ -167,7 +186,7 @@ class IndexMaker:
         if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
             return 0.0
         own = [part for part in parts if not part.get("inline")]
-        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < 200 and self._subject.children:
+        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < MIN_DESCRIPTION and self._subject.children:
             return 0.0
         length = self._prose + 100 * len(parts)
         return (
@@ -268,6 +287,7 @@ class IndexMaker:
         """Join the tables that rows refer to: their names as text and payload, and containers that may be hidden."""
         joins = 0
         for relation in self._subject.relations:
+            self._add_hiding(relation)
             parent = self._subjects.of(relation.parent)
             if (
                 relation.type_column
@@ -276,7 +296,7 @@ class IndexMaker:
                 or relation.is_pointer
             ):
                 continue
-            hides = bool(parent.conditions) and not parent.is_people and self._always_refers(relation)
+            hides = self._hides(relation)
             label = parent.title if parent.title in parent.table.columns and not parent.is_login else None
             if not hides and (label is None or joins >= MAX_JOINS or (parent.has_prose and parent.text_length > 200)):
                 continue
@@ -290,11 +310,32 @@ class IndexMaker:
                 else:
                     self._format.pop(f"{name}.{label}", None)
 
-    def _always_refers(self, relation: Relation) -> bool:
-        """Return whether all rows name one of the other table, which so contains several of them."""
-        column = self._table.columns[relation.columns[0]]
-        filled = len(column.filled) >= 0.98 * max(1, len(column.values))
-        return filled and relation.parent.rows * MIN_CONTAINER_SHARE <= max(self._table.rows, 2)
+    def _hides(self, relation: Relation) -> bool:
+        """Return whether rows are hidden with the row of another table that contains them, such as a forum."""
+        parent = self._subjects.of(relation.parent)
+        return bool(parent.conditions) and not parent.is_people and self._is_contained(relation)
+
+    def _is_contained(self, relation: Relation) -> bool:
+        """Return whether all rows name one of the other table, which contains several rows, or those of several."""
+        column = relation.child.columns[relation.columns[0]]
+        named = sum(value not in NOTHING for value in column.filled)
+        filled = named >= 0.98 * max(1, len(column.values)) and named == len(column.filled)
+        parent = self._subjects.of(relation.parent)
+        hub = len({one.child.full_name for one in parent.children if not one.type_column}) >= MIN_CHILDREN
+        return filled and (hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
+
+    def _add_hiding(self, relation: Relation) -> None:
+        """Join what hides rows by two steps, such as the project of the wiki of a page."""
+        parent = self._subjects.of(relation.parent)
+        if relation.type_column or parent is self._subject or parent.conditions or not self._is_contained(relation):
+            return
+        for second in parent.relations:
+            above = second.parent
+            if second.type_column or above in (self._table, parent.table) or not self._hides(second):
+                continue
+            if above.full_name not in self._tables:
+                self._add_join(second, self._add_join(relation, required=True), required=True)
+            return
 
     def _parts(self, root: Relation | None, key: Sequence[str]) -> list[dict[str, Any]]:
         """Return the parts, those of the row that translations are of, too."""
@@ -308,8 +349,8 @@ class IndexMaker:
             for child, relation in self._roles.parts_of(self._subjects.of(root.parent)):
                 if child is not self._subject and all(there in by_column for _, there in relation.pairs):
                     found.append(self._part(child, relation, key, len(found), by_column))
-        for own, other in self._roles.links_of(self._subject)[:3]:
-            found.append(self._label_part(own, other, key, len(found)))
+        for own, way in self._roles.links_of(self._subject)[:3]:
+            found.append(self._label_part(own, way, key))
         self._prose += sum(40 for part in found if not part.get("inline"))
         return _with_labels(found[:MAX_PARTS], {*self._joins, *self._table.columns})
 
@@ -362,8 +403,8 @@ class IndexMaker:
 
     def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str], number: int) -> dict[str, Any]:
         columns = [*child.title_columns, *child.prose]
-        columns = [name for name in wanted_texts(child, columns) if not self._repeats(child, name)] or child.prose[:1]
-        texts = list(dict.fromkeys(columns))
+        columns = [name for name in wanted_texts(child, columns) if not self._repeats(child, name)]
+        texts = list(dict.fromkeys(columns or child.prose[:1] or child.title_columns))
         order = self._order(child, on)
         key = [name for name in child.table.key if child.profiles[name].role != "secret"]
         if key and len(key) == len(child.table.key):
@@ -398,29 +439,34 @@ class IndexMaker:
         keys = [name for name in child.table.key if name in free]
         return (places[:1] + [name for name in keys if name not in places]) if places else keys
 
-    def _label_part(self, own: Relation, other: Relation, key: Sequence[str], number: int) -> dict[str, Any]:
-        """Return the part with the labels, such as tags, that a table links with rows."""
-        label = self._subjects.of(other.parent)
-        name = _plain(label.table.name) or "label"
+    def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str]) -> dict[str, Any]:
+        """Return the part with the labels, such as tags, that a table links with rows, and with a value of each."""
+        link = self._subjects.of(own.child)
+        name = _plain(way[-1].parent.name) or "label"
         self._part_names.add(name)
-        part = {"name": name, **_table(own.child)}
-        pairs = own.pairs
-        whole = [there for _, there in pairs] == list(key)
-        part["on"] = pairs[0][0] if whole and len(pairs) == 1 else dict(pairs)
+        part: dict[str, Any] = {"name": name, **_table(own.child)}
+        whole = [there for _, there in own.pairs] == list(key)
+        part["on"] = own.pairs[0][0] if whole and len(own.pairs) == 1 else dict(own.pairs)
         if own.type_column:
             self._restrict(part, own)
-        join = _table(label.table)
-        join["on"] = {there: here for here, there in other.pairs}
-        if label.conditions:
-            join["where"] = joined(label.conditions)
-        join["required"] = True
-        part["joins"] = {name: join}
-        part["order_by"] = other.columns
-        part["text"] = f"{{{name}.{label.title}}}"
+        part["joins"], through = {}, ""
+        for relation in way:
+            join = _table(relation.parent)
+            join["on"] = {there: f"{through}{here}" for here, there in relation.pairs}
+            if conditions := self._subjects.of(relation.parent).conditions:
+                join["where"] = joined(conditions)
+            join["required"] = True
+            step = name if relation is way[-1] else f"{name}_link"
+            part["joins"][step] = join
+            through = f"{step}."
+        label = self._subjects.of(way[-1].parent)
+        values = [p.name for p in link.profiles.values() if p.last_word == "value" and p.texts and p.role in VALUES]
+        part["order_by"] = way[0].columns
+        part["text"] = f"{{{name}.{label.title}}}" + "".join(f": {{{value}}}" for value in values[:1])
         if (form := label.profiles[str(label.title)].form) != "plain":
             part["format"] = {f"{name}.{label.title}": form}
         part["inline"] = True
-        self._tables += [own.child.full_name, label.table.full_name]
+        self._tables += [own.child.full_name, *(relation.parent.full_name for relation in way)]
         return part
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
