@@ -91,9 +91,9 @@ def open_embedder(
         from rag_index.embedders.sentence_transformers import SentenceTransformersEmbedder
 
         return SentenceTransformersEmbedder(settings)
-    from rag_index.embedders.ollama import OllamaEmbedder
+    from rag_index.embedders.servers import ServerEmbedder
 
-    return OllamaEmbedder(settings, home=home, workers=workers, expected=expected)
+    return ServerEmbedder(settings, home=home, workers=workers, expected=expected)
 
 
 def identify(settings: EmbedderSettings) -> EmbedderIdentity:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.ollama_client import KnownModel
+    from rag_index.hosts.endpoint import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool
 
 FAULT_TRIES = 3
@@ -92,7 +92,7 @@ def make_batches(texts: Sequence[str], *, max_texts: int, max_chars: int, hosts:
 
 
 @dataclass(slots=True)
-class OllamaStats(RequestStats):
+class ServerStats(RequestStats):
     """The counts of requests, and the number of texts that each host embedded."""
 
     texts_by_host: dict[str, int] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Dispatch(HostCalls[Batch]):
         self,
         pool: Pool,
         model: KnownModel,
-        stats: OllamaStats,
+        stats: ServerStats,
         clock: Clock,
         *,
         texts: Sequence[str],

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from rag_index.hosts.ollama_client import Endpoint
+    from rag_index.hosts.endpoint import Endpoint
 
 FORGETTING_FACTOR = 0.8
 """The weight of an answer relative to the next one."""
@@ -221,7 +221,8 @@ class Pool:
     @property
     def name(self) -> str:
         """What to call the hosts in a message."""
-        return f"Ollama at {self.hosts[0].url}" if len(self.hosts) == 1 else f"Ollama (all {len(self.hosts)} hosts)"
+        where = f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
+        return f"{self.hosts[0].endpoint.service} {where}"
 
     @property
     def usual_silence(self) -> float:

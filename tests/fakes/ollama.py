@@ -2,7 +2,7 @@
 
     with FakeOllama() as server:
         server.fault("status", times=2, code=503)
-        OllamaEmbedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
+        ServerEmbedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
 
 It listens on real sockets and keeps connections open. Each vector depends only on its text (`vector_of`). Faults:
 

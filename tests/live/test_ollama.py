@@ -10,8 +10,8 @@ import psutil
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.embedders.ollama import OllamaEmbedder
 from rag_index.embedders.query_stream import Query
+from rag_index.embedders.servers import ServerEmbedder
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
 from rag_index.settings import EmbedderSettings
 from tests.live.models import write_embedding_gguf
@@ -81,7 +81,7 @@ def test_unusual_texts(embedder):
 
 
 def test_a_missing_model(ollama_server):
-    embedder = OllamaEmbedder(settings_for(ollama_server, "no-such-model"))
+    embedder = ServerEmbedder(settings_for(ollama_server, "no-such-model"))
     for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS)):
         with pytest.raises(ModelMissing, match=f"{ollama_server.url}.*`.*ollama pull no-such-model`"):
             call()
@@ -96,7 +96,7 @@ def own_server(ollama_program, tmp_path):
 
 
 def test_a_server_that_is_killed_and_comes_back(own_server, caplog):
-    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=60.0))
+    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=60.0))
     expected = embedder.embed_documents(TEXTS)
     threading.Timer(0.1, own_server.kill).start()
     threading.Timer(1.5, own_server.start).start()
@@ -109,7 +109,7 @@ def test_a_server_that_is_killed_and_comes_back(own_server, caplog):
 
 
 def test_a_model_process_that_dies_during_a_request_loses_no_text(own_server):
-    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=60.0))
+    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=60.0))
     expected = embedder.embed_documents(TEXTS)
 
     def kill_runner():
@@ -123,7 +123,7 @@ def test_a_model_process_that_dies_during_a_request_loses_no_text(own_server):
 
 
 def test_a_server_that_stays_down(own_server):
-    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=1.0))
+    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=1.0))
     embedder.embed_documents(TEXTS[:5])
     own_server.kill()
     with pytest.raises(EmbedderUnavailable, match=own_server.url):
@@ -132,7 +132,7 @@ def test_a_server_that_stays_down(own_server):
 
 
 def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
-    embedder = OllamaEmbedder(settings_for(own_server))
+    embedder = ServerEmbedder(settings_for(own_server))
     identity = embedder.identity()
     own_server.stop()
     own_server.start()
@@ -143,7 +143,7 @@ def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
 
 
 def test_two_servers_share_the_work(ollama_server, ollama_model, own_server, tmp_path):
-    embedder = OllamaEmbedder(settings_for(ollama_server, own_server))
+    embedder = ServerEmbedder(settings_for(ollama_server, own_server))
     assert embedder.identity().dimension == 64
     entries = embedder.embed_documents(TEXTS)
     assert all(isinstance(entry, np.ndarray) for entry in entries)
