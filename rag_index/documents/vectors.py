@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_index.errors import EmbedderError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -26,6 +28,22 @@ def broken_reason(vector: NDArray[np.float32], dimension: int | None) -> str | N
     if not np.isfinite(vector).all():
         return "values that are not finite"
     return None if vector.any() else "nothing but zeros"
+
+
+def shorten(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    """Return the first `dimensions` components, scaled to unit length: what a Matryoshka model's shorter vector is.
+
+    Without `dimensions` the vector stays as it is. Raises EmbedderError if it has fewer.
+    """
+    if dimensions is None:
+        return vector
+    if vector.size < dimensions:
+        raise EmbedderError(
+            f"the model returns vectors of {vector.size} dimensions: set [embedder] dimensions to {vector.size} or less"
+        )
+    cut = vector[:dimensions]
+    length = np.linalg.norm(cut.astype(np.float64))
+    return (cut / length).astype(np.float32) if np.isfinite(length) and length else cut
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_index.documents.vectors import broken_reason
-from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, RateLimited, TextRefused, TextTooLong
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    HostUnreachable,
+    RateLimited,
+    RequestTooLong,
+    TextRefused,
+    TextTooLong,
+)
 from rag_index.hosts.calls import ALONE_LIMIT, HostCalls, Request
 from rag_index.hosts.pool import RequestStats
 
@@ -152,7 +160,10 @@ class Dispatch(HostCalls[Batch]):
                 return
             self._waiting.popleft()
             self._chars -= batch.chars
-            self._send_or_blame(batch, host, now)
+            if len(batch.rows) > host.max_texts:
+                self._requeue_halves(batch, refused=False)
+            else:
+                self._send_or_blame(batch, host, now)
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
         self._stats.splits += batch.is_part and batch.sends == 0
@@ -187,6 +198,8 @@ class Dispatch(HostCalls[Batch]):
     def _narrow_down(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
         if len(batch.rows) > 1:
+            if isinstance(error, RequestTooLong):
+                host.max_texts = min(host.max_texts, len(batch.rows) // 2)
             self._requeue_halves(batch, refused=not isinstance(error, BadVectors))
         elif isinstance(error, TextTooLong):
             self._entries[batch.rows[0]] = error

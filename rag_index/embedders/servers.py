@@ -13,6 +13,7 @@ from rag_index.errors import TextRefused
 from rag_index.hosts.endpoint import Endpoint, KnownModel, plain_model_name, plain_vector
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import OllamaEndpoint
+from rag_index.hosts.openai_client import OpenAIEndpoint
 from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
@@ -52,7 +53,7 @@ class ServerEmbedder:
     ) -> None:
         self._settings = settings
         self._clock = clock or Clock()
-        self._endpoints = [OllamaEndpoint(url, settings) for url in settings.hosts]
+        self._endpoints = [_endpoint(url, settings) for url in settings.hosts]
         self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
         self._model = KnownModel(settings.model, patience=settings.start_timeout)
         if expected is not None:
@@ -97,7 +98,7 @@ class ServerEmbedder:
             self._model.digest, self._model.dimension = report.digest, report.dimension
         self.context_length = report.context_length
         return EmbedderIdentity(
-            kind="ollama",
+            kind=self._settings.kind,
             model=plain_model_name(self._settings.model),
             digest=report.digest,
             dimension=report.dimension or 0,
@@ -175,6 +176,12 @@ class ServerEmbedder:
         await self._queries.close()
         for endpoint in self._endpoints:
             await endpoint.close()
+
+
+def _endpoint(url: str, settings: EmbedderSettings) -> Endpoint:
+    if settings.kind == "openai":
+        return OpenAIEndpoint(url, settings)
+    return OllamaEndpoint(url, settings, settings.dimensions)
 
 
 def _sending_error(text: str) -> TextRefused | None:

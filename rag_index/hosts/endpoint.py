@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import time
 from abc import ABC, abstractmethod
@@ -15,7 +16,7 @@ import httpx
 import numpy as np
 import orjson
 
-from rag_index.documents.vectors import broken_reason
+from rag_index.documents.vectors import broken_reason, shorten
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
@@ -40,12 +41,17 @@ CONNECT_SECONDS = 5.0
 METADATA_SECONDS = 30.0
 """Time limit of a request that a server answers without loading the model."""
 
-TRANSIENT_STATUS = frozenset({408, 425, 499})
+TRANSIENT_STATUS = frozenset({408, 424, 425, 499})
 """Statuses below 500 that are faults of the server and pass."""
 
-TOO_LONG = re.compile(r"context length|input (length|is too l)|too (long|many tokens)|physical batch size", re.I)
-"""The wordings of several versions of Ollama and llama.cpp: the input (length) exceeds the (maximum) context length;
-input is too large to process, increase the physical batch size."""
+TOO_LONG = re.compile(
+    r"context (length|size)|input (length|is too l)|too (long|many tokens)|physical batch size"
+    r"|less than \d+ tokens|exceed\w* max\w* \d+ tokens",
+    re.I,
+)
+"""The wordings of several versions of Ollama, llama.cpp, vLLM, OpenAI, TEI and Mistral: the input (length) exceeds the
+(maximum) context length; input is too large to process, increase the physical batch size; `inputs` must have less than
+512 tokens."""
 
 NOT_FINITE = re.compile(r"\bNaN\b", re.I)
 """Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN or Inf values"
@@ -54,6 +60,10 @@ NOT_FINITE = re.compile(r"\bNaN\b", re.I)
 CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
 """The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
 NO_MODEL = re.compile(r"model\b.*not found", re.I)
+PROBE = "~"
+"""The beginning of a digest that is made of a vector."""
+PROBE_COMPONENTS = 64
+MIN_COSINE = 0.99
 PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 
@@ -95,8 +105,10 @@ class Endpoint(ABC):
     compare_seconds: ClassVar[float] = 15.0
     """Maximum age of the comparison of its model when it gets work."""
 
-    def __init__(self, url: str, settings: EndpointSettings) -> None:
+    def __init__(self, url: str, settings: EndpointSettings, dimensions: int | None = None) -> None:
+        """Vectors are cut to `dimensions`, if that is given."""
         self.url = url
+        self._dimensions = dimensions
         self._model = settings.model
         self.timeout = settings.timeout
         self._client_options: dict[str, Any] = {
@@ -117,7 +129,7 @@ class Endpoint(ABC):
             vectors = await self._embed(list(texts))
         if len(vectors) != len(texts):
             raise BadVectors(f"{self.url} returned {len(vectors)} vectors for {len(texts)} texts")
-        return vectors
+        return [shorten(vector, self._dimensions) for vector in vectors]
 
     @abstractmethod
     async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
@@ -185,6 +197,39 @@ class Endpoint(ABC):
         return TextRefused(message)
 
 
+def probe_digest(vector: NDArray[np.float32]) -> str:
+    """Return a digest of a model that is known by one of its vectors: `~`, and 64 components as bytes in base64.
+
+    Such digests are compared by `same_digest`.
+    """
+    part = vector[:PROBE_COMPONENTS].astype(np.float64)
+    levels = np.round(127 * part / max(float(np.abs(part).max()), 1e-30)).astype(np.int8)
+    return PROBE + base64.urlsafe_b64encode(levels.tobytes()).decode()
+
+
+def same_digest(one: str, other: str) -> bool:
+    """Return whether two digests are of one model.
+
+    Those of `probe_digest` are if the cosine of their vectors is at least `MIN_COSINE`, since batches, GPUs and number
+    formats change a vector a little.
+    """
+    if one == other or not (one.startswith(PROBE) and other.startswith(PROBE)):
+        return one == other
+    first, second = (
+        np.frombuffer(base64.urlsafe_b64decode(digest[1:]), dtype=np.int8).astype(np.float64) for digest in (one, other)
+    )
+    if first.shape != second.shape:
+        return False
+    return bool(first @ second >= MIN_COSINE * np.linalg.norm(first) * np.linalg.norm(second))
+
+
+def equal_model_remedy(digest: str, name: str) -> str:
+    """Return what to do where hosts have different models."""
+    if digest.startswith(PROBE):
+        return f"load the same {name} on each host"
+    return f"run `ollama pull {name}` on each host to give all hosts the same one"
+
+
 def plain_model_name(name: str) -> str:
     """Return a model's name without the tag that Ollama assumes by default."""
     return name.removesuffix(":latest")
@@ -203,9 +248,11 @@ def _error_words(response: httpx.Response) -> str:
     """Return the server's own description of an error, in one line."""
     try:
         content = orjson.loads(response.content)
-        words = content["error"] if isinstance(content, dict) else response.text
-    except (orjson.JSONDecodeError, KeyError):
-        words = re.sub(r"<[^>]*>", " ", response.text)
+    except orjson.JSONDecodeError:
+        content = re.sub(r"<[^>]*>", " ", response.text)
+    words = content
+    for key in ("error", "message", "detail"):
+        words = words[key] if isinstance(words, dict) and words.get(key) else words
     return " ".join(str(words).split())[:300]
 
 
@@ -241,11 +288,11 @@ class KnownModel:
         digest = (await endpoint.details()).digest
         if self.digest is None:
             self.digest = digest
-        elif digest != self.digest:
+        elif not same_digest(digest, self.digest):
             raise ModelChanged(
                 f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with weights "
-                f"{self.digest[:12]}: start a new run to index with the new model, or run `ollama pull {self.name}` "
-                "on each host to give all hosts the same one"
+                f"{self.digest[:12]}: start a new run to index with the new model, or "
+                f"{equal_model_remedy(digest, self.name)}"
             )
 
     async def try_out(self, endpoint: Endpoint) -> None:

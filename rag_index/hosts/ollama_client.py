@@ -56,8 +56,8 @@ class OllamaEndpoint(Endpoint):
 
     service = "Ollama"
 
-    def __init__(self, url: str, settings: OllamaSettings) -> None:
-        super().__init__(url, settings)
+    def __init__(self, url: str, settings: OllamaSettings, dimensions: int | None = None) -> None:
+        super().__init__(url, settings, dimensions)
         self._keep_alive = settings.keep_alive
         self._known: tuple[str, ModelDetails] | None = None
         self._options = {"num_thread": settings.num_thread} if settings.num_thread else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -111,6 +112,8 @@ class Host:
     slowed_at: float = -math.inf
     not_before: float = -math.inf
     error: Exception | None = None
+    max_texts: int = sys.maxsize
+    """The number of texts that the host takes in one request, as its refusals show."""
     capacity: float = field(init=False)
     """Number of concurrent requests that the host gets at present; at least 1 when rounded down."""
     pace: Pace = field(default_factory=Pace)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
+from rag_index.hosts.endpoint import equal_model_remedy, same_digest
 from rag_index.hosts.pool import FIRST_PAUSE, MAX_FAILURES, MIN_SILENCE, Clock
 from rag_index.outages import asking
 
@@ -77,12 +78,13 @@ def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger
     for report in reports:
         if report.error is not None:
             log.warning("%s: continuing without one of %d hosts: %s", model, len(reports), report.error)
-    if len({(report.digest, report.dimension) for report in answered}) > 1:
+    first = answered[0]
+    if any(one.dimension != first.dimension or not same_digest(one.digest, first.digest) for one in answered):
         raise ModelChanged(
             f"hosts have different models named {model}: {', '.join(map(str, answered))}; "
-            f"run `ollama pull {model}` on each"
+            f"{equal_model_remedy(first.digest, model)}"
         )
-    return answered[0]
+    return first
 
 
 async def _survey_host(
