@@ -24,17 +24,12 @@ def load_plugin(group: str, name: str, setting: str, own: tuple[str, ...] = ()) 
     SettingsError if there is no such entry point, or if it cannot be imported.
     """
     if name not in (names := installed(group)):
-        raise SettingsError(unknown_plugin(group, name, setting, (*own, *names)))
+        known = ", ".join((*own, *names)) or "none"
+        raise SettingsError(
+            f"{setting}: there is no {name!r} (there are: {known}); correct it, or install the package that has an "
+            f"entry point {name!r} in the group {group}"
+        )
     try:
         return entry_points(group=group)[name].load()
     except (ImportError, AttributeError) as exc:
         raise SettingsError(f"{setting}: {name!r} cannot be loaded: {exc}; reinstall its package") from exc
-
-
-def unknown_plugin(group: str, name: str, setting: str, known: tuple[str, ...]) -> str:
-    """Return what to say of a name that nothing has."""
-    there = f"there are: {', '.join(known)}" if known else "none is installed"
-    return (
-        f"{setting}: there is no {name!r} ({there}); correct it, or install the package that has an entry point "
-        f"{name!r} in the group {group}"
-    )

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from rag_index.database.urls import database_url
-from rag_index.settings.plugins import EMBEDDERS, installed, unknown_plugin
+from rag_index.settings.plugins import EMBEDDERS, installed
 from rag_index.settings.values import (
     Auto,
     DaskAddress,
@@ -186,10 +186,16 @@ class EmbedderSettings(Section):
         """Those of the hosts that are on this machine."""
         return [host for host in self.hosts if _LOCAL_NAME.fullmatch(urlsplit(host).hostname or "")]
 
+    @field_validator("kind")
+    @classmethod
+    def _check_kind(cls, value: str) -> str:
+        if value not in EMBEDDER_KINDS and value not in (plugins := installed(EMBEDDERS)):
+            known = ", ".join(map(repr, (*EMBEDDER_KINDS, *plugins)))
+            raise ValueError(f"should be {known} or another plug-in's name, once it is installed")
+        return value
+
     @model_validator(mode="after")
     def _check_model(self) -> EmbedderSettings:
-        if self.kind not in EMBEDDER_KINDS and self.kind not in (names := installed(EMBEDDERS)):
-            raise ValueError(unknown_plugin(EMBEDDERS, self.kind, "kind", (*EMBEDDER_KINDS, *names)))
         if self.kind == "local" and self.model != "wordllama":
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
         if self.kind == "ollama" and self.model in ("wordllama", ""):

@@ -118,7 +118,7 @@ def test_a_passing_fault_costs_no_text(server, make, fault):
 
 def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
     server.api_key = "sk-right"
-    with pytest.raises(EmbedderError, match="401.*set .embedder. api_key_env"):
+    with pytest.raises(EmbedderError, match=r"401.*set .embedder. api_key_env"):
         make(server).identity()
     monkeypatch.setenv("MY_KEY", "sk-wrong")
     embedder = make(server, api_key_env="MY_KEY")
@@ -130,12 +130,12 @@ def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
     assert "sk-right" not in f"{settings!r} {settings.model_dump_json()}"
     right(make(server, api_key_env="MY_KEY").embed_documents(TEXTS))
     monkeypatch.delenv("MY_KEY")
-    with pytest.raises(EmbedderError, match="MY_KEY .* is not set"):
+    with pytest.raises(EmbedderError, match=r"MY_KEY .* is not set"):
         make(server, api_key_env="MY_KEY")
 
 
 def test_what_is_wrong_is_said_in_words(server, make):
-    with pytest.raises(ModelMissing, match="no model 'other'.*correct"):
+    with pytest.raises(ModelMissing, match=r"no model 'other'.*correct"):
         make(server, model="other").identity()
     server.fault("status", code=404, words="Not Found", html=True)
     with pytest.raises(EmbedderError, match="404: Not Found; is it the embedding server"):
@@ -176,7 +176,7 @@ def test_each_kind_cuts_vectors(server, kind):
 
 def test_more_dimensions_than_the_model_has_are_refused(server, make):
     server.shortens = False
-    with pytest.raises(EmbedderError, match="vectors of 8 dimensions: set .embedder. dimensions to 8 or less"):
+    with pytest.raises(EmbedderError, match=r"vectors of 8 dimensions: set .embedder. dimensions to 8 or less"):
         make(server, dimensions=9).embed_documents(TEXTS)
 
 

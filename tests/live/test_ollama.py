@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from contextlib import closing
 
 import numpy as np
 import psutil
@@ -149,3 +150,22 @@ def test_two_servers_share_the_work(ollama_server, ollama_model, own_server, tmp
     assert all(isinstance(entry, np.ndarray) for entry in entries)
     assert min(embedder.texts_by_host[server.url] for server in (ollama_server, own_server)) > 0
     embedder.close()
+
+
+def test_its_v1_route_gives_the_same_vectors(ollama_server, ollama_model, embedder):
+    """The model is known by a vector there; a model that is missing and shorter vectors are as documented."""
+    server = {"kind": "openai", "hosts": [ollama_server.url], "batch_texts": 16, "wait_for_recovery": 5.0}
+    with closing(open_embedder(EmbedderSettings(model=ollama_model, **server))) as other:
+        assert other.identity().same_model(other.identity())
+        assert other.identity().dimension == 64
+        for one, same in zip(other.embed_documents(TEXTS), embedder.embed_documents(TEXTS), strict=True):
+            assert np.abs(one - same).max() < 1e-6
+        assert isinstance(other.embed_documents(["word " * 5000])[0], np.ndarray), "it no longer cuts texts silently"
+    with closing(open_embedder(EmbedderSettings(model=ollama_model, dimensions=16, **server))) as short:
+        first, whole = short.embed_query("a printer"), embedder.embed_query("a printer")[:16]
+        assert np.abs(first - whole / np.linalg.norm(whole)).max() < 1e-6
+    with (
+        closing(open_embedder(EmbedderSettings(model="no-such-model", **server))) as missing,
+        pytest.raises(ModelMissing, match="no model 'no-such-model'"),
+    ):
+        missing.identity()

@@ -354,7 +354,7 @@ def test_known_models_get_their_prefixes(model, prefixes):
         ),
         (
             SOURCE + "[embedder]\nkind = 'olama'\n" + INDEX,
-            "[embedder] kind should be 'local', 'ollama' or 'sentence-transformers', not 'olama'",
+            "[embedder] kind should be 'local', 'ollama', 'openai', 'sentence-transformers' or another plug-in's name",
         ),
         (SOURCE + "[embedder]\nkind = 'ollama'\n" + INDEX, "[embedder]: kind 'ollama' needs a model, for example"),
         (
