@@ -173,6 +173,9 @@ def benchmark(
 
 
 def _load_benchmark() -> Any:
+    from rag_index.settings.plugins import check_own_packages
+
+    check_own_packages()
     from flows.benchmark import benchmark
 
     return benchmark

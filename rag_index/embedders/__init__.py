@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag_index.hosts.endpoint import same_digest
 from rag_index.settings.plugins import EMBEDDERS, load_plugin
 from rag_index.settings.sections import EMBEDDER_KINDS
 
@@ -51,6 +50,8 @@ class EmbedderIdentity:
 
     def same_model(self, other: EmbedderIdentity) -> bool:
         """Return whether both make the same vectors. A digest that is made of a vector is compared with tolerance."""
+        from rag_index.documents.vectors import same_digest
+
         return replace(self, digest="") == replace(other, digest="") and same_digest(self.digest, other.digest)
 
     def __str__(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import re
 import time
 from abc import ABC, abstractmethod
@@ -16,7 +15,7 @@ import httpx
 import numpy as np
 import orjson
 
-from rag_index.documents.vectors import broken_reason, shorten
+from rag_index.documents.vectors import PROBE, broken_reason, same_digest, shorten
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
@@ -60,10 +59,6 @@ NOT_FINITE = re.compile(r"\bNaN\b", re.I)
 CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
 """The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
 NO_MODEL = re.compile(r"model\b.*not found", re.I)
-PROBE = "~"
-"""The beginning of a digest that is made of a vector."""
-PROBE_COMPONENTS = 64
-MIN_COSINE = 0.99
 PLAIN_TEXT = "a plain text, to see whether the model answers"
 
 
@@ -195,32 +190,6 @@ class Endpoint(ABC):
         if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
             return EmbedderUnavailable(message)
         return TextRefused(message)
-
-
-def probe_digest(vector: NDArray[np.float32]) -> str:
-    """Return a digest of a model that is known by one of its vectors: `~`, and 64 components as bytes in base64.
-
-    Such digests are compared by `same_digest`.
-    """
-    part = vector[:PROBE_COMPONENTS].astype(np.float64)
-    levels = np.round(127 * part / max(float(np.abs(part).max()), 1e-30)).astype(np.int8)
-    return PROBE + base64.urlsafe_b64encode(levels.tobytes()).decode()
-
-
-def same_digest(one: str, other: str) -> bool:
-    """Return whether two digests are of one model.
-
-    Those of `probe_digest` are if the cosine of their vectors is at least `MIN_COSINE`, since batches, GPUs and number
-    formats change a vector a little.
-    """
-    if one == other or not (one.startswith(PROBE) and other.startswith(PROBE)):
-        return one == other
-    first, second = (
-        np.frombuffer(base64.urlsafe_b64decode(digest[1:]), dtype=np.int8).astype(np.float64) for digest in (one, other)
-    )
-    if first.shape != second.shape:
-        return False
-    return bool(first @ second >= MIN_COSINE * np.linalg.norm(first) * np.linalg.norm(second))
 
 
 def equal_model_remedy(digest: str, name: str) -> str:

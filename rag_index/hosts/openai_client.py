@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
+from rag_index.documents.vectors import probe_digest
 from rag_index.errors import BadVectors, EmbedderError, ModelMissing, RagIndexError, RequestTooLong, TextRefused
 from rag_index.hosts.endpoint import (
     TOO_LONG,
@@ -18,7 +19,6 @@ from rag_index.hosts.endpoint import (
     EndpointSettings,
     ModelDetails,
     plain_vector,
-    probe_digest,
     to_vectors,
 )
 

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rag_index.documents.vectors import same_digest
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
-from rag_index.hosts.endpoint import equal_model_remedy, same_digest
+from rag_index.hosts.endpoint import equal_model_remedy
 from rag_index.hosts.pool import FIRST_PAUSE, MAX_FAILURES, MIN_SILENCE, Clock
 from rag_index.outages import asking
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.canonical import VERSION
+from rag_index.documents.vectors import PROBE
 from rag_index.embedders import EmbedderIdentity
 from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
-from rag_index.hosts.endpoint import PROBE
 from rag_index.stores import RENAME, find_live
 from rag_index.stores.metadata import BM25, MOVED_TO
 

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
+from rag_index.documents.vectors import probe_digest, same_digest
 from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.embedders.query_stream import Query
 from rag_index.errors import BadVectors, EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
-from rag_index.hosts.endpoint import probe_digest, same_digest
 from rag_index.hosts.openai_client import embeddings_address
 from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import OPENAI, FakeOllama, vector_of
