@@ -7,6 +7,7 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from rag_index.doctor.checkup import examine
 from rag_index.status.plan import plan_runs
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama, vector_of
@@ -52,6 +53,7 @@ def test_noise_is_no_other_model(project, noisy):
     assert (report.exit_code, [one.unchanged for one in report.indexes]) == (0, [12, 12])
     assert fingerprints(project) == recorded
     assert [one.message for one in plan_runs(project.settings, project.settings.indexes)] == ["", ""]
+    assert not examine(project.settings).findings
 
 
 def test_another_model_of_the_same_name_is_refused_until_a_rebuild_which_reuses_no_vector(project, monkeypatch):
