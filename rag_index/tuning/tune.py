@@ -316,4 +316,6 @@ def _changes(
             hosts = [f"http://127.0.0.1:{port}" for port in unit_ports(knee.hosts)]
         if hosts[: knee.hosts] != settings.embedder.hosts:
             changes["embedder", "hosts"] = hosts[: knee.hosts]
+            if settings.embedder.url is not None:
+                changes["embedder", "url"] = None
     return changes
