@@ -39,7 +39,7 @@ from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.reconcile import compare_points
 from rag_index.indexing.scratch import Scratch
-from rag_index.indexing.target import Target
+from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Ledger, reconciled_by, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
@@ -175,8 +175,9 @@ class Checkup:
         resources = self.resources
         fits = None
         if resources.identity is not None and (chunker := self._chunker()) is not None:
-            made = (resources.ledger, resources.store, self.alias, resources.identity, chunker)
-            fits = Target(*made, bm25=bm25_model(self.index)).fits
+            ledger, store = resources.ledger, resources.store
+            identity = recognised(resources.identity, ledger, store, self.alias)
+            fits = Target(ledger, store, self.alias, identity, chunker, bm25=bm25_model(self.index)).fits
         keep = resources.settings.store.keep_previous
         return CollectionState.read(
             self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits

@@ -117,10 +117,10 @@ def _long_chunks(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterat
 
 def _context_length(settings: Settings) -> int | None:
     """Return the context length of the model in tokens, or None if the first host does not tell."""
-    from rag_index.hosts.ollama_client import Endpoint
+    from rag_index.hosts.ollama_client import OllamaEndpoint
 
     async def ask() -> int | None:
-        endpoint = Endpoint(settings.embedder.hosts[0], settings.embedder)
+        endpoint = OllamaEndpoint(settings.embedder.hosts[0], settings.embedder)
         try:
             return (await endpoint.details()).context_length
         finally:

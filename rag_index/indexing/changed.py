@@ -206,7 +206,7 @@ class BatchIndexer:
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the embedder, which is asked for it every `IDENTITY_SECONDS` if it is a server."""
         now = self._clock()
-        believed = self._settings.embedder.kind != "ollama" or self._is_fresh(now)
+        believed = not self._settings.embedder.on_servers or self._is_fresh(now)
         if self._identity is None or not believed:
             self._identity = self.embedder().identity(), now
         return self._identity[0]

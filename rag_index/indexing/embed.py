@@ -210,7 +210,7 @@ def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_pe
         return given
     embedder = settings.embedder
     waits = TIMES_SLOWER * chars / max(1.0, chars_per_second)
-    if embedder.kind == "ollama":
+    if embedder.on_servers:
         waits += MAX_TIMEOUTS * embedder.timeout + embedder.wait_for_recovery
     if index.context is not None:
         waits += MAX_TIMEOUTS * index.context.timeout + embedder.wait_for_recovery

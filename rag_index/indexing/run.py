@@ -31,7 +31,7 @@ from rag_index.indexing.search_index import begin_bulk, end_bulk, make_searchabl
 from rag_index.indexing.service_checks import current_checks
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.steps import read_pages
-from rag_index.indexing.target import Target
+from rag_index.indexing.target import Target, recognised
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
 from rag_index.ledger import Ledger, reconciled_by
 from rag_index.ledger.lease import IndexLease
@@ -272,6 +272,7 @@ def _reason(error: BaseException) -> str:
 def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Scan:
     """Choose the collection and prepare the scan. Raises as `indexing.target.Target`."""
     ledger, store, index = run.ledger, run.store, run.index
+    identity = recognised(identity, ledger, store, run.alias)
     target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
     known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
     bulk = run.settings.store.server.bulk and not store.embedded

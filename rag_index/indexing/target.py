@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.canonical import VERSION
-from rag_index.errors import FingerprintChanged, StoreMismatch
+from rag_index.documents.vectors import PROBE
+from rag_index.embedders import EmbedderIdentity
+from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
 from rag_index.stores import RENAME, find_live
 from rag_index.stores.metadata import BM25, MOVED_TO
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rag_index.chunking import Chunker
-    from rag_index.embedders import EmbedderIdentity
     from rag_index.embedders.bm25 import Bm25Model
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store, StoreNames
@@ -57,6 +61,24 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection
             "`rag-index doctor` looks closer, `rag-index rebuild --allow-loss` starts afresh"
         )
     return collection
+
+
+def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
+    """Return the identity as a collection records it, if one was made by the same model, and otherwise as it is.
+
+    A model without a digest is known by a vector that is never the same to the last bit. The one that was recorded
+    first counts, so that equal models have one fingerprint, and no difference adds up. Those of `alias` come first.
+    """
+    if not identity.digest.startswith(PROBE):
+        return identity
+    for collection in sorted(ledger.collections(), key=lambda one: (one.alias != alias, -one.id)):
+        metadata: Mapping[str, Any] = {}
+        with suppress(StoreRefused):  # an index of others, which the key may not read
+            metadata = store.find(collection.name) or {}
+        recorded = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+        if recorded is not None and recorded.same_model(identity):
+            return recorded
+    return identity
 
 
 def check_fits(

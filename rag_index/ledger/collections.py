@@ -40,9 +40,10 @@ class CollectionRows(LedgerConnection):
         found = self._select(sa.select(collections).where(collections.c.name == name))
         return Collection(**found[0]._mapping) if found else None
 
-    def collections(self, alias: str) -> list[Collection]:
-        """Return all collections of an alias, oldest first."""
-        statement = sa.select(collections).where(collections.c.alias == alias).order_by(collections.c.id)
+    def collections(self, alias: str | None = None) -> list[Collection]:
+        """Return all collections of an alias, or of all aliases, oldest first."""
+        statement = sa.select(collections).order_by(collections.c.id)
+        statement = statement if alias is None else statement.where(collections.c.alias == alias)
         return [Collection(**row._mapping) for row in self._select(statement)]
 
     def add_collection(self, **values: Any) -> Collection:

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from rag_index.errors import SettingsError
+from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,11 +33,15 @@ class Reranker(Protocol):
 def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
     """Return a function that opens the reranker which the settings name; None if they name none.
 
-    Raises SettingsError if the library that it needs is not installed.
+    That is a plug-in of this name, or a CrossEncoder. Raises SettingsError if the library that it needs is not
+    installed, or the plug-in cannot be loaded.
     """
     model, device = settings.retrieve.reranker, settings.embedder.device
     if model is None:
         return None
+    if model in installed(RERANKERS):
+        plugin: Callable[[Settings], Reranker] = load_plugin(RERANKERS, model, "[retrieve] reranker")
+        return lambda: plugin(settings)
     if find_spec("sentence_transformers") is None:
         raise SettingsError(
             f"reranker {model!r} needs a library that is not installed: pip install 'rag-index[sentence-transformers]'"

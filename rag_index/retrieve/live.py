@@ -109,7 +109,7 @@ class LiveCollections:
         metadata = store.metadata(collection)
         _check_here(index, metadata)
         fingerprint = str(metadata.get("embedder_fingerprint"))
-        identity = _identity(metadata.get("embedder_identity"))
+        identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if identity is not None and identity.fingerprint != fingerprint:
             identity = None
         embedder = str(metadata.get("embedder", "another embedder"))
@@ -155,10 +155,3 @@ def _may_exist(store: StoreReader, aliases: Mapping[str, str], alias: str) -> bo
         return alias in aliases or find_unlisted(store, alias) is not None
     except StoreError:
         return True
-
-
-def _identity(recorded: Any) -> EmbedderIdentity | None:
-    try:
-        return EmbedderIdentity(**recorded)
-    except TypeError:
-        return None
