@@ -45,6 +45,10 @@ class CollectionRows(LedgerConnection):
         statement = sa.select(collections).where(collections.c.alias == alias).order_by(collections.c.id)
         return [Collection(**row._mapping) for row in self._select(statement)]
 
+    def embedders(self) -> list[str]:
+        """Return the descriptions of the embedders that made collections, of all aliases."""
+        return [row.embedder for row in self._select(sa.select(collections.c.embedder).distinct())]
+
     def add_collection(self, **values: Any) -> Collection:
         """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
         self._write(collections.insert().values(created_at=self.clock(), **values))

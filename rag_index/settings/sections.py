@@ -155,6 +155,8 @@ class EmbedderSettings(Section):
     """How long an Ollama server keeps the model loaded after a request."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a server that goes down while it is embedding, in seconds, before it fails."""
+    tables: Path = Field(default=Path(".rag-index/tables"), exclude=True)
+    """The folder of adapted tables (local): not a key of the file, but a place in the project's data."""
 
     @property
     def local_hosts(self) -> list[str]:
