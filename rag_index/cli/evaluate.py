@@ -322,8 +322,9 @@ def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -
         return 0 if found.model else 3
     spans = found.documents - found.titles
     click.echo(
-        f"Learned from {found.documents:,} documents: from a title or first line of {found.titles:,}, and from random "
-        f"spans of {spans:,}. Measured with {found.held_out:,} others, by meaning alone:"
+        f"Learned from {found.documents:,} documents in {found.seconds:.0f} s of processor time: from a title or first "
+        f"line of {found.titles:,}, and from random spans of {spans:,}. Found among all texts by meaning alone, of "
+        f"{found.held_out:,} documents that it never saw:"
     )
     rows = [
         (name, f"{one.recall:.3f}", f"{one.mrr:.3f}")

@@ -9,6 +9,7 @@ those of all other documents of a batch, in both directions (InfoNCE, van den Oo
 from __future__ import annotations
 
 import math
+import time
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -57,7 +58,7 @@ SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class HeldOutQuality:
     """How well the first words of documents find their texts, by meaning alone."""
 
     recall: float
@@ -72,13 +73,15 @@ class Adaptation:
     titles: int
     """Documents that gave a title or a first line, and not a span."""
     held_out: int
-    before: Finding
-    after: Finding
+    before: HeldOutQuality
+    after: HeldOutQuality
+    seconds: float
+    """Processor time."""
     model: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return asdict(self)
+        return {**asdict(self), "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,7 @@ def adapt(settings: Settings, names: Sequence[str], say: Callable[[str], None]) 
             f"adapt trains the local embedder, and [embedder] kind is {settings.embedder.kind!r}: remove it, or leave "
             "the model as it is"
         )
+    began = time.process_time()
     tokenizer, plain = load()
     pairs = _read_pairs(settings, names, tokenizer)
     if len(pairs.texts) < MIN_DOCUMENTS:
@@ -123,7 +127,7 @@ def adapt(settings: Settings, names: Sequence[str], say: Callable[[str], None]) 
     before, after = measure(plain, pairs, held_out), measure(table, pairs, held_out)
     model = _write(settings, table) if after.mrr > before.mrr else None
     titles = sum(pairs.heads[row] is not None for row in learned)
-    return Adaptation(len(learned), titles, count, before, after, model)
+    return Adaptation(len(learned), titles, count, before, after, time.process_time() - began, model)
 
 
 def undo(settings: Settings) -> bool:
@@ -188,7 +192,7 @@ def _add(pairs: Pairs, tokenizer: Tokenizer, head: str, text: str) -> None:
         pairs.texts.append(rest)
 
 
-def measure(table: Matrix, pairs: Pairs, rows: Sequence[int] | NDArray[np.int64]) -> Finding:
+def measure(table: Matrix, pairs: Pairs, rows: Sequence[int] | NDArray[np.int64]) -> HeldOutQuality:
     """Return recall@10 and MRR@10 of the first words of these documents, among the texts of all documents."""
     rng = np.random.default_rng(SEED)
     asked = [pairs.pair(row, rng) for row in rows]
@@ -200,7 +204,7 @@ def measure(table: Matrix, pairs: Pairs, rows: Sequence[int] | NDArray[np.int64]
         for row, scores in ((row, texts @ queries[n]) for n, row in enumerate(rows))
     ]
     found = [rank for rank in ranks if rank <= FIRST]
-    return Finding(len(found) / len(ranks), sum(1 / rank for rank in found) / len(ranks))
+    return HeldOutQuality(len(found) / len(ranks), sum(1 / rank for rank in found) / len(ranks))
 
 
 def train(plain: Matrix, pairs: Pairs, rows: NDArray[np.int64], say: Callable[[str], None]) -> Matrix:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from rag_index.database.urls import database_url
 from rag_index.settings.values import (
@@ -155,8 +155,18 @@ class EmbedderSettings(Section):
     """How long an Ollama server keeps the model loaded after a request."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a server that goes down while it is embedding, in seconds, before it fails."""
-    tables: Path = Field(default=Path(".rag-index/tables"), exclude=True)
-    """The folder of adapted tables (local): not a key of the file, but a place in the project's data."""
+    _tables: Path = PrivateAttr(default=Path(".rag-index/tables"))
+
+    @property
+    def tables(self) -> Path:
+        """The folder of adapted tables (local), which is in the project's data."""
+        return self._tables
+
+    def with_tables(self, folder: Path) -> EmbedderSettings:
+        """Return the settings with another folder of adapted tables, which is no key of the file."""
+        changed = self.model_copy()
+        changed._tables = folder
+        return changed
 
     @property
     def local_hosts(self) -> list[str]:
