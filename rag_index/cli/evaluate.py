@@ -323,14 +323,13 @@ def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -
     spans = found.documents - found.titles
     click.echo(
         f"Learned from {found.documents:,} documents in {found.seconds:.0f} s of processor time: from a title or first "
-        f"line of {found.titles:,}, and from random spans of {spans:,}. Found among all texts by meaning alone, of "
-        f"{found.held_out:,} documents that it never saw:"
+        f"line of {found.titles:,}, and from random spans of {spans:,}."
     )
     rows = [
         (name, f"{one.recall:.3f}", f"{one.mrr:.3f}")
         for name, one in (("before", found.before), ("after", found.after))
     ]
-    print_table([("", "recall@10", "MRR@10"), *rows])
+    print_table([(f"{found.held_out:,} that were left out, by meaning alone", "recall@10", "MRR@10"), *rows])
     if not found.model:
         click.echo("That finds no more than before: nothing was written.")
         return 3

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rag_index.documents.canonical import hash_text
 from rag_index.documents.layout import TextLayout
 from rag_index.embedders.adapted import forget_newest, remove_unused, write_table
 from rag_index.embedders.local import load
@@ -149,7 +150,7 @@ def _remove_unused(settings: Settings) -> None:
 
 def _read_pairs(settings: Settings, names: Sequence[str], tokenizer: Tokenizer) -> Pairs:
     """Read the documents of the indexes, or a sample by the hashes of their keys if they are too many."""
-    pairs, known = Pairs([], []), set[str]()
+    pairs, known = Pairs([], []), set[bytes]()
     with ExitStack() as stack:
         sources = [stack.enter_context(closing(open_source(settings, one))) for one in settings.named(names)]
         for source in sources:
@@ -161,8 +162,9 @@ def _read_pairs(settings: Settings, names: Sequence[str], tokenizer: Tokenizer) 
                 page = source.page(cursor, settings.source.page_rows)
                 cursor, more = page.cursor, page.cursor is not None
                 for head, text in _heads_and_texts(page.documents, share):
-                    _add(pairs, tokenizer, head if head not in known else "", text)
-                    known.add(head)
+                    head_hash = hash_text(head)
+                    _add(pairs, tokenizer, head, text, repeated=head_hash in known)
+                    known.add(head_hash)
     return pairs
 
 
@@ -173,23 +175,24 @@ def _heads_and_texts(documents: DocumentBatch, share: float) -> Iterator[tuple[s
             title = (
                 TextLayout.decode(documents.layouts[row]).title if documents.layouts and documents.layouts[row] else ""
             )
-            head = title or text.lstrip()[:TEXT_CHARS].partition("\n")[0].strip()
-            yield head, text[: 2 * TEXT_CHARS].replace(head, " ") if head else text
+            beginning = text.lstrip()[: 2 * TEXT_CHARS]
+            head = title or beginning.partition("\n")[0].strip()
+            yield head, beginning.removeprefix(head) if " " not in head else beginning.replace(head, " ")
 
 
-def _add(pairs: Pairs, tokenizer: Tokenizer, head: str, text: str) -> None:
-    """Add a document, unless its text is too short. One that is a single line, or shares its first, has no head."""
+def _add(pairs: Pairs, tokenizer: Tokenizer, head: str, text: str, *, repeated: bool) -> None:
+    """Add a document, unless it is too short. A head that is long or repeated, or that is all of it, belongs to it."""
 
     def tokens(of: str) -> Tokens:
         valid = of[:TEXT_CHARS].encode("utf-8", "ignore").decode()
         return np.array(tokenizer.encode_batch_fast([valid], add_special_tokens=False)[0].ids, dtype=np.uint16)
 
-    first, rest = tokens(head), tokens(text)[:TEXT_TOKENS]
-    if len(rest) < MIN_TOKENS <= len(first):
-        first, rest = first[:0], np.concatenate([first, rest])[:TEXT_TOKENS]
-    if len(rest) >= MIN_TOKENS:
-        pairs.heads.append(first if 0 < len(first) <= HEAD_TOKENS else None)
-        pairs.texts.append(rest)
+    first, rest = tokens(head), tokens(text)
+    usable = 0 < len(first) <= HEAD_TOKENS and len(rest) >= MIN_TOKENS and not repeated
+    whole = (rest if usable else np.concatenate([first, rest]))[:TEXT_TOKENS]
+    if len(whole) >= MIN_TOKENS:
+        pairs.heads.append(first if usable else None)
+        pairs.texts.append(whole)
 
 
 def measure(table: Matrix, pairs: Pairs, rows: Sequence[int] | NDArray[np.int64]) -> HeldOutQuality:

@@ -91,6 +91,14 @@ def test_it_finds_by_words_that_are_only_in_other_documents(project):
     assert found_by_slang(project) >= 11
 
 
+def test_it_learns_from_titles_and_from_first_lines(project):
+    lines = project.json("adapt")["titles"]
+    text = project.config.read_text()
+    project.write_settings(text.replace('text = ["title", "body"]', 'title = "title"\ntext = ["body"]'))
+    assert project.json("adapt")["titles"] == lines
+    assert lines > NOTES * 0.8
+
+
 def test_equal_documents_give_an_equal_table(project):
     [path] = tables(project)
     content = path.read_bytes()
