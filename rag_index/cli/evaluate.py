@@ -326,12 +326,12 @@ def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -
         f"line of {found.titles:,}, and from random spans of {spans:,}."
     )
     rows = [
-        (name, f"{one.recall:.3f}", f"{one.mrr:.3f}")
-        for name, one in (("before", found.before), ("after", found.after))
+        (name, *(f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (quality.recall, quality.mrr)))
+        for name, quality in (("before", found.before), ("after", found.after))
     ]
     print_table([(f"{found.held_out:,} that were left out, by meaning alone", "recall@10", "MRR@10"), *rows])
     if not found.model:
-        click.echo("That finds no more than before: nothing was written.")
+        click.echo("The gain may be chance: nothing was written.")
         return 3
     click.echo(
         f"Wrote {settings.embedder.tables / found.model}.npy: `rag-index index-all --full` builds the indexes with it."

@@ -22,6 +22,7 @@ from rag_index.documents.layout import TextLayout
 from rag_index.embedders.adapted import forget_newest, remove_unused, write_table
 from rag_index.embedders.local import load
 from rag_index.errors import SettingsError
+from rag_index.evaluation.significance import Estimate, estimate
 from rag_index.ledger import Ledger
 from rag_index.sources import open_source
 
@@ -60,10 +61,14 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class HeldOutQuality:
-    """How well the first words of documents find their texts, by meaning alone."""
+    """How well the first words of documents find their texts, by meaning alone: recall@10 and MRR@10."""
 
-    recall: float
-    mrr: float
+    recall: Estimate
+    mrr: Estimate
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
+        return {"recall@10": self.recall.to_json(), "MRR@10": self.mrr.to_json()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +81,16 @@ class Adaptation:
     held_out: int
     before: HeldOutQuality
     after: HeldOutQuality
+    gain: Estimate
+    """Of MRR@10, document by document."""
     seconds: float
     """Processor time."""
     model: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return {**asdict(self), "seconds": round(self.seconds, 3)}
+        more = {name: getattr(self, name).to_json() for name in ("before", "after", "gain")}
+        return {**asdict(self), **more, "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,7 @@ class Pairs:
 
 
 def adapt(settings: Settings, names: Sequence[str], say: Callable[[str], None]) -> Adaptation:
-    """Train a table on the documents of these indexes (all by default), and write it if it finds more than the model.
+    """Train a table on the documents of these indexes (all by default), and write it if chance explains no such gain.
 
     The next rebuild uses it. Raises SettingsError if the embedder is another one or there are too few documents, what
     sources and the ledger raise, and EmbedderError if the table cannot be written.
@@ -125,10 +133,12 @@ def adapt(settings: Settings, names: Sequence[str], say: Callable[[str], None]) 
     count = min(HELD_OUT, len(rows) // HELD_OUT_SHARE)
     held_out, learned = rows[:count], rows[count:]
     table = train(plain, pairs, learned, say)
-    before, after = measure(plain, pairs, held_out), measure(table, pairs, held_out)
-    model = _write(settings, table) if after.mrr > before.mrr else None
+    before, after = _reciprocal_ranks(plain, pairs, held_out), _reciprocal_ranks(table, pairs, held_out)
+    gain = estimate(after - before)
+    model = _write(settings, table) if gain.low > 0 else None
     titles = sum(pairs.heads[row] is not None for row in learned)
-    return Adaptation(len(learned), titles, count, before, after, time.process_time() - began, model)
+    old, new = (HeldOutQuality(estimate(np.sign(one)), estimate(one)) for one in (before, after))
+    return Adaptation(len(learned), titles, count, old, new, gain, time.process_time() - began, model)
 
 
 def undo(settings: Settings) -> bool:
@@ -195,19 +205,16 @@ def _add(pairs: Pairs, tokenizer: Tokenizer, head: str, text: str, *, repeated: 
         pairs.texts.append(whole)
 
 
-def measure(table: Matrix, pairs: Pairs, rows: Sequence[int] | NDArray[np.int64]) -> HeldOutQuality:
-    """Return recall@10 and MRR@10 of the first words of these documents, among the texts of all documents."""
+def _reciprocal_ranks(table: Matrix, pairs: Pairs, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return 1 / rank of each of these documents for its first words, among the texts of all; 0 beyond the first 10."""
     rng = np.random.default_rng(SEED)
     asked = [pairs.pair(row, rng) for row in rows]
     texts, _ = _units(table, pairs.texts)
     texts[rows], _ = _units(table, [text for _, text in asked])
     queries, _ = _units(table, [head for head, _ in asked])
-    ranks = [
-        1 + int((scores > scores[row]).sum())
-        for row, scores in ((row, texts @ queries[n]) for n, row in enumerate(rows))
-    ]
-    found = [rank for rank in ranks if rank <= FIRST]
-    return HeldOutQuality(len(found) / len(ranks), sum(1 / rank for rank in found) / len(ranks))
+    scores = (texts @ query for query in queries)
+    ranks = np.array([1 + int((one > one[row]).sum()) for row, one in zip(rows, scores, strict=True)])
+    return np.where(ranks <= FIRST, 1 / ranks, 0.0)
 
 
 def train(plain: Matrix, pairs: Pairs, rows: NDArray[np.int64], say: Callable[[str], None]) -> Matrix:

@@ -86,7 +86,9 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     "adapt": (
         rag_index.evaluation.adapt,
         "adapt",
-        Adaptation(9, 8, 1, HeldOutQuality(0.2, 0.1), HeldOutQuality(0.3, 0.2), 1.0, "model"),
+        Adaptation(
+            9, 8, 1, *[HeldOutQuality(*[Estimate(0.5, 0.4, 0.6)] * 2)] * 2, Estimate(0.5, 0.4, 0.6), 1.0, "model"
+        ),
     ),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING], KEPT)),

@@ -51,7 +51,7 @@ def adapted(indexed, tmp_path_factory) -> Project:
     project = twin(indexed, tmp_path_factory.mktemp("adapted") / "project")
     found = project.json("adapt")
     assert found["model"] is not None
-    assert found["after"]["mrr"] > found["before"]["mrr"]
+    assert found["after"]["MRR@10"]["low"] > found["before"]["MRR@10"]["mean"]
     return project
 
 
@@ -177,6 +177,17 @@ def test_a_table_is_kept_as_long_as_a_collection_uses_it(project):
     assert tables(project) == first, "a rollback needs it"
     assert project.run(full=True).exit_code == 0
     assert project.json("adapt", "--undo") == {"undone": False}
+    assert tables(project) == []
+
+
+def test_nothing_is_written_if_there_is_nothing_to_learn(tmp_path):
+    project, rng = Project(tmp_path / "project"), np.random.default_rng(4)
+    with project.source() as db:
+        rows = [(i, words(rng, 4), words(rng, 12)) for i in range(200)]
+        db.executemany("INSERT INTO note (id, title, body) VALUES (?, ?, ?)", rows)
+    ended = project.cli("adapt")
+    assert ended.returncode == 3
+    assert ended.stdout.splitlines()[-1] == "The gain may be chance: nothing was written."
     assert tables(project) == []
 
 
