@@ -11,5 +11,5 @@ __all__ = ["keep_model"]
 
 def keep_model() -> None:
     """Keep the model once it is loaded, and the hash of its files. Nothing changes either of them."""
-    local._load = cache(local._load)
+    local.load = cache(local.load)
     local._digest = cache(local._digest)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
+from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SourceUnavailable, StoreRestored
 from rag_index.evaluation.gate import check_gate
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from rag_index.indexing.steps import Steps
     from rag_index.ledger import Collection, WatchRecord
     from rag_index.reports.outcome import State
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.settings import EmbedderSettings, IndexSettings, Settings
     from rag_index.sources import Source
     from rag_index.stores import Store
 
@@ -127,6 +128,19 @@ class IndexRun:
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
         return open_chunker(self.settings, self.index)
+
+    def choose_embedder(self) -> EmbedderSettings:
+        """Return the settings of the embedder of this run, which embeds with them from now on.
+
+        It is the one that made the live collection, where they differ by an adapted table alone; a rebuild and a first
+        run use the newest table. Raises what the store raises.
+        """
+        if self.settings.embedder.kind == "local":
+            live = self.ledger.collection(self.store.aliases().get(self.alias, ""))
+            made_by = None if live is None or self.options.full else live.embedder
+            chosen = settings_for(self.settings.embedder, made_by)
+            self.settings = self.settings.model_copy(update={"embedder": chosen})
+        return self.settings.embedder
 
     def own_workers(self) -> int:
         """Return how many workers the run has where it starts them itself: one if this process embeds."""

@@ -46,6 +46,10 @@ class CollectionRows(LedgerConnection):
         statement = statement if alias is None else statement.where(collections.c.alias == alias)
         return [Collection(**row._mapping) for row in self._select(statement)]
 
+    def embedders(self) -> list[str]:
+        """Return the descriptions of the embedders that made collections, of all aliases."""
+        return [row.embedder for row in self._select(sa.select(collections.c.embedder).distinct())]
+
     def add_collection(self, **values: Any) -> Collection:
         """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""
         self._write(collections.insert().values(created_at=self.clock(), **values))

@@ -169,6 +169,7 @@ class EmbedderSettings(Section):
     options: Annotated[dict[str, Any], Table] = Field(default={})
     """The options that are passed to a plug-in."""
 
+    _tables: Path = PrivateAttr(default=Path(".rag-index/tables"))
     _api_key: SecretStr | None = PrivateAttr(default=None)
 
     @property
@@ -180,6 +181,17 @@ class EmbedderSettings(Section):
     def on_servers(self) -> bool:
         """Whether the model is on servers."""
         return self.kind in ON_SERVERS
+
+    @property
+    def tables(self) -> Path:
+        """The folder of adapted tables (local), which is in the project's data."""
+        return self._tables
+
+    def with_tables(self, folder: Path) -> EmbedderSettings:
+        """Return the settings with another folder of adapted tables, which is no key of the file."""
+        changed = self.model_copy()
+        changed._tables = folder
+        return changed
 
     @property
     def local_hosts(self) -> list[str]:

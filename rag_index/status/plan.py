@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rag_index.chunking import open_chunker
 from rag_index.documents.canonical import decode_payload
 from rag_index.embedders import identify
+from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard
@@ -221,6 +222,8 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
             read_marks = partial(commit_marks, settings.store)
             plan.add_message(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
         try:
+            if live is not None and (own := settings_for(settings.embedder, live.embedder)) != settings.embedder:
+                identity = identify(own)
             _check_fits(settings, index, live, identity)
         except TransientError as error:
             model = "the embedder" if error is identity else "the model that writes contexts"
