@@ -73,7 +73,7 @@ def measure(which: str, model: str, queries: int) -> None:
 async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) -> Any:
     """Return whether each query found its text, in a column for each way of searching."""
     settings = load_settings(config)
-    weight = settings.retrieve.dense_weight
+    weight = settings.dense_weight
     rows = []
     async with Retriever(settings, **options) as retriever:
         for text in asked:

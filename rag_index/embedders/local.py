@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ class LocalEmbedder(InProcessEmbedder):
 
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
-            self._model = _load()
+            self._model = load_table()
         tokenizer, weights = self._model
         began = time.perf_counter()
         entries: list[NDArray[np.float32] | Exception] = []
@@ -85,8 +86,9 @@ def _unit_vectors(
     return entries
 
 
-def _load() -> tuple[Tokenizer, NDArray[np.float32]]:
-    """Load the tokenizer and the token vectors, shape (tokens, 256). Raises EmbedderError if that fails."""
+@cache
+def load_table() -> tuple[Tokenizer, NDArray[np.float32]]:
+    """Load the tokenizer and the token vectors, shape (tokens, 256), once. Raises EmbedderError if that fails."""
     root, guard = logging.getLogger(), logging.NullHandler()
     root.addHandler(guard)  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
     try:
