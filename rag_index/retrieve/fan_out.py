@@ -42,8 +42,8 @@ MAX_LOAD_SECONDS = 300.0
 """How long loading a model into this process may take."""
 ALIAS_SECONDS = 1.0
 """How long the aliases of a server are cached."""
-COUNT_SECONDS = 0.25
-"""How long an index waits for others that count words slower. What they have is then not in the idf."""
+COUNT_SHARE = 0.25
+"""The share of its time that an index waits for others that count words slower. Their words are then not in the idf."""
 
 
 class _Counting:
@@ -62,11 +62,11 @@ class _Counting:
         if not self._left:
             self._all.set()
 
-    async def idf(self) -> Mapping[int, float]:
-        """Return the idf of each word in all indexes, or after COUNT_SECONDS in those that counted."""
+    async def idf(self, patience: float) -> Mapping[int, float]:
+        """Return the idf of each word in all indexes, or after some seconds in those that counted."""
         if not self._idf:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._all.wait(), COUNT_SECONDS)
+                await asyncio.wait_for(self._all.wait(), patience)
             self._idf = self._idf or idf_of(self._counts.values())
         return self._idf
 
@@ -273,7 +273,8 @@ class FanOut:
         call = self._bulkhead.submit(answer.index, self._reader.word_counts, asking.question, live)
         counts = await deadline.capped(self._index_timeout).wait_for(result_of(call))
         asking.counting.end(answer.index, counts)
-        answer.idf = await asking.counting.idf()
+        patience = COUNT_SHARE * min(self._index_timeout, asking.question.timeout)
+        answer.idf = await asking.counting.idf(patience)
         return counts
 
     async def _live_collection(self, index: str, collection: str | None, deadline: Deadline) -> LiveCollection:

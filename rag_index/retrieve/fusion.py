@@ -45,7 +45,7 @@ K = 60
 MAX_CHUNKS = 3
 """Chunks that a hit holds at most."""
 
-DISTRUST = 0.3
+DISTRUST = 0.15
 """The share of the weight of meaning that is left where meaning and words agree about no chunk."""
 MORE = 4
 """How many times as many are read in each further round."""

@@ -37,9 +37,11 @@ LENGTH_SHARE, LENGTH = 0.2, 75
 """How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
 MAX_WORDS = 100_000
 """Words whose tokens are remembered: some 20 MB."""
-MAX_TEXT_WORDS = 1000
-"""Words of a chunk that are compared."""
-_WORD = re.compile(r"[^\W_]+")
+MAX_CHARS = 4000
+"""Characters of a chunk that are compared."""
+ONE_THREAD = 2**18
+"""Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
+_WORD = re.compile(r"\w+")
 
 
 def idf_of(counts: Iterable[WordCounts]) -> dict[int, float]:
@@ -92,17 +94,18 @@ def soft_scores(words: Mapping[str, float], texts: Sequence[str]) -> list[float]
     weights = np.concatenate(
         [np.full(len(ids), weight / len(ids)) for ids, (_, weight) in zip(tokens, parts, strict=True)]
     )
-    numbers: dict[str, int] = {}
-    rows = [[numbers.setdefault(word, len(numbers)) for word in _WORD.findall(text)[:MAX_TEXT_WORDS]] for text in texts]
+    found = [_WORD.findall(text, 0, MAX_CHARS) for text in texts]
+    distinct = [set(words) for words in found]
+    numbers = {word: number for number, word in enumerate(set().union(*distinct))}
     if not numbers:
         return [0.0] * len(texts)
     alike = table.cosines(np.concatenate(tokens), list(numbers))
     alike[alike < MIN_COSINE] = 0
-    filled = [row for row in rows if row]
+    filled = [list(map(numbers.__getitem__, one)) for one in distinct if one]
     starts = np.cumsum([0, *map(len, filled[:-1])])
     best = np.maximum.reduceat(alike[:, np.concatenate(filled)], starts, axis=1)
     covered = iter((weights @ best / weights.sum()).tolist())
-    return [next(covered) * _length_norm(len(row)) if row else 0.0 for row in rows]
+    return [next(covered) * _length_norm(len(one)) if one else 0.0 for one in found]
 
 
 def _length_norm(words: int) -> float:
@@ -133,8 +136,13 @@ class _TokenTable:
         found = self.tokens(words)
         starts = np.cumsum([0, *map(len, found[:-1])])
         unique, places = np.unique(np.concatenate(found), return_inverse=True)
-        units = self._vectors[unique] / self._lengths[unique, np.newaxis]
-        alike = (self._vectors[tokens] / self._lengths[tokens, np.newaxis]) @ units.T
+        asked = self._vectors[tokens] / self._lengths[tokens, np.newaxis]
+        alike = np.empty((len(tokens), len(unique)), dtype=np.float32)
+        step = max(1, ONE_THREAD // asked.size)
+        for start in range(0, len(unique), step):
+            some = unique[start : start + step]
+            np.matmul(asked, self._vectors[some].T, out=alike[:, start : start + step])
+        alike /= self._lengths[unique]
         best: NDArray[np.float32] = np.maximum.reduceat(alike[:, places], starts, axis=1)
         return best
 
