@@ -163,6 +163,7 @@ def _place(hit: SearchHit) -> str:
 def _explanation(hit: SearchHit, fusion: str) -> str:
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
     words = f", BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})" if hit.bm25 else ""
+    words += f", soft match {hit.soft:.3f}" if hit.soft else ""
     reranked = f", rerank score {hit.rerank_score:.4f}" if hit.rerank_score is not None else ""
     scores = f"cosine {hit.cosine:.4f}{words}{reranked}"
     return f"{scores}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ class LocalEmbedder(InProcessEmbedder):
 
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
-            tokenizer, weights = load()
+            tokenizer, weights = load_table()
             if (model := self._settings.model) != PLAIN:
                 weights = read_table(self._settings.tables, model)
             self._model = tokenizer, weights
@@ -92,8 +93,9 @@ def _unit_vectors(
     return entries
 
 
-def load() -> tuple[Tokenizer, NDArray[np.float32]]:
-    """Load the tokenizer and the token vectors, shape (tokens, 256). Raises EmbedderError if that fails."""
+@cache
+def load_table() -> tuple[Tokenizer, NDArray[np.float32]]:
+    """Load the tokenizer and the token vectors, shape (tokens, 256), once. Raises EmbedderError if that fails."""
     root, guard = logging.getLogger(), logging.NullHandler()
     root.addHandler(guard)  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
     try:

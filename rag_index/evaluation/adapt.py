@@ -20,7 +20,7 @@ import numpy as np
 from rag_index.documents.canonical import hash_text
 from rag_index.documents.layout import TextLayout
 from rag_index.embedders.adapted import forget_newest, remove_unused, write_table
-from rag_index.embedders.local import load
+from rag_index.embedders.local import load_table
 from rag_index.errors import SettingsError
 from rag_index.evaluation.significance import Estimate, estimate
 from rag_index.ledger import Ledger
@@ -122,7 +122,7 @@ def adapt(settings: Settings, names: Sequence[str], say: Callable[[str], None]) 
             "the model as it is"
         )
     began = time.process_time()
-    tokenizer, plain = load()
+    tokenizer, plain = load_table()
     pairs = _read_pairs(settings, names, tokenizer)
     if len(pairs.texts) < MIN_DOCUMENTS:
         raise SettingsError(

@@ -89,7 +89,7 @@ def check_fits(
     Raises:
         FingerprintChanged: another embedder made it, or its documents were chunked differently.
     """
-    if reason := _mismatch(collection, identity, _chunking(chunker, bm25)):
+    if reason := _mismatch(collection, identity, chunker, bm25):
         raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`, or restore the settings")
 
 
@@ -154,7 +154,7 @@ class Target:
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
-        return not _mismatch(collection, self.identity, _chunking(self.chunker, self.bm25))
+        return not _mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
         """Add a new collection to the ledger, under the next free number."""
@@ -188,7 +188,7 @@ class Target:
                 "embedder_fingerprint": collection.embedder_fingerprint,
                 "embedder": collection.embedder,
                 "chunking": collection.chunking,
-                **({BM25: self.bm25.to_metadata()} if self.bm25 else {}),
+                **({BM25: self.bm25.recorded_in(collection.chunking).to_metadata()} if self.bm25 else {}),
             },
             sparse=self.bm25 is not None,
             like=like,
@@ -211,9 +211,13 @@ def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
     return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"canonical-{VERSION}"])
 
 
-def _mismatch(collection: Collection, identity: EmbedderIdentity, chunking: str) -> str:
-    """Return how the collection differs from what the settings would make; "" if it does not."""
-    if collection.chunking != chunking:
+def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
+    """Return how the collection differs from what the settings would make; "" if it does not.
+
+    One whose words are of an older version goes on in that version, until a rebuild.
+    """
+    chunking = _chunking(chunker, bm25)
+    if collection.chunking != _chunking(chunker, bm25 and bm25.recorded_in(collection.chunking)):
         return (
             f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context/bm25), "
             f"settings say {chunking}"

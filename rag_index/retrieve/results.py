@@ -33,12 +33,13 @@ class SearchHit:
     """A document that was found.
 
     `score` (-1 to 1) is that of its best chunk, and `text` is that chunk's text: the cosine similarity, and in a hybrid
-    search a weighted mean of it and of the BM25 score as a share of the query's best. `rank` counts from 1 in its own
-    index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first; `payload` holds
-    the columns of the source. `cosine` and `bm25` are what meaning and words gave the best chunk, and `matched` the
-    words of the query that it has. `rerank_score` is the reranker's number for the best chunk, None if it read none.
-    `title` and `link` are those of the document, as its index declares them ("" if it does not). `part` says which part
-    of the document the best chunk is of, if it is of one: its name, and its id and link if it has these.
+    search a weighted mean of it, of the BM25 score as a share of the query's best, and of the soft match. `rank` counts
+    from 1 in its own index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first;
+    `payload` holds the columns of the source. `cosine`, `bm25` and `soft` are what meaning, words and soft match gave
+    the best chunk, and `matched` the words of the query that it has. `rerank_score` is the reranker's number for the
+    best chunk, None if it read none. `title` and `link` are those of the document, as its index declares them ("" if it
+    does not). `part` says which part of the document the best chunk is of, if it is of one: its name, and its id and
+    link if it has these.
     """
 
     index: str
@@ -51,6 +52,7 @@ class SearchHit:
     fused: float = 0.0
     cosine: float = 0.0
     bm25: float = 0.0
+    soft: float = 0.0
     matched: tuple[str, ...] = ()
     rerank_score: float | None = None
     title: str = ""
@@ -74,6 +76,7 @@ class SearchHit:
                 "fused": round(self.fused, 6),
                 "cosine": round(self.cosine, 6),
                 "bm25": round(self.bm25, 6),
+                "soft": round(self.soft, 6),
                 "matched": list(self.matched),
                 "chunks": [{"chunk": chunk.chunk, "score": round(chunk.score, 6)} for chunk in self.chunks],
             }

@@ -113,6 +113,7 @@ class HitModel(_Hit):
     fused: float | None = None
     cosine: float | None = None
     bm25: float | None = None
+    soft: float | None = None
     matched: list[str] | None = None
     rerank_score: float | None = None
     chunks: list[ChunkModel] | None = None

@@ -390,7 +390,7 @@ class RetrieveSettings(Section):
     """The maximum number of concurrent requests to the store, over all searches; each index has at least one."""
     fusion: Literal["auto", "rank", "score"] = "auto"
     """How the hits of several indexes are merged. `auto` means `score` if all indexes have one model, else `rank`."""
-    dense_weight: Number = Field(default=0.4, ge=0, le=1)
+    dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search, from 0 (words alone) to 1 (meaning alone)."""
     reranker: str | None = Field(default=None, min_length=1)
     """What orders the best hits: a CrossEncoder's folder, its name on the model hub, or the name of a plug-in."""

@@ -11,7 +11,7 @@ import pytest
 
 from rag_index.embedders import open_embedder
 from rag_index.embedders.adapted import settings_for, write_table
-from rag_index.embedders.local import load
+from rag_index.embedders.local import load_table
 from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
@@ -140,7 +140,7 @@ def test_a_table_that_loses_golden_queries_is_not_published_and_runs_go_on(proje
     golden = [{"query": f"the {one}", "relevant": [f"{1000 + i}"]} for i, one in enumerate(OFFICIAL)]
     (project.folder / "golden.jsonl").write_text("\n".join(map(json.dumps, golden)))
     project.write_settings(project.config.read_text() + '[indexes.gate]\nqueries = "golden.jsonl"\n')
-    _, plain = load()
+    _, plain = load_table()
     write_table(project.settings.embedder.tables, np.ones_like(plain))
     report = project.run(full=True)
     assert report.indexes[0].state == "partial"

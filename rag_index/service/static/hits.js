@@ -72,6 +72,7 @@ function reasons(hit, result) {
   const rows = [["Score", number(hit.score)], ["Meaning", meter(hit.cosine), `weighs ${number(weight, 2)}`]];
   if (weight < 1) {
     rows.push(["Words", hit.bm25 ? `BM25 ${number(hit.bm25)}` : "no word found", `weigh ${number(1 - weight, 2)}`]);
+    rows.push(["Soft match", number(hit.soft)]);
     rows.push(["Words found", (hit.matched ?? []).join(", ") || "none"]);
   }
   rows.push([`Rank in ${hit.index}`, String(hit.rank)], ["Fused", `by ${result.fusion}: ${number(hit.fused, 4)}`]);
