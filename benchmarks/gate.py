@@ -2,6 +2,7 @@
 
     python benchmarks/gate.py rebuilds [--repeat 100]     whole rebuilds of Python's docstrings, asked 300 known items
     python benchmarks/gate.py curve [--repeat 200]        simulated rebuilds in which answers change back and forth
+    python benchmarks/gate.py nonsense                    how often a search says that nothing fits
 
 `rebuilds` first rebuilds an index again and again, with max_loss 0.02 and with 0, from a source that did not change:
 each rebuild must go live. Then more and more of the documents that queries look for lose their text.
@@ -59,6 +60,11 @@ queries = "golden.jsonl"
 max_loss = {max_loss}
 """
 OTHERS = tuple("abcdefghij")
+OTHER_WORDS = (
+    "pizza pineapple football champion kitten fleas flights lisbon mortgage forecast nurse vacation honey bees "
+    "dinosaur skeleton museum knitting socks tax farmer lullaby rainbow violin orchestra marathon volcano cheese "
+    "vineyard tulip castle medieval knight sailing harbour penguin glacier dentist wedding bouquet perfume carpet plumber"
+)
 LOST_SHARE, SUNK = 0.052, 0.24
 """Each lowers recall@10 by 4 points: 77% of the documents are among the first ten."""
 
@@ -179,6 +185,41 @@ def curve(arguments: argparse.Namespace) -> None:
             print(f"| {name} | {queries:,} | {changed:.1%} | {' | '.join(cells)} | {asked} |", flush=True)
 
 
+def nonsense(arguments: argparse.Namespace) -> None:
+    """Print what the relevance of the best hits is worth, for queries that something fits and for others."""
+    from rag_index import Retriever
+
+    choose = random.Random(2)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_source(folder)
+        golden = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
+        words = [one["query"].split() for one in golden]
+        mixed = [" ".join(choose.choice(one) for one in choose.sample(words, 5)) for _ in golden]
+        other = [" ".join(choose.sample(OTHER_WORDS.split(), 4)) for _ in golden]
+        print("| queries | number | nothing fits | relevance of the best hit, quartiles |")
+        print("|---|---:|---:|---:|")
+        with Retriever.from_settings(folder / "rag-index.toml") as retriever:
+            found = {one["query"]: retriever.search_sync(one["query"], limit=10) for one in golden}
+            right = [
+                one["query"]
+                for one in golden
+                if one["relevant"][0] in {hit.document_id for hit in found[one["query"]].hits}
+            ]
+            kinds = {
+                "summaries that find their document": right,
+                "summaries that do not": [one["query"] for one in golden if one["query"] not in right],
+                "words of five summaries": mixed,
+                "words about other things": other,
+            }
+            for name, queries in kinds.items():
+                results = [retriever.search_sync(query, limit=10) for query in queries]
+                empty = sum(result.nothing_fits for result in results) / len(results)
+                best = [max(hit.relevance for hit in result.hits) for result in results]
+                quartiles = ", ".join(f"{value:.2f}" for value in np.quantile(best, (0.25, 0.5, 0.75)))
+                print(f"| {name} | {len(queries)} | {empty:.0%} | {quartiles} |")
+
+
 def drawn(
     random_numbers: np.random.Generator, queries: int, spread: float, lost: float, sunk: float
 ) -> tuple[dict[str, list[tuple[str, ...]]], dict[str, list[tuple[str, ...]]]]:
@@ -211,7 +252,7 @@ def ranking(rank: float) -> tuple[str, ...]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, call, repeat in (("rebuilds", rebuilds, 100), ("curve", curve, 200)):
+    for name, call, repeat in (("rebuilds", rebuilds, 100), ("curve", curve, 200), ("nonsense", nonsense, 1)):
         command = commands.add_parser(name)
         command.set_defaults(run=call)
         command.add_argument("--repeat", type=int, default=repeat)

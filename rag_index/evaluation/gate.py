@@ -94,8 +94,8 @@ def ask(
     """
     limit = parse_metric(_gate(index).metric).cutoff
     both = {f"collection {number}": name for number, name in enumerate(collections)}
-    patient = _patient(settings, index, both, len(queries))
-    with Retriever(patient, open_store=lambda: lend(store), collections=both) as retriever:
+    patiently = patient(settings, index, both, len(queries))
+    with Retriever(patiently, open_store=lambda: lend(store), collections=both) as retriever:
 
         def find(name: str) -> Answers:
             found = list(threads.map(lambda query: _rankings(retriever, name, query.query, limit), queries))
@@ -184,7 +184,7 @@ def _gate(index: IndexSettings) -> GateSettings:
     return index.gate
 
 
-def _patient(settings: Settings, index: IndexSettings, names: Iterable[str], queries: int) -> Settings:
+def patient(settings: Settings, index: IndexSettings, names: Iterable[str], queries: int) -> Settings:
     """Return settings with the index under these names, which have time and keep the vectors of all queries."""
     limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
     cache = {"cache_size": queries, "cache_seconds": SECONDS * queries}

@@ -28,6 +28,8 @@ class SearchOptions(TypedDict, total=False):
     fusion: Any
     dense_weight: float | None
     rerank: bool | None
+    min_score: float | None
+    collapse: str | None
 
 
 def text_of(hit: SearchHit) -> str:

@@ -5,7 +5,7 @@ The guards of publishing (too many failed, too few left) are in `delete_guard`; 
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +16,13 @@ from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
 from rag_index.evaluation.gate import ask, check_gate, gone_documents, judge
 from rag_index.evaluation.golden import without_documents
+from rag_index.evaluation.nonsense import learn_calibration
 from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
 from rag_index.indexing.payload_updates import carry_access
 from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import VectorQuery
-from rag_index.stores.metadata import LEFT
+from rag_index.stores.metadata import CALIBRATION, LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,6 +226,13 @@ class GoldenWatch:
         except RagIndexError as error:
             run.outcome.say(f"golden queries were not asked: {_cause(error)}")
             return None
+
+
+def calibrate(run: IndexRun, collection: Collection) -> None:
+    """Learn what the scores of a collection mean, and record it with it. Without that, others' weights stand."""
+    with run.stopwatch.stage("gate"), suppress(RagIndexError):
+        if found := learn_calibration(run.settings, run.index, run.ledger, run.store, collection):
+            run.store.set_metadata(collection.name, {CALIBRATION: found.to_metadata()})
 
 
 def _cause(error: RagIndexError) -> str:

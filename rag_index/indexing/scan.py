@@ -17,12 +17,13 @@ from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob, hang_limit
 from rag_index.indexing.payload_updates import outdated_groups, update_access, update_payloads
-from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, publish_rebuilt, verify_counts
+from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
 from rag_index.indexing.search_index import build_search_index, search_index_due, useless_indexes
 from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
 from rag_index.stores import server_collections
+from rag_index.stores.metadata import CALIBRATION
 
 if TYPE_CHECKING:
     import logging
@@ -338,6 +339,8 @@ class Scan:
                     run.outcome.say(NOTHING_LIVE)
                 if self.golden is not None:
                     self.golden.report()
+            if not run.options.single and CALIBRATION not in run.store.metadata(self.collection.name):
+                calibrate(run, self.collection)
         if self._progress.deletes_done:
             self.state.complete()
         if published:
