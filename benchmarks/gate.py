@@ -63,7 +63,7 @@ OTHERS = tuple("abcdefghij")
 OTHER_WORDS = (
     "pizza pineapple football champion kitten fleas flights lisbon mortgage forecast nurse vacation honey bees "
     "dinosaur skeleton museum knitting socks tax farmer lullaby rainbow violin orchestra marathon volcano cheese "
-    "vineyard tulip castle medieval knight sailing harbour penguin glacier dentist wedding bouquet perfume carpet plumber"
+    "vineyard tulip castle medieval knight sailing harbour penguin glacier dentist wedding bouquet perfume"
 )
 LOST_SHARE, SUNK = 0.052, 0.24
 """Each lowers recall@10 by 4 points: 77% of the documents are among the first ten."""

@@ -58,7 +58,7 @@ def search_text(answer: SearchAnswer) -> str:
         named = _named(hit.title, hit.part.get("link") or hit.link)
         part = f", {' '.join(filter(None, [hit.part.get('name'), hit.part.get('id')]))}" if hit.part else ""
         lines += [
-            f"{number}. [{cited}]{named}{part} relevance {hit.relevance:.2f}{_fields(hit.payload)}",
+            f"{number}. [{cited}]{named}{part} score {hit.score:.3f}{_fields(hit.payload)}",
             hit.text.strip(),
             "",
         ]
