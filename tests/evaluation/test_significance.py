@@ -52,6 +52,8 @@ def test_a_lower_difference_never_looks_more_like_chance_and_no_difference_chang
         lower = differences.copy()
         lower[random.integers(40)] -= random.random()
         assert chance_of_loss(lower) <= chance_of_loss(differences) == chance_of_loss([*differences, 0.0, 0.0])
+        hardly = np.where(differences == 0, -1e-6, differences)
+        assert chance_of_loss(hardly) <= chance_of_loss(differences), "each query has its own coins"
 
 
 def test_the_queries_that_a_loss_needs_grow_with_what_changes_besides():
