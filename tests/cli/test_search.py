@@ -61,6 +61,16 @@ def test_json_has_the_six_keys_and_more_only_when_asked(desk):
     assert full["fusion"] == "score"
 
 
+def test_nonsense_is_told_that_nothing_fits(desk):
+    lines = run(desk, "search", "zzqqxx wwvvuu", "--limit", "1").stdout.splitlines()
+    assert lines[0] == "Nothing fits. The nearest documents are:"
+    assert len(lines) == 3
+    assert run(desk, "search", "zzqqxx wwvvuu", "--min-score", "0.5").stdout == "Nothing fits.\n"
+    folded = json.loads(run(desk, "search", "printer", "--collapse", "priority", "--json").stdout)["hits"]
+    values = [hit["payload"]["priority"] for hit in folded if "priority" in hit["payload"]]
+    assert len(values) == len(set(values))
+
+
 def test_filters(desk):
     assert set(hits(desk, "search", "printer", "--filter", "priority=high", "--filter", "number<=1")) == {
         ("comments", "1"), ("solutions", "1"),
