@@ -148,11 +148,7 @@ class Retriever:
         began = time.perf_counter()
         reranking = self._chosen_reranking(rerank)
         question, names = make_question(self._settings, query, indexes, limit, filter, timeout, dense_weight, groups)
-        if min_score is not None and not 0 <= min_score <= 1:
-            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
-        if reranking or collapse:
-            wider = max(reranking.top if reranking else 0, limit * WIDER if collapse else 0)
-            question = replace(question, limit=max(limit, min(wider, MAX_HITS)))
+        question = replace(question, limit=self._candidates(limit, reranking, min_score, collapse))
         fusion = self._fusion(fusion)
         answers, scoring, embed_seconds = await self._answers(replace(question, payloads=False), names, fusion)
         answered = [answer for answer in answers if answer.error is None]
@@ -329,6 +325,14 @@ class Retriever:
         if rerank and self._reranking is None:
             raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
         return None if rerank is False else self._reranking
+
+    @staticmethod
+    def _candidates(limit: int, reranking: Reranking | None, min_score: float | None, collapse: str | None) -> int:
+        """Return how many documents to ask for. Raises SettingsError if `min_score` is not from 0 to 1."""
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
+        wider = max(reranking.top if reranking else 0, limit * WIDER if collapse else 0)
+        return max(limit, min(wider, MAX_HITS))
 
     def _fusion(self, given: Fusion | None) -> Fusion:
         fusion = given or self._settings.retrieve.fusion
