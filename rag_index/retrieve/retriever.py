@@ -137,8 +137,7 @@ class Retriever:
         "auto": score if all indexes that answered have vectors of one model and are searched in the same way, else
         rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. `rerank` is False to leave the
         reranker out. `min_score` leaves out hits of a lower `relevance`, from 0 to 1. `collapse` folds hits with the
-        same value of a payload field, or with the same text ("text"), into the best. Indexes that fail are in the
-        result's `errors`.
+        same value of a payload field, or with the same "text", into the best. Indexes that fail are in `errors`.
 
         Raises:
             SettingsError: the query is empty, an index or a field does not exist, a filter or limit is not valid, or
@@ -148,19 +147,17 @@ class Retriever:
         began = time.perf_counter()
         reranking = self._chosen_reranking(rerank)
         question, names = make_question(self._settings, query, indexes, limit, filter, timeout, dense_weight, groups)
-        question = replace(question, limit=self._candidates(limit, reranking, min_score, collapse))
-        fusion = self._fusion(fusion)
-        answers, scoring, embed_seconds = await self._answers(replace(question, payloads=False), names, fusion)
+        question = replace(question, limit=self._wider(limit, reranking, min_score, collapse), payloads=False)
+        answers, scoring, embed_seconds = await self._answers(question, names, fusion := self._fusion(fusion))
         answered = [answer for answer in answers if answer.error is None]
         fusing = time.perf_counter()
         ordered = fuse_answers(answered, question, fusion, scoring)
         judged = with_relevance(ordered.hits, answered, query)
-        fitting = [hit for hit in judged if hit.relevance >= (min_score or 0)]
+        reranked = Reranked([hit for hit in judged if hit.relevance >= (min_score or 0)])
         stages = {"embed": embed_seconds, "fuse": time.perf_counter() - fusing}
-        reranked = Reranked(fitting)
-        if reranking and fitting:
-            until = max(answer.until for answer in answers)
-            reranked = await reranking.rerank(query, fitting, until=until, timeout=question.timeout)
+        if reranking and reranked.hits:
+            last = max(answer.until for answer in answers)
+            reranked = await reranking.rerank(query, reranked.hits, until=last, timeout=question.timeout)
             stages["rerank"] = reranked.seconds
         stages["total"] = time.perf_counter() - began
         self._metrics.add_search(stages)
@@ -327,7 +324,7 @@ class Retriever:
         return None if rerank is False else self._reranking
 
     @staticmethod
-    def _candidates(limit: int, reranking: Reranking | None, min_score: float | None, collapse: str | None) -> int:
+    def _wider(limit: int, reranking: Reranking | None, min_score: float | None, collapse: str | None) -> int:
         """Return how many documents to ask for. Raises SettingsError if `min_score` is not from 0 to 1."""
         if min_score is not None and not 0 <= min_score <= 1:
             raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
