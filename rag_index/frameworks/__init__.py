@@ -29,6 +29,8 @@ class SearchOptions(TypedDict, total=False):
     fusion: Fusion
     dense_weight: float | None
     rerank: bool | None
+    min_score: float | None
+    collapse: str | None
 
 
 def text_of(hit: SearchHit) -> str:

@@ -24,7 +24,7 @@ from rag_index.indexing.commit import Committer
 from rag_index.indexing.comparison import begin_comparison
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.pruning import prune
-from rag_index.indexing.publish import verify_counts
+from rag_index.indexing.publish import GoldenWatch, verify_counts
 from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.scan import Scan, ScanProgress
 from rag_index.indexing.scan_state import LedgerScanState
@@ -327,6 +327,7 @@ def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> 
         ),
         reuse=reuse,
         comparison=begin_comparison(run, collection, watch, rebuild=rebuild),
+        golden=None if rebuild or run.options.single or index.gate is None else GoldenWatch(run, collection),
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
         bulk=begin_bulk(  # last: from here on, the end of the run undoes it
             store, [one.name for one in ledger.collections(run.alias) if one.id != collection.id], collection.name,

@@ -37,9 +37,11 @@ class SearchHit:
     from 1 in its own index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first;
     `payload` holds the columns of the source. `cosine`, `bm25` and `soft` are what meaning, words and soft match gave
     the best chunk, and `matched` the words of the query that it has. `rerank_score` is the reranker's number for the
-    best chunk, None if it read none. `title` and `link` are those of the document, as its index declares them ("" if it
-    does not). `part` says which part of the document the best chunk is of, if it is of one: its name, and its id and
-    link if it has these.
+    best chunk, None if it read none. `relevance` (0 to 1) is how likely the hit fits the query, which means the same in
+    every index: see `rag_index.retrieve.calibration`; `words` is the share of the query's words that the best chunk
+    has. `folded` is how many hits that repeat this one are left out. `title` and `link` are those of the document, as
+    its index declares them ("" if it does not). `part` says which part of the document the best chunk is of, if it is
+    of one: its name, and its id and link if it has these.
     """
 
     index: str
@@ -58,6 +60,9 @@ class SearchHit:
     title: str = ""
     link: str = ""
     part: Mapping[str, str] = field(default_factory=dict)
+    relevance: float = 0.0
+    words: float = 0.0
+    folded: int = 0
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
@@ -65,10 +70,12 @@ class SearchHit:
             "index": self.index,
             "document_id": self.document_id,
             "score": round(self.score, 6),
+            "relevance": round(self.relevance, 3),
             "text": self.text,
             "payload": dict(self.payload),
             **heading(self.title, self.link),
             **({"part": dict(self.part)} if self.part else {}),
+            **({"folded": self.folded} if self.folded else {}),
         }
         if explain:
             plain |= {
@@ -93,7 +100,8 @@ class SearchResult:
     by its name (an index named like a stage is "index NAME"), fuse, rerank (if there is a reranker) and total. `fusion`
     says what the hits are ordered by, rank or score. `dense_weight` is the weight of meaning that the scores have, 1 if
     words were not searched for. `collections` has the collection searched, by index. If `reranked`, the best hits are
-    in the order of the reranker; `rerank_error` is the reason why they are not, although there is one.
+    in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. If
+    `nothing_fits`, no document is likely to fit the query, and the hits are the nearest of those that do not.
     """
 
     hits: tuple[SearchHit, ...]
@@ -104,10 +112,13 @@ class SearchResult:
     collections: Mapping[str, str] = field(default_factory=dict)
     reranked: bool = False
     rerank_error: str = ""
+    nothing_fits: bool = False
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
         plain: dict[str, Any] = {"hits": [hit.to_json(explain=explain) for hit in self.hits]}
+        if self.nothing_fits:
+            plain["nothing_fits"] = True
         if self.errors:
             plain["errors"] = dict(self.errors)
         if self.rerank_error:

@@ -50,6 +50,10 @@ class _Search(BaseModel):
     """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
     rerank: bool | None = None
     """False leaves the reranker out, if there is one; true is an error if there is none."""
+    min_score: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Documents of a lower relevance are left out."""
+    collapse: str | None = Field(default=None, min_length=1, max_length=200)
+    """Documents with the same value of this field, or of the same text ("text"), are folded into the best."""
     explain: bool = False
     """Whether to add ranks, scores, chunks and timings."""
 
@@ -96,8 +100,12 @@ class _Hit(BaseModel):
     index: str
     document_id: str
     score: float
+    relevance: float
+    """How likely the document fits the query, from 0 to 1; it means the same in every index."""
     text: str
     payload: dict[str, Any]
+    folded: int | None = None
+    """How many documents that repeat this one are left out."""
     title: str | None = None
     """What the document is called, if its index says so."""
     link: str | None = None
@@ -177,6 +185,8 @@ class SearchAnswerModel(BaseModel):
 
     hits: list[HitModel]
     freshness: dict[str, Freshness]
+    nothing_fits: bool | None = None
+    """True if no document is likely to fit the query; the hits are the nearest."""
     errors: dict[str, str] | None = None
     timings_ms: dict[str, float] | None = None
     fusion: str | None = None
@@ -197,6 +207,8 @@ class CitedAnswer(BaseModel):
     """What the tool `search` answers: the hits, best first, and the reason of each index that gave no answer."""
 
     hits: list[CitedHit]
+    nothing_fits: bool = False
+    """True if no document is likely to fit the query; the hits are the nearest."""
     errors: dict[str, str]
     freshness: dict[str, Freshness]
 

@@ -41,6 +41,9 @@ FILTER = (
 )
 
 
+NOTHING_FITS = "No document is likely to fit. The nearest are:"
+
+
 def citation(index: str, document_id: str, freshness: Freshness | None) -> str:
     """Return how to cite a document: its index, its id, and the state of the source that the index holds."""
     as_of = f", as of {freshness.complete_at}" if freshness and freshness.complete_at else ""
@@ -49,14 +52,18 @@ def citation(index: str, document_id: str, freshness: Freshness | None) -> str:
 
 def search_text(answer: SearchAnswer) -> str:
     """Return the hits, one paragraph each, then the indexes that gave no answer and how fresh the others are."""
-    lines = []
+    lines = [NOTHING_FITS, ""] if answer.result.nothing_fits and answer.result.hits else []
     for number, hit in enumerate(answer.result.hits, 1):
         cited = citation(hit.index, hit.document_id, answer.freshness.get(hit.index))
         named = _named(hit.title, hit.part.get("link") or hit.link)
         part = f", {' '.join(filter(None, [hit.part.get('name'), hit.part.get('id')]))}" if hit.part else ""
-        lines += [f"{number}. [{cited}]{named}{part} score {hit.score:.3f}{_fields(hit.payload)}", hit.text.strip(), ""]
+        lines += [
+            f"{number}. [{cited}]{named}{part} score {hit.score:.3f}{_fields(hit.payload)}",
+            hit.text.strip(),
+            "",
+        ]
     if not answer.result.hits:
-        lines += ["Nothing found.", ""]
+        lines += ["Nothing fits." if answer.result.nothing_fits else "Nothing found.", ""]
     lines += [f"{index} did not answer: {reason}" for index, reason in answer.result.errors.items()]
     lines += [f"Index {index}: {freshness_text(one)}." for index, one in answer.freshness.items()]
     return "\n".join(lines)
@@ -176,6 +183,14 @@ class _SearchArguments(_Arguments):
     )
     filter: dict[str, Any] | SkipJsonSchema[None] = None
     limit: int = Field(default=10, ge=1, le=100, description="The maximum number of documents.")
+    min_score: float | SkipJsonSchema[None] = Field(
+        default=None, ge=0, le=1, description="Leave out documents of a lower relevance, such as 0.5."
+    )
+    collapse: str | SkipJsonSchema[None] = Field(
+        default=None,
+        min_length=1,
+        description='Fold documents with the same value of this field, or of the same text ("text"), into the best.',
+    )
     rerank: bool | SkipJsonSchema[None] = Field(
         default=None,
         description="Whether a model reads the best hits again to put them in a better order, which takes longer.",
@@ -247,7 +262,13 @@ class AgentTools:
             for hit in answer.result.hits
         ]
         fresh = {index: freshness.to_json() for index, freshness in answer.freshness.items()}
-        structured = {"hits": hits, "errors": dict(answer.result.errors), "freshness": fresh}
+        result = answer.result
+        structured = {
+            "hits": hits,
+            "nothing_fits": result.nothing_fits,
+            "errors": dict(result.errors),
+            "freshness": fresh,
+        }
         return ToolAnswer(structured, search_text(answer))
 
     async def _document(self, arguments: Mapping[str, Any], caller: Caller) -> ToolAnswer:

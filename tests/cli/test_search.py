@@ -48,10 +48,10 @@ def test_printed_hits(desk):
     assert len(lines) == 4
 
 
-def test_json_has_the_five_keys_and_more_only_when_asked(desk):
+def test_json_has_the_six_keys_and_more_only_when_asked(desk):
     plain = json.loads(run(desk, "search", "printer", "--json").stdout)
     assert set(plain) == {"hits"}
-    assert set(plain["hits"][0]) == {"index", "document_id", "score", "text", "payload"}
+    assert set(plain["hits"][0]) == {"index", "document_id", "score", "relevance", "text", "payload"}
     full = json.loads(run(desk, "search", "printer", "--json", "--explain", "--repeat", "3").stdout)
     assert set(full) == {"hits", "timings_ms", "fusion", "dense_weight", "collections", "metrics"}
     assert set(full["hits"][0]) == {*plain["hits"][0], "rank", "fused", "cosine", "bm25", "soft", "matched", "chunks"}
@@ -59,6 +59,16 @@ def test_json_has_the_five_keys_and_more_only_when_asked(desk):
     assert full["metrics"]["total"]["count"] == full["metrics"]["indexes"]["titles"]["count"] == 3
     assert full["metrics"]["query_vectors"] == {"asked": 3, "made": 3}, "each search embeds the query"
     assert full["fusion"] == "score"
+
+
+def test_nonsense_is_told_that_nothing_fits(desk):
+    lines = run(desk, "search", "zzqqxx wwvvuu", "--limit", "1").stdout.splitlines()
+    assert lines[0] == "Nothing fits. The nearest documents are:"
+    assert len(lines) == 3
+    assert run(desk, "search", "zzqqxx wwvvuu", "--min-score", "0.5").stdout == "Nothing fits.\n"
+    folded = json.loads(run(desk, "search", "printer", "--collapse", "priority", "--json").stdout)["hits"]
+    values = [hit["payload"]["priority"] for hit in folded if "priority" in hit["payload"]]
+    assert len(values) == len(set(values))
 
 
 def test_filters(desk):

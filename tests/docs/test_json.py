@@ -65,7 +65,7 @@ ARGUMENTS = {
     "index": ["notes"],
     "rebuild": ["notes"],
     "retry-failed": ["notes"],
-    "search": ["x"],
+    "search": ["printer"],
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
     "evaluate": ["golden.jsonl"],

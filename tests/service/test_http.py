@@ -42,6 +42,17 @@ def test_filters_and_indexes_narrow_a_search(client):
     assert set(ids(client.get("/search", params=texts))) == {("comments", "1"), ("solutions", "1")}
 
 
+def test_nonsense_is_told_that_nothing_fits_and_what_is_unlikely_can_be_left_out(client):
+    nonsense = client.post("/search", json={"query": "zzqqxx wwvvuu", "limit": 2}).json()
+    assert nonsense["nothing_fits"] is True
+    assert [hit["relevance"] < 0.2 for hit in nonsense["hits"]] == [True, True]
+    least = client.get("/search", params={"query": "zzqqxx wwvvuu", "min_score": 0.5}).json()
+    assert (least["hits"], least["nothing_fits"]) == ([], True)
+    assert "min_score" in str(problem(client.get("/search", params={"query": "x", "min_score": 2}), 422))
+    texts = client.post("/search", json={"query": "printer", "limit": 50, "collapse": "text"}).json()["hits"]
+    assert len({hit["text"] for hit in texts}) == len(texts)
+
+
 def test_an_answer_says_how_fresh_it_is_and_explains_on_demand(client):
     plain = client.post("/search", json={"query": "printer"}).json()
     assert plain.keys() == {"hits", "freshness"}

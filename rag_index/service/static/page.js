@@ -98,8 +98,9 @@ async function ask() {
 function report(result, filtered, milliseconds) {
   const count = result.hits.length;
   const words = count ? `${count} ${count === 1 ? "document" : "documents"}` : "Nothing found";
+  const fits = result.nothing_fits ? "Nothing fits. The nearest: " : "";
   const advice = !count && filtered ? "; fewer filters may help" : "";
-  say(`${words}${advice} in ${Math.round(milliseconds)} ms.`);
+  say(`${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
   byId("more").hidden = count < limit || limit >= MOST;
   const errors = Object.entries(result.errors ?? {});
   if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));
