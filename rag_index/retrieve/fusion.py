@@ -136,6 +136,7 @@ def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> 
         title=ours.get(TITLE, ""),
         link=ours.get(LINK, ""),
         part=ours.get(PART, {}),
+        total_chunks=ours.get("chunks", 1),
     )
 
 

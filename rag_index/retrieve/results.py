@@ -38,7 +38,8 @@ class SearchHit:
     the columns of the source. `cosine` and `bm25` are what meaning and words gave the best chunk, and `matched` the
     words of the query that it has. `rerank_score` is the reranker's number for the best chunk, None if it read none.
     `title` and `link` are those of the document, as its index declares them ("" if it does not). `part` says which part
-    of the document the best chunk is of, if it is of one: its name, and its id and link if it has these.
+    of the document the best chunk is of, if it is of one: its name, and its id and link if it has these. The document
+    has `total_chunks` chunks.
     """
 
     index: str
@@ -56,6 +57,12 @@ class SearchHit:
     title: str = ""
     link: str = ""
     part: Mapping[str, str] = field(default_factory=dict)
+    total_chunks: int = 1
+
+    @property
+    def chunk(self) -> int:
+        """Return the number of the best chunk in its document, from 0."""
+        return self.chunks[0].chunk if self.chunks else 0
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
@@ -64,6 +71,8 @@ class SearchHit:
             "document_id": self.document_id,
             "score": round(self.score, 6),
             "text": self.text,
+            "chunk": self.chunk,
+            "total_chunks": self.total_chunks,
             "payload": dict(self.payload),
             **heading(self.title, self.link),
             **({"part": dict(self.part)} if self.part else {}),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.retrieve.filters import parse_filters
 from rag_index.retrieve.question import MAX_HITS
@@ -14,6 +15,7 @@ from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks
 
 MAX_QUERY_CHARS = 10_000
 MAX_INDEXES = 1000
+MAX_CHARS = 200_000
 FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 
 
@@ -85,6 +87,38 @@ class SearchQuery(_Search):
         return {**super().options(), "filter": parse_filters(self.filter)}
 
 
+class DocumentQuery(BaseModel):
+    """Which chunks of a document are wanted: those from `first_chunk` on, those around one, or those with some words.
+
+    As many whole chunks are given as fit into `max_chars`, and one at least.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    first_chunk: int = Field(default=0, ge=0, description="Where to begin: `next_chunk` of the part before.")
+    around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
+        default=None, description="The number of a chunk, such as a hit's: that chunk and those beside it."
+    )
+    find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, description="Words: only the chunks that have the most of them."
+    )
+    max_chars: Annotated[int, Field(ge=1, le=MAX_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, description="How many characters of text at most."
+    )
+
+    @model_validator(mode="after")
+    def _check_one_way(self) -> DocumentQuery:
+        if sum((self.first_chunk > 0, self.around is not None, self.find is not None)) > 1:
+            raise ValueError("first_chunk, around and find exclude each other: give one of them")
+        return self
+
+
+class DocumentById(DocumentQuery):
+    """The parameters of a document whose id is one of them."""
+
+    id: str
+
+
 class ChunkModel(BaseModel):
     """A chunk that was found, with its score."""
 
@@ -92,11 +126,16 @@ class ChunkModel(BaseModel):
     score: float
 
 
-class _Hit(BaseModel):
+class HitModel(BaseModel):
+    """A document that was found; the members after `part` are there with `explain` alone."""
+
     index: str
     document_id: str
     score: float
     text: str
+    chunk: int
+    """The number of the chunk that `text` is, from 0."""
+    total_chunks: int
     payload: dict[str, Any]
     title: str | None = None
     """What the document is called, if its index says so."""
@@ -104,10 +143,6 @@ class _Hit(BaseModel):
     """The address of the document."""
     part: dict[str, str] | None = None
     """The part of the document that the text is of: its name, and its id and link if it has these."""
-
-
-class HitModel(_Hit):
-    """A document that was found; the members after `part` are there with `explain` alone."""
 
     rank: int | None = None
     fused: float | None = None
@@ -185,32 +220,24 @@ class SearchAnswerModel(BaseModel):
     rerank_error: str | None = None
 
 
-class CitedHit(_Hit):
-    """A document that was found, as the tool `search` answers: with how to cite it, and the words that it has."""
-
-    citation: str
-    matched: list[str]
-
-
-class CitedAnswer(BaseModel):
-    """What the tool `search` answers: the hits, best first, and the reason of each index that gave no answer."""
-
-    hits: list[CitedHit]
-    errors: dict[str, str]
-    freshness: dict[str, Freshness]
-
-
 class DocumentChunkModel(BaseModel):
-    """A chunk of a document; `payload` has fields of its own, if it has any, and `part` says what part it is of."""
+    """A chunk of a document; `payload` has fields of its own, if it has any, and `part` says what part it is of.
+
+    `matched` has the words of `find` that it has.
+    """
 
     chunk: int
     text: str
     payload: dict[str, Any] | None = None
     part: dict[str, str] | None = None
+    matched: list[str] | None = None
 
 
 class DocumentModel(BaseModel):
-    """A document: its payload, and its chunks in order."""
+    """A document: its payload, and the chunks that were asked for in order, of `total_chunks`.
+
+    `next_chunk` is the `first_chunk` with which to go on, null after the last.
+    """
 
     index: str
     document_id: str
@@ -218,15 +245,9 @@ class DocumentModel(BaseModel):
     title: str | None = None
     link: str | None = None
     chunks: list[DocumentChunkModel]
-    freshness: Freshness
-
-
-class DocumentPart(DocumentModel):
-    """What the tool `get_document` answers: some of the chunks, and how to go on."""
-
-    citation: str
     total_chunks: int
     next_chunk: int | None
+    freshness: Freshness
 
 
 class IndexesModel(BaseModel):
