@@ -197,6 +197,8 @@ class IndexInfo:
     documents: int | None
     chunks: int | None
     freshness: Freshness
+    closed: bool = False
+    """Whether the index answers nothing to the caller, because it has access rights and the caller no groups."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /indexes` lists."""

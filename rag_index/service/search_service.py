@@ -271,7 +271,12 @@ class SearchService:
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
-        return await self._catalog.indexes()
+        closed = self.closed(caller)
+        return [replace(one, closed=one.name in closed) for one in await self._catalog.indexes()]
+
+    def closed(self, caller: Caller) -> list[str]:
+        """Return the indexes that answer nothing to a caller, who has no groups."""
+        return [] if caller.groups else [one.name for one in self._settings.indexes if one.access is not None]
 
     async def freshness(self, indexes: Iterable[str]) -> Mapping[str, Freshness]:
         """Return the freshness of these indexes; unknown (None) where the ledger does not answer."""
