@@ -182,6 +182,7 @@ def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
         assert part(max_chars=300) == ([0, 1], 2)
         assert part(first_chunk=2, max_chars=1) == ([2], 3)
         assert part(around=hit["chunk"], max_chars=150) == ([total - 2, total - 1], None)
+        assert part(around=1, max_chars=240) == ([1, 2], 3)
         assert part(around=1, max_chars=360) == ([0, 1, 2], 3)
         assert part(find="giraffes") == ([total - 1], None)
         assert part(find="elephant") == ([], None)
