@@ -21,7 +21,7 @@ FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever asks: the name of their token, and the groups that it carries.
+    """Whoever asks: the name of their token or the subject of their JWT, and their groups.
 
     A caller without a token has no name and no groups, and sees nothing of an index that has access rights.
     """
