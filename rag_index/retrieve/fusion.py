@@ -149,6 +149,7 @@ def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> 
         title=ours.get(TITLE, ""),
         link=ours.get(LINK, ""),
         part=ours.get(PART, {}),
+        total_chunks=ours.get("chunks", 1),
     )
 
 

@@ -41,7 +41,7 @@ class SearchHit:
     every index: see `rag_index.retrieve.calibration`; `words` is the share of the query's words that the best chunk
     has. `folded` is how many hits that repeat this one are left out. `title` and `link` are those of the document, as
     its index declares them ("" if it does not). `part` says which part of the document the best chunk is of, if it is
-    of one: its name, and its id and link if it has these.
+    of one: its name, and its id and link if it has these. The document has `total_chunks` chunks.
     """
 
     index: str
@@ -63,6 +63,12 @@ class SearchHit:
     relevance: float = 0.0
     words: float = 0.0
     folded: int = 0
+    total_chunks: int = 1
+
+    @property
+    def chunk(self) -> int:
+        """Return the number of the best chunk in its document, from 0."""
+        return self.chunks[0].chunk if self.chunks else 0
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
@@ -72,6 +78,8 @@ class SearchHit:
             "score": round(self.score, 6),
             "relevance": round(self.relevance, 3),
             "text": self.text,
+            "chunk": self.chunk,
+            "total_chunks": self.total_chunks,
             "payload": dict(self.payload),
             **heading(self.title, self.link),
             **({"part": dict(self.part)} if self.part else {}),

@@ -266,6 +266,8 @@ def _with_places(settings: Settings, path: Path) -> Settings:
         section: {key: folder / file.expanduser() for key in keys if (file := getattr(getattr(settings, section), key))}
         for section, keys in FILES.items()
     }
+    if (keys := settings.serve.jwt_keys) and "://" not in keys:
+        updates["serve"]["jwt_keys"] = str(folder / Path(keys).expanduser())
     updates["store"] = {
         "path": folder / store.path.expanduser() if "path" in store.model_fields_set else data / "qdrant"
     }

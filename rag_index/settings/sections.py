@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -417,6 +418,11 @@ def _check_host(value: str) -> str:
     return value.lower()
 
 
+def _check_network(value: str) -> str:
+    return str(ip_network(value))
+
+
+Network = Annotated[str, AfterValidator(_check_network)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 HostName = Annotated[str, AfterValidator(_check_host)]
 
@@ -432,6 +438,18 @@ class ServeSettings(Section):
     """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it, with the token's hash."""
     tokens_file: Path | None = None
     """A file with such lines. It is read again when it changes."""
+    jwt_keys: str | None = Field(default=None, min_length=1)
+    """The public keys (JWKS) of the issuer whose JWTs are tokens too: a file, or an https address."""
+    jwt_audience: str | None = Field(default=None, min_length=1)
+    """The audience that a JWT must name. It is needed with `jwt_keys`."""
+    jwt_issuer: str | None = Field(default=None, min_length=1)
+    """The issuer that a JWT must name."""
+    jwt_groups: str = Field(default="groups", min_length=1)
+    """The claim that holds the groups of a JWT's owner; dots lead into objects."""
+    proxy: list[Network] = Field(default=[])
+    """The addresses or networks of proxies that make sure who asks."""
+    proxy_groups: str | None = Field(default=None, min_length=1)
+    """The header in which such a proxy names the caller's groups, separated by commas."""
     hosts: list[HostName] = Field(default=[])
     """The names under which others reach the service, such as that of a reverse proxy. Other names are refused."""
     cors: list[Origin] = Field(default=[])
@@ -446,6 +464,16 @@ class ServeSettings(Section):
     """How many requests a second each token (without tokens: each address) may make on average; 0 means any number."""
     log_queries: bool = False
     """Whether the log names what is searched for."""
+
+    @model_validator(mode="after")
+    def _check_sign_on(self) -> ServeSettings:
+        if self.jwt_keys and not self.jwt_audience:
+            raise ValueError("jwt_keys needs jwt_audience: else tokens that are meant for other services are good here")
+        if self.jwt_keys and re.match(r"http://(?!localhost[:/]|127\.|\[::1\])", self.jwt_keys):
+            raise ValueError("jwt_keys must be an https address: on the way from another machine keys can be replaced")
+        if bool(self.proxy) != bool(self.proxy_groups):
+            raise ValueError("proxy and proxy_groups need each other: whose header counts, and which")
+        return self
 
 
 class DependsOn(Section):
