@@ -1,10 +1,15 @@
-"""What the gate of a rebuild catches and what it lets through. docs/performance.md quotes the results.
+"""What the gate of a rebuild catches and what it lets through. docs/evaluation.md quotes the results.
 
     python benchmarks/gate.py rebuilds [--repeat 100]     whole rebuilds of Python's docstrings, asked 300 known items
-    python benchmarks/gate.py chance [--repeat 2000]      simulated rebuilds in which answers change back and forth
+    python benchmarks/gate.py curve [--repeat 200]        simulated rebuilds in which answers change back and forth
+    python benchmarks/gate.py nonsense                    how often a search says that nothing fits
 
 `rebuilds` first rebuilds an index again and again, with max_loss 0.02 and with 0, from a source that did not change:
 each rebuild must go live. Then more and more of the documents that queries look for lose their text.
+
+`curve` draws for each query how deep its document lies (log-normal ranks around the third), and lets each of the three
+ways of searching find it a little higher or lower before and after. Nothing else happens in a harmless rebuild. In
+others, documents are lost until recall@10 is 4 points lower, twice `max_loss`; or all of them sink as far as that.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import tempfile
 import time
 import uuid
 from contextlib import closing
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +32,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.embedders import open_embedder
-from rag_index.evaluation.gate import judge
+from rag_index.evaluation.gate import WAYS, judge
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.steps import Here
@@ -34,7 +40,7 @@ from rag_index.samples import pydocs
 from rag_index.settings import GateSettings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from rag_index.reports.outcome import IndexOutcome
     from rag_index.sources import Source, SourcePage
@@ -53,7 +59,14 @@ text = "body"
 queries = "golden.jsonl"
 max_loss = {max_loss}
 """
-FOUND, LOST = ("right",), ("other",)
+OTHERS = tuple("abcdefghij")
+OTHER_WORDS = (
+    "pizza pineapple football champion kitten fleas flights lisbon mortgage forecast nurse vacation honey bees "
+    "dinosaur skeleton museum knitting socks tax farmer lullaby rainbow violin orchestra marathon volcano cheese "
+    "vineyard tulip castle medieval knight sailing harbour penguin glacier dentist wedding bouquet perfume"
+)
+LOST_SHARE, SUNK = 0.052, 0.24
+"""Each lowers recall@10 by 4 points: 77% of the documents are among the first ten."""
 
 
 def rebuilds(arguments: argparse.Namespace) -> None:
@@ -66,7 +79,7 @@ def rebuilds(arguments: argparse.Namespace) -> None:
             outcomes = [run(folder) for _ in range(arguments.repeat + 1)][1:]
             live = sum(one.state == "completed" for one in outcomes)
             seconds = (time.perf_counter() - began) / (arguments.repeat + 1)
-            found = max(one.gate.before for one in outcomes if one.gate)
+            found = max(one.gate.search.before for one in outcomes if one.gate)
             print(
                 f"max_loss {max_loss:g}, nothing lost: {live} of {arguments.repeat} rebuilds went live "
                 f"(recall@10 {found:.3f}, {seconds:.1f} s each)"
@@ -75,11 +88,11 @@ def rebuilds(arguments: argparse.Namespace) -> None:
         for lost in (3, 6, 9, 15):
             lose(folder, names[:lost])
             outcome = run(folder)
-            gate = outcome.gate
+            gate, way = outcome.gate, outcome.gate.search
             print(
-                f"max_loss 0.02, {lost} of {QUERIES} documents lost their text: recall@10 {gate.before:.3f} -> "
-                f"{gate.after:.3f}, {len(gate.worse)} worse, {gate.better} better, p = {gate.p:.4f}: "
-                f"{'went live' if outcome.state == 'completed' else 'stopped'}"
+                f"max_loss 0.02, {lost} of {QUERIES} documents lost their text: recall@10 {way.before:.3f} -> "
+                f"{way.after:.3f}, {len(way.worse)} worse, {way.better} better, p = {way.p:.4f}: "
+                f"{'went live' if gate.passed else 'stopped'}"
             )
             lose(folder, [])
             run(folder, allow_loss=True)
@@ -148,41 +161,98 @@ def pages(source: Source) -> Iterator[SourcePage]:
             return
 
 
-def chance(arguments: argparse.Namespace) -> None:
-    """Print how often simulated rebuilds are stopped. A changed answer is found in one of the two collections only."""
+def curve(arguments: argparse.Namespace) -> None:
+    """Print how often simulated rebuilds are stopped, and how many queries the gate asks for."""
     gate = GateSettings(queries="golden.jsonl", max_loss=0.02)
-    golden = [GoldenQuery(f"query {number}", {"right": 1}) for number in range(QUERIES)]
-    print(
-        f"{QUERIES} queries, max_loss 0.02, {arguments.repeat:,} simulated rebuilds a cell: the share that is stopped"
-    )
-    print("| answers that change by chance | nothing lost | 3 points lost | 5 points lost |")
-    print("|---:|---:|---:|---:|")
-    random_numbers = np.random.default_rng(1)
-    for churn in (0.0, 0.01, 0.02, 0.05, 0.1):
-        cells = []
-        for lost in (0, 9, 15):
-            verdicts: dict[tuple[int, int], bool] = {}
-            stopped = 0
-            for _ in range(arguments.repeat):
-                changed = random_numbers.binomial(QUERIES, churn)
-                worse = random_numbers.binomial(changed, 0.5)
-                counts = (worse + lost, changed - worse)
-                if counts not in verdicts:
-                    verdicts[counts] = judge(gate, golden, *rankings(*counts)).passed
-                stopped += not verdicts[counts]
-            cells.append(f"{stopped / arguments.repeat:.2%}")
-        print(f"| {churn:.0%} | {' | '.join(cells)} |")
+    print(f"max_loss {gate.max_loss}, {arguments.repeat:,} simulated rebuilds a cell: the share that is stopped")
+    print("| ranks change | queries | answers changed | harmless | 4 points lost | sunk by 4 points | it asks for |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for name, spread in (("not", 0.0), ("a little", 0.1), ("as by another chunk size", 0.3), ("much", 0.6)):
+        for queries in (100, 300, 900):
+            random_numbers = np.random.default_rng(1)
+            golden = [GoldenQuery(f"query {number}", {"right": 1}) for number in range(queries)]
+            cells, changed, needed = [], 0.0, []
+            for lost, sunk in ((0.0, 0.0), (LOST_SHARE, 0.0), (0.0, SUNK)):
+                stopped = 0
+                for _ in range(arguments.repeat):
+                    verdict = judge(gate, golden, *drawn(random_numbers, queries, spread, lost, sunk))
+                    stopped += not verdict.passed
+                    if not lost and not sunk:
+                        changed += (len(verdict.search.worse) + verdict.search.better) / queries / arguments.repeat
+                        needed.append(verdict.search.needed)
+                cells.append(f"{stopped / arguments.repeat:.1%}")
+            asked = f"{float(np.median(needed)):,.0f}"
+            print(f"| {name} | {queries:,} | {changed:.1%} | {' | '.join(cells)} | {asked} |", flush=True)
 
 
-def rankings(worse: int, better: int) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    same = [FOUND] * (QUERIES - worse - better)
-    return [FOUND] * worse + [LOST] * better + same, [LOST] * worse + [FOUND] * better + same
+def nonsense(arguments: argparse.Namespace) -> None:
+    """Print what the relevance of the best hits is worth, for queries that something fits and for others."""
+    from rag_index import Retriever
+
+    choose = random.Random(2)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_source(folder)
+        golden = [json.loads(line) for line in (folder / "golden.jsonl").read_text().splitlines()]
+        words = [one["query"].split() for one in golden]
+        mixed = [" ".join(choose.choice(one) for one in choose.sample(words, 5)) for _ in golden]
+        other = [" ".join(choose.sample(OTHER_WORDS.split(), 4)) for _ in golden]
+        print("| queries | number | nothing fits | relevance of the best hit, quartiles |")
+        print("|---|---:|---:|---:|")
+        with Retriever.from_settings(folder / "rag-index.toml") as retriever:
+            found = {one["query"]: retriever.search_sync(one["query"], limit=10) for one in golden}
+            right = [
+                one["query"]
+                for one in golden
+                if one["relevant"][0] in {hit.document_id for hit in found[one["query"]].hits}
+            ]
+            kinds = {
+                "summaries that find their document": right,
+                "summaries that do not": [one["query"] for one in golden if one["query"] not in right],
+                "words of five summaries": mixed,
+                "words about other things": other,
+            }
+            for name, queries in kinds.items():
+                results = [retriever.search_sync(query, limit=10) for query in queries]
+                empty = sum(result.nothing_fits for result in results) / len(results)
+                best = [max(hit.relevance for hit in result.hits) for result in results]
+                quartiles = ", ".join(f"{value:.2f}" for value in np.quantile(best, (0.25, 0.5, 0.75)))
+                print(f"| {name} | {len(queries)} | {empty:.0%} | {quartiles} |")
+
+
+def drawn(
+    random_numbers: np.random.Generator, queries: int, spread: float, lost: float, sunk: float
+) -> tuple[dict[str, list[tuple[str, ...]]], dict[str, list[tuple[str, ...]]]]:
+    """Return what the queries find before and after, by each way of searching.
+
+    In a harmless rebuild, each way has its own luck, which is the worst case for false alarms. If something is lost,
+    all have the same, which is the worst case for noticing it.
+    """
+    depth = random_numbers.normal(1.0, 1.8, queries)  # the logarithm of a rank
+    gone = random_numbers.random(queries) < lost
+    ways = 1 if lost or sunk else len(WAYS)
+
+    def noise() -> Iterable[np.ndarray]:
+        return islice(cycle(random_numbers.normal(0, spread, (ways, queries))), len(WAYS))
+
+    before = {way: [ranking(rank) for rank in np.exp(depth + one)] for way, one in zip(WAYS, noise(), strict=True)}
+    after = {
+        way: [() if out else ranking(rank) for rank, out in zip(np.exp(depth + sunk + one), gone, strict=True)]
+        for way, one in zip(WAYS, noise(), strict=True)
+    }
+    return before, after
+
+
+def ranking(rank: float) -> tuple[str, ...]:
+    """Return ten documents or fewer, the right one at this rank."""
+    place = max(1, round(rank))
+    return () if place > len(OTHERS) else (*OTHERS[: place - 1], "right")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, call, repeat in (("rebuilds", rebuilds, 100), ("chance", chance, 2000)):
+    for name, call, repeat in (("rebuilds", rebuilds, 100), ("curve", curve, 200), ("nonsense", nonsense, 1)):
         command = commands.add_parser(name)
         command.set_defaults(run=call)
         command.add_argument("--repeat", type=int, default=repeat)

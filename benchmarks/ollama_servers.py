@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rag_index.embedders import identify
-from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.embedders.servers import ServerEmbedder
 from rag_index.machine.resources import cpu_count
 from rag_index.samples import servicedesk
 from rag_index.settings import load_settings
@@ -115,7 +115,7 @@ def distinct_chunks(settings: Settings) -> list[str]:
 
 def bare_loop(settings: Settings, texts: list[str]) -> float:
     """Return the seconds for the same array requests alone, with the same settings."""
-    embedder = OllamaEmbedder(settings.embedder)
+    embedder = ServerEmbedder(settings.embedder)
     embedder.identity()
     started = time.perf_counter()
     embedder.embed_documents(texts)

@@ -21,6 +21,7 @@
         │   ├── ModelMissing        the server does not have the model
         │   ├── ModelChanged        the model changed during the run, or differs between hosts
         │   ├── TextTooLong         one text is longer than the model's context
+        │   │   └── RequestTooLong  a request holds more texts than the server takes at a time
         │   ├── TextRefused         one text is refused for another reason
         │   └── BadVectors          vectors are missing, not finite, all zero, or of another dimension
         │       └── WrongDimension  the digest is the same, but the dimension is another
@@ -173,6 +174,10 @@ class ModelChanged(EmbedderError):
 
 class TextTooLong(EmbedderError):
     """A request with a text that is longer than the model's context; nothing was embedded."""
+
+
+class RequestTooLong(TextTooLong):
+    """The error of a request with more texts, or longer ones, than the server takes at a time."""
 
 
 class TextRefused(EmbedderError):

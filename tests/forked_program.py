@@ -137,7 +137,7 @@ def serve(descriptor: int) -> None:
     for module in WITH_API if "PREFECT_API_URL" in os.environ else ():
         importlib.import_module(module)
     keep_model()
-    local._load()
+    local.load_table()
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=descriptor) as control, selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""The built-in model, loaded once for each process of the tests: loading and hashing it takes a fifth of a second."""
+"""The built-in model, hashed once for each process of the tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,5 @@ __all__ = ["keep_model"]
 
 
 def keep_model() -> None:
-    """Keep the model once it is loaded, and the hash of its files. Nothing changes either of them."""
-    local._load = cache(local._load)
+    """Keep the hash of the model's files, which nothing changes."""
     local._digest = cache(local._digest)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from rag_index.chunking.code.chunker import CodeChunker
 from rag_index.chunking.text import TextChunker
 from rag_index.settings.index import CODE
+from rag_index.settings.plugins import CHUNKERS, load_plugin
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import ChunkedDocument, DocumentBatch
@@ -42,6 +43,7 @@ def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = T
     If a model writes contexts for the index, its servers are asked which model they have, unless `contexts` is false.
 
     Raises:
+        SettingsError: there is no plug-in of the name that `chunker` of the index has.
         EmbedderUnavailable: the model's server does not answer.
         ModelMissing: the server does not have the model.
         ModelChanged: the hosts have different models of this name.
@@ -50,6 +52,8 @@ def open_chunker(settings: Settings, index: IndexSettings, *, contexts: bool = T
     chunker: Chunker = TextChunker(index.chunk_chars, index.chunk_overlap)
     if index.kind == CODE:
         chunker = CodeChunker(index.chunk_chars, index.file_timeout)
+    if index.chunker is not None:
+        chunker = load_plugin(CHUNKERS, index.chunker, f"chunker of index {index.name}")(settings, index)
     if index.context is None or not contexts:
         return chunker
     from rag_index.chunking.context.chunker import ContextChunker

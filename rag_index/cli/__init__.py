@@ -60,6 +60,7 @@ COMMANDS = {
     "serve": "serve",
     "mcp": "serve",
     "evaluate": "evaluate",
+    "adapt": "evaluate",
     "optimize": "collections",
     "rollback": "collections",
     "drop": "collections",

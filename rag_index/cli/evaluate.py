@@ -297,3 +297,45 @@ def _print_weight(weight: WeightChoice, written: list[str] | None) -> None:
         click.echo(f"Written: [retrieve] dense_weight = {weight.best_weight:g}")
         for variable in written:
             click.echo(f"The environment variable {variable} overrides it: unset it.")
+
+
+@command()
+@click.argument("names", type=IndexName(), nargs=-1, metavar="[NAME]…")
+@click.option("--undo", is_flag=True, help="Let the next rebuild use the model as it comes.")
+@json_option
+def adapt(context: Context, names: tuple[str, ...], undo: bool, as_json: bool) -> int:
+    """Let the local embedder learn the words of your documents, for the next rebuild."""
+    from rag_index.evaluation import adapt as learning
+
+    settings = context.settings()
+    if undo:
+        known = learning.undo(settings)
+        if as_json:
+            print_json({"undone": known})
+        else:
+            remedy = "`rag-index index-all --full` builds the indexes without it"
+            click.echo(f"The next rebuild uses wordllama as it comes: {remedy}." if known else "Nothing was adapted.")
+        return 0
+    found = learning.adapt(settings, names, _say)
+    if as_json:
+        print_json(found.to_json())
+        return 0 if found.model else 3
+    spans = found.documents - found.titles
+    click.echo(
+        f"Learned from {found.documents:,} documents in {found.seconds:.0f} s of processor time: from a title or first "
+        f"line of {found.titles:,}, and from random spans of {spans:,}."
+    )
+    rows = [
+        (name, *(f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})" for one in (quality.recall, quality.mrr)))
+        for name, quality in (("before", found.before), ("after", found.after))
+    ]
+    print_table([(f"{found.held_out:,} that were left out, by meaning alone", "recall@10", "MRR@10"), *rows])
+    if not found.model:
+        click.echo("The gain may be chance: nothing was written.")
+        return 3
+    click.echo(
+        f"Wrote {settings.embedder.tables / found.model}.npy: `rag-index index-all --full` builds the indexes with it."
+    )
+    if ungated := [index.name for index in settings.indexes if index.gate is None]:
+        click.echo(f"Without [indexes.gate], nobody asks whether searches of {', '.join(ungated)} find less then.")
+    return 0

@@ -138,7 +138,10 @@ def _prune_history(settings: Settings) -> None:
 
 
 def load_index_all() -> Any:
-    """Return the flow `index_all`. Importing it takes a second."""
+    """Return the flow `index_all`. Importing it takes a second. Raises as `check_own_packages`."""
+    from rag_index.settings.plugins import check_own_packages
+
+    check_own_packages()
     from flows.index_all import index_all
 
     return index_all

@@ -51,6 +51,16 @@ SNIPPET = 110
     "--dense-weight", type=click.FloatRange(0, 1), metavar="A",
     help="Weight of meaning against words: 1 for meaning alone, 0 for words alone.",
 )  # fmt: skip
+@click.option(
+    "--min-score",
+    type=click.FloatRange(0, 1),
+    metavar="R",
+    help="Leave out documents of a lower relevance, from 0 to 1.",
+)
+@click.option(
+    "--collapse", metavar="FIELD", type=UnicodeText(),
+    help="Fold documents with the same value of this field, or of the same text (text).",
+)  # fmt: skip
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 @click.option(
@@ -119,6 +129,8 @@ def _warn_of_access(settings: Settings, names: Sequence[str]) -> None:
 
 
 def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot | None) -> None:
+    if result.nothing_fits and result.hits:
+        click.echo("Nothing fits. The nearest documents are:")
     for hit in result.hits:
         click.echo(f"{hit.score:.3f}  {click.style(f'{hit.index}: {_place(hit)}', bold=True)}")
         if explain:
@@ -127,7 +139,7 @@ def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot 
             click.echo(f"       {link}")
         click.echo(f"       {one_line((_is_code(hit) and hit.payload.get('signature')) or hit.text, SNIPPET)}")
     if not result.hits:
-        click.echo("Nothing found.")
+        click.echo("Nothing fits." if result.nothing_fits else "Nothing found.")
     for index, reason in result.errors.items():
         click.echo(f"rag-index: {index} did not answer: {reason}", err=True)
     if result.rerank_error:
@@ -163,8 +175,9 @@ def _place(hit: SearchHit) -> str:
 def _explanation(hit: SearchHit, fusion: str) -> str:
     chunks = ", ".join(f"chunk {chunk.chunk} {chunk.score:.4f}" for chunk in hit.chunks)
     words = f", BM25 {hit.bm25:.3f} ({', '.join(hit.matched)})" if hit.bm25 else ""
+    words += f", soft match {hit.soft:.3f}" if hit.soft else ""
     reranked = f", rerank score {hit.rerank_score:.4f}" if hit.rerank_score is not None else ""
-    scores = f"cosine {hit.cosine:.4f}{words}{reranked}"
+    scores = f"relevance {hit.relevance:.2f}, cosine {hit.cosine:.4f}{words}{reranked}"
     return f"{scores}; rank {hit.rank} in {hit.index}, fused by {fusion} {hit.fused:.4f}; {chunks}"
 
 

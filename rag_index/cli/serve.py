@@ -57,9 +57,17 @@ def _print_token(name: str, groups: tuple[str, ...]) -> None:
 @click.option(
     "--group", "groups", multiple=True, metavar="NAME", help="Search as a member of this group (may be repeated)."
 )
+@click.option(
+    "--print", "kind", type=click.Choice(["skill", "agents"]), help="Print a skill file, or lines for an AGENTS.md."
+)
 @wait_option
-def mcp(context: Context, groups: Sequence[str], wait: float | None) -> None:
-    """Answer an agent over MCP on standard input and output."""
+def mcp(context: Context, groups: Sequence[str], kind: str | None, wait: float | None) -> None:
+    """Answer an agent over MCP on standard input and output, or print what it should know of these indexes."""
+    if kind:
+        from rag_index.service.tools import skill
+
+        click.echo(skill(context.settings(), front_matter=kind == "skill"), nl=False)
+        return
     import asyncio  # every command imports this module, and asyncio takes 20 ms
 
     from rag_index.service import Caller

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from rag_index.sources.scaffold import Scaffold
     from rag_index.status.effective_settings import EffectiveValue
 
+SCHEMA_NAME = "rag-index.schema.json"
+"""The schema of the settings file, where a person has written it beside the file for editors."""
+
 
 @command()
 @click.option("--explain", is_flag=True, help="Also explain the automatic values.")
@@ -102,8 +105,9 @@ def init(
     made = scaffold(source, path.parent, include=include, exclude=exclude, add=add)
     if source is not None:
         _show_examples(made, source)
+    schema = f"#:schema ./{SCHEMA_NAME}\n\n" if (path.parent / SCHEMA_NAME).exists() else ""
     try:
-        path.write_text(made.text, encoding="utf-8")
+        path.write_text(schema + made.text, encoding="utf-8")
     except OSError as error:
         raise SettingsError(
             f"{path} cannot be written: {error.strerror}; name a file in a folder that you may write to with --config"

@@ -10,6 +10,7 @@ import click
 
 from rag_index.cli import Context, IndexName, UnicodeText, command, json_option, print_json, print_table
 from rag_index.machine.garbage import collect_seldom
+from rag_index.reports.gate import BY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,10 +155,12 @@ def _gate(run: dict[str, Any]) -> list[str]:
     gate = run.get("gate")
     if not gate:
         return []
-    worse = gate["worse"]
-    means = f"{gate['before']:.3f} before, {gate['after']:.3f} now, p = {gate['p']:.2g}"
-    changed = f"{len(worse):,} worse, {gate['better']:,} better"
-    lines = [f"{gate['metric']} of {gate['queries']:,} golden queries: {means}; {changed}"]
+    worse, lines = gate["worse"], []
+    for name, way in gate["ways"].items():
+        means = f"{way['before']:.3f} before, {way['after']:.3f} now, p = {way['p']:.2g}"
+        changed = f"{way['worse']:,} worse, {way['better']:,} better"
+        metric = " ".join(filter(None, [gate["metric"], BY.get(name)]))
+        lines.append(f"{metric} of {gate['queries']:,} golden queries: {means}; {changed}")
     for one in worse[:MAX_WORSE]:
         lost = f", lost {', '.join(one['lost'])}" if one["lost"] else ""
         lines.append(f"  {one['before']:.3f} → {one['after']:.3f}  {one['query']}{lost}")

@@ -116,11 +116,11 @@ def _describe(settings: Settings, candidate: Candidate) -> str:
     if settings.embedder.kind == "local":
         return workers
     texts = f"{workers}, {candidate.batch_texts} texts per request"
-    if settings.embedder.kind != "ollama":
+    if not settings.embedder.on_servers:
         return texts
     hosts = f", {candidate.hosts} hosts" if candidate.hosts > 1 else ""
-    threads = f"num_thread {candidate.num_thread}" if candidate.num_thread else "default threads"
-    return f"{texts}, {candidate.requests_in_flight} in flight, {threads}{hosts}"
+    threads = f", num_thread {candidate.num_thread}" if candidate.num_thread else ", default threads"
+    return f"{texts}, {candidate.requests_in_flight} in flight{threads * (settings.embedder.kind == 'ollama')}{hosts}"
 
 
 class _WorkerCounts(click.ParamType[list[int]]):
@@ -173,6 +173,9 @@ def benchmark(
 
 
 def _load_benchmark() -> Any:
+    from rag_index.settings.plugins import check_own_packages
+
+    check_own_packages()
     from flows.benchmark import benchmark
 
     return benchmark

@@ -36,6 +36,9 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
 
 
 def _load_watch() -> Any:
+    from rag_index.settings.plugins import check_own_packages
+
+    check_own_packages()
     from flows.watch import watch as watch_flow
 
     return watch_flow

@@ -22,6 +22,7 @@ from rag_index.doctor.history import kept_history, trash_bytes
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
 from rag_index.embedders import identify
+from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import (
     EmbedderError,
@@ -39,7 +40,7 @@ from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.reconcile import compare_points
 from rag_index.indexing.scratch import Scratch
-from rag_index.indexing.target import Target
+from rag_index.indexing.target import Target, recognised
 from rag_index.ledger import Ledger, reconciled_by, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
@@ -175,8 +176,14 @@ class Checkup:
         resources = self.resources
         fits = None
         if resources.identity is not None and (chunker := self._chunker()) is not None:
-            made = (resources.ledger, resources.store, self.alias, resources.identity, chunker)
-            fits = Target(*made, bm25=bm25_model(self.index)).fits
+            places = (resources.ledger, resources.store, self.alias)
+
+            def fits(collection: Collection) -> bool:
+                identity = _identity_of(collection, resources)
+                if identity is None:
+                    return False
+                return Target(*places, recognised(identity, *places), chunker, bm25_model(self.index)).fits(collection)
+
         keep = resources.settings.store.keep_previous
         return CollectionState.read(
             self.index.name, self.alias, resources.ledger, resources.store, keep=keep, fits=fits
@@ -372,6 +379,18 @@ def damaged_ledger(settings: Settings, damage: str) -> Finding:
         "restore it from a backup; or `rag-index doctor --repair` renames it and makes a new one from the store, "
         "without embedding", (file,),
     )  # fmt: skip
+
+
+def _identity_of(collection: Collection, resources: Resources) -> EmbedderIdentity | None:
+    """Return the identity of the embedder with the collection's own table; None if that cannot be used."""
+    embedder = resources.settings.embedder
+    own = settings_for(embedder, collection.embedder)
+    if own == embedder:
+        return resources.identity
+    try:
+        return identify(own)
+    except EmbedderError:
+        return None
 
 
 def _identify(settings: Settings) -> tuple[EmbedderIdentity | None, str]:

@@ -10,9 +10,10 @@ import psutil
 
 from rag_index.database.urls import is_file
 from rag_index.doctor.findings import Advice
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SettingsError
-from rag_index.evaluation.gate import check_gate
-from rag_index.evaluation.significance import needed_queries
+from rag_index.evaluation.gate import WAYS, check_gate
+from rag_index.evaluation.significance import LEVEL, needed_queries
 from rag_index.machine.resources import cpu_count
 
 if TYPE_CHECKING:
@@ -74,13 +75,14 @@ def _small_gates(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterat
             continue  # a finding
         if index.gate is None:
             continue
-        needed = needed_queries(index.gate.max_loss)
+        level = LEVEL / (len(WAYS) if bm25_model(index) else 1)
+        needed = needed_queries(2 * index.gate.max_loss, level=level)
         if needed is not None and queries < needed:
             golden = "golden query" if queries == 1 else "golden queries"
             yield Advice(
                 index.name,
-                f"{queries:,} {golden} for the gate: telling a loss of max_loss ({index.gate.max_loss:g}) from chance "
-                f"takes {needed:,}, so any measured loss above it stops a rebuild; add queries",
+                f"{queries:,} {golden} for the gate: stopping a loss of twice max_loss ({2 * index.gate.max_loss:g}) 9 "
+                f"times in 10 takes {needed:,}, and more where other answers change; add queries",
             )
 
 
@@ -117,10 +119,10 @@ def _long_chunks(settings: Settings, indexes: Sequence[IndexSettings]) -> Iterat
 
 def _context_length(settings: Settings) -> int | None:
     """Return the context length of the model in tokens, or None if the first host does not tell."""
-    from rag_index.hosts.ollama_client import Endpoint
+    from rag_index.hosts.ollama_client import OllamaEndpoint
 
     async def ask() -> int | None:
-        endpoint = Endpoint(settings.embedder.hosts[0], settings.embedder)
+        endpoint = OllamaEndpoint(settings.embedder.hosts[0], settings.embedder)
         try:
             return (await endpoint.details()).context_length
         finally:

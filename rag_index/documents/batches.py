@@ -244,7 +244,7 @@ class StoredPoint:
     """A point read from the store.
 
     `vector` and `sparse` are None unless the caller asked for vectors; `sparse` also if the point has none. `score` is
-    the cosine and `bm25` the score of the sparse vector; both are 0 outside searches.
+    the cosine, `bm25` the score of the sparse vector, and `soft` the soft match; all are 0 outside searches.
     """
 
     id: str
@@ -253,10 +253,11 @@ class StoredPoint:
     score: float = 0.0
     sparse: SparseVector | None = None
     bm25: float = 0.0
+    soft: float = 0.0
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Return what pickle needs, at a third of the cost: a search in another process returns hundreds."""
-        return StoredPoint, (self.id, self.payload, self.vector, self.score, self.sparse, self.bm25)
+        return StoredPoint, (self.id, self.payload, self.vector, self.score, self.sparse, self.bm25, self.soft)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,26 @@
-"""Checks that a vector must pass before it is used: finite, not all zero, of the right dimension."""
+"""Vectors: the checks that each must pass before it is used, shorter ones, sparse ones, and digests made of one."""
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rag_index.errors import EmbedderError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+
+PROBE = "~"
+"""The beginning of a digest that is made of a vector."""
+PROBE_COMPONENTS = 64
+MIN_COSINE = 0.99
 
 
 def usable_rows(matrix: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -26,6 +35,48 @@ def broken_reason(vector: NDArray[np.float32], dimension: int | None) -> str | N
     if not np.isfinite(vector).all():
         return "values that are not finite"
     return None if vector.any() else "nothing but zeros"
+
+
+def shorten(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    """Return the first `dimensions` components, scaled to unit length: what a Matryoshka model's shorter vector is.
+
+    Without `dimensions` the vector stays as it is. Raises EmbedderError if it has fewer.
+    """
+    if dimensions is None:
+        return vector
+    if vector.size < dimensions:
+        raise EmbedderError(
+            f"the model returns vectors of {vector.size} dimensions: set [embedder] dimensions to {vector.size} or less"
+        )
+    cut = vector[:dimensions]
+    length = np.linalg.norm(cut.astype(np.float64))
+    return (cut / length).astype(np.float32) if np.isfinite(length) and length else cut
+
+
+def probe_digest(vector: NDArray[np.float32]) -> str:
+    """Return a digest of a model that is known by one of its vectors: `~`, and 64 components as bytes in base64.
+
+    Such digests are compared by `same_digest`.
+    """
+    part = vector[:PROBE_COMPONENTS].astype(np.float64)
+    levels = np.round(127 * part / max(float(np.abs(part).max()), 1e-30)).astype(np.int8)
+    return PROBE + base64.urlsafe_b64encode(levels.tobytes()).decode()
+
+
+def same_digest(one: str, other: str) -> bool:
+    """Return whether two digests are of one model.
+
+    Those of `probe_digest` are if the cosine of their vectors is at least `MIN_COSINE`, since batches, GPUs and number
+    formats change a vector a little.
+    """
+    if one == other or not (one.startswith(PROBE) and other.startswith(PROBE)):
+        return one == other
+    first, second = (
+        np.frombuffer(base64.urlsafe_b64decode(digest[1:]), dtype=np.int8).astype(np.float64) for digest in (one, other)
+    )
+    if first.shape != second.shape:
+        return False
+    return bool(first @ second >= MIN_COSINE * np.linalg.norm(first) * np.linalg.norm(second))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rag_index.settings.plugins import EMBEDDERS, load_plugin
+from rag_index.settings.sections import EMBEDDER_KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +39,20 @@ class EmbedderIdentity:
         """A short hash of all fields (16 hex digits)."""
         canonical = json.dumps(asdict(self), sort_keys=True).encode()
         return hashlib.blake2b(canonical, digest_size=8).hexdigest()
+
+    @classmethod
+    def from_metadata(cls, recorded: Any) -> EmbedderIdentity | None:
+        """Return the identity that a collection records; None if it records none, or a newer rag-index made it."""
+        try:
+            return cls(**recorded)
+        except TypeError:
+            return None
+
+    def same_model(self, other: EmbedderIdentity) -> bool:
+        """Return whether both make the same vectors. A digest that is made of a vector is compared with tolerance."""
+        from rag_index.documents.vectors import same_digest
+
+        return replace(self, digest="") == replace(other, digest="") and same_digest(self.digest, other.digest)
 
     def __str__(self) -> str:
         prefix = f", document prefix {self.document_prefix!r}" if self.document_prefix else ""
@@ -91,9 +108,12 @@ def open_embedder(
         from rag_index.embedders.sentence_transformers import SentenceTransformersEmbedder
 
         return SentenceTransformersEmbedder(settings)
-    from rag_index.embedders.ollama import OllamaEmbedder
+    if settings.on_servers:
+        from rag_index.embedders.servers import ServerEmbedder
 
-    return OllamaEmbedder(settings, home=home, workers=workers, expected=expected)
+        return ServerEmbedder(settings, home=home, workers=workers, expected=expected)
+    plugin: Embedder = load_plugin(EMBEDDERS, settings.kind, "[embedder] kind", EMBEDDER_KINDS)(settings)
+    return plugin
 
 
 def identify(settings: EmbedderSettings) -> EmbedderIdentity:

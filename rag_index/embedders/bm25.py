@@ -1,6 +1,6 @@
 """Sparse vectors by BM25: each word of a text is a dimension, and rare words count more.
 
-The weight of a word in a chunk is BM25's term frequency part, with k = 1.2, b = 0.75 and an average length of 40 words
+The weight of a word in a chunk is BM25's term frequency part, with k = 1.2, b = 0.75 and an average length of 100 words
 (Robertson and Zaragoza: The Probabilistic Relevance Framework: BM25 and Beyond, 2009). The store multiplies it by the
 word's inverse document frequency when it searches. Qdrant's own code makes the vectors, so the dimension of a word is
 the one that a server would compute.
@@ -9,7 +9,8 @@ the one that a server would compute.
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+import unicodedata
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,19 @@ NAMED_BY = ("path", "qualified_name", "signature")
 _NAME = re.compile(r"[^\W\d]\w*")
 _PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 """A run of capitals (`HTTP` of `HTTPServer`), a word with or without its capital, or digits."""
-VERSION = 1
-"""Change it if the same text would get another sparse vector."""
+VERSION = 2
+"""Raise it if the same text would get another sparse vector. What is at hand goes on in the version that it has."""
 K, B = 1.2, 0.75
-AVERAGE_LENGTH = 40.0
-"""Words of a text of some 400 characters without the frequent ones. Qdrant's own 256 takes such texts for very short,
-so that long chunks win: words alone then find 61.5 % and not 66.8 % of the known items (`benchmarks/retrieval.py`)."""
+AVERAGE_LENGTHS = {1: 40.0, 2: 100.0}
+"""The average length by version. A text of 400 characters has some 40 words that count. Taking such texts for shorter
+than average finds more once meaning and words are added up (`benchmarks/quality.py`)."""
+_SIGNS = {"c++": "cplusplus", "c#": "csharp", "f#": "fsharp", ".net": "dotnet"}
+_SIGNED = re.compile(r"(?<![\w.+#])(?:[cf]#|c\+\+|\.net)(?![\w+#])|\b[a-z]+\.(?:ai|io|js|net)\b", re.IGNORECASE)
+"""A name that punctuation would take apart: `C++`, `.NET`, `node.js`."""
+_OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 WITHOUT_SPACES = frozenset({"chinese", "japanese"})
 """Languages that do not separate words: a dictionary finds them."""
-_WORD = re.compile(r"\w+(?:[-.']\w+)*")
+_WORD = re.compile(r"(?<![\w.+#])(?:[cf]#|c\+\+|\.net)(?![\w+#])|\w+(?:[-.']\w+)*", re.IGNORECASE)
 
 
 def split_identifiers(text: str) -> str:
@@ -58,6 +63,14 @@ def names_of(payload: Mapping[str, Any]) -> str:
     return "\n".join(str(payload[field]) for field in NAMED_BY if payload.get(field))
 
 
+def key_words(document_id: str) -> str:
+    """Return the words of a key by which its document is found, and all of them as one; "" if it is but a number."""
+    if not re.search(r"[^\W\d_]{2}", document_id) or _OPAQUE.fullmatch(document_id):
+        return ""
+    words = re.findall(r"[^\W_]+", document_id)
+    return " ".join([*words, "".join(words)] if len(words) > 1 else words)
+
+
 def definitions(text: str) -> str:
     """Return a word for each name in the text that only the definition of that name has, not its uses.
 
@@ -69,6 +82,11 @@ def definitions(text: str) -> str:
 def _spelled_out(match: re.Match[str]) -> str:
     parts = _parts(match[0])
     return f"{''.join(parts).lower()} {' '.join(parts)}" if len(parts) > 1 else parts[0]
+
+
+def _whole_name(match: re.Match[str]) -> str:
+    name = match[0].lower()
+    return _SIGNS.get(name) or f"{match[0]} {name.replace('.', '')}"
 
 
 def _parts(name: str) -> list[str]:
@@ -101,7 +119,12 @@ class Bm25Model:
             model = cls(**recorded)
         except TypeError:
             return None
-        return model if model.version == VERSION else None
+        return model if model.version in AVERAGE_LENGTHS else None
+
+    def recorded_in(self, chunking: str) -> Bm25Model:
+        """Return the model in the version of a collection that was chunked so, or as it is."""
+        versions = (replace(self, version=version) for version in AVERAGE_LENGTHS)
+        return next((model for model in versions if model.fingerprint in chunking.split("/")), self)
 
 
 def bm25_model(index: IndexSettings) -> Bm25Model | None:
@@ -115,9 +138,9 @@ class Bm25Encoder:
     """A maker of sparse vectors, cheap to make: there is no model to load."""
 
     def __init__(self, model: Bm25Model) -> None:
-        self._split = model.identifiers
+        self._split, self._folds = model.identifiers, model.version > 1
         self._languages = split_languages(model.language)
-        self._engines = [_engine(language) for language in self._languages]
+        self._engines = [_engine(language, model.version) for language in self._languages]
 
     def documents(self, texts: Iterable[str]) -> SparseVectors:
         """Return the sparse vector of each text; one without words gets an empty row."""
@@ -129,7 +152,7 @@ class Bm25Encoder:
 
         A few words do not tell their language, and a text that matches has them as its own language does.
         """
-        prepared = f"{self._prepared(text)} {definitions(text)}" if self._split else text
+        prepared = f"{self._prepared(text)} {definitions(text)}" if self._split else self._prepared(text)
         found = [_row(engine.embed_query(prepared)) for engine in self._engines]
         if len(found) == 1:
             return found[0]
@@ -153,13 +176,18 @@ class Bm25Encoder:
         return self._engines[self._languages.index(choose_language(text, self._languages))]
 
     def _prepared(self, text: str) -> str:
-        return split_identifiers(text) if self._split else text
+        if self._split:
+            return split_identifiers(text)
+        if not self._folds:
+            return text
+        text = text if text.isascii() else unicodedata.normalize("NFKC", text)
+        return _SIGNED.sub(_whole_name, text)
 
 
 @lru_cache(maxsize=64)
-def _engine(language: str) -> e.Bm25:
+def _engine(language: str, version: int) -> e.Bm25:
     """Return Qdrant's encoder for a language. It never changes, and making one takes longer than encoding a query."""
-    parameters: dict[str, Any] = {"k": K, "b": B, "avg_len": AVERAGE_LENGTH}
+    parameters: dict[str, Any] = {"k": K, "b": B, "avg_len": AVERAGE_LENGTHS[version], "ascii_folding": version > 1}
     if language == NO_LANGUAGE:
         parameters |= {"stemmer": e.DisabledStemmer(), "stopwords": e.StopwordsSet()}
     else:

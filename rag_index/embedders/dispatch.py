@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from rag_index.documents.vectors import broken_reason
-from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, RateLimited, TextRefused, TextTooLong
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    HostUnreachable,
+    RateLimited,
+    RequestTooLong,
+    TextRefused,
+    TextTooLong,
+)
 from rag_index.hosts.calls import ALONE_LIMIT, HostCalls, Request
 from rag_index.hosts.pool import RequestStats
 
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.ollama_client import KnownModel
+    from rag_index.hosts.endpoint import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool
 
 FAULT_TRIES = 3
@@ -92,7 +100,7 @@ def make_batches(texts: Sequence[str], *, max_texts: int, max_chars: int, hosts:
 
 
 @dataclass(slots=True)
-class OllamaStats(RequestStats):
+class ServerStats(RequestStats):
     """The counts of requests, and the number of texts that each host embedded."""
 
     texts_by_host: dict[str, int] = field(default_factory=dict)
@@ -114,7 +122,7 @@ class Dispatch(HostCalls[Batch]):
         self,
         pool: Pool,
         model: KnownModel,
-        stats: OllamaStats,
+        stats: ServerStats,
         clock: Clock,
         *,
         texts: Sequence[str],
@@ -152,7 +160,10 @@ class Dispatch(HostCalls[Batch]):
                 return
             self._waiting.popleft()
             self._chars -= batch.chars
-            self._send_or_blame(batch, host, now)
+            if len(batch.rows) > host.max_texts:
+                self._requeue_halves(batch, refused=False)
+            else:
+                self._send_or_blame(batch, host, now)
 
     async def _send(self, batch: Batch, host: Host, started: float) -> None:
         self._stats.splits += batch.is_part and batch.sends == 0
@@ -187,6 +198,8 @@ class Dispatch(HostCalls[Batch]):
     def _narrow_down(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
         if len(batch.rows) > 1:
+            if isinstance(error, RequestTooLong):
+                host.max_texts = min(host.max_texts, len(batch.rows) // 2)
             self._requeue_halves(batch, refused=not isinstance(error, BadVectors))
         elif isinstance(error, TextTooLong):
             self._entries[batch.rows[0]] = error

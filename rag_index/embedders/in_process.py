@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from rag_index.documents.vectors import shorten
 from rag_index.embedders import EmbedderIdentity
 from rag_index.hosts.pool import RequestStats
 
@@ -29,7 +30,7 @@ class InProcessEmbedder(ABC):
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity. Its digest covers the bytes of everything that decides the vectors."""
-        vector = _vector(self._embed(["rag-index asks for the dimension"])[0])
+        vector = _vector(self._embed_cut(["rag-index asks for the dimension"])[0])
         return EmbedderIdentity(
             kind=self.kind,
             model=self._settings.model.rstrip("/").rsplit("/", 1)[-1],
@@ -41,7 +42,7 @@ class InProcessEmbedder(ABC):
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order: its unit vector, or why it has none."""
-        return self._embed(_prefixed(self._settings.document_prefix, texts))
+        return self._embed_cut(_prefixed(self._settings.document_prefix, texts))
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of a query. Raises the error that `embed_documents` would return as its entry."""
@@ -49,7 +50,7 @@ class InProcessEmbedder(ABC):
 
     def embed_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per query, in order, as `embed_documents` does for documents."""
-        return self._embed(_prefixed(self._settings.query_prefix, texts))
+        return self._embed_cut(_prefixed(self._settings.query_prefix, texts))
 
     def close(self) -> None:
         """Release the model."""
@@ -57,6 +58,12 @@ class InProcessEmbedder(ABC):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("this embedder cannot be sent to another process: send its EmbedderSettings and open it there")
+
+    def _embed_cut(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
+        entries, dimensions = self._embed(texts), self._settings.dimensions
+        if dimensions is None:
+            return entries
+        return [entry if isinstance(entry, Exception) else shorten(entry, dimensions) for entry in entries]
 
     @abstractmethod
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:

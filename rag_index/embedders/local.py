@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.vectors import broken_reason, usable_rows
+from rag_index.embedders.adapted import PLAIN, read_table
 from rag_index.embedders.in_process import InProcessEmbedder
 from rag_index.errors import BadVectors, EmbedderError, TextRefused
 
@@ -28,15 +30,18 @@ TEXTS_AT_ONCE = 1024
 class LocalEmbedder(InProcessEmbedder):
     """An Embedder that uses wordllama: unit vectors of 256 dimensions, computed on the calling thread only.
 
-    The vector of a text does not depend on the other texts, and equals the result of
-    `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package is broken.
+    The vector of a text does not depend on the other texts. Without an adapted table it equals the result of
+    `WordLlamaInference.embed(norm=True)` to the last bit. Raises EmbedderError if the package or the table is broken.
     """
 
     kind = "local"
 
     def _embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         if self._model is None:
-            self._model = _load()
+            tokenizer, weights = load_table()
+            if (model := self._settings.model) != PLAIN:
+                weights = read_table(self._settings.tables, model)
+            self._model = tokenizer, weights
         tokenizer, weights = self._model
         began = time.perf_counter()
         entries: list[NDArray[np.float32] | Exception] = []
@@ -47,7 +52,10 @@ class LocalEmbedder(InProcessEmbedder):
         return entries
 
     def _digest(self) -> str:
-        return _digest(_package_folder())
+        digest = _digest(_package_folder())
+        if (model := self._settings.model) == PLAIN:
+            return digest
+        return hashlib.blake2b(f"{digest} {model}".encode(), digest_size=32).hexdigest()
 
 
 def _unit_vectors(
@@ -85,8 +93,9 @@ def _unit_vectors(
     return entries
 
 
-def _load() -> tuple[Tokenizer, NDArray[np.float32]]:
-    """Load the tokenizer and the token vectors, shape (tokens, 256). Raises EmbedderError if that fails."""
+@cache
+def load_table() -> tuple[Tokenizer, NDArray[np.float32]]:
+    """Load the tokenizer and the token vectors, shape (tokens, 256), once. Raises EmbedderError if that fails."""
     root, guard = logging.getLogger(), logging.NullHandler()
     root.addHandler(guard)  # wordllama calls logging.basicConfig on import, which does nothing if there is a handler
     try:

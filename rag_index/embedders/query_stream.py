@@ -21,7 +21,7 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.calls import CHECK_SECONDS, Recovery
+from rag_index.hosts.calls import Recovery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from rag_index.hosts.ollama_client import Endpoint, KnownModel
+    from rag_index.hosts.endpoint import Endpoint, KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool
 
 LATE_FACTOR = 4.0
@@ -299,7 +299,7 @@ class QueryStream:
         for host in self._pool.to_probe(now):
             self._check(host, self._model.try_out)
         for host in self._pool.in_use(now):
-            if host.free_slots(now) > 0 and now - host.checked_at > CHECK_SECONDS:
+            if host.free_slots(now) > 0 and now - host.checked_at > host.endpoint.compare_seconds:
                 self._check(host, self._model.compare)
 
     def _check(self, host: Host, check: Callable[[Endpoint], Awaitable[None]]) -> None:

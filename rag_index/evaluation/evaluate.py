@@ -234,7 +234,7 @@ def evaluate(
     metrics = [*options.metrics, *([options.tune_metric] if options.tune_metric else [])]
     asked = ask(settings, wanted, indexes, max(metric.cutoff for metric in metrics), on_answer)
     judged = [one for one in _scopes(asked, indexes) if one.asked]
-    scopes = tuple(_measure(one, settings.retrieve.dense_weight, options) for one in judged)
+    scopes = tuple(_measure(one, settings.dense_weight, options) for one in judged)
     weight = _weight(judged[-1], settings, options.tune_metric) if options.tune_metric and judged else None
     return Evaluation(scopes, _errors(asked, indexes), missing_documents(settings, asked), weight)
 
@@ -310,7 +310,7 @@ def _weight(judged: _Judged, settings: Settings, metric: Metric) -> WeightChoice
     def values(weight: float) -> list[float]:
         return [measure(metric, *pair) for pair in zip(judged.ranked(weight), judged.relevant, strict=True)]
 
-    return choose_weight(values, settings.retrieve.dense_weight, str(metric))
+    return choose_weight(values, settings.dense_weight, str(metric))
 
 
 def _errors(asked: Sequence[Asked], indexes: Sequence[str]) -> dict[str, str]:

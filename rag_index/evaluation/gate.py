@@ -1,35 +1,41 @@
 """The gate of a rebuild: the live and the rebuilt collection are asked the same queries before the alias moves.
 
-The rebuilt one is refused if it measures worse by more than `max_loss`, unless chance explains the difference: queries
-whose answers change back and forth lose as often as they gain, and a rebuild that lost nothing must not be stopped. See
-`significance` for the test. With too few queries to show even a loss of whole answers of that size, chance is given no
-credit, and the measured loss alone decides: who cannot tell does not publish. Nor is a collection published if no query
-finds anything in either one, because then the golden file's ids are wrong.
+They are asked as the index is searched, and by meaning alone and by words alone: golden queries that words answer would
+not notice that meaning is lost. The rebuilt one is refused if it measures worse in one of these ways by more than
+`max_loss`, unless chance explains that: queries whose answers change back and forth lose as often as they gain. The
+test (see `significance`) is of the metric plus the reciprocal rank of the first relevant document, since ranks change
+before answers are lost. The ways share its level, so a rebuild that lost nothing is refused at most once in 20. With
+`max_loss` 0, chance is given no credit. Nor is a collection published if no query finds anything in either one, because
+then the golden file's ids are wrong.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from rag_index.documents.keys import key_parts, possible_keys
 from rag_index.errors import SettingsError, TransientError
 from rag_index.evaluation.golden import read_golden
-from rag_index.evaluation.measures import measure, parse_metric
-from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries, smallest_loss
-from rag_index.reports.gate import GateVerdict, WorseQuery
+from rag_index.evaluation.measures import Metric, measure, parse_metric
+from rag_index.evaluation.significance import EPSILON, LEVEL, chance_of_loss, needed_queries
+from rag_index.reports.gate import MEANING, SEARCH, WORDS, GateVerdict, WayVerdict, WorseQuery
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.stores.protocol import lend
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from rag_index.evaluation.golden import GoldenQuery
+    from rag_index.ledger import Ledger
+    from rag_index.retrieve.results import SearchResult
     from rag_index.settings import GateSettings, IndexSettings, Settings
     from rag_index.stores import Store
 
-LIVE, REBUILT = "live", "rebuilt"
-"""The names of the index under which the two collections are searched."""
+WAYS: dict[str, float | None] = {SEARCH: None, MEANING: 1.0, WORDS: 0.0}
+"""The weight of meaning by way of searching; None is that of the settings."""
 AT_ONCE = 8
 """Queries that are asked at once."""
 TRIES = 3
@@ -40,6 +46,8 @@ SECONDS = 120.0
 
 Ranking = tuple[str, ...]
 """The documents found, by id, best first."""
+Answers = Mapping[str, Sequence[Ranking]]
+"""What each query finds, by way of searching."""
 
 
 def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
@@ -61,73 +69,112 @@ def check_gate(settings: Settings, index: IndexSettings) -> list[GoldenQuery]:
     return queries
 
 
-def ask_both(
-    settings: Settings, index: IndexSettings, queries: Sequence[GoldenQuery], store: Store, *, live: str, rebuilt: str
-) -> tuple[list[Ranking], list[Ranking]]:
-    """Return what each query finds in the live and in the rebuilt collection of an index.
+def gone_documents(
+    ledger: Ledger, index: IndexSettings, collection_id: int, queries: Sequence[GoldenQuery]
+) -> tuple[str, ...]:
+    """Return the relevant documents, by id, that the source does not have, as far as a collection's scan has seen."""
+    possible: dict[str, list[str]] = {}
+    for document_id in sorted({one for query in queries for one in query.relevant}):
+        try:
+            possible[document_id] = list(possible_keys(key_parts(document_id, index.key_columns or ["id"])))
+        except SettingsError:
+            possible[document_id] = []  # no document of this index can have such an id
+    every = [key for keys in possible.values() for key in keys]
+    there = ledger.known(collection_id, every).keys() | ledger.failures(collection_id, every).keys()
+    return tuple(document_id for document_id, keys in possible.items() if there.isdisjoint(keys))
 
-    Each is searched as the index is, with the model that made it. The store stays open. Raises what a search raises.
+
+def ask(
+    settings: Settings, index: IndexSettings, queries: Sequence[GoldenQuery], store: Store, collections: Sequence[str]
+) -> list[Answers]:
+    """Return what each query finds in each of these collections of an index, by each way of searching.
+
+    Each is searched as the index is, with the model that made it, and by meaning and words alone if it has both. The
+    store stays open. Raises what a search raises.
     """
-    gate = _gate(index)
-    limit = parse_metric(gate.metric).cutoff
-    both = {LIVE: live, REBUILT: rebuilt}
-    patient = _patient(settings, index, len(queries))
-    with Retriever(patient, open_store=lambda: lend(store), collections=both) as retriever:
+    limit = parse_metric(_gate(index).metric).cutoff
+    both = {f"collection {number}": name for number, name in enumerate(collections)}
+    patiently = patient(settings, index, both, len(queries))
+    with Retriever(patiently, open_store=lambda: lend(store), collections=both) as retriever:
 
-        def find(name: str) -> list[Ranking]:
-            return list(threads.map(lambda query: _ranking(retriever, name, query.query, limit), queries))
+        def find(name: str) -> Answers:
+            found = list(threads.map(lambda query: _rankings(retriever, name, query.query, limit), queries))
+            return {way: [one[way] for one in found] for way in WAYS if all(way in one for one in found)}
 
         with ThreadPoolExecutor(AT_ONCE, "rag-index-gate") as threads:
-            return find(LIVE), find(REBUILT)
+            return [find(name) for name in both]
 
 
-def _ranking(retriever: Retriever, name: str, query: str, limit: int) -> Ranking:
-    """Return the documents that a query finds. A passing fault, such as a busy embedder, is tried again."""
-    for tried in range(1, TRIES + 1):
+def _rankings(retriever: Retriever, name: str, query: str, limit: int) -> dict[str, Ranking]:
+    """Return the documents that a query finds, by each way of searching that there is."""
+    found: dict[str, Ranking] = {}
+    for way, weight in WAYS.items():
+        result = _search(retriever, name, query, limit, weight)
+        if way == WORDS and result.dense_weight == 1:  # words were not searched for, and meaning was asked already
+            del found[MEANING]
+            return found
+        found[way] = tuple(hit.document_id for hit in result.hits)
+    return found
+
+
+def _search(retriever: Retriever, name: str, query: str, limit: int, weight: float | None) -> SearchResult:
+    """Search. A passing fault, such as a busy embedder, is tried again."""
+    for tried in range(1, TRIES):
         try:
-            result = retriever.search_sync(query, indexes=[name], limit=limit, groups=ALL_GROUPS)
+            return retriever.search_sync(query, indexes=[name], limit=limit, groups=ALL_GROUPS, dense_weight=weight)
         except TransientError:
-            if tried == TRIES:
-                raise
             time.sleep(PAUSE * tried)
-        else:
-            break
-    return tuple(hit.document_id for hit in result.hits)
+    return retriever.search_sync(query, indexes=[name], limit=limit, groups=ALL_GROUPS, dense_weight=weight)
 
 
 def judge(
-    gate: GateSettings, queries: Sequence[GoldenQuery], before: Sequence[Ranking], after: Sequence[Ranking]
+    gate: GateSettings, queries: Sequence[GoldenQuery], before: Answers, after: Answers, gone: Sequence[str] = ()
 ) -> GateVerdict:
-    """Return the verdict on what the queries found before and after."""
+    """Return the verdict on what the queries found before and after, by the ways that both have."""
+    ways = [way for way in WAYS if way in before and way in after]
+    level = LEVEL / len(ways)
+    found = tuple(_judge_way(gate, queries, way, before[way], after[way], level) for way in ways)
+    return GateVerdict(str(parse_metric(gate.metric)), len(queries), gate.max_loss, found, tuple(gone))
+
+
+def _judge_way(
+    gate: GateSettings,
+    queries: Sequence[GoldenQuery],
+    way: str,
+    before: Sequence[Ranking],
+    after: Sequence[Ranking],
+    level: float,
+) -> WayVerdict:
     metric = parse_metric(gate.metric)
-    measured = [
-        (measure(metric, old, query.relevant), measure(metric, new, query.relevant))
-        for query, old, new in zip(queries, before, after, strict=True)
+    first = Metric("MRR", metric.cutoff)
+    measured, ranked = [], []
+    for query, old, new in zip(queries, before, after, strict=True):
+        values = measure(metric, old, query.relevant), measure(metric, new, query.relevant)
+        measured.append(values)
+        ranked.append(
+            (values[0] + measure(first, old, query.relevant), values[1] + measure(first, new, query.relevant))
+        )
+    worse = [
+        WorseQuery(query.query, *values, tuple(one for one in old if one in query.relevant and one not in new))
+        for query, values, old, new in zip(queries, measured, before, after, strict=True)
+        if values[1] < values[0] - EPSILON
     ]
-    differences = [new - old for old, new in measured]
-    worse = sorted(
-        (
-            WorseQuery(query.query, *values, tuple(one for one in old if one in query.relevant and one not in new))
-            for query, values, old, new in zip(queries, measured, before, after, strict=True)
-            if values[1] < values[0] - EPSILON
-        ),
-        key=lambda one: one.after - one.before,
-    )
-    p, needed = chance_of_loss(differences), needed_queries(gate.max_loss)
-    enough = needed is not None and len(queries) >= needed
-    lost_too_much = -sum(differences) / len(queries) > gate.max_loss + EPSILON
-    return GateVerdict(
-        metric=str(metric),
-        queries=len(queries),
-        before=sum(old for old, _ in measured) / len(queries),
-        after=sum(new for _, new in measured) / len(queries),
-        max_loss=gate.max_loss,
+    differences = [new - old for old, new in ranked]
+    p, count = chance_of_loss(differences), len(queries)
+    total, found = sum(old for old, _ in measured), sum(old for old, _ in ranked)
+    loss = (total - sum(new for _, new in measured)) / count
+    lost_too_much = loss > gate.max_loss + EPSILON
+    squares = sum(difference**2 for difference in differences) / count
+    lost = found / total if total else 1.0
+    return WayVerdict(
+        way=way,
+        before=total / count,
+        after=total / count - loss,
         p=p,
-        passed=any(old or new for old, new in measured) and (not lost_too_much or (enough and p > LEVEL)),
-        needed=needed,
-        smallest=smallest_loss(len(queries)),
-        better=sum(difference > EPSILON for difference in differences),
-        worse=tuple(worse),
+        passed=not (lost_too_much and (p <= level or gate.max_loss == 0)),
+        needed=needed_queries(2 * gate.max_loss, level=level, lost=lost, squares=squares),
+        better=sum(new > old + EPSILON for old, new in measured),
+        worse=tuple(sorted(worse, key=lambda one: one.after - one.before)),
     )
 
 
@@ -137,10 +184,10 @@ def _gate(index: IndexSettings) -> GateSettings:
     return index.gate
 
 
-def _patient(settings: Settings, index: IndexSettings, queries: int) -> Settings:
-    """Return settings with the index under two names, which have time and keep the vectors of all queries."""
+def patient(settings: Settings, index: IndexSettings, names: Iterable[str], queries: int) -> Settings:
+    """Return settings with the index under these names, which have time and keep the vectors of all queries."""
     limits = {name: max(SECONDS, getattr(settings.retrieve, name)) for name in ("timeout", "index_timeout")}
     cache = {"cache_size": queries, "cache_seconds": SECONDS * queries}
-    both = [index.model_copy(update={"name": name}) for name in (LIVE, REBUILT)]
+    indexes = [index.model_copy(update={"name": name}) for name in names]
     retrieve = settings.retrieve.model_copy(update={**limits, **cache})
-    return settings.model_copy(update={"indexes": both, "retrieve": retrieve})
+    return settings.model_copy(update={"indexes": indexes, "retrieve": retrieve})

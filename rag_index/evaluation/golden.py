@@ -9,14 +9,14 @@ each id a grade, a whole number: the greater, the more relevant; 0 is not releva
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from rag_index.database.files import replace_file
 from rag_index.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
 KEYS = ("query", "relevant", "index", "note")
@@ -107,6 +107,12 @@ def read_golden(path: Path, queries: Path | None = None) -> list[GoldenQuery]:
     if not found:
         raise SettingsError(f"{path} has no query with a relevant document: write one a line, such as {EXAMPLE}")
     return _merge(found)
+
+
+def without_documents(queries: Iterable[GoldenQuery], documents: Collection[str]) -> list[GoldenQuery]:
+    """Return the queries without these relevant documents, and without those that have no others."""
+    left = [(query, {one: grade for one, grade in query.relevant.items() if one not in documents}) for query in queries]
+    return [replace(query, relevant=relevant) for query, relevant in left if relevant]
 
 
 def write_golden(path: Path, queries: Iterable[GoldenQuery]) -> None:

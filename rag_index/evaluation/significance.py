@@ -5,11 +5,11 @@ each difference could as well have the other sign. So the test asks how often a 
 comes about if a coin decides every sign. This is Fisher's randomisation test, which Smucker, Allan and Carterette
 recommend for information retrieval (A Comparison of Statistical Significance Tests for Information Retrieval
 Evaluation, CIKM 2007). It assumes nothing about how the differences are distributed, which suits recall, where most of
-them are 0.
+them are 0. It is one-sided, since only a loss is of interest here.
 
-It is one-sided, since only a loss is of interest here, at the level 0.05. The hypothesis is that nothing was lost, and
-not that as much as is allowed was lost: of 300 queries, nine lost answers (3 points) are far from chance (p = 0.002),
-but cannot be told from six (2 points) with any confidence. How much may be lost is decided by the measured loss.
+Signs that are turned take twice their sum from the total. So a mean is as low as the observed one if the differences
+that were turned sum to 0 or more, and each query has its own coins. Then the result can only fall if any difference
+falls, and a query that did not change leaves it as it is.
 
 An interval is that of the percentile bootstrap (Efron and Tibshirani: An Introduction to the Bootstrap, 1993, ch. 13):
 the queries are drawn again and again, with replacement, and 95% of the means lie within it.
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,12 +31,10 @@ if TYPE_CHECKING:
 
 LEVEL = 0.05
 """A loss that chance explains no more often than this counts as real."""
-
-LEAST_WORSE = math.ceil(-math.log2(LEVEL))
-"""So many queries must get worse, and none better, before coins explain it too seldom: half to the fifth is 0.03."""
-
-THROWS = 100_000
-"""How often the signs are thrown; a p-value of 0.05 is then off by 0.001 or so."""
+POWER = 0.9
+"""How often a loss should be noticed."""
+THROWS = 20_000
+"""How often the coins are thrown, a multiple of 8; a p-value of 0.05 is then off by 0.0015 or so."""
 
 EPSILON = 1e-9
 """Sums that differ by less are equal: they are sums of floats in another order."""
@@ -55,25 +54,27 @@ def chance_of_loss(differences: Sequence[float]) -> float:
     `differences` has the measure of each query after the change minus that before. The seed is fixed, so the same
     differences give the same value.
     """
-    values = np.asarray(differences, dtype=np.float64)
-    observed = float(values.sum())
-    sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
     random = np.random.default_rng(RANDOMISATION_SEED)
-    sums = np.zeros(THROWS)
-    for size, count in zip(sizes, counts, strict=True):  # the sum of `count` coins that each win or lose `size`
-        sums += size * (2.0 * random.binomial(count, 0.5, THROWS) - count)
-    as_low = int(np.count_nonzero(sums <= observed + EPSILON))
+    turned = np.zeros(THROWS)
+    for difference in differences:
+        coins = random.bytes(THROWS // 8)
+        if difference:
+            turned += difference * np.unpackbits(np.frombuffer(coins, np.uint8))
+    as_low = int(np.count_nonzero(turned >= -EPSILON))
     return (as_low + 1) / (THROWS + 1)  # the observed signs are one of the throws (Phipson and Smyth, 2010)
 
 
-def smallest_loss(queries: int) -> float | None:
-    """Return the smallest loss of whole answers that this many queries can tell from chance; None if there is none."""
-    return LEAST_WORSE / queries if queries >= LEAST_WORSE else None
+def needed_queries(loss: float, *, level: float = LEVEL, lost: float = 1.0, squares: float = 0.0) -> int | None:
+    """Return how many queries notice this loss of whole answers with `POWER`; None if no number can, because it is 0.
 
-
-def needed_queries(loss: float) -> int | None:
-    """Return how many queries can tell this loss of whole answers from chance; None if no number can."""
-    return math.ceil(LEAST_WORSE / loss - EPSILON) if loss > 0 else None
+    `lost` is what a lost answer takes from its query's measure, and `squares` the mean square of the differences that
+    are there without any loss. The usual formula for a mean, in which the loss itself adds to the variance.
+    """
+    if loss <= 0 or lost <= 0:
+        return None
+    normal = NormalDist()
+    deviations = normal.inv_cdf(1 - level) + normal.inv_cdf(POWER)
+    return math.ceil(deviations**2 * (squares + loss * lost**2) / (loss * lost) ** 2 - EPSILON)
 
 
 @dataclass(frozen=True, slots=True)

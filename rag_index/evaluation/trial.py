@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.sources.proposal import ProposedIndex
+    from rag_index.sources.proposed_index import ProposedIndex
 
 SECONDS = 5.0
 """How long the question which rows are the newest may take."""

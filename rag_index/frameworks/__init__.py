@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve import SearchHit
     from rag_index.retrieve.access import Groups
     from rag_index.retrieve.filters import Filter
+    from rag_index.retrieve.retriever import Fusion
 
 __all__ = ["metadata_of", "point_name", "SearchOptions", "text_of"]
 
@@ -25,9 +26,11 @@ class SearchOptions(TypedDict, total=False):
     filter: Filter | None
     groups: Groups
     timeout: float | None
-    fusion: Any
+    fusion: Fusion
     dense_weight: float | None
     rerank: bool | None
+    min_score: float | None
+    collapse: str | None
 
 
 def text_of(hit: SearchHit) -> str:

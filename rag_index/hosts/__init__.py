@@ -1,1 +1,1 @@
-"""The pool of Ollama servers, used for embedding and for writing contexts."""
+"""The pool of servers, used for embedding and for writing contexts, and the protocols that they speak."""

@@ -15,7 +15,7 @@ from rag_index.outages import asking
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from rag_index.hosts.ollama_client import Endpoint
+    from rag_index.hosts.endpoint import Endpoint
     from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
     from rag_index.outages import Call
 
@@ -26,8 +26,6 @@ LOG_SECONDS = 30.0
 """Time between two log lines while no host accepts texts."""
 
 log = logging.getLogger("rag_index.embedders")
-CHECK_SECONDS = 15.0
-"""Maximum age of the comparison of a host's model when a call begins."""
 MAX_SLEEP = 1.0
 ROAMING_TRIES = 2
 """Failures of a text before it is tried on one host only."""
@@ -69,9 +67,7 @@ class Recovery:
             raise self._unavailable(now)
         if now >= self._log_at:
             waited = f" ({now - since:.0f} s so far)" if now > since else ""
-            log.warning(
-                "no Ollama host accepts texts, waiting at most %g s%s: %s", self._patience, waited, self._reasons()
-            )
+            log.warning("no host accepts texts, waiting at most %g s%s: %s", self._patience, waited, self._reasons())
             self._log_at = now + LOG_SECONDS
         return min(until, self._log_at)
 
@@ -87,7 +83,7 @@ class Recovery:
     def _unavailable(self, now: float) -> Exception:
         errors = [host.error for host in self._pool.hosts]
         waited = f" within {self._patience:g} s" if self._patience else ""
-        message = f"no Ollama host could be used{waited}: {self._reasons()}"
+        message = f"no host could be used{waited}: {self._reasons()}"
         if all(isinstance(error, BadVectors) for error in errors):
             return BadVectors(message)
         if all(isinstance(error, RateLimited) for error in errors):
@@ -347,14 +343,14 @@ class HostCalls(ABC, Generic[Req]):
         """Compare the models of hosts whose last comparison is too old, while requests are in flight."""
         now = self._clock.now()
         for host in self._pool.in_use(now):
-            if host.admitted_at is not None and now - host.checked_at > CHECK_SECONDS:
+            if host.admitted_at is not None and now - host.checked_at > host.endpoint.compare_seconds:
                 self._comparing += 1
                 self._start_task(self._compare(host))
 
     async def _compare(self, host: Host) -> None:
         try:
             await self._known_model.compare(host.endpoint)
-        except EmbedderUnavailable:
+        except (EmbedderUnavailable, BadVectors):
             host.revoke_admission()
         finally:
             self._comparing -= 1

@@ -1,75 +1,31 @@
-"""The client of one Ollama server and one model. Foreign errors become ours here and nowhere else."""
+"""The client of one Ollama server and one model."""
 
 from __future__ import annotations
 
-import asyncio
 import re
-import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
-import httpx
-import numpy as np
 import ollama
-import orjson
 from pydantic import ValidationError
 
-from rag_index.documents.vectors import broken_reason
-from rag_index.errors import (
-    BadVectors,
-    EmbedderError,
-    EmbedderUnavailable,
-    HostUnreachable,
-    ModelChanged,
-    ModelMissing,
-    RagIndexError,
-    RateLimited,
-    RequestTimedOut,
-    TextRefused,
-    TextTooLong,
-    WrongDimension,
+from rag_index.errors import BadVectors, EmbedderUnavailable, ModelMissing
+from rag_index.hosts.endpoint import (
+    METADATA_SECONDS,
+    Endpoint,
+    EndpointSettings,
+    ModelDetails,
+    plain_model_name,
+    to_vectors,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator
 
+    import numpy as np
     from numpy.typing import NDArray
-
-CONNECT_SECONDS = 5.0
-METADATA_SECONDS = 30.0
-"""Time limit of a request that a server answers without loading the model."""
-
-TRANSIENT_STATUS = frozenset({408, 425, 499})
-"""Statuses below 500 that are faults of the server and pass."""
-
-TOO_LONG = re.compile(r"context length|input (length|is too l)|too (long|many tokens)|physical batch size", re.I)
-"""The wordings of several versions of Ollama and llama.cpp: the input (length) exceeds the (maximum) context length;
-input is too large to process, increase the physical batch size."""
-
-NOT_FINITE = re.compile(r"\bNaN\b", re.I)
-"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN or Inf values"
-(Ollama 0.17)."""
-
-CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
-"""The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
-PLAIN_TEXT = "a plain text, to see whether the model answers"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelDetails:
-    """A server's description of its model.
-
-    `digest` is the digest of the weights, or a hash over several digests if the model has an adapter. The digest that
-    /api/tags and `ollama list` print covers a manifest. The manifest contains the licence and, for a model made by
-    `ollama create`, a path on that machine, so it differs between hosts with the same weights. It is used only if a
-    server does not name the weights.
-    """
-
-    digest: str
-    context_length: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +39,8 @@ class Answer:
     """Number of tokens of the prompt that the model read; None if the server does not say."""
 
 
-class EndpointSettings(Protocol):
-    """The settings for requests to a server; `EmbedderSettings` is an implementation."""
-
-    @property
-    def model(self) -> str:
-        """The model's name."""
-
-    @property
-    def timeout(self) -> float:
-        """Time limit of one request, in seconds."""
+class OllamaSettings(EndpointSettings, Protocol):
+    """The settings for requests to an Ollama server."""
 
     @property
     def keep_alive(self) -> str:
@@ -102,44 +50,24 @@ class EndpointSettings(Protocol):
     def num_thread(self) -> int | None:
         """Number of threads per request; None leaves the choice to the server."""
 
-    @property
-    def requests_in_flight(self) -> int:
-        """Maximum number of concurrent requests."""
 
+class OllamaEndpoint(Endpoint):
+    """One Ollama server."""
 
-class Endpoint:
-    """One Ollama server with persistent connections. All methods must be awaited on the same event loop."""
+    service = "Ollama"
 
-    def __init__(self, url: str, settings: EndpointSettings) -> None:
-        self.url = url
-        self._model = settings.model
-        self.timeout = settings.timeout
+    def __init__(self, url: str, settings: OllamaSettings, dimensions: int | None = None) -> None:
+        super().__init__(url, settings, dimensions)
         self._keep_alive = settings.keep_alive
         self._known: tuple[str, ModelDetails] | None = None
         self._options = {"num_thread": settings.num_thread} if settings.num_thread else None
-        self._client = ollama.AsyncClient(
-            host=url,
-            timeout=httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=settings.requests_in_flight),
-            event_hooks={"response": [self._refuse_errors]},
+        self._client = ollama.AsyncClient(host=url, **self._client_options)
+
+    async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        answer = await self._client.embed(
+            self._model, texts, truncate=False, options=self._options, keep_alive=self._keep_alive
         )
-
-    async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
-        """Return a float32 vector for each text, in order. The caller checks whether the vectors can be right.
-
-        Raises:
-            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a text that crashes it.
-            TextTooLong, TextRefused, BadVectors: One or several of the texts are at fault.
-            ModelMissing, EmbedderError: Another try would fail in the same way.
-        """
-        async with self._errors_mapped(self.timeout):
-            answer = await self._client.embed(
-                self._model, list(texts), truncate=False, options=self._options, keep_alive=self._keep_alive
-            )
-            vectors = _to_vectors(answer.embeddings)
-        if len(vectors) != len(texts):
-            raise BadVectors(f"{self.url} returned {len(vectors)} vectors for {len(texts)} texts")
-        return vectors
+        return to_vectors(answer.embeddings)
 
     async def generate(self, prompt: str, **options: float) -> Answer:
         """Return the model's answer to a prompt, without its thinking. `options` are Ollama's (num_ctx, seed, …).
@@ -184,55 +112,17 @@ class Endpoint:
 
     @asynccontextmanager
     async def _errors_mapped(self, seconds: float) -> AsyncIterator[None]:
-        """Map foreign errors of one request to ours, and limit the time of the whole request."""
-        try:
-            async with asyncio.timeout(seconds):
+        async with super()._errors_mapped(seconds):
+            try:
                 yield
-        except RagIndexError:
-            raise
-        except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise HostUnreachable(f"{self.url} accepts no connection: is Ollama running there?") from exc
-        except (TimeoutError, httpx.TimeoutException) as exc:
-            raise RequestTimedOut(f"{self.url} gave no answer within {seconds:g} s") from exc
-        except ollama.ResponseError as exc:
-            raise self._refusal(exc.status_code, str(exc.error), {}) from exc
-        except (httpx.HTTPError, httpx.StreamError) as exc:
-            raise EmbedderUnavailable(f"{self.url} broke the connection: {str(exc) or type(exc).__name__}") from exc
-        except httpx.InvalidURL as exc:
-            raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
-        except ValidationError as exc:
-            if any(error["loc"][:1] == ("embeddings",) and len(error["loc"]) > 1 for error in exc.errors()):
-                raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
-            raise EmbedderUnavailable(f"{self.url} returned JSON that Ollama would not return: is it Ollama?") from exc
-        except (ValueError, TypeError) as exc:
-            raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it Ollama?") from exc
-
-    async def _refuse_errors(self, response: httpx.Response) -> None:
-        """Raise our error for an error status.
-
-        This is a response hook because the client's own error has no headers, and the client fails on an unexpected
-        body.
-        """
-        if response.is_error:
-            await response.aread()
-            raise self._refusal(response.status_code, _error_words(response), response.headers)
-
-    def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
-        """Return our error for a response with this status and these words."""
-        message = f"{self.url} answers {status}: {words}"
-        retry_after = headers.get("retry-after")
-        if status == 429 or (status == 503 and (retry_after or "server busy" in words)):
-            return RateLimited(message, _parse_retry_after(retry_after))
-        if TOO_LONG.search(words):
-            return TextTooLong(f"{message} (model {self._model}): lower chunk_chars of this index")
-        if NOT_FINITE.search(words):
-            return BadVectors(message)
-        if status == 404:
-            named = re.search(r"model\b.*not found", words)
-            return self._model_missing() if named else EmbedderError(f"{message}; is it an Ollama server?")
-        if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
-            return EmbedderUnavailable(message)
-        return TextRefused(message)
+            except ollama.ResponseError as exc:
+                raise self._refusal(exc.status_code, str(exc.error), {}) from exc
+            except ValidationError as exc:
+                if any(error["loc"][:1] == ("embeddings",) and len(error["loc"]) > 1 for error in exc.errors()):
+                    raise BadVectors(f"{self.url} returned vectors with values that are not numbers") from exc
+                raise EmbedderUnavailable(
+                    f"{self.url} returned JSON that Ollama would not return: is it Ollama?"
+                ) from exc
 
     def _model_missing(self) -> ModelMissing:
         return ModelMissing(
@@ -240,103 +130,8 @@ class Endpoint:
         )
 
 
-def plain_model_name(name: str) -> str:
-    """Return a model's name without the tag that Ollama assumes by default."""
-    return name.removesuffix(":latest")
-
-
 def _to_details(response: ollama.ShowResponse, manifest: str) -> ModelDetails:
     weights = re.findall(r"^(?:FROM|ADAPTER)\s.*sha256[-:]([0-9a-f]{64})", response.modelfile or "", re.M)
     digest = weights[0] if len(weights) == 1 else sha256("".join(weights).encode()).hexdigest() if weights else manifest
     lengths = [value for key, value in (response.modelinfo or {}).items() if key.endswith(".context_length")]
     return ModelDetails(digest, int(lengths[0]) if lengths else None)
-
-
-def _to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
-    with np.errstate(over="ignore"):
-        try:
-            return list(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1))
-        except ValueError:  # the rows differ in length
-            return [np.asarray(row, dtype=np.float32) for row in rows]
-
-
-def _error_words(response: httpx.Response) -> str:
-    """Return the server's own description of an error, in one line."""
-    try:
-        content = orjson.loads(response.content)
-        words = content["error"] if isinstance(content, dict) else response.text
-    except (orjson.JSONDecodeError, KeyError):
-        words = re.sub(r"<[^>]*>", " ", response.text)
-    return " ".join(str(words).split())[:300]
-
-
-def _parse_retry_after(header: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for: a number, or an HTTP date (RFC 9110, 10.2.3)."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(header).timestamp() - time.time()
-        except (TypeError, ValueError):
-            return None
-    return max(0.0, seconds) if np.isfinite(seconds) else None
-
-
-@dataclass(slots=True)
-class KnownModel:
-    """The digest and the dimension that every host must have. If they are None, the first host sets them."""
-
-    name: str
-    digest: str | None = None
-    dimension: int | None = None
-    patience: float = 60.0
-    """Seconds that a host may take for `try_out`, the loading of the model included."""
-
-    async def compare(self, endpoint: Endpoint) -> None:
-        """Compare the host's digest with the expected one.
-
-        Raises ModelChanged if they differ, and the errors of `Endpoint.details`.
-        """
-        digest = (await endpoint.details()).digest
-        if self.digest is None:
-            self.digest = digest
-        elif digest != self.digest:
-            raise ModelChanged(
-                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with weights "
-                f"{self.digest[:12]}: start a new run to index with the new model, or run `ollama pull {self.name}` "
-                "on each host to give all hosts the same one"
-            )
-
-    async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare the model, and embed a plain text with it.
-
-        Raises BadVectors, WrongDimension if only the dimension is wrong, EmbedderError if the host refuses even a plain
-        text, and the errors of `compare` and `Endpoint.embed` that mean the server is at fault.
-        """
-        await self.compare(endpoint)
-        vector = await plain_vector(endpoint, self.name)
-        if self.dimension is None:
-            self.dimension = vector.size
-        why = broken_reason(vector, self.dimension)
-        if why is not None:
-            raise WrongDimension(
-                f"{endpoint.url} returned a vector of {why}, though its {self.name} has the expected digest: "
-                "restart that server"
-            )
-
-
-async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
-    """Return a host's vector of a plain text, after checking that it is finite and not zero.
-
-    Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`.
-    """
-    try:
-        vector = (await endpoint.embed([PLAIN_TEXT]))[0]
-    except (TextRefused, TextTooLong) as exc:
-        raise EmbedderError(f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)") from exc
-    why = broken_reason(vector, None)
-    if why is not None:
-        raise BadVectors(f"{endpoint.url} returned a vector of {why} for a plain text")
-    return vector

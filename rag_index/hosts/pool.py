@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
 
-    from rag_index.hosts.ollama_client import Endpoint
+    from rag_index.hosts.endpoint import Endpoint
 
 FORGETTING_FACTOR = 0.8
 """The weight of an answer relative to the next one."""
@@ -111,6 +112,8 @@ class Host:
     slowed_at: float = -math.inf
     not_before: float = -math.inf
     error: Exception | None = None
+    max_texts: int = sys.maxsize
+    """The number of texts that the host takes in one request, as its refusals show."""
     capacity: float = field(init=False)
     """Number of concurrent requests that the host gets at present; at least 1 when rounded down."""
     pace: Pace = field(default_factory=Pace)
@@ -221,7 +224,8 @@ class Pool:
     @property
     def name(self) -> str:
         """What to call the hosts in a message."""
-        return f"Ollama at {self.hosts[0].url}" if len(self.hosts) == 1 else f"Ollama (all {len(self.hosts)} hosts)"
+        where = f"at {self.hosts[0].url}" if len(self.hosts) == 1 else f"(all {len(self.hosts)} hosts)"
+        return f"{self.hosts[0].endpoint.service} {where}"
 
     @property
     def usual_silence(self) -> float:

@@ -6,7 +6,9 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rag_index.documents.vectors import same_digest
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RagIndexError, RequestTimedOut
+from rag_index.hosts.endpoint import equal_model_remedy
 from rag_index.hosts.pool import FIRST_PAUSE, MAX_FAILURES, MIN_SILENCE, Clock
 from rag_index.outages import asking
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     import logging
     from collections.abc import Awaitable, Callable, Sequence
 
-    from rag_index.hosts.ollama_client import Endpoint, ModelDetails
+    from rag_index.hosts.endpoint import Endpoint, ModelDetails
     from rag_index.outages import Call
 
 
@@ -76,13 +78,14 @@ def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger
             raise report.error
     for report in reports:
         if report.error is not None:
-            log.warning("%s: continuing without one of %d Ollama hosts: %s", model, len(reports), report.error)
-    if len({(report.digest, report.dimension) for report in answered}) > 1:
+            log.warning("%s: continuing without one of %d hosts: %s", model, len(reports), report.error)
+    first = answered[0]
+    if any(one.dimension != first.dimension or not same_digest(one.digest, first.digest) for one in answered):
         raise ModelChanged(
             f"hosts have different models named {model}: {', '.join(map(str, answered))}; "
-            f"run `ollama pull {model}` on each"
+            f"{equal_model_remedy(first.digest, model)}"
         )
-    return answered[0]
+    return first
 
 
 async def _survey_host(
@@ -91,13 +94,13 @@ async def _survey_host(
     clock: Clock,
     limit: StartLimit,
 ) -> HostReport:
-    with asking(f"Ollama at {endpoint.url}", patience=MIN_SILENCE) as call:
+    with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
         try:
             async with asyncio.timeout(limit.seconds):
                 return await _ask_host(endpoint, use_model, clock, call)
         except TimeoutError:
             error = RequestTimedOut(
-                f"{endpoint.url} did not answer within {limit.seconds:g} s: restart Ollama there "
+                f"{endpoint.url} did not answer within {limit.seconds:g} s: restart {endpoint.service} there "
                 f"if it hangs, or raise {limit.setting} if its model takes longer to load"
             )
             return HostReport(endpoint.url, error=error)
@@ -117,8 +120,8 @@ async def _ask_host(
             details = await endpoint.details()
             dimension = await use_model(endpoint, details)
         except RequestTimedOut as exc:
-            silent = RequestTimedOut(f"{exc}, though it accepts connections: restart Ollama there if it hangs")
-            return HostReport(endpoint.url, error=silent)
+            silent = f"{exc}, though it accepts connections: restart {endpoint.service} there if it hangs"
+            return HostReport(endpoint.url, error=RequestTimedOut(silent))
         except (EmbedderUnavailable, BadVectors) as exc:
             failure = exc
             call.failed(exc)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rag_index.indexing.scan import Scan
     from rag_index.ledger import WaitingChange, WaitingLookUp
     from rag_index.reports.outcome import IndexOutcome
-    from rag_index.settings import Settings
+    from rag_index.settings import EmbedderSettings, Settings
     from rag_index.sources import Source
 
 CONDITION_VALUES = 100
@@ -112,8 +112,9 @@ class BatchIndexer:
         self._ledger: Ledger | None = None
         self._sources: dict[str, Source] = {}
         self._chunkers: dict[str, Chunker] = {}
-        self._embedder: Embedder | None = None
-        self._identity: tuple[EmbedderIdentity, float] | None = None
+        self._embedders: dict[str, Embedder] = {}
+        """By model: that of an index may have an adapted table."""
+        self._identities: dict[Embedder, tuple[EmbedderIdentity, float]] = {}
         self._sizes: dict[str, int] = {}
         """How many documents of each index fit into a batch."""
 
@@ -154,11 +155,10 @@ class BatchIndexer:
 
     def close(self) -> None:
         """Close everything. The next batch opens it again."""
-        sources, self._sources, self._chunkers = self._sources, {}, {}
-        for one in (*sources.values(), self._embedder, self._ledger):
-            if one is not None:
-                one.close()
-        self._embedder = self._ledger = self._identity = None
+        opened = (*self._sources.values(), *self._embedders.values(), *([self._ledger] if self._ledger else ()))
+        self._ledger, self._sources, self._chunkers, self._embedders, self._identities = None, {}, {}, {}, {}
+        for one in opened:
+            one.close()
 
     def _index(self, run: IndexRun) -> Applied:
         size = self._size(run.index.name)
@@ -197,29 +197,26 @@ class BatchIndexer:
             self._sources[name] = open_source(self._settings, self._settings.index(name))
         return Opened(self._sources[name], self._ledger)
 
-    def embedder(self) -> Embedder:
+    def embedder(self, settings: EmbedderSettings) -> Embedder:
         """Return the embedder. One that is down fails at once: what waits is kept in the inbox."""
-        if self._embedder is None:
-            self._embedder = open_embedder(self._settings.embedder.model_copy(update={"wait_for_recovery": 0.0}))
-        return self._embedder
+        if settings.model not in self._embedders:
+            opened = open_embedder(settings.model_copy(update={"wait_for_recovery": 0.0}))
+            self._embedders[settings.model] = opened
+        return self._embedders[settings.model]
 
-    def identity(self) -> EmbedderIdentity:
+    def identity(self, embedder: Embedder) -> EmbedderIdentity:
         """Return the identity of the embedder, which is asked for it every `IDENTITY_SECONDS` if it is a server."""
-        now = self._clock()
-        believed = self._settings.embedder.kind != "ollama" or self._is_fresh(now)
-        if self._identity is None or not believed:
-            self._identity = self.embedder().identity(), now
-        return self._identity[0]
-
-    def _is_fresh(self, now: float) -> bool:
-        return self._identity is not None and now - self._identity[1] < IDENTITY_SECONDS
+        now, known = self._clock(), self._identities.get(embedder)
+        if known is None or (self._settings.embedder.on_servers and now - known[1] >= IDENTITY_SECONDS):
+            known = self._identities[embedder] = embedder.identity(), now
+        return known[0]
 
 
 class _Batch(NamedDocuments):
     """The steps of a batch: at most `size` of the documents that wait, after look-ups, which may add some."""
 
     def __init__(self, opened: BatchIndexer, size: int) -> None:
-        super().__init__([], opened.embedder())
+        super().__init__([])
         self._opened, self._size = opened, size
         self.changes: list[WaitingChange] = []
 
@@ -233,9 +230,13 @@ class _Batch(NamedDocuments):
     def check(self, index: str, keys: Mapping[str, Iterable[str]], found: set[str]) -> None:
         """Do nothing: a document that neither source nor index has was added and deleted meanwhile."""
 
-    def identity(self) -> EmbedderIdentity:
+    def embedder(self, run: IndexRun) -> Embedder:
+        """Return the embedder of the index."""
+        return self._opened.embedder(run.settings.embedder)
+
+    def identity(self, embedder: Embedder) -> EmbedderIdentity:
         """Return what the embedder is."""
-        return self._opened.identity()
+        return self._opened.identity(embedder)
 
     def chunker(self, run: IndexRun) -> Chunker:
         """Return the chunker of the index."""

@@ -14,7 +14,8 @@ import numpy as np
 
 from rag_index.documents.batches import ChunkedDocument, EmbeddedShard, Failure, ShardStats
 from rag_index.documents.canonical import byte_count, decode_payload
-from rag_index.embedders.bm25 import Bm25Encoder, definitions, names_of
+from rag_index.documents.keys import document_id
+from rag_index.embedders.bm25 import Bm25Encoder, definitions, key_words, names_of
 from rag_index.errors import BadVectors, RagIndexError, TextTooLong
 from rag_index.machine.memory import peak_memory
 
@@ -176,7 +177,7 @@ def _gather(
 def _sparse_vectors(
     bm25: Bm25Model, documents: DocumentBatch, chunked: list[ChunkedDocument], texts: list[str]
 ) -> SparseVectors:
-    """Return a sparse vector for each chunk, of what is embedded and, in source code, of the chunk's names."""
+    """Return a sparse vector for each chunk, of what is embedded, and of the document's key or the code's names."""
     if bm25.identifiers:
         payloads = [
             {**decode_payload(payload), **decode_payload(own)}
@@ -187,6 +188,13 @@ def _sparse_vectors(
             f"{names_of(payload)}\n{definitions(str(payload.get('name', '')))}\n{text}"
             for payload, text in zip(payloads, texts, strict=True)
         ]
+    elif bm25.version > 1:
+        keys = [
+            key_words(document_id(key))
+            for key, document in zip(documents.keys, chunked, strict=True)
+            for _ in document.chunks
+        ]
+        texts = [f"{key}\n{text}" if key else text for key, text in zip(keys, texts, strict=True)]
     return Bm25Encoder(bm25).documents(texts)
 
 
@@ -210,7 +218,7 @@ def hang_limit(settings: Settings, index: IndexSettings, *, chars: int, chars_pe
         return given
     embedder = settings.embedder
     waits = TIMES_SLOWER * chars / max(1.0, chars_per_second)
-    if embedder.kind == "ollama":
+    if embedder.on_servers:
         waits += MAX_TIMEOUTS * embedder.timeout + embedder.wait_for_recovery
     if index.context is not None:
         waits += MAX_TIMEOUTS * index.context.timeout + embedder.wait_for_recovery

@@ -5,7 +5,7 @@ The guards of publishing (too many failed, too few left) are in `delete_guard`; 
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,16 +14,22 @@ from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.keys import point_id
 from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
-from rag_index.evaluation.gate import ask_both, judge
+from rag_index.evaluation.gate import ask, check_gate, gone_documents, judge
+from rag_index.evaluation.golden import without_documents
+from rag_index.evaluation.nonsense import learn_calibration
 from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
 from rag_index.indexing.payload_updates import carry_access
 from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import VectorQuery
-from rag_index.stores.metadata import LEFT
+from rag_index.stores.metadata import CALIBRATION, LEFT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.evaluation.gate import Answers
+    from rag_index.evaluation.golden import GoldenQuery
     from rag_index.indexing.run import IndexRun
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store
@@ -31,6 +37,8 @@ if TYPE_CHECKING:
 SAMPLE = 20
 TIE = 1e-4
 """Scores this close count as equal: exact duplicates find each other."""
+MUCH = 0.1
+"""An ordinary run that writes a greater share of the documents asks the golden queries, before and after."""
 NOTHING_LIVE = "the gate had nothing to compare with, because no collection was live"
 NOT_ASKED = "the gate was not asked (--allow-loss)"
 OTHER_REMEDIES = (": put it back, or rebuild", ": put the settings back, or rebuild", ": rebuild the index")
@@ -133,26 +141,98 @@ def roll_back(ledger: Ledger, store: Store, alias: str, index: str, *, access: b
 
 def _ask_gate(run: IndexRun, rebuilt: Collection, verified: str) -> Publication:
     """Return what the gate of the index says; if the collections cannot be asked, that is a reason to refuse."""
-    gate, index, store = run.index.gate, run.index.name, run.store
+    gate, index, store, queries = run.index.gate, run.index.name, run.store, run.golden
     live = store.aliases().get(run.alias)
     if gate is None:
         return Publication(verified)
     if run.options.allow_loss or live is None:
         return Publication(verified, notes=[NOT_ASKED if run.options.allow_loss else NOTHING_LIVE])
-    run.progress.say(f"asking {len(run.golden):,} golden queries")
+    gone = gone_documents(run.ledger, run.index, rebuilt.id, queries)
+    queries = without_documents(queries, gone) or queries  # if all are gone, the ids are wrong, which the verdict says
+    run.progress.say(f"asking {len(queries):,} golden queries")
     try:
         with run.stopwatch.stage("gate"):
-            found = ask_both(run.settings, run.index, run.golden, store, live=live, rebuilt=rebuilt.name)
+            before, after = ask(run.settings, run.index, queries, store, [live, rebuilt.name])
     except RagIndexError as error:
         reason = (
             f"the gate could not compare {live} with the rebuilt {rebuilt.name}, which was not published "
             f"({_cause(error)}): make both searchable and run again, or run `rag-index rebuild {index} --allow-loss`"
         )
         return Publication(verified, refused=reason)
-    verdict = judge(gate, run.golden, *found)
+    verdict = judge(gate, queries, before, after, gone)
     if not verdict.passed:
         return Publication(verified, refused=verdict.refusal(rebuilt.name, index), gate=verdict)
     return Publication(f"{verified}; {verdict.sentence()}", gate=verdict, notes=list(verdict.notes()))
+
+
+class GoldenWatch:
+    """The gate's question about an ordinary run that changes much of the live collection. It reports and never refuses.
+
+    What a query finds before can be asked only while nothing is written, so `before_writing` is called first.
+    """
+
+    def __init__(self, run: IndexRun, collection: Collection) -> None:
+        self._run, self._collection = run, collection
+        self._documents = run.ledger.totals(collection.id).documents if run.index.gate is not None else 0
+        self._queries: Sequence[GoldenQuery] = ()
+        self._before: Answers | None = None
+        self._changed = 0
+
+    def note(self, documents: int) -> None:
+        """Count documents that will be written."""
+        self._changed += documents
+
+    def before_writing(self, *, more_to_read: bool) -> None:
+        """Ask the queries if much of the collection will change, or may change because the source is not read yet."""
+        if self._before is None and self._documents and (more_to_read or self._changes_much):
+            self._queries = self._queries or self._read()
+            self._before = self._ask()
+
+    def report(self) -> None:
+        """Ask again if much has changed, and say in the outcome what that did to the golden queries."""
+        run, gate, before = self._run, self._run.index.gate, self._before
+        self._before = None
+        if gate is None or before is None or not self._changes_much or (after := self._ask()) is None:
+            return
+        gone = gone_documents(run.ledger, run.index, self._collection.id, self._queries)
+        rows = [row for row, query in enumerate(self._queries) if not set(query.relevant) <= set(gone)]
+        if rows:
+            left = without_documents(self._queries, gone)
+            old, new = ({way: [found[row] for row in rows] for way, found in one.items()} for one in (before, after))
+            verdict = run.outcome.gate = judge(gate, left, old, new, gone)
+            found = verdict.sentence() if verdict.passed or not verdict.search.before else verdict.fall()
+            run.outcome.say(f"{self._changed:,} documents were written where there were {self._documents:,}: {found}")
+            for note in verdict.notes():
+                run.outcome.say(note)
+
+    @property
+    def _changes_much(self) -> bool:
+        return self._changed > MUCH * self._documents
+
+    def _read(self) -> Sequence[GoldenQuery]:
+        try:
+            return check_gate(self._run.settings, self._run.index)
+        except SettingsError as error:
+            self._run.outcome.say(f"golden queries were not asked: {error}")
+            return ()
+
+    def _ask(self) -> Answers | None:
+        run = self._run
+        if not self._queries:
+            return None
+        try:
+            with run.stopwatch.stage("gate"):
+                return ask(run.settings, run.index, self._queries, run.store, [self._collection.name])[0]
+        except RagIndexError as error:
+            run.outcome.say(f"golden queries were not asked: {_cause(error)}")
+            return None
+
+
+def calibrate(run: IndexRun, collection: Collection) -> None:
+    """Learn what the scores of a collection mean, and record it with it. Without that, others' weights stand."""
+    with run.stopwatch.stage("gate"), suppress(RagIndexError):
+        if found := learn_calibration(run.settings, run.index, run.ledger, run.store, collection):
+            run.store.set_metadata(collection.name, {CALIBRATION: found.to_metadata()})
 
 
 def _cause(error: RagIndexError) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
+from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SourceUnavailable, StoreRestored
 from rag_index.evaluation.gate import check_gate
@@ -23,7 +24,7 @@ from rag_index.indexing.commit import Committer
 from rag_index.indexing.comparison import begin_comparison
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.pruning import prune
-from rag_index.indexing.publish import verify_counts
+from rag_index.indexing.publish import GoldenWatch, verify_counts
 from rag_index.indexing.reconcile import reconcile
 from rag_index.indexing.scan import Scan, ScanProgress
 from rag_index.indexing.scan_state import LedgerScanState
@@ -31,7 +32,7 @@ from rag_index.indexing.search_index import begin_bulk, end_bulk, make_searchabl
 from rag_index.indexing.service_checks import current_checks
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.steps import read_pages
-from rag_index.indexing.target import Target
+from rag_index.indexing.target import Target, recognised
 from rag_index.indexing.vector_reuse import VectorReuse, reusable
 from rag_index.ledger import Ledger, reconciled_by
 from rag_index.ledger.lease import IndexLease
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from rag_index.indexing.steps import Steps
     from rag_index.ledger import Collection, WatchRecord
     from rag_index.reports.outcome import State
-    from rag_index.settings import IndexSettings, Settings
+    from rag_index.settings import EmbedderSettings, IndexSettings, Settings
     from rag_index.sources import Source
     from rag_index.stores import Store
 
@@ -127,6 +128,19 @@ class IndexRun:
     def open_chunker(self) -> Chunker:
         """Return the chunker of the index. Raises as `rag_index.chunking.open_chunker`."""
         return open_chunker(self.settings, self.index)
+
+    def choose_embedder(self) -> EmbedderSettings:
+        """Return the settings of the embedder of this run, which embeds with them from now on.
+
+        It is the one that made the live collection, where they differ by an adapted table alone; a rebuild and a first
+        run use the newest table. Raises what the store raises.
+        """
+        if self.settings.embedder.kind == "local":
+            live = self.ledger.collection(self.store.aliases().get(self.alias, ""))
+            made_by = None if live is None or self.options.full else live.embedder
+            chosen = settings_for(self.settings.embedder, made_by)
+            self.settings = self.settings.model_copy(update={"embedder": chosen})
+        return self.settings.embedder
 
     def own_workers(self) -> int:
         """Return how many workers the run has where it starts them itself: one if this process embeds."""
@@ -272,6 +286,7 @@ def _reason(error: BaseException) -> str:
 def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> Scan:
     """Choose the collection and prepare the scan. Raises as `indexing.target.Target`."""
     ledger, store, index = run.ledger, run.store, run.index
+    identity = recognised(identity, ledger, store, run.alias)
     target = Target(ledger, store, run.alias, identity, chunker, bm25=bm25_model(index), index=index.name)
     known = run.alias in store.aliases() or bool(ledger.collections(run.alias))
     bulk = run.settings.store.server.bulk and not store.embedded
@@ -312,6 +327,7 @@ def _begin_scan(run: IndexRun, identity: EmbedderIdentity, chunker: Chunker) -> 
         ),
         reuse=reuse,
         comparison=begin_comparison(run, collection, watch, rebuild=rebuild),
+        golden=None if rebuild or run.options.single or index.gate is None else GoldenWatch(run, collection),
         _progress=ScanProgress(any_failures=ledger.count_failures(collection.id) > 0),
         bulk=begin_bulk(  # last: from here on, the end of the run undoes it
             store, [one.name for one in ledger.collections(run.alias) if one.id != collection.id], collection.name,

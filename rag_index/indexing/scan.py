@@ -17,12 +17,13 @@ from rag_index.indexing.delete_guard import held_back
 from rag_index.indexing.diff import diff
 from rag_index.indexing.embed import EmbedJob, hang_limit
 from rag_index.indexing.payload_updates import outdated_groups, update_access, update_payloads
-from rag_index.indexing.publish import NOTHING_LIVE, publish_rebuilt, verify_counts
+from rag_index.indexing.publish import NOTHING_LIVE, GoldenWatch, calibrate, publish_rebuilt, verify_counts
 from rag_index.indexing.search_index import build_search_index, search_index_due, useless_indexes
 from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
 from rag_index.stores import server_collections
+from rag_index.stores.metadata import CALIBRATION
 
 if TYPE_CHECKING:
     import logging
@@ -67,6 +68,8 @@ class Scan:
     state: LedgerScanState
     reuse: VectorReuse | None
     comparison: Comparison
+    golden: GoldenWatch | None
+    """Asks golden queries before and after an ordinary run, if the index has a gate."""
     _progress: ScanProgress
 
     def shards(self, pages: Iterable[SourcePage]) -> Iterator[Shard]:
@@ -80,10 +83,14 @@ class Scan:
         for page in pages:
             with self.run.stopwatch.stage("diff"):
                 shards = list(self._diff_page(page))
+            if shards and self.golden is not None:
+                self.golden.before_writing(more_to_read=True)
             any_shard = any_shard or bool(shards)
             yield from shards
         parallel = self.run.settings.parallel
         in_process = not any_shard and parallel.shard_documents == "auto" and not parallel.address
+        if self.golden is not None:
+            self.golden.before_writing(more_to_read=False)
         for shard in self.sharder.rest():
             yield replace(shard, in_process=in_process)
 
@@ -131,6 +138,8 @@ class Scan:
         outcome.payload_only += len(changes.payload_only) - len(damaged)
         to_embed = changes.to_embed.plus(changes.payload_only.take(damaged))
         self._progress.chars += sum(map(len, to_embed.texts))
+        if self.golden is not None:
+            self.golden.note(len(to_embed))
         self.committer.take(to_embed.keys, known)
         done = len(documents) + len(page.unreadable) + unread - len(to_embed)
         run.progress.advance(done, failed=changes.given_up + sum(f.kind == "failed" for f in page.unreadable))
@@ -205,6 +214,7 @@ class Scan:
         rate = self.sharder.chars_per_second
         limit = hang_limit(settings, self.run.index, chars=shard.chars, chars_per_second=rate)
         bm25 = bm25_model(self.run.index)
+        bm25 = bm25 and bm25.recorded_in(self.collection.chunking)
         return EmbedJob(shard, self.chunker, settings.embedder, self.identity, bm25, workers, known, limit)
 
     def continue_alone(self, error: NoWorkers) -> None:
@@ -328,6 +338,10 @@ class Scan:
                 verify_counts(run.ledger, run.store, self.collection)
                 if not self.guard.any_documents and run.index.gate is not None:
                     run.outcome.say(NOTHING_LIVE)
+                if self.golden is not None:
+                    self.golden.report()
+            if not run.options.single and CALIBRATION not in run.store.metadata(self.collection.name):
+                calibrate(run, self.collection)
         if self._progress.deletes_done:
             self.state.complete()
         if published:

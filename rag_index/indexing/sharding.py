@@ -31,7 +31,7 @@ than was assumed, but cannot show that the embedder is slower."""
 MEAN_CHARS = 400.0
 """The assumed length of a document before any was seen."""
 FIRST_RATE = {"local": 2_000_000.0, "ollama": 4_000.0, "sentence-transformers": 10_000.0}
-"""Characters per second that a worker is assumed to embed before anything was measured."""
+"""Characters per second that a worker is assumed to embed before anything was measured; others are like `ollama`."""
 
 FIRST_RATE_OF_CONTEXTS = 1_000.0
 """The same where a model writes contexts."""
@@ -43,7 +43,7 @@ def first_rate(kind: str, index: IndexSettings, measured: float | None) -> float
 
     That is the rate measured before, except where contexts may not have been written when it was measured.
     """
-    rate = measured or FIRST_RATE[kind]
+    rate = measured or FIRST_RATE.get(kind, FIRST_RATE["ollama"])
     return rate if index.context is None else min(rate, FIRST_RATE_OF_CONTEXTS)
 
 

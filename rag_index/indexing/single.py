@@ -37,10 +37,14 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
     written, if an id cannot be one, if neither source nor index has it, or if the index's source cannot be asked for
     single documents; otherwise raises as `open_run`. Every other error of ours ends in the outcome.
     """
-    patient = settings.embedder.model_copy(update={"wait_for_recovery": settings.run.wait})
+    embedder = settings.embedder.model_copy(update={"wait_for_recovery": settings.run.wait})
     options, run_id = RunOptions(retry_failed=True, single=True), f"{SINGLE}{uuid.uuid4()}"
-    with open_run(settings, name, options, run_id=run_id) as run, closing(open_embedder(patient)) as embedder:
-        outcome = run.execute(NamedDocuments(list(dict.fromkeys(ids)), embedder))
+    patient = settings.model_copy(update={"embedder": embedder})
+    with (
+        open_run(patient, name, options, run_id=run_id) as run,
+        closing(NamedDocuments(list(dict.fromkeys(ids)))) as steps,
+    ):
+        outcome = run.execute(steps)
         if isinstance(run.error, SettingsError):
             raise run.error
         return outcome
@@ -49,10 +53,9 @@ def index_documents(settings: Settings, name: str, ids: Sequence[str]) -> IndexO
 class NamedDocuments(Here):
     """The steps of a run over a few documents, whose ids are given: the rest of the index stays as it is."""
 
-    def __init__(self, ids: Sequence[str], embedder: Embedder) -> None:
-        super().__init__(embedder)
+    def __init__(self, ids: Sequence[str]) -> None:
+        super().__init__()
         self._ids = ids
-        self._embedder = embedder
         self.page: SourcePage
         self.gone: list[str] = []
 
@@ -75,7 +78,14 @@ class NamedDocuments(Here):
             there = {*self.page.documents.keys, *(failure.key for failure in self.page.unreadable)}
             self.check(name, keys, known | there)
             self.gone = sorted(known - there)
-        return run.begin(self.identity(), self.chunker(run), workers=1, documents=len(self._ids))
+        run.choose_embedder()
+        embedder = self._given = self.embedder(run)
+        return run.begin(self.identity(embedder), self.chunker(run), workers=1, documents=len(self._ids))
+
+    def close(self) -> None:
+        """Close the embedder."""
+        if self._given is not None:
+            self._given.close()
 
     def check(self, index: str, keys: Mapping[str, Iterable[str]], found: set[str]) -> None:
         """Raise SettingsError if neither the source nor the index has a document: somebody has named it.
@@ -88,9 +98,13 @@ class NamedDocuments(Here):
                     f"index {index}: neither the source nor the index has a document {given}; nothing was done"
                 )
 
-    def identity(self) -> EmbedderIdentity:
+    def embedder(self, run: IndexRun) -> Embedder:
+        """Return the embedder of the index."""
+        return open_embedder(run.settings.embedder)
+
+    def identity(self, embedder: Embedder) -> EmbedderIdentity:
         """Return what the embedder is."""
-        return self._embedder.identity()
+        return embedder.identity()
 
     def chunker(self, run: IndexRun) -> Chunker:
         """Return the chunker of the index."""

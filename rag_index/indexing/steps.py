@@ -20,7 +20,7 @@ from rag_index.settings.index import SQL
 from rag_index.sources.pages import PAGE_CHARS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator
 
     from rag_index.documents.batches import EmbeddedShard, Shard, WrittenShard
     from rag_index.embedders import Embedder
@@ -94,7 +94,9 @@ def begin_run(run: IndexRun, ask: Ask, *, workers: Callable[[], int] | None = No
     else:
         service = ("context", index.context.model, *(index.context.hosts or []))
         chunker = checks.check(service, partial(ask, "context", run.open_chunker, 1))
-    identity = checks.remember("embedder", partial(ask, "embedder", partial(identify, run.settings.embedder), 1))
+    embedder = run.choose_embedder()
+    asked: Hashable = ("embedder", embedder.model) if embedder.kind == "local" else "embedder"
+    identity = checks.remember(asked, partial(ask, "embedder", partial(identify, embedder), 1))
     return run.begin(identity, chunker, workers=count)
 
 

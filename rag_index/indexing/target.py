@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import re
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.canonical import VERSION
-from rag_index.errors import FingerprintChanged, StoreMismatch
+from rag_index.documents.vectors import PROBE
+from rag_index.embedders import EmbedderIdentity
+from rag_index.errors import FingerprintChanged, StoreMismatch, StoreRefused
 from rag_index.stores import RENAME, find_live
 from rag_index.stores.metadata import BM25, MOVED_TO
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rag_index.chunking import Chunker
-    from rag_index.embedders import EmbedderIdentity
     from rag_index.embedders.bm25 import Bm25Model
     from rag_index.ledger import Collection, Ledger
     from rag_index.stores import Store, StoreNames
@@ -59,6 +63,24 @@ def live_collection(ledger: Ledger, store: StoreNames, alias: str) -> Collection
     return collection
 
 
+def recognised(identity: EmbedderIdentity, ledger: Ledger, store: StoreNames, alias: str) -> EmbedderIdentity:
+    """Return the identity as a collection records it, if one was made by the same model, and otherwise as it is.
+
+    A model without a digest is known by a vector that is never the same to the last bit. The one that was recorded
+    first counts, so that equal models have one fingerprint, and no difference adds up. Those of `alias` come first.
+    """
+    if not identity.digest.startswith(PROBE):
+        return identity
+    for collection in sorted(ledger.collections(), key=lambda one: (one.alias != alias, -one.id)):
+        metadata: Mapping[str, Any] = {}
+        with suppress(StoreRefused):  # an index of others, which the key may not read
+            metadata = store.find(collection.name) or {}
+        recorded = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
+        if recorded is not None and recorded.same_model(identity):
+            return recorded
+    return identity
+
+
 def check_fits(
     collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None, *, index: str
 ) -> None:
@@ -67,7 +89,7 @@ def check_fits(
     Raises:
         FingerprintChanged: another embedder made it, or its documents were chunked differently.
     """
-    if reason := _mismatch(collection, identity, _chunking(chunker, bm25)):
+    if reason := _mismatch(collection, identity, chunker, bm25):
         raise FingerprintChanged(f"{reason}: run `rag-index rebuild {index}`, or restore the settings")
 
 
@@ -132,7 +154,7 @@ class Target:
 
     def fits(self, collection: Collection) -> bool:
         """Return whether the settings would make the vectors and chunks that the collection has."""
-        return not _mismatch(collection, self.identity, _chunking(self.chunker, self.bm25))
+        return not _mismatch(collection, self.identity, self.chunker, self.bm25)
 
     def _add_to_ledger(self) -> Collection:
         """Add a new collection to the ledger, under the next free number."""
@@ -166,7 +188,7 @@ class Target:
                 "embedder_fingerprint": collection.embedder_fingerprint,
                 "embedder": collection.embedder,
                 "chunking": collection.chunking,
-                **({BM25: self.bm25.to_metadata()} if self.bm25 else {}),
+                **({BM25: self.bm25.recorded_in(collection.chunking).to_metadata()} if self.bm25 else {}),
             },
             sparse=self.bm25 is not None,
             like=like,
@@ -189,9 +211,13 @@ def _chunking(chunker: Chunker, bm25: Bm25Model | None) -> str:
     return "/".join([chunker.fingerprint, *([bm25.fingerprint] if bm25 else []), f"canonical-{VERSION}"])
 
 
-def _mismatch(collection: Collection, identity: EmbedderIdentity, chunking: str) -> str:
-    """Return how the collection differs from what the settings would make; "" if it does not."""
-    if collection.chunking != chunking:
+def _mismatch(collection: Collection, identity: EmbedderIdentity, chunker: Chunker, bm25: Bm25Model | None) -> str:
+    """Return how the collection differs from what the settings would make; "" if it does not.
+
+    One whose words are of an older version goes on in that version, until a rebuild.
+    """
+    chunking = _chunking(chunker, bm25)
+    if collection.chunking != _chunking(chunker, bm25 and bm25.recorded_in(collection.chunking)):
         return (
             f"{collection.name} was chunked as {collection.chunking} (version/chunk_chars/chunk_overlap/context/bm25), "
             f"settings say {chunking}"

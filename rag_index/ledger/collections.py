@@ -42,10 +42,15 @@ class CollectionRows(LedgerConnection):
         found = self._select(sa.select(collections).where(collections.c.name == name))
         return Collection(**found[0]._mapping) if found else None
 
-    def collections(self, alias: str) -> list[Collection]:
-        """Return all collections of an alias, oldest first."""
-        statement = sa.select(collections).where(collections.c.alias == alias).order_by(collections.c.id)
+    def collections(self, alias: str | None = None) -> list[Collection]:
+        """Return all collections of an alias, or of all aliases, oldest first."""
+        statement = sa.select(collections).order_by(collections.c.id)
+        statement = statement if alias is None else statement.where(collections.c.alias == alias)
         return [Collection(**row._mapping) for row in self._select(statement)]
+
+    def embedders(self) -> list[str]:
+        """Return the descriptions of the embedders that made collections, of all aliases."""
+        return [row.embedder for row in self._select(sa.select(collections.c.embedder).distinct())]
 
     def add_collection(self, **values: Any) -> Collection:
         """Add a collection that is about to be created in the store; `values` are columns of `tables.collections`."""

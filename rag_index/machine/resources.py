@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 MB = 1_000_000
-WORKER_MEMORY = {"local": 300 * MB, "ollama": 200 * MB, "sentence-transformers": 800 * MB}
+WORKER_MEMORY = {"local": 300 * MB, "ollama": 200 * MB, "openai": 200 * MB, "sentence-transformers": 800 * MB}
 """Bytes that a worker process needs, by kind of embedder. Two are measured: `local` with shards of 5 million
-characters; `ollama`, which has no model in the process, takes 60 MB less and has small shards. The third is an
-estimate for torch, to which the model's weights are added."""
+characters; `ollama`, which has no model in the process like `openai`, takes 60 MB less and has small shards. The last
+is an estimate for torch, to which the model's weights are added, and for plug-ins."""
 UNKNOWN_WEIGHTS = 500 * MB
 """Assumed weights of a sentence-transformers model that is not a local folder: the name does not tell its size."""
 RESERVED_MEMORY = 700 * MB
@@ -123,7 +123,7 @@ def _initial_load() -> float | None:
 
 def estimate_worker_memory(embedder: EmbedderSettings) -> int:
     """Return the bytes that a worker process with this embedder is expected to need."""
-    needed = WORKER_MEMORY[embedder.kind]
+    needed = WORKER_MEMORY.get(embedder.kind, WORKER_MEMORY["sentence-transformers"])
     if embedder.kind != "sentence-transformers":
         return needed
     folder = Path(embedder.model)

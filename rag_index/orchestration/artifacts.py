@@ -167,9 +167,9 @@ def _report_text(run: IndexRun) -> str:
 
 
 def gate_table(verdict: GateVerdict, *, project: str, index: str) -> None:
-    """Create the table of the golden queries that a rebuilt collection answers worse."""
-    rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.worse[:MAX_WORSE]]
-    said = f"{'Passed' if verdict.passed else 'Not published'} (max_loss {verdict.max_loss:g}): {verdict.sentence()}"
+    """Create the table of the golden queries that got worse."""
+    rows = [{**one.to_json(), "lost": ", ".join(one.lost)} for one in verdict.poorest.worse[:MAX_WORSE]]
+    said = f"{'Passed' if verdict.passed else 'Not passed'} (max_loss {verdict.max_loss:g}): {verdict.sentence()}"
     _table(said, rows, project, index, "gate")
 
 

@@ -109,7 +109,7 @@ class HereUntilWorkers(Here):
 
     def may_end_this_process(self, scan: Scan, shard: Shard) -> bool:
         """Return whether a child process has to embed a shard: a model in this process could end it."""
-        apart = not (self._alone or shard.in_process) and scan.run.settings.embedder.kind != "ollama"
+        apart = not (self._alone or shard.in_process) and not scan.run.settings.embedder.on_servers
         return apart or super().may_end_this_process(scan, shard)
 
     def _better_left(self, scan: Scan) -> bool:
@@ -138,6 +138,6 @@ def _worth_workers(scan: Scan) -> bool:
     they cost. Workers beyond the processors take no share, unless an embedding server does the work.
     """
     settings, workers = scan.run.settings, scan.run.metrics.workers
-    if settings.embedder.kind != "ollama":
+    if not settings.embedder.on_servers:
         workers = min(workers, max(1, cpu_count() - 1))
     return scan.seconds_left * workers / (workers + 1) >= START_SECONDS

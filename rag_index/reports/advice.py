@@ -81,16 +81,18 @@ def _advice_on_workers(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     chunking = 1 - metrics.embed_seconds / max(metrics.worker_seconds, 1e-9)
     if metrics.embed_seconds and chunking > LARGE_SHARE:
         return f", {chunking:.0%} of that on chunking, not embedding: more processors and workers would help"
-    if embedder.kind == "local":
+    if not embedder.on_servers and embedder.kind != "sentence-transformers":
         return ": the embedder is the bottleneck; more processors and workers would help"
     if embedder.kind == "sentence-transformers":
         return ": the model is the bottleneck; a GPU (device), or more processors and workers, would help"
     if threads := _advice_on_threads(metrics, embedder):
         return threads
+    ollama = "Ollama" if embedder.kind == "ollama" else "embedding"
     if len(embedder.hosts) == 1:
-        return ", one Ollama server: a second one may help (hosts); `rag-index tune --local-servers` tries it"
+        tried = "; `rag-index tune --local-servers` tries it" if embedder.kind == "ollama" else ""
+        return f", one {ollama} server: a second one may help (hosts){tried}"
     return (
-        f", {len(embedder.hosts)} Ollama servers: more servers, on more machines or GPUs, would help; "
+        f", {len(embedder.hosts)} {ollama} servers: more servers, on more machines or GPUs, would help; "
         "`rag-index tune` measures it"
     )
 
@@ -102,7 +104,7 @@ def _advice_on_threads(metrics: RunMetrics, embedder: EmbedderSettings) -> str:
     If anything else runs on the machine, one of them is always slow.
     """
     local_hosts = len(embedder.local_hosts)
-    if not local_hosts or embedder.num_thread is not None:
+    if embedder.kind != "ollama" or not local_hosts or embedder.num_thread is not None:
         return ""
     remedy = "num_thread = 1 is several times faster in this case; `rag-index tune` finds the best value"
     if local_hosts > 1:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+SEARCH, MEANING, WORDS = "search", "meaning", "words"
+"""The ways of searching that a gate compares."""
+BY = {MEANING: "by meaning alone", WORDS: "by words alone"}
 NAMED = 3
 """Queries that a sentence names."""
 EPSILON = 1e-9
@@ -39,23 +42,20 @@ class WorseQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class GateVerdict:
-    """The verdict of a gate. `before` and `after` are the means of the metric over all queries.
+class WayVerdict:
+    """How one way of searching compares. `before` and `after` are the means of the metric over all queries.
 
-    `p` is how probable such a loss is if nothing was lost. `needed` is how many queries can tell a loss of just
-    `max_loss` from chance, None if no number can. `smallest` is the smallest loss that these queries can tell from
-    chance, None if they can tell none.
+    `p` is how probable such a loss is if nothing was lost, and `passed` whether this way may go live. `needed` is how
+    many queries would stop a loss of twice `max_loss` 9 times in 10 if answers change as these did; None if `max_loss`
+    is 0.
     """
 
-    metric: str
-    queries: int
+    way: str
     before: float
     after: float
-    max_loss: float
     p: float
     passed: bool
     needed: int | None
-    smallest: float | None
     better: int
     """How many queries got better."""
     worse: tuple[WorseQuery, ...] = ()
@@ -66,69 +66,123 @@ class GateVerdict:
         """How much the mean fell; negative if it rose."""
         return self.before - self.after
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what `--json` prints, without the queries."""
+        return {
+            "before": round(self.before, 6),
+            "after": round(self.after, 6),
+            "p": round(self.p, 6),
+            "passed": self.passed,
+            "needed": self.needed,
+            "worse": len(self.worse),
+            "better": self.better,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """The verdict of a gate.
+
+    `ways` has the index as it is searched first; then meaning alone and words alone, if both collections have words.
+    """
+
+    metric: str
+    queries: int
+    max_loss: float
+    ways: tuple[WayVerdict, ...]
+    gone: tuple[str, ...] = ()
+    """Documents of the golden file, by id, that the source does not have. They do not count."""
+
     @property
-    def enough(self) -> bool:
-        """Whether there are enough queries to tell a loss of just `max_loss` from chance."""
-        return self.needed is not None and self.queries >= self.needed
+    def search(self) -> WayVerdict:
+        """The index as it is searched."""
+        return self.ways[0]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no way of searching lost too much, and something was found at all."""
+        return bool(self.search.before or self.search.after) and all(way.passed for way in self.ways)
+
+    @property
+    def poorest(self) -> WayVerdict:
+        """The way that the verdict is about: the first that did not pass, or else the index as it is searched."""
+        return next((way for way in self.ways if not way.passed), self.search)
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
         return {
             "metric": self.metric,
             "queries": self.queries,
-            "before": round(self.before, 6),
-            "after": round(self.after, 6),
             "max_loss": self.max_loss,
-            "p": round(self.p, 6),
+            **self.search.to_json(),
             "passed": self.passed,
-            "better": self.better,
-            "worse": [one.to_json() for one in self.worse],
+            "worse": [one.to_json() for one in self.poorest.worse],
+            "ways": {way.way: way.to_json() for way in self.ways},
+            "gone": list(self.gone),
         }
 
     def sentence(self) -> str:
         """Return the numbers in one line."""
-        changed = f"{len(self.worse):,} worse, {self.better:,} better" if self.worse or self.better else "none changed"
-        return f"{self.metric} of {_queries(self.queries)} {self.before:.3f} before, {self.after:.3f} now ({changed})"
+        first = self.search
+        changed = f"{len(first.worse):,} worse, {first.better:,} better" if first.worse or first.better else ""
+        alone = "".join(f"; {BY[way.way]} {way.before:.3f} and {way.after:.3f}" for way in self.ways[1:])
+        return (
+            f"{self.metric} of {_queries(self.queries)} {first.before:.3f} before, {first.after:.3f} now "
+            f"({changed or 'none changed'}){alone}"
+        )
 
     def notes(self) -> Iterator[str]:
-        """Yield what a person should know of a rebuild that is let through."""
-        if self.loss > self.max_loss + EPSILON:
-            changed = f"{len(self.worse):,} queries got worse and {self.better:,} better"
-            yield f"the gate took a loss of {self.loss:.3f} for chance (p = {self.p:.2g}): {changed}"
-        if not self.enough:
+        """Yield what a person should know besides whether it passed."""
+        for way in self.ways:
+            if way.passed and way.loss > self.max_loss + EPSILON:
+                changed = f"{len(way.worse):,} queries got worse and {way.better:,} better"
+                yield f"the gate took a loss of {way.loss:.3f}{_by(way)} for chance (p = {way.p:.2g}): {changed}"
+        if self.too_few:
             yield self.too_few
+        if self.gone:
+            named = ", ".join(self.gone[:NAMED]) + (", …" if len(self.gone) > NAMED else "")
+            count = f"{len(self.gone):,} document{'s' if len(self.gone) != 1 else ''}"
+            yield f"the source does not have {count} of the golden file ({named}), which do not count: correct the file"
 
     @property
     def too_few(self) -> str:
-        """A sentence about what these queries cannot tell; "" if there are enough."""
-        if self.enough:
+        """A sentence about what these queries cannot notice; "" if there are enough."""
+        short = [way for way in self.ways if way.needed is not None and way.needed > self.queries]
+        if not short:
             return ""
-        can = "no loss" if self.smallest is None else f"no loss below {self.smallest:.3f}"
-        least = f"{_queries(self.queries)} can tell {can} from chance"
-        if self.needed is None:
-            return f"{least}: max_loss is 0, so any loss stops a rebuild"
+        needed = ", ".join(f"{way.needed:,}{_by(way)}" for way in short)
         return (
-            f"{least}: any measured loss above max_loss ({self.max_loss:g}) stops a rebuild; {self.needed:,} queries "
-            "would do"
+            f"{_queries(self.queries)} would not stop a loss of {2 * self.max_loss:g} (twice max_loss) 9 times in 10, "
+            f"as often as their answers changed: it takes {needed}"
         )
 
     def refusal(self, collection: str, index: str) -> str:
         """Return why the rebuilt collection is not published, and what to do."""
-        if not self.before and not self.after:
+        if not self.search.before and not self.search.after:
             return (
                 f"none of {_queries(self.queries)} finds a relevant document in the live collection or in the rebuilt "
                 f"{collection}, which was not published: correct the ids in the golden file and run again, or run "
                 f"`rag-index rebuild {index} --allow-loss`"
             )
-        chance = f"chance explains it with p = {self.p:.2g}" if self.enough else "too few queries to call it chance"
-        named = ", ".join(repr(_short(one.query)) for one in self.worse[:NAMED])
-        more = f" and {len(self.worse) - NAMED:,} more" if len(self.worse) > NAMED else ""
         return (
-            f"{self.metric} of {_queries(self.queries)} fell from {self.before:.3f} to {self.after:.3f}, by more than "
-            f"max_loss ({self.max_loss:g}; {chance}), so the rebuilt {collection} was not published; worse: {named}"
-            f"{more} (`rag-index report` lists them): if that is acceptable, run `rag-index rebuild {index} "
-            "--allow-loss`"
+            f"{self.fall()}, so the rebuilt {collection} was not published: if that is acceptable, run "
+            f"`rag-index rebuild {index} --allow-loss`"
         )
+
+    def fall(self) -> str:
+        """Return what was lost by more than the gate allows, with the queries that got worst."""
+        way = self.poorest
+        named = ", ".join(repr(_short(one.query)) for one in way.worse[:NAMED])
+        more = f" and {len(way.worse) - NAMED:,} more" if len(way.worse) > NAMED else ""
+        return (
+            f"{self.metric}{_by(way)} of {_queries(self.queries)} fell from {way.before:.3f} to {way.after:.3f}, by "
+            f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "
+            "(`rag-index report` lists them)"
+        )
+
+
+def _by(way: WayVerdict) -> str:
+    return f" {BY[way.way]}" if way.way in BY else ""
 
 
 def _queries(count: int) -> str:

@@ -20,8 +20,8 @@ STAGES = (
 """The stages of the flow's process, in order; together they are the whole run.
 
 `start` is everything before the first page (checks, the choice of the collection), `workers` the start of workers, and
-`wait` the waiting for them. `embed` is embedding in the flow's own process. `gate` is what a rebuild asks both
-collections. `other` is what no stage is named for.
+`wait` the waiting for them. `embed` is embedding in the flow's own process. `gate` is what it asks
+collections: golden queries, and what their scores mean. `other` is what no stage is named for.
 """
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 from rag_index.errors import SettingsError
+from rag_index.settings.plugins import RERANKERS, installed, load_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,11 +34,17 @@ class Reranker(Protocol):
 def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
     """Return a function that opens the reranker which the settings name; None if they name none.
 
-    Raises SettingsError if the library that it needs is not installed.
+    That is a server if it is an address, a plug-in of this name, or a CrossEncoder. Raises SettingsError if the library
+    that it needs is not installed, or the plug-in cannot be loaded.
     """
     model, device = settings.retrieve.reranker, settings.embedder.device
     if model is None:
         return None
+    if model in installed(RERANKERS):
+        plugin: Callable[[Settings], Reranker] = load_plugin(RERANKERS, model, "[retrieve] reranker")
+        return lambda: plugin(settings)
+    if model.startswith(("http://", "https://")):
+        return partial(_open_server, model, settings.retrieve.timeout)
     if find_spec("sentence_transformers") is None:
         raise SettingsError(
             f"reranker {model!r} needs a library that is not installed: pip install 'rag-index[sentence-transformers]'"
@@ -48,3 +56,9 @@ def reranker_opener(settings: Settings) -> Callable[[], Reranker] | None:
         return CrossEncoderReranker(model, device)
 
     return open_reranker
+
+
+def _open_server(address: str, timeout: float) -> Reranker:
+    from rag_index.rerankers.server import RerankServer
+
+    return RerankServer(address, timeout)

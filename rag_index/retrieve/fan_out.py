@@ -6,18 +6,19 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import count as counted
-from itertools import takewhile
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag_index.documents.batches import StoredPoint
 from rag_index.errors import BadVectors, FingerprintChanged, StoreBusy, StoreError
 from rag_index.retrieve.concurrency import Bulkhead, Deadline, SingleFlight, StoreHolder, result_of
-from rag_index.retrieve.fusion import compares_scores, count_documents, scorings
-from rag_index.retrieve.index_reader import CHUNKS_PER_DOCUMENT, MIN_CANDIDATES, IndexReader, is_hybrid
+from rag_index.retrieve.fusion import MORE, best_points, compares_scores, count_documents, scorings
+from rag_index.retrieve.index_reader import MIN_CANDIDATES, IndexReader, is_hybrid
 from rag_index.retrieve.live import LiveCollection, LiveCollections
 from rag_index.retrieve.query_model import QueryCache, QueryEmbedders, QueryVectors, query_key
-from rag_index.retrieve.question import IndexAnswer, Question
+from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT, IndexAnswer, Question
+from rag_index.retrieve.soft_match import add_soft_match, idf_of
+from rag_index.stores import WordCounts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,14 +36,39 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+NO_WORDS = WordCounts(0, {})
+
 MAX_LOAD_SECONDS = 300.0
 """How long loading a model into this process may take."""
 ALIAS_SECONDS = 1.0
 """How long the aliases of a server are cached."""
-MIN_READ = 30
-"""Payloads read at least in one round: reading a few more is cheaper than another round."""
-MORE = 4
-"""How many times as many are read in each further round."""
+COUNT_SHARE = 0.25
+"""The share of its time that an index waits for others that count words slower. Their words are then not in the idf."""
+
+
+class _Counting:
+    """The words of a question as the indexes count them, of which all indexes get one idf."""
+
+    def __init__(self, indexes: Sequence[str], idf: Mapping[int, float] | None = None) -> None:
+        """`idf` is that of an earlier round, if there was one."""
+        self._left, self._counts, self._all = set(indexes), dict[str, WordCounts](), asyncio.Event()
+        self._idf = idf
+
+    def end(self, index: str, counts: WordCounts | None = None) -> None:
+        """Take what an index counted. Without counts, nobody waits for it any more."""
+        if counts is not None:
+            self._counts[index] = counts
+        self._left.discard(index)
+        if not self._left:
+            self._all.set()
+
+    async def idf(self, patience: float) -> Mapping[int, float]:
+        """Return the idf of each word in all indexes, or after some seconds in those that counted."""
+        if not self._idf:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all.wait(), patience)
+            self._idf = self._idf or idf_of(self._counts.values())
+        return self._idf
 
 
 @dataclass(slots=True)
@@ -56,6 +82,7 @@ class _Round:
     vectors: QueryVectors
     turns: asyncio.Semaphore
     deadline: Deadline
+    counting: _Counting
     late: bool = False
 
 
@@ -113,7 +140,7 @@ class FanOut:
         if indexes is None and not names:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
         turns = asyncio.Semaphore(1 if self._embedded else max(1, len(names)))
-        asking = _Round(question, QueryVectors(self._embed, question.text), turns, deadline)
+        asking = _Round(question, QueryVectors(self._embed, question.text), turns, deadline, _Counting(names))
         answering = [asyncio.create_task(self._answer(asking, name, collections.get(name))) for name in names]
         try:
             if answering:
@@ -144,7 +171,8 @@ class FanOut:
         """Ask the index of an answer for whole candidates; the answer gets them, or an error."""
         deadline = Deadline(question.timeout, answer.until)
         whole = replace(question, payloads=True)
-        asking = _Round(whole, QueryVectors(self._embed, question.text), asyncio.Semaphore(1), deadline)
+        counting = _Counting([answer.index], answer.idf)
+        asking = _Round(whole, QueryVectors(self._embed, question.text), asyncio.Semaphore(1), deadline, counting)
         began = time.perf_counter()
         try:
             collection = (await deadline.wait_for(self._live_names(fresh=True))).get(answer.index)
@@ -195,6 +223,8 @@ class FanOut:
             await self._ask_index(asking, answer, collection)
         except Exception as exc:  # noqa: BLE001 - whatever it is, the other indexes answer
             answer.error = exc
+        finally:
+            asking.counting.end(index)
         if asking.late:
             await self._read_all(asking.question, answer)
         return answer
@@ -212,10 +242,12 @@ class FanOut:
                 deadline = await self._after_loading(live, question.text, deadline)
                 answer.until = deadline.at
                 vector = await deadline.wait_for(asking.vectors.get(live), " while the query was embedded")
+                counts = await self._count_words(asking, answer, live, deadline)
                 await deadline.wait_for(asking.turns.acquire())
                 try:
                     began = time.perf_counter()
-                    call = self._bulkhead.submit(answer.index, self._reader.candidates, question, live, vector, answer)
+                    search = partial(self._reader.candidates, question, live, vector, counts, answer)
+                    call = self._bulkhead.submit(answer.index, search)
                     answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
                     answer.seconds, answer.live = time.perf_counter() - began, live
                 finally:
@@ -230,6 +262,20 @@ class FanOut:
                 collection = self._live_collections.name(answer.index)
             else:
                 return
+
+    async def _count_words(
+        self, asking: _Round, answer: IndexAnswer, live: LiveCollection, deadline: Deadline
+    ) -> WordCounts:
+        """Count the words of the question in an index, and give its answer their idf in all indexes."""
+        if not is_hybrid(asking.question, live):
+            asking.counting.end(answer.index)
+            return NO_WORDS
+        call = self._bulkhead.submit(answer.index, self._reader.word_counts, asking.question, live)
+        counts = await deadline.capped(self._index_timeout).wait_for(result_of(call))
+        asking.counting.end(answer.index, counts)
+        patience = COUNT_SHARE * min(self._index_timeout, asking.question.timeout)
+        answer.idf = await asking.counting.idf(patience)
+        return counts
 
     async def _live_collection(self, index: str, collection: str | None, deadline: Deadline) -> LiveCollection:
         if collection is None:
@@ -323,24 +369,26 @@ async def load_payloads(
         together = compares_scores(asked, fusion)
         scoring = scorings(asked, question.dense_weight)
         if all(answer.whole for answer in asked):
-            return scoring
+            break
         groups = [asked] if together else [[answer] for answer in asked]
         found = await asyncio.gather(*(_load_best(fan_out, question, group, scoring) for group in groups))
         if None not in found:
             read = {index: points for best in found if best for index, points in best.items()}
             for answer in asked:
                 answer.points = read[answer.index]
-            return scoring
+            break
+    await asyncio.to_thread(add_soft_match, question.text, asked)
+    return scoring
 
 
 async def _load_best(
     fan_out: FanOut, question: Question, answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring]
 ) -> Best | None:
     """Return the best candidates, read, of indexes whose candidates are in one order; None if one was asked again."""
-    count = max(MIN_READ, question.limit * CHUNKS_PER_DOCUMENT)
+    count = question.read
     total = sum(len(answer.points) for answer in answers)
     while True:
-        best = _best(answers, scoring, count)
+        best = best_points(answers, scoring, count)
         found = await asyncio.gather(*(_read(fan_out, question, answer, best[answer.index]) for answer in answers))
         if not all(found):
             return None
@@ -352,22 +400,6 @@ async def _load_best(
             await asyncio.gather(*(fan_out.ask_again(question, answer) for answer in short))
             return None if short else read
         count *= MORE
-
-
-def _best(answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring], count: int) -> Best:
-    """Return the `count` best candidates of these indexes, and those that are as good as the last of them."""
-    number = counted()  # so that points are never compared
-    ordered = sorted(
-        (-score, -point.score, place, next(number), point)
-        for place, answer in enumerate(answers)
-        for score, point in zip(scoring[answer.index].scores(answer.points), answer.points, strict=True)
-    )
-    found: Best = {answer.index: [] for answer in answers}
-    last = ordered[count - 1 : count]
-    equal = takewhile(lambda one: one[:2] == last[0][:2], ordered[count:])
-    for _, _, place, _, point in [*ordered[:count], *equal]:
-        found[answers[place].index].append(point)
-    return found
 
 
 async def _read(fan_out: FanOut, question: Question, answer: IndexAnswer, best: Sequence[StoredPoint]) -> bool:
@@ -394,7 +426,7 @@ async def _read(fan_out: FanOut, question: Question, answer: IndexAnswer, best: 
 def _filled(points: Sequence[StoredPoint], payloads: Mapping[str, dict[str, Any]]) -> list[StoredPoint]:
     """Return the points that have a payload here, with it."""
     return [
-        StoredPoint(one.id, payloads[one.id], one.vector, one.score, one.sparse, one.bm25)
+        StoredPoint(one.id, payloads[one.id], one.vector, one.score, one.sparse, one.bm25, one.soft)
         for one in points
         if one.id in payloads
     ]

@@ -3,10 +3,12 @@
 A chunk of a **hybrid** search has two scores, the cosine c and the BM25 score b, which become one: a·c + (1 - a)·b / B,
 where B is the best BM25 score that the query has in any of the indexes asked, and a is `[retrieve] dense_weight`. Such
 a convex combination orders better than reciprocal ranks do (Bruch, Gai and Ingber: An Analysis of Fusion Functions for
-Hybrid Retrieval, ACM TOIS 42, 2023), and as B is one number for all indexes, so do the scores of different indexes.
+Hybrid Retrieval, ACM TOIS 42, 2023), and as B is one number for all indexes, so do the scores of different indexes. The
+best candidates by this score are read. Their soft match s (`soft_match.py`) is added with a weight w, and the sum
+divided by 1 + w, so that a score is at most about 1. With a of 0 or 1, only words or only meaning count.
 
 The weight a is for an embedder that knows the texts. One that does not would move noise before what the words find. It
-shows: none of the ten best chunks by words is among its 25 best. Then a is halved (`trusted_weight`). With random
+shows: none of the ten best chunks by words is among its 25 best. Then a is lowered (`trusted_weight`). With random
 vectors and thousands of chunks, that is the case in nearly every search; otherwise in few.
 
 There are two ways to fuse indexes. **Reciprocal rank** (Cormack, Clarke and Büttcher: Reciprocal Rank Fusion
@@ -22,14 +24,16 @@ on. Sorting is stable: equal hits keep the order in which the indexes were asked
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import count as counted
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.layout import LINK, PART, TITLE
-from rag_index.embedders.bm25 import Bm25Encoder, names_of
+from rag_index.embedders.bm25 import Bm25Encoder, key_words, names_of
 from rag_index.errors import RagIndexError, SearchFailed, SearchTimedOut, SettingsError
 from rag_index.retrieve.results import ChunkHit, SearchHit
+from rag_index.retrieve.soft_match import WEIGHT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -40,6 +44,11 @@ if TYPE_CHECKING:
 K = 60
 MAX_CHUNKS = 3
 """Chunks that a hit holds at most."""
+
+DISTRUST = 0.15
+"""The share of the weight of meaning that is left where meaning and words agree about no chunk."""
+MORE = 4
+"""How many times as many are read in each further round."""
 
 BEST_BY_WORDS, BEST_BY_MEANING = 10, 25
 """The chunks of which at least one is expected to be in both. Random vectors have one in a quarter of all searches of
@@ -66,25 +75,28 @@ class Scoring:
     best_bm25: float = 0.0
 
     def scores(self, points: Iterable[StoredPoint]) -> list[float]:
-        """Return the convex combination of cosine and BM25 score of each point, from -1 to 1."""
+        """Return the score of each point, from -1 to about 1: of cosine, BM25 score, and soft match if it has it."""
         if self.dense_weight == 1:
             return [point.score for point in points]
         best, meaning, words = self.best_bm25 or 1.0, self.dense_weight, 1 - self.dense_weight
-        return [meaning * point.score + words * (point.bm25 / best) for point in points]
+        soft = WEIGHT if meaning else 0.0
+        return [
+            (meaning * point.score + words * (point.bm25 / best) + soft * point.soft) / (1 + soft) for point in points
+        ]
 
 
 BY_MEANING = Scoring()
 
 
 def trusted_weight(points: Sequence[StoredPoint], dense_weight: float) -> float:
-    """Return the weight of meaning, halved if meaning and words agree about no chunk.
+    """Return the weight of meaning, lowered if meaning and words agree about no chunk.
 
     `points` are the candidates of all indexes of one model, with both scores.
     """
     orders = [(-point.bm25, -point.score, place) for place, point in enumerate(points)]
     worded = {place for bm25, _, place in sorted(orders)[:BEST_BY_WORDS] if bm25 < 0}
     near = sorted((score, place) for _, score, place in orders)[:BEST_BY_MEANING]
-    return dense_weight / 2 if worded and worded.isdisjoint(place for _, place in near) else dense_weight
+    return dense_weight * DISTRUST if worded and worded.isdisjoint(place for _, place in near) else dense_weight
 
 
 def document_hits(
@@ -133,9 +145,11 @@ def _hit(index: str, rank: int, scored: Sequence[tuple[float, StoredPoint]]) -> 
         tuple(_chunk(score, point) for score, point in scored[:MAX_CHUNKS]),
         cosine=best.score,
         bm25=best.bm25,
+        soft=best.soft,
         title=ours.get(TITLE, ""),
         link=ours.get(LINK, ""),
         part=ours.get(PART, {}),
+        total_chunks=ours.get("chunks", 1),
     )
 
 
@@ -192,6 +206,46 @@ def scorings(answered: Sequence[IndexAnswer], dense_weight: float) -> dict[str, 
     return {answer.index: Scoring(weights.get(_model(answer), 1.0), best) for answer in answered}
 
 
+def best_candidates(
+    answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring]
+) -> dict[str, list[StoredPoint]]:
+    """Return the candidates by index that a search would read and compare by soft match. Raises as `order_answers`.
+
+    Those of indexes whose scores can be compared are in one order.
+    """
+    groups = [answered] if compares_scores(answered, fusion) else [[answer] for answer in answered]
+    found: dict[str, list[StoredPoint]] = {}
+    for group in groups:
+        count = question.read
+        total = sum(len(answer.points) for answer in group)
+        while True:
+            best = best_points(group, scoring, count)
+            if count >= total or sum(map(count_documents, best.values())) >= question.limit:
+                break
+            count *= MORE
+        found |= best
+    return found
+
+
+def best_points(
+    answers: Sequence[IndexAnswer], scoring: Mapping[str, Scoring], count: int
+) -> dict[str, list[StoredPoint]]:
+    """Return the `count` best candidates of these indexes before soft match, and those that equal the last of them."""
+    number = counted()  # so that points are never compared
+    ordered = sorted(
+        (-score, -point.score, place, next(number), point)
+        for place, answer in enumerate(answers)
+        for point in answer.points
+        for score in scoring[answer.index].scores([replace(point, soft=0.0) if point.soft else point])
+    )
+    found: dict[str, list[StoredPoint]] = {answer.index: [] for answer in answers}
+    last = ordered[count - 1 : count]
+    equal = takewhile(lambda one: one[:2] == last[0][:2], ordered[count:])
+    for _, _, place, _, point in [*ordered[:count], *equal]:
+        found[answers[place].index].append(point)
+    return found
+
+
 def order_answers(
     answered: Sequence[IndexAnswer], question: Question, fusion: str, scoring: Mapping[str, Scoring] | None = None
 ) -> Ordered:
@@ -239,7 +293,7 @@ def _with_matches(hits: list[SearchHit], answered: Sequence[IndexAnswer], query:
 
 def _words(hit: SearchHit) -> str:
     """Return the words by which a hit was found."""
-    return "\n".join([names_of(hit.payload), hit.title, hit.text])
+    return "\n".join([names_of(hit.payload), key_words(hit.document_id), hit.title, hit.text])
 
 
 def failure_of(answers: Sequence[IndexAnswer]) -> Exception:

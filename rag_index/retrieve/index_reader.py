@@ -6,9 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.vectors import SparseVector
 from rag_index.embedders.bm25 import Bm25Encoder
-from rag_index.retrieve.fusion import count_documents, order_answers
-from rag_index.stores import VectorQuery
+from rag_index.retrieve.fusion import best_candidates, count_documents, order_answers, scorings
+from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
+from rag_index.retrieve.soft_match import add_soft_match, relative_idf
+from rag_index.stores import VectorQuery, WordCounts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +25,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.question import IndexAnswer, Question
 
-CHUNKS_PER_DOCUMENT = 3
-"""Chunks requested for each document wanted, since several chunks of one document may match."""
-
-MIN_CANDIDATES = 30
+MIN_CANDIDATES = 50
 """Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
 
 MAX_POINTS = 10_000
@@ -45,12 +45,27 @@ class IndexReader:
     def __init__(self, access: AccessRules, store_holder: StoreHolder) -> None:
         self._access, self._store_holder = access, store_holder
 
+    def word_counts(self, question: Question, live: LiveCollection) -> WordCounts:
+        """Return in how many chunks of an index the words of a question are."""
+        if not live.bm25:
+            return WordCounts(0, {})
+        with self._store_holder.borrow() as store:
+            return store.word_counts(live.collection, Bm25Encoder(live.bm25).query(question.text).indices)
+
     def candidates(
-        self, question: Question, live: LiveCollection, vector: NDArray[np.float32], answer: IndexAnswer
+        self,
+        question: Question,
+        live: LiveCollection,
+        vector: NDArray[np.float32],
+        counts: WordCounts,
+        answer: IndexAnswer,
     ) -> list[StoredPoint]:
         """Return the candidates of an index: chunks of at least as many documents as wanted.
 
         The answer is told which commit they have. Payloads that are read later have it, too.
+
+        A word counts with its idf in all indexes, which the answer has, in place of that in this one, which has it in
+        `counts` chunks.
         """
         own = self._access.conditions(live, question.groups)
         if own is None:
@@ -59,7 +74,8 @@ class IndexReader:
         limit = question.limit * CHUNKS_PER_DOCUMENT
         sparse = None
         if is_hybrid(question, live) and live.bm25:
-            sparse = Bm25Encoder(live.bm25).query(question.text)
+            words, factors = Bm25Encoder(live.bm25).query(question.text), relative_idf(counts, answer.idf)
+            sparse = SparseVector(words.indices, tuple(factors.get(word, 1.0) for word in words.indices))
             limit = max(limit, MIN_CANDIDATES)
         with self._store_holder.borrow() as store:
             while True:
@@ -93,7 +109,8 @@ class Candidates:
 
     @classmethod
     def of(cls, question: Question, answers: Sequence[IndexAnswer], fusion: str) -> Candidates:
-        """Return the candidates of these answers."""
+        """Return the candidates of these answers, with their soft match."""
+        add_soft_match(question.text, answers)
         lean = [replace(answer, points=[_without_texts(point) for point in answer.points]) for answer in answers]
         return cls(question, lean, fusion)
 
@@ -130,7 +147,11 @@ class Candidates:
             for answer in self.answers
             if answer.error is None and (indexes is None or answer.index in indexes)
         ]
-        ordered = order_answers(chosen, replace(self.question, dense_weight=dense_weight), self.fusion)
+        question = replace(self.question, dense_weight=dense_weight)
+        scoring = scorings(chosen, dense_weight)
+        best = best_candidates(chosen, question, self.fusion, scoring)
+        chosen = [replace(answer, points=best[answer.index]) for answer in chosen]
+        ordered = order_answers(chosen, question, self.fusion, scoring)
         return [(hit.index, hit.document_id) for hit in ordered.hits]
 
 

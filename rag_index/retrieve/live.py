@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from rag_index.embedders import EmbedderIdentity
 from rag_index.embedders.bm25 import Bm25Model
 from rag_index.errors import StoreError
+from rag_index.retrieve.calibration import WITH_WORDS, Calibration
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import find_unlisted
-from rag_index.stores.metadata import BM25, MOVED_ID, MOVED_TO
+from rag_index.stores.metadata import BM25, CALIBRATION, MOVED_ID, MOVED_TO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,8 @@ class LiveCollection:
     identity: EmbedderIdentity | None
     bm25: Bm25Model | None = None
     """What made the sparse vectors; None if the collection has none, and is searched by meaning alone."""
+    calibration: Calibration = WITH_WORDS
+    """What the calibrated score of its hits is made of."""
     restricted: bool = False
     """Whether its documents have groups that may see them, as the collection itself says."""
 
@@ -109,13 +112,14 @@ class LiveCollections:
         metadata = store.metadata(collection)
         _check_here(index, metadata)
         fingerprint = str(metadata.get("embedder_fingerprint"))
-        identity = _identity(metadata.get("embedder_identity"))
+        identity = EmbedderIdentity.from_metadata(metadata.get("embedder_identity"))
         if identity is not None and identity.fingerprint != fingerprint:
             identity = None
         embedder = str(metadata.get("embedder", "another embedder"))
         bm25 = Bm25Model.from_metadata(metadata.get(BM25))
         restricted = GROUPS_FIELD in (metadata.get("payload_indexes") or {})
-        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, restricted)
+        calibration = Calibration.from_metadata(metadata.get(CALIBRATION), words=bm25 is not None)
+        live = LiveCollection(index, collection, fingerprint, embedder, identity, bm25, calibration, restricted)
         self._loaded[index] = began, live, metadata
         return live
 
@@ -155,10 +159,3 @@ def _may_exist(store: StoreReader, aliases: Mapping[str, str], alias: str) -> bo
         return alias in aliases or find_unlisted(store, alias) is not None
     except StoreError:
         return True
-
-
-def _identity(recorded: Any) -> EmbedderIdentity | None:
-    try:
-        return EmbedderIdentity(**recorded)
-    except TypeError:
-        return None

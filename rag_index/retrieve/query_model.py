@@ -69,7 +69,7 @@ class QueryModel:
 
     def load(self, live: LiveCollection) -> Future[None] | None:
         """Start loading the model, as `QueryEmbedders.load` says."""
-        if self._embedder is not None or self._settings_for(live).kind == "ollama":
+        if self._embedder is not None or self._settings_for(live).on_servers:
             return None
         try:
             return self._thread.submit(self._load, live)

@@ -10,7 +10,7 @@ from rag_index.retrieve.access import caller_groups
 from rag_index.retrieve.filters import check_fields, conditions_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.documents.batches import StoredPoint
     from rag_index.retrieve.access import CallerGroups, Groups
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from rag_index.stores import Condition
 
 MAX_HITS = 1000
+CHUNKS_PER_DOCUMENT = 3
+"""Chunks requested for each document wanted, since several chunks of one document may match."""
+MIN_READ = 50
+"""Candidates read at least, and compared by soft match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +42,21 @@ class Question:
     groups: CallerGroups = frozenset()
     payloads: bool = True
 
+    @property
+    def read(self) -> int:
+        """How many of the best candidates are read at first."""
+        return max(MIN_READ, self.limit * CHUNKS_PER_DOCUMENT)
+
 
 @dataclass(slots=True)
 class IndexAnswer:
     """The answer of one index: its candidates in any order, or an error.
 
     `live` is the collection that was searched, `seconds` how long that took. If it was searched by words too
-    (`hybrid`), every candidate has both scores. `whole` says that the candidates have their payloads, and belong to as
-    many documents as wanted, if there are so many. `until` is the moment by which the whole search has to end, of
-    time.monotonic(). `commits` is the number of the last commit that the search saw; None if it saw all.
+    (`hybrid`), every candidate has both scores, the one by words with the `idf` of all indexes asked. `whole` says that
+    the candidates have their payloads, and belong to as many documents as wanted, if there are so many. `until` is the
+    moment by which the whole search has to end, of time.monotonic(). `commits` is the number of the last commit that
+    the search saw; None if it saw all.
     """
 
     index: str
@@ -55,6 +65,8 @@ class IndexAnswer:
     whole: bool = True
     live: LiveCollection | None = None
     seconds: float = 0.0
+    idf: Mapping[int, float] = field(default_factory=dict)
+    """The inverse document frequency of each word of the query, in the indexes asked together."""
     until: float = 0.0
     commits: int | None = None
     error: Exception | None = None
@@ -88,6 +100,6 @@ def make_question(
     conditions = conditions_of(given)
     check_fields(conditions, searched)
     retrieve = settings.retrieve
-    weight = retrieve.dense_weight if dense_weight is None else dense_weight
+    weight = settings.dense_weight if dense_weight is None else dense_weight
     question = Question(query, limit, conditions, timeout or retrieve.timeout, weight, caller_groups(groups))
     return question, [index.name for index in searched] if indexes else None

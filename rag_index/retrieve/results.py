@@ -34,12 +34,15 @@ class SearchHit:
     """A document that was found.
 
     `score` (-1 to 1) is that of its best chunk, and `text` is that chunk's text: the cosine similarity, and in a hybrid
-    search a weighted mean of it and of the BM25 score as a share of the query's best. `rank` counts from 1 in its own
-    index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first; `payload` holds
-    the columns of the source. `cosine` and `bm25` are what meaning and words gave the best chunk, and `matched` the
-    words of the query that it has. `rerank_score` is the reranker's number for the best chunk, None if it read none.
-    `title` and `link` are those of the document, as its index declares them ("" if it does not). `part` says which part
-    of the document the best chunk is of, if it is of one: its name, and its id and link if it has these.
+    search a weighted mean of it, of the BM25 score as a share of the query's best, and of the soft match. `rank` counts
+    from 1 in its own index; `fused` orders the hits of several indexes. `chunks` are the best chunks found, best first;
+    `payload` holds the columns of the source. `cosine`, `bm25` and `soft` are what meaning, words and soft match gave
+    the best chunk, and `matched` the words of the query that it has. `rerank_score` is the reranker's number for the
+    best chunk, None if it read none. `relevance` (0 to 1) is how likely the hit fits the query, which means the same in
+    every index: see `rag_index.retrieve.calibration`; `words` is the share of the query's words that the best chunk
+    has. `folded` is how many hits that repeat this one are left out. `title` and `link` are those of the document, as
+    its index declares them ("" if it does not). `part` says which part of the document the best chunk is of, if it is
+    of one: its name, and its id and link if it has these. The document has `total_chunks` chunks.
     """
 
     index: str
@@ -52,11 +55,21 @@ class SearchHit:
     fused: float = 0.0
     cosine: float = 0.0
     bm25: float = 0.0
+    soft: float = 0.0
     matched: tuple[str, ...] = ()
     rerank_score: float | None = None
     title: str = ""
     link: str = ""
     part: Mapping[str, str] = field(default_factory=dict)
+    relevance: float = 0.0
+    words: float = 0.0
+    folded: int = 0
+    total_chunks: int = 1
+
+    @property
+    def chunk(self) -> int:
+        """Return the number of the best chunk in its document, from 0."""
+        return self.chunks[0].chunk if self.chunks else 0
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `explain` adds ranks, scores and chunks."""
@@ -64,10 +77,14 @@ class SearchHit:
             "index": self.index,
             "document_id": self.document_id,
             "score": round(self.score, 6),
+            "relevance": round(self.relevance, 3),
             "text": self.text,
+            "chunk": self.chunk,
+            "total_chunks": self.total_chunks,
             "payload": dict(self.payload),
             **heading(self.title, self.link),
             **({"part": dict(self.part)} if self.part else {}),
+            **({"folded": self.folded} if self.folded else {}),
         }
         if explain:
             plain |= {
@@ -75,6 +92,7 @@ class SearchHit:
                 "fused": round(self.fused, 6),
                 "cosine": round(self.cosine, 6),
                 "bm25": round(self.bm25, 6),
+                "soft": round(self.soft, 6),
                 "matched": list(self.matched),
                 "chunks": [{"chunk": chunk.chunk, "score": round(chunk.score, 6)} for chunk in self.chunks],
             }
@@ -91,8 +109,9 @@ class SearchResult:
     by its name (an index named like a stage is "index NAME"), fuse, rerank (if there is a reranker) and total. `fusion`
     says what the hits are ordered by, rank or score. `dense_weight` is the weight of meaning that the scores have, 1 if
     words were not searched for. `collections` has the collection searched, by index. If `reranked`, the best hits are
-    in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. `as_of` says up
-    to where each index that answered was complete.
+    in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. If
+    `nothing_fits`, no document is likely to fit the query, and the hits are the nearest of those that do not.
+    `as_of` says up to where each index that answered was complete.
     """
 
     hits: tuple[SearchHit, ...]
@@ -104,10 +123,13 @@ class SearchResult:
     reranked: bool = False
     rerank_error: str = ""
     as_of: Mapping[str, AsOf] = field(default_factory=dict)
+    nothing_fits: bool = False
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
         plain: dict[str, Any] = {"hits": [hit.to_json(explain=explain) for hit in self.hits]}
+        if self.nothing_fits:
+            plain["nothing_fits"] = True
         plain["as_of"] = {index: one.to_json() for index, one in self.as_of.items()}
         if self.errors:
             plain["errors"] = dict(self.errors)

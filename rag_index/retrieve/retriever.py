@@ -15,12 +15,13 @@ from rag_index.hosts.loop import EventLoopThread
 from rag_index.rerankers import reranker_opener
 from rag_index.retrieve.access import ALL_GROUPS, AccessRules, caller_groups
 from rag_index.retrieve.as_of import Demand, Known, Positions, behind, not_met
+from rag_index.retrieve.calibration import FITS, collapsed, with_relevance
 from rag_index.retrieve.concurrency import CLOSED
 from rag_index.retrieve.fan_out import FanOut, load_payloads
 from rag_index.retrieve.fusion import failure_of, fuse_answers
 from rag_index.retrieve.index_reader import Candidates
 from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
-from rag_index.retrieve.question import IndexAnswer, Question, make_question
+from rag_index.retrieve.question import MAX_HITS, IndexAnswer, Question, make_question
 from rag_index.retrieve.reranking import Reranked, Reranking
 from rag_index.retrieve.results import SearchResult, read_document
 from rag_index.settings import Settings, run_settings
@@ -50,6 +51,8 @@ STAGES = ("embed", "fuse", "rerank", "total")
 MIN_SECONDS = 0.001
 RETRY_SECONDS = 0.02
 """Between two searches of a reader that has loaded an older state than is demanded."""
+WIDER = 3
+"""Documents asked for, for each that is wanted, where some may be folded."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
 
@@ -133,6 +136,8 @@ class Retriever:
         rerank: bool | None = None,
         after: str | None = None,
         max_age: float | str | None = None,
+        min_score: float | None = None,
+        collapse: str | None = None,
     ) -> SearchResult:
         """Return the documents that fit a query best, by meaning and words, from the named indexes (default: all).
 
@@ -142,7 +147,8 @@ class Retriever:
         seconds; each index has `[retrieve] index_timeout` within it. `fusion` is "score", "rank" (reciprocal rank), or
         "auto": score if all indexes that answered have vectors of one model and are searched in the same way, else
         rank. `dense_weight` is the weight of meaning against words, 1 for meaning alone. `rerank` is False to leave the
-        reranker out. Indexes that fail are in the result's `errors`.
+        reranker out. `min_score` leaves out hits of a lower `relevance`, from 0 to 1. `collapse` folds hits with the
+        same value of a payload field, or with the same "text", into the best. Indexes that fail are in `errors`.
 
         `after` is a position of the source (a place in PostgreSQL's log, a number of the queue, or a time): the search
         waits, within the time limit, until each index has everything that was committed by then. `max_age` is how many
@@ -157,25 +163,24 @@ class Retriever:
         began = time.perf_counter()
         reranking = self._chosen_reranking(rerank)
         question, names = make_question(self._settings, query, indexes, limit, filter, timeout, dense_weight, groups)
-        if reranking:
-            question = replace(question, limit=max(limit, reranking.top))
+        question = replace(question, limit=self._wider(limit, reranking, min_score, collapse), payloads=False)
         fusion = self._fusion(fusion)
         demand = Demand.of(self._settings, after, max_age)
-        question_without = replace(question, payloads=False)
-        answers, scoring, embed_seconds, as_of = await self._demanded(question_without, names, fusion, demand)
+        answers, scoring, embed_seconds, as_of = await self._demanded(question, names, fusion, demand)
         answered = [answer for answer in answers if answer.error is None]
         fusing = time.perf_counter()
         ordered = fuse_answers(answered, question, fusion, scoring)
+        judged = with_relevance(ordered.hits, answered, query)
+        reranked = Reranked([hit for hit in judged if hit.relevance >= (min_score or 0)])
         stages = {"embed": embed_seconds, "fuse": time.perf_counter() - fusing}
-        reranked = Reranked(ordered.hits)
-        if reranking and ordered.hits:
-            until = max(answer.until for answer in answers)
-            reranked = await reranking.rerank(query, ordered.hits, until=until, timeout=question.timeout)
+        if reranking and reranked.hits:
+            last = max(answer.until for answer in answers)
+            reranked = await reranking.rerank(query, reranked.hits, until=last, timeout=question.timeout)
             stages["rerank"] = reranked.seconds
         stages["total"] = time.perf_counter() - began
         self._metrics.add_search(stages)
         return SearchResult(
-            tuple(reranked.hits[:limit]),
+            tuple((collapsed(reranked.hits, collapse) if collapse else reranked.hits)[:limit]),
             {answer.index: str(answer.error) for answer in answers if answer.error is not None},
             _timings(stages, answered),
             ordered.fusion,
@@ -183,7 +188,8 @@ class Retriever:
             {answer.index: answer.live.collection for answer in answered if answer.live},
             "rerank" in stages and not reranked.error,
             reranked.error,
-            as_of,
+            nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
+            as_of=as_of,
         )
 
     async def candidates(
@@ -213,6 +219,8 @@ class Retriever:
         rerank: bool | None = None,
         after: str | None = None,
         max_age: float | str | None = None,
+        min_score: float | None = None,
+        collapse: str | None = None,
     ) -> SearchResult:
         """Call `search` and wait for it, from any thread. An event loop that runs the calling code stands still."""
         search = self.search(
@@ -227,6 +235,8 @@ class Retriever:
             rerank=rerank,
             after=after,
             max_age=max_age,
+            min_score=min_score,
+            collapse=collapse,
         )
         try:
             return self._background.run(search)
@@ -397,6 +407,14 @@ class Retriever:
         if rerank and self._reranking is None:
             raise SettingsError("there is no reranker: set [retrieve] reranker, or leave rerank out")
         return None if rerank is False else self._reranking
+
+    @staticmethod
+    def _wider(limit: int, reranking: Reranking | None, min_score: float | None, collapse: str | None) -> int:
+        """Return how many documents to ask for. Raises SettingsError if `min_score` is not from 0 to 1."""
+        if min_score is not None and not 0 <= min_score <= 1:
+            raise SettingsError(f"min_score is from 0 to 1, not {min_score!r}")
+        wider = max(reranking.top if reranking else 0, limit * WIDER if collapse else 0)
+        return max(limit, min(wider, MAX_HITS))
 
     def _fusion(self, given: Fusion | None) -> Fusion:
         fusion = given or self._settings.retrieve.fusion

@@ -20,7 +20,9 @@ from rag_index.service.guard import Guard, HttpMetrics
 from rag_index.service.mcp_server import INSTALL, McpEndpoint, mcp_installed
 from rag_index.service.models import (
     Caller,
+    DocumentById,
     DocumentModel,
+    DocumentQuery,
     IndexesModel,
     ProblemModel,
     SearchAnswerModel,
@@ -131,18 +133,18 @@ def make_router(service: SearchService, metrics_text: Callable[[], str]) -> APIR
         return await answer(query, request)
 
     @router.get("/documents/{index}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document by its id")
-    async def find_document(
-        index: str, document_id: Annotated[str, Query(alias="id")], request: Request
-    ) -> JSONResponse:
-        """Return a document as it is indexed: its payload, and its chunks in order."""
-        return await get_document(index, document_id, request)
+    async def find_document(index: str, query: Annotated[DocumentById, Query()], request: Request) -> JSONResponse:
+        """Return a document as it is indexed: its payload, and its chunks in order, or those that are wanted."""
+        return await get_document(index, query.id, query, request)
 
     @router.get(
         "/documents/{index}/{document_id:path}", responses=NOT_FOUND, response_model=DocumentModel, summary="A document"
     )
-    async def get_document(index: str, document_id: str, request: Request) -> JSONResponse:
+    async def get_document(
+        index: str, document_id: str, query: Annotated[DocumentQuery, Query()], request: Request
+    ) -> JSONResponse:
         """Do the same by address. The id may contain slashes, but no client sends one that is `.` or `..`."""
-        return JSONResponse((await service.document(index, document_id, caller_of(request))).to_json())
+        return JSONResponse((await service.document(index, document_id, caller_of(request), query)).to_json())
 
     @router.get("/indexes", responses=PROBLEMS, response_model=IndexesModel, summary="Indexes")
     async def get_indexes(request: Request) -> JSONResponse:

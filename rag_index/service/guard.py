@@ -235,14 +235,14 @@ class Guard:
             )  # fmt: skip
 
     async def _answer(self, exchange: Exchange, receive: Receive) -> None:
-        refusal = self._refusal(exchange)
+        refusal = await self._refusal(exchange)
         if refusal is not None:
             await exchange.refuse(refusal, receive)
             return
         exchange.scope.setdefault("state", {})["caller"] = exchange.caller
         await self._answer_in_time(exchange, receive)
 
-    def _refusal(self, exchange: Exchange) -> ProblemResponse | None:
+    async def _refusal(self, exchange: Exchange) -> ProblemResponse | None:
         """Return the problem of a request that its first lines make unwelcome."""
         if self._hosts is not None and exchange.host not in self._hosts:
             return problem(
@@ -251,7 +251,7 @@ class Guard:
         if exchange.is_foreign(self._serve.cors):
             return problem(HTTPStatus.FORBIDDEN, "pages of this origin may not ask; [serve] cors lists those that may")
         try:
-            allowed = self._identify(exchange)
+            allowed = await self._identify(exchange)
         except RagIndexError as error:
             logger.error("%s", error)
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the tokens cannot be read; the log says why")
@@ -271,12 +271,15 @@ class Guard:
             return problem_of(error)
         return None
 
-    def _identify(self, exchange: Exchange) -> bool:
+    async def _identify(self, exchange: Exchange) -> bool:
         """Find out who asks. Return whether they may."""
         if not self._tokens.required:
             return True
-        scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
-        found = self._tokens.caller(token.strip()) if scheme.lower() == "bearer" else None
+        scheme, _, given = exchange.headers.get("authorization", "").partition(" ")
+        token = given.strip() if scheme.lower() == "bearer" else ""
+        found = self._tokens.sign_on.proxied(exchange.address, exchange.scope["headers"]) or self._tokens.caller(token)
+        if found is None and (verifying := self._tokens.sign_on.verify(token)):
+            found = await asyncio.wrap_future(verifying)
         if found is not None:
             exchange.caller = found
         return found is not None or not self._needs_token(exchange.scope["path"])

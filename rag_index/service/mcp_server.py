@@ -92,7 +92,6 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
                     title=tool.title,
                     description=tool.description,
                     input_schema=tool.input_schema,
-                    output_schema=tool.output_schema,
                     annotations=hints,
                 )
                 for tool in tools.descriptions()
@@ -108,11 +107,10 @@ def _server(tools: AgentTools, caller_of: Callable[[Any], Caller]) -> Server[Any
             place = traceback.extract_tb(exc.__traceback__)[-1]
             logger.error("unexpected %s in %s line %s", type(exc).__name__, place.filename, place.lineno)
             return _result("an unexpected error; the log of rag-index has its place", failed=True)
-        return _result(answer.text, answer.structured)
+        return _result(answer)
 
-    def _result(text: str, structured: Any = None, *, failed: bool = False) -> types.CallToolResult:
-        content: list[Any] = [types.TextContent(text=text)]
-        return types.CallToolResult(content=content, structured_content=structured, is_error=failed)
+    def _result(text: str, *, failed: bool = False) -> types.CallToolResult:
+        return types.CallToolResult(content=[types.TextContent(text=text)], is_error=failed)
 
     return Server(
         "rag-index",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
 from rag_index.retrieve.filters import parse_filters
@@ -15,12 +16,13 @@ from rag_index.settings.index import PayloadKind  # noqa: TC001 - pydantic looks
 
 MAX_QUERY_CHARS = 10_000
 MAX_INDEXES = 1000
+MAX_CHARS = 200_000
 FILTER = {"priority": "high", "created_at": {"gte": "2026-01-01"}}
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever asks: the name of their token, and the groups that it carries.
+    """Whoever asks: the name of their token or the subject of their JWT, and their groups.
 
     A caller without a token has no name and no groups, and sees nothing of an index that has access rights.
     """
@@ -55,6 +57,10 @@ class _Search(BaseModel):
     """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
     rerank: bool | None = None
     """False leaves the reranker out, if there is one; true is an error if there is none."""
+    min_score: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
+    """Documents of a lower relevance are left out."""
+    collapse: str | None = Field(default=None, min_length=1, max_length=200)
+    """Documents with the same value of this field, or of the same text ("text"), are folded into the best."""
     explain: bool = False
     """Whether to add ranks, scores, chunks and timings."""
 
@@ -90,6 +96,38 @@ class SearchQuery(_Search):
         return {**super().options(), "filter": parse_filters(self.filter)}
 
 
+class DocumentQuery(BaseModel):
+    """Which chunks of a document are wanted: those from `first_chunk` on, those around one, or those with some words.
+
+    As many whole chunks are given as fit into `max_chars`, and one at least.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    first_chunk: int = Field(default=0, ge=0, description="Where to begin: `next_chunk` of the part before.")
+    around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
+        default=None, description="The number of a chunk, such as a hit's: that chunk and those beside it."
+    )
+    find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, description="Words: only the chunks that have the most of them."
+    )
+    max_chars: Annotated[int, Field(ge=1, le=MAX_CHARS)] | SkipJsonSchema[None] = Field(
+        default=None, description="How many characters of text at most."
+    )
+
+    @model_validator(mode="after")
+    def _check_one_way(self) -> DocumentQuery:
+        if sum((self.first_chunk > 0, self.around is not None, self.find is not None)) > 1:
+            raise ValueError("first_chunk, around and find exclude each other: give one of them")
+        return self
+
+
+class DocumentById(DocumentQuery):
+    """The parameters of a document whose id is one of them."""
+
+    id: str
+
+
 class ChunkModel(BaseModel):
     """A chunk that was found, with its score."""
 
@@ -97,12 +135,21 @@ class ChunkModel(BaseModel):
     score: float
 
 
-class _Hit(BaseModel):
+class HitModel(BaseModel):
+    """A document that was found; the members after `part` are there with `explain` alone."""
+
     index: str
     document_id: str
     score: float
+    relevance: float
+    """How likely the document fits the query, from 0 to 1; it means the same in every index."""
     text: str
+    chunk: int
+    """The number of the chunk that `text` is, from 0."""
+    total_chunks: int
     payload: dict[str, Any]
+    folded: int | None = None
+    """How many documents that repeat this one are left out."""
     title: str | None = None
     """What the document is called, if its index says so."""
     link: str | None = None
@@ -110,14 +157,11 @@ class _Hit(BaseModel):
     part: dict[str, str] | None = None
     """The part of the document that the text is of: its name, and its id and link if it has these."""
 
-
-class HitModel(_Hit):
-    """A document that was found; the members after `part` are there with `explain` alone."""
-
     rank: int | None = None
     fused: float | None = None
     cosine: float | None = None
     bm25: float | None = None
+    soft: float | None = None
     matched: list[str] | None = None
     rerank_score: float | None = None
     chunks: list[ChunkModel] | None = None
@@ -149,6 +193,8 @@ class IndexInfo:
     documents: int | None
     chunks: int | None
     as_of: AsOf
+    closed: bool = False
+    """Whether the index answers nothing to the caller, because it has access rights and the caller no groups."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `GET /indexes` lists."""
@@ -160,6 +206,8 @@ class SearchAnswerModel(BaseModel):
 
     hits: list[HitModel]
     as_of: dict[str, AsOf]
+    nothing_fits: bool | None = None
+    """True if no document is likely to fit the query; the hits are the nearest."""
     errors: dict[str, str] | None = None
     timings_ms: dict[str, float] | None = None
     fusion: str | None = None
@@ -169,32 +217,24 @@ class SearchAnswerModel(BaseModel):
     rerank_error: str | None = None
 
 
-class CitedHit(_Hit):
-    """A document that was found, as the tool `search` answers: with how to cite it, and the words that it has."""
-
-    citation: str
-    matched: list[str]
-
-
-class CitedAnswer(BaseModel):
-    """What the tool `search` answers: the hits, best first, and the reason of each index that gave no answer."""
-
-    hits: list[CitedHit]
-    errors: dict[str, str]
-    as_of: dict[str, AsOf]
-
-
 class DocumentChunkModel(BaseModel):
-    """A chunk of a document; `payload` has fields of its own, if it has any, and `part` says what part it is of."""
+    """A chunk of a document; `payload` has fields of its own, if it has any, and `part` says what part it is of.
+
+    `matched` has the words of `find` that it has.
+    """
 
     chunk: int
     text: str
     payload: dict[str, Any] | None = None
     part: dict[str, str] | None = None
+    matched: list[str] | None = None
 
 
 class DocumentModel(BaseModel):
-    """A document: its payload, and its chunks in order."""
+    """A document: its payload, and the chunks that were asked for in order, of `total_chunks`.
+
+    `next_chunk` is the `first_chunk` with which to go on, null after the last.
+    """
 
     index: str
     document_id: str
@@ -203,12 +243,6 @@ class DocumentModel(BaseModel):
     link: str | None = None
     chunks: list[DocumentChunkModel]
     as_of: AsOf
-
-
-class DocumentPart(DocumentModel):
-    """What the tool `get_document` answers: some of the chunks, and how to go on."""
-
-    citation: str
     total_chunks: int
     next_chunk: int | None
 

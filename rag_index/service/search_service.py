@@ -6,20 +6,24 @@ import asyncio
 import logging
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from rag_index.errors import StoreError, StoreMismatch
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
+from rag_index.errors import SettingsError, StoreError, StoreMismatch
 from rag_index.ledger import Ledger
 from rag_index.retrieve.as_of import UNKNOWN, mismatches
 from rag_index.service.models import FieldInfo, IndexInfo
+from rag_index.settings.index import CODE
 from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
-    from rag_index.service.models import Caller
+    from rag_index.retrieve.results import DocumentChunk
+    from rag_index.service.models import Caller, DocumentQuery
     from rag_index.settings import IndexSettings, Settings
 
 SECONDS = 5.0
@@ -111,6 +115,64 @@ def _retrieve_error(reading: asyncio.Task[Mapping[str, _Entry]]) -> None:
         reading.exception()
 
 
+@dataclass(frozen=True, slots=True)
+class DocumentPart:
+    """Some chunks of a document, in order, and how to go on.
+
+    `next_chunk` is the chunk after them, None after the last. If words were looked for, `matched` has those of each
+    chunk by its number, also of chunks that are left out because others have more.
+    """
+
+    document: Document
+    total_chunks: int
+    next_chunk: int | None
+    matched: Mapping[int, Sequence[str]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `GET /documents/{index}/{id}` answers."""
+        plain = self.document.to_json()
+        for chunk in plain["chunks"] if self.matched else []:
+            chunk["matched"] = list(self.matched[chunk["chunk"]])
+        return {**plain, "total_chunks": self.total_chunks, "next_chunk": self.next_chunk}
+
+
+def _part(document: Document, wanted: DocumentQuery, index: IndexSettings) -> DocumentPart:
+    """Return the chunks that are wanted; the most wanted first, as many whole ones as fit, and one at least."""
+    chunks = {chunk.chunk: chunk for chunk in document.chunks}
+    last = max(chunks)
+    matched: dict[int, Sequence[str]] = {}
+    for name, first in (("first_chunk", wanted.first_chunk), ("around", wanted.around or 0)):
+        if first > last:
+            raise SettingsError(f"{name} is {first}, but the chunks of the document are 0 to {last}")
+    if wanted.find is not None:
+        matched = _find(chunks, wanted.find, index)
+        order = sorted(matched, key=lambda number: (-len(matched[number]), number))
+    elif wanted.around is not None:
+        at = wanted.around
+        order = sorted(chunks, key=lambda number: (abs(number - at), number < at))
+    else:
+        order = [number for number in chunks if number >= wanted.first_chunk]
+    sizes = accumulate(len(chunks[number].text) for number in order)
+    fitting = sum(wanted.max_chars is None or size <= wanted.max_chars for size in sizes)
+    numbers = sorted(order[: max(1, fitting)])
+    after = [] if wanted.find is not None else [number for number in chunks if number > numbers[-1]]
+    part = replace(document, chunks=tuple(chunks[number] for number in numbers))
+    return DocumentPart(part, len(chunks), min(after, default=None), matched)
+
+
+def _find(chunks: Mapping[int, DocumentChunk], words: str, index: IndexSettings) -> dict[int, Sequence[str]]:
+    """Return the words that each chunk has, by its number; without chunks that have none.
+
+    Raises SettingsError if there is no word that could be looked for.
+    """
+    encoder = Bm25Encoder(Bm25Model(index.language, identifiers=index.kind == CODE))
+    wanted = encoder.words(words)
+    if not wanted:
+        raise SettingsError(f"find has no word that could be looked for: {words!r}")
+    found = {number: encoder.matched(wanted, chunk.text) for number, chunk in chunks.items()}
+    return {number: matched for number, matched in found.items() if matched}
+
+
 class SearchService:
     """One retriever for all callers. Each call says who asks, and nobody sees more than they may.
 
@@ -141,18 +203,24 @@ class SearchService:
             logger.info("%s searches for %r", caller.name or "somebody", query)
         return await self._retriever.search(query, groups=caller.groups, **options)
 
-    async def document(self, index: str, document_id: str, caller: Caller) -> Document:
-        """Return a document that the caller may see.
+    async def document(self, index: str, document_id: str, caller: Caller, wanted: DocumentQuery) -> DocumentPart:
+        """Return the chunks that are wanted of a document that the caller may see.
 
-        Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), and other RagIndexError.
+        Raises UnknownIndex, DocumentNotFound (also for a document that is not for the caller), SettingsError if the
+        document has no such chunk or `find` no word, and other RagIndexError.
         """
-        return await self._retriever.document(index, document_id, groups=caller.groups)
+        found = await self._retriever.document(index, document_id, groups=caller.groups)
+        return _part(found, wanted, self._settings.index(index))
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
-        found = await self._catalog.indexes()
+        found, closed = await self._catalog.indexes(), self.closed(caller)
         as_of = await self._retriever.as_of([one.name for one in found])
-        return [replace(one, as_of=as_of[one.name]) for one in found]
+        return [replace(one, as_of=as_of[one.name], closed=one.name in closed) for one in found]
+
+    def closed(self, caller: Caller) -> list[str]:
+        """Return the indexes that answer nothing to a caller, who has no groups."""
+        return [] if caller.groups else [one.name for one in self._settings.indexes if one.access is not None]
 
     async def check_ready(self) -> None:
         """Raise StoreError if no index can be searched, and what ledger and store raise if they do not answer.

@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 
 from rag_index.errors import SettingsError
 from rag_index.service.models import Caller
+from rag_index.service.sign_on import SignOn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -43,7 +44,7 @@ class _Token:
 
 
 class TokenRegister:
-    """The tokens of the settings and of the file that they name."""
+    """The tokens of the settings and of the file that they name; `sign_on` knows callers of whom others made sure."""
 
     def __init__(self, serve: ServeSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Read all tokens. Raises SettingsError if the file cannot be read or a line is not valid."""
@@ -53,7 +54,8 @@ class TokenRegister:
         self._stamp = file_stamp(self._path) if self._path else None
         self._checked_at = clock()
         self._tokens = [*self._given, *self._read()]
-        self._required = bool(self._tokens) or self._path is not None
+        self.sign_on = SignOn(serve, clock=clock)
+        self._required = bool(self._tokens) or self._path is not None or self.sign_on.any
 
     @property
     def required(self) -> bool:
@@ -62,8 +64,8 @@ class TokenRegister:
 
     @property
     def any(self) -> bool:
-        """Whether there is a token at all."""
-        return bool(self._tokens)
+        """Whether there is a token at all, or another way to be known."""
+        return bool(self._tokens) or self.sign_on.any
 
     def caller(self, token: str) -> Caller | None:
         """Return whom a token stands for, None if it is not known. The time taken does not tell how close it was."""
@@ -172,7 +174,7 @@ def allowed_hosts(serve: ServeSettings, tokens: TokenRegister) -> frozenset[str]
     """
     if serve.hosts:
         return frozenset(serve.hosts) | LOOPBACK_NAMES
-    if tokens.required:
+    if tokens.required and not serve.proxy:  # what a page may not have is a token; a header it can write
         return None
     name = serve.host.lower()
     return LOOPBACK_NAMES | {f"[{name}]" if ":" in name and not name.startswith("[") else name}

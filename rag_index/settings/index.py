@@ -193,7 +193,9 @@ class IndexSettings(Section):
     file_timeout: Number = Field(default=10.0, gt=0)
     """The time limit for parsing one file, in seconds (kind code)."""
     options: Annotated[dict[str, Any], Table] = Field(default={})
-    """The options that are passed to a custom source."""
+    """The options that are passed to a custom source, or to the plug-in `chunker`."""
+    chunker: str | None = Field(default=None, min_length=1)
+    """The name of a plug-in that splits documents into chunks, in place of the built-in way."""
     chunk_chars: Whole = Field(default=1000, ge=20)
     """The maximum length of a chunk, in characters."""
     chunk_overlap: Whole = Field(default=100, ge=0)
@@ -269,7 +271,7 @@ class IndexSettings(Section):
         own_kind = self.kind if self.kind in (SQL, CODE) else ""
         for keys, kind in ((SQL_KEYS, SQL), (CODE_KEYS, CODE), (CUSTOM_KEYS, "")):
             wrong = sorted(name for name in keys & self.model_fields_set if self._differs(name))
-            if wrong and kind != own_kind:
+            if wrong and kind != own_kind and not (keys == CUSTOM_KEYS and self.chunker):
                 key = {"db_schema": "schema"}.get(wrong[0], wrong[0])
                 owner = f"kind {kind!r}" if kind else "the kind of a custom source"
                 raise ValueError(f"{key} belongs to {owner}, but this index has kind {self.kind!r}; remove one of them")

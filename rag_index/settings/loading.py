@@ -266,16 +266,20 @@ def _with_places(settings: Settings, path: Path) -> Settings:
         section: {key: folder / file.expanduser() for key in keys if (file := getattr(getattr(settings, section), key))}
         for section, keys in FILES.items()
     }
+    if (keys := settings.serve.jwt_keys) and "://" not in keys:
+        updates["serve"]["jwt_keys"] = str(folder / Path(keys).expanduser())
     updates["store"] = {
         "path": folder / store.path.expanduser() if "path" in store.model_fields_set else data / "qdrant"
     }
     if "data" in settings.model_fields_set and "url" not in settings.ledger.model_fields_set:
         updates["ledger"] = {"url": SecretStr(f"sqlite:///{data / 'ledger.db'}")}
+    updates["embedder"] = {}
     if embedder.kind == "sentence-transformers" and (folder / embedder.model).is_dir():
         updates["embedder"] = {"model": str(folder / embedder.model)}
     if reranker and (folder / reranker).is_dir():
         updates["retrieve"] = {"reranker": str(folder / reranker)}
     resolved = {section: getattr(settings, section).model_copy(update=keys) for section, keys in updates.items()}
+    resolved["embedder"] = resolved["embedder"].with_tables(data / "tables")
     project = settings.project or project_name(folder.name)
     return settings.model_copy(update={"path": path, "data": data, "project": project, **resolved})
 

@@ -46,6 +46,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
 """The tables of the file, except `[[indexes]]`."""
 
 
+DENSE_WEIGHTS = {"local": 0.7, "ollama": 0.9, "sentence-transformers": 0.9}
+"""The weight of meaning by kind of embedder: a trained model knows more than token vectors (docs/performance.md)."""
+
+
 class Settings(BaseModel):
     """All settings of a project. `load_settings` makes their paths absolute."""
 
@@ -77,6 +81,12 @@ class Settings(BaseModel):
         if self.source.url is None and any(index.kind == SQL for index in self.indexes):
             raise ValueError("[source] url is missing: it is the database to read, for example sqlite:///file.db")
         return self
+
+    @property
+    def dense_weight(self) -> float:
+        """Return the weight of meaning against words; if the settings name none, the one that fits the embedder."""
+        given = self.retrieve.dense_weight
+        return DENSE_WEIGHTS[self.embedder.kind] if given is None else given
 
     @property
     def folder(self) -> Path:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, SecretStr, field_validator, model_validator
 
 from rag_index.database.urls import database_url
+from rag_index.settings.plugins import EMBEDDERS, installed
 from rag_index.settings.values import (
     Auto,
     DaskAddress,
@@ -24,6 +27,9 @@ from rag_index.settings.values import (
 )
 
 Port = Annotated[Whole, Field(ge=0, le=65_535)]
+ON_SERVERS = ("ollama", "openai")
+EMBEDDER_KINDS = ("local", *ON_SERVERS, "sentence-transformers")
+"""The built-in kinds of embedders. Any other kind is the name of an entry point (`rag_index.embedders`)."""
 KNOWN_PREFIXES = {
     "nomic-embed-text": ("search_document: ", "search_query: "),
     "mxbai-embed-large": ("", "Represent this sentence for searching relevant passages: "),
@@ -127,12 +133,18 @@ class SourceSettings(Section):
 class EmbedderSettings(Section):
     """`[embedder]`: the model that turns text into vectors."""
 
-    kind: Literal["local", "ollama", "sentence-transformers"] = "local"
-    """Where the model runs: in the process without a server, on Ollama servers, or in the process with torch."""
+    kind: str = "local"
+    """`local` (in the process), `ollama`, `openai` (servers), `sentence-transformers` (torch), or a plug-in's name."""
     model: str = "wordllama"
     """The name of the model; for sentence-transformers also a folder."""
     hosts: list[HttpUrl] = Field(default=["http://127.0.0.1:11434"], min_length=1)
-    """The Ollama servers, which must all have the same weights (ollama)."""
+    """The servers, which must all have the same model (ollama, openai)."""
+    url: HttpUrl | None = None
+    """The only server, in place of `hosts`, such as http://127.0.0.1:8000/v1 (openai)."""
+    api_key_env: str | None = Field(default=None, min_length=1)
+    """The environment variable that holds the server's key (openai)."""
+    dimensions: PositiveInt | None = None
+    """The length to which vectors are cut, for models made for it (Matryoshka). By default the model's own."""
     document_prefix: str | None = None
     """The text put before each chunk. By default the one that the model is known to need."""
     query_prefix: str | None = None
@@ -140,13 +152,13 @@ class EmbedderSettings(Section):
     timeout: Number = Field(default=120.0, gt=0)
     """The time limit of one embedding request, in seconds."""
     start_timeout: Number = Field(default=60.0, gt=0)
-    """How long a server may take at the start of a run to embed a plain text, in seconds (ollama)."""
+    """How long a server may take at the start of a run to embed a plain text, in seconds (ollama, openai)."""
     batch_texts: PositiveInt = 64
-    """The maximum number of texts in a request (ollama) or in a call of the model (sentence-transformers)."""
+    """The maximum number of texts in a request to a server, or in a call of the model (sentence-transformers)."""
     batch_chars: PositiveInt = 16_000
-    """The maximum number of characters in a request (ollama) or in a call of the model (sentence-transformers)."""
+    """The maximum number of characters in a request to a server, or in a call of the model (sentence-transformers)."""
     requests_in_flight: PositiveInt = 2
-    """The number of concurrent requests of each worker (ollama)."""
+    """The number of concurrent requests of each worker (ollama, openai)."""
     num_thread: PositiveInt | None = None
     """The number of threads that an Ollama server uses for a request. By default the server chooses."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -155,11 +167,45 @@ class EmbedderSettings(Section):
     """How long an Ollama server keeps the model loaded after a request."""
     wait_for_recovery: Number = Field(default=600.0, ge=0)
     """How long a run waits for a server that goes down while it is embedding, in seconds, before it fails."""
+    options: Annotated[dict[str, Any], Table] = Field(default={})
+    """The options that are passed to a plug-in."""
+
+    _tables: Path = PrivateAttr(default=Path(".rag-index/tables"))
+    _api_key: SecretStr | None = PrivateAttr(default=None)
+
+    @property
+    def api_key(self) -> SecretStr | None:
+        """The key that the variable `api_key_env` held when the settings were read; None if there is none."""
+        return self._api_key
+
+    @property
+    def on_servers(self) -> bool:
+        """Whether the model is on servers."""
+        return self.kind in ON_SERVERS
+
+    @property
+    def tables(self) -> Path:
+        """The folder of adapted tables (local), which is in the project's data."""
+        return self._tables
+
+    def with_tables(self, folder: Path) -> EmbedderSettings:
+        """Return the settings with another folder of adapted tables, which is no key of the file."""
+        changed = self.model_copy()
+        changed._tables = folder
+        return changed
 
     @property
     def local_hosts(self) -> list[str]:
         """Those of the hosts that are on this machine."""
         return [host for host in self.hosts if _LOCAL_NAME.fullmatch(urlsplit(host).hostname or "")]
+
+    @field_validator("kind")
+    @classmethod
+    def _check_kind(cls, value: str) -> str:
+        if value not in EMBEDDER_KINDS and value not in (plugins := installed(EMBEDDERS)):
+            known = ", ".join(map(repr, (*EMBEDDER_KINDS, *plugins)))
+            raise ValueError(f"should be {known} or another plug-in's name, once it is installed")
+        return value
 
     @model_validator(mode="after")
     def _check_model(self) -> EmbedderSettings:
@@ -167,6 +213,9 @@ class EmbedderSettings(Section):
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
         if self.kind == "ollama" and self.model in ("wordllama", ""):
             raise ValueError("kind 'ollama' needs a model, for example model = \"nomic-embed-text\"")
+        if self.kind == "openai" and self.model in ("wordllama", ""):
+            raise ValueError("kind 'openai' needs a model: the name by which the server knows it")
+        self._check_servers()
         if self.kind == "sentence-transformers" and self.model in ("wordllama", ""):
             raise ValueError("kind 'sentence-transformers' needs a model: a folder, or a name on the model hub")
         document, query = known_prefixes(self.model) if self.kind != "local" else ("", "")
@@ -175,6 +224,16 @@ class EmbedderSettings(Section):
         if self.query_prefix is None:
             object.__setattr__(self, "query_prefix", query)
         return self
+
+    def _check_servers(self) -> None:
+        if self.url is not None and "hosts" in self.model_fields_set and self.hosts != [self.url]:
+            raise ValueError("url and hosts name servers twice: give one of them")
+        if self.kind == "openai" and not self.model_fields_set & {"url", "hosts"}:
+            raise ValueError("kind 'openai' needs a server, for example url = \"http://127.0.0.1:8000/v1\"")
+        if self.url is not None:
+            object.__setattr__(self, "hosts", [self.url])
+        if self.api_key_env is not None and (key := os.environ.get(self.api_key_env, "").strip()):
+            self._api_key = SecretStr(key)
 
 
 class StoreSettings(Section):
@@ -332,10 +391,11 @@ class RetrieveSettings(Section):
     """The maximum number of concurrent requests to the store, over all searches; each index has at least one."""
     fusion: Literal["auto", "rank", "score"] = "auto"
     """How the hits of several indexes are merged. `auto` means `score` if all indexes have one model, else `rank`."""
-    dense_weight: Number = Field(default=0.4, ge=0, le=1)
+    dense_weight: Number | None = Field(default=None, ge=0, le=1)
     """The weight of meaning against words in a hybrid search, from 0 (words alone) to 1 (meaning alone)."""
     reranker: str | None = Field(default=None, min_length=1)
-    """The CrossEncoder of sentence-transformers that orders the best hits: a folder, or a name on the model hub."""
+    """What orders the best hits: the address of a server with `/v1/rerank`, a CrossEncoder of sentence-transformers (a
+    folder, or a name on the model hub), or the name of a plug-in."""
     rerank_top: PositiveInt = Field(default=50, le=1000)
     """The number of documents that the reranker reads."""
     cache_size: Whole = Field(default=1000, ge=0)
@@ -358,6 +418,11 @@ def _check_host(value: str) -> str:
     return value.lower()
 
 
+def _check_network(value: str) -> str:
+    return str(ip_network(value))
+
+
+Network = Annotated[str, AfterValidator(_check_network)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 HostName = Annotated[str, AfterValidator(_check_host)]
 
@@ -373,6 +438,18 @@ class ServeSettings(Section):
     """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it, with the token's hash."""
     tokens_file: Path | None = None
     """A file with such lines. It is read again when it changes."""
+    jwt_keys: str | None = Field(default=None, min_length=1)
+    """The public keys (JWKS) of the issuer whose JWTs are tokens too: a file, or an https address."""
+    jwt_audience: str | None = Field(default=None, min_length=1)
+    """The audience that a JWT must name. It is needed with `jwt_keys`."""
+    jwt_issuer: str | None = Field(default=None, min_length=1)
+    """The issuer that a JWT must name."""
+    jwt_groups: str = Field(default="groups", min_length=1)
+    """The claim that holds the groups of a JWT's owner; dots lead into objects."""
+    proxy: list[Network] = Field(default=[])
+    """The addresses or networks of proxies that make sure who asks."""
+    proxy_groups: str | None = Field(default=None, min_length=1)
+    """The header in which such a proxy names the caller's groups, separated by commas."""
     hosts: list[HostName] = Field(default=[])
     """The names under which others reach the service, such as that of a reverse proxy. Other names are refused."""
     cors: list[Origin] = Field(default=[])
@@ -387,6 +464,16 @@ class ServeSettings(Section):
     """How many requests a second each token (without tokens: each address) may make on average; 0 means any number."""
     log_queries: bool = False
     """Whether the log names what is searched for."""
+
+    @model_validator(mode="after")
+    def _check_sign_on(self) -> ServeSettings:
+        if self.jwt_keys and not self.jwt_audience:
+            raise ValueError("jwt_keys needs jwt_audience: else tokens that are meant for other services are good here")
+        if self.jwt_keys and re.match(r"http://(?!localhost[:/]|127\.|\[::1\])", self.jwt_keys):
+            raise ValueError("jwt_keys must be an https address: on the way from another machine keys can be replaced")
+        if bool(self.proxy) != bool(self.proxy_groups):
+            raise ValueError("proxy and proxy_groups need each other: whose header counts, and which")
+        return self
 
 
 class DependsOn(Section):

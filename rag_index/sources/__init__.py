@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rag_index.database.urls import redacted_url
 from rag_index.documents.batches import DocumentBatch
 from rag_index.documents.canonical import VERSION, encode_payload, hash_bytes, hash_text
 from rag_index.documents.keys import encode_key
-from rag_index.errors import SettingsError
 from rag_index.settings.index import CODE, SQL
+from rag_index.settings.plugins import SOURCES, load_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from rag_index.sources.buckets import RowDigest
 
 __all__ = [
-    "GROUP",
     "ScanState",
     "SingleDocumentSource",
     "Source",
@@ -31,9 +29,6 @@ __all__ = [
     "page_of",
     "scan_settings",
 ]
-
-GROUP = "rag_index.sources"
-"""The group of entry points of sources. Each is called with the settings and the index, and returns a `Source`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +163,8 @@ def open_source(settings: Settings, index: IndexSettings) -> Source:
         from rag_index.sources.code import CodeSource
 
         return CodeSource(settings.root(index), index)
-    return _open_installed(settings, index)
+    found: Source = load_plugin(SOURCES, index.kind, f"kind of index {index.name}", (SQL, CODE))(settings, index)
+    return found
 
 
 def has_digests(settings: Settings, index: IndexSettings) -> bool:
@@ -177,19 +173,3 @@ def has_digests(settings: Settings, index: IndexSettings) -> bool:
     Who may see a document is in no digest if a query of its own says it; then `changed_since` tells it, or all is read.
     """
     return settings.source.digest and index.kind == SQL and index.access_query is None
-
-
-def _open_installed(settings: Settings, index: IndexSettings) -> Source:
-    """Return a source of another distribution, from the entry point that is named as the index's kind."""
-    installed = entry_points(group=GROUP)
-    if index.kind not in installed.names:
-        kinds = ", ".join([SQL, CODE, *sorted(installed.names)])
-        raise SettingsError(
-            f"index {index.name}: there is no kind {index.kind!r} (the kinds are: {kinds}); correct it, or install "
-            f"the package that has an entry point {index.kind!r} in the group {GROUP}"
-        )
-    try:
-        source: Source = installed[index.kind].load()(settings, index)
-    except ImportError as exc:
-        raise SettingsError(f"index {index.name}: kind {index.kind!r} cannot be loaded: {exc}; reinstall it") from exc
-    return source

@@ -70,9 +70,9 @@ def singular(word: str) -> str:
     """Return the singular of an English noun, near enough to compare two."""
     if word.endswith("ies") and len(word) > 4:
         return f"{word[:-3]}y"
-    if word.endswith(("ses", "xes", "ches", "shes")) and len(word) > 4:
+    if word.endswith(("sses", "uses", "xes", "ches", "shes")) and len(word) > 4:
         return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith("ss") and len(word) > 3 else word
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3 else word
 
 
 def looks_secret(value: object) -> bool:
@@ -165,7 +165,8 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     if named & INTERNAL and made.last_word in PROSE | {"memo"}:
         return "internal"
     looks = _share(made.texts, _EMAIL) > 0.3 or _share(made.texts, _IP) > 0.3
-    return "personal" if looks or (named & PERSONAL and made.length < 100) else None
+    is_key = words(made.name)[-1:] == ("id",)
+    return "personal" if looks or (named & PERSONAL and made.length < 100 and not is_key) else None
 
 
 def _empty_role(made: ColumnProfile, column: Column, values: Sequence[object]) -> Role | None:
@@ -182,7 +183,9 @@ def _machine_role(made: ColumnProfile, named: set[str]) -> Role | None:
     texts = made.texts
     if _share(texts, _TIME) > 0.8:
         return "time"
-    is_slug = made.last_word not in ("title", "subject", "headline") and _share(texts, _SLUG) > 0.5
+    is_slug = (
+        made.last_word not in ("title", "subject", "headline") and made.distinct > 0.3 and _share(texts, _SLUG) > 0.5
+    )
     if named & MACHINE or is_slug or _share(texts, _ADDRESS) > 0.5 or _share(texts, _UUID) > 0.3:
         return "other"
     if named & {"locale", "lang", "language", "culture"} and all(LOCALE.fullmatch(text) for text in texts):
@@ -265,4 +268,4 @@ def _with_words(texts: Sequence[str]) -> int:
 
 
 def _has_letters(text: str) -> bool:
-    return sum(character.isalpha() for character in text) * 2 > len(text)
+    return sum(character.isalpha() for character in text) * 3 > len(text)

@@ -3,61 +3,24 @@
 from __future__ import annotations
 
 import fnmatch
-import math
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rag_index.documents.batches import RESERVED_KEY
-from rag_index.documents.languages import find_languages, language_of
-from rag_index.settings.index import NO_LANGUAGE
-from rag_index.sources.catalog import SAMPLED_ROWS
-from rag_index.sources.columns import words
+from rag_index.sources.proposed_index import IndexMaker, ProposedIndex, TableRoles
 from rag_index.sources.relations import VERSIONS
 from rag_index.sources.subjects import PARTS, find_subjects, part_relation, text_parents, wanted_texts
-from rag_index.sources.visibility import joined
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from rag_index.sources.catalog import DatabaseCatalog
-    from rag_index.sources.relations import Relation
     from rag_index.sources.subjects import Subject, Subjects
 
 MAX_INDEXES = 10
-MAX_PAYLOAD = 8
-MAX_JOINS = 4
-MAX_PARTS = 8
-MAX_CONTAINERS = 25
-"""Rows of a table that describes what others refer to, such as projects and forums, and is no document itself."""
 MAX_NAME_CHARS = 80
-MIN_CONTAINER_SHARE = 2
-"""A table of which each row contains at least so many of another is a container, such as a forum or a project."""
 OLD_VERSIONS = known_words("proposal", "old_versions")
-USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
-CREATED = known_words("proposal", "created")
-CHANGED = known_words("proposal", "changed")
-ORDERS = known_words("proposal", "orders")
-STATE_LABELS = known_words("proposal", "state_labels")
-
-
-@dataclass(slots=True)
-class ProposedIndex:
-    """The settings of an index, with the reason for each of them."""
-
-    name: str
-    settings: dict[str, Any]
-    reasons: dict[str, str]
-    """Why a key has its value, by the key; of a part by its number and the key: `parts.0.where`."""
-    tables: list[str]
-    hidden: list[str]
-    """Conditions that leave rows out, a sentence each."""
-    score: float = 0.0
-    age: str = ""
-    """The column whose greatest values the newest rows have."""
-    changed: str = ""
-    """The column with the time of a row's last change; "" if none has it for all rows."""
 
 
 @dataclass(slots=True)
@@ -101,10 +64,7 @@ class _Proposer:
         self._include = include
         self._add = add
         self._made = Proposal()
-        self._parts: dict[int, list[Relation]] = {}
-        """The relations by which the rows of a table are parts, by the subject's identity."""
-        self._root: dict[int, Relation] = {}
-        """The relation of a table of translations or versions to what they are of: its rows are the documents."""
+        self._roles = TableRoles(subjects)
         self._donors: dict[int, str] = {}
         """Why a table is used by another one's documents."""
 
@@ -119,20 +79,40 @@ class _Proposer:
         self._find_donors(usable)
         self._find_roots(usable)
         for subject in usable:
-            if id(subject) not in self._root and id(subject) not in self._donors and not self._is_added(subject):
+            if id(subject) not in self._roles.root and id(subject) not in self._donors and not self._is_added(subject):
                 relations = [
                     one
                     for one in part_relation(subject, self._subjects)
                     if not self._is_left_out(self._subjects.of(one.parent))
                 ]
                 if relations and wanted_texts(subject, self._text(subject)):
-                    self._parts[id(subject)] = relations
+                    self._roles.parts[id(subject)] = relations
         self._leave_out_old_versions(usable)
         usable = [one for one in usable if not self._is_left_out(one)]
         self._cut_circles()
-        proposed = [index for subject in usable if (index := self._index_if_document(subject)) is not None]
-        self._choose(proposed)
+        proposed = {subject: index for subject in usable if (index := self._index_if_document(subject)) is not None}
+        for subject in self._without_document(usable, proposed):
+            del self._roles.parts[id(subject)]
+            if (index := self._index_if_document(subject)) is not None:
+                self._made.left_out.pop(subject.table.full_name, None)
+                proposed[subject] = index
+        self._choose([proposed[subject] for subject in usable if subject in proposed])
         return self._made
+
+    def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
+        """Return the tables whose rows are parts of what is no document, and of what is no part of one."""
+        parts = [subject for subject in usable if id(subject) in self._roles.parts]
+        roots = {
+            id(self._subjects.of(self._roles.root[id(one)].parent)) for one in usable if id(one) in self._roles.root
+        }
+        shown = {id(one) for one in usable if one in proposed} | roots
+        for _ in range(2):  # a part of a part is shown, too
+            shown |= {
+                id(one)
+                for one in parts
+                if any(id(self._subjects.of(relation.parent)) in shown for relation in self._roles.parts[id(one)])
+            }
+        return [one for one in parts if id(one) not in shown]
 
     def _is_added(self, subject: Subject) -> bool:
         return _matches(subject.table.full_name, self._add)
@@ -177,15 +157,16 @@ class _Proposer:
                 translates = subject.locale and root.is_translated and subject.prose
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
                 if named and (translates or (versions and not self._has_current_text(root))):
-                    self._root[id(subject)] = relation
-            if (own := self._root.get(id(subject))) is not None:
+                    self._roles.root[id(subject)] = relation
+            if (own := self._roles.root.get(id(subject))) is not None:
                 self._donors[id(self._subjects.of(own.parent))] = f"is in the documents of {subject.table.full_name}"
 
     def _has_current_text(self, root: Subject) -> bool:
         """Return whether another table has the text of these rows, beside the one with all versions of it."""
         others = [self._subjects.of(relation.child) for relation in root.children]
         return any(
-            one.has_prose and one.noun[-1] in VERSIONS | PARTS and one.noun[-1] not in OLD_VERSIONS for one in others
+            one.has_prose and one.noun[-1] in PARTS.union(VERSIONS) and one.noun[-1] not in OLD_VERSIONS
+            for one in others
         )
 
     def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
@@ -194,22 +175,22 @@ class _Proposer:
             versions = bool(subject.noun) and subject.noun[-1] in OLD_VERSIONS
             if (
                 versions
-                and not {id(subject)} & (self._root.keys() | self._donors.keys())
+                and not {id(subject)} & (self._roles.root.keys() | self._donors.keys())
                 and not self._is_added(subject)
             ):
                 self._made.left_out[subject.table.full_name] = "holds older versions of rows"
-                self._parts.pop(id(subject), None)
+                self._roles.parts.pop(id(subject), None)
 
     def _cut_circles(self) -> None:
         """Make a document of a table that is a part of its own parts."""
-        for number, relations in list(self._parts.items()):
+        for number, relations in list(self._roles.parts.items()):
             seen = {number}
             at = self._subjects.of(relations[0].parent)
-            while id(at) in self._parts and id(at) not in seen:
+            while id(at) in self._roles.parts and id(at) not in seen:
                 seen.add(id(at))
-                at = self._subjects.of(self._parts[id(at)][0].parent)
+                at = self._subjects.of(self._roles.parts[id(at)][0].parent)
             if id(at) in seen:
-                del self._parts[number]
+                del self._roles.parts[number]
 
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
         """Return the index of a table; None if its rows are no documents, with the reason in what is left out."""
@@ -218,15 +199,15 @@ class _Proposer:
             self._made.left_out[name] = "is not included"
         elif id(subject) in self._donors and not added:
             self._made.left_out[name] = self._donors[id(subject)]
-        elif id(subject) in self._parts:
-            parents = ", ".join(relation.parent.full_name for relation in self._parts[id(subject)])
+        elif id(subject) in self._roles.parts:
+            parents = ", ".join(relation.parent.full_name for relation in self._roles.parts[id(subject)])
             self._made.left_out[name] = f"is a part of {parents}"
         elif not subject.table.key:
             self._made.left_out[name] = (
                 "has no primary key: write its [[indexes]] by hand, with unique columns as `key`"
             )
         else:
-            index = _Index(subject, self).made() if subject.table.key else None
+            index = IndexMaker(subject, self._roles).made() if subject.table.key else None
             if index is None or (index.score < 1 and not added):
                 self._made.left_out[name] = self._why_no_document(subject)
                 return None
@@ -252,479 +233,8 @@ class _Proposer:
             one.name = _index_name(one.name, names)
         self._made.indexes = kept
 
-    # What the indexes ask.
-
-    @property
-    def subjects(self) -> Subjects:
-        return self._subjects
-
-    def root_of(self, subject: Subject) -> Relation | None:
-        """Return the relation of translations or versions to what they are of."""
-        return self._root.get(id(subject))
-
-    def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
-        """Return the tables whose rows are parts of this one's, with the relation."""
-        found = []
-        for child in self._subjects.all:
-            for relation in self._parts.get(id(child), []):
-                if relation.parent is subject.table:
-                    found.append((child, relation))
-        return found
-
-    def links_of(self, subject: Subject) -> list[tuple[Relation, Relation]]:
-        """Return the tables that link rows with labels such as tags: the relations to this one and to the label."""
-        found = []
-        for link in self._subjects.all:
-            if link.prose or link.title or len(link.profiles) > 6 or link is subject:
-                continue
-            to_this = [one for one in link.relations if one.parent is subject.table]
-            others = [one for one in link.relations if one.parent is not subject.table]
-            for own in to_this[:1]:
-                for other in others:
-                    label = self._subjects.of(other.parent)
-                    if label.title in label.table.columns and not label.is_people and label.table.key:
-                        found.append((own, other))
-        return found
-
     def _text(self, subject: Subject) -> list[str]:
         return [*subject.title_columns, *subject.prose]
-
-
-class _Index:
-    """Makes the settings of one index."""
-
-    def __init__(self, subject: Subject, proposer: _Proposer) -> None:
-        self._subject = subject
-        self._proposer = proposer
-        self._subjects = proposer.subjects
-        self._table = subject.table
-        self._joins: dict[str, dict[str, Any]] = {}
-        self._text: list[str] = []
-        self._payload: list[str] = []
-        self._format: dict[str, str] = {}
-        self._reasons: dict[str, str] = {}
-        self._hidden: list[str] = []
-        self._part_names: set[str] = set()
-        self._tables = [subject.table.full_name]
-        self._texts: list[str] = []
-        """Sampled texts, of which the languages are found."""
-        self._prose = 0.0
-
-    def made(self) -> ProposedIndex | None:
-        """Return the index; None if there is nothing to read."""
-        subject = self._subject
-        root = self._proposer.root_of(subject)
-        key, newest = self._key(root)
-        title = subject.title
-        self._add_own_text()
-        if root is not None:
-            title = self._add_root(root) or title
-        self._add_text_of_others()
-        parts = self._parts(root, key)
-        self._add_labels()
-        self._text += [name for name in subject.codes if name not in self._text][:3]
-        if not (title or self._text) or not (self._prose or parts or title):
-            return None
-        if not title and not self._text:
-            self._text = [
-                next((p.name for p in subject.profiles.values() if p.role in ("choice", "time", "code")), key[0])
-            ]
-        settings = self._settings(key, newest, title, parts)
-        score = self._score(title, parts)
-        age = self._age(key)
-        changed = "" if newest else self._changed()
-        name = self._name(root)
-        return ProposedIndex(name, settings, self._reasons, self._tables, self._hidden, score, age, changed)
-
-    def _changed(self) -> str:
-        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled == 1]
-        return next((name for name in times if set(words(name)) & CHANGED), "")
-
-    def _age(self, key: Sequence[str]) -> str:
-        """Return the column by which the newest rows are found: a number as key, else a time."""
-        if self._table.columns[key[0]].kind == "number":
-            return key[0]
-        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled > 0.9]
-        named = [name for name in times if set(words(name)) & (CREATED | CHANGED)]
-        return (named or times or list(key))[0]
-
-    def _name(self, root: Relation | None) -> str:
-        table = root.parent if root is not None else self._table
-        noun = words(table.name)
-        prefix = self._subjects.nouns.prefix
-        return "-".join(noun[1:] if len(noun) > 1 and noun[0] == prefix else noun) or table.name
-
-    def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
-        """Return how likely people look for these documents; below 1 if they do not."""
-        if not self._prose and not any(not part.get("inline") for part in parts):
-            referred = [one for one in self._subject.children if not one.type_column]
-            codes = bool(self._subject.codes or len(self._text) > 1)
-            return 1.0 if title and self._table.rows > 12 and not referred and codes else 0.5
-        if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
-            return 0.0
-        own = [part for part in parts if not part.get("inline")]
-        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < 200 and self._subject.children:
-            return 0.0
-        length = self._prose + 100 * len(parts)
-        return (
-            1 + math.log10(1 + self._table.rows) + math.log10(1 + length) + 0.5 * bool(title) + 0.5 * min(3, len(parts))
-        )
-
-    def _key(self, root: Relation | None) -> tuple[list[str], str]:
-        """Return the key, and the column of which the greatest value is the document."""
-        key, version = list(self._table.key), self._subject.version
-        if version is not None:
-            self._reasons["newest"] = f"{version} numbers the versions of a row: the newest alone is shown"
-            return [name for name in key if name != version], version
-        if root is not None and self._subject.locale is None:
-            order = self._version_order(root)
-            self._reasons["newest"] = "of the versions, the newest alone is shown"
-            return root.columns, order
-        return key, ""
-
-    def _version_order(self, root: Relation) -> str:
-        named = [
-            name
-            for name in self._table.columns
-            if {"version", "revision", "rev", "number", "no"} & set(words(name)) and name not in root.columns
-        ]
-        numbers = [name for name in named if self._table.columns[name].kind == "number"]
-        times = [name for name in self._table.columns if self._subject.profiles[name].role == "time"]
-        return (numbers or list(self._table.key) or times)[0]
-
-    def _add_own_text(self) -> None:
-        subject = self._subject
-        for name in subject.prose:
-            if subject.profiles[name].filled or self._table.rows > SAMPLED_ROWS:
-                self._text.append(name)
-        for name in [*subject.title_columns, *subject.prose]:
-            self._note(subject, name, name)
-        self._prose += subject.text_length
-
-    def _note(self, subject: Subject, column: str, name: str) -> None:
-        """Note the format and the texts of a column, which the settings call `name`."""
-        profile = subject.profiles[column]
-        if profile.form != "plain":
-            self._format[name] = profile.form
-        self._texts += profile.texts[:40]
-
-    def _add_join(self, relation: Relation, through: str = "", *, required: bool = False) -> str:
-        """Add a join and return its name."""
-        parent = relation.parent
-        stem = [word for word in words(relation.columns[0]) if word not in ("id", "fk", "no", "code", "uuid", "guid")]
-        plain = re.sub(r"\W", "", "_".join(stem) or "_".join(words(parent.name)), flags=re.ASCII).strip("_")
-        plain = plain if plain[:1].isalpha() else f"join_{plain}" if plain else "joined"
-        taken = {*self._joins, *self._table.columns, *self._part_names}
-        name = next(one for n in range(1, 99) if (one := plain if n == 1 else f"{plain}_{n}") not in taken)
-        prefix = f"{through}." if through else ""
-        join: dict[str, Any] = {"table": parent.name}
-        if parent.schema:
-            join["schema"] = parent.schema
-        simple = len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through
-        join["on"] = relation.columns[0] if simple else {there: f"{prefix}{here}" for here, there in relation.pairs}
-        conditions = self._subjects.of(parent).conditions
-        if conditions and required:
-            join["where"] = joined(conditions)
-            self._hidden += [f"{parent.full_name}: {one.reason}" for one in conditions]
-        if required:
-            join["required"] = True
-        self._joins[name] = join
-        self._tables.append(parent.full_name)
-        return name
-
-    def _add_root(self, root: Relation) -> str | None:
-        """Join what translations or versions are of, with its texts, and return its title if it has one."""
-        parent = self._subjects.of(root.parent)
-        name = self._add_join(root, required=True)
-        columns = [*parent.prose, *parent.codes[:3]]
-        for column in [*parent.title_columns, *columns]:
-            self._note(parent, column, f"{name}.{column}")
-        self._text += [f"{name}.{column}" for column in columns]
-        self._prose += parent.text_length
-        title = parent.title
-        if title is None or self._subject.title is not None:
-            self._text += [f"{name}.{column}" for column in parent.title_columns]
-            return None
-        return f"{name}.{title}" if title in parent.table.columns else title.replace("{", f"{{{name}.")
-
-    def _add_text_of_others(self) -> None:
-        """Join the rows that hold the text of this one."""
-        for way in text_parents(self._subject, self._subjects):
-            through = ""
-            for number, relation in enumerate(way):
-                through = self._add_join(
-                    relation, through, required=number == 0 and bool(self._subjects.of(relation.parent).conditions)
-                )
-            donor = self._subjects.of(way[-1].parent)
-            for column in [*donor.title_columns, *donor.prose]:
-                if donor.profiles[column].role == "prose":
-                    self._text.append(f"{through}.{column}")
-                    self._note(donor, column, f"{through}.{column}")
-            self._prose += donor.text_length
-
-    def _add_labels(self) -> None:
-        """Join the tables that rows refer to: their names as text and payload, and containers that may be hidden."""
-        joins = 0
-        for relation in self._subject.relations:
-            parent = self._subjects.of(relation.parent)
-            if (
-                relation.type_column
-                or parent is self._subject
-                or relation.parent.full_name in self._tables
-                or relation.is_pointer
-            ):
-                continue
-            hides = bool(parent.conditions) and not parent.is_people and self._always_refers(relation)
-            label = parent.title if parent.title in parent.table.columns and not parent.is_login else None
-            if not hides and (label is None or joins >= MAX_JOINS or (parent.has_prose and parent.text_length > 200)):
-                continue
-            name = self._add_join(relation, required=hides)
-            joins += 1
-            if label is not None:
-                self._payload.append(f"{name}.{label}")
-                self._note(parent, label, f"{name}.{label}")
-                if not STATE_LABELS & set(words(relation.columns[0])):
-                    self._text.append(f"{name}.{label}")
-                else:
-                    self._format.pop(f"{name}.{label}", None)
-
-    def _always_refers(self, relation: Relation) -> bool:
-        """Return whether all rows name one of the other table, which so contains several of them."""
-        column = self._table.columns[relation.columns[0]]
-        filled = len(column.filled) >= 0.98 * max(1, len(column.values))
-        return filled and relation.parent.rows * MIN_CONTAINER_SHARE <= max(self._table.rows, 2)
-
-    def _parts(self, root: Relation | None, key: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the parts, those of the row that translations are of, too."""
-        found: list[dict[str, Any]] = []
-        for child, relation in self._proposer.parts_of(self._subject):
-            found.append(self._part(child, relation, key, len(found)))
-            for grandchild, second in self._proposer.parts_of(child):
-                found.append(self._part_of_part(grandchild, second, relation, len(found)))
-        if root is not None:
-            by_column = {there: here for here, there in root.pairs}
-            for child, relation in self._proposer.parts_of(self._subjects.of(root.parent)):
-                if child is not self._subject and all(there in by_column for _, there in relation.pairs):
-                    found.append(self._part(child, relation, key, len(found), by_column))
-        for own, other in self._proposer.links_of(self._subject)[:3]:
-            found.append(self._label_part(own, other, key, len(found)))
-        self._prose += sum(40 for part in found if not part.get("inline"))
-        return _with_labels(found[:MAX_PARTS], {*self._joins, *self._table.columns})
-
-    def _part(
-        self,
-        child: Subject,
-        relation: Relation,
-        key: Sequence[str],
-        number: int,
-        by_column: dict[str, str] | None = None,
-    ) -> dict[str, Any]:
-        """Return a part of rows that name a row of this table, or of one that it is joined with by `by_column`."""
-        part = self._part_head(child, number)
-        pairs = [(here, by_column[there] if by_column else there) for here, there in relation.pairs]
-        if by_column is None and [there for _, there in pairs] == list(key):
-            part["on"] = pairs[0][0] if len(pairs) == 1 else [here for here, _ in pairs]
-        else:
-            part["on"] = dict(pairs)
-        if relation.type_column:
-            value = str(relation.type_value).replace("'", "''")
-            typed = f"{self._subjects.catalog.quoted(relation.type_column)} = '{value}'"
-            part["where"] = f"{typed} AND {part['where']}" if "where" in part else typed
-        return self._with_text(part, child, [*relation.columns, relation.type_column], number)
-
-    def _part_of_part(self, child: Subject, second: Relation, first: Relation, number: int) -> dict[str, Any]:
-        """Return a part of rows that name a row of a part."""
-        middle = self._subjects.of(second.parent)
-        part = self._part_head(child, number)
-        name = re.sub(r"\W", "", "_".join(words(middle.table.name)), flags=re.ASCII) or "parent"
-        join: dict[str, Any] = {"table": middle.table.name}
-        if middle.table.schema:
-            join["schema"] = middle.table.schema
-        join["on"] = {there: here for here, there in second.pairs}
-        where = [joined(middle.conditions)] if middle.conditions else []
-        if first.type_column:
-            value = str(first.type_value).replace("'", "''")
-            where.append(f"{self._subjects.catalog.quoted(first.type_column)} = '{value}'")
-        if where:
-            join["where"] = " AND ".join(where)
-        join["required"] = True
-        part["joins"] = {name: join}
-        part["on"] = {f"{name}.{here}": there for here, there in first.pairs}
-        if second.type_column:
-            value = str(second.type_value).replace("'", "''")
-            typed = f"{self._subjects.catalog.quoted(second.type_column)} = '{value}'"
-            part["where"] = f"{typed} AND {part['where']}" if "where" in part else typed
-        return self._with_text(part, child, [*second.columns, second.type_column], number)
-
-    def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
-        self._part_names.add(child.table.name)
-        part: dict[str, Any] = {"table": child.table.name}
-        if child.table.schema:
-            part["schema"] = child.table.schema
-        if child.conditions:
-            part["where"] = joined(child.conditions)
-            self._reasons[f"parts.{number}.where"] = "; ".join(one.reason for one in child.conditions)
-            self._hidden += [f"{child.table.full_name}: {one.reason}" for one in child.conditions]
-        self._tables.append(child.table.full_name)
-        return part
-
-    def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str], number: int) -> dict[str, Any]:
-        columns = [*child.title_columns, *child.prose]
-        columns = [name for name in wanted_texts(child, columns) if not self._repeats(child, name)] or child.prose[:1]
-        texts = list(dict.fromkeys(columns))
-        order = self._order(child, on)
-        key = [name for name in child.table.key if child.profiles[name].role != "secret"]
-        if key and len(key) == len(child.table.key):
-            part["key"] = key[0] if len(key) == 1 else key
-        if order:
-            part["order_by"] = order[0] if len(order) == 1 else order
-        part["text"] = texts
-        form = {name: child.profiles[name].form for name in texts if child.profiles[name].form != "plain"}
-        if form:
-            part["format"] = form
-        if sum(child.profiles[name].length for name in texts) < 40 and child.table.rows and not child.has_prose:
-            part["inline"] = True
-        for name in texts:
-            self._texts += child.profiles[name].texts[:20]
-        return part
-
-    def _repeats(self, child: Subject, name: str) -> bool:
-        """Return whether a title of a part is the document's title over again: `Re: …`."""
-        texts = child.profiles[name].texts
-        answers = sum(text.lower().startswith(("re:", "aw:", "fwd:", "re ")) for text in texts)
-        return name in child.title_columns and answers * 4 >= max(1, len(texts))
-
-    def _order(self, child: Subject, on: Sequence[str]) -> list[str]:
-        """Return the columns by which the rows of a part are ordered."""
-        free = [name for name in child.table.columns if name not in on]
-        places = [
-            n
-            for n in free
-            if "_".join(words(n)) in ORDERS
-            or (words(n)[-1:] and words(n)[-1] in ORDERS and child.profiles[n].role in ("number", "flag"))
-        ]
-        keys = [name for name in child.table.key if name in free]
-        return (places[:1] + [name for name in keys if name not in places]) if places else keys
-
-    def _label_part(self, own: Relation, other: Relation, key: Sequence[str], number: int) -> dict[str, Any]:
-        """Return the part with the labels, such as tags, that a table links with rows."""
-        label = self._subjects.of(other.parent)
-        name = re.sub(r"\W", "", "_".join(words(label.table.name)), flags=re.ASCII) or "label"
-        self._part_names.add(name)
-        part: dict[str, Any] = {"name": name, "table": own.child.name}
-        if own.child.schema:
-            part["schema"] = own.child.schema
-        pairs = own.pairs
-        whole = [there for _, there in pairs] == list(key)
-        part["on"] = pairs[0][0] if whole and len(pairs) == 1 else dict(pairs)
-        if own.type_column:
-            value = str(own.type_value).replace("'", "''")
-            part["where"] = f"{self._subjects.catalog.quoted(own.type_column)} = '{value}'"
-        join: dict[str, Any] = {"table": label.table.name}
-        if label.table.schema:
-            join["schema"] = label.table.schema
-        join["on"] = {there: here for here, there in other.pairs}
-        if label.conditions:
-            join["where"] = joined(label.conditions)
-        join["required"] = True
-        part["joins"] = {name: join}
-        part["order_by"] = other.columns
-        part["text"] = f"{{{name}.{label.title}}}"
-        if (form := label.profiles[str(label.title)].form) != "plain":
-            part["format"] = {f"{name}.{label.title}": form}
-        part["inline"] = True
-        self._tables += [own.child.full_name, label.table.full_name]
-        return part
-
-    def _settings(
-        self, key: Sequence[str], newest: str, title: str | None, parts: list[dict[str, Any]]
-    ) -> dict[str, Any]:
-        subject, made = self._subject, dict[str, Any]()
-        made["table"] = self._table.name
-        if self._table.schema:
-            made["schema"] = self._table.schema
-        made["key"] = key[0] if len(key) == 1 else list(key)
-        if newest:
-            made["newest"] = newest
-        if subject.conditions:
-            made["where"] = joined(subject.conditions)
-            self._reasons["where"] = "; ".join(one.reason for one in subject.conditions)
-            self._hidden += [f"{self._table.full_name}: {one.reason}" for one in subject.conditions]
-        if title:
-            made["title"] = title
-        text = [name for name in dict.fromkeys(self._text) if name not in subject.title_columns]
-        if text:
-            made["text"] = text
-        used = {*text, *([title] if title else []), *subject.title_columns, *self._title_names(title)}
-        form = {name: form for name, form in self._format.items() if name in used}
-        if form:
-            made["format"] = form
-            self._reasons["format"] = "as the values look"
-        made["payload"] = self._chosen_payload(key)
-        language = self._language()
-        if language != "english":
-            made["language"] = language
-            self._reasons["language"] = "as the values look"
-        if self._joins:
-            made["joins"] = self._joins
-        if parts:
-            made["parts"] = parts
-        return made
-
-    def _title_names(self, title: str | None) -> list[str]:
-        return re.findall(r"\{([^{}]+)\}", title or "")
-
-    def _language(self) -> str | list[str]:
-        """Return the language of the texts, or several."""
-        if (locale := self._subject.locale) is not None:
-            codes = self._subject.profiles[locale].choices
-            found = list(dict.fromkeys(filter(None, map(language_of, codes))))
-            return found[0] if len(found) == 1 else found or NO_LANGUAGE
-        found = find_languages(self._texts)
-        return found[0] if len(found) == 1 else found
-
-    def _chosen_payload(self, key: Sequence[str]) -> list[str]:
-        """Return the columns that a hit shows beside its text, the most useful first."""
-        subject = self._subject
-        used = {column for relation in subject.relations for column in relation.columns} | set(key) | {RESERVED_KEY}
-        hides = " ".join(one.sql for one in subject.conditions)
-        ranked: list[tuple[int, str]] = []
-        for name, profile in subject.profiles.items():
-            named = set(words(name))
-            if (
-                name in used
-                or name in self._text
-                or name in subject.title_columns
-                or not profile.filled
-                or name in hides
-            ):
-                continue
-            if profile.role in ("choice", "locale") and len(profile.choices) > 1:
-                ranked.append((1, name))
-            elif profile.role == "time" and named & CHANGED | (named & CREATED) and not named & {"login"}:
-                ranked.append((2 if named & CREATED else 3, name))
-            elif profile.role in ("number", "flag") and named & USEFUL_NUMBERS:
-                ranked.append((4, name))
-            elif profile.role in ("short", "code") and profile.filled > 0.2:
-                ranked.append((5, name))
-        own = [name for _, name in sorted(ranked, key=lambda one: one[0])]
-        return [*self._payload, *own][:MAX_PAYLOAD]
-
-
-def _with_labels(parts: list[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
-    """Return the parts, with a name for each whose table's name another part, a join or a column has."""
-    used = set(taken)
-    named: list[dict[str, Any]] = []
-    for part in parts:
-        label = part.get("name", part["table"])
-        plain = re.sub(r"\W", "_", label, flags=re.ASCII).strip("_") or "part"
-        plain = plain if plain[:1].isalpha() else f"part_{plain}"
-        if label in used:
-            label = next(f"{plain}_{number}" for number in range(2, 99) if f"{plain}_{number}" not in used)
-        used.add(label)
-        named.append({"name": label, **part} if label != part["table"] else part)
-        named[-1]["name" if "name" in named[-1] else "table"] = label
-    return named
 
 
 def _index_name(wanted: str, names: set[str]) -> str:

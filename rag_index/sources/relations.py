@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from rag_index.sources.columns import singular, words
-from rag_index.sources.vocabulary import known_words
+from rag_index.sources.vocabulary import known_words, ordered_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ MIN_PREFIXED = 0.6
 KEY_WORDS = known_words("relations", "key_words")
 TYPE_WORDS = known_words("relations", "type_words")
 POINTERS = known_words("relations", "pointers")
-VERSIONS = known_words("relations", "versions")
+VERSIONS = ordered_words("relations", "versions")
 GENERIC = known_words("relations", "generic")
 NUMBERS = known_words("relations", "numbers")
 MIN_COVERED = 0.3
@@ -160,8 +160,8 @@ def _by_values(
     values: Sequence[Any],
     tables: Sequence[DatabaseTable],
 ) -> Relation | None:
-    """Return the table of which the values are keys, nearly all and a good share of them; of several the best used."""
-    fits: list[tuple[float, DatabaseTable]] = []
+    """Return the table of which the values are keys, nearly all and a good share of them; of several the best."""
+    fits: list[tuple[float, float, DatabaseTable]] = []
     distinct = set(map(str, values))
     for parent in tables:
         key = _matching_key(parent, column)
@@ -169,10 +169,11 @@ def _by_values(
             continue
         keys = {str(value) for value in parent.columns[key].values}
         covered = len(keys & distinct) / max(1, len(keys))
-        if covered >= MIN_COVERED and catalog.share_found(values, parent, key) >= MIN_FOUND:
-            fits.append((covered + (column.name in parent.columns), parent))
-    best = max(fits, key=lambda fit: fit[0], default=None)
-    return None if best is None else Relation(table, best[1], ((column.name, _matching_key(best[1], column)),))
+        share = catalog.share_found(values, parent, key)
+        if covered >= MIN_COVERED and share >= MIN_FOUND:
+            fits.append((share, covered + (column.name in parent.columns), parent))
+    best = max(fits, key=lambda fit: fit[:2], default=None)
+    return None if best is None else Relation(table, best[2], ((column.name, _matching_key(best[2], column)),))
 
 
 def _matching_key(parent: DatabaseTable, column: Column) -> str:
@@ -193,12 +194,16 @@ def _candidates(
     bare = [word for word in named if word not in KEY_WORDS]
     has_key_word = len(bare) < len(named)
     found: list[DatabaseTable] = []
-    for parent in tables:  # the key has this name in the other table, and it is more than "id"
-        if parent is not table and parent.key == (column.name,) and named[-1:] != ["id"] * len(named):
-            found.append(parent)
+    if named[-1:] != ["id"] * len(named):  # the key has this name in the other table, and it is more than "id"
+        found += [parent for parent in tables if parent.key == (column.name,)]
+    found += [parent for parent in by_noun.get(tuple(bare), []) if noun(parent.name)[-len(bare) :] == tuple(bare)]
+    found.sort(key=lambda parent: len(noun(parent.name)))  # `topics` before `topic_search_data`
+    own = set() if _is_prefixed(table, named[0]) else set(bare) & set(noun(table.name))
     for start in range(len(bare)):
+        if own & set(bare[:start]):  # `cms_category_id` of `cms` means no other category
+            break
         found += by_noun.get(tuple(bare[start:]), [])
-    if has_key_word or column.kind in ("id", "number"):
+    if (has_key_word or column.kind in ("id", "number")) and not (own and len(bare) > 1):
         for word in reversed(bare):
             found += by_noun.get((word,), [])
     if any(word in GENERIC or word.endswith("able") for word in bare):
@@ -207,6 +212,11 @@ def _candidates(
         found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
     found = [parent for parent in dict.fromkeys(found) if parent is not table]
     return [table, *found] if PARENTS & set(bare) else found
+
+
+def _is_prefixed(table: DatabaseTable, word: str) -> bool:
+    """Return whether most columns of a table begin with this word, as `comment_post_ID` does: it says nothing."""
+    return 2 * sum(singular(words(name)[0]) == word for name in table.columns if words(name)) > len(table.columns)
 
 
 def _polymorphic(

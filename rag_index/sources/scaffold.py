@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from rag_index.settings import IndexSettings, Settings
     from rag_index.sources import ScanState
-    from rag_index.sources.proposal import Proposal, ProposedIndex
+    from rag_index.sources.proposal import Proposal
+    from rag_index.sources.proposed_index import ProposedIndex
 
 EXAMPLE_URL = "postgresql+psycopg://reader@127.0.0.1/servicedesk"
 EXAMPLE_INDEX = """\

@@ -43,6 +43,7 @@ PAIRS = {
 """Nouns of tables whose rows are parts of some tables alone."""
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
+MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]+")
 MIN_PART_FILLED = 0.05
 """The share of rows with text from which on rows are parts."""
 MAX_LABELS = 40
@@ -110,7 +111,7 @@ class Subject:
 
     def _repeats_title(self, one: ColumnProfile) -> bool:
         title = self.title
-        return one.last_word in TITLES and title in self.table.columns and _is_equal(self.table, one.name, str(title))
+        return title in self.table.columns and _is_equal(self.table, one.name, str(title))
 
     @property
     def codes(self) -> list[str]:
@@ -211,27 +212,38 @@ class Subject:
         if (
             nouns & DOUBTFUL
             and not (self.title and self.has_prose and self.text_length >= 60)
-            and not (nouns & VERSIONS and self.has_prose)
+            and not (nouns & {*VERSIONS} and self.has_prose)
         ):
             return "is for programs, by its name and its values"
         if self.is_login:
             return "holds the accounts of people who log in"
         if _is_pairs(self):
             return "holds settings: names with values"
+        if nouns & {*VERSIONS} and len(nouns) == 1 and not (self.title or self.relations or self.children):
+            return "holds texts, and no column says of what they are and which of them count"
         return ""
 
 
 def _is_pairs(subject: Subject) -> bool:
     """Return whether rows are names of settings with their values."""
     lasts = [p.last_word for p in subject.profiles.values()]
-    return "value" in lasts and bool({"name", "key", "option"} & set(lasts)) and len(lasts) <= 6
+    return (
+        "value" in lasts
+        and bool({"name", "key", "option", "property", "setting", "parameter"} & set(lasts))
+        and len(lasts) <= 6
+    )
 
 
 def _is_equal(table: DatabaseTable, one: str, other: str) -> bool:
     """Return whether two columns have the same values in most rows that have both."""
     pairs = zip(table.columns[one].values, table.columns[other].values, strict=True)
-    both = [(a, b) for a, b in pairs if a and b]
+    both = [(_letters(a), _letters(b)) for a, b in pairs if a and b]
     return bool(both) and sum(a == b for a, b in both) >= 0.8 * len(both)
+
+
+def _letters(value: object) -> object:
+    """Return the beginning of a text without markup and punctuation: a rendered copy is equal to what it is made of."""
+    return MARKUP.sub("", value).lower()[:200] if isinstance(value, str) else value
 
 
 @dataclass
@@ -327,7 +339,9 @@ def text_parents(subject: Subject, subjects: Subjects) -> list[list[Relation]]:
     found: list[list[Relation]] = []
     for one in subject.relations:
         donor = subjects.of(one.parent)
-        if subject.has_prose and not one.is_pointer:
+        if (subject.has_prose and not one.is_pointer) or any(
+            own.columns == list(donor.table.key) and own.parent is not subject.table for own in donor.relations
+        ):
             continue
         if donor is subject or donor.is_people or one.type_column or not (one.is_pointer or donor.noun[-1] in VERSIONS):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from rag_index.sources.columns import words
@@ -63,7 +64,7 @@ def find_conditions(
     for name, profile in profiles.items():
         if name in types:
             continue
-        for look in (_flag, _workspace, _deleted, _published, _ended, _state, _type, _password):
+        for look in (_flag, _level, _workspace, _deleted, _published, _ended, _state, _type, _password):
             condition = look(table, profile, quoted(name))
             if condition is not None:
                 found.append(condition)
@@ -103,6 +104,8 @@ def internal_rows(table: DatabaseTable, title: str, quoted: Callable[[str], str]
 def _flag(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `is_private`, `Sealed` or `comment_approved`."""
     named, column = set(words(profile.name)), table.columns[profile.name]
+    if "nav" in named:  # a page that is in no menu may be seen
+        return None
     hides, shows = named & HIDDEN_FLAGS, named & SHOWN_FLAGS
     values = {str(value).lower() for value in column.filled}
     small = values <= {str(number) for number in range(-1, 10)} and column.kind != "time"
@@ -110,6 +113,7 @@ def _flag(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition 
     if (
         not (hides or shows)
         or not values
+        or (named & {"state", "status"} and not two_sided)
         or not (two_sided or (shows and small) or (shows and "1" in values and profile.role == "choice"))
     ):
         return None
@@ -127,6 +131,16 @@ def _flag(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition 
         f"{shown} = {wanted}",
         f"{profile.name} says who may see a row",
         lambda row: (str(row[profile.name]).lower() in accepted) or (row[profile.name] is None and not shows),
+    )
+
+
+def _level(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `visibility_level`, of which the least value is for the owner alone."""
+    if words(profile.name)[-2:] != ("visibility", "level") or table.columns[profile.name].kind != "number":
+        return None
+    least = min(table.columns[profile.name].filled, default=0)
+    return Condition(
+        f"{name} > {least}", f"{profile.name} is the least for the fewest", lambda row: (row[profile.name] or 0) > least
     )
 
 
@@ -177,7 +191,15 @@ def _deleted(table: DatabaseTable, profile: ColumnProfile, name: str) -> Conditi
 
 def _published(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
     """Return the condition of a column such as `published_at`, which is empty for drafts."""
-    if not set(words(profile.name)) & PUBLISHED_TIMES or profile.role != "time" or not 0 < profile.filled < 1:
+    if not set(words(profile.name)) & PUBLISHED_TIMES or profile.role != "time" or not profile.filled:
+        return None
+    now = datetime.now(UTC).isoformat(" ")
+    if table.columns[profile.name].kind == "time" and any(str(at) > now for at in table.columns[profile.name].filled):
+        reason = f"{profile.name} is later, or empty, for what is not out"
+        return Condition(
+            f"{name} <= CURRENT_TIMESTAMP", reason, lambda row: row[profile.name] and str(row[profile.name]) <= now
+        )
+    if profile.filled == 1:
         return None
     return Condition(
         f"{name} IS NOT NULL", f"{profile.name} is empty for drafts", lambda row: row[profile.name] is not None
@@ -209,7 +231,7 @@ def _state(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition
             )
         return None
     values = list(profile.choices)
-    hidden = [value for value in values if value.lower() in HIDDEN_VALUES]
+    hidden = [value for value in values if value.lower() in HIDDEN_VALUES or words(value)[-1:] == ("private",)]
     shown = [value for value in values if value.lower() in PUBLISHED_VALUES]
     moderated = {value.lower() for value in values} <= MODERATION
     if not shown and (hidden or moderated):

@@ -45,8 +45,10 @@ COUNTED: tuple[FailureKind, ...] = ("skipped", "failed")
 _MEMORY_BASIS = {
     "local": "measured, with the largest shards",
     "ollama": "measured; the model is in the server",
+    "openai": "as measured with Ollama; the model is in the server",
     "sentence-transformers": "an estimate: torch and the weights; set workers if you know better",
 }
+_UNKNOWN_MEMORY = "a guess: set worker_memory if you know better"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +209,11 @@ def _machine(machine: Machine, embedder: EmbedderSettings) -> Iterator[Fact]:
         count = machine.workers_that_fit(each)
         room = f"room for {count:,} workers beside {_mb(RESERVED_MEMORY)} for the flow and the server"
         yield Fact("memory", machine.memory, f"{_mb(machine.memory)} ({limit}): {room}")
-    yield Fact("memory a worker", each, f"{_mb(each)} with {embedder.kind} ({_MEMORY_BASIS[embedder.kind]})")
+    yield Fact(
+        "memory a worker",
+        each,
+        f"{_mb(each)} with {embedder.kind} ({_MEMORY_BASIS.get(embedder.kind, _UNKNOWN_MEMORY)})",
+    )
     if machine.load is None:
         yield Fact("load", None, "not known on this system")
         return

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from rag_index.chunking import open_chunker
 from rag_index.documents.canonical import decode_payload
 from rag_index.embedders import identify
+from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
 from rag_index.indexing.delete_guard import DeleteGuard
 from rag_index.indexing.diff import diff
 from rag_index.indexing.scan_state import LedgerScanState
-from rag_index.indexing.target import check_fits, live_collection
+from rag_index.indexing.target import check_fits, live_collection, recognised
 from rag_index.ledger import Ledger
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
 from rag_index.reports.outcome import count_of
@@ -116,7 +117,7 @@ class CostCounter:
         parallel, embedder = self._settings.parallel, self._settings.embedder
         found = choose_worker_count(parallel, estimate_worker_memory(embedder))
         workers = 1 if parallel.serial else max(1, found)
-        on_servers = embedder.kind == "ollama"
+        on_servers = embedder.on_servers
         by_size = max(math.ceil(chunks / embedder.batch_texts), math.ceil(self._characters / embedder.batch_chars))
         return RunCost(
             characters=self._characters,
@@ -215,10 +216,14 @@ def _plan(settings: Settings, index: IndexSettings, identity: EmbedderIdentity |
         source.check()
         with open_names(settings.store) as store:
             live = live_collection(ledger, store, settings.alias(index.name))
+            if not isinstance(identity, RagIndexError):
+                identity = recognised(identity, ledger, store, settings.alias(index.name))
         if live is not None:
             read_marks = partial(commit_marks, settings.store)
             plan.add_message(ledger.find_restored({index.name: live.name}, read_marks).get(index.name, ""))
         try:
+            if live is not None and (own := settings_for(settings.embedder, live.embedder)) != settings.embedder:
+                identity = identify(own)
             _check_fits(settings, index, live, identity)
         except TransientError as error:
             model = "the embedder" if error is identity else "the model that writes contexts"

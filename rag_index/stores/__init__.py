@@ -16,6 +16,7 @@ from rag_index.stores.protocol import (
     StoreNames,
     StoreReader,
     VectorQuery,
+    WordCounts,
     lend,
     server_collections,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "StoreNames",
     "StoreReader",
     "VectorQuery",
+    "WordCounts",
     "find_live",
     "find_unlisted",
     "lend",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,17 @@ def stored_point(record: Any, score: float = 0.0) -> StoredPoint:
         sparse = SparseVector(tuple(found.indices), tuple(found.values)) if found is not None else None
         vector = vector.get("")
     return StoredPoint(str(record.id), record.payload or {}, vector, score, sparse)
+
+
+def count_having(points: int, word: int, found: Sequence[StoredPoint]) -> int:
+    """Return how many points have a word, from the best point that a search for it alone found, if any.
+
+    Its score is its own weight of the word times idf = ln((n - m + 0.5) / (m + 0.5) + 1): m points of n have the word.
+    """
+    if not found or found[0].sparse is None:
+        return 0
+    weight = dict(zip(found[0].sparse.indices, found[0].sparse.values, strict=True)).get(word, 0.0)
+    return max(1, round((points + 1) / math.exp(found[0].score / weight) - 0.5)) if weight else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,14 @@ class VectorQuery:
     """Whether the points of a hybrid search come with their payloads; those of others always do."""
 
 
+@dataclass(frozen=True, slots=True)
+class WordCounts:
+    """The number of points of a collection, and by word (a dimension of the sparse vectors) of those that have it."""
+
+    points: int
+    having: Mapping[int, int]
+
+
 class StoreNames(Protocol):
     """The names in a store: what can be read without a lock."""
 
@@ -108,6 +116,12 @@ class StoreReader(StoreNames, Protocol):
         With a sparse vector, return the `limit` nearest points and the `limit` best by sparse vector, each once, with
         both scores and in no order. A point that has none of the words scores 0 by them. If the collection has no
         sparse vectors, or the query none, only the nearest are searched for.
+        """
+
+    def word_counts(self, name: str, words: Sequence[int]) -> WordCounts:
+        """Return about how many points have each of these words, as the inverse document frequency tells.
+
+        It costs a small search for each word. A collection without sparse vectors has no words.
         """
 
     def indexed(self, name: str) -> bool:

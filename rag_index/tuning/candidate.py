@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
+from rag_index.settings.sections import ON_SERVERS
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -83,16 +85,16 @@ class Space:
         counts = _counts(self.max_workers)
         if self.kind == "local":
             return [self.candidate(workers=n, batch_texts=1, num_thread=None) for n in counts]
-        if self.kind != "ollama":
+        if self.kind not in ON_SERVERS:
             return [
                 self.candidate(workers=n, batch_texts=texts, num_thread=None) for texts in (32, 8, 128) for n in counts
             ]
-        return list(dict.fromkeys(self._ollama_grid()))
+        return list(dict.fromkeys(self._server_grid()))
 
-    def _ollama_grid(self) -> Iterator[Candidate]:
+    def _server_grid(self) -> Iterator[Candidate]:
         several = max(1, min(self.max_workers, max(2, self.max_hosts)))
         share = self.processors // self.max_hosts
-        threads = (None, max(1, share), max(1, share // 2), 1)
+        threads = (None, max(1, share), max(1, share // 2), 1) if self.kind == "ollama" else (None,)
         requests = ((several, 1), (1, 1), (several, 4), (1, 4))
         for batch_texts, hosts in product((16, 64, 4), (self.max_hosts, 1)):
             for num_thread, (workers, in_flight) in product(threads, requests):

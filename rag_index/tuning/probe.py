@@ -185,7 +185,7 @@ def _serve(connection: Connection, texts: list[str]) -> None:
     """Run a probing process: answer each request until the other end closes the connection."""
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         worker = _Worker(texts)
-        import rag_index.embedders.ollama  # noqa: F401 - the import must not count as time
+        import rag_index.embedders.servers  # noqa: F401 - the import must not count as time
 
         while True:
             method, *arguments = connection.recv()

@@ -285,8 +285,8 @@ def _current_candidate(settings: Settings, embedder: EmbedderSettings, space: Sp
         return space.candidate(workers=workers, batch_texts=1, num_thread=None)
     return Candidate(
         workers=workers,
-        hosts=min(len(settings.embedder.hosts), space.max_hosts) if space.kind == "ollama" else 1,
-        requests_in_flight=embedder.requests_in_flight if space.kind == "ollama" else 1,
+        hosts=min(len(settings.embedder.hosts), space.max_hosts) if embedder.on_servers else 1,
+        requests_in_flight=embedder.requests_in_flight if embedder.on_servers else 1,
         batch_texts=embedder.batch_texts,
         batch_chars=embedder.batch_chars,
         num_thread=embedder.num_thread if space.kind == "ollama" else None,
@@ -311,9 +311,11 @@ def _changes(
         if settings.embedder.kind != "local" and getattr(knee, key) != getattr(current, key):
             changes["embedder", key] = getattr(knee, key)
     hosts = settings.embedder.hosts
-    if settings.embedder.kind == "ollama":
+    if settings.embedder.on_servers:
         if local_servers and not (knee.hosts == len(hosts) and settings.embedder.local_hosts == hosts):
             hosts = [f"http://127.0.0.1:{port}" for port in unit_ports(knee.hosts)]
         if hosts[: knee.hosts] != settings.embedder.hosts:
             changes["embedder", "hosts"] = hosts[: knee.hosts]
+            if settings.embedder.url is not None:
+                changes["embedder", "url"] = None
     return changes

@@ -202,6 +202,10 @@ def test_init_proposes_an_index_for_each_table_with_text(tmp_path):
     assert "- remarks: has no primary key: " in ended.stdout
     plan = project.json("plan")["indexes"]
     assert {(one["index"], one["documents"]) for one in plan} == {("note", 5), ("order-line", 5)}
+    assert "#:schema" not in project.config.read_text(), "editors complain of a schema that is not there"
+    (project.folder / "rag-index.schema.json").write_text(project.cli("config", "--schema").stdout)
+    assert project.cli("init", "--force").returncode == 0
+    assert project.config.read_text().startswith("#:schema ./rag-index.schema.json\n")
     again = project.cli("init")
     assert again.returncode == 2
     assert "--force" in again.stderr

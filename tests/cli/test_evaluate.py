@@ -60,7 +60,7 @@ def test_a_golden_file_is_measured_in_three_ways_of_each_index_and_of_all(desk):
     ]
     assert [line.split()[0] for line in lines[2:4]] == ["sparse", "hybrid"]
     assert lines[2].split()[1:5] == ["1.000", "(1.000", "to", "1.000)"]
-    assert lines[3].split()[1] == "0.4"
+    assert lines[3].split()[1] == "0.7"
     printed = "\n".join(lines)
     worst = "Queries that do worst in all, hybrid:\n  nothing of the kind\n      recall@10 0.00, MRR@10 0.00"
     assert worst in printed
@@ -80,7 +80,7 @@ def test_json_has_everything_and_more_only_when_asked(desk):
     assert [(way["way"], way["dense_weight"]) for way in scope["ways"]] == [
         ("dense", 1),
         ("sparse", 0),
-        ("hybrid", 0.4),
+        ("hybrid", 0.7),
     ]
     assert scope["ways"][1]["metrics"]["recall@1"]["mean"] == pytest.approx(20 / 21, abs=1e-6)
     assert scope["worst"][0]["relevant"] == [{"index": "titles", "document_id": "1", "rank": None}]
@@ -105,7 +105,7 @@ def test_a_plot(desk):
 def test_the_weight_is_written_only_if_it_is_better(desk):
     golden, before = desk.folder / "golden.jsonl", desk.config.read_text(encoding="utf-8")
     printed = run(desk, golden, "--tune-fusion", "--write")[0]
-    assert "Weight of meaning by nDCG@10, 41 queries in 5 held-out folds: 0.4 (now)" in printed
+    assert "Weight of meaning by nDCG@10, 41 queries in 5 held-out folds: 0.7 (now)" in printed
     assert "the weight stays as it is" in printed or "No other weight is better." in printed
     assert desk.config.read_text(encoding="utf-8") == before
 

@@ -8,7 +8,7 @@ import pytest
 
 from rag_index import cli
 from tests.indexing.plain import run_plain
-from tests.indexing.test_gate import golden, live, lose, set_gate
+from tests.indexing.test_gate import LOST, golden, live, lose, set_gate
 from tests.project import Project
 
 
@@ -52,10 +52,10 @@ def test_a_rebuild_in_prefect_ends_as_partial_with_a_table_of_the_queries(projec
     from prefect import get_client
 
     project.run()
-    lose(project, 3, 4)
+    lose(project, *LOST)
     shown = project.json("rebuild", "notes", "--serial", code=3)["indexes"][0]
     assert shown["state"] == "partial"
-    assert [one["query"] for one in shown["gate"]["worse"]] == ["Note 3", "Note 4"]
+    assert [one["query"] for one in shown["gate"]["worse"]] == [f"Note {number}" for number in LOST]
     assert live(project) == "test_notes__1"
 
     async def latest() -> dict:
@@ -64,7 +64,7 @@ def test_a_rebuild_in_prefect_ends_as_partial_with_a_table_of_the_queries(projec
             return (await client._client.post("/artifacts/latest/filter", json=filters)).json()[0]
 
     artifact = asyncio.run(latest())
-    assert artifact["description"].startswith("Not published (max_loss 0.02): recall@10 of 60 golden queries 1.000")
+    assert artifact["description"].startswith("Not passed (max_loss 0.02): recall@10 of 60 golden queries 1.000")
     assert '"query": "Note 3"' in artifact["data"]
     assert project.json("rebuild", "notes", "--serial", "--allow-loss")["indexes"][0]["state"] == "completed"
     assert live(project) == "test_notes__2"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -42,6 +44,49 @@ def test_the_compose_file_fits_its_schema():
     parsed = compose_spec.PyCompose.from_json(json.dumps(yaml.safe_load(COMPOSE)))
     parsed.validate()
     assert set(parsed.service_names()) == set(SERVICES)
+
+
+def stages() -> list[list[tuple[str, str]]]:
+    """Return the instructions of each stage of the container file: name and arguments."""
+    lines = (FOLDER / "Dockerfile").read_text().replace("\\\n", " ").splitlines()
+    found: list[list[tuple[str, str]]] = []
+    for line in lines:
+        if line and not line.startswith("#"):
+            name, _, arguments = line.partition(" ")
+            found += [[]] if name == "FROM" else []
+            found[-1].append((name, arguments))
+    return found
+
+
+def test_the_image_holds_what_is_needed_and_no_user_is_root():
+    """What is copied exists, is in the context, and makes the wheel; the last stage installs nothing."""
+    *builds, last = stages()
+    assert len(builds) == 1
+    ignored, *allowed = (FOLDER / "Dockerfile.dockerignore").read_text().split()
+    copied = {
+        source
+        for stage in (*builds, last)
+        for name, arguments in stage
+        if name == "COPY" and "--from" not in arguments
+        for source in arguments.split()[:-1]
+    }
+    assert ignored == "**"
+    assert copied == {name.lstrip("!") for name in allowed if name.startswith("!")}
+    assert all((ROOT / name).exists() for name in copied)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    assert copied >= {"pyproject.toml", project["project"]["readme"], *wheel}
+    assert not [arguments for name, arguments in last if name == "RUN" and "install" in arguments]
+    names = [name for name, _ in last]
+    assert [arguments for name, arguments in last if name == "USER"] == ["1000"], "a number, which Kubernetes can check"
+    assert names.index("USER") > max(place for place, name in enumerate(names) if name in ("RUN", "COPY"))
+    assert json.loads(dict(last)["CMD"]) == SERVICES["search"]["command"]
+
+
+def test_the_images_health_check_is_for_the_service_alone():
+    for name, service in SERVICES.items():
+        if service.get("image") == "rag-index":
+            assert ("healthcheck" in service) == (name != "search"), name
 
 
 def test_ports_are_on_loopback_and_nothing_has_a_default_password():
@@ -179,9 +224,12 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         eventually(answers, "Prefect answers", every=0.25)
         assert asked.post(f"{api}/flows/filter", json={}).status_code == 401
         assert asked.post(f"{api}/flows/filter", json={}, auth=("rag", "wrong")).status_code == 401
+        image = tmp_path / "image"  # it has no other file there
+        image.mkdir()
+        shutil.copy(ROOT / "prefect.yaml", image)
         deployed = subprocess.run(
             [here(part) for part in SERVICES["deploy"]["command"]],
-            cwd=ROOT, env=environment("deploy"), capture_output=True, text=True, timeout=120, check=False,
+            cwd=image, env=environment("deploy"), capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert deployed.returncode == 0, deployed.stdout + deployed.stderr
         scheduler = start("dask-scheduler")
@@ -203,6 +251,10 @@ def test_every_command_runs_as_a_plain_process_and_stores_no_secret(postgres, tm
         assert asked.get(f"{url}/indexes").status_code == 401
         asked.headers["Authorization"] = f"Bearer {token}"
         eventually(lambda: asked.get(f"{url}/readyz").status_code == 200, "the service is ready")
+        check = json.loads(dict(stages()[-1])["HEALTHCHECK"].partition("CMD ")[2].replace("8765", str(port)))
+        assert subprocess.run([sys.executable, *check[1:]], check=False).returncode == 0
+        down = [sys.executable, *(part.replace(str(port), str(free_port())) for part in check[1:])]
+        assert subprocess.run(down, capture_output=True, check=False).returncode != 0
         assert len(asked.get(f"{url}/search", params={"query": "note"}).json()["hits"]) == 10
         with postgres.connect(ledger_db) as connection:
             assert connection.execute("SELECT count(*) FROM rag_index_documents").fetchone() == (60,)

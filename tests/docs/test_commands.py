@@ -40,7 +40,7 @@ def typed_commands() -> list[str]:
     found = []
     for text in ALL.values():
         snippets = "\n".join([*blocks(text, "sh"), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)])
-        found += re.findall(r"^(?:\S*/)?rag-index (.+)$", snippets, re.MULTILINE)
+        found += re.findall(r"^(?:\S*/)?rag-index (.+?)(?: >>? \S+)?$", snippets, re.MULTILINE)
     return found
 
 

@@ -140,7 +140,8 @@ def test_the_schema_has_each_key_with_its_default_and_refuses_others():
         assert properties.keys() == keys_of(model).keys(), table_name
         for key, field in keys_of(model).items():
             if not field.is_required() and "default" in properties[key]:
-                jsonschema.validate(properties[key]["default"], {**properties[key], "$defs": SCHEMA["$defs"]})
+                schema = {**properties[key], "$defs": SCHEMA["$defs"]}
+                jsonschema.Draft202012Validator(schema).validate(properties[key]["default"])
     validator = jsonschema.Draft202012Validator(SCHEMA)
     [wrong] = validator.iter_errors({"store": {"pth": "x"}, "indexes": [{"name": "notes"}]})
     assert "pth" in wrong.message

@@ -9,6 +9,7 @@ import pytest
 
 import rag_index.cli.evaluate
 import rag_index.doctor
+import rag_index.evaluation.adapt
 import rag_index.indexing.publish
 import rag_index.status.failed
 import rag_index.status.status
@@ -20,6 +21,7 @@ from rag_index.doctor.history import Kept
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
+from rag_index.evaluation.adapt import Adaptation, HeldOutQuality
 from rag_index.evaluation.report import Evaluation, PoorQuery, Scope, Way
 from rag_index.evaluation.significance import Estimate
 from rag_index.indexing.embed import embed_shard
@@ -63,7 +65,7 @@ ARGUMENTS = {
     "index": ["notes"],
     "rebuild": ["notes"],
     "retry-failed": ["notes"],
-    "search": ["x"],
+    "search": ["printer"],
     "rollback": ["notes"],
     "drop": ["notes", "--yes"],
     "evaluate": ["golden.jsonl"],
@@ -81,6 +83,13 @@ RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
     "failed": (rag_index.status.failed, "failed", [FAILED]),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
+    "adapt": (
+        rag_index.evaluation.adapt,
+        "adapt",
+        Adaptation(
+            9, 8, 1, *[HeldOutQuality(*[Estimate(0.5, 0.4, 0.6)] * 2)] * 2, Estimate(0.5, 0.4, 0.6), 1.0, "model"
+        ),
+    ),
     "rollback": (rag_index.indexing.publish, "roll_back", ("test_notes__2", "test_notes__1", 3)),
     "doctor": (rag_index.doctor, "examine", Diagnosis([FINDING], [Advice("notes", "what")], [FINDING], KEPT)),
 }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import qdrant_edge as e
 
-from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model, definitions, split_identifiers
+from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model, bm25_model, definitions, key_words, split_identifiers
 from rag_index.settings import IndexSettings
 from rag_index.settings.index import LANGUAGES
 
@@ -21,6 +21,39 @@ def test_forms_of_a_word_are_one_dimension_and_frequent_words_are_none():
     assert words("Printers") == words("printer") == words("PRINTER,")
     assert not words("the and of")
     assert words("the printer") == words("printer")
+
+
+def test_a_name_with_signs_is_one_word_and_another_than_that_without() -> None:
+    languages = [words(name) for name in ("C", "C++", "c#", ".NET")]
+    assert all(len(one) == 1 for one in languages)
+    assert len(set.union(*languages)) == 4
+    assert words("nodejs") < words("Node.js")
+    assert words("an i++ loop") == words("an i loop")
+    assert list(ENGLISH.words("C++ and .NET, C")) == ["C++", ".NET", "C"]
+
+
+def test_accents_ligatures_and_full_width_make_no_difference() -> None:
+    assert words("Café ﬁle Ａｂｃ") == words("cafe file abc")
+
+
+def test_a_collection_of_an_older_version_keeps_its_words() -> None:
+    older = bm25_model(IndexSettings(name="x", table="x", key="id", text="body")).recorded_in(
+        "text-1-9-0/bm25-1-english"
+    )
+    assert older == Bm25Model.from_metadata({"language": "english", "identifiers": False, "version": 1})
+    before = Bm25Encoder(older)
+    assert words("C++", before) == words("C", before) != words("C++")
+    assert words("café", before) != words("cafe", before)
+    assert before.documents(["a printer"]).row(0).values[0] < ENGLISH.documents(["a printer " * 40]).row(0).values[0]
+
+
+@pytest.mark.parametrize(
+    ("document_id", "found"),
+    [("rest_framework", "rest framework restframework"), ("flask", "flask"), ("42", ""), ("T-1", ""),
+     ("a1b2c3d4-1111-2222-3333-444455556666", "")],
+)  # fmt: skip
+def test_a_key_with_words_is_found_by_them(document_id: str, found: str) -> None:
+    assert key_words(document_id) == found
 
 
 def test_without_a_language_every_word_counts_as_it_is():

@@ -12,7 +12,7 @@ import pytest
 
 from rag_index.embedders.dispatch import make_batches
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RateLimited, TextRefused
-from rag_index.hosts.calls import CHECK_SECONDS
+from rag_index.hosts.endpoint import Endpoint
 from tests.fakes.hosts import HANG, ILL, PLAIN_TEXT, FakeHosts, assert_own_vectors
 from tests.fakes.ollama import FakeOllama
 
@@ -176,7 +176,7 @@ def test_a_text_that_failed_waits_for_another_host_and_does_not_go_to_the_same_a
 def test_a_host_whose_model_is_replaced_during_the_work_is_noticed(warm):
     hosts = warm(1)
     hosts[0].digest = "e2" * 32
-    hosts.loop.run_until_complete(asyncio.sleep(CHECK_SECONDS + 1))
+    hosts.loop.run_until_complete(asyncio.sleep(Endpoint.compare_seconds + 1))
     with pytest.raises(ModelChanged):
         hosts.embed(TEXTS)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.embedders.servers import ServerEmbedder
 from rag_index.errors import (
     BadVectors,
     EmbedderError,
@@ -88,7 +88,7 @@ def test_identity(server, make_embedder):
     assert (identity.kind, identity.model, identity.digest) == ("ollama", server.model, server.digest)
     assert (identity.dimension, identity.document_prefix) == (8, "doc: ")
     assert embedder.context_length == 2048
-    tagged = OllamaEmbedder(EmbedderSettings(kind="ollama", model=server.model + ":latest", hosts=[server.url]))
+    tagged = ServerEmbedder(EmbedderSettings(kind="ollama", model=server.model + ":latest", hosts=[server.url]))
     assert tagged.identity().model == server.model
     tagged.close()
 
@@ -296,7 +296,7 @@ def test_only_texts_that_are_too_long_are_too_long(server, embedder):
 
 def test_a_missing_model(server, make_embedder):
     server.model = "another"
-    embedder = OllamaEmbedder(EmbedderSettings(kind="ollama", model="nomic-embed-text", hosts=[server.url]))
+    embedder = ServerEmbedder(EmbedderSettings(kind="ollama", model="nomic-embed-text", hosts=[server.url]))
     for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS)):
         with pytest.raises(ModelMissing, match=f"{server.url}.*ollama pull nomic-embed-text"):
             call()
@@ -305,7 +305,7 @@ def test_a_missing_model(server, make_embedder):
 
 def test_a_server_that_is_not_ollama(server, make_embedder):
     server.fault("status", code=404, html=True, words="Not Found", path=None)
-    with pytest.raises(EmbedderError, match="is it an Ollama server"):
+    with pytest.raises(EmbedderError, match="is it Ollama"):
         make_embedder(server).embed_documents(TEXTS)
     server.clear()
     server.fault("html", path=None)

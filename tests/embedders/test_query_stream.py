@@ -18,7 +18,7 @@ from rag_index.errors import (
     TextRefused,
     TextTooLong,
 )
-from rag_index.hosts.ollama_client import KnownModel
+from rag_index.hosts.endpoint import KnownModel
 from rag_index.hosts.pool import Clock, Pool
 from tests.fakes.hosts import HANG, PLAIN_TEXT, FakeHosts
 from tests.fakes.ollama import vector_of

@@ -6,8 +6,8 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.evaluation import gate
 from rag_index.evaluation.evaluate import Wanted, ask
-from rag_index.evaluation.gate import ask_both
 from rag_index.evaluation.golden import GoldenQuery
 from rag_index.stores import open_store
 from tests.retrieve.desk import Desk
@@ -29,8 +29,8 @@ def test_the_gate_finds_documents_whoever_they_are_for(desk):
     settings, query = desk.settings, GoldenQuery("mailbox full", {"2": 1})
     with closing(open_store(settings.store)) as store:
         live = store.aliases()[settings.alias("comments")]
-        before, after = ask_both(settings, settings.index("comments"), [query], store, live=live, rebuilt=live)
-    assert [sorted(one) for one in (*before, *after)] == [["1", "2"], ["1", "2"]]
+        found = gate.ask(settings, settings.index("comments"), [query], store, [live, live])
+    assert [sorted(one["search"][0]) for one in found] == [["1", "2"], ["1", "2"]]
 
 
 def test_an_evaluation_finds_documents_whoever_they_are_for(desk):

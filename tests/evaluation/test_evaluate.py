@@ -57,7 +57,7 @@ def test_each_way_has_the_measures_of_searches_of_each_index_and_of_all(codes_de
     ]
     with codes_desk.retriever() as retriever:
         for name, indexes in {"comments": ["comments"], "titles": ["titles"], "all": BOTH}.items():
-            for way, weight in {"dense": 1.0, "sparse": 0.0, "hybrid": 0.4}.items():
+            for way, weight in {"dense": 1.0, "sparse": 0.0, "hybrid": 0.7}.items():
                 expected = searched(retriever, indexes, weight)
                 measured = {metric: means(found[name])[way, metric] for metric in expected}
                 assert measured == pytest.approx(expected), (name, way)
@@ -141,7 +141,7 @@ def test_documents_that_no_index_has_are_named(tmp_path):
 
 def test_a_better_weight_is_found_for_texts_that_an_embedder_does_not_understand(codes_desk):
     settings = codes_desk.settings
-    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 0.95})})
+    settings = settings.model_copy(update={"retrieve": settings.retrieve.model_copy(update={"dense_weight": 1.0})})
     options = EvaluationOptions(OPTIONS.metrics, tune_metric=parse_metric("nDCG@10"))
     weight = evaluate(settings, GOLDEN, BOTH, options).weight
     assert weight is not None

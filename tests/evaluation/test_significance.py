@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 
 from rag_index.evaluation.significance import (
-    LEAST_WORSE,
     LEVEL,
     chance_of_loss,
     estimate,
     needed_queries,
-    smallest_loss,
 )
 
 
@@ -47,15 +45,22 @@ def test_chance_is_taken_for_a_loss_no_more_often_than_the_level_says(changed):
     assert 0 < sum(comb(changed, worse) for worse in taken) / 2**changed <= LEVEL
 
 
-def test_what_so_many_queries_can_show():
-    least = changes(LEAST_WORSE, 0)
-    assert chance_of_loss(least) <= LEVEL < chance_of_loss(least[1:])
-    assert smallest_loss(300) == LEAST_WORSE / 300
-    assert smallest_loss(LEAST_WORSE - 1) is None, "if all of them were lost, it could be chance"
-    assert needed_queries(0.02) == 250
-    assert smallest_loss(250) == 0.02
+def test_a_lower_difference_never_looks_more_like_chance_and_no_difference_changes_nothing():
+    random = np.random.default_rng(4)
+    for _ in range(20):
+        differences = random.choice([-1, -0.5, 0, 0.1, 1], 40).astype(float)
+        lower = differences.copy()
+        lower[random.integers(40)] -= random.random()
+        assert chance_of_loss(lower) <= chance_of_loss(differences) == chance_of_loss([*differences, 0.0, 0.0])
+        hardly = np.where(differences == 0, -1e-6, differences)
+        assert chance_of_loss(hardly) <= chance_of_loss(differences), "each query has its own coins"
+
+
+def test_the_queries_that_a_loss_needs_grow_with_what_changes_besides():
+    assert needed_queries(0.04) == 215
+    assert needed_queries(0.04, level=0.05 / 3) > 215
+    assert needed_queries(0.04, squares=0.04) == 429, "twice the variance"
     assert needed_queries(0.0) is None
-    assert needed_queries(1.0) == LEAST_WORSE
 
 
 def test_equal_values_have_no_interval():

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from rag_index.embedders.ollama import OllamaEmbedder
+from rag_index.embedders.servers import ServerEmbedder
 from rag_index.hosts.pool import Clock
 from rag_index.settings import EmbedderSettings
 from tests.fakes.ollama import FakeOllama
@@ -30,7 +30,7 @@ def make_embedder():
     def make(*servers, home=0, workers=1, expected=None, clock=None, **settings):
         given = {"timeout": 30.0, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
         hosts = [server.url for server in servers]
-        embedder = OllamaEmbedder(
+        embedder = ServerEmbedder(
             EmbedderSettings(kind="ollama", model=servers[0].model, hosts=hosts, **given),
             home=home,
             workers=workers,

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.embedders.dispatch import Dispatch, OllamaStats, make_batches
+from rag_index.embedders.dispatch import Dispatch, ServerStats, make_batches
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
-from rag_index.hosts.ollama_client import PLAIN_TEXT, KnownModel, ModelDetails
+from rag_index.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
 from rag_index.hosts.pool import Clock, Pool
 from tests.fakes.ollama import vector_of
 
@@ -61,6 +61,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 class FakeHost:
     """One server, in the place of an `Endpoint`. It embeds one request after the other, as Ollama does."""
+
+    service = "Ollama"
+    compare_seconds = 15.0
 
     def __init__(self, url: str, *, seconds_per_text: float, timeout: float) -> None:
         self.url = url
@@ -151,7 +154,7 @@ class FakeHosts:
             for number in range(count)
         ]
         self.pool = Pool(self.hosts, home=home, workers=workers, in_flight=in_flight)  # type: ignore[arg-type]
-        self.stats = OllamaStats()
+        self.stats = ServerStats()
         self._model = KnownModel("fake-embed")
         self._clock = Clock(now=self.loop.time, chance=lambda: 0.5)
         self._batch_texts, self._patience = batch_texts, patience
@@ -174,7 +177,7 @@ class FakeHosts:
         return [self.stats.texts_by_host.get(host.url, 0) for host in self.hosts]
 
     def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
-        """One call to embed, as OllamaEmbedder makes it."""
+        """One call to embed, as ServerEmbedder makes it."""
         batches = make_batches(texts, max_texts=self._batch_texts, max_chars=16_000, hosts=len(self.pool.own))
         dispatch = Dispatch(
             self.pool, self._model, self.stats, self._clock, texts=texts, batches=batches, patience=self._patience

@@ -1,8 +1,8 @@
-"""A server that speaks Ollama's API on loopback, with faults that a test injects.
+"""A server that speaks Ollama's API and OpenAI's /v1/embeddings on loopback, with faults that a test injects.
 
     with FakeOllama() as server:
         server.fault("status", times=2, code=503)
-        OllamaEmbedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
+        ServerEmbedder(EmbedderSettings(kind="ollama", model=server.model, hosts=[server.url]))
 
 It listens on real sockets and keeps connections open. Each vector depends only on its text (`vector_of`). Faults:
 
@@ -15,12 +15,13 @@ It listens on real sockets and keeps connections open. Each vector depends only 
     drip            the answer, one byte per `seconds` (0.1 by default)
     html            status 200 with a web page
     few             one vector fewer than texts
+    unnumbered      every vector has the index 0 (/v1/embeddings)
     nan, null, zero, dimension   bad vectors for the texts with the marker, or for all texts
 
     generated       another answer of /api/generate: response=… (any JSON), done_reason=…
 
 Each fault applies to the next `times` requests (all by default) that have a text containing `marker` (any text by
-default), on `path` (/api/embed by default; None for all paths).
+default), on `path` (those that embed by default; None for all paths).
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ import psutil
 __all__ = ["ROW_FAULTS", "Fault", "FakeOllama", "Request", "vector_of"]
 
 TOO_LONG = "the input length exceeds the context length"
+OPENAI = "/v1/embeddings"
+EMBED = ("/api/embed", OPENAI)
 ROW_FAULTS = ("nan", "null", "zero", "dimension")
 
 
@@ -58,11 +61,13 @@ class Fault:
     kind: str
     times: float
     marker: str | None
-    path: str | None
+    path: str | tuple[str, ...] | None
     options: dict
 
     def hits(self, path: str, texts: list[str]) -> bool:
-        if self.times <= 0 or (self.path is not None and path != self.path):
+        if self.times <= 0 or (
+            self.path is not None and path not in ((self.path,) if isinstance(self.path, str) else self.path)
+        ):
             return False
         return self.marker is None or any(self.marker in text for text in texts)
 
@@ -91,6 +96,12 @@ class FakeOllama:
     context_length: int = 2048
     max_chars: int | None = None
     """Longer texts are refused with 400, or truncated unless `truncate` is false, as by the real server."""
+    max_texts: int | None = None
+    """/v1/embeddings refuses requests with more texts."""
+    api_key: str = ""
+    """/v1/embeddings refuses requests without this key, if there is one."""
+    shortens: bool = True
+    """Whether /v1/embeddings knows `dimensions`; it refuses them otherwise."""
     seconds_per_text: float = 0.0
     concurrent: bool = False
     """Whether /api/embed works on several requests at once; a real Ollama does not."""
@@ -159,7 +170,7 @@ class FakeOllama:
         *,
         times: float = float("inf"),
         marker: str | None = None,
-        path: str | None = "/api/embed",
+        path: str | tuple[str, ...] | None = EMBED,
         **options,
     ) -> None:
         with self._lock:
@@ -174,7 +185,7 @@ class FakeOllama:
     def embeds(self) -> list[Request]:
         """Return the requests to embed in the log."""
         with self._lock:
-            return [request for request in self.requests if request.path == "/api/embed"]
+            return [request for request in self.requests if request.path in EMBED]
 
     def generates(self) -> list[Request]:
         """Return the requests in the log to generate more than one token; those for one token are probes."""
@@ -294,7 +305,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake, path = self.fake, self.path.split("?")[0]
         given = body.get("prompt" if path == "/api/generate" else "input", [])
         texts = [given] if isinstance(given, str) else given
-        embeds = path in ("/api/embed", "/api/generate")
+        embeds = path in (*EMBED, "/api/generate")
         with fake._lock:
             fake._in_flight += embeds
             if fake.together and fake._in_flight >= fake.together:
@@ -353,6 +364,8 @@ class _Handler(BaseHTTPRequestHandler):
             manifest = hashlib.sha256(f"{fake.digest} on {fake.port}".encode()).hexdigest()
             entry = {"name": name, "model": name, "digest": manifest, "size": 1, "details": {"family": "nomic-bert"}}
             return 200, {"models": [entry] if fake.model else []}
+        if path == OPENAI:
+            return self._openai(body, texts, fault)
         if path not in ("/api/embed", "/api/show", "/api/generate"):
             return 404, {"error": "404 page not found"}
         if body.get("model", "").removesuffix(":latest") != fake.model.removesuffix(":latest"):
@@ -364,6 +377,27 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "/api/generate":
             return 200, fake.generate(body.get("prompt", ""), body.get("options", {}), fault=fault)
         return fake.embed(texts, truncate=body.get("truncate") is not False, fault=fault)
+
+    def _openai(self, body: dict, texts: list[str], fault: Fault | None) -> tuple[int, dict]:
+        fake = self.fake
+        if fake.api_key and self.headers.get("Authorization") != f"Bearer {fake.api_key}":
+            given = (self.headers.get("Authorization") or "nothing").split()[-1]
+            return 401, {"error": {"message": f"Incorrect API key provided: {given}", "code": "invalid_api_key"}}
+        if body.get("model") != fake.model:
+            return 404, {"error": {"message": f"The model `{body.get('model')}` does not exist."}}
+        if fake.max_texts and len(texts) > fake.max_texts:
+            words = f"batch size {len(texts)} > maximum allowed batch size {fake.max_texts}"
+            return 422, {"message": words, "type": "Validation"}
+        if "dimensions" in body and not fake.shortens:
+            return 400, {"error": {"message": f"Model {fake.model} does not support matryoshka representation"}}
+        status, answer = fake.embed(texts, truncate=False, fault=fault)
+        if status != 200:
+            return status, {"error": {"message": f"This model's maximum context length is {fake.max_chars} tokens"}}
+        size = body.get("dimensions")
+        rows = [np.asarray(row)[:size] / np.linalg.norm(row[:size]) if size else row for row in answer["embeddings"]]
+        numbered = fault is None or fault.kind != "unnumbered"
+        data = [{"index": number * numbered, "embedding": list(row)} for number, row in enumerate(rows)]
+        return 200, {"object": "list", "model": fake.model, "data": data[::-1], "usage": {"prompt_tokens": 1}}
 
     def _send(
         self, status: int, body: bytes, fault: Fault | None, *, kind: str = "application/json", headers=()

@@ -444,6 +444,7 @@ def _answer_query(fake: FakeQdrant, name: str, request: models.QueryRequest) -> 
         limit=10_000,
         query_filter=request.filter,
         with_payload=request.with_payload or False,
+        with_vectors=request.with_vector or False,
     )
     first, limit = request.offset or 0, request.limit or 10
     if first // limit % 2:  # a server orders points of equal score in another way for each page

@@ -272,6 +272,7 @@ def _query_body(request: Any) -> dict[str, Any]:
         "filter": _filter(request),
         "params": _json(GrpcToRest.convert_search_params(request.params)),
         "with_payload": request.with_payload.enable,
+        "with_vector": list(request.with_vectors.include.names),
     }
 
 

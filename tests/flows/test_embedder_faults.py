@@ -78,4 +78,4 @@ def test_a_run_says_what_it_waits_for(project, fake):
     with when(lambda: len(fake.embeds()) >= 4, be_away):
         ended = project.cli("index-all", "--workers", "1", "--shard-documents", "15")
     assert ended.returncode == 0, ended.stderr
-    assert "no Ollama host accepts texts, waiting at most 30 s" in ended.stderr
+    assert "no host accepts texts, waiting at most 30 s" in ended.stderr

@@ -33,9 +33,9 @@ def points(project: Project) -> dict[str, StoredPoint]:
         store.close()
 
 
-def check_words(project: Project, language: str = "english") -> dict[str, StoredPoint]:
+def check_words(project: Project, language: str = "english", version: int = 2) -> dict[str, StoredPoint]:
     """Check that every point has exactly the sparse vector of its text, and return the points."""
-    found, encoder = points(project), Bm25Encoder(Bm25Model(language))
+    found, encoder = points(project), Bm25Encoder(Bm25Model(language, version=version))
     for point in found.values():
         assert point.sparse == encoder.documents([point.payload["_rag"]["text"]]).row(0)
     return found
@@ -71,7 +71,7 @@ def test_an_index_without_words_gets_them_by_a_rebuild_that_embeds_nothing(proje
     project.write_settings(SETTINGS.format(extra=""))
     refused = project.run()
     assert refused.indexes[0].state == "failed"
-    assert "bm25-1-english" in refused.indexes[0].message
+    assert "bm25-2-english" in refused.indexes[0].message
     assert "rag-index rebuild notes" in refused.indexes[0].message
     assert best(project, "Note 7")  # it is searched by meaning until then
     rebuilt = project.cli("rebuild", "notes", "--json")
@@ -80,6 +80,22 @@ def test_an_index_without_words_gets_them_by_a_rebuild_that_embeds_nothing(proje
     assert {i: point.vector for i, point in hybrid.items()} == {i: point.vector for i, point in dense.items()}
     [metrics] = [run["metrics"] for run in project.json("report")["runs"] if run["metrics"].get("reused")]
     assert (metrics["texts"], metrics["reused"]) == (0, len(hybrid))
+
+
+def test_a_collection_of_an_older_rag_index_keeps_its_words_until_a_rebuild(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(Bm25Model.__init__, "__defaults__", (False, 1))
+        assert project.run().state == "completed"
+    project.execute("UPDATE note SET body = 'a program in C++ of the café' WHERE id = 10")
+    assert project.run().state == "completed"
+    check_words(project, version=1)
+    assert best(project, "C++ café") == "10"
+    assert project.json("doctor")["findings"] == []
+    assert project.run(full=True).state == "completed"
+    check_words(project)
+    assert best(project, "c++ cafe") == "10"
 
 
 def test_a_change_of_language_makes_other_words(project: Project) -> None:

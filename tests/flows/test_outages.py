@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from rag_index.hosts.ollama_client import PLAIN_TEXT
+from rag_index.hosts.endpoint import PLAIN_TEXT
 from tests.fakes.ollama import FakeOllama
 from tests.project import Project
 from tests.waiting import when

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rag_index.errors import EmbedderUnavailable, RateLimited
-from rag_index.hosts.ollama_client import Endpoint
+from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.pool import Clock, Pace, Pool
 from rag_index.settings import EmbedderSettings
 
@@ -22,7 +22,7 @@ class Time:
 
 def pool_of(count, *, home=0, workers=1, in_flight=2):
     settings = EmbedderSettings(kind="ollama", model="m")
-    endpoints = [Endpoint(f"http://host{number}:11434", settings) for number in range(count)]
+    endpoints = [OllamaEndpoint(f"http://host{number}:11434", settings) for number in range(count)]
     return Pool(endpoints, home=home, workers=workers, in_flight=in_flight)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from contextlib import closing
 
 import numpy as np
 import psutil
 import pytest
 
 from rag_index.embedders import open_embedder
-from rag_index.embedders.ollama import OllamaEmbedder
 from rag_index.embedders.query_stream import Query
+from rag_index.embedders.servers import ServerEmbedder
 from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
 from rag_index.settings import EmbedderSettings
 from tests.live.models import write_embedding_gguf
@@ -81,7 +82,7 @@ def test_unusual_texts(embedder):
 
 
 def test_a_missing_model(ollama_server):
-    embedder = OllamaEmbedder(settings_for(ollama_server, "no-such-model"))
+    embedder = ServerEmbedder(settings_for(ollama_server, "no-such-model"))
     for call in (embedder.identity, lambda: embedder.embed_documents(TEXTS)):
         with pytest.raises(ModelMissing, match=f"{ollama_server.url}.*`.*ollama pull no-such-model`"):
             call()
@@ -96,7 +97,7 @@ def own_server(ollama_program, tmp_path):
 
 
 def test_a_server_that_is_killed_and_comes_back(own_server, caplog):
-    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=60.0))
+    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=60.0))
     expected = embedder.embed_documents(TEXTS)
     threading.Timer(0.1, own_server.kill).start()
     threading.Timer(1.5, own_server.start).start()
@@ -109,7 +110,7 @@ def test_a_server_that_is_killed_and_comes_back(own_server, caplog):
 
 
 def test_a_model_process_that_dies_during_a_request_loses_no_text(own_server):
-    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=60.0))
+    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=60.0))
     expected = embedder.embed_documents(TEXTS)
 
     def kill_runner():
@@ -123,7 +124,7 @@ def test_a_model_process_that_dies_during_a_request_loses_no_text(own_server):
 
 
 def test_a_server_that_stays_down(own_server):
-    embedder = OllamaEmbedder(settings_for(own_server, wait_for_recovery=1.0))
+    embedder = ServerEmbedder(settings_for(own_server, wait_for_recovery=1.0))
     embedder.embed_documents(TEXTS[:5])
     own_server.kill()
     with pytest.raises(EmbedderUnavailable, match=own_server.url):
@@ -132,7 +133,7 @@ def test_a_server_that_stays_down(own_server):
 
 
 def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
-    embedder = OllamaEmbedder(settings_for(own_server))
+    embedder = ServerEmbedder(settings_for(own_server))
     identity = embedder.identity()
     own_server.stop()
     own_server.start()
@@ -143,9 +144,28 @@ def test_another_model_under_the_same_name_is_noticed(own_server, tmp_path):
 
 
 def test_two_servers_share_the_work(ollama_server, ollama_model, own_server, tmp_path):
-    embedder = OllamaEmbedder(settings_for(ollama_server, own_server))
+    embedder = ServerEmbedder(settings_for(ollama_server, own_server))
     assert embedder.identity().dimension == 64
     entries = embedder.embed_documents(TEXTS)
     assert all(isinstance(entry, np.ndarray) for entry in entries)
     assert min(embedder.texts_by_host[server.url] for server in (ollama_server, own_server)) > 0
     embedder.close()
+
+
+def test_its_v1_route_gives_the_same_vectors(ollama_server, ollama_model, embedder):
+    """The model is known by a vector there; a model that is missing and shorter vectors are as documented."""
+    server = {"kind": "openai", "hosts": [ollama_server.url], "batch_texts": 16, "wait_for_recovery": 5.0}
+    with closing(open_embedder(EmbedderSettings(model=ollama_model, **server))) as other:
+        assert other.identity().same_model(other.identity())
+        assert other.identity().dimension == 64
+        for one, same in zip(other.embed_documents(TEXTS), embedder.embed_documents(TEXTS), strict=True):
+            assert np.abs(one - same).max() < 1e-6
+        assert isinstance(other.embed_documents(["word " * 5000])[0], np.ndarray), "it no longer cuts texts silently"
+    with closing(open_embedder(EmbedderSettings(model=ollama_model, dimensions=16, **server))) as short:
+        first, whole = short.embed_query("a printer"), embedder.embed_query("a printer")[:16]
+        assert np.abs(first - whole / np.linalg.norm(whole)).max() < 1e-6
+    with (
+        closing(open_embedder(EmbedderSettings(model="no-such-model", **server))) as missing,
+        pytest.raises(ModelMissing, match="no model 'no-such-model'"),
+    ):
+        missing.identity()

@@ -86,7 +86,7 @@ def test_an_embedder_that_goes_silent_in_the_middle_is_waited_for_once_in_a_run(
     """An index whose contexts are written by a model has two services that may be silent: both are asked again."""
     checks = ServiceChecks(clock=service.clock)
     checks.remember("embedder", service.ask)
-    service.error = EmbedderUnavailable("no Ollama host could be used within 600 s")
+    service.error = EmbedderUnavailable("no host could be used within 600 s")
     checks.index_failed(service.error, embedder_only=embedder_only)
     with pytest.raises(TransientError, match="within 600 s"):
         checks.remember("embedder", service.ask)

@@ -37,7 +37,6 @@ def test_a_watch_that_is_killed_loses_nothing(tmp_path, way):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("way", LONG)
 def test_thousands_of_changes_and_many_kills_lose_nothing(tmp_path, way):
     follow(tmp_path, way, operations=LONG[way], kills=8)

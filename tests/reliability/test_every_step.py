@@ -230,7 +230,6 @@ def test_death_at_some_writes(folder, embedder, scene):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("scene", SCENES)
 def test_death_at_every_write_and_in_the_middle(folder, embedder, scene):
     deaths(folder, embedder, scene, every=1)

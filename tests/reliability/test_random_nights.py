@@ -110,7 +110,6 @@ def assert_as_if_new(project: Project, folder: Path, embedder: Embedder, where: 
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_random_nights_with_digests_leave_what_the_source_has(folder, embedder, monkeypatch):
     monkeypatch.setattr(delete_guard, "UNGUARDED_DELETES", 3)
     seed = random.SystemRandom().randrange(1_000_000)

@@ -37,7 +37,6 @@ def test_a_copy_of_some_moments_is_noticed(folder, embedder, parts):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     ("scene", "parts", "undone"),
     [

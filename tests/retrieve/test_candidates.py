@@ -27,8 +27,8 @@ def test_the_order_is_that_of_a_search_with_the_same_weight(embedded: Desk) -> N
     embedded.fill({"comments": texts(3), "titles": texts(7)}, number=2)
     with embedded.retriever() as retriever:
         for query in ("printer offline", "backup of the mail server", "license", "nothing of the kind"):
-            candidates = retriever._background.run(retriever.candidates(query, limit=10))
             for indexes in (None, ["titles"], ["titles", "comments"]):
+                candidates = retriever._background.run(retriever.candidates(query, indexes=indexes, limit=10))
                 for weight in (1.0, 0.99, 0.4, 0.05, 0.0):
                     searched = retriever.search_sync(query, indexes=indexes, limit=10, dense_weight=weight)
                     assert candidates.ranked(weight, indexes) == found(searched), (query, indexes, weight)

@@ -42,10 +42,12 @@ def test_a_code_is_found_by_its_words_in_a_default_search(codes: Desk) -> None:
     assert found(hybrid)[0] == ("comments", "42")
     assert found(dense)[0] != ("comments", "42")
     assert hybrid.hits[0].matched == ("E-4142",)
-    assert (hybrid.dense_weight, hybrid.fusion) == (0.4, "score")
+    assert (hybrid.dense_weight, hybrid.fusion) == (0.7, "score")
 
 
-def test_a_score_is_the_weighted_mean_with_bm25_as_a_share_of_the_best_of_all_indexes(codes: Desk) -> None:
+def test_a_score_is_the_weighted_mean_with_soft_match_and_bm25_as_a_share_of_the_best_of_all_indexes(
+    codes: Desk,
+) -> None:
     with codes.retriever() as retriever:
         for weight in (0.0, 0.3, 0.5, 0.99):
             result = retriever.search_sync("devices of building 7 with error E-4107", limit=100, dense_weight=weight)
@@ -53,6 +55,8 @@ def test_a_score_is_the_weighted_mean_with_bm25_as_a_share_of_the_best_of_all_in
             best = max(hit.bm25 for hit in result.hits)
             for hit in result.hits:
                 expected = weight * hit.cosine + (1 - weight) * hit.bm25 / best
+                if weight:
+                    expected = (expected + 0.6 * hit.soft) / 1.6
                 assert hit.score == hit.fused == pytest.approx(expected, abs=1e-6)
             assert [hit.score for hit in result.hits] == sorted((hit.score for hit in result.hits), reverse=True)
 
@@ -111,7 +115,7 @@ def test_the_command_explains_what_meaning_and_words_gave(codes: Desk) -> None:
     search = ["--config", str(codes.config), "search", "error E-4142", "--limit", "1", "--explain"]
     printed = run_program(search, os.environ).stdout
     assert "comments: 42" in printed
-    assert re.search(r"cosine \d\.\d+, BM25 \d+\.\d+ \(error, E-4142\)", printed)
+    assert re.search(r"cosine \d\.\d+, BM25 \d+\.\d+ \(error, E-4142\), soft match 1\.\d+", printed)
     ended = run_program([*search, "--dense-weight", "1"], os.environ)
     assert (ended.returncode, "cosine" in ended.stdout, "BM25" in ended.stdout) == (0, True, False)
 
@@ -120,10 +124,10 @@ def test_the_best_chunk_of_a_document_is_the_one_with_the_best_score_of_both() -
     near, worded = point("a", 0, 0.9), point("a", 1, 0.2)
     points = [near, _with_bm25(worded, 8.0), _with_bm25(point("b", 0, 0.6), 4.0)]
     first, second = document_hits("x", points, Scoring(0.5, 8.0))
-    assert (first.document_id, first.text, first.score) == ("a", "a 1", pytest.approx(0.6))
+    assert (first.document_id, first.text, first.score) == ("a", "a 1", pytest.approx(0.6 / 1.6))
     assert (first.cosine, first.bm25) == (0.2, 8.0)
-    assert [chunk.score for chunk in first.chunks] == pytest.approx([0.6, 0.45])
-    assert (second.document_id, second.score) == ("b", pytest.approx(0.55))
+    assert [chunk.score for chunk in first.chunks] == pytest.approx([0.6 / 1.6, 0.45 / 1.6])
+    assert (second.document_id, second.score) == ("b", pytest.approx(0.55 / 1.6))
 
 
 def _with_bm25(point: StoredPoint, bm25: float) -> StoredPoint:

@@ -160,5 +160,6 @@ def test_the_weight_is_that_of_all_candidates(desk: Desk, opened: Store) -> None
 
     with retriever_of(desk, Given(opened, lambda *_: None)) as retriever:
         result = retriever.search_sync("printer", indexes=["titles"])
-    assert result.dense_weight == 0.2
-    assert result.hits[0].score == pytest.approx(0.2 * 0.01 + 0.8)
+    assert result.dense_weight == pytest.approx(0.105)
+    best = result.hits[0]
+    assert best.score == pytest.approx((0.105 * 0.01 + 0.895 + 0.6 * best.soft) / 1.6)

@@ -136,5 +136,5 @@ def test_closing_ends_searches_that_wait_for_a_host_that_hangs(desk, servers):
 
     assert all("timed out after 1 s while the query was embedded" in str(error) for error in asyncio.run(main()))
     assert eventually(
-        lambda: not [one for one in threading.enumerate() if one.name == "rag-index-ollama" and one not in before]
+        lambda: not [one for one in threading.enumerate() if one.name == "rag-index-embedder" and one not in before]
     )

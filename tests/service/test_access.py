@@ -101,10 +101,7 @@ async def check_mcp(url: str, number: int, seed: int, transport: httpx2.AsyncBas
                 one = {"index": secret.index, "document_id": str(secret.number)}
                 calls = [("get_document", one), ("search", search(chance)), ("list_indexes", {})]
                 answer = await client.call_tool(*chance.choices(calls, [3, 6, 1])[0])
-                told = json.dumps(
-                    [answer.structured_content, [part.text for part in answer.content]], ensure_ascii=False
-                )
-                seen += check_told(told, groups)
+                seen += check_told("".join(part.text for part in answer.content), groups)
     return seen
 
 
@@ -117,7 +114,6 @@ def test_random_agents(live: Live) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(1200)
 def test_ten_thousand_random_callers_over_http(embedded: Settings) -> None:
     async def main() -> int:
         async with in_process(embedded) as app:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import httpx
 import pytest
@@ -40,6 +41,17 @@ def test_filters_and_indexes_narrow_a_search(client):
     assert {one for _, one in ids(client.post("/search", json=body))} == {"1", "3"}
     texts = {"query": "printer", "indexes": ["comments", "solutions"], "filter": ["priority=high", "number<=1"]}
     assert set(ids(client.get("/search", params=texts))) == {("comments", "1"), ("solutions", "1")}
+
+
+def test_nonsense_is_told_that_nothing_fits_and_what_is_unlikely_can_be_left_out(client):
+    nonsense = client.post("/search", json={"query": "zzqqxx wwvvuu", "limit": 2}).json()
+    assert nonsense["nothing_fits"] is True
+    assert [hit["relevance"] < 0.2 for hit in nonsense["hits"]] == [True, True]
+    least = client.get("/search", params={"query": "zzqqxx wwvvuu", "min_score": 0.5}).json()
+    assert (least["hits"], least["nothing_fits"]) == ([], True)
+    assert "min_score" in str(problem(client.get("/search", params={"query": "x", "min_score": 2}), 422))
+    texts = client.post("/search", json={"query": "printer", "limit": 50, "collapse": "text"}).json()["hits"]
+    assert len({hit["text"] for hit in texts}) == len(texts)
 
 
 def test_an_answer_says_what_it_is_true_of_and_explains_on_demand(client):
@@ -150,10 +162,42 @@ def test_a_caller_may_leave_the_reranker_out(desk):
         told = client.post("/mcp", json=message, headers={"Accept": "application/json, text/event-stream"})
         assert told.status_code == 200
         for agent, page in zip(_told_hits(told.text), plain["hits"], strict=True):
-            assert agent["document_id"] == page["document_id"]
+            assert agent == page["document_id"]
 
 
 def _told_hits(told):
-    """Return the hits of an agent's search, which come as an event."""
+    """Return the ids of the hits of an agent's search, which come as an event."""
     line = next(line for line in told.splitlines() if "jsonrpc" in line)
-    return json.loads(line.removeprefix("data: "))["result"]["structuredContent"]["hits"]
+    text = json.loads(line.removeprefix("data: "))["result"]["content"][0]["text"]
+    return re.findall(r"^\d+\. \[\w+/([^],]+)", text, re.MULTILINE)
+
+
+def test_a_part_of_a_document_is_asked_for(tmp_path_factory):
+    text = " ".join(f"Sentence {number} is about the tape robot." for number in range(30)) + " A giraffe at its end."
+    desk = Desk(tmp_path_factory.mktemp("long"), names=("solutions",)).fill({"solutions": [("a/b", text)]})
+    with Live(desk.settings) as live, httpx.Client(base_url=live.url, timeout=30) as client:
+
+        def part(**wanted) -> tuple[list[int], int | None]:
+            answers = [
+                client.get("/documents/solutions/a/b", params=wanted),
+                client.get("/documents/solutions", params={"id": "a/b", **wanted}),
+            ]
+            first, second = (answer.raise_for_status().json() for answer in answers)
+            assert first["chunks"] == second["chunks"]
+            assert first["total_chunks"] == total
+            return [chunk["chunk"] for chunk in first["chunks"]], first["next_chunk"]
+
+        hit = client.get("/search", params={"query": "giraffe"}).json()["hits"][0]
+        total = hit["total_chunks"]
+        assert part() == (list(range(total)), None)
+        assert part(max_chars=300) == ([0, 1], 2)
+        assert part(first_chunk=2, max_chars=1) == ([2], 3)
+        assert part(around=hit["chunk"], max_chars=150) == ([total - 2, total - 1], None)
+        assert part(around=1, max_chars=240) == ([1, 2], 3)
+        assert part(around=1, max_chars=360) == ([0, 1, 2], 3)
+        assert part(find="giraffes") == ([total - 1], None)
+        assert part(find="elephant") == ([], None)
+        problem(client.get("/documents/solutions/a/b", params={"find": "the"}), 400)
+        problem(client.get("/documents/solutions/a/b", params={"find": "x", "around": 1}), 422)
+        problem(client.get("/documents/solutions/a/b", params={"first_chunk": 99}), 400)
+        problem(client.get("/documents/solutions/a/b", params={"max_chars": 0}), 422)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,6 @@ from contextlib import asynccontextmanager
 
 import httpx
 import httpx2
-import jsonschema
 import pytest
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
@@ -79,6 +79,10 @@ def text_of(result) -> str:
     return content.text
 
 
+def chunks_of(result) -> list[int]:
+    return [int(number) for number in re.findall(r"^-- chunk (\d+) ", text_of(result), re.MULTILINE)]
+
+
 def test_an_agent_finds_reads_and_cites(connect):
     tools, (found, document, listed) = talk(
         connect,
@@ -90,41 +94,41 @@ def test_an_agent_finds_reads_and_cites(connect):
     by_name = {tool.name: tool for tool in tools}
     assert by_name["search"].annotations.read_only_hint
     assert by_name["search"].input_schema["properties"]["indexes"]["items"]["enum"] == list(DESK)
-    for name, result in (("search", found), ("get_document", document), ("list_indexes", listed)):
+    for result in (found, document, listed):
         assert not result.is_error, text_of(result)
-        jsonschema.validate(result.structured_content, by_name[name].output_schema)
-    first = found.structured_content["hits"][0]
-    assert (first["index"], first["document_id"]) == ("comments", "1")
-    assert first["matched"] == ["printer", "offline"]
-    assert first["citation"].startswith("comments/1")
-    assert found.structured_content["as_of"].keys() == {"comments", "titles"}
-    assert f"[{first['citation']}] score" in text_of(found)
-    assert DESK["comments"][0][1] in text_of(found)
-    assert document.structured_content["chunks"][0]["text"] == DESK["comments"][0][1]
-    assert document.structured_content["payload"]["author"] == "ann"
-    assert [index["name"] for index in listed.structured_content["indexes"]] == list(DESK)
+        assert result.structured_content is None, "a text is sent once"
+    assert "1. [comments/1], score 0." in text_of(found)
+    assert "has printer, offline (author: ann" in text_of(found)
+    assert text_of(found).count(DESK["comments"][0][1]) == 1
+    assert [line.split(":")[0] for line in text_of(found).splitlines()[-2:]] == ["Index comments", "Index titles"]
+    assert text_of(document).startswith("[comments/1")
+    assert "author: ann" in text_of(document)
+    assert DESK["comments"][0][1] in text_of(document)
+    assert [line.split(":")[0] for line in text_of(listed).splitlines()] == list(DESK)
     assert "priority (keyword)" in text_of(listed)
 
 
 @pytest.mark.parametrize("connect", ["http"], indirect=True)
 def test_a_long_document_is_read_in_parts(connect):
-    where = {"index": "solutions", "document_id": "tapes/robot", "max_chunks": 10}
-    _, (first, last, beyond) = talk(
+    where = {"index": "solutions", "document_id": "tapes/robot"}
+    _, (found, first, around, last, words, none) = talk(
         connect,
-        ("get_document", where),
-        ("get_document", {**where, "first_chunk": 10, "max_chunks": 200}),
-        ("get_document", {**where, "first_chunk": 999}),
+        ("search", {"query": "tape library robot paragraph 20", "limit": 1}),
+        ("get_document", {**where, "max_chars": 500}),
+        ("get_document", {**where, "around": 9, "max_chars": 400}),
+        ("get_document", {**where, "first_chunk": 5}),
+        ("get_document", {**where, "find": "paragraph 20", "max_chars": 1}),
+        ("get_document", {**where, "find": "giraffe"}),
     )
-    total = first.structured_content["total_chunks"]
-    assert first.structured_content["next_chunk"] == 10
-    assert f"There are {total} chunks; go on with first_chunk 10." in text_of(first)
-    assert last.structured_content["next_chunk"] is None
-    _, (exact,) = talk(connect, ("get_document", {**where, "first_chunk": 10, "max_chunks": total - 10}))
-    assert exact.structured_content == last.structured_content
-    chunks = first.structured_content["chunks"] + last.structured_content["chunks"]
-    assert [chunk["chunk"] for chunk in chunks] == list(range(total))
-    assert beyond.is_error
-    assert text_of(beyond) == f"first_chunk is 999, but the document has {total} chunks"
+    assert "[solutions/tapes/robot], chunk 10 of 0 to 14, score" in text_of(found)
+    assert chunks_of(first) == [0, 1, 2, 3, 4]
+    assert "There are 15 chunks; go on with first_chunk 5." in text_of(first)
+    assert chunks_of(around) == [8, 9, 10]
+    assert chunks_of(last) == list(range(5, 15))
+    assert "go on" not in text_of(last)
+    assert "-- chunk 10 of 0 to 14, has paragraph, 20" in text_of(words)
+    assert "14 more chunks have some of these words." in text_of(words)
+    assert "None of the 15 chunks has any of these words." in text_of(none)
 
 
 @pytest.mark.parametrize("connect", ["http"], indirect=True)
@@ -153,6 +157,14 @@ def test_a_long_document_is_read_in_parts(connect):
         ("search", {"query": ["x"]}, "the argument 'query' of search: input should be a valid string"),
         ("get_document", {"index": "comments", "document_id": "99"}, "99"),
         ("get_document", {"index": "nowhere", "document_id": "1"}, "there is no index 'nowhere'"),
+        ("get_document", {"index": "comments", "document_id": "1", "first_chunk": 9}, "the document are 0 to 0"),
+        ("get_document", {"index": "comments", "document_id": "1", "around": 9}, "around is 9, but the chunks of"),
+        ("get_document", {"index": "comments", "document_id": "1", "find": "the"}, "find has no word that could be"),
+        (
+            "get_document",
+            {"index": "comments", "document_id": "1", "find": "x", "around": 0},
+            "get_document: first_chunk, around and find exclude each other: give one of them",
+        ),
         ("list_indexes", {"verbose": True}, "list_indexes has no argument 'verbose'; it takes none"),
         ("drop_table", {}, "there is no tool 'drop_table'; the tools are search, get_document, list_indexes"),
     ],
@@ -181,7 +193,7 @@ def test_a_service_with_tokens_answers_agents_that_have_one(desk, tmp_path):
             httpx2.AsyncClient(headers=headers) as http,
             Client(streamable_http_client(url, http_client=http)) as client,
         ):
-            return (await client.call_tool("search", {"query": "printer"})).structured_content["hits"]
+            return not (await client.call_tool("search", {"query": "printer"})).is_error
 
     with Live(settings) as live:
         assert asyncio.run(hits(f"{live.url}/mcp", {"Authorization": f"Bearer {token}"}))
@@ -212,7 +224,7 @@ def test_the_output_of_the_process_is_protocol_alone(desk, stop):
             process.wait(timeout=60)
         rest, _ = process.communicate()
     assert [answer["id"] for answer in answers] == [1, 2]
-    assert answers[1]["result"]["structuredContent"]["hits"]
+    assert "[comments/1]" in answers[1]["result"]["content"][0]["text"]
     assert (rest, process.returncode) == ("", -stop)
 
 
@@ -250,7 +262,7 @@ def test_an_agent_that_hangs_up_cancels_its_search(tmp_path, version):
         desk = Desk(tmp_path, f'[store]\nurl = "{qdrant.url}"').fill()
         with Live(desk.settings) as live, httpx.Client(base_url=live.url, headers=headers, trust_env=False) as client:
             answer = client.post("/mcp", json=asked)
-            assert answer.json()["result"]["structuredContent"]["hits"], answer.text
+            assert "[comments/1]" in answer.json()["result"]["content"][0]["text"], answer.text
             search = live.retriever.search
 
             async def watched(*args, **options):

@@ -46,7 +46,13 @@ def desk(tmp_path_factory):
         more={"comments": WITH_KINDS},
     )
     odd = ("tapes/../robot #1?", ROBOT, {"author": MARKUP})
-    keys = [("..", "A parent folder of bellows"), (" ", "A blank key of bellows"), ("", "No key of bellows at all")]
+    steps = ("steps", "The indented steps:\n  1. Unplug it\n    - wait", {"author": "eve"})
+    keys = [
+        steps,
+        ("..", "A parent folder of bellows"),
+        (" ", "A blank key of bellows"),
+        ("", "No key of bellows at all"),
+    ]
     documents = {**DESK, "solutions": [*DESK["solutions"], odd, ("markup", MARKUP, {"author": "eve"}), *keys]}
     return desk.fill(documents)
 
@@ -200,6 +206,39 @@ def test_where_tokens_are_needed_the_page_asks_for_one_and_keeps_it_in_the_tab(w
         window.click("Forget the token")
         window.wait_for("A token is needed")
         assert window.evaluate("sessionStorage.length") == 0
+
+
+def test_a_caller_without_groups_is_told_what_is_closed(window, tmp_path):
+    token = new_token()
+    desk = Desk(tmp_path / "desk", names=("comments", "titles"), more={"comments": 'access = "tenant"'})
+    desk.fill({"titles": DESK["titles"], "comments": []})
+    serve = ServeSettings(tokens=[token_line("ann", token, [])])
+    with Live(desk.settings) as live:
+        window.open(f"{live.url}/#q=printer")
+        window.wait_for("comments is for members of groups, and you have no token that names one")
+    with Live(desk.settings.model_copy(update={"serve": serve})) as live:
+        window.open(f"{live.url}/#q=printer")
+        window.wait_for("A token is needed")
+        window.type(token)
+        window.press("Enter")
+        window.wait_for("comments is for members of groups, and your token has no group.", "documents in")
+        assert window.evaluate("[...document.querySelectorAll('#indexes input')].map(e => e.value)") == ["titles"]
+
+
+def test_texts_and_times_are_shown_as_people_write_them_and_values_are_counted(page):
+    page.evaluate("location.hash = 'q=printer&indexes=comments'")
+    page.wait_for("documents in", "Mar 1, 2024")
+    assert page.evaluate("document.querySelector('time').title") == "2024-03-01T10:00:00Z"
+    facets = page.evaluate("[...document.querySelectorAll('#facets div')].map(e => e.innerText)")
+    assert [one.split() for one in facets] == [["priority", "high", "2", "low", "1"]]
+    page.evaluate("document.querySelector('#facets button').click()")
+    page.wait_for("2 documents in")
+    assert sorted(hits(page)) == ["1", "3"]
+    page.evaluate("location.hash = 'q=indented'")
+    page.wait_for("1. Unplug it")
+    assert "indented steps:\n  1. Unplug it\n    - wait" in page.evaluate(
+        "document.querySelector('.hit .text').innerText"
+    )
 
 
 def test_no_index_yet_says_what_to_run(window, tmp_path):

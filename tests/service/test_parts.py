@@ -55,10 +55,10 @@ def test_agents_read_title_link_and_part(settings):
             return search, await tools.call("get_document", {"index": "notes", "document_id": "1"}, Caller())
 
     search, document = asyncio.run(call())
-    assert search.structured["hits"][0]["part"] == PART
-    first, text, *_ = search.text.splitlines()
+    first, text, *_ = search.splitlines()
     assert first.startswith("1. [notes/1")
-    assert "] Printer offline </r/10>, remark 10 score " in first
+    assert "] Printer offline </r/10>, remark 10, chunk 1 of 0 to 2, score " in first
     assert "customer.name: Acme" in first
     assert text == "Replace the toner cartridge."
-    assert f"] Printer offline <{LINK}>" in document.text
+    assert f"] Printer offline <{LINK}>" in document
+    assert "-- chunk 1 of 0 to 2, remark 10 (remark.author: kim)" in document

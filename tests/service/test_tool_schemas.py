@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import jsonschema
 import pytest
 
 from rag_index.service import tools
 from rag_index.settings import Settings
+from rag_index.settings.index import PAYLOAD_KINDS
 
 SQL = {"table": "t", "key": "id", "text": "body"}
 COMMENTS = {
@@ -41,10 +45,11 @@ def test_the_schema_names_the_indexes_and_their_fields_with_what_they_hold():
     assert schema["properties"]["indexes"]["items"] == {"enum": ["comments", "titles"]}
     fields = schema["properties"]["filter"]["properties"]
     assert list(fields) == ["priority", "created_at", "ticket_id", "author", "open"]
-    assert fields["priority"]["description"] == "A field: text."
-    assert fields["ticket_id"]["description"] == "A field of comments: a whole number."
-    assert fields["open"]["description"] == "A field of titles: true or false."
-    assert fields["author"]["description"] == "A field of comments: text, numbers, or true and false."
+    assert fields["priority"] == {"$ref": "#/$defs/keyword"}
+    assert fields["ticket_id"] == {"$ref": "#/$defs/integer", "description": "of comments"}
+    assert fields["open"] == {"$ref": "#/$defs/bool", "description": "of titles"}
+    assert fields["author"] == {"$ref": "#/$defs/any", "description": "of comments"}
+    assert schema["$defs"]["integer"]["description"] == "a whole number"
 
 
 def test_only_where_there_is_a_reranker_an_agent_may_leave_it_out():
@@ -103,8 +108,23 @@ def test_indexes_that_disagree_about_a_kind_make_a_field_of_any_kind():
     assert accepts(schema, {"query": "x", "filter": {"priority": {"gte": 3}}})
 
 
+@pytest.mark.parametrize("indexes", [1, 5])
+def test_the_tools_take_little_of_what_an_agent_can_read(indexes):
+    """With forty fields, of which each index has its share."""
+    kinds = [*PAYLOAD_KINDS, None]
+    share = 40 // indexes
+    made = []
+    for number in range(indexes):
+        fields = {f"customer_field_{number}_{i}": kinds[i % len(kinds)] for i in range(share)}
+        indexed = {field: kind for field, kind in fields.items() if kind}
+        made.append({"name": f"index{number}", **SQL, "payload": list(fields), "payload_indexes": indexed})
+    described = tools.descriptions_of(settings(*made), reranker=True)
+    sent = json.dumps([asdict(tool) for tool in described], separators=(",", ":"))
+    assert len(sent) < 8000
+
+
 def test_the_fields_of_source_code_have_kinds():
     fields = search(CODE)["properties"]["filter"]["properties"]
-    assert fields["path"]["description"] == "A field: text."
+    assert fields["path"] == {"$ref": "#/$defs/keyword"}
     assert accepts(search(CODE), {"query": "x", "filter": {"lines": {"gte": 10}, "language": "python"}})
     assert not accepts(search(CODE), {"query": "x", "filter": {"lines": "ten"}})

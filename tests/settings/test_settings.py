@@ -353,8 +353,16 @@ def test_known_models_get_their_prefixes(model, prefixes):
             '[embedder] hosts should be a list, for example ["one", "two"]',
         ),
         (
+            SOURCE + "[embedder]\nkind = 'openai'\nmodel = 'm'\n" + INDEX,
+            "[embedder]: kind 'openai' needs a server, for example url",
+        ),
+        (
+            SOURCE + "[embedder]\nkind = 'openai'\nmodel = 'm'\nurl = 'http://a'\nhosts = ['http://b']\n" + INDEX,
+            "[embedder]: url and hosts name servers twice: give one of them",
+        ),
+        (
             SOURCE + "[embedder]\nkind = 'olama'\n" + INDEX,
-            "[embedder] kind should be 'local', 'ollama' or 'sentence-transformers', not 'olama'",
+            "[embedder] kind should be 'local', 'ollama', 'openai', 'sentence-transformers' or another plug-in's name",
         ),
         (SOURCE + "[embedder]\nkind = 'ollama'\n" + INDEX, "[embedder]: kind 'ollama' needs a model, for example"),
         (

@@ -77,9 +77,7 @@ def test_the_pages_of_the_example_join_to_all_documents(project):
 def test_a_kind_that_is_not_installed(tmp_path):
     project = Project(tmp_path / "project")
     project.write_settings('[[indexes]]\nname = "mails"\nkind = "mails"\n')
-    with pytest.raises(
-        SettingsError, match=r"there is no kind 'mails' \(the kinds are: sql, code.* install the package"
-    ):
+    with pytest.raises(SettingsError, match=r"there is no 'mails' \(there are: sql, code.* install the package"):
         open_source(project.settings, project.settings.indexes[0])
 
 

@@ -80,6 +80,15 @@ def test_points_without_words_have_no_sparse_vector(store: Store, name: str) -> 
     assert (store.count(name), store.count_sparse(name)) == (5, 4)
 
 
+def test_words_are_counted(store: Store, name: str) -> None:
+    printer, unknown = ENGLISH.query("printer").indices[0], ENGLISH.query("zzqq").indices[0]
+    having = sum(printer in point.sparse.indices for point in store.scroll(name, vectors=True) if point.sparse)
+    counts = store.word_counts(name, [printer, unknown])
+    assert (having > 0, counts.having[unknown]) == (True, 0)
+    assert counts.having[printer] == pytest.approx(having, abs=1)
+    assert store.word_counts(name, []).having == {}
+
+
 def test_both_scores_of_every_candidate_are_right(store: Store, name: str) -> None:
     query = np.random.default_rng(2).normal(size=DIMENSION).astype(np.float32)
     for limit in (1, 2, 10):
@@ -136,7 +145,9 @@ def test_a_collection_without_sparse_vectors_refuses_them(store: Store) -> None:
 def test_payload_updates_and_new_texts_leave_no_old_words(store: Store, name: str) -> None:
     written = points()
     store.update_payloads(name, [(written.ids[0], {"text": "other"})])
-    assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse == written.sparse.row(0)  # type: ignore[union-attr]
+    kept, before = store.retrieve(name, written.ids[:1], vectors=True)[0].sparse, written.sparse.row(0)  # type: ignore[union-attr]
+    assert kept is not None
+    assert (kept.indices, kept.values) == (before.indices, pytest.approx(before.values))
     changed = PointBatch(written.ids[:1], written.vectors[:1], written.payloads[:1], ENGLISH.documents(["of the"]))
     store.upsert(name, changed)
     assert store.retrieve(name, written.ids[:1], vectors=True)[0].sparse is None

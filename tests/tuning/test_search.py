@@ -131,3 +131,10 @@ def test_all_candidates_of_a_space_are_within_bounds():
             assert 1 <= one.hosts <= 2
             assert one.batch_chars % 1000 == 0
             assert one.requests_in_flight >= 1
+
+
+def test_servers_of_any_kind_have_all_levers_but_the_threads_of_ollama():
+    space = Space("openai", 8, 4, 2, 400.0)
+    assert {one.num_thread for one in [*space.first(), *space.grid()]} == {None}
+    assert {one.hosts for one in space.grid()} == {1, 2}
+    assert {one.requests_in_flight for one in space.grid()} == {1, 4}

@@ -9,7 +9,7 @@ import threading
 import unicodedata
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sqlalchemy.engine import make_url
 
@@ -26,8 +26,9 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.calls import HostCalls, Request
+from rag_index.hosts.endpoint import KnownModel, ModelDetails
 from rag_index.hosts.loop import EventLoopThread
-from rag_index.hosts.ollama_client import Endpoint, KnownModel, ModelDetails
+from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.pool import Clock, Pool, RequestStats
 from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from rag_index.chunking.context.prompt import Passage
+    from rag_index.hosts.endpoint import Endpoint
     from rag_index.hosts.ollama_client import Answer
     from rag_index.hosts.pool import Host
 
@@ -63,7 +65,7 @@ RETRY_TEMPERATURE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Ollama servers and how to ask them, as `Endpoint` expects it."""
+    """Ollama servers and how to ask them, as `OllamaEndpoint` expects it."""
 
     hosts: tuple[str, ...]
     model: str
@@ -123,9 +125,9 @@ class GeneratingModel(KnownModel):
 
 
 async def check_generating(endpoint: Endpoint, model: str, num_ctx: int) -> None:
-    """Make a host's model write a word. Raises as `Endpoint.generate`, and EmbedderError if the model cannot write."""
+    """Make a host's model write a word. Raises as `generate`, and EmbedderError if the model cannot write."""
     try:
-        await endpoint.generate(PLAIN_PROMPT, num_ctx=num_ctx, num_predict=1, temperature=0)
+        await cast("OllamaEndpoint", endpoint).generate(PLAIN_PROMPT, num_ctx=num_ctx, num_predict=1, temperature=0)
     except (TextRefused, TextTooLong) as exc:
         raise EmbedderError(f"{exc}: model {model} cannot write contexts; name one that generates text") from exc
 
@@ -147,7 +149,7 @@ async def _survey_servers(servers: Servers) -> list[HostReport]:
     async def use_model(endpoint: Endpoint, details: ModelDetails) -> None:
         await check_generating(endpoint, servers.model, context_tokens(details, servers.num_ctx))
 
-    endpoints = [Endpoint(url, servers) for url in servers.hosts]
+    endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
     try:
         return await survey_hosts(endpoints, use_model, limit=StartLimit(servers.timeout, "timeout of the context"))
     finally:
@@ -259,7 +261,7 @@ class ContextRequests(HostCalls[ContextRequest]):
     async def _send(self, request: ContextRequest, host: Host, started: float) -> None:
         self._count_send(request)
         try:
-            answer = await host.endpoint.generate(
+            answer = await cast("OllamaEndpoint", host.endpoint).generate(
                 question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
             )
         except RateLimited as exc:
@@ -352,7 +354,7 @@ class ContextWriter:
         self._servers, self._recipe = servers, recipe
         self._clock = clock or Clock()
         self._cache = ContextCache(make_url(cache.get_secret_value()), recipe.fingerprint)
-        self._endpoints = [Endpoint(url, servers) for url in servers.hosts]
+        self._endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
         self._pool = Pool(self._endpoints, home=home, workers=1, in_flight=servers.requests_in_flight)
         self._model = GeneratingModel(
             servers.model, recipe.digest, patience=2 * servers.timeout, num_ctx=recipe.num_ctx

@@ -60,6 +60,11 @@ export function add(given = {}) {
   return row;
 }
 
+// Return the names of the fields of one kind.
+export function ofKind(kind) {
+  return [...fields].filter((field) => field[1] === kind).map(([name]) => name);
+}
+
 // Return the rows as plain objects, as an address keeps them.
 export function rows() {
   return [...byId("filters").querySelectorAll(".row")].map((row) => ({

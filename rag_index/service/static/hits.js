@@ -2,6 +2,7 @@
 
 import { byId, make, shown } from "./dom.js";
 import { excerpt, fill } from "./marks.js";
+import { time } from "./time.js";
 
 const MAX_VALUE = 120;
 
@@ -53,9 +54,23 @@ export function payload(values) {
     if (value === null || value === "") continue;
     const words = shown(value);
     const short = words.length > MAX_VALUE ? `${words.slice(0, MAX_VALUE)}…` : words;
-    list.append(make("div", {}, make("dt", {}, name), make("dd", {}, short)));
+    list.append(make("div", {}, make("dt", {}, name), make("dd", {}, time(words) ?? short)));
   }
   return list;
+}
+
+// Return how many of the hits have each value of these fields, the most frequent first: [field, [[value, count], …]].
+export function count(hits, names) {
+  const counts = new Map(names.map((name) => [name, new Map()]));
+  for (const hit of hits) {
+    for (const [name, value] of fields(hit.payload)) {
+      const seen = counts.get(name);
+      for (const one of new Set(Array.isArray(value) ? value : [value])) {
+        if (seen && typeof one === "string" && one) seen.set(one, (seen.get(one) ?? 0) + 1);
+      }
+    }
+  }
+  return [...counts].map(([name, seen]) => [name, [...seen].sort((one, other) => other[1] - one[1])]);
 }
 
 // Yield the fields of a payload; those of another table, such as customer.name, one by one.
@@ -72,6 +87,7 @@ function reasons(hit, result) {
   const rows = [["Score", number(hit.score)], ["Meaning", meter(hit.cosine), `weighs ${number(weight, 2)}`]];
   if (weight < 1) {
     rows.push(["Words", hit.bm25 ? `BM25 ${number(hit.bm25)}` : "no word found", `weigh ${number(1 - weight, 2)}`]);
+    rows.push(["Soft match", number(hit.soft)]);
     rows.push(["Words found", (hit.matched ?? []).join(", ") || "none"]);
   }
   rows.push([`Rank in ${hit.index}`, String(hit.rank)], ["Fused", `by ${result.fusion}: ${number(hit.fused, 4)}`]);

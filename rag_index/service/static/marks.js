@@ -67,11 +67,11 @@ export function fill(element, text, words) {
 
 // Return the part of a text around its first marked word, with "…" where it was shortened.
 export function excerpt(text, words, length = 360) {
-  if (text.length <= length) return text;
+  if (text.length <= length) return text.replace(/^\s*\n|\s+$/g, "");
   const first = places(text, words)[0]?.[0] ?? 0;
   let start = first < length * 0.7 ? 0 : first - Math.floor(length / 3);
   if (start > 0) start = text.indexOf(" ", start) + 1 || start;
   let end = Math.min(text.length, start + length);
   if (end < text.length) end = Math.max(text.lastIndexOf(" ", end), start + Math.floor(length / 2));
-  return `${start > 0 ? "… " : ""}${text.slice(start, end).trim()}${end < text.length ? " …" : ""}`;
+  return `${start > 0 ? "… " : ""}${text.slice(start, end).replace(/^\s*\n|\s+$/g, "")}${end < text.length ? " …" : ""}`;
 }

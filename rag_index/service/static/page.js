@@ -3,14 +3,17 @@
 import { Problem, listIndexes, search, token } from "./api.js";
 import { byId, make } from "./dom.js";
 import * as filters from "./filters.js";
-import { showHits } from "./hits.js";
-import { age } from "./time.js";
+import { count, showHits } from "./hits.js";
+import { age, time } from "./time.js";
 import { openDocument } from "./viewer.js";
 
 const FIRST = 20;
 const MOST = 100;
+const FACETS = 6;
+const LONGEST_VALUE = 40;
 
 let indexes = [];
+let closed = []; // the names of those that are for members of groups, and this caller is of none
 let total = 0; // of the settings; those without documents are neither offered nor asked
 let limit = FIRST;
 let running = null;
@@ -24,11 +27,20 @@ async function start() {
   }
   hide("problem");
   total = indexes.length;
-  indexes = indexes.filter((index) => index.live && index.documents !== 0);
-  if (!indexes.length) return explainEmpty();
+  closed = indexes.filter((index) => index.closed).map((index) => index.name);
+  indexes = indexes.filter((index) => index.live && index.documents !== 0 && !index.closed);
+  explainClosed();
+  if (!indexes.length) return closed.length ? say("") : explainEmpty();
   say("");
   showIndexes();
   restore();
+}
+
+// Say which indexes are closed, since nobody sees what they do not show.
+function explainClosed() {
+  const who = token.get() ? "your token has no group" : "you have no token that names one";
+  const words = closed.length === 1 ? "is for members of groups" : "are for members of groups";
+  byId("closed").textContent = closed.length ? `${closed.join(", ")} ${words}, and ${who}. Nothing of it is shown to you.` : "";
 }
 
 function explainEmpty() {
@@ -85,6 +97,7 @@ async function ask() {
     const result = await search(asked, controller.signal);
     document.title = `${query} – rag-index`;
     showHits(result, openDocument);
+    showFacets(result.hits);
     report(result, Boolean(filter), performance.now() - began);
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -96,17 +109,42 @@ async function ask() {
 }
 
 function report(result, filtered, milliseconds) {
-  const count = result.hits.length;
-  const words = count ? `${count} ${count === 1 ? "document" : "documents"}` : "Nothing found";
-  const advice = !count && filtered ? "; fewer filters may help" : "";
-  say(`${words}${advice} in ${Math.round(milliseconds)} ms.`);
-  byId("more").hidden = count < limit || limit >= MOST;
+  const found = result.hits.length;
+  const words = found ? `${found} ${found === 1 ? "document" : "documents"}` : "Nothing found";
+  const advice = !found && filtered ? "; fewer filters may help" : "";
+  const fits = result.nothing_fits ? "Nothing fits. The nearest: " : "";
+  say(`${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
+  byId("more").hidden = found < limit || limit >= MOST;
   const errors = Object.entries(result.errors ?? {});
   if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));
 }
 
+// Show which values of keyword fields these documents have, each with a button that keeps those that have it. A field
+// without a kind counts as one if its values are words that several documents have.
+function showFacets(hits) {
+  const taken = filters.rows().map((row) => row.field);
+  const free = (kind) => filters.ofKind(kind).filter((name) => !taken.includes(name));
+  const shared = count(hits, free(null)).filter(([, values]) => (
+    values.length <= hits.length / 2 && values.every(([value]) => value.length <= LONGEST_VALUE && !time(value))
+  ));
+  const offered = [...count(hits, free("keyword")), ...shared];
+  const facets = offered.filter(([, values]) => values.length > 1).map(([name, values]) => make(
+    "div", {}, make("span", {}, name), ...values.slice(0, FACETS).map(([value, number]) => {
+      const button = make("button", { type: "button", className: "quiet" }, `${value} `, make("small", {}, String(number)));
+      button.addEventListener("click", () => {
+        filters.add({ field: name, comparison: "is", value });
+        askAgain();
+      });
+      return button;
+    }),
+  ));
+  byId("facets").replaceChildren(...facets);
+  byId("facets").hidden = !facets.length;
+}
+
 function nothing(words) {
   byId("hits").replaceChildren();
+  hide("facets");
   byId("more").hidden = true;
   say(words);
 }

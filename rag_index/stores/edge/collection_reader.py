@@ -17,13 +17,14 @@ import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
-from rag_index.stores import SPARSE
+from rag_index.stores import SPARSE, WordCounts
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.edge.folder import engine_errors
 from rag_index.stores.points import (
     SEARCH_EF,
     LookUp,
     check_ids,
+    count_having,
     hybrid_points,
     require_payloads,
     stored_point,
@@ -204,6 +205,21 @@ class CollectionReader:
         with self._open() as shard:
             return [stored_point(point, point.score) for point in shard.query(request)]
 
+    def word_counts(self, words: Sequence[int]) -> WordCounts:
+        """Return about how many points have each word."""
+        if not self.sparse:
+            return WordCounts(0, {})
+        with self._open() as shard:
+            points = shard.info().points_count
+        having = {}
+        for word in words:
+            query = e.Query.Nearest(e.SparseVector([word], [1.0]), using=SPARSE)
+            request = e.QueryRequest(limit=1, query=query, with_payload=False, with_vector=[SPARSE])
+            with self._open() as shard:
+                found = [stored_point(point, point.score) for point in shard.query(request)]
+            having[word] = count_having(points, word, found)
+        return WordCounts(points, having)
+
     def indexed(self) -> bool:
         """Return False if more vectors lack a search index than a search should scan."""
         with self._open() as shard:
@@ -312,6 +328,11 @@ class EdgeReads(ABC):
         with self._lend(name) as collection:
             return collection.search(query)
 
+    def word_counts(self, name: str, words: Sequence[int]) -> WordCounts:
+        """Return about how many points have each word."""
+        with self._lend(name) as collection:
+            return collection.word_counts(words)
+
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""
         with self._lend(name) as collection:
@@ -320,6 +341,11 @@ class EdgeReads(ABC):
 
 class _NoPoints:
     """A shard without points, whose folder is not opened."""
+
+    points_count = 0
+
+    def info(self) -> _NoPoints:
+        return self
 
     def count(self, _: object) -> int:
         return 0

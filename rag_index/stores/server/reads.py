@@ -10,9 +10,18 @@ from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.commits import CommitMark
-from rag_index.stores import SPARSE
+from rag_index.stores import SPARSE, WordCounts
 from rag_index.stores.conditions import payload_filter
-from rag_index.stores.points import MARK_ID, SEARCH_EF, LookUp, check_ids, hybrid_points, stored_point, unit_query
+from rag_index.stores.points import (
+    MARK_ID,
+    SEARCH_EF,
+    LookUp,
+    check_ids,
+    count_having,
+    hybrid_points,
+    stored_point,
+    unit_query,
+)
 from rag_index.stores.server.requests import Requests, has_sparse
 
 if TYPE_CHECKING:
@@ -231,6 +240,24 @@ class Reads(Requests):
             return self._within_limits(name, lambda limits: hybrid_points(partial(look_up, limits), query.limit))
         nearest = [LookUp(sparse=False, limit=query.limit)]
         return self._within_limits(name, lambda limits: look_up(limits, nearest))[0]
+
+    def word_counts(self, name: str, words: Sequence[int]) -> WordCounts:
+        """Return about how many points have each word, asked for in one request."""
+        info = self._info(name)
+        if not words or not has_sparse(info):
+            return WordCounts(0, {})
+        asked = [
+            models.QueryRequest(
+                query=models.SparseVector(indices=[word], values=[1.0]), using=SPARSE, limit=1, with_vector=[SPARSE]
+            )
+            for word in words
+        ]
+        answers = self._ask(lambda client: client.query_batch_points(name, asked))
+        points = info.points_count or 0
+        found = [[stored_point(point, point.score) for point in answer.points] for answer in answers]
+        return WordCounts(
+            points, {word: count_having(points, word, one) for word, one in zip(words, found, strict=True)}
+        )
 
     def count_sparse(self, name: str) -> int:
         """Return the exact number of points that have a sparse vector."""

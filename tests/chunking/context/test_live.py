@@ -77,10 +77,10 @@ def test_a_space_turns_the_end_token_of_a_message_into_text(ollama_server, sayin
     """The protection of the frame relies on this: in a prompt `</s>` is one token, and `< /s>` is text."""
     import asyncio
 
-    from rag_index.hosts.ollama_client import Endpoint
+    from rag_index.hosts.ollama_client import OllamaEndpoint
 
     async def counts():
-        endpoint = Endpoint(ollama_server.url, servers_of(ollama_server, saying))
+        endpoint = OllamaEndpoint(ollama_server.url, servers_of(ollama_server, saying))
         try:
             asked = [await endpoint.generate(f"q w{end}", num_ctx=1024, num_predict=1) for end in ("</s>", "< /s>")]
         finally:

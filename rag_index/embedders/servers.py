@@ -1,4 +1,4 @@
-"""The embedder that sends texts to one or several Ollama servers."""
+"""The embedder that sends texts to one or several servers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.dispatch import Dispatch, OllamaStats, make_batches
+from rag_index.embedders.dispatch import Dispatch, ServerStats, make_batches
 from rag_index.embedders.query_stream import QueryStream
 from rag_index.errors import TextRefused
+from rag_index.hosts.endpoint import Endpoint, KnownModel, plain_model_name, plain_vector
 from rag_index.hosts.loop import EventLoopThread
-from rag_index.hosts.ollama_client import Endpoint, KnownModel, plain_model_name, plain_vector
+from rag_index.hosts.ollama_client import OllamaEndpoint
+from rag_index.hosts.openai_client import OpenAIEndpoint
 from rag_index.hosts.pool import Clock, Pool
 from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
 
@@ -22,15 +24,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.embedders.query_stream import Query
-    from rag_index.hosts.ollama_client import ModelDetails
+    from rag_index.hosts.endpoint import ModelDetails
     from rag_index.hosts.pool import RequestStats
     from rag_index.settings import EmbedderSettings
 
 log = logging.getLogger("rag_index.embedders")
 
 
-class OllamaEmbedder:
-    """An Embedder that calls Ollama's /api/embed with up to `requests_in_flight` requests at a time per host.
+class ServerEmbedder:
+    """An Embedder that calls servers with up to `requests_in_flight` requests at a time per host.
 
     `home` and `workers` determine which of the hosts are its own (see Pool). `expected` is the identity that the run
     began with: a host with another digest raises ModelChanged. Without it, the first host that answers decides.
@@ -51,12 +53,12 @@ class OllamaEmbedder:
     ) -> None:
         self._settings = settings
         self._clock = clock or Clock()
-        self._endpoints = [Endpoint(url, settings) for url in settings.hosts]
+        self._endpoints = [_endpoint(url, settings) for url in settings.hosts]
         self._pool = Pool(self._endpoints, home=home, workers=max(1, workers), in_flight=settings.requests_in_flight)
         self._model = KnownModel(settings.model, patience=settings.start_timeout)
         if expected is not None:
             self._model.digest, self._model.dimension = expected.digest, expected.dimension
-        self._loop = EventLoopThread("rag-index-ollama")
+        self._loop = EventLoopThread("rag-index-embedder")
         self._queries = QueryStream(
             lambda: Pool(self._endpoints, home=0, workers=1, in_flight=1),
             self._model,
@@ -66,7 +68,7 @@ class OllamaEmbedder:
             max_chars=settings.batch_chars,
         )
         self._turn = asyncio.Lock()
-        self._stats = OllamaStats()
+        self._stats = ServerStats()
         self.stats: RequestStats = self._stats
         self.context_length: int | None = None
         """Number of tokens that the model accepts; None until `identity` was called."""
@@ -96,7 +98,7 @@ class OllamaEmbedder:
             self._model.digest, self._model.dimension = report.digest, report.dimension
         self.context_length = report.context_length
         return EmbedderIdentity(
-            kind="ollama",
+            kind=self._settings.kind,
             model=plain_model_name(self._settings.model),
             digest=report.digest,
             dimension=report.dimension or 0,
@@ -142,7 +144,7 @@ class OllamaEmbedder:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            "an OllamaEmbedder cannot be sent to another process: send its EmbedderSettings and open it there"
+            "a ServerEmbedder cannot be sent to another process: send its EmbedderSettings and open it there"
         )
 
     def _embed(self, texts: Sequence[str], prefix: str, patience: float) -> list[NDArray[np.float32] | Exception]:
@@ -176,10 +178,16 @@ class OllamaEmbedder:
             await endpoint.close()
 
 
+def _endpoint(url: str, settings: EmbedderSettings) -> Endpoint:
+    if settings.kind == "openai":
+        return OpenAIEndpoint(url, settings)
+    return OllamaEndpoint(url, settings, settings.dimensions)
+
+
 def _sending_error(text: str) -> TextRefused | None:
     """Return the error of a text that cannot be sent at all; None for any other text."""
     if not text:
-        return TextRefused("the text is empty, and an Ollama server would return a meaningless vector for it")
+        return TextRefused("the text is empty, and a server would return a meaningless vector for it")
     try:
         text.encode()
     except UnicodeEncodeError as exc:

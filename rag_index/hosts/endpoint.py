@@ -1,0 +1,297 @@
+"""The client of one server and one model, whatever protocol it speaks. Foreign errors become ours here."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from abc import ABC, abstractmethod
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import httpx
+import numpy as np
+import orjson
+
+from rag_index.documents.vectors import PROBE, broken_reason, same_digest, shorten
+from rag_index.errors import (
+    BadVectors,
+    EmbedderError,
+    EmbedderUnavailable,
+    HostUnreachable,
+    ModelChanged,
+    ModelMissing,
+    RagIndexError,
+    RateLimited,
+    RequestTimedOut,
+    TextRefused,
+    TextTooLong,
+    WrongDimension,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+CONNECT_SECONDS = 5.0
+METADATA_SECONDS = 30.0
+"""Time limit of a request that a server answers without loading the model."""
+
+TRANSIENT_STATUS = frozenset({408, 424, 425, 499})
+"""Statuses below 500 that are faults of the server and pass."""
+
+TOO_LONG = re.compile(
+    r"context (length|size)|input (length|is too l)|too (long|many tokens)|physical batch size"
+    r"|less than \d+ tokens|exceed\w* max\w* \d+ tokens",
+    re.I,
+)
+"""The wordings of several versions of Ollama, llama.cpp, vLLM, OpenAI, TEI and Mistral: the input (length) exceeds the
+(maximum) context length; input is too large to process, increase the physical batch size; `inputs` must have less than
+512 tokens."""
+
+NOT_FINITE = re.compile(r"\bNaN\b", re.I)
+"""Status 500 with "json: unsupported value: NaN" (ollama#15582), or 400 with "embedding contains NaN or Inf values"
+(Ollama 0.17)."""
+
+CRASHED = re.compile(r"\bEOF\b|embed\w* request|runner|connection (refused|reset)|forcibly closed", re.I)
+"""The words of a server whose model process died during the request; the status may be 400 (ollama#16582)."""
+NO_MODEL = re.compile(r"model\b.*not found", re.I)
+PLAIN_TEXT = "a plain text, to see whether the model answers"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """A server's description of its model.
+
+    `digest` is the digest of the weights, or a hash over several digests if the model has an adapter. The digest that
+    /api/tags and `ollama list` print covers a manifest. The manifest contains the licence and, for a model made by
+    `ollama create`, a path on that machine, so it differs between hosts with the same weights. It is used only if a
+    server does not name the weights.
+    """
+
+    digest: str
+    context_length: int | None = None
+
+
+class EndpointSettings(Protocol):
+    """The settings for requests to a server; `EmbedderSettings` is an implementation."""
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+
+    @property
+    def timeout(self) -> float:
+        """Time limit of one request, in seconds."""
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Maximum number of concurrent requests."""
+
+
+class Endpoint(ABC):
+    """One server with persistent connections. All methods must be awaited on the same event loop."""
+
+    service: ClassVar[str]
+    """What to call such a server in a message."""
+    compare_seconds: ClassVar[float] = 15.0
+    """Maximum age of the comparison of its model when it gets work."""
+
+    def __init__(self, url: str, settings: EndpointSettings, dimensions: int | None = None) -> None:
+        """Vectors are cut to `dimensions`, if that is given."""
+        self.url = url
+        self._dimensions = dimensions
+        self._model = settings.model
+        self.timeout = settings.timeout
+        self._client_options: dict[str, Any] = {
+            "timeout": httpx.Timeout(settings.timeout, connect=min(settings.timeout, CONNECT_SECONDS)),
+            "limits": httpx.Limits(max_connections=None, max_keepalive_connections=settings.requests_in_flight),
+            "event_hooks": {"response": [self._refuse_errors]},
+        }
+
+    async def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Return a float32 vector for each text, in order. The caller checks whether the vectors can be right.
+
+        Raises:
+            HostUnreachable, EmbedderUnavailable, RateLimited: The server is at fault, or a text that crashes it.
+            TextTooLong, TextRefused, BadVectors: One or several of the texts are at fault.
+            ModelMissing, EmbedderError: Another try would fail in the same way.
+        """
+        async with self._errors_mapped(self.timeout):
+            vectors = await self._embed(list(texts))
+        if len(vectors) != len(texts):
+            raise BadVectors(f"{self.url} returned {len(vectors)} vectors for {len(texts)} texts")
+        return [shorten(vector, self._dimensions) for vector in vectors]
+
+    @abstractmethod
+    async def _embed(self, texts: list[str]) -> list[NDArray[np.float32]]:
+        """Send one request, and return the vectors of the answer. It raises what `_errors_mapped` maps."""
+
+    @abstractmethod
+    async def details(self) -> ModelDetails:
+        """Return the details of the model.
+
+        Raises ModelMissing, and the errors of `embed` that mean the server is at fault.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""
+
+    @abstractmethod
+    def _model_missing(self) -> ModelMissing:
+        """Return the error of a server that does not have the model, with what to do about it."""
+
+    @asynccontextmanager
+    async def _errors_mapped(self, seconds: float) -> AsyncIterator[None]:
+        """Map foreign errors of one request to ours, and limit the time of the whole request."""
+        try:
+            async with asyncio.timeout(seconds):
+                yield
+        except RagIndexError:
+            raise
+        except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise HostUnreachable(f"{self.url} accepts no connection: is {self.service} running there?") from exc
+        except (TimeoutError, httpx.TimeoutException) as exc:
+            raise RequestTimedOut(f"{self.url} gave no answer within {seconds:g} s") from exc
+        except (httpx.HTTPError, httpx.StreamError) as exc:
+            raise EmbedderUnavailable(f"{self.url} broke the connection: {str(exc) or type(exc).__name__}") from exc
+        except httpx.InvalidURL as exc:
+            raise EmbedderError(f"{self.url} is not a valid address ({exc}): write hosts as http://host:port") from exc
+        except (ValueError, TypeError, KeyError) as exc:
+            raise EmbedderUnavailable(f"{self.url} returned invalid or incomplete JSON: is it {self.service}?") from exc
+
+    async def _refuse_errors(self, response: httpx.Response) -> None:
+        """Raise our error for an error status.
+
+        This is a response hook because a client's own error may have no headers, and may fail on an unexpected body.
+        """
+        if response.is_error:
+            await response.aread()
+            raise self._refusal(response.status_code, _error_words(response), response.headers)
+
+    def _refusal(self, status: int, words: str, headers: Mapping[str, str]) -> RagIndexError:
+        """Return our error for a response with this status and these words."""
+        message = f"{self.url} answers {status}: {words}"
+        retry_after = headers.get("retry-after")
+        if status == 429 or (status == 503 and (retry_after or "server busy" in words)):
+            return RateLimited(message, _parse_retry_after(retry_after))
+        if TOO_LONG.search(words):
+            return TextTooLong(f"{message} (model {self._model}): lower chunk_chars of this index")
+        if NOT_FINITE.search(words):
+            return BadVectors(message)
+        if status == 404:
+            return (
+                self._model_missing() if NO_MODEL.search(words) else EmbedderError(f"{message}; is it {self.service}?")
+            )
+        if status >= 500 or status in TRANSIENT_STATUS or CRASHED.search(words):
+            return EmbedderUnavailable(message)
+        return TextRefused(message)
+
+
+def equal_model_remedy(digest: str, name: str) -> str:
+    """Return what to do where hosts have different models."""
+    if digest.startswith(PROBE):
+        return f"load the same {name} on each host"
+    return f"run `ollama pull {name}` on each host to give all hosts the same one"
+
+
+def plain_model_name(name: str) -> str:
+    """Return a model's name without the tag that Ollama assumes by default."""
+    return name.removesuffix(":latest")
+
+
+def to_vectors(rows: Sequence[Sequence[float]]) -> list[NDArray[np.float32]]:
+    """Return the rows as float32 vectors, which share a matrix if they have one length."""
+    with np.errstate(over="ignore"):
+        try:
+            return list(np.asarray(rows, dtype=np.float32).reshape(len(rows), -1))
+        except ValueError:  # the rows differ in length
+            return [np.asarray(row, dtype=np.float32) for row in rows]
+
+
+def _error_words(response: httpx.Response) -> str:
+    """Return the server's own description of an error, in one line."""
+    try:
+        content = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        content = re.sub(r"<[^>]*>", " ", response.text)
+    words = content
+    for key in ("error", "message", "detail"):
+        words = words[key] if isinstance(words, dict) and words.get(key) else words
+    return " ".join(str(words).split())[:300]
+
+
+def _parse_retry_after(header: str | None) -> float | None:
+    """Return the seconds that a Retry-After header asks for: a number, or an HTTP date (RFC 9110, 10.2.3)."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(header).timestamp() - time.time()
+        except (TypeError, ValueError):
+            return None
+    return max(0.0, seconds) if np.isfinite(seconds) else None
+
+
+@dataclass(slots=True)
+class KnownModel:
+    """The digest and the dimension that every host must have. If they are None, the first host sets them."""
+
+    name: str
+    digest: str | None = None
+    dimension: int | None = None
+    patience: float = 60.0
+    """Seconds that a host may take for `try_out`, the loading of the model included."""
+
+    async def compare(self, endpoint: Endpoint) -> None:
+        """Compare the host's digest with the expected one.
+
+        Raises ModelChanged if they differ, and the errors of `Endpoint.details`.
+        """
+        digest = (await endpoint.details()).digest
+        if self.digest is None:
+            self.digest = digest
+        elif not same_digest(digest, self.digest):
+            raise ModelChanged(
+                f"{endpoint.url} has {self.name} with weights {digest[:12]}, but the run began with weights "
+                f"{self.digest[:12]}: start a new run to index with the new model, or "
+                f"{equal_model_remedy(digest, self.name)}"
+            )
+
+    async def try_out(self, endpoint: Endpoint) -> None:
+        """Compare the model, and embed a plain text with it.
+
+        Raises BadVectors, WrongDimension if only the dimension is wrong, EmbedderError if the host refuses even a plain
+        text, and the errors of `compare` and `Endpoint.embed` that mean the server is at fault.
+        """
+        await self.compare(endpoint)
+        vector = await plain_vector(endpoint, self.name)
+        if self.dimension is None:
+            self.dimension = vector.size
+        why = broken_reason(vector, self.dimension)
+        if why is not None:
+            raise WrongDimension(
+                f"{endpoint.url} returned a vector of {why}, though its {self.name} has the expected digest: "
+                "restart that server"
+            )
+
+
+async def plain_vector(endpoint: Endpoint, name: str) -> NDArray[np.float32]:
+    """Return a host's vector of a plain text, after checking that it is finite and not zero.
+
+    Raises BadVectors, EmbedderError if the host refuses even a plain text, and the errors of `Endpoint.embed`.
+    """
+    try:
+        vector = (await endpoint.embed([PLAIN_TEXT]))[0]
+    except (TextRefused, TextTooLong) as exc:
+        raise EmbedderError(f"{exc} (the host refuses even {PLAIN_TEXT!r}: {name} cannot embed there)") from exc
+    why = broken_reason(vector, None)
+    if why is not None:
+        raise BadVectors(f"{endpoint.url} returned a vector of {why} for a plain text")
+    return vector

@@ -1,0 +1,125 @@
+"""A calibrated score of hits, from 0 to 1, that means the same in every index: how likely a hit fits its query.
+
+The score that orders hits cannot say that nothing fits: BM25 counts as a share of the query's best, so the best of a
+nonsense query gets as much of it as the best of any other. Two things about a hit are absolute, its cosine and the
+share of the query's words that it has. A logistic regression makes one number of them. Each collection has its own,
+since every embedder has other cosines: it is learned from queries whose answer is known and from queries without one
+(`rag_index.evaluation.nonsense`), and is recorded in the collection's metadata.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rag_index.embedders.bm25 import Bm25Encoder, names_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from rag_index.retrieve.question import IndexAnswer
+    from rag_index.retrieve.results import SearchHit
+
+FITS = 0.2
+"""Nothing fits if no hit has this relevance. See docs/evaluation.md for how often that is wrong."""
+STEPS = 30
+RIDGE = 0.05
+"""Keeps the weights finite where cosine or words alone tell every answer."""
+BY_TEXT = "text"
+"""The name by which hits of equal text are folded; any other is that of a payload field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The weights of a logistic regression."""
+
+    bias: float
+    cosine: float
+    words: float
+
+    def relevance(self, cosine: float, words: float) -> float:
+        """Return the score of a hit with this cosine, and this share of the query's words, from 0 to 1."""
+        return float(1 / (1 + np.exp(-(self.bias + self.cosine * cosine + self.words * words))))
+
+    def to_metadata(self) -> dict[str, float]:
+        """Return the weights as a collection's metadata record them."""
+        return asdict(self)
+
+    @classmethod
+    def from_metadata(cls, recorded: Any, *, words: bool) -> Calibration:
+        """Return the recorded weights, or those that stand for a collection without, which may have `words` or not."""
+        try:
+            return cls(**recorded)
+        except TypeError:
+            return WITH_WORDS if words else WITHOUT_WORDS
+
+    @classmethod
+    def learn(cls, features: Sequence[tuple[float, float]], fits: Sequence[bool]) -> Calibration:
+        """Fit the weights to hits, each with its cosine and its share of words, by Newton's method with a small ridge.
+
+        A weight that would be negative counts nothing. Both kinds of hits weigh the same, however many there are.
+        """
+        x = np.column_stack([np.ones(len(features)), np.asarray(features, dtype=np.float64)])
+        y = np.asarray(fits, dtype=np.float64)
+        share = np.where(y == 1, 0.5 / max(1.0, y.sum()), 0.5 / max(1.0, (1 - y).sum())) * len(y)
+        used = [0, 1, 2]
+        while True:
+            weights = np.zeros(3)
+            weights[used] = _newton(x[:, used], y, share)
+            negative = [column for column in used[1:] if weights[column] < 0]
+            if not negative:
+                return cls(*(round(float(weight), 4) for weight in weights))
+            used.remove(min(negative, key=lambda column: float(weights[column])))
+
+
+WITH_WORDS, WITHOUT_WORDS = Calibration(-5.0, 5.0, 5.0), Calibration(-3.0, 6.5, 0.0)
+"""About what the local embedder learns from Python's documentation."""
+
+
+def _newton(x: NDArray[np.float64], y: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    weights, ridge = np.zeros(x.shape[1]), np.diag([0.0] + [RIDGE] * (x.shape[1] - 1))
+    for _ in range(STEPS):
+        p = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
+        slope = x.T @ (share * (p - y)) + ridge @ weights
+        curve = (x * (share * p * (1 - p))[:, None]).T @ x + ridge + 1e-9 * np.eye(x.shape[1])
+        weights = weights - np.linalg.solve(curve, slope)
+    return weights
+
+
+def with_relevance(hits: Iterable[SearchHit], answered: Sequence[IndexAnswer], query: str) -> list[SearchHit]:
+    """Return the hits with their relevance."""
+    live = {answer.index: answer.live for answer in answered if answer.live}
+    encoders = {one.bm25: Bm25Encoder(one.bm25) for one in live.values() if one.bm25}
+    words = {model: encoder.words(query) for model, encoder in encoders.items()}
+    by_words = {answer.index for answer in answered if answer.hybrid}
+
+    def judged(hit: SearchHit) -> SearchHit:
+        collection = live[hit.index]
+        model, share = collection.bm25, 0.0
+        if model is not None and words[model]:
+            matched = hit.matched
+            if hit.index not in by_words:  # this search did not look for words, but the text may have them
+                text = "\n".join([names_of(hit.payload), hit.title, hit.text])
+                matched = encoders[model].matched(words[model], text)
+            share = len(matched) / len(words[model])
+        return replace(hit, words=share, relevance=collection.calibration.relevance(hit.cosine, share))
+
+    return [judged(hit) for hit in hits]
+
+
+def collapsed(hits: Iterable[SearchHit], by: str) -> list[SearchHit]:
+    """Return the hits without those that repeat a better one, which says in `folded` how many it stands for.
+
+    `by` is a payload field with equal values, or `BY_TEXT` for equal texts, whatever their spaces and capitals. A hit
+    that does not have the field stands for itself.
+    """
+    kept: dict[Any, SearchHit] = {}
+    for hit in hits:
+        value = " ".join(hit.text.split()).casefold() if by == BY_TEXT else hit.payload.get(by)
+        key = (hit.index, hit.document_id) if value is None else repr(value)
+        kept[key] = replace(kept[key], folded=kept[key].folded + 1) if key in kept else hit
+    return list(kept.values())

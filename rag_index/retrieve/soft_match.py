@@ -1,0 +1,152 @@
+"""Soft match: how well a chunk's words cover those of the query, where a word that means the same counts too.
+
+It is a late interaction (Khattab and Zaharia: ColBERT, SIGIR 2020) over the best candidates: for each token of the
+query the best cosine with any token of the chunk, weighted by the inverse document frequency of its word. The token
+vectors are those of the local embedder's table, whichever embedder the index has. So "car" in a query counts 0.6 for a
+chunk with "vehicle", and 1 for one with "car".
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.embedders.bm25 import Bm25Encoder
+from rag_index.embedders.local import load_table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from rag_index.embedders.bm25 import Bm25Model
+    from rag_index.retrieve.question import IndexAnswer
+    from rag_index.stores import WordCounts
+
+WEIGHT = 0.6
+"""The weight of soft match beside the 1 that meaning and words share."""
+MIN_COSINE = 0.3
+"""Tokens that are less alike have nothing to do with each other."""
+LENGTH_SHARE, LENGTH = 0.2, 75
+"""How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
+MAX_WORDS = 100_000
+"""Words whose tokens are remembered: some 20 MB."""
+MAX_CHARS = 4000
+"""Characters of a chunk that are compared."""
+ONE_THREAD = 2**18
+"""Multiplications for which OpenBLAS wakes no other threads: these would cost more time than they save."""
+_WORD = re.compile(r"\w+")
+
+
+def idf_of(counts: Iterable[WordCounts]) -> dict[int, float]:
+    """Return the inverse document frequency of each word in all these collections together, as the store computes it.
+
+    With n points, m of them with the word, that is ln((n - m + 0.5) / (m + 0.5) + 1).
+    """
+    total, having = 0, dict[int, int]()
+    for one in counts:
+        total += one.points
+        for word, count in one.having.items():
+            having[word] = having.get(word, 0) + count
+    return {word: _idf(total, count) for word, count in having.items()}
+
+
+def relative_idf(own: WordCounts, idf: Mapping[int, float]) -> dict[int, float]:
+    """Return by what to multiply a collection's own idf of each word to get the one of all collections."""
+    return {word: idf[word] / _idf(own.points, count) for word, count in own.having.items() if word in idf}
+
+
+def _idf(points: int, having: int) -> float:
+    return math.log((max(points - having, 0) + 0.5) / (having + 0.5) + 1)
+
+
+def add_soft_match(query: str, answers: Sequence[IndexAnswer]) -> None:
+    """Give the candidates of hybrid answers that have their texts the score of soft match."""
+    by_model: dict[Bm25Model, list[IndexAnswer]] = {}
+    for answer in answers:
+        if answer.hybrid and answer.live and answer.live.bm25:
+            by_model.setdefault(answer.live.bm25, []).append(answer)
+    for model, some in by_model.items():
+        idf = {word: value for answer in some for word, value in answer.idf.items()}
+        words = {
+            word: max(idf.get(dimension, 1.0) for dimension in dimensions)
+            for word, dimensions in Bm25Encoder(model).words(query).items()
+        }
+        texts = [point.payload.get(RESERVED_KEY, {}).get("text", "") for answer in some for point in answer.points]
+        found = iter(soft_scores(words, texts))
+        for answer in some:
+            answer.points = [replace(point, soft=next(found)) for point in answer.points]
+
+
+def soft_scores(words: Mapping[str, float], texts: Sequence[str]) -> list[float]:
+    """Return the soft match of each text, from 0 to about 1.2, with words that have a weight each."""
+    table = _table()
+    parts = [(part, weight) for word, weight in words.items() for part in _WORD.findall(word)]
+    if not parts or not texts:
+        return [0.0] * len(texts)
+    tokens = table.tokens([part for part, _ in parts])
+    weights = np.concatenate(
+        [np.full(len(ids), weight / len(ids)) for ids, (_, weight) in zip(tokens, parts, strict=True)]
+    )
+    found = [_WORD.findall(text, 0, MAX_CHARS) for text in texts]
+    distinct = [set(words) for words in found]
+    numbers = {word: number for number, word in enumerate(set().union(*distinct))}
+    if not numbers:
+        return [0.0] * len(texts)
+    alike = table.cosines(np.concatenate(tokens), list(numbers))
+    alike[alike < MIN_COSINE] = 0
+    filled = [list(map(numbers.__getitem__, one)) for one in distinct if one]
+    starts = np.cumsum([0, *map(len, filled[:-1])])
+    best = np.maximum.reduceat(alike[:, np.concatenate(filled)], starts, axis=1)
+    covered = iter((weights @ best / weights.sum()).tolist())
+    return [next(covered) * _length_norm(len(one)) if one else 0.0 for one in found]
+
+
+def _length_norm(words: int) -> float:
+    return (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * words / LENGTH)
+
+
+class _TokenTable:
+    """The local embedder's tokens with their vectors (32 MB), and the tokens of words that were seen."""
+
+    def __init__(self) -> None:
+        self._tokenizer, self._vectors = load_table()
+        self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
+        self._known: dict[str, NDArray[np.intp]] = {}
+
+    def tokens(self, words: Sequence[str]) -> list[NDArray[np.intp]]:
+        """Return the tokens of each word, at least one."""
+        known = self._known
+        if len(known) > MAX_WORDS:
+            known = self._known = {}
+        for word in words:
+            if word not in known:
+                ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids
+                known[word] = np.clip(np.array(ids or [0]), 0, len(self._vectors) - 1)
+        return [known[word] for word in words]
+
+    def cosines(self, tokens: NDArray[np.intp], words: Sequence[str]) -> NDArray[np.float32]:
+        """Return the best cosine of each token with any token of each word, shape (tokens, words)."""
+        found = self.tokens(words)
+        starts = np.cumsum([0, *map(len, found[:-1])])
+        unique, places = np.unique(np.concatenate(found), return_inverse=True)
+        asked = self._vectors[tokens] / self._lengths[tokens, np.newaxis]
+        alike = np.empty((len(tokens), len(unique)), dtype=np.float32)
+        step = max(1, ONE_THREAD // asked.size)
+        for start in range(0, len(unique), step):
+            some = unique[start : start + step]
+            np.matmul(asked, self._vectors[some].T, out=alike[:, start : start + step])
+        alike /= self._lengths[unique]
+        best: NDArray[np.float32] = np.maximum.reduceat(alike[:, places], starts, axis=1)
+        return best
+
+
+@cache
+def _table() -> _TokenTable:
+    return _TokenTable()

@@ -1,0 +1,572 @@
+"""The settings of one proposed index: what its text, title, parts, joins and payload are, and why."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.languages import find_languages, language_of
+from rag_index.settings.index import NO_LANGUAGE
+from rag_index.sources.catalog import SAMPLED_ROWS
+from rag_index.sources.columns import words
+from rag_index.sources.subjects import text_parents, wanted_texts
+from rag_index.sources.visibility import joined
+from rag_index.sources.vocabulary import known_words
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rag_index.sources.catalog import DatabaseTable
+    from rag_index.sources.relations import Relation
+    from rag_index.sources.subjects import Subject, Subjects
+
+MAX_PAYLOAD = 8
+MAX_JOINS = 4
+MAX_PARTS = 8
+MAX_CONTAINERS = 25
+"""Rows of a table that describes what others refer to, such as projects and forums, and is no document itself."""
+MIN_DESCRIPTION = 80
+"""The characters from which on the text of a container is one that people look for."""
+MIN_CHILDREN = 3
+"""A table to which so many others refer contains their rows, too, such as a project."""
+VALUES = frozenset(["prose", "short", "code", "choice", "other"])
+"""The roles of a column with the value of a field that another table names."""
+NOTHING = ("", 0, "0", -1)
+"""What a column has that names no row, besides NULL."""
+MIN_CONTAINER_SHARE = 2
+"""A table of which each row contains at least so many of another is a container, such as a forum or a project."""
+USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
+CREATED = known_words("proposal", "created")
+CHANGED = known_words("proposal", "changed")
+ORDERS = known_words("proposal", "orders")
+STATE_LABELS = known_words("proposal", "state_labels")
+
+
+@dataclass(slots=True)
+class ProposedIndex:
+    """The settings of an index, with the reason for each of them."""
+
+    name: str
+    settings: dict[str, Any]
+    reasons: dict[str, str]
+    """Why a key has its value, by the key; of a part by its number and the key: `parts.0.where`."""
+    tables: list[str]
+    hidden: list[str]
+    """Conditions that leave rows out, a sentence each."""
+    score: float = 0.0
+    age: str = ""
+    """The column whose greatest values the newest rows have."""
+    changed: str = ""
+    """The column with the time of a row's last change; "" if none has it for all rows."""
+
+
+@dataclass(slots=True)
+class TableRoles:
+    """What the rows of tables are to those of others, by the identity of the subject."""
+
+    subjects: Subjects
+    parts: dict[int, list[Relation]] = field(default_factory=dict)
+    """The relations by which the rows of a table are parts."""
+    root: dict[int, Relation] = field(default_factory=dict)
+    """The relation of a table of translations or versions to what they are of: its rows are the documents."""
+
+    def root_of(self, subject: Subject) -> Relation | None:
+        """Return the relation of translations or versions to what they are of."""
+        return self.root.get(id(subject))
+
+    def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
+        """Return the tables whose rows are parts of this one's, with the relation."""
+        found = []
+        for child in self.subjects.all:
+            for relation in self.parts.get(id(child), []):
+                if relation.parent is subject.table:
+                    found.append((child, relation))
+        return found
+
+    def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
+        """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""
+        found = []
+        for link in self.subjects.all:
+            if link.prose or link.title or len(link.profiles) > 6 or link is subject:
+                continue
+            to_this = [one for one in link.relations if one.parent is subject.table]
+            others = [one for one in link.relations if one.parent is not subject.table]
+            for own in to_this[:1]:
+                for other in others:
+                    way = self._label_way(other)
+                    found += [(own, way)] if way else []
+        return found
+
+    def _label_way(self, first: Relation) -> list[Relation]:
+        """Return the relations to the label that a link names, one or two; [] if what it names has no name."""
+        label = self.subjects.of(first.parent)
+        if label.is_people or not label.table.key:
+            return []
+        if label.title in label.table.columns:
+            return [first]
+        for second in label.relations:
+            last = self.subjects.of(second.parent)
+            if last.title in last.table.columns and not last.is_people and not second.type_column and last is not label:
+                return [first, second]
+        return []
+
+
+class IndexMaker:
+    """Makes the settings of one index."""
+
+    def __init__(self, subject: Subject, roles: TableRoles) -> None:
+        self._subject = subject
+        self._roles = roles
+        self._subjects = roles.subjects
+        self._table = subject.table
+        self._joins: dict[str, dict[str, Any]] = {}
+        self._text: list[str] = []
+        self._payload: list[str] = []
+        self._format: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
+        self._hidden: list[str] = []
+        self._part_names: set[str] = set()
+        self._tables = [subject.table.full_name]
+        self._texts: list[str] = []
+        """Sampled texts, of which the languages are found."""
+        self._prose = 0.0
+
+    def made(self) -> ProposedIndex | None:
+        """Return the index; None if there is nothing to read."""
+        subject = self._subject
+        root = self._roles.root_of(subject)
+        key, newest = self._key(root)
+        title = subject.title
+        self._add_own_text()
+        if root is not None:
+            title = self._add_root(root) or title
+        self._add_text_of_others()
+        parts = self._parts(root, key)
+        self._add_labels()
+        self._text += [name for name in subject.codes if name not in self._text][:3]
+        told = any(child.has_prose for child, _ in self._roles.parts_of(subject))
+        if not (title or self._text or told):
+            return None
+        if not title and not self._text:
+            title = f"{' '.join(subject.noun)} {' '.join(f'{{{name}}}' for name in key)}"
+        settings = self._settings(key, newest, title, parts)
+        score = self._score(title, parts)
+        age = self._age(key)
+        changed = "" if newest else self._changed()
+        name = self._name(root)
+        return ProposedIndex(name, settings, self._reasons, self._tables, self._hidden, score, age, changed)
+
+    def _changed(self) -> str:
+        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled == 1]
+        return next((name for name in times if set(words(name)) & CHANGED), "")
+
+    def _age(self, key: Sequence[str]) -> str:
+        """Return the column by which the newest rows are found: a number as key, else a time."""
+        if self._table.columns[key[0]].kind == "number":
+            return key[0]
+        times = [p.name for p in self._subject.profiles.values() if p.role == "time" and p.filled > 0.9]
+        named = [name for name in times if set(words(name)) & (CREATED | CHANGED)]
+        return (named or times or list(key))[0]
+
+    def _name(self, root: Relation | None) -> str:
+        table = root.parent if root is not None else self._table
+        noun = words(table.name)
+        prefix = self._subjects.nouns.prefix
+        return "-".join(noun[1:] if len(noun) > 1 and noun[0] == prefix else noun) or table.name
+
+    def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
+        """Return how likely people look for these documents; below 1 if they do not."""
+        if not self._prose and not any(not part.get("inline") for part in parts):
+            referred = [one for one in self._subject.children if not one.type_column]
+            codes = bool(self._subject.codes or len(self._text) > 1)
+            return 1.0 if title and self._table.rows > 12 and not referred and codes else 0.5
+        if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
+            return 0.0
+        own = [part for part in parts if not part.get("inline")]
+        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < MIN_DESCRIPTION and self._subject.children:
+            return 0.0
+        length = self._prose + 100 * len(parts)
+        return (
+            1 + math.log10(1 + self._table.rows) + math.log10(1 + length) + 0.5 * bool(title) + 0.5 * min(3, len(parts))
+        )
+
+    def _key(self, root: Relation | None) -> tuple[list[str], str]:
+        """Return the key, and the column of which the greatest value is the document."""
+        key, version = list(self._table.key), self._subject.version
+        if version is not None:
+            self._reasons["newest"] = f"{version} numbers the versions of a row: the newest alone is shown"
+            return [name for name in key if name != version], version
+        if root is not None and self._subject.locale is None:
+            order = self._version_order(root)
+            self._reasons["newest"] = "of the versions, the newest alone is shown"
+            return root.columns, order
+        return key, ""
+
+    def _version_order(self, root: Relation) -> str:
+        named = [
+            name
+            for name in self._table.columns
+            if {"version", "revision", "rev", "number", "no"} & set(words(name)) and name not in root.columns
+        ]
+        numbers = [name for name in named if self._table.columns[name].kind == "number"]
+        times = [name for name in self._table.columns if self._subject.profiles[name].role == "time"]
+        return (numbers or list(self._table.key) or times)[0]
+
+    def _add_own_text(self) -> None:
+        subject = self._subject
+        for name in subject.prose:
+            if subject.profiles[name].filled or self._table.rows > SAMPLED_ROWS:
+                self._text.append(name)
+        for name in [*subject.title_columns, *subject.prose]:
+            self._note(subject, name, name)
+        self._prose += subject.text_length
+
+    def _note(self, subject: Subject, column: str, name: str) -> None:
+        """Note the format and the texts of a column, which the settings call `name`."""
+        profile = subject.profiles[column]
+        if profile.form != "plain":
+            self._format[name] = profile.form
+        self._texts += profile.texts[:40]
+
+    def _add_join(self, relation: Relation, through: str = "", *, required: bool = False) -> str:
+        """Add a join and return its name."""
+        parent = relation.parent
+        stem = [word for word in words(relation.columns[0]) if word not in ("id", "fk", "no", "code", "uuid", "guid")]
+        plain = re.sub(r"\W", "", "_".join(stem) or "_".join(words(parent.name)), flags=re.ASCII).strip("_")
+        plain = plain if plain[:1].isalpha() else f"join_{plain}" if plain else "joined"
+        taken = {*self._joins, *self._table.columns, *self._part_names}
+        name = next(one for n in range(1, 99) if (one := plain if n == 1 else f"{plain}_{n}") not in taken)
+        prefix = f"{through}." if through else ""
+        join = _table(parent)
+        simple = len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through
+        join["on"] = relation.columns[0] if simple else {there: f"{prefix}{here}" for here, there in relation.pairs}
+        conditions = self._subjects.of(parent).conditions
+        if conditions and required:
+            join["where"] = joined(conditions)
+            self._hidden += [f"{parent.full_name}: {one.reason}" for one in conditions]
+        if required:
+            join["required"] = True
+        self._joins[name] = join
+        self._tables.append(parent.full_name)
+        return name
+
+    def _add_root(self, root: Relation) -> str | None:
+        """Join what translations or versions are of, with its texts, and return its title if it has one."""
+        parent = self._subjects.of(root.parent)
+        name = self._add_join(root, required=True)
+        columns = [*parent.prose, *parent.codes[:3]]
+        for column in [*parent.title_columns, *columns]:
+            self._note(parent, column, f"{name}.{column}")
+        self._text += [f"{name}.{column}" for column in columns]
+        self._prose += parent.text_length
+        title = parent.title
+        if title is None or self._subject.title is not None:
+            self._text += [f"{name}.{column}" for column in parent.title_columns]
+            return None
+        return f"{name}.{title}" if title in parent.table.columns else title.replace("{", f"{{{name}.")
+
+    def _add_text_of_others(self) -> None:
+        """Join the rows that hold the text of this one."""
+        for way in text_parents(self._subject, self._subjects):
+            through = ""
+            for number, relation in enumerate(way):
+                through = self._add_join(
+                    relation, through, required=number == 0 and bool(self._subjects.of(relation.parent).conditions)
+                )
+            donor = self._subjects.of(way[-1].parent)
+            for column in [*donor.title_columns, *donor.prose]:
+                if donor.profiles[column].role == "prose":
+                    self._text.append(f"{through}.{column}")
+                    self._note(donor, column, f"{through}.{column}")
+            self._prose += donor.text_length
+
+    def _add_labels(self) -> None:
+        """Join the tables that rows refer to: their names as text and payload, and containers that may be hidden."""
+        joins = 0
+        for relation in self._subject.relations:
+            self._add_hiding(relation)
+            parent = self._subjects.of(relation.parent)
+            if (
+                relation.type_column
+                or parent is self._subject
+                or relation.parent.full_name in self._tables
+                or relation.is_pointer
+            ):
+                continue
+            hides = self._hides(relation)
+            label = parent.title if parent.title in parent.table.columns and not parent.is_login else None
+            if not hides and (label is None or joins >= MAX_JOINS or (parent.has_prose and parent.text_length > 200)):
+                continue
+            name = self._add_join(relation, required=hides)
+            joins += 1
+            if label is not None:
+                self._payload.append(f"{name}.{label}")
+                self._note(parent, label, f"{name}.{label}")
+                if not STATE_LABELS & set(words(relation.columns[0])):
+                    self._text.append(f"{name}.{label}")
+                else:
+                    self._format.pop(f"{name}.{label}", None)
+
+    def _hides(self, relation: Relation) -> bool:
+        """Return whether rows are hidden with the row of another table that contains them, such as a forum."""
+        parent = self._subjects.of(relation.parent)
+        return bool(parent.conditions) and not parent.is_people and self._is_contained(relation)
+
+    def _is_contained(self, relation: Relation) -> bool:
+        """Return whether all rows name one of the other table, which contains several rows, or those of several."""
+        column = relation.child.columns[relation.columns[0]]
+        named = sum(value not in NOTHING for value in column.filled)
+        filled = named >= 0.98 * max(1, len(column.values)) and named == len(column.filled)
+        parent = self._subjects.of(relation.parent)
+        hub = len({one.child.full_name for one in parent.children if not one.type_column}) >= MIN_CHILDREN
+        return filled and (hub or relation.parent.rows * MIN_CONTAINER_SHARE <= max(relation.child.rows, 2))
+
+    def _add_hiding(self, relation: Relation) -> None:
+        """Join what hides rows by two steps, such as the project of the wiki of a page."""
+        parent = self._subjects.of(relation.parent)
+        if relation.type_column or parent is self._subject or parent.conditions or not self._is_contained(relation):
+            return
+        for second in parent.relations:
+            above = second.parent
+            if second.type_column or above in (self._table, parent.table) or not self._hides(second):
+                continue
+            if above.full_name not in self._tables:
+                self._add_join(second, self._add_join(relation, required=True), required=True)
+            return
+
+    def _parts(self, root: Relation | None, key: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the parts, those of the row that translations are of, too."""
+        found: list[dict[str, Any]] = []
+        for child, relation in self._roles.parts_of(self._subject):
+            found.append(self._part(child, relation, key, len(found)))
+            for grandchild, second in self._roles.parts_of(child):
+                found.append(self._part_of_part(grandchild, second, relation, len(found)))
+        if root is not None:
+            by_column = {there: here for here, there in root.pairs}
+            for child, relation in self._roles.parts_of(self._subjects.of(root.parent)):
+                if child is not self._subject and all(there in by_column for _, there in relation.pairs):
+                    found.append(self._part(child, relation, key, len(found), by_column))
+        for own, way in self._roles.links_of(self._subject)[:3]:
+            found.append(self._label_part(own, way, key))
+        self._prose += sum(40 for part in found if not part.get("inline"))
+        return _with_labels(found[:MAX_PARTS], {*self._joins, *self._table.columns})
+
+    def _part(
+        self,
+        child: Subject,
+        relation: Relation,
+        key: Sequence[str],
+        number: int,
+        by_column: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Return a part of rows that name a row of this table, or of one that it is joined with by `by_column`."""
+        part = self._part_head(child, number)
+        pairs = [(here, by_column[there] if by_column else there) for here, there in relation.pairs]
+        if by_column is None and [there for _, there in pairs] == list(key):
+            part["on"] = pairs[0][0] if len(pairs) == 1 else [here for here, _ in pairs]
+        else:
+            part["on"] = dict(pairs)
+        if relation.type_column:
+            self._restrict(part, relation)
+        return self._with_text(part, child, [*relation.columns, relation.type_column], number)
+
+    def _part_of_part(self, child: Subject, second: Relation, first: Relation, number: int) -> dict[str, Any]:
+        """Return a part of rows that name a row of a part."""
+        middle = self._subjects.of(second.parent)
+        part = self._part_head(child, number)
+        name = _plain(middle.table.name) or "parent"
+        join = _table(middle.table)
+        join["on"] = {there: here for here, there in second.pairs}
+        if middle.conditions:
+            join["where"] = joined(middle.conditions)
+        if first.type_column:
+            self._restrict(join, first)
+        join["required"] = True
+        part["joins"] = {name: join}
+        part["on"] = {f"{name}.{here}": there for here, there in first.pairs}
+        if second.type_column:
+            self._restrict(part, second)
+        return self._with_text(part, child, [*second.columns, second.type_column], number)
+
+    def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
+        self._part_names.add(child.table.name)
+        part = _table(child.table)
+        if child.conditions:
+            part["where"] = joined(child.conditions)
+            self._reasons[f"parts.{number}.where"] = "; ".join(one.reason for one in child.conditions)
+            self._hidden += [f"{child.table.full_name}: {one.reason}" for one in child.conditions]
+        self._tables.append(child.table.full_name)
+        return part
+
+    def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str], number: int) -> dict[str, Any]:
+        columns = [*child.title_columns, *child.prose]
+        columns = [name for name in wanted_texts(child, columns) if not self._repeats(child, name)]
+        texts = list(dict.fromkeys(columns or child.prose[:1] or child.title_columns))
+        order = self._order(child, on)
+        key = [name for name in child.table.key if child.profiles[name].role != "secret"]
+        if key and len(key) == len(child.table.key):
+            part["key"] = key[0] if len(key) == 1 else key
+        if order:
+            part["order_by"] = order[0] if len(order) == 1 else order
+        part["text"] = texts
+        form = {name: child.profiles[name].form for name in texts if child.profiles[name].form != "plain"}
+        if form:
+            part["format"] = form
+        if sum(child.profiles[name].length for name in texts) < 40 and child.table.rows and not child.has_prose:
+            part["inline"] = True
+        for name in texts:
+            self._texts += child.profiles[name].texts[:20]
+        return part
+
+    def _repeats(self, child: Subject, name: str) -> bool:
+        """Return whether a title of a part is the document's title over again: `Re: …`."""
+        texts = child.profiles[name].texts
+        answers = sum(text.lower().startswith(("re:", "aw:", "fwd:", "re ")) for text in texts)
+        return name in child.title_columns and answers * 4 >= max(1, len(texts))
+
+    def _order(self, child: Subject, on: Sequence[str]) -> list[str]:
+        """Return the columns by which the rows of a part are ordered."""
+        free = [name for name in child.table.columns if name not in on]
+        places = [
+            n
+            for n in free
+            if "_".join(words(n)) in ORDERS
+            or (words(n)[-1:] and words(n)[-1] in ORDERS and child.profiles[n].role in ("number", "flag"))
+        ]
+        keys = [name for name in child.table.key if name in free]
+        return (places[:1] + [name for name in keys if name not in places]) if places else keys
+
+    def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str]) -> dict[str, Any]:
+        """Return the part with the labels, such as tags, that a table links with rows, and with a value of each."""
+        link = self._subjects.of(own.child)
+        name = _plain(way[-1].parent.name) or "label"
+        self._part_names.add(name)
+        part: dict[str, Any] = {"name": name, **_table(own.child)}
+        whole = [there for _, there in own.pairs] == list(key)
+        part["on"] = own.pairs[0][0] if whole and len(own.pairs) == 1 else dict(own.pairs)
+        if own.type_column:
+            self._restrict(part, own)
+        part["joins"], through = {}, ""
+        for relation in way:
+            join = _table(relation.parent)
+            join["on"] = {there: f"{through}{here}" for here, there in relation.pairs}
+            if conditions := self._subjects.of(relation.parent).conditions:
+                join["where"] = joined(conditions)
+            join["required"] = True
+            step = name if relation is way[-1] else f"{name}_link"
+            part["joins"][step] = join
+            through = f"{step}."
+        label = self._subjects.of(way[-1].parent)
+        values = [p.name for p in link.profiles.values() if p.last_word == "value" and p.texts and p.role in VALUES]
+        part["order_by"] = way[0].columns
+        part["text"] = f"{{{name}.{label.title}}}" + "".join(f": {{{value}}}" for value in values[:1])
+        if (form := label.profiles[str(label.title)].form) != "plain":
+            part["format"] = {f"{name}.{label.title}": form}
+        part["inline"] = True
+        self._tables += [own.child.full_name, *(relation.parent.full_name for relation in way)]
+        return part
+
+    def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
+        """Add to the `where` of a part or a join that a polymorphic relation means this table."""
+        value = str(relation.type_value).replace("'", "''")
+        typed = f"{self._subjects.catalog.quoted(relation.type_column)} = '{value}'"
+        place["where"] = f"{typed} AND {place['where']}" if "where" in place else typed
+
+    def _settings(
+        self, key: Sequence[str], newest: str, title: str | None, parts: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        subject, made = self._subject, _table(self._table)
+        made["key"] = key[0] if len(key) == 1 else list(key)
+        if newest:
+            made["newest"] = newest
+        if subject.conditions:
+            made["where"] = joined(subject.conditions)
+            self._reasons["where"] = "; ".join(one.reason for one in subject.conditions)
+            self._hidden += [f"{self._table.full_name}: {one.reason}" for one in subject.conditions]
+        if title:
+            made["title"] = title
+        text = [name for name in dict.fromkeys(self._text) if name not in subject.title_columns]
+        if text:
+            made["text"] = text
+        used = {*text, *([title] if title else []), *subject.title_columns, *self._title_names(title)}
+        form = {name: form for name, form in self._format.items() if name in used}
+        if form:
+            made["format"] = form
+            self._reasons["format"] = "as the values look"
+        made["payload"] = self._chosen_payload(key)
+        language = self._language()
+        if language != "english":
+            made["language"] = language
+            self._reasons["language"] = "as the values look"
+        if self._joins:
+            made["joins"] = self._joins
+        if parts:
+            made["parts"] = parts
+        return made
+
+    def _title_names(self, title: str | None) -> list[str]:
+        return re.findall(r"\{([^{}]+)\}", title or "")
+
+    def _language(self) -> str | list[str]:
+        """Return the language of the texts, or several."""
+        if (locale := self._subject.locale) is not None:
+            codes = self._subject.profiles[locale].choices
+            found = list(dict.fromkeys(filter(None, map(language_of, codes))))
+            return found[0] if len(found) == 1 else found or NO_LANGUAGE
+        found = find_languages(self._texts)
+        return found[0] if len(found) == 1 else found
+
+    def _chosen_payload(self, key: Sequence[str]) -> list[str]:
+        """Return the columns that a hit shows beside its text, the most useful first."""
+        subject = self._subject
+        used = {column for relation in subject.relations for column in relation.columns} | set(key) | {RESERVED_KEY}
+        hides = " ".join(one.sql for one in subject.conditions)
+        ranked: list[tuple[int, str]] = []
+        for name, profile in subject.profiles.items():
+            named = set(words(name))
+            if (
+                name in used
+                or name in self._text
+                or name in subject.title_columns
+                or not profile.filled
+                or name in hides
+            ):
+                continue
+            if profile.role in ("choice", "locale") and len(profile.choices) > 1:
+                ranked.append((1, name))
+            elif profile.role == "time" and named & CHANGED | (named & CREATED) and not named & {"login"}:
+                ranked.append((2 if named & CREATED else 3, name))
+            elif profile.role in ("number", "flag") and named & USEFUL_NUMBERS:
+                ranked.append((4, name))
+            elif profile.role in ("short", "code") and profile.filled > 0.2:
+                ranked.append((5, name))
+        own = [name for _, name in sorted(ranked, key=lambda one: one[0])]
+        return [*self._payload, *own][:MAX_PAYLOAD]
+
+
+def _table(table: DatabaseTable) -> dict[str, Any]:
+    """Return the keys that name a table in the settings."""
+    return {"table": table.name, "schema": table.schema} if table.schema else {"table": table.name}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"\W", "", "_".join(words(name)), flags=re.ASCII)
+
+
+def _with_labels(parts: list[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
+    """Return the parts, with a name for each whose table's name another part, a join or a column has."""
+    used = set(taken)
+    named: list[dict[str, Any]] = []
+    for part in parts:
+        label = part.get("name", part["table"])
+        plain = re.sub(r"\W", "_", label, flags=re.ASCII).strip("_") or "part"
+        plain = plain if plain[:1].isalpha() else f"part_{plain}"
+        if label in used:
+            label = next(f"{plain}_{number}" for number in range(2, 99) if f"{plain}_{number}" not in used)
+        used.add(label)
+        named.append({"name": label, **part} if label != part["table"] else part)
+        named[-1]["name" if "name" in named[-1] else "table"] = label
+    return named

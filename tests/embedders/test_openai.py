@@ -1,0 +1,221 @@
+"""Embedding by servers that answer POST /v1/embeddings: vectors, limits, keys, and models that have no digest."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import numpy as np
+import pytest
+
+from rag_index.documents.vectors import probe_digest, same_digest
+from rag_index.embedders import EmbedderIdentity, open_embedder
+from rag_index.embedders.query_stream import Query
+from rag_index.errors import BadVectors, EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
+from rag_index.hosts.openai_client import embeddings_address
+from rag_index.settings import EmbedderSettings
+from tests.fakes.ollama import OPENAI, FakeOllama, vector_of
+
+TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(50)]
+
+
+@pytest.fixture
+def make():
+    """Return a function that opens an embedder of these servers."""
+    opened = []
+
+    def make(*servers, expected=None, **settings):
+        given = {"model": servers[0].model, "wait_for_recovery": 0.0, "batch_texts": 16} | settings
+        settings = EmbedderSettings(kind="openai", hosts=[f"{server.url}/v1" for server in servers], **given)
+        opened.append(open_embedder(settings, expected=expected))
+        return opened[-1]
+
+    yield make
+    for embedder in opened:
+        embedder.close()
+
+
+def right(entries, texts=TEXTS, dimension=8):
+    assert len(entries) == len(texts)
+    for entry, text in zip(entries, texts, strict=True):
+        assert not isinstance(entry, Exception), entry
+        vector = np.asarray(vector_of(text)[:dimension], dtype=np.float32)
+        assert np.allclose(entry, vector / np.linalg.norm(vector), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://host:8000", "http://host:8000/v1/embeddings"),
+        ("http://host:8000/v1", "http://host:8000/v1/embeddings"),
+        ("https://host/openai/v1", "https://host/openai/v1/embeddings"),
+        ("https://host/v1/embeddings", "https://host/v1/embeddings"),
+    ],
+)
+def test_an_address_may_end_anywhere(url, address):
+    assert embeddings_address(url) == address
+
+
+def test_vectors_belong_to_their_texts_whatever_their_order_is(server, make):
+    """The fake returns them from the last to the first."""
+    embedder = make(server)
+    right(embedder.embed_documents(TEXTS))
+    right([embedder.embed_query("q")], ["q"])
+    queries = [Query(text) for text in TEXTS]
+    embedder.take_queries(queries)
+    right([query.future.result(30) for query in queries])
+
+
+def test_vectors_that_are_not_numbered_are_asked_for_one_by_one(server, make):
+    server.fault("unnumbered", marker="text 3")
+    right(make(server).embed_documents(TEXTS))
+
+
+def test_several_servers_share_the_work_and_one_that_is_down_costs_nothing(make):
+    with FakeOllama() as first, FakeOllama() as second, FakeOllama() as third:
+        third.stop_listening()
+        embedder = make(first, second, third, wait_for_recovery=5.0)
+        right(embedder.embed_documents(TEXTS * 4), TEXTS * 4)
+        assert set(embedder.texts_by_host) == {f"{first.url}/v1", f"{second.url}/v1"}
+
+
+def test_a_text_that_is_too_long_fails_alone(server, make):
+    server.max_chars = 60
+    entries = make(server).embed_documents([*TEXTS, "long " * 20])
+    assert isinstance(entries.pop(), TextTooLong)
+    right(entries)
+
+
+def test_the_servers_own_limit_of_texts_is_learnt(server, make):
+    """A refusal is needed for each halving, and no more of them afterwards."""
+    server.max_texts = 4
+    embedder = make(server, requests_in_flight=1)
+    right(embedder.embed_documents(TEXTS))
+    server.requests.clear()
+    right(embedder.embed_documents(TEXTS))
+    assert max(len(request.texts) for request in server.embeds()) == 4
+
+
+def test_a_pause_that_the_server_asks_for_is_kept(server, make):
+    embedder = make(server, wait_for_recovery=30.0)
+    embedder.embed_query("warm up")
+    server.clear()
+    server.fault("status", code=429, times=1, headers={"Retry-After": "1"}, words="slow down")
+    began = time.monotonic()
+    right(embedder.embed_documents(TEXTS[:5]), TEXTS[:5])
+    assert time.monotonic() - began >= 1
+    assert embedder.stats.rate_limited == 1
+
+
+@pytest.mark.parametrize("fault", [("status", {"code": 503}), ("reset", {}), ("half", {}), ("html", {}), ("null", {})])
+def test_a_passing_fault_costs_no_text(server, make, fault):
+    kind, options = fault
+    embedder = make(server, wait_for_recovery=30.0)
+    embedder.embed_query("warm up")
+    server.fault(kind, times=2, **options)
+    right(embedder.embed_documents(TEXTS))
+
+
+def test_a_key_is_sent_and_never_shown(server, make, monkeypatch):
+    server.api_key = "sk-right"
+    with pytest.raises(EmbedderError, match=r"401.*set .embedder. api_key_env"):
+        make(server).identity()
+    monkeypatch.setenv("MY_KEY", "sk-wrong")
+    embedder = make(server, api_key_env="MY_KEY")
+    with pytest.raises(EmbedderError, match="correct the key in MY_KEY") as refused:
+        embedder.identity()
+    assert "sk-wrong" not in str(refused.value)
+    monkeypatch.setenv("MY_KEY", "sk-right\n")
+    settings = EmbedderSettings(kind="openai", model=server.model, url=server.url, api_key_env="MY_KEY")
+    assert "sk-right" not in f"{settings!r} {settings.model_dump_json()}"
+    right(make(server, api_key_env="MY_KEY").embed_documents(TEXTS))
+    monkeypatch.delenv("MY_KEY")
+    with pytest.raises(EmbedderError, match=r"MY_KEY .* is not set"):
+        make(server, api_key_env="MY_KEY")
+
+
+def test_what_is_wrong_is_said_in_words(server, make):
+    with pytest.raises(ModelMissing, match=r"no model 'other'.*correct"):
+        make(server, model="other").identity()
+    server.fault("status", code=404, words="Not Found", html=True)
+    with pytest.raises(EmbedderError, match="404: Not Found; is it the embedding server"):
+        make(server).identity()
+    server.clear()
+    server.fault("status", code=301, headers={"Location": "https://elsewhere/v1"})
+    with pytest.raises(EmbedderError, match="301: name https://elsewhere/v1"):
+        make(server).identity()
+    server.stop_listening()
+    with pytest.raises(EmbedderUnavailable, match="is the embedding server running there"):
+        make(server).identity()
+
+
+@pytest.mark.parametrize("shortens", [True, False], ids=["by the server", "here"])
+def test_vectors_are_cut_and_have_unit_length(server, make, shortens, caplog):
+    server.shortens = shortens
+    embedder = make(server, dimensions=5)
+    right(embedder.embed_documents(TEXTS), dimension=5)
+    assert embedder.identity().dimension == 5
+    sent = [request.body for request in server.embeds() if request.texts[0] in TEXTS]
+    assert all(("dimensions" in body) == shortens for body in sent)
+    assert ("does not support matryoshka" in caplog.text) != shortens
+
+
+@pytest.mark.parametrize("kind", ["ollama", "local"])
+def test_each_kind_cuts_vectors(server, kind):
+    given = {"model": server.model, "hosts": [server.url]} if kind == "ollama" else {}
+    dimensions = {"ollama": 5, "local": 64}[kind]
+    embedder = open_embedder(EmbedderSettings(kind=kind, dimensions=dimensions, **given))
+    whole = open_embedder(EmbedderSettings(kind=kind, **given))
+    cut = embedder.embed_documents(TEXTS)
+    for short, long in zip(cut, whole.embed_documents(TEXTS), strict=True):
+        assert short.shape == (dimensions,)
+        assert np.allclose(short, long[:dimensions] / np.linalg.norm(long[:dimensions]), atol=1e-6)
+    assert embedder.identity().fingerprint != whole.identity().fingerprint
+    embedder.close(), whole.close()
+
+
+def test_more_dimensions_than_the_model_has_are_refused(server, make):
+    server.shortens = False
+    with pytest.raises(EmbedderError, match=r"vectors of 8 dimensions: set .embedder. dimensions to 8 or less"):
+        make(server, dimensions=9).embed_documents(TEXTS)
+
+
+def test_a_digest_of_a_vector_is_compared_with_tolerance():
+    vector = np.random.default_rng(1).standard_normal(768).astype(np.float32)
+    noise = np.random.default_rng(2).standard_normal(768).astype(np.float32)
+    digest = probe_digest(vector)
+    assert same_digest(digest, probe_digest(vector * 3 + 0.01 * noise))
+    assert not same_digest(digest, probe_digest(vector + noise))
+    assert not same_digest(digest, probe_digest(vector[:32]))
+    assert not same_digest(digest, "d1" * 32)
+
+
+def test_another_model_of_the_same_name_is_noticed(server, make, monkeypatch):
+    identity = make(server).identity()
+    assert make(server).identity().same_model(identity)
+    monkeypatch.setattr("tests.fakes.ollama.vector_of", lambda text, size: vector_of(f"another model's {text}", size))
+    with pytest.raises(ModelChanged, match="load the same fake-embed on each host"):
+        make(server, expected=identity).embed_documents(TEXTS)
+    assert not make(server).identity().same_model(identity)
+
+
+def test_identities_are_read_from_metadata(server, make):
+    identity = make(server).identity()
+    assert EmbedderIdentity.from_metadata({"kind": "openai", "unknown": 1}) is None
+    assert identity.kind == "openai"
+    assert "~" in str(identity)
+
+
+def test_vectors_that_cannot_be_right_are_refused(server, make):
+    embedder = make(server)
+    embedder.embed_query("warm up")
+    server.fault("nan", marker="text 3 ")
+    entries = embedder.embed_documents(TEXTS)
+    assert [row for row, entry in enumerate(entries) if isinstance(entry, BadVectors)] == [3]
+
+
+def test_log_is_quiet(server, make, caplog):
+    caplog.set_level(logging.WARNING, "rag_index")
+    right(make(server).embed_documents(TEXTS))
+    assert not caplog.records
+    assert {request.path for request in server.requests} == {OPENAI}

@@ -1,0 +1,113 @@
+"""The calibrated score: what it is learned from, that nothing fits nonsense, `min_score`, and folded hits."""
+
+from __future__ import annotations
+
+import random
+from contextlib import closing
+
+import pytest
+
+from rag_index.errors import SettingsError
+from rag_index.evaluation import nonsense
+from rag_index.retrieve import Retriever
+from rag_index.retrieve.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Calibration
+from rag_index.stores import open_store
+from tests.indexing.plain import run_plain
+from tests.project import Project
+
+SUBJECTS = {
+    "printer": "paper jam toner tray cartridge ink roller scanner page feeder".split(),
+    "network": "router switch cable firewall packet gateway wireless antenna proxy tunnel".split(),
+    "payroll": "salary invoice tax bonus pension receipt employer deduction overtime wage".split(),
+    "kitchen": "coffee fridge kettle dishwasher sugar spoon oven sandwich microwave plate".split(),
+    "garden": "tree hedge lawn tulip spade compost fence greenhouse watering pond".split(),
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Project:
+    project = Project(tmp_path_factory.mktemp("calibration") / "project").fill(600)
+    choose = random.Random(1)
+    for number in range(1, 601):
+        title = list(SUBJECTS)[number % 5]
+        body = " ".join(choose.choices(SUBJECTS[title], k=9))
+        project.execute("UPDATE note SET title = ?, body = ? WHERE id = ?", title, body, number)
+    project.execute("UPDATE note SET title = 'printer', body = 'The stapler  hides behind it' WHERE id IN (5, 10, 15)")
+    assert run_plain(project).state == "completed"
+    return project
+
+
+@pytest.fixture(scope="module")
+def retriever(project) -> Retriever:
+    with Retriever.from_settings(project.settings) as retriever:
+        yield retriever
+
+
+def test_a_first_run_records_with_the_collection_what_its_scores_mean(project):
+    with closing(open_store(project.settings.store)) as store:
+        recorded = store.metadata(store.aliases()["test_notes"])["calibration"]
+    learned = Calibration.from_metadata(recorded, words=True)
+    assert learned not in (WITH_WORDS, WITHOUT_WORDS)
+    assert learned.relevance(0.9, 1.0) > 0.8 > FITS > learned.relevance(0.0, 0.0)
+    assert learned.relevance(0.5, 1.0) >= learned.relevance(0.5, 0.5) >= learned.relevance(0.2, 0.5)
+
+
+def test_it_is_not_learned_again_while_it_is_there_and_a_small_collection_has_that_of_others(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(nonsense, "Retriever", None)
+    assert run_plain(project).state == "completed"
+    small = Project(tmp_path / "project").fill(20)
+    assert run_plain(small).state == "completed"
+    with Retriever.from_settings(small.settings) as retriever:
+        assert 0 <= retriever.search_sync("Note 3").hits[0].relevance <= 1
+
+
+@pytest.mark.parametrize("query", ["zzqqxx wwvvuu", "qwfp zxcdv arstd neio"])
+def test_nothing_fits_nonsense_and_the_nearest_are_shown_as_such(retriever, query):
+    result = retriever.search_sync(query, limit=5)
+    assert result.nothing_fits
+    assert len(result.hits) == 5
+    assert max(hit.relevance for hit in result.hits) < FITS
+    assert result.to_json()["nothing_fits"] is True
+    least = retriever.search_sync(query, limit=5, min_score=FITS)
+    assert (least.hits, least.nothing_fits) == ((), True)
+
+
+@pytest.mark.parametrize("weight", [None, 1.0, 0.0])
+def test_what_fits_is_likely_to_whatever_way_it_is_searched(retriever, weight):
+    result = retriever.search_sync("wireless antenna router", dense_weight=weight)
+    assert not result.nothing_fits
+    assert "nothing_fits" not in result.to_json()
+    assert result.hits[0].relevance > 0.5
+    assert all(hit.title == "network" or "router" in hit.text for hit in result.hits[:3])
+
+
+def test_min_score_leaves_out_what_is_less_likely(retriever):
+    every = retriever.search_sync("sugar coffee", limit=50).hits
+    bound = sorted(hit.relevance for hit in every)[25]
+    kept = retriever.search_sync("sugar coffee", limit=50, min_score=bound).hits
+    assert [hit.document_id for hit in kept] == [hit.document_id for hit in every if hit.relevance >= bound]
+    with pytest.raises(SettingsError, match=r"min_score is from 0 to 1, not 2"):
+        retriever.search_sync("sugar", min_score=2)
+
+
+def test_equal_texts_or_values_of_a_field_are_folded_into_the_best(retriever):
+    query = "the stapler hides"
+    plain = retriever.search_sync(query, limit=3)
+    assert len({hit.text for hit in plain.hits}) == 1
+    by_text = retriever.search_sync(query, limit=3, collapse="text").hits
+    assert len(by_text) == len({hit.text for hit in by_text}) == 3
+    assert (by_text[0].folded, by_text[0].to_json()["folded"]) == (2, 2)
+    missing = retriever.search_sync(query, limit=3, collapse="nosuch").hits
+    assert [hit.document_id for hit in missing] == [hit.document_id for hit in plain.hits]
+
+
+def test_weights_are_learned_from_what_tells_the_two_kinds_apart():
+    by_cosine = [(0.7, 0.5), (0.6, 0.5), (0.8, 0.5), (0.2, 0.5), (0.1, 0.5), (0.3, 0.5)]
+    fits = [True] * 3 + [False] * 3
+    assert Calibration.learn(by_cosine, fits).relevance(0.8, 0.0) > 0.5
+    backwards = Calibration.learn([(1 - cosine, words) for cosine, words in by_cosine], fits)
+    assert backwards.cosine == 0, "what is nearer is never less likely"
+    many = Calibration.learn([*by_cosine, *by_cosine[3:] * 20], [*fits, *[False] * 60])
+    assert many.relevance(0.45, 0.5) == pytest.approx(0.5, abs=0.15), "both kinds weigh the same"

@@ -1,0 +1,57 @@
+"""Soft match: other words for the same thing count, and several indexes are one to the words of a query."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.retrieve.soft_match import idf_of, relative_idf, soft_scores
+from rag_index.stores import WordCounts
+from tests.retrieve.desk import Desk, found
+
+ROWS = [
+    *((n, f"The printer of room {n} prints blank pages") for n in range(40)),
+    *((n, f"The scanner of floor {n} makes noise") for n in range(40, 44)),
+    (50, "An automobile stood before the door"),
+    (51, "An umbrella stood before the door"),
+]
+
+
+def test_a_word_that_means_the_same_counts_less_than_the_word_and_more_than_another() -> None:
+    same, alike, other, nothing = soft_scores({"car": 2.0}, ["a red car", "a red automobile", "a red onion", ""])
+    assert same > alike > other >= nothing == 0.0
+    assert same == pytest.approx(1.2, abs=0.05)
+
+
+def test_a_rare_word_counts_more_and_a_long_text_less() -> None:
+    rare, frequent = soft_scores({"printer": 5.0, "broken": 1.0}, ["printer", "broken"])
+    assert rare > frequent
+    short, long = soft_scores({"printer": 1.0}, ["printer", "printer " + "of the old kind " * 100])
+    assert short > long > 0
+    assert soft_scores({}, ["printer"]) == [0.0]
+    assert soft_scores({"printer": 1.0}, []) == []
+
+
+def test_the_idf_of_several_indexes_is_that_of_one_with_all_points() -> None:
+    small, large = WordCounts(10, {7: 5, 8: 0}), WordCounts(1000, {7: 5, 8: 20})
+    idf = idf_of([small, large])
+    assert idf == pytest.approx(idf_of([WordCounts(1010, {7: 10, 8: 20})]))
+    assert relative_idf(small, idf)[7] > 5
+    assert relative_idf(large, idf)[7] == pytest.approx(1, abs=0.2)
+    assert relative_idf(small, idf_of([small])) == pytest.approx({7: 1.0, 8: 1.0})
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect", "ignore:Local mode performs exact")
+def test_several_indexes_rank_as_one_and_other_words_find(empty: Desk) -> None:
+    """The scanners are rare in all and frequent in their own index: each index's own idf would order otherwise."""
+    halves = {"comments": ROWS[:40], "titles": ROWS[40:]}
+    empty.fill({"solutions": ROWS, **halves})
+    with empty.retriever() as retriever:
+        for query in ("a noisy scanner of room 7", "printer with blank pages on floor 41", "a vehicle", "zzqq"):
+            one = retriever.search_sync(query, indexes=["solutions"], limit=10)
+            two = retriever.search_sync(query, indexes=list(halves), limit=10)
+            assert two.fusion == "score"
+            for name in ("score", "cosine", "bm25", "soft"):
+                assert [getattr(hit, name) for hit in two.hits] == pytest.approx(
+                    [getattr(hit, name) for hit in one.hits], abs=1e-3
+                )
+        assert found(retriever.search_sync("a car before the gate", indexes=["titles"]))[0] == ("titles", "50")

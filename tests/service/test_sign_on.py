@@ -1,0 +1,223 @@
+"""Who asks, where an issuer of JWTs or a proxy makes sure of it: over a real service, with keys over a real server."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from jwt.algorithms import ECAlgorithm, HMACAlgorithm, RSAAlgorithm
+
+from rag_index.errors import SettingsError, TransientError
+from rag_index.service.models import Caller
+from rag_index.service.sign_on import FRESH_SECONDS, MAX_OLD_SECONDS, PAUSE_SECONDS, IssuerKeys, SignOn
+from rag_index.service.tokens import TokenRegister, allowed_hosts, new_token, require_tokens, token_line
+from rag_index.settings import ServeSettings, load_settings
+from tests.retrieve.desk import DESK, Desk
+from tests.service.live import Live
+
+KEY, OTHER = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
+CURVE = ec.generate_private_key(ec.SECP256R1())
+SECRET = "0123456789abcdef" * 4
+ISSUER, AUDIENCE = "https://id.example.com", "rag-index"
+
+
+def jwk(key, kid: str, **more) -> dict:
+    algorithm = ECAlgorithm if isinstance(key, ec.EllipticCurvePrivateKey) else RSAAlgorithm
+    return {**json.loads(algorithm.to_jwk(key.public_key())), "kid": kid, **more}
+
+
+KEYS = {"keys": [jwk(KEY, "one"), jwk(CURVE, "two"), {**json.loads(HMACAlgorithm.to_jwk(SECRET)), "kid": "secret"}]}
+
+
+def signed(key=KEY, algorithm="RS256", kid="one", **claims) -> str:
+    given = {"iss": ISSUER, "aud": AUDIENCE, "exp": time.time() + 60, "sub": "ann", "groups": ["staff"], **claims}
+    given = {name: value for name, value in given.items() if value is not None}
+    return jwt.encode(given, key, algorithm, headers={"kid": kid} if kid else None)
+
+
+@pytest.fixture
+def keys(tmp_path):
+    (tmp_path / "keys.json").write_text(json.dumps(KEYS))
+    return tmp_path / "keys.json"
+
+
+def settings(keys, **more) -> ServeSettings:
+    return ServeSettings(jwt_keys=str(keys), jwt_audience=AUDIENCE, **{"jwt_issuer": ISSUER, **more})
+
+
+def verify(serve: ServeSettings, token: str) -> Caller | None:
+    verifying = SignOn(serve).verify(token)
+    return verifying.result(30) if verifying else None
+
+
+def test_a_valid_jwt_stands_for_its_subject_and_groups(keys):
+    assert verify(settings(keys), signed()) == Caller("ann", frozenset({"staff"}))
+    assert verify(settings(keys), signed(CURVE, "ES256", "two")) == Caller("ann", frozenset({"staff"}))
+    assert verify(settings(keys), signed(aud=["other", AUDIENCE], sub="a\nb")).name == "a%0Ab", "one line in the log"
+
+
+@pytest.mark.parametrize(
+    ("claims", "where", "groups"),
+    [
+        ({"groups": None}, "groups", []),
+        ({"groups": "a b"}, "groups", ["a b"]),
+        ({"groups": ["a", 7, None, "", ["b"]]}, "groups", ["a"]),
+        ({"groups": {"a": True}}, "groups", []),
+        ({"realm_access": {"roles": ["board"]}}, "realm_access.roles", ["board"]),
+        ({"realm_access": ["board"]}, "realm_access.roles", []),
+        ({"https://desk.example.com/groups": ["x"]}, "https://desk.example.com/groups", ["x"]),
+    ],
+)
+def test_groups_are_texts_of_one_claim_and_nothing_else(keys, claims, where, groups):
+    assert verify(settings(keys, jwt_groups=where), signed(**claims)).groups == frozenset(groups)
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        signed(OTHER),
+        signed(exp=time.time() - 60),
+        signed(exp=None),
+        signed(aud="another"),
+        signed(aud=None),
+        signed(iss="https://evil.example.com"),
+        signed(iss=None),
+        signed(nbf=time.time() + 600),
+        signed(kid="three"),
+        signed(kid="two"),
+        signed(kid=None),
+        signed(SECRET, "HS256", "secret"),
+        jwt.encode({"aud": AUDIENCE, "iss": ISSUER, "exp": time.time() + 60}, None, "none", headers={"kid": "one"}),
+        signed()[:-6] + "AAAAAA",
+        "a.b.c",
+        f"{base64.urlsafe_b64encode(b'[' * 9000).decode()}.b.c",
+        signed(sub=["ann"]),
+        f"{'x' * 20_000}.b.c",
+        "",
+    ],
+)
+def test_any_other_jwt_is_nobody(keys, token):
+    assert verify(settings(keys), token) is None
+
+
+class Issuer(BaseHTTPRequestHandler):
+    keys, status, asked = KEYS, 200, 0
+
+    def do_GET(self):
+        type(self).asked += 1
+        self.send_response(self.status)
+        self.end_headers()
+        self.wfile.write(json.dumps(self.keys).encode())
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def issuer():
+    kind = type("OneIssuer", (Issuer,), {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        kind.url = f"http://127.0.0.1:{server.server_port}/keys"
+        yield kind
+        server.shutdown()
+
+
+def test_keys_are_read_again_when_others_sign_and_are_good_for_an_hour_without_the_issuer(issuer):
+    now = [0.0]
+    keys = IssuerKeys(issuer.url, clock=lambda: now[0])
+    assert issuer.asked == 0, "a service starts without its issuer"
+    assert keys.find("one")
+    issuer.keys = {"keys": [jwk(OTHER, "three")]}
+    assert keys.find("three") is None
+    assert issuer.asked == 1, "unknown keys do not make it ask for each request"
+    now[0] += PAUSE_SECONDS + 1
+    assert keys.find("three")
+    assert keys.find("one") is None, "a key that the issuer took back is not good"
+    issuer.status = 500
+    now[0] += FRESH_SECONDS + 1
+    assert keys.find("three")
+    assert issuer.asked == 3
+    now[0] += MAX_OLD_SECONDS
+    with pytest.raises(TransientError, match="cannot be read"):
+        keys.find("three")
+
+
+def test_a_file_without_keys_stops_the_start(tmp_path):
+    (tmp_path / "keys.json").write_text("{}")
+    for name in ("keys.json", "missing.json"):
+        with pytest.raises(SettingsError, match=rf"jwt_keys .*{name} has no keys"):
+            TokenRegister(settings(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"jwt_keys": "keys.json"}, "jwt_keys needs jwt_audience"),
+        ({"jwt_keys": "http://id.example.com/keys", "jwt_audience": "x"}, "must be an https address"),
+        ({"proxy": ["10.0.0.1"]}, "proxy and proxy_groups need each other"),
+        ({"proxy_groups": "X-Groups"}, "proxy and proxy_groups need each other"),
+        ({"proxy": ["the proxy"], "proxy_groups": "X-Groups"}, "does not appear to be an IPv4 or IPv6 network"),
+    ],
+)
+def test_settings_that_would_let_others_in_are_refused(tmp_path, more, words):
+    desk = Desk(tmp_path)
+    with pytest.raises(SettingsError, match=words):
+        load_settings(desk.config, serve=more)
+
+
+def test_a_proxy_names_groups_from_its_own_address_alone():
+    sign_on = SignOn(ServeSettings(proxy=["10.0.0.7", "192.168.0.0/24"], proxy_groups="X-Groups"))
+    header = [(b"x-groups", "staff, Größe".encode())]
+    for address in ("10.0.0.7", "192.168.0.9", "::ffff:10.0.0.7"):
+        assert sign_on.proxied(address, header) == Caller(groups=frozenset({"staff", "Größe"}))
+    for address in ("10.0.0.8", "unknown", "::1"):
+        assert sign_on.proxied(address, header) is None
+    assert sign_on.proxied("10.0.0.7", [(b"X-Groups", b"")]) == Caller(groups=frozenset())
+    for broken in ([], [(b"x-groups", b"\xff")], [*header, (b"X-Groups", b"board")], [(b"x-group", b"staff")]):
+        assert sign_on.proxied("10.0.0.7", broken) is None
+    assert SignOn(ServeSettings()).proxied("10.0.0.7", [(b"", b"staff")]) is None
+
+
+def test_behind_a_proxy_only_its_names_are_answered():
+    """A page of another origin cannot have a token, but write a header to a name that it points at this machine."""
+    serve = ServeSettings(proxy=["127.0.0.1"], proxy_groups="X-Groups")
+    require_tokens(ServeSettings(host="0.0.0.0", proxy=["10.0.0.7"], proxy_groups="X-Groups"), TokenRegister(serve))
+    assert "evil.example.com" not in allowed_hosts(serve, TokenRegister(serve))
+
+
+def test_each_caller_sees_what_is_for_their_groups(tmp_path, keys, issuer):
+    desk = Desk(tmp_path / "desk", names=("comments",), more={"comments": 'access = "tenant"'})
+    groups = {number: {"_rag": {"groups": [name]}} for number, name in ((1, "staff"), (2, "board"), (3, "nobody"))}
+    rows = [(number, text, {**payload, **groups[number]}) for number, text, payload in DESK["comments"]]
+    desk.fill({"comments": rows})
+    token = new_token()
+    serve = settings(
+        issuer.url, tokens=[token_line("bo", token, ["board"])], proxy=["127.0.0.1"], proxy_groups="X-Groups"
+    )
+    with Live(desk.settings.model_copy(update={"serve": serve})) as live, httpx.Client(base_url=live.url) as client:
+
+        def seen(**headers) -> list[str] | int:
+            answer = client.get("/search", params={"query": "printer"}, headers=headers)
+            return (
+                sorted(hit["document_id"] for hit in answer.json()["hits"]) if answer.is_success else answer.status_code
+            )
+
+        assert seen(Authorization=f"Bearer {signed()}") == ["1"]
+        assert seen(Authorization=f"Bearer {signed(groups=['staff', 'board'])}") == ["1", "2"]
+        assert seen(Authorization=f"Bearer {signed(groups=None)}") == []
+        assert seen(Authorization=f"Bearer {token}") == ["2"]
+        assert seen(**{"X-Groups": "nobody"}) == ["3"]
+        assert seen(Authorization=f"Bearer {signed(exp=1)}") == 401
+        assert seen() == 401
+        issuer.status = 500
+    with Live(desk.settings.model_copy(update={"serve": serve})) as live, httpx.Client(base_url=live.url) as client:
+        assert seen(Authorization=f"Bearer {signed()}") == 503, "its keys cannot be read"
+        assert seen(Authorization=f"Bearer {token}") == ["2"]
