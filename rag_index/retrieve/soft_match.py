@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.embedders.bm25 import Bm25Encoder
+from rag_index.embedders.bm25 import Bm25Encoder, split_identifiers
 from rag_index.embedders.local import load_table
 
 if TYPE_CHECKING:
@@ -74,12 +74,13 @@ def add_soft_match(query: str, answers: Sequence[IndexAnswer]) -> None:
             by_model.setdefault(answer.live.bm25, []).append(answer)
     for model, some in by_model.items():
         idf = {word: value for answer in some for word, value in answer.idf.items()}
+        prepare = split_identifiers if model.identifiers else str  # a name is compared in one spelling
         words = {
-            word: max(idf.get(dimension, 1.0) for dimension in dimensions)
+            prepare(word): max(idf.get(dimension, 1.0) for dimension in dimensions)
             for word, dimensions in Bm25Encoder(model).words(query).items()
         }
         texts = [point.payload.get(RESERVED_KEY, {}).get("text", "") for answer in some for point in answer.points]
-        found = iter(soft_scores(words, texts))
+        found = iter(soft_scores(words, [prepare(text[:MAX_CHARS]) for text in texts]))
         for answer in some:
             answer.points = [replace(point, soft=next(found)) for point in answer.points]
 
