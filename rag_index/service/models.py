@@ -106,7 +106,7 @@ class DocumentQuery(BaseModel):
 
     first_chunk: int = Field(default=0, ge=0, description="Where to begin: `next_chunk` of the part before.")
     around: Annotated[int, Field(ge=0)] | SkipJsonSchema[None] = Field(
-        default=None, description="The number of a chunk, such as a hit's: that chunk and those beside it."
+        default=None, description="The number of a chunk: it and those beside it."
     )
     find: Annotated[str, Field(max_length=MAX_QUERY_CHARS)] | SkipJsonSchema[None] = Field(
         default=None, description="Words: only the chunks that have the most of them."

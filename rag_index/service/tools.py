@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
@@ -40,7 +40,7 @@ ANY_KIND = KindOfValues(
 CODE_KINDS = {**dict.fromkeys(CODE_FIELDS, "keyword"), "lines": "integer"}
 """What the fields of source code hold, whether or not they have a payload index."""
 FILTER = (
-    "Only documents whose fields match; all fields must match. A value means equal, a list means any of these, and "
+    "Only documents of which all fields match. A value means equal, a list means any of these, and "
     'an object compares: {"gte": …, "lt": …} is a range, {"not": …} excludes, {"exists": true} asks for a value.'
 )
 
@@ -183,37 +183,37 @@ class _SearchArguments(_Arguments):
     tool = "search"
     query: str = Field(
         max_length=MAX_QUERY_CHARS,
-        description="What to look for, in words or as a question; exact names and error codes work too.",
+        description="Words, a question, or an exact name.",
         json_schema_extra={"minLength": 1},
     )
     indexes: list[str] | SkipJsonSchema[None] = Field(
         default=None,
-        description="The indexes to search; leave it out to search all of them.",
+        description="By default all.",
         json_schema_extra={"minItems": 1},
     )
     filter: dict[str, Any] | SkipJsonSchema[None] = None
     limit: int = Field(default=10, ge=1, le=100, description="The maximum number of documents.")
-    min_score: float | SkipJsonSchema[None] = Field(
-        default=None, ge=0, le=1, description="Leave out documents of a lower relevance, such as 0.5."
+    min_score: Annotated[float, Field(ge=0, le=1)] | SkipJsonSchema[None] = Field(
+        default=None, description="Leave out what is less relevant, such as 0.5."
     )
     collapse: str | SkipJsonSchema[None] = Field(
         default=None,
         min_length=1,
-        description='Fold documents with the same value of this field, or of the same text ("text"), into the best.',
+        description='Fold documents of one value of this field, or of one "text".',
     )
     rerank: bool | SkipJsonSchema[None] = Field(
         default=None,
-        description="Whether a model reads the best hits again to put them in a better order, which takes longer.",
+        description="Whether a model reorders the best hits, which takes longer.",
         json_schema_extra={"default": True},
     )
 
 
 class _DocumentArguments(_Arguments, DocumentQuery):
     tool = "get_document"
-    index: str = Field(description="The index of the document, as a hit names it.")
-    document_id: str = Field(description="The id of the document, as a hit gives it.")
+    index: str = Field(description="As a hit names it.")
+    document_id: str = Field(description="As a hit gives it.")
     max_chars: int = Field(
-        default=10_000, ge=1, le=MAX_CHARS, description="How many characters of text at most; one chunk comes anyway."
+        default=10_000, ge=1, le=MAX_CHARS, description="Characters of text at most; one chunk comes anyway."
     )
 
 
@@ -314,7 +314,7 @@ def descriptions_of(settings: Settings, *, reranker: bool) -> list[ToolDescripti
         ),
         ToolDescription(
             "list_indexes", "List the indexes",
-            "List the indexes with their fields, the number of their documents, and up to where they are complete.",
+            "List the indexes, their fields, how many documents they hold, and up to where they are complete.",
             _input(_NoArguments, settings),
         ),
     ]  # fmt: skip

@@ -46,8 +46,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
 """The tables of the file, except `[[indexes]]`."""
 
 
-DENSE_WEIGHTS = {"local": 0.7, "ollama": 0.9, "sentence-transformers": 0.9}
-"""The weight of meaning by kind of embedder: a trained model knows more than token vectors (docs/performance.md)."""
+LOCAL_WEIGHT, OTHER_WEIGHT = 0.7, 0.9
+"""The weight of meaning: a trained model knows more than the local embedder's token vectors (docs/performance.md)."""
 
 
 class Settings(BaseModel):
@@ -86,7 +86,7 @@ class Settings(BaseModel):
     def dense_weight(self) -> float:
         """Return the weight of meaning against words; if the settings name none, the one that fits the embedder."""
         given = self.retrieve.dense_weight
-        return DENSE_WEIGHTS[self.embedder.kind] if given is None else given
+        return given if given is not None else LOCAL_WEIGHT if self.embedder.kind == "local" else OTHER_WEIGHT
 
     @property
     def folder(self) -> Path:

@@ -50,7 +50,10 @@ class Followed:
         self.tables = tables
         setup = setup_for(self.url, self.changes, tables, PROJECT)
         self.position = setup.position
-        self.run(*(step.sql for step in setup.steps))
+        try:
+            self.run(*(step.sql for step in setup.steps))
+        except psycopg.errors.LockNotAvailable:  # a subscription's first copy may wait for this transaction
+            self.run(*(step.sql for step in setup.steps))
         feed = self.feed()
         feed.check()
         first = feed.receive(100)

@@ -82,7 +82,7 @@ def test_status_plan_and_search_as_json(indexed):
 
     found = indexed.json("search", "The invoice server of ticket 12 does not work", "--limit", "3")["hits"]
     assert len(found) == 3
-    assert set(found[0]) == {"index", "document_id", "score", "text", "payload"}
+    assert found[0].keys() >= {"index", "document_id", "score", "text", "payload"}
     assert found[0]["payload"].keys() == {"author", "priority"}
     assert found[0]["score"] >= found[1]["score"] >= found[2]["score"]
     assert len({hit["document_id"] for hit in found}) == 3
@@ -293,7 +293,7 @@ def test_report_says_why_a_run_failed(project):
     assert project.run().state == "failed"
     lines = project.cli("status").stdout.splitlines()
     assert "NULL" not in lines[2]
-    assert lines[3].startswith("loose: index loose: 1 row has NULL in the key (id); ")
+    assert any(line.startswith("loose: index loose: 1 row has NULL in the key (id); ") for line in lines[3:])
     printed = project.cli("report").stdout
     assert "  index loose: 1 row has NULL in the key (id); name another key" in printed
     assert "nothing had to be embedded" not in printed

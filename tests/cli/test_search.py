@@ -50,12 +50,12 @@ def test_printed_hits(desk):
 
 def test_json_has_few_keys_and_more_only_when_asked(desk):
     plain = json.loads(run(desk, "search", "printer", "--json").stdout)
-    assert set(plain) == {"hits"}
+    assert set(plain) == {"hits", "as_of"}
     assert set(plain["hits"][0]) == {
         "index", "document_id", "score", "relevance", "text", "chunk", "total_chunks", "payload",
     }  # fmt: skip
     full = json.loads(run(desk, "search", "printer", "--json", "--explain", "--repeat", "3").stdout)
-    assert set(full) == {"hits", "timings_ms", "fusion", "dense_weight", "collections", "metrics"}
+    assert set(full) == {"hits", "as_of", "timings_ms", "fusion", "dense_weight", "collections", "metrics"}
     assert set(full["hits"][0]) == {*plain["hits"][0], "rank", "fused", "cosine", "bm25", "soft", "matched", "chunks"}
     assert set(full["timings_ms"]) == {"embed", "comments", "solutions", "titles", "fuse", "total"}
     assert full["metrics"]["total"]["count"] == full["metrics"]["indexes"]["titles"]["count"] == 3

@@ -150,7 +150,8 @@ def test_the_first_collection_has_nothing_to_be_compared_with_and_the_run_says_s
 def test_a_server_is_asked_in_the_same_way_and_each_query_is_embedded_once(tmp_path):
     with FakeQdrant() as qdrant, FakeOllama() as fake:
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project = Project(tmp_path / "project", extra=f'{embedder}[store]\nurl = "{qdrant.url}"\n').fill(20)
+        extra = f'{embedder}[store]\nurl = "{qdrant.url}"\n[retrieve]\ndense_weight = 0.4\n'
+        project = Project(tmp_path / "project", extra=extra).fill(20)
         golden(project, range(1, 21))
         set_gate(project)
         run_plain(project)
@@ -187,7 +188,7 @@ def test_each_collection_is_asked_with_the_model_that_made_it(tmp_path):
 def test_vectors_that_mean_nothing_are_stopped_although_words_find_everything(project):
     with FakeOllama(dimension=8) as fake:
         embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project.write_settings(project.config.read_text() + embedder)
+        project.write_settings(f"{project.config.read_text()}{embedder}[retrieve]\ndense_weight = 0.4\n")
         outcome = run_plain(project, full=True)
     assert outcome.state == "partial"
     assert outcome.gate.search.after > 0.97, "words carry the titles"
