@@ -54,6 +54,14 @@ def test_nonsense_is_told_that_nothing_fits_and_what_is_unlikely_can_be_left_out
     assert len({hit["text"] for hit in texts}) == len(texts)
 
 
+def test_a_question_that_demands_more_than_is_known_is_answered_504_with_how_far_it_is(client):
+    for demand in ({"max_age": "10 s"}, {"after": "2026-01-01T00:00:00Z"}):
+        answer = client.post("/search", json={"query": "printer", "timeout": 0.3, **demand})
+        assert "nothing is known of how far it is; a complete run tells" in problem(answer, 504)["detail"]
+        assert problem(client.get("/search", params={"query": "printer", "timeout": 0.3, **demand}), 504)
+    assert "max_age" in problem(client.get("/search", params={"query": "printer", "max_age": "soon"}), 400)["detail"]
+
+
 def test_an_answer_says_what_it_is_true_of_and_explains_on_demand(client):
     plain = client.post("/search", json={"query": "printer"}).json()
     assert plain.keys() == {"hits", "as_of"}
