@@ -28,7 +28,7 @@ main()
 """
 TIMES = ("seconds", "started", "ended", "run", "stages", "load", "peak_memory", "by_worker", "by_host", "advice",
          "worker_seconds", "idle_seconds", "embed_seconds", "chunk_seconds", "write_seconds", "first_shard_after",
-         "utilisation", "speed_up")  # fmt: skip
+         "utilisation", "speed_up", "as_of")  # fmt: skip
 """What differs between two runs in the same way."""
 
 
