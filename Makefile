@@ -6,7 +6,7 @@ DEMO := demo
 # Most tests wait for servers and processes, which the tests of a file share. (Not --dist loadgroup: with pytest 9.2,
 # xdist 3.8 makes each test a group of its own, and nobody is told: pytest-xdist issue 1386.)
 TEST_PROCESSES ?= 3
-QUERY := list the contents of a directory
+QUERY := wait until several threads have reached the same point
 
 DOCS := build/docs
 

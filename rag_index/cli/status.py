@@ -74,7 +74,7 @@ def _print_status(known: ProjectStatus) -> None:
     for one in indexes:
         if one.restored:
             click.echo(f"{one.index}: {one.restored}")
-        if one.as_of:
+        if one.as_of and not (one.last_run and one.as_of["at"] == one.last_run["started"]):  # the table says it
             position = f" (position {one.as_of['position']})" if one.as_of["position"] else ""
             click.echo(f"{one.index}: complete up to {one.as_of['at']}{position}, known by {one.as_of['known_by']}")
         if one.watch:
