@@ -74,7 +74,7 @@ def _print_status(known: ProjectStatus) -> None:
     for one in indexes:
         if one.restored:
             click.echo(f"{one.index}: {one.restored}")
-        if one.as_of and not (one.last_run and one.as_of["at"] == one.last_run["started"]):  # the table says it
+        if one.as_of and not _in_last_run(one.as_of, one.last_run):
             position = f" (position {one.as_of['position']})" if one.as_of["position"] else ""
             click.echo(f"{one.index}: complete up to {one.as_of['at']}{position}, known by {one.as_of['known_by']}")
         if one.watch:
@@ -93,6 +93,11 @@ def _watch(watch: dict[str, Any]) -> str:
     behind = f", {watch['seconds_behind']:,.0f} s behind" if watch["seconds_behind"] >= 1 else ""
     why = f": {watch['message']}" if watch["message"] else ""
     return f"watch {watch['state']}{waiting}{behind}{why}"
+
+
+def _in_last_run(as_of: dict[str, Any], run: dict[str, Any] | None) -> bool:
+    """Return whether it is the last run that an index is complete by, which the table shows."""
+    return run is not None and as_of["known_by"] == "run" and as_of["at"] >= run["started"]
 
 
 def _last_run(run: dict[str, Any] | None) -> str:

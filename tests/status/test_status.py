@@ -60,3 +60,14 @@ def test_status_says_how_much_of_an_index_the_server_has_indexed(project, qdrant
     lines = project.cli("status").stdout.splitlines()
     assert lines[0].split()[:5] == ["index", "collection", "documents", "points", "indexed"]
     assert lines[1].split()[4] == str(notes["indexed"])
+
+
+def test_status_says_up_to_when_an_index_is_complete_where_its_last_run_was_not(project, qdrant):
+    project.fill(3).run()
+    [before] = project.json("status")["indexes"]
+    assert "complete up to" not in project.cli("status").stdout, "the last run says it"
+    project.fill(1, first=4)
+    qdrant.break_next("PUT /collections/test_notes__1/points", times=None, status=400, error="the disk is full")
+    assert project.cli("index", "notes", "--serial").returncode == 1
+    qdrant.faults.clear()
+    assert f"notes: complete up to {before['as_of']['at']}, known by run" in project.cli("status").stdout.splitlines()
