@@ -126,6 +126,9 @@ class PrefectServer:
     def get(self, path: str) -> Any:
         return self._request("GET", path)
 
+    def patch(self, path: str, **body: Any) -> None:
+        self._request("PATCH", path, json=body)
+
     def delete(self, path: str) -> None:
         self._request("DELETE", path)
 

@@ -29,13 +29,10 @@ def test_a_secret_block_reaches_the_run_and_cannot_be_read(deployed, tmp_path):
     night = deployed.deployment("index-all/index-all")
     before = night["job_variables"]
     reference = {"RAG_INDEX_SOURCE__URL": "{{ prefect.blocks.secret.rag-index-source }}"}
-    patched = deployed.client.patch(
-        f"/deployments/{night['id']}", json={"job_variables": {**before, "env": {**before["env"], **reference}}}
-    )
-    assert patched.status_code == 204
+    deployed.patch(f"/deployments/{night['id']}", job_variables={**before, "env": {**before["env"], **reference}})
     with deployed.worker(tmp_path / "elsewhere", RAG_INDEX_CONFIG=str(project.config)):
         ended = deployed.wait_for_end(deployed.start("index-all/index-all", serial=True)["id"])
-    deployed.client.patch(f"/deployments/{night['id']}", json={"job_variables": before})
+    deployed.patch(f"/deployments/{night['id']}", job_variables=before)
     assert ended["state_name"] == "Completed", ended["state"]
     kept = [path for path in deployed.home.rglob("*") if path.is_file()]
     kept.append(tmp_path / "elsewhere" / "worker.log")
