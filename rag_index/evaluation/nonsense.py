@@ -39,12 +39,10 @@ LETTERS = re.compile(r"[^\W\d_]{3,}")
 def learn_calibration(
     settings: Settings, index: IndexSettings, ledger: Ledger, store: Store, collection: Collection
 ) -> Calibration | None:
-    """Return the calibration of a collection; None if it is too small, or finds too few of its own texts.
+    """Return the calibration of a collection; None if it finds too few of its own texts.
 
     Raises what a search raises. The store stays open.
     """
-    if ledger.totals(collection.id).documents < MIN_DOCUMENTS:
-        return None
     ids = [point_id(index.name, key, 0) for key in ledger.sample(collection.id, QUERIES)]
     texts = {}
     for point in store.retrieve(collection.name, ids):
@@ -68,13 +66,15 @@ def learn_calibration(
             if own is not None:
                 features.append((own.cosine, own.words))
                 fits.append(True)
+        if len(fits) < QUERIES // 8:
+            return None
         for length in islice(cycle(WORDS), len(texts)):
             strange = [chance.choice(texts[one]) for one in chance.sample(sorted(texts), length)]
             query = [word[::-1] if chance.random() < BACKWARDS else word for word in strange]
             for hit in hits(" ".join(query))[:1]:
                 features.append((hit.cosine, hit.words))
                 fits.append(False)
-    return Calibration.learn(features, fits) if sum(fits) >= QUERIES // 8 and not all(fits) else None
+    return None if all(fits) else Calibration.learn(features, fits)
 
 
 def _other(chance: random.Random, texts: dict[str, list[str]], word: str) -> str:

@@ -16,13 +16,13 @@ from rag_index.embedders import open_embedder
 from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
 from rag_index.evaluation.gate import ask, check_gate, gone_documents, judge
 from rag_index.evaluation.golden import without_documents
-from rag_index.evaluation.nonsense import learn_calibration
+from rag_index.evaluation.nonsense import MIN_DOCUMENTS, learn_calibration
 from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
 from rag_index.indexing.payload_updates import carry_access
 from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import VectorQuery
-from rag_index.stores.metadata import CALIBRATION, LEFT
+from rag_index.stores.metadata import CALIBRATION, LEFT, UNLEARNED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -229,10 +229,20 @@ class GoldenWatch:
 
 
 def calibrate(run: IndexRun, collection: Collection) -> None:
-    """Learn what the scores of a collection mean, and record it with it. Without that, others' weights stand."""
+    """Learn what the scores of a collection mean, and record it with it. Without that, others' weights stand.
+
+    A collection that taught nothing is asked again once it has twice as many documents.
+    """
+    known = run.store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
+    if UNLEARNED not in known:
+        return
+    documents = run.ledger.totals(collection.id).documents
+    if documents < max(MIN_DOCUMENTS, 2 * known[UNLEARNED]):
+        return
     with run.stopwatch.stage("gate"), suppress(RagIndexError):
-        if found := learn_calibration(run.settings, run.index, run.ledger, run.store, collection):
-            run.store.set_metadata(collection.name, {CALIBRATION: found.to_metadata()})
+        found = learn_calibration(run.settings, run.index, run.ledger, run.store, collection)
+        recorded = {UNLEARNED: documents} if found is None else found.to_metadata()
+        run.store.set_metadata(collection.name, {CALIBRATION: recorded})
 
 
 def _cause(error: RagIndexError) -> str:

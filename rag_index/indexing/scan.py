@@ -23,7 +23,6 @@ from rag_index.indexing.sharding import MEAN_CHARS
 from rag_index.settings.index import CODE
 from rag_index.sources.sql import not_unique
 from rag_index.stores import server_collections
-from rag_index.stores.metadata import CALIBRATION
 
 if TYPE_CHECKING:
     import logging
@@ -340,7 +339,7 @@ class Scan:
                     run.outcome.say(NOTHING_LIVE)
                 if self.golden is not None:
                     self.golden.report()
-            if not run.options.single and CALIBRATION not in run.store.metadata(self.collection.name):
+            if not run.options.single:
                 calibrate(run, self.collection)
         if self._progress.deletes_done:
             self.state.complete()

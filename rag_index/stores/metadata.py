@@ -6,6 +6,8 @@ BM25 = "bm25"
 """Key for the model that made the sparse vectors; a collection without them does not have it."""
 CALIBRATION = "calibration"
 """Key for the weights of the calibrated score; a collection that has not learned any does not have it."""
+UNLEARNED = "documents"
+"""Stands there instead of weights if nothing could be learned: how many documents the collection had."""
 BULK = "indexing_threshold"
 """Key for what a server's `indexing_threshold` was before a run turned it off to load the collection; else missing."""
 MAKER_KEYS = ("embedder_fingerprint", "chunking")

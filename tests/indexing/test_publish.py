@@ -9,9 +9,11 @@ from rag_index.database.urls import database_url
 from rag_index.documents.batches import PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch
+from rag_index.indexing import publish as publish_module
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
+from tests.indexing.plain import run_plain
 from tests.project import Project
 
 ALIAS = "p_notes"
@@ -117,3 +119,19 @@ def test_nobody_goes_back_to_a_collection_that_a_rebuild_did_not_finish(ledger, 
     ledger.update_collection(ledger.collection("p_notes__3").id, state="building")
     store.point_alias(ALIAS, "p_notes__2")
     assert roll_back(ledger, store, ALIAS, "notes") == ("p_notes__2", "p_notes__1", 0)
+
+
+def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_many_documents(tmp_path, monkeypatch):
+    monkeypatch.setattr(publish_module, "MIN_DOCUMENTS", 30)
+    asked = []
+
+    def learn_nothing(settings, index, ledger, store, collection):
+        asked.append(ledger.totals(collection.id).documents)
+
+    monkeypatch.setattr(publish_module, "learn_calibration", learn_nothing)
+    project = Project(tmp_path / "project")
+    for number in (20, 40, 40, 79, 80, 80):
+        project.execute("DELETE FROM note")
+        project.fill(number)
+        assert run_plain(project, allow_deletes=True).state == "completed"
+    assert asked == [40, 80]
