@@ -6,11 +6,48 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rag_index.embedders import open_embedder
+from rag_index.indexing import child
 from tests.reliability.scenario import make_project
+
+
+class KeptChildren:
+    """The child of each embedder, as what `_start` returns; it lives on when a run ends it."""
+
+    def __init__(self) -> None:
+        self.children = {}
+        self._start = child._start
+
+    def send(self, job):
+        known = self.children.get(str(job.embedder))
+        if known is None or not known[0].is_alive():
+            known = self.children[str(job.embedder)] = self._start()
+        _, connection = known
+        connection.send(job)
+        self.recv = connection.recv
+
+    def close(self):
+        """Leave the child to the next run."""
+
+
+@pytest.fixture(scope="session")
+def kept_children():
+    kept = KeptChildren()
+    yield kept
+    for process, _ in kept.children.values():
+        process.kill()
+        process.join()
+
+
+@pytest.fixture(autouse=True)
+def one_child(kept_children, monkeypatch):
+    """Let the runs in this process embed their suspects in one child: its start takes longer than they do."""
+    lives = SimpleNamespace(kill=lambda: None, join=lambda: None)
+    monkeypatch.setattr(child, "_start", lambda: (lives, kept_children))
 
 
 @pytest.fixture(scope="module")
