@@ -42,6 +42,9 @@ LOOK_SECONDS = 0.02
 class PositionRows(LedgerConnection):
     """Milestones, and the position that each index has reached."""
 
+    _waited_from: tuple[int, ...] | None = None
+    """What the file of a ledger in SQLite was before the last reading; of PostgreSQL, whether it tells us."""
+
     def note_position(self, alias: str, position: Position) -> None:
         """Record that everything up to a position of the source has arrived in the inbox, and been indexed if not."""
         with self.transaction():
@@ -92,28 +95,30 @@ class PositionRows(LedgerConnection):
 
     def reached(self) -> dict[str, Reached]:
         """Return what each index has reached, by its alias. One that was never complete is left out."""
+        if self._is_sqlite:
+            self._waited_from = self._file_state()
         columns = (p.alias, collections.c.name, p.commits, p.number, p.at, p.position, p.how)
         joined = positions.join(collections, collections.c.id == p.collection_id)
         return {row.alias: Reached(*row) for row in self._select(sa.select(*columns).select_from(joined))}
 
     def wait_for_positions(self, seconds: float) -> None:
-        """Return when a position may have moved, or after this many seconds, without a query."""
-        if not self._is_sqlite:
-            driver: Any = self._listen()
-            for _ in driver.notifies(timeout=seconds, stop_after=1):
-                return
-            return
-        until, before = time.monotonic() + seconds, self._file_state()
-        while time.monotonic() < until and self._file_state() == before:
-            time.sleep(LOOK_SECONDS)
+        """Return when a position may have moved since `reached`, or after this many seconds, without a query.
 
-    def _listen(self) -> Any:
-        """Return the driver's connection, which is told of positions from now on. No transaction is open."""
+        The first call returns at once where it begins to be told: what moved before is not.
+        """
+        if self._is_sqlite:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until and self._file_state() == self._waited_from:
+                time.sleep(LOOK_SECONDS)
+            return
         driver: Any = self._connection.connection.driver_connection
-        if not driver.autocommit:
+        if self._waited_from is None:
             driver.autocommit = True
-        driver.execute(f"LISTEN {CHANNEL}")
-        return driver
+            driver.execute(f"LISTEN {CHANNEL}")
+            self._waited_from = ()
+            return
+        for _ in driver.notifies(timeout=seconds, stop_after=1):
+            return
 
     def _file_state(self) -> tuple[int, ...]:
         log = Path(f"{self._url.database}-wal")

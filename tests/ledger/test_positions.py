@@ -143,12 +143,28 @@ def test_whoever_waits_is_told_without_a_query(ledger):
     other = Ledger(ledger._url)
     told = threading.Event()
     waiting = threading.Thread(target=lambda: (other.wait_for_positions(60), told.set()))
-    other.wait_for_positions(0.01)
+    other.wait_for_positions(0)
+    other.reached()
     waiting.start()
     while not told.wait(0.05):
         arrive(ledger, 20)
     waiting.join()
     assert other.reached()[ALIAS].position == "20"
+    other.close()
+
+
+def test_what_moved_between_the_reading_and_the_wait_ends_the_wait(ledger):
+    from rag_index.ledger import Ledger
+
+    other, told = Ledger(ledger._url), threading.Event()
+    other.reached()
+    other.wait_for_positions(0)
+    other.reached()
+    arrive(ledger, 20)
+    waiting = threading.Thread(target=lambda: (other.wait_for_positions(60), told.set()))
+    waiting.start()
+    assert told.wait(30)
+    waiting.join()
     other.close()
 
 
