@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.positions import parse_position
 from rag_index.errors import IndexBehind, RagIndexError, SettingsError
-from rag_index.ledger import Ledger, Reached
+from rag_index.ledger import Ledger, Reached, Totals
 from rag_index.ledger.lease import run_state
 from rag_index.settings.index import SQL
 from rag_index.stores import commit_marks, live_aliases
@@ -82,6 +82,12 @@ class Known:
     not_seen: Mapping[str, str] = field(default_factory=dict)
     problems: Mapping[str, str] = field(default_factory=dict)
     """Why the store is not the one of the ledger."""
+    live: Mapping[str, str] = field(default_factory=dict)
+    """The live collection of each index that can be searched."""
+    totals: Mapping[str, Totals] = field(default_factory=dict)
+    """How much is in these, as far as the ledger knows them and somebody asked."""
+    failure: RagIndexError | None = None
+    """Why ledger or store could not be looked at."""
 
     def newest(self, index: str) -> Reached | None:
         """Return the last position of an index."""
@@ -96,7 +102,7 @@ class Known:
         return None
 
     def as_of(self, index: str, reached: Reached | None) -> AsOf:
-        """Return what an answer with this position says."""
+        """Return what an answer with this position says of an index."""
         run = self.last_runs.get(index)
         if reached is None:
             return replace(UNKNOWN, last_run=run)
@@ -172,7 +178,8 @@ class Positions:
         self._awaited = threading.Event()
         """Set while somebody waits for a position."""
         self._closed = False
-        self._asked_at = self._read_at = self._checked_at = -float("inf")
+        self._asked_at = self._read_at = self._checked_at = self._counted_at = -float("inf")
+        self._to_count = False
         self._history: dict[str, deque[Reached]] = {}
         self._known = Known()
 
@@ -194,6 +201,22 @@ class Positions:
                 async with asyncio.timeout(PATIENCE):
                     await self._next(awaited=False)
         self._ask()
+        return self._known
+
+    async def checked(self, *, counts: bool = False) -> Known:
+        """Return what ledger and store say, looked at within the last `CHECK_SECONDS`, with `totals` if asked for them.
+
+        However many ask, one looks. Raises what both raise.
+        """
+        due = time.monotonic() - CHECK_SECONDS
+        while (self._counted_at if counts else self._checked_at) < due:
+            self._to_count = self._to_count or counts
+            await self._next(awaited=True)
+            if self._known.failure is not None:
+                break
+        self._ask()
+        if self._known.failure is not None:
+            raise self._known.failure
         return self._known
 
     def close(self) -> None:
@@ -227,9 +250,11 @@ class Positions:
                 ledger = ledger or self._open()
                 if ledger is not None:
                     self._read(ledger)
-            except RagIndexError:
+                if self._to_count or time.monotonic() - self._checked_at >= CHECK_SECONDS:
+                    self._check(ledger)
+            except RagIndexError as error:
                 _closed(ledger)
-                self._known, ledger = Known(), None
+                self._known, ledger, self._checked_at = Known(failure=error), None, -float("inf")
             self._publish()
             if ledger is None:
                 time.sleep(REST_SECONDS)
@@ -262,16 +287,26 @@ class Positions:
                 history.append(reached)
         newest = {index: tuple(history) for index, history in self._history.items()}
         self._known = replace(self._known, reached=newest)
-        if time.monotonic() - self._checked_at >= CHECK_SECONDS:
+
+    def _check(self, ledger: Ledger | None) -> None:
+        """Look at the last runs and watches, and at the store; count what is in it if somebody asked."""
+        settings, known = self._settings, replace(self._known, failure=None)
+        if ledger is not None:
             runs = {index: ledger.last_run(alias) for index, alias in self._aliases.items()}
             states = {index: run_state(ledger, run) for index, run in runs.items() if run is not None}
             watches = {index: ledger.watch(alias) for index, alias in self._aliases.items()}
             blind = {index: watch.blind for index, watch in watches.items() if watch is not None}
-            problems = self._known.problems
-            with suppress(RagIndexError):  # whoever searches is told what is wrong with the store
-                problems = mismatches(self._settings, ledger)
-            self._known = replace(self._known, last_runs=states, not_seen=blind, problems=problems)
-            self._checked_at = time.monotonic()
+            known = replace(known, last_runs=states, not_seen=blind)
+        try:
+            there = live_aliases(settings.store, settings.aliases)
+            live = {index: there[alias] for index, alias in self._aliases.items() if alias in there}
+            known = replace(known, live=live, problems=mismatches(settings, ledger, live) if ledger else {})
+        except RagIndexError as error:  # whoever searches is told what is wrong with the store
+            known = replace(known, failure=error)
+        if self._to_count:
+            known, self._to_count = replace(known, totals=_totals(ledger, known.live)), False
+            self._counted_at = time.monotonic()
+        self._known, self._checked_at = known, time.monotonic()
 
     def _publish(self) -> None:
         with self._lock:
@@ -294,12 +329,10 @@ def _closed(ledger: Ledger | None) -> None:
             ledger.close()
 
 
-def mismatches(settings: Settings, ledger: Ledger) -> dict[str, str]:
-    """Return why the store that the settings name is not the ledger's, by index. Raises what both raise."""
-    live = live_aliases(settings.store, settings.aliases)
-    ours = {index.name: live[alias] for index in settings.indexes if (alias := settings.alias(index.name)) in live}
-    found = ledger.find_restored(ours, partial(commit_marks, settings.store))
-    for index, name in ours.items():
+def mismatches(settings: Settings, ledger: Ledger, live: Mapping[str, str]) -> dict[str, str]:
+    """Return why live collections are not the ledger's, by index. Raises what ledger and store raise."""
+    found = ledger.find_restored(live, partial(commit_marks, settings.store))
+    for index, name in live.items():
         names = [one.name for one in ledger.collections(settings.alias(index))]
         if names and name not in names:
             found[index] = (
@@ -307,6 +340,12 @@ def mismatches(settings: Settings, ledger: Ledger) -> dict[str, str]:
                 "name the store and the ledger that belong together"
             )
     return found
+
+
+def _totals(ledger: Ledger | None, live: Mapping[str, str]) -> dict[str, Totals]:
+    """Count what is in the live collections that the ledger knows, by index."""
+    found = {index: ledger.collection(name) for index, name in live.items()} if ledger else {}
+    return {index: ledger.totals(one.id) for index, one in found.items() if ledger and one is not None}
 
 
 def behind(

@@ -29,7 +29,7 @@ from rag_index.settings.index import SQL
 from rag_index.stores import open_reader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -277,10 +277,12 @@ class Retriever:
             raise DocumentNotFound(f"index {index} has no document {document_id!r}")
         return found
 
-    async def as_of(self, indexes: Iterable[str]) -> dict[str, AsOf]:
-        """Return up to where these indexes are complete, for searches that begin now; raises nothing."""
-        known = await self._positions.current() if self._positions else Known()
-        return {index: known.as_of(index, known.newest(index)) for index in indexes}
+    async def checked(self, *, counts: bool = False) -> Known:
+        """Return what ledger and store say of the indexes, looked at within the last seconds. Raises what both raise.
+
+        With `counts`, it has how much is in them.
+        """
+        return await self._positions.checked(counts=counts) if self._positions else Known()
 
     async def warm_up(self) -> None:
         """Load models and open collections, so that the first search does not have to.

@@ -2,117 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import SettingsError, StoreError, StoreMismatch
-from rag_index.ledger import Ledger
-from rag_index.retrieve.as_of import UNKNOWN, mismatches
 from rag_index.service.models import FieldInfo, IndexInfo
 from rag_index.settings.index import CODE
-from rag_index.stores import live_aliases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.retrieve import Document, MetricsSnapshot, Retriever, SearchResult
+    from rag_index.retrieve.as_of import Known
     from rag_index.retrieve.results import DocumentChunk
     from rag_index.service.models import Caller, DocumentQuery
     from rag_index.settings import IndexSettings, Settings
 
-SECONDS = 5.0
-"""How long what was read is told again."""
-
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """What ledger and store say of one index. A collection that the ledger does not know has no counts."""
-
-    live: bool = False
-    documents: int | None = None
-    points: int | None = None
-    problem: str = ""
-    """Why the store is not the one of the ledger."""
-
-
-class Catalog:
-    """The indexes of a project, for the coroutines of one event loop. However many ask, one reads."""
-
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
-        self._settings, self._clock = settings, clock
-        self._entries: Mapping[str, _Entry] = {}
-        self._read_at = -float("inf")
-        self._reading: asyncio.Task[Mapping[str, _Entry]] | None = None
-
-    async def indexes(self) -> list[IndexInfo]:
-        """Return all indexes of the settings, in their order. Raises what ledger and store raise."""
-        entries = await self._current()
-        return [_info(index, entries[index.name]) for index in self._settings.indexes]
-
-    async def live(self) -> list[str]:
-        """Return the indexes that can be searched. Raises what ledger and store raise."""
-        return [name for name, entry in (await self._current()).items() if entry.live]
-
-    async def problems(self) -> dict[str, str]:
-        """Return why indexes are not those of the ledger, by their names. Raises what ledger and store raise."""
-        return {name: entry.problem for name, entry in (await self._current()).items() if entry.problem}
-
-    async def _current(self) -> Mapping[str, _Entry]:
-        """Return what is known, read again if that was long ago."""
-        if self._clock() - self._read_at < SECONDS and (self._reading is None or self._reading.done()):
-            return self._entries
-        reading = self._reading
-        if reading is None or reading.done():
-            reading = self._reading = asyncio.create_task(self._refresh())
-            reading.add_done_callback(_retrieve_error)
-        return await asyncio.shield(reading)
-
-    async def _refresh(self) -> Mapping[str, _Entry]:
-        self._entries = await asyncio.to_thread(self._read)
-        self._read_at = self._clock()
-        return self._entries
-
-    def _read(self) -> dict[str, _Entry]:
-        settings = self._settings
-        live = live_aliases(settings.store, settings.aliases)
-        with closing(Ledger(settings.ledger_url)) as ledger:
-            problems = mismatches(settings, ledger)
-            return {
-                index.name: _entry(ledger, live.get(settings.alias(index.name)), problems.get(index.name, ""))
-                for index in settings.indexes
-            }
-
-
-def _info(index: IndexSettings, entry: _Entry) -> IndexInfo:
-    told = index.access is None
-    kinds = index.indexed_fields
-    fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
-    documents, points = (entry.documents, entry.points) if told else (None, None)
-    return IndexInfo(
-        index.name, index.kind, index.language, index.search, fields, entry.live, documents, points, UNKNOWN
-    )
-
-
-def _entry(ledger: Ledger, name: str | None, problem: str) -> _Entry:
-    collection = ledger.collection(name) if name else None
-    if collection is None:
-        return _Entry(live=True, problem=problem) if name else _Entry(documents=0, points=0)
-    totals = ledger.totals(collection.id)
-    return _Entry(True, totals.documents, totals.points, problem)
-
-
-def _retrieve_error(reading: asyncio.Task[Mapping[str, _Entry]]) -> None:
-    """Look at the error of a reading that nobody waits for any more: asyncio would log it otherwise."""
-    if not reading.cancelled():
-        reading.exception()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +90,6 @@ class SearchService:
 
     def __init__(self, settings: Settings, retriever: Retriever) -> None:
         self._settings, self._retriever = settings, retriever
-        self._catalog = Catalog(settings)
 
     @property
     def settings(self) -> Settings:
@@ -214,9 +122,8 @@ class SearchService:
 
     async def indexes(self, caller: Caller) -> list[IndexInfo]:
         """Return the indexes of the settings. Raises what ledger and store raise."""
-        found, closed = await self._catalog.indexes(), self.closed(caller)
-        as_of = await self._retriever.as_of([one.name for one in found])
-        return [replace(one, as_of=as_of[one.name], closed=one.name in closed) for one in found]
+        known, closed = await self._retriever.checked(counts=True), self.closed(caller)
+        return [_info(index, known, closed=index.name in closed) for index in self._settings.indexes]
 
     def closed(self, caller: Caller) -> list[str]:
         """Return the indexes that answer nothing to a caller, who has no groups."""
@@ -227,11 +134,25 @@ class SearchService:
 
         Raises StoreMismatch if the store is not the one of the ledger.
         """
-        if not await self._catalog.live():
+        known = await self._retriever.checked()
+        if not known.live:
             raise StoreError("nothing is indexed yet: `rag-index index-all` fills the indexes")
-        for problem in (await self._catalog.problems()).values():
+        for problem in known.problems.values():
             raise StoreMismatch(problem)
 
     def metrics(self) -> MetricsSnapshot:
         """Return the measurements of all searches so far."""
         return self._retriever.metrics()
+
+
+def _info(index: IndexSettings, known: Known, *, closed: bool) -> IndexInfo:
+    """Return what the service says of an index. One with access rights has no counts."""
+    kinds, live, counted = index.indexed_fields, index.name in known.live, known.totals.get(index.name)
+    fields = None if index.fields is None else tuple(FieldInfo(name, kinds.get(name)) for name in index.fields)
+    documents, chunks = (counted.documents, counted.points) if counted else (None, None) if live else (0, 0)
+    if index.access is not None:
+        documents, chunks = None, None
+    as_of = known.as_of(index.name, known.newest(index.name))
+    return IndexInfo(
+        index.name, index.kind, index.language, index.search, fields, live, documents, chunks, as_of, closed
+    )

@@ -31,7 +31,8 @@ def test_a_reader_that_has_loaded_an_older_state_claims_no_more_than_that(projec
             return found.as_of["notes"].at, {hit.document_id for hit in found.hits}
 
         def newest():
-            return retriever._background.run(retriever.as_of(["notes"]))["notes"].at
+            known = retriever._background.run(retriever.checked())
+            return known.as_of("notes", known.newest("notes")).at
 
         before, _ = claim()
         assert before == newest()

@@ -13,7 +13,6 @@ import httpx
 import pytest
 
 from rag_index.retrieve import as_of
-from rag_index.service.search_service import SECONDS, Catalog
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.service.live import Live
@@ -74,29 +73,24 @@ def test_a_search_does_not_depend_on_the_ledger(project):
         assert client.get("/readyz").status_code == 503
 
 
-class Slow(Catalog):
-    """A catalog whose ledger hangs until it is released."""
+def test_ledger_and_store_are_looked_at_once_for_all_who_ask(project, monkeypatch):
+    counted = []
 
-    def __init__(self, settings, **more) -> None:
-        super().__init__(settings, **more)
-        self.free, self.readings = threading.Event(), 0
+    class Counting(as_of.Ledger):
+        def totals(self, collection_id):
+            counted.append(collection_id)
+            return super().totals(collection_id)
 
-    def _read(self):
-        self.readings += 1
-        self.free.wait(60)
-        return super()._read()
-
-
-def test_the_catalog_is_read_once_for_all_who_ask(project):
-    now = [1000.0]
+    monkeypatch.setattr(as_of, "Ledger", Counting)
 
     async def main():
-        slow = Slow(project.settings, clock=lambda: now[0])
-        slow.free.set()
-        assert [one.name for one in await slow.indexes()] == ["notes"]
-        now[0] += SECONDS + 1
-        await asyncio.gather(*(slow.indexes() for _ in range(50)))
-        assert slow.readings == 2
+        positions = as_of.Positions(project.settings)
+        try:
+            found = await asyncio.gather(*(positions.checked(counts=True) for _ in range(50)))
+        finally:
+            positions.close()
+        assert {(one.live["notes"], one.totals["notes"].documents) for one in found} == {("test_notes__1", 12)}
+        assert len(counted) <= 2  # the second for who asked just when the first was done
 
     asyncio.run(main())
 
