@@ -12,6 +12,7 @@ import re
 import unicodedata
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import qdrant_edge as e
@@ -43,6 +44,8 @@ than average finds more once meaning and words are added up (`benchmarks/quality
 _SIGNS = {"c++": "cplusplus", "c#": "csharp", "f#": "fsharp", ".net": "dotnet"}
 _SIGNED = re.compile(r"(?<![\w.+#])(?:[cf]#|c\+\+|\.net)(?![\w+#])|\b[a-z]+\.(?:ai|io|js|net)\b", re.IGNORECASE)
 """A name that punctuation would take apart: `C++`, `.NET`, `node.js`."""
+_SIGNS_OF_NAMES = ("#", "c++", ".ai", ".io", ".js", ".net")
+"""What each of these names has one of."""
 _OPAQUE = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 WITHOUT_SPACES = frozenset({"chinese", "japanese"})
 """Languages that do not separate words: a dictionary finds them."""
@@ -138,7 +141,7 @@ class Bm25Encoder:
     """A maker of sparse vectors, cheap to make: there is no model to load."""
 
     def __init__(self, model: Bm25Model) -> None:
-        self._split, self._folds = model.identifiers, model.version > 1
+        self._model, self._split, self._folds = model, model.identifiers, model.version > 1
         self._languages = split_languages(model.language)
         self._engines = [_engine(language, model.version) for language in self._languages]
 
@@ -159,10 +162,9 @@ class Bm25Encoder:
         values = {index: value for row in found for index, value in zip(row.indices, row.values, strict=True)}
         return SparseVector(tuple(sorted(values)), tuple(values[index] for index in sorted(values)))
 
-    def words(self, query: str) -> dict[str, frozenset[int]]:
+    def words(self, query: str) -> Mapping[str, frozenset[int]]:
         """Return the words of a query that count, in order, with the dimensions of each."""
-        words = {word: frozenset(self.query(word).indices) for word in _WORD.findall(query)}
-        return {word: dimensions for word, dimensions in words.items() if dimensions}
+        return _words(self._model, query)
 
     def matched(self, words: Mapping[str, frozenset[int]], text: str) -> tuple[str, ...]:
         """Return which of these words of a query the text has, in some form."""
@@ -180,8 +182,19 @@ class Bm25Encoder:
             return split_identifiers(text)
         if not self._folds:
             return text
-        text = text if text.isascii() else unicodedata.normalize("NFKC", text)
+        if not text.isascii():
+            text = unicodedata.normalize("NFKC", text)
+        elif not any(map(text.lower().__contains__, _SIGNS_OF_NAMES)):  # which most texts are, and it is much faster
+            return text
         return _SIGNED.sub(_whole_name, text)
+
+
+@lru_cache(maxsize=256)
+def _words(model: Bm25Model, query: str) -> Mapping[str, frozenset[int]]:
+    """Return what `Bm25Encoder.words` does, which soft match, matched words and relevance of a search all need."""
+    encoder = Bm25Encoder(model)
+    words = {word: frozenset(encoder.query(word).indices) for word in _WORD.findall(query)}
+    return MappingProxyType({word: dimensions for word, dimensions in words.items() if dimensions})
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 COMMON, TEI = "/v1/rerank", "/rerank"
 CONNECT_SECONDS = 5.0
-MAX_WORDS = 200
+MAX_CHARS = 200
 """Characters of a server's answer that an error shows."""
 
 
@@ -36,7 +36,7 @@ class RerankServer:
             self._path = TEI
             response = self._ask(query, texts)
         if response.is_error:
-            words = " ".join(response.text.split())[:MAX_WORDS]
+            words = " ".join(response.text.split())[:MAX_CHARS]
             raise RerankerError(f"{self._place} answers {self._path} with status {response.status_code}: {words}")
         try:
             found = response.json()

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.embedders.bm25 import Bm25Encoder, split_identifiers
 from rag_index.embedders.local import load_table
 
@@ -37,6 +36,8 @@ LENGTH_SHARE, LENGTH = 0.2, 75
 """How much a chunk's length counts, and the words of one whose score stays: a long one has more words that may fit."""
 MAX_WORDS = 100_000
 """Words whose tokens are remembered: some 20 MB."""
+MAX_TEXTS = 2000
+"""Chunks whose tokens are remembered, with their texts: some 3 MB, at most 20."""
 MAX_CHARS = 4000
 """Characters of a chunk that are compared."""
 ONE_THREAD = 2**18
@@ -74,39 +75,37 @@ def add_soft_match(query: str, answers: Sequence[IndexAnswer]) -> None:
             by_model.setdefault(answer.live.bm25, []).append(answer)
     for model, some in by_model.items():
         idf = {word: value for answer in some for word, value in answer.idf.items()}
-        prepare = split_identifiers if model.identifiers else str  # a name is compared in one spelling
         words = {
-            prepare(word): max(idf.get(dimension, 1.0) for dimension in dimensions)
+            word: max(idf.get(dimension, 1.0) for dimension in dimensions)
             for word, dimensions in Bm25Encoder(model).words(query).items()
         }
         texts = [point.payload.get(RESERVED_KEY, {}).get("text", "") for answer in some for point in answer.points]
-        found = iter(soft_scores(words, [prepare(text[:MAX_CHARS]) for text in texts]))
+        found = iter(soft_scores(words, texts, identifiers=model.identifiers))
         for answer in some:
-            answer.points = [replace(point, soft=next(found)) for point in answer.points]
+            answer.points = [
+                StoredPoint(one.id, one.payload, one.vector, one.score, one.sparse, one.bm25, next(found))
+                for one in answer.points
+            ]
 
 
-def soft_scores(words: Mapping[str, float], texts: Sequence[str]) -> list[float]:
-    """Return the soft match of each text, from 0 to about 1.2, with words that have a weight each."""
+def soft_scores(words: Mapping[str, float], texts: Sequence[str], *, identifiers: bool = False) -> list[float]:
+    """Return the soft match of each text, from 0 to about 1.2, with words that have a weight each.
+
+    With `identifiers`, names are compared in one spelling.
+    """
+    if not words or not texts:
+        return [0.0] * len(texts)
     table = _table()
-    parts = [(part, weight) for word, weight in words.items() for part in _WORD.findall(word)]
-    if not parts or not texts:
+    asked = [(ids, weight) for word, weight in words.items() for ids in table.words(word, identifiers=identifiers)]
+    found = [table.text(text, identifiers) for text in texts]
+    filled = [tokens for tokens, _ in found if len(tokens)]
+    if not asked or not filled:
         return [0.0] * len(texts)
-    tokens = table.tokens([part for part, _ in parts])
-    weights = np.concatenate(
-        [np.full(len(ids), weight / len(ids)) for ids, (_, weight) in zip(tokens, parts, strict=True)]
-    )
-    found = [_WORD.findall(text, 0, MAX_CHARS) for text in texts]
-    distinct = [set(words) for words in found]
-    numbers = {word: number for number, word in enumerate(set().union(*distinct))}
-    if not numbers:
-        return [0.0] * len(texts)
-    alike = table.cosines(np.concatenate(tokens), list(numbers))
+    weights = np.concatenate([np.full(len(ids), weight / len(ids)) for ids, weight in asked])
+    alike = table.cosines([token for ids, _ in asked for token in ids], filled)
     alike[alike < MIN_COSINE] = 0
-    filled = [list(map(numbers.__getitem__, one)) for one in distinct if one]
-    starts = np.cumsum([0, *map(len, filled[:-1])])
-    best = np.maximum.reduceat(alike[:, np.concatenate(filled)], starts, axis=1)
-    covered = iter((weights @ best / weights.sum()).tolist())
-    return [next(covered) * _length_norm(len(one)) if one else 0.0 for one in found]
+    covered = iter((alike @ weights / weights.sum()).tolist())
+    return [next(covered) * _length_norm(count) if count else 0.0 for _, count in found]
 
 
 def _length_norm(words: int) -> float:
@@ -114,37 +113,48 @@ def _length_norm(words: int) -> float:
 
 
 class _TokenTable:
-    """The local embedder's tokens with their vectors (32 MB), and the tokens of words that were seen."""
+    """The local embedder's tokens with their vectors (32 MB), and the tokens of words and texts that were seen."""
 
     def __init__(self) -> None:
         self._tokenizer, self._vectors = load_table()
         self._lengths = np.maximum(np.linalg.norm(self._vectors, axis=1), 1e-9)
-        self._known: dict[str, NDArray[np.intp]] = {}
+        self._known: dict[str, tuple[int, ...]] = {}
+        self.text = lru_cache(MAX_TEXTS)(self._text)
 
-    def tokens(self, words: Sequence[str]) -> list[NDArray[np.intp]]:
-        """Return the tokens of each word, at least one."""
+    def words(self, text: str, *, identifiers: bool) -> list[tuple[int, ...]]:
+        """Return the tokens of each word of a text, at least one."""
         known = self._known
         if len(known) > MAX_WORDS:
             known = self._known = {}
+        text = text[:MAX_CHARS]
+        words = _WORD.findall(split_identifiers(text) if identifiers else text, 0, MAX_CHARS)
         for word in words:
             if word not in known:
                 ids = self._tokenizer.encode_batch_fast([word], add_special_tokens=False)[0].ids
-                known[word] = np.clip(np.array(ids or [0]), 0, len(self._vectors) - 1)
+                known[word] = tuple(min(token, len(self._vectors) - 1) for token in ids or [0])
         return [known[word] for word in words]
 
-    def cosines(self, tokens: NDArray[np.intp], words: Sequence[str]) -> NDArray[np.float32]:
-        """Return the best cosine of each token with any token of each word, shape (tokens, words)."""
-        found = self.tokens(words)
-        starts = np.cumsum([0, *map(len, found[:-1])])
-        unique, places = np.unique(np.concatenate(found), return_inverse=True)
-        asked = self._vectors[tokens] / self._lengths[tokens, np.newaxis]
-        alike = np.empty((len(tokens), len(unique)), dtype=np.float32)
+    def _text(self, text: str, identifiers: bool) -> tuple[NDArray[np.intp], int]:
+        """Return the distinct tokens of a text, and the number of its words."""
+        words = self.words(text, identifiers=identifiers)
+        return np.array(sorted(set().union(*words)), dtype=np.intp), len(words)
+
+    def cosines(self, tokens: Sequence[int], texts: Sequence[NDArray[np.intp]]) -> NDArray[np.float32]:
+        """Return the best cosine of each token with any token of each text, shape (texts, tokens)."""
+        every = np.concatenate(texts)
+        place = np.zeros(len(self._vectors), dtype=np.intp)
+        place[every] = 1
+        unique = np.flatnonzero(place)
+        place[unique] = np.arange(len(unique))
+        asked = (self._vectors[tokens] / self._lengths[tokens, np.newaxis]).T
+        alike = np.empty((len(unique), len(tokens)), dtype=np.float32)
         step = max(1, ONE_THREAD // asked.size)
         for start in range(0, len(unique), step):
             some = unique[start : start + step]
-            np.matmul(asked, self._vectors[some].T, out=alike[:, start : start + step])
-        alike /= self._lengths[unique]
-        best: NDArray[np.float32] = np.maximum.reduceat(alike[:, places], starts, axis=1)
+            np.matmul(self._vectors[some], asked, out=alike[start : start + step])
+        alike /= self._lengths[unique, np.newaxis]
+        starts = np.cumsum([0, *map(len, texts[:-1])])
+        best: NDArray[np.float32] = np.maximum.reduceat(alike[place[every]], starts, axis=0)
         return best
 
 

@@ -27,6 +27,8 @@ def test_a_rare_word_counts_more_and_a_long_text_less() -> None:
     assert rare > frequent
     short, long = soft_scores({"printer": 1.0}, ["printer", "printer " + "of the old kind " * 100])
     assert short > long > 0
+    once, repeated = soft_scores({"printer": 1.0}, ["printer", "printer " * 75])
+    assert once > repeated == pytest.approx(1.0, abs=1e-3)
     assert soft_scores({}, ["printer"]) == [0.0]
     assert soft_scores({"printer": 1.0}, []) == []
 
