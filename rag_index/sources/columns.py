@@ -61,9 +61,9 @@ _WORDS = re.compile(r"[^\W\d_][,;:.!?)\"'’]*\s+[(\"'„“]?[^\W\d_]")
 
 @lru_cache(maxsize=10_000)
 def words(name: str) -> tuple[str, ...]:
-    """Return the words of a name in small letters: `postTitle` and `post_title` are both post, title."""
+    """Return the words of a name in small letters: `postTitle` and `post_title` are both post, title; `#` is one."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|[\W_]+", " ", name)
-    return tuple(spaced.lower().split())
+    return tuple(spaced.lower().split()) or (name.lower(),)
 
 
 def singular(word: str) -> str:

@@ -65,7 +65,7 @@ class _Proposer:
         self._add = add
         self._made = Proposal()
         self._roles = TableRoles(subjects)
-        self._donors: dict[int, str] = {}
+        self._donors: dict[Subject, str] = {}
         """Why a table is used by another one's documents."""
 
     def run(self) -> Proposal:
@@ -78,21 +78,13 @@ class _Proposer:
         usable = [one for one in self._subjects.all if not self._is_left_out(one)]
         self._find_donors(usable)
         self._find_roots(usable)
-        for subject in usable:
-            if id(subject) not in self._roles.root and id(subject) not in self._donors and not self._is_added(subject):
-                relations = [
-                    one
-                    for one in part_relation(subject, self._subjects)
-                    if not self._is_left_out(self._subjects.of(one.parent))
-                ]
-                if relations and wanted_texts(subject, self._text(subject)):
-                    self._roles.parts[id(subject)] = relations
+        self._find_parts(usable)
         self._leave_out_old_versions(usable)
         usable = [one for one in usable if not self._is_left_out(one)]
         self._cut_circles()
         proposed = {subject: index for subject in usable if (index := self._index_if_document(subject)) is not None}
         for subject in self._without_document(usable, proposed):
-            del self._roles.parts[id(subject)]
+            del self._roles.parts[subject]
             if (index := self._index_if_document(subject)) is not None:
                 self._made.left_out.pop(subject.table.full_name, None)
                 proposed[subject] = index
@@ -101,18 +93,12 @@ class _Proposer:
 
     def _without_document(self, usable: Sequence[Subject], proposed: Container[Subject]) -> list[Subject]:
         """Return the tables whose rows are parts of what is no document, and of what is no part of one."""
-        parts = [subject for subject in usable if id(subject) in self._roles.parts]
-        roots = {
-            id(self._subjects.of(self._roles.root[id(one)].parent)) for one in usable if id(one) in self._roles.root
-        }
-        shown = {id(one) for one in usable if one in proposed} | roots
+        parts = self._roles.parts
+        shown = {one.table for one in usable if one in proposed}
+        shown |= {relation.parent for relation in self._roles.root.values()}
         for _ in range(2):  # a part of a part is shown, too
-            shown |= {
-                id(one)
-                for one in parts
-                if any(id(self._subjects.of(relation.parent)) in shown for relation in self._roles.parts[id(one)])
-            }
-        return [one for one in parts if id(one) not in shown]
+            shown |= {one.table for one in parts if any(relation.parent in shown for relation in parts[one])}
+        return [one for one in parts if one.table not in shown]
 
     def _is_added(self, subject: Subject) -> bool:
         return _matches(subject.table.full_name, self._add)
@@ -136,12 +122,12 @@ class _Proposer:
             for way in text_parents(subject, self._subjects):
                 for relation in way:
                     donor = self._subjects.of(relation.parent)
-                    self._donors[id(donor)] = f"holds the text of {subject.table.full_name}"
+                    self._donors[donor] = f"holds the text of {subject.table.full_name}"
 
     def _find_roots(self, usable: Sequence[Subject]) -> None:
         """Find the tables of translations, and of versions that nothing points at: each row is a document."""
         for subject in usable:
-            if id(subject) in self._donors or not subject.has_text:
+            if subject in self._donors or not subject.has_text:
                 continue
             for relation in subject.relations:
                 root = self._subjects.of(relation.parent)
@@ -157,9 +143,19 @@ class _Proposer:
                 translates = subject.locale and root.is_translated and subject.prose
                 versions = subject.noun[-1] in ("version", "revision") and subject.has_prose and not root.has_prose
                 if named and (translates or (versions and not self._has_current_text(root))):
-                    self._roles.root[id(subject)] = relation
-            if (own := self._roles.root.get(id(subject))) is not None:
-                self._donors[id(self._subjects.of(own.parent))] = f"is in the documents of {subject.table.full_name}"
+                    self._roles.root[subject] = relation
+            if (own := self._roles.root.get(subject)) is not None:
+                self._donors[self._subjects.of(own.parent)] = f"is in the documents of {subject.table.full_name}"
+
+    def _find_parts(self, usable: Sequence[Subject]) -> None:
+        """Find the tables whose rows are parts of another one's, and have text in enough of them."""
+        for subject in usable:
+            if subject in self._roles.root or subject in self._donors or self._is_added(subject):
+                continue
+            found = part_relation(subject, self._subjects)
+            relations = [one for one in found if not self._is_left_out(self._subjects.of(one.parent))]
+            if relations and wanted_texts(subject, [*subject.title_columns, *subject.prose]):
+                self._roles.parts[subject] = relations
 
     def _has_current_text(self, root: Subject) -> bool:
         """Return whether another table has the text of these rows, beside the one with all versions of it."""
@@ -172,46 +168,41 @@ class _Proposer:
     def _leave_out_old_versions(self, usable: Sequence[Subject]) -> None:
         """Leave out the versions of rows that have their text themselves, or get it from the newest version."""
         for subject in usable:
-            versions = bool(subject.noun) and subject.noun[-1] in OLD_VERSIONS
-            if (
-                versions
-                and not {id(subject)} & (self._roles.root.keys() | self._donors.keys())
-                and not self._is_added(subject)
-            ):
+            used = subject in self._roles.root or subject in self._donors or self._is_added(subject)
+            if subject.noun[-1] in OLD_VERSIONS and not used:
                 self._made.left_out[subject.table.full_name] = "holds older versions of rows"
-                self._roles.parts.pop(id(subject), None)
+                self._roles.parts.pop(subject, None)
 
     def _cut_circles(self) -> None:
         """Make a document of a table that is a part of its own parts."""
-        for number, relations in list(self._roles.parts.items()):
-            seen = {number}
-            at = self._subjects.of(relations[0].parent)
-            while id(at) in self._roles.parts and id(at) not in seen:
-                seen.add(id(at))
-                at = self._subjects.of(self._roles.parts[id(at)][0].parent)
-            if id(at) in seen:
-                del self._roles.parts[number]
+        parts = self._roles.parts
+        for subject in list(parts):
+            seen, at = {subject}, self._subjects.of(parts[subject][0].parent)
+            while at in parts and at not in seen:
+                seen.add(at)
+                at = self._subjects.of(parts[at][0].parent)
+            if at in seen:
+                del parts[subject]
 
     def _index_if_document(self, subject: Subject) -> ProposedIndex | None:
         """Return the index of a table; None if its rows are no documents, with the reason in what is left out."""
         name, added = subject.table.full_name, self._is_added(subject)
         if self._include and not _matches(name, self._include) and not added:
             self._made.left_out[name] = "is not included"
-        elif id(subject) in self._donors and not added:
-            self._made.left_out[name] = self._donors[id(subject)]
-        elif id(subject) in self._roles.parts:
-            parents = ", ".join(relation.parent.full_name for relation in self._roles.parts[id(subject)])
+        elif subject in self._donors and not added:
+            self._made.left_out[name] = self._donors[subject]
+        elif subject in self._roles.parts:
+            parents = ", ".join(relation.parent.full_name for relation in self._roles.parts[subject])
             self._made.left_out[name] = f"is a part of {parents}"
         elif not subject.table.key:
             self._made.left_out[name] = (
                 "has no primary key: write its [[indexes]] by hand, with unique columns as `key`"
             )
         else:
-            index = IndexMaker(subject, self._roles).made() if subject.table.key else None
-            if index is None or (index.score < 1 and not added):
-                self._made.left_out[name] = self._why_no_document(subject)
-                return None
-            return index
+            index = IndexMaker(subject, self._roles).made()
+            if index is not None and (index.score >= 1 or added):
+                return index
+            self._made.left_out[name] = self._why_no_document(subject)
         return None
 
     def _why_no_document(self, subject: Subject) -> str:
@@ -221,20 +212,14 @@ class _Proposer:
 
     def _choose(self, proposed: list[ProposedIndex]) -> None:
         """Keep the best, and give them names."""
-        best = sorted(proposed, key=lambda one: -one.score)
-        kept = [one for number, one in enumerate(best) if number < MAX_INDEXES or _matches(one.tables[0], self._add)]
-        for one in best:
-            if one not in kept:
-                self._made.left_out[one.tables[0]] = (
-                    f"comes after the first {MAX_INDEXES}: --add {one.tables[0]} adds it"
-                )
         names: set[str] = set()
-        for one in kept:
-            one.name = _index_name(one.name, names)
-        self._made.indexes = kept
-
-    def _text(self, subject: Subject) -> list[str]:
-        return [*subject.title_columns, *subject.prose]
+        for number, one in enumerate(sorted(proposed, key=lambda one: -one.score)):
+            table = one.tables[0]
+            if number < MAX_INDEXES or _matches(table, self._add):
+                one.name = _index_name(one.name, names)
+                self._made.indexes.append(one)
+            else:
+                self._made.left_out[table] = f"comes after the first {MAX_INDEXES}: --add {table} adds it"
 
 
 def _index_name(wanted: str, names: set[str]) -> str:

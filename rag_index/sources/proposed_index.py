@@ -65,26 +65,22 @@ class ProposedIndex:
 
 @dataclass(slots=True)
 class TableRoles:
-    """What the rows of tables are to those of others, by the identity of the subject."""
+    """What the rows of tables are to those of others."""
 
     subjects: Subjects
-    parts: dict[int, list[Relation]] = field(default_factory=dict)
+    parts: dict[Subject, list[Relation]] = field(default_factory=dict)
     """The relations by which the rows of a table are parts."""
-    root: dict[int, Relation] = field(default_factory=dict)
+    root: dict[Subject, Relation] = field(default_factory=dict)
     """The relation of a table of translations or versions to what they are of: its rows are the documents."""
-
-    def root_of(self, subject: Subject) -> Relation | None:
-        """Return the relation of translations or versions to what they are of."""
-        return self.root.get(id(subject))
 
     def parts_of(self, subject: Subject) -> list[tuple[Subject, Relation]]:
         """Return the tables whose rows are parts of this one's, with the relation."""
-        found = []
-        for child in self.subjects.all:
-            for relation in self.parts.get(id(child), []):
-                if relation.parent is subject.table:
-                    found.append((child, relation))
-        return found
+        return [
+            (child, relation)
+            for child in self.subjects.all
+            for relation in self.parts.get(child, [])
+            if relation.parent is subject.table
+        ]
 
     def links_of(self, subject: Subject) -> list[tuple[Relation, list[Relation]]]:
         """Return the tables that link rows with labels such as tags: the relation to this one, those to the label."""
@@ -137,7 +133,7 @@ class IndexMaker:
     def made(self) -> ProposedIndex | None:
         """Return the index; None if there is nothing to read."""
         subject = self._subject
-        root = self._roles.root_of(subject)
+        root = self._roles.root.get(subject)
         key, newest = self._key(root)
         title = subject.title
         self._add_own_text()
@@ -179,13 +175,13 @@ class IndexMaker:
 
     def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
         """Return how likely people look for these documents; below 1 if they do not."""
-        if not self._prose and not any(not part.get("inline") for part in parts):
+        own = [part for part in parts if not part.get("inline")]
+        if not self._prose and not own:
             referred = [one for one in self._subject.children if not one.type_column]
             codes = bool(self._subject.codes or len(self._text) > 1)
             return 1.0 if title and self._table.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
             return 0.0
-        own = [part for part in parts if not part.get("inline")]
         if self._table.rows <= MAX_CONTAINERS and not own and self._prose < MIN_DESCRIPTION and self._subject.children:
             return 0.0
         length = self._prose + 100 * len(parts)
@@ -220,16 +216,18 @@ class IndexMaker:
         for name in subject.prose:
             if subject.profiles[name].filled or self._table.rows > SAMPLED_ROWS:
                 self._text.append(name)
-        for name in [*subject.title_columns, *subject.prose]:
-            self._note(subject, name, name)
+        self._note(subject, [*subject.title_columns, *subject.prose])
         self._prose += subject.text_length
 
-    def _note(self, subject: Subject, column: str, name: str) -> None:
-        """Note the format and the texts of a column, which the settings call `name`."""
-        profile = subject.profiles[column]
-        if profile.form != "plain":
-            self._format[name] = profile.form
-        self._texts += profile.texts[:40]
+    def _note(self, subject: Subject, columns: Sequence[str], through: str = "") -> list[str]:
+        """Note formats and texts of columns, and return what the settings call them: `through` is a join."""
+        names = [f"{through}.{column}" if through else column for column in columns]
+        for column, name in zip(columns, names, strict=True):
+            profile = subject.profiles[column]
+            if profile.form != "plain":
+                self._format[name] = profile.form
+            self._texts += profile.texts[:40]
+        return names
 
     def _add_join(self, relation: Relation, through: str = "", *, required: bool = False) -> str:
         """Add a join and return its name."""
@@ -257,14 +255,12 @@ class IndexMaker:
         """Join what translations or versions are of, with its texts, and return its title if it has one."""
         parent = self._subjects.of(root.parent)
         name = self._add_join(root, required=True)
-        columns = [*parent.prose, *parent.codes[:3]]
-        for column in [*parent.title_columns, *columns]:
-            self._note(parent, column, f"{name}.{column}")
-        self._text += [f"{name}.{column}" for column in columns]
+        titles = self._note(parent, parent.title_columns, name)
+        self._text += self._note(parent, [*parent.prose, *parent.codes[:3]], name)
         self._prose += parent.text_length
         title = parent.title
         if title is None or self._subject.title is not None:
-            self._text += [f"{name}.{column}" for column in parent.title_columns]
+            self._text += titles
             return None
         return f"{name}.{title}" if title in parent.table.columns else title.replace("{", f"{{{name}.")
 
@@ -277,10 +273,8 @@ class IndexMaker:
                     relation, through, required=number == 0 and bool(self._subjects.of(relation.parent).conditions)
                 )
             donor = self._subjects.of(way[-1].parent)
-            for column in [*donor.title_columns, *donor.prose]:
-                if donor.profiles[column].role == "prose":
-                    self._text.append(f"{through}.{column}")
-                    self._note(donor, column, f"{through}.{column}")
+            columns = [*donor.title_columns, *donor.prose]
+            self._text += self._note(donor, [one for one in columns if donor.profiles[one].role == "prose"], through)
             self._prose += donor.text_length
 
     def _add_labels(self) -> None:
@@ -303,12 +297,10 @@ class IndexMaker:
             name = self._add_join(relation, required=hides)
             joins += 1
             if label is not None:
-                self._payload.append(f"{name}.{label}")
-                self._note(parent, label, f"{name}.{label}")
+                names = self._note(parent, [label], name)
+                self._payload += names
                 if not STATE_LABELS & set(words(relation.columns[0])):
-                    self._text.append(f"{name}.{label}")
-                else:
-                    self._format.pop(f"{name}.{label}", None)
+                    self._text += names
 
     def _hides(self, relation: Relation) -> bool:
         """Return whether rows are hidden with the row of another table that contains them, such as a forum."""
@@ -366,7 +358,7 @@ class IndexMaker:
         part = self._part_head(child, number)
         pairs = [(here, by_column[there] if by_column else there) for here, there in relation.pairs]
         if by_column is None and [there for _, there in pairs] == list(key):
-            part["on"] = pairs[0][0] if len(pairs) == 1 else [here for here, _ in pairs]
+            part["on"] = _one_or_all([here for here, _ in pairs])
         else:
             part["on"] = dict(pairs)
         if relation.type_column:
@@ -408,9 +400,9 @@ class IndexMaker:
         order = self._order(child, on)
         key = [name for name in child.table.key if child.profiles[name].role != "secret"]
         if key and len(key) == len(child.table.key):
-            part["key"] = key[0] if len(key) == 1 else key
+            part["key"] = _one_or_all(key)
         if order:
-            part["order_by"] = order[0] if len(order) == 1 else order
+            part["order_by"] = _one_or_all(order)
         part["text"] = texts
         form = {name: child.profiles[name].form for name in texts if child.profiles[name].form != "plain"}
         if form:
@@ -479,7 +471,7 @@ class IndexMaker:
         self, key: Sequence[str], newest: str, title: str | None, parts: list[dict[str, Any]]
     ) -> dict[str, Any]:
         subject, made = self._subject, _table(self._table)
-        made["key"] = key[0] if len(key) == 1 else list(key)
+        made["key"] = _one_or_all(key)
         if newest:
             made["newest"] = newest
         if subject.conditions:
@@ -491,7 +483,7 @@ class IndexMaker:
         text = [name for name in dict.fromkeys(self._text) if name not in subject.title_columns]
         if text:
             made["text"] = text
-        used = {*text, *([title] if title else []), *subject.title_columns, *self._title_names(title)}
+        used = {*text, title, *subject.title_columns, *re.findall(r"\{([^{}]+)\}", title or "")}
         form = {name: form for name, form in self._format.items() if name in used}
         if form:
             made["format"] = form
@@ -507,33 +499,22 @@ class IndexMaker:
             made["parts"] = parts
         return made
 
-    def _title_names(self, title: str | None) -> list[str]:
-        return re.findall(r"\{([^{}]+)\}", title or "")
-
     def _language(self) -> str | list[str]:
         """Return the language of the texts, or several."""
         if (locale := self._subject.locale) is not None:
             codes = self._subject.profiles[locale].choices
-            found = list(dict.fromkeys(filter(None, map(language_of, codes))))
-            return found[0] if len(found) == 1 else found or NO_LANGUAGE
-        found = find_languages(self._texts)
-        return found[0] if len(found) == 1 else found
+            return _one_or_all(list(dict.fromkeys(filter(None, map(language_of, codes)))) or [NO_LANGUAGE])
+        return _one_or_all(find_languages(self._texts))
 
     def _chosen_payload(self, key: Sequence[str]) -> list[str]:
         """Return the columns that a hit shows beside its text, the most useful first."""
         subject = self._subject
         used = {column for relation in subject.relations for column in relation.columns} | set(key) | {RESERVED_KEY}
-        hides = " ".join(one.sql for one in subject.conditions)
+        used |= {*self._text, *subject.title_columns, *[one.column for one in subject.conditions]}
         ranked: list[tuple[int, str]] = []
         for name, profile in subject.profiles.items():
             named = set(words(name))
-            if (
-                name in used
-                or name in self._text
-                or name in subject.title_columns
-                or not profile.filled
-                or name in hides
-            ):
+            if name in used or not profile.filled:
                 continue
             if profile.role in ("choice", "locale") and len(profile.choices) > 1:
                 ranked.append((1, name))
@@ -552,6 +533,11 @@ def _table(table: DatabaseTable) -> dict[str, Any]:
     return {"table": table.name, "schema": table.schema} if table.schema else {"table": table.name}
 
 
+def _one_or_all(names: Sequence[str]) -> str | list[str]:
+    """Return the only name, or else all of them."""
+    return names[0] if len(names) == 1 else list(names)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"\W", "", "_".join(words(name)), flags=re.ASCII)
 
@@ -567,6 +553,5 @@ def _with_labels(parts: list[dict[str, Any]], taken: set[str]) -> list[dict[str,
         if label in used:
             label = next(f"{plain}_{number}" for number in range(2, 99) if f"{plain}_{number}" not in used)
         used.add(label)
-        named.append({"name": label, **part} if label != part["table"] else part)
-        named[-1]["name" if "name" in named[-1] else "table"] = label
+        named.append({"name": label} | part | {"name": label} if label != part["table"] else part)
     return named

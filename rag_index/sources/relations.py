@@ -216,7 +216,7 @@ def _candidates(
 
 def _is_prefixed(table: DatabaseTable, word: str) -> bool:
     """Return whether most columns of a table begin with this word, as `comment_post_ID` does: it says nothing."""
-    return 2 * sum(singular(words(name)[0]) == word for name in table.columns if words(name)) > len(table.columns)
+    return 2 * sum(singular(words(name)[0]) == word for name in table.columns) > len(table.columns)
 
 
 def _polymorphic(
@@ -226,7 +226,7 @@ def _polymorphic(
     found: list[Relation] = []
     for column in table.columns.values():
         named = words(column.name)
-        if not named or named[-1] not in TYPE_WORDS or column.kind != "text":
+        if named[-1] not in TYPE_WORDS or column.kind != "text":
             continue
         for other in _ids_beside(table, column.name):
             for value in dict.fromkeys(column.filled):

@@ -38,7 +38,6 @@ PAIRS = {
     "entry": frozenset(["ticket", "case", "thread", "conversation", "request"]),
     "activity": frozenset(["ticket", "case", "request", "deal", "lead"]),
     "option": frozenset(["product", "question"]),
-    "activitie": frozenset(),
 }
 """Nouns of tables whose rows are parts of some tables alone."""
 PASSWORDS = known_words("subjects", "passwords")
@@ -170,7 +169,7 @@ class Subject:
     def is_login(self) -> bool:
         """Return whether rows are accounts of people who log in."""
         secret = [p.name for p in self.profiles.values() if p.role == "secret"]
-        if self.noun[-1:] and self.noun[-1] in PEOPLE:
+        if self.noun[-1] in PEOPLE:
             return bool(secret)
         password = any(PASSWORDS & set(words(name)) for name in secret)
         return password and any(LOGINS & set(words(name)) for name in self.table.columns)
@@ -178,7 +177,7 @@ class Subject:
     @property
     def is_people(self) -> bool:
         """Return whether rows are persons."""
-        return self.is_login or (self.noun[-1:] != () and self.noun[-1] in PEOPLE)
+        return self.is_login or self.noun[-1] in PEOPLE
 
     @cached_property
     def is_translated(self) -> bool:
@@ -313,7 +312,7 @@ def _may_have_parts(parent: Subject) -> bool:
 
 def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
-    if relation.is_pointer or not child.noun or not parent.noun:
+    if relation.is_pointer:
         return 0
     last = child.noun[-1]
     if last in PAIRS:
