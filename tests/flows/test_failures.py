@@ -164,9 +164,11 @@ def test_a_lease_of_another_machine_is_kept_for_a_minute_and_then_taken_over(tmp
 
 
 def test_a_worker_that_restarts_slowly_is_not_given_up(project):
-    def workers() -> list[psutil.Process]:
-        return workers_among(psutil.Process().children(recursive=True))
+    def workers() -> set[psutil.Process]:
+        return set(workers_among(psutil.Process().children(recursive=True))) - earlier
 
+    earlier: set[psutil.Process] = set()  # those of another test, which are on their way out
+    earlier = workers()
     with (
         dask.config.set(
             {"distributed.deploy.lost-worker-timeout": "1ms"}
@@ -177,7 +179,7 @@ def test_a_worker_that_restarts_slowly_is_not_given_up(project):
         for _ in range(2):
             [before] = workers()
             before.kill()
-            eventually(lambda before=before: set(workers()) - {before}, "the worker never came back")
+            eventually(lambda before=before: workers() - {before}, "the worker never came back")
             time.sleep(2)  # a spawned worker takes a moment to register
 
 
