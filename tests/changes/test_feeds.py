@@ -6,8 +6,10 @@ import pytest
 
 from rag_index.changes.queues import mariadb as mariadb_queue
 from rag_index.changes.rows import WatchedTable
+from rag_index.documents.positions import parse_position
 from rag_index.errors import SourceUnavailable
 from tests.changes.databases import problems, take
+from tests.waiting import eventually
 
 TICKET = WatchedTable("ticket", None, ("id",), frozenset({"id", "body"}))
 TABLE = "CREATE TABLE ticket (id integer PRIMARY KEY, body varchar(2000), seen integer)"
@@ -252,3 +254,34 @@ def test_a_table_that_is_gone_is_named_and_the_others_go_on(followed, kept):
         assert problems(feed) == {}
         followed.run("INSERT INTO ticket VALUES (2, 'two', 0)")
         assert take(feed)[0] == {"ticket": {(2,)}}
+
+
+def test_a_feed_claims_all_that_was_committed_and_nothing_that_is_committed_later(tickets, monkeypatch):
+    """Also nothing that is committed while it looks, after it has read what there is."""
+    feed = tickets.feed_
+    reader, name = (feed, "_read") if tickets.changes == "wal" else (feed._queue, "read")
+    read, committed, received = getattr(reader, name), [], set()
+
+    def commit(key):
+        tickets.run(f"UPDATE ticket SET body = 'change {len(committed)}' WHERE id = {key}")
+        with tickets.session() as application:
+            committed.append((parse_position(str(application.run(tickets.position)[0][0])), key))
+
+    def claim():
+        got = feed.receive(100)
+        received.update(change.values["id"] for change in got.changes)
+        feed.acknowledge(got)
+        text = got.through.text if got.through else ""
+        claimed = parse_position(text) if text else ("", 0)
+        assert {key for at, key in committed if claimed >= at} <= received
+        return claimed
+
+    commit(1)
+    eventually(lambda: claim() >= committed[0][0])
+    before = claim()
+    commit(2)
+    assert before < committed[1][0]
+    monkeypatch.setattr(reader, name, lambda *given: (read(*given), len(committed) < 3 and commit(3))[0])
+    assert claim() < committed[2][0]
+    eventually(lambda: claim() >= committed[2][0])
+    assert received == {1, 2, 3}

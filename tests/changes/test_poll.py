@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from contextlib import closing
 
 import pytest
@@ -110,6 +111,21 @@ def test_between_two_polls_nobody_asks(polled):
     assert polled.receive(after=0.5) == set()
     assert polled.feed.receive(100).behind == ("notes",)
     assert polled.receive(after=2.0) == {"3"}
+
+
+def test_a_poll_claims_the_time_before_it_looked_and_only_with_the_last_of_what_it_found(polled, monkeypatch):
+    polled.receive()
+    looked, look = [], polled.feed._source.changed_keys
+    monkeypatch.setattr(polled.feed._source, "changed_keys", lambda since: (looked.append(time.time()), look(since))[1])
+    polled.put(3, 99)
+    polled.clock.now += 10
+    first = polled.feed.receive(1)
+    assert (first.more, first.through) == (True, {})
+    polled.feed.acknowledge(first)
+    last = polled.feed.receive(1)
+    assert last.through["notes"].at <= looked[0]
+    polled.feed.acknowledge(last)
+    assert polled.feed.receive(100).through == last.through  # between two polls nobody has looked
 
 
 def test_without_an_acknowledgement_the_same_comes_again(polled):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from rag_index.changes.queue import QueueFeed
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
+from rag_index.documents.positions import parse_position
 from rag_index.errors import SettingsError, SourceUnavailable
 from tests.changes.conftest import open_mariadb, open_sqlite
 from tests.changes.databases import PROJECT, Followed, Session, problems, take
@@ -142,6 +144,31 @@ def test_postgresql_a_feed_that_waits_holds_no_transaction_open(queue):
     feed.wait(0.1)
     with queue.session() as session:
         assert session.run("SELECT 1 FROM pg_stat_activity WHERE state LIKE 'idle in transaction%%'") == []
+
+
+def test_postgresql_a_commit_that_readers_do_not_see_yet_is_not_claimed(queue):
+    """A server that waits for a standby has the commit in its log, but shows the old rows until the standby answers."""
+    queue.run("CREATE TABLE ticket (id integer PRIMARY KEY, body text)", "INSERT INTO ticket VALUES (1, 'x')")
+    feed = queue.set_up(TICKET)
+    take(feed)
+    try:
+        queue.run("ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
+        with queue.session() as session, queue.session() as watcher:
+            writer = threading.Thread(target=session.run, args=("UPDATE ticket SET body = 'y' WHERE id = 1",))
+            writer.start()
+            eventually(lambda: watcher.run("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+            received = feed.receive(100)
+            watcher.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+            writer.join()
+            learned = str(session.run(queue.position)[0][0])
+        assert not received.changes
+        assert parse_position(received.through.text) < parse_position(learned)
+        assert [change.values for change in feed.receive(100).changes] == [{"id": 1}]
+    finally:
+        with queue.server.connect() as connection:
+            connection.execute("SET synchronous_commit = off")
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
 
 
 def test_postgresql_parts_of_a_table(queue):

@@ -44,6 +44,9 @@ COSTS = (
     "Columns that a trigger names can be renamed or dropped only after the trigger: remove, change, set up again.",
     "Not seen: TRUNCATE, ATTACH and DETACH of a single partition. The nightly run sees it.",
 )
+_RUNNING = sa.text("""
+    SELECT transactionid::text FROM pg_locks WHERE locktype = 'transactionid' AND mode = 'ExclusiveLock' AND granted
+""")
 _TRIGGERS = sa.text("""
     SELECT tgname, min(tgenabled::text) || max(tgenabled::text) FROM pg_trigger
     WHERE tgname = ANY(:names) AND (tgrelid = :oid OR tgparentid <> 0) GROUP BY tgname HAVING bool_or(tgrelid = :oid)
@@ -128,10 +131,12 @@ class PostgresQueue(Queue):
         return [self._read(row, readers) for row in rows]
 
     def before(self, connection: Connection) -> Any:
-        """Return how far the log has come, and then the transactions that run, before the rows are read."""
+        """Return how far the log has come, and then the transactions that run, before the rows are read.
+
+        Each holds a lock on itself until readers see it. A snapshot would not name the newest of them.
+        """
         end = str(connection.scalar(sa.text(POSITION)))
-        running = str(connection.scalar(sa.text("SELECT pg_current_snapshot()::text"))).split(":")[2]
-        return end, {xid for xid in running.split(",") if xid}
+        return end, {xid for [xid] in connection.execute(_RUNNING)}
 
     def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
         """Return how far the log had come, once whatever may have been committed by then is seen.
