@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rag_index.documents.positions import Position
 
 SLICE = 0.25
-"""Seconds for which one of several feeds is waited for, before the next is."""
+"""Seconds in which each of several feeds is waited for once."""
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
 """Seconds for which a feed that failed is left alone, doubled each time."""
 
@@ -132,7 +132,7 @@ class JoinedFeed:
             if not ready:
                 time.sleep(min(SLICE, left))
             for part in ready:
-                most = min(SLICE, left)
+                most = min(SLICE, left) / len(ready)
                 began = time.monotonic()
                 part.feed.wait(most)
                 if time.monotonic() - began < most:

@@ -49,6 +49,8 @@ PROBE_SECONDS = 0.25
 """The time between two looks at how far the log has come, which costs the server next to nothing."""
 REST = 4.0
 """How many times as long as reading the log took the feed rests, so that it takes a fifth of a processor at most."""
+SAVED_SECONDS = 2.0
+"""How much time without a reading counts as rest beforehand, so that a change now and then waits for none."""
 ADVANCE_SECONDS = 5.0
 """The time between two moves of the slot past transactions of other tables: each reads the log once more."""
 VISIBLE_SECONDS = 1.0
@@ -155,8 +157,8 @@ class WalFeed:
                 return ReceivedRows([], through=Position(looked_at, end, "wal"))
             began = self._clock()
             reading = self._read(connection, end, limit)
-            read = self._clock()
-            self._rest_until = read + REST * (read - began)
+            took = self._clock() - began
+            self._rest_until = max(self._rest_until, began - SAVED_SECONDS) + (1 + REST) * took
             if not _all_visible(connection, reading.xids):
                 # committed in the log, but not for readers: their rows would be read too early
                 return ReceivedRows([], behind=True)

@@ -139,14 +139,17 @@ class BatchIndexer:
             self.close()  # a connection may be broken
         return applied
 
-    def locked(self, name: str) -> RagIndexError | None:
-        """Return the error that a batch would end with at once, because another run holds the index or the store."""
+    def locked(self, name: str, *, brief: bool = True) -> RagIndexError | None:
+        """Return the error that a batch would end with at once, because another run holds the index or the store.
+
+        If it is not `brief`, that is what an ordinary run would end with.
+        """
         try:
             ledger, alias = self._opened(name).ledger, self._settings.alias(name)
             if holder(ledger, alias) is not None:
                 return IndexLocked(f"index {alias} is being written by another run: wait until it is done, or stop it")
             if self._settings.store.url is None:
-                open_store(self._settings.store, brief=True).close()
+                open_store(self._settings.store, brief=brief).close()
         except (IndexLocked, StoreBusy) as error:
             return error
         except RagIndexError:

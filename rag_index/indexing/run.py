@@ -263,7 +263,8 @@ def open_run(
         lease = stack.enter_context(IndexLease(ledger, settings.alias(name), run_id))
         brief = run_id.startswith(BATCH)
         wait = 0.0 if brief else settings.run.wait
-        store: Any = stack.enter_context(closing(open_store(settings.store, wait=wait, brief=brief)))
+        opened_store = open_store(settings.store, wait=wait, brief=brief, lets_batches_in=not brief)
+        store: Any = stack.enter_context(closing(opened_store))
         ledger.start_run(run_id, settings.alias(name), host=socket.gethostname(), pid=os.getpid())
         opened = {"source": source, "ledger": ledger, "lease": lease, "store": store}
         run = IndexRun(settings, index, options, run_id=run_id, golden=golden, **opened)

@@ -81,17 +81,20 @@ def open_store(
     timeout: float | None = None,
     patience: float | None = None,
     brief: bool = False,
+    lets_batches_in: bool = False,
 ) -> Store:
     """Open the store that the settings name. The embedded one is locked; `wait` is how long to wait for its holder.
 
-    A holder that is `brief`, because it writes one batch, is waited for in any case; a brief opener waits for nobody.
+    A holder that is `brief`, because it writes one batch, is waited for in any case. A brief opener waits for nobody
+    but a holder that `lets_batches_in`, which then gives it the store within moments.
     A request to a server may take `timeout` seconds (default: as the settings say), and one with a passing fault is
     retried for `patience` seconds (default: 30, and for as long as the server asks for pauses).
     """
     if settings.url is None:
         from rag_index.stores.edge.store import EdgeStore
 
-        return EdgeStore(settings.path, wait=wait, brief=brief, brief_wait=0.0 if brief else BRIEF_SECONDS)
+        brief_wait = 0.0 if brief else BRIEF_SECONDS
+        return EdgeStore(settings.path, wait=wait, brief=brief, brief_wait=brief_wait, lets_batches_in=lets_batches_in)
     return _open_server(settings, settings.url, timeout=timeout, patience=patience)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rag_index.changes.queues import mariadb as mariadb_queue
@@ -263,9 +265,10 @@ def test_a_feed_claims_all_that_was_committed_and_nothing_that_is_committed_late
     read, committed, received = getattr(reader, name), [], set()
 
     def commit(key):
+        began = time.time()
         tickets.run(f"UPDATE ticket SET body = 'change {len(committed)}' WHERE id = {key}")
         with tickets.session() as application:
-            committed.append((parse_position(str(application.run(tickets.position)[0][0])), key))
+            committed.append((parse_position(str(application.run(tickets.position)[0][0])), key, began))
 
     def claim():
         got = feed.receive(100)
@@ -273,7 +276,7 @@ def test_a_feed_claims_all_that_was_committed_and_nothing_that_is_committed_late
         feed.acknowledge(got)
         text = got.through.text if got.through else ""
         claimed = parse_position(text) if text else ("", 0)
-        assert {key for at, key in committed if claimed >= at} <= received
+        assert {key for at, key, began in committed if claimed >= at or got.through.at >= began} <= received
         return claimed
 
     commit(1)

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from rag_index.changes import DocumentChange, Received
+from rag_index.changes import DocumentChange, Received, joined
 from rag_index.changes.joined import JoinedFeed
 from rag_index.changes.opening import open_feed
 from rag_index.errors import SettingsError, SourceUnavailable
@@ -92,6 +92,15 @@ def test_a_change_in_any_feed_ends_the_waiting():
     started = time.monotonic()
     JoinedFeed([(quiet, ["i"]), (other, ["j"])]).wait(60)
     assert time.monotonic() - started < 30
+
+
+def test_each_of_many_feeds_is_looked_at_as_soon_as_one_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(Given, "wait", lambda self, seconds: time.sleep(seconds) or asked.append(seconds))
+    JoinedFeed([(Given(), [str(number)]) for number in range(20)]).wait(0.001)
+    JoinedFeed([(Given(), [str(number)]) for number in range(20)]).wait(joined.SLICE)
+    assert len(asked) >= 40
+    assert sum(asked[20:40]) <= joined.SLICE + 1e-9
 
 
 @pytest.fixture

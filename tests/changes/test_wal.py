@@ -11,6 +11,7 @@ from contextlib import closing
 
 import pytest
 
+from rag_index.changes import wal
 from rag_index.changes.postgres import SlotState
 from rag_index.changes.rows import WatchedTable
 from rag_index.changes.setup import setup_for
@@ -129,6 +130,37 @@ def test_the_slot_passes_over_transactions_of_other_tables(desk):
     assert position(desk) == before  # each move reads the log once more, so not all the time
     with open_read_only(desk.url).connect() as connection:
         assert SlotState.read(connection, SLOT).held_bytes < 20_000_000
+
+
+def test_reading_takes_a_fifth_of_the_time_and_a_change_now_and_then_waits_for_nothing(desk, monkeypatch):
+    """By a clock that goes on by 0.1 s with each look at it, and by 0.3 s with each reading of the log."""
+    now = [1000.0]
+
+    def clock():
+        now[0] += 0.1
+        return now[0]
+
+    def slow(*given):
+        now[0] += 0.3
+        return read(*given)
+
+    def waited():
+        desk.run("INSERT INTO other (body) VALUES ('x')")
+        before = now[0]
+        feed.wait(600)
+        return now[0] - before
+
+    desk.set_up(TICKET)
+    feed = desk.feed(clock=clock)
+    read = feed._read
+    monkeypatch.setattr(feed, "_read", slow)
+    monkeypatch.setattr(wal, "PROBE_SECONDS", 0.001)
+    feed.receive(100)
+    assert waited() < 1
+    for number in range(6):
+        desk.run(f"UPDATE ticket SET body = '{number}' WHERE id = 1")
+        feed.acknowledge(feed.receive(100))
+    assert waited() > 6 * 0.4 * wal.REST - wal.SAVED_SECONDS - 3
 
 
 def test_a_commit_that_readers_do_not_see_yet_is_held_back(desk):

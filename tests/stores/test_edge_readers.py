@@ -8,7 +8,8 @@ import os
 import signal
 import subprocess
 import threading
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -321,6 +322,54 @@ def test_a_writer_that_hangs_is_named(tmp_path: Path, run: Any, monkeypatch: pyt
     writer.popen.send_signal(signal.SIGCONT)
     with closing(EdgeReader(tmp_path, wait=100)) as reader:
         assert reader.count("live") == 1007
+
+
+# Batches beside a run
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["in place", "in a copy"])
+def test_a_batch_of_another_collection_is_let_in_while_a_run_writes_and_neither_loses_anything(
+    tmp_path: Path, beside: bool
+) -> None:
+    fill(tmp_path)
+    with ExitStack() as stack:
+        reader = stack.enter_context(closing(EdgeReader(tmp_path)))
+        threads = stack.enter_context(ThreadPoolExecutor())
+        if beside:
+            assert reader.count("live") == 997
+        writer = stack.enter_context(closing(EdgeStore(tmp_path, lets_batches_in=True)))
+        for number in range(3):
+            writer.upsert("c", points(range(1000 + 10 * number, 1010 + 10 * number), WIDE))
+            with closing(EdgeStore(tmp_path, brief=True)) as batch:
+                batch.create("other", DIMENSION, {})
+                written = threads.submit(writer.upsert, "c", points(range(2000 + number, 2001 + number), WIDE))
+                batch.upsert("other", points(range(10 * number, 10 * number + 10)))
+                assert not written.done(), "two processes write"
+            written.result()
+            assert reader.count("other") == 10 * number + 10
+            writer.set_metadata("c", {"number": number})
+        assert beside == (numbers(reader) == set(range(3, 1000))), "a copy that is not complete was published"
+        writer.close()
+        assert numbers(reader) == {*range(3, 1030), *range(2000, 2003)}
+        assert reader.count("other") == 30
+    assert len(list((tmp_path / "collections").iterdir())) == 2
+
+
+def test_a_run_that_is_killed_while_a_batch_is_in_loses_nothing(tmp_path: Path, run: Any) -> None:
+    fill(tmp_path)
+    with closing(EdgeReader(tmp_path)) as reader:
+        assert reader.count("live") == 997
+        code = f"store.upsert('c', points(range(1000, 1010), {WIDE})); print('written', flush=True); input()"
+        writer = run(PROCESS.replace("[1]))", "[1]), lets_batches_in=True)") + code, tmp_path)
+        assert writer.says() == "written"
+        with closing(EdgeStore(tmp_path, brief=True)) as batch:
+            batch.create("other", DIMENSION, {})
+            writer.kill()
+        with closing(EdgeStore(tmp_path)) as store:
+            assert numbers(store) >= set(range(3, 1010))
+            assert "other" in store.collections()
+        assert numbers(reader) == set(range(3, 1010))
+    assert len(list((tmp_path / "collections").iterdir())) == 2
 
 
 # Kills

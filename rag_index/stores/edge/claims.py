@@ -57,6 +57,17 @@ def wanted_collections(path: Path) -> set[str]:
     return {asked.name for asked in (path / READERS).glob("*/wanted/*")}
 
 
+def is_being_written(folder: Path) -> bool:
+    """Return whether the writer of a collection's folder lives: it has let a batch of another collection in."""
+    lock = FileLock(folder)
+    try:
+        return not lock.take()
+    except FileNotFoundError:
+        return False
+    finally:
+        lock.release()
+
+
 @contextmanager
 def entering(path: Path) -> Iterator[None]:
     """Let no other process enter or remove readers for the time of the block."""
@@ -106,7 +117,7 @@ class WriteClaim:
         """
         entry = self._catalog.entry(self._name)
         if entry.writing and not entry.in_place:  # a copy that a killed writer left, which no reader can have
-            self._held = True
+            self._hold(self.folder)
             return True
         with folder_errors(self._path):
             remove_dead_readers(self._path)
@@ -135,11 +146,12 @@ class WriteClaim:
             require_space(self._path, self._min_free + allocated_bytes(source))
             try:
                 copy_shard(source, target)
+                self._hold(target)  # before the catalog names it: it might seem to be left by a killed writer
                 self._catalog.set_folders(self._name, folder=source.name, writing=target.name)
             except BaseException:
+                self.release()
                 shutil.rmtree(target, ignore_errors=True)
                 raise
-        self._held = True
 
     def publish(self) -> None:
         """Let readers have everything that was written, and give the claim back. The shard must be flushed.
@@ -160,6 +172,14 @@ class WriteClaim:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    def _hold(self, folder: Path) -> None:
+        """Lock a folder that nobody else uses, so that other processes see that its writer lives."""
+        lock = FileLock(folder)
+        with folder_errors(self._path):
+            if not lock.take(wait=LINK_SECONDS):
+                raise StoreBusy(f"{folder} is being written by another process: wait until that has ended")
+        self._lock, self._held = lock, True
 
     def _folder(self, name: str) -> Path:
         return self._path / "collections" / name

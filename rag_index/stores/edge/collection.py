@@ -37,6 +37,8 @@ shard.optimize()
 shard.flush()
 shard.close()
 """
+PAUSE_SECONDS = 1.0
+"""How long a pause waits for a call that is under way."""
 FLUSH_POINTS = 10_000
 """Points written between flushes; more would make the next open slow."""
 
@@ -183,12 +185,30 @@ class EdgeCollection(CollectionReader):
     def let_readers_in(self) -> None:
         """Let readers have the folder if it is written in place; if they take it, the next write goes to a copy."""
         with self._lock:
-            if self._closed or not self._claim.in_place:
-                return
-            with suppress(RagIndexError), engine_errors(self.name, self._folder):
-                self._loaded().flush()
-                self._unflushed = 0
-                self._claim.publish()
+            self._end_in_place()
+
+    @contextmanager
+    def paused(self) -> Iterator[bool]:
+        """Keep all calls waiting for the time of the block. Yield False if that is not possible now.
+
+        A folder that is written in place is given back. A copy stays claimed: only this process knows that it is made.
+        """
+        if not self._lock.acquire(timeout=PAUSE_SECONDS):
+            yield False
+            return
+        try:
+            self._end_in_place()
+            yield not self._claim.in_place
+        finally:
+            self._lock.release()
+
+    def _end_in_place(self) -> None:
+        if self._closed or not self._claim.in_place:
+            return
+        with suppress(RagIndexError), engine_errors(self.name, self._folder):
+            self._loaded().flush()
+            self._unflushed = 0
+            self._claim.publish()
 
     def close(self) -> None:
         """Flush and close the shard, and let readers have what was written."""

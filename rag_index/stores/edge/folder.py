@@ -11,7 +11,7 @@ import shlex
 import socket
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +19,16 @@ from typing import TYPE_CHECKING
 from rag_index.errors import RagIndexError, StoreBusy, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+BATCH = ".batch"
+"""The file that a batch locks while it waits for the folder."""
 POLL = 0.1
 COMMAND_CHARS = 120
 BRIEF_POLL = 0.01
 """A holder that writes one batch after another unlocks the folder in between for some times as long."""
+ASK_SECONDS = 5.0
+"""How long a batch waits for a holder that lets batches in."""
 FILE_POLL = 0.01
 
 
@@ -32,16 +36,27 @@ class FolderLock:
     """An exclusive lock on `FOLDER/.lock`, held until `release` or the end of the process, however it ends.
 
     The file names the holder. Locking waits up to `wait` seconds, then raises StoreBusy with the holder's name; for a
-    holder that is `brief` it waits `brief_wait` seconds, if that is more.
+    holder that is `brief` it waits `brief_wait` seconds, if that is more. A holder that `lets_batches_in` looks at
+    `batch_waits`, and releases the lock for a while. Whoever is `brief` itself asks for that, and waits `ASK_SECONDS`.
     """
 
-    def __init__(self, folder: Path, *, wait: float = 0.0, brief: bool = False, brief_wait: float = 0.0) -> None:
-        self._folder = folder
-        self._brief = brief
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        wait: float = 0.0,
+        brief: bool = False,
+        brief_wait: float = 0.0,
+        lets_batches_in: bool = False,
+    ) -> None:
+        self._folder, self._asks = folder, brief
+        self._own = _own_process(brief=brief, lets_batches_in=lets_batches_in)
+        waits = {"brief": max(wait, brief_wait), "lets_batches_in": max(wait, ASK_SECONDS if brief else 0.0)}
         with folder_errors(folder):
             self._file: int | None = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            self._lock(self._file, wait, max(wait, brief_wait))
+            with _asking(folder) if brief else nullcontext():
+                self._lock(self._file, wait, waits)
         except BaseException:
             self._close()
             raise
@@ -60,23 +75,26 @@ class FolderLock:
                 os.ftruncate(self._file, 0)
         self._close()
 
-    def _lock(self, file: int, wait: float, brief_wait: float) -> None:
+    def _lock(self, file: int, wait: float, waits: Mapping[str, float]) -> None:
         began = time.monotonic()
+        until = began + wait
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as exc:
-                brief = _is_brief(os.pread(file, 4096, 0))
-                left = began + (brief_wait if brief else wait) - time.monotonic()
+                soon = [waits[kind] for kind in waits if _is_holder(kind, os.pread(file, 4096, 0))]
+                end = max([until, *(began + one for one in soon)])
+                until = end if self._asks else until  # while the holder lets it in, the file names nobody
+                left = end - time.monotonic()
                 if left <= 0:
                     raise StoreBusy(self._busy_message(file)) from exc
-                time.sleep(min(BRIEF_POLL if brief else POLL, left))
+                time.sleep(min(BRIEF_POLL if soon else POLL, left))
             except OSError as exc:
                 raise StoreError(f"cannot lock the store at {self._folder}: {exc.strerror}; use a local disk") from exc
         with suppress(OSError):  # a full disk can still be searched; others are then told of "another process"
             os.ftruncate(file, 0)
-            os.pwrite(file, _own_process(brief=self._brief), 0)
+            os.pwrite(file, self._own, 0)
 
     def _busy_message(self, file: int) -> str:
         return (
@@ -90,7 +108,31 @@ class FolderLock:
             self._file = None
 
 
-def _own_process(*, brief: bool) -> bytes:
+def batch_waits(folder: Path) -> bool:
+    """Return whether a batch of another process waits for the lock of the store's folder."""
+    lock = FileLock(folder / BATCH)
+    try:
+        return not lock.take(shared=True)
+    except FileNotFoundError:
+        return False
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _asking(folder: Path) -> Iterator[None]:
+    """Ask the holder of the lock to let a batch in, for the time of the block or until this process dies."""
+    with folder_errors(folder):
+        (folder / BATCH).touch()
+        lock = FileLock(folder / BATCH)
+        lock.take()  # another batch that waits asks for both
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _own_process(*, brief: bool, lets_batches_in: bool) -> bytes:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]) if sys.argv else ""
     return json.dumps(
         {
@@ -99,14 +141,15 @@ def _own_process(*, brief: bool) -> bytes:
             "command": command[:COMMAND_CHARS],
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
             "brief": brief,
+            "lets_batches_in": lets_batches_in,
         }
     ).encode()
 
 
-def _is_brief(content: bytes) -> bool:
-    """Return whether the holder unlocks the folder soon: it writes one batch."""
+def _is_holder(kind: str, content: bytes) -> bool:
+    """Return whether the holder unlocks the folder soon: it is `brief`, or `lets_batches_in`."""
     try:
-        return bool(json.loads(content).get("brief"))
+        return bool(json.loads(content).get(kind))
     except (ValueError, AttributeError):
         return False
 

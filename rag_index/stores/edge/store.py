@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+import time
 import uuid
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -21,10 +22,17 @@ from typing import TYPE_CHECKING, Any
 from rag_index.database.files import leftovers, private_folder
 from rag_index.errors import RagIndexError, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
-from rag_index.stores.edge.claims import COPY_MARK, WriteClaim, remove_dead_readers, viewed_folders, wanted_collections
+from rag_index.stores.edge.claims import (
+    COPY_MARK,
+    WriteClaim,
+    is_being_written,
+    remove_dead_readers,
+    viewed_folders,
+    wanted_collections,
+)
 from rag_index.stores.edge.collection import EdgeCollection, create_shard
 from rag_index.stores.edge.collection_reader import EdgeReads
-from rag_index.stores.edge.folder import FolderLock, folder_errors
+from rag_index.stores.edge.folder import BRIEF_POLL, FolderLock, batch_waits, folder_errors
 from rag_index.stores.edge.shard_files import MARK, read_mark
 
 if TYPE_CHECKING:
@@ -37,29 +45,45 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 MIN_FREE = 128 * 1024 * 1024
 LOOK_SECONDS = 0.1
-"""How often to look whether a reader wants a collection that is written in place."""
+"""How often to look whether a reader wants a collection that is written in place, or a batch the folder."""
+HAND_OVER_SECONDS = 1.0
+"""How long a batch that waits has for taking the folder once it is free."""
 
 
 class EdgeStore(EdgeReads):
     """The Store protocol on a folder of this machine.
 
     Opening locks the folder, and raises StoreBusy if another process does not release it within `wait` seconds (one
-    that opened it as `brief`, for a batch: within `brief_wait` seconds).
+    that opened it as `brief`, for a batch: within `brief_wait` seconds). One that `lets_batches_in` gives the folder to
+    another process that wants to write a batch into other collections, and takes it back, at most half of the time. Its
+    own calls wait meanwhile.
     Writes raise StoreError while fewer than `min_free` bytes are free on the disk. Other threads can search while
     points are written; during `optimize` the calls on that one collection wait. Other processes search with an
     `EdgeReader`, and find what was written once this store is closed.
     """
 
     def __init__(
-        self, path: Path, *, wait: float = 0.0, brief: bool = False, brief_wait: float = 0.0, min_free: int = MIN_FREE
+        self,
+        path: Path,
+        *,
+        wait: float = 0.0,
+        brief: bool = False,
+        brief_wait: float = 0.0,
+        lets_batches_in: bool = False,
+        min_free: int = MIN_FREE,
     ) -> None:
         self._path = path
         self._min_free = min_free
+        self._lets_batches_in = lets_batches_in
+        self._next_batch = 0.0
+        """When the next batch may come in, by the monotonic clock."""
         self._folders = path / "collections"
         self._trash = path / "trash"
         with folder_errors(path):
             private_folder(path)
-        self._folder_lock = FolderLock(path, wait=wait, brief=brief, brief_wait=brief_wait)
+        self._folder_lock = FolderLock(
+            path, wait=wait, brief=brief, brief_wait=brief_wait, lets_batches_in=lets_batches_in
+        )
         try:
             with folder_errors(path):
                 self._folders.mkdir(exist_ok=True)
@@ -77,6 +101,8 @@ class EdgeStore(EdgeReads):
         self._open: dict[str, EdgeCollection] = {}
         self._closed = threading.Event()
         self._watching = False
+        if lets_batches_in:
+            self._watch()
 
     def create(
         self, name: str, dimension: int, metadata: dict[str, Any], *, sparse: bool = False, like: str | None = None
@@ -210,12 +236,12 @@ class EdgeStore(EdgeReads):
         return EdgeCollection(name, claim, entry.dimension, min_free=self._min_free, sparse=entry.sparse)
 
     def _watch(self) -> None:
-        """Start the thread that lets readers in, once."""
+        """Start the thread that lets readers and batches in, once."""
         if not self._watching:
             self._watching = True
-            threading.Thread(target=self._let_readers_in, name="rag-index-readers", daemon=True).start()
+            threading.Thread(target=self._let_others_in, name="rag-index-readers", daemon=True).start()
 
-    def _let_readers_in(self) -> None:
+    def _let_others_in(self) -> None:
         while not self._closed.wait(LOOK_SECONDS):
             with suppress(OSError):  # a reader that leaves
                 for name in wanted_collections(self._path):
@@ -223,11 +249,32 @@ class EdgeStore(EdgeReads):
                         collection = self._open.get(name)
                     if collection is not None:
                         collection.let_readers_in()
+            if self._lets_batches_in and time.monotonic() >= self._next_batch and batch_waits(self._path):
+                self._let_batch_in()
+
+    def _let_batch_in(self) -> None:
+        """Give the folder to a batch of another process that waits, and take it back."""
+        with self._mutex, ExitStack() as stack:
+            paused = [stack.enter_context(collection.paused()) for collection in self._open.values()]
+            if self._closed.is_set() or not all(paused):
+                return
+            began = time.monotonic()
+            self._folder_lock.release()
+            try:
+                while batch_waits(self._path) and time.monotonic() < began + HAND_OVER_SECONDS:
+                    time.sleep(BRIEF_POLL)
+                self._folder_lock = FolderLock(self._path, wait=float("inf"), lets_batches_in=True)
+                self._catalog.refresh()
+                self._finish_for_killed_writer()
+            except BaseException:
+                self._closed.set()  # it is not ours any more
+                raise
+            self._next_batch = 2 * time.monotonic() - began
 
     def _finish_for_killed_writer(self) -> None:
         """Complete what a killed writer wrote, let readers have it, and delete copies that it did not finish."""
         for name, entry in self._catalog.entries().items():
-            if entry.writing:
+            if entry.writing and not is_being_written(self._folders / entry.writing):
                 collection = self._collection(name)
                 try:
                     collection.complete()
