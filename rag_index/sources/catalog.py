@@ -97,6 +97,15 @@ class DatabaseCatalog:
         """Return a name as it stands in SQL."""
         return str(self.connection.dialect.identifier_preparer.quote(name))
 
+    @property
+    def seconds_now(self) -> str:
+        """Return the time in seconds since 1970, in SQL."""
+        known = {
+            "sqlite": "(julianday('now') - 2440587.5) * 86400",
+            "postgresql": "EXTRACT(EPOCH FROM CURRENT_TIMESTAMP)",
+        }
+        return known.get(self.connection.dialect.name, "UNIX_TIMESTAMP()")
+
     def share_found(self, values: Sequence[Any], table: DatabaseTable, column: str) -> float:
         """Return the share of these values that a column of the table has."""
         asked = list(dict.fromkeys(values))

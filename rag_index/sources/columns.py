@@ -41,6 +41,7 @@ PERSONAL = known_words("columns", "personal")
 INTERNAL = known_words("columns", "internal")
 MACHINE = known_words("columns", "machine")
 SETTINGS = known_words("columns", "settings")
+HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
 _SECRET_VALUE = re.compile(
     r"\$2[abxy]?\$\d\d\$|\$argon2|\$pbkdf2|pbkdf2[_:]|\$[PHS156]\$[./A-Za-z0-9]{8}|\{(?:SSHA|SHA|MD5|CRYPT)\}"
     r"|eyJ[\w-]{8,}\.eyJ[\w-]+|-----BEGIN [A-Z ]*(?:KEY|CERTIFICATE)|(?:sk|rk|pk)_(?:live|test)_\w+|gh[pousr]_\w{20,}"
@@ -70,9 +71,9 @@ def singular(word: str) -> str:
     """Return the singular of an English noun, near enough to compare two."""
     if word.endswith("ies") and len(word) > 4:
         return f"{word[:-3]}y"
-    if word.endswith(("sses", "uses", "xes", "ches", "shes")) and len(word) > 4:
+    if re.search(r"(?:ss|x|ch|sh|[^aeo]us)es$", word) and len(word) > 4:
         return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 3 else word
+    return word[:-1] if word.endswith("s") and not word.endswith(("ss", "us", "sis", "xis")) and len(word) > 3 else word
 
 
 def looks_secret(value: object) -> bool:
@@ -163,6 +164,8 @@ def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]
     if values and sum(map(looks_secret, values)) * 5 >= len(values):
         return "secret"
     if named & INTERNAL and made.last_word in PROSE | {"memo"}:
+        return "internal"
+    if named & HIDDEN_FLAGS and made.last_word == "reason":
         return "internal"
     looks = _share(made.texts, _EMAIL) > 0.3 or _share(made.texts, _IP) > 0.3
     is_key = words(made.name)[-1:] == ("id",)

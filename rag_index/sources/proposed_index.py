@@ -101,8 +101,10 @@ class TableRoles:
         label = self.subjects.of(first.parent)
         if label.is_people or not label.table.key:
             return []
-        if label.title in label.table.columns:
+        if label.title:
             return [first]
+        if any(one.role == "time" for one in label.profiles.values()):
+            return []  # an order, say: what it names is no label of what it contains
         for second in label.relations:
             last = self.subjects.of(second.parent)
             if last.title in last.table.columns and not last.is_people and not second.type_column and last is not label:
@@ -262,7 +264,7 @@ class IndexMaker:
         if title is None or self._subject.title is not None:
             self._text += titles
             return None
-        return f"{name}.{title}" if title in parent.table.columns else title.replace("{", f"{{{name}.")
+        return f"{name}.{title}" if title in parent.table.columns else parent.title_of(name)
 
     def _add_text_of_others(self) -> None:
         """Join the rows that hold the text of this one."""
@@ -342,7 +344,7 @@ class IndexMaker:
                 if child is not self._subject and all(there in by_column for _, there in relation.pairs):
                     found.append(self._part(child, relation, key, len(found), by_column))
         for own, way in self._roles.links_of(self._subject)[:3]:
-            found.append(self._label_part(own, way, key))
+            found.append(self._label_part(own, way, key, len(found)))
         self._prose += sum(40 for part in found if not part.get("inline"))
         return _with_labels(found[:MAX_PARTS], {*self._joins, *self._table.columns})
 
@@ -431,12 +433,12 @@ class IndexMaker:
         keys = [name for name in child.table.key if name in free]
         return (places[:1] + [name for name in keys if name not in places]) if places else keys
 
-    def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str]) -> dict[str, Any]:
+    def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str], number: int) -> dict[str, Any]:
         """Return the part with the labels, such as tags, that a table links with rows, and with a value of each."""
         link = self._subjects.of(own.child)
         name = _plain(way[-1].parent.name) or "label"
+        part: dict[str, Any] = {"name": name, **self._part_head(link, number)}
         self._part_names.add(name)
-        part: dict[str, Any] = {"name": name, **_table(own.child)}
         whole = [there for _, there in own.pairs] == list(key)
         part["on"] = own.pairs[0][0] if whole and len(own.pairs) == 1 else dict(own.pairs)
         if own.type_column:
@@ -454,11 +456,12 @@ class IndexMaker:
         label = self._subjects.of(way[-1].parent)
         values = [p.name for p in link.profiles.values() if p.last_word == "value" and p.texts and p.role in VALUES]
         part["order_by"] = way[0].columns
-        part["text"] = f"{{{name}.{label.title}}}" + "".join(f": {{{value}}}" for value in values[:1])
-        if (form := label.profiles[str(label.title)].form) != "plain":
-            part["format"] = {f"{name}.{label.title}": form}
+        part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
+        forms = {f"{name}.{column}": label.profiles[column].form for column in label.title_columns}
+        if marked := {column: form for column, form in forms.items() if form != "plain"}:
+            part["format"] = marked
         part["inline"] = True
-        self._tables += [own.child.full_name, *(relation.parent.full_name for relation in way)]
+        self._tables += [relation.parent.full_name for relation in way]
         return part
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:

@@ -28,6 +28,7 @@ NUMBERS = known_words("relations", "numbers")
 MIN_COVERED = 0.3
 """The share of a table's keys that a column must have, if nothing but its values says that they are keys."""
 PARENTS = known_words("relations", "parents")
+CONTAINERS = known_words("relations", "containers")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +212,8 @@ def _candidates(
     if POINTERS & set(bare):
         found += [parent for word in VERSIONS for parent in by_noun.get((word,), [])]
     found = [parent for parent in dict.fromkeys(found) if parent is not table]
-    return [table, *found] if PARENTS & set(bare) else found
+    tree = PARENTS & set(bare) or ("pid" in bare and noun(table.name)[-1] in CONTAINERS)
+    return [table, *found] if tree else found
 
 
 def _is_prefixed(table: DatabaseTable, word: str) -> bool:
@@ -284,13 +286,15 @@ def _one_to_one(
     """Return the table that this one extends: its key is the other's, and its name begins with the other's."""
     if len(table.key) != 1 or any(one.child is table and one.columns == [table.key[0]] for one in known):
         return []
-    own, values = nouns(table), table.columns[table.key[0]].filled
+    own, key = nouns(table), table.columns[table.key[0]]
+    named = [singular(word) for word in words(key.name) if word not in KEY_WORDS]
+    is_own = key.kind == "number" and (key.name == "id" or named == list(noun(table.name)))
+    if is_own or words(key.name)[-1] == "name":  # the numbers of one table are also among those of a larger one
+        return []
     for parent in tables:
         other = nouns(parent)
         longer = len(own) > len(other) and own[: len(other)] == other
-        if longer and parent is not table and len(parent.key) == 1 and words(table.key[0])[-1:] != ("name",):
-            same = parent.columns[parent.key[0]].kind == table.columns[table.key[0]].kind
-            is_key = table.columns[table.key[0]].kind != "number" or table.key[0] != "id"
-            if same and is_key and catalog.share_found(values, parent, parent.key[0]) >= MIN_FOUND:
-                return [Relation(table, parent, ((table.key[0], parent.key[0]),))]
+        other_key = _matching_key(parent, key) if longer else ""
+        if other_key and catalog.share_found(key.filled, parent, other_key) >= MIN_FOUND:
+            return [Relation(table, parent, ((key.name, other_key),))]
     return []

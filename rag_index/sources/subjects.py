@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
-from rag_index.sources.relations import VERSIONS, Nouns, find_relations
-from rag_index.sources.visibility import find_conditions, internal_rows
+from rag_index.sources.relations import CONTAINERS, VERSIONS, Nouns, find_relations
+from rag_index.sources.visibility import DELETED, HIDDEN_FLAGS, below_hidden, find_conditions, internal_rows
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MACHINERY = known_words("subjects", "machinery")
 DOUBTFUL = known_words("subjects", "doubtful")
 MACHINE_NOUN = re.compile(
-    r"\w*cache\w*|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
+    r"\w*cach\w*|(?:event|audit|access|error|sys)?logging|search_?\w+|recent_?changes?|\w{3,}session|\w{3,}token|archive"
 )
 PRIVATE = known_words("subjects", "private")
 PEOPLE = known_words("subjects", "people")
@@ -43,6 +44,8 @@ PAIRS = {
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]+")
+MIN_TITLES = 0.9
+"""The share of titles of their own from which on a row with the name of a person is called by its title."""
 MIN_PART_FILLED = 0.05
 """The share of rows with text from which on rows are parts."""
 MAX_LABELS = 40
@@ -60,10 +63,14 @@ class Subject:
     relations: list[Relation] = field(default_factory=list)
     """Relations to its parents."""
     children: list[Relation] = field(default_factory=list)
+    unmet: list[Condition] = field(default_factory=list)
+    """Conditions that leave out all rows of the sample."""
 
     @cached_property
     def title(self) -> str | None:
         """Return the column, or the template of columns, that says what a row is called."""
+        first = self._named("first_name", "firstname", "given_name")
+        last = self._named("last_name", "lastname", "surname", "family_name")
         names = [p for p in self.profiles.values() if p.role in ("short", "prose", "code") and p.length <= 160]
         names = [
             p
@@ -72,18 +79,13 @@ class Subject:
             or p.last_word in ("title", "subject", "headline")
         ]
         shorts = [p for p in names if (p.filled >= 0.3 and p.role != "code") or p.last_word == "title"]
+        if first and last:  # the title of a person is that of a profession, which many have
+            shorts = [p for p in shorts if p.last_word != "name" and p.distinct >= MIN_TITLES]
         if shorts:
             return min(
                 shorts,
                 key=lambda p: (len(words(p.name)) > 2, TITLES.index(p.last_word) if p.last_word in TITLES else 99),
             ).name
-        first, last = (
-            self._named(*names)
-            for names in (
-                ("first_name", "firstname", "given_name"),
-                ("last_name", "lastname", "surname", "family_name"),
-            )
-        )
         if first and last:
             return f"{{{first}}} {{{last}}}"
         others = [p for p in self.profiles.values() if p.role == "short" and p.filled >= 0.5 and p.distinct >= 0.3]
@@ -97,6 +99,11 @@ class Subject:
         """Return the columns of the title."""
         title = self.title
         return [name for name in self.table.columns if title == name or f"{{{name}}}" in (title or "")]
+
+    def title_of(self, join: str) -> str:
+        """Return a template of the title of a row that is joined under this name."""
+        template = f"{{{self.title}}}" if self.title in self.table.columns else str(self.title)
+        return template.replace("{", f"{{{join}.")
 
     @cached_property
     def prose(self) -> list[str]:
@@ -216,6 +223,9 @@ class Subject:
             return "is for programs, by its name and its values"
         if self.is_login:
             return "holds the accounts of people who log in"
+        for one in self.unmet:
+            if set(words(one.column)) & (HIDDEN_FLAGS | DELETED) and self.table.rows <= SAMPLED_ROWS:
+                return f"has no row that may be shown: {one.reason}"
         if _is_pairs(self):
             return "holds settings: names with values"
         if nouns & {*VERSIONS} and len(nouns) == 1 and not (self.title or self.relations or self.children):
@@ -274,22 +284,27 @@ def find_subjects(catalog: DatabaseCatalog, excluded: Iterable[str] = ()) -> Sub
         own = [relation for relation in relations if relation.child is table]
         profiles = {column.name: profile(column, table) for column in table.columns.values()}
         types = {relation.type_column for relation in own}
-        conditions = find_conditions(table, profiles, catalog.quoted, types) if table.rows else []
-        made.append(Subject(table, nouns(table), profiles, conditions, own))
+        conditions = find_conditions(table, profiles, catalog, types) if table.rows else []
+        unmet = [one for one in conditions if not any(map(one.shows, table.columns[one.column].values))]
+        met = [one for one in conditions if one not in unmet]
+        made.append(Subject(table, nouns(table), profiles, met, own, unmet=unmet))
     subjects = Subjects(catalog, nouns, made)
     for relation in relations:
         subjects.of(relation.parent).children.append(relation)
     for subject in made:
-        title = subject.title
-        if (
-            title in subject.table.columns
-            and 0 < subject.table.rows <= MAX_LABELS
-            and subject.children
-            and not subject.is_people
-        ):
-            internal = internal_rows(subject.table, str(title), catalog.quoted)
-            subject.conditions += [internal] if internal else []
+        _add_conditions(subject, catalog)
     return subjects
+
+
+def _add_conditions(subject: Subject, catalog: DatabaseCatalog) -> None:
+    """Leave out containers whose names say that they are not for all, and rows of a tree below hidden ones."""
+    table, title = subject.table, subject.title
+    if title in table.columns and 0 < table.rows <= MAX_LABELS and subject.children and not subject.is_people:
+        internal = internal_rows(table, str(title), catalog.quoted)
+        subject.conditions += [internal] if internal else []
+    tree = [one for one in subject.relations if one.parent is table and len(one.pairs) == 1 and not one.type_column]
+    if tree and subject.conditions and subject.noun[-1] in CONTAINERS:
+        subject.conditions.append(below_hidden(tree[0], subject.conditions, catalog))
 
 
 def part_relation(subject: Subject, subjects: Subjects) -> list[Relation]:
@@ -312,7 +327,8 @@ def _may_have_parts(parent: Subject) -> bool:
 
 def _rank(child: Subject, parent: Subject, relation: Relation) -> int:
     """Return how surely the rows of a table are parts of the other's; 0 if they are none."""
-    if relation.is_pointer:
+    is_whole = child.title and child.has_prose and not {*relation.columns} & {*child.table.key}
+    if relation.is_pointer or (is_whole and not parent.has_text):
         return 0
     last = child.noun[-1]
     if last in PAIRS:

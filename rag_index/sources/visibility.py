@@ -13,17 +13,35 @@ from rag_index.sources.vocabulary import known_words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from rag_index.sources.catalog import Column, DatabaseTable
+    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
     from rag_index.sources.columns import ColumnProfile
+    from rag_index.sources.relations import Relation
 
 HIDDEN_FLAGS = known_words("visibility", "hidden_flags")
 SHOWN_FLAGS = known_words("visibility", "shown_flags")
 DELETED = known_words("visibility", "deleted")
 PUBLISHED_TIMES = known_words("visibility", "published_times")
 ENDS = re.compile(
-    r"(?:valid|effective|active|published?)_?(?:to|until|till|through|end)|(?:expire[sd]?|expiry|ends?|superseded)_?(?:at|on|date|time)?"
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)|"
+    r"(?:expire[sd]?|expiry|ends?|superseded)_?(?:at|on|date|time)?"
 )
+STARTS = re.compile(
+    r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)|"
+    r"(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)"
+)
+START_SECONDS = re.compile(r"starts?_?(?:at|on|date|time)?")
+"""Names of numbers that say from when on a row is shown, if few rows have one. Each appointment has a time to begin."""
+NEVER = "2090"
+"""The year from which on a time stands for none."""
+MIN_SECONDS = 500_000_000
+"""The least number of seconds since 1970 that is taken for a time: 1985."""
+MAX_GROUPED = 0.2
+"""The share of rows up to which those that name a group are for that group alone."""
+MAX_STATES = 12
+PUT_AWAY = (9, 99)
+"""The states, by number, of what was put away, if they come after a gap: 9 after 5, and not after 8."""
 NO_FLAGS = known_words("visibility", "no_flags")
+AUDIENCE = known_words("visibility", "audience")
 STATES = known_words("visibility", "states")
 PUBLISHED_VALUES = known_words("visibility", "published_values")
 MODERATED_VALUES = known_words("visibility", "moderated_values")
@@ -57,19 +75,19 @@ class Condition:
 
 
 def find_conditions(
-    table: DatabaseTable, profiles: Mapping[str, ColumnProfile], quoted: Callable[[str], str], types: Iterable[str] = ()
+    table: DatabaseTable, profiles: Mapping[str, ColumnProfile], catalog: DatabaseCatalog, types: Iterable[str] = ()
 ) -> list[Condition]:
-    """Return the conditions for the rows that may be shown. None of them leaves out all rows of the sample.
+    """Return the conditions for the rows that may be shown.
 
     `types` are columns that say of which table a row is that another column names: they say nothing of this row.
     """
     found: list[Condition] = []
-    for name, column in table.columns.items():
-        if name in types:
-            continue
-        looks = (look(column, profiles[name], quoted(name)) for look in LOOKS)
-        made = next(filter(None, looks), None) or _type(table, profiles[name], quoted(name))
-        if made is not None and any(map(made.shows, column.values)):
+    for column in table.columns.values():
+        profile, name = profiles[column.name], catalog.quoted(column.name)
+        made = None if column.name in types else _span(column, name, catalog.seconds_now)
+        looks = (look(column, profile, name) for look in LOOKS if column.name not in types)
+        made = made or next(filter(None, looks), None)
+        if column.name not in types and (made := made or _type(table, profile, name)) is not None:
             found.append(made)
     return found
 
@@ -92,6 +110,17 @@ def internal_rows(table: DatabaseTable, title: str, quoted: Callable[[str], str]
     keys = _listed(map(str, hidden)) if texts else ", ".join(map(str, hidden))
     reason = f"named {', '.join(hidden.values())}"
     return Condition(key, f"{quoted(key)} NOT IN ({keys})", reason, lambda value: value not in hidden)
+
+
+def below_hidden(relation: Relation, conditions: Sequence[Condition], catalog: DatabaseCatalog) -> Condition:
+    """Return the condition that leaves out rows of a tree, such as pages, of which one above is hidden."""
+    ((column, key),) = relation.pairs
+    above, own = catalog.quoted(column), catalog.quoted(key)
+    table = ".".join(map(catalog.quoted, filter(None, [relation.parent.schema, relation.parent.name])))
+    hidden = f"SELECT {own} FROM {table} WHERE ({joined(conditions)}) IS NOT TRUE"
+    below = f"SELECT one.{own} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
+    sql = f"{own} NOT IN (WITH RECURSIVE hidden_rows (id) AS ({hidden} UNION {below}) SELECT id FROM hidden_rows)"
+    return Condition(key, sql, f"what {column} names may be hidden, and hides it", lambda value: True)
 
 
 def _flag(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
@@ -177,12 +206,49 @@ def _published(column: Column, profile: ColumnProfile, name: str) -> Condition |
     )
 
 
-def _ended(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
-    """Return the condition of a column such as `valid_to`."""
-    if column.kind != "time" or not ENDS.fullmatch("_".join(words(column.name))) or profile.filled == 1:
+def _span(column: Column, name: str, seconds_now: str) -> Condition | None:
+    """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`."""
+    called, times = "_".join(words(column.name)), [value for value in column.filled if value != 0]
+    ends, starts = ENDS.fullmatch(called), STARTS.fullmatch(called)
+    if column.kind == "number" and (ends or starts or START_SECONDS.fullmatch(called)):
+        if 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times):
+            return None
+        open_, now = f"COALESCE({name}, 0) = 0", seconds_now
+    elif column.kind == "time" and (ends or starts):
+        if len(times) == len(column.values) and not any(str(at) >= NEVER for at in times):
+            return None
+        open_, now = f"{name} IS NULL", "CURRENT_TIMESTAMP"
+    else:
         return None
-    sql = f"({name} IS NULL OR {name} > CURRENT_TIMESTAMP)"
-    return Condition(column.name, sql, f"{column.name} says until when a row holds", lambda at: at is None)
+    what = f"{column.name} says {'until' if ends else 'from'} when a row holds"
+    return Condition(column.name, f"({open_} OR {name} {'>' if ends else '<='} {now})", what, lambda at: True)
+
+
+def _audience(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column such as `fe_group`, with the numbers of groups that few rows are for."""
+    if "_".join(words(column.name)) not in AUDIENCE or not column.filled:
+        return None
+    grouped = [value for value in column.filled if str(value) != "0"]
+    are_numbers = all(re.fullmatch(r"-?\d+(?:,-?\d+)*", str(value)) for value in grouped)
+    if not are_numbers or len(grouped) > MAX_GROUPED * len(column.values):
+        return None
+    sql = f"COALESCE({name}, 0) = 0" if column.kind == "number" else f"COALESCE({name}, '0') IN ('', '0')"
+    return Condition(column.name, sql, f"{column.name} names who may see a row", lambda value: value not in grouped)
+
+
+def _number(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a state by number, of which 9 after a gap, and what is negative, were put away."""
+    values = {value for value in column.filled if isinstance(value, int)}
+    is_state = column.kind == "number" and words(column.name)[-1] in ("status", "state")
+    if not is_state or not 1 < len(values) <= MAX_STATES:
+        return None
+    away = sorted(value for value in values if value < 0 or (value in PUT_AWAY and value - 1 not in values))
+    shown = sum(value not in away for value in column.filled)
+    if not away or 2 * shown < len(column.filled):
+        return None
+    sql = f"({name} IS NULL OR {name} NOT IN ({', '.join(map(str, away))}))"
+    reason = f"{column.name} is one of {', '.join(map(str, sorted(values)))}"
+    return Condition(column.name, sql, reason, lambda value: value not in away)
 
 
 def _state(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
@@ -214,7 +280,7 @@ def _password(column: Column, profile: ColumnProfile, name: str) -> Condition | 
     return Condition(column.name, f"COALESCE({name}, '') = ''", reason, lambda value: not value)
 
 
-LOOKS = (_flag, _level, _workspace, _deleted, _published, _ended, _state, _password)
+LOOKS = (_flag, _level, _workspace, _deleted, _published, _state, _number, _audience, _password)
 
 
 def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:

@@ -1,0 +1,199 @@
+"""Rules by which `init` proposes indexes: what belongs together, and what nobody may be shown."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from rag_index.settings import Settings
+from rag_index.sources import open_source
+from rag_index.sources.columns import singular
+from rag_index.sources.scaffold import propose_indexes
+
+PROSE = "The pump behind the mill stopped when the water froze, and nobody noticed it before the bakers came to work"
+PAST, FUTURE = 1_600_000_000, 4_000_000_000
+
+
+@pytest.fixture
+def propose(tmp_path):
+    """A function that fills tables, given as columns and rows, and returns the proposal."""
+    url = sa.make_url(f"sqlite:///{tmp_path}/source.db")
+
+    def made(tables, **options):
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            for name, (columns, rows) in tables.items():
+                connection.exec_driver_sql(f'CREATE TABLE "{name}" ({columns})')
+                for row in rows:
+                    connection.exec_driver_sql(f'INSERT INTO "{name}" VALUES ({", ".join("?" * len(row))})', tuple(row))
+        engine.dispose()
+        return propose_indexes(url, **options)
+
+    made.url = url
+    return made
+
+
+def index(proposal, table):
+    return next(one for one in proposal.indexes if one.tables[0] == table).settings
+
+
+def shown(propose, proposal, table):
+    """Return the keys of the documents that the proposed settings give."""
+    settings = {"name": "one", **index(proposal, table)}
+    made = Settings(source={"url": str(propose.url)}, indexes=[settings])
+    source = open_source(made, made.indexes[0])
+    try:
+        return set(source.page(None, 500).documents.keys)
+    finally:
+        source.close()
+
+
+def pages(extra, values, count=12):
+    """Return a table of pages with a column that has these values, and then nothing but the last one."""
+    rows = [(n, f"Page {n} of the mill", f"{PROSE} {n}", values[min(n, len(values)) - 1]) for n in range(1, count + 1)]
+    return f"id INTEGER PRIMARY KEY, title TEXT, body TEXT, {extra}", rows
+
+
+@pytest.mark.parametrize(
+    ("plural", "noun"),
+    [("cases", "case"), ("statuses", "status"), ("wikis", "wiki"), ("warehouses", "warehouse"), ("boxes", "box"),
+     ("entries", "entry"), ("analysis", "analysis"), ("branches", "branch"), ("addresses", "address")],
+)  # fmt: skip
+def test_nouns_are_compared_in_the_singular(plural, noun):
+    assert singular(plural) == noun
+
+
+def test_numbers_that_two_tables_have_by_chance_make_no_relation(propose):
+    made = propose(
+        {
+            "visit": ("visit_id INTEGER PRIMARY KEY, visit_type INTEGER, title TEXT, report TEXT",
+                      [(n, n % 3 + 1, f"Visit {n} of the mill", f"{PROSE} {n}") for n in range(1, 31)]),
+            "visit_type": ("visit_type_id INTEGER PRIMARY KEY, name TEXT, description TEXT",
+                           [(1, "First visit", PROSE), (2, "Second visit", PROSE), (3, "Third visit", PROSE)]),
+            "gate": ("id INTEGER PRIMARY KEY, name TEXT, description TEXT",
+                     [(n, f"Gate no. {n} of the mill", f"{PROSE} {n}") for n in range(1, 31)]),
+        }
+    )  # fmt: skip
+    visit = index(made, "visit")
+    assert "parts" not in visit
+    assert visit["joins"]["visit_type_2"]["table"] == "visit_type"
+    assert "joins" not in index(made, "gate")
+
+
+def test_a_part_whose_document_is_left_out_becomes_a_document(propose):
+    tables = {
+        "ticket": ("id INTEGER PRIMARY KEY, subject TEXT", [(n, f"The mill is silent {n}") for n in range(1, 13)]),
+        "remark": ("id INTEGER PRIMARY KEY, ticket_id INTEGER, body TEXT",
+                   [(n, n % 12 + 1, f"{PROSE} {n}") for n in range(1, 31)]),
+    }  # fmt: skip
+    made = propose(tables, include=["remark"])
+    assert [one.tables[0] for one in made.indexes] == ["remark"]
+    assert made.left_out["ticket"] == "is not included"
+
+
+@pytest.mark.parametrize("project_id", [2, 0, None])
+def test_rows_are_hidden_with_what_contains_them_if_each_names_one(propose, project_id):
+    """0 names no row: such rows would be lost."""
+    public = {str(n) for n in range(1, 31) if n % 3 + 1 != 2}
+    projects = [(1, "Mill", 1), (2, "Secret weir", 0), (3, "Lock", 1)]
+    wikis = [(n, n) for n in (1, 2, 3)]
+    rows = [(n, f"Page {n} of the mill", f"{PROSE} {n}", n % 3 + 1) for n in range(1, 31)]
+    tickets = [(n, f"Ticket {n} of the mill", f"{PROSE} {n}", n % 3 + 1 if n > 1 else project_id) for n in range(1, 31)]
+    made = propose(
+        {
+            "projects": ("id INTEGER PRIMARY KEY, name TEXT, is_public INTEGER", projects),
+            "wikis": ("id INTEGER PRIMARY KEY, project_id INTEGER", wikis),
+            "wiki_pages": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, wiki_id INTEGER", rows),
+            "members": ("id INTEGER PRIMARY KEY, project_id INTEGER", wikis),
+            "tickets": ("id INTEGER PRIMARY KEY, subject TEXT, body TEXT, project_id INTEGER", tickets),
+        }
+    )
+    assert shown(propose, made, "wiki_pages") == public
+    assert shown(propose, made, "tickets") == (public if project_id else {str(n) for n in range(1, 31)})
+
+
+def test_a_label_comes_with_its_value_unless_the_link_is_deleted(propose):
+    made = propose(
+        {
+            "devices": pages("maker TEXT", ["ACME"]),
+            "fields": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Colour"), (2, "Voltage")]),
+            "field_values": ("id INTEGER PRIMARY KEY, device_id INTEGER, field_id INTEGER, value TEXT, deleted INTEGER",
+                             [(n, n, n % 2 + 1, f"v{n}", n == 4) for n in range(1, 13)]),
+        }
+    )  # fmt: skip
+    (part,) = index(made, "devices")["parts"]
+    assert part["text"] == "{fields.name}: {value}"
+    assert part["where"] == "COALESCE(deleted, 0) = 0"
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "hidden"),
+    [
+        ("visibility_level INTEGER", [0, 10, 20], {1}),
+        ("status TEXT", ["published_private", "published"], {1}),
+        ("status TEXT", ["team_private", "shared"], {1}),
+        ("status INTEGER", [9, 5, 1], {1}),
+        ("status INTEGER", [9, 8, 1], set()),
+        ("state INTEGER", [-2, 1], {1}),
+        ("starttime INTEGER NOT NULL", [FUTURE, PAST, 0], {1}),
+        ("endtime INTEGER NOT NULL", [PAST, FUTURE, 0], {1}),
+        ("start_time INTEGER NOT NULL", [FUTURE], set()),
+        ("end_time INTEGER NOT NULL", [40, 0], set()),
+        ("publish_up DATETIME", ["2099-01-01 00:00:00", "2020-01-01 00:00:00", None], {1}),
+        ("published_until DATETIME", ["2020-01-01 00:00:00", "2080-01-01 00:00:00", None], {1}),
+        ("valid_to DATETIME", ["2020-01-01 00:00:00", "9999-12-31 00:00:00"], {1}),
+        ("start_date DATETIME", ["2099-01-01 00:00:00", None], set()),
+        ("fe_group TEXT NOT NULL", ["2", "", "0"], {1}),
+        ("user_group INTEGER NOT NULL", [0, 3, 2], set()),
+        ("read INTEGER NOT NULL", [1, 0], set()),
+        ("personal INTEGER NOT NULL", [1, 0], {1}),
+    ],
+)
+def test_rows_that_may_not_be_shown_are_no_documents(propose, column, values, hidden):
+    made = propose({"pages": pages(column, values)})
+    assert shown(propose, made, "pages") == {str(n) for n in range(1, 13) if n not in hidden}
+
+
+def test_pages_below_a_hidden_one_are_hidden_at_any_depth(propose):
+    rows = [(n, n - 1 if n > 5 else 0, n == 8, f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
+    columns = "id INTEGER PRIMARY KEY, pid INTEGER NOT NULL, hidden INTEGER NOT NULL, title TEXT, body TEXT"
+    assert shown(propose, propose({"pages": (columns, rows)}), "pages") == set("1234567")
+
+
+def test_a_table_of_which_all_rows_are_hidden_is_left_out(propose):
+    made = propose({"memos": pages("personal INTEGER", [1], count=2), "pages": pages("hidden INTEGER", [0])})
+    assert made.left_out["memos"] == "has no row that may be shown: personal says who may see a row"
+
+
+def test_a_person_is_called_by_its_name_and_not_by_its_profession(propose):
+    people = [(n, f"Ann{n}", f"Miller{n}", "Clerk" if n % 2 else "Head of sales", f"{PROSE} {n}") for n in range(1, 13)]
+    made = propose(
+        {"contacts": ("id INTEGER PRIMARY KEY, FirstName TEXT, LastName TEXT, Title TEXT, Notes TEXT", people)}
+    )
+    assert index(made, "contacts")["title"] == "{FirstName} {LastName}"
+
+
+def test_what_an_order_names_is_no_label_of_a_product_that_it_contains(propose):
+    made = propose(
+        {
+            "products": pages("maker TEXT", ["ACME"]),
+            "shippers": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Speedy express"), (2, "Slow boat")]),
+            "orders": ("id INTEGER PRIMARY KEY, shipper_id INTEGER, ordered_on DATETIME",
+                       [(n, n % 2 + 1, "2024-01-01 00:00:00") for n in range(1, 31)]),
+            "order_lines": ("order_id INTEGER, product_id INTEGER, PRIMARY KEY (order_id, product_id)",
+                            [(n, n % 12 + 1) for n in range(1, 31)]),
+        }
+    )  # fmt: skip
+    assert "parts" not in index(made, "products")
+
+
+def test_names_without_letters_are_names(propose):
+    columns = '"#" INTEGER PRIMARY KEY, "%" TEXT, "!" INTEGER, title TEXT, body TEXT'
+    rows = [(n, "ab"[n % 2], n, f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
+    assert index(propose({"_": (columns, rows)}), "_")["key"] == "#"
+
+
+def test_why_a_row_was_hidden_is_not_shown(propose):
+    made = propose({"pages": pages("delete_reason TEXT", ["It names a man in the village", "It insults the miller"])})
+    assert made.personal == {"pages": ["delete_reason"]}
+    assert "delete_reason" not in str(index(made, "pages"))
