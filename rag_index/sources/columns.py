@@ -161,14 +161,14 @@ def _with_role(made: ColumnProfile, column: Column, values: Sequence[object], na
 
 def _guarded_role(made: ColumnProfile, values: Sequence[object], named: set[str]) -> Role | None:
     """Return the role of a column that is not for everybody; None if it may be."""
-    if values and sum(map(looks_secret, values)) * 5 >= len(values):
+    is_key = words(made.name)[-1:] == ("id",)
+    if values and not is_key and sum(map(looks_secret, values)) * 5 >= len(values):
         return "secret"
     if named & INTERNAL and made.last_word in PROSE | {"memo"}:
         return "internal"
     if named & HIDDEN_FLAGS and made.last_word == "reason":
         return "internal"
     looks = _share(made.texts, _EMAIL) > 0.3 or _share(made.texts, _IP) > 0.3
-    is_key = words(made.name)[-1:] == ("id",)
     return "personal" if looks or (named & PERSONAL and made.length < 100 and not is_key) else None
 
 

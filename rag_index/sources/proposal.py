@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.sources.proposed_index import IndexMaker, ProposedIndex, TableRoles
+from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, TableRoles
 from rag_index.sources.relations import VERSIONS
 from rag_index.sources.subjects import PARTS, find_subjects, part_relation, text_parents, wanted_texts
-from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
     from collections.abc import Container, Sequence
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 MAX_INDEXES = 10
 MAX_NAME_CHARS = 80
-OLD_VERSIONS = known_words("proposal", "old_versions")
 
 
 @dataclass(slots=True)

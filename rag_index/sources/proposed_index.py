@@ -12,8 +12,8 @@ from rag_index.documents.languages import find_languages, language_of
 from rag_index.settings.index import NO_LANGUAGE
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import words
-from rag_index.sources.subjects import text_parents, wanted_texts
-from rag_index.sources.visibility import joined
+from rag_index.sources.subjects import NOTHING, text_parents, wanted_texts
+from rag_index.sources.visibility import answers_none, joined
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
@@ -34,10 +34,9 @@ MIN_CHILDREN = 3
 """A table to which so many others refer contains their rows, too, such as a project."""
 VALUES = frozenset(["prose", "short", "code", "choice", "other"])
 """The roles of a column with the value of a field that another table names."""
-NOTHING = ("", 0, "0", -1)
-"""What a column has that names no row, besides NULL."""
 MIN_CONTAINER_SHARE = 2
 """A table of which each row contains at least so many of another is a container, such as a forum or a project."""
+OLD_VERSIONS = known_words("proposal", "old_versions")
 USEFUL_NUMBERS = known_words("proposal", "useful_numbers")
 CREATED = known_words("proposal", "created")
 CHANGED = known_words("proposal", "changed")
@@ -178,13 +177,14 @@ class IndexMaker:
     def _score(self, title: str | None, parts: Sequence[dict[str, Any]]) -> float:
         """Return how likely people look for these documents; below 1 if they do not."""
         own = [part for part in parts if not part.get("inline")]
+        children = [one for one in self._subject.children if self._subjects.of(one.child).noun[-1] not in OLD_VERSIONS]
         if not self._prose and not own:
-            referred = [one for one in self._subject.children if not one.type_column]
+            referred = [one for one in children if not one.type_column]
             codes = bool(self._subject.codes or len(self._text) > 1)
             return 1.0 if title and self._table.rows > 12 and not referred and codes else 0.5
         if not title and not parts and not wanted_texts(self._subject, self._subject.prose):
             return 0.0
-        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < MIN_DESCRIPTION and self._subject.children:
+        if self._table.rows <= MAX_CONTAINERS and not own and self._prose < MIN_DESCRIPTION and children:
             return 0.0
         length = self._prose + 100 * len(parts)
         return (
@@ -338,6 +338,8 @@ class IndexMaker:
             found.append(self._part(child, relation, key, len(found)))
             for grandchild, second in self._roles.parts_of(child):
                 found.append(self._part_of_part(grandchild, second, relation, len(found)))
+        if self._subject.thread is not None:
+            found.append(self._part(self._subject, self._subject.thread, key, len(found)))
         if root is not None:
             by_column = {there: here for here, there in root.pairs}
             for child, relation in self._roles.parts_of(self._subjects.of(root.parent)):
@@ -431,6 +433,9 @@ class IndexMaker:
             or (words(n)[-1:] and words(n)[-1] in ORDERS and child.profiles[n].role in ("number", "flag"))
         ]
         keys = [name for name in child.table.key if name in free]
+        if not places and keys and child.table.columns[keys[0]].kind != "number":
+            made = [n for n in free if words(n)[0] in CREATED and child.profiles[n].role in ("time", "number")]
+            return made[:1] + keys
         return (places[:1] + [name for name in keys if name not in places]) if places else keys
 
     def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str], number: int) -> dict[str, Any]:
@@ -477,9 +482,12 @@ class IndexMaker:
         made["key"] = _one_or_all(key)
         if newest:
             made["newest"] = newest
-        if subject.conditions:
-            made["where"] = joined(subject.conditions)
-            self._reasons["where"] = "; ".join(one.reason for one in subject.conditions)
+        conditions = list(subject.conditions)
+        if subject.thread is not None:
+            conditions.append(answers_none(self._table, subject.thread.columns[0], self._subjects.catalog.quoted))
+        if conditions:
+            made["where"] = joined(conditions)
+            self._reasons["where"] = "; ".join(one.reason for one in conditions)
             self._hidden += [f"{self._table.full_name}: {one.reason}" for one in subject.conditions]
         if title:
             made["title"] = title

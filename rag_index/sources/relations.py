@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import singular, words
 from rag_index.sources.vocabulary import known_words, ordered_words
 
@@ -127,10 +128,10 @@ def _contained_keys(
 
 
 def _same_values(table: DatabaseTable, parent: DatabaseTable) -> bool:
-    """Return whether the sampled rows of both have keys in common."""
+    """Return whether the rows of a table name those of the parent; of a large parent, whether some sampled ones do."""
     keys = set(zip(*[parent.columns[name].values for name in parent.key], strict=True))
     used = set(zip(*[table.columns[name].values for name in parent.key], strict=True))
-    return bool(keys & used)
+    return len(keys & used) >= (MIN_FOUND * len(used) if parent.rows <= SAMPLED_ROWS else 1)
 
 
 def _named(
@@ -145,13 +146,25 @@ def _named(
     named = set(words(column.name))
     if not values or (named & NUMBERS and not named & KEY_WORDS - {"no", "nr", "number", "code"}):
         return None
+    if named & POINTERS and not named & KEY_WORDS and {str(value) for value in values} == {"1"}:  # a flag
+        return None
+    fits: list[tuple[float, DatabaseTable, str]] = []
     for parent in _candidates(table, column, by_noun, tables):
         key = _matching_key(parent, column)
-        if key and catalog.share_found(values, parent, key) >= MIN_FOUND:
-            return Relation(table, parent, ((column.name, key),))
+        if key and (share := catalog.share_found(values, parent, key)) >= MIN_FOUND:
+            fits.append((share, parent, key))
+    if fits:
+        share, parent, key = max(fits, key=lambda fit: fit[0] if _is_kin(table, fit[1], fits[0][1]) else fits[0][0])
+        return Relation(table, parent, ((column.name, key),))
     if set(words(column.name)) - KEY_WORDS <= GENERIC and set(words(column.name)) & (GENERIC | {"id"}):
         return _by_values(catalog, table, column, values, tables)
     return None
+
+
+def _is_kin(table: DatabaseTable, parent: DatabaseTable, first: DatabaseTable) -> bool:
+    """Return whether a table is called like another one, and like the child, too: `wiki_pages` of `wiki_versions`."""
+    named = noun(parent.name)
+    return named[-1] == noun(first.name)[-1] and bool(set(named[:-1]) & set(noun(table.name)))
 
 
 def _by_values(
@@ -192,6 +205,8 @@ def _candidates(
 ) -> list[DatabaseTable]:
     """Return the tables that the name of a column may mean, the likeliest first."""
     named = [singular(word) for word in words(column.name)]
+    if named[-1].endswith("id") and (named[-1][:-2],) in by_noun:  # `entryid`
+        named[-1:] = [named[-1][:-2], "id"]
     bare = [word for word in named if word not in KEY_WORDS]
     has_key_word = len(bare) < len(named)
     found: list[DatabaseTable] = []

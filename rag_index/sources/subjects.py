@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
-from rag_index.sources.relations import CONTAINERS, VERSIONS, Nouns, find_relations
+from rag_index.sources.relations import CONTAINERS, PARENTS, VERSIONS, Nouns, find_relations
 from rag_index.sources.visibility import DELETED, HIDDEN_FLAGS, below_hidden, find_conditions, internal_rows
 from rag_index.sources.vocabulary import known_words
 
@@ -44,6 +44,8 @@ PAIRS = {
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
 MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]+")
+NOTHING = ("", 0, "0", -1)
+"""What a column has that names no row, besides NULL."""
 MIN_TITLES = 0.9
 """The share of titles of their own from which on a row with the name of a person is called by its title."""
 MIN_PART_FILLED = 0.05
@@ -135,6 +137,29 @@ class Subject:
         ]
 
     @cached_property
+    def thread(self) -> Relation | None:
+        """Return the relation of replies to the row that they answer: they have its title or none, and no replies."""
+        if not self.has_prose or not (self.title is None or self.title in self.table.columns):
+            return None
+        own = [one for one in self.relations if one.parent is self.table and PARENTS & set(words(one.columns[0]))]
+        return next((one for one in own if self._are_replies(*one.pairs[0])), None)
+
+    def _are_replies(self, column: str, key: str) -> bool:
+        columns = self.table.columns
+        all_rows = zip(*[one.values for one in columns.values()], strict=True)
+        rows = [dict(zip(columns, row, strict=True)) for row in all_rows]
+        rows = [row for row in rows if all(one.shows(row[one.column]) for one in self.conditions)]
+        above = {row[key]: row[column] for row in rows if row[column] not in (None, *NOTHING)}
+        if not above or above.keys() & set(above.values()):
+            return False
+        if self.title is None:
+            return True
+        called = {row[key]: str(row[self.title]) for row in rows}
+        pairs = [(called[own], called[other]) for own, other in above.items() if other in called]
+        alike = sum(other.lower() in own.lower() for own, other in pairs)
+        return bool(pairs) and alike >= MIN_TITLES * len(pairs)
+
+    @cached_property
     def has_prose(self) -> bool:
         """Return whether a row has a text beside its title."""
         return any(self.profiles[name].role == "prose" for name in self.prose)
@@ -142,7 +167,7 @@ class Subject:
     @cached_property
     def has_text(self) -> bool:
         """Return whether people read anything of a row."""
-        return bool(self.title or self.prose)
+        return bool(self.title) or any(self.profiles[name].filled for name in self.prose)
 
     @cached_property
     def text_length(self) -> float:

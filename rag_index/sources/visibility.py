@@ -23,14 +23,17 @@ DELETED = known_words("visibility", "deleted")
 PUBLISHED_TIMES = known_words("visibility", "published_times")
 ENDS = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:to|until|till|through|ends?|down)|"
-    r"(?:expire[sd]?|expiry|ends?|superseded)_?(?:at|on|date|time)?"
+    r"(?:expire[sd]?|expiry|superseded)_?(?:at|on|date|time)?"
 )
 STARTS = re.compile(
     r"(?:valid|effective|active|visible|available|publish(?:ed)?|show)_?(?:from|since|starts?|up)|"
     r"(?:embargo(?:ed)?|hidden)_?(?:until|till|to|ends?)"
 )
-START_SECONDS = re.compile(r"starts?_?(?:at|on|date|time)?")
-"""Names of numbers that say from when on a row is shown, if few rows have one. Each appointment has a time to begin."""
+BEGINS = re.compile(r"(?:time_?)?(?:starts?|begins?)_?(?:at|on|date|time)?")
+STOPS = re.compile(r"(?:time_?)?ends?_?(?:at|on|date|time)?")
+"""Names of times that say when a row is shown, unless most rows have a time to begin, as appointments do."""
+ALONE = re.compile(r"\w*(?:wsid|workspace)|private\w*to|visible_?to")
+"""Names of numbers that are 0 for what all may see: else they name a workspace of drafts, or the only reader."""
 NEVER = "2090"
 """The year from which on a time stands for none."""
 MIN_SECONDS = 500_000_000
@@ -52,6 +55,8 @@ BAD_TYPES = re.compile(
     r"trackback|pingback|old_?version|archive[d]?_?version|internal|private|whisper|bot).*",
     re.IGNORECASE,
 )
+MESSENGER = ("O", "P", "D")
+"""The types of channels that all people, only some, or two can read: open, private, direct."""
 INTERNAL_NAMES = re.compile(
     r".*\b(?:moderators?|moderation|staff (?:only|room|area)|internal|intern|private|confidential|admins? only|"
     r"administrators?|trash ?can|trash|recycle bin|papierkorb|hidden)\b.*",
@@ -84,7 +89,7 @@ def find_conditions(
     found: list[Condition] = []
     for column in table.columns.values():
         profile, name = profiles[column.name], catalog.quoted(column.name)
-        made = None if column.name in types else _span(column, name, catalog.seconds_now)
+        made = None if column.name in types else _span(table, column, name, catalog.seconds_now)
         looks = (look(column, profile, name) for look in LOOKS if column.name not in types)
         made = made or next(filter(None, looks), None)
         if column.name not in types and (made := made or _type(table, profile, name)) is not None:
@@ -121,6 +126,13 @@ def below_hidden(relation: Relation, conditions: Sequence[Condition], catalog: D
     below = f"SELECT one.{own} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
     sql = f"{own} NOT IN (WITH RECURSIVE hidden_rows (id) AS ({hidden} UNION {below}) SELECT id FROM hidden_rows)"
     return Condition(key, sql, f"what {column} names may be hidden, and hides it", lambda value: True)
+
+
+def answers_none(table: DatabaseTable, column: str, quoted: Callable[[str], str]) -> Condition:
+    """Return the condition that leaves out replies: they are parts of what they answer."""
+    nothing = {"number": "0", "text": "''"}.get(table.columns[column].kind)
+    sql = f"COALESCE({quoted(column)}, {nothing}) = {nothing}" if nothing else f"{quoted(column)} IS NULL"
+    return Condition(column, sql, f"{column} is set for replies, which are parts", lambda value: not value)
 
 
 def _flag(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
@@ -171,11 +183,13 @@ def _level(column: Column, profile: ColumnProfile, name: str) -> Condition | Non
     return Condition(column.name, f"{name} > {least}", reason, lambda value: (value or 0) > least)
 
 
-def _workspace(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
-    """Return the condition of a column with the workspace of a draft, which is 0 for what is live."""
-    if not set(words(column.name)) & {"wsid", "workspace"} or column.kind != "number":
+def _alone(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
+    """Return the condition of a column with the workspace of a draft, or the reader of a private reply."""
+    if not ALONE.fullmatch("_".join(words(column.name))) or column.kind != "number":
         return None
-    return Condition(column.name, f"{name} = 0", f"{column.name} is set for drafts", lambda value: not value)
+    return Condition(
+        column.name, f"{name} = 0", f"{column.name} is set for what is not for all", lambda value: not value
+    )
 
 
 def _deleted(column: Column, profile: ColumnProfile, name: str) -> Condition | None:
@@ -206,11 +220,15 @@ def _published(column: Column, profile: ColumnProfile, name: str) -> Condition |
     )
 
 
-def _span(column: Column, name: str, seconds_now: str) -> Condition | None:
+def _span(table: DatabaseTable, column: Column, name: str, seconds_now: str) -> Condition | None:
     """Return the condition of columns such as `valid_to`, `publish_up` and, in seconds since 1970, `endtime`."""
     called, times = "_".join(words(column.name)), [value for value in column.filled if value != 0]
-    ends, starts = ENDS.fullmatch(called), STARTS.fullmatch(called)
-    if column.kind == "number" and (ends or starts or START_SECONDS.fullmatch(called)):
+    ends, starts = bool(ENDS.fullmatch(called)), bool(STARTS.fullmatch(called))
+    begins = [one for one in table.columns.values() if BEGINS.fullmatch("_".join(words(one.name)))]
+    if all(2 * sum(map(bool, one.values)) <= len(one.values) for one in begins):
+        ends = ends or bool(STOPS.fullmatch(called))
+        starts = starts or (column.kind == "number" and bool(BEGINS.fullmatch(called)))
+    if column.kind == "number" and (ends or starts):
         if 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times):
             return None
         open_, now = f"COALESCE({name}, 0) = 0", seconds_now
@@ -280,7 +298,7 @@ def _password(column: Column, profile: ColumnProfile, name: str) -> Condition | 
     return Condition(column.name, f"COALESCE({name}, '') = ''", reason, lambda value: not value)
 
 
-LOOKS = (_flag, _level, _workspace, _deleted, _published, _state, _number, _audience, _password)
+LOOKS = (_flag, _level, _alone, _deleted, _published, _state, _number, _audience, _password)
 
 
 def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition | None:
@@ -288,6 +306,8 @@ def _type(table: DatabaseTable, profile: ColumnProfile, name: str) -> Condition 
     if profile.role != "choice" or words(profile.name)[-1] not in ("type", "kind", "class"):
         return None
     good = [value for value in profile.choices if not BAD_TYPES.fullmatch(value)]
+    if {*MESSENGER} <= {*profile.choices}:
+        good = ["O"]
     good = [value for value in good if _has_text(table, profile.name, value)]
     if not good or len(good) == len(profile.choices):
         return None

@@ -80,6 +80,77 @@ def test_numbers_that_two_tables_have_by_chance_make_no_relation(propose):
     assert "joins" not in index(made, "gate")
 
 
+def test_a_table_whose_composite_key_few_rows_have_contains_no_rows(propose):
+    made = propose(
+        {
+            "posts": ("id INTEGER PRIMARY KEY, user_id INTEGER, channel_id INTEGER, message TEXT",
+                      [(n, n % 5 + 1, n % 7 + 1, f"{PROSE} {n}") for n in range(1, 31)]),
+            "notes": ("user_id INTEGER, channel_id INTEGER, note TEXT, hidden INT, PRIMARY KEY (user_id, channel_id)",
+                      [(2, 2, PROSE, 0), (2, 9, PROSE, 1), (3, 9, PROSE, 1)]),
+        }
+    )  # fmt: skip
+    assert "joins" not in index(made, "posts")
+
+
+def test_an_id_may_be_written_together_with_its_noun_and_a_flag_is_none(propose):
+    made = propose(
+        {
+            "entries": pages("maker TEXT", ["ACME"]),
+            "entry_remarks": ("id INTEGER PRIMARY KEY, entryid INTEGER, body TEXT, latest INTEGER",
+                              [(n, n % 12 + 1, f"{PROSE} {n}", n % 2) for n in range(1, 31)]),
+            "entry_versions": ("id INTEGER PRIMARY KEY, entryid INTEGER, content TEXT",
+                               [(n, n % 12 + 1, f"{PROSE} {n}") for n in range(1, 31)]),
+        }
+    )  # fmt: skip
+    (part,) = index(made, "entries")["parts"]
+    assert (part["table"], part["on"]) == ("entry_remarks", "entryid")
+    assert made.left_out["entry_versions"] == "holds older versions of rows"
+
+
+def test_random_ids_are_no_secrets_and_no_order(propose):
+    ids = [f"q7w{n:02d}e9r8t1y5u3i2o6p4a7s" for n in range(13)]
+    pages = [(ids[n], f"Page {n} of the mill", f"{PROSE} {n}") for n in range(1, 13)]
+    remarks = [(ids[n], ids[13 - n], f"{PROSE} {n}", n) for n in range(1, 13)]
+    made = propose(
+        {
+            "pages": ("id TEXT PRIMARY KEY, title TEXT, body TEXT", pages),
+            "remarks": ("id TEXT PRIMARY KEY, page_id TEXT, body TEXT, create_at INTEGER", remarks),
+        }
+    )
+    assert (made.secrets, index(made, "pages")["key"]) == ({}, "id")
+    assert index(made, "pages")["parts"][0]["order_by"] == ["create_at", "id"]
+
+
+def test_of_two_tables_of_pages_the_one_called_like_the_remarks_has_them(propose):
+    """Pages of a wiki without a name stay documents, though few and short, and though it might have a text one day."""
+    short = [(n, f"Page {n} of the mill", f"Words about it {n}", n % 3 + 1) for n in range(1, 26)]
+    made = propose(
+        {
+            "pages": pages("maker TEXT", ["ACME"], count=23),
+            "wikis": ("id INTEGER PRIMARY KEY, description TEXT", [(1, None), (2, None), (3, None)]),
+            "wiki_pages": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, wikiid INTEGER", short),
+            "wiki_versions": ("id INTEGER PRIMARY KEY, pageid INTEGER, content TEXT",
+                              [(n, n % 25 + 1, f"Words {n}") for n in range(1, 51)]),
+            "wiki_remarks": ("id INTEGER PRIMARY KEY, pageid INTEGER, body TEXT",
+                             [(n, n % 25 + 1, f"{PROSE} {n}") for n in range(1, 51)]),
+        }
+    )  # fmt: skip
+    assert "parts" not in index(made, "pages")
+    assert [part["table"] for part in index(made, "wiki_pages")["parts"]] == ["wiki_remarks"]
+
+
+def test_versions_do_not_make_a_container_of_what_they_are_of(propose):
+    short = [(n, f"Page {n} of the mill", f"Words about it {n}") for n in range(1, 13)]
+    versions = [(n, n % 12 + 1, f"Words {n}") for n in range(1, 25)]
+    made = propose(
+        {
+            "pages": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT", short),
+            "page_versions": ("id INTEGER PRIMARY KEY, page_id INTEGER, content TEXT", versions),
+        }
+    )
+    assert len(shown(propose, made, "pages")) == 12
+
+
 def test_a_part_whose_document_is_left_out_becomes_a_document(propose):
     tables = {
         "ticket": ("id INTEGER PRIMARY KEY, subject TEXT", [(n, f"The mill is silent {n}") for n in range(1, 13)]),
@@ -139,6 +210,13 @@ def test_a_label_comes_with_its_value_unless_the_link_is_deleted(propose):
         ("endtime INTEGER NOT NULL", [PAST, FUTURE, 0], {1}),
         ("start_time INTEGER NOT NULL", [FUTURE], set()),
         ("end_time INTEGER NOT NULL", [40, 0], set()),
+        (
+            "start_time INTEGER, end_time INTEGER GENERATED ALWAYS AS (CASE id WHEN 1 THEN 1500000000 ELSE 0 END)",
+            [PAST],
+            set(),
+        ),
+        ("privatereplyto INTEGER NOT NULL", [7, 0], {1}),
+        ("type TEXT NOT NULL", ["P", "D", "P", "D", "O"], {1, 2, 3, 4}),
         ("publish_up DATETIME", ["2099-01-01 00:00:00", "2020-01-01 00:00:00", None], {1}),
         ("published_until DATETIME", ["2020-01-01 00:00:00", "2080-01-01 00:00:00", None], {1}),
         ("valid_to DATETIME", ["2020-01-01 00:00:00", "9999-12-31 00:00:00"], {1}),
@@ -197,3 +275,32 @@ def test_why_a_row_was_hidden_is_not_shown(propose):
     made = propose({"pages": pages("delete_reason TEXT", ["It names a man in the village", "It insults the miller"])})
     assert made.personal == {"pages": ["delete_reason"]}
     assert "delete_reason" not in str(index(made, "pages"))
+
+
+@pytest.mark.parametrize("kind", ["INTEGER", "TEXT"])
+@pytest.mark.parametrize("title", ["title", "flag"])
+def test_replies_are_parts_of_what_they_answer(propose, kind, title):
+    """A page below another one has a title of its own and stays a document; so do replies to replies."""
+
+    def table(above, called="Re: Message {}"):
+        names = [n if kind == "INTEGER" else f"no{n}" for n in range(13)]
+        empty = {"TEXT": ""}.get(kind)
+        rows = [
+            (
+                names[n],
+                (called if above(n) else "Message {}").format(above(n) or n) if title == "title" else None,
+                f"{PROSE} {n}",
+                names[above(n)] if above(n) else empty,
+            )
+            for n in range(1, 13)
+        ]
+        return f"id {kind} PRIMARY KEY, {title} TEXT, body TEXT, root_id {kind}", rows
+
+    made = propose({"posts": table(lambda n: max(0, n - 6)), "replies": table(lambda n: n - 1)})
+    assert len(shown(propose, made, "posts")) == 6
+    (part,) = index(made, "posts")["parts"]
+    assert (part["table"], part["on"], part["text"]) == ("posts", "root_id", ["body"])
+    assert len(shown(propose, made, "replies")) == 12
+    if title == "title":
+        made = propose({"pages": table(lambda n: max(0, n - 6), "On mill {}")})
+        assert len(shown(propose, made, "pages")) == 12
