@@ -8,6 +8,9 @@ import signal
 
 import hypothesis
 import pytest
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine import Engine
+from sqlalchemy.util import LRUCache
 
 from rag_index.orchestration.api_server import send_pending_logs, temporary_server
 from rag_index.orchestration.launch import quiet
@@ -35,8 +38,26 @@ def prefect_server(tmp_path_factory):
             send_pending_logs()
 
 
+def share_statements():
+    """Let the SQLite engines of this process compile a statement once: each run of each test makes engines of its own.
+
+    SQLAlchemy keeps what it compiled by engine and by dialect. All of SQLite's are alike here.
+    """
+    compiled, make = LRUCache(5000), Engine.__init__
+
+    def make_sharing(engine, *args, **named):
+        make(engine, *args, **named)
+        if type(engine.dialect) is SQLiteDialect_pysqlite:
+            engine._compiled_cache = compiled
+
+    Engine.__init__ = make_sharing
+    SQLiteDialect_pysqlite.__hash__ = lambda dialect: hash(type(dialect))
+    SQLiteDialect_pysqlite.__eq__ = lambda dialect, other: type(dialect) is type(other)
+
+
 def pytest_configure(config):
     keep_model()
+    share_statements()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts this in the background ignores it
     hypothesis.settings.register_profile("tests", deadline=None)  # machines here are noisy
     hypothesis.settings.load_profile("tests")
