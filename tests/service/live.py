@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import uvicorn
 
 from rag_index.retrieve import Retriever
 from rag_index.service.app import make_app
+from rag_index.service.server import listen
 from tests.waiting import GENEROUS, eventually
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Live:
 
     def __enter__(self) -> Live:
         self.retriever = Retriever(self._settings, open_reranker=self._open_reranker)
-        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._socket = listen("127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         app = make_app(self._settings, self.retriever, **self._options)
         self._server = uvicorn.Server(
