@@ -47,7 +47,7 @@ from rag_index.orchestration.api_server import light_clients
 from rag_index.reports.metrics import Stopwatch
 from rag_index.settings import load_settings
 from rag_index.stores.edge import collection as edge
-from rag_index.stores.server import writes as server_writes
+from rag_index.stores.server import store as server_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,7 +95,7 @@ STAGES = (
     (Bm25Encoder, "documents", "words"),
     (edge, "engine_points", "points for the engine"),
     (edge.EdgeCollection, "_write", "engine"),
-    (server_writes, "upsert_request", "requests"),
+    (server_store, "upsert_request", "requests"),
 )
 """Calls that are stages of their own here; the rest of what calls them counts for the stage of the run around them."""
 

@@ -112,7 +112,7 @@ def _last_run(run: dict[str, Any] | None) -> str:
 @json_option
 def failed(context: Context, names: tuple[str, ...], as_json: bool) -> None:
     """List the documents that could not be indexed, with the reason and the number of tries."""
-    from rag_index.status.failed import failed
+    from rag_index.status.reports import failed
 
     settings = context.settings()
     documents = failed(settings, settings.named(names))

@@ -17,8 +17,7 @@ from rag_index.changes.opening import feed_health
 from rag_index.chunking import open_chunker
 from rag_index.database.urls import is_file
 from rag_index.doctor.collection_state import CollectionState
-from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase
-from rag_index.doctor.history import kept_history, trash_bytes
+from rag_index.doctor.findings import Advice, Diagnosis, Finding, count_phrase, kept_history, trash_bytes
 from rag_index.doctor.settings_advice import settings_advice
 from rag_index.documents.keys import document_id
 from rag_index.embedders import identify

@@ -21,8 +21,8 @@ from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SourceUnavailable, StoreRestored
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.commit import Committer
-from rag_index.indexing.comparison import begin_comparison
 from rag_index.indexing.delete_guard import DeleteGuard
+from rag_index.indexing.diff import begin_comparison
 from rag_index.indexing.pruning import prune
 from rag_index.indexing.publish import GoldenWatch, verify_counts
 from rag_index.indexing.reconcile import reconcile

@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from rag_index.embedders import EmbedderIdentity
     from rag_index.errors import NoWorkers
     from rag_index.indexing.commit import Committer
-    from rag_index.indexing.comparison import Comparison
     from rag_index.indexing.delete_guard import DeleteGuard
-    from rag_index.indexing.diff import PageDiff
+    from rag_index.indexing.diff import Comparison, PageDiff
     from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan_state import LedgerScanState
     from rag_index.indexing.sharding import Sharder

@@ -21,7 +21,7 @@ from rag_index.indexing.points import batches
 from rag_index.indexing.target import Target
 from rag_index.ledger import Ledger, lease, tables
 from rag_index.stores.edge import store as edge_store
-from rag_index.stores.server import writes
+from rag_index.stores.server import store as server_store
 from tests.docs.pages import code, page, section, table
 from tests.project import Project
 
@@ -61,7 +61,7 @@ NUMBERS = [
     ("how-it-works", f"{publish.SAMPLE} sampled documents"),
     ("how-it-works", f"more than {delete_guard.UNGUARDED_DELETES} documents"),
     ("failures", f"fewer than {edge_store.MIN_FREE // 1024**2} MB are free"),
-    ("servers", f"{writes.BATCH_POINTS}, at most {writes.BATCH_BYTES // 10**6} MB"),
+    ("servers", f"{server_store.BATCH_POINTS}, at most {server_store.BATCH_BYTES // 10**6} MB"),
     ("servers", f"rests for {pool.FIRST_REST:.0f} s, doubled each time, up to {pool.MAX_REST:.0f} s"),
 ]
 

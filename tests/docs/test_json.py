@@ -11,13 +11,13 @@ import rag_index.cli.evaluate
 import rag_index.doctor
 import rag_index.evaluation.adapt
 import rag_index.indexing.publish
-import rag_index.status.failed
+import rag_index.status.reports
 import rag_index.status.status
 from rag_index import cli
 from rag_index.chunking.text import TextChunker
 from rag_index.cli import runs
 from rag_index.doctor import Advice, Diagnosis, Finding
-from rag_index.doctor.history import Kept
+from rag_index.doctor.findings import Kept
 from rag_index.documents.batches import RESERVED_KEY, Shard, StoredPoint
 from rag_index.embedders import open_embedder
 from rag_index.embedders.bm25 import bm25_model
@@ -72,7 +72,7 @@ ARGUMENTS = {
 }
 
 
-FAILED = rag_index.status.failed.FailedDocument("notes", "7", "why", 1, "then", "now")
+FAILED = rag_index.status.reports.FailedDocument("notes", "7", "why", 1, "then", "now")
 METRICS = ("recall@10", "MRR@10", "nDCG@10")
 KEPT = Kept(90.0, *[0] * 10)
 POOR = PoorQuery("no paper", dict.fromkeys(METRICS, 0.0), {("notes", "7"): None}, (("notes", "8"),))
@@ -81,7 +81,7 @@ WAY = Way("dense", 1.0, ESTIMATES, ESTIMATES)
 SCOPE = Scope("notes", False, 1, (WAY,), (POOR,))
 RESULTS: dict[str, tuple[object, str, object]] = {
     **dict.fromkeys(["index", "index-all", "rebuild", "retry-failed"], (runs, "_launch", RunReport([OUTCOME], 1.0))),
-    "failed": (rag_index.status.failed, "failed", [FAILED]),
+    "failed": (rag_index.status.reports, "failed", [FAILED]),
     "evaluate": (rag_index.cli.evaluate, "_evaluate", Evaluation((SCOPE,))),
     "adapt": (
         rag_index.evaluation.adapt,

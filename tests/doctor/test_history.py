@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 
 from rag_index.chunking.context.cache import ContextCache, cache_url
-from rag_index.doctor.history import kept_history, trash_bytes
+from rag_index.doctor.findings import kept_history, trash_bytes
 from rag_index.ledger import Ledger
 from tests.project import Project
 

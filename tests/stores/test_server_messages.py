@@ -10,7 +10,7 @@ from qdrant_client.conversions.conversion import RestToGrpc
 
 from rag_index.documents.vectors import SparseVector, SparseVectors
 from rag_index.stores import SPARSE
-from rag_index.stores.server.writes import upsert_request
+from rag_index.stores.server.store import upsert_request
 
 IDS = [f"{number:08d}-0000-5000-8000-000000000000" for number in range(5)]
 PAYLOADS = [

@@ -1,23 +1,288 @@
-"""The store on a Qdrant server: collections, reads and writes over one connection, made again after pickling."""
+"""The store on a Qdrant server: collections, reads and writes over one connection, made again after pickling.
+
+Writes are requests of bounded size, over REST or gRPC; a refusal is narrowed down to points.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from dataclasses import asdict
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import orjson
+from qdrant_client import QdrantClient, models
+from qdrant_client import grpc as proto
+from qdrant_client.conversions.conversion import GrpcToRest, json_to_value
+
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.errors import PointsRefused, StoreMismatch, StoreUnavailable
 from rag_index.settings.sections import ServerSettings
+from rag_index.stores import SPARSE
+from rag_index.stores.points import MARK_ID, check_ids, engine_ids, require_payloads, require_present, unit_vectors
 from rag_index.stores.server.collections import Collections
 from rag_index.stores.server.link import Link
-from rag_index.stores.server.reads import Reads
-from rag_index.stores.server.requests import Requests
-from rag_index.stores.server.writes import Writes
+from rag_index.stores.server.reads import Reads, id_batches, key_filter
+from rag_index.stores.server.requests import Limits, Requests, has_sparse, vector_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from qdrant_client import QdrantClient
+    from numpy.typing import NDArray
 
+    from rag_index.documents.batches import PointBatch
+    from rag_index.documents.commits import CommitMark
+    from rag_index.documents.vectors import SparseVectors
+
+BATCH_POINTS = 256
+BATCH_BYTES = 8_000_000
+"""The size of a request as JSON; REST refuses more than 32 MB."""
+
+NUMBER_BYTES = 22
+"""The size of one value of a vector as JSON."""
+
+NO_WORDS: tuple[list[int], list[float]] = ([], [])
+PointsSelector = models.PointIdsList | models.FilterSelector
 DEFAULT = ServerSettings()
+
+
+class Writes(Requests):
+    """Writes to a server's collections, in requests of bounded size."""
+
+    def upsert(self, name: str, points: PointBatch) -> None:
+        """Write points; all are checked before the first is sent.
+
+        Raises PointsRefused for those that the server refuses, once all others are written.
+        """
+        if not len(points):
+            return
+        link, info = self._link, self._info(name)
+        dimension = vector_params(name, info).size
+        vectors = unit_vectors(points, dimension, name, sparse=has_sparse(info))
+        words = np.diff(points.sparse.offsets) if points.sparse is not None else np.zeros(len(points), dtype=np.int64)
+        sizes = [
+            (dimension + 2 * count) * NUMBER_BYTES + size
+            for count, size in zip(words.tolist(), _payload_sizes(points.ids, points.payloads), strict=True)
+        ]
+
+        def send(start: int, stop: int) -> None:
+            _write(link, lambda client: [_upsert(client, name, points, vectors, start, stop, link.timeout)])
+
+        _send_all(name, points.ids, sizes, send, most=Limits.of(info).writes)
+
+    def update_payloads(self, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Replace the whole payload of each point.
+
+        Raises StoreMismatch for points that do not exist, once all others are written.
+        """
+        if not payloads:
+            return
+        link, limits = self._link, Limits.of(self._info(name))
+        most = max(1, min(limits.writes, limits.ids) // 2)  # a request that is refused has used up a part of them
+        ids = [point_id for point_id, _ in payloads]
+        check_ids(ids)
+        sizes = _payload_sizes(ids, [payload for _, payload in payloads])
+        missing: list[str] = []
+
+        def send(start: int, stop: int) -> None:
+            batch = payloads[start:stop]
+            try:
+                _write_payloads(link, name, batch)
+            except StoreMismatch:
+                existing = _existing_ids(link, name, [point_id for point_id, _ in batch])
+                missing.extend(point_id for point_id, _ in batch if point_id not in existing)
+                _write_payloads(link, name, [pair for pair in batch if pair[0] in existing])
+
+        _send_all(name, ids, sizes, send, most=most)
+        require_present(missing, name)
+
+    def delete_points(self, name: str, ids: Sequence[str]) -> None:
+        """Delete points by id."""
+
+        def delete(limits: Limits) -> None:
+            for batch in id_batches(engine_ids(ids), limits.writes):
+                self._delete(name, models.PointIdsList(points=list(batch)))
+
+        self._within_limits(name, delete)
+
+    def delete_chunks(self, name: str, first: Mapping[str, int]) -> None:
+        """Delete the points of these documents, by key, from the given chunk number on."""
+        by_number: dict[int, list[str]] = defaultdict(list)
+        for key, number in first.items():
+            by_number[number].append(key)
+
+        def delete(limits: Limits) -> None:
+            for number, keys in by_number.items():
+                for batch in id_batches(keys, min(limits.values, limits.writes)):
+                    self._delete(name, models.FilterSelector(filter=key_filter(batch, number)))
+
+        self._within_limits(name, delete)
+
+    def set_commit_mark(self, name: str, mark: CommitMark) -> None:
+        """Write the point that has the mark of the last commit."""
+        point = models.PointStruct(id=MARK_ID, vector={}, payload={RESERVED_KEY: asdict(mark)})
+        _write(self._link, lambda client: [client.upsert(name, [point], wait=True)])
+
+    def _delete(self, name: str, selector: PointsSelector) -> None:
+        _write(self._link, lambda client: [client.delete(name, selector, wait=True)])
+
+
+def _upsert(
+    client: QdrantClient,
+    name: str,
+    points: PointBatch,
+    vectors: NDArray[np.float32],
+    start: int,
+    stop: int,
+    timeout: float,
+) -> models.UpdateResult:
+    """Write rows of a batch, which are checked already."""
+    ids, payloads, rows = points.ids[start:stop], points.payloads[start:stop], vectors[start:stop]
+    sparse = points.sparse.rows(start, stop) if points.sparse is not None else None
+    if client.init_options.get("prefer_grpc"):
+        request = upsert_request(name, ids, rows, payloads, sparse)
+        return GrpcToRest.convert_update_result(client.grpc_points.Upsert(request, timeout=timeout).result)
+    words = sparse.lists() if sparse is not None else repeat(NO_WORDS, len(ids))
+    structs = [
+        models.PointStruct.model_construct(id=point_id, vector=_rest_vector(row, *one), payload=payload)
+        for point_id, row, one, payload in zip(ids, rows.tolist(), words, payloads, strict=True)
+    ]
+    return client.upsert(name, structs, wait=True)
+
+
+def _rest_vector(dense: list[float], indices: list[int], values: list[float]) -> dict[str, Any]:
+    """Return the vectors of a point by name. An empty sparse vector is left out."""
+    words = models.SparseVector.model_construct(indices=indices, values=values)
+    return {"": dense, SPARSE: words} if indices else {"": dense}
+
+
+def upsert_request(
+    name: str,
+    ids: Sequence[str],
+    vectors: NDArray[np.float32],
+    payloads: Sequence[dict[str, Any]],
+    sparse: SparseVectors | None,
+) -> proto.UpsertPoints:
+    """Return the request of gRPC that writes these points and waits until they are written.
+
+    It is filled in place: the client's conversion makes an object of each value and copies it, and takes twice as long.
+    Without `sparse` the only vector of a point has no name. An empty sparse vector is left out. Raises TypeError and
+    ValueError for payloads that are no JSON.
+    """
+    request = proto.UpsertPoints(collection_name=name, wait=True)
+    words = sparse.lists() if sparse is not None else repeat(NO_WORDS, len(ids))
+    for point_id, row, (indices, values), payload in zip(ids, vectors.tolist(), words, payloads, strict=True):
+        point = request.points.add()
+        point.id.uuid = point_id
+        _fill(point.payload, payload)
+        if sparse is None:
+            point.vectors.vector.dense.data.extend(row)
+            continue
+        named = point.vectors.vectors.vectors
+        named[""].dense.data.extend(row)
+        if indices:
+            named[SPARSE].sparse.indices.extend(indices)
+            named[SPARSE].sparse.values.extend(values)
+    return request
+
+
+def _fill(entries: Any, fields: Mapping[str, Any]) -> None:
+    """Write the fields of a JSON object into a map of a message."""
+    for name, value in fields.items():
+        entry, kind = entries[name], type(value)
+        if kind is str:
+            entry.string_value = value
+        elif kind is int:
+            entry.integer_value = value
+        elif kind is bool:
+            entry.bool_value = value
+        elif kind is float:
+            entry.double_value = value
+        elif kind is dict:
+            entry.struct_value.SetInParent()
+            _fill(entry.struct_value.fields, value)
+        else:
+            entry.CopyFrom(json_to_value(value))
+
+
+def _write_payloads(link: Link, name: str, payloads: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    if payloads:
+        operations = [
+            models.OverwritePayloadOperation(overwrite_payload=models.SetPayload(payload=payload, points=[point_id]))
+            for point_id, payload in payloads
+        ]
+        _write(link, lambda client: client.batch_update_points(name, operations, wait=True))
+
+
+def _existing_ids(link: Link, name: str, ids: list[str]) -> set[str]:
+    records = link.call(lambda client: client.retrieve(name, ids, with_payload=False, with_vectors=False))
+    return {str(record.id) for record in records}
+
+
+def _write(link: Link, write: Callable[[QdrantClient], list[models.UpdateResult]]) -> None:
+    """Write, and retry until the server reports the write as completed, not just acknowledged."""
+
+    def write_completely(client: QdrantClient) -> None:
+        for result in write(client):
+            if result.status != models.UpdateStatus.COMPLETED:
+                raise StoreUnavailable(
+                    f"Qdrant at {link.url} accepted a write but did not complete it (status {result.status.value})"
+                )
+
+    link.call(write_completely)
+
+
+def _send_all(
+    name: str, ids: Sequence[str], sizes: Sequence[int], send: Callable[[int, int], None], *, most: int = BATCH_POINTS
+) -> None:
+    """Call send(start, stop) for all rows in requests of bounded size, bisecting those that are refused."""
+    refused: list[tuple[str, str]] = []
+    for start, stop in _request_bounds(sizes, min(most, BATCH_POINTS)):
+        refused += [(ids[row], reason) for row, reason in _bisect(start, stop, send)]
+    if refused:
+        first, reason = refused[0]
+        raise PointsRefused(
+            f"{len(refused)} of {len(ids)} points for {name} are refused, the first is {first}: {reason}",
+            tuple(point_id for point_id, _ in refused),
+        )
+
+
+def _request_bounds(sizes: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
+    start = used = 0
+    for row, size in enumerate(sizes):
+        if row > start and (row - start >= most or used + size > BATCH_BYTES):
+            yield start, row
+            start, used = row, 0
+        used += size
+    if start < len(sizes):
+        yield start, len(sizes)
+
+
+def _bisect(start: int, stop: int, send: Callable[[int, int], None]) -> Iterator[tuple[int, str]]:
+    """Send rows, in halves if the whole is refused. Yield each row that is refused alone, with the reason."""
+    try:
+        send(start, stop)
+    except PointsRefused as exc:
+        if stop - start == 1:
+            yield start, str(exc)
+            return
+        middle = (start + stop) // 2
+        yield from _bisect(start, middle, send)
+        yield from _bisect(middle, stop, send)
+
+
+def _payload_sizes(ids: Sequence[str], payloads: Sequence[dict[str, Any]]) -> list[int]:
+    sizes: list[int] = []
+    bad: list[tuple[str, Exception]] = []
+    for point_id, payload in zip(ids, payloads, strict=True):
+        try:
+            sizes.append(len(orjson.dumps(payload)))
+        except TypeError as exc:
+            bad.append((point_id, exc))
+    require_payloads(bad)
+    return sizes
 
 
 class ServerStore(Collections, Reads, Writes):
