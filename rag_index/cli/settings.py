@@ -123,7 +123,7 @@ def _show_examples(made: Scaffold, source: str) -> None:
     """Print a document of each proposed index as it will be embedded, and what is hidden."""
     from rag_index.cli.status import print_document
     from rag_index.sources.scaffold import proposed_settings
-    from rag_index.status.preview import show_documents
+    from rag_index.status.plan import show_documents
 
     settings = proposed_settings(made, source)
     for index, proposed in zip(settings.indexes, made.proposed, strict=True):

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.status.plan import RunPlan
-    from rag_index.status.preview import ShownDocument
+    from rag_index.status.plan import RunPlan, ShownDocument
     from rag_index.status.status import ProjectStatus
 
 SHORT = 0.05
@@ -269,7 +268,7 @@ def plan(context: Context, names: tuple[str, ...], show: int | None, as_json: bo
 
 def _show_documents(settings: Settings, indexes: Sequence[IndexSettings], count: int, *, as_json: bool) -> int:
     """Print documents of each index as they would be embedded, and return the exit code."""
-    from rag_index.status.preview import show_documents
+    from rag_index.status.plan import show_documents
 
     shown = [one for index in indexes for one in show_documents(settings, index, count)]
     if as_json:

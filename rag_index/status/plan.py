@@ -1,4 +1,4 @@
-"""The plan of a run: what it would do, without doing it."""
+"""The plan of a run: what it would do, without doing it; and whole documents as they would be embedded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rag_index.chunking import open_chunker
+from rag_index.documents.access import document_part
+from rag_index.documents.batches import RESERVED_KEY, ChunkedDocument
 from rag_index.documents.canonical import decode_payload
+from rag_index.documents.keys import document_id
+from rag_index.documents.layout import LINK, PART, TITLE
 from rag_index.embedders import identify
 from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
@@ -39,10 +43,14 @@ if TYPE_CHECKING:
 
 SAMPLE = 500
 """Documents of each page of the source that are chunked. The chunks of the others follow from their characters."""
+
 MAX_SECRETS = 20
 """One document of this many may have a value that looks like a secret; `plan` warns of more."""
+
 NO_COLLECTION = -1
 """An id that no collection has: nothing is known of its documents."""
+LOOKED_AT = 200
+"""Documents at the beginning of a source of which some are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,3 +332,61 @@ def _indexed(skipped: Sequence[Failure], ledger: Ledger, collection_id: int) -> 
     """Return those of the skipped documents that are indexed, as rows for `note_emptied`."""
     known = ledger.known(collection_id, [failure.key for failure in skipped])
     return [(key, b"", b"") for key, row in known.items() if row.chunks or row.pending]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownChunk:
+    """A chunk: the text that would be embedded, and the name and id of the part that it is of ("" if of none)."""
+
+    text: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownDocument:
+    """A document as an index would hold it. `payload` has what hits return, those of parts left out."""
+
+    index: str
+    document_id: str
+    title: str
+    link: str
+    payload: dict[str, Any]
+    chunks: list[ShownChunk]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object that `plan --show --json` prints."""
+        chunks = [{"text": one.text, **({"part": one.part} if one.part else {})} for one in self.chunks]
+        named = {name: value for name, value in ((TITLE, self.title), (LINK, self.link)) if value}
+        given = {"index": self.index, "document_id": self.document_id, **named}
+        return {**given, "payload": self.payload, "chunks": chunks}
+
+
+def show_documents(settings: Settings, index: IndexSettings, count: int) -> list[ShownDocument]:
+    """Return some documents of an index, without contexts that a model would write.
+
+    They are spread over the first `LOOKED_AT` documents that have text. Raises as a source does.
+    """
+    with closing(open_source(settings, index)) as source:
+        source.check()
+        documents = source.page(None, LOOKED_AT).documents
+    with_text = [row for row, text in enumerate(documents.texts) if text]
+    step = max(1, len(with_text) // max(1, count))
+    chosen = documents.take(with_text[::step][:count])
+    chunked = open_chunker(settings, index, contexts=False).chunk(chosen)
+    return [
+        _shown(index.name, chosen, row, document)
+        for row, document in enumerate(chunked)
+        if isinstance(document, ChunkedDocument)
+    ]
+
+
+def _shown(index: str, documents: DocumentBatch, row: int, document: ChunkedDocument) -> ShownDocument:
+    payload = decode_payload(documents.payloads[row])
+    ours = document_part(payload)
+    payload.pop(RESERVED_KEY, None)
+    own: Sequence[bytes] = document.payloads or [b"{}"] * len(document.chunks)
+    parts = [decode_payload(one).get(RESERVED_KEY, {}).get(PART, {}) for one in own]
+    names = [" ".join(filter(None, [part.get("name"), part.get("id")])) for part in parts]
+    chunks = [ShownChunk(*one) for one in zip(document.texts_to_embed(), names, strict=True)]
+    title, link = ours.get(TITLE, ""), ours.get(LINK, "")
+    return ShownDocument(index, document_id(documents.keys[row]), title, link, payload, chunks)

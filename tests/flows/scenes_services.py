@@ -13,7 +13,7 @@ import pytest
 from rag_index.errors import SourceUnavailable
 from rag_index.sources.sql import SqlSource
 from tasks.embed import embed_shard
-from tasks.fetch import fetch_page
+from tasks.steps import fetch_page
 from tests.flows.stage import DOCUMENTS, Stage, does_the_rest, embeds, exit_code, fails, line
 from tests.waiting import when
 
