@@ -12,7 +12,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from rag_index.indexing.service_checks import RETRY_SECONDS, patience
+from rag_index.indexing.retries import RETRY_SECONDS, patience
 from rag_index.indexing.steps import begin_run
 from rag_index.orchestration.cluster import count_workers
 from rag_index.orchestration.retries import RETRIED, Opaque, transient_for

@@ -26,10 +26,10 @@ from rag_index.indexing.diff import begin_comparison
 from rag_index.indexing.pruning import prune
 from rag_index.indexing.publish import GoldenWatch, verify_counts
 from rag_index.indexing.reconcile import reconcile
+from rag_index.indexing.retries import current_checks
 from rag_index.indexing.scan import Scan, ScanProgress
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.search_index import begin_bulk, end_bulk, make_searchable
-from rag_index.indexing.service_checks import current_checks
 from rag_index.indexing.sharding import Sharder, first_rate, max_chars
 from rag_index.indexing.steps import read_pages
 from rag_index.indexing.target import Target, recognised

@@ -14,8 +14,7 @@ from rag_index.embedders import identify, open_embedder
 from rag_index.indexing.child import ChildEmbedder, embed_in_child
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import write_shard
-from rag_index.indexing.retries import with_retries
-from rag_index.indexing.service_checks import RETRY_SECONDS, current_checks, patience
+from rag_index.indexing.retries import RETRY_SECONDS, current_checks, patience, with_retries
 from rag_index.settings.index import SQL
 from rag_index.sources.pages import PAGE_CHARS
 

@@ -17,8 +17,8 @@ from rag_index.orchestration.launch import UNREACHABLE
 from rag_index.orchestration.retries import Opaque
 from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import failed_to_start
+from rag_index.watch.loop import Stop, stopped_by_signals
 from rag_index.watch.plain import PlainRunner
-from rag_index.watch.stop import Stop, stopped_by_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

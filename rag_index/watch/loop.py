@@ -8,8 +8,10 @@ What a run found changed and the feed never gave is said as missed.
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -30,13 +32,12 @@ from rag_index.stores import commit_marks, live_aliases
 from rag_index.watch.collector import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from rag_index.changes.joined import JoinedFeed
     from rag_index.indexing.changed import Applied
     from rag_index.ledger import Ledger, WatchRecord
     from rag_index.settings import Settings
-    from rag_index.watch.stop import Stop
 
 SETTLE_SECONDS = 10.0
 """How long after a run has found a change the feed is asked for it. Without synchronous commits, PostgreSQL shows a
@@ -45,18 +46,27 @@ change up to three times `wal_writer_delay` before it is in the log."""
 logger = logging.getLogger("rag_index.watch")
 GAP_SECONDS = 0.05
 """Between two batches lease and store are left alone for this long, so that a run that waits for them comes in."""
+
 LOCKED_SECONDS = 1.0
 """Between two tries while another run holds the index or the embedded store."""
+
 FIRST_PAUSE, MAX_PAUSE = 1.0, 60.0
 """Between two tries while a service is down, doubled each time."""
+
 FIRST_RUN_PAUSE, MAX_RUN_PAUSE = 15.0, 900.0
 """Between two ordinary runs that fail, doubled each time: each starts workers and may read everything."""
+
 FAILING_PAUSE = 60.0
 """Between two tries where somebody has to act."""
+
 LOOK_SECONDS = 0.5
 """How often an ordinary run is asked whether it has ended."""
+
 NOTE_SECONDS = 30.0
 """How often a watch that has nothing to do says that it lives."""
+
+FLAG_SECONDS = 0.1
+"""How often a watch that waits looks whether it was told to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,3 +419,45 @@ class Watch:
 
 def _utc(seconds: float) -> str:
     return time.strftime("%H:%M:%S UTC", time.gmtime(seconds))
+
+
+class Stop:
+    """A flag that a signal's handler may set. An `Event` must not be set there: the thread may hold its lock."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """Tell the watch to end."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Return whether the watch was told to end."""
+        return self._is_set
+
+    def wait(self, seconds: float, *, until: threading.Event | None = None) -> bool:
+        """Wait this many seconds, until the flag is set or the event `until` is, and return whether the flag is."""
+        end = time.monotonic() + seconds
+        while not self._is_set and (left := end - time.monotonic()) > 0:
+            if until is None:
+                time.sleep(min(FLAG_SECONDS, left))
+            elif until.wait(min(FLAG_SECONDS, left)):
+                break
+        return self._is_set
+
+
+@contextmanager
+def stopped_by_signals(stop: Stop) -> Iterator[None]:
+    """Set `stop` at SIGTERM and Ctrl-C, so that the watch ends after the batch that is under way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # otherwise it is ignored on purpose
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from rag_index.settings import Settings
-    from rag_index.watch.loop import Runner
-    from rag_index.watch.stop import Stop
+    from rag_index.watch.loop import Runner, Stop
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 OF_A_FLOW_RUN = "PREFECT__"

@@ -98,9 +98,9 @@ def five(project) -> Project:
 @pytest.fixture
 def patient(monkeypatch) -> None:
     """Let four seconds of waiting count as a wait that is not repeated, and be told soon."""
-    monkeypatch.setattr("rag_index.indexing.service_checks.MIN_SECONDS", 3.0)
+    monkeypatch.setattr("rag_index.indexing.retries.MIN_SECONDS", 3.0)
     monkeypatch.setattr("rag_index.hosts.survey.MIN_SILENCE", 1.0)
-    monkeypatch.setattr("rag_index.indexing.service_checks.QUICK_SECONDS", 3.0)
+    monkeypatch.setattr("rag_index.indexing.retries.QUICK_SECONDS", 3.0)
 
 
 def assert_ended_once(report, shown: Recorder, url: str) -> None:

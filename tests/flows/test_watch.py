@@ -12,7 +12,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from rag_index.errors import TransientError
 from rag_index.ledger import Ledger
 from rag_index.orchestration.watch_runs import FlowRunner
-from rag_index.watch.stop import Stop
+from rag_index.watch.loop import Stop
 from tests.indexing.plain import run_plain
 from tests.ports import free_port
 from tests.project import Project

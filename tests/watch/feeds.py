@@ -13,9 +13,8 @@ from rag_index.indexing.changed import Applied
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder
 from rag_index.ledger.runs import lease_name
-from rag_index.watch.loop import Watch
+from rag_index.watch.loop import Stop, Watch
 from rag_index.watch.plain import PlainRunner
-from rag_index.watch.stop import Stop
 
 
 class ListFeed:

@@ -18,8 +18,8 @@ from rag_index.ledger.lease import IndexLease
 from rag_index.reports.outcome import IndexOutcome
 from rag_index.stores import open_store
 from rag_index.watch import collector, loop
+from rag_index.watch.loop import Stop
 from rag_index.watch.plain import PlainRunner
-from rag_index.watch.stop import Stop
 from tests.indexing.plain import run_plain
 from tests.project import Project
 from tests.waiting import eventually

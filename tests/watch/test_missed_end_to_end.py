@@ -14,8 +14,8 @@ from rag_index.indexing.steps import Here
 from rag_index.ledger import Ledger
 from rag_index.settings import load_settings
 from rag_index.watch import loop
+from rag_index.watch.loop import Stop
 from rag_index.watch.plain import open_watch
-from rag_index.watch.stop import Stop
 from tests.reliability.chaos.places import Missing, open_desk
 from tests.reliability.chaos.watcher import Runner, whole_run
 from tests.reliability.chaos.writers import Writers

@@ -9,8 +9,8 @@ import pytest
 
 from rag_index.errors import IndexBehind
 from rag_index.retrieve import Retriever
+from rag_index.watch.loop import Stop
 from rag_index.watch.plain import PlainRunner, open_watch
-from rag_index.watch.stop import Stop
 from tests.project import Project
 
 

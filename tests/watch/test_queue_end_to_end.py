@@ -9,8 +9,8 @@ import pytest
 
 from rag_index.status.status import status
 from rag_index.watch import collector
+from rag_index.watch.loop import Stop
 from rag_index.watch.plain import PlainRunner, open_watch
-from rag_index.watch.stop import Stop
 from tests.project import SETTINGS, Project
 from tests.waiting import eventually
 
