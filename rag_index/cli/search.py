@@ -61,6 +61,13 @@ SNIPPET = 110
     "--collapse", metavar="FIELD", type=UnicodeText(),
     help="Fold documents with the same value of this field, or of the same text (text).",
 )  # fmt: skip
+@click.option(
+    "--after", metavar="POSITION", type=UnicodeText(),
+    help="Wait until each index has all that was committed by this position or time of the source.",
+)  # fmt: skip
+@click.option(
+    "--max-age", metavar="AGE", type=UnicodeText(), help='Wait until no index is older than this, such as "10 s".'
+)
 @click.option("--no-rerank", is_flag=True, help="Leave out the reranker that the settings name.")
 @click.option("--explain", is_flag=True, help="Show timings, ranks and the scores of each stage.")
 @click.option(

@@ -67,9 +67,18 @@ class InboxRows(PositionRows):
                 self._write(watches.update().where(w.alias == alias).values(looked_up=number))
 
     def waiting_changes(self, alias: str, limit: int) -> list[WaitingChange]:
-        """Return the documents that have waited longest."""
+        """Return the documents that have waited longest.
+
+        If more than `limit` wait, half are the newest, so that a single change is indexed while a burst is.
+        """
         statement = sa.select(i.document_id, i.number, i.changed_at, i.received_at).where(i.alias == alias)
-        return [WaitingChange(*row) for row in self._select(statement.order_by(i.number, i.document_id).limit(limit))]
+        oldest = statement.order_by(i.number, i.document_id)
+        found = [WaitingChange(*row) for row in self._select(oldest.limit(limit + 1))]
+        if len(found) <= limit:
+            return found
+        half = limit // 2
+        newest = self._select(statement.order_by(i.number.desc(), i.document_id.desc()).limit(half))
+        return [*found[: limit - half], *(WaitingChange(*row) for row in newest)]
 
     def waiting_look_ups(self, alias: str, limit: int) -> list[WaitingLookUp]:
         """Return the look-ups that have waited longest."""

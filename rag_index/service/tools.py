@@ -201,6 +201,10 @@ class _SearchArguments(_Arguments):
         min_length=1,
         description='Fold documents of one value of this field, or of one "text".',
     )
+    after: str | SkipJsonSchema[None] = Field(
+        default=None, description="A position or time that the indexes must have reached."
+    )
+    max_age: str | SkipJsonSchema[None] = Field(default=None, description='How old the indexes may be, such as "10 s".')
     rerank: bool | SkipJsonSchema[None] = Field(
         default=None,
         description="Whether a model reorders the best hits, which takes longer.",

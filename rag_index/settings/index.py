@@ -94,10 +94,7 @@ PAYLOAD_KINDS: Mapping[str, KindOfValues] = {
     "float": KindOfValues(frozenset({int, float}), {"type": "number"}, "a number", "numbers"),
     "bool": KindOfValues(frozenset({bool}), {"type": "boolean"}, "true or false"),
     "datetime": KindOfValues(
-        frozenset({str}),
-        {"type": "string", "format": "date-time"},
-        'a time in ISO 8601; compare it with gte, gt, lte, lt, as in {"gte": "2024-01-01"}',
-        "times",
+        frozenset({str}), {"type": "string"}, 'a time in ISO 8601, as in {"gte": "2024-01-01"}', "times"
     ),
 }
 """The kinds of payload indexes, by Qdrant's own names. A new kind is one more entry here and in `PayloadKind`."""

@@ -8,7 +8,7 @@ import pytest
 
 from rag_index.changes.queues import mariadb as mariadb_queue
 from rag_index.changes.rows import WatchedTable
-from rag_index.documents.positions import parse_position
+from rag_index.documents.positions import Position, parse_position
 from rag_index.errors import SourceUnavailable
 from tests.changes.databases import problems, take
 from tests.waiting import eventually
@@ -266,17 +266,17 @@ def test_a_feed_claims_all_that_was_committed_and_nothing_that_is_committed_late
 
     def commit(key):
         began = time.time()
-        tickets.run(f"UPDATE ticket SET body = 'change {len(committed)}' WHERE id = {key}")
+        tickets.run(f"UPDATE ticket SET body = '{began}' WHERE id = {key}")
         with tickets.session() as application:
             committed.append((parse_position(str(application.run(tickets.position)[0][0])), key, began))
 
-    def claim():
-        got = feed.receive(100)
+    def claim(limit=100):
+        got = feed.receive(limit)
         received.update(change.values["id"] for change in got.changes)
         feed.acknowledge(got)
-        text = got.through.text if got.through else ""
-        claimed = parse_position(text) if text else ("", 0)
-        assert {key for at, key, began in committed if claimed >= at or got.through.at >= began} <= received
+        through = got.through or Position(0.0)
+        claimed = parse_position(through.text) if through.text else ("", 0)
+        assert {key for at, key, began in committed if claimed >= at or through.at >= began} <= received
         return claimed
 
     commit(1)
@@ -288,3 +288,8 @@ def test_a_feed_claims_all_that_was_committed_and_nothing_that_is_committed_late
     assert claim() < committed[2][0]
     eventually(lambda: claim() >= committed[2][0])
     assert received == {1, 2, 3}
+    received.clear()
+    committed.clear()
+    for key in (1, 2, 3):
+        commit(key)
+    eventually(lambda: claim(1) >= committed[2][0])  # it claims nothing while it has more to give

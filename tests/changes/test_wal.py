@@ -176,6 +176,7 @@ def test_a_commit_that_readers_do_not_see_yet_is_held_back(desk):
                 pass
             received = feed.receive(100)
             assert (received.changes, received.position, received.behind) == ([], None, True)
+            assert received.through is None
             watcher.run("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
             writer.join()
             received = feed.receive(100)

@@ -73,6 +73,13 @@ def test_nonsense_is_told_that_nothing_fits(desk):
     assert len(values) == len(set(values))
 
 
+def test_a_demand_that_is_not_met_says_how_far_the_index_is_and_a_wrong_one_what_it_may_be(desk):
+    found = run(desk, "search", "printer", "--after", "2099-01-01T00:00:00Z", "--timeout", "0.2", code=1)
+    assert "has not reached 2099-01-01T00:00:00Z within 0.2 s" in found.stderr
+    found = run(desk, "search", "printer", "--max-age", "a while", code=2)
+    assert "max_age = 'a while': give seconds, or a text such as '10 s'" in found.stderr
+
+
 def test_filters(desk):
     assert set(hits(desk, "search", "printer", "--filter", "priority=high", "--filter", "number<=1")) == {
         ("comments", "1"), ("solutions", "1"),

@@ -34,6 +34,16 @@ def test_a_document_that_arrives_while_its_batch_runs_stays(ledger):
     assert ids(ledger) == ["2", "3"]
 
 
+def test_a_change_that_arrives_after_a_burst_is_in_the_next_batch_and_so_is_the_oldest(ledger):
+    ledger.put_changes([("p_notes", "0", 1.0)])
+    ledger.put_changes([("p_notes", f"burst {number}", 10.0) for number in range(20)])
+    ledger.put_changes([("p_notes", "alone", 20.0)])
+    batch = [change.document_id for change in ledger.waiting_changes("p_notes", 6)]
+    assert {"0", "alone"} <= set(batch)
+    assert len(set(batch)) == 6
+    assert [change.document_id for change in ledger.waiting_changes("p_notes", 1)] == ["0"]
+
+
 def test_numbers_grow_although_the_inbox_was_emptied(ledger):
     ledger.put_changes([("p_notes", "1", 10.0)])
     batch = ledger.waiting_changes("p_notes", 100)

@@ -152,6 +152,8 @@ def test_a_long_document_is_read_in_parts(connect):
             "search has no argument 'top_k'; it takes query, indexes, filter, limit",
         ),
         ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),
+        ("search", {"query": "x", "max_age": "a while"}, "max_age = 'a while': give seconds, or a text such as"),
+        ("search", {"query": "x", "after": "soon"}, "after = 'soon': it has to be a time, such as"),
         ("search", {}, "search needs the argument 'query'"),
         ("search", {"query": "x", "limit": 1000}, "the argument 'limit' of search: input should be less than or equal"),
         ("search", {"query": ["x"]}, "the argument 'query' of search: input should be a valid string"),

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 from contextlib import closing, contextmanager
 
 import pytest
 
-from rag_index.errors import IndexBehind
+from rag_index.changes import Received
+from rag_index.changes.joined import JoinedFeed
+from rag_index.documents.positions import Position
+from rag_index.errors import IndexBehind, SettingsError
+from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
+from rag_index.watch.collector import Collector
 from rag_index.watch.loop import Stop
 from rag_index.watch.plain import PlainRunner, open_watch
+from tests.indexing.plain import run_plain
 from tests.project import Project
+from tests.waiting import eventually
+from tests.watch.feeds import ListFeed
 
 
 @pytest.fixture
@@ -60,3 +69,31 @@ def test_a_search_waits_for_what_was_just_committed(project):
             IndexBehind, match=f"index notes has not reached {position(project)} within 0.3 s: it is at"
         ):
             retriever.search_sync("zebra", after=position(project), timeout=0.3)
+
+
+class Claiming(ListFeed):
+    """A feed that always claims to have everything, as one does whose triggers are gone."""
+
+    asked = 0
+
+    def receive(self, limit):
+        self.asked += 1
+        return Received((), through={"notes": Position(float(self.asked), str(self.asked), "queue")})
+
+    def wait(self, seconds):
+        time.sleep(0.01)
+
+
+def test_an_index_whose_changes_are_not_seen_claims_nothing_also_after_a_complete_run(project):
+    run_plain(project)
+    feed = Claiming()
+    feed.problems = {"notes": SettingsError("table note has no triggers")}
+    joined = JoinedFeed([(feed, ["notes"])])
+    with (
+        closing(Ledger(project.settings.ledger_url)) as ledger,
+        Collector(project.settings, ["notes"], joined, ledger, feed.problems),
+    ):
+        run_plain(project)
+        asked = feed.asked
+        eventually(lambda: feed.asked > asked + 3)
+        assert ledger.reached()["test_notes"].how == "run"

@@ -129,15 +129,16 @@ class MariadbQueue(Queue):
     def read(self, connection: Connection, limit: int) -> list[QueuedRow]:
         """Return at most `limit` rows of the queue."""
         statement = sa.text(f"SELECT id, source, row_key, changed_at FROM {self._name} ORDER BY id LIMIT :limit")
-        return [self._read(connection, *row) for row in connection.execute(statement, {"limit": limit}).fetchall()]
+        rows = connection.execute(statement, {"limit": limit}).fetchall()
+        self._last = rows[-1].id if rows else self._last
+        return [self._read(connection, *row) for row in rows]
 
     def through(self, before: Any, rows: Sequence[QueuedRow]) -> str:
-        """Return the number of the last row. Numbers are given in the order of time.
+        """Return the number of the last row that was ever read. Numbers are given in the order of time.
 
         An application gets its number after its commit. If it is a lower one, these rows or earlier ones have all that
         the application committed.
         """
-        self._last = max((row.token for row in rows), default=self._last)
         return str(self._last or "")
 
     def delete(self, connection: Connection, tokens: Sequence[Any]) -> None:
