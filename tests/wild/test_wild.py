@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from rag_index.database.urls import database_url
-from rag_index.settings import load_settings
+from rag_index.settings import Settings, load_settings
+from rag_index.sources import open_source
 from rag_index.sources.catalog import read_catalog
 from rag_index.sources.proposal import propose
 from tests.live.mariadb import mariadb
+from tests.live.postgres import PostgresServer
 from tests.wild.judge import by_hand, judge, proposed
 from tests.wild.sample import SEEN, UNSEEN, sample, write
 
@@ -77,22 +80,38 @@ def test_no_kind_has_more_than_ten_indexes_and_all_of_them_are_settings(source, 
 def test_servers_get_the_same_indexes_as_a_file(request, source, server):
     running = request.getfixturevalue(server)
     for kind in ("shop", "helpdesk", "clinic"):
-        expected = proposal(source(kind))
-        if server == "postgres":
-            with running.database() as name:
-                assert _on(running.url(name), kind) == _plain(expected), kind
+        with _written(running, kind) as url:
+            assert _plain(proposal(url)) == _plain(proposal(source(kind))), kind
+    with _written(running, "pages") as url:  # with the time in seconds and a tree in its conditions
+        assert _keys(url, "pages") == _keys(source("pages"), "pages")
+
+
+@contextmanager
+def _written(running, kind):
+    """Yield the URL of a database of a server that has nothing but this sample."""
+    with ExitStack() as stack:
+        if isinstance(running, PostgresServer):
+            url = running.url(stack.enter_context(running.database()))
         else:
+            url = running.url
             with running.connect() as connection, connection.cursor() as cursor:
                 cursor.execute("DROP DATABASE desk")
                 cursor.execute("CREATE DATABASE desk CHARACTER SET utf8mb4")
-            assert _on(running.url, kind) == _plain(expected), kind
+        engine = sa.create_engine(url)
+        write(sample(kind), engine)
+        engine.dispose()
+        yield url
 
 
-def _on(url, kind):
-    engine = sa.create_engine(url)
-    write(sample(kind), engine)
-    engine.dispose()
-    return _plain(proposal(url))
+def _keys(url, name):
+    """Return the keys of the documents of a proposed index."""
+    index = {"name": name, **proposal(url)[name]}
+    settings = Settings(source={"url": url.render_as_string(hide_password=False)}, indexes=[index])
+    source = open_source(settings, settings.indexes[0])
+    try:
+        return set(source.page(None, 500).documents.keys)
+    finally:
+        source.close()
 
 
 def _plain(indexes):
