@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, TableRoles
+from rag_index.sources.proposed_index import OLD_VERSIONS, IndexMaker, ProposedIndex, TableRoles, free_name
 from rag_index.sources.relations import VERSIONS
 from rag_index.sources.subjects import PARTS, find_subjects, part_relation, text_parents, wanted_texts
 
@@ -224,6 +224,6 @@ def _index_name(wanted: str, names: set[str]) -> str:
     """Return a name for an index that is not in `names`, to which it is added."""
     plain = re.sub(r"__+", "_", re.sub(r"[^a-z0-9_-]+", "-", wanted.lower()))
     plain = plain.strip("-_")[:MAX_NAME_CHARS].rstrip("-_") or "index"
-    name = next(name for n in range(1, len(names) + 2) if (name := plain if n == 1 else f"{plain}-{n}") not in names)
+    name = free_name(plain, names, "-")
     names.add(name)
     return name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from rag_index.documents.batches import RESERVED_KEY
@@ -17,7 +18,7 @@ from rag_index.sources.visibility import answers_none, joined
 from rag_index.sources.vocabulary import known_words
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from rag_index.sources.catalog import DatabaseTable
     from rag_index.sources.relations import Relation
@@ -237,21 +238,24 @@ class IndexMaker:
         stem = [word for word in words(relation.columns[0]) if word not in ("id", "fk", "no", "code", "uuid", "guid")]
         plain = re.sub(r"\W", "", "_".join(stem) or "_".join(words(parent.name)), flags=re.ASCII).strip("_")
         plain = plain if plain[:1].isalpha() else f"join_{plain}" if plain else "joined"
-        taken = {*self._joins, *self._table.columns, *self._part_names}
-        name = next(one for n in range(1, 99) if (one := plain if n == 1 else f"{plain}_{n}") not in taken)
-        prefix = f"{through}." if through else ""
-        join = _table(parent)
-        simple = len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through
-        join["on"] = relation.columns[0] if simple else {there: f"{prefix}{here}" for here, there in relation.pairs}
-        conditions = self._subjects.of(parent).conditions
-        if conditions and required:
-            join["where"] = joined(conditions)
-            self._hidden += [f"{parent.full_name}: {one.reason}" for one in conditions]
+        name = free_name(plain, {*self._joins, *self._table.columns, *self._part_names})
+        join = self._join(relation, f"{through}." if through else "", required=required)
+        if len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through:
+            join["on"] = relation.columns[0]
         if required:
-            join["required"] = True
+            self._hidden += [f"{parent.full_name}: {one.reason}" for one in self._subjects.of(parent).conditions]
         self._joins[name] = join
         self._tables.append(parent.full_name)
         return name
+
+    def _join(self, relation: Relation, through: str = "", *, required: bool = True) -> dict[str, Any]:
+        """Return the join with the row that a relation names, by its own columns or those of `through`, with a dot."""
+        join = _table(relation.parent)
+        join["on"] = {there: f"{through}{here}" for here, there in relation.pairs}
+        conditions = self._subjects.of(relation.parent).conditions
+        if conditions and required:
+            join["where"] = joined(conditions)
+        return join | {"required": True} if required else join
 
     def _add_root(self, root: Relation) -> str | None:
         """Join what translations or versions are of, with its texts, and return its title if it has one."""
@@ -361,31 +365,21 @@ class IndexMaker:
         """Return a part of rows that name a row of this table, or of one that it is joined with by `by_column`."""
         part = self._part_head(child, number)
         pairs = [(here, by_column[there] if by_column else there) for here, there in relation.pairs]
-        if by_column is None and [there for _, there in pairs] == list(key):
-            part["on"] = _one_or_all([here for here, _ in pairs])
-        else:
-            part["on"] = dict(pairs)
-        if relation.type_column:
-            self._restrict(part, relation)
-        return self._with_text(part, child, [*relation.columns, relation.type_column], number)
+        whole = by_column is None and [there for _, there in pairs] == list(key)
+        part["on"] = _one_or_all([here for here, _ in pairs]) if whole else dict(pairs)
+        self._restrict(part, relation)
+        return self._with_text(part, child, [*relation.columns, relation.type_column])
 
     def _part_of_part(self, child: Subject, second: Relation, first: Relation, number: int) -> dict[str, Any]:
         """Return a part of rows that name a row of a part."""
-        middle = self._subjects.of(second.parent)
         part = self._part_head(child, number)
-        name = _plain(middle.table.name) or "parent"
-        join = _table(middle.table)
-        join["on"] = {there: here for here, there in second.pairs}
-        if middle.conditions:
-            join["where"] = joined(middle.conditions)
-        if first.type_column:
-            self._restrict(join, first)
-        join["required"] = True
+        name = _plain(second.parent.name) or "parent"
+        join = self._join(second)
+        self._restrict(join, first)
         part["joins"] = {name: join}
         part["on"] = {f"{name}.{here}": there for here, there in first.pairs}
-        if second.type_column:
-            self._restrict(part, second)
-        return self._with_text(part, child, [*second.columns, second.type_column], number)
+        self._restrict(part, second)
+        return self._with_text(part, child, [*second.columns, second.type_column])
 
     def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
         self._part_names.add(child.table.name)
@@ -397,7 +391,7 @@ class IndexMaker:
         self._tables.append(child.table.full_name)
         return part
 
-    def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str], number: int) -> dict[str, Any]:
+    def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> dict[str, Any]:
         columns = [*child.title_columns, *child.prose]
         columns = [name for name in wanted_texts(child, columns) if not self._repeats(child, name)]
         texts = list(dict.fromkeys(columns or child.prose[:1] or child.title_columns))
@@ -408,9 +402,7 @@ class IndexMaker:
         if order:
             part["order_by"] = _one_or_all(order)
         part["text"] = texts
-        form = {name: child.profiles[name].form for name in texts if child.profiles[name].form != "plain"}
-        if form:
-            part["format"] = form
+        part |= _format(child, texts)
         if sum(child.profiles[name].length for name in texts) < 40 and child.table.rows and not child.has_prose:
             part["inline"] = True
         for name in texts:
@@ -429,8 +421,7 @@ class IndexMaker:
         places = [
             n
             for n in free
-            if "_".join(words(n)) in ORDERS
-            or (words(n)[-1:] and words(n)[-1] in ORDERS and child.profiles[n].role in ("number", "flag"))
+            if "_".join(words(n)) in ORDERS or (words(n)[-1] in ORDERS and child.profiles[n].role in ("number", "flag"))
         ]
         keys = [name for name in child.table.key if name in free]
         if not places and keys and child.table.columns[keys[0]].kind != "number":
@@ -446,31 +437,25 @@ class IndexMaker:
         self._part_names.add(name)
         whole = [there for _, there in own.pairs] == list(key)
         part["on"] = own.pairs[0][0] if whole and len(own.pairs) == 1 else dict(own.pairs)
-        if own.type_column:
-            self._restrict(part, own)
+        self._restrict(part, own)
         part["joins"], through = {}, ""
         for relation in way:
-            join = _table(relation.parent)
-            join["on"] = {there: f"{through}{here}" for here, there in relation.pairs}
-            if conditions := self._subjects.of(relation.parent).conditions:
-                join["where"] = joined(conditions)
-            join["required"] = True
             step = name if relation is way[-1] else f"{name}_link"
-            part["joins"][step] = join
+            part["joins"][step] = self._join(relation, through)
             through = f"{step}."
         label = self._subjects.of(way[-1].parent)
         values = [p.name for p in link.profiles.values() if p.last_word == "value" and p.texts and p.role in VALUES]
         part["order_by"] = way[0].columns
         part["text"] = "".join([label.title_of(name), *[f": {{{value}}}" for value in values[:1]]])
-        forms = {f"{name}.{column}": label.profiles[column].form for column in label.title_columns}
-        if marked := {column: form for column, form in forms.items() if form != "plain"}:
-            part["format"] = marked
+        part |= _format(label, label.title_columns, f"{name}.")
         part["inline"] = True
         self._tables += [relation.parent.full_name for relation in way]
         return part
 
     def _restrict(self, place: dict[str, Any], relation: Relation) -> None:
-        """Add to the `where` of a part or a join that a polymorphic relation means this table."""
+        """Add to the `where` of a part or a join that a relation means this table, if it is polymorphic."""
+        if not relation.type_column:
+            return
         value = str(relation.type_value).replace("'", "''")
         typed = f"{self._subjects.catalog.quoted(relation.type_column)} = '{value}'"
         place["where"] = f"{typed} AND {place['where']}" if "where" in place else typed
@@ -549,6 +534,18 @@ def _one_or_all(names: Sequence[str]) -> str | list[str]:
     return names[0] if len(names) == 1 else list(names)
 
 
+def _format(subject: Subject, columns: Sequence[str], through: str = "") -> dict[str, dict[str, str]]:
+    """Return the key `format` for those columns that are not plain; {} if all are."""
+    forms = {f"{through}{name}": subject.profiles[name].form for name in columns}
+    marked = {name: form for name, form in forms.items() if form != "plain"}
+    return {"format": marked} if marked else {}
+
+
+def free_name(wanted: str, taken: Container[str], mark: str = "_") -> str:
+    """Return a name that is not taken: the wanted one, or else with a number after the mark."""
+    return next(name for n in count(1) if (name := f"{wanted}{mark}{n}" if n > 1 else wanted) not in taken)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"\W", "", "_".join(words(name)), flags=re.ASCII)
 
@@ -559,10 +556,10 @@ def _with_labels(parts: list[dict[str, Any]], taken: set[str]) -> list[dict[str,
     named: list[dict[str, Any]] = []
     for part in parts:
         label = part.get("name", part["table"])
-        plain = re.sub(r"\W", "_", label, flags=re.ASCII).strip("_") or "part"
-        plain = plain if plain[:1].isalpha() else f"part_{plain}"
         if label in used:
-            label = next(f"{plain}_{number}" for number in range(2, 99) if f"{plain}_{number}" not in used)
+            plain = re.sub(r"\W", "_", label, flags=re.ASCII).strip("_") or "part"
+            plain = plain if plain[:1].isalpha() else f"part_{plain}"
+            label = free_name(plain, used | {plain})
         used.add(label)
         named.append({"name": label} | part | {"name": label} if label != part["table"] else part)
     return named
