@@ -90,7 +90,6 @@ class DatabaseCatalog:
     tables: list[DatabaseTable]
     views: list[str]
     connection: Connection
-    seconds: float = SECONDS
     _known: dict[Any, float] = field(default_factory=dict)
 
     def quoted(self, name: str) -> str:
@@ -124,7 +123,7 @@ class DatabaseCatalog:
         name: sa.ColumnClause[Any] = sa.column(column)
         where = sa.or_(*[name == sa.literal(value, NullType()) for value in values])
         statement = sa.select(name).distinct().select_from(_from(table.schema, table.name)).where(where)
-        return {str(row[0]) for row in _rows(self.connection, statement.limit(len(values)), self.seconds) or []}
+        return {str(row[0]) for row in _rows(self.connection, statement.limit(len(values))) or []}
 
 
 @contextmanager
@@ -222,7 +221,7 @@ def _read_table(
     rows, problem, count = [], "", 0
     try:
         first = sa.select(sa.literal(1)).select_from(_from(schema, name)).limit(MAX_ROWS)
-        counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()), SECONDS)
+        counted = _rows(connection, sa.select(sa.func.count()).select_from(first.subquery()))
         count = int(counted[0][0]) if counted else MAX_ROWS
         rows = (
             _sample(connection, schema, name, key, {column: kinds[column] for column in read}, count) if count else []
@@ -282,7 +281,7 @@ def _sample(
     columns = [_value(connection, column, kind) for column, kind in kinds.items()]
     statement = sa.select(*columns).select_from(_from(schema, name))
     if count <= SAMPLED_ROWS or not key or not set(key) <= kinds.keys():
-        return list(_rows(connection, statement.limit(SAMPLED_ROWS), SECONDS) or [])
+        return list(_rows(connection, statement.limit(SAMPLED_ROWS)) or [])
     ordered: list[sa.ColumnClause[Any]] = [sa.column(column) for column in key]
     third = SAMPLED_ROWS // 3
     pages = [
@@ -291,13 +290,13 @@ def _sample(
     ]
     if len(key) == 1 and kinds[key[0]] == "number":
         ends = sa.select(sa.func.min(ordered[0]), sa.func.max(ordered[0])).select_from(_from(schema, name))
-        low, high = (_rows(connection, ends, SECONDS) or [(0, 0)])[0]
+        low, high = (_rows(connection, ends) or [(0, 0)])[0]
         middle = sa.literal((low + high) // 2, NullType())
         pages.append(statement.where(ordered[0] >= middle).order_by(*ordered).limit(third))
     found: dict[Any, Any] = {}
     places = [list(kinds).index(column) for column in key]
     for page in pages:
-        for row in _rows(connection, page, SECONDS) or []:
+        for row in _rows(connection, page) or []:
             found[tuple(row[place] for place in places)] = row
     return list(found.values())
 
@@ -310,10 +309,10 @@ def _value(connection: Connection, name: str, kind: Kind) -> Any:
     return sa.func.substr(column, 1, MAX_CHARS) if kind in ("text", "bytes") else column
 
 
-def _rows(connection: Connection, statement: Any, seconds: float) -> Sequence[Any] | None:
+def _rows(connection: Connection, statement: Any) -> Sequence[Any] | None:
     """Return the rows of a statement; None if it takes too long."""
     try:
-        with limited(connection, seconds, "the source"):
+        with limited(connection, SECONDS, "the source"):
             return connection.execute(statement).fetchall()
     except SourceTimedOut:
         connection.rollback()

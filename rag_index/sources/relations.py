@@ -14,7 +14,7 @@ from rag_index.sources.vocabulary import known_words, ordered_words
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable
+    from rag_index.sources.catalog import Column, DatabaseCatalog, DatabaseTable, Reference
 
 MIN_FOUND = 0.9
 """The share of values that must be keys of the other table."""
@@ -42,7 +42,6 @@ class Relation:
     """Columns of the child, each with the column of the parent that it equals."""
     type_column: str = ""
     type_value: Any = None
-    declared: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -85,7 +84,7 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
             by_noun.setdefault(nouns(table)[-1:], []).append(table)
     found: list[Relation] = []
     for table in tables:
-        declared = [relation for relation in (_declared(table, one, tables) for one in table.references) if relation]
+        declared = list(filter(None, (_declared(table, one, tables) for one in table.references)))
         taken = {column for relation in declared for column in relation.columns}
         found += declared
         typed = _polymorphic(catalog, table, tables, nouns)
@@ -104,10 +103,10 @@ def find_relations(catalog: DatabaseCatalog, nouns: Nouns) -> list[Relation]:
     return found
 
 
-def _declared(table: DatabaseTable, one: Any, tables: Sequence[DatabaseTable]) -> Relation | None:
+def _declared(table: DatabaseTable, one: Reference, tables: Sequence[DatabaseTable]) -> Relation | None:
     for parent in tables:
         if parent.name == one.table and (one.schema is None or one.schema == parent.schema or parent.schema is None):
-            return Relation(table, parent, tuple(zip(one.columns, one.referred, strict=True)), declared=True)
+            return Relation(table, parent, tuple(zip(one.columns, one.referred, strict=True)))
     return None
 
 
