@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rag_index.sources.catalog import SAMPLED_ROWS
 from rag_index.sources.columns import CODES, PROSE, TITLES, profile, words
-from rag_index.sources.relations import CONTAINERS, PARENTS, VERSIONS, Nouns, find_relations
+from rag_index.sources.relations import CONTAINERS, VERSIONS, Nouns, find_relations
 from rag_index.sources.visibility import DELETED, HIDDEN_FLAGS, below_hidden, find_conditions, internal_rows
 from rag_index.sources.vocabulary import known_words
 
@@ -138,10 +138,13 @@ class Subject:
 
     @cached_property
     def thread(self) -> Relation | None:
-        """Return the relation of replies to the row that they answer: they have its title or none, and no replies."""
+        """Return the relation of replies to the first message: they have its title or none, and it is called `root_id`.
+
+        What is called `parent_id` may have replies to replies one day, which would be parts of no document.
+        """
         if not self.has_prose or not (self.title is None or self.title in self.table.columns):
             return None
-        own = [one for one in self.relations if one.parent is self.table and PARENTS & set(words(one.columns[0]))]
+        own = [one for one in self.relations if one.parent is self.table and "root" in words(one.columns[0])]
         return next((one for one in own if self._are_replies(*one.pairs[0])), None)
 
     def _are_replies(self, column: str, key: str) -> bool:

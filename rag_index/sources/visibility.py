@@ -125,7 +125,7 @@ def below_hidden(relation: Relation, conditions: Sequence[Condition], catalog: D
     hidden = f"SELECT {own} FROM {table} WHERE ({joined(conditions)}) IS NOT TRUE"
     below = f"SELECT one.{own} FROM {table} AS one JOIN hidden_rows ON one.{above} = hidden_rows.id"
     sql = f"{own} NOT IN (WITH RECURSIVE hidden_rows (id) AS ({hidden} UNION {below}) SELECT id FROM hidden_rows)"
-    return Condition(key, sql, f"what {column} names may be hidden, and hides it", lambda value: True)
+    return Condition(key, sql, f"a row is hidden with the one that {column} names", lambda value: True)
 
 
 def answers_none(table: DatabaseTable, column: str, quoted: Callable[[str], str]) -> Condition:

@@ -280,9 +280,9 @@ def test_why_a_row_was_hidden_is_not_shown(propose):
 @pytest.mark.parametrize("kind", ["INTEGER", "TEXT"])
 @pytest.mark.parametrize("title", ["title", "flag"])
 def test_replies_are_parts_of_what_they_answer(propose, kind, title):
-    """A page below another one has a title of its own and stays a document; so do replies to replies."""
+    """A page below another one has a title of its own and stays a document; so do replies that may have replies."""
 
-    def table(above, called="Re: Message {}"):
+    def table(above, called="Re: Message {}", column="root_id"):
         names = [n if kind == "INTEGER" else f"no{n}" for n in range(13)]
         empty = {"TEXT": ""}.get(kind)
         rows = [
@@ -294,13 +294,15 @@ def test_replies_are_parts_of_what_they_answer(propose, kind, title):
             )
             for n in range(1, 13)
         ]
-        return f"id {kind} PRIMARY KEY, {title} TEXT, body TEXT, root_id {kind}", rows
+        return f"id {kind} PRIMARY KEY, {title} TEXT, body TEXT, {column} {kind}", rows
 
-    made = propose({"posts": table(lambda n: max(0, n - 6)), "replies": table(lambda n: n - 1)})
+    def is_reply(n):
+        return max(0, n - 6)
+
+    others = {"chain": table(lambda n: n - 1), "tree": table(is_reply, column="parent_id")}
+    made = propose({"posts": table(is_reply), "pages": table(is_reply, "On mill {}"), **others})
     assert len(shown(propose, made, "posts")) == 6
     (part,) = index(made, "posts")["parts"]
     assert (part["table"], part["on"], part["text"]) == ("posts", "root_id", ["body"])
-    assert len(shown(propose, made, "replies")) == 12
-    if title == "title":
-        made = propose({"pages": table(lambda n: max(0, n - 6), "On mill {}")})
-        assert len(shown(propose, made, "pages")) == 12
+    for name in (*others, *["pages"] * (title == "title")):
+        assert len(shown(propose, made, name)) == 12, name
