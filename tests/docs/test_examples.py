@@ -11,32 +11,46 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks
+from tests.docs.pages import ROOT, blocks, page, table
 
-EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/README.md"))
+EXAMPLES = {path.parent.name: path.parent for path in (ROOT / "examples").glob("*/README.md")}
+ELSEWHERE = {"langchain"}
+"""Examples that need another environment: tests/frameworks has it."""
+LONG = {"agent"}
 
 
-def test_there_are_examples():
-    assert {path.name for path in EXAMPLES} == {"agent", "source-tree", "wiki"}
-
-
-@pytest.mark.parametrize(
-    "folder",
-    [
-        pytest.param(folder, id=folder.name, marks=pytest.mark.long if folder.name == "agent" else ())
-        for folder in EXAMPLES
-    ],
-)
-def test_the_command_of_an_example_prints_what_its_page_says(folder, tmp_path):
-    readme = (folder / "README.md").read_text()
+def run_example(name, folder, *programs, **variables):
+    """Run the command of an example in a folder, and check what its page says. `programs` come first on the path."""
+    readme = (EXAMPLES[name] / "README.md").read_text()
     (command,), (expected,) = blocks(readme, "sh"), blocks(readme, "text")
-    here = shutil.copytree(folder, tmp_path / "example")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": path}
+    here = shutil.copytree(EXAMPLES[name], folder / "example")
+    path = ":".join([*map(str, programs), str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, **variables}
     ended = subprocess.run(
         ["bash", "-c", command], cwd=here, env=environment, check=False, capture_output=True, text=True, timeout=240
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert expected.strip() in ended.stdout
-    for link in re.findall(r"\]\(([^)#]+)", readme):
-        assert (folder / link).exists(), link
+
+
+def test_every_example_is_listed_and_its_links_lead_somewhere():
+    listed = [re.findall(r"examples/(.+)/README", row[0])[0] for row in table(page("tutorial"), "example")]
+    assert sorted(listed) == sorted(EXAMPLES)
+    for folder in EXAMPLES.values():
+        for link in re.findall(r"\]\(([^)#]+)", (folder / "README.md").read_text()):
+            assert (folder / link).exists(), (folder, link)
+
+
+@pytest.fixture
+def database(postgres):
+    """The variable that names an empty database."""
+    with postgres.database() as name:
+        yield {"RAG_INDEX_SOURCE__URL": postgres.url(name).render_as_string(hide_password=False)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(one, marks=pytest.mark.long if one in LONG else ()) for one in sorted(EXAMPLES.keys() - ELSEWHERE)],
+)
+def test_the_command_of_an_example_prints_what_its_page_says(name, tmp_path, request):
+    run_example(name, tmp_path, **(request.getfixturevalue("database") if name == "tickets" else {}))

@@ -9,6 +9,7 @@ import sysconfig
 import pytest
 
 from tests.docs.pages import ROOT
+from tests.docs.test_examples import run_example
 from tests.retrieve.desk import Desk
 
 FRAMEWORKS = ["langchain-core", "llama-index-core", "haystack-ai"]
@@ -40,3 +41,9 @@ def test_a_framework_finds_what_the_retriever_finds(python, desk, framework):
     command = [python, check, framework, desk.settings.path]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("OK"), done.stdout + done.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_the_example_for_langchain_writes_a_prompt(python, tmp_path):
+    run_example("langchain", tmp_path, python.parent)
