@@ -34,33 +34,40 @@ class Caller:
 Fusion = Literal["auto", "rank", "score"]
 
 
-class _Search(BaseModel):
-    """What both ways to search take."""
+class SearchArguments(BaseModel):
+    """What can be asked over HTTP and by the tools of agents, which read what stands below each field."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
 
     query: str = Field(min_length=1, max_length=MAX_QUERY_CHARS, examples=["printer offline after update"])
-    """The words to search for, as a person would say them."""
-    indexes: list[str] | None = Field(default=None, max_length=MAX_INDEXES, examples=[["comments", "solutions"]])
-    """The indexes to search; without it, all that hold documents."""
+    """Words, a question, or an exact name."""
+    indexes: Annotated[list[str], Field(max_length=MAX_INDEXES)] | SkipJsonSchema[None] = Field(
+        default=None, examples=[["comments", "solutions"]]
+    )
+    """By default all."""
     limit: int = Field(default=10, ge=1, le=MAX_HITS)
-    """The maximum number of documents."""
+    """Documents at most."""
+    rerank: bool | SkipJsonSchema[None] = None
+    """Whether a model reorders the best hits, which takes longer."""
+    min_score: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | SkipJsonSchema[None] = None
+    """Leave out what is less relevant, such as 0.5."""
+    collapse: Annotated[str, Field(min_length=1, max_length=200)] | SkipJsonSchema[None] = None
+    """Fold documents of one value of this field, or of one "text"."""
+    after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(default=None, examples=["0/16B3748"])
+    """A position or time that the indexes must have reached."""
+    max_age: float | str | SkipJsonSchema[None] = Field(default=None, examples=["10 s"])
+    """How old the indexes may be, such as "10 s"."""
+
+
+class _Search(SearchArguments):
+    """What both ways to search over HTTP take."""
+
     timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The time limit of the search, in seconds."""
-    after: str | None = Field(default=None, max_length=100, examples=["0/16B3748"])
-    """The position of the source that each index has to have reached: the search waits for it, within its time."""
-    max_age: float | str | None = Field(default=None, examples=["10 s"])
-    """How far each index may be behind: seconds, or a text."""
     fusion: Fusion | None = None
     """How the hits of several indexes are merged."""
     dense_weight: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
     """The weight of meaning against words: 1 for meaning alone, 0 for words alone."""
-    rerank: bool | None = None
-    """False leaves the reranker out, if there is one; true is an error if there is none."""
-    min_score: float | None = Field(default=None, ge=0, le=1, allow_inf_nan=False)
-    """Documents of a lower relevance are left out."""
-    collapse: str | None = Field(default=None, min_length=1, max_length=200)
-    """Documents with the same value of this field, or of the same text ("text"), are folded into the best."""
     explain: bool = False
     """Whether to add ranks, scores, chunks and timings."""
 

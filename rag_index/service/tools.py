@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, SkipJsonSchema
 
 from rag_index.errors import SettingsError
-from rag_index.service.models import MAX_CHARS, MAX_QUERY_CHARS, DocumentQuery
+from rag_index.service.models import MAX_CHARS, DocumentQuery, SearchArguments
 from rag_index.settings.index import CODE, CODE_FIELDS, PAYLOAD_KINDS, KindOfValues
 
 if TYPE_CHECKING:
@@ -179,37 +179,11 @@ class _Arguments(BaseModel):
     tool: ClassVar[str]
 
 
-class _SearchArguments(_Arguments):
+class _SearchArguments(_Arguments, SearchArguments):
     tool = "search"
-    query: str = Field(
-        max_length=MAX_QUERY_CHARS,
-        description="Words, a question, or an exact name.",
-        json_schema_extra={"minLength": 1},
-    )
-    indexes: list[str] | SkipJsonSchema[None] = Field(
-        default=None,
-        description="By default all.",
-        json_schema_extra={"minItems": 1},
-    )
     filter: dict[str, Any] | SkipJsonSchema[None] = None
-    limit: int = Field(default=10, ge=1, le=100, description="The maximum number of documents.")
-    min_score: Annotated[float, Field(ge=0, le=1)] | SkipJsonSchema[None] = Field(
-        default=None, description="Leave out what is less relevant, such as 0.5."
-    )
-    collapse: str | SkipJsonSchema[None] = Field(
-        default=None,
-        min_length=1,
-        description='Fold documents of one value of this field, or of one "text".',
-    )
-    after: str | SkipJsonSchema[None] = Field(
-        default=None, description="A position or time that the indexes must have reached."
-    )
-    max_age: str | SkipJsonSchema[None] = Field(default=None, description='How old the indexes may be, such as "10 s".')
-    rerank: bool | SkipJsonSchema[None] = Field(
-        default=None,
-        description="Whether a model reorders the best hits, which takes longer.",
-        json_schema_extra={"default": True},
-    )
+    limit: int = Field(default=10, ge=1, le=100)
+    """Documents at most."""
 
 
 class _DocumentArguments(_Arguments, DocumentQuery):
@@ -364,8 +338,10 @@ def _input(model: type[_Arguments], settings: Settings) -> Schema:
     for name, field in schema["properties"].items():
         if "default" in field and field["default"] is None:
             del field["default"]
+        field.pop("examples", None)
         if name == "indexes":
-            field["items"] = names
+            field |= {"items": names, "minItems": 1}
+            del field["maxItems"]  # `items` says more
         elif name == "index":
             schema["properties"][name] = {**names, "description": field["description"]}
     return schema

@@ -149,7 +149,7 @@ def test_a_long_document_is_read_in_parts(connect):
         (
             "search",
             {"query": "x", "top_k": 3},
-            "search has no argument 'top_k'; it takes query, indexes, filter, limit",
+            "search has no argument 'top_k'; it takes query, indexes, limit",
         ),
         ("search", {"query": "x", "rerank": False}, "search has no argument 'rerank'; it takes query, indexes"),
         ("search", {"query": "x", "max_age": "a while"}, "max_age = 'a while': give seconds, or a text such as"),
