@@ -47,8 +47,8 @@ def write_shard(store: Store, collection: str, shard: EmbeddedShard, *, epoch: i
     )
 
 
-def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBatch]:
-    """Yield the points of a shard, at most `size` at a time."""
+def batches(shard: EmbeddedShard) -> Iterator[PointBatch]:
+    """Yield the points of a shard, at most `BATCH_POINTS` at a time."""
     ids: list[str] = []
     payloads: list[dict[str, Any]] = []
     first = row = 0
@@ -58,7 +58,7 @@ def batches(shard: EmbeddedShard, size: int = BATCH_POINTS) -> Iterator[PointBat
             ids.append(point_id(shard.index, key, number))
             payloads.append(_payload(shard, i, number))
             row += 1
-            if len(ids) == size:
+            if len(ids) == BATCH_POINTS:
                 yield PointBatch(ids, shard.vectors[first:row], payloads, _rows(shard, first, row))
                 ids, payloads, first = [], [], row
     if ids:

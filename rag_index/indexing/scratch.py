@@ -164,16 +164,16 @@ class Scratch:
         distinct = sa.select(orphans.c.key).where(self._is_in_source()).distinct().subquery()
         return self._find(distinct, sa.true(), distinct.c.key)
 
-    def orphan_ids(self, *, after: str = "", limit: int = 1000) -> list[str]:
+    def orphan_ids(self, *, after: str = "") -> list[str]:
         """Return the next ids, in order, of points that neither ledger nor source explains."""
         statement = sa.select(orphans.c.id).where(~self._is_in_source(), orphans.c.id > after)
         with self._ledger.transaction() as connection:
-            return list(connection.scalars(statement.order_by(orphans.c.id).limit(limit)))
+            return list(connection.scalars(statement.order_by(orphans.c.id).limit(1000)))
 
-    def orphan_examples(self, limit: int = MAX_EXAMPLES) -> list[str]:
+    def orphan_examples(self) -> list[str]:
         """Return names for some of these points: their document's key, or their own id if they have none."""
         name = sa.func.coalesce(orphans.c.key, orphans.c.id)
-        statement = sa.select(name).where(~self._is_in_source()).distinct().order_by(name).limit(limit)
+        statement = sa.select(name).where(~self._is_in_source()).distinct().order_by(name).limit(MAX_EXAMPLES)
         with self._ledger.transaction() as connection:
             return list(connection.scalars(statement))
 

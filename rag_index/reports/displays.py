@@ -40,18 +40,15 @@ class Display(Protocol):
 class Lines:
     """A display that prints a plain line every few seconds."""
 
-    def __init__(
-        self, stream: TextIO, *, interval: float = LINE_SECONDS, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
-        self._interval = interval
         self._clock = clock
-        self._last = clock() - interval
+        self._last = clock() - LINE_SECONDS
 
     def show(self, progress: Progress) -> None:
         """Print a line if the last one is old enough."""
         now = self._clock()
-        if now - self._last >= self._interval:
+        if now - self._last >= LINE_SECONDS:
             self._last = now
             print(progress.sentence(), file=self._stream, flush=True)
 
