@@ -7,7 +7,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from rag_index.documents.keys import document_id
 from rag_index.ledger import Ledger
 from rag_index.ledger.lease import holder, run_state
 from rag_index.ledger.runs import lease_name
@@ -118,6 +117,8 @@ class FailedDocument:
 
 def failed(settings: Settings, indexes: Sequence[IndexSettings]) -> list[FailedDocument]:
     """Return the documents listed as failed, incomplete or skipped in the live collections of these indexes."""
+    from rag_index.documents.keys import document_id  # `status` prints reports, and does without
+
     with closing(Ledger(settings.ledger_url)) as ledger:
         live = live_aliases(settings.store, settings.aliases)
         documents = []
