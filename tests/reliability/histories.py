@@ -22,6 +22,7 @@ from rag_index.documents.positions import parse_position
 from rag_index.errors import IndexBehind, RagIndexError
 from rag_index.retrieve import Retriever
 from rag_index.settings import load_settings
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.reliability.chaos.desk import Desk
@@ -164,7 +165,7 @@ class Trial:
         self.found = Findings()
 
     def run(self, seconds: float, *, kill_seconds: float) -> Findings:
-        """Write, search and kill for so long, and return what was found."""
+        """Write, search and kill for so long, and until a search was answered that waited; return what was found."""
         watch = self._start()
         try:
             with Retriever(self._settings) as retriever:  # the first run
@@ -175,11 +176,12 @@ class Trial:
             end = time.monotonic() + seconds
             while not self._stop.wait(min(kill_seconds, max(0.0, end - time.monotonic()))):
                 if time.monotonic() >= end:
-                    self._stop.set()
                     break
                 watch.kill()
                 watch.wait()
                 watch, self.found.kills = self._start(), self.found.kills + 1
+            eventually(self._is_told, "the watch, which is killed no more, reaches what a search demands")
+            self._stop.set()
             for thread in (*self._writers, *searching):
                 thread.join()
         finally:
@@ -191,6 +193,11 @@ class Trial:
                 raise writer.failure
         self.found.commits = sum(len(writer.moments) - 1 for writer in self._writers)
         return self.found
+
+    def _is_told(self) -> bool:
+        """Return whether something can be said: a busy machine may start a watch more slowly than it is killed."""
+        with self._lock:
+            return self._stop.is_set() or bool(self.found.waited and self.found.claimed)
 
     def _start(self) -> subprocess.Popen[bytes]:
         with (self._desk.folder / "watch.log").open("ab") as log:
