@@ -43,7 +43,7 @@ PAIRS = {
 """Nouns of tables whose rows are parts of some tables alone."""
 PASSWORDS = known_words("subjects", "passwords")
 LOGINS = known_words("subjects", "logins")
-MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]+")
+MARKUP = re.compile(r"<[^>]*>|\[/?\w+[^\]]*\]|&#?\w+;|[\W_]")
 NOTHING = ("", 0, "0", -1)
 """What a column has that names no row, besides NULL."""
 MIN_TITLES = 0.9

@@ -306,3 +306,9 @@ def test_replies_are_parts_of_what_they_answer(propose, kind, title):
     assert (part["table"], part["on"], part["text"]) == ("posts", "root_id", ["body"])
     for name in (*others, *["pages"] * (title == "title")):
         assert len(shown(propose, made, name)) == 12, name
+
+
+def test_a_rendered_copy_of_a_text_is_left_out(propose):
+    rows = [(n, f"Page {n} of the mill", f"{PROSE}. No. {n}.", f"<p>{PROSE}. <b>No.</b> {n}.</p>") for n in range(1, 13)]
+    made = propose({"pages": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, body_html TEXT", rows)})
+    assert index(made, "pages")["text"] == ["body"]
