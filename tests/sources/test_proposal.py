@@ -309,6 +309,8 @@ def test_replies_are_parts_of_what_they_answer(propose, kind, title):
 
 
 def test_a_rendered_copy_of_a_text_is_left_out(propose):
-    rows = [(n, f"Page {n} of the mill", f"{PROSE}. No. {n}.", f"<p>{PROSE}. <b>No.</b> {n}.</p>") for n in range(1, 13)]
+    rows = [
+        (n, f"Page {n} of the mill", f"{PROSE}. No. {n}.", f"<p>{PROSE}. <b>No.</b> {n}.</p>") for n in range(1, 13)
+    ]
     made = propose({"pages": ("id INTEGER PRIMARY KEY, title TEXT, body TEXT, body_html TEXT", rows)})
     assert index(made, "pages")["text"] == ["body"]
