@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sqlite3
 import statistics
 import sys
@@ -176,7 +177,7 @@ def spread(values: list[float]) -> dict[str, Any]:
     ordered = sorted(values)
     return {
         "count": len(ordered), "p50": round(statistics.median(ordered), 2),
-        "p95": round(ordered[max(0, int(len(ordered) * 0.95) - 1)], 2), "max": round(ordered[-1], 2),
+        "p95": round(ordered[math.ceil(len(ordered) * 0.95) - 1], 2), "max": round(ordered[-1], 2),
     }  # fmt: skip
 
 
@@ -220,17 +221,20 @@ def _used(process: psutil.Process) -> tuple[float, int]:
     return sum(sum(one.cpu_times()[:2]) for one in family), sum(one.memory_info().rss for one in family)
 
 
+def ollama_settings(stack: ExitStack, folder: Path) -> str:
+    """Start a real Ollama with a tiny model, and return the settings of an embedder that asks it."""
+    program = find_ollama()
+    assert isinstance(program, Path), program
+    server = stack.enter_context(OllamaServer(program, folder / "ollama"))
+    model = server.create("tiny-embed", write_embedding_gguf(folder / "tiny.gguf"))
+    return f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{server.url}"]\n'
+
+
 def measure(way: str, given: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one way."""
     folder = Path(tempfile.mkdtemp(prefix="watch-"))
     with ExitStack() as stack:
-        services = ""
-        if given.ollama:
-            program = find_ollama()
-            assert isinstance(program, Path), program
-            server = stack.enter_context(OllamaServer(program, folder / "ollama"))
-            model = server.create("tiny-embed", write_embedding_gguf(folder / "tiny.gguf"))
-            services = f'[embedder]\nkind = "ollama"\nmodel = "{model}"\nhosts = ["{server.url}"]\n'
+        services = ollama_settings(stack, folder) if given.ollama else ""
         batch = WatchSettings().batch_documents
         desk, _ = open_desk(stack, folder, way, tickets=given.documents, services=services, batch=batch)
         settings = load_settings(desk.config)

@@ -340,10 +340,14 @@ def test_a_batch_of_another_collection_is_let_in_while_a_run_writes_and_neither_
         writer = stack.enter_context(closing(EdgeStore(tmp_path, lets_batches_in=True)))
         for number in range(3):
             writer.upsert("c", points(range(1000 + 10 * number, 1010 + 10 * number), WIDE))
+            if beside and not number:
+                writer.optimize("c")
             with closing(EdgeStore(tmp_path, brief=True)) as batch:
                 batch.create("other", DIMENSION, {})
                 written = threads.submit(writer.upsert, "c", points(range(2000 + number, 2001 + number), WIDE))
                 batch.upsert("other", points(range(10 * number, 10 * number + 10)))
+                with closing(EdgeReader(tmp_path)) as other:
+                    assert numbers(other) >= set(range(3, 1000))
                 assert not written.done(), "two processes write"
             written.result()
             assert reader.count("other") == 10 * number + 10
