@@ -5,6 +5,8 @@ All names begin with `rag_index_`, so that a ledger may share a database with ot
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 metadata = sa.MetaData()
@@ -169,14 +171,19 @@ look_ups = sa.Table(
     sa.Column("first_number", sa.BigInteger, nullable=False, server_default="0"),
 )
 
+
+def _position() -> list[sa.Column[Any]]:
+    """Return the columns of a `documents.positions.Position`."""
+    texts = [sa.Column(name, sa.Text, nullable=False) for name in ("position", "how")]
+    return [sa.Column("at", sa.Float, nullable=False), *texts]
+
+
 milestones = sa.Table(
     "rag_index_milestones",
     metadata,
     sa.Column("alias", sa.Text, primary_key=True),
     sa.Column("number", sa.BigInteger, primary_key=True),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("position", sa.Text, nullable=False),
-    sa.Column("how", sa.Text, nullable=False),
+    *_position(),
 )
 
 positions = sa.Table(
@@ -186,9 +193,7 @@ positions = sa.Table(
     sa.Column("collection_id", sa.Integer, nullable=False),
     sa.Column("commits", sa.Integer, nullable=False),
     sa.Column("number", sa.BigInteger),
-    sa.Column("at", sa.Float, nullable=False),
-    sa.Column("position", sa.Text, nullable=False),
-    sa.Column("how", sa.Text, nullable=False),
+    *_position(),
 )
 
 watches = sa.Table(

@@ -1,6 +1,7 @@
 """The embedded store: Qdrant inside this process (qdrant-edge). One process at a time writes, others may search.
 
     PATH/.lock              the writer of the store
+    PATH/.batch             locked by a batch of a watch that waits for the writer
     PATH/catalog.json       collections, metadata, aliases
     PATH/collections/NAME   the shard folder of a collection; NAME~… is one that was made as a copy
     PATH/readers/ID         a process that searches, see `reader.py`
