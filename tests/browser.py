@@ -80,6 +80,12 @@ class Browser:
     def open(self, url: str) -> None:
         self._call("Page.navigate", url=url)
 
+    def reload(self) -> None:
+        """Load the page again; what is asked after this is asked of the new one."""
+        self.evaluate("window.before = true")
+        self._call("Page.reload")
+        eventually(lambda: self._answer("!window.before"), lambda: "the page is not loaded again", every=0.1)
+
     def type(self, words: str) -> None:
         """Type into the element that has the focus."""
         self._call("Input.insertText", text=words)
@@ -115,7 +121,7 @@ class Browser:
 
     def words(self) -> str:
         """Return the text that is on the page now."""
-        return " ".join(str(self.evaluate("document.body ? document.body.innerText : ''")).split())
+        return " ".join(str(self._answer("document.body?.innerText") or "").split())
 
     def wait_for(self, *expected: str) -> str:
         """Return the page's text as soon as it has all of these words."""
@@ -151,6 +157,15 @@ class Browser:
     def evaluate(self, script: str) -> Any:
         """Return the value of an expression in the page."""
         return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def _answer(self, script: str) -> Any:
+        """Return the value of an expression; None if the page goes away meanwhile."""
+        try:
+            return self.evaluate(script)
+        except AssertionError as error:
+            if "navigated" not in str(error):
+                raise
+            return None
 
     def _resize(self, width: int, height: int) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}

@@ -108,7 +108,7 @@ def test_indexes_and_filters_are_picked_and_kept_in_the_address(page):
     page.fill(".row input", "low")
     page.wait_for("1 document in")
     assert hits(page) == ["2"]
-    page.evaluate("location.reload()")
+    page.reload()
     page.wait_for("1 document in")
     assert hits(page) == ["2"]
     assert "priority" not in page.evaluate("location.search"), "nothing of a query is sent with the address"
@@ -201,7 +201,7 @@ def test_where_tokens_are_needed_the_page_asks_for_one_and_keeps_it_in_the_tab(w
         window.press("Enter")
         window.wait_for("documents in", "Forget the token")
         assert window.evaluate("[sessionStorage.length, localStorage.length, document.cookie]") == [1, 0, ""]
-        window.evaluate("location.reload()")
+        window.reload()
         window.wait_for("documents in")
         window.click("Forget the token")
         window.wait_for("A token is needed")
@@ -239,6 +239,18 @@ def test_texts_and_times_are_shown_as_people_write_them_and_values_are_counted(p
     assert "indented steps:\n  1. Unplug it\n    - wait" in page.evaluate(
         "document.querySelector('.hit .text').innerText"
     )
+
+
+def test_what_hardly_fits_can_be_left_out(page):
+    page.evaluate("location.hash = 'q=zzqqxx+wwvvuu'")
+    page.wait_for("Nothing fits. The nearest: ")
+    choose = "e => { e.value = '0.5'; e.dispatchEvent(new Event('change', {bubbles: true})) }"
+    page.evaluate(f"({choose})(document.querySelector('#least'))")
+    page.wait_for("Nothing fits in")
+    assert hits(page) == []
+    assert page.evaluate("location.hash").endswith("&least=0.5")
+    page.evaluate("history.back()")
+    page.wait_for("Nothing fits. The nearest: ")
 
 
 def test_no_index_yet_says_what_to_run(window, tmp_path):

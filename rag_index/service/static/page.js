@@ -91,6 +91,8 @@ async function ask() {
   if (names.length < total) asked.indexes = names;
   const filter = filters.filter();
   if (filter) asked.filter = filter;
+  const least = Number(byId("least").value);
+  if (least) asked.min_score = least;
   say("Searching …");
   try {
     const began = performance.now();
@@ -110,9 +112,10 @@ async function ask() {
 
 function report(result, filtered, milliseconds) {
   const found = result.hits.length;
-  const words = found ? `${found} ${found === 1 ? "document" : "documents"}` : "Nothing found";
+  const none = result.nothing_fits ? "Nothing fits" : "Nothing found";
+  const words = found ? `${found} ${found === 1 ? "document" : "documents"}` : none;
   const advice = !found && filtered ? "; fewer filters may help" : "";
-  const fits = result.nothing_fits ? "Nothing fits. The nearest: " : "";
+  const fits = found && result.nothing_fits ? "Nothing fits. The nearest: " : "";
   say(`${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
   byId("more").hidden = found < limit || limit >= MOST;
   const errors = Object.entries(result.errors ?? {});
@@ -190,6 +193,7 @@ function remember() {
   const state = new URLSearchParams({ q: byId("query").value.trim() });
   const names = chosen();
   if (names.length < indexes.length) state.set("indexes", names.join(","));
+  if (byId("least").value) state.set("least", byId("least").value);
   if (filters.rows().length) state.set("filters", JSON.stringify(filters.rows()));
   const address = `#${state}`;
   if (location.hash !== address) history.pushState(null, "", address);
@@ -200,6 +204,7 @@ function restore() {
   limit = FIRST;
   const state = new URLSearchParams(location.hash.slice(1));
   byId("query").value = state.get("q") ?? "";
+  byId("least").value = state.get("least") ?? "";
   const names = state.get("indexes")?.split(",");
   for (const box of byId("indexes").querySelectorAll("input")) box.checked = !names || names.includes(box.value);
   offerFields();
@@ -247,7 +252,7 @@ byId("indexes").addEventListener("change", () => {
   offerFields();
   askAgain();
 });
-byId("filters").addEventListener("change", () => {
+for (const id of ["filters", "least"]) byId(id).addEventListener("change", () => {
   if (byId("search").checkValidity()) askAgain();
 });
 byId("more").addEventListener("click", async () => {
