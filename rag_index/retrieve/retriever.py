@@ -6,7 +6,7 @@ import asyncio
 import time
 from concurrent.futures import CancelledError
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -55,6 +55,16 @@ WIDER = 3
 """Documents asked for, for each that is wanted, where some may be folded."""
 REQUEST_PATIENCE = 2.0
 """Seconds for which a request is retried after a passing fault, such as connections that a restart broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the indexes answer to a question, and up to where each of them is complete."""
+
+    answers: list[IndexAnswer]
+    scoring: Mapping[str, Scoring]
+    embed_seconds: float
+    as_of: dict[str, AsOf]
 
 
 class Retriever:
@@ -165,32 +175,10 @@ class Retriever:
         question, names = make_question(self._settings, query, indexes, limit, filter, timeout, dense_weight, groups)
         question = replace(question, limit=self._wider(limit, reranking, min_score, collapse), payloads=False)
         fusion = self._fusion(fusion)
-        demand = Demand.of(self._settings, after, max_age)
-        answers, scoring, embed_seconds, as_of = await self._demanded(question, names, fusion, demand)
-        answered = [answer for answer in answers if answer.error is None]
-        fusing = time.perf_counter()
-        ordered = fuse_answers(answered, question, fusion, scoring)
-        judged = with_relevance(ordered.hits, answered, query)
-        reranked = Reranked([hit for hit in judged if hit.relevance >= (min_score or 0)])
-        stages = {"embed": embed_seconds, "fuse": time.perf_counter() - fusing}
-        if reranking and reranked.hits:
-            last = max(answer.until for answer in answers)
-            reranked = await reranking.rerank(query, reranked.hits, until=last, timeout=question.timeout)
-            stages["rerank"] = reranked.seconds
-        stages["total"] = time.perf_counter() - began
-        self._metrics.add_search(stages)
-        return SearchResult(
-            tuple((collapsed(reranked.hits, collapse) if collapse else reranked.hits)[:limit]),
-            {answer.index: str(answer.error) for answer in answers if answer.error is not None},
-            _timings(stages, answered),
-            ordered.fusion,
-            ordered.dense_weight,
-            {answer.index: answer.live.collection for answer in answered if answer.live},
-            "rerank" in stages and not reranked.error,
-            reranked.error,
-            nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
-            as_of=as_of,
-        )
+        found = await self._demanded(question, names, fusion, Demand.of(self._settings, after, max_age))
+        result = await self._result(question, found, fusion, reranking, min_score or 0, began)
+        hits = collapsed(result.hits, collapse) if collapse else result.hits
+        return replace(result, hits=tuple(hits[:limit]))
 
     async def candidates(
         self, query: str, *, indexes: Sequence[str] | None = None, limit: int = 10, groups: Groups = None
@@ -335,7 +323,7 @@ class Retriever:
 
     async def _demanded(
         self, question: Question, names: list[str] | None, fusion: Fusion, demand: Demand | None
-    ) -> tuple[list[IndexAnswer], Mapping[str, Scoring], float, dict[str, AsOf]]:
+    ) -> _Found:
         """Ask the indexes once they have what is demanded; return what they answer, and what that is true of.
 
         The position is read before the store is asked. If the store's reader had loaded an older state, it is asked
@@ -357,7 +345,7 @@ class Retriever:
                 if demand and not demand.is_met(claim, of_source=self._settings.index(index).kind == SQL):
                     too_old = not_met(demand, index, as_of[index], question.timeout)
             if too_old is None:
-                return answers, scoring, seconds, as_of
+                return _Found(answers, scoring, seconds, as_of)
             if time.monotonic() >= until:
                 raise too_old
             await asyncio.sleep(RETRY_SECONDS)
@@ -404,6 +392,41 @@ class Retriever:
         if answers and all(answer.error is not None for answer in answers):
             raise failure_of(answers)
         return answers, scoring, embed_seconds
+
+    async def _result(
+        self,
+        question: Question,
+        found: _Found,
+        fusion: Fusion,
+        reranking: Reranking | None,
+        min_score: float,
+        began: float,
+    ) -> SearchResult:
+        """Return all that the indexes found, best first; `began` is when the search did, of time.perf_counter()."""
+        answered = [answer for answer in found.answers if answer.error is None]
+        fusing = time.perf_counter()
+        ordered = fuse_answers(answered, question, fusion, found.scoring)
+        judged = with_relevance(ordered.hits, answered, question.text)
+        reranked = Reranked([hit for hit in judged if hit.relevance >= min_score])
+        stages = {"embed": found.embed_seconds, "fuse": time.perf_counter() - fusing}
+        if reranking and reranked.hits:
+            last = max(answer.until for answer in found.answers)
+            reranked = await reranking.rerank(question.text, reranked.hits, until=last, timeout=question.timeout)
+            stages["rerank"] = reranked.seconds
+        stages["total"] = time.perf_counter() - began
+        self._metrics.add_search(stages)
+        return SearchResult(
+            tuple(reranked.hits),
+            {answer.index: str(answer.error) for answer in found.answers if answer.error is not None},
+            _timings(stages, answered),
+            ordered.fusion,
+            ordered.dense_weight,
+            {answer.index: answer.live.collection for answer in answered if answer.live},
+            "rerank" in stages and not reranked.error,
+            reranked.error,
+            nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
+            as_of=found.as_of,
+        )
 
     def _chosen_reranking(self, rerank: bool | None) -> Reranking | None:
         if rerank and self._reranking is None:
