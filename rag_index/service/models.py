@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 from pydantic.json_schema import SkipJsonSchema  # noqa: TC002 - pydantic looks it up
 
 from rag_index.retrieve.as_of import AsOf  # noqa: TC001 - pydantic looks it up
@@ -55,7 +55,9 @@ class SearchArguments(BaseModel):
     """Fold documents of one value of this field, or of one "text"."""
     after: Annotated[str, Field(max_length=100)] | SkipJsonSchema[None] = Field(default=None, examples=["0/16B3748"])
     """A position or time that the indexes must have reached."""
-    max_age: float | str | SkipJsonSchema[None] = Field(default=None, examples=["10 s"])
+    max_age: Annotated[float | str, WithJsonSchema({"type": ["number", "string"]})] | SkipJsonSchema[None] = Field(
+        default=None, examples=["10 s"]
+    )
     """How old the indexes may be, such as "10 s"."""
 
 
