@@ -34,7 +34,7 @@ class KeptChildren:
         """Leave the child to the next run."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # other tests look for children that are left
 def kept_children():
     kept = KeptChildren()
     yield kept

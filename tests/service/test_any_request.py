@@ -10,6 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rag_index.settings import load_settings
+from tests.service.live import Live
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.dates().map(str)
     | st.sampled_from(["printer", "high", "1", "titles", "2024-01-01"]),
@@ -33,6 +36,13 @@ BODIES = st.fixed_dictionaries(
         "explain": st.booleans() | VALUES,
     },
 )
+
+
+@pytest.fixture(scope="module")
+def live(desk):
+    """A service without a limit of requests a second, which the tests would reach."""
+    with Live(load_settings(desk.config, serve={"rate_limit": 0})) as live:
+        yield live
 
 
 def check(answer: httpx.Response) -> None:
