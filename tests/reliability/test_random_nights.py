@@ -134,6 +134,7 @@ def test_random_nights_with_digests_leave_what_the_source_has(folder, embedder, 
         if nights.random.random() < 0.3:
             nights.project.run()  # deletes many only if it is told that it may
             nights.change_source()
-        run_once(nights.project, embedder)
+        if run_once(nights.project, embedder).held_back:  # a loss that came after the one that was shown
+            run_once(nights.project, embedder)
         assert_as_if_new(nights.project, folder, embedder, f"night {night} of seed {seed}")
     assert died
