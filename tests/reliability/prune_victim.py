@@ -1,9 +1,10 @@
 """A process whose children prune a project and kill themselves in the midst of it, each at a later step.
 
-    python -m tests.reliability.prune_victim FOLDER SETTINGS
+    python -m tests.reliability.prune_victim FOLDER SETTINGS FIRST EVERY
 
-A step is a statement of SQLite, or a file or folder that is deleted. This prints a line of JSON for each child: what
-was left when it died, and after another one has pruned to the end.
+A step is a statement of SQLite, or a file or folder that is deleted. The first child dies at step FIRST, each of the
+others EVERY steps later. This prints a line of JSON for each: what was left when it died, and after another one has
+pruned to the end.
 """
 
 from __future__ import annotations
@@ -100,12 +101,11 @@ def left_in(data: Path) -> dict[str, list[str]]:
     return found
 
 
-def main(folder: str, settings_name: str) -> None:
+def main(folder: str, settings_name: str, first: str, every: str) -> None:
     """Kill children until one prunes to the end."""
     pristine, work = Path(folder), Path(f"{folder}-killed")
-    killed, step = True, 0
+    killed, step = True, int(first)
     while killed:
-        step += 1
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(pristine, work, ignore=shutil.ignore_patterns("test_notes__*"))  # no collection is opened
         settings = load_settings(work / settings_name)
@@ -113,6 +113,7 @@ def main(folder: str, settings_name: str) -> None:
         died = left_in(settings.data)
         in_child(lambda settings=settings: prune_all(settings))  # type: ignore[misc]
         print(json.dumps({"killed": killed, "died": died, "after": left_in(settings.data)}), flush=True)
+        step += int(every)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 DAY = 86_400.0
 OLD = 100 * DAY
 DOCUMENTS = 40
+EVERY = 4
+"""A death at each so-many-th step, from a random one on: a whole pruning has more than 150."""
 PREFECT = {
     "flow_run": ("end_time", "updated"), "log": ("timestamp",), "artifact": ("updated",),
     "events": ("occurred",), "event_resources": ("occurred",), "task_run": (), "flow_run_state": (),
@@ -83,6 +86,7 @@ def project(tmp_path_factory, writer):
 
 def test_a_death_at_any_step_of_pruning_loses_nothing_and_the_next_run_finishes_it(project, writer):
     victim = [sys.executable, "-m", "tests.reliability.prune_victim", str(project.folder), project.config.name]
+    victim += [str(random.randint(1, EVERY)), str(EVERY)]
     ended = subprocess.run(victim, capture_output=True, text=True, timeout=550, cwd=ROOT, check=False)
     assert ended.returncode == 0, ended.stderr
     trials = [json.loads(line) for line in ended.stdout.splitlines()]
