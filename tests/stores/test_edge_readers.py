@@ -21,6 +21,7 @@ from rag_index.errors import StoreBusy, StoreError
 from rag_index.stores import Condition, VectorQuery
 from rag_index.stores.edge import reader as edge_reader
 from rag_index.stores.edge import reader as reader_module
+from rag_index.stores.edge import store as edge_store
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.collection_reader import CollectionReader
 from rag_index.stores.edge.reader import EdgeReader
@@ -374,6 +375,27 @@ def test_a_run_that_is_killed_while_a_batch_is_in_loses_nothing(tmp_path: Path, 
             assert "other" in store.collections()
         assert numbers(reader) == set(range(3, 1010))
     assert len(list((tmp_path / "collections").iterdir())) == 2
+
+
+def test_a_batch_that_hangs_is_named_and_nothing_is_written_beside_it(
+    tmp_path: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edge_store, "BATCH_LIMIT", 1.0)
+    fill(tmp_path)
+    with closing(EdgeStore(tmp_path, lets_batches_in=True)) as writer, ThreadPoolExecutor() as threads:
+        writer.upsert("c", points(range(1000, 1010), WIDE))
+        batch = run(PROCESS.replace("[1]))", "[1]), brief=True)") + "print('in', flush=True); input()", tmp_path)
+        assert batch.says() == "in"
+        batch.popen.send_signal(signal.SIGSTOP)
+        waiting = threads.submit(writer.upsert, "c", points(range(2000, 2010), WIDE))
+        message = rf"given to a batch of process {batch.pid} .* let that process go on or end it"
+        with pytest.raises(StoreBusy, match=message):
+            waiting.result()
+        with pytest.raises(StoreBusy, match=message):
+            writer.flush("c")
+    batch.kill()
+    with closing(EdgeStore(tmp_path)) as store:
+        assert numbers(store) == set(range(3, 1010))
 
 
 # Kills

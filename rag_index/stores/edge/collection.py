@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY
-from rag_index.errors import RagIndexError, StoreError
+from rag_index.errors import RagIndexError, StoreBusy, StoreError
 from rag_index.stores import SPARSE
 from rag_index.stores.conditions import index_changes
 from rag_index.stores.edge.collection_reader import BATCH_POINTS, CollectionReader, engine_points, key_conditions
@@ -87,6 +87,7 @@ class EdgeCollection(CollectionReader):
         self._claim = claim
         self._min_free = min_free
         self._unflushed = 0
+        self._lost = ""
 
     def index_fields(self, fields: Mapping[str, str | None]) -> None:
         """Create payload indexes; None removes one. One of the same kind is kept, one of another kind is replaced."""
@@ -222,14 +223,19 @@ class EdgeCollection(CollectionReader):
             finally:
                 self._claim.release()
 
-    def abandon(self) -> None:
-        """Close the shard of a collection that the catalog no longer has."""
+    def abandon(self, reason: str = "") -> None:
+        """Close the shard of a collection that the catalog no longer has, or whose folder this `reason` took away."""
         with self._lock:
-            self._closed = True
+            self._closed, self._lost = True, reason
             try:
                 self._close_shard()
             finally:
                 self._claim.release()
+
+    def _check_open(self) -> None:
+        if self._lost:
+            raise StoreBusy(self._lost)
+        super()._check_open()
 
     @contextmanager
     def _open_to_write(self) -> Iterator[e.EdgeShard]:

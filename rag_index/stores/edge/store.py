@@ -21,7 +21,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from rag_index.database.files import leftovers, private_folder
-from rag_index.errors import RagIndexError, StoreError, StoreMismatch
+from rag_index.errors import RagIndexError, StoreBusy, StoreError, StoreMismatch
 from rag_index.stores.edge.catalog import Catalog
 from rag_index.stores.edge.claims import (
     COPY_MARK,
@@ -33,7 +33,7 @@ from rag_index.stores.edge.claims import (
 )
 from rag_index.stores.edge.collection import EdgeCollection, create_shard
 from rag_index.stores.edge.collection_reader import EdgeReads
-from rag_index.stores.edge.folder import BRIEF_POLL, FolderLock, batch_waits, folder_errors
+from rag_index.stores.edge.folder import BRIEF_POLL, FolderLock, batch_waits, folder_errors, holder
 from rag_index.stores.edge.shard_files import MARK, read_mark
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ LOOK_SECONDS = 0.1
 """How often to look whether a reader wants a collection that is written in place, or a batch the folder."""
 HAND_OVER_SECONDS = 1.0
 """How long a batch that waits has for taking the folder once it is free."""
+BATCH_LIMIT = 600.0
+"""How long a batch may have the folder: it takes some seconds, unless its process was stopped or waits for ever."""
 
 
 class EdgeStore(EdgeReads):
@@ -57,7 +59,7 @@ class EdgeStore(EdgeReads):
     Opening locks the folder, and raises StoreBusy if another process does not release it within `wait` seconds (one
     that opened it as `brief`, for a batch: within `brief_wait` seconds). One that `lets_batches_in` gives the folder to
     another process that wants to write a batch into other collections, and takes it back, at most half of the time. Its
-    own calls wait meanwhile.
+    own calls wait meanwhile, and raise StoreBusy once it was not given back for `BATCH_LIMIT` seconds.
     Writes raise StoreError while fewer than `min_free` bytes are free on the disk. Other threads can search while
     points are written; during `optimize` the calls on that one collection wait. Other processes search with an
     `EdgeReader`, and find what was written once this store is closed.
@@ -101,6 +103,8 @@ class EdgeStore(EdgeReads):
         self._mutex = threading.RLock()
         self._open: dict[str, EdgeCollection] = {}
         self._closed = threading.Event()
+        self._kept_out = ""
+        """What to tell whoever calls, if a batch that was let in keeps the folder."""
         self._watching = False
         if lets_batches_in:
             self._watch()
@@ -264,12 +268,20 @@ class EdgeStore(EdgeReads):
             try:
                 while batch_waits(self._path) and time.monotonic() < began + HAND_OVER_SECONDS:
                     time.sleep(BRIEF_POLL)
-                self._folder_lock = FolderLock(self._path, wait=float("inf"), lets_batches_in=True)
+                self._folder_lock = FolderLock(self._path, wait=BATCH_LIMIT, lets_batches_in=True)
                 self._catalog.refresh()
                 self._finish_for_killed_writer()
-            except BaseException:
-                self._closed.set()  # it is not ours any more
-                raise
+            except BaseException as error:
+                if isinstance(error, StoreBusy):
+                    self._kept_out = (
+                        f"the store at {self._path} was given to a batch of {holder(self._path)}, and not given back "
+                        f"for {BATCH_LIMIT:.0f} s: let that process go on or end it, then run again"
+                    )
+                self._closed.set()  # it is not ours any more, and calls that wait must not write
+                for collection in self._open.values():
+                    collection.abandon(self._kept_out)
+                if not self._kept_out:
+                    raise
             self._next_batch = 2 * time.monotonic() - began
 
     def _finish_for_killed_writer(self) -> None:
@@ -288,6 +300,8 @@ class EdgeStore(EdgeReads):
                 self._discard(folder)
 
     def _check_open(self) -> None:
+        if self._kept_out:
+            raise StoreBusy(self._kept_out)
         if self._closed.is_set():
             raise StoreError(f"the store at {self._path} is closed")
 
