@@ -228,7 +228,10 @@ class _Batch(NamedDocuments):
         look_up(run, limit=self._size)
         self.changes = run.ledger.waiting_changes(run.alias, self._size)
         self._ids = [change.document_id for change in self.changes]
-        return super().begin(run) if self.changes else None
+        scan = super().begin(run) if self.changes else None
+        if scan is not None and scan.guard.may_lose_parts(self.page.documents.keys):
+            run.count_parts()
+        return scan
 
     def check(self, index: str, keys: Mapping[str, Iterable[str]], found: set[str]) -> None:
         """Do nothing: a document that neither source nor index has was added and deleted meanwhile."""

@@ -1,7 +1,9 @@
 """The delete guard of one scan: what it would delete is held back if that looks like a mistake.
 
 A document that is held back stays in the index until the source has it again or a person allows its deletion
-(`--allow-deletes`, or `index --id`, which names it). The rule is in `guards.Loss`.
+(`--allow-deletes`, or `index --id`, which names it). The rule is in `Loss`.
+
+A lost part of a document cannot be held back: if a table of parts lost too many rows, nothing is written at all.
 """
 
 from __future__ import annotations
@@ -10,16 +12,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from rag_index.errors import SourceError
 from rag_index.ledger import Counts
 from rag_index.ledger.deletions import DAYS, HOURS
+from rag_index.sources.sql import SqlSource
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rag_index.ledger import Collection, Ledger
+    from rag_index.settings import IndexSettings
+    from rag_index.sources import Source
 
 UNGUARDED_DELETES = 100
-"""Up to this many deletions are never guarded."""
+"""Up to this many deletions, or lost rows of a part, are never guarded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,17 @@ def too_many_failed(collection: str, failed: int, documents: int, tolerated: flo
     )
 
 
+def count_parts(source: Source, index: IndexSettings, guard: DeleteGuard | None) -> dict[str, int]:
+    """Return how many rows the source has of each part of an index now.
+
+    Raises as the source, and SourceError if the guard of the live collection finds that a part lost too many.
+    """
+    rows = source.count_parts() if isinstance(source, SqlSource) else {}
+    if guard is not None:
+        guard.check_parts(index.name, rows)
+    return rows
+
+
 def _too_many(lost: int, documents: int, share: float) -> bool:
     return lost > UNGUARDED_DELETES and lost > share * documents
 
@@ -159,6 +176,27 @@ class DeleteGuard:
     def note_size(self) -> None:
         """Record how large the index is now, so that later runs notice if it shrinks little by little."""
         self._ledger.note_size(self._collection.id, self._before.whole)
+
+    def check_parts(self, index: str, rows: Mapping[str, int]) -> None:
+        """Check that no part lost too many of its rows; `rows` are those that the source has now, by part.
+
+        Raises:
+            SourceError: one did.
+        """
+        for part, largest in self._ledger.part_sizes(self._collection.id).items():
+            now = rows.get(part, largest)
+            if _too_many(largest - now, largest, self._share):
+                raise SourceError(
+                    f"index {index}: part {part} has {now:,} rows where it had {largest:,}, which is a loss of more "
+                    f"than delete_guard ({self._share:.0%}) allows; nothing was written: if the source is right, "
+                    f"`rag-index index {index} --allow-deletes` goes on"
+                )
+
+    def may_lose_parts(self, keys: Sequence[str]) -> bool:
+        """Return whether these documents have so many chunks that, without them, `check_parts` may refuse."""
+        largest = self._ledger.part_sizes(self._collection.id).values()
+        chunks = sum(row.chunks for row in self._ledger.known(self._collection.id, keys).values()) if largest else 0
+        return any(_too_many(chunks, rows, self._share) for rows in largest)
 
     def loss(self) -> Loss:
         """Return what the scan, which has seen the whole source, would delete."""

@@ -21,7 +21,7 @@ from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SourceUnavailable, StoreRestored
 from rag_index.evaluation.gate import check_gate
 from rag_index.indexing.commit import Committer
-from rag_index.indexing.delete_guard import DeleteGuard
+from rag_index.indexing.delete_guard import DeleteGuard, count_parts
 from rag_index.indexing.diff import begin_comparison
 from rag_index.indexing.pruning import prune
 from rag_index.indexing.publish import GoldenWatch, verify_counts
@@ -116,6 +116,8 @@ class IndexRun:
     """Where errors and services that do not answer are logged; None if nobody waits for this run."""
     error: RagIndexError | None = None
     """What ended the run, if an error of ours did."""
+    part_rows: dict[str, int] = field(default_factory=dict)
+    """How many rows the source had of each part when the run began."""
 
     def __post_init__(self) -> None:
         self.outcome, self.progress = IndexOutcome(self.index.name), Progress(self.index.name)
@@ -178,6 +180,12 @@ class IndexRun:
             self.fail(error)
             raise
         return self.finish()
+
+    def count_parts(self) -> None:
+        """Count the rows of each part. Raises SourceError if too many are lost, unless a person allowed it."""
+        live = self.ledger.collection(self.store.aliases().get(self.alias, ""))
+        guard = DeleteGuard(self.ledger, live, self.settings.run.delete_guard) if live else None
+        self.part_rows = count_parts(self.source, self.index, None if self.options.allow_deletes else guard)
 
     def begin(
         self,

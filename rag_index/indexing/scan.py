@@ -340,6 +340,8 @@ class Scan:
                     self.golden.report()
             if not run.options.single:
                 calibrate(run, self.collection)
+        for part, rows in run.part_rows.items():
+            run.ledger.note_size(self.collection.id, rows, part)
         if self._progress.deletes_done:
             self.state.complete()
         if published:

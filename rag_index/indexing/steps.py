@@ -87,6 +87,8 @@ def begin_run(run: IndexRun, ask: Ask, *, workers: Callable[[], int] | None = No
     index, checks = run.index, current_checks()
     checks.check("source" if index.kind == SQL else ("source", index.name), partial(ask, "source", run.source.check, 1))
     checks.check("store", partial(ask, "store", run.store.collections, 0))  # a store waits some seconds by itself
+    if index.parts:
+        ask("source", run.count_parts, 1)
     count = run.own_workers() if workers is None else workers()
     if index.context is None:
         chunker = run.open_chunker()

@@ -146,30 +146,40 @@ class DeletionRows(ScanRows):
         recent = (b.collection_id == collection_id) & b.hour.between(now - HOURS, now)
         return int(self._value(sa.select(sa.func.sum(b.documents)).where(recent)) or 0)
 
-    def note_size(self, collection_id: int, count: int) -> None:
-        """Record that the collection has `count` documents today; forget sizes older than `DAYS`."""
+    def note_size(self, collection_id: int, count: int, part: str = "") -> None:
+        """Record that the collection has `count` documents today, or the source rows of a part of them.
+
+        Sizes older than `DAYS` are forgotten.
+        """
         today, s = int(self.clock() // DAY), sizes.c
+        old = (s.collection_id == collection_id) & (s.part == part) & ~s.day.between(today - DAYS + 1, today)
         with self.transaction():
-            self._write(sizes.delete().where(s.collection_id == collection_id, ~s.day.between(today - DAYS + 1, today)))
-            insert = self._insert(sizes).values(collection_id=collection_id, day=today, documents=count)
+            self._write(sizes.delete().where(old))
+            insert = self._insert(sizes).values(collection_id=collection_id, day=today, part=part, documents=count)
             larger = sa.case((insert.excluded.documents > s.documents, insert.excluded.documents), else_=s.documents)
-            larger_one = {"documents": larger}
-            self._write(insert.on_conflict_do_update(index_elements=["collection_id", "day"], set_=larger_one))
+            keys = ["collection_id", "day", "part"]
+            self._write(insert.on_conflict_do_update(index_elements=keys, set_={"documents": larger}))
 
     def largest_size(self, collection_id: int) -> int:
         """Return the most documents that the collection had in the last `DAYS`; 0 if that is not known."""
         today, s = int(self.clock() // DAY), sizes.c
-        recent = (s.collection_id == collection_id) & s.day.between(today - DAYS + 1, today)
+        recent = (s.collection_id == collection_id) & (s.part == "") & s.day.between(today - DAYS + 1, today)
         return int(self._value(sa.select(sa.func.max(s.documents)).where(recent)) or 0)
+
+    def part_sizes(self, collection_id: int) -> dict[str, int]:
+        """Return the most rows that each part had in the `DAYS` before the last complete run."""
+        s = sizes.c
+        largest = sa.select(s.part, sa.func.max(s.documents)).where(s.collection_id == collection_id, s.part != "")
+        return {str(part): int(rows) for part, rows in self._select(largest.group_by(s.part))}
 
     def copy_sizes(self, collection_id: int, other_id: int) -> None:
         """Give another collection the sizes of this one, which it replaces, and what batches deleted from it."""
         with self.transaction():
             self._forget_losses(other_id)
-            for table, time in ((sizes, "day"), (batch_deletions, "hour")):
-                rows = sa.select(sa.literal(other_id), table.c[time], table.c.documents)
-                rows = rows.where(table.c.collection_id == collection_id)
-                self._write(self._insert(table).from_select(["collection_id", time, "documents"], rows))
+            for table in (sizes, batch_deletions):
+                others = [column for column in table.c if column.name != "collection_id"]
+                rows = sa.select(sa.literal(other_id), *others).where(table.c.collection_id == collection_id)
+                self._write(self._insert(table).from_select(["collection_id", *[one.name for one in others]], rows))
 
     def _counts(self, collection: Collection, where: sa.ColumnElement[bool]) -> Counts:
         whole = d.added_at <= collection.whole_at

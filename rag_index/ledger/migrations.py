@@ -80,6 +80,12 @@ MIGRATIONS = {
         CREATE TABLE rag_index_positions (alias TEXT NOT NULL PRIMARY KEY, collection_id INTEGER NOT NULL,
             commits INTEGER NOT NULL, number BIGINT, at {number} NOT NULL, position TEXT NOT NULL,
             how TEXT NOT NULL)""",
+    12: """-- how many rows the parts of documents had, for the delete guard
+        ALTER TABLE rag_index_sizes RENAME TO rag_index_sizes_11;
+        CREATE TABLE rag_index_sizes (collection_id INTEGER NOT NULL, day INTEGER NOT NULL,
+            part TEXT NOT NULL DEFAULT '', documents INTEGER NOT NULL, PRIMARY KEY (collection_id, day, part));
+        INSERT INTO rag_index_sizes SELECT collection_id, day, '', documents FROM rag_index_sizes_11;
+        DROP TABLE rag_index_sizes_11""",
 }
 """The statements that upgrade to each version after the first."""
 WORDS = {

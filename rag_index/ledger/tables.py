@@ -136,6 +136,7 @@ sizes = sa.Table(
     metadata,
     sa.Column("collection_id", sa.Integer, primary_key=True),
     sa.Column("day", sa.Integer, primary_key=True),
+    sa.Column("part", sa.Text, primary_key=True, server_default=""),
     sa.Column("documents", sa.Integer, nullable=False),
 )
 

@@ -117,6 +117,17 @@ class SqlSource:
             statement = sa.select(sa.func.count()).select_from(self._from).where(*self._keys_not_null())
             return int(connection.scalar(statement) or 0)
 
+    def count_parts(self) -> dict[str, int]:
+        """Return how many rows each table of parts has now, by the name of the part. Raises as `page`."""
+        found: dict[str, int] = {}
+        if self._parts is None:
+            return found
+        with self._connect(patience=self._timeout) as connection:
+            for table in self._parts.tables:
+                rows = table.select().with_only_columns(sa.func.count(), maintain_column_froms=True)
+                found[table.label] = int(connection.scalar(rows) or 0)
+        return found
+
     def page(self, cursor: Any, rows: int) -> SourcePage:
         """Return at most `rows` documents after the key `cursor`."""
         rows = min(rows, self._fitting)

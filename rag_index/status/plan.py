@@ -19,7 +19,7 @@ from rag_index.embedders import identify
 from rag_index.embedders.adapted import settings_for
 from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, TransientError
-from rag_index.indexing.delete_guard import DeleteGuard
+from rag_index.indexing.delete_guard import DeleteGuard, count_parts
 from rag_index.indexing.diff import diff
 from rag_index.indexing.scan_state import LedgerScanState
 from rag_index.indexing.target import check_fits, live_collection, recognised
@@ -283,6 +283,8 @@ def _compare(
 ) -> None:
     """Read the whole source and count its documents."""
     collection_id = live.id if live else NO_COLLECTION
+    guard = DeleteGuard(ledger, live, settings.run.delete_guard) if live else None
+    count_parts(source, index, guard)
     cost = CostCounter(settings, index, live.chars_per_second if live else None)
     ledger.begin_scan()
     digests = has_digests(settings, index)  # what they leave unread is unchanged beyond doubt
@@ -304,8 +306,8 @@ def _compare(
         cursor = page.cursor
     plan.cost = cost.cost() if plan.new + plan.changed else None
     plan.gone = ledger.count_gone(collection_id)
-    if live is not None:
-        plan.held_back, reason = DeleteGuard(ledger, live, settings.run.delete_guard).foresee(index.name)
+    if guard is not None:
+        plan.held_back, reason = guard.foresee(index.name)
         plan.add_message(reason)
 
 

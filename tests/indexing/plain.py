@@ -56,6 +56,7 @@ def run_plain(
         closing(open_embedder(settings.embedder)) as embedder,
     ):
         run.source.check()
+        run.count_parts()
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1)
         scan.index(read(run), Here(embedder))
         if not delete:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from contextlib import closing
 
 import pytest
 
 from rag_index.embedders.local import LocalEmbedder
+from rag_index.errors import SourceError
 from rag_index.indexing.changed import BatchIndexer
 from rag_index.indexing.single import index_documents
 from rag_index.ledger import Ledger
 from rag_index.retrieve import Retriever
 from rag_index.retrieve.access import ALL_GROUPS
-from tests.indexing.plain import run_plain
+from rag_index.status.plan import plan_runs
+from tests.indexing.plain import Died, Nights, run_plain
 from tests.project import Project
 
 SETTINGS = """\
@@ -170,3 +173,75 @@ def test_rights_change_without_embedding_and_keep_title_and_link(project, sent):
     assert [(hit.document_id, hit.title, hit.link) for hit in hits] == [
         ("1", "Printer offline", "https://desk.example.org/t/1")
     ]
+
+
+def fill(project: Project) -> None:
+    """Add 150 tickets with three remarks each to those of the project, which have three."""
+    with project.source() as db:
+        db.executemany(
+            "INSERT INTO ticket VALUES (?, 'Ticket', 'Text.', 1, 0, 'desk')", [(n,) for n in range(100, 250)]
+        )
+        db.executemany("INSERT INTO remark VALUES (?, ? / 3, 'kim', 'Remark.')", [(n, n) for n in range(300, 750)])
+
+
+@pytest.mark.parametrize(
+    ("loss", "left"),
+    [
+        ("DELETE FROM remark", 0),
+        ("DELETE FROM remark WHERE id % 2", 227),
+        ("UPDATE remark SET ticket_id = NULL WHERE id > 500", 204),
+    ],
+)
+def test_a_source_that_lost_many_parts_overwrites_nothing_until_a_person_allows_it(project, loss, left):
+    fill(project)
+    run_plain(project)
+    before = project.texts()
+    project.execute(loss)
+    project.execute("UPDATE ticket SET body = 'New.' WHERE id = 1")
+    [plan] = plan_runs(project.settings, project.settings.indexes)
+    for full in (False, True):
+        [outcome] = project.run(full=full).indexes
+        assert outcome.state == "failed"
+        assert re.search(f"part remark has {left} rows where it had 453, .*--allow-deletes", outcome.message)
+    assert f"has {left} rows" in plan.error
+    assert project.texts() == before
+    assert run_plain(project, allow_deletes=True).state == "completed"
+    assert project.texts() != before
+    assert run_plain(project).unchanged == 152
+
+
+def test_many_small_losses_of_parts_are_one_loss_also_after_a_rebuild(project):
+    fill(project)
+    clock = Nights()
+    run_plain(project, clock=clock)
+    for number in range(3):
+        clock.sleep(5)
+        project.execute("DELETE FROM remark WHERE id IN (SELECT id FROM remark ORDER BY id LIMIT 25)")
+        assert run_plain(project, full=number == 1, clock=clock).state == "completed"
+    project.execute("DELETE FROM ticket WHERE id = 2")
+    assert run_plain(project, clock=clock).deleted == 1
+    clock.sleep(40)
+    with pytest.raises(Died):
+        run_plain(project, clock=clock, delete=False)
+    project.execute("DELETE FROM remark WHERE id > 700")
+    with pytest.raises(SourceError, match="part remark has 329 rows where it had 453"):
+        run_plain(project, clock=clock)
+
+
+def test_a_batch_of_a_watch_overwrites_no_documents_that_lost_their_parts(project):
+    fill(project)
+    run_plain(project)
+    before = project.texts()
+    project.execute("CREATE TABLE kept AS SELECT * FROM remark")
+    project.execute("DELETE FROM remark WHERE ticket_id BETWEEN 100 AND 150")
+    settings = project.settings
+    with closing(Ledger(settings.ledger_url)) as ledger:
+        ledger.put_changes([(settings.alias("notes"), str(number), 1.0) for number in range(100, 151)])
+        for allowed in (False, True):
+            if allowed:
+                project.execute("INSERT OR IGNORE INTO remark SELECT * FROM kept")
+            with closing(BatchIndexer(settings)) as indexer:
+                applied = indexer.index("notes")
+            assert ledger.count_waiting(settings.alias("notes")) == (0 if allowed else 51)
+            assert (applied.error is None) == allowed
+            assert project.texts() == before
