@@ -307,6 +307,9 @@ class IndexSettings(Section):
                 raise ValueError(f"{key} belongs to table; with a query, write the condition inside the query")
         if self.newest_among is not None and self.newest is None:
             raise ValueError("newest_among says which rows newest takes one of; set newest, or use where")
+        if self.db_schema is not None:
+            self.joins.update({name: join.in_schema(self.db_schema) for name, join in self.joins.items()})
+            self.parts[:] = [part.in_schema(self.db_schema) for part in self.parts]
         for name in self.joins.keys() & set(self.payload):
             raise ValueError(f"payload column {name!r} has the name of a join; give the join another name")
 

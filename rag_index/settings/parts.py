@@ -84,13 +84,17 @@ class JoinSettings(Section):
     table: str = Field(min_length=1)
     """The table that is joined."""
     db_schema: str | None = Field(default=None, alias="schema")
-    """The database schema of the table."""
+    """The database schema of the table; that of the index's table, if none is named."""
     on: str | dict[str, str] = Field(min_length=1)
     """The column with the id of the joined row; or columns of `table`, each with the column that it equals."""
     where: str | None = Field(default=None, min_length=1)
     """The condition, in SQL, for the rows of `table` that count."""
     required: bool = False
     """Whether rows are left out that join with none."""
+
+    def in_schema(self, schema: str) -> JoinSettings:
+        """Return the same with a table in this schema, unless it names its own."""
+        return self if self.db_schema else self.model_copy(update={"db_schema": schema})
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -106,7 +110,7 @@ class PartSettings(Section):
     table: str = Field(min_length=1)
     """The table with the rows."""
     db_schema: str | None = Field(default=None, alias="schema")
-    """The database schema of the table."""
+    """The database schema of the table; that of the index's table, if none is named."""
     on: str | list[str] | dict[str, str] = Field(min_length=1)
     """The columns that have the document's key; or columns, each with the column of the document that it equals."""
     where: str | None = Field(default=None, min_length=1)
@@ -127,6 +131,11 @@ class PartSettings(Section):
     """The address of a part, a template of its columns."""
     inline: bool = False
     """Whether the rows stand in the text of the document, and are not chunked by themselves."""
+
+    def in_schema(self, schema: str) -> PartSettings:
+        """Return the same with tables in this schema, unless they name their own."""
+        joins = {name: join.in_schema(schema) for name, join in self.joins.items()}
+        return self.model_copy(update={"db_schema": self.db_schema or schema, "joins": joins})
 
     @property
     def label(self) -> str:

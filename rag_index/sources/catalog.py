@@ -97,6 +97,11 @@ class DatabaseCatalog:
         return str(self.connection.dialect.identifier_preparer.quote(name))
 
     @property
+    def default_schema(self) -> str | None:
+        """Return the schema that is meant if none is named."""
+        return self.connection.dialect.default_schema_name
+
+    @property
     def seconds_now(self) -> str:
         """Return the time in seconds since 1970, in SQL."""
         known = {

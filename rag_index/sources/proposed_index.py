@@ -248,9 +248,15 @@ class IndexMaker:
         self._tables.append(parent.full_name)
         return name
 
+    def _place(self, table: DatabaseTable) -> dict[str, Any]:
+        """Return the keys that name another table: its schema is that of the index, if none is named."""
+        if table.schema == self._table.schema:
+            return {"table": table.name}
+        return {"table": table.name, "schema": table.schema or self._subjects.catalog.default_schema}
+
     def _join(self, relation: Relation, through: str = "", *, required: bool = True) -> dict[str, Any]:
         """Return the join with the row that a relation names, by its own columns or those of `through`, with a dot."""
-        join = _table(relation.parent)
+        join = self._place(relation.parent)
         join["on"] = {there: f"{through}{here}" for here, there in relation.pairs}
         conditions = self._subjects.of(relation.parent).conditions
         if conditions and required:
@@ -383,7 +389,7 @@ class IndexMaker:
 
     def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
         self._part_names.add(child.table.name)
-        part = _table(child.table)
+        part = self._place(child.table)
         if child.conditions:
             part["where"] = joined(child.conditions)
             self._reasons[f"parts.{number}.where"] = "; ".join(one.reason for one in child.conditions)
@@ -463,7 +469,10 @@ class IndexMaker:
     def _settings(
         self, key: Sequence[str], newest: str, title: str | None, parts: list[dict[str, Any]]
     ) -> dict[str, Any]:
-        subject, made = self._subject, _table(self._table)
+        subject = self._subject
+        made: dict[str, Any] = {"table": self._table.name}
+        if self._table.schema:
+            made["schema"] = self._table.schema
         made["key"] = _one_or_all(key)
         if newest:
             made["newest"] = newest
@@ -522,11 +531,6 @@ class IndexMaker:
                 ranked.append((5, name))
         own = [name for _, name in sorted(ranked, key=lambda one: one[0])]
         return [*self._payload, *own][:MAX_PAYLOAD]
-
-
-def _table(table: DatabaseTable) -> dict[str, Any]:
-    """Return the keys that name a table in the settings."""
-    return {"table": table.name, "schema": table.schema} if table.schema else {"table": table.name}
 
 
 def _one_or_all(names: Sequence[str]) -> str | list[str]:

@@ -137,6 +137,26 @@ def test_schemas_odd_names_views_and_domains(desk):
         assert message in str(caught.value)
 
 
+def test_tables_of_joins_and_parts_are_in_the_schema_of_the_index_unless_they_name_one(desk):
+    tables = (
+        "CREATE TABLE {}customer (id integer PRIMARY KEY, name text)",
+        "CREATE TABLE {}ticket (id integer PRIMARY KEY, title text, body text, customer_id integer)",
+        "CREATE TABLE {}remark (id integer PRIMARY KEY, ticket_id integer, body text, customer_id integer)",
+    )
+    desk.run("CREATE SCHEMA app", *[table.format(schema) for table in tables for schema in ("", "app.")])
+    desk.run("INSERT INTO app.customer VALUES (1, 'Acme')", "INSERT INTO app.ticket VALUES (1, 'Ink', 'It is dry.', 1)")
+    desk.run("INSERT INTO app.remark VALUES (1, 1, 'Shake it.', 1)", "INSERT INTO remark VALUES (1, 1, 'No.', 1)")
+    customer = {"table": "customer", "on": "customer_id"}
+    part = {"table": "remark", "on": "ticket_id", "text": "{who.name}: {body}", "joins": {"who": customer}}
+    given = {"table": "ticket", "schema": "app", "joins": {"customer": customer}, "payload": ["customer.name"]}
+    for more, text in (({}, "Acme: Shake it."), ({"schema": "public"}, "Acme: No.")):
+        source = desk.source(**given, parts=[part | more])
+        source.check()
+        documents = source.page(None, 10).documents
+        assert decode_payload(documents.payloads[0])["customer"] == {"name": "Acme"}
+        assert documents.texts[0].split("\n")[-1] == text
+
+
 def test_payload_values_have_one_form_in_every_session(desk):
     desk.run(
         f"ALTER DATABASE {desk.name} SET timezone = 'Asia/Tokyo'",

@@ -128,9 +128,13 @@ def test_all_schemas_of_postgresql_are_read(postgres):
             connection.exec_driver_sql("CREATE SCHEMA press")
             for table in ("blg_posts", "blg_comments"):
                 connection.exec_driver_sql(f"ALTER TABLE {table} SET SCHEMA press")
+        (posts,) = proposal(postgres.url(name)).values()
+        assert (posts["schema"], posts["table"], posts["parts"][0].get("schema")) == ("press", "blg_posts", None)
+        with engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE press.blg_comments SET SCHEMA public")
         engine.dispose()
         (posts,) = proposal(postgres.url(name)).values()
-    assert (posts["schema"], posts["table"], posts["parts"][0]["schema"]) == ("press", "blg_posts", "press")
+    assert (posts["schema"], posts["parts"][0]["schema"]) == ("press", "public")
 
 
 def test_a_thousand_tables_have_one_proposal(tmp_path):
