@@ -76,6 +76,8 @@ def _print_status(known: ProjectStatus) -> None:
         if one.as_of and not _in_last_run(one.as_of, one.last_run):
             position = f" (position {one.as_of['position']})" if one.as_of["position"] else ""
             click.echo(f"{one.index}: complete up to {one.as_of['at']}{position}, known by {one.as_of['known_by']}")
+        if one.channels:
+            click.echo(f"{one.index}: {one.channels}")
         if one.watch:
             click.echo(f"{one.index}: {_watch(one.watch)}")
             if one.watch["missed"]:

@@ -40,7 +40,7 @@ from rag_index.indexing.diff import diff
 from rag_index.indexing.reconcile import compare_points
 from rag_index.indexing.scratch import Scratch
 from rag_index.indexing.target import Target, recognised
-from rag_index.ledger import Ledger, reconciled_by, unwanted_indexes
+from rag_index.ledger import Channels, Ledger, reconciled_by, unwanted_indexes
 from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
 from rag_index.stores import REST_REMEDY, open_store, server_collections
@@ -57,6 +57,10 @@ if TYPE_CHECKING:
     from rag_index.stores import Store
 
 MAX_PAGE_ROWS = 5000
+BETTER_WEIGHT = (
+    "one alone finds more than both; `rag-index evaluate --tune-fusion` chooses [retrieve] dense_weight by your own "
+    "queries, and `rag-index adapt` or another embedder may know these texts better"
+)
 DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -293,6 +297,9 @@ class Checkup:
             diagnosis.advice.append(Advice(name, message))
         if state.current is not None and (held := self.resources.ledger.count_held(state.current.id)):
             diagnosis.advice.append(Advice(name, held_back(held, name)))
+        channels = Channels.decode(state.current.channels) if state.current is not None else None
+        if channels is not None and channels.one_is_better:
+            diagnosis.advice.append(Advice(name, f"{channels}: {BETTER_WEIGHT}"))
         for collection in state.unfinished if state.live is not None else ():
             message = f"the rebuild {collection.name} is not finished; `rag-index rebuild {name}` resumes it"
             diagnosis.advice.append(Advice(name, message))

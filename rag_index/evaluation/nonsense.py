@@ -1,5 +1,7 @@
 """What a collection answers to queries that fit something, and to queries that fit nothing: the lesson of its scores.
 
+The queries that fit also tell what meaning finds, what words find, and whether both together find as much as either.
+
 Both kinds are made of its own texts. A query that fits is some words of one text, a third of which are replaced, since
 people use other words than the text. One that fits nothing has each of its words from another text, and some of them
 are spelled backwards.
@@ -9,12 +11,16 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
 from rag_index.documents.batches import RESERVED_KEY
 from rag_index.documents.keys import point_id
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.evaluation.gate import patient
+from rag_index.evaluation.significance import chance_of_loss
+from rag_index.ledger import Channels
 from rag_index.retrieve import ALL_GROUPS, Retriever
 from rag_index.retrieve.calibration import Calibration
 from rag_index.stores.protocol import lend
@@ -36,10 +42,19 @@ FIRST = 10
 LETTERS = re.compile(r"[^\W\d_]{3,}")
 
 
-def learn_calibration(
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What was learned of a collection: its calibration, if it finds enough of its own texts, and its channels."""
+
+    calibration: Calibration | None = None
+    channels: Channels | None = None
+    """None if it has too few texts, or is not searched by words."""
+
+
+def ask_own_texts(
     settings: Settings, index: IndexSettings, ledger: Ledger, store: Store, collection: Collection
-) -> Calibration | None:
-    """Return the calibration of a collection; None if it finds too few of its own texts.
+) -> Lesson:
+    """Ask a collection for its own texts, and for some that it does not have, and return what that taught.
 
     Raises what a search raises. The store stays open.
     """
@@ -49,32 +64,50 @@ def learn_calibration(
         if len(words := LETTERS.findall(point.payload[RESERVED_KEY]["text"])) >= max(WORDS):
             texts[str(point.payload[RESERVED_KEY]["document_id"])] = words
     if len(texts) < QUERIES // 4:
-        return None
+        return Lesson()
     chance = random.Random(QUERIES)  # noqa: S311 - the same each time
     features: list[tuple[float, float]] = []
     fits: list[bool] = []
+    weights = [settings.dense_weight, *((1.0, 0.0) if bm25_model(index) else ())]
+    ranks: list[list[float]] = []
     patiently = patient(settings, index, [index.name], 2 * QUERIES)
     with Retriever(patiently, open_store=lambda: lend(store), collections={index.name: collection.name}) as retriever:
 
-        def hits(query: str) -> tuple[SearchHit, ...]:
-            return retriever.search_sync(query, indexes=[index.name], limit=FIRST, groups=ALL_GROUPS, rerank=False).hits
+        def hits(query: str, weight: float = settings.dense_weight) -> tuple[SearchHit, ...]:
+            return retriever.search_sync(
+                query, indexes=[index.name], limit=FIRST, groups=ALL_GROUPS, rerank=False, dense_weight=weight
+            ).hits
 
         for (document_id, words), length in zip(texts.items(), cycle(WORDS)):
             start = chance.randrange(len(words) - length + 1)
-            query = [_other(chance, texts, one) for one in words[start : start + length]]
-            own = next((hit for hit in hits(" ".join(query)) if hit.document_id == document_id), None)
-            if own is not None:
-                features.append((own.cosine, own.words))
+            query = " ".join(_other(chance, texts, one) for one in words[start : start + length])
+            found = [[hit for hit in hits(query, weight) if hit.document_id == document_id] for weight in weights]
+            ranks.append([1 / own[0].rank if own else 0.0 for own in found])
+            if found[0]:
+                features.append((found[0][0].cosine, found[0][0].words))
                 fits.append(True)
+        channels = _channels(ranks, settings.dense_weight) if len(weights) > 1 else None
         if len(fits) < QUERIES // 8:
-            return None
+            return Lesson(None, channels)
         for length in islice(cycle(WORDS), len(texts)):
             strange = [chance.choice(texts[one]) for one in chance.sample(sorted(texts), length)]
-            query = [word[::-1] if chance.random() < BACKWARDS else word for word in strange]
-            for hit in hits(" ".join(query))[:1]:
+            query = " ".join(word[::-1] if chance.random() < BACKWARDS else word for word in strange)
+            for hit in hits(query)[:1]:
                 features.append((hit.cosine, hit.words))
                 fits.append(False)
-    return None if all(fits) else Calibration.learn(features, fits)
+    return Lesson(None if all(fits) else Calibration.learn(features, fits), channels)
+
+
+def _channels(ranks: list[list[float]], dense_weight: float) -> Channels:
+    """Return the channels of a collection, given the reciprocal ranks of each query with both, meaning and words."""
+    both, meaning, words = (list(column) for column in zip(*ranks, strict=True))
+    better = max(meaning, words, key=sum)
+    chance = chance_of_loss([ours - alone for ours, alone in zip(both, better, strict=True)])
+
+    def mean(values: list[float]) -> float:
+        return round(sum(values) / len(values), 4)
+
+    return Channels(len(ranks), dense_weight, mean(both), mean(meaning), mean(words), round(chance, 4))
 
 
 def _other(chance: random.Random, texts: dict[str, list[str]], word: str) -> str:

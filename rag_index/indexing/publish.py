@@ -13,12 +13,14 @@ import numpy as np
 from rag_index.documents.batches import RESERVED_KEY, text_to_embed
 from rag_index.documents.keys import point_id
 from rag_index.embedders import open_embedder
+from rag_index.embedders.bm25 import bm25_model
 from rag_index.errors import RagIndexError, SettingsError, StoreMismatch
 from rag_index.evaluation.gate import ask, check_gate, gone_documents, judge
 from rag_index.evaluation.golden import without_documents
-from rag_index.evaluation.nonsense import MIN_DOCUMENTS, learn_calibration
+from rag_index.evaluation.nonsense import MIN_DOCUMENTS, ask_own_texts
 from rag_index.indexing.delete_guard import DeleteGuard, too_few_left, too_many_failed
 from rag_index.indexing.payload_updates import carry_access
+from rag_index.ledger import Channels
 from rag_index.reports.outcome import Publication
 from rag_index.settings.index import GROUPS_FIELD
 from rag_index.stores import VectorQuery
@@ -229,20 +231,24 @@ class GoldenWatch:
 
 
 def calibrate(run: IndexRun, collection: Collection) -> None:
-    """Learn what the scores of a collection mean, and record it with it. Without that, others' weights stand.
+    """Learn what the scores of a collection mean and what its channels find, and record it. Before, others' weights
+    stand.
 
-    A collection that taught nothing is asked again once it has twice as many documents.
+    A collection that taught nothing is asked again once it has twice as many documents, and any once the weight of
+    meaning is another.
     """
     known = run.store.metadata(collection.name).get(CALIBRATION, {UNLEARNED: 0})
-    if UNLEARNED not in known:
-        return
-    documents = run.ledger.totals(collection.id).documents
-    if documents < max(MIN_DOCUMENTS, 2 * known[UNLEARNED]):
+    channels, documents = Channels.decode(collection.channels), run.ledger.totals(collection.id).documents
+    other_weight = bm25_model(run.index) and (channels is None or channels.dense_weight != run.settings.dense_weight)
+    due = other_weight or UNLEARNED in known
+    if not due or documents < max(MIN_DOCUMENTS, 2 * known.get(UNLEARNED, 0)):
         return
     with run.stopwatch.stage("gate"), suppress(RagIndexError):
-        found = learn_calibration(run.settings, run.index, run.ledger, run.store, collection)
-        recorded = {UNLEARNED: documents} if found is None else found.to_metadata()
+        lesson = ask_own_texts(run.settings, run.index, run.ledger, run.store, collection)
+        recorded = {UNLEARNED: documents} if lesson.calibration is None else lesson.calibration.to_metadata()
         run.store.set_metadata(collection.name, {CALIBRATION: recorded})
+        if lesson.channels is not None:
+            run.ledger.update_collection(collection.id, channels=lesson.channels.encode())
 
 
 def _cause(error: RagIndexError) -> str:

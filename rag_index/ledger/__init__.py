@@ -14,6 +14,7 @@ from rag_index.ledger.documents import DocumentRows
 from rag_index.ledger.inbox import InboxRows
 from rag_index.ledger.pruning import PrunedRows
 from rag_index.ledger.records import (
+    Channels,
     Collection,
     Counts,
     FailedDocument,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from rag_index.documents.commits import CommitMark
 
 __all__ = [
+    "Channels",
     "Collection",
     "Counts",
     "FailedDocument",

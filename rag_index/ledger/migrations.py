@@ -80,7 +80,8 @@ MIGRATIONS = {
         CREATE TABLE rag_index_positions (alias TEXT NOT NULL PRIMARY KEY, collection_id INTEGER NOT NULL,
             commits INTEGER NOT NULL, number BIGINT, at {number} NOT NULL, position TEXT NOT NULL,
             how TEXT NOT NULL)""",
-    12: """-- how many rows the parts of documents had, for the delete guard
+    12: """-- how many rows the parts of documents had, for the delete guard, and what each channel of a search finds
+        ALTER TABLE rag_index_collections ADD COLUMN channels TEXT NOT NULL DEFAULT '';
         ALTER TABLE rag_index_sizes RENAME TO rag_index_sizes_11;
         CREATE TABLE rag_index_sizes (collection_id INTEGER NOT NULL, day INTEGER NOT NULL,
             part TEXT NOT NULL DEFAULT '', documents INTEGER NOT NULL, PRIMARY KEY (collection_id, day, part));

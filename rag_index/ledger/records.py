@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rag_index.documents.commits import CommitMark
 
 if TYPE_CHECKING:
     from rag_index.documents.batches import FailureKind
+
+BETTER_CHANCE = 0.025
+"""Half of 5%, because the better of the two was chosen by the same queries."""
 
 
 class Known(NamedTuple):
@@ -131,6 +135,42 @@ class WatchRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Channels:
+    """How well texts of a collection are found by some of their words: by meaning, by words, and by both.
+
+    `meaning`, `words` and `both` are mean reciprocal ranks of `queries` queries, and both have the `dense_weight`.
+    """
+
+    queries: int
+    dense_weight: float
+    both: float
+    meaning: float
+    words: float
+    chance: float
+    """How probable it is that the better one of the two finds more than both by chance alone."""
+
+    def encode(self) -> str:
+        """Return the text that the ledger keeps."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def decode(cls, text: str) -> Channels | None:
+        """Return what was encoded; None for an empty text."""
+        return cls(**json.loads(text)) if text else None
+
+    @property
+    def one_is_better(self) -> bool:
+        """Whether meaning or words alone find more than both, and chance hardly explains it."""
+        return self.chance < BETTER_CHANCE and max(self.meaning, self.words) > self.both
+
+    def __str__(self) -> str:
+        return (
+            f"{self.queries} of its texts, looked for by some of their words: meaning {self.meaning:.2f}, words "
+            f"{self.words:.2f}, both {self.both:.2f} (mean reciprocal rank, dense_weight {self.dense_weight:g})"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Collection:
     """A collection of the store, as the ledger knows it."""
 
@@ -152,6 +192,8 @@ class Collection:
     commits: int
     """How many commits there were: see `commit_mark`."""
     committed_at: str
+    channels: str = ""
+    """What meaning, words and both find, as `Channels.encode` returns it; "" if it was not measured."""
 
     @property
     def commit_mark(self) -> CommitMark:

@@ -30,6 +30,7 @@ collections = sa.Table(
     sa.Column("whole_at", sa.Float, nullable=False, server_default="0"),
     sa.Column("commits", sa.Integer, nullable=False, server_default="0"),
     sa.Column("committed_at", sa.Text, nullable=False, server_default=""),
+    sa.Column("channels", sa.Text, nullable=False, server_default=""),
 )
 
 documents = sa.Table(

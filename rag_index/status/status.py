@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rag_index.ledger import Ledger, unwanted_indexes
+from rag_index.ledger import Channels, Ledger, unwanted_indexes
 from rag_index.ledger.lease import run_state
 from rag_index.status.reports import iso_time, watch_report
 from rag_index.stores import commit_marks, count_indexed, live_aliases
@@ -39,6 +39,8 @@ class IndexStatus:
     """How store and ledger differ, if one of them was put back to an older copy; otherwise empty."""
     as_of: dict[str, Any] | None = None
     """Up to where the index is complete: `position` of the source, or None, `at` (ISO, UTC) and `known_by`."""
+    channels: Channels | None = None
+    """What meaning, words and both find; None if that was not measured: an index needs 500 documents."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -93,7 +95,8 @@ def _index_status(
     if reached is not None and reached.collection == collection.name:
         as_of = {"position": reached.position or None, "at": iso_time(reached.at), "known_by": reached.how}
     counts = (totals.documents, totals.points, built, failed, held)
-    return IndexStatus(index.name, collection.name, *counts, run, watch, as_of=as_of)
+    channels = Channels.decode(collection.channels)
+    return IndexStatus(index.name, collection.name, *counts, run, watch, as_of=as_of, channels=channels)
 
 
 def _last_run(ledger: Ledger, alias: str) -> dict[str, Any] | None:

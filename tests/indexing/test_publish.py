@@ -9,6 +9,7 @@ from rag_index.database.urls import database_url
 from rag_index.documents.batches import PointBatch
 from rag_index.documents.keys import point_id
 from rag_index.errors import SettingsError, StoreMismatch
+from rag_index.evaluation.nonsense import Lesson
 from rag_index.indexing import publish as publish_module
 from rag_index.indexing.publish import publish_collection, roll_back, verify_counts
 from rag_index.ledger import Ledger
@@ -127,8 +128,9 @@ def test_a_collection_that_teaches_nothing_is_asked_again_once_it_has_twice_as_m
 
     def learn_nothing(settings, index, ledger, store, collection):
         asked.append(ledger.totals(collection.id).documents)
+        return Lesson()
 
-    monkeypatch.setattr(publish_module, "learn_calibration", learn_nothing)
+    monkeypatch.setattr(publish_module, "ask_own_texts", learn_nothing)
     project = Project(tmp_path / "project")
     for number in (20, 40, 40, 79, 80, 80):
         project.execute("DELETE FROM note")

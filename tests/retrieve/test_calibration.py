@@ -14,6 +14,7 @@ from rag_index.retrieve.calibration import FITS, WITH_WORDS, WITHOUT_WORDS, Cali
 from rag_index.stores import open_store
 from tests.indexing.plain import run_plain
 from tests.project import Project
+from tests.twin import twin
 
 SUBJECTS = {
     "printer": "paper jam toner tray cartridge ink roller scanner page feeder".split(),
@@ -61,6 +62,21 @@ def test_it_is_not_learned_again_while_it_is_there_and_a_small_collection_has_th
     assert run_plain(small).state == "completed"
     with Retriever.from_settings(small.settings) as retriever:
         assert 0 <= retriever.search_sync("Note 3").hits[0].relevance <= 1
+
+
+def test_status_tells_what_meaning_words_and_both_find_and_doctor_says_if_one_alone_finds_more(project, tmp_path):
+    [now] = project.json("status")["indexes"]
+    assert now["channels"]["queries"] > 50
+    assert now["channels"]["both"] >= max(now["channels"]["meaning"], now["channels"]["words"]) > 0.2
+    assert "both" in project.cli("status").stdout
+    assert "finds more" not in project.cli("doctor").stdout
+    other = twin(project, tmp_path / "other")
+    other.write_settings(other.config.read_text() + "\n[retrieve]\ndense_weight = 1.0\n")
+    assert "finds more" not in other.cli("doctor").stdout, "the other weight was not measured yet"
+    assert run_plain(other).state == "completed"
+    [now] = other.json("status")["indexes"]
+    assert now["channels"]["both"] == now["channels"]["meaning"] < now["channels"]["words"]
+    assert "one alone finds more than both" in other.cli("doctor").stdout
 
 
 @pytest.mark.parametrize("query", ["zzqqxx wwvvuu", "qwfp zxcdv arstd neio"])
