@@ -20,11 +20,11 @@ from rag_index.documents.batches import PointBatch, Shard
 from rag_index.embedders import open_embedder
 from rag_index.indexing.embed import embed_shard
 from rag_index.indexing.points import batches
-from rag_index.indexing.run import IndexRun, RunOptions
+from rag_index.indexing.run import Opened, RunOptions, open_run
 from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
 from rag_index.machine.memory import MemoryWatch
 from rag_index.machine.resources import choose_worker_count, estimate_worker_memory
+from rag_index.reports.metrics import Stopwatch
 from rag_index.reports.plots import require_plots, save_figure
 from rag_index.settings import LedgerSettings
 from rag_index.sources.scaffold import read_sample
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from rag_index.chunking import Chunker
-    from rag_index.documents.batches import DocumentBatch, EmbeddedShard
     from rag_index.embedders import Embedder, EmbedderIdentity
+    from rag_index.indexing.run import IndexRun
     from rag_index.indexing.scan import Scan
     from rag_index.settings import EmbedderSettings, ParallelSettings, Settings
+    from rag_index.sources.scaffold import Sample
     from rag_index.stores import Store
 
 STAGES = ("fetch", "chunk", "embed", "upsert")
@@ -185,19 +185,16 @@ def stored_vectors(store: Store, collection: str) -> Vectors:
 
 
 class OneByOne:
-    """An embedder that is asked for one text at a time."""
+    """An embedder that is asked for one text at a time, in the stage `embed` of the stopwatch."""
 
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
+    def __init__(self, embedder: Embedder, stopwatch: Stopwatch) -> None:
+        self._embedder, self._stopwatch = embedder, stopwatch
         self.stats = embedder.stats
 
     def embed_documents(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, with a request for each."""
-        return [self._embedder.embed_documents([text])[0] for text in texts]
-
-    def close(self) -> None:
-        """Close the embedder."""
-        self._embedder.close()
+        with self._stopwatch.stage("embed"):
+            return [self._embedder.embed_documents([text])[0] for text in texts]
 
 
 def serial_settings(embedder: EmbedderSettings) -> EmbedderSettings:
@@ -206,72 +203,10 @@ def serial_settings(embedder: EmbedderSettings) -> EmbedderSettings:
     return embedder.model_copy(update=changed)
 
 
-@dataclass(frozen=True, slots=True)
-class SerialRun:
-    """What the script made, and what it took."""
-
-    points: Vectors
-    seconds: float
-    stages: dict[str, float]
-    """Busy seconds of chunk, embed and upsert."""
-    memory: dict[str, int]
-    """Highest own memory of each process, in bytes."""
-
-
-class _Writer:
-    """Writes points as a script does: as they come, `UPSERT_POINTS` at a time."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._waiting: list[PointBatch] = []
-        self.seconds = 0.0
-
-    def add(self, embedded: EmbeddedShard) -> None:
-        """Add a document's points, and write if enough are waiting."""
-        self._waiting += batches(embedded)
-        if sum(map(len, self._waiting)) >= UPSERT_POINTS:
-            self._write()
-
-    def finish(self) -> None:
-        """Write what is left, and make all of it durable."""
-        self._write()
-        started = time.perf_counter()
-        self._store.flush(COLLECTION)
-        self.seconds += time.perf_counter() - started
-
-    def _write(self) -> None:
-        started = time.perf_counter()
-        if self._waiting:
-            ids = [point for batch in self._waiting for point in batch.ids]
-            payloads = [payload for batch in self._waiting for payload in batch.payloads]
-            vectors = np.concatenate([batch.vectors for batch in self._waiting])
-            self._store.upsert(COLLECTION, PointBatch(ids, vectors, payloads))
-            self._waiting = []
-        self.seconds += time.perf_counter() - started
-
-
-def run_serial_script(
-    settings: Settings, index: str, documents: DocumentBatch, chunker: Chunker, identity: EmbedderIdentity
-) -> SerialRun:
-    """Embed and write the documents as the script does, into the (temporary) store of `settings`."""
-    stages = {"chunk": 0.0, "embed": 0.0}
-    opened: Any = OneByOne(open_embedder(serial_settings(settings.embedder), expected=identity))
-    with closing(opened) as embedder, closing(open_store(settings.store)) as store:
-        store.create(COLLECTION, identity.dimension, {})
-        writer = _Writer(store)
-        embedder.embed_documents(["start up"])
-        with MemoryWatch({}) as watch:
-            started = time.perf_counter()
-            for row in range(len(documents)):
-                batch = documents.take([row])
-                embedded = embed_shard(Shard(index, row, batch, len(batch.texts[0])), chunker, embedder)
-                stages["embed"] += embedded.stats.embed_seconds
-                stages["chunk"] += max(0.0, embedded.stats.seconds - embedded.stats.embed_seconds)
-                writer.add(embedded)
-            writer.finish()
-            seconds = time.perf_counter() - started
-        points = stored_vectors(store, COLLECTION)
-    return SerialRun(points, seconds, {**stages, "upsert": writer.seconds}, watch.peaks)
+def _joined(waiting: Sequence[PointBatch]) -> PointBatch:
+    ids = [point for batch in waiting for point in batch.ids]
+    payloads = [payload for batch in waiting for payload in batch.payloads]
+    return PointBatch(ids, np.concatenate([batch.vectors for batch in waiting]), payloads)
 
 
 class Bench:
@@ -279,8 +214,7 @@ class Bench:
 
     def __init__(self, settings: Settings, name: str | None, size: int, folder: Path) -> None:
         self.settings = settings
-        index = settings.index(name) if name else settings.indexes[0]
-        self.index = index.model_copy(update={"context": None})  # what embedding takes is measured
+        self.index = settings.index(name) if name else settings.indexes[0]
         self.folder = folder
         self.size = size
         self.report = BenchmarkReport(self.index.name, 0, "")
@@ -303,32 +237,43 @@ class Bench:
     def run_serially(self, identity: EmbedderIdentity) -> Measured:
         """Embed the sample as the usual script does, and measure it."""
         self.report.embedder = str(identity)
-        chunker, documents = open_chunker(self.settings, self.index), self.sample.documents
-        made = run_serial_script(self._settings("serial", 1), self.index.name, documents, chunker, identity)
-        self._serial = made.points
-        self._chars_per_second = sum(map(len, documents.texts)) / max(1e-9, made.stages["embed"])
-        return self._record("serial", 1, len(made.points.ids), made.seconds, made.stages, made.memory)
+        settings, stopwatch = self._settings("serial", 1), Stopwatch()
+        with (
+            closing(open_embedder(serial_settings(settings.embedder), expected=identity)) as embedder,
+            closing(open_store(settings.store)) as store,
+        ):
+            store.create(COLLECTION, identity.dimension, {})
+            embedder.embed_documents(["start up"])
+            with MemoryWatch({}) as watch:
+                started = time.perf_counter()
+                self._run_script(settings, OneByOne(embedder, stopwatch), store, stopwatch)
+                seconds = time.perf_counter() - started
+            self._serial = stored_vectors(store, COLLECTION)
+        stages = dict(stopwatch.seconds)
+        self._chars_per_second = sum(map(len, self.sample.documents.texts)) / max(1e-9, stages["embed"])
+        return self._record("serial", 1, len(self._serial.ids), seconds, stages, watch.peaks)
+
+    def _run_script(self, settings: Settings, embedder: Any, store: Store, stopwatch: Stopwatch) -> None:
+        """Embed document by document, and write points as they come, `UPSERT_POINTS` at a time."""
+        chunker, documents = open_chunker(settings, settings.index(self.index.name)), self.sample.documents
+        waiting: list[PointBatch] = []
+        for row in range(len(documents)):
+            shard = Shard(self.index.name, row, documents.take([row]), len(documents.texts[row]))
+            with stopwatch.stage("chunk"):
+                waiting += batches(embed_shard(shard, chunker, embedder))
+            with stopwatch.stage("upsert"):
+                if sum(map(len, waiting)) >= UPSERT_POINTS:
+                    store.upsert(COLLECTION, _joined(waiting))
+                    waiting = []
+        with stopwatch.stage("upsert"):
+            if waiting:
+                store.upsert(COLLECTION, _joined(waiting))
+            store.flush(COLLECTION)
 
     @contextmanager
     def scan(self, workers: int, identity: EmbedderIdentity, run_id: str) -> Iterator[Scan]:
         """Begin a run of the sample with `workers` workers, in a folder of its own, and give its scan."""
-        settings = self._settings(f"{workers}-workers", workers)
-        source: Any = self.sample
-        with (
-            closing(Ledger(settings.ledger_url)) as ledger,
-            IndexLease(ledger, settings.alias(self.index.name), run_id) as lease,
-            closing(open_store(settings.store)) as store,
-        ):
-            run = IndexRun(
-                settings,
-                self.index,
-                RunOptions(),
-                run_id=run_id,
-                source=source,
-                ledger=ledger,
-                lease=lease,
-                store=store,
-            )
+        with sample_run(self._settings(f"{workers}-workers", workers), self.index.name, self.sample, run_id) as run:
             scan = run.begin(identity, run.open_chunker())
             if self._chars_per_second is not None:
                 scan.sharder.chars_per_second = self._chars_per_second
@@ -375,10 +320,22 @@ class Bench:
 
 
 def settings_in(folder: Path, settings: Settings) -> Settings:
-    """Return the settings with store and ledger in this folder."""
+    """Return the settings with store and ledger in this folder, and without contexts, which take long, and gates."""
     store = settings.store.model_copy(update={"path": folder / "qdrant", "url": None})
     ledger = LedgerSettings(url=SecretStr(f"sqlite:///{folder / 'ledger.db'}"))
-    return settings.model_copy(update={"store": store, "ledger": ledger})
+    indexes = [index.model_copy(update={"context": None, "gate": None}) for index in settings.indexes]
+    return settings.model_copy(update={"store": store, "ledger": ledger, "indexes": indexes})
+
+
+@contextmanager
+def sample_run(settings: Settings, name: str, sample: Sample, run_id: str) -> Iterator[IndexRun]:
+    """Open a run of an index whose source is the sample. Raises as `open_run`."""
+    source: Any = sample
+    with (
+        closing(Ledger(settings.ledger_url)) as ledger,
+        open_run(settings, name, RunOptions(), run_id=run_id, keep=Opened(source, ledger)) as run,
+    ):
+        yield run
 
 
 @contextmanager

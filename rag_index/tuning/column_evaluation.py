@@ -11,19 +11,15 @@ import uuid
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rag_index.embedders import open_embedder
 from rag_index.evaluation.evaluate import evaluate
 from rag_index.evaluation.known_items import column_queries, in_text, with_column
-from rag_index.indexing.run import IndexRun, RunOptions
 from rag_index.indexing.steps import Here, read_pages
-from rag_index.ledger import Ledger
-from rag_index.ledger.lease import IndexLease
 from rag_index.sources import open_source
 from rag_index.sources.scaffold import Sample, read_sample
-from rag_index.stores import open_store
-from rag_index.tuning.benchmark import settings_in
+from rag_index.tuning.benchmark import sample_run, settings_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,7 +38,7 @@ def temporary_indexes(settings: Settings, samples: Mapping[str, Sample]) -> Iter
     The real store and ledger are not opened. One process embeds. Raises as `Scan.index`.
     """
     with tempfile.TemporaryDirectory(prefix="rag-index-evaluate-") as folder:
-        temporary = _in_folder(settings, Path(folder))
+        temporary = settings_in(Path(folder), settings)
         with closing(open_embedder(temporary.embedder)) as embedder:
             for name, sample in samples.items():
                 _index(temporary, name, sample, embedder)
@@ -50,26 +46,11 @@ def temporary_indexes(settings: Settings, samples: Mapping[str, Sample]) -> Iter
 
 
 def _index(settings: Settings, name: str, sample: Sample, embedder: Embedder) -> None:
-    index, source, run_id = settings.index(name), sample, str(uuid.uuid4())
-    with (
-        closing(Ledger(settings.ledger_url)) as ledger,
-        IndexLease(ledger, settings.alias(name), run_id) as lease,
-        closing(open_store(settings.store)) as store,
-    ):
-        given: dict[str, Any] = {"source": source, "ledger": ledger, "lease": lease, "store": store}
-        run = IndexRun(settings, index, RunOptions(), run_id=run_id, **given)
+    with sample_run(settings, name, sample, str(uuid.uuid4())) as run:
         steps = Here(embedder)
         scan = run.begin(embedder.identity(), run.open_chunker(), workers=1, documents=len(sample.documents))
         scan.index(read_pages(run, steps), steps)
         scan.publish()
-
-
-def _in_folder(settings: Settings, folder: Path) -> Settings:
-    """Return the settings with everything that is written in this folder, without gates, and without contexts, which
-    take long.
-    """
-    indexes = [index.model_copy(update={"context": None, "gate": None}) for index in settings.indexes]
-    return settings_in(folder, settings).model_copy(update={"indexes": indexes})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +88,6 @@ def evaluate_items(items: ColumnItems, options: EvaluationOptions, on_answer: Ca
 
 
 def _sample(settings: Settings, index: IndexSettings, size: int) -> Sample:
-    source = open_source(settings, index)
-    try:
+    with closing(open_source(settings, index)) as source:
         source.check()
-    finally:
-        source.close()
     return read_sample(settings, index, size)
