@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,13 +14,12 @@ from rag_index.errors import TransientError
 from rag_index.indexing.changed import Applied
 from rag_index.orchestration.launch import UNREACHABLE
 from rag_index.orchestration.retries import Opaque
-from rag_index.orchestration.stopping import stoppable
 from rag_index.reports.outcome import failed_to_start
 from rag_index.watch.loop import Stop, stopped_by_signals
 from rag_index.watch.plain import PlainRunner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from prefect.client.schemas.objects import State
 
@@ -82,26 +80,6 @@ def _unanswered(error: Exception) -> TransientError:
     if isinstance(error, RuntimeError) and UNREACHABLE not in str(error):
         raise error
     return TransientError(f"Prefect's server does not answer ({error}); start it again")
-
-
-@dataclass(slots=True)
-class StoppableWatch:
-    """How a watch is told to end: `flag`; and the state in which its flow then ends, None if it just completes."""
-
-    flag: Stop = field(default_factory=Stop)
-    state: State[Any] | None = None
-
-
-@contextmanager
-def stoppable_watch() -> Iterator[StoppableWatch]:
-    """End a watch after its batch if it gets SIGTERM or is cancelled. A deployed one may be put off, as other runs are.
-
-    One that a command started completes at SIGTERM or Ctrl-C, since that is how it is meant to end.
-    """
-    told = StoppableWatch()
-    with stoppable(may_complete=True) as stop, stopped_by_signals(told.flag):
-        yield told
-    told.state = stop.state
 
 
 def watch_state(caught_up: bool) -> State[bool]:
