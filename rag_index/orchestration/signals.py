@@ -11,7 +11,7 @@ import signal
 import socket
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,39 +69,26 @@ def _has_sigterm(numbers: socket.socket, also: int) -> bool:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, by KeyboardInterrupt, so that workers and server are stopped."""
-    interrupt = signal.default_int_handler
-    handlers = {signal.SIGTERM: interrupt}
-    if signal.getsignal(signal.SIGINT) is interrupt:  # otherwise it is ignored on purpose
-        handlers[signal.SIGINT] = interrupt
-    with _handling(handlers):
-        yield
+    """Let SIGTERM end the block as Ctrl-C does, by KeyboardInterrupt, so that workers and server are stopped.
 
-
-def _is_swallowed(frame: FrameType | None) -> bool:
-    """Return whether Python would only print what is raised here, and continue."""
-    while frame is not None:
-        if frame.f_code.co_name in UNRAISABLE:
-            return True
-        frame = frame.f_back
-    return False
-
-
-@contextmanager
-def _handling(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
-    """Install these handlers, which raise; call one again at the end of the block if its exception was lost."""
-    came: list[int] = []
+    It is raised again at the end of the block if it was lost.
+    """
+    came = False
 
     def note(number: int, frame: FrameType | None) -> None:
+        nonlocal came
         if _is_swallowed(frame):
             again = threading.Timer(LATER, signal.pthread_kill, (threading.main_thread().ident, number))
             again.daemon = True
             again.start()
             return
-        came.append(number)
-        handlers[signal.Signals(number)](number, frame)
+        came = True
+        signal.default_int_handler(number, frame)
 
-    before = {number: signal.signal(number, note) for number in handlers}
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # otherwise it is ignored on purpose
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield
     except Exception:
@@ -112,4 +99,13 @@ def _handling(handlers: dict[signal.Signals, Any]) -> Iterator[None]:
             if signal.getsignal(number) is note:
                 signal.signal(number, handler)
     if came:
-        handlers[signal.Signals(came[0])](came[0], None)
+        raise KeyboardInterrupt
+
+
+def _is_swallowed(frame: FrameType | None) -> bool:
+    """Return whether Python would only print what is raised here, and continue."""
+    while frame is not None:
+        if frame.f_code.co_name in UNRAISABLE:
+            return True
+        frame = frame.f_back
+    return False
