@@ -17,7 +17,6 @@ from rag_index.errors import (
     HostUnreachable,
     RagIndexError,
     RateLimited,
-    RequestTimedOut,
     TextRefused,
     TextTooLong,
 )
@@ -307,13 +306,10 @@ class QueryStream:
         self._start(self._checked(host, check))
 
     async def _checked(self, host: Host, check: Callable[[Endpoint], Awaitable[None]]) -> None:
-        started, patience = self._clock.now(), self._model.patience
+        started = self._clock.now()
         try:
-            async with asyncio.timeout(patience):
+            async with self._model.in_time(host.endpoint):
                 await check(host.endpoint)
-        except TimeoutError:
-            error = RequestTimedOut(f"{host.url} did not answer a plain request within {patience:g} s")
-            self._host_failed(host, error, started)
         except RagIndexError as exc:
             self._host_failed(host, exc, started)
         else:

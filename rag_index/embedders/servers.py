@@ -15,7 +15,7 @@ from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.openai_client import OpenAIEndpoint
 from rag_index.hosts.pool import Clock, Pool
-from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
+from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,8 +80,9 @@ class ServerEmbedder:
 
     def reports(self) -> list[HostReport]:
         """Ask every host for its model, and let it embed a plain text. Errors are in the reports."""
-        limit = StartLimit(self._settings.start_timeout, "[embedder] start_timeout")
-        return self._loop.run(survey_hosts(self._endpoints, self._measure_dimension, self._clock, limit=limit))
+        seconds, setting = self._settings.start_timeout, "[embedder] start_timeout"
+        asked = survey_hosts(self._endpoints, self._measure_dimension, self._clock, seconds=seconds, setting=setting)
+        return self._loop.run(asked)
 
     def identity(self) -> EmbedderIdentity:
         """Return the identity of the model, after asking every host.

@@ -6,16 +6,16 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, RequestTimedOut, WrongDimension
+from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, WrongDimension
 from rag_index.hosts.pool import MAX_FAILURES
 from rag_index.outages import asking
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from rag_index.hosts.endpoint import Endpoint
+    from rag_index.hosts.endpoint import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
     from rag_index.outages import Call
 
@@ -159,19 +159,6 @@ class Request:
 Req = TypeVar("Req", bound=Request)
 
 
-class HostModel(Protocol):
-    """The model that all hosts must have."""
-
-    patience: float
-    """Seconds that a host may take for `try_out`."""
-
-    async def compare(self, endpoint: Endpoint) -> None:
-        """Raise ModelChanged if the host has another model, or an error of `Endpoint.details`."""
-
-    async def try_out(self, endpoint: Endpoint) -> None:
-        """Compare the model, and let it work once. Raises the errors of `compare` and of the work."""
-
-
 class HostCalls(ABC, Generic[Req]):
     """A call that consists of requests to the hosts of a pool. Subclasses implement the requests.
 
@@ -179,7 +166,7 @@ class HostCalls(ABC, Generic[Req]):
     shows whether the host or a text is at fault.
     """
 
-    def __init__(self, pool: Pool, model: HostModel, stats: RequestStats, clock: Clock, *, patience: float) -> None:
+    def __init__(self, pool: Pool, model: KnownModel, stats: RequestStats, clock: Clock, *, patience: float) -> None:
         self._pool, self._stats, self._clock = pool, stats, clock
         self._recovery = Recovery(pool, patience)
         # A request and probes may use up their time before all hosts rest, and the patience begins.
@@ -361,20 +348,12 @@ class HostCalls(ABC, Generic[Req]):
             host.being_probed = True
             self._start_task(self._probe(host))
 
-    async def _try_out(self, host: Host) -> None:
-        """Let the host work once. Raises RequestTimedOut after the model's patience; a request may take longer."""
-        seconds = self._known_model.patience
-        try:
-            async with asyncio.timeout(seconds):
-                await self._known_model.try_out(host.endpoint)
-        except TimeoutError as exc:
-            raise RequestTimedOut(f"{host.url} did not answer a plain request within {seconds:g} s") from exc
-
     async def _probe(self, host: Host) -> None:
         """Try out the host's model, and admit the host or record its failure."""
         started = self._clock.now()
         try:
-            await self._try_out(host)
+            async with self._known_model.in_time(host.endpoint):
+                await self._known_model.try_out(host.endpoint)
         except RateLimited as exc:
             self._host_paused(host, exc, started)
         except (EmbedderUnavailable, BadVectors) as exc:

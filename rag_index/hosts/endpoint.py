@@ -77,7 +77,7 @@ class ModelDetails:
 
 
 class EndpointSettings(Protocol):
-    """The settings for requests to a server; `EmbedderSettings` is an implementation."""
+    """The settings for requests to a server: those of an embedder, or of the model that writes contexts."""
 
     @property
     def model(self) -> str:
@@ -90,6 +90,14 @@ class EndpointSettings(Protocol):
     @property
     def requests_in_flight(self) -> int:
         """Maximum number of concurrent requests."""
+
+    @property
+    def keep_alive(self) -> str:
+        """How long an Ollama server keeps the model loaded."""
+
+    @property
+    def num_thread(self) -> int | None:
+        """Number of threads that an Ollama server uses for a request; None leaves the choice to the server."""
 
 
 class Endpoint(ABC):
@@ -248,6 +256,15 @@ class KnownModel:
     dimension: int | None = None
     patience: float = 60.0
     """Seconds that a host may take for `try_out`, the loading of the model included."""
+
+    @asynccontextmanager
+    async def in_time(self, endpoint: Endpoint) -> AsyncIterator[None]:
+        """Raise RequestTimedOut if the block takes longer than the patience; a request may take longer."""
+        try:
+            async with asyncio.timeout(self.patience):
+                yield
+        except TimeoutError as exc:
+            raise RequestTimedOut(f"{endpoint.url} did not answer a plain request within {self.patience:g} s") from exc
 
     async def compare(self, endpoint: Endpoint) -> None:
         """Compare the host's digest with the expected one.

@@ -6,7 +6,7 @@ import re
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import ollama
 from pydantic import ValidationError
@@ -39,24 +39,12 @@ class Answer:
     """Number of tokens of the prompt that the model read; None if the server does not say."""
 
 
-class OllamaSettings(EndpointSettings, Protocol):
-    """The settings for requests to an Ollama server."""
-
-    @property
-    def keep_alive(self) -> str:
-        """How long the server keeps the model loaded."""
-
-    @property
-    def num_thread(self) -> int | None:
-        """Number of threads per request; None leaves the choice to the server."""
-
-
 class OllamaEndpoint(Endpoint):
     """One Ollama server."""
 
     service = "Ollama"
 
-    def __init__(self, url: str, settings: OllamaSettings, dimensions: int | None = None) -> None:
+    def __init__(self, url: str, settings: EndpointSettings, dimensions: int | None = None) -> None:
         super().__init__(url, settings, dimensions)
         self._keep_alive = settings.keep_alive
         self._known: tuple[str, ModelDetails] | None = None

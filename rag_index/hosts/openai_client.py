@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -16,7 +16,6 @@ from rag_index.errors import BadVectors, EmbedderError, ModelMissing, RagIndexEr
 from rag_index.hosts.endpoint import (
     TOO_LONG,
     Endpoint,
-    EndpointSettings,
     ModelDetails,
     plain_vector,
     to_vectors,
@@ -27,7 +26,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from pydantic import SecretStr
+
+    from rag_index.settings import EmbedderSettings
 
 ROUTE = "/embeddings"
 TOO_MANY = re.compile(
@@ -43,22 +43,6 @@ NO_DIMENSIONS = re.compile(r"dimensions|matryoshka", re.I)
 log = logging.getLogger("rag_index.embedders")
 
 
-class OpenAISettings(EndpointSettings, Protocol):
-    """The settings for requests to such a server."""
-
-    @property
-    def dimensions(self) -> int | None:
-        """The length to which vectors are cut; None for the model's own."""
-
-    @property
-    def api_key_env(self) -> str | None:
-        """The environment variable that holds the key, to name it in a message."""
-
-    @property
-    def api_key(self) -> SecretStr | None:
-        """The key; None if there is none."""
-
-
 class OpenAIEndpoint(Endpoint):
     """One server with OpenAI's embeddings API. The server may be any: vLLM, TEI, llama-server, LiteLLM, a service.
 
@@ -68,7 +52,7 @@ class OpenAIEndpoint(Endpoint):
     service = "the embedding server"
     compare_seconds = 300.0  # a comparison is an embedding, which may cost money
 
-    def __init__(self, url: str, settings: OpenAISettings) -> None:
+    def __init__(self, url: str, settings: EmbedderSettings) -> None:
         super().__init__(url, settings, settings.dimensions)
         self._address = embeddings_address(url)
         self._key_variable = settings.api_key_env

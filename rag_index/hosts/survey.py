@@ -21,15 +21,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class StartLimit:
-    """How long a host may take for the survey, the loading of its model included."""
-
-    seconds: float
-    setting: str
-    """The setting that says so, to name it in a message."""
-
-
-@dataclass(frozen=True, slots=True)
 class HostReport:
     """The answer of one host to the question which model it has. `error` is set if the host cannot be used."""
 
@@ -50,16 +41,30 @@ async def survey_hosts(
     use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
     clock: Clock | None = None,
     *,
-    limit: StartLimit,
+    seconds: float,
+    setting: str,
 ) -> list[HostReport]:
     """Ask all hosts at the same time for their model, and return one report per host, in order.
 
     `use_model` lets a host's model work once, and returns the dimension of its vectors if it embeds. A passing fault
-    is tried again, three times in all, and silence is not: a host has `limit` for everything together. This function
-    raises no RagIndexError: errors are in the reports.
+    is tried again, three times in all, and silence is not: a host has `seconds` for everything together, the loading of
+    its model included. A message names the `setting` to raise for more. No RagIndexError is raised: errors are in the
+    reports.
     """
-    timing = clock or Clock()
-    return list(await asyncio.gather(*(_survey_host(endpoint, use_model, timing, limit) for endpoint in endpoints)))
+
+    async def survey(endpoint: Endpoint) -> HostReport:
+        with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
+            try:
+                async with asyncio.timeout(seconds):
+                    return await _ask_host(endpoint, use_model, clock or Clock(), call)
+            except TimeoutError:
+                error = RequestTimedOut(
+                    f"{endpoint.url} did not answer within {seconds:g} s: restart {endpoint.service} there "
+                    f"if it hangs, or raise {setting} if its model takes longer to load"
+                )
+                return HostReport(endpoint.url, error=error)
+
+    return list(await asyncio.gather(*map(survey, endpoints)))
 
 
 def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger) -> HostReport:
@@ -86,24 +91,6 @@ def agreed_report(reports: Sequence[HostReport], model: str, log: logging.Logger
             f"{equal_model_remedy(first.digest, model)}"
         )
     return first
-
-
-async def _survey_host(
-    endpoint: Endpoint,
-    use_model: Callable[[Endpoint, ModelDetails], Awaitable[int | None]],
-    clock: Clock,
-    limit: StartLimit,
-) -> HostReport:
-    with asking(f"{endpoint.service} at {endpoint.url}", patience=MIN_SILENCE) as call:
-        try:
-            async with asyncio.timeout(limit.seconds):
-                return await _ask_host(endpoint, use_model, clock, call)
-        except TimeoutError:
-            error = RequestTimedOut(
-                f"{endpoint.url} did not answer within {limit.seconds:g} s: restart {endpoint.service} there "
-                f"if it hangs, or raise {limit.setting} if its model takes longer to load"
-            )
-            return HostReport(endpoint.url, error=error)
 
 
 async def _ask_host(

@@ -30,7 +30,7 @@ from rag_index.hosts.endpoint import KnownModel, ModelDetails
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.pool import Clock, Pool, RequestStats
-from rag_index.hosts.survey import HostReport, StartLimit, agreed_report, survey_hosts
+from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -151,7 +151,7 @@ async def _survey_servers(servers: Servers) -> list[HostReport]:
 
     endpoints = [OllamaEndpoint(url, servers) for url in servers.hosts]
     try:
-        return await survey_hosts(endpoints, use_model, limit=StartLimit(servers.timeout, "timeout of the context"))
+        return await survey_hosts(endpoints, use_model, seconds=servers.timeout, setting="timeout of the context")
     finally:
         for endpoint in endpoints:
             await endpoint.close()
