@@ -19,6 +19,7 @@ from rag_index.orchestration.monitor import Monitor
 from rag_index.orchestration.retries import RETRIED, Opaque
 from rag_index.orchestration.window import Window, shards_per_worker
 from rag_index.orchestration.worker import process_embedder, time_limit
+from rag_index.reports.displays import captured_logs
 from tasks.upsert import upsert_from_worker
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def embed_mapped(scan: Scan, shards: Iterable[Shard]) -> Iterator[Opaque[Embedde
     no worker.
     """
     alone, serial = not scan.run.any_workers, scan.run.settings.parallel.serial
-    with Monitor(scan.run) as monitor, ChildEmbedder(scan.run.stopwatch) as child:
+    monitor = Monitor(scan.run)
+    with captured_logs(scan.run.progress.note_later), ChildEmbedder(scan.run.stopwatch) as child:
         size = shards_per_worker(embedded=scan.run.store.embedded) * scan.run.metrics.workers
         window: Window[Shard, Any] = Window(partial(_submit, scan), size, monitor)
         try:

@@ -88,13 +88,18 @@ class Workers:
     def start_early(self) -> None:
         """Start the cluster in the background, while other things start; `cluster` waits for it."""
         alone = self._settings.serial or self._settings.address or not choose_worker_count(self._settings, self._memory)
-        if self._starting is None and not alone:
-            self._starting = ThreadPoolExecutor(1, thread_name_prefix="cluster").submit(self._start)
+        if not alone:
+            self._begin_start()
 
     def wait_early(self) -> None:
         """Wait until the cluster that was started early is there, or has failed to start, which `cluster` raises."""
         if self._starting is not None:
             self._starting.exception()
+
+    def _begin_start(self) -> Future[LocalCluster]:
+        if self._starting is None:
+            self._starting = ThreadPoolExecutor(1, thread_name_prefix="cluster").submit(self._start)
+        return self._starting
 
     def cluster(self) -> AbstractContextManager[LocalCluster]:
         """Return the cluster, started on first use. Leaving the context that is returned does not stop it.
@@ -102,11 +107,7 @@ class Workers:
         Raises:
             NoWorkers: the workers do not start.
         """
-        if self._starting is None:
-            started = self._start()
-            self._starting = Future()
-            self._starting.set_result(started)
-        return nullcontext(self._starting.result())
+        return nullcontext(self._begin_start().result())
 
     def _start(self) -> LocalCluster:
         """Start the cluster, twice if need be: a worker that dies as it starts takes the whole cluster with it."""

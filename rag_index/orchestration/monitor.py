@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import ExitStack
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,11 @@ from distributed.core import Status
 from rag_index.errors import TransientError
 from rag_index.orchestration.cluster import current_worker, flow_client
 from rag_index.outages import Outage, outages
-from rag_index.reports.displays import LOGGERS, LogNotes, captured_logs
+from rag_index.reports.displays import LOGGERS, LogNotes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from types import TracebackType
 
     from rag_index.indexing.run import IndexRun
     from rag_index.reports.progress import Progress
@@ -81,23 +79,13 @@ def _subscribe(progress: Progress) -> None:
 
 
 class Monitor:
-    """Progress, liveness and status of workers, and their log lines, for the time of a `with` block."""
+    """Progress, liveness and status of the workers of a run."""
 
     def __init__(self, run: IndexRun, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress, self._stopwatch, self._metrics = run.progress, run.stopwatch, run.metrics
         self._clock = clock
         self._checked = self._seen = clock()
         self._subscribed = run.settings.parallel.serial
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Monitor:
-        self._stack.enter_context(captured_logs(self._progress.note_later))
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def subscribe(self) -> None:
         """Listen to the workers, the first time that it is called. Starts the cluster, and raises NoWorkers."""

@@ -18,16 +18,17 @@ from rag_index.machine.garbage import collect_seldom
 from rag_index.machine.resources import cpu_count
 from rag_index.orchestration.signals import terminable
 from rag_index.reports.displays import captured_logs, open_display
-from rag_index.reports.outcome import IndexOutcome, RunReport, failed_to_start
+from rag_index.reports.outcome import RunReport, failed_to_start
 from rag_index.status.metrics_file import try_to_write_metrics
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rag_index.documents.batches import Shard, WrittenShard
-    from rag_index.indexing.run import IndexRun, RunOptions
+    from rag_index.indexing.run import RunOptions
     from rag_index.indexing.scan import Scan
     from rag_index.orchestration.launch import FlowStart
+    from rag_index.reports.outcome import IndexOutcome
     from rag_index.settings import IndexSettings, Settings
 
 START_SECONDS = 10.0
@@ -65,22 +66,16 @@ def _run_index(start: FlowStart, settings: Settings, index: IndexSettings, optio
         with open_run(settings, index.name, options, run_id=str(uuid.uuid4())) as run:
             run.logger, run.progress.displays = logger, [open_display()]
             with captured_logs(run.progress.note_later):
-                outcome = _executed(run, HereUntilWorkers(start))
-            run.progress.finish(outcome.sentence())
+                try:
+                    run.execute(HereUntilWorkers(start))
+                except Exception as error:  # not one of ours: the other indexes do not pay for it
+                    logger.error("%s: %s", type(error).__name__, error, exc_info=True)
+                    current_checks().index_failed(error, embedder_only=False)
+            run.progress.finish(run.outcome.sentence())
         try_to_write_metrics(settings)
-        return outcome
+        return run.outcome
     except RagIndexError as error:
         return failed_to_start(index.name, error)
-
-
-def _executed(run: IndexRun, steps: HereUntilWorkers) -> IndexOutcome:
-    """Return the outcome of a run, whatever ended it: the other indexes do not pay for an error that is not ours."""
-    try:
-        return run.execute(steps)
-    except Exception as error:
-        logger.error("%s: %s", type(error).__name__, error, exc_info=True)
-        current_checks().index_failed(error, embedder_only=False)
-        return run.outcome
 
 
 class HereUntilWorkers(Here):

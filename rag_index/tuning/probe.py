@@ -72,9 +72,7 @@ class Probes:
         """Start processes until there are `count`, so that no probe has to wait for them."""
         while len(self._children) < count:
             self._children.append(self._start())
-        for _, connection in self._children:
-            connection.send(("close",))
-        self._receive([connection for _, connection in self._children], START_SECONDS)
+        self._ask([connection for _, connection in self._children], "close")
 
     def measure(self, candidate: Candidate, seconds: float) -> float:
         """Return characters per second of all processes together, 0 if the candidate does not work (see `error`).
@@ -94,9 +92,7 @@ class Probes:
             expected_chars = min_calls * texts_per_call * candidate.workers * self._mean_chars
             expected_seconds = max(seconds, expected_chars / (self.best or math.inf))
             limit = GIVE_UP_FACTOR * max(expected_seconds, self._max_round) if self.best else START_SECONDS
-            for child in children:
-                child.send(("embed", texts_per_call, seconds, min_calls))
-            answers = self._receive(children, limit)
+            answers = self._ask(children, "embed", texts_per_call, seconds, min_calls, within=limit)
         except RagIndexError as error:
             self.error = error
             self._end()  # a request may still be in flight there
@@ -109,27 +105,29 @@ class Probes:
     def _open(self, candidate: Candidate) -> list[Connection]:
         if len(self._children) < candidate.workers:
             self.start(candidate.workers)
-        children = [connection for _, connection in self._children[: candidate.workers]]
-        settings = candidate.embedder(self._settings)
-        for home, child in enumerate(children):
-            child.send(("open", settings, home, candidate.workers, self._identity))
-        self._receive(children, START_SECONDS)
-        for _, idle in self._children[candidate.workers :]:
-            idle.send(("close",))
-        self._receive([idle for _, idle in self._children[candidate.workers :]], START_SECONDS)
+        connections = [connection for _, connection in self._children]
+        children, idle = connections[: candidate.workers], connections[candidate.workers :]
+        self._ask(children, "open", candidate.embedder(self._settings), candidate.workers, self._identity)
+        self._ask(idle, "close")
         return children
 
-    def _receive(self, children: list[Connection], seconds: float) -> list[Any]:
-        """Return each process's answer. Raises its error, or EmbedderUnavailable if one does not answer in time."""
-        deadline = time.monotonic() + seconds
-        answers = []
-        for child in children:
-            try:
+    def _ask(
+        self, children: list[Connection], method: str, *arguments: Any, within: float = START_SECONDS
+    ) -> list[Any]:
+        """Call a method in each process, and return the answers.
+
+        Raises a process's own error, or EmbedderUnavailable if one does not answer in time.
+        """
+        deadline, answers = time.monotonic() + within, []
+        try:
+            for child in children:
+                child.send((method, *arguments))
+            for child in children:
                 if not child.poll(max(0.0, deadline - time.monotonic())):
-                    raise EmbedderUnavailable(f"no answer within {seconds:.0f} s")
+                    raise EmbedderUnavailable(f"no answer within {within:.0f} s")
                 answers.append(child.recv())
-            except (EOFError, OSError) as exc:
-                raise EmbedderUnavailable("a probing process died; check that there is memory for this many") from exc
+        except (EOFError, OSError) as exc:
+            raise EmbedderUnavailable("a probing process died; check that there is memory for this many") from exc
         for answer in answers:
             if isinstance(answer, RagIndexError):
                 raise answer
@@ -138,7 +136,8 @@ class Probes:
     def _start(self) -> tuple[Any, Connection]:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self._texts), daemon=True, name="probe")
+        arguments = (theirs, self._texts, len(self._children))
+        process = context.Process(target=_serve, args=arguments, daemon=True, name="probe")
         process.start()
         theirs.close()
         return process, ours
@@ -181,10 +180,10 @@ def _rate(calls: Sequence[Sequence[Call]]) -> float:
     return rate
 
 
-def _serve(connection: Connection, texts: list[str]) -> None:
+def _serve(connection: Connection, texts: list[str], home: int) -> None:
     """Run a probing process: answer each request until the other end closes the connection."""
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
-        worker = _Worker(texts)
+        worker = _Worker(texts, home)
         import rag_index.embedders.servers  # noqa: F401 - the import must not count as time
 
         while True:
@@ -198,26 +197,24 @@ def _serve(connection: Connection, texts: list[str]) -> None:
 class _Worker:
     """The embedder and the texts of a probing process."""
 
-    def __init__(self, texts: list[str]) -> None:
-        self._texts = texts
+    def __init__(self, texts: list[str], home: int) -> None:
+        self._texts, self._home = texts, home
         self._embedder: Any = None
         self._opened_with: Any = None
         self._position = 0
 
-    def open(self, settings: EmbedderSettings, home: int, workers: int, identity: EmbedderIdentity) -> None:
+    def open(self, settings: EmbedderSettings, workers: int, identity: EmbedderIdentity) -> None:
         """Open the embedder and have each of its hosts load the model."""
         from rag_index.embedders import open_embedder
 
-        wanted = (settings, home, workers)
+        wanted = (settings, workers)
         if self._opened_with != wanted:
             self.close()
-            self._embedder = open_embedder(settings, home=home, workers=workers, expected=identity)
+            self._embedder = open_embedder(settings, home=self._home, workers=workers, expected=identity)
             self._opened_with = wanted
             self._embedder.identity()  # asks each host, so that each loads the model
-        self._position = home * len(self._texts) // workers
-        self._embedder.embed_documents(
-            self._texts[:8]
-        )  # texts of usual length: a host's pace is learnt from its first ones
+        self._position = self._home * len(self._texts) // workers
+        self._embedder.embed_documents(self._texts[:8])  # of usual length: a host's pace is learnt from its first ones
 
     def embed(self, count: int, seconds: float, min_calls: int) -> list[Call]:
         """Embed `count` texts per call, one call after another, for `seconds` and at least `min_calls` times."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from contextlib import ExitStack
 
@@ -66,6 +67,12 @@ def test_a_candidate_that_the_server_refuses_has_rate_0_and_a_reason(tmp_path, f
         assert server.url in str(probes.error)
         server.clear()
         assert probes.measure(Candidate(num_thread=2), 0.1) > 0
+        [probing] = multiprocessing.active_children()
+        probing.kill()
+        probing.join()
+        assert probes.measure(Candidate(), 0.1) == 0
+        assert "a probing process died" in str(probes.error)
+        assert probes.measure(Candidate(), 0.1) > 0
 
 
 def test_the_knee_of_concurrent_servers_is_written_and_overriding_variables_are_named(tmp_path, fakes):
