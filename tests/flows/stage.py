@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tests.fakes.ollama import FakeOllama
     from tests.fakes.qdrant import FakeQdrant
 
-__all__ = ["DOCUMENTS", "SCENES", "Stage", "does_the_rest", "embeds", "exit_code", "fails", "line"]
-
 DOCUMENTS = 40
 
 

@@ -169,15 +169,6 @@ def test_single_files_are_indexed_at_once(code):
 
 
 @pytest.mark.long
-def test_unchanged_files_are_not_read(code, monkeypatch):
-    code.index()
-    time.sleep(2.1)
-    code.index()  # now their times are old enough to be trusted
-    monkeypatch.setattr("rag_index.sources.code.decode_text", lambda data: pytest.fail("a file was read"))
-    assert code.index() == {"unchanged": 10, "chunks": 0, "state": "completed"}
-
-
-@pytest.mark.long
 def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path, prefect_server):
     with FakeOllama() as fake:
         extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from rag_index.reports.displays import Lines
 from tests.fakes.ollama import ROW_FAULTS, vector_of
 from tests.project import Project
 from tests.waiting import when
@@ -58,7 +57,7 @@ def test_faults_of_all_kinds_in_one_run_lose_nothing(project, fake):
 @pytest.mark.long
 def test_the_progress_names_busy_workers_and_requests_in_flight(project, fake, capfd, monkeypatch):
     # By default a line appears too rarely for this short run.
-    monkeypatch.setitem(Lines.__init__.__kwdefaults__, "interval", 0.5)
+    monkeypatch.setattr("rag_index.reports.displays.LINE_SECONDS", 0.5)
     fake.seconds_per_text = 0.2
     report = project.index(workers=1, shard_documents=10)
     assert report.state == "completed", report.sentence()

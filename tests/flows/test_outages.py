@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
-from rag_index.hosts.endpoint import PLAIN_TEXT
 from tests.fakes.ollama import FakeOllama
+from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 from tests.waiting import when
 
@@ -42,8 +40,16 @@ def project(tmp_path, prefect_server, fake) -> Project:
     return Project(tmp_path / "project", extra=extra).fill(80)
 
 
-def silent(fake: FakeOllama) -> str:
-    return f"Ollama at {fake.url} does not answer, waiting since "
+def silent(server: FakeOllama | FakeQdrant) -> str:
+    name = "Ollama" if isinstance(server, FakeOllama) else "Qdrant"
+    return f"{name} at {server.url} does not answer, waiting since "
+
+
+def assert_no_eta(shown: Recorder) -> None:
+    """Check that nothing is said of time left, pace or busy workers while a service does not answer."""
+    said = [sentence for sentence in shown.sentences if "does not answer" in sentence]
+    assert said
+    assert not [sentence for sentence in said if " left" in sentence or "/s" in sentence or "busy" in sentence], said
 
 
 def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, fake, shown):
@@ -55,9 +61,7 @@ def test_a_server_that_hangs_in_the_middle_is_named_without_an_eta(project, fake
     ):
         report = project.index(shard_documents=10, workers=1)
     assert report.state == "completed", report.sentence()
-    said = [sentence for sentence in shown.sentences if "does not answer" in sentence]
-    assert said
-    assert not [sentence for sentence in said if " left" in sentence or "/s" in sentence or "busy" in sentence], said
+    assert_no_eta(shown)
     assert len(project.texts()) == 80
 
 
@@ -70,16 +74,21 @@ def test_a_server_that_hangs_while_the_flows_own_process_embeds_is_named(project
     assert len(project.texts()) == 80
 
 
-@pytest.mark.long
-def test_a_server_that_stops_in_the_middle_is_named_with_the_reason(project, fake, shown):
-    fake.seconds_per_text = 0.02
-    with (
-        when(lambda: len(fake.embeds()) >= 4, fake.stop_listening),
-        when(lambda: shown.says(silent(fake), "accepts no connection"), fake.listen),
-    ):
-        report = project.index(shard_documents=10, workers=1)
-    assert report.state == "completed", report.sentence()
-    assert len(project.texts()) == 80
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"workers": 1}, marks=pytest.mark.long, id="worker"), pytest.param({"serial": True}, id="serial")],
+)
+def test_a_qdrant_server_that_goes_away_is_named_without_an_eta(tmp_path, prefect_server, shown, options):
+    with FakeQdrant() as qdrant:
+        project = Project(tmp_path / "project", extra=f'[store]\nurl = "{qdrant.url}"').fill(200)
+        with (
+            when(lambda: qdrant.requests("PUT /collections/test_notes__1/points") >= 3, qdrant.stop),
+            when(lambda: shown.says(silent(qdrant), "refused"), qdrant.start),
+        ):
+            report = project.index(shard_documents=20, **options)
+        assert report.state == "completed", report.sentence()
+        assert_no_eta(shown)
+        assert len(project.texts()) == 200
 
 
 # At the start: five indexes, and the whole ends once
@@ -103,36 +112,17 @@ def patient(monkeypatch) -> None:
     monkeypatch.setattr("rag_index.indexing.retries.QUICK_SECONDS", 3.0)
 
 
-def assert_ended_once(report, shown: Recorder, url: str) -> None:
-    messages = [outcome.message for outcome in report.indexes]
-    assert [outcome.state for outcome in report.indexes] == ["failed"] * 5
-    assert f"{url} did not answer within 4 s: restart Ollama there if it hangs" in messages[0]
-    assert "start_timeout" in messages[0]
-    assert all("does not ask again" in message for message in messages[1:]), messages
-    assert shown.says("not begun", f"Ollama at {url} does not answer, waiting since "), shown.sentences
-
-
 @pytest.mark.long
 def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(five, fake, shown, patient):
     fake.fault("hang")
-    assert_ended_once(five.index(), shown, fake.url)
+    report = five.index()
+    messages = [outcome.message for outcome in report.indexes]
+    assert [outcome.state for outcome in report.indexes] == ["failed"] * 5
+    assert f"{fake.url} did not answer within 4 s: restart Ollama there if it hangs" in messages[0]
+    assert "start_timeout" in messages[0]
+    assert all("does not ask again" in message for message in messages[1:]), messages
+    assert shown.says("not begun", silent(fake)), shown.sentences
     assert len(fake.embeds()) == 1
-
-
-@pytest.mark.long
-def test_a_socket_that_accepts_and_is_silent_ends_the_whole_once(five, fake, shown, patient):
-    fake.stop_listening()
-    with socket.create_server(("127.0.0.1", fake.port), backlog=100):
-        assert_ended_once(five.index(), shown, fake.url)
-
-
-@pytest.mark.long
-def test_the_embedder_is_asked_once_for_all_indexes(five, fake):
-    report = five.index(serial=True)
-    assert report.state == "completed", report.sentence()
-    assert (
-        len([request for request in fake.embeds() if request.texts == [PLAIN_TEXT]]) == 2
-    )  # by the check, and by the first worker
 
 
 def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(tmp_path, fake):

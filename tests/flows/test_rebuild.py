@@ -55,18 +55,6 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
 
 
 @pytest.mark.long
-def test_after_a_rollback_runs_refuse_until_the_settings_fit(project):
-    project.index(serial=True)
-    project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 150"))
-    assert project.index(serial=True, full=True).state == "completed"
-    project.json("rollback", "notes")
-    refused = project.index(serial=True)
-    assert refused.state == "failed"
-    assert "/200/20" in refused.indexes[0].message
-    assert "/150/20" in refused.indexes[0].message
-
-
-@pytest.mark.long
 def test_a_rebuild_with_another_chunking_reuses_the_equal_chunks(project):
     project.index(serial=True)
     before = project.points()

@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.project import Project
 
 PROFILE = 'active = "team"\n\n[profiles.team]\nPREFECT_API_URL = "{url}"\n'
@@ -28,19 +30,12 @@ def chosen_server(folder, **environment) -> dict:
     return json.loads(run.stdout)
 
 
-def test_a_server_that_a_profile_names_is_used_and_none_stays_running(tmp_path, prefect_server):
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "profiles.toml").write_text(PROFILE.format(url=prefect_server))
-    assert chosen_server(tmp_path, PREFECT_HOME=str(home)) == {"url": prefect_server, "started": True, "running": False}
-
-
-def test_a_server_that_the_environment_names_is_used_and_none_is_started(tmp_path, prefect_server):
-    assert chosen_server(tmp_path, PREFECT_API_URL=prefect_server) == {
-        "url": prefect_server,
-        "started": False,
-        "running": False,
-    }
+@pytest.mark.parametrize("named_by", ["profile", "environment"])
+def test_a_server_that_is_named_is_used_and_none_stays_running(tmp_path, prefect_server, named_by):
+    (tmp_path / "profiles.toml").write_text(PROFILE.format(url=prefect_server))
+    named = {"profile": {"PREFECT_HOME": str(tmp_path)}, "environment": {"PREFECT_API_URL": prefect_server}}[named_by]
+    expected = {"url": prefect_server, "started": named_by == "profile", "running": False}
+    assert chosen_server(tmp_path, **named) == expected
 
 
 def test_a_prefect_server_that_does_not_answer_ends_the_run(tmp_path):

@@ -45,13 +45,14 @@ def test_a_service_that_hangs_is_waited_for_once_in_a_run(service):
     assert checks.check("store", Service().ask) == "answer 1", "another service"
 
 
-def test_a_service_that_refuses_at_once_is_asked_again_until_that_has_cost_too_much(service):
-    checks = ServiceChecks(clock=service.clock)
-    service.seconds, service.error = 7.0, EmbedderUnavailable("refused")
+@pytest.mark.parametrize(("wait", "seconds", "asked"), [(0.0, 7.0, 5), (600.0, 250.0, 3)])
+def test_a_service_that_refuses_is_asked_again_until_that_has_cost_too_much(service, wait, seconds, asked):
+    checks = ServiceChecks(wait, clock=service.clock)
+    service.seconds, service.error = seconds, EmbedderUnavailable("refused")
     for _ in range(10):
         with pytest.raises(TransientError):
             checks.check("embedder", service.ask)
-    assert service.asked == 5
+    assert service.asked == asked
 
 
 def test_a_service_that_comes_back_starts_afresh(service):
@@ -63,15 +64,6 @@ def test_a_service_that_comes_back_starts_afresh(service):
         service.error, failing = None, service.error
         assert checks.check("embedder", service.ask)
         service.error = failing
-
-
-def test_a_run_that_is_to_wait_waits_as_long_in_all(service):
-    checks = ServiceChecks(600.0, clock=service.clock)
-    service.seconds, service.error = 250.0, EmbedderUnavailable("refused")
-    for _ in range(5):
-        with pytest.raises(TransientError):
-            checks.check("embedder", service.ask)
-    assert service.asked == 3
 
 
 def test_an_answer_is_remembered_until_an_index_fails(service):

@@ -124,17 +124,14 @@ def test_cost_compares_servers_then_processes_requests_threads_and_characters():
     assert all(one.cost < dearer.cost for one, dearer in pairwise(order))
 
 
-def test_all_candidates_of_a_space_are_within_bounds():
-    for kind in ("local", "ollama", "sentence-transformers"):
-        for one in Space(kind=kind, processors=4, max_workers=3, max_hosts=2, mean_chars=50.0).grid():
-            assert 1 <= one.workers <= 3
-            assert 1 <= one.hosts <= 2
-            assert one.batch_chars % 1000 == 0
-            assert one.requests_in_flight >= 1
-
-
-def test_servers_of_any_kind_have_all_levers_but_the_threads_of_ollama():
-    space = Space("openai", 8, 4, 2, 400.0)
-    assert {one.num_thread for one in [*space.first(), *space.grid()]} == {None}
-    assert {one.hosts for one in space.grid()} == {1, 2}
-    assert {one.requests_in_flight for one in space.grid()} == {1, 4}
+@pytest.mark.parametrize("kind", ["local", "ollama", "openai", "sentence-transformers"])
+def test_all_candidates_of_a_space_are_within_bounds(kind):
+    """Servers of any kind have all levers but the threads of Ollama."""
+    space = Space(kind=kind, processors=4, max_workers=3, max_hosts=2, mean_chars=50.0)
+    grid = [*space.first(), *space.grid()]
+    on_servers = kind in ("ollama", "openai")
+    assert {one.workers for one in grid} <= {1, 2, 3}
+    assert {one.batch_chars % 1000 for one in grid} == {0}
+    assert {one.hosts for one in grid} == ({1, 2} if on_servers else {1})
+    assert {one.requests_in_flight for one in grid} == ({1, 4} if on_servers else {1})
+    assert ({one.num_thread for one in grid} == {None}) == (kind != "ollama")
