@@ -137,6 +137,11 @@ class FakeOllama:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def settings(self) -> str:
+        """The settings of an embedder on this server, as TOML to which more keys can be added."""
+        return f'[embedder]\nkind = "ollama"\nmodel = "{self.model}"\nhosts = ["{self.url}"]\n'
+
     def listen(self) -> None:
         """Accept connections, on the same port as before if there was one."""
         handler = type("Handler", (_Handler,), {"fake": self})

@@ -36,9 +36,8 @@ class Stage:
 
     def make(self, name: str, more: str = "") -> Project:
         """Return another project with forty notes; `more` is TOML that goes before the indexes."""
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{self.fake.model}"\nhosts = ["{self.fake.url}"]\n'
         waits = "wait_for_recovery = 0.2\nbatch_texts = 8\n[parallel]\nshard_documents = 10\n"
-        return Project(self.folder / name, extra=embedder + waits + more).fill(DOCUMENTS)
+        return Project(self.folder / name, extra=self.fake.settings + waits + more).fill(DOCUMENTS)
 
     def set(self, old: str, new: str) -> None:
         """Change the settings."""

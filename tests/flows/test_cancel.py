@@ -19,8 +19,7 @@ def test_a_run_in_a_terminal_that_is_cancelled_in_the_ui_ends(tmp_path, prefect_
     client = httpx.Client(base_url=prefect_server, auth=(user, password), trust_env=False, timeout=30)
     with FakeOllama() as fake, client as api:
         fake.seconds_per_text = 0.2
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project = Project(tmp_path / "project", extra=embedder).fill(300)
+        project = Project(tmp_path / "project", extra=fake.settings).fill(300)
         running = subprocess.Popen(
             [*PROGRAM, "--config", str(project.config), "index-all", "--serial"],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,

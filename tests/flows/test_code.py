@@ -171,8 +171,7 @@ def test_single_files_are_indexed_at_once(code):
 @pytest.mark.long
 def test_files_that_cannot_be_indexed_are_listed_and_harm_no_other(tmp_path, prefect_server):
     with FakeOllama() as fake:
-        extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        code = Code(tmp_path / "project", extra)
+        code = Code(tmp_path / "project", fake.settings)
         code.project.write_settings(code.project.config.read_text() + "file_timeout = 0.5\n")
         for number in range(20):
             code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
@@ -215,8 +214,7 @@ def test_search_shows_the_place_and_the_signature(code):
 @pytest.mark.long
 def test_a_worker_that_hangs_is_killed_and_its_file_is_found(tmp_path, prefect_server):
     with FakeOllama() as fake:
-        extra = f'[parallel]\nprocess_timeout = 5\n[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\n'
-        code = Code(tmp_path / "project", f'{extra}hosts = ["{fake.url}"]\n')
+        code = Code(tmp_path / "project", fake.settings + "[parallel]\nprocess_timeout = 5\n")
         for number in range(8):
             code.write(f"good{number}.py", f"def f_{number}(): return {number}\n")
         code.write("hangs.py", "def f(): 'HANGS'\n")

@@ -29,11 +29,8 @@ PASSING = {
 
 @pytest.fixture
 def project(tmp_path, prefect_server, fake) -> Project:
-    extra = (
-        f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        "batch_texts = 8\nwait_for_recovery = 30\ntimeout = 2\n"
-    )
-    return Project(tmp_path / "project", extra=extra).fill(60)
+    extra = "batch_texts = 8\nwait_for_recovery = 30\ntimeout = 2\n"
+    return Project(tmp_path / "project", extra=fake.settings + extra).fill(60)
 
 
 def assert_own_vectors(project: Project) -> None:

@@ -21,8 +21,7 @@ from tests.waiting import eventually, when
 
 @pytest.fixture
 def project(tmp_path, prefect_server, fake) -> Project:
-    hosts = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 5\n'
-    return Project(tmp_path / "project", extra=hosts).fill(80)
+    return Project(tmp_path / "project", extra=fake.settings + "wait_for_recovery = 5\n").fill(80)
 
 
 def listed(project: Project) -> dict[str, tuple[str, int]]:

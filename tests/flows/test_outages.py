@@ -36,8 +36,7 @@ def shown(monkeypatch) -> Recorder:
 
 @pytest.fixture
 def project(tmp_path, prefect_server, fake) -> Project:
-    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-    return Project(tmp_path / "project", extra=extra).fill(80)
+    return Project(tmp_path / "project", extra=fake.settings).fill(80)
 
 
 def silent(server: FakeOllama | FakeQdrant) -> str:
@@ -126,8 +125,7 @@ def test_a_server_that_lists_its_models_but_does_not_embed_ends_the_whole_once(f
 
 
 def test_an_embedder_that_goes_silent_is_waited_for_once_and_the_other_indexes_fail_at_once(tmp_path, fake):
-    extra = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\nwait_for_recovery = 1\n'
-    project = Project(tmp_path / "project", extra=extra).fill(3)
+    project = Project(tmp_path / "project", extra=fake.settings + "wait_for_recovery = 1\n").fill(3)
     settings = project.config.read_text()
     project.write_settings(settings + settings[settings.index("[[indexes]]") :].replace('"notes"', '"others"'))
     fake.fault("hang", marker="Note")  # not at the plain text of the start

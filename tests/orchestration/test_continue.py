@@ -75,8 +75,8 @@ def fake():
 @pytest.fixture
 def project(tmp_path, fake) -> Project:
     """A project whose embedder is slow enough, by the assumed rate, to be worth workers."""
-    embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-    return Project(tmp_path / "project", extra=embedder + "[parallel]\nmax_shard_documents = 200\n").fill(2500)
+    extra = fake.settings + "[parallel]\nmax_shard_documents = 200\n"
+    return Project(tmp_path / "project", extra=extra).fill(2500)
 
 
 def query(project: Project, statement: str) -> list:

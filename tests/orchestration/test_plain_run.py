@@ -134,8 +134,7 @@ def test_both_ways_leave_the_same(tmp_path, prefect_server):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_plain_run_and_the_next_resumes(tmp_path, number):
     with FakeOllama() as fake:
-        embedder = f'[embedder]\nkind = "ollama"\nmodel = "{fake.model}"\nhosts = ["{fake.url}"]\n'
-        project = Project(tmp_path / "project", extra=embedder).fill(60)
+        project = Project(tmp_path / "project", extra=fake.settings).fill(60)
         fake.fault("hang", marker="ticket 41 ")
         running = subprocess.Popen(
             [*PROGRAM, "--config", str(project.config), "index-all"], env=without_api(),

@@ -13,7 +13,7 @@ import pytest
 from rag_index.stores import open_store
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
-from tests.retrieve.desk import Desk, ollama_toml
+from tests.retrieve.desk import Desk
 
 MODEL = "nomic-embed-text"
 SHARED = "[retrieve]\nidle_seconds = 0.05\nindex_timeout = 30\ntimeout = 30\n[run]\nwait = 30"
@@ -31,7 +31,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ollama_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with vectors of a fake Ollama server, which are equal wherever it listens."""
     with FakeOllama(model=MODEL) as ollama:
-        desk = Desk(tmp_path_factory.mktemp("template"), extra=ollama_toml(ollama))
+        desk = Desk(tmp_path_factory.mktemp("template"), extra=ollama.settings)
         return desk.fill().settings.store.path
 
 
@@ -63,7 +63,7 @@ def ollama() -> Iterator[FakeOllama]:
 @pytest.fixture
 def ollama_desk(ollama: FakeOllama, tmp_path: Path, ollama_template: Path) -> Desk:
     """A filled embedded desk whose vectors come from an Ollama server."""
-    return Desk(tmp_path / "ollama_desk", extra=ollama_toml(ollama), template=ollama_template).fill()
+    return Desk(tmp_path / "ollama_desk", extra=ollama.settings, template=ollama_template).fill()
 
 
 @pytest.fixture

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rag_index.stores import Store
-    from tests.fakes.ollama import FakeOllama
 
 HEAD = """\
 project = "{project}"
@@ -146,11 +145,6 @@ class Desk:
             store.drop(self.collection(index, number))
 
 
-def ollama_toml(server: FakeOllama) -> str:
-    """Return the settings of a fake Ollama server."""
-    return f'[embedder]\nkind = "ollama"\nmodel = "{server.model}"\nhosts = ["{server.url}"]\n'
-
-
 def page(rows: list[Row]) -> DocumentBatch:
     keys = [encode_key([row[0]]) for row in rows]
     payloads = [encode_payload(row[2] if len(row) > 2 else {}) for row in rows]
@@ -165,4 +159,4 @@ def found(result: Any) -> list[tuple[str, str]]:
     return [(hit.index, hit.document_id) for hit in result.hits]
 
 
-__all__ = ["DESK", "Desk", "found", "ollama_toml", "page"]
+__all__ = ["DESK", "Desk", "found", "page"]

@@ -12,7 +12,7 @@ from rag_index.embedders import open_embedder
 from rag_index.errors import EmbedderError, FingerprintChanged, SettingsError, StoreUnavailable
 from rag_index.retrieve import Retriever, SearchFailed
 from rag_index.stores import open_store
-from tests.retrieve.desk import DESK, found, ollama_toml
+from tests.retrieve.desk import DESK, found
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
@@ -263,7 +263,7 @@ def test_another_model_under_the_same_name(ollama_desk, ollama):
 def mixed(empty, ollama):
     """Comments and solutions come from the model in the process, titles from an Ollama server's, as settings say."""
     empty.fill({name: DESK[name] for name in ("comments", "solutions")})
-    empty.write(extra=f"{empty.extra}\n{ollama_toml(ollama)}")
+    empty.write(extra=f"{empty.extra}\n{ollama.settings}")
     return empty.fill({"titles": DESK["titles"]})
 
 
