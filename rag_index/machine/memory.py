@@ -23,8 +23,8 @@ SAMPLE_SECONDS = 0.1
 class MemoryWatch:
     """The peak of each process's own memory, in bytes by name, while a `with` block runs.
 
-    It samples this process and its children. `names` gives the children's names by process id; other children are
-    named after their command.
+    It samples this process and its children. `names` gives the names of children by process id; of the others,
+    only a Prefect server counts.
     """
 
     def __init__(self, names: Mapping[int, str]) -> None:
@@ -53,7 +53,9 @@ class MemoryWatch:
     def _sample(self) -> None:
         for process in [self._process, *self._process.children(recursive=True)]:
             try:
-                name = self._names.get(process.pid) or _command_name(" ".join(process.cmdline()))
+                name = self._names.get(process.pid)
+                if name is None and "rag_index.orchestration.api_server" in process.cmdline():
+                    name = "Prefect server"
                 if name:
                     self.peaks[name] = max(self.peaks.get(name, 0), _own_memory(process))
             except psutil.Error:
@@ -67,11 +69,6 @@ def peak_memory() -> int:
             return int(match[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _command_name(command: str) -> str:
-    """Return the name of a process that the caller did not name, or nothing if it is of no interest."""
-    return "Prefect server" if "rag_index.orchestration.api_server" in command else ""
 
 
 def _own_memory(process: psutil.Process) -> int:

@@ -169,14 +169,10 @@ def _installed_memory() -> int | None:
 
 def _cpu_quota(group: Path) -> float | None:
     """Return the processors that the CFS quota of a group allows, or None without a limit."""
-    try:
-        limit, period = (group / "cpu.max").read_text().split()
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        limit_v1 = int((group / "cpu.cfs_quota_us").read_text())
-        period_v1 = int((group / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
-        return None
-    return limit_v1 / period_v1 if limit_v1 > 0 and period_v1 > 0 else None
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):  # version 2, else 1
+        try:
+            limit, period = map(int, " ".join((group / name).read_text() for name in names).split())
+        except (OSError, ValueError):  # "max"
+            continue
+        return limit / period if limit > 0 and period > 0 else None
+    return None

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
@@ -51,25 +51,22 @@ def prefect_api(started: ApiServer | None = None) -> Iterator[str]:
         temporary_settings,
     )
 
-    given = PREFECT_API_URL.value()
-    if given:
-        if started is not None:
+    url = PREFECT_API_URL.value()
+    with ExitStack() as stack:
+        if url and started is not None:
             started.end()
-        try:
-            yield given
-        finally:
-            send_pending_logs()
-        return
-    # Our own server does not come back once it has gone: retry for seconds, not for a minute with each call.
-    with started or ApiServer() as server:
-        url = server.wait()
-        authority = _one_authority(PREFECT_HOME.value())
-        changed = {PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: server.password}
-        with temporary_settings({**changed, PREFECT_CLIENT_MAX_RETRIES: 1, PREFECT_API_SSL_CERT_FILE: authority}):
-            try:
-                yield url
-            finally:
-                send_pending_logs()
+        if not url:
+            server = stack.enter_context(started or ApiServer())
+            url = server.wait()
+            changed: dict[Any, Any] = {
+                PREFECT_API_URL: url,
+                PREFECT_API_AUTH_STRING: server.password,
+                PREFECT_API_SSL_CERT_FILE: _one_authority(PREFECT_HOME.value()),
+                PREFECT_CLIENT_MAX_RETRIES: 1,  # for seconds, not a minute with each call: it does not come back
+            }
+            stack.enter_context(temporary_settings(changed))
+        stack.callback(send_pending_logs)
+        yield url
 
 
 @contextmanager

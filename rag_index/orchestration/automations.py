@@ -91,20 +91,22 @@ def automations(block: Any, page: str, *, silent: float, late: float, missing: f
         _ended("not complete", _call(block, _payload("ended incomplete", page)), "Failed"),
         _ended("crashed", _call(block, _payload("died", page)), "Crashed"),
         *_marking(silent),
-        _proactive(
+        _automation(
             "late",
             f"a scheduled run is not started {late:.0f} s after it was found to be late",
             _call(block, _payload("was not started: is a worker running?", page)),
+            posture="Proactive",
             match_related=OUR_DEPLOYMENTS,
             for_each={"prefect.resource.id"},
             after={f"{RUN}Late"},
             expect={RUN + state for state in ("Pending", "Running", *ENDS)},
             within=timedelta(seconds=late),
         ),
-        _proactive(
+        _automation(
             "missing",
             f"index-all did not run for {hours}",
             _call(block, missed),
+            posture="Proactive",
             match_related=NIGHTLY,
             expect={f"{RUN}Running"},
             within=timedelta(seconds=missing),
@@ -138,8 +140,8 @@ def _marking(silent: float) -> Iterator[AutomationCore]:
         ("not cancelled", f"a run that is still cancelling after {CANCEL_SECONDS:.0f} s is marked as cancelled",
          cancelled, OUR_FLOWS, {f"{RUN}Cancelling"}, ends, CANCEL_SECONDS),
     ):  # fmt: skip
-        yield _proactive(
-            name, description, action,
+        yield _automation(
+            name, description, action, posture="Proactive",
             match_related=whose, for_each={"prefect.resource.id"}, after=after, expect=expect,
             within=timedelta(seconds=seconds),
         )  # fmt: skip
@@ -147,21 +149,13 @@ def _marking(silent: float) -> Iterator[AutomationCore]:
 
 def _ended(name: str, action: Any, state: str) -> AutomationCore:
     """Return the automation for a run of a deployment that ended in this state."""
-    from prefect.events.schemas.automations import Posture
-
     description = f"a run of a deployment ended as {state}"
     trigger = {"match_related": OUR_DEPLOYMENTS, "expect": {RUN + state}, "within": timedelta(0)}
-    return _automation(name, description, action, posture=Posture.Reactive, **trigger)
-
-
-def _proactive(name: str, description: str, action: Any, **trigger: Any) -> AutomationCore:
-    """Return an automation that acts if what it expects does not happen in time."""
-    from prefect.events.schemas.automations import Posture
-
-    return _automation(name, description, action, posture=Posture.Proactive, **trigger)
+    return _automation(name, description, action, posture="Reactive", **trigger)
 
 
 def _automation(name: str, description: str, action: Any, **trigger: Any) -> AutomationCore:
+    """Return an automation; a proactive one acts if what it expects does not happen in time."""
     from prefect.events.schemas.automations import AutomationCore, EventTrigger
 
     when = EventTrigger(match=EVERY_RUN, threshold=1, **trigger)

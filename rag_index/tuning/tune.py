@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -183,17 +183,8 @@ class Outcome:
         }
 
     def _trial_json(self, trial: Trial) -> dict[str, Any]:
-        candidate = trial.candidate
-        return {
-            "workers": candidate.workers,
-            "hosts": candidate.hosts,
-            "requests_in_flight": candidate.requests_in_flight,
-            "batch_texts": candidate.batch_texts,
-            "batch_chars": candidate.batch_chars,
-            "num_thread": candidate.num_thread,
-            "texts_per_second": round(self.texts(trial.rate), 2),
-            "probes": len(trial.rates),
-        }
+        measured = {"texts_per_second": round(self.texts(trial.rate), 2), "probes": len(trial.rates)}
+        return asdict(trial.candidate) | measured
 
 
 def tune(
