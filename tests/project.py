@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from tests.forked_program import PROGRAM, run_program
 
 if TYPE_CHECKING:
     import subprocess
+
+    from rag_index.stores import Store
 
 __all__ = ["PROGRAM", "SETTINGS", "WORDS", "Project", "body"]
 
@@ -105,15 +108,15 @@ class Project:
         value: dict[str, Any] = json.loads(ended.stdout)
         return value
 
+    def store(self) -> closing[Store]:
+        """Return the store, which leaving a `with` block closes."""
+        return closing(open_store(self.settings.store))
+
     def points(self, index: str = "notes") -> dict[str, tuple[dict[str, Any], list[float]]]:
         """Return the payload and the vector of each live point, by point id."""
-        settings = self.settings
-        store = open_store(settings.store)
-        try:
-            found = store.scroll(settings.alias(index), vectors=True)
+        with self.store() as store:
+            found = store.scroll(self.settings.alias(index), vectors=True)
             return {point.id: (point.payload, list(point.vector or [])) for point in found}
-        finally:
-            store.close()
 
     def texts(self, index: str = "notes") -> dict[str, list[str]]:
         """Return the texts of each document's chunks, in order, by document id."""

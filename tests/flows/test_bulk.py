@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
-from qdrant_client import QdrantClient, models
+from qdrant_client import QdrantClient
 
 from rag_index.doctor import examine
 from rag_index.embedders import open_embedder
@@ -16,7 +17,6 @@ from rag_index.errors import RagIndexError
 from rag_index.indexing.run import RunOptions, open_run
 from rag_index.indexing.single import index_documents
 from rag_index.indexing.steps import Here
-from rag_index.stores import open_store
 from rag_index.stores.metadata import BULK
 from rag_index.stores.server.store import ServerStore
 from tests.fakes.qdrant import FakeQdrant
@@ -43,21 +43,15 @@ def project(tmp_path: Path, qdrant: FakeQdrant) -> Project:
 
 
 def threshold(qdrant: FakeQdrant, name: str) -> int | None:
-    client = QdrantClient(qdrant.url, check_compatibility=False)
-    try:
+    with closing(QdrantClient(qdrant.url, check_compatibility=False)) as client:
         found = client.get_collection(name)
-        assert (BULK in (found.config.metadata or {})) == (found.config.optimizer_config.indexing_threshold == 0)
-        return found.config.optimizer_config.indexing_threshold
-    finally:
-        client.close()
+    assert (BULK in (found.config.metadata or {})) == (found.config.optimizer_config.indexing_threshold == 0)
+    return found.config.optimizer_config.indexing_threshold
 
 
 def aliases(project: Project) -> dict[str, str]:
-    store = open_store(project.settings.store)
-    try:
+    with project.store() as store:
         return store.aliases()
-    finally:
-        store.close()
 
 
 def run(project: Project, *, full: bool = False, until: str = "") -> str:
@@ -126,8 +120,7 @@ from tests.project import Project
 from rag_index.indexing.scan import Scan
 
 project = Project.__new__(Project)
-object.__setattr__(project, "folder", Path(sys.argv[1]))
-project.config = project.folder / "rag-index.toml"
+project.folder, project.config = Path(sys.argv[1]), Path(sys.argv[1]) / "rag-index.toml"
 Scan.delete_gone = lambda _: os.kill(os.getpid(), signal.SIGKILL)
 test_bulk.run(project, full=sys.argv[2] == "full")
 """
@@ -197,10 +190,8 @@ def test_a_number_of_shards_that_only_a_rebuild_changes_is_said_by_every_run(pro
     project.write_settings(project.config.read_text().replace("bulk = true", "shard_number = 2"))
     assert "shard_number says 2: `rag-index rebuild` makes" in run(project)
     assert run(project, full=True) == ""
-    client = QdrantClient(qdrant.url, check_compatibility=False)
-    assert client.get_collection(f"{ALIAS}__2").config.params.shard_number == 2
-    assert isinstance(client.get_collection(ALIAS), models.CollectionInfo)
-    client.close()
+    with closing(QdrantClient(qdrant.url, check_compatibility=False)) as client:
+        assert client.get_collection(ALIAS).config.params.shard_number == 2
 
 
 def test_a_grpc_port_that_does_not_answer_is_said_by_runs_and_doctor_and_rest_alone_is_not(project, qdrant):

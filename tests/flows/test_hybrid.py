@@ -8,7 +8,6 @@ import pytest
 
 from rag_index import Retriever
 from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
-from rag_index.stores import open_store
 from tests.project import SETTINGS, Project
 
 if TYPE_CHECKING:
@@ -26,11 +25,8 @@ def project(tmp_path: Path, prefect_server: str) -> Project:
 
 def points(project: Project) -> dict[str, StoredPoint]:
     """Return the live points with both vectors."""
-    store = open_store(project.settings.store)
-    try:
+    with project.store() as store:
         return {point.id: point for point in store.scroll(project.settings.alias("notes"), vectors=True)}
-    finally:
-        store.close()
 
 
 def check_words(project: Project, language: str = "english", version: int = 2) -> dict[str, StoredPoint]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import closing
 from typing import Any
 
 import pytest
 
 from rag_index.orchestration.cluster import Workers
-from rag_index.stores import open_store
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -174,6 +172,6 @@ def test_a_large_embedded_collection_gets_its_search_index(tmp_path, prefect_ser
         db.executemany("INSERT INTO note (id, title, body) VALUES (?, 'note', ?)", ((i, f"{i}") for i in range(12_000)))
     assert project.index(serial=True).state == "completed"
     assert any("building the search index" in one for one in said)
-    with closing(open_store(project.settings.store)) as store:
+    with project.store() as store:
         assert store.indexed(store.aliases()["test_notes"])
     assert project.json("search", "note 77")["hits"]

@@ -19,11 +19,8 @@ def project(tmp_path, prefect_server) -> Project:
 
 
 def collections(project: Project) -> set[str]:
-    store = open_store(project.settings.store)
-    try:
+    with project.store() as store:
         return set(store.collections())
-    finally:
-        store.close()
 
 
 @pytest.mark.long

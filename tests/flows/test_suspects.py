@@ -8,7 +8,6 @@ import pytest
 
 from rag_index.documents.keys import point_id
 from rag_index.ledger import Ledger
-from rag_index.stores import open_store
 from tests.project import Project
 
 KILLED = -9
@@ -66,7 +65,7 @@ def test_single_documents_as_well(project):
 def test_points_that_a_dead_run_wrote_of_it_are_deleted(project, fake):
     """A failed document holds what it had whole, or nothing: never a part of a text that was not committed."""
     settings = project.settings
-    with closing(open_store(settings.store)) as store, closing(Ledger(settings.ledger_url)) as ledger:
+    with project.store() as store, closing(Ledger(settings.ledger_url)) as ledger:
         name = store.aliases()[settings.alias("notes")]
         [point] = store.retrieve(name, [point_id("notes", "7", 0)])
         ledger.mark_pending(ledger.collection(name).id, ["7"])

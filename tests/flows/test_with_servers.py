@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from rag_index.stores import open_store
+from rag_index.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
+from rag_index.errors import IndexLocked
+from rag_index.indexing.points import write_shard
 from tests.fakes.qdrant import FakeQdrant
 from tests.project import Project
 
@@ -42,7 +44,7 @@ def on_server(request, tmp_path):
     try:
         yield project
     finally:
-        with closing(open_store(project.settings.store)) as store:
+        with project.store() as store:
             for collection in store.collections():
                 if collection.startswith(f"{name}_"):
                     store.drop(collection)
@@ -143,21 +145,13 @@ def test_secrets_are_written_nowhere(tmp_path, prefect_server, qdrant):
 
 
 def test_workers_of_a_dead_run_are_refused_by_the_collection(tmp_path, prefect_server, qdrant):
-    import numpy as np
-
-    from rag_index.documents.batches import ChunkedDocument, DocumentBatch, EmbeddedShard, ShardStats
-    from rag_index.errors import IndexLocked
-    from rag_index.indexing.points import write_shard
-    from rag_index.stores import open_store
-
     project = Project(tmp_path / "server", extra=f'[store]\nurl = "{qdrant.url}"').fill(10)
     project.run()
     page = DocumentBatch(["99"], ["late"], [b"{}"], [b"h"], [b"h"])
     late = EmbeddedShard("notes", 1, page, [ChunkedDocument(["late"])], np.ones((1, 256), np.float32), [], ShardStats())
-    store = open_store(project.settings.store)
-    epoch = store.metadata("test_notes")["epoch"]
-    project.run()
-    with pytest.raises(IndexLocked, match="written by a later run"):
-        write_shard(store, "test_notes__1", late, epoch=epoch)
-    write_shard(store, "test_notes__1", late, epoch=epoch + 1)
-    store.close()
+    with project.store() as store:
+        epoch = store.metadata("test_notes")["epoch"]
+        project.run()
+        with pytest.raises(IndexLocked, match="written by a later run"):
+            write_shard(store, "test_notes__1", late, epoch=epoch)
+        write_shard(store, "test_notes__1", late, epoch=epoch + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,8 @@ def test_the_values_of_the_column_are_queries_for_their_documents(project):
 def test_a_column_of_the_text_is_left_out_of_a_temporary_index_and_nothing_real_is_written(project):
     items, before = read(project), sorted(project.folder.rglob("*"))
     assert items.samples is not None
-    with temporary_indexes(items.settings, items.samples) as settings:
-        store = open_store(settings.store)
-        try:
-            points = list(store.scroll(settings.alias("notes")))
-        finally:
-            store.close()
+    with temporary_indexes(items.settings, items.samples) as settings, closing(open_store(settings.store)) as store:
+        points = list(store.scroll(settings.alias("notes")))
     assert len({point.payload["_rag"]["document_id"] for point in points}) == 60
     assert not [point for point in points if "Note" in point.payload["_rag"]["text"]]
     assert sorted(project.folder.rglob("*")) == before
