@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PROGRAM", "run_code", "run_program"]
+__all__ = ["PROGRAM", "run_code", "run_program", "without_api"]
 
 PROGRAM = [sys.executable, "-c", "from rag_index.cli import main; main()"]
 ROOT = Path(__file__).parent.parent
@@ -43,6 +43,11 @@ ALWAYS = (
 )  # fmt: skip
 WITH_API = ("flows.index_all", "flows.doctor", "rag_index.orchestration.prefect_history")
 """What a run imports that an API is named for."""
+
+
+def without_api() -> dict[str, str]:
+    """Return the environment of a user without a Prefect server."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
 def run_program(

@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -42,24 +42,19 @@ GRACE_SECONDS = 10.0
 CANCELLED = "cancelled; what was committed is kept, and the next run continues from there"
 
 
-@dataclass(frozen=True, slots=True)
-class _Top:
-    """The outermost run of this process."""
-
-    run_id: str
-    told: threading.Event
-    """Whether a part of it ends already, so that it needs no other signal."""
-    ended: threading.Event
-
-
-_TOP: ContextVar[_Top | None] = ContextVar("the outermost run", default=None)
-
-
 @dataclass(slots=True)
 class FlowStop:
     """Whether a flow was told to stop: `state` is what it then returns, and None otherwise."""
 
+    run_id: str
+    """The outermost run of this process, which this is or is a part of."""
     state: State[Any] | None = None
+    told: threading.Event = field(default_factory=threading.Event)
+    """Whether a part of the outermost run ends already, so that it needs no other signal."""
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+_TOP: ContextVar[FlowStop | None] = ContextVar("the outermost run", default=None)
 
 
 @contextmanager
@@ -69,34 +64,34 @@ def stoppable(*, may_complete: bool = False) -> Iterator[FlowStop]:
     Whatever exception SIGTERM became on its way here is swallowed if the flow can end by returning `FlowStop.state`,
     and with `may_complete` also if it has no such state, because it ends as it is meant to.
     """
-    stop, outer = FlowStop(), _TOP.get()
+    outer = _TOP.get()
     if outer is not None:
-        with hold_sigterm(lambda: _end_part(stop, outer)):
-            yield stop
+        part = FlowStop(outer.run_id)
+        with hold_sigterm(lambda: _end_part(part, outer)):
+            yield part
         return
-    run_id = str(runtime.flow_run.id)
-    top = _Top(run_id, threading.Event(), threading.Event())
-    token = _TOP.set(top)
+    stop = FlowStop(str(runtime.flow_run.id))
+    token = _TOP.set(stop)
     try:
-        witness = witnessed(run_id if is_deployed() else None)
-        with witness, hold_sigterm(lambda: _end(stop, run_id) or may_complete), _watched(top):
+        witness = witnessed(stop.run_id if is_deployed() else None)
+        with witness, hold_sigterm(lambda: _end(stop) or may_complete), _watched(stop):
             yield stop
     finally:
         _TOP.reset(token)
 
 
-def _end_part(stop: FlowStop, top: _Top) -> bool:
+def _end_part(part: FlowStop, top: FlowStop) -> bool:
     """Choose the state of a subflow that got SIGTERM, and return whether there is one."""
     if not _is_cancelled(top.run_id):
         return False
     top.told.set()
-    stop.state = Cancelled(message=CANCELLED)
+    part.state = Cancelled(message=CANCELLED)
     return True
 
 
-def _end(stop: FlowStop, run_id: str) -> bool:
+def _end(stop: FlowStop) -> bool:
     """Choose the state of a run that got SIGTERM, and return whether there is one."""
-    if _is_cancelled(run_id):
+    if _is_cancelled(stop.run_id):
         # The caller of a flow that is not deployed gets what Ctrl-C would be.
         stop.state = Cancelled(message=CANCELLED, data=None if is_deployed() else KeyboardInterrupt(CANCELLED))
     elif is_deployed():
@@ -112,7 +107,7 @@ def _end(stop: FlowStop, run_id: str) -> bool:
 
 
 @contextmanager
-def _watched(top: _Top) -> Iterator[None]:
+def _watched(top: FlowStop) -> Iterator[None]:
     """Look at the state of this run every few seconds, and send SIGTERM to this thread if the run is cancelled."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -125,7 +120,7 @@ def _watched(top: _Top) -> Iterator[None]:
         top.ended.set()
 
 
-def _watch(top: _Top, deployed: bool) -> None:
+def _watch(top: FlowStop, deployed: bool) -> None:
     while not top.ended.wait(POLL_SECONDS):
         if _is_cancelled(top.run_id):
             if not top.told.is_set():

@@ -17,6 +17,7 @@ from rag_index.indexing.run import RunOptions
 from rag_index.orchestration.launch import FlowStart, names_api
 from rag_index.orchestration.plain_run import run_plainly
 from tests.fakes.ollama import FakeOllama
+from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 
 
@@ -177,7 +178,7 @@ def test_a_shard_that_workers_could_have_had_ends_a_child_and_not_the_run(tmp_pa
     ],
 )
 def test_whoever_names_a_prefect_server_sees_the_runs_there(tmp_path, monkeypatch, file, text, named):
-    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+    for name in os.environ.keys() - without_api().keys():
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "home").mkdir()
@@ -192,9 +193,8 @@ def test_whoever_names_a_prefect_server_sees_the_runs_there(tmp_path, monkeypatc
 def test_workers_continue_a_command_without_a_prefect_server(tmp_path):
     """The real start: server, workers and flow; `--shard-documents` says that workers are to have the shards."""
     project = Project(tmp_path / "project").fill(600)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [*PROGRAM, "--config", str(project.config), "index-all", "--shard-documents", "100", "--json"]
-    ended = subprocess.run(command, env=clean, capture_output=True, text=True, timeout=240, check=False)
+    ended = subprocess.run(command, env=without_api(), capture_output=True, text=True, timeout=240, check=False)
     assert ended.returncode == 0, ended.stderr
     [outcome] = json.loads(ended.stdout)["indexes"]
     assert outcome["new"] == len(project.texts()) == 600

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
+from tests.forked_program import without_api
 from tests.project import Project
 
 PROFILE = 'active = "team"\n\n[profiles.team]\nPREFECT_API_URL = "{url}"\n'
@@ -24,8 +24,7 @@ with launch._likely_server() as started, api_server.prefect_api(started) as url:
 
 
 def chosen_server(folder, **environment) -> dict:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command, environment = [sys.executable, "-c", ASK], {**clean, **environment}
+    command, environment = [sys.executable, "-c", ASK], {**without_api(), **environment}
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder)
     return json.loads(run.stdout)
 

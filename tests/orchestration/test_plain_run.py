@@ -15,7 +15,7 @@ import sys
 import pytest
 
 from tests.fakes.ollama import FakeOllama
-from tests.forked_program import PROGRAM, run_program
+from tests.forked_program import PROGRAM, run_program, without_api
 from tests.project import Project
 from tests.waiting import eventually
 
@@ -35,10 +35,6 @@ TIMES = ("seconds", "started", "ended", "run", "stages", "load", "peak_memory", 
 def plainly(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program as a user without a Prefect server does."""
     return run_program(["--config", str(project.config), *arguments], without_api(), timeout=240)
-
-
-def without_api() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
 
 
 def by_flow(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rag_index.orchestration.prefect_history import FILE_NAME, prune_history
+from tests.forked_program import without_api
 from tests.project import PROGRAM, Project
 
 if TYPE_CHECKING:
@@ -22,9 +22,8 @@ DAY = 86_400.0
 
 def alone(project: Project, *arguments: str) -> None:
     """Run the program as a user without a Prefect server does."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [*PROGRAM, "--config", str(project.config), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env=clean, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300, env=without_api(), check=False)
     assert ended.returncode == 0, (ended.stdout, ended.stderr)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rag_index.orchestration.launch import trusted_folder
+from tests.forked_program import without_api
 from tests.project import Project
 from tests.strangers import NOBODY, needs_second_user, readable_by_others
 
@@ -31,7 +32,7 @@ IMPORTED = (
 
 def run(project: Project, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the installed program in a folder, with a Prefect server of its own."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("PREFECT_") and k != "PYTHONSAFEPATH"}
+    clean = {name: value for name, value in without_api().items() if name != "PYTHONSAFEPATH"}
     return subprocess.run(
         [PROGRAM, "--config", project.config, *arguments],
         cwd=folder, env={**clean, **environment}, capture_output=True, text=True, check=False,
