@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from rag_index.embedders import open_embedder
+from rag_index.indexing import run as run_module
+from rag_index.indexing.publish import roll_back
+from rag_index.ledger import Ledger
 from rag_index.stores import VectorQuery, open_store
 from tests.project import Project
 
 
 @pytest.fixture
-def project(tmp_path, prefect_server) -> Project:
+def project(tmp_path) -> Project:
     return Project(tmp_path / "project").fill(150)
 
 
@@ -23,11 +26,10 @@ def collections(project: Project) -> set[str]:
         return set(store.collections())
 
 
-@pytest.mark.long
 def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(project, record_property):
-    project.index(serial=True)
+    project.run()
     before = project.points()
-    report = project.index(serial=True, full=True)
+    report = project.run(full=True)
     outcome = report.indexes[0]
     assert report.state == "completed"
     assert f"verified {len(before)} points of 150 documents" in outcome.verified
@@ -37,26 +39,25 @@ def test_a_rebuild_verifies_publishes_and_keeps_one_collection_to_roll_back_to(p
     assert outcome.chunks_embedded == 0, "every text had a vector already"
 
     project.execute("DELETE FROM note WHERE id = 5")
-    project.index(serial=True)
+    project.run()
     back = project.json("rollback", "notes")
     assert (back["before"], back["live"]) == ("test_notes__2", "test_notes__1")
     record_property("rollback_seconds", back["seconds"])
     assert "5" in project.texts(), "the earlier collection is unchanged"
     status = project.json("status")["indexes"][0]
     assert (status["collection"], status["documents"]) == ("test_notes__1", 150), "the ledger went back with it"
-    assert project.index(serial=True).indexes[0].deleted == 1
+    assert project.run().indexes[0].deleted == 1
 
-    project.index(serial=True, full=True)
-    project.index(serial=True, full=True)
+    project.run(full=True)
+    project.run(full=True)
     assert len(collections(project)) == 2, "the live collection and the previous one"
 
 
-@pytest.mark.long
 def test_a_rebuild_with_another_chunking_reuses_the_equal_chunks(project):
-    project.index(serial=True)
+    project.run()
     before = project.points()
     project.write_settings(project.config.read_text().replace("chunk_chars = 200", "chunk_chars = 120"))
-    outcome = project.index(serial=True, full=True).indexes[0]
+    outcome = project.run(full=True).indexes[0]
     after = project.points()
     assert 0 < outcome.chunks_embedded < len(after)
     old = {payload["_rag"]["text"]: vector for payload, vector in before.values()}
@@ -67,10 +68,6 @@ def test_a_rebuild_with_another_chunking_reuses_the_equal_chunks(project):
 
 def test_searching_through_rebuilds_and_rollbacks_never_fails_or_finds_nothing(project, monkeypatch):
     """Search from another thread of the process that holds the embedded store."""
-    from rag_index.indexing import run as run_module
-    from rag_index.indexing.publish import roll_back
-    from rag_index.ledger import Ledger
-
     project.run()
     settings = project.settings
     store = open_store(settings.store)
