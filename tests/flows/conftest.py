@@ -11,3 +11,27 @@ from tests.fakes.ollama import FakeOllama
 def fake():
     with FakeOllama() as server:
         yield server
+
+
+class Recorder:
+    """A display that keeps every sentence it is shown."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def show(self, progress) -> None:
+        self.sentences.append(progress.sentence())
+
+    def finish(self, progress, sentence) -> None:
+        self.sentences.append(sentence)
+
+    def says(self, *parts: str) -> bool:
+        return any(all(part in sentence for part in parts) for sentence in self.sentences)
+
+
+@pytest.fixture
+def shown(monkeypatch) -> Recorder:
+    """What a person sees of the progress."""
+    recorder = Recorder()
+    monkeypatch.setattr("rag_index.orchestration.states.open_display", lambda: recorder)
+    return recorder

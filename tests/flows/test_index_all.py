@@ -155,23 +155,13 @@ def test_prefect_shows_states_names_and_artifacts(project, prefect_server):
 
 
 @pytest.mark.long
-def test_a_large_embedded_collection_gets_its_search_index(tmp_path, prefect_server, monkeypatch):
-    said: list[str] = []
-
-    class Recorder:
-        def show(self, progress):
-            said.append(progress.sentence())
-
-        def finish(self, progress, sentence):
-            pass
-
-    monkeypatch.setattr("rag_index.orchestration.states.open_display", Recorder)
+def test_a_large_embedded_collection_gets_its_search_index(tmp_path, prefect_server, shown, monkeypatch):
     monkeypatch.setattr("rag_index.indexing.search_index.AUTO_MB", 5)
     project = Project(tmp_path / "p")
     with project.source() as db:  # more than 10 MB of vectors
         db.executemany("INSERT INTO note (id, title, body) VALUES (?, 'note', ?)", ((i, f"{i}") for i in range(12_000)))
     assert project.index(serial=True).state == "completed"
-    assert any("building the search index" in one for one in said)
+    assert shown.says("building the search index")
     with project.store() as store:
         assert store.indexed(store.aliases()["test_notes"])
     assert project.json("search", "note 77")["hits"]

@@ -6,32 +6,9 @@ import pytest
 
 from tests.fakes.ollama import FakeOllama
 from tests.fakes.qdrant import FakeQdrant
+from tests.flows.conftest import Recorder
 from tests.project import Project
 from tests.waiting import when
-
-
-class Recorder:
-    """A display that keeps every sentence it is shown."""
-
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def show(self, progress) -> None:
-        self.sentences.append(progress.sentence())
-
-    def finish(self, progress, sentence) -> None:
-        self.sentences.append(sentence)
-
-    def says(self, *parts: str) -> bool:
-        return any(all(part in sentence for part in parts) for sentence in self.sentences)
-
-
-@pytest.fixture
-def shown(monkeypatch) -> Recorder:
-    """What a person sees of the progress."""
-    recorder = Recorder()
-    monkeypatch.setattr("rag_index.orchestration.states.open_display", lambda: recorder)
-    return recorder
 
 
 @pytest.fixture
