@@ -10,8 +10,6 @@ from rag_index.documents.vectors import broken_reason
 from rag_index.errors import (
     BadVectors,
     EmbedderUnavailable,
-    HostUnreachable,
-    RateLimited,
     RequestTooLong,
     TextRefused,
     TextTooLong,
@@ -40,7 +38,6 @@ class Batch(Request):
     """The texts of one request, as row numbers."""
 
     rows: list[int]
-    chars: int
     is_part: bool = False
     """Whether the batch is a half of one that was refused."""
 
@@ -65,7 +62,7 @@ class Batch(Request):
         first, second = (
             Batch(
                 rows,
-                length,
+                chars=length,
                 is_part=refused,
                 sends=0 if refused else self.sends,
                 tries=tries if len(rows) > 1 else 0,
@@ -86,12 +83,12 @@ def make_batches(texts: Sequence[str], *, max_texts: int, max_chars: int, hosts:
     share = -(-len(texts) // hosts)
     max_texts = min(max_texts, max(MIN_TEXTS, share))
     batches: deque[Batch] = deque()
-    current = Batch([], 0)
+    current = Batch([], chars=0)
     for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):
         length = len(texts[row])
         if current.rows and (len(current.rows) >= max_texts or current.chars + length > max_chars):
             batches.append(current)
-            current = Batch([], 0)
+            current = Batch([], chars=0)
         current.rows.append(row)
         current.chars += length
     if current.rows:
@@ -129,11 +126,9 @@ class Dispatch(HostCalls[Batch]):
         batches: deque[Batch],
         patience: float,
     ) -> None:
-        super().__init__(pool, model, stats, clock, patience=patience)
-        self._model, self._by_host = model, stats.texts_by_host
-        self._texts, self._waiting = texts, batches
+        super().__init__(pool, model, stats, clock, requests=batches, patience=patience)
+        self._model, self._by_host, self._texts = model, stats.texts_by_host, texts
         self._entries: list[NDArray[np.float32] | Exception | None] = [None] * len(texts)
-        self._chars = sum(batch.chars for batch in batches)
 
     async def run(self) -> list[NDArray[np.float32] | Exception]:
         """Return one entry per text, in order: its vector or its error.
@@ -144,58 +139,21 @@ class Dispatch(HostCalls[Batch]):
         await self._run_to_end()
         return [entry for entry in self._entries if entry is not None]
 
-    def _has_unsent(self) -> bool:
-        return bool(self._waiting)
-
-    # Batches: send them, and decide what each outcome means
-
-    def _send_what_fits(self) -> None:
-        while self._waiting:
-            batch = self._waiting[0]
-            now = self._clock.now()
-            host = self._pool.pick(
-                now, chars=batch.chars, waiting=self._chars, alone=batch.tries > 0, avoid=batch.avoided
-            )
-            if host is None:
-                return
-            self._waiting.popleft()
-            self._chars -= batch.chars
-            if len(batch.rows) > host.max_texts:
-                self._requeue_halves(batch, refused=False)
-            else:
-                self._send_or_blame(batch, host, now)
-
-    async def _send(self, batch: Batch, host: Host, started: float) -> None:
-        self._stats.splits += batch.is_part and batch.sends == 0
-        self._count_send(batch)
-        try:
-            vectors = await host.endpoint.embed([self._texts[row] for row in batch.rows])
-        except RateLimited as exc:
-            self._host_paused(host, exc, started)
-            self._requeue(batch)
-        except EmbedderUnavailable as exc:
-            self._host_failed(host, exc, started)
-            if isinstance(exc, HostUnreachable):
-                batch.trial = None
-                self._requeue(batch)
-            else:
-                self._record_failure(batch, host, exc)
-        except (TextTooLong, TextRefused, BadVectors) as exc:
-            self._narrow_down(batch, host, exc)
+    def _send_to(self, batch: Batch, host: Host, now: float) -> None:
+        if len(batch.rows) > host.max_texts:
+            self._requeue_halves(batch, refused=False)
         else:
-            self._accept(batch, host, vectors, started)
-        finally:
-            self._request_ended(host)
+            super()._send_to(batch, host, now)
 
-    def _requeue(self, batch: Batch) -> None:
-        self._waiting.appendleft(batch)
-        self._chars += batch.chars
+    async def _ask(self, batch: Batch, host: Host) -> list[NDArray[np.float32]]:
+        self._stats.splits += batch.is_part and batch.sends == 1
+        return await host.endpoint.embed([self._texts[row] for row in batch.rows])
 
     def _requeue_halves(self, batch: Batch, tries: int = 0, *, refused: bool = True) -> None:
         for half in reversed(batch.halves(tries, refused=refused)):
             self._requeue(half)
 
-    def _narrow_down(self, batch: Batch, host: Host, error: Exception) -> None:
+    def _refused(self, batch: Batch, host: Host, error: Exception) -> None:
         """Find the text that the host refuses: halve the batch, or count a failure of its only text."""
         if len(batch.rows) > 1:
             if isinstance(error, RequestTooLong):
@@ -216,7 +174,7 @@ class Dispatch(HostCalls[Batch]):
                 self._entries[row] = vector
                 continue
             error = BadVectors(f"{host.url} returned a vector of {why} for the text {self._texts[row][:60]!r}")
-            alone = Batch([row], len(self._texts[row]), is_part=batch.is_part, sends=batch.sends)
+            alone = Batch([row], chars=len(self._texts[row]), is_part=batch.is_part, sends=batch.sends)
             retry = batch if batch.single else alone
             broken.append((retry, error))
         if broken:

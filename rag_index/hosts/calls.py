@@ -5,15 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from rag_index.errors import BadVectors, EmbedderUnavailable, RateLimited, WrongDimension
+from rag_index.errors import (
+    BadVectors,
+    EmbedderUnavailable,
+    HostUnreachable,
+    RateLimited,
+    TextRefused,
+    TextTooLong,
+    WrongDimension,
+)
 from rag_index.hosts.pool import MAX_FAILURES
 from rag_index.outages import asking
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Iterable
 
     from rag_index.hosts.endpoint import KnownModel
     from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
@@ -115,6 +124,8 @@ class Trial:
 class Request:
     """What is sent in one request, and its failures so far."""
 
+    chars: int = 1
+    """Its size, from which the pool estimates how long a host takes for it."""
     sends: int = 0
     tries: int = 0
     """Failures that a text may have caused."""
@@ -166,8 +177,19 @@ class HostCalls(ABC, Generic[Req]):
     shows whether the host or a text is at fault.
     """
 
-    def __init__(self, pool: Pool, model: KnownModel, stats: RequestStats, clock: Clock, *, patience: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        model: KnownModel,
+        stats: RequestStats,
+        clock: Clock,
+        *,
+        requests: Iterable[Req],
+        patience: float,
+    ) -> None:
         self._pool, self._stats, self._clock = pool, stats, clock
+        self._waiting: deque[Req] = deque(requests)
+        self._chars = sum(request.chars for request in self._waiting)
         self._recovery = Recovery(pool, patience)
         # A request and probes may use up their time before all hosts rest, and the patience begins.
         self._limit = (
@@ -181,20 +203,16 @@ class HostCalls(ABC, Generic[Req]):
         self._call: Call | None = None
 
     @abstractmethod
-    def _has_unsent(self) -> bool:
-        """Return whether requests are waiting to be sent."""
+    async def _ask(self, request: Req, host: Host) -> Any:
+        """Send a request to a host and return the answer. Raises the errors of `Endpoint`."""
 
     @abstractmethod
-    def _send_what_fits(self) -> None:
-        """Start (`_start_task`) the requests for which a host has a free slot now."""
+    def _accept(self, request: Req, host: Host, answer: Any, started: float) -> None:
+        """Use what a host has answered to a request that was sent at `started`."""
 
     @abstractmethod
-    async def _send(self, request: Req, host: Host, started: float) -> None:
-        """Send a request, and deal with its outcome. `_request_started` was called, and this calls the other."""
-
-    @abstractmethod
-    def _requeue(self, request: Req) -> None:
-        """Put a request first among those that wait."""
+    def _refused(self, request: Req, host: Host, error: Exception) -> None:
+        """Deal with a request that a host refuses because of its texts."""
 
     @abstractmethod
     def _blame(self, request: Req, host: Host) -> None:
@@ -221,7 +239,61 @@ class HostCalls(ABC, Generic[Req]):
                 await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _is_unfinished(self) -> bool:
-        return bool(self._has_unsent() or self._on_trial or self._in_flight or self._comparing)
+        return bool(self._waiting or self._on_trial or self._in_flight or self._comparing)
+
+    def _has_room(self) -> bool:
+        """Return whether another request may be in flight."""
+        return True
+
+    def _send_what_fits(self) -> None:
+        """Send the requests for which a host has a free slot now."""
+        while self._waiting and self._has_room():
+            request, now = self._waiting[0], self._clock.now()
+            host = self._pool.pick(
+                now, chars=request.chars, waiting=self._chars, alone=request.tries > 0, avoid=request.avoided
+            )
+            if host is None:
+                return
+            self._waiting.popleft()
+            self._chars -= request.chars
+            self._send_to(request, host, now)
+
+    def _send_to(self, request: Req, host: Host, now: float) -> None:
+        """Send a request to a host, unless it failed so often that this host's being well proves it at fault."""
+        if request.suspect and (host.admitted_at or 0.0) >= request.failed_at:
+            self._blame(request, host)
+            return
+        self._request_started(host, now, alone=request.tries > 0)
+        self._start_task(self._send(request, host, now))
+
+    async def _send(self, request: Req, host: Host, started: float) -> None:
+        """Send a request, and deal with its outcome. `_request_started` was called before."""
+        self._stats.requests += 1
+        self._stats.retries += request.sends > 0
+        request.sends += 1
+        try:
+            answer = await self._ask(request, host)
+        except RateLimited as exc:
+            self._host_paused(host, exc, started)
+            self._requeue(request)
+        except EmbedderUnavailable as exc:
+            self._host_failed(host, exc, started)
+            if isinstance(exc, HostUnreachable):
+                request.trial = None
+                self._requeue(request)
+            else:
+                self._record_failure(request, host, exc)
+        except (TextTooLong, TextRefused, BadVectors) as exc:
+            self._refused(request, host, exc)
+        else:
+            self._accept(request, host, answer, started)
+        finally:
+            self._request_ended(host)
+
+    def _requeue(self, request: Req) -> None:
+        """Put a request first among those that wait."""
+        self._waiting.appendleft(request)
+        self._chars += request.chars
 
     def _start_task(self, work: Coroutine[None, None, None]) -> None:
         self._tasks.add(asyncio.get_running_loop().create_task(work))
@@ -234,12 +306,6 @@ class HostCalls(ABC, Generic[Req]):
         self._busy_since = self._busy_since if self._in_flight else now
         self._in_flight += 1
         self._stats.in_flight += 1
-
-    def _count_send(self, request: Req) -> None:
-        """Count a request, and whether it repeats an earlier one."""
-        self._stats.requests += 1
-        self._stats.retries += request.sends > 0
-        request.sends += 1
 
     def _request_ended(self, host: Host) -> None:
         """Record that a request to the host was answered or failed."""
@@ -289,14 +355,6 @@ class HostCalls(ABC, Generic[Req]):
             task.result()
 
     # Failures that either a host or a text caused
-
-    def _send_or_blame(self, request: Req, host: Host, now: float) -> None:
-        """Send a request to a host, unless it failed so often that this host's being well proves it at fault."""
-        if request.suspect and (host.admitted_at or 0.0) >= request.failed_at:
-            self._blame(request, host)
-            return
-        self._request_started(host, now, alone=request.tries > 0)
-        self._start_task(self._send(request, host, now))
 
     def _record_failure(self, request: Req, host: Host, error: Exception) -> None:
         """Count a failure, and have the request sent again, on this host only if it is on trial here."""

@@ -7,7 +7,6 @@ import logging
 import re
 import threading
 import unicodedata
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -18,9 +17,6 @@ from rag_index.chunking.context.prompt import passages, question
 from rag_index.documents.canonical import hash_text
 from rag_index.errors import (
     EmbedderError,
-    EmbedderUnavailable,
-    HostUnreachable,
-    RateLimited,
     RequestTimedOut,
     TextRefused,
     TextTooLong,
@@ -231,9 +227,8 @@ class ContextRequests(HostCalls[ContextRequest]):
         patience: float,
         on_context: Callable[[ContextRequest], None],
     ) -> None:
-        super().__init__(pool, model, stats, clock, patience=patience)
+        super().__init__(pool, model, stats, clock, requests=requests, patience=patience)
         self._recipe, self._max_in_flight, self._on_context = recipe, max_in_flight, on_context
-        self._waiting = deque(requests)
 
     async def run(self) -> None:
         """Send all requests and wait for their outcome.
@@ -243,43 +238,18 @@ class ContextRequests(HostCalls[ContextRequest]):
         """
         await self._run_to_end()
 
-    def _has_unsent(self) -> bool:
-        return bool(self._waiting)
+    def _has_room(self) -> bool:
+        return self._in_flight < self._max_in_flight
 
-    def _send_what_fits(self) -> None:
-        while self._waiting and self._in_flight < self._max_in_flight:
-            request = self._waiting[0]
-            now = self._clock.now()
-            host = self._pool.pick(
-                now, chars=1, waiting=len(self._waiting), alone=request.tries > 0, avoid=request.avoided
-            )
-            if host is None:
-                return
-            self._waiting.popleft()
-            self._send_or_blame(request, host, now)
-
-    async def _send(self, request: ContextRequest, host: Host, started: float) -> None:
-        self._count_send(request)
+    async def _ask(self, request: ContextRequest, host: Host) -> Answer:
+        started = self._clock.now()
         try:
-            answer = await cast("OllamaEndpoint", host.endpoint).generate(
+            return await cast("OllamaEndpoint", host.endpoint).generate(
                 question(self._recipe.prompt, request.passage, request.max_tokens), **self._options(request)
             )
-        except RateLimited as exc:
-            self._host_paused(host, exc, started)
-            self._requeue(request)
-        except EmbedderUnavailable as exc:
-            self._record_fault(request, host, exc, started)
-        except TextTooLong as exc:
-            self._reduce(request, request.max_tokens // 2, str(exc))
-        except TextRefused as exc:
-            host.revoke_admission()
-            self._record_failure(request, host, exc)
-        else:
-            host.record_success(1, self._clock.now() - started)
-            self._host_answered(host, started)
-            self._accept(request, answer)
-        finally:
-            self._request_ended(host)
+        except RequestTimedOut:
+            host.record_timeout(started, self._clock.now())
+            raise
 
     def _options(self, request: ContextRequest) -> dict[str, float]:
         retry = request.answers > 0
@@ -290,24 +260,20 @@ class ContextRequests(HostCalls[ContextRequest]):
             "seed": int(self._clock.chance() * 2**31) if retry else 0,
         }
 
-    def _record_fault(self, request: ContextRequest, host: Host, error: EmbedderUnavailable, started: float) -> None:
-        self._host_failed(host, error, started)
-        if isinstance(error, RequestTimedOut):
-            host.record_timeout(started, self._clock.now())
-        if isinstance(error, HostUnreachable):
-            request.trial = None
-            self._requeue(request)
+    def _refused(self, request: ContextRequest, host: Host, error: Exception) -> None:
+        if isinstance(error, TextTooLong):
+            self._reduce(request, request.max_tokens // 2, str(error))
         else:
+            host.revoke_admission()
             self._record_failure(request, host, error)
-
-    def _requeue(self, request: ContextRequest) -> None:
-        self._waiting.appendleft(request)
 
     def _blame(self, request: ContextRequest, host: Host) -> None:
         request.reason = f"{request.error} (each time for this chunk; {host.url} answers for others)"
 
-    def _accept(self, request: ContextRequest, answer: Answer) -> None:
+    def _accept(self, request: ContextRequest, host: Host, answer: Answer, started: float) -> None:
         """Use the answer, unless the server's count shows that the question did not fit or the answer is unusable."""
+        host.record_success(1, self._clock.now() - started)
+        self._host_answered(host, started)
         available = self._recipe.question_tokens
         if answer.prompt_tokens is not None and answer.prompt_tokens > available:
             smaller = request.max_tokens * available // answer.prompt_tokens * 9 // 10
@@ -318,7 +284,7 @@ class ContextRequests(HostCalls[ContextRequest]):
         if request.context:
             self._on_context(request)
         elif request.answers < MAX_ANSWERS:
-            self._waiting.append(request)
+            self._ask_later(request)
         else:
             request.reason = reason
 
@@ -329,7 +295,11 @@ class ContextRequests(HostCalls[ContextRequest]):
         if request.reductions > MAX_REDUCTIONS:
             request.reason = f"the model has no room for this chunk ({reason})"
         else:
-            self._waiting.append(request)
+            self._ask_later(request)
+
+    def _ask_later(self, request: ContextRequest) -> None:
+        self._waiting.append(request)
+        self._chars += request.chars
 
 
 @dataclass(frozen=True, slots=True)
