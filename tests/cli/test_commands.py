@@ -147,16 +147,6 @@ def test_wrong_settings_end_with_2_and_one_line(project, change, expected):
     assert expected in json.loads(ended.stdout)["error"]
 
 
-def test_a_key_that_is_null_ends_with_2(project):
-    project.execute("CREATE TABLE loose (number INTEGER, body TEXT)")
-    project.write_settings(
-        '[source]\nurl = "sqlite:///source.db"\n[[indexes]]\nname = "notes"\ntable = "loose"\n'
-        'key = "number"\ntext = "body"\n'
-    )
-    project.execute("INSERT INTO loose VALUES (1, 'a'), (NULL, 'b')")
-    assert "1 row has NULL in the key (number)" in one_line(project.cli("plan"), 2)
-
-
 def test_a_missing_settings_file_ends_with_2(tmp_path):
     ended = subprocess.run(
         [*PROGRAM, "--config", "no.toml", "status"], capture_output=True, text=True, cwd=tmp_path, check=False
@@ -182,10 +172,6 @@ def test_a_store_that_another_process_writes_is_an_error_that_names_the_process(
         assert indexed.cli("search", "printer").returncode == 0
     finally:
         store.close()
-
-
-def test_searching_an_empty_index_is_an_error(project):
-    assert "rag-index index-all" in one_line(project.cli("search", "printer"), 1)
 
 
 def test_init_proposes_an_index_for_each_table_with_text(tmp_path):

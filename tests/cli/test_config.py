@@ -53,6 +53,17 @@ def test_every_key_of_every_table_is_listed(project, monkeypatch):
     assert {f"indexes.notes.{field.alias or name}" for name, field in IndexSettings.model_fields.items()} <= keys
 
 
+def test_each_key_of_a_table_of_an_index_names_its_origin(project, monkeypatch):
+    project.write_settings(project.config.read_text() + '[indexes.context]\nmodel = "llama3.2"\n')
+    variable = "RAG_INDEX_INDEXES__NOTES__CONTEXT__MAX_CHARS"
+    monkeypatch.setenv(variable, "90")
+    found = {one.key: one.source for one in effective_settings.effective_settings(project.settings, {})}
+    table = "indexes.notes.context"
+    sources = [found[f"{table}.{key}"] for key in ("model", "max_chars", "timeout")]
+    assert sources == ["rag-index.toml", variable, "default"]
+    assert table not in found
+
+
 def test_secrets_are_masked(project):
     url = f"postgresql+psycopg://reader:{SECRET}@db.example:5432/desk?sslpassword={SECRET}"
     for arguments in (["config"], ["config", "--json"], ["config", "--explain"]):

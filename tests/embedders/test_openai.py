@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import time
-
 import numpy as np
 import pytest
 
 from rag_index.documents.vectors import probe_digest, same_digest
 from rag_index.embedders import EmbedderIdentity, open_embedder
 from rag_index.embedders.query_stream import Query
-from rag_index.errors import BadVectors, EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
+from rag_index.errors import EmbedderError, EmbedderUnavailable, ModelChanged, ModelMissing, TextTooLong
 from rag_index.hosts.openai_client import embeddings_address
 from rag_index.settings import EmbedderSettings
-from tests.fakes.ollama import OPENAI, FakeOllama, vector_of
+from tests.fakes.ollama import vector_of
 
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(50)]
 
@@ -71,14 +68,6 @@ def test_vectors_that_are_not_numbered_are_asked_for_one_by_one(server, make):
     right(make(server).embed_documents(TEXTS))
 
 
-def test_several_servers_share_the_work_and_one_that_is_down_costs_nothing(make):
-    with FakeOllama() as first, FakeOllama() as second, FakeOllama() as third:
-        third.stop_listening()
-        embedder = make(first, second, third, wait_for_recovery=5.0)
-        right(embedder.embed_documents(TEXTS * 4), TEXTS * 4)
-        assert set(embedder.texts_by_host) == {f"{first.url}/v1", f"{second.url}/v1"}
-
-
 def test_a_text_that_is_too_long_fails_alone(server, make):
     server.max_chars = 60
     entries = make(server).embed_documents([*TEXTS, "long " * 20])
@@ -94,17 +83,6 @@ def test_the_servers_own_limit_of_texts_is_learnt(server, make):
     server.requests.clear()
     right(embedder.embed_documents(TEXTS))
     assert max(len(request.texts) for request in server.embeds()) == 4
-
-
-def test_a_pause_that_the_server_asks_for_is_kept(server, make):
-    embedder = make(server, wait_for_recovery=30.0)
-    embedder.embed_query("warm up")
-    server.clear()
-    server.fault("status", code=429, times=1, headers={"Retry-After": "1"}, words="slow down")
-    began = time.monotonic()
-    right(embedder.embed_documents(TEXTS[:5]), TEXTS[:5])
-    assert time.monotonic() - began >= 1
-    assert embedder.stats.rate_limited == 1
 
 
 @pytest.mark.parametrize("fault", [("status", {"code": 503}), ("reset", {}), ("half", {}), ("html", {}), ("null", {})])
@@ -204,18 +182,3 @@ def test_identities_are_read_from_metadata(server, make):
     assert EmbedderIdentity.from_metadata({"kind": "openai", "unknown": 1}) is None
     assert identity.kind == "openai"
     assert "~" in str(identity)
-
-
-def test_vectors_that_cannot_be_right_are_refused(server, make):
-    embedder = make(server)
-    embedder.embed_query("warm up")
-    server.fault("nan", marker="text 3 ")
-    entries = embedder.embed_documents(TEXTS)
-    assert [row for row, entry in enumerate(entries) if isinstance(entry, BadVectors)] == [3]
-
-
-def test_log_is_quiet(server, make, caplog):
-    caplog.set_level(logging.WARNING, "rag_index")
-    right(make(server).embed_documents(TEXTS))
-    assert not caplog.records
-    assert {request.path for request in server.requests} == {OPENAI}

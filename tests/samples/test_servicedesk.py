@@ -34,7 +34,7 @@ def all_rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("servicedesk") / "desk.db"
-    servicedesk.write(path, documents=20_000)
+    servicedesk.write(path, documents=4_000)
     return path
 
 
@@ -43,15 +43,6 @@ def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.db"
     servicedesk.write(path, documents=2_000)
     return path
-
-
-@pytest.fixture(scope="module")
-def comments(desk: Path) -> list[str | None]:
-    return [row[6] for row in rows(desk, "comment")]
-
-
-def share(texts: list[str | None], pattern: str) -> float:
-    return sum(1 for text in texts if text and re.search(pattern, text)) / len(texts)
 
 
 @pytest.mark.parametrize("documents", [5, 11, 999, 214_072, 1_000_000])
@@ -87,34 +78,6 @@ def test_a_document_is_the_same_in_a_larger_desk(small: Path, desk: Path) -> Non
         larger = rows(desk, table)[: len(found)]
         count = len(found) * 9 // 10  # the last ones have tickets that the small desk does not have
         assert found[:count] == larger[:count], table
-
-
-@pytest.mark.parametrize(
-    ("what", "pattern", "minimum"),
-    [
-        ("HTML", r"<p style=|<br>", 0.05),
-        ("entities", r"&nbsp;", 0.03),
-        ("CRLF", r"\r\n", 0.1),
-        ("tabs", r"\t", 0.02),
-        ("mail signatures", r"regards|Grüßen|^--$", 0.05),
-        ("disclaimers", r"confidential|vertrauliche", 0.01),
-        ("stack traces", r"Traceback \(most|\tat com\.example|NullReference", 0.01),
-        ("umlauts", r"[äöüß]", 0.1),
-        ("Greek", r"[α-ω]{3}", 0.01),
-        ("Cyrillic", r"[а-я]{3}", 0.01),
-        ("Arabic", r"[\u0620-\u064a]{3}", 0.01),
-        ("Chinese", r"[\u4e00-\u9fff]{2}", 0.01),
-        ("Japanese", r"[\u3040-\u30ff]{2}", 0.005),
-        ("emoji", r"[\U0001f300-\U0001faff]", 0.02),
-        ("zero-width signs", r"[\u200b\ufeff\u2060]", 0.005),
-        ("decomposed umlauts", r"u\u0308", 0.0005),
-        ("long words", r"\S{500}", 0.005),
-        ("threads of mails", r"(?s)\A.{20000}", 0.001),
-        ("quoted history", r"(?m)^> > ", 0.0005),
-    ],
-)
-def test_comments_look_real(comments: list[str | None], what: str, pattern: str, minimum: float) -> None:
-    assert minimum <= share(comments, pattern) < 0.4, what
 
 
 def test_texts_can_be_stored_anywhere(desk: Path) -> None:

@@ -426,6 +426,18 @@ def test_known_models_get_their_prefixes(model, prefixes):
         (SOURCE + INDEX.replace("body", "{a!r}"), "braces may contain only the name of a column"),
         (SOURCE + INDEX.replace("body", "{{a}}"), "text '{{a}}' is a template that names no column"),
         (
+            SOURCE + INDEX + "[indexes.context]\nconcurrency = 3\n",
+            "index comments, [indexes.context]: model is missing: name a generative model",
+        ),
+        (
+            SOURCE + INDEX + "[indexes.context]\nmodle = 'm'\n",
+            "unknown key 'modle' in index comments, [indexes.context], did you mean 'model'?",
+        ),
+        (
+            SOURCE + INDEX + "[indexes.context]\nmodel = 'm'\nprompt = '{document}'\n",
+            "[indexes.context]: prompt should contain {document} and {chunk} exactly once each",
+        ),
+        (
             SOURCE + "[parallel]\nmin_shard_documents = 5\nmax_shard_documents = 4\n" + INDEX,
             "[parallel]: min_shard_documents 5 is more than max_shard_documents 4; lower it",
         ),
@@ -542,6 +554,19 @@ def test_a_key_of_a_table_within_a_section_can_come_from_the_environment(load, m
     places = origins(settings.path)
     assert places["store", "server", "replication_factor"] == "RAG_INDEX_STORE__SERVER__REPLICATION_FACTOR"
     assert places["store", "server", "hnsw_m"] == "rag-index.toml"
+
+
+def test_a_variable_for_a_key_of_a_table_overrides_one_for_the_table_and_an_empty_one_removes_it(load, monkeypatch):
+    table = "RAG_INDEX_INDEXES__WORK_NOTES__CONTEXT"
+    text = SOURCE + INDEX.replace("comments", "work-notes") + "[indexes.context]\nmodel = 'llama3.2'\nconcurrency = 3\n"
+    monkeypatch.setenv(f"{table}__HOSTS", "http://a:1, http://b:2")
+    hosts = ["http://a:1", "http://b:2"]
+    assert load(text).indexes[0].context == ContextSettings(model="llama3.2", concurrency=3, hosts=hosts)
+    monkeypatch.setenv(table, '{"model": "m", "max_chars": 90}')
+    assert load(text).indexes[0].context == ContextSettings(model="m", max_chars=90, hosts=hosts)
+    monkeypatch.delenv(f"{table}__HOSTS")
+    monkeypatch.setenv(table, "")
+    assert load(text).indexes[0].context is None
 
 
 def test_a_mistake_in_the_servers_table_is_named(refused, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 import pytest
 
@@ -90,28 +89,6 @@ def test_a_chunk_that_fails_between_plain_questions_is_at_fault(make_hosts, coun
     *_, last = (number for number, prompt in enumerate(prompts) if POISON in prompt)
     assert PLAIN_PROMPT in prompts[last - 1]
     assert PLAIN_PROMPT in prompts[last + 1]
-
-
-def test_a_host_that_fails_at_the_plain_question_too_clears_the_chunk(make_hosts):
-    hosts = make_hosts(1)
-    hosts.hosts[0].outcomes(POISON, [ILL] * 5)
-    hosts.hosts[0].outcomes(PLAIN_PROMPT, [ILL, None] * 5)
-    (request,) = hosts.ask([POISON])
-    assert request.context, request.reason
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_hosts_that_fail_in_turn_cost_no_context(make_hosts, seed):
-    hosts, chance = make_hosts(3), random.Random(seed)
-    at = 0.0
-    for turn in range(200):
-        host = hosts.hosts[turn % 3]
-        hosts.loop.call_later(at, host.stop)
-        hosts.loop.call_later(at + 0.2, host.start)
-        hosts.loop.call_later(at + 0.2, lambda host=host: host.outcomes("chunk", [ILL]))
-        at += chance.uniform(0.2, 0.6)
-    requests = hosts.ask([f"chunk {number}" for number in range(300)])
-    assert [request.reason for request in requests if not request.context] == []
 
 
 def test_an_overloaded_host_gets_fewer_requests_at_once(make_hosts):
