@@ -88,15 +88,10 @@ def test_status_plan_and_search_as_json(indexed):
     assert len({hit["document_id"] for hit in found}) == 3
 
 
-def test_index_as_json_has_the_documented_keys(indexed):
+def test_index_prints_json_and_writes_its_metrics_file(indexed):
     file = indexed.folder / "metrics.prom"
     report = indexed.json("index", "notes", "--serial", RAG_INDEX_RUN__METRICS_FILE=file.name)
     assert f'rag_index_run_documents{{index="notes"}} {float(report["indexes"][0]["documents"])}\n' in file.read_text()
-    assert set(report) == {"indexes", "seconds"}
-    assert set(report["indexes"][0]) == {
-        "index", "documents", "new", "changed", "payload_only", "unchanged", "empty", "deleted", "failed",
-        "chunks_embedded", "seconds", "state",
-    }  # fmt: skip
     assert report["indexes"][0]["state"] == "completed"
 
 

@@ -252,16 +252,6 @@ def test_a_host_with_another_model_gets_no_query(make):
     assert queries.sent(0) == []
 
 
-def test_a_host_whose_model_changes_is_noticed_before_it_gets_a_query(make):
-    queries = make(2)
-    queries.hosts[0].digest = "d2" * 32
-    queries.rest(20)
-    asked = queries.ask(*TWENTY)
-    queries.run(asked)
-    assert_right(asked)
-    assert queries.sent(0) == []
-
-
 def test_if_no_host_has_the_model_every_query_says_so_until_one_has_it(make):
     queries = make(2)
     for host in queries.hosts.hosts:

@@ -30,13 +30,6 @@ class Clock:
         return self.now
 
 
-class Terminal(io.StringIO):
-    """A stream that claims to be a terminal."""
-
-    def isatty(self):
-        return True
-
-
 class RecordingDisplay:
     """A display that keeps every sentence it gets."""
 
@@ -103,16 +96,6 @@ def test_the_sentence_has_busy_workers_and_the_average_rate(progress, clock):
     assert progress.sentence().endswith(", 1 of 2 workers busy, 4 requests in flight")
     progress.under_way(0, 2)
     assert "busy" not in progress.sentence()
-
-
-def test_the_rate_is_the_recent_one(progress, clock):
-    """A page of unchanged documents takes no time, which says nothing about the time to embed the rest."""
-    progress.advance(500)
-    for _ in range(60):
-        clock.now += 1
-        progress.advance(5)
-    assert progress.rate == pytest.approx(5, rel=0.1)
-    assert progress.eta == pytest.approx(200 / 5, rel=0.1)
 
 
 def test_the_rate_falls_while_nothing_is_done(progress, clock):
@@ -189,21 +172,6 @@ def test_a_stream_that_is_not_a_terminal_gets_lines(progress):
     assert stream.getvalue() == "notes: 0 of 1,000 documents (begins [here])\nnotes: 7 documents: 7 new\n"
 
 
-def test_a_terminal_gets_a_bar_and_then_the_last_line(progress, clock):
-    stream = Terminal()
-    display = open_display(stream)
-    progress.displays = [display]
-    clock.now += 1
-    progress.advance(500)
-    progress.say("as [bold]it[/bold] is")
-    progress.finish("notes: 7 documents: 7 new")
-    output = stream.getvalue()
-    assert "500 of 1,000 documents" in output
-    assert "as [bold]it[/bold] is" in output
-    assert output.endswith("notes: 7 documents: 7 new\n")
-    assert output.count("\x1b[?25l") == output.count("\x1b[?25h") > 0, "the cursor stays hidden"
-
-
 def in_terminal(script: str, width: int) -> str:
     """Return what a script writes to its standard error if that is a terminal of this width."""
     main, terminal = pty.openpty()
@@ -229,7 +197,7 @@ def test_the_bar_shows_failures_and_the_time_left_at_any_width(width):
         "now = [0.0]; p = Progress('a-long-name-of-an-index', interval=0, clock=lambda: now[0])\n"
         "p.displays = [open_display()]; p.start(64000)\n"
         "p.under_way(4, 2); p.set_process('tcp://a', requests=3)\n"
-        "now[0] = 10.0; p.advance(12345, failed=678); p.say('waiting for the server')\n"
+        "now[0] = 10.0; p.advance(12345, failed=678); p.say('waiting for [bold]the server')\n"
         "p.finish('done')"
     )
     output = in_terminal(script, width)
@@ -237,7 +205,8 @@ def test_the_bar_shows_failures_and_the_time_left_at_any_width(width):
     assert max(map(len, lines)) <= width
     headlines = [line for line in lines if "12,345 of 64,000" in line]
     assert any(re.search(r"678 failed, \S+ s left *$", line) for line in headlines), lines
-    assert any(line.startswith("waiting for the server") for line in lines)
+    assert any(line.startswith("waiting for [bold]the server") for line in lines)
+    assert lines[-2] == "done"
 
 
 def test_documents_that_are_overdue_have_no_time_left(progress, clock):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from rag_index.documents.batches import ChunkedDocument, ContextCounts
@@ -91,23 +89,6 @@ def test_a_chunk_that_a_server_fails_at_costs_no_other_context(server, make_chun
     assert reason in document.incomplete
 
 
-def test_a_transient_fault_costs_no_context(server, make_chunker):
-    server.fault("half", path="/api/generate", times=1)
-    (document,) = make_chunker(server, patience=20.0).chunk(page(numbered(6)))
-    assert document.context_counts == ContextCounts(made=6)
-
-
-def test_429_is_waited_out_and_halves_the_requests_in_flight(server, make_chunker):
-    server.seconds_per_answer = 0.02
-    server.fault("status", path="/api/generate", code=429, headers={"Retry-After": "2"}, times=3)
-    (document,) = make_chunker(server, requests_in_flight=8, patience=20.0).chunk(page(numbered(24)))
-    assert document.context_counts == ContextCounts(made=24)
-    asked = server.generates()
-    later = [request for request in asked if request.at - asked[0].at > 1]
-    assert min(request.at for request in later) - asked[0].at >= 2
-    assert max(request.in_flight for request in later) < 8
-
-
 def test_servers_that_do_not_recover_fail_the_shard_and_written_contexts_are_kept(server, make_chunker):
     pause = {"code": 429, "headers": {"Retry-After": "100"}}
     server.fault("status", path="/api/generate", marker="number 003 of a text.\n</passage", **pause)
@@ -117,14 +98,6 @@ def test_servers_that_do_not_recover_fail_the_shard_and_written_contexts_are_kep
     (document,) = make_chunker(server, requests_in_flight=2).chunk(page(numbered(6)))
     assert document.context_counts == ContextCounts(made=3, cached=3)
     assert len(server.generates()) == 3
-
-
-def test_a_server_that_comes_back_is_waited_for(server, make_chunker):
-    server.seconds_per_answer = 0.1
-    threading.Timer(0.15, server.stop_listening).start()
-    threading.Timer(1.0, server.listen).start()
-    (document,) = make_chunker(server, requests_in_flight=4, patience=30.0).chunk(page(numbered(20)))
-    assert document.context_counts == ContextCounts(made=20)
 
 
 def test_a_server_that_answers_everything_but_questions_counts_as_down(server, make_chunker):
