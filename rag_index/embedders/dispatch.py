@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag_index.documents.vectors import broken_reason
@@ -15,7 +15,6 @@ from rag_index.errors import (
     TextTooLong,
 )
 from rag_index.hosts.calls import ALONE_LIMIT, HostCalls, Request
-from rag_index.hosts.pool import RequestStats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from rag_index.hosts.endpoint import KnownModel
-    from rag_index.hosts.pool import Clock, Host, Pool
+    from rag_index.hosts.pool import Clock, Host, Pool, RequestStats
 
 FAULT_TRIES = 3
 """Failures of a batch of several texts through faults of the server, before its texts are suspected."""
@@ -96,13 +95,6 @@ def make_batches(texts: Sequence[str], *, max_texts: int, max_chars: int, hosts:
     return batches
 
 
-@dataclass(slots=True)
-class ServerStats(RequestStats):
-    """The counts of requests, and the number of texts that each host embedded."""
-
-    texts_by_host: dict[str, int] = field(default_factory=dict)
-
-
 class Dispatch(HostCalls[Batch]):
     """One call to embed `texts`. `await Dispatch(…).run()` returns an entry for each.
 
@@ -119,7 +111,7 @@ class Dispatch(HostCalls[Batch]):
         self,
         pool: Pool,
         model: KnownModel,
-        stats: ServerStats,
+        stats: RequestStats,
         clock: Clock,
         *,
         texts: Sequence[str],
@@ -127,7 +119,7 @@ class Dispatch(HostCalls[Batch]):
         patience: float,
     ) -> None:
         super().__init__(pool, model, stats, clock, requests=batches, patience=patience)
-        self._model, self._by_host, self._texts = model, stats.texts_by_host, texts
+        self._model, self._texts = model, texts
         self._entries: list[NDArray[np.float32] | Exception | None] = [None] * len(texts)
 
     async def run(self) -> list[NDArray[np.float32] | Exception]:
@@ -183,7 +175,6 @@ class Dispatch(HostCalls[Batch]):
                 self._record_failure(retry, host, error)
         else:
             host.record_success(batch.chars, self._clock.now() - started)
-        self._by_host[host.url] = self._by_host.get(host.url, 0) + len(batch.rows) - len(broken)
         if len(broken) < len(batch.rows):
             self._host_answered(host, started)
 

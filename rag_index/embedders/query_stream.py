@@ -102,6 +102,11 @@ class _Request:
     repeated: bool = False
     """Whether its queries were sent to another host as well."""
 
+    @property
+    def wanted(self) -> list[Query]:
+        """The queries that somebody still waits for."""
+        return [query for query in self.queries if query.wanted]
+
 
 class QueryStream:
     """The queries that wait, and the hosts that embed them. All methods must be called on one event loop.
@@ -142,7 +147,7 @@ class QueryStream:
 
     async def close(self) -> None:
         """Wait until nobody waits for a query any more, and end the requests under way."""
-        while any(query.wanted for query in self._waiting) or any(map(_wanted, self._under_way)):
+        while any(query.wanted for query in self._waiting) or any(request.wanted for request in self._under_way):
             await asyncio.sleep(CLOSING_POLL)
         for task in self._tasks:
             task.cancel()
@@ -231,7 +236,7 @@ class QueryStream:
     def _repeat_overdue(self, now: float) -> None:
         """Send the queries of overdue requests to a second host, if one is free."""
         for request in self._under_way.copy():
-            queries = [query for query in request.queries if query.wanted]
+            queries = request.wanted
             if request.repeated or request.overdue_at > now or not queries:
                 continue
             chars, slow = self._chars(queries), request.host
@@ -340,7 +345,3 @@ class QueryStream:
             self._waiting.clear()
             if not isinstance(reason, RateLimited):
                 self._pool = self._new_pool()
-
-
-def _wanted(request: _Request) -> bool:
-    return any(query.wanted for query in request.queries)

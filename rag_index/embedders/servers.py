@@ -7,14 +7,14 @@ import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from rag_index.embedders import EmbedderIdentity
-from rag_index.embedders.dispatch import Dispatch, ServerStats, make_batches
+from rag_index.embedders.dispatch import Dispatch, make_batches
 from rag_index.embedders.query_stream import QueryStream
 from rag_index.errors import TextRefused
 from rag_index.hosts.endpoint import Endpoint, KnownModel, plain_model_name, plain_vector
 from rag_index.hosts.loop import EventLoopThread
 from rag_index.hosts.ollama_client import OllamaEndpoint
 from rag_index.hosts.openai_client import OpenAIEndpoint
-from rag_index.hosts.pool import Clock, Pool
+from rag_index.hosts.pool import Clock, Pool, RequestStats
 from rag_index.hosts.survey import HostReport, agreed_report, survey_hosts
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from rag_index.embedders.query_stream import Query
     from rag_index.hosts.endpoint import ModelDetails
-    from rag_index.hosts.pool import RequestStats
     from rag_index.settings import EmbedderSettings
 
 log = logging.getLogger("rag_index.embedders")
@@ -68,15 +67,9 @@ class ServerEmbedder:
             max_chars=settings.batch_chars,
         )
         self._turn = asyncio.Lock()
-        self._stats = ServerStats()
-        self.stats: RequestStats = self._stats
+        self.stats = RequestStats()
         self.context_length: int | None = None
         """Number of tokens that the model accepts; None until `identity` was called."""
-
-    @property
-    def texts_by_host(self) -> dict[str, int]:
-        """The number of texts that each host has embedded so far."""
-        return dict(self._stats.texts_by_host)
 
     def reports(self) -> list[HostReport]:
         """Ask every host for its model, and let it embed a plain text. Errors are in the reports."""
@@ -120,7 +113,7 @@ class ServerEmbedder:
 
         Raises the error that `embed_documents` would return as the text's entry.
         """
-        entry = self._embed([text], self._settings.query_prefix or "", 0.0)[0]
+        entry = self.embed_queries([text])[0]
         if isinstance(entry, Exception):
             raise entry
         return entry
@@ -165,7 +158,7 @@ class ServerEmbedder:
             hosts=len(self._pool.own),
         )
         dispatch = Dispatch(
-            self._pool, self._model, self._stats, self._clock, texts=texts, batches=batches, patience=patience
+            self._pool, self._model, self.stats, self._clock, texts=texts, batches=batches, patience=patience
         )
         async with self._turn:  # an interrupted call may still be ending
             return await dispatch.run()

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rag_index.embedders.dispatch import Dispatch, ServerStats, make_batches
+from rag_index.embedders.dispatch import Dispatch, make_batches
 from rag_index.errors import EmbedderUnavailable, HostUnreachable, RequestTimedOut
 from rag_index.hosts.endpoint import PLAIN_TEXT, KnownModel, ModelDetails
-from rag_index.hosts.pool import Clock, Pool
+from rag_index.hosts.pool import Clock, Pool, RequestStats
 from tests.fakes.ollama import vector_of
 
 if TYPE_CHECKING:
@@ -73,6 +73,8 @@ class FakeHost:
         self.digest = "d1" * 32
         self.sent: list[list[str]] = []
         """The texts of each request that reached it."""
+        self.embedded = 0
+        """How many texts it has embedded, without the plain ones that try it out."""
         self._outcomes: list[tuple[str, deque[Exception | None]]] = []
         self._up = True
         self._stops = 0
@@ -119,6 +121,7 @@ class FakeHost:
             raise EmbedderUnavailable(f"{self.url} broke off")
         if outcome is not None:
             raise outcome
+        self.embedded += len(texts) * (texts != [PLAIN_TEXT])
         return [np.asarray(vector_of(text), dtype=np.float32) for text in texts]
 
     def _next_outcome(self, texts: Sequence[str]) -> Exception | None:
@@ -154,7 +157,7 @@ class FakeHosts:
             for number in range(count)
         ]
         self.pool = Pool(self.hosts, home=home, workers=workers, in_flight=in_flight)  # type: ignore[arg-type]
-        self.stats = ServerStats()
+        self.stats = RequestStats()
         self._model = KnownModel("fake-embed")
         self._clock = Clock(now=self.loop.time, chance=lambda: 0.5)
         self._batch_texts, self._patience = batch_texts, patience
@@ -174,7 +177,7 @@ class FakeHosts:
 
     def texts_by_host(self) -> list[int]:
         """How many texts each host embedded so far."""
-        return [self.stats.texts_by_host.get(host.url, 0) for host in self.hosts]
+        return [host.embedded for host in self.hosts]
 
     def embed(self, texts: Sequence[str]) -> list[NDArray[np.float32] | Exception]:
         """One call to embed, as ServerEmbedder makes it."""
