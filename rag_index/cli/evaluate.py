@@ -113,7 +113,9 @@ def evaluate(
         require_plots(plot)
     evaluation = _evaluate(settings, names, asked, options)
     if plot:
-        _draw(evaluation, plot)
+        from rag_index.evaluation.report import draw
+
+        draw(evaluation, plot)
     written = _write(settings, evaluation.weight) if write and evaluation.weight else None
     if as_json:
         print_json(
@@ -215,12 +217,6 @@ def _counter(total: int) -> Callable[[int], None]:
             _say(f"{done:,} of {total:,} queries")
 
     return print_count
-
-
-def _draw(evaluation: Evaluation, path: Path) -> None:
-    from rag_index.evaluation.report import draw
-
-    draw(evaluation, path)
 
 
 def _write(settings: Settings, weight: WeightChoice) -> list[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import closing
 from dataclasses import fields
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -137,14 +138,19 @@ def _prune_history(settings: Settings) -> None:
     prune_history(settings.data / "prefect", settings.run.keep_days)
 
 
-def load_index_all() -> Any:
-    """Return the flow `index_all`. Importing it takes a second. Raises as `check_own_packages`."""
-    from rag_index.settings.plugins import check_own_packages
+def flow_loader(name: str) -> Callable[[], Any]:
+    """Return a function that imports a flow, which takes a second. The function raises as `check_own_packages`."""
 
-    check_own_packages()
-    from flows.index_all import index_all
+    def load() -> Any:
+        from rag_index.settings.plugins import check_own_packages
 
-    return index_all
+        check_own_packages()
+        return getattr(import_module(f"flows.{name}"), name)
+
+    return load
+
+
+load_index_all = flow_loader("index_all")
 
 
 def _needs_workers_early(settings: Settings, names: list[str] | None) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag_index.cli import Context, IndexName, command, json_option, print_json
-from rag_index.cli.runs import launch_flow
+from rag_index.cli.runs import flow_loader, launch_flow
 
 if TYPE_CHECKING:
     from rag_index.settings import Settings
@@ -161,7 +161,7 @@ def benchmark(
     if plot:
         require_plots(plot)
     report: BenchmarkReport = launch_flow(
-        context, settings, _load_benchmark, index=index, sample_size=sample_size, workers=workers
+        context, settings, flow_loader("benchmark"), index=index, sample_size=sample_size, workers=workers
     )
     if plot:
         draw(report, plot)
@@ -170,15 +170,6 @@ def benchmark(
     else:
         _print_report(report)
     return 0 if report.in_parity else 1
-
-
-def _load_benchmark() -> Any:
-    from rag_index.settings.plugins import check_own_packages
-
-    check_own_packages()
-    from flows.benchmark import benchmark
-
-    return benchmark
 
 
 def _print_report(report: BenchmarkReport) -> None:

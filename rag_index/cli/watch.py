@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,20 +28,11 @@ def watch(context: Context, names: tuple[str, ...], once: bool, setup: bool) -> 
     chosen = [index.name for index in settings.named(names)]
     _log()
     if os.environ.get("PREFECT_API_URL"):
-        from rag_index.cli.runs import launch_flow
+        from rag_index.cli.runs import flow_loader, launch_flow
 
         _say_watched(chosen)
-        return 0 if launch_flow(context, settings, _load_watch, indexes=chosen, once=once) else 1
+        return 0 if launch_flow(context, settings, flow_loader("watch"), indexes=chosen, once=once) else 1
     return 0 if _watch_plainly(settings, chosen, once=once) else 1
-
-
-def _load_watch() -> Any:
-    from rag_index.settings.plugins import check_own_packages
-
-    check_own_packages()
-    from flows.watch import watch as watch_flow
-
-    return watch_flow
 
 
 def _log() -> None:
