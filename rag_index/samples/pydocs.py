@@ -23,7 +23,7 @@ from importlib.machinery import ExtensionFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag_index.samples.sample import SampleIndex, new_database, settings_file
+from rag_index.samples.sample import new_database, settings_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,19 +46,11 @@ class Entry:
     """Its kind within the table: package, extension, exception, property, async function and so on."""
 
 
-def _entries_of(
-    table: str,
-    name: str,
-    docstring: str | None,
-    *,
-    module: str | None = None,
-    signature: str | None = None,
-    kind: str | None = None,
-) -> Iterator[Entry]:
-    """Yield an entry, unless the docstring is missing or empty."""
+def _entries_of(table: str, name: str, docstring: str | None, **more: str | None) -> Iterator[Entry]:
+    """Yield an entry, unless the docstring is missing or empty; `more` has its other fields."""
     summary, body = split_docstring(docstring or "")
     if summary:
-        yield Entry(table, name, summary, body, module, signature, kind)
+        yield Entry(table, name, summary, body, **more)
 
 
 def split_docstring(docstring: str) -> tuple[str, str | None]:
@@ -89,7 +81,6 @@ _Definition = _Function | ast.ClassDef
 class SourceModule:
     """The entries of one source file, and the names that it re-exports from modules that may be written in C."""
 
-    name: str
     entries: list[Entry]
     reexports: list[tuple[str, frozenset[str] | None]]
     """Modules with the names that are imported from them and re-exported; None stands for all public names."""
@@ -131,7 +122,7 @@ def read_module(name: str, path: Path) -> SourceModule | None:
     for statement in statements:
         if isinstance(statement, _Definition) and is_public(statement.name):
             entries.extend(_definition(statement, name, name))
-    return SourceModule(name, entries, list(_reexports(statements)))
+    return SourceModule(entries, list(_reexports(statements)))
 
 
 def read_topics() -> Iterator[Entry]:
@@ -368,10 +359,8 @@ def write(out: Path) -> dict[str, int]:
 def scaffold(database: str) -> str:
     """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
     plural = {"module": "modules", "class": "classes", "function": "functions", "method": "methods", "topic": "topics"}
-    wanted = [
-        SampleIndex(name, table, "name", ("summary", "body"), ("name", "module", "signature", "summary"))
-        for table, name in plural.items()
-    ]
+    columns = {"key": "name", "text": ("summary", "body"), "payload": ("name", "module", "signature", "summary")}
+    wanted = [{"name": name, "table": table, **columns} for table, name in plural.items()]
     return settings_file("Python's own documentation", database, wanted)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from rag_index.database.files import replacement
 from rag_index.errors import SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
@@ -62,42 +61,18 @@ url = {url}  # read, never written; relative to this file
 # [store]
 # url = "http://127.0.0.1:6333"
 """
-_INDEX = """
-[[indexes]]
-name = {name}
-table = {table}
-key = {key}
-text = {text}
-payload = {payload}
-"""
 
 
-@dataclass(frozen=True, slots=True)
-class SampleIndex:
-    """One `[[indexes]]` of a settings file."""
+def settings_file(title: str, database: str, indexes: Iterable[Mapping[str, str | Sequence[str]]]) -> str:
+    """Return a commented rag-index.toml for the SQLite file `database`, whose path may be relative to it.
 
-    name: str
-    table: str
-    key: str
-    text: Sequence[str]
-    payload: Sequence[str]
-
-
-def settings_file(title: str, database: str, indexes: Sequence[SampleIndex]) -> str:
-    """Return a commented rag-index.toml for the SQLite file `database`, whose path may be relative to it."""
+    `indexes` has the keys of each `[[indexes]]`.
+    """
     head = _TEMPLATE.format(title=title, url=_toml(f"sqlite:///{database}"))
-    return head + "".join(
-        _INDEX.format(
-            name=_toml(index.name),
-            table=_toml(index.table),
-            key=_toml(index.key),
-            text=_toml(list(index.text)),
-            payload=_toml(list(index.payload)),
-        )
-        for index in indexes
-    )
+    tables = ("".join(f"{key} = {_toml(value)}\n" for key, value in index.items()) for index in indexes)
+    return head + "".join(f"\n[[indexes]]\n{table}" for table in tables)
 
 
-def _toml(value: str | list[str]) -> str:
+def _toml(value: str | Sequence[str]) -> str:
     """Return a string or an array of strings as TOML, whose basic strings are written as in JSON."""
     return json.dumps(value, ensure_ascii=False)

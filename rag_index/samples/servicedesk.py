@@ -26,7 +26,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, TypeVar
 
 from rag_index.errors import SettingsError
-from rag_index.samples.sample import SampleIndex, new_database, settings_file
+from rag_index.samples.sample import new_database, settings_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -380,7 +380,10 @@ def write(out: Path, *, documents: int = 20_000, seed: int = 1) -> dict[str, int
 
 def scaffold(database: str) -> str:
     """Return a commented rag-index.toml with an index for each table of the SQLite file `database`."""
-    wanted = [SampleIndex(f"{table}s", table, "id", texts, _COLUMNS) for table, texts in TABLES.items()]
+    wanted = [
+        {"name": f"{table}s", "table": table, "key": "id", "text": texts, "payload": _COLUMNS}
+        for table, texts in TABLES.items()
+    ]
     return settings_file("A generated service desk", database, wanted)
 
 
