@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,12 +33,7 @@ class WorseQuery:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints."""
-        return {
-            "query": self.query,
-            "before": round(self.before, 6),
-            "after": round(self.after, 6),
-            "lost": list(self.lost),
-        }
+        return _rounded(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +63,9 @@ class WayVerdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `--json` prints, without the queries."""
-        return {
-            "before": round(self.before, 6),
-            "after": round(self.after, 6),
-            "p": round(self.p, 6),
-            "passed": self.passed,
-            "needed": self.needed,
-            "worse": len(self.worse),
-            "better": self.better,
-        }
+        values = {**asdict(self), "worse": len(self.worse)}
+        del values["way"]
+        return _rounded(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +168,10 @@ class GateVerdict:
             f"more than max_loss ({self.max_loss:g}; chance explains it with p = {way.p:.2g}); worse: {named}{more} "
             "(`rag-index report` lists them)"
         )
+
+
+def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _by(way: WayVerdict) -> str:
