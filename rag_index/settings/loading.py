@@ -92,13 +92,11 @@ class _Location(NamedTuple):
     key: str
 
 
-def first_problem(
-    exc: ValidationError, root: type[BaseModel], values: Mapping[str, Any], origin: Mapping[Place, str], file: str
-) -> str:
+def first_problem(exc: ValidationError, values: Mapping[str, Any], origin: Mapping[Place, str], file: str) -> str:
     """Return the first error in one line. Unknown keys come first, since they often explain what is missing."""
     errors = exc.errors(include_url=False)
     error = min(errors, key=lambda e: ORDER.index(e["type"]) if e["type"] in ORDER else len(ORDER))
-    spot = _locate(error["loc"], root, values)
+    spot = _locate(error["loc"], values)
     variable = origin.get(spot.place)
     message = " ".join(_message(error, spot, variable).split())
     return message if variable else f"{file}: {message}"
@@ -148,15 +146,15 @@ def _describe_value(error: Mapping[str, Any], spot: _Location) -> str:
     return f", not {value}" if error["type"] != "value_error" or " should " in error["msg"] else f" (it is {value})"
 
 
-def _locate(location: tuple[int | str, ...], root: type[BaseModel], values: Mapping[str, Any]) -> _Location:
+def _locate(location: tuple[int | str, ...], values: Mapping[str, Any]) -> _Location:
     """Find the place in the file; the rest of pydantic's location says which of several types it tried."""
     head = location[0] if location else ""
     if len(location) < 2:
-        is_section = head in keys_of(root) and head not in TOP_KEYS.values()
+        is_section = head in keys_of(Settings) and head not in TOP_KEYS.values()
         table = f"[{'[indexes]' if head == 'indexes' else head}]" if is_section else ""
-        return _Location(location, root, table, "" if is_section else str(head))
+        return _Location(location, Settings, table, "" if is_section else str(head))
     is_index = head == "indexes"
-    model = _model_of(root, str(head))
+    model = IndexSettings if is_index else SECTIONS.get(str(head), Settings)
     label = _index_name(values, location[1]) if is_index else f"[{head}]"
     depth = 2 if is_index else 1
     rest = location[depth:]
@@ -183,12 +181,6 @@ def _locate_join(location: tuple[int | str, ...], name: int, model: type[BaseMod
     """Return the location of an error in a join; `name` is the number of its name in the location."""
     key = str(location[name + 1]) if len(location) > name + 1 else ""
     return _Location(location[: name + 2], model, table, key)
-
-
-def _model_of(root: type[BaseModel], key: str) -> type[BaseModel]:
-    annotation: Any = root.model_fields[key].annotation
-    inner = getattr(annotation, "__args__", (annotation,))[0]
-    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else root
 
 
 def _index_name(values: Mapping[str, Any], number: int | str) -> str:
@@ -253,7 +245,7 @@ def load_settings(given: str | Path | None = None, **overrides: dict[str, Any]) 
     try:
         settings = Settings(**values)
     except ValidationError as exc:
-        raise SettingsError(first_problem(exc, Settings, values, overlay.origin, path.name)) from exc
+        raise SettingsError(first_problem(exc, values, overlay.origin, path.name)) from exc
     return _with_places(settings, path)
 
 

@@ -44,9 +44,14 @@ KNOWN_PREFIXES = {
 }
 """Document and query prefix by model, from the models' own cards. Other models need none."""
 _LOCAL_NAME = re.compile(r"localhost|127\.[\d.]+|::1|0\.0\.0\.0")
+NEEDED_MODELS = {
+    "ollama": ', for example model = "nomic-embed-text"',
+    "openai": ": the name by which the server knows it",
+    "sentence-transformers": ": a folder, or a name on the model hub",
+}
+"""What to name as the model of the kinds that have no model of their own."""
 DOCUMENT, CHUNK = "{document}", "{chunk}"
 """Placeholders of a prompt: for the document, or a part of it, and for the chunk."""
-MAX_PORT = 65_535
 
 
 class ServerSettings(Section):
@@ -211,13 +216,9 @@ class EmbedderSettings(Section):
     def _check_model(self) -> EmbedderSettings:
         if self.kind == "local" and self.model != "wordllama":
             raise ValueError(f"model {self.model!r} does not exist for kind 'local'; use 'wordllama' or kind 'ollama'")
-        if self.kind == "ollama" and self.model in ("wordllama", ""):
-            raise ValueError("kind 'ollama' needs a model, for example model = \"nomic-embed-text\"")
-        if self.kind == "openai" and self.model in ("wordllama", ""):
-            raise ValueError("kind 'openai' needs a model: the name by which the server knows it")
+        if self.kind in NEEDED_MODELS and self.model in ("wordllama", ""):
+            raise ValueError(f"kind {self.kind!r} needs a model{NEEDED_MODELS[self.kind]}")
         self._check_servers()
-        if self.kind == "sentence-transformers" and self.model in ("wordllama", ""):
-            raise ValueError("kind 'sentence-transformers' needs a model: a folder, or a name on the model hub")
         document, query = known_prefixes(self.model) if self.kind != "local" else ("", "")
         if self.document_prefix is None:
             object.__setattr__(self, "document_prefix", document)
@@ -432,7 +433,7 @@ class ServeSettings(Section):
 
     host: str = Field(default="127.0.0.1", min_length=1)
     """The address to listen on. Any other than this machine's own (127.0.0.1, ::1, localhost) needs tokens."""
-    port: Whole = Field(default=8765, ge=0, le=MAX_PORT)
+    port: Port = 8765
     """The port to listen on; 0 takes a free one."""
     tokens: list[str] = Field(default=[])
     """Who may ask: a line for each token, as `rag-index serve --new-token NAME` prints it, with the token's hash."""
