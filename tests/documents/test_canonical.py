@@ -77,17 +77,6 @@ def test_encode_keys_equals_encode_key_of_each_row(rows, one):
     assert encode_keys(columns) == [encode_key(row[: len(columns)]) for row in rows]
 
 
-@settings(deadline=None)
-@given(st.lists(keys, min_size=1, max_size=3))
-def test_a_key_is_json_and_has_a_document_id(values):
-    key = encode_key(values)
-    json.loads(key)
-    given_id = document_id(key)
-    assert given_id or not values[0]
-    if len(values) > 1:
-        assert len(json.loads(given_id)) == len(values)
-
-
 @pytest.mark.parametrize(
     ("value", "key", "expected_id"),
     [

@@ -61,6 +61,12 @@ class Queries:
         self.began = self.loop.time()
         self.loop.run_until_complete(wait())
 
+    def answer(self, *texts: str) -> None:
+        """Ask, and check that each query gets its own vector."""
+        asked = self.ask(*texts)
+        self.run(asked)
+        assert_right(asked)
+
     def rest(self, seconds: float) -> None:
         """Let virtual time pass."""
         self.loop.run_until_complete(asyncio.sleep(seconds))
@@ -116,18 +122,14 @@ def make():
 
 def test_a_lone_query_waits_for_nothing(make):
     queries = make(2)
-    asked = queries.ask("alone")
-    queries.run(asked)
-    assert_right(asked)
+    queries.answer("alone")
     assert queries.seconds("alone") < 0.102
     assert queries.sent(0) + queries.sent(1) == [["alone"]]
 
 
 def test_queries_at_once_go_to_all_hosts_in_equal_shares(make):
     queries = make(4)
-    asked = queries.ask(*TWENTY)
-    queries.run(asked)
-    assert_right(asked)
+    queries.answer(*TWENTY)
     assert [[len(texts) for texts in queries.sent(number)] for number in range(4)] == [[5]] * 4
     assert max(map(queries.seconds, TWENTY)) < 0.102
 
@@ -174,9 +176,7 @@ def test_a_bad_query_fails_alone(make, error):
     assert_right(asked)
     with pytest.raises(type(error)):
         bad[0].future.result()
-    again = queries.ask("after it")
-    queries.run(again)
-    assert_right(again)
+    queries.answer("after it")
 
 
 # Hosts
@@ -246,9 +246,7 @@ def test_a_pause_that_all_hosts_ask_for_is_kept(make):
 def test_a_host_with_another_model_gets_no_query(make):
     queries = make(2, warm=False)
     queries.hosts[0].digest = "d2" * 32
-    asked = queries.ask(*TWENTY)
-    queries.run(asked)
-    assert_right(asked)
+    queries.answer(*TWENTY)
     assert queries.sent(0) == []
 
 
@@ -302,9 +300,7 @@ def test_cancelled_queries_are_not_sent_again(make):
     queries.rest(100)
     assert len(queries.sent(0) + queries.sent(1)) == 2
     assert not queries.stream._tasks
-    asked = queries.ask(*TWENTY)
-    queries.run(asked)
-    assert_right(asked)
+    queries.answer(*TWENTY)
 
 
 def test_closing_waits_for_the_queries_that_somebody_waits_for_and_no_longer(make):
