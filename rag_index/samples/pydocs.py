@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import importlib.util
 import inspect
 import io
@@ -179,10 +180,9 @@ def _class(node: ast.ClassDef, name: str, module: str) -> Iterator[Entry]:
 
 
 def _signature(node: _Function, *, skip_first: bool = False) -> str:
-    arguments = node.args
+    arguments = copy.deepcopy(node.args)
     if skip_first:
-        positional = arguments.posonlyargs or arguments.args
-        del positional[:1]
+        del (arguments.posonlyargs or arguments.args)[:1]
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     return f"({ast.unparse(arguments)}){returns}"
 

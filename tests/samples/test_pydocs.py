@@ -145,7 +145,7 @@ else:
 class Thing(ValueError):
     """A thing
     that fails."""
-    def __init__(self, a, b=2): ...
+    def __init__(self, a, b=2): "Begins."
     @property
     def size(self):
         """Its size."""
@@ -176,6 +176,7 @@ def test_a_source_file_is_read_without_running_it(tmp_path: Path) -> None:
         ("function", "pkg.mod.branch", "On Windows.", "(x)", "function"),
         ("function", "pkg.mod.branch", "Elsewhere.", "(x, *, y=1) -> int", "function"),
         ("class", "pkg.mod.Thing", "A thing that fails.", "(a, b=2)", "exception"),
+        ("method", "pkg.mod.Thing.__init__", "Begins.", "(self, a, b=2)", "method"),
         ("method", "pkg.mod.Thing.size", "Its size.", "(self)", "property"),
         ("method", "pkg.mod.Thing.size", "Not told twice.", "(self, value)", "method"),
         ("method", "pkg.mod.Thing.make", "Makes one.", "(cls)", "class method"),
