@@ -26,16 +26,7 @@ SCHEMA_NAME = "rag-index.schema.json"
 @click.option("--wait", type=click.FloatRange(min=0), metavar="SECONDS", help="The same option as in `index`.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the settings file, for editors.")
 @json_option
-def config(
-    context: Context,
-    explain: bool,
-    schema: bool,
-    workers: int | None,
-    shard_documents: int | None,
-    serial: bool,
-    wait: float | None,
-    as_json: bool,
-) -> None:
+def config(context: Context, explain: bool, schema: bool, as_json: bool, **given: Any) -> None:
     """Show every effective setting and where it comes from. Secrets are masked.
 
     A golden file that a gate could not use is an error, as it is for a rebuild.
@@ -46,11 +37,13 @@ def config(
     if schema:
         print_json(settings_schema())
         return
-    settings = context.settings(workers=workers, shard_documents=shard_documents, serial=serial, wait=wait)
+    settings = context.settings(**given)
     for index in settings.indexes:
         check_gate(settings, index)
-    given = {"parallel.workers": workers, "parallel.shard_documents": shard_documents, "run.wait": wait}
-    values = effective_settings(settings, given | {"parallel.serial": serial or None})
+    names = {name: "run.wait" if name == "wait" else f"parallel.{name}" for name in given}
+    values = effective_settings(
+        settings, {names[name]: None if value is False else value for name, value in given.items()}
+    )
     facts = machine_facts(settings) if explain else []
     if as_json:
         answer: dict[str, Any] = {"file": str(settings.path), "settings": [value.to_json() for value in values]}
@@ -85,14 +78,7 @@ def _text(value: Any) -> str:
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Do not look at these tables (may be repeated).")
 @click.option("--add", multiple=True, metavar="TABLE", help="Make an index of this table, too (may be repeated).")
 @click.option("--force", is_flag=True, help="Overwrite an existing settings file.")
-def init(
-    context: Context,
-    source: str | None,
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    add: tuple[str, ...],
-    force: bool,
-) -> None:
+def init(context: Context, source: str | None, force: bool, **chosen: tuple[str, ...]) -> None:
     """Write a commented rag-index.toml, and show a document of each index that it proposes."""
     from rag_index.settings import FILE_NAME
     from rag_index.sources.scaffold import scaffold
@@ -100,9 +86,9 @@ def init(
     path = Path(context.config or FILE_NAME)
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists already; overwrite it with --force, or name another file with --config")
-    if source is None and (include or exclude or add):
+    if source is None and any(chosen.values()):
         raise click.UsageError("--include, --exclude and --add choose tables of a database: name it with --source")
-    made = scaffold(source, path.parent, include=include, exclude=exclude, add=add)
+    made = scaffold(source, path.parent, **chosen)
     if source is not None:
         _show_examples(made, source)
     schema = f"#:schema ./{SCHEMA_NAME}\n\n" if (path.parent / SCHEMA_NAME).exists() else ""
