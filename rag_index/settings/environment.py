@@ -53,22 +53,11 @@ def keys_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items() if not field.exclude}
 
 
-def tables_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Return the models of those keys of a model that are tables with keys of their own."""
-    return _inner_models(model)
+def tables_of(model: type[BaseModel], collection: type | None = None) -> dict[str, type[BaseModel]]:
+    """Return the models of those keys of a model that are tables with keys of their own.
 
-
-def entries_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Return the models of the entries of those keys of a model that are lists of tables."""
-    return _inner_models(model, list)
-
-
-def named_tables_of(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Return the models of the tables of those keys of a model that are tables of tables, each with a name."""
-    return _inner_models(model, dict)
-
-
-def _inner_models(model: type[BaseModel], collection: type | None = None) -> dict[str, type[BaseModel]]:
+    `list` stands for the keys that are lists of such tables, `dict` for those that give each of them a name.
+    """
     return {
         key: kind
         for key, field in keys_of(model).items()

@@ -17,9 +17,7 @@ from rag_index.settings.environment import (
     CONFIG_VARIABLE,
     TOP_KEYS,
     Overlay,
-    entries_of,
     keys_of,
-    named_tables_of,
     new_name,
     tables_of,
 )
@@ -161,11 +159,11 @@ def _locate(location: tuple[int | str, ...], values: Mapping[str, Any]) -> _Loca
     if not rest:
         return _Location(location, model, label, "")
     key = str(rest[0])
-    if (named := named_tables_of(model).get(key)) and len(rest) > 1:
+    if (named := tables_of(model, dict).get(key)) and len(rest) > 1:
         return _locate_join(location, depth + 1, named, f"{label}, [{head}.{key}.{rest[1]}]")
-    if entry := entries_of(model).get(key):
+    if entry := tables_of(model, list).get(key):
         place, number = location[: depth + 1], f"{key}, entry {int(rest[1]) + 1}" if len(rest) > 1 else key
-        if len(rest) > 3 and (named := named_tables_of(entry).get(str(rest[2]))):
+        if len(rest) > 3 and (named := tables_of(entry, dict).get(str(rest[2]))):
             return _locate_join(location, depth + 3, named, f"{label}, {number}, join {rest[3]}")
         if len(rest) > 2:
             return _Location(place, entry, f"{label}, {number}", str(rest[2]))
