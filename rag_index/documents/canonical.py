@@ -71,7 +71,7 @@ def hash_bytes(value: bytes) -> bytes:
 
 def hash_text(text: str) -> bytes:
     """Return the 16-byte BLAKE2b hash of the text in UTF-8."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+    return hash_bytes(text.encode("utf-8", "surrogatepass"))
 
 
 def byte_count(text: str) -> int:

@@ -301,16 +301,14 @@ class QueryStream:
     def _check_hosts(self, now: float) -> None:
         """Try out the hosts that failed, and compare the models of those whose last comparison is too old."""
         for host in self._pool.to_probe(now):
-            self._check(host, self._model.try_out)
+            host.being_probed = True
+            self._start(self._check(host, self._model.try_out))
         for host in self._pool.in_use(now):
             if host.free_slots(now) > 0 and now - host.checked_at > host.endpoint.compare_seconds:
-                self._check(host, self._model.compare)
+                host.being_probed = True
+                self._start(self._check(host, self._model.compare))
 
-    def _check(self, host: Host, check: Callable[[Endpoint], Awaitable[None]]) -> None:
-        host.being_probed = True
-        self._start(self._checked(host, check))
-
-    async def _checked(self, host: Host, check: Callable[[Endpoint], Awaitable[None]]) -> None:
+    async def _check(self, host: Host, check: Callable[[Endpoint], Awaitable[None]]) -> None:
         started = self._clock.now()
         try:
             async with self._model.in_time(host.endpoint):
