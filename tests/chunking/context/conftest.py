@@ -39,24 +39,21 @@ def server():
         yield fake
 
 
+def servers_of(*servers, **given):
+    """Return servers that write contexts. They are waited for only if `given` says so."""
+    usual = {
+        "hosts": tuple(server.url for server in servers), "model": "fake-talk", "timeout": 5.0, "keep_alive": "5m",
+        "requests_in_flight": 10, "num_thread": None, "patience": 0.0, "num_ctx": 4096,
+    }  # fmt: skip
+    return Servers(**(usual | given))
+
+
 @pytest.fixture
 def make_chunker(tmp_path):
     """Return a function that makes a chunker for servers. It waits for no server unless `given` says so."""
 
     def make(*servers, chars=40, required=False, max_chars=300, prompt=DEFAULT_PROMPT, num_ctx=4096, **given):
-        asked = Servers(
-            **{
-                "hosts": tuple(server.url for server in servers),
-                "model": servers[0].model,
-                "timeout": 5.0,
-                "keep_alive": "5m",
-                "requests_in_flight": 10,
-                "num_thread": 1,
-                "patience": 0.0,
-                "num_ctx": num_ctx,
-                **given,
-            }
-        )
+        asked = servers_of(*servers, num_ctx=num_ctx, **given)
         recipe = Recipe(servers[0].digest, prompt, max_chars, num_ctx)
         cache = SecretStr(f"sqlite:///{tmp_path / 'cache' / 'contexts.db'}")
         return ContextChunker(TextChunker(chars, 0), asked, recipe, cache, required)

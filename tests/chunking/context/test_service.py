@@ -6,22 +6,15 @@ import pytest
 
 from rag_index.chunking import open_chunker
 from rag_index.chunking.context.chunker import DEFAULT_HOST, ContextChunker
-from rag_index.chunking.context.writer import Servers, check_model
+from rag_index.chunking.context.writer import check_model
 from rag_index.doctor.checkup import Checkup, Resources
 from rag_index.embedders import open_embedder
 from rag_index.errors import EmbedderError, EmbedderUnavailable
 from rag_index.ledger import Ledger
 from rag_index.stores import open_store
+from tests.chunking.context.conftest import servers_of
 from tests.fakes.ollama import FakeOllama
 from tests.project import SETTINGS, Project
-
-
-def servers_of(*fakes, **given):
-    hosts = tuple(fake.url for fake in fakes)
-    return Servers(**{
-        "hosts": hosts, "model": "fake-talk", "timeout": 5.0, "keep_alive": "5m", "requests_in_flight": 2,
-        "num_thread": None, "patience": 0.0, "num_ctx": 4096, **given,
-    })  # fmt: skip
 
 
 @pytest.fixture
