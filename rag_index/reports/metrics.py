@@ -29,13 +29,16 @@ SUMMED = (
     "sent_bytes", "embed_seconds", "texts", "repeated", "reused", "requests", "retries", "splits", "rate_limited",
     "chars", "chunk_seconds", "contexts_made", "contexts_cached", "contexts_missing",
 )  # fmt: skip
-"""What a run has of all its shards together, named as in `ShardStats`."""
+"""What a run has of all its shards together."""
 FLOAT_BYTES = 4
 
 
 @dataclass(slots=True)
 class RunMetrics:
-    """The metrics of one run of one index, in wall seconds. `stages` divides up the time of the flow's process."""
+    """The metrics of one run of one index, in wall seconds. `stages` divides up the time of the flow's process.
+
+    `ShardStats` says what the fields that `SUMMED` names are.
+    """
 
     documents: int = 0
     seconds: float = 0.0
@@ -46,9 +49,7 @@ class RunMetrics:
     idle_seconds: float = 0.0
     """Seconds from the first shard to the end in which workers had nothing to do, summed over workers."""
     embed_seconds: float = 0.0
-    """The part of `worker_seconds` in which at least one embedding request or call was running."""
     chunk_seconds: float = 0.0
-    """The part of `worker_seconds` spent on chunking, which includes writing contexts."""
     write_seconds: float = 0.0
     """Seconds spent on writing points to the store, in the flow or summed over workers."""
     first_shard_after: float | None = None
@@ -59,27 +60,20 @@ class RunMetrics:
     chunks: int = 0
     texts: int = 0
     repeated: int = 0
-    """Chunks that share the vector of an equal text in their shard."""
     reused: int = 0
-    """Chunks whose vector was copied from the store."""
     requests: int = 0
     retries: int = 0
     splits: int = 0
-    """Requests for a part of a batch that was refused as a whole."""
     rate_limited: int = 0
     chars: int = 0
     read_bytes: int = 0
     """Bytes of text and payload that were read from the source."""
     sent_bytes: int = 0
-    """Bytes of text that were sent to the embedder."""
     vector_bytes: int = 0
     """Bytes of the vectors that were written to the store."""
     contexts_made: int = 0
-    """Chunks whose context a model wrote in this run."""
     contexts_cached: int = 0
-    """Chunks whose context was found in the cache."""
     contexts_missing: int = 0
-    """Chunks that are indexed without the context they should have."""
     by_worker: dict[str, float] = field(default_factory=dict)
     """Busy seconds of each worker, which is named by host name and process id."""
     by_host: dict[str, float] = field(default_factory=dict)
@@ -89,7 +83,6 @@ class RunMetrics:
     processors: int = 1
     """Number of processors of the flow's machine."""
     symbols: dict[str, int] = field(default_factory=dict)
-    """Number of symbols found in source code, by kind."""
     peak_memory: int = 0
     """The largest resident size of any worker's process, in bytes."""
 

@@ -21,7 +21,7 @@ def fake():
 
 
 @pytest.fixture
-def project(tmp_path, prefect_server, fake) -> Project:
+def project(tmp_path, fake) -> Project:
     """A project with 80 notes. Eight of them have several chunks, all different."""
     project = Project(tmp_path / "project").fill(80)
     lengthen_notes(project, 12)
@@ -46,7 +46,7 @@ def several(project) -> list[dict]:
 
 
 def test_contexts_are_written_once_cached_and_counted(project, fake):
-    outcome = project.index(serial=True).indexes[0]
+    outcome = project.run().indexes[0]
     chunks = several(project)
     assert len(chunks) > 8
     assert all(one["context"].startswith("Context ") for one in chunks)
@@ -80,10 +80,9 @@ def test_contexts_are_written_once_cached_and_counted(project, fake):
     assert "rag-index rebuild notes" in refused.message
 
 
-@pytest.mark.long
 def test_missing_contexts_are_listed_and_requested_again(project, fake):
     fake.fault("generated", path="/api/generate", marker="ticket 40 ", response="")
-    report = project.index(serial=True)
+    report = project.run()
     outcome = report.indexes[0]
     assert (outcome.state, outcome.failed, outcome.incomplete) == ("completed", 0, 1)
     missing = outcome.contexts_missing
@@ -96,7 +95,7 @@ def test_missing_contexts_are_listed_and_requested_again(project, fake):
     assert len(project.texts()["40"]) == missing, "it is indexed anyway"
 
     fake.clear()
-    assert project.index(serial=True).indexes[0].nothing_to_do
+    assert project.run().indexes[0].nothing_to_do
     assert fake.generates() == []
 
     retried = project.json("retry-failed", "--serial")["indexes"][0]
@@ -118,7 +117,7 @@ def test_a_missing_model_ends_the_run_before_it_begins(project, fake):
 
 
 @pytest.mark.long
-def test_a_killed_run_is_resumed_and_requests_no_context_twice(project, fake):
+def test_a_killed_run_is_resumed_and_requests_no_context_twice(project, fake, prefect_server):
     """Use two workers. Only requests that were in flight when all was killed may be sent again."""
     lengthen_notes(project, 60)
     fake.seconds_per_answer = 0.1
