@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from rag_index.cli import main
 from rag_index.indexing.run import RunOptions
 from rag_index.orchestration.launch import FlowStart
 from rag_index.orchestration.plain_run import run_plainly
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
 
     from rag_index.stores import Store
 
-__all__ = ["PROGRAM", "SETTINGS", "WORDS", "Project", "body"]
+__all__ = ["PROGRAM", "SETTINGS", "WORDS", "Project", "body", "run_here"]
 
 SETTINGS = """\
 project = "test"
@@ -125,6 +129,16 @@ class Project:
             ours = payload["_rag"]
             chunks.setdefault(ours["document_id"], []).append((ours["chunk"], ours["text"]))
         return {document: [text for _, text in sorted(parts)] for document, parts in chunks.items()}
+
+
+def run_here(config: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
+    """Run the program in this process, since starting Python takes longer than most commands; return what it prints."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
+        main(["--config", str(config), *map(str, arguments)])
+    assert ended.value.code == code, (out.getvalue(), err.getvalue())
+    assert "Traceback" not in err.getvalue()
+    return out.getvalue(), err.getvalue()
 
 
 def _no_flow() -> Any:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
-from rag_index.cli import main
 from rag_index.evaluation.golden import GoldenQuery, read_golden, write_golden
 from tests.fakes.ollama import FakeOllama
 from tests.indexing.plain import run_plain
-from tests.project import Project
+from tests.project import Project, run_here
 from tests.retrieve.desk import Desk
 
 NAMES = "printer network password invoice keyboard server monitor license update backup".split()
@@ -38,12 +35,7 @@ def desk(tmp_path_factory):
 
 
 def run(project, *arguments, code=0):
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["--config", str(project.config), "evaluate", *map(str, arguments)])
-    assert ended.value.code == code, (out.getvalue(), err.getvalue())
-    assert "Traceback" not in err.getvalue()
-    return out.getvalue(), err.getvalue()
+    return run_here(project.config, "evaluate", *arguments, code=code)
 
 
 def evaluated(project, *arguments, code=0):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import uuid
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing
 
 import pytest
 
-from rag_index.cli import main
 from rag_index.stores import open_store
 from rag_index.stores.edge import reader as edge_reader
-from tests.project import PROGRAM
+from tests.project import PROGRAM, run_here
 from tests.retrieve.desk import Desk
 from tests.waiting import eventually
 
@@ -26,13 +24,7 @@ def desk(tmp_path_factory):
 
 
 def run(desk, *arguments, code=0):
-    """Run the program in this process: starting Python takes longer than everything tested here."""
-    out, err = io.StringIO(), io.StringIO()
-    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
-        main(["--config", str(desk.config), *arguments])
-    assert ended.value.code == code, (out.getvalue(), err.getvalue())
-    assert "Traceback" not in err.getvalue()
-    return subprocess.CompletedProcess([], code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess([], code, *run_here(desk.config, *arguments, code=code))
 
 
 def hits(desk, *arguments):
