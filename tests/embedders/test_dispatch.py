@@ -11,7 +11,7 @@ import random
 import pytest
 
 from rag_index.embedders.dispatch import make_batches
-from rag_index.errors import BadVectors, EmbedderUnavailable, ModelChanged, RateLimited, TextRefused
+from rag_index.errors import BadVectors, EmbedderUnavailable, HostUnreachable, ModelChanged, RateLimited, TextRefused
 from rag_index.hosts.endpoint import Endpoint
 from tests.fakes.hosts import HANG, ILL, PLAIN_TEXT, FakeHosts, assert_own_vectors
 from tests.fakes.ollama import FakeOllama
@@ -124,6 +124,13 @@ def test_one_failure_on_each_of_three_hosts_is_no_fault_of_the_text(warm):
     hosts = warm(3)
     for host in hosts.hosts:
         host.outcomes(POISON, [ILL])
+    assert_own_vectors(hosts.embed([POISON]), [POISON])
+
+
+@pytest.mark.parametrize("error", [RateLimited("slow down", 1.0), HostUnreachable("accepts no connection")])
+def test_a_host_that_pauses_or_accepts_no_connection_never_convicts_a_text(warm, error):
+    hosts = warm(1)
+    hosts[0].outcomes(POISON, [error] * 12)
     assert_own_vectors(hosts.embed([POISON]), [POISON])
 
 
