@@ -242,7 +242,7 @@ def _polymorphic(
     found: list[Relation] = []
     for column in table.columns.values():
         named = words(column.name)
-        if named[-1] not in TYPE_WORDS or column.kind != "text":
+        if not (named[-1] in TYPE_WORDS or named[-1].endswith("type")) or column.kind != "text":
             continue
         for other in _ids_beside(table, column.name):
             for value in dict.fromkeys(column.filled):
@@ -258,13 +258,14 @@ def _polymorphic(
 
 def _ids_beside(table: DatabaseTable, type_column: str) -> list[str]:
     """Return the columns that may hold the ids of what a type column says."""
-    stem = words(type_column)[:-1]
+    *stem, last = noun(type_column)
+    stem += filter(None, [last.removesuffix("type")]) if last not in TYPE_WORDS else []  # `itemtype`
     exact = [
         name
         for name in table.columns
-        if name != type_column and words(name)[:-1] == stem and words(name)[-1] in KEY_WORDS
+        if name != type_column and list(noun(name)[:-1]) == stem and words(name)[-1] in KEY_WORDS
     ]
-    bare = [name for name in table.columns if name != type_column and words(name) == stem]
+    bare = [name for name in table.columns if name != type_column and list(noun(name)) == stem]
     loose = [name for name in table.columns if {"id"} & set(words(name)) and set(stem) & set(words(name))]
     return list(dict.fromkeys([*exact, *bare, *loose]))
 

@@ -235,7 +235,7 @@ class Subject:
             or {"direct", "message"} <= nouns
             or {"private", "msg"} <= nouns
         ):
-            return "holds messages between persons"
+            return "holds messages between persons, or notes of one"
         if (
             nouns & MACHINERY
             or any(map(MACHINE_NOUN.fullmatch, nouns))

@@ -158,8 +158,11 @@ def _is_json(text: str) -> bool:
 
 def html_text(text: str) -> str:
     """Return the text of HTML: entities as characters, tables and lists as lines, and code as it is."""
-    if "<" not in text and "&" not in text:
-        return text
+    if "<" not in text:
+        if "&" not in text:
+            return text
+        if text.lstrip().startswith("&lt;") and "&lt;/" in text:  # some programs store the marks as entities, too
+            text = html.unescape(text)
     text = _SHORTCODE.sub("", text)
     if not _BLOCK.search(text):  # some programs write line breaks where others write tags
         text = _PARAGRAPH.sub("<p>", text).replace("\n", "<br>")

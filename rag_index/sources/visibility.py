@@ -225,9 +225,11 @@ def _span(table: DatabaseTable, column: Column, name: str, seconds_now: str) -> 
     called, times = "_".join(words(column.name)), [value for value in column.filled if value != 0]
     ends, starts = bool(ENDS.fullmatch(called)), bool(STARTS.fullmatch(called))
     begins = [one for one in table.columns.values() if BEGINS.fullmatch("_".join(words(one.name)))]
-    if all(2 * sum(map(bool, one.values)) <= len(one.values) for one in begins):
+    weak = bool(times) or column.kind == "number"  # an empty `end` may be one of anything
+    if weak and all(2 * sum(map(bool, one.values)) <= len(one.values) for one in begins):
+        stops = any(STOPS.fullmatch("_".join(words(name))) for name in table.columns)
         ends = ends or bool(STOPS.fullmatch(called))
-        starts = starts or (column.kind == "number" and bool(BEGINS.fullmatch(called)))
+        starts = starts or ((stops or column.kind == "number") and bool(BEGINS.fullmatch(called)))
     if column.kind == "number" and (ends or starts):
         if 2 * len(times) > len(column.values) or any(value < MIN_SECONDS for value in times):
             return None

@@ -221,6 +221,7 @@ def test_a_label_comes_with_its_value_unless_the_link_is_deleted(propose):
         ("published_until DATETIME", ["2020-01-01 00:00:00", "2080-01-01 00:00:00", None], {1}),
         ("valid_to DATETIME", ["2020-01-01 00:00:00", "9999-12-31 00:00:00"], {1}),
         ("start_date DATETIME", ["2099-01-01 00:00:00", None], set()),
+        ("begin_date DATETIME, end_date DATETIME GENERATED ALWAYS AS (NULL)", ["2099-01-01 00:00:00", None], {1}),
         ("fe_group TEXT NOT NULL", ["2", "", "0"], {1}),
         ("user_group INTEGER NOT NULL", [0, 3, 2], set()),
         ("read INTEGER NOT NULL", [1, 0], set()),
@@ -230,6 +231,21 @@ def test_a_label_comes_with_its_value_unless_the_link_is_deleted(propose):
 def test_rows_that_may_not_be_shown_are_no_documents(propose, column, values, hidden):
     made = propose({"pages": pages(column, values)})
     assert shown(propose, made, "pages") == {str(n) for n in range(1, 13) if n not in hidden}
+
+
+@pytest.mark.parametrize(("kind", "key"), [("itemtype", "items_id"), ("object_type", "object_id")])
+def test_remarks_belong_to_what_their_type_and_id_say(propose, kind, key):
+    remarks = [(n, ["Page", "Machine"][n % 2], n % 9 + 1, f"{PROSE} in hour {n}") for n in range(40)]
+    columns = f"id INTEGER PRIMARY KEY, {kind} TEXT NOT NULL, {key} INTEGER NOT NULL, content TEXT"
+    machines = "id INTEGER PRIMARY KEY, name TEXT", [(n, f"Wheel {n}") for n in range(1, 12)]
+    made = propose({"w_pages": pages("x INTEGER", [0]), "w_remarks": (columns, remarks), "w_machines": machines})
+    (part,) = index(made, "w_pages")["parts"]
+    assert (part["table"], part["on"], part["where"]) == ("w_remarks", key, f"{kind} = 'Page'")
+
+
+def test_the_notes_of_one_person_are_left_out(propose):
+    made = propose({"reminders": pages("x INTEGER", [0]), "pages": pages("x INTEGER", [0])})
+    assert made.left_out["reminders"] == "holds messages between persons, or notes of one"
 
 
 def test_pages_below_a_hidden_one_are_hidden_at_any_depth(propose):
