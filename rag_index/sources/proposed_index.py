@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rag_index.sources.catalog import DatabaseTable
     from rag_index.sources.relations import Relation
     from rag_index.sources.subjects import Subject, Subjects
+    from rag_index.sources.visibility import Condition
 
 MAX_PAYLOAD = 8
 MAX_JOINS = 4
@@ -236,9 +237,8 @@ class IndexMaker:
         """Add a join and return its name."""
         parent = relation.parent
         stem = [word for word in words(relation.columns[0]) if word not in ("id", "fk", "no", "code", "uuid", "guid")]
-        plain = re.sub(r"\W", "", "_".join(stem) or "_".join(words(parent.name)), flags=re.ASCII).strip("_")
-        plain = plain if plain[:1].isalpha() else f"join_{plain}" if plain else "joined"
-        name = free_name(plain, {*self._joins, *self._table.columns, *self._part_names})
+        named = _identifier("_".join(stem) or parent.name, "join")
+        name = free_name(named, {*self._joins, *self._table.columns, *self._part_names})
         join = self._join(relation, f"{through}." if through else "", required=required)
         if len(relation.pairs) == 1 and relation.pairs[0][1] == "id" and not through:
             join["on"] = relation.columns[0]
@@ -371,15 +371,14 @@ class IndexMaker:
         """Return a part of rows that name a row of this table, or of one that it is joined with by `by_column`."""
         part = self._part_head(child, number)
         pairs = [(here, by_column[there] if by_column else there) for here, there in relation.pairs]
-        whole = by_column is None and [there for _, there in pairs] == list(key)
-        part["on"] = _one_or_all([here for here, _ in pairs]) if whole else dict(pairs)
+        part["on"] = dict(pairs) if by_column else _on(pairs, key)
         self._restrict(part, relation)
         return self._with_text(part, child, [*relation.columns, relation.type_column])
 
     def _part_of_part(self, child: Subject, second: Relation, first: Relation, number: int) -> dict[str, Any]:
         """Return a part of rows that name a row of a part."""
         part = self._part_head(child, number)
-        name = _plain(second.parent.name) or "parent"
+        name = _identifier(second.parent.name, "parent")
         join = self._join(second)
         self._restrict(join, first)
         part["joins"] = {name: join}
@@ -390,12 +389,16 @@ class IndexMaker:
     def _part_head(self, child: Subject, number: int) -> dict[str, Any]:
         self._part_names.add(child.table.name)
         part = self._place(child.table)
-        if child.conditions:
-            part["where"] = joined(child.conditions)
-            self._reasons[f"parts.{number}.where"] = "; ".join(one.reason for one in child.conditions)
-            self._hidden += [f"{child.table.full_name}: {one.reason}" for one in child.conditions]
+        self._hide(part, child, child.conditions, f"parts.{number}.where")
         self._tables.append(child.table.full_name)
         return part
+
+    def _hide(self, place: dict[str, Any], subject: Subject, conditions: Sequence[Condition], reason: str) -> None:
+        """Leave the rows out that conditions hide, and say why; `reason` is the key of that."""
+        if conditions:
+            place["where"] = joined(conditions)
+            self._reasons[reason] = "; ".join(one.reason for one in conditions)
+            self._hidden += [f"{subject.table.full_name}: {one.reason}" for one in subject.conditions]
 
     def _with_text(self, part: dict[str, Any], child: Subject, on: Sequence[str]) -> dict[str, Any]:
         columns = [*child.title_columns, *child.prose]
@@ -438,11 +441,10 @@ class IndexMaker:
     def _label_part(self, own: Relation, way: Sequence[Relation], key: Sequence[str], number: int) -> dict[str, Any]:
         """Return the part with the labels, such as tags, that a table links with rows, and with a value of each."""
         link = self._subjects.of(own.child)
-        name = _plain(way[-1].parent.name) or "label"
+        name = _identifier(way[-1].parent.name, "label")
         part: dict[str, Any] = {"name": name, **self._part_head(link, number)}
         self._part_names.add(name)
-        whole = [there for _, there in own.pairs] == list(key)
-        part["on"] = own.pairs[0][0] if whole and len(own.pairs) == 1 else dict(own.pairs)
+        part["on"] = _on(own.pairs, key)
         self._restrict(part, own)
         part["joins"], through = {}, ""
         for relation in way:
@@ -479,10 +481,7 @@ class IndexMaker:
         conditions = list(subject.conditions)
         if subject.thread is not None:
             conditions.append(answers_none(self._table, subject.thread.columns[0], self._subjects.catalog.quoted))
-        if conditions:
-            made["where"] = joined(conditions)
-            self._reasons["where"] = "; ".join(one.reason for one in conditions)
-            self._hidden += [f"{self._table.full_name}: {one.reason}" for one in subject.conditions]
+        self._hide(made, subject, conditions, "where")
         if title:
             made["title"] = title
         text = [name for name in dict.fromkeys(self._text) if name not in subject.title_columns]
@@ -533,6 +532,11 @@ class IndexMaker:
         return [*self._payload, *own][:MAX_PAYLOAD]
 
 
+def _on(pairs: Sequence[tuple[str, str]], key: Sequence[str]) -> str | list[str] | dict[str, str]:
+    """Return the key `on` of a part: its columns alone, if they equal those of the document's key."""
+    return _one_or_all([here for here, _ in pairs]) if [there for _, there in pairs] == list(key) else dict(pairs)
+
+
 def _one_or_all(names: Sequence[str]) -> str | list[str]:
     """Return the only name, or else all of them."""
     return names[0] if len(names) == 1 else list(names)
@@ -550,8 +554,10 @@ def free_name(wanted: str, taken: Container[str], mark: str = "_") -> str:
     return next(name for n in count(1) if (name := f"{wanted}{mark}{n}" if n > 1 else wanted) not in taken)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"\W", "", "_".join(words(name)), flags=re.ASCII)
+def _identifier(name: str, otherwise: str) -> str:
+    """Return a name as one that joins and parts may have; `otherwise` stands first if it begins with no letter."""
+    plain = re.sub(r"\W+", "_", "_".join(words(name)), flags=re.ASCII).strip("_")
+    return plain if plain[:1].isalpha() else f"{otherwise}_{plain}".strip("_")
 
 
 def _with_labels(parts: list[dict[str, Any]], taken: set[str]) -> list[dict[str, Any]]:
@@ -561,8 +567,7 @@ def _with_labels(parts: list[dict[str, Any]], taken: set[str]) -> list[dict[str,
     for part in parts:
         label = part.get("name", part["table"])
         if label in used:
-            plain = re.sub(r"\W", "_", label, flags=re.ASCII).strip("_") or "part"
-            plain = plain if plain[:1].isalpha() else f"part_{plain}"
+            plain = _identifier(label, "part")
             label = free_name(plain, used | {plain})
         used.add(label)
         named.append({"name": label} | part | {"name": label} if label != part["table"] else part)

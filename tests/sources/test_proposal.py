@@ -287,6 +287,18 @@ def test_names_without_letters_are_names(propose):
     assert index(propose({"_": (columns, rows)}), "_")["key"] == "#"
 
 
+def test_a_table_of_labels_may_begin_with_a_digit(propose):
+    links = [(n, n % 2 + 1) for n in range(1, 13)]
+    tables = {
+        "pages": pages("x INTEGER", [0]),
+        "3d_tags": ("id INTEGER PRIMARY KEY, name TEXT", [(1, "Water wheels"), (2, "Bakers")]),
+        "page_tags": ("page_id INTEGER, tag_id INTEGER, PRIMARY KEY (page_id, tag_id)", links),
+    }
+    made = propose(tables)
+    assert [*index(made, "pages")["parts"][0]["joins"]] == ["label_3d_tags"]
+    assert len(shown(propose, made, "pages")) == 12
+
+
 def test_why_a_row_was_hidden_is_not_shown(propose):
     made = propose({"pages": pages("delete_reason TEXT", ["It names a man in the village", "It insults the miller"])})
     assert made.personal == {"pages": ["delete_reason"]}
