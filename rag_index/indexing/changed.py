@@ -229,7 +229,7 @@ class _Batch(NamedDocuments):
         self.changes = run.ledger.waiting_changes(run.alias, self._size)
         self._ids = [change.document_id for change in self.changes]
         scan = super().begin(run) if self.changes else None
-        if scan is not None and scan.guard.may_lose_parts(self.page.documents.keys):
+        if scan is not None and run.index.parts and scan.guard.may_lose_parts(self.page.documents.keys):
             run.count_parts()
         return scan
 
