@@ -1,10 +1,12 @@
 """What searches find by meaning, by words and by both, in texts of every machine. Quoted in docs/performance.md.
 
     python benchmarks/quality.py [--sets docstrings functions packages] [--queries 1000] [--model wordllama|minilm]
+                                 [--misspelt]
 
 Each text is searched by what its author wrote about it: see benchmarks/searches/texts.py. The table has recall at 10
 and, after the slash, the mean reciprocal rank at 10; "sum" is both without soft match. `--model minilm` needs an Ollama
-server (found or built as for the tests) and the package index.
+server (found or built as for the tests) and the package index. `--misspelt` asks the queries with a typing error in one
+word, and once more without correcting it.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import re
 import sqlite3
 import sys
 import tempfile
@@ -20,6 +23,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -30,6 +34,7 @@ from benchmarks.searches.printing import line
 from benchmarks.searches.project import program
 from benchmarks.searches.texts import SETS, known_texts
 from rag_index import Retriever
+from rag_index.retrieve import spelling
 from rag_index.settings import load_settings
 
 if TYPE_CHECKING:
@@ -51,7 +56,7 @@ COLUMNS = ("meaning", "words", "sum", "both")
 SEED = 7
 
 
-def measure(which: str, model: str, queries: int) -> None:
+def measure(which: str, model: str, queries: int, *, errors: bool) -> None:
     texts = known_texts(which)
     asked = [text for text in texts if text.query]
     asked = random.Random(SEED).sample(asked, min(queries, len(asked)))
@@ -65,24 +70,51 @@ def measure(which: str, model: str, queries: int) -> None:
         program(config, "index-all", "--json")
         print(f"\n{which}: {len(texts):,} texts, {len(asked):,} queries, recall at 10")
         line("", *(f"{name:>12}" for name in COLUMNS))
-        for name, options in ((model, {}), ("random vectors for the queries", {"open_embedder": NoiseEmbedder})):
-            found = asyncio.run(hits(config, asked, options))
-            shares, ranks = (found > 0).mean(axis=0), found.mean(axis=0)
-            line(name, *(f"{100 * share:.1f}/{rank:.3f}" for share, rank in zip(shares, ranks, strict=True)))
+        print_line(model, config, asked, {})
+        if not errors:
+            print_line("random vectors for the queries", config, asked, {"open_embedder": NoiseEmbedder})
+            return
+        asked = misspelt(asked)
+        print_line("misspelt", config, asked, {})
+        with patch.object(spelling, "MAX_WORDS", 0):
+            print_line("misspelt, not corrected", config, asked, {})
 
 
-async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) -> Any:
-    """Return the reciprocal rank of each query's text, 0 if it is not found, in a column for each way of searching."""
+def misspelt(asked: list[KnownText]) -> list[KnownText]:
+    """Return the queries that have a word of five letters or more, with one edit in one of these."""
+    chance, found = random.Random(SEED), []
+    for text in asked:
+        words = re.findall(rf"\b[^\W\d_]{{{spelling.MIN_LETTERS},}}\b", text.query)
+        if words:
+            word = chance.choice(words)
+            wrong = chance.choice(spelling.spellings(word.lower()))
+            found.append(replace(text, query=re.sub(rf"\b{word}\b", wrong, text.query)))
+    return found
+
+
+def print_line(name: str, config: Path, asked: list[KnownText], options: dict[str, Any]) -> None:
+    found, corrected = asyncio.run(hits(config, asked, options))
+    shares, ranks = (found > 0).mean(axis=0), found.mean(axis=0)
+    cells = (f"{100 * share:.1f}/{rank:.3f}" for share, rank in zip(shares, ranks, strict=True))
+    line(name, *cells, f"{corrected} of {len(asked)} corrected")
+
+
+async def hits(config: Path, asked: list[KnownText], options: dict[str, Any]) -> tuple[Any, int]:
+    """Return the reciprocal rank of each query's text, 0 if it is not found, in a column for each way of searching.
+
+    The second value is the number of queries whose words were corrected.
+    """
     settings = load_settings(config)
-    weight = settings.dense_weight
+    weight, corrected = settings.dense_weight, 0
     rows = []
     async with Retriever(settings, **options) as retriever:
         for text in asked:
             found = await retriever.candidates(text.query)
+            corrected += bool(found.question.corrected)
             ways = (found.ranked(1.0), found.ranked(0.0), without_soft_match(found, weight), found.ranked(weight))
             place = ("texts", text.name)
             rows.append([1 / (1 + way.index(place)) if place in way else 0.0 for way in ways])
-    return np.array(rows)
+    return np.array(rows), corrected
 
 
 def without_soft_match(found: Candidates, weight: float) -> list[tuple[str, str]]:
@@ -96,9 +128,10 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--model", choices=["wordllama", "minilm"], default="wordllama")
+    parser.add_argument("--misspelt", action="store_true")
     arguments = parser.parse_args()
     for which in arguments.sets:
-        measure(which, arguments.model, arguments.queries)
+        measure(which, arguments.model, arguments.queries, errors=arguments.misspelt)
 
 
 if __name__ == "__main__":

@@ -136,6 +136,8 @@ def _warn_of_access(settings: Settings, names: Sequence[str]) -> None:
 
 
 def _print_result(result: SearchResult, explain: bool, metrics: MetricsSnapshot | None) -> None:
+    if result.corrected:
+        click.echo(f"{result.correction}.")
     if result.nothing_fits and result.hits:
         click.echo("Nothing fits. The nearest documents are:")
     for hit in result.hits:

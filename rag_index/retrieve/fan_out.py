@@ -32,11 +32,9 @@ if TYPE_CHECKING:
     from rag_index.retrieve.fusion import Scoring
     from rag_index.retrieve.metrics import Metrics
     from rag_index.settings import Settings
-    from rag_index.stores import StoreReader
+    from rag_index.stores import StoreReader, WordPlaces
 
 T = TypeVar("T")
-
-NO_WORDS = WordCounts(0, {})
 
 MAX_LOAD_SECONDS = 300.0
 """How long loading a model into this process may take."""
@@ -192,6 +190,15 @@ class FanOut:
         call = self._bulkhead.submit(answer.index, self._reader.payloads, question, answer, ids)
         return await deadline.wait_for(result_of(call))
 
+    async def find_words(self, question: Question, answer: IndexAnswer, words: Sequence[int]) -> WordPlaces:
+        """Return which of these words chunks of an index have that the caller may see, with the ids of some.
+
+        Raises SearchTimedOut, and what the store raises.
+        """
+        deadline = Deadline(question.timeout, answer.until).capped(self._index_timeout)
+        call = self._bulkhead.submit(answer.index, self._reader.find_words, question, answer, words)
+        return await deadline.wait_for(result_of(call))
+
     def close(self) -> None:
         """Close the store and the embedders, and start no more calls; those already running finish."""
         self._bulkhead.close()
@@ -242,11 +249,11 @@ class FanOut:
                 deadline = await self._after_loading(live, question.text, deadline)
                 answer.until = deadline.at
                 vector = await deadline.wait_for(asking.vectors.get(live), " while the query was embedded")
-                counts = await self._count_words(asking, answer, live, deadline)
+                await self._count_words(asking, answer, live, deadline)
                 await deadline.wait_for(asking.turns.acquire())
                 try:
                     began = time.perf_counter()
-                    search = partial(self._reader.candidates, question, live, vector, counts, answer)
+                    search = partial(self._reader.candidates, question, live, vector, answer)
                     call = self._bulkhead.submit(answer.index, search)
                     answer.points = await deadline.capped(self._index_timeout).wait_for(result_of(call))
                     answer.seconds, answer.live = time.perf_counter() - began, live
@@ -263,19 +270,16 @@ class FanOut:
             else:
                 return
 
-    async def _count_words(
-        self, asking: _Round, answer: IndexAnswer, live: LiveCollection, deadline: Deadline
-    ) -> WordCounts:
+    async def _count_words(self, asking: _Round, answer: IndexAnswer, live: LiveCollection, deadline: Deadline) -> None:
         """Count the words of the question in an index, and give its answer their idf in all indexes."""
         if not is_hybrid(asking.question, live):
             asking.counting.end(answer.index)
-            return NO_WORDS
+            return
         call = self._bulkhead.submit(answer.index, self._reader.word_counts, asking.question, live)
-        counts = await deadline.capped(self._index_timeout).wait_for(result_of(call))
-        asking.counting.end(answer.index, counts)
+        answer.counts = await deadline.capped(self._index_timeout).wait_for(result_of(call))
+        asking.counting.end(answer.index, answer.counts)
         patience = COUNT_SHARE * min(self._index_timeout, asking.question.timeout)
         answer.idf = await asking.counting.idf(patience)
-        return counts
 
     async def _live_collection(self, index: str, collection: str | None, deadline: Deadline) -> LiveCollection:
         if collection is None:

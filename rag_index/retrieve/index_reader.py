@@ -11,7 +11,7 @@ from rag_index.embedders.bm25 import Bm25Encoder
 from rag_index.retrieve.fusion import best_candidates, count_documents, order_answers, scorings
 from rag_index.retrieve.question import CHUNKS_PER_DOCUMENT
 from rag_index.retrieve.soft_match import add_soft_match, relative_idf
-from rag_index.stores import VectorQuery, WordCounts
+from rag_index.stores import NO_WORDS, VectorQuery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.concurrency import StoreHolder
     from rag_index.retrieve.live import LiveCollection
     from rag_index.retrieve.question import IndexAnswer, Question
+    from rag_index.stores import WordCounts, WordPlaces
 
 MIN_CANDIDATES = 50
 """Chunks requested at least by each vector of a hybrid search: the best of both together may be far down in each."""
@@ -46,26 +47,33 @@ class IndexReader:
         self._access, self._store_holder = access, store_holder
 
     def word_counts(self, question: Question, live: LiveCollection) -> WordCounts:
-        """Return in how many chunks of an index the words of a question are."""
-        if not live.bm25:
-            return WordCounts(0, {})
+        """Return in how many chunks of an index the words of a question are, 0 for one that the caller sees in none."""
+        own = self._access.conditions(live, question.groups)
+        if not live.bm25 or own is None:
+            return NO_WORDS
         with self._store_holder.borrow() as store:
-            return store.word_counts(live.collection, Bm25Encoder(live.bm25).query(question.text).indices)
+            return store.word_counts(live.collection, Bm25Encoder(live.bm25).query(question.text).indices, own)
+
+    def find_words(self, question: Question, answer: IndexAnswer, words: Sequence[int]) -> WordPlaces:
+        """Return which of these words chunks have that the caller may see, with the ids of 100 of these, or of all."""
+        own = self._access.conditions(answer.live, question.groups) if answer.live else None
+        if own is None or answer.live is None:
+            return {}
+        with self._store_holder.borrow() as store:
+            return store.find_words(answer.live.collection, words, own)
 
     def candidates(
         self,
         question: Question,
         live: LiveCollection,
         vector: NDArray[np.float32],
-        counts: WordCounts,
         answer: IndexAnswer,
     ) -> list[StoredPoint]:
         """Return the candidates of an index: chunks of at least as many documents as wanted.
 
         The answer is told which commit they have. Payloads that are read later have it, too.
 
-        A word counts with its idf in all indexes, which the answer has, in place of that in this one, which has it in
-        `counts` chunks.
+        A word counts with its idf in all indexes, which the answer has, in place of that in this one.
         """
         own = self._access.conditions(live, question.groups)
         if own is None:
@@ -74,7 +82,7 @@ class IndexReader:
         limit = question.limit * CHUNKS_PER_DOCUMENT
         sparse = None
         if is_hybrid(question, live) and live.bm25:
-            words, factors = Bm25Encoder(live.bm25).query(question.text), relative_idf(counts, answer.idf)
+            words, factors = Bm25Encoder(live.bm25).query(question.text), relative_idf(answer.counts, answer.idf)
             sparse = SparseVector(words.indices, tuple(factors.get(word, 1.0) for word in words.indices))
             limit = max(limit, MIN_CANDIDATES)
         with self._store_holder.borrow() as store:

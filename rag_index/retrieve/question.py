@@ -10,6 +10,7 @@ from rag_index.errors import SettingsError
 from rag_index.retrieve.access import caller_groups
 from rag_index.retrieve.filters import check_fields, conditions_of
 from rag_index.settings.index import CODE
+from rag_index.stores import NO_WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from rag_index.retrieve.filters import Filter
     from rag_index.retrieve.live import LiveCollection
     from rag_index.settings import IndexSettings, Settings
-    from rag_index.stores import Condition
+    from rag_index.stores import Condition, WordCounts
 
 MAX_HITS = 1000
 CHUNKS_PER_DOCUMENT = 3
@@ -45,6 +46,8 @@ class Question:
     dense_weight: float = 1.0
     groups: CallerGroups = frozenset()
     payloads: bool = True
+    corrected: Mapping[str, str] = field(default_factory=dict)
+    """What is searched for in place of words of the query that no index has: see `spelling`."""
 
     @property
     def read(self) -> int:
@@ -69,6 +72,8 @@ class IndexAnswer:
     whole: bool = True
     live: LiveCollection | None = None
     seconds: float = 0.0
+    counts: WordCounts = NO_WORDS
+    """The words of the query as the index counts them."""
     idf: Mapping[int, float] = field(default_factory=dict)
     """The inverse document frequency of each word of the query, in the indexes asked together."""
     until: float = 0.0

@@ -111,7 +111,8 @@ class SearchResult:
     words were not searched for. `collections` has the collection searched, by index. If `reranked`, the best hits are
     in the order of the reranker; `rerank_error` is the reason why they are not, although there is one. If
     `nothing_fits`, no document is likely to fit the query, and the hits are the nearest of those that do not.
-    `as_of` says up to where each index that answered was complete.
+    `as_of` says up to where each index that answered was complete. `corrected` has what was searched for in place of a
+    word of the query: see `rag_index.retrieve.spelling`.
     """
 
     hits: tuple[SearchHit, ...]
@@ -124,12 +125,21 @@ class SearchResult:
     rerank_error: str = ""
     as_of: Mapping[str, AsOf] = field(default_factory=dict)
     nothing_fits: bool = False
+    corrected: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def correction(self) -> str:
+        """Say what was searched for in place of words of the query, or nothing."""
+        instead = ", ".join(f"{right} instead of {wrong}" for wrong, right in self.corrected.items())
+        return f"Searched for {instead}" if instead else ""
 
     def to_json(self, *, explain: bool = False) -> dict[str, Any]:
         """Return the object that `rag-index search --json` prints; `errors` and `rerank_error` only if there are."""
         plain: dict[str, Any] = {"hits": [hit.to_json(explain=explain) for hit in self.hits]}
         if self.nothing_fits:
             plain["nothing_fits"] = True
+        if self.corrected:
+            plain["corrected"] = dict(self.corrected)
         plain["as_of"] = {index: one.to_json() for index, one in self.as_of.items()}
         if self.errors:
             plain["errors"] = dict(self.errors)

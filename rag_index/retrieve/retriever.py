@@ -24,6 +24,7 @@ from rag_index.retrieve.metrics import Metrics, MetricsSnapshot
 from rag_index.retrieve.question import MAX_HITS, IndexAnswer, Question, make_question
 from rag_index.retrieve.reranking import Reranked, Reranking
 from rag_index.retrieve.results import SearchResult, read_document
+from rag_index.retrieve.spelling import ask_corrected
 from rag_index.settings import Settings, run_settings
 from rag_index.settings.index import SQL
 from rag_index.stores import open_reader
@@ -59,8 +60,9 @@ REQUEST_PATIENCE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the indexes answer to a question, and up to where each of them is complete."""
+    """What the indexes answer to a question, as it was corrected, and up to where each of them is complete."""
 
+    question: Question
     answers: list[IndexAnswer]
     scoring: Mapping[str, Scoring]
     embed_seconds: float
@@ -176,7 +178,7 @@ class Retriever:
         question = replace(question, limit=self._wider(limit, reranking, min_score, collapse), payloads=False)
         fusion = self._fusion(fusion)
         found = await self._demanded(question, names, fusion, Demand.of(self._settings, after, max_age))
-        result = await self._result(question, found, fusion, reranking, min_score or 0, began)
+        result = await self._result(found, fusion, reranking, min_score or 0, began)
         hits = collapsed(result.hits, collapse) if collapse else result.hits
         return replace(result, hits=tuple(hits[:limit]))
 
@@ -188,7 +190,7 @@ class Retriever:
         Raises as `search`. It counts as no search in the metrics.
         """
         question, names = make_question(self._settings, query, indexes, limit, None, None, HYBRID, groups)
-        answers, _ = await self._fan_out.ask(question, names)
+        question, answers, _ = await ask_corrected(self._fan_out, question, names)
         if answers and all(answer.error is not None for answer in answers):
             raise failure_of(answers)
         return Candidates.of(question, answers, self._settings.retrieve.fusion)
@@ -334,7 +336,7 @@ class Retriever:
             known = await self._known(question, names, demand, until)
             asked = replace(question, timeout=max(MIN_SECONDS, until - time.monotonic())) if demand else question
             try:
-                answers, scoring, seconds = await self._answers(asked, names, fusion, known)
+                corrected, answers, scoring, seconds = await self._answers(asked, names, fusion, known)
             except RagIndexError as error:
                 raise too_old or error from None
             answered = [answer for answer in answers if answer.error is None]
@@ -345,7 +347,7 @@ class Retriever:
                 if demand and not demand.is_met(claim, of_source=self._settings.index(index).kind == SQL):
                     too_old = not_met(demand, index, as_of[index], question.timeout)
             if too_old is None:
-                return _Found(answers, scoring, seconds, as_of)
+                return _Found(corrected, answers, scoring, seconds, as_of)
             if time.monotonic() >= until:
                 raise too_old
             await asyncio.sleep(RETRY_SECONDS)
@@ -369,16 +371,19 @@ class Retriever:
 
     async def _answers(
         self, question: Question, names: list[str] | None, fusion: Fusion, known: Known
-    ) -> tuple[list[IndexAnswer], Mapping[str, Scoring], float]:
+    ) -> tuple[Question, list[IndexAnswer], Mapping[str, Scoring], float]:
         """Ask the indexes that are open to the caller, and count their answers. One with a problem has its error.
 
-        Return these with the best candidates, the scoring of all by index, and the seconds of embed. Raises as
-        `search`, if no index answers.
+        Return the question as it was corrected, the answers with the best candidates, the scoring of all by index, and
+        the seconds of embed. Raises as `search`, if no index answers.
         """
         all_names = [index.name for index in self._settings.indexes]
         asked = [name for name in names or all_names if self._access.is_open(name, question.groups)]
         try:
-            answers, embed_seconds = await self._fan_out.ask(question, names) if asked else ([], 0.0)
+            answers: list[IndexAnswer] = []
+            embed_seconds = 0.0
+            if asked:
+                question, answers, embed_seconds = await ask_corrected(self._fan_out, question, names)
             for answer in answers:
                 if answer.index in known.problems:
                     answer.error = StoreMismatch(known.problems[answer.index])
@@ -391,11 +396,10 @@ class Retriever:
         )
         if answers and all(answer.error is not None for answer in answers):
             raise failure_of(answers)
-        return answers, scoring, embed_seconds
+        return question, answers, scoring, embed_seconds
 
     async def _result(
         self,
-        question: Question,
         found: _Found,
         fusion: Fusion,
         reranking: Reranking | None,
@@ -403,6 +407,7 @@ class Retriever:
         began: float,
     ) -> SearchResult:
         """Return all that the indexes found, best first; `began` is when the search did, of time.perf_counter()."""
+        question = found.question
         answered = [answer for answer in found.answers if answer.error is None]
         fusing = time.perf_counter()
         ordered = fuse_answers(answered, question, fusion, found.scoring)
@@ -426,6 +431,7 @@ class Retriever:
             reranked.error,
             nothing_fits=bool(judged) and all(hit.relevance < FITS for hit in judged),
             as_of=found.as_of,
+            corrected=question.corrected,
         )
 
     def _chosen_reranking(self, rerank: bool | None) -> Reranking | None:

@@ -108,6 +108,11 @@ def soft_scores(words: Mapping[str, float], texts: Sequence[str], *, identifiers
     return [next(covered) * _length_norm(count) if count else 0.0 for _, count in found]
 
 
+def count_tokens(word: str) -> int:
+    """Return of how many tokens of the local embedder a word consists: a frequent one is a token of its own."""
+    return len(_table().words(word, identifiers=False)[0])
+
+
 def _length_norm(words: int) -> float:
     return (1 + LENGTH_SHARE) / (1 + LENGTH_SHARE * words / LENGTH)
 

@@ -215,6 +215,8 @@ class SearchAnswerModel(BaseModel):
 
     hits: list[HitModel]
     as_of: dict[str, AsOf]
+    corrected: dict[str, str] | None = None
+    """What was searched for in place of a word of the query that nothing has, if that is likely a typing error."""
     nothing_fits: bool | None = None
     """True if no document is likely to fit the query; the hits are the nearest."""
     errors: dict[str, str] | None = None

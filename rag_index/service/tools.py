@@ -57,7 +57,8 @@ def citation(index: str, document_id: str, as_of: AsOf | None) -> str:
 
 def search_text(answer: SearchResult) -> str:
     """Return the hits, one paragraph each, then the indexes without an answer, and what the others are true of."""
-    lines = [NOTHING_FITS, ""] if answer.nothing_fits and answer.hits else []
+    lines = [f"{answer.correction}.", ""] if answer.corrected else []
+    lines += [NOTHING_FITS, ""] if answer.nothing_fits and answer.hits else []
     for number, hit in enumerate(answer.hits, 1):
         cited = citation(hit.index, hit.document_id, answer.as_of.get(hit.index))
         named = _named(hit.title, hit.part.get("link") or hit.link)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from rag_index.errors import StoreMismatch
 from rag_index.stores.metadata import NAME
 from rag_index.stores.protocol import (
+    NO_WORDS,
     SPARSE,
     Condition,
     ServerCollections,
@@ -17,6 +18,7 @@ from rag_index.stores.protocol import (
     StoreReader,
     VectorQuery,
     WordCounts,
+    WordPlaces,
     lend,
     server_collections,
 )
@@ -35,6 +37,7 @@ __all__ = [
     "LiveName",
     "RENAME",
     "REST_REMEDY",
+    "NO_WORDS",
     "SPARSE",
     "ServerCollections",
     "Store",
@@ -42,6 +45,7 @@ __all__ = [
     "StoreReader",
     "VectorQuery",
     "WordCounts",
+    "WordPlaces",
     "find_live",
     "find_unlisted",
     "lend",

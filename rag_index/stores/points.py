@@ -12,7 +12,7 @@ import numpy as np
 from rag_index.documents.batches import StoredPoint
 from rag_index.documents.vectors import SparseVector
 from rag_index.errors import PointsRefused, StoreError, StoreMismatch
-from rag_index.stores import SPARSE
+from rag_index.stores import SPARSE, WordPlaces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +33,9 @@ SEARCH_EF = 400
 
 ROUNDED = 1e-7
 """A length this close to one differs only by rounding. Such a vector stays unchanged, so a copy is equal bit by bit."""
+
+MAX_PLACES = 100
+"""Points that are looked at to see which words there are."""
 
 NUMBER_TEXT = re.compile(r"0|[1-9][0-9]{0,19}")
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -156,6 +159,26 @@ def count_having(points: int, word: int, found: Sequence[StoredPoint]) -> int:
         return 0
     weight = dict(zip(found[0].sparse.indices, found[0].sparse.values, strict=True)).get(word, 0.0)
     return max(1, round((points + 1) / math.exp(found[0].score / weight) - 0.5)) if weight else 0
+
+
+def words_in(look_up: Callable[[list[int]], list[StoredPoint]], words: Sequence[int], limit: int) -> WordPlaces:
+    """Return the ids of at least `limit` points for each of these words that points have, or of all that have it.
+
+    `look_up` returns the `limit` best points that have any of some words, with their sparse vectors. Rare words come
+    first, so it is asked again for the words that the points so far do not have.
+    """
+    left, places = set(words), WordPlaces()
+    while left:
+        found = look_up(sorted(left))
+        new = WordPlaces()
+        for point in found:
+            for word in left.intersection(point.sparse.indices if point.sparse else ()):
+                new.setdefault(word, []).append(point.id)
+        places |= new
+        left -= new.keys()
+        if len(found) < limit or not new:
+            break
+    return places
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,11 @@ class WordCounts:
     having: Mapping[int, int]
 
 
+WordPlaces = dict[int, list[str]]
+"""The ids of points by a word that they have."""
+NO_WORDS = WordCounts(0, {})
+
+
 class StoreNames(Protocol):
     """The names in a store: what can be read without a lock."""
 
@@ -118,10 +123,17 @@ class StoreReader(StoreNames, Protocol):
         sparse vectors, or the query none, only the nearest are searched for.
         """
 
-    def word_counts(self, name: str, words: Sequence[int]) -> WordCounts:
+    def word_counts(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
         """Return about how many points have each of these words, as the inverse document frequency tells.
 
-        It costs a small search for each word. A collection without sparse vectors has no words.
+        A word that no point has which meets the conditions counts 0. It costs a small search for each word. A
+        collection without sparse vectors has no words.
+        """
+
+    def find_words(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
+        """Return which of these words points have that meet the conditions, each with the ids of 100 points, or of all.
+
+        It costs a search or two, however many words are asked for.
         """
 
     def indexed(self, name: str) -> bool:

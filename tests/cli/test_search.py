@@ -65,6 +65,13 @@ def test_nonsense_is_told_that_nothing_fits(desk):
     assert len(values) == len(set(values))
 
 
+def test_a_typing_error_is_corrected_and_the_answer_says_so(desk):
+    lines = run(desk, "search", "prinetr offline", "--limit", "1", "--explain").stdout.splitlines()
+    assert lines[0] == "Searched for printer instead of prinetr."
+    assert "(printer, offline)" in lines[2]
+    assert json.loads(run(desk, "search", "prinetr", "--json").stdout)["corrected"] == {"prinetr": "printer"}
+
+
 def test_a_demand_that_is_not_met_says_how_far_the_index_is_and_a_wrong_one_what_it_may_be(desk):
     found = run(desk, "search", "printer", "--after", "2099-01-01T00:00:00Z", "--timeout", "0.2", code=1)
     assert "has not reached 2099-01-01T00:00:00Z within 0.2 s" in found.stderr

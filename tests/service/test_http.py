@@ -54,6 +54,12 @@ def test_nonsense_is_told_that_nothing_fits_and_what_is_unlikely_can_be_left_out
     assert len({hit["text"] for hit in texts}) == len(texts)
 
 
+def test_a_typing_error_is_corrected_and_the_answer_says_so(client):
+    found = client.get("/search", params={"query": "Prinetr offline after update", "limit": 2})
+    assert found.json()["corrected"] == {"Prinetr": "Printer"}
+    assert ids(found) == [("titles", "t-1"), ("comments", "1")]
+
+
 def test_a_question_that_demands_more_than_is_known_is_answered_504_with_how_far_it_is(client):
     for demand in ({"max_age": "10 s"}, {"after": "2026-01-01T00:00:00Z"}):
         answer = client.post("/search", json={"query": "printer", "timeout": 0.3, **demand})

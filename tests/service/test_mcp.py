@@ -84,9 +84,10 @@ def chunks_of(result) -> list[int]:
 
 
 def test_an_agent_finds_reads_and_cites(connect):
-    tools, (found, document, listed) = talk(
+    tools, (found, corrected, document, listed) = talk(
         connect,
         ("search", {"query": "printer offline", "filter": {"priority": "high"}, "indexes": ["comments", "titles"]}),
+        ("search", {"query": "prinetr offline", "limit": 1}),
         ("get_document", {"index": "comments", "document_id": "1"}),
         ("list_indexes", {}),
     )
@@ -100,6 +101,7 @@ def test_an_agent_finds_reads_and_cites(connect):
     assert "1. [comments/1], score 0." in text_of(found)
     assert "has printer, offline (author: ann" in text_of(found)
     assert text_of(found).count(DESK["comments"][0][1]) == 1
+    assert text_of(corrected).startswith("Searched for printer instead of prinetr.\n\n1. [")
     assert [line.split(":")[0] for line in text_of(found).splitlines()[-2:]] == ["Index comments", "Index titles"]
     assert text_of(document).startswith("[comments/1")
     assert "author: ann" in text_of(document)

@@ -253,6 +253,12 @@ def test_what_hardly_fits_can_be_left_out(page):
     page.wait_for("Nothing fits. The nearest: ")
 
 
+def test_a_typing_error_is_corrected_and_the_page_says_so(page):
+    page.evaluate("location.hash = 'q=prinetr+offline'")
+    page.wait_for("Searched for printer instead of prinetr. ")
+    assert page.evaluate("document.querySelector('.hit mark').innerText").lower() == "printer"
+
+
 def test_no_index_yet_says_what_to_run(window, tmp_path):
     with Live(Desk(tmp_path / "empty").settings) as live:
         window.open(f"{live.url}/")

@@ -14,6 +14,7 @@ from rag_index.embedders.bm25 import Bm25Encoder, Bm25Model
 from rag_index.errors import PointsRefused, StoreMismatch
 from rag_index.stores import Condition, Store, VectorQuery
 from rag_index.stores.edge.store import EdgeStore
+from rag_index.stores.points import MAX_PLACES
 from tests.stores.test_contract import DIMENSION, KINDS, batch, new_name, open_kind
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 
 TEXTS = ["The printer is offline", "A scanner is offline", "Printers printing to the printer", "Bananas", "the of and"]
+WORDS = ("printer", "offline", "scanner", "zz")
 ENGLISH = Bm25Encoder(Bm25Model("english"))
 
 
@@ -87,6 +89,30 @@ def test_words_are_counted(store: Store, name: str) -> None:
     assert (having > 0, counts.having[unknown]) == (True, 0)
     assert counts.having[printer] == pytest.approx(having, abs=1)
     assert store.word_counts(name, []).having == {}
+
+
+def test_words_are_known_from_points_that_meet_the_conditions_alone(store: Store, name: str) -> None:
+    printer, offline, scanner, unknown = (
+        ENGLISH.query(word).indices[0] for word in ("printer", "offline", "scanner", "zz")
+    )
+    asked, only = [printer, offline, scanner, unknown], [Condition("text", "eq", TEXTS[1])]
+    ids = points().ids
+    found = {word: set(places) for word, places in store.find_words(name, asked).items()}
+    assert found == {printer: {ids[0], ids[2]}, offline: {ids[0], ids[1]}, scanner: {ids[1]}}
+    assert store.find_words(name, asked, only) == {offline: [ids[1]], scanner: [ids[1]]}
+    assert store.find_words(name, []) == {}
+    assert store.word_counts(name, [printer, scanner], only).having[printer] == 0
+    assert store.word_counts(name, [printer, scanner], only).having[scanner] >= 1
+
+
+def test_frequent_words_are_known_beside_rare_ones(store: Store, name: str) -> None:
+    """The rare ones fill the first points that are looked at."""
+    texts = ["the printer hums"] * (MAX_PLACES + 20) + ["a scanner"] * MAX_PLACES
+    some = batch(list(range(10, 10 + len(texts))), [{}] * len(texts))
+    store.upsert(name, replace(some, sparse=ENGLISH.documents(texts)))
+    printer, scanner = (ENGLISH.query(word).indices[0] for word in ("printer", "scanner"))
+    found = store.find_words(name, [printer, scanner])
+    assert (len(found[printer]), len(found[scanner])) == (MAX_PLACES, MAX_PLACES)
 
 
 def test_both_scores_of_every_candidate_are_right(store: Store, name: str) -> None:

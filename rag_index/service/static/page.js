@@ -116,7 +116,9 @@ function report(result, filtered, milliseconds) {
   const words = found ? `${found} ${found === 1 ? "document" : "documents"}` : none;
   const advice = !found && filtered ? "; fewer filters may help" : "";
   const fits = found && result.nothing_fits ? "Nothing fits. The nearest: " : "";
-  say(`${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
+  const instead = Object.entries(result.corrected ?? {}).map(([wrong, right]) => `${right} instead of ${wrong}`);
+  const corrected = instead.length ? `Searched for ${instead.join(", ")}. ` : "";
+  say(`${corrected}${fits}${words}${advice} in ${Math.round(milliseconds)} ms.`);
   byId("more").hidden = found < limit || limit >= MOST;
   const errors = Object.entries(result.errors ?? {});
   if (errors.length) problem(errors.map(([index, reason]) => `${index} did not answer: ${reason}`).join("\n"));

@@ -17,10 +17,11 @@ import qdrant_edge as e
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.errors import StoreError
-from rag_index.stores import SPARSE, WordCounts
+from rag_index.stores import SPARSE, WordCounts, WordPlaces
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.edge.folder import engine_errors
 from rag_index.stores.points import (
+    MAX_PLACES,
     SEARCH_EF,
     LookUp,
     check_ids,
@@ -29,6 +30,7 @@ from rag_index.stores.points import (
     require_payloads,
     stored_point,
     unit_query,
+    words_in,
 )
 
 if TYPE_CHECKING:
@@ -205,20 +207,28 @@ class CollectionReader:
         with self._open() as shard:
             return [stored_point(point, point.score) for point in shard.query(request)]
 
-    def word_counts(self, words: Sequence[int]) -> WordCounts:
-        """Return about how many points have each word."""
+    def word_counts(self, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
+        """Return about how many points have each word, 0 if none has it that meets the conditions."""
         if not self.sparse:
             return WordCounts(0, {})
         with self._open() as shard:
             points = shard.info().points_count
-        having = {}
-        for word in words:
-            query = e.Query.Nearest(e.SparseVector([word], [1.0]), using=SPARSE)
-            request = e.QueryRequest(limit=1, query=query, with_payload=False, with_vector=[SPARSE])
-            with self._open() as shard:
-                found = [stored_point(point, point.score) for point in shard.query(request)]
-            having[word] = count_having(points, word, found)
-        return WordCounts(points, having)
+        which = _conditions_filter(conditions)
+        return WordCounts(points, {word: count_having(points, word, self._having([word], 1, which)) for word in words})
+
+    def find_words(self, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
+        """Return which of these words points have that meet the conditions, with their ids."""
+        if not self.sparse:
+            return {}
+        which = _conditions_filter(conditions)
+        return words_in(lambda some: self._having(some, MAX_PLACES, which), words, MAX_PLACES)
+
+    def _having(self, words: list[int], limit: int, which: e.Filter | None) -> list[StoredPoint]:
+        """Return the best points that have any of these words, with their sparse vectors."""
+        query = e.Query.Nearest(e.SparseVector(words, [1.0] * len(words)), using=SPARSE)
+        request = e.QueryRequest(limit=limit, query=query, filter=which, with_payload=False, with_vector=[SPARSE])
+        with self._open() as shard:
+            return [stored_point(point, point.score) for point in shard.query(request)]
 
     def indexed(self) -> bool:
         """Return False if more vectors lack a search index than a search should scan."""
@@ -328,10 +338,15 @@ class EdgeReads(ABC):
         with self._lend(name) as collection:
             return collection.search(query)
 
-    def word_counts(self, name: str, words: Sequence[int]) -> WordCounts:
+    def word_counts(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
         """Return about how many points have each word."""
         with self._lend(name) as collection:
-            return collection.word_counts(words)
+            return collection.word_counts(words, conditions)
+
+    def find_words(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
+        """Return which of these words points have that meet the conditions, with their ids."""
+        with self._lend(name) as collection:
+            return collection.find_words(words, conditions)
 
     def indexed(self, name: str) -> bool:
         """Return False if a search scans more vectors than it should, so that `optimize` helps."""

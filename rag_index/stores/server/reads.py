@@ -10,10 +10,11 @@ from qdrant_client import models
 
 from rag_index.documents.batches import RESERVED_KEY, StoredPoint
 from rag_index.documents.commits import CommitMark
-from rag_index.stores import SPARSE, WordCounts
+from rag_index.stores import SPARSE, WordCounts, WordPlaces
 from rag_index.stores.conditions import payload_filter
 from rag_index.stores.points import (
     MARK_ID,
+    MAX_PLACES,
     SEARCH_EF,
     LookUp,
     check_ids,
@@ -21,6 +22,7 @@ from rag_index.stores.points import (
     hybrid_points,
     stored_point,
     unit_query,
+    words_in,
 )
 from rag_index.stores.server.requests import Requests, has_sparse
 
@@ -241,23 +243,42 @@ class Reads(Requests):
         nearest = [LookUp(sparse=False, limit=query.limit)]
         return self._within_limits(name, lambda limits: look_up(limits, nearest))[0]
 
-    def word_counts(self, name: str, words: Sequence[int]) -> WordCounts:
+    def word_counts(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordCounts:
         """Return about how many points have each word, asked for in one request."""
         info = self._info(name)
         if not words or not has_sparse(info):
             return WordCounts(0, {})
-        asked = [
-            models.QueryRequest(
-                query=models.SparseVector(indices=[word], values=[1.0]), using=SPARSE, limit=1, with_vector=[SPARSE]
-            )
-            for word in words
-        ]
-        answers = self._ask(lambda client: client.query_batch_points(name, asked))
         points = info.points_count or 0
-        found = [[stored_point(point, point.score) for point in answer.points] for answer in answers]
+        found = self._having(name, [[word] for word in words], 1, conditions)
         return WordCounts(
             points, {word: count_having(points, word, one) for word, one in zip(words, found, strict=True)}
         )
+
+    def find_words(self, name: str, words: Sequence[int], conditions: Sequence[Condition] = ()) -> WordPlaces:
+        """Return which of these words points have that meet the conditions, with their ids."""
+        if not has_sparse(self._info(name)):
+            return {}
+
+        def count(limits: Limits) -> WordPlaces:
+            most = min(MAX_PLACES, limits.page)
+            return words_in(lambda some: self._having(name, [some], most, conditions)[0], words, most)
+
+        return self._within_limits(name, count)
+
+    def _having(
+        self, name: str, asked: Sequence[list[int]], limit: int, conditions: Sequence[Condition]
+    ) -> list[list[StoredPoint]]:
+        """Return for each list the best points that have any of its words, with their sparse vectors."""
+        search = models.QueryRequest(
+            using=SPARSE,
+            filter=cast("models.Filter | None", payload_filter(conditions, _ServerDialect())),
+            limit=limit,
+            with_vector=[SPARSE],
+        )
+        words = [models.SparseVector(indices=some, values=[1.0] * len(some)) for some in asked]
+        requests = [search.model_copy(update={"query": one}) for one in words]
+        answers = self._ask(lambda client: client.query_batch_points(name, requests))
+        return [[stored_point(point, point.score) for point in answer.points] for answer in answers]
 
     def count_sparse(self, name: str) -> int:
         """Return the exact number of points that have a sparse vector."""

@@ -1,0 +1,158 @@
+"""Typing errors: a word of a query that nothing has is searched for as the word at one edit that most chunks have.
+
+An edit leaves out a letter, adds one, replaces one, or swaps two neighbours: that is what most typing errors are
+(Damerau: A Technique for Computer Detection and Correction of Spelling Errors, CACM 7, 1964). The words of an index are
+hashed stems that nobody can list. So all spellings at one edit are made into such stems, and the store is asked which
+of them it has, under the conditions of the caller: a word is known only from documents that the caller may see.
+
+A word that the local embedder has a token for is no typing error, even if no document has it: soft match finds others
+of the same meaning. Nor is a word with digits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+import unicodedata
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rag_index.documents.batches import RESERVED_KEY
+from rag_index.documents.layout import TITLE
+from rag_index.embedders.bm25 import Bm25Encoder, names_of, split_identifiers
+from rag_index.errors import RagIndexError
+from rag_index.retrieve.soft_match import count_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rag_index.embedders.bm25 import Bm25Model
+    from rag_index.retrieve.fan_out import FanOut
+    from rag_index.retrieve.question import IndexAnswer, Question
+
+MIN_LETTERS = 5
+"""A shorter word has too many others at one edit."""
+MAX_WORDS = 3
+"""Words of a query that are corrected at most: one of many unknown words is in another language."""
+ALPHABET = 32
+"""The small letters of an alphabet stand together in one or two blocks of this many characters."""
+SAMPLE = 20
+"""Chunks that are read to see how a word is written."""
+_ACCENTS, _LETTERS = re.compile("[\u0300-\u036f]"), re.compile(r"[^\W\d_]+")
+
+
+async def ask_corrected(
+    fan_out: FanOut, question: Question, indexes: Sequence[str] | None
+) -> tuple[Question, list[IndexAnswer], float]:
+    """Ask the indexes, and ask again with corrected words if no index has some of those of the question.
+
+    Return the question that the answers belong to, the answers, and the seconds that embedding took. If the correction
+    fails or costs an answer, they are those of the question as it was. Raises as `FanOut.ask`.
+    """
+    answers, seconds = await fan_out.ask(question, indexes)
+    answered = [answer for answer in answers if answer.error is None]
+    counted = [(answer, answer.live.bm25) for answer in answered if answer.hybrid and answer.live and answer.live.bm25]
+    missing = missing_words(question.text, counted)
+    if not missing:
+        return question, answers, seconds
+    try:
+        corrected = await _corrected(fan_out, question, counted, missing)
+        left = min(answer.until for answer in answered) - time.monotonic()
+        if not corrected or left <= 0:
+            return question, answers, seconds
+        text = re.sub(r"\w+", lambda match: corrected.get(match[0], match[0]), question.text)
+        again, more = await fan_out.ask(replace(question, text=text, timeout=left), indexes)
+    except RagIndexError:
+        return question, answers, seconds
+    if sum(answer.error is None for answer in again) < len(answered):
+        return question, answers, seconds
+    return replace(question, text=text, corrected=corrected), again, seconds + more
+
+
+def missing_words(text: str, counted: Sequence[tuple[IndexAnswer, Bm25Model]]) -> list[str]:
+    """Return the words of a query, in order, that none of these indexes has and that may be typing errors."""
+    missing: dict[str, bool] = {}
+    for answer, model in counted:
+        for word, own in Bm25Encoder(model).words(text).items():
+            if len(word) >= MIN_LETTERS and word.isalpha():
+                missing[word] = missing.get(word, True) and not any(answer.counts.having.get(one) for one in own)
+    return [word for word, is_missing in missing.items() if is_missing]
+
+
+def spellings(word: str) -> list[str]:
+    """Return all spellings at one edit from a word in small letters: swaps, then additions, omissions, replacements."""
+    blocks = {ord(letter) // ALPHABET * ALPHABET for letter in word}
+    alphabet = [chr(code) for block in sorted(blocks) for code in range(block, block + ALPHABET)]
+    letters = [letter for letter in alphabet if letter.isalpha() and letter == letter.lower()]
+    parts = [(word[:place], word[place:]) for place in range(len(word) + 1)]
+    found = [begin + end[1] + end[0] + end[2:] for begin, end in parts if len(end) > 1]
+    found += [begin + letter + end for begin, end in parts for letter in letters]
+    found += [begin + end[1:] for begin, end in parts if end]
+    found += [begin + letter + end[1:] for begin, end in parts if end for letter in letters]
+    return [one for one in dict.fromkeys(found) if one != word]
+
+
+async def _corrected(
+    fan_out: FanOut,
+    question: Question,
+    counted: Sequence[tuple[IndexAnswer, Bm25Model]],
+    missing: Sequence[str],
+) -> Mapping[str, str]:
+    """Return for each typing error the spelling that most chunks have which the caller may see; {} if there is none."""
+    errors = [word for word in missing if min(count_tokens(word), count_tokens(word.lower())) > 1]
+    made = {word: spellings(word.lower()) for word in errors[:MAX_WORDS]}
+    every = list(dict.fromkeys(spelling for some in made.values() for spelling in some))
+    if not every:
+        return {}
+    counting = [_count(fan_out, question, answer, model, every) for answer, model in counted]
+    counts = sum((Counter(one) for one in await asyncio.gather(*counting)), Counter[str]())
+    return {
+        word: _in_case_of(word, max(known, key=lambda spelling: (counts[spelling], -count_tokens(spelling))))
+        for word, some in made.items()
+        if (known := [spelling for spelling in some if counts[spelling]])
+    }
+
+
+async def _count(
+    fan_out: FanOut, question: Question, answer: IndexAnswer, model: Bm25Model, words: Sequence[str]
+) -> dict[str, int]:
+    """Return in about how many chunks of an index each of these words stands, at least 1 for one that is there.
+
+    Some of the chunks that have its stem are read: "holdes" has the stem of "hold", and is none of its forms.
+    """
+    stems = await asyncio.to_thread(_stems, model, words)
+    places = await fan_out.find_words(question, answer, sorted(set().union(*stems.values())))
+    samples = {stem: ids[:SAMPLE] for stem, ids in places.items()}
+    payloads = await fan_out.payloads(question, answer, sorted(set().union(*samples.values())))
+    texts = {one: _words_of(payload, model) for one, payload in payloads.items()}
+    counts: dict[str, int] = {}
+    for word, own in stems.items():
+        plain = _plain(word)
+        for stem in own & samples.keys():
+            having = sum(plain in texts.get(one, ()) for one in samples[stem])
+            counts[word] = max(counts.get(word, 0), math.ceil(len(places[stem]) * having / len(samples[stem])))
+    return counts
+
+
+def _in_case_of(typed: str, word: str) -> str:
+    """Return a word of small letters in the case of another: embedders take a name for something else than a word."""
+    return word.upper() if typed.isupper() else word.capitalize() if typed[0].isupper() else word
+
+
+def _stems(model: Bm25Model, words: Sequence[str]) -> dict[str, set[int]]:
+    encoder = Bm25Encoder(model)
+    return {word: set(encoder.query(word).indices) for word in words}
+
+
+def _words_of(payload: Mapping[str, Any], model: Bm25Model) -> set[str]:
+    """Return the words by which a chunk is found, as they are written but for case and accents."""
+    ours = payload.get(RESERVED_KEY, {})
+    text = "\n".join([names_of(payload), *(str(ours.get(name, "")) for name in ("document_id", TITLE, "text"))])
+    return set(_LETTERS.findall(_plain(split_identifiers(text) if model.identifiers else text)))
+
+
+def _plain(text: str) -> str:
+    return _ACCENTS.sub("", unicodedata.normalize("NFKD", text)).lower()

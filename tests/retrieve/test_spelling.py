@@ -1,0 +1,119 @@
+"""Typing errors: a word that nothing has is searched for as one that documents have which the caller may see."""
+
+from __future__ import annotations
+
+import pytest
+
+from rag_index.documents.access import access_part
+from rag_index.errors import StoreError
+from rag_index.retrieve import ALL_GROUPS
+from rag_index.retrieve.spelling import spellings
+from tests.retrieve.desk import Desk, found
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
+
+ROWS = [
+    *((n, f"The printer of room {n} prints blank pages") for n in range(30)),
+    (40, "A framework for web pages in Python"),
+    (41, "Deploying to the Kubernetes cluster"),
+    (42, "Настройка принтера в бухгалтерии"),
+]
+
+
+def test_a_typing_error_finds_what_it_means_and_the_answer_says_so(empty: Desk) -> None:
+    empty.fill({"comments": ROWS[:30], "solutions": ROWS[30:]})
+    with empty.retriever() as retriever:
+        for query, first, corrected in (
+            ("pyhton web framwork", "40", {"pyhton": "python", "framwork": "framework"}),
+            ("KUBERNETIS", "41", {"KUBERNETIS": "KUBERNETES"}),
+            ("kubernnetes: how to deploy?", "41", {"kubernnetes": "kubernetes"}),
+            ("бухгалтерри", "42", {"бухгалтерри": "бухгалтерии"}),
+        ):
+            result = retriever.search_sync(query)
+            assert (result.corrected, result.hits[0].document_id) == (corrected, first)
+            assert set(corrected.values()) <= set(result.hits[0].matched)
+            assert result.to_json()["corrected"] == corrected
+            assert result.correction.startswith(f"Searched for {next(iter(corrected.values()))} instead of ")
+        right = retriever.search_sync("python web framework").hits
+        assert [hit.score for hit in retriever.search_sync("pyhton web framwork").hits] == [hit.score for hit in right]
+        candidates = retriever._background.run(retriever.candidates("kubernetis"))
+        assert candidates.ranked(0.0)[0] == ("solutions", "41")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "python framework",
+        "vehicle",  # no document has it, and it is a word
+        "pyhton2",
+        "roum",
+        "zzqqxx wwvvuu",
+        "how does kubernetes deploy",
+    ],
+)
+def test_what_is_no_typing_error_is_searched_as_it_is(embedded: Desk, query: str) -> None:
+    embedded.names = ("comments",)
+    embedded.write()
+    embedded.fill({"comments": ROWS}, number=2)
+    with embedded.retriever() as retriever:
+        result = retriever.search_sync(query)
+        assert result.corrected == {}
+        assert "corrected" not in result.to_json()
+        assert retriever.search_sync("pyhton", dense_weight=1.0).corrected == {}, "words are not searched for"
+
+
+def test_a_word_that_one_index_has_is_right_in_all(embedded: Desk) -> None:
+    embedded.fill({"comments": ROWS, "solutions": [(1, "The pyhton of the zoo")]}, number=2)
+    with embedded.retriever() as retriever:
+        assert retriever.search_sync("pyhton", indexes=["comments"]).corrected == {"pyhton": "python"}
+        assert retriever.search_sync("pyhton", indexes=["comments", "solutions"]).corrected == {}
+
+
+def test_nobody_learns_of_words_that_only_hidden_documents_have(empty: Desk) -> None:
+    """Neither from a correction to such a word, nor from one that is missing, nor from which of two it is."""
+    staff, all_ = {"_rag": access_part(["staff"])}, {"_rag": access_part(["staff", "guests"])}
+    rows = [
+        *((n, f"The commuter of room {n} hates merlinwood", staff) for n in range(30)),
+        (31, "The kubernetis is a secret project", staff),
+        (40, "Kubernetes for guests", all_),
+        (41, "The computer of a guest", all_),
+        (42, "Another computer", all_),
+        (43, "A commuter", all_),
+    ]
+    empty.more = {"comments": 'access = "acl"'}
+    empty.write()
+    empty.fill({"comments": rows})
+    with empty.retriever() as retriever:
+        for query, for_guests, for_staff in (
+            ("merlinwod", {}, {"merlinwod": "merlinwood"}),
+            ("kubernetis", {"kubernetis": "kubernetes"}, {}),
+            ("comuter", {"comuter": "computer"}, {"comuter": "commuter"}),
+        ):
+            asked = {"query": query, "indexes": ["comments"]}
+            assert retriever.search_sync(**asked, groups=["guests"]).corrected == for_guests, query
+            assert retriever.search_sync(**asked, groups=["staff"]).corrected == for_staff, query
+            assert retriever.search_sync(**asked, groups=ALL_GROUPS).corrected == for_staff, query
+            assert found(retriever.search_sync(**asked)) == []
+
+
+def test_a_correction_that_fails_costs_no_answer(embedded: Desk) -> None:
+    embedded.fill({"comments": ROWS}, number=2)
+    with embedded.retriever() as retriever:
+
+        async def fail(*given: object) -> None:
+            raise StoreError("the store is gone")
+
+        retriever._fan_out.find_words = fail  # type: ignore[assignment]
+        result = retriever.search_sync("kubernetis", indexes=["comments"])
+        assert (result.corrected, len(result.hits)) == ({}, 10)
+
+
+def test_spellings_are_at_one_edit_in_any_alphabet() -> None:
+    made = spellings("pyhton")
+    assert len(made) == len(set(made)) == 5 + 6 + 6 * 25 + 7 * 26 - 6
+    assert {"python", "phyton", "pyhtons", "yhton", "pyhtom"} <= set(made)
+    assert made.index("python") < made.index("pyhtons")
+    assert all("принтер" in spellings(wrong) for wrong in ("притнер", "приптер", "прнтер", "приинтер"))
